@@ -1,0 +1,52 @@
+import type { PositionText } from "./position.ts";
+
+/** What happened, as one letter on the wire (Debezium's letters, and `m` for a logical message). */
+export type OperationCode = "c" | "u" | "d" | "r" | "t" | "m";
+
+/** A column's value on the wire: see "Value encodings" in docs. */
+export type WireValue = null | boolean | number | string | WireValue[] | { [key: string]: WireValue };
+
+/** A row on the wire: column name to value. */
+export type WireRow = { [column: string]: WireValue };
+
+/** Where a change event comes from and where it stands. */
+export interface EventSource {
+  readonly connector: "postgresql" | "mysql";
+  readonly name: string;
+  readonly db: string;
+  readonly schema: string;
+  readonly table: string;
+  readonly txId: string;
+  /** The change's own WAL position, as PostgreSQL prints it. */
+  readonly lsn: string;
+  /** The transaction's commit LSN, as PostgreSQL prints it. */
+  readonly commitLsn: string;
+  readonly ordinal: number;
+  readonly epoch: number;
+  /** Commit time at the server, milliseconds since 1970 UTC. */
+  readonly ts_ms: number;
+  readonly snapshot: string;
+  /** Hash of the relation's content: names, types, key. */
+  readonly schemaVersion: string;
+  /** Names of the columns that make the key: they chose the partition. Empty for a table without a key. */
+  readonly key: readonly string[];
+  /** On both halves of a key change. */
+  readonly keyChange?: { readonly from: WireRow; readonly to: WireRow };
+  /** Left out for the log. */
+  readonly mode?: "trigger" | "query" | "outbox";
+  /** Position of the predecessor in this partition; null after a writer start (rule 7). */
+  readonly after: PositionText | null;
+}
+
+/** One change event in the Debezium envelope, as it travels. Format: docs, "Formats on the wire". */
+export interface ChangeEventJson {
+  readonly op: OperationCode;
+  readonly before: WireRow | null;
+  readonly after: WireRow | null;
+  /** Columns whose stored value did not travel (TOAST); left out when there are none. */
+  readonly unchanged?: readonly string[];
+  readonly message?: { readonly prefix: string; readonly content: string; readonly transactional: boolean };
+  /** When capture handled it, milliseconds since 1970 UTC. */
+  readonly ts_ms: number;
+  readonly source: EventSource;
+}

@@ -1,0 +1,41 @@
+import { defineConfig } from "vitest/config";
+
+const minute = 60_000;
+
+/** One project a kind of real part, so that `npm test -- --project unit` needs nothing but Node. */
+export default defineConfig({
+  test: {
+    projects: [
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: minute / 2 } },
+      {
+        test: {
+          name: "postgres",
+          include: ["test/postgres/**/*.test.ts"],
+          testTimeout: 2 * minute,
+          hookTimeout: 2 * minute,
+        },
+      },
+      {
+        test: { name: "aws", include: ["test/aws/**/*.test.ts"], testTimeout: 2 * minute, hookTimeout: 2 * minute },
+      },
+      {
+        test: {
+          name: "pipeline",
+          include: ["test/pipeline/**/*.test.ts"],
+          testTimeout: 5 * minute,
+          hookTimeout: 2 * minute,
+          fileParallelism: false,
+        },
+      },
+      {
+        test: {
+          name: "fault",
+          include: ["test/fault/**/*.test.ts"],
+          testTimeout: 5 * minute,
+          hookTimeout: 2 * minute,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+});
