@@ -41,7 +41,8 @@ export function formatOrdinal(ordinal: number): string {
 /** Throws `RangeError` naming the text when it is not 34 characters of position. */
 export function parsePosition(text: PositionText): Position {
   const match = POSITION.exec(text);
-  if (!match) throw new RangeError(`not a position: "${text}" (expected 8 + 16 hex digits and 10 decimal digits)`);
+  if (!match)
+    throw new RangeError(`not a position: "${text}" (expected 8 + 16 hex digits and 10 decimal digits)`);
   return {
     epoch: Number.parseInt(match[1] as string, 16),
     commitLsn: BigInt(`0x${match[2]}`),

@@ -1,0 +1,71 @@
+/** A table of the source: schema and name as the catalog holds them, unquoted. */
+export interface TableName {
+  readonly schema: string;
+  readonly table: string;
+}
+
+/** Tells whether a table matches a pattern. */
+export type TablePattern = (name: TableName) => boolean;
+
+/**
+ * A pattern such as `public.*`, `public.order_*`, `*.orders` or `public."Odd.Name"`: schema, dot, table;
+ * `*` stands for any characters, double quotes take what is inside to the letter (two of them for one).
+ * Throws `RangeError` naming the pattern when it is not of that form.
+ */
+export function tablePattern(pattern: string): TablePattern {
+  const [schema, table, ...rest] = splitQuoted(pattern);
+  if (schema === undefined || table === undefined || rest.length > 0) {
+    throw new RangeError(
+      `not a table pattern: "${pattern}" (expected schema.table, such as public.orders or public.*)`,
+    );
+  }
+  return (name) => schema.test(name.schema) && table.test(name.table);
+}
+
+/** The entry of a record keyed by table pattern that a table matches first, or undefined. */
+export function forTable<T>(byPattern: Readonly<Record<string, T>>, table: TableName): T | undefined {
+  return Object.entries(byPattern).find(([pattern]) => tablePattern(pattern)(table))?.[1];
+}
+
+/** A table as people write it: `public.orders`, quoted where the name needs it. */
+export function formatTable(name: TableName): string {
+  return `${quoteWhereNeeded(name.schema)}.${quoteWhereNeeded(name.table)}`;
+}
+
+function quoteWhereNeeded(identifier: string): string {
+  return /^[\p{L}_][\p{L}\p{N}_$]*$/u.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
+}
+
+function splitQuoted(pattern: string): RegExp[] {
+  const parts: RegExp[] = [];
+  let source = "";
+  let seen = false;
+  const close = () => {
+    if (!seen) throw new RangeError(`not a table pattern: "${pattern}" (a part of it is empty)`);
+    parts.push(new RegExp(`^${source}$`, "su"));
+    source = "";
+    seen = false;
+  };
+  for (let i = 0; i < pattern.length; i++) {
+    const c = pattern[i] as string;
+    if (c === ".") close();
+    else if (c === '"') {
+      seen = true;
+      for (i++; pattern[i] !== '"' || pattern[i + 1] === '"'; i++) {
+        if (i >= pattern.length)
+          throw new RangeError(`not a table pattern: "${pattern}" (a double quote is open)`);
+        if (pattern[i] === '"') i++;
+        source += literal(pattern[i] as string);
+      }
+    } else {
+      seen = true;
+      source += c === "*" ? ".*" : literal(c);
+    }
+  }
+  close();
+  return parts;
+}
+
+function literal(character: string): string {
+  return character.replace(/[\\^$.*+?()[\]{}|/]/, "\\$&");
+}

@@ -1,0 +1,232 @@
+import { z } from "zod";
+import { type TableName, tablePattern } from "./change/table-pattern.ts";
+import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
+
+/*
+ * The one definition that `cdk deploy` and `npm start` both read. Values that differ by place (hosts, secrets,
+ * endpoints) are not here: they come from the environment.
+ */
+
+const name = z.string().regex(/^[a-z][a-z0-9-]{0,39}$/, {
+  error: "write a name of lower-case letters, digits and hyphens, at most 40, starting with a letter",
+});
+
+const tablePatternText = z.string().superRefine((text, context) => {
+  try {
+    tablePattern(text);
+  } catch {
+    context.addIssue({
+      code: "custom",
+      message: 'write schema.table, such as public.orders, public.* or public."Odd.Name"',
+    });
+  }
+});
+
+const columnNames = z.array(z.string().min(1)).min(1, { error: "name at least one column" });
+
+const postgresSource = z.strictObject({
+  kind: z.literal("postgres"),
+  /** Tables to capture, as patterns: `public.orders`, `public.*`. */
+  tables: z.array(tablePatternText).min(1, { error: 'name at least one table, such as "public.*"' }),
+  /** Patterns of tables to leave out, stronger than `tables`. */
+  exclude: z.array(tablePatternText).default([]),
+  /** Columns left out, by table: they never leave the database. PostgreSQL 15 or newer. */
+  excludeColumns: z.record(tablePatternText, columnNames).default({}),
+  /** Row filter by table, an SQL expression over its columns. PostgreSQL 15 or newer. */
+  where: z.record(tablePatternText, z.string().min(1)).default({}),
+  /** Name of the publication; default `tributary_<pipeline>`. Stored at first start, never changed after. */
+  publication: z.string().min(1).max(63).optional(),
+  /** Name of the replication slot; default `tributary_<pipeline>`. */
+  slot: z
+    .string()
+    .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
+    .optional(),
+  /** Prefixes of logical messages to deliver, each exact or with a trailing `*`. */
+  messages: z.array(z.string().min(1)).default([]),
+  /**
+   * PostgreSQL keeps WAL for a slot without a bound when `max_slot_wal_keep_size` is -1: a stopped pipeline can
+   * fill the disk. `true` accepts that.
+   */
+  acceptUnboundedWal: z.boolean().default(false),
+  /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
+  sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
+});
+
+const topics = z.strictObject({
+  /** First part of every topic name; default the pipeline's name. */
+  prefix: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,40}$/, { error: "write letters, digits, hyphens and underscores, at most 40" })
+    .optional(),
+  /** Renames by regular expression over `schema.table`; the first match counts; several tables may share a topic. */
+  routes: z
+    .array(
+      z.strictObject({
+        match: z.string().superRefine((text, context) => {
+          try {
+            new RegExp(text, "u");
+          } catch (error) {
+            context.addIssue({
+              code: "custom",
+              message: `write a regular expression: ${(error as Error).message}`,
+            });
+          }
+        }),
+        to: z.string().min(1),
+      }),
+    )
+    .default([]),
+  /** Key columns by table pattern, where the order of something else than the row's own key counts. */
+  keys: z.record(tablePatternText, columnNames).default({}),
+  /** Logical partitions of each topic: the unit of order. Stored at first start, never changed after. */
+  partitions: z.int().min(1).max(4096).default(64),
+});
+
+const stream = z
+  .strictObject({
+    mode: z.enum(["on-demand", "provisioned"]).default("on-demand"),
+    /** Shards of a provisioned stream. */
+    shards: z.int().min(1).max(10_000).optional(),
+    retentionHours: z.int().min(24).max(8760).default(168),
+    /** `batch`: many events of a partition in a record. `none`: one event a record, for Flink and Firehose. */
+    packing: z.enum(["batch", "none"]).default("batch"),
+    /** Largest Kinesis record the stream takes, in bytes; above 1 MiB the stream must be set so. */
+    maxRecordBytes: z
+      .int()
+      .min(16 * 1024)
+      .max(4 * 1024 * 1024)
+      .default(1024 * 1024),
+  })
+  .superRefine((value, context) => {
+    if (value.mode === "provisioned" && value.shards === undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["shards"],
+        message: "say how many shards a provisioned stream has",
+      });
+    }
+    if (value.mode === "on-demand" && value.shards !== undefined) {
+      context.addIssue({
+        code: "custom",
+        path: ["shards"],
+        message: "leave it out, or set mode to provisioned",
+      });
+    }
+  });
+
+const consumer = z.strictObject({
+  name,
+  /** File whose export `handler` is the Lambda handler, relative to the project. */
+  entry: z.string().min(1),
+  /** Topics it reads; `*` stands for any characters: `*.public.orders`. */
+  topics: z.array(z.string().min(1)).min(1, { error: 'name at least one topic, such as "*.public.orders"' }),
+  /** Records in an invocation at most. */
+  batchSize: z.int().min(1).max(10_000).default(100),
+  /** How long an invocation waits for more records, in seconds. */
+  batchWindowSeconds: z.int().min(0).max(300).default(0),
+  /** Lanes a shard, by partition. */
+  parallelization: z.int().min(1).max(10).default(1),
+  timeoutSeconds: z.int().min(1).max(900).default(60),
+  memoryMB: z.int().min(128).max(10_240).default(512),
+  /** Tries of one change before it is given up. */
+  attempts: z.int().min(1).max(100).default(3),
+  /** What follows a change that failed for good: `skip` goes on behind it, `stop` holds its partition. */
+  poison: z.enum(["skip", "stop"]).default("skip"),
+});
+
+const pipeline = z
+  .strictObject({
+    name,
+    source: postgresSource,
+    topics: topics.prefault({}),
+    stream: stream.prefault({}),
+    consumers: z.array(consumer).default([]),
+  })
+  .superRefine((value, context) => {
+    const seen = new Set<string>();
+    value.consumers.forEach((c, i) => {
+      if (seen.has(c.name)) {
+        context.addIssue({
+          code: "custom",
+          path: ["consumers", i, "name"],
+          message: "give each consumer a name of its own: the fence stands under it",
+        });
+      }
+      seen.add(c.name);
+    });
+  });
+
+/** What a user writes: everything with a default may be left out. */
+export type PipelineInput = z.input<typeof pipeline>;
+/** A validated definition with its defaults filled in. */
+export type Pipeline = z.output<typeof pipeline> & {
+  readonly source: { readonly slot: string; readonly publication: string };
+  readonly topics: { readonly prefix: string };
+};
+/** A consumer of a validated definition. */
+export type ConsumerDefinition = Pipeline["consumers"][number];
+
+/** A PostgreSQL source read through logical replication. */
+export function postgres(source: Omit<z.input<typeof postgresSource>, "kind">): PipelineInput["source"] {
+  return { kind: "postgres", ...source };
+}
+
+/**
+ * Validates a pipeline definition and fills in its defaults.
+ *
+ * @example
+ * export default definePipeline({
+ *   name: "shop",
+ *   source: postgres({ tables: ["public.*"] }),
+ *   consumers: [{ name: "orders", entry: "functions/orders.ts", topics: ["*.public.orders"] }],
+ * });
+ *
+ * @throws ConfigurationError naming every wrong field: its path, its value and the remedy.
+ */
+export function definePipeline(input: PipelineInput): Pipeline {
+  const parsed = pipeline.safeParse(input);
+  if (!parsed.success) {
+    throw new ConfigurationError(
+      "The pipeline definition",
+      parsed.error.issues.flatMap((issue) => problemsOf(issue, input)),
+    );
+  }
+  const definition = parsed.data;
+  const underscored = `tributary_${definition.name.replaceAll("-", "_")}`;
+  return {
+    ...definition,
+    source: {
+      ...definition.source,
+      slot: definition.source.slot ?? underscored,
+      publication: definition.source.publication ?? underscored,
+    },
+    topics: { ...definition.topics, prefix: definition.topics.prefix ?? definition.name },
+  };
+}
+
+/** Whether the definition captures a table. */
+export function captures(source: Pipeline["source"], table: TableName): boolean {
+  return (
+    source.tables.some((pattern) => tablePattern(pattern)(table)) &&
+    !source.exclude.some((pattern) => tablePattern(pattern)(table))
+  );
+}
+
+function problemsOf(issue: z.core.$ZodIssue, input: unknown): ConfigurationProblem[] {
+  const at = (path: readonly PropertyKey[]) =>
+    path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input);
+  const show = (path: readonly PropertyKey[]) =>
+    path.reduce<string>(
+      (text, key) =>
+        typeof key === "number" ? `${text}[${key}]` : text ? `${text}.${String(key)}` : String(key),
+      "",
+    );
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => ({
+      path: show([...issue.path, key]),
+      value: at([...issue.path, key]),
+      remedy: "no such field: remove it or correct its name",
+    }));
+  }
+  return [{ path: show(issue.path) || "(definition)", value: at(issue.path), remedy: issue.message }];
+}

@@ -1,0 +1,32 @@
+/** What we know of the slot: kept outside the database, so that a restored or replaced server is noticed. */
+export interface SlotState {
+  readonly epoch: number;
+  readonly slot: string;
+  readonly publication: string;
+  readonly database: string;
+  /** `systemid` of IDENTIFY_SYSTEM. */
+  readonly systemId: string;
+  readonly timeline: number;
+  /** R of rule 19: everything up to here was acknowledged by Kinesis and may have been confirmed to the server. */
+  readonly confirmedLsn: bigint;
+  /** The latest commits up to `confirmedLsn`, oldest first: replayed ones must be the same, or history forked. */
+  readonly recentCommits: readonly CommitFingerprint[];
+}
+
+/** What tells one commit from another at the same LSN of a forked history. */
+export interface CommitFingerprint {
+  readonly commitLsn: bigint;
+  readonly xid: number;
+  /** Microseconds since 2000-01-01, as the log holds it. */
+  readonly commitTime: bigint;
+}
+
+/**
+ * Keeps the slot state. `write` resolves only when the state is durable and was written under the capture
+ * lease; feedback to the server goes out after it (rule 19).
+ */
+export interface SlotRecord {
+  read(): Promise<SlotState | undefined>;
+  /** @throws when the lease was lost: another capture task has taken over. */
+  write(state: SlotState): Promise<void>;
+}
