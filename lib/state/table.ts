@@ -1,0 +1,28 @@
+/**
+ * Keys of the one state table: partition key `pk`, sort key `sk`, both strings; `expiresAt` (seconds since 1970) is
+ * its TTL attribute. Everything of one pipeline starts with its name, so that several pipelines may share a table.
+ */
+export interface StateKey {
+  readonly pk: string;
+  readonly sk: string;
+}
+
+/** The capture task's lease, slot state and stored settings: one item. */
+export function captureKey(pipeline: string): StateKey {
+  return { pk: `${pipeline}#capture`, sk: "capture" };
+}
+
+/** The floor of a consumer: changes at or before it are not its business. */
+export function floorKey(pipeline: string, consumer: string): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };
+}
+
+/** The marks of one group of a topic's partitions. */
+export function fenceKey(pipeline: string, consumer: string, topic: string, group: number): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}`, sk: `fence#${topic}#${group}` };
+}
+
+/** The claim of one event by a `once` handler. */
+export function claimKey(pipeline: string, consumer: string, claim: string): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}#claim#${claim}`, sk: "claim" };
+}
