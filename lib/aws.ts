@@ -1,0 +1,70 @@
+import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { KinesisClient } from "@aws-sdk/client-kinesis";
+import { SQSClient } from "@aws-sdk/client-sqs";
+import { NodeHttpHandler } from "@smithy/node-http-handler";
+
+/*
+ * The one place where AWS clients are made. They read region, credentials and endpoints as every AWS SDK does;
+ * a given environment stands in for `process.env` so that the local host can point its own clients elsewhere.
+ * https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
+ */
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * A Kinesis client that makes each request once: the SDK's own retry would send records again that may have been
+ * stored, behind the back of the ordered writer, which retries itself.
+ */
+export function kinesisClient(environment: Environment = process.env): KinesisClient {
+  const placed = place(environment, "KINESIS");
+  return new KinesisClient({
+    ...placed,
+    ...once,
+    // By default this client speaks HTTP/2, which a plain-http endpoint does not answer.
+    ...(placed.endpoint?.startsWith("http:") ? { requestHandler: handler(30_000) } : {}),
+  });
+}
+
+/**
+ * A DynamoDB client that makes each request once: a conditional update whose answer was lost would meet its own
+ * effect on the second try and look refused. Callers decide what a lost answer means.
+ */
+export function dynamodbClient(environment: Environment = process.env): DynamoDBClient {
+  return new DynamoDBClient({ ...place(environment, "DYNAMODB"), ...once, requestHandler: handler(10_000) });
+}
+
+/** An SQS client with the SDK's retries: a message sent twice is found by its position. */
+export function sqsClient(environment: Environment = process.env): SQSClient {
+  // Long polling holds a request for up to 20 s.
+  return new SQSClient({ ...place(environment, "SQS"), requestHandler: handler(30_000) });
+}
+
+/**
+ * `maxAttempts` alone would not do: where the environment or a profile sets a retry mode or count, the
+ * argument still counts, and the strategy below is what enforces it.
+ */
+const once = { maxAttempts: 1 } as const;
+
+function handler(requestTimeout: number): NodeHttpHandler {
+  return new NodeHttpHandler({
+    connectionTimeout: 5_000,
+    requestTimeout,
+    throwOnRequestTimeout: true,
+    httpAgent: { keepAlive: true, maxSockets: 128 },
+    httpsAgent: { keepAlive: true, maxSockets: 128 },
+  });
+}
+
+function place(environment: Environment, service: string) {
+  const endpoint = environment[`AWS_ENDPOINT_URL_${service}`] ?? environment.AWS_ENDPOINT_URL;
+  const region = environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION;
+  const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey } = environment;
+  return {
+    ...(endpoint ? { endpoint } : {}),
+    ...(region ? { region } : {}),
+    // Where the environment is the process's own, the SDK's provider chain finds more than keys.
+    ...(environment !== process.env && accessKeyId && secretAccessKey
+      ? { credentials: { accessKeyId, secretAccessKey, sessionToken: environment.AWS_SESSION_TOKEN } }
+      : {}),
+  };
+}

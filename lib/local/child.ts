@@ -1,0 +1,81 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { ChildStartError } from "./errors.ts";
+
+/** A Node process of ours that serves an HTTP endpoint on 127.0.0.1. */
+export interface ServingChild {
+  /** Such as `http://127.0.0.1:40123`. */
+  readonly endpoint: string;
+  readonly pid: number;
+  /** Ends the process at once: what it holds is in memory alone. Idempotent. */
+  stop(): Promise<void>;
+}
+
+const START_DEADLINE_MS = 60_000;
+
+/**
+ * Starts a file of ours as a process with a CPU of its own. The file calls `serveFromChild`. The process ends
+ * with ours, whatever ends ours: it notices the closed channel.
+ *
+ * @throws ChildStartError when it does not report an endpoint, with the end of what it printed.
+ */
+export async function startServingChild(
+  entry: URL,
+  options: { environment?: Readonly<Record<string, string>>; signal?: AbortSignal } = {},
+): Promise<ServingChild> {
+  options.signal?.throwIfAborted();
+  const child = fork(fileURLToPath(entry), [], {
+    // A group of its own: Ctrl-C in the terminal is for the host, which drains first.
+    detached: true,
+    env: { PATH: process.env.PATH, NODE_NO_WARNINGS: "1", ...options.environment },
+    execArgv: [],
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
+  });
+  let printed = "";
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+    printed = (printed + text).slice(-4096);
+  });
+  try {
+    const endpoint = await firstMessage(child, options.signal);
+    return { endpoint, pid: child.pid ?? 0, stop: () => end(child) };
+  } catch (cause) {
+    await end(child);
+    options.signal?.throwIfAborted();
+    throw new ChildStartError({
+      message: `${fileURLToPath(entry)} did not start: ${printed.trim() || (cause as Error).message}`,
+      remedy: "Run npm ci again; if it stays, report the message above.",
+      cause,
+    });
+  }
+}
+
+/** In the child: serves until the parent is gone. `serve` listens on 127.0.0.1 and gives its port. */
+export async function serveFromChild(serve: () => Promise<number>): Promise<void> {
+  process.once("disconnect", () => process.exit(0));
+  const port = await serve();
+  process.send?.(`http://127.0.0.1:${port}`);
+}
+
+async function firstMessage(child: ChildProcess, signal: AbortSignal | undefined): Promise<string> {
+  const deadline = AbortSignal.timeout(START_DEADLINE_MS);
+  const until = signal ? AbortSignal.any([signal, deadline]) : deadline;
+  const settled = new AbortController();
+  const ended = once(child, "exit", { signal: settled.signal }).then(([code, by]) => {
+    throw new Error(`it ended with ${code ?? by}`);
+  });
+  try {
+    const [message] = await Promise.race([once(child, "message", { signal: until }), ended]);
+    return String(message);
+  } finally {
+    ended.catch(() => {});
+    settled.abort();
+  }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
+  const exit = once(child, "exit");
+  child.kill("SIGKILL");
+  await exit;
+}

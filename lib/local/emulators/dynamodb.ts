@@ -1,0 +1,11 @@
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import dynalite from "dynalite";
+import { serveFromChild } from "../child.ts";
+
+await serveFromChild(async () => {
+  const server = dynalite({ createTableMs: 10, deleteTableMs: 10, updateTableMs: 10 });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
+});

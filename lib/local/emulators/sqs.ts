@@ -1,0 +1,13 @@
+import type { AddressInfo } from "node:net";
+import sqs from "local-aws-sqs";
+import { serveFromChild } from "../child.ts";
+
+await serveFromChild(async () => {
+  // Without a host name it would listen on every interface.
+  const server = await sqs.createSqsServer({
+    port: 0,
+    hostname: "127.0.0.1",
+    region: process.env.AWS_REGION,
+  });
+  return (server.address() as AddressInfo).port;
+});
