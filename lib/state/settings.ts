@@ -1,0 +1,70 @@
+import type { RouteTable } from "../change/route.ts";
+import { formatTable, type TableName } from "../change/table-pattern.ts";
+import { StoredSettingChangedError } from "./errors.ts";
+
+/** What decides the partition of a key. Stored at first start, refused if changed (rule 2). */
+export interface StoredSettings {
+  /** Hash and canonical key text: the version of the formats, not a choice. */
+  readonly keyFormat: string;
+  readonly publication: string;
+  readonly slot: string;
+  /** By table as people write it. `key` is null where the row's own key counts. */
+  readonly tables: { readonly [table: string]: StoredRoute };
+}
+
+/** Where a table's changes go. */
+export interface StoredRoute {
+  readonly topic: string;
+  readonly partitions: number;
+  readonly key: readonly string[] | null;
+}
+
+const KEY_FORMAT = "murmur3/1";
+
+/** The settings of a definition for the tables it captures now. */
+export function settingsOf(
+  source: { readonly publication: string; readonly slot: string },
+  route: RouteTable,
+  tables: readonly TableName[],
+): StoredSettings {
+  return {
+    keyFormat: KEY_FORMAT,
+    publication: source.publication,
+    slot: source.slot,
+    tables: Object.fromEntries(
+      tables.map((table) => {
+        const { topic, key } = route(table);
+        return [formatTable(table), { topic: topic.name, partitions: topic.partitions, key: key ?? null }];
+      }),
+    ),
+  };
+}
+
+/**
+ * The settings to store from now on: the stored ones and the tables that are new.
+ * @throws StoredSettingChangedError naming every setting that differs.
+ */
+export function mergeSettings(
+  pipeline: string,
+  stored: StoredSettings | undefined,
+  now: StoredSettings,
+): StoredSettings {
+  if (!stored) return now;
+  const changes: { setting: string; stored: string; now: string }[] = [];
+  const compare = (setting: string, a: unknown, b: unknown) => {
+    const [was, is] = [JSON.stringify(a), JSON.stringify(b)];
+    if (was !== is) changes.push({ setting, stored: was, now: is });
+  };
+  compare("key format", stored.keyFormat, now.keyFormat);
+  compare("source.publication", stored.publication, now.publication);
+  compare("source.slot", stored.slot, now.slot);
+  for (const [table, route] of Object.entries(now.tables)) {
+    const before = Object.hasOwn(stored.tables, table) ? stored.tables[table] : undefined;
+    if (!before) continue;
+    compare(`topic of ${table}`, before.topic, route.topic);
+    compare(`partitions of ${table}`, before.partitions, route.partitions);
+    compare(`key of ${table}`, before.key, route.key);
+  }
+  if (changes.length > 0) throw new StoredSettingChangedError(pipeline, changes);
+  return { ...now, tables: { ...stored.tables, ...now.tables } };
+}
