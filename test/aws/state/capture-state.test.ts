@@ -1,0 +1,99 @@
+import { expect, test } from "vitest";
+import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
+import { CaptureState, type CaptureStateOptions } from "../../../lib/state/capture-state.ts";
+import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "../../../lib/state/errors.ts";
+import { emulatedAws } from "../emulated.ts";
+
+const aws = emulatedAws();
+
+async function options(over: Partial<CaptureStateOptions> = {}): Promise<CaptureStateOptions> {
+  return {
+    dynamodb: aws().dynamodb,
+    table: over.table ?? (await aws().freshTable()),
+    pipeline: "shop",
+    leaseMs: 1500,
+    signal: new AbortController().signal,
+    log: () => {},
+    ...over,
+  };
+}
+
+const slot: SlotState = {
+  epoch: 1,
+  slot: "tributary_shop",
+  publication: "tributary_shop",
+  database: "shop",
+  systemId: "7412345678901234567",
+  timeline: 1,
+  confirmedLsn: 0x1_0000_0000n + 5n,
+  recentCommits: [{ commitLsn: 2n ** 63n, xid: 4294967295, commitTime: 812345678901234n }],
+};
+
+test("the slot state and the settings come back as they were written", async () => {
+  const state = await CaptureState.take(await options());
+  expect(await state.read()).toBeUndefined();
+  expect(await state.readSettings()).toBeUndefined();
+  await state.write(slot);
+  const settings = {
+    keyFormat: "murmur3/1",
+    publication: "p",
+    slot: "s",
+    tables: { "public.a": { topic: "t", partitions: 4, key: null } },
+  };
+  await state.writeSettings(settings);
+  expect(await state.read()).toEqual(slot);
+  expect(await state.readSettings()).toEqual(settings);
+  await state.release();
+});
+
+test("a released lease is taken at once, by the next generation", async () => {
+  const first = await options({ leaseMs: 600_000 });
+  const a = await CaptureState.take(first);
+  await a.write(slot);
+  await a.release();
+  const b = await CaptureState.take(first);
+  expect([a.generation, b.generation]).toEqual([1, 2]);
+  expect(await b.read()).toEqual(slot);
+  await b.release();
+});
+
+test("an owner that renews keeps the lease; the newcomer says who holds it", async () => {
+  const given = await options({ leaseMs: 1200, waitMs: 4000 });
+  const owner = await CaptureState.take(given);
+  await expect(CaptureState.take(given)).rejects.toThrow(CaptureLeaseHeldError);
+  await owner.write(slot);
+  await owner.release();
+});
+
+test("an owner that fell silent loses the lease, and each write of it is refused from then on", async () => {
+  const table = await aws().freshTable();
+  // A zombie: it renews once in ten minutes, and its successor waits for a second and a half.
+  const zombie = await CaptureState.take(await options({ table, leaseMs: 600_000 }));
+  const successor = await CaptureState.take(await options({ table }));
+  expect(successor.generation).toBe(zombie.generation + 1);
+  await expect(zombie.write(slot)).rejects.toThrow(CaptureLeaseLostError);
+  expect(zombie.lost.aborted).toBe(true);
+  expect(await successor.read()).toBeUndefined();
+  await zombie.release();
+  await successor.write(slot);
+  await successor.release();
+});
+
+test("ten newcomers at once: each generation is given once", async () => {
+  const given = await options({ leaseMs: 600_000, waitMs: 60_000 });
+  const generations: number[] = [];
+  await Promise.all(
+    Array.from({ length: 10 }, async () => {
+      const state = await CaptureState.take(given);
+      generations.push(state.generation);
+      await state.release();
+    }),
+  );
+  expect(generations).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+});
+
+test("without the table: a typed error that names it", async () => {
+  const missing = CaptureState.take(await options({ table: "no-such-table" }));
+  await expect(missing).rejects.toThrow(StateTableError);
+  await expect(missing).rejects.toThrow(/"no-such-table"/);
+});

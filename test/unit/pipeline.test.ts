@@ -1,0 +1,98 @@
+import { describe, expect, test } from "vitest";
+import { ConfigurationError } from "../../lib/errors.ts";
+import { captures, definePipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+
+const smallest = { name: "shop", source: postgres({ tables: ["public.*"] }) } satisfies PipelineInput;
+
+function problems(input: unknown): Record<string, string> {
+  try {
+    definePipeline(input as PipelineInput);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigurationError);
+    return Object.fromEntries((error as ConfigurationError).problems.map((p) => [p.path, p.remedy]));
+  }
+  return {};
+}
+
+describe("definePipeline", () => {
+  test("fills in what the smallest definition leaves out", () => {
+    const pipeline = definePipeline({ ...smallest, name: "my-shop" });
+    expect(pipeline.source).toMatchObject({ slot: "tributary_my_shop", publication: "tributary_my_shop" });
+    expect(pipeline.topics).toEqual({ prefix: "my-shop", routes: [], keys: {}, partitions: 64 });
+    expect(pipeline.stream).toMatchObject({
+      mode: "on-demand",
+      packing: "batch",
+      maxRecordBytes: 1024 * 1024,
+    });
+  });
+
+  test("a definition that went through once goes through again unchanged", () => {
+    const pipeline = definePipeline({
+      ...smallest,
+      consumers: [{ name: "orders", entry: "functions/orders.ts", topics: ["*.public.orders"] }],
+    });
+    expect(definePipeline(pipeline)).toEqual(pipeline);
+  });
+
+  test.each([
+    ["name", { ...smallest, name: "Shop!" }, "lower-case letters"],
+    ["source.tables[0]", { ...smallest, source: postgres({ tables: ["orders"] }) }, "schema.table"],
+    ["source.tables", { ...smallest, source: postgres({ tables: [] }) }, "at least one table"],
+    ["source.slot", { ...smallest, source: postgres({ tables: ["a.b"], slot: "My-Slot" }) }, "underscores"],
+    ["topics.partitions", { ...smallest, topics: { partitions: 0 } }, ">=1"],
+    [
+      "topics.routes[0].match",
+      { ...smallest, topics: { routes: [{ match: "(", to: "x" }] } },
+      "regular expression",
+    ],
+    ["stream.shards", { ...smallest, stream: { mode: "provisioned" } }, "how many shards"],
+    ["stream.shards", { ...smallest, stream: { shards: 4 } }, "provisioned"],
+    [
+      "consumers[0].topics",
+      { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: [] }] },
+      "at least one topic",
+    ],
+    [
+      "consumers[0].batchSize",
+      { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: ["*"], batchSize: 1e6 }] },
+      "<=10000",
+    ],
+    [
+      "consumers[0].retires",
+      { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: ["*"], retires: 3 }] },
+      "no such field",
+    ],
+    [
+      "consumers[1].name",
+      {
+        ...smallest,
+        consumers: [
+          { name: "a", entry: "a.ts", topics: ["*"] },
+          { name: "a", entry: "b.ts", topics: ["*"] },
+        ],
+      },
+      "name of its own",
+    ],
+    ["source", { name: "shop" }, "expected object"],
+  ])("names %s, its value and the remedy", (path, input, remedy) => {
+    expect(problems(input)[path]).toContain(remedy);
+  });
+
+  test("names all that is wrong at once, with the values found", () => {
+    const wrong = { ...smallest, name: "X", topics: { partitions: 9999 } };
+    expect(() => definePipeline(wrong)).toThrow(
+      /name: [\s\S]*got "X"[\s\S]*topics\.partitions: [\s\S]*got 9999/,
+    );
+  });
+});
+
+test("an excluded table is not captured though a pattern takes it", () => {
+  const { source } = definePipeline({
+    ...smallest,
+    source: postgres({ tables: ["public.*", 'odd."A.b"'], exclude: ["public.audit_*"] }),
+  });
+  expect(captures(source, { schema: "public", table: "orders" })).toBe(true);
+  expect(captures(source, { schema: "public", table: "audit_log" })).toBe(false);
+  expect(captures(source, { schema: "odd", table: "A.b" })).toBe(true);
+  expect(captures(source, { schema: "odd", table: "A" })).toBe(false);
+});
