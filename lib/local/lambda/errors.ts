@@ -1,0 +1,7 @@
+import { TributaryError } from "../../errors.ts";
+
+/** The handler file is missing, does not export the handler, or throws while it loads. Found before anything is invoked. */
+export class FunctionEntryError extends TributaryError {
+  readonly code = "FUNCTION_ENTRY";
+  readonly retry = "stop";
+}

@@ -1,0 +1,182 @@
+import { randomUUID } from "node:crypto";
+import { stat } from "node:fs/promises";
+import { basename, dirname, extname, resolve } from "node:path";
+import { FunctionEntryError } from "./errors.ts";
+import { errorOf, type InvocationResult, MAX_PAYLOAD_BYTES } from "./invocation.ts";
+import { FunctionProcess, type ProcessSpec } from "./process.ts";
+
+/** What `startLambdaFunction` needs. */
+export interface LambdaFunctionOptions {
+  /** A .ts or .js file; relative paths are taken from the working directory. */
+  readonly entry: string;
+  /** Name of the exported async function. */
+  readonly handlerName?: string;
+  /** Name of the function; default the file's name without its ending. */
+  readonly name?: string;
+  readonly timeoutMs: number;
+  /** Bound of the handler's JavaScript heap, as `--max-old-space-size`. Default 512. */
+  readonly memoryMB?: number;
+  /** Invocations at once at most, each in a process of its own; further ones wait for their turn. */
+  readonly concurrency: number;
+  /** Variables of the handler's process. Like in Lambda, the host's own environment is not inherited. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Gets each line that the handler prints. */
+  readonly onLog?: (line: string, stream: "stdout" | "stderr") => void;
+}
+
+/** A running function: its processes stay warm between invocations. */
+export interface LambdaFunction {
+  readonly name: string;
+  readonly arn: string;
+  /**
+   * Invokes the handler with an event (anything that JSON can hold). Always resolves: an exception, a crash, a
+   * timeout and a payload above 6 MB are results.
+   */
+  invoke(event: unknown): Promise<InvocationResult>;
+  /** Process ids of the living processes. */
+  pids(): number[];
+  /** Kills all processes; invocations under way fail. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a Lambda function from its file, apart from this process: a handler that hangs, exits or eats its memory takes
+ * nothing else along. One process is started at once, so that a wrong file is found here.
+ * @throws FunctionEntryError naming the file when it is missing, exports no such function, or cannot be loaded.
+ */
+export async function startLambdaFunction(options: LambdaFunctionOptions): Promise<LambdaFunction> {
+  const entry = resolve(options.entry);
+  const found = await stat(entry).catch(() => undefined);
+  if (!found?.isFile()) {
+    throw new FunctionEntryError({
+      message: `The handler file ${options.entry} does not exist (looked for ${entry})`,
+      remedy: "Create the file, or correct the consumer's entry in the pipeline definition.",
+    });
+  }
+  const host = new FunctionHost({ ...options, entry });
+  await host.warmUp();
+  return host;
+}
+
+class FunctionHost implements LambdaFunction {
+  readonly name: string;
+  readonly arn: string;
+  readonly #spec: ProcessSpec;
+  readonly #processes = new Set<FunctionProcess>();
+  readonly #idle: FunctionProcess[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #places: number;
+  #stopped = false;
+
+  constructor(options: LambdaFunctionOptions) {
+    const { entry, handlerName = "handler", environment = {}, memoryMB = 512 } = options;
+    this.name = options.name ?? basename(entry, extname(entry));
+    const region = environment.AWS_REGION ?? "us-east-1";
+    this.arn = `arn:aws:lambda:${region}:000000000000:function:${this.name}`;
+    this.#places = options.concurrency;
+    const onLog = options.onLog;
+    this.#spec = {
+      entry,
+      handlerName,
+      arn: this.arn,
+      timeoutMs: options.timeoutMs,
+      memoryMB,
+      onLine: (line, stream) => onLog?.(line, stream),
+      environment: {
+        ...lambdaEnvironment(this.name, region, memoryMB, entry, handlerName),
+        ...environment,
+      },
+    };
+  }
+
+  async warmUp(): Promise<void> {
+    this.#idle.push(await this.#newProcess());
+  }
+
+  async invoke(event: unknown): Promise<InvocationResult> {
+    const requestId = randomUUID();
+    const body = Buffer.from(JSON.stringify(event), "utf8");
+    if (body.length > MAX_PAYLOAD_BYTES) {
+      const message = `${body.length} byte payload is too large for the invocation (limit ${MAX_PAYLOAD_BYTES} bytes)`;
+      return { ok: false, requestId, error: { type: "RequestEntityTooLarge", message } };
+    }
+    await this.#takePlace();
+    try {
+      if (this.#stopped) return stopped(requestId);
+      const process = this.#idleProcess() ?? (await this.#newProcess());
+      const result = await process.invoke(requestId, body);
+      if (process.alive) this.#idle.push(process);
+      return result;
+    } catch (error) {
+      return { ok: false, requestId, error: { ...errorOf(error), type: "Runtime.InitError" } };
+    } finally {
+      this.#givePlace();
+    }
+  }
+
+  pids(): number[] {
+    return [...this.#processes].filter((process) => process.alive).map((process) => process.pid);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.all([...this.#processes].map((process) => process.kill()));
+  }
+
+  async #newProcess(): Promise<FunctionProcess> {
+    const process = new FunctionProcess(this.#spec);
+    this.#processes.add(process);
+    void process.gone.then(() => this.#processes.delete(process));
+    await process.ready;
+    return process;
+  }
+
+  #idleProcess(): FunctionProcess | undefined {
+    for (;;) {
+      const process = this.#idle.pop();
+      if (!process || process.alive) return process;
+    }
+  }
+
+  async #takePlace(): Promise<void> {
+    if (this.#places > 0) {
+      this.#places--;
+      return;
+    }
+    await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  #givePlace(): void {
+    const next = this.#waiting.shift();
+    if (next) next();
+    else this.#places++;
+  }
+}
+
+function stopped(requestId: string): InvocationResult {
+  const error = { type: "Runtime.ExitError", message: "The function was stopped" };
+  return { ok: false, requestId, error };
+}
+
+/** https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html */
+function lambdaEnvironment(
+  name: string,
+  region: string,
+  memoryMB: number,
+  entry: string,
+  handlerName: string,
+): Record<string, string> {
+  const inherited = Object.entries(process.env).filter(([key]) => ["PATH", "HOME", "TMPDIR"].includes(key));
+  return {
+    ...(Object.fromEntries(inherited) as Record<string, string>),
+    TZ: "UTC",
+    _HANDLER: `${basename(entry, extname(entry))}.${handlerName}`,
+    LAMBDA_TASK_ROOT: dirname(entry),
+    AWS_REGION: region,
+    AWS_LAMBDA_FUNCTION_NAME: name,
+    AWS_LAMBDA_FUNCTION_VERSION: "$LATEST",
+    AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(memoryMB),
+    AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${name}`,
+    AWS_LAMBDA_LOG_STREAM_NAME: `local/[$LATEST]${randomUUID()}`,
+  };
+}

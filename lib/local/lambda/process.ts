@@ -1,0 +1,203 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import type { Duplex, Readable } from "node:stream";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { FunctionEntryError } from "./errors.ts";
+import { FrameReader, writeFrame } from "./frames.ts";
+import type { FunctionError, InvocationResult } from "./invocation.ts";
+import { forwardLines } from "./log-lines.ts";
+
+/** What a process of a function needs to know. */
+export interface ProcessSpec {
+  readonly entry: string;
+  readonly handlerName: string;
+  readonly arn: string;
+  readonly timeoutMs: number;
+  readonly memoryMB: number;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly onLine: (line: string, stream: "stdout" | "stderr") => void;
+}
+
+const CHILD = fileURLToPath(new URL("./child.ts", import.meta.url));
+/** Loading a handler with its SDK clients on a loaded machine; Lambda itself gives 10 s and then the function's own. */
+const INIT_TIMEOUT_MS = 60_000;
+/** How long after a process' end its last answer may still be in the pipe. */
+const LAST_WORDS_MS = 1_000;
+
+const functionError = z.object({ type: z.string(), message: z.string(), stack: z.string().optional() });
+const headFromChild = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("ready") }),
+  z.object({ type: z.literal("no-export"), exports: z.array(z.string()) }),
+  z.object({ type: z.literal("threw"), error: functionError }),
+  z.object({ type: z.literal("answered"), requestId: z.string() }),
+  z.object({ type: z.literal("failed"), requestId: z.string(), error: functionError }),
+]);
+
+interface CurrentInvocation {
+  readonly requestId: string;
+  /** Set when we kill the process for a reason: it fails with that once the process is gone, not before. */
+  epitaph: FunctionError | undefined;
+  readonly settle: (result: InvocationResult) => void;
+}
+
+/** One warm process of a function: runs one invocation at a time, is gone after a timeout or a crash. */
+export class FunctionProcess {
+  readonly #spec: ProcessSpec;
+  readonly #child: ChildProcess;
+  readonly #pipe: Duplex;
+  readonly #started = Promise.withResolvers<void>();
+  readonly #gone = Promise.withResolvers<void>();
+  #alive = true;
+  #current: CurrentInvocation | undefined;
+
+  /** Starts the process; it can be invoked once `ready` has resolved. */
+  constructor(spec: ProcessSpec) {
+    this.#spec = spec;
+    const hung = setTimeout(() => {
+      this.#fail(`does not finish loading within ${INIT_TIMEOUT_MS / 1000} s`);
+      void this.kill();
+    }, INIT_TIMEOUT_MS);
+    this.#started.promise.catch(() => void this.kill()).finally(() => clearTimeout(hung));
+    const args = [
+      `--max-old-space-size=${spec.memoryMB}`,
+      CHILD,
+      spec.entry,
+      spec.handlerName,
+      `${process.pid}`,
+    ];
+    this.#child = spawn(process.execPath, args, {
+      env: spec.environment,
+      stdio: ["ignore", "pipe", "pipe", "pipe"],
+    });
+    this.#pipe = this.#child.stdio[3] as Duplex;
+    const reader = new FrameReader((head, body) => this.#onFrame(headFromChild.parse(head), body));
+    this.#pipe.on("data", (chunk: Buffer) => {
+      try {
+        reader.push(chunk);
+      } catch {
+        void this.kill();
+      }
+    });
+    this.#pipe.on("error", () => {});
+    forwardLines(this.#child.stdout as Readable, (line) => spec.onLine(line, "stdout"));
+    forwardLines(this.#child.stderr as Readable, (line) => spec.onLine(line, "stderr"));
+    this.#child.once("error", (error) => this.#onExit(`cannot be started: ${error.message}`));
+    this.#child.once("exit", (code, signal) => {
+      this.#alive = false;
+      const how = signal ? `signal: ${signal}` : `exit status ${code}`;
+      const lastWords = setTimeout(() => this.#onExit(how), LAST_WORDS_MS);
+      const closed = () => {
+        clearTimeout(lastWords);
+        this.#onExit(how);
+      };
+      if (this.#pipe.destroyed) closed();
+      else this.#pipe.once("close", closed);
+    });
+  }
+
+  /**
+   * Resolves when the handler is loaded. Rejects with FunctionEntryError when the file has no such export, or
+   * throws, ends or hangs while it loads; the process is then killed.
+   */
+  get ready(): Promise<void> {
+    return this.#started.promise;
+  }
+
+  /** Whether it can take another invocation. */
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  /** Resolves when the process has ended. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
+  }
+
+  /** Process id. */
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /**
+   * Runs the handler on an event given as JSON bytes. Always resolves: an exception, a crash and a timeout (which
+   * kills the process) are results. An answer to another request id is not an answer.
+   */
+  invoke(requestId: string, event: Buffer): Promise<InvocationResult> {
+    const { timeoutMs, arn } = this.#spec;
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        const message = `Task timed out after ${(timeoutMs / 1000).toFixed(2)} seconds`;
+        current.epitaph = { type: "Sandbox.Timedout", message };
+        void this.kill();
+      }, timeoutMs);
+      const current: CurrentInvocation = {
+        requestId,
+        epitaph: undefined,
+        settle: (result) => {
+          clearTimeout(timer);
+          resolve(result);
+        },
+      };
+      this.#current = current;
+      writeFrame(this.#pipe, { type: "invoke", requestId, functionArn: arn, timeoutMs }, event);
+    });
+  }
+
+  /** Kills the process and waits for its end. Idempotent. */
+  async kill(): Promise<void> {
+    this.#alive = false;
+    this.#child.kill("SIGKILL");
+    await this.#gone.promise;
+  }
+
+  #onFrame(head: z.infer<typeof headFromChild>, body: Buffer): void {
+    switch (head.type) {
+      case "ready":
+        this.#started.resolve();
+        return;
+      case "no-export":
+        this.#fail(
+          `exports no function "${this.#spec.handlerName}" (it exports: ${head.exports.join(", ") || "nothing"})`,
+        );
+        return;
+      case "threw":
+        this.#fail(`throws while it loads: ${head.error.type}: ${head.error.message}`);
+        return;
+      case "failed":
+        if (head.requestId === this.#current?.requestId) this.#settle({ ok: false, ...head });
+        return;
+      case "answered":
+        if (head.requestId === this.#current?.requestId) {
+          const response: unknown = JSON.parse(body.toString("utf8"));
+          this.#settle({ ok: true, requestId: head.requestId, response });
+        }
+    }
+  }
+
+  #onExit(how: string): void {
+    this.#alive = false;
+    this.#fail(`ends while it loads (${how})`);
+    if (this.#current) {
+      const { requestId, epitaph } = this.#current;
+      const message = `Runtime exited with error: ${how}`;
+      this.#settle({ ok: false, requestId, error: epitaph ?? { type: "Runtime.ExitError", message } });
+    }
+    this.#gone.resolve();
+  }
+
+  #settle(result: InvocationResult): void {
+    const current = this.#current;
+    this.#current = undefined;
+    current?.settle(result);
+  }
+
+  /** Only counts before the process said that it is ready. */
+  #fail(what: string): void {
+    this.#started.reject(
+      new FunctionEntryError({
+        message: `The handler file ${this.#spec.entry} ${what}`,
+        remedy: `Correct the file; it has to export an async function "${this.#spec.handlerName}".`,
+      }),
+    );
+  }
+}
