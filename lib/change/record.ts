@@ -1,0 +1,183 @@
+import { gunzipSync } from "node:zlib";
+import { z } from "zod";
+import { RecordFormatError } from "./errors.ts";
+import type { ChangeEventJson } from "./event.ts";
+import { parseLsn } from "./lsn.ts";
+import { formatPosition, type PositionText } from "./position.ts";
+
+/** Version of the record format that this code writes; readers refuse a newer one. */
+export const RECORD_VERSION = 1;
+
+/** Largest size of a record's JSON once uncompressed (rule 9), in bytes. */
+export const MAX_UNCOMPRESSED_BYTES = 4 * 1024 * 1024;
+
+/** Which topic partition a record belongs to, and who wrote it. */
+export interface RecordHeader {
+  readonly topic: string;
+  readonly partition: number;
+  /** The writer's generation (the capture lease): once a newer one was seen, an older one is dropped (rule 8). */
+  readonly writer: number;
+}
+
+/** Where a change stands that was too large to travel in the stream. */
+export interface ClaimCheck {
+  readonly bucket: string;
+  readonly key: string;
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** Change events of one topic partition, in order. */
+export interface EventsRecord extends RecordHeader {
+  readonly kind: "events";
+  readonly events: readonly ChangeEventJson[];
+}
+
+/** One change event that travels by claim check. */
+export interface ClaimRecord extends RecordHeader {
+  readonly kind: "claim";
+  readonly claim: ClaimCheck;
+  readonly position: PositionText;
+}
+
+/** What a Kinesis record holds. */
+export type StreamRecord = EventsRecord | ClaimRecord;
+
+/** What stands before the events of a packed record; they follow, parted by commas, and then `RECORD_TAIL`. */
+export function recordHead(header: RecordHeader): string {
+  const topic = JSON.stringify(header.topic);
+  return `{"v":${RECORD_VERSION},"topic":${topic},"partition":${header.partition},"writer":${header.writer},"events":[`;
+}
+
+/** What stands behind the events of a packed record. */
+export const RECORD_TAIL = "]}";
+
+/** Closes an open event (see `SourceChange.json`) for a packed record. */
+export function eventTail(after: PositionText | null): string {
+  return after === null ? ',"after":null}}' : `,"after":"${after}"}}`;
+}
+
+/** Closes an open event for a record of its own: what the packed record says around it stands in its `source`. */
+export function unpackedEventTail(after: PositionText | null, header: RecordHeader): string {
+  const topic = JSON.stringify(header.topic);
+  return `,"after":${after === null ? "null" : `"${after}"`},"topic":${topic},"partition":${header.partition},"writer":${header.writer}}}`;
+}
+
+/** The position of an event: its identity (`event.id`). */
+export function positionOf(event: ChangeEventJson): PositionText {
+  const { epoch, commitLsn, ordinal } = event.source;
+  return formatPosition({ epoch, commitLsn: parseLsn(commitLsn), ordinal });
+}
+
+const row = z.custom<ChangeEventJson["before"]>(
+  (value) => typeof value === "object" && !Array.isArray(value),
+  {
+    error: "expected an object or null",
+  },
+);
+const lsn = z.string().regex(/^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/);
+const position = z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/);
+const header = { topic: z.string().min(1), partition: z.int().min(0), writer: z.int().min(0) };
+
+const source = {
+  connector: z.string(),
+  schema: z.string(),
+  table: z.string(),
+  commitLsn: lsn,
+  ordinal: z.int().min(0),
+  epoch: z.int().min(0),
+  after: position.nullable(),
+};
+
+/** Rows pass as they are, by reference: a column may have any name, `__proto__` too. */
+const event = z.looseObject({
+  op: z.enum(["c", "u", "d", "r", "t", "m"]),
+  before: row.optional(),
+  after: row.optional(),
+  source: z.looseObject(source),
+});
+const unpacked = event.extend({ source: z.looseObject({ ...source, ...header }) });
+const events = z.array(event).min(1);
+
+const packed = z.looseObject({ v: z.literal(RECORD_VERSION), ...header, events });
+const compressed = z.looseObject({
+  v: z.literal(RECORD_VERSION),
+  ...header,
+  encoding: z.literal("gzip"),
+  events: z.string(),
+});
+const claimed = z.looseObject({
+  v: z.literal(RECORD_VERSION),
+  ...header,
+  claim: z.looseObject({
+    bucket: z.string().min(1),
+    key: z.string().min(1),
+    bytes: z.int().min(0),
+    sha256: z.string().min(1),
+  }),
+  position,
+});
+
+/**
+ * Reads a Kinesis record's data: packed, compressed, claim check or one unpacked event. `parse` reads JSON
+ * (the consumer library gives one that keeps large numbers exact).
+ *
+ * @throws RecordFormatError naming what is wrong, never the values.
+ */
+export function parseRecord(data: Uint8Array, parse: (json: string) => unknown = JSON.parse): StreamRecord {
+  const value = readJson(data, parse, "its data");
+  if (typeof value !== "object" || value === null)
+    throw new RecordFormatError("its data is not a JSON object");
+  if ("claim" in value) {
+    const { topic, partition, writer, claim, position } = check(claimed, value);
+    return { kind: "claim", topic, partition, writer, claim, position };
+  }
+  if ("op" in value) {
+    const single = check(unpacked, value);
+    const { topic, partition, writer } = single.source;
+    return { kind: "events", topic, partition, writer, events: [asEvent(single)] };
+  }
+  if ("encoding" in value) {
+    const { topic, partition, writer, events: text } = check(compressed, value);
+    const list = check(events, readJson(gunzip(text), parse, "events"), "events");
+    return { kind: "events", topic, partition, writer, events: list.map(asEvent) };
+  }
+  const { topic, partition, writer, events: list } = check(packed, value);
+  return { kind: "events", topic, partition, writer, events: list.map(asEvent) };
+}
+
+/** What was checked is what readers depend on; the rest of an event is as capture wrote it. */
+function asEvent(checked: z.output<typeof event>): ChangeEventJson {
+  return checked as unknown as ChangeEventJson;
+}
+
+function check<T extends z.ZodType>(schema: T, value: unknown, at = ""): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  const path = [at, ...(issue?.path ?? []).map(String)].filter((part) => part !== "").join(".");
+  throw new RecordFormatError(`${path || "its data"}: ${issue?.message ?? "not valid"}`);
+}
+
+/** Neither decoder's nor parser's error is passed on: both may quote the text. */
+function readJson(data: Uint8Array, parse: (json: string) => unknown, what: string): unknown {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
+  } catch {
+    throw new RecordFormatError(`${what} is not UTF-8`);
+  }
+  try {
+    return parse(text);
+  } catch {
+    throw new RecordFormatError(`${what} is not JSON`);
+  }
+}
+
+function gunzip(base64: string): Uint8Array {
+  try {
+    return gunzipSync(Buffer.from(base64, "base64"), { maxOutputLength: MAX_UNCOMPRESSED_BYTES });
+  } catch {
+    throw new RecordFormatError(`events is not gzip of at most ${MAX_UNCOMPRESSED_BYTES} bytes`);
+  }
+}
