@@ -1,0 +1,35 @@
+/**
+ * The settings of every session of ours: what a database, role or server default could change in the text of a
+ * value, or could end a session that only waits (rules 21 and 23). Explained in docs, "Values".
+ * https://www.postgresql.org/docs/current/runtime-config-client.html
+ */
+const PINNED = {
+  datestyle: "ISO, MDY",
+  intervalstyle: "iso_8601",
+  timezone: "UTC",
+  extra_float_digits: "1",
+  bytea_output: "hex",
+  xmloption: "content",
+  lc_monetary: "C",
+  search_path: "pg_catalog",
+  quote_all_identifiers: "off",
+  row_security: "off",
+  statement_timeout: "0",
+  lock_timeout: "0",
+  idle_in_transaction_session_timeout: "0",
+  idle_session_timeout: "0",
+} as const;
+
+/** A `client_encoding`: UTF8, but SQL_ASCII for a database of that encoding (the server could not convert). */
+export type ClientEncoding = "UTF8" | "SQL_ASCII";
+
+/**
+ * The startup option string (`options` of the startup packet) that pins them. They outrank ALTER DATABASE and
+ * ALTER ROLE settings. Append more with a blank between.
+ * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
+ */
+export function sessionSettings(encoding: ClientEncoding): string {
+  return Object.entries({ ...PINNED, client_encoding: encoding })
+    .map(([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`)
+    .join(" ");
+}
