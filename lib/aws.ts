@@ -39,10 +39,7 @@ export function sqsClient(environment: Environment = process.env): SQSClient {
   return new SQSClient({ ...place(environment, "SQS"), requestHandler: handler(30_000) });
 }
 
-/**
- * `maxAttempts` alone would not do: where the environment or a profile sets a retry mode or count, the
- * argument still counts, and the strategy below is what enforces it.
- */
+/** Stronger than `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` of the environment. */
 const once = { maxAttempts: 1 } as const;
 
 function handler(requestTimeout: number): NodeHttpHandler {

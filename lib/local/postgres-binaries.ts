@@ -14,14 +14,14 @@ import {
   symlink,
 } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
 import { PostgresBinariesError } from "./errors.ts";
+import { serverUser, temporaryPlaces } from "./server-user.ts";
 
 const run = promisify(execFile);
 
-/** Server binaries that run here as the user `serverUser()` gives. */
+/** Server binaries that run here as the server user. */
 export interface PostgresBinaries {
   /** Directory of `initdb` and `postgres`. */
   readonly directory: string;
@@ -35,16 +35,7 @@ export interface PostgresBinaries {
 export type BinariesKind = "embedded" | "debian-15";
 
 /**
- * The user PostgreSQL is started as: nobody where we are root, since PostgreSQL refuses to run as root; else
- * ourselves (nothing to set).
- */
-export function serverUser(): { uid?: number; gid?: number } {
-  return process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
-}
-
-/**
- * Finds server binaries. The npm package's are used in place where they run as `serverUser()`; where they do
- * not (a private home that nobody cannot enter, install scripts switched off and so library links missing),
+ * Finds server binaries. The npm package's are used in place where the server user can run them; where not (a private home that nobody cannot enter, install scripts switched off and so library links missing),
  * they are copied once to a place below the temporary directory.
  *
  * @returns undefined when binaries of this kind are not installed.
@@ -78,7 +69,7 @@ export async function runnableBinaries(native: string): Promise<PostgresBinaries
   } catch (error) {
     failure = error;
   }
-  for (const place of new Set([tmpdir(), "/tmp", "/var/tmp"])) {
+  for (const place of temporaryPlaces()) {
     try {
       return await check(join(await copyOnce(native, place), "bin"));
     } catch (error) {

@@ -34,8 +34,7 @@ export async function stopStalePostmaster(directory: string, deadlineMs: number)
   const stale = await readPostmaster(directory);
   if (stale && (await isPostmasterOf(stale.pid, directory))) {
     const owner = Number(await readFile(ownerFile, "utf8").catch(() => "0"));
-    if (owner > 0 && owner !== process.pid && isAlive(owner))
-      throw new DataDirectoryInUseError(directory, owner);
+    if (owner > 0 && isAlive(owner)) throw new DataDirectoryInUseError(directory, owner);
     process.kill(stale.pid, "SIGINT");
     const deadline = Date.now() + deadlineMs;
     while (isAlive(stale.pid)) {

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { serverUser } from "./server-user.ts";
 
 /*
  * A shell that waits for the end of its standard input, which comes with the end of our process, whatever ended
@@ -25,11 +26,7 @@ export interface Watchdog {
  * Starts a watchdog over the server of a data directory. When our process ends without `dismiss`, the server is
  * stopped: at once where the directory is temporary (it is removed), fast where it is kept.
  */
-export function watchOver(
-  dataDirectory: string,
-  temporary: boolean,
-  user: { uid?: number; gid?: number },
-): Watchdog {
+export function watchOver(dataDirectory: string, temporary: boolean): Watchdog {
   const child: ChildProcess = spawn(
     "/bin/sh",
     [
@@ -41,7 +38,7 @@ export function watchOver(
       temporary ? "remove" : "keep",
     ],
     {
-      ...user,
+      ...serverUser(),
       cwd: "/",
       env: { PATH: "/usr/bin:/bin" },
       detached: true,

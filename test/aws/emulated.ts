@@ -2,8 +2,8 @@ import { randomBytes } from "node:crypto";
 import {
   CreateTableCommand,
   DeleteTableCommand,
+  DescribeTableCommand,
   type DynamoDBClient,
-  waitUntilTableExists,
 } from "@aws-sdk/client-dynamodb";
 import {
   CreateStreamCommand,
@@ -108,11 +108,12 @@ function connect(
         }),
       );
       cleanups?.push(() => dynamodb.send(new DeleteTableCommand({ TableName })));
-      await waitUntilTableExists(
-        { client: dynamodb, maxWaitTime: 60, minDelay: 0.02, maxDelay: 0.5 } as never,
-        {
-          TableName,
+      await eventually(
+        async () => {
+          const described = await dynamodb.send(new DescribeTableCommand({ TableName }));
+          return described.Table?.TableStatus === "ACTIVE";
         },
+        { what: `table ${TableName} to be active` },
       );
       return TableName;
     },

@@ -9,5 +9,7 @@ await serveFromChild(async () => {
     hostname: "127.0.0.1",
     region: process.env.AWS_REGION,
   });
+  // Node closes idle connections after 5 s, and a request under way on one would fail.
+  server.keepAliveTimeout = 0;
   return (server.address() as AddressInfo).port;
 });
