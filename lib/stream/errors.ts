@@ -1,0 +1,92 @@
+import { TributaryError } from "../errors.ts";
+
+/** One change is larger than a Kinesis record may be. It was not taken: nothing behind it is written either. */
+export class OversizeChangeError extends TributaryError {
+  readonly code = "OVERSIZE_CHANGE";
+  readonly retry = "stop";
+  readonly table: string;
+  readonly position: string;
+  /** What the record of this change alone would take, partition key included. */
+  readonly bytes: number;
+
+  constructor(facts: { table: string; position: string; bytes: number; maxRecordBytes: number }) {
+    super({
+      message: `A change of ${facts.table} at ${facts.position} makes a record of ${facts.bytes} bytes, above the stream's limit of ${facts.maxRecordBytes}`,
+      remedy: `Raise the stream's record limit (UpdateMaxRecordSize) and stream.maxRecordBytes of the definition, or leave the large column out (source.excludeColumns). The change stays in the slot and comes again after the restart.`,
+    });
+    this.table = facts.table;
+    this.position = facts.position;
+    this.bytes = facts.bytes;
+  }
+}
+
+/** A topic's name leaves no room for the partition in the 256 characters of a Kinesis partition key. */
+export class PartitionKeyTooLongError extends TributaryError {
+  readonly code = "PARTITION_KEY_TOO_LONG";
+  readonly retry = "stop";
+
+  constructor(topic: string, characters: number) {
+    super({
+      message: `The topic ${topic} makes a partition key of ${characters} characters, above Kinesis' limit of 256`,
+      remedy: "Give the table a shorter topic: topics.routes or topics.prefix in the definition.",
+    });
+  }
+}
+
+/** The stream does not exist, or is being deleted. */
+export class StreamNotFoundError extends TributaryError {
+  readonly code = "STREAM_NOT_FOUND";
+  readonly retry = "stop";
+
+  constructor(streamName: string, cause: unknown) {
+    super({
+      message: `The Kinesis stream ${streamName} does not exist in this account and region`,
+      remedy:
+        "Create the stream (cdk deploy), or correct its name, the region or the account, and start again.",
+      cause,
+    });
+  }
+}
+
+/** AWS refuses the capture task's credentials, or they do not permit PutRecords (or the stream's KMS key). */
+export class StreamAccessError extends TributaryError {
+  readonly code = "STREAM_ACCESS";
+  readonly retry = "stop";
+
+  constructor(streamName: string, awsCode: string, cause: unknown) {
+    super({
+      message: `AWS refuses to let this task write to the Kinesis stream ${streamName}: ${awsCode}`,
+      remedy:
+        "Permit the task's role kinesis:PutRecords on the stream and, where the stream is encrypted, kms:GenerateDataKey on its key (which must be enabled), then start again.",
+      cause,
+    });
+  }
+}
+
+/** Kinesis calls a request of ours invalid: sending it again would fail the same way. */
+export class StreamRequestError extends TributaryError {
+  readonly code = "STREAM_REQUEST";
+  readonly retry = "stop";
+
+  constructor(streamName: string, awsCode: string, cause: unknown) {
+    super({
+      message: `Kinesis refuses a PutRecords request to the stream ${streamName} as invalid: ${awsCode}`,
+      remedy:
+        "Compare stream.maxRecordBytes of the definition with the stream's own record limit (DescribeStreamSummary, MaxRecordSizeInKiB); if they fit, report this as a defect. Nothing was confirmed to the source.",
+      cause,
+    });
+  }
+}
+
+/** The Kinesis client was made with retries of its own: the writer alone may retry. */
+export class ClientRetriesError extends TributaryError {
+  readonly code = "CLIENT_RETRIES";
+  readonly retry = "stop";
+
+  constructor(maxAttempts: number) {
+    super({
+      message: `The Kinesis client makes up to ${maxAttempts} attempts a request`,
+      remedy: "Make the client with maxAttempts: 1 (kinesisClient in lib/aws.ts does).",
+    });
+  }
+}

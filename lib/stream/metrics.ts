@@ -1,0 +1,22 @@
+/** What the writer did since it started, and where it stands. Counters only grow. */
+export interface StreamMetrics {
+  /** Event copies stored (a truncate counts once for each partition), and their records and requests. */
+  readonly changes: number;
+  readonly records: number;
+  /** Bytes of the stored records, partition keys included. */
+  readonly bytes: number;
+  /** PutRecords requests answered or given up. */
+  readonly requests: number;
+  /** Entries that failed and are sent again; `throttles` are those of them that Kinesis throttled. */
+  readonly retries: number;
+  readonly throttles: number;
+  /** Changes taken from the source, by table. */
+  readonly tables: ReadonlyMap<string, number>;
+  /** Bytes of events not yet stored. */
+  readonly bufferedBytes: number;
+  /** Age of the oldest message not yet acknowledged, in milliseconds; 0 when all are. */
+  readonly oldestUnacknowledgedMs: number;
+  readonly acknowledgedLsn: bigint | undefined;
+  /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
+  readonly acknowledgedCommitTimeMs: number | undefined;
+}

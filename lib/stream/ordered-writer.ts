@@ -1,0 +1,271 @@
+import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
+import type { SourceChange, SourceMessage } from "../source/change-source.ts";
+import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
+import { backoffDelay, type Random } from "./backoff.ts";
+import { OversizeChangeError } from "./errors.ts";
+import type { StreamLimits } from "./limits.ts";
+import type { StreamMetrics } from "./metrics.ts";
+import type { Packing } from "./packing.ts";
+import { type Entry, PartitionQueue } from "./partition-queue.ts";
+import { PriorityQueue } from "./priority-queue.ts";
+
+/** Entries to send in one PutRecords call: at most one of a partition. Give it back by `settle` or `fail`. */
+export interface PutRequest {
+  readonly entries: readonly Entry[];
+  readonly bytes: number;
+}
+
+/** What became of an entry: `failed` and `throttled` ones are sent again. */
+export type EntryResult = "stored" | "failed" | "throttled";
+
+/** What a writer is made with. */
+export interface OrderedWriterOptions {
+  /** Generation of the writer (the capture lease), carried by every record. */
+  readonly writer: number;
+  readonly packing: Packing;
+  readonly limits: StreamLimits;
+  readonly random: Random;
+}
+
+/**
+ * How long a small request may wait, while others are under way, for events to share it: under light load a
+ * change goes at once, under load a round trip's changes go together.
+ */
+const GATHER_MS = 10;
+
+/**
+ * The ordered writer as a pure machine: no clock, no promise, no network. Messages go in by `offer`, requests
+ * come out by `take`, their results go in by `settle` or `fail`, and `acknowledged` says how far the source may
+ * be confirmed. What it holds to, whatever the results:
+ *
+ * - Order: a partition has one entry in a request and one request in flight at most, and a failed entry stays at the
+ *   head. So what is stored of a partition is, duplicates of the head aside, what was offered, in order.
+ * - Nothing lost: an entry leaves only as stored; a commit is acknowledged only when all events up to it left.
+ * - Independence: a failure holds back its own partitions alone.
+ *
+ * Times are milliseconds of one clock, given by the caller.
+ */
+export class OrderedWriter {
+  readonly #options: OrderedWriterOptions;
+  readonly #topics = new Map<string, PartitionQueue[]>();
+  /** Partitions that may be taken, the one with the oldest event first: none is passed over for ever. */
+  readonly #ready = new PriorityQueue<PartitionQueue>();
+  /** Partitions that back off, by the time they may be tried again. */
+  readonly #waiting = new PriorityQueue<PartitionQueue>();
+  readonly #acknowledgements = new Acknowledgements();
+  readonly #tables = new Map<string, number>();
+  #inFlight = 0;
+  #sequence = 0;
+  #bufferedBytes = 0;
+  /** When the last request was taken, and what was offered since. */
+  #takenAt = 0;
+  #gatheredBytes = 0;
+  #stored = { changes: 0, records: 0, bytes: 0 };
+  #requests = 0;
+  #retries = 0;
+  #throttles = 0;
+
+  constructor(options: OrderedWriterOptions) {
+    const { maxRecordBytes, requestBytes, requestRecords, requestsInFlight } = options.limits;
+    if (maxRecordBytes > requestBytes || requestRecords < 1 || requestsInFlight < 1) {
+      throw new RangeError("limits: a request must hold a record of maxRecordBytes");
+    }
+    this.#options = options;
+  }
+
+  /** Bytes of events not yet stored. */
+  get bufferedBytes(): number {
+    return this.#bufferedBytes;
+  }
+
+  /** How far the source may be confirmed, or undefined before the first. */
+  get acknowledged(): Acknowledged | undefined {
+    return this.#acknowledgements.acknowledged;
+  }
+
+  /**
+   * Takes a message of the source.
+   *
+   * @throws OversizeChangeError when a change alone is above the record limit; nothing was taken then.
+   * @throws PartitionKeyTooLongError
+   */
+  offer(message: SourceMessage, now: number): void {
+    if (message.kind === "change") this.#offerChange(message, now);
+    else if (message.kind === "commit") {
+      this.#acknowledgements.commit(message.endLsn, message.commitTimeMs, now);
+    } else this.#acknowledgements.idle(message.lsn, now);
+  }
+
+  /** The next request to send, or undefined when nothing may go now: then see `wakeAt`. */
+  take(now: number): PutRequest | undefined {
+    this.#wake(now);
+    if (this.#ready.size === 0 || this.#inFlight >= this.#options.limits.requestsInFlight) return undefined;
+    if (this.#gathers(now)) return undefined;
+    const { limits } = this.#options;
+    const entries: Entry[] = [];
+    let bytes = 0;
+    while (entries.length < limits.requestRecords) {
+      const queue = this.#ready.take();
+      if (queue === undefined) break;
+      const entry = queue.head(limits);
+      if (bytes + entry.bytes > limits.requestBytes) {
+        this.#makeReady(queue);
+        break;
+      }
+      queue.state = "inFlight";
+      bytes += entry.bytes;
+      entries.push(entry);
+    }
+    this.#inFlight++;
+    this.#takenAt = now;
+    this.#gatheredBytes = 0;
+    return { entries, bytes };
+  }
+
+  /** When `take` may have something that it does not have now without anything else happening; undefined: never. */
+  get wakeAt(): number | undefined {
+    const retry = this.#waiting.leastRank;
+    if (this.#ready.size === 0 || this.#inFlight >= this.#options.limits.requestsInFlight) return retry;
+    return Math.min(this.#takenAt + GATHER_MS, retry ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** The request was answered: one result an entry, in the request's order. */
+  settle(request: PutRequest, results: readonly EntryResult[], now: number): void {
+    if (results.length !== request.entries.length) {
+      throw new RangeError(`${results.length} results for ${request.entries.length} entries`);
+    }
+    this.#inFlight--;
+    this.#requests++;
+    request.entries.forEach((entry, i) => {
+      const result = results[i] as EntryResult;
+      if (result === "stored") this.#store(entry);
+      else this.#retryAt(entry, now + this.#delay(entry.queue), result);
+    });
+  }
+
+  /** The whole request failed, or its answer was lost: what of it was stored is not known. */
+  fail(request: PutRequest, now: number, result: "failed" | "throttled" = "failed"): void {
+    this.#inFlight--;
+    this.#requests++;
+    // One moment for all of them, so that they share a request again.
+    let at: number | undefined;
+    for (const entry of request.entries) {
+      const delay = this.#delay(entry.queue);
+      at = Math.max(at ?? 0, now + delay);
+    }
+    for (const entry of request.entries) this.#retryAt(entry, at ?? now, result);
+  }
+
+  /** Counters and state. The map of tables is live. */
+  metrics(now: number): StreamMetrics {
+    const { acknowledged, oldestSince } = this.#acknowledgements;
+    return {
+      ...this.#stored,
+      requests: this.#requests,
+      retries: this.#retries,
+      throttles: this.#throttles,
+      tables: this.#tables,
+      bufferedBytes: this.#bufferedBytes,
+      oldestUnacknowledgedMs: oldestSince === undefined ? 0 : Math.max(0, now - oldestSince),
+      acknowledgedLsn: acknowledged?.lsn,
+      acknowledgedCommitTimeMs: acknowledged?.commitTimeMs,
+    };
+  }
+
+  #offerChange(change: SourceChange, now: number): void {
+    const queues = this.#queues(change.topic);
+    const jsonBytes = Buffer.byteLength(change.json);
+    if (change.partition === EVERY_PARTITION) {
+      // The last partition has the longest number, so what fits there fits everywhere.
+      this.#refuseOversize(change, this.#queue(queues, change.topic, change.topic.partitions - 1), jsonBytes);
+      for (let i = 0; i < change.topic.partitions; i++) {
+        this.#push(this.#queue(queues, change.topic, i), change, jsonBytes, now);
+      }
+    } else {
+      const queue = this.#queue(queues, change.topic, change.partition);
+      this.#refuseOversize(change, queue, jsonBytes);
+      this.#push(queue, change, jsonBytes, now);
+    }
+    this.#tables.set(change.table, (this.#tables.get(change.table) ?? 0) + 1);
+  }
+
+  #refuseOversize(change: SourceChange, queue: PartitionQueue, jsonBytes: number): void {
+    const { maxRecordBytes } = this.#options.limits;
+    const bytes = queue.bytesAlone(jsonBytes);
+    if (bytes <= maxRecordBytes) return;
+    throw new OversizeChangeError({ table: change.table, position: change.position, bytes, maxRecordBytes });
+  }
+
+  #push(queue: PartitionQueue, change: SourceChange, jsonBytes: number, now: number): void {
+    const transaction = this.#acknowledgements.add(1, now);
+    const bytes = queue.push(change.json, jsonBytes, change.position, transaction, this.#sequence++);
+    this.#bufferedBytes += bytes;
+    this.#gatheredBytes += bytes;
+    if (queue.state === "idle") this.#makeReady(queue);
+  }
+
+  #queues(topic: Topic): PartitionQueue[] {
+    let queues = this.#topics.get(topic.name);
+    if (queues === undefined) {
+      queues = [];
+      this.#topics.set(topic.name, queues);
+    }
+    return queues;
+  }
+
+  #queue(queues: PartitionQueue[], topic: Topic, partition: number): PartitionQueue {
+    let queue = queues[partition];
+    if (queue === undefined) {
+      queue = new PartitionQueue(topic, partition, this.#options.writer, this.#options.packing);
+      queues[partition] = queue;
+    }
+    return queue;
+  }
+
+  /** Whether a request should wait for company: others are under way, this one would be small, and it is early. */
+  #gathers(now: number): boolean {
+    const { requestRecords, targetRecordBytes } = this.#options.limits;
+    return (
+      this.#inFlight > 0 &&
+      this.#ready.size < requestRecords &&
+      this.#gatheredBytes < targetRecordBytes &&
+      now < this.#takenAt + GATHER_MS
+    );
+  }
+
+  #wake(now: number): void {
+    while ((this.#waiting.leastRank ?? Number.POSITIVE_INFINITY) <= now) {
+      this.#makeReady(this.#waiting.take() as PartitionQueue);
+    }
+  }
+
+  #makeReady(queue: PartitionQueue): void {
+    queue.state = "ready";
+    this.#ready.add(queue.oldest as number, queue);
+  }
+
+  #store(entry: Entry): void {
+    const { queue } = entry;
+    queue.stored();
+    this.#stored.changes += entry.events;
+    this.#stored.records++;
+    this.#stored.bytes += entry.bytes;
+    this.#bufferedBytes -= entry.bufferedBytes;
+    for (const { number, events } of entry.transactions) this.#acknowledgements.settle(number, events);
+    if (queue.oldest === undefined) queue.state = "idle";
+    else this.#makeReady(queue);
+  }
+
+  /** Counts the failure; gives the wait that follows it. */
+  #delay(queue: PartitionQueue): number {
+    queue.failures++;
+    return backoffDelay(queue.failures, this.#options.random);
+  }
+
+  #retryAt(entry: Entry, at: number, result: "failed" | "throttled"): void {
+    this.#retries++;
+    if (result === "throttled") this.#throttles++;
+    entry.queue.state = "waiting";
+    this.#waiting.add(at, entry.queue);
+  }
+}

@@ -1,0 +1,237 @@
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import type { ChangeStream, SourceChange, SourceMessage } from "../source/change-source.ts";
+import type { Random } from "./backoff.ts";
+import { OversizeChangeError } from "./errors.ts";
+import { KinesisSink } from "./kinesis-sink.ts";
+import { DEFAULT_LIMITS, type StreamLimits } from "./limits.ts";
+import type { StreamMetrics } from "./metrics.ts";
+import { OrderedWriter, type PutRequest } from "./ordered-writer.ts";
+import type { Packing } from "./packing.ts";
+
+/** Where the writer says how it goes. A Powertools logger fits. */
+export interface StreamLog {
+  info(message: string, fields: Record<string, unknown>): void;
+  warn(message: string, fields: Record<string, unknown>): void;
+}
+
+/** What the stream writer needs. */
+export interface StreamWriterOptions {
+  /** Must be made with `maxAttempts: 1`: the writer alone retries. */
+  readonly kinesis: KinesisClient;
+  readonly streamName: string;
+  /** Generation of this writer (the capture lease), carried by every record (rule 8). */
+  readonly writer: number;
+  readonly packing: Packing;
+  /** Default: `DEFAULT_LIMITS`. */
+  readonly limits?: Partial<StreamLimits>;
+  /** Gives what is written in the place of a change above the record limit. Default: the error stops the writer. */
+  readonly oversize?: (change: SourceChange, error: OversizeChangeError) => Promise<SourceChange>;
+  /** Called about every second, and once at the end. */
+  readonly onMetrics?: (metrics: StreamMetrics) => void;
+  readonly log: StreamLog;
+  /** Jitter of the backoff. Default: `Math.random`. */
+  readonly random?: Random;
+}
+
+/**
+ * Writes what a source gives to a Kinesis stream, in order per partition, and acknowledges to the source what
+ * Kinesis has acknowledged. What may pass (throttling, failures of the service or the network, credentials that run
+ * out) is retried for ever, with backoff; nothing is dropped.
+ *
+ * Resolves when all that was read is stored: after the source ended, or after `signal` (then at the latest
+ * after `limits.drainMs`; what is left comes again at the next start). Does not close the source: its `close`
+ * confirms the last acknowledgements.
+ *
+ * @throws StreamNotFoundError, StreamAccessError, StreamRequestError, OversizeChangeError, PartitionKeyTooLongError,
+ * ClientRetriesError, and what the source throws (once what it gave before is stored).
+ */
+export async function writeStream(
+  source: ChangeStream,
+  options: StreamWriterOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const sink = await KinesisSink.open(options.kinesis, options.streamName);
+  await new Run(source, sink, options).finished(signal);
+}
+
+const METRICS_MS = 1_000;
+const FAILURE_LOG_MS = 10_000;
+
+/** One run of the machine against the source and the sink. */
+class Run {
+  readonly #source: ChangeStream;
+  readonly #sink: KinesisSink;
+  readonly #options: StreamWriterOptions;
+  readonly #limits: StreamLimits;
+  readonly #machine: OrderedWriter;
+  readonly #end = Promise.withResolvers<void>();
+  readonly #requests = new Set<AbortController>();
+  #acknowledged: bigint | undefined;
+  /** Set once nothing more is pulled: `error` is what to throw when all is stored. */
+  #draining: { readonly error: unknown } | undefined;
+  #ended = false;
+  #hasRoom: (() => void) | undefined;
+  #wakeTimer: NodeJS.Timeout | undefined;
+  #drainTimer: NodeJS.Timeout | undefined;
+  #failureLoggedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(source: ChangeStream, sink: KinesisSink, options: StreamWriterOptions) {
+    this.#source = source;
+    this.#sink = sink;
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    const { writer, packing, random = Math.random } = options;
+    this.#machine = new OrderedWriter({ writer, packing, limits: this.#limits, random });
+  }
+
+  async finished(signal: AbortSignal): Promise<void> {
+    const metricsTimer = setInterval(() => this.#reportMetrics(), METRICS_MS);
+    const stop = () => this.#drain(undefined, this.#limits.drainMs);
+    signal.addEventListener("abort", stop, { once: true });
+    if (signal.aborted) stop();
+    else {
+      this.#pull().then(
+        () => this.#drain(undefined),
+        (error) => this.#drain(error ?? new Error("the source failed"), this.#limits.drainMs),
+      );
+    }
+    try {
+      await this.#end.promise;
+    } finally {
+      this.#ended = true;
+      signal.removeEventListener("abort", stop);
+      clearInterval(metricsTimer);
+      clearTimeout(this.#wakeTimer);
+      clearTimeout(this.#drainTimer);
+      this.#hasRoom?.();
+      for (const request of this.#requests) request.abort();
+      this.#reportMetrics();
+    }
+  }
+
+  async #pull(): Promise<void> {
+    const iterator = this.#source.changes[Symbol.asyncIterator]();
+    for (;;) {
+      while (this.#machine.bufferedBytes > this.#limits.bufferBytes && !this.#stopped) await this.#room();
+      if (this.#stopped) return;
+      const next = await iterator.next();
+      // What came after the stop is not taken: it is not acknowledged, so it comes again.
+      if (next.done || this.#stopped) return;
+      await this.#offer(next.value);
+      this.#pump();
+    }
+  }
+
+  get #stopped(): boolean {
+    return this.#ended || this.#draining !== undefined;
+  }
+
+  async #offer(messages: readonly SourceMessage[]): Promise<void> {
+    const now = performance.now();
+    for (const message of messages) {
+      try {
+        this.#machine.offer(message, now);
+      } catch (error) {
+        const { oversize } = this.#options;
+        if (!(error instanceof OversizeChangeError) || message.kind !== "change" || !oversize) throw error;
+        this.#pump();
+        this.#machine.offer(await oversize(message, error), now);
+      }
+    }
+  }
+
+  /** Sends what may go, acknowledges what is stored, and sees to being called again in time. */
+  #pump(): void {
+    if (this.#ended) return;
+    try {
+      this.#advance(performance.now());
+    } catch (error) {
+      this.#finish(error);
+    }
+  }
+
+  #advance(now: number): void {
+    for (let request = this.#machine.take(now); request !== undefined; request = this.#machine.take(now)) {
+      void this.#send(request);
+    }
+    const acknowledged = this.#machine.acknowledged?.lsn;
+    if (acknowledged !== undefined && acknowledged !== this.#acknowledged) {
+      this.#acknowledged = acknowledged;
+      this.#source.acknowledge(acknowledged);
+    }
+    const { bufferedBytes, wakeAt } = this.#machine;
+    if (bufferedBytes <= this.#limits.bufferBytes / 2) this.#hasRoom?.();
+    if (bufferedBytes === 0 && this.#draining) this.#finish(this.#draining.error);
+    clearTimeout(this.#wakeTimer);
+    if (wakeAt !== undefined && !this.#ended) {
+      this.#wakeTimer = setTimeout(() => this.#pump(), Math.max(1, wakeAt - now));
+    }
+  }
+
+  async #send(request: PutRequest): Promise<void> {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), this.#limits.requestTimeoutMs);
+    this.#requests.add(abort);
+    try {
+      const outcome = await this.#sink.put(request, abort.signal);
+      const now = performance.now();
+      if (outcome.kind === "answered") this.#machine.settle(request, outcome.results, now);
+      else this.#machine.fail(request, now, outcome.result);
+      if (outcome.code !== undefined) this.#logFailure(outcome.code, now);
+    } catch (error) {
+      this.#finish(error);
+    } finally {
+      clearTimeout(timer);
+      this.#requests.delete(abort);
+    }
+    this.#pump();
+  }
+
+  /** Waits until half of the buffer is free, or the run stops. */
+  async #room(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#hasRoom = resolve;
+    await promise;
+    this.#hasRoom = undefined;
+  }
+
+  /** Pulls no more; finishes when all is stored, or at the deadline. */
+  #drain(error: unknown, withinMs?: number): void {
+    if (this.#ended) return;
+    this.#draining ??= { error };
+    if (withinMs !== undefined && this.#drainTimer === undefined) {
+      this.#drainTimer = setTimeout(() => {
+        const { bufferedBytes } = this.#machine;
+        this.#options.log.warn("Stopped before everything read was stored: it comes again", {
+          bufferedBytes,
+        });
+        this.#finish(this.#draining?.error);
+      }, withinMs);
+    }
+    this.#hasRoom?.();
+    this.#pump();
+  }
+
+  #finish(error: unknown): void {
+    this.#ended = true;
+    if (error === undefined) this.#end.resolve();
+    else this.#end.reject(error);
+  }
+
+  #reportMetrics(): void {
+    this.#options.onMetrics?.(this.#machine.metrics(performance.now()));
+  }
+
+  #logFailure(code: string, now: number): void {
+    if (now - this.#failureLoggedAt < FAILURE_LOG_MS) return;
+    this.#failureLoggedAt = now;
+    const { retries, throttles, bufferedBytes, oldestUnacknowledgedMs } = this.#machine.metrics(now);
+    this.#options.log.warn("Kinesis did not take all records; retrying", {
+      code,
+      retries,
+      throttles,
+      bufferedBytes,
+      oldestUnacknowledgedMs,
+    });
+  }
+}
