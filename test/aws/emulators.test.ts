@@ -1,6 +1,7 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import {
   ConditionalCheckFailedException,
@@ -10,6 +11,7 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import {
+  CreateStreamCommand,
   DescribeStreamCommand,
   GetRecordsCommand,
   GetShardIteratorCommand,
@@ -17,7 +19,9 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterEach, describe, expect, test } from "vitest";
+import { kinesisClient } from "../../lib/aws.ts";
 import { startServingChild } from "../../lib/local/child.ts";
+import { boundedKinesis } from "../../lib/local/emulators/bounded-kinesis.ts";
 import { type Emulators, startEmulators } from "../../lib/local/emulators.ts";
 import { ChildStartError } from "../../lib/local/errors.ts";
 import { eventually } from "../eventually.ts";
@@ -109,6 +113,56 @@ describe("emulated AWS", () => {
     );
     expect((await sqs.send(new ReceiveMessageCommand({ QueueUrl }))).Messages ?? []).toEqual([]);
   });
+});
+
+test("Kinesis forgets the oldest records above its bound, and only those", async () => {
+  const server = boundedKinesis(100_000);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  cleanups.push(async () => server.close(() => {}));
+  const kinesis = kinesisClient({
+    AWS_ENDPOINT_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    AWS_REGION: "us-east-1",
+    AWS_ACCESS_KEY_ID: "test",
+    AWS_SECRET_ACCESS_KEY: "test",
+  });
+  cleanups.push(async () => kinesis.destroy());
+  const StreamName = "bounded";
+  await kinesis.send(new CreateStreamCommand({ StreamName, ShardCount: 1 }));
+  const read = async () => {
+    const iterator = await kinesis.send(
+      new GetShardIteratorCommand({
+        StreamName,
+        ShardId: "shardId-000000000000",
+        ShardIteratorType: "TRIM_HORIZON",
+      }),
+    );
+    const got = await kinesis.send(new GetRecordsCommand({ ShardIterator: iterator.ShardIterator }));
+    return (got.Records ?? []).map((r) => Number(r.PartitionKey));
+  };
+  await eventually(
+    async () => {
+      const { StreamDescription } = await kinesis.send(new DescribeStreamCommand({ StreamName }));
+      return StreamDescription?.StreamStatus === "ACTIVE";
+    },
+    { what: "the stream to be active" },
+  );
+  const put = (from: number, count: number) =>
+    kinesis.send(
+      new PutRecordsCommand({
+        StreamName,
+        Records: Array.from({ length: count }, (_, i) => ({
+          Data: Buffer.alloc(750),
+          PartitionKey: String(from + i),
+        })),
+      }),
+    );
+  // 750 bytes are 1,000 in base64: a hundred records fit.
+  await put(0, 100);
+  expect(await read()).toEqual(Array.from({ length: 100 }, (_, i) => i));
+  await put(100, 1);
+  await eventually(async () => (await read()).length === 75, { what: "a quarter to be forgotten" });
+  expect(await read()).toEqual(Array.from({ length: 75 }, (_, i) => 26 + i));
 });
 
 describe("the emulators", () => {

@@ -1,10 +1,13 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
-import kinesalite from "kinesalite";
 import { serveFromChild } from "../child.ts";
+import { boundedKinesis } from "./bounded-kinesis.ts";
+
+/** Of one stream, in base64; the process needs two to four times as much. */
+const RETAINED_BYTES = 256 * 1024 * 1024;
 
 await serveFromChild(async () => {
-  const server = kinesalite({ createStreamMs: 10, deleteStreamMs: 10, updateStreamMs: 10, shardLimit: 1000 });
+  const server = boundedKinesis(RETAINED_BYTES);
   // Node closes idle connections after 5 s, and a request under way on one would fail.
   server.keepAliveTimeout = 0;
   server.listen(0, "127.0.0.1");
