@@ -1,0 +1,53 @@
+import type { DiscardCondition } from "./destination.ts";
+
+/** What a mapping tells while it runs; never what the records hold. */
+export interface MappingEvents {
+  /** An invocation has ended; `error` is the class of what it failed with. */
+  invoked: [
+    {
+      shardId: string;
+      lane: number;
+      records: number;
+      completed: number;
+      retries: number;
+      durationMs: number;
+      error?: string | undefined;
+    },
+  ];
+  discarded: [{ shardId: string; condition: DiscardCondition; records: number }];
+  checkpoint: [{ shardId: string; sequenceNumber: string }];
+  shardStarted: [{ shardId: string }];
+  shardFinished: [{ shardId: string }];
+  /** A call to Kinesis, to the destination or to the checkpoint store failed and is made again; `error` is its class. */
+  troubled: [{ shardId?: string | undefined; call: string; error: string }];
+  /** The mapping has ended by itself: its stream is gone. */
+  failed: [Error];
+}
+
+/** Counters of a mapping since its start. */
+export interface MappingStats {
+  readonly invocations: number;
+  readonly failedInvocations: number;
+  /** Records read, before filtering. */
+  readonly read: number;
+  /** Records that a filter dropped. */
+  readonly filtered: number;
+  /** Records that need not come again, discarded ones included, filtered ones not. */
+  readonly completed: number;
+  /** Records given up and sent to the on-failure destination. */
+  readonly discarded: number;
+  /** Shards being read, and their checkpoints. */
+  readonly shards: readonly ShardStats[];
+  /** Why the mapping has ended by itself. */
+  readonly failure: Error | undefined;
+}
+
+export interface ShardStats {
+  readonly shardId: string;
+  /** Last sequence number up to which everything is done, once there is one. */
+  readonly checkpoint: string | undefined;
+  /** Payload bytes read and not done. */
+  readonly pendingBytes: number;
+  /** How far behind the shard's end the last read was, in milliseconds, as Kinesis says. */
+  readonly millisBehindLatest: number;
+}
