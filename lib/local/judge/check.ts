@@ -1,0 +1,171 @@
+import type { PositionText } from "../../change/position.ts";
+import { EVERY_PARTITION } from "../../change/topic.ts";
+
+/** An event that the truth demands of a consumer. */
+export interface ExpectedEvent {
+  readonly topic: string;
+  readonly position: PositionText;
+  /** How many partitions must get it, each for itself (a truncate): all of the topic's. Otherwise undefined. */
+  readonly partitions?: number;
+  /** The row's key as text: all events of a key must be in one partition. */
+  readonly key: string;
+}
+
+/** One effect that a handler had, in the order of the effects. */
+export interface Effect {
+  readonly topic: string;
+  readonly partition: number;
+  readonly position: PositionText;
+  /** Which invocation of the handler had it. */
+  readonly invocation: string;
+  /** False where the sink compared positions and left the change out as an older one. Default true. */
+  readonly visible?: boolean;
+}
+
+/** What a sink promises, and so what is wrong with it. */
+export type SinkKind =
+  /** Compares positions: no duplicate is ever visible. */
+  | "positions"
+  /** Appends: duplicates only where an invocation did not come to its end, and only at the end of what it did. */
+  | "append"
+  /** `once: "claim"`: as append, and one change of a partition at most. */
+  | "once";
+
+/** What was found. All of it must be 0, but for `tailDuplicates` where something was killed. */
+export interface Findings {
+  readonly events: number;
+  readonly lost: number;
+  readonly extra: number;
+  readonly outOfOrder: number;
+  readonly duplicates: number;
+  /** Duplicates that the sink's promise allows: repeated by the successor of an invocation without an end. */
+  readonly tailDuplicates: number;
+  /** The first findings in words; positions and names, no values. */
+  readonly examples: readonly string[];
+}
+
+const EXAMPLES = 20;
+
+/**
+ * Holds what a sink did against the truth.
+ *
+ * `ended` tells of an invocation whether it came to its end and reported success for everything.
+ */
+export function checkEffects(
+  kind: SinkKind,
+  expected: readonly ExpectedEvent[],
+  effects: readonly Effect[],
+  ended: (invocation: string) => boolean,
+): Findings {
+  const examples: string[] = [];
+  const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
+  const report = (what: "lost" | "extra" | "outOfOrder" | "duplicates", text: string) => {
+    found[what]++;
+    if (examples.length < EXAMPLES) examples.push(`${what}: ${text}`);
+  };
+
+  const wanted = new Map<string, ExpectedEvent>();
+  for (const event of expected) {
+    for (let p = 0; p < (event.partitions ?? 1); p++) {
+      wanted.set(idOf(event, event.partitions === undefined ? EVERY_PARTITION : p), event);
+    }
+  }
+
+  const seen = new Map<string, Effect[]>();
+  const latest = new Map<string, PositionText>();
+  const homes = new Map<string, number>();
+  for (const effect of effects) {
+    const broadcast = idOf(effect, effect.partition);
+    const id = wanted.has(broadcast) ? broadcast : idOf(effect, EVERY_PARTITION);
+    const event = wanted.get(id);
+    if (!event) {
+      report("extra", describe(effect));
+      continue;
+    }
+    const before = seen.get(id);
+    if (before) {
+      before.push(effect);
+      continue;
+    }
+    seen.set(id, [effect]);
+    const lane = laneOf(effect);
+    const last = latest.get(lane);
+    if (last !== undefined && effect.position <= last)
+      report("outOfOrder", `${describe(effect)} came after ${last}`);
+    else latest.set(lane, effect.position);
+    if (event.partitions === undefined) {
+      const key = `${event.topic}\0${event.key}`;
+      const home = homes.get(key) ?? effect.partition;
+      homes.set(key, home);
+      if (home !== effect.partition)
+        report("outOfOrder", `${describe(effect)}: its key was in partition ${home}`);
+    }
+  }
+
+  for (const [id, event] of wanted) {
+    if (!seen.has(id))
+      report("lost", `${event.topic} ${event.position}${event.partitions ? ` (${id})` : ""}`);
+  }
+
+  const repeated = new Set([...seen].filter(([, all]) => visible(all).length > 1).map(([id]) => id));
+  const tails = kind === "positions" ? undefined : new Tails(effects, ended);
+  for (const id of repeated) {
+    const all = visible(seen.get(id) ?? []);
+    for (let i = 1; i < all.length; i++) {
+      const [earlier, later] = [all[i - 1] as Effect, all[i] as Effect];
+      if (tails?.allow(kind, earlier, later)) found.tailDuplicates++;
+      else
+        report(
+          "duplicates",
+          `${describe(later)}, first by ${earlier.invocation}, again by ${later.invocation}`,
+        );
+    }
+  }
+  return { events: wanted.size, ...found, examples };
+}
+
+/** What each invocation did in each partition, to tell its last effects from the others. */
+class Tails {
+  readonly #done = new Map<string, PositionText[]>();
+  /** The last invocation that had an effect, by partition and position. */
+  readonly #lastBy = new Map<string, string>();
+  readonly #ended: (invocation: string) => boolean;
+
+  constructor(effects: readonly Effect[], ended: (invocation: string) => boolean) {
+    this.#ended = ended;
+    for (const effect of effects) {
+      const key = `${effect.invocation}\0${laneOf(effect)}`;
+      const list = this.#done.get(key);
+      if (list) list.push(effect.position);
+      else this.#done.set(key, [effect.position]);
+      this.#lastBy.set(`${laneOf(effect)}\0${effect.position}`, effect.invocation);
+    }
+  }
+
+  /** Whether the invocation that was first did not end, and everything that it did after this came again too. */
+  allow(kind: SinkKind, earlier: Effect, later: Effect): boolean {
+    if (earlier.invocation === later.invocation || this.#ended(earlier.invocation)) return false;
+    const done = this.#done.get(`${earlier.invocation}\0${laneOf(earlier)}`) ?? [];
+    const tail = done.slice(done.lastIndexOf(earlier.position) + 1);
+    if (kind === "once") return tail.length === 0;
+    return tail.every(
+      (position) => this.#lastBy.get(`${laneOf(earlier)}\0${position}`) !== earlier.invocation,
+    );
+  }
+}
+
+function visible(effects: readonly Effect[]): readonly Effect[] {
+  return effects.filter((effect) => effect.visible !== false);
+}
+
+function idOf(event: { topic: string; position: PositionText }, partition: number): string {
+  return `${event.topic}/${partition}/${event.position}`;
+}
+
+function laneOf(effect: Effect): string {
+  return `${effect.topic}/${effect.partition}`;
+}
+
+function describe(effect: Effect): string {
+  return `${laneOf(effect)} ${effect.position}`;
+}

@@ -1,0 +1,254 @@
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
+
+/** One row change as PostgreSQL itself tells it, in commit order. */
+export interface TruthChange {
+  /** As people write it: `public.orders`. */
+  readonly table: string;
+  readonly op: "c" | "u" | "d" | "t";
+  /** Of the commit record, and of its end: what a confirmed slot has passed. */
+  readonly commitLsn: bigint;
+  readonly endLsn: bigint;
+  /** The first ordinal that it takes (rule 1); an update takes the next one too. */
+  readonly ordinal: number;
+  /** Values of the key columns as PostgreSQL prints them, of the old row for deletes; none for truncates. */
+  readonly key: readonly string[];
+  /** Where the key changed: its old values. */
+  readonly oldKey?: readonly string[];
+}
+
+/** A table whose truth is kept, and the columns that make its key. */
+export interface TruthTable extends TableName {
+  readonly key: readonly string[];
+}
+
+/**
+ * The truth about what was committed: a logical slot of the judge's own, read by SQL and decoded apart from the
+ * pipeline's decoder, so that one does not forgive the other.
+ */
+export class Truth {
+  readonly #databaseUrl: string;
+  readonly #name: string;
+  readonly #keys: ReadonlyMap<string, readonly string[]>;
+
+  private constructor(databaseUrl: string, name: string, tables: readonly TruthTable[]) {
+    this.#databaseUrl = databaseUrl;
+    this.#name = name;
+    this.#keys = new Map(tables.map((table) => [formatTable(table), table.key]));
+  }
+
+  /** Makes a publication and a slot of this name; everything committed from now on is the truth. */
+  static async begin(options: {
+    readonly databaseUrl: string;
+    readonly name: string;
+    readonly tables: readonly TruthTable[];
+  }): Promise<Truth> {
+    const { databaseUrl, name, tables } = options;
+    const list = tables
+      .map(({ schema, table }) => `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`)
+      .join(", ");
+    await withClient(databaseUrl, async (client) => {
+      await client.query(`CREATE PUBLICATION ${pg.escapeIdentifier(name)} FOR TABLE ${list}`);
+      await client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [name]);
+    });
+    return new Truth(databaseUrl, name, tables);
+  }
+
+  /** Everything committed since `begin`, in commit order. May be called again: nothing is consumed. */
+  async read(): Promise<TruthChange[]> {
+    return await withClient(this.#databaseUrl, async (client) => {
+      const { rows } = await client.query<{ data: Buffer }>(
+        `SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL,
+           'proto_version', '1', 'publication_names', $2)`,
+        [this.#name, pg.escapeIdentifier(this.#name)],
+      );
+      const decoder = new TruthDecoder(this.#keys);
+      for (const { data } of rows) decoder.take(data);
+      return decoder.changes;
+    });
+  }
+
+  /** Removes the slot and the publication. */
+  async end(): Promise<void> {
+    await withClient(this.#databaseUrl, async (client) => {
+      await client.query("SELECT pg_drop_replication_slot($1)", [this.#name]);
+      await client.query(`DROP PUBLICATION ${pg.escapeIdentifier(this.#name)}`);
+    });
+  }
+}
+
+async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const deadline = performance.now() + 60_000;
+  for (;;) {
+    const client = new pg.Client({ connectionString: databaseUrl });
+    client.on("error", () => {});
+    try {
+      await client.connect();
+    } catch (error) {
+      // The server may be on its way up after a fault.
+      if (performance.now() > deadline) throw error;
+      await delay(100);
+      continue;
+    }
+    try {
+      return await use(client);
+    } finally {
+      await client.end();
+    }
+  }
+}
+
+interface Relation {
+  readonly table: string;
+  readonly columns: readonly string[];
+  readonly key: readonly string[];
+}
+
+type Tuple = readonly (string | undefined)[];
+
+/** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html */
+class TruthDecoder {
+  readonly changes: TruthChange[] = [];
+  readonly #keys: ReadonlyMap<string, readonly string[]>;
+  readonly #relations = new Map<number, Relation>();
+  #commitLsn = 0n;
+  #ordinal = 0;
+  #open: Omit<TruthChange, "endLsn">[] = [];
+  #bytes: Buffer = Buffer.alloc(0);
+  #at = 0;
+
+  constructor(keys: ReadonlyMap<string, readonly string[]>) {
+    this.#keys = keys;
+  }
+
+  take(bytes: Buffer): void {
+    this.#bytes = bytes;
+    this.#at = 0;
+    const type = this.#char();
+    if (type === "B") {
+      this.#commitLsn = this.#int64();
+      this.#ordinal = 1;
+      this.#open = [];
+    } else if (type === "C") {
+      this.#at += 9;
+      const endLsn = this.#int64();
+      for (const change of this.#open) this.changes.push({ ...change, endLsn });
+    } else if (type === "R") this.#relation();
+    else if (type === "I") this.#insert();
+    else if (type === "U") this.#update();
+    else if (type === "D") this.#delete();
+    else if (type === "T") this.#truncate();
+  }
+
+  #relation(): void {
+    const id = this.#int32();
+    const table = formatTable({ schema: this.#text(), table: this.#text() });
+    this.#at += 1;
+    const columns = Array.from({ length: this.#int16() }, () => {
+      this.#at += 1;
+      const name = this.#text();
+      this.#at += 8;
+      return name;
+    });
+    const key = this.#keys.get(table);
+    if (!key) throw new Error(`the truth of ${table} was not asked for`);
+    this.#relations.set(id, { table, columns, key });
+  }
+
+  #insert(): void {
+    const relation = this.#relationOf();
+    this.#at += 1;
+    this.#push(relation.table, "c", this.#keyOf(relation, this.#tuple()));
+    this.#ordinal += 1;
+  }
+
+  #update(): void {
+    const relation = this.#relationOf();
+    const before = this.#char() === "N" ? undefined : this.#tuple();
+    if (before) this.#at += 1;
+    const key = this.#keyOf(relation, this.#tuple());
+    const oldKey = before && this.#keyOf(relation, before);
+    const changed = oldKey?.some((value, i) => value !== key[i]);
+    this.#push(relation.table, "u", key, changed ? oldKey : undefined);
+    this.#ordinal += 2;
+  }
+
+  #delete(): void {
+    const relation = this.#relationOf();
+    this.#at += 1;
+    this.#push(relation.table, "d", this.#keyOf(relation, this.#tuple()));
+    this.#ordinal += 1;
+  }
+
+  #truncate(): void {
+    const count = this.#int32();
+    this.#at += 1;
+    for (let i = 0; i < count; i++) {
+      this.#push(this.#relationOf().table, "t", []);
+      this.#ordinal += 1;
+    }
+  }
+
+  #push(table: string, op: TruthChange["op"], key: readonly string[], oldKey?: readonly string[]): void {
+    this.#open.push({
+      table,
+      op,
+      commitLsn: this.#commitLsn,
+      ordinal: this.#ordinal,
+      key,
+      ...(oldKey ? { oldKey } : {}),
+    });
+  }
+
+  #relationOf(): Relation {
+    const relation = this.#relations.get(this.#int32());
+    if (!relation) throw new Error("a change of a relation that was not announced");
+    return relation;
+  }
+
+  #keyOf(relation: Relation, tuple: Tuple): readonly string[] {
+    return relation.key.map((column) => {
+      const value = tuple[relation.columns.indexOf(column)];
+      if (value === undefined)
+        throw new Error(`${relation.table}.${column} has no value: it cannot be a key`);
+      return value;
+    });
+  }
+
+  #tuple(): Tuple {
+    return Array.from({ length: this.#int16() }, () => {
+      const kind = this.#char();
+      if (kind !== "t") return undefined;
+      const length = this.#int32();
+      this.#at += length;
+      return this.#bytes.toString("utf8", this.#at - length, this.#at);
+    });
+  }
+
+  #char(): string {
+    return String.fromCharCode(this.#bytes.readUInt8(this.#at++));
+  }
+
+  #int16(): number {
+    this.#at += 2;
+    return this.#bytes.readInt16BE(this.#at - 2);
+  }
+
+  #int32(): number {
+    this.#at += 4;
+    return this.#bytes.readInt32BE(this.#at - 4);
+  }
+
+  #int64(): bigint {
+    this.#at += 8;
+    return this.#bytes.readBigUInt64BE(this.#at - 8);
+  }
+
+  #text(): string {
+    const end = this.#bytes.indexOf(0, this.#at);
+    const text = this.#bytes.toString("utf8", this.#at, end);
+    this.#at = end + 1;
+    return text;
+  }
+}

@@ -1,0 +1,71 @@
+import { describe, expect, test } from "vitest";
+import { checkEffects, type Effect, type ExpectedEvent } from "../../../lib/local/judge/check.ts";
+
+const pos = (n: number) => `00000001${n.toString().padStart(16, "0")}0000000001`;
+const expected: ExpectedEvent[] = [1, 2, 3, 4, 5, 6].map((n) => ({
+  topic: "t",
+  position: pos(n),
+  key: `k${n % 2}`,
+}));
+/** `"1a 2a"`: position 1 by invocation a, … All in the partition of their key. */
+const effects = (text: string): Effect[] =>
+  text.split(" ").map((word) => {
+    const n = Number(word[0]);
+    return { topic: "t", partition: n % 2, position: pos(n), invocation: word[1] as string };
+  });
+const check = (kind: "positions" | "append" | "once", text: string, ended = "a b c") =>
+  checkEffects(kind, expected, effects(text), (invocation) => ended.includes(invocation));
+const zero = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
+
+describe("check of effects", () => {
+  test("finds nothing where everything came once, in order per partition", () => {
+    expect(check("append", "2a 1a 4a 6a 3b 5b")).toMatchObject({ ...zero, events: 6, examples: [] });
+  });
+
+  test("finds what is lost, extra and out of order", () => {
+    expect(check("append", "1a 3a 2a 4a 6a")).toMatchObject({ ...zero, lost: 1 });
+    expect(check("append", "1a 2a 3a 4a 5a 6a 9a")).toMatchObject({ ...zero, extra: 1 });
+    expect(check("append", "3a 1a 2a 4a 5a 6a")).toMatchObject({ ...zero, outOfOrder: 1 });
+    const moved = effects("1a 2a 3a 4a 5a 6a").map((e, i) => (i === 4 ? { ...e, partition: 7 } : e));
+    expect(checkEffects("append", expected, moved, () => true)).toMatchObject({ ...zero, outOfOrder: 1 });
+  });
+
+  test("a duplicate is one, where the first invocation ended", () => {
+    expect(check("append", "1a 2a 3a 4a 5a 6a 5b")).toMatchObject({ ...zero, duplicates: 1 });
+    expect(check("once", "1a 2a 3a 4a 5a 6a 5b")).toMatchObject({ ...zero, duplicates: 1 });
+    expect(check("append", "1a 2a 3a 4a 5a 6a 6a", "")).toMatchObject({ ...zero, duplicates: 1 });
+  });
+
+  test("append: a killed batch's tail may come again, but not its beginning alone", () => {
+    expect(check("append", "1a 3a 2a 3b 5b 4b 6b", "b")).toMatchObject({ ...zero, tailDuplicates: 1 });
+    expect(check("append", "1a 3a 2a 1b 3b 5b 4b 6b", "b")).toMatchObject({ ...zero, tailDuplicates: 2 });
+    expect(check("append", "1a 3a 2a 1b 5b 4b 6b", "b")).toMatchObject({ ...zero, duplicates: 1 });
+    expect(check("append", "1a 3a 1b 1c 3c 5c 2c 4c 6c", "c")).toMatchObject({ ...zero, tailDuplicates: 3 });
+  });
+
+  test("once: only the last change of a killed invocation may come again", () => {
+    expect(check("once", "1a 3a 2a 3b 5b 4b 6b", "b")).toMatchObject({ ...zero, tailDuplicates: 1 });
+    expect(check("once", "1a 3a 2a 1b 3b 5b 4b 6b", "b")).toMatchObject({
+      ...zero,
+      tailDuplicates: 1,
+      duplicates: 1,
+    });
+  });
+
+  test("positions: no visible duplicate, whatever was killed; what the sink left out is none", () => {
+    expect(check("positions", "1a 2a 3a 4a 5a 6a 6b", "")).toMatchObject({ ...zero, duplicates: 1 });
+    const leftOut = effects("1a 2a 3a 4a 5a 6a 6b").map((e, i) => (i === 6 ? { ...e, visible: false } : e));
+    expect(checkEffects("positions", expected, leftOut, () => false)).toMatchObject(zero);
+  });
+
+  test("a truncate is due in every partition", () => {
+    const truncate: ExpectedEvent = { topic: "t", position: pos(7), partitions: 3, key: "" };
+    const at = (partition: number): Effect => ({ topic: "t", partition, position: pos(7), invocation: "a" });
+    const all = (...partitions: number[]) =>
+      checkEffects("append", [truncate], partitions.map(at), () => true);
+    expect(all(0, 1, 2)).toMatchObject({ ...zero, events: 3 });
+    expect(all(0, 2)).toMatchObject({ ...zero, lost: 1 });
+    expect(all(0, 1, 2, 3)).toMatchObject({ ...zero, extra: 1 });
+    expect(all(0, 1, 2, 2)).toMatchObject({ ...zero, duplicates: 1 });
+  });
+});
