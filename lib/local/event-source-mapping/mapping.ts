@@ -200,6 +200,7 @@ class Mapping implements EventSourceMapping {
         checkpoints: this.#checkpoints,
         signal: this.#stopping.signal,
         abandoned: this.#abandoned.signal,
+        openShards: () => this.#running.size,
         onTrouble: (call, error) => this.#trouble(call, error, shardId),
         onRead: (read, filtered) => {
           counters.read += read;
