@@ -1,12 +1,30 @@
-import type { PositionText } from "../../change/position.ts";
-import type { RouteTable } from "../../change/route.ts";
+import { formatLsn } from "../../change/lsn.ts";
+import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
+import { messageTopic, type RouteTable } from "../../change/route.ts";
+import { EVERY_PARTITION, partitionOf, type Topic } from "../../change/topic.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
+import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
+import {
+  type Begin,
+  decodeBegin,
+  decodeCommit,
+  decodeLogicalMessage,
+  decodeOrigin,
+  decodeRelation,
+  decodeTruncate,
+  decodeType,
+} from "./pgoutput/messages.ts";
+import { MessageReader, showByte } from "./pgoutput/reader.ts";
+import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
+import { Tuple } from "./pgoutput/tuple.ts";
+import { type RelationPlan, Relations } from "./relations.ts";
+import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
+import { type TextEncoding, textForm } from "./values/text.ts";
 
-/** How the bytes of text are read: what the session's client_encoding makes of them, or latin1 by choice. */
-export type TextEncoding = "utf-8" | "latin1";
+export type { TextEncoding } from "./values/text.ts";
 
 /** A logical message of our own (prefix `tributary.`): heartbeats and marks. Never delivered as an event. */
 export interface OwnMessage {
@@ -34,24 +52,369 @@ export interface ChangeDecoderOptions {
   readonly onMessage?: (message: OwnMessage) => void;
 }
 
-/** Turns pgoutput messages into routed change events. */
+/** Prefix of the logical messages that are ours. */
+export const OWN_PREFIX = "tributary.";
+
+const POSTGRES_EPOCH_MS = 946_684_800_000;
+
+/** A transaction being read. */
+interface Transaction {
+  readonly begin: Begin;
+  /** First 24 characters of its positions. */
+  readonly prefix: string;
+  readonly timeMs: number;
+  /** Members of `source` that all its changes share. */
+  readonly sourceHead: string;
+  readonly sourceTail: string;
+  /** Ordinals up to this one were given before. */
+  readonly given: number;
+}
+
+/**
+ * Turns pgoutput messages into routed change events: ordinals (rule 1), keys and partitions (rule 4), the
+ * envelope's JSON text. An error leaves it in no defined state: begin anew with `reconnected`.
+ */
 export class ChangeDecoder {
-  constructor(_options: ChangeDecoderOptions) {}
+  readonly #options: ChangeDecoderOptions;
+  readonly #now: () => number;
+  readonly #relations: Relations;
+  readonly #reader: MessageReader;
+  readonly #rowText = new RowText();
+  readonly #row = new Tuple();
+  readonly #old = new Tuple();
+  readonly #messageTopic: Topic;
+  readonly #delivers: (prefix: string) => boolean;
+
+  #transaction: Transaction | undefined;
+  /** The last ordinal counted in the transaction, and the last of its logical messages. */
+  #ordinal = 0;
+  #messageOrdinal = 0;
+  /** LSN of the message being read, and its text. */
+  #lsn = 0n;
+  #lsnText = "0/0";
+  /** Commit LSN of the last BEGIN on this connection. */
+  #lastBegin = -1n;
+  #lastCommit = -1n;
+  /** Position of the last change given, in two parts; and of the last logical message. */
+  #givenPrefix = "";
+  #givenOrdinal = 0;
+  #givenMessage: PositionText = "";
+
+  constructor(options: ChangeDecoderOptions) {
+    this.#options = options;
+    this.#now = options.now ?? Date.now;
+    const text = textForm(options.encoding);
+    this.#reader = new MessageReader(text);
+    this.#relations = new Relations({ ...options, text });
+    this.#messageTopic = messageTopic(options.pipeline);
+    this.#delivers = prefixMatcher(options.pipeline.source.messages);
+    if (options.resumeAfter !== undefined) {
+      const { epoch, commitLsn, ordinal } = parsePosition(options.resumeAfter);
+      this.#givenPrefix = commitPrefix(epoch, commitLsn);
+      this.#givenOrdinal = ordinal;
+      // Messages have ordinals of their own: those of the same transaction may come twice, none is lost.
+      this.#givenMessage = this.#givenPrefix + formatOrdinal(0);
+    }
+  }
+
+  /** Between BEGIN and COMMIT. */
+  get inTransaction(): boolean {
+    return this.#transaction !== undefined;
+  }
+
+  /** A new connection: relations come anew; changes at or before the last one given are not given again. */
+  reconnected(): void {
+    this.#relations.forget();
+    this.#transaction = undefined;
+    this.#lastBegin = -1n;
+  }
 
   /**
    * Decodes one pgoutput message: the payload of an XLogData whose WAL start is `lsn`. Appends to `out` and
    * keeps nothing of `payload`. Gives a promise only when a relation needs the catalog: await it before the
    * next message.
+   *
+   * @throws MalformedMessageError, MessageOrderError, TextEncodingError, ValueFormatError, KeyValueMissingError,
+   * KeyColumnError, KeyUnknownError, ChangeTooLargeError, and (as a rejection) CatalogLookupError.
    */
-  decode(_payload: Buffer, _lsn: bigint, _out: SourceMessage[]): Promise<void> | undefined {
-    throw new Error("in work");
+  decode(payload: Buffer, lsn: bigint, out: SourceMessage[]): Promise<void> | undefined {
+    if (lsn !== this.#lsn) {
+      this.#lsn = lsn;
+      this.#lsnText = formatLsn(lsn);
+    }
+    try {
+      return this.#decode(payload, out);
+    } catch (error) {
+      if (isStringTooLong(error))
+        throw new ChangeTooLargeError({ lsn: this.#lsnText, bytes: payload.length });
+      throw error;
+    }
   }
 
-  /** A new connection: relations come anew; changes at or before the last one given are not given again. */
-  reconnected(): void {}
-
-  /** Between BEGIN and COMMIT. */
-  get inTransaction(): boolean {
-    return false;
+  #decode(payload: Buffer, out: SourceMessage[]): Promise<void> | undefined {
+    const reader = this.#reader;
+    reader.open(payload);
+    const type = reader.uint8("type of message");
+    switch (type) {
+      case 0x49:
+        reader.named("Insert");
+        return this.#insert(out);
+      case 0x55:
+        reader.named("Update");
+        return this.#update(out);
+      case 0x44:
+        reader.named("Delete");
+        return this.#delete(out);
+      case 0x42:
+        reader.named("Begin");
+        return this.#begin(decodeBegin(reader));
+      case 0x43:
+        reader.named("Commit");
+        return this.#commit(out);
+      case 0x52:
+        reader.named("Relation");
+        return this.#relations.learn(decodeRelation(reader));
+      case 0x54:
+        reader.named("Truncate");
+        return this.#truncate(out);
+      case 0x4d:
+        reader.named("Message");
+        return this.#message(out);
+      case 0x59:
+        // A type's name; what its text looks like is the catalog's to say.
+        reader.named("Type");
+        decodeType(reader);
+        return undefined;
+      case 0x4f:
+        reader.named("Origin");
+        decodeOrigin(reader);
+        return undefined;
+      default:
+        throw reader.malformed("a type of protocol 1: one of B C O R Y I U D T M", showByte(type), 1);
+    }
   }
+
+  #begin(begin: Begin): undefined {
+    if (this.#transaction)
+      throw this.#outOfOrder("Begin", "the commit of the open transaction", "another one");
+    if (begin.commitLsn <= this.#lastBegin) {
+      throw this.#outOfOrder(
+        "Begin",
+        `a commit after ${formatLsn(this.#lastBegin)}`,
+        `commit ${formatLsn(begin.commitLsn)}`,
+      );
+    }
+    this.#options.onBegin?.(begin);
+    this.#lastBegin = begin.commitLsn;
+    const { epoch } = this.#options;
+    const prefix = commitPrefix(epoch, begin.commitLsn);
+    const timeMs = Number(begin.commitTime / 1000n) + POSTGRES_EPOCH_MS;
+    this.#transaction = {
+      begin,
+      prefix,
+      timeMs,
+      sourceHead: `,"txId":"${begin.xid}","lsn":"`,
+      sourceTail: `","commitLsn":"${formatLsn(begin.commitLsn)}","epoch":${epoch},"ts_ms":${timeMs},"ordinal":`,
+      given:
+        prefix < this.#givenPrefix
+          ? Number.POSITIVE_INFINITY
+          : prefix === this.#givenPrefix
+            ? this.#givenOrdinal
+            : 0,
+    };
+    this.#ordinal = 0;
+    this.#messageOrdinal = 0;
+  }
+
+  #commit(out: SourceMessage[]): undefined {
+    const commit = decodeCommit(this.#reader);
+    const { begin, timeMs } = this.#open("Commit");
+    if (commit.commitLsn !== begin.commitLsn) {
+      throw this.#outOfOrder("Commit", `commit ${formatLsn(begin.commitLsn)}`, formatLsn(commit.commitLsn));
+    }
+    this.#transaction = undefined;
+    if (commit.commitLsn <= this.#lastCommit) return;
+    this.#lastCommit = commit.commitLsn;
+    out.push({ kind: "commit", endLsn: commit.endLsn, commitTimeMs: timeMs });
+  }
+
+  #insert(out: SourceMessage[]): undefined {
+    const transaction = this.#open("Insert");
+    const plan = this.#relation("Insert");
+    const ordinal = ++this.#ordinal;
+    if (!this.#wanted(plan, transaction, ordinal)) return;
+    decodeInsert(this.#reader, plan.columns.length, this.#row);
+    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
+    const key = text.keyText(this.#row, undefined);
+    const after = text.row(this.#row, undefined);
+    const body = `{"op":"c","before":null,"after":${after}${text.unchanged}`;
+    this.#give(out, plan, transaction, ordinal, key, body, "");
+  }
+
+  #update(out: SourceMessage[]): undefined {
+    const transaction = this.#open("Update");
+    const plan = this.#relation("Update");
+    // Two: the delete part and the create part, whether they become two events or not (rule 1).
+    const first = this.#ordinal + 1;
+    const second = first + 1;
+    this.#ordinal = second;
+    if (!this.#wanted(plan, transaction, second)) return;
+    const oldRow = decodeUpdate(this.#reader, plan.columns.length, this.#old, this.#row);
+    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
+    const old = oldRow === "none" ? undefined : this.#old;
+    const key = text.keyText(this.#row, old);
+    const before = old === undefined ? "null" : text.before(old, oldRow === "full");
+    const after = text.row(this.#row, oldRow === "full" ? old : undefined);
+    const { unchanged } = text;
+    if (old !== undefined && text.keyChanged(old, this.#row)) {
+      const keyChange = text.keyChange(old, this.#row);
+      const oldKey = text.keyText(old, undefined);
+      const deletes = `{"op":"d","before":${before},"after":null`;
+      const creates = `{"op":"c","before":null,"after":${after}${unchanged}`;
+      if (first > transaction.given) this.#give(out, plan, transaction, first, oldKey, deletes, keyChange);
+      this.#give(out, plan, transaction, second, key, creates, keyChange);
+    } else if (first > transaction.given) {
+      const body = `{"op":"u","before":${before},"after":${after}${unchanged}`;
+      this.#give(out, plan, transaction, first, key, body, "");
+    }
+  }
+
+  #delete(out: SourceMessage[]): undefined {
+    const transaction = this.#open("Delete");
+    const plan = this.#relation("Delete");
+    const ordinal = ++this.#ordinal;
+    if (!this.#wanted(plan, transaction, ordinal)) return;
+    const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
+    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
+    const key = text.keyText(this.#old, undefined);
+    const before = text.before(this.#old, oldRow === "full");
+    this.#give(out, plan, transaction, ordinal, key, `{"op":"d","before":${before},"after":null`, "");
+  }
+
+  #truncate(out: SourceMessage[]): undefined {
+    const { relations } = decodeTruncate(this.#reader);
+    const transaction = this.#open("Truncate");
+    for (const oid of relations) {
+      const plan = this.#planOf("Truncate", oid);
+      const ordinal = ++this.#ordinal;
+      if (!this.#wanted(plan, transaction, ordinal)) continue;
+      this.#give(out, plan, transaction, ordinal, undefined, '{"op":"t","before":null,"after":null', "");
+    }
+  }
+
+  /** Whether a change is to be given, `last` being the last of its ordinals. */
+  #wanted(plan: RelationPlan, transaction: Transaction, last: number): boolean {
+    if (!plan.captured || last <= transaction.given) return false;
+    if (plan.problem) throw plan.problem;
+    return true;
+  }
+
+  /** Gives one event; `key` is its key text, undefined for every partition. */
+  #give(
+    out: SourceMessage[],
+    plan: RelationPlan,
+    transaction: Transaction,
+    ordinal: number,
+    key: string | undefined,
+    body: string,
+    keyChange: string,
+  ): void {
+    const { sourceHead, sourceTail, prefix } = transaction;
+    const source = `${plan.sourceHead}${sourceHead}${this.#lsnText}${sourceTail}${ordinal}${plan.sourceTail}${keyChange}`;
+    out.push({
+      kind: "change",
+      topic: plan.topic,
+      partition: key === undefined ? EVERY_PARTITION : partitionOf(key, plan.topic.partitions),
+      position: prefix + formatOrdinal(ordinal),
+      json: `${body},"ts_ms":${this.#now()},"source":{${source}`,
+      table: plan.table,
+    });
+    this.#givenPrefix = prefix;
+    this.#givenOrdinal = ordinal;
+  }
+
+  #message(out: SourceMessage[]): undefined {
+    const message = decodeLogicalMessage(this.#reader);
+    const { transactional, lsn, prefix, content } = message;
+    const transaction = transactional ? this.#open("Message") : undefined;
+    const ordinal = transaction ? ++this.#messageOrdinal : 1;
+    const position = (transaction?.prefix ?? commitPrefix(this.#options.epoch, lsn)) + formatOrdinal(ordinal);
+    if (position <= this.#givenMessage) return;
+    this.#givenMessage = position;
+    if (prefix.startsWith(OWN_PREFIX)) this.#options.onMessage?.(message);
+    else if (this.#delivers(prefix)) {
+      const commitLsn = transaction?.begin.commitLsn ?? lsn;
+      const { pipeline, database, epoch } = this.#options;
+      const body = JSON.stringify({
+        op: "m",
+        before: null,
+        after: null,
+        message: { prefix, content: content.toString("base64"), transactional },
+        ts_ms: this.#now(),
+        source: {
+          connector: "postgresql",
+          name: pipeline.name,
+          db: database,
+          schema: "",
+          table: "",
+          txId: transaction ? String(transaction.begin.xid) : "",
+          lsn: formatLsn(lsn),
+          commitLsn: formatLsn(commitLsn),
+          epoch,
+          ts_ms: transaction?.timeMs ?? this.#now(),
+          ordinal,
+          snapshot: "false",
+          schemaVersion: "",
+          key: [],
+        },
+      });
+      const json = body.slice(0, -2);
+      out.push({
+        kind: "change",
+        topic: this.#messageTopic,
+        partition: 0,
+        position,
+        json,
+        table: "$messages",
+      });
+    }
+    // All commits before a message outside transactions have been given: its place may be acknowledged.
+    if (!this.inTransaction) out.push({ kind: "idle", lsn });
+  }
+
+  #open(type: string): Transaction {
+    if (this.#transaction) return this.#transaction;
+    throw this.#outOfOrder(type, "it inside a transaction", "it outside");
+  }
+
+  #relation(type: string): RelationPlan {
+    return this.#planOf(type, this.#reader.uint32("relation OID"));
+  }
+
+  #planOf(type: string, oid: number): RelationPlan {
+    const plan = this.#relations.get(oid);
+    if (plan) return plan;
+    throw this.#outOfOrder(type, "a relation told before", `relation ${oid}`);
+  }
+
+  #outOfOrder(type: string, expected: string, got: string): MessageOrderError {
+    return new MessageOrderError({ type, lsn: this.#lsnText, expected, got });
+  }
+}
+
+function prefixMatcher(patterns: readonly string[]): (prefix: string) => boolean {
+  return (prefix) =>
+    patterns.some((pattern) =>
+      pattern.endsWith("*") ? prefix.startsWith(pattern.slice(0, -1)) : prefix === pattern,
+    );
+}
+
+/** Node's two ways to say that a text passes V8's limit of about 512 million characters. */
+function isStringTooLong(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as NodeJS.ErrnoException;
+  return (
+    code === "ERR_STRING_TOO_LONG" ||
+    (error instanceof RangeError && error.message === "Invalid string length")
+  );
 }

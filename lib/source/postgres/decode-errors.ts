@@ -10,9 +10,6 @@ export interface Malformation {
   readonly got: string;
 }
 
-const REPORT =
-  "Check that the publication's server is PostgreSQL 14 or newer and that no proxy stands between; then report it with the server's version.";
-
 /** The bytes of a replication message are not of the form that PostgreSQL documents. */
 export class MalformedMessageError extends TributaryError {
   readonly code = "PGOUTPUT_MALFORMED";
@@ -23,8 +20,134 @@ export class MalformedMessageError extends TributaryError {
     const { type, offset, expected, got } = malformation;
     super({
       message: `pgoutput ${type} message, offset ${offset}: expected ${expected}, got ${got}`,
-      remedy: REPORT,
+      remedy:
+        "Check that the server is PostgreSQL 14 or newer and that no proxy stands between; then report this with the server's version.",
     });
     this.malformation = malformation;
+  }
+}
+
+/** A well-formed message came where the protocol has no place for it: the stream lost or doubled something. */
+export class MessageOrderError extends TributaryError {
+  readonly code = "PGOUTPUT_ORDER";
+  readonly retry = "restart";
+
+  constructor(facts: { type: string; lsn: string; expected: string; got: string }) {
+    super({
+      message: `pgoutput ${facts.type} message at ${facts.lsn}: expected ${facts.expected}, got ${facts.got}`,
+      remedy:
+        "Nothing behind the last acknowledged position was confirmed: a restart reads it again. If it comes back, report it with the server's version.",
+    });
+  }
+}
+
+/** Where a value stands. Names only: values never enter an error. */
+export interface ValuePlace {
+  /** As people write it: `public.orders`. */
+  readonly table: string;
+  readonly column: string;
+  /** The change's own WAL position, as PostgreSQL prints it. */
+  readonly lsn: string;
+}
+
+/** Text is not valid UTF-8, so no character of it may be guessed: only an SQL_ASCII database can hold such. */
+export class TextEncodingError extends TributaryError {
+  readonly code = "TEXT_ENCODING";
+  readonly retry = "stop";
+
+  constructor(place: ValuePlace) {
+    super({
+      message: `${place.table}, column ${place.column}, change at ${place.lsn}: the text is not valid UTF-8`,
+      remedy:
+        'If the whole database holds latin1, set source.sqlAsciiEncoding to "latin1"; else correct the row, or leave the column out with source.excludeColumns.',
+    });
+  }
+}
+
+/** A value's text is not what its type prints under our session settings. */
+export class ValueFormatError extends TributaryError {
+  readonly code = "VALUE_FORMAT";
+  readonly retry = "stop";
+
+  constructor(place: ValuePlace, expected: string) {
+    super({
+      message: `${place.table}, column ${place.column}, change at ${place.lsn}: expected ${expected}`,
+      remedy:
+        "Check that no pooler between us and the server drops the session settings of the startup packet; then report this with the column's type.",
+    });
+  }
+}
+
+/** A row change is too large to become one JSON text in this process (about 500 MB). */
+export class ChangeTooLargeError extends TributaryError {
+  readonly code = "CHANGE_TOO_LARGE";
+  readonly retry = "stop";
+
+  constructor(facts: { lsn: string; bytes: number }) {
+    super({
+      message: `the change at ${facts.lsn} has ${facts.bytes} bytes: more than one event can hold`,
+      remedy: "Leave its large column out with source.excludeColumns.",
+    });
+  }
+}
+
+/** A key column is null or did not travel: the change has no partition (rule 4). */
+export class KeyValueMissingError extends TributaryError {
+  readonly code = "KEY_VALUE_MISSING";
+  readonly retry = "stop";
+
+  constructor(place: ValuePlace) {
+    super({
+      message: `${place.table}, column ${place.column}, change at ${place.lsn}: the key column has no value`,
+      remedy:
+        "Make the column NOT NULL and part of the replica identity, or choose another key in topics.keys.",
+    });
+  }
+}
+
+/** A key column cannot serve: it is not in the table, or not in its replica identity (rule 4). */
+export class KeyColumnError extends TributaryError {
+  readonly code = "KEY_COLUMN";
+  readonly retry = "stop";
+
+  constructor(facts: { table: string; column: string; problem: "not in the table" | "not in the identity" }) {
+    super({
+      message: `${facts.table}: key column ${facts.column} is not ${
+        facts.problem === "not in the table"
+          ? "among the columns that travel"
+          : "part of the replica identity"
+      }`,
+      remedy:
+        facts.problem === "not in the table"
+          ? "Correct topics.keys, or publish the column."
+          : `ALTER TABLE ${facts.table} REPLICA IDENTITY FULL, or USING an index that holds the column; or choose another key in topics.keys.`,
+    });
+  }
+}
+
+/** A table with replica identity full is gone, and with it the primary key that says where its changes go. */
+export class KeyUnknownError extends TributaryError {
+  readonly code = "KEY_UNKNOWN";
+  readonly retry = "stop";
+
+  constructor(facts: { table: string }) {
+    super({
+      message: `${facts.table} has replica identity full and was dropped before its changes were read: its primary key is not known`,
+      remedy: `Name the columns of its primary key in topics.keys, as "${facts.table}": ["id"].`,
+    });
+  }
+}
+
+/** The catalog did not answer in time, or refused. */
+export class CatalogLookupError extends TributaryError {
+  readonly code = "CATALOG_LOOKUP";
+  readonly retry = "retry";
+
+  constructor(facts: { what: string; cause?: unknown }) {
+    super({
+      message: `looking up ${facts.what} in the catalog failed`,
+      remedy: "It is tried again. If it goes on, look for locks on the catalog and for the server's load.",
+      cause: facts.cause,
+    });
   }
 }

@@ -1,0 +1,116 @@
+import { MalformedMessageError } from "../decode-errors.ts";
+import { NotText } from "../values/encoder.ts";
+import type { TextForm } from "../values/text.ts";
+
+/** Reads the fields of one message, each with its bounds checked. One reader serves all messages. */
+export class MessageReader {
+  readonly #text: TextForm;
+  #type = "empty";
+  buffer: Buffer = Buffer.alloc(0);
+  offset = 0;
+
+  constructor(text: TextForm) {
+    this.#text = text;
+  }
+
+  /** Begins a message. */
+  open(buffer: Buffer): void {
+    this.buffer = buffer;
+    this.offset = 0;
+    this.#type = "(no type)";
+  }
+
+  /** Names the message, for errors. */
+  named(type: string): void {
+    this.#type = type;
+  }
+
+  uint8(field: string): number {
+    this.#need(1, field);
+    return this.buffer[this.offset++] as number;
+  }
+
+  int16(field: string): number {
+    this.#need(2, field);
+    const value = this.buffer.readInt16BE(this.offset);
+    this.offset += 2;
+    return value;
+  }
+
+  int32(field: string): number {
+    this.#need(4, field);
+    const value = this.buffer.readInt32BE(this.offset);
+    this.offset += 4;
+    return value;
+  }
+
+  uint32(field: string): number {
+    return this.int32(field) >>> 0;
+  }
+
+  uint64(field: string): bigint {
+    this.#need(8, field);
+    const value = this.buffer.readBigUInt64BE(this.offset);
+    this.offset += 8;
+    return value;
+  }
+
+  int64(field: string): bigint {
+    return BigInt.asIntN(64, this.uint64(field));
+  }
+
+  /** A count: an int16 that is not negative. */
+  count16(field: string): number {
+    const value = this.int16(field);
+    if (value < 0) throw this.malformed(`${field} of 0 or more`, String(value), 2);
+    return value;
+  }
+
+  /** Skips bytes that are preceded by their length; gives their start, `offset` is their end. */
+  sized(field: string): number {
+    const length = this.int32(`length of ${field}`);
+    if (length < 0) throw this.malformed(`length of ${field} of 0 or more`, String(length), 4);
+    this.#need(length, field);
+    const start = this.offset;
+    this.offset += length;
+    return start;
+  }
+
+  /** Text that a zero byte ends. */
+  string(field: string): string {
+    const start = this.offset;
+    const end = this.buffer.indexOf(0, start);
+    if (end === -1) throw this.malformed(`${field} ended by a zero byte`, "the end of the message");
+    this.offset = end + 1;
+    try {
+      return this.#text.decode(this.buffer, start, end);
+    } catch (error) {
+      if (error instanceof NotText) throw this.malformed(`${field} in UTF-8`, "other bytes", end + 1 - start);
+      throw error;
+    }
+  }
+
+  /** Checks that nothing is left. */
+  close(): void {
+    if (this.offset !== this.buffer.length) {
+      throw this.malformed("the end of the message", `${this.buffer.length - this.offset} more bytes`);
+    }
+  }
+
+  /** `back`: how many bytes before the current offset the trouble stands. */
+  malformed(expected: string, got: string, back = 0): MalformedMessageError {
+    return new MalformedMessageError({ type: this.#type, offset: this.offset - back, expected, got });
+  }
+
+  #need(bytes: number, field: string): void {
+    const left = this.buffer.length - this.offset;
+    if (left < bytes) throw this.malformed(`${field} (${bytes} bytes)`, `${left} bytes`);
+  }
+}
+
+/** A byte as an error shows it: `'I'` or `0x07`. */
+export function showByte(byte: number): string {
+  return byte > 32 && byte < 127
+    ? `'${String.fromCharCode(byte)}'`
+    : `byte 0x${byte.toString(16).padStart(2, "0")}`;
+}

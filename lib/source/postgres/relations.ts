@@ -1,0 +1,184 @@
+import { createHash } from "node:crypto";
+import type { RouteTable } from "../../change/route.ts";
+import { formatTable, tablePattern } from "../../change/table-pattern.ts";
+import type { Topic } from "../../change/topic.ts";
+import type { TributaryError } from "../../errors.ts";
+import { captures, type Pipeline } from "../../pipeline.ts";
+import { KeyColumnError, KeyUnknownError } from "./decode-errors.ts";
+import type { Relation } from "./pgoutput/messages.ts";
+import type { RelationFacts, TypeCatalog } from "./type-catalog.ts";
+import { type ColumnType, ColumnTypes } from "./values/column-type.ts";
+import type { TextForm } from "./values/text.ts";
+
+/** A column as the changes of its relation are read. */
+export interface PlannedColumn {
+  readonly name: string;
+  /** `"id":` */
+  readonly prefix: string;
+  readonly type: ColumnType;
+  /** Part of the replica identity. */
+  readonly identity: boolean;
+}
+
+/** All that the changes of one relation need, computed once. */
+export interface RelationPlan {
+  readonly columns: readonly PlannedColumn[];
+  /** As people write it: `public.orders`. */
+  readonly table: string;
+  /** Whether its changes are given; ordinals count either way. */
+  readonly captured: boolean;
+  readonly topic: Topic;
+  /** Indexes of the columns whose values choose the partition. */
+  readonly key: readonly number[];
+  /** Indexes of the columns whose change is a key change: the row's own key and the partition's. */
+  readonly watched: readonly number[];
+  /** The members of `source` that all its changes share, in two parts. */
+  readonly sourceHead: string;
+  readonly sourceTail: string;
+  /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
+  readonly problem: TributaryError | undefined;
+}
+
+export interface RelationsOptions {
+  readonly pipeline: Pick<Pipeline, "name" | "source">;
+  readonly database: string;
+  readonly route: RouteTable;
+  readonly catalog: TypeCatalog;
+  readonly text: TextForm;
+}
+
+/** The relations of one connection, as its Relation messages told them. */
+export class Relations {
+  readonly #options: RelationsOptions;
+  readonly #plans = new Map<number, RelationPlan>();
+  /** Primary keys of tables with identity full, kept over reconnects: the table may be gone by then. */
+  readonly #primaryKeys = new Map<number, readonly string[]>();
+  #types: ColumnTypes;
+
+  constructor(options: RelationsOptions) {
+    this.#options = options;
+    this.#types = new ColumnTypes(options.text);
+  }
+
+  get(oid: number): RelationPlan | undefined {
+    return this.#plans.get(oid);
+  }
+
+  /** Forgets everything a connection has told. */
+  forget(): void {
+    this.#plans.clear();
+    this.#types = new ColumnTypes(this.#options.text);
+  }
+
+  /** Takes in a Relation message. A promise when the catalog must say more. @throws CatalogLookupError */
+  learn(relation: Relation): Promise<void> | undefined {
+    const { source } = this.#options.pipeline;
+    const unknown = relation.columns.map((c) => c.type).filter((oid) => !this.#types.has(oid));
+    const named = captures(source, relation);
+    const excluded = source.exclude.some((pattern) => tablePattern(pattern)(relation));
+    const needsFacts = !excluded && (!named || relation.identity === "full");
+    if (unknown.length === 0 && !needsFacts) {
+      this.#plan(relation, undefined, named);
+      return undefined;
+    }
+    return this.#learnByCatalog(relation, unknown, needsFacts, named);
+  }
+
+  async #learnByCatalog(
+    relation: Relation,
+    unknown: number[],
+    needsFacts: boolean,
+    named: boolean,
+  ): Promise<void> {
+    const { catalog, pipeline } = this.#options;
+    if (unknown.length > 0) this.#types.learn(unknown, await catalog.resolve(unknown));
+    const facts = needsFacts ? await catalog.relation(relation.oid) : undefined;
+    // A partition is captured with its table. Of a dropped table nobody can say: rather too much than a loss.
+    const captured =
+      named || (needsFacts && (facts?.ancestors.some((name) => captures(pipeline.source, name)) ?? true));
+    this.#plan(relation, facts, captured);
+  }
+
+  #plan(relation: Relation, facts: RelationFacts | undefined, captured: boolean): void {
+    const { pipeline, database, route } = this.#options;
+    const table = formatTable(relation);
+    const { topic, key: chosen } = route(relation);
+    const columns = relation.columns.map((column) => ({
+      name: column.name,
+      prefix: `${JSON.stringify(column.name)}:`,
+      type: this.#types.get(column.type),
+      identity: column.key,
+    }));
+    const { key, watched, problem } = this.#key(relation, table, chosen, facts);
+    const keyNames = key.map((i) => (columns[i] as PlannedColumn).name);
+    const name = (member: string, value: string) => `"${member}":${JSON.stringify(value)}`;
+    this.#plans.set(relation.oid, {
+      columns,
+      table,
+      captured,
+      topic,
+      key,
+      watched,
+      problem,
+      sourceHead: [
+        '"connector":"postgresql"',
+        name("name", pipeline.name),
+        name("db", database),
+        name("schema", relation.schema),
+        name("table", relation.table),
+      ].join(),
+      sourceTail: `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`,
+    });
+  }
+
+  #key(
+    relation: Relation,
+    table: string,
+    chosen: readonly string[] | undefined,
+    facts: RelationFacts | undefined,
+  ): Pick<RelationPlan, "key" | "watched" | "problem"> {
+    const names = relation.columns.map((column) => column.name);
+    const own = this.#ownKey(relation, names, facts);
+    if (chosen === undefined) {
+      if (own === undefined) return { key: [], watched: [], problem: new KeyUnknownError({ table }) };
+      return { key: own, watched: own, problem: undefined };
+    }
+    const key: number[] = [];
+    const hasIdentity = relation.columns.some((column) => column.key);
+    for (const column of chosen) {
+      const index = names.indexOf(column);
+      if (index === -1 || (hasIdentity && !relation.columns[index]?.key)) {
+        const problem = index === -1 ? "not in the table" : "not in the identity";
+        return { key: [], watched: [], problem: new KeyColumnError({ table, column, problem }) };
+      }
+      key.push(index);
+    }
+    return { key, watched: [...new Set([...(own ?? []), ...key])].sort((a, b) => a - b), problem: undefined };
+  }
+
+  /** Indexes of the row's own key in the relation's order: replica identity, or the primary key with identity full. */
+  #ownKey(
+    relation: Relation,
+    names: readonly string[],
+    facts: RelationFacts | undefined,
+  ): number[] | undefined {
+    if (relation.identity !== "full") return names.flatMap((_, i) => (relation.columns[i]?.key ? [i] : []));
+    const fits = (key: readonly string[] | undefined) => key?.every((column) => names.includes(column));
+    const remembered = this.#primaryKeys.get(relation.oid);
+    const key = [facts?.primaryKey, remembered].find(fits);
+    if (key === undefined) return undefined;
+    this.#primaryKeys.set(relation.oid, key);
+    return names.flatMap((name, i) => (key.includes(name) ? [i] : []));
+  }
+}
+
+/** Content hash of a relation: names, types and key, so that equal tables have equal versions. */
+function schemaVersion(relation: Relation, key: readonly string[]): string {
+  const content = [
+    relation.schema,
+    relation.table,
+    relation.columns.map((column) => [column.name, column.type, column.modifier]),
+    key,
+  ];
+  return createHash("sha256").update(JSON.stringify(content)).digest("hex").slice(0, 8);
+}

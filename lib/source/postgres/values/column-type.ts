@@ -1,0 +1,121 @@
+import { canonicalText } from "../key-text.ts";
+import type { TypeFacts } from "../type-catalog.ts";
+import { arrayEncoder } from "./array.ts";
+import { BOX, BUILTIN_TYPES, type BuiltinForm } from "./builtin-types.ts";
+import {
+  encodeDate,
+  encodeInterval,
+  encodeTime,
+  encodeTimestamp,
+  encodeTimestampZoned,
+  encodeTimeZoned,
+} from "./datetime.ts";
+import type { ValueEncoder } from "./encoder.ts";
+import { hstoreEncoder } from "./hstore.ts";
+import { jsonEncoder } from "./json.ts";
+import { charText, encodeBoolean, encodeBytea, encodeChar, encodeNumber, encodeVector } from "./scalars.ts";
+import type { TextForm } from "./text.ts";
+
+/** What is done with the values of a column. */
+export interface ColumnType {
+  /** Text form → JSON. */
+  readonly encode: ValueEncoder;
+  /** Text form → canonical text in a key. */
+  readonly keyText: ValueEncoder;
+}
+
+/** The types of one session: built-in ones are known, others come by what the catalog says of them. */
+export class ColumnTypes {
+  readonly #text: TextForm;
+  readonly #types = new Map<number, ColumnType>();
+  readonly #plainText: ColumnType;
+
+  constructor(text: TextForm) {
+    this.#text = text;
+    this.#plainText = this.#form("text");
+    for (const [oid, array, , form] of BUILTIN_TYPES) {
+      const type = this.#form(form);
+      this.#types.set(oid, type);
+      if (array !== 0) this.#types.set(array, this.#arrayOf(type, oid === BOX ? ";" : ","));
+    }
+  }
+
+  has(oid: number): boolean {
+    return this.#types.has(oid);
+  }
+
+  /** Text for a type that is not known. */
+  get(oid: number): ColumnType {
+    return this.#types.get(oid) ?? this.#plainText;
+  }
+
+  /**
+   * Learns types by their facts. A type of `oids` that the catalog has no more (dropped since its values were
+   * written) is taken as text.
+   */
+  learn(oids: readonly number[], facts: ReadonlyMap<number, TypeFacts>): void {
+    for (const oid of oids) this.#types.set(oid, this.#build(oid, facts));
+  }
+
+  #build(oid: number, facts: ReadonlyMap<number, TypeFacts>): ColumnType {
+    const known = this.#types.get(oid);
+    if (known) return known;
+    const fact = facts.get(oid);
+    switch (fact?.kind) {
+      case "domain":
+        return this.#build(fact.base, facts);
+      case "array":
+        return this.#arrayOf(this.#build(fact.element, facts), fact.delimiter);
+      case "hstore":
+        return { encode: hstoreEncoder(this.#text), keyText: this.#text.decode };
+      default:
+        return this.#plainText;
+    }
+  }
+
+  #arrayOf(element: ColumnType, delimiter: string): ColumnType {
+    return { encode: arrayEncoder(element.encode, delimiter), keyText: this.#text.decode };
+  }
+
+  #form(form: BuiltinForm): ColumnType {
+    const text = this.#text;
+    const encode = ((): ValueEncoder => {
+      switch (form) {
+        case "boolean":
+          return encodeBoolean;
+        case "number":
+        case "float":
+          return encodeNumber;
+        case "bytea":
+          return encodeBytea;
+        case "char":
+          return encodeChar;
+        case "json":
+          return jsonEncoder(text);
+        case "date":
+          return encodeDate;
+        case "time":
+          return encodeTime;
+        case "timetz":
+          return encodeTimeZoned;
+        case "timestamp":
+          return encodeTimestamp;
+        case "timestamptz":
+          return encodeTimestampZoned;
+        case "interval":
+          return encodeInterval;
+        case "vector":
+          return encodeVector;
+        case "numeric":
+        case "bpchar":
+        case "text":
+          return text.json;
+      }
+    })();
+    if (form === "char") return { encode, keyText: charText };
+    if (form === "numeric" || form === "bpchar" || form === "float") {
+      return { encode, keyText: (b, start, end) => canonicalText(form, text.decode(b, start, end)) };
+    }
+    return { encode, keyText: text.decode };
+  }
+}
