@@ -14,7 +14,13 @@ import {
 } from "./data-directory.ts";
 import { PortTakenError, PostgresBinariesError, PostgresStartError } from "./errors.ts";
 import { findPostgresBinaries, type PostgresBinaries } from "./postgres-binaries.ts";
-import { claimDirectory, readPostmaster, releaseDirectory, stopStalePostmaster } from "./postmaster.ts";
+import {
+  claimDirectory,
+  killPostmaster,
+  readPostmaster,
+  releaseDirectory,
+  stopStalePostmaster,
+} from "./postmaster.ts";
 import { serverUser } from "./server-user.ts";
 import { type Watchdog, watchOver } from "./watchdog.ts";
 
@@ -50,7 +56,7 @@ export interface EmbeddedPostgres {
    * `immediate` is a crash. A fast stop that takes more than 20 s becomes an immediate one. Idempotent.
    */
   stop(mode?: "fast" | "immediate"): Promise<void>;
-  /** `kill -9` of the postmaster: the data directory stays, `restart` recovers it. */
+  /** `kill -9` of the server, all its processes: the data directory stays, `restart` recovers it. */
   kill(): Promise<void>;
   /** Stops the server if it runs and starts it again on the same port and data, with more settings if given. */
   restart(options?: {
@@ -145,9 +151,9 @@ export async function startEmbeddedPostgres(
       watchdog?.dismiss();
     },
     async kill() {
-      if (server === undefined || hasEnded(server)) return;
+      if (server?.pid === undefined || hasEnded(server)) return;
       const ended = once(server, "exit");
-      server.kill("SIGKILL");
+      await killPostmaster(server.pid, STOP_DEADLINE_MS);
       await ended;
     },
     async restart(again = {}) {
@@ -217,7 +223,7 @@ async function startPostmaster(
   });
 }
 
-/** After a kill -9 the old backends hold the shared memory for a moment. */
+/** After a crash of the postmaster alone its busy backends hold the shared memory for a while. */
 function isSharedMemoryInUse(error: unknown): boolean {
   return error instanceof PostgresStartError && /pre-existing shared memory block/.test(error.message);
 }

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -58,6 +58,42 @@ export async function claimDirectory(directory: string): Promise<void> {
 /** The server was stopped properly. */
 export async function releaseDirectory(directory: string): Promise<void> {
   await rm(join(directory, OWNER_FILE), { force: true });
+}
+
+/**
+ * `kill -9` of a postmaster and all its processes, as a crash of the machine would: a busy backend would outlive the
+ * postmaster and hold the shared memory that the next one wants.
+ */
+export async function killPostmaster(pid: number, deadlineMs: number): Promise<void> {
+  const family = [pid, ...(await childrenOf(pid))];
+  for (const member of family) {
+    if (isAlive(member)) process.kill(member, "SIGKILL");
+  }
+  const deadline = Date.now() + deadlineMs;
+  while (family.some(isAlive) && Date.now() < deadline) await delay(5);
+}
+
+async function childrenOf(parent: number): Promise<number[]> {
+  const { stdout } =
+    process.platform === "linux"
+      ? {
+          stdout: (
+            await Promise.all((await readdir("/proc")).filter((name) => /^\d+$/.test(name)).map(pidAndParent))
+          ).join("\n"),
+        }
+      : await run("ps", ["-axo", "pid=,ppid="]);
+  return stdout
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/).map(Number))
+    .filter(([, ppid]) => ppid === parent)
+    .map(([pid]) => pid as number);
+}
+
+/** From `/proc/<pid>/stat`: `pid (name) state ppid …`; the name may hold anything, so it is read from behind. */
+async function pidAndParent(pid: string): Promise<string> {
+  const text = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  const ppid = text.slice(text.lastIndexOf(")") + 2).split(" ")[1];
+  return `${pid} ${ppid}`;
 }
 
 /** Process ids are used again: the command line must name PostgreSQL and the directory. */

@@ -1,6 +1,6 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import {
@@ -196,6 +196,7 @@ describe("the emulators", () => {
     const starting = startEmulators({ signal: abort.signal });
     abort.abort(new Error("changed my mind"));
     await expect(starting).rejects.toThrow("changed my mind");
+    expect(await emulatorsOfOurs()).toEqual([]);
   });
 
   test("one that cannot start is an error with what it said", async () => {
@@ -211,6 +212,18 @@ async function start(): Promise<Emulators> {
   const emulators = await startEmulators();
   cleanups.push(() => emulators.stop());
   return emulators;
+}
+
+/** Emulators whose parent is this process. */
+async function emulatorsOfOurs(): Promise<string[]> {
+  const found: string[] = [];
+  for (const pid of await readdir("/proc")) {
+    const status = await readFile(`/proc/${pid}/status`, "utf8").catch(() => "");
+    const command = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+    if (status.includes(`PPid:\t${process.pid}\n`) && command.includes("lib/local/emulators"))
+      found.push(pid);
+  }
+  return found;
 }
 
 /** Local addresses, in hex, of the sockets that listen on a port. */

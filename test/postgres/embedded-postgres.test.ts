@@ -69,6 +69,40 @@ eachPostgres("a server", (server) => {
   });
 });
 
+describe("with a backend too busy to notice that the postmaster is gone", () => {
+  const busy = (seconds: number) => `DO $$ DECLARE until timestamptz := clock_timestamp() + '${seconds} s';
+    BEGIN WHILE clock_timestamp() < until LOOP END LOOP; END $$`;
+  const isBusy = (url: string) =>
+    eventually(
+      async () =>
+        (await query(url, "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO%'"))
+          .length > 0,
+      { what: "the backend to be busy" },
+    );
+
+  test("kill ends that too", async () => {
+    const server = await start();
+    const working = query(server.url, busy(600)).catch(() => {});
+    await isBusy(server.url);
+    await server.kill();
+    await working;
+    await server.restart();
+    expect(await query(server.url, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  });
+
+  test("a restart waits for it", async () => {
+    const server = await start();
+    const working = query(server.url, busy(3)).catch(() => {});
+    await isBusy(server.url);
+    const postmaster = await readPostmaster(server.dataDirectory);
+    process.kill(postmaster?.pid ?? 0, "SIGKILL");
+    await eventually(() => !isAlive(postmaster?.pid ?? 0), { what: "the postmaster to end" });
+    await server.restart();
+    await working;
+    expect(await query(server.url, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  });
+});
+
 test("stop removes a temporary data directory and ends the server", async () => {
   const server = await startEmbeddedPostgres();
   const postmaster = await readPostmaster(server.dataDirectory);
@@ -288,6 +322,8 @@ async function watchdogsOf(directory: string): Promise<number[]> {
 
 async function query(connectionString: string, sql: string): Promise<unknown[]> {
   const client = new pg.Client({ connectionString });
+  // The query's own promise tells of a lost connection.
+  client.on("error", () => {});
   await client.connect();
   try {
     return (await client.query(sql)).rows;
