@@ -27,8 +27,8 @@ export type AwsFault =
   | { readonly kind: "error"; readonly status: number; readonly code: string; readonly message?: string }
   /** The connection is cut; the endpoint does not see the call. */
   | { readonly kind: "cut" }
-  /** The endpoint carries the call out; then the connection is cut. */
-  | { readonly kind: "loseAnswer" }
+  /** The endpoint carries the call out; then `meanwhile` runs and the connection is cut. */
+  | { readonly kind: "loseAnswer"; readonly meanwhile?: () => unknown }
   /** The connection is cut, and the endpoint sees the call only that much later: behind its own retry. */
   | { readonly kind: "late"; readonly ms: number }
   /** The endpoint carries the call out twice; the second answer is given. */
@@ -52,6 +52,8 @@ export interface AwsFaultProxyOptions {
   /** `http://…` of the AWS endpoint behind it: one service or all of them. */
   readonly target: string;
   readonly choose: ChooseFault;
+  /** Called before the endpoint's own answer is given to the client; not for errors made here and lost answers. */
+  readonly onAnswer?: (call: AwsCall, status: number, body: Buffer) => void;
   /** Called when a call is over: answered, cut or given up by the client. */
   readonly onEnd?: (call: AwsCall) => void;
 }
@@ -128,7 +130,7 @@ export class AwsFaultProxy {
   async #carryOut(message: Message, response: ServerResponse, fault: AwsFault | undefined): Promise<void> {
     switch (fault?.kind) {
       case undefined:
-        return answer(response, await this.#forward(message));
+        return this.#answer(message, response, await this.#forward(message));
       case "error": {
         const { status, code, message: text } = fault;
         return answer(response, {
@@ -143,6 +145,7 @@ export class AwsFaultProxy {
         return;
       case "loseAnswer":
         await this.#forward(message);
+        await fault.meanwhile?.();
         return void response.destroy();
       case "late":
         response.destroy();
@@ -151,13 +154,18 @@ export class AwsFaultProxy {
         return;
       case "duplicate":
         await this.#forward(message);
-        return answer(response, await this.#forward(message));
+        return this.#answer(message, response, await this.#forward(message));
       case "slow":
         await this.#wait(fault.ms);
-        return answer(response, await this.#forward(message));
+        return this.#answer(message, response, await this.#forward(message));
       case "rewrite":
-        return answer(response, await this.#rewrite(message, fault));
+        return this.#answer(message, response, await this.#rewrite(message, fault));
     }
+  }
+
+  #answer(message: Message, response: ServerResponse, given: Answer): void {
+    this.#options.onAnswer?.(message.call, given.status, given.body);
+    answer(response, given);
   }
 
   async #rewrite(message: Message, fault: AwsFault & { kind: "rewrite" }): Promise<Answer> {
