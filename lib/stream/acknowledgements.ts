@@ -28,14 +28,14 @@ export class Acknowledgements {
   #done = 0;
   #acknowledged: Acknowledged | undefined;
 
-  /** Counts event copies into the open transaction; gives its number for `settle`. */
-  add(copies: number, now: number): number {
+  /** Counts an event copy into the open transaction; gives its number for `settle`. */
+  add(now: number): number {
     let open = this.#transactions.at(-1);
     if (open === undefined || open.lsn !== undefined) {
       open = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
       this.#transactions.push(open);
     }
-    open.outstanding += copies;
+    open.outstanding++;
     return this.#first + this.#transactions.length - 1;
   }
 

@@ -148,12 +148,8 @@ export class OrderedWriter {
     this.#inFlight--;
     this.#requests++;
     // One moment for all of them, so that they share a request again.
-    let at: number | undefined;
-    for (const entry of request.entries) {
-      const delay = this.#delay(entry.queue);
-      at = Math.max(at ?? 0, now + delay);
-    }
-    for (const entry of request.entries) this.#retryAt(entry, at ?? now, result);
+    const delay = Math.max(...request.entries.map((entry) => this.#delay(entry.queue)));
+    for (const entry of request.entries) this.#retryAt(entry, now + delay, result);
   }
 
   /** Counters and state. The map of tables is live. */
@@ -197,7 +193,7 @@ export class OrderedWriter {
   }
 
   #push(queue: PartitionQueue, change: SourceChange, jsonBytes: number, now: number): void {
-    const transaction = this.#acknowledgements.add(1, now);
+    const transaction = this.#acknowledgements.add(now);
     const bytes = queue.push(change.json, jsonBytes, change.position, transaction, this.#sequence++);
     this.#bufferedBytes += bytes;
     this.#gatheredBytes += bytes;

@@ -1,0 +1,147 @@
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { RecordFormatError } from "../../../lib/change/errors.ts";
+import {
+  eventTail,
+  parseRecord,
+  positionOf,
+  RECORD_TAIL,
+  recordHead,
+  unpackedEventTail,
+} from "../../../lib/change/record.ts";
+import { change } from "../../stream/changes.ts";
+
+const header = { topic: 'shop.public."odd"\n', partition: 12, writer: 3 };
+const orders = { name: header.topic, partitions: 64 };
+const AFTER = "000000010000000001F789080000000002";
+
+function bytes(value: unknown): Buffer {
+  return Buffer.from(typeof value === "string" ? value : JSON.stringify(value));
+}
+
+function packed(...texts: string[]): Record<string, unknown> {
+  const events = texts.map((text, i) => change(orders, 12, 16n, i + 1, text).json + eventTail(null));
+  return JSON.parse(recordHead(header) + events.join(",") + RECORD_TAIL);
+}
+
+test("a packed record is valid JSON, and read again as it was written", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.string({ unit: "grapheme" }), { minLength: 1 }),
+      fc.constantFrom(null, AFTER),
+      (texts, after) => {
+        const events = texts.map((text, i) => change(orders, 12, 16n, i + 1, text).json + eventTail(after));
+        const record = parseRecord(bytes(recordHead(header) + events.join(",") + RECORD_TAIL));
+        if (record.kind !== "events") throw new Error("events expected");
+        expect(record).toMatchObject(header);
+        expect(record.events.map((event) => event.after?.text)).toEqual(texts);
+        expect(record.events.map((event) => event.source.after)).toEqual(texts.map(() => after));
+        expect(record.events.map(positionOf)).toEqual(
+          texts.map((_, i) => change(orders, 12, 16n, i + 1).position),
+        );
+      },
+    ),
+  );
+});
+
+test("an unpacked event says topic, partition and writer in its source", () => {
+  const open = change(orders, 12, 16n, 1, "x").json;
+  for (const after of [null, AFTER]) {
+    const record = parseRecord(bytes(open + unpackedEventTail(after, header)));
+    expect(record).toMatchObject({ kind: "events", ...header, events: [{ op: "c", source: { after } }] });
+  }
+});
+
+test("a compressed record", () => {
+  const { events, ...rest } = packed("a", "b");
+  const text = gzipSync(bytes(events)).toString("base64");
+  const record = parseRecord(bytes({ ...rest, encoding: "gzip", events: text }));
+  expect(record).toEqual(parseRecord(bytes({ ...rest, events })));
+});
+
+test("a claim check", () => {
+  const claim = { bucket: "b", key: "k", bytes: 31457280, sha256: "00" };
+  const record = parseRecord(bytes({ v: 1, ...header, claim, position: AFTER }));
+  expect(record).toEqual({ kind: "claim", ...header, claim, position: AFTER });
+});
+
+test("rows are given as they are: any column name, own parser", () => {
+  const [event] = packed("x").events as [Record<string, unknown>];
+  const json = JSON.stringify(packed("x")).replace(
+    JSON.stringify(event.after),
+    '{"__proto__":"p","constructor":1,"n":9007199254740993}',
+  );
+  const record = parseRecord(bytes(json), (text) =>
+    JSON.parse(text, (_, value, context?: { source?: string }) =>
+      typeof value === "number" && !Number.isSafeInteger(value) ? BigInt(context?.source ?? 0) : value,
+    ),
+  );
+  if (record.kind !== "events") throw new Error("events expected");
+  expect(Object.entries(record.events[0]?.after ?? {})).toEqual([
+    ["__proto__", "p"],
+    ["constructor", 1],
+    ["n", 9007199254740993n],
+  ]);
+});
+
+const bad: [string, unknown, string][] = [
+  ["no JSON", "secret{", "its data is not JSON"],
+  ["no object", "17", "its data is not a JSON object"],
+  ["an array", "[]", "v"],
+  ["a newer version", { ...packed("x"), v: 2 }, "v"],
+  ["no topic", { ...packed("x"), topic: undefined }, "topic"],
+  ["a negative partition", { ...packed("x"), partition: -1 }, "partition"],
+  ["a writer that is text", { ...packed("x"), writer: "3" }, "writer"],
+  ["no events", { ...packed("x"), events: [] }, "events"],
+  ["an event that is none", { ...packed("x"), events: ["secret"] }, "events.0"],
+  ["an unknown op", { ...packed("x"), events: [{ op: "secret" }] }, "events.0.op"],
+  ["a row that is text", { ...packed("x"), events: [{ op: "c", after: "secret" }] }, "events.0.after"],
+  ["gzip that is none", { ...packed("x"), encoding: "gzip", events: "secret" }, "events is not gzip"],
+  [
+    "a gzip bomb",
+    { ...packed("x"), encoding: "gzip", events: gzipSync(Buffer.alloc(5 << 20)).toString("base64") },
+    "events is not gzip of at most",
+  ],
+  ["an unknown encoding", { ...packed("x"), encoding: "zstd", events: "" }, "encoding"],
+  ["a claim without a key", { v: 1, ...header, claim: { bucket: "secret" }, position: AFTER }, "claim.key"],
+];
+
+test.each(bad)("%s is refused with its place, without values", (_, value, place) => {
+  const error = refusal(bytes(value));
+  expect(error.message).toContain(place);
+  expect(`${error.message} ${error.stack} ${error.cause}`).not.toContain("secret");
+});
+
+test("what is not UTF-8 is refused, not repaired", () => {
+  const data = bytes(packed("x~"));
+  data[data.indexOf("~")] = 0xff;
+  expect(refusal(data).message).toContain("not UTF-8");
+});
+
+test("any bytes give a record or a typed error", () => {
+  const text = JSON.stringify(packed("a", "b"));
+  fc.assert(
+    fc.property(
+      fc.nat({ max: text.length }),
+      fc.string({ maxLength: 3 }),
+      fc.nat({ max: 9 }),
+      (at, put, cut) => {
+        try {
+          parseRecord(bytes(text.slice(0, at) + put + text.slice(at + cut)));
+        } catch (error) {
+          expect(error).toBeInstanceOf(RecordFormatError);
+        }
+      },
+    ),
+  );
+});
+
+function refusal(data: Buffer): Error {
+  try {
+    parseRecord(data);
+  } catch (error) {
+    if (error instanceof RecordFormatError) return error;
+  }
+  throw new Error("not refused");
+}

@@ -1,0 +1,93 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { Acknowledgements } from "../../../lib/stream/acknowledgements.ts";
+
+test("a commit counts when its events and all before it are stored", () => {
+  const acks = new Acknowledgements();
+  const first = acks.add(0);
+  acks.add(0);
+  acks.commit(10n, 1, 0);
+  const second = acks.add(0);
+  acks.commit(20n, 2, 0);
+  acks.settle(second, 1);
+  acks.settle(first, 1);
+  expect(acks.acknowledged).toBeUndefined();
+  acks.settle(first, 1);
+  expect(acks.acknowledged).toEqual({ lsn: 20n, commitTimeMs: 2 });
+});
+
+test("stored events do not count before their commit was seen", () => {
+  const acks = new Acknowledgements();
+  acks.commit(5n, 0, 0);
+  acks.settle(acks.add(0), 1);
+  expect(acks.acknowledged?.lsn).toBe(5n);
+  acks.add(0);
+  acks.commit(10n, 1, 0);
+  expect(acks.acknowledged?.lsn).toBe(5n);
+});
+
+test("a keepalive counts in its own place, and keeps the commit time", () => {
+  const acks = new Acknowledgements();
+  acks.idle(5n, 0);
+  expect(acks.acknowledged).toEqual({ lsn: 5n, commitTimeMs: undefined });
+  const transaction = acks.add(0);
+  acks.commit(10n, 1, 0);
+  acks.idle(15n, 0);
+  expect(acks.acknowledged?.lsn).toBe(5n);
+  acks.settle(transaction, 1);
+  expect(acks.acknowledged).toEqual({ lsn: 15n, commitTimeMs: 1 });
+});
+
+test("a keepalive inside a transaction is not taken for its commit", () => {
+  const acks = new Acknowledgements();
+  acks.settle(acks.add(0), 1);
+  acks.idle(99n, 0);
+  expect(acks.acknowledged).toBeUndefined();
+});
+
+test("an LSN below the acknowledged one changes nothing", () => {
+  const acks = new Acknowledgements();
+  acks.commit(10n, 1, 0);
+  acks.idle(5n, 0);
+  expect(acks.acknowledged?.lsn).toBe(10n);
+});
+
+test("the age is that of the oldest message not acknowledged", () => {
+  const acks = new Acknowledgements();
+  const first = acks.add(100);
+  acks.commit(10n, 1, 150);
+  acks.add(200);
+  expect(acks.oldestSince).toBe(100);
+  acks.settle(first, 1);
+  expect(acks.oldestSince).toBe(200);
+});
+
+test("in any order of storing, it is the longest stored prefix of commits", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.nat({ max: 4 }), { minLength: 1, maxLength: 30 }),
+      fc.infiniteStream(fc.nat()),
+      (sizes, picks) => {
+        const acks = new Acknowledgements();
+        const left = [...sizes];
+        const events = sizes.flatMap((size, t) => {
+          const numbers = Array.from({ length: size }, () => acks.add(t));
+          acks.commit(BigInt(t + 1), t, t);
+          return numbers.map((number) => ({ number, transaction: t }));
+        });
+        while (events.length > 0) {
+          const at = (picks.next().value ?? 0) % events.length;
+          const [event] = events.splice(at, 1);
+          if (!event) break;
+          acks.settle(event.number, 1);
+          left[event.transaction] = (left[event.transaction] ?? 0) - 1;
+          const prefix = left.findIndex((count) => count > 0);
+          const expected = BigInt(prefix === -1 ? sizes.length : prefix);
+          expect(acks.acknowledged?.lsn ?? 0n).toBe(expected);
+        }
+        expect(acks.acknowledged?.lsn).toBe(BigInt(sizes.length));
+        expect(acks.oldestSince).toBeUndefined();
+      },
+    ),
+  );
+});
