@@ -49,7 +49,7 @@ export async function startLambdaFunction(options: LambdaFunctionOptions): Promi
   const found = await stat(entry).catch(() => undefined);
   if (!found?.isFile()) {
     throw new FunctionEntryError({
-      message: `The handler file ${options.entry} does not exist (looked for ${entry})`,
+      message: `The handler file ${options.entry} ${found ? "is not a file" : "does not exist"} (looked for ${entry})`,
       remedy: "Create the file, or correct the consumer's entry in the pipeline definition.",
     });
   }

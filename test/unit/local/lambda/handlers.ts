@@ -1,0 +1,67 @@
+import { writeFileSync } from "node:fs";
+import { setTimeout } from "node:timers/promises";
+import type { Context } from "aws-lambda";
+
+/** Handlers that do what their event says, for the tests of the Lambda host. */
+interface Told {
+  readonly act?:
+    | "exit"
+    | "kill"
+    | "spin"
+    | "memory"
+    | "throw"
+    | "reject-later"
+    | "big"
+    | "bigint"
+    | "print"
+    | "wait"
+    | "length";
+  readonly ms?: number;
+  readonly announce?: string;
+  readonly text?: string;
+}
+
+export const handler = async (event: Told, context: Context): Promise<unknown> => {
+  if (event.announce) writeFileSync(event.announce, String(process.pid));
+  switch (event.act) {
+    case "exit":
+      return process.exit(3);
+    case "kill":
+      process.kill(process.pid, "SIGKILL");
+      return setTimeout(60_000);
+    case "spin":
+      for (;;);
+    case "memory": {
+      const kept: number[][] = [];
+      for (;;) kept.push(Array.from({ length: 100_000 }, Math.random));
+    }
+    case "throw":
+      throw new RangeError("told to");
+    case "reject-later":
+      void Promise.reject(new Error("nobody waits for it"));
+      return setTimeout(60_000);
+    case "length":
+      return event.text?.length;
+    case "big":
+      return "x".repeat(7_000_000);
+    case "bigint":
+      return 1n;
+    case "print":
+      console.log("first\nsecond");
+      console.error("third");
+      return null;
+    case "wait":
+      await setTimeout(event.ms);
+      return "waited";
+    default:
+      return {
+        pid: process.pid,
+        event,
+        context: { ...context, remaining: context.getRemainingTimeInMillis() },
+      };
+  }
+};
+
+export const environment = async (): Promise<unknown> => process.env;
+
+export const notAFunction = "text";
