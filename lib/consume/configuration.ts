@@ -1,0 +1,67 @@
+import * as z from "zod/mini";
+import { ConfigurationError } from "../errors.ts";
+
+/** What a consumer's environment says; the CDK app and the local host set it from the pipeline definition. */
+export interface ConsumerConfiguration {
+  readonly stateTable: string;
+  readonly pipeline: string;
+  readonly deadLetterQueueUrl: string | undefined;
+  /** Calls of a handler for one change before it is given up. */
+  readonly attempts: number;
+  /** What follows a change that failed for good: `skip` goes on behind it, `stop` holds its partition. */
+  readonly poison: "skip" | "stop";
+  /** Topic patterns of the consumer; records of other topics are passed. Undefined: all are its own. */
+  readonly topics: readonly string[] | undefined;
+}
+
+const words = (what: string) => z.string(`set it to ${what}`).check(z.minLength(1, `set it to ${what}`));
+
+const environment = z.object({
+  TRIBUTARY_STATE_TABLE: words("the name of the state table"),
+  TRIBUTARY_PIPELINE_NAME: words("the name of the pipeline"),
+  TRIBUTARY_DEAD_LETTER_QUEUE_URL: z.optional(
+    z.string().check(z.regex(/^https?:\/\//, "set it to the queue's URL")),
+  ),
+  TRIBUTARY_ATTEMPTS: z._default(
+    z.string().check(z.regex(/^([1-9]\d?|100)$/, "write a number from 1 to 100")),
+    "3",
+  ),
+  TRIBUTARY_POISON: z._default(z.enum(["skip", "stop"], "write skip or stop"), "skip"),
+  TRIBUTARY_TOPICS: z.optional(
+    z.string().check(z.regex(/^[^,\s]+(,[^,\s]+)*$/, "write topic patterns with commas between them")),
+  ),
+});
+
+/** @throws ConfigurationError naming every variable that is wrong. */
+export function readConfiguration(
+  variables: Readonly<Record<string, string | undefined>>,
+): ConsumerConfiguration {
+  const parsed = environment.safeParse(variables);
+  const problems = parsed.success
+    ? []
+    : parsed.error.issues.map((issue) => {
+        const path = issue.path.join(".");
+        return { path, value: variables[path], remedy: issue.message };
+      });
+  if (parsed.success && parsed.data.TRIBUTARY_POISON === "skip") {
+    if (parsed.data.TRIBUTARY_DEAD_LETTER_QUEUE_URL === undefined) {
+      problems.push({
+        path: "TRIBUTARY_DEAD_LETTER_QUEUE_URL",
+        value: undefined,
+        remedy:
+          "set it to the queue's URL: with TRIBUTARY_POISON=skip a change that failed must have a place to go",
+      });
+    }
+  }
+  if (!parsed.success || problems.length > 0)
+    throw new ConfigurationError("The consumer's environment", problems);
+  const { data } = parsed;
+  return {
+    stateTable: data.TRIBUTARY_STATE_TABLE,
+    pipeline: data.TRIBUTARY_PIPELINE_NAME,
+    deadLetterQueueUrl: data.TRIBUTARY_DEAD_LETTER_QUEUE_URL,
+    attempts: Number(data.TRIBUTARY_ATTEMPTS),
+    poison: data.TRIBUTARY_POISON,
+    topics: data.TRIBUTARY_TOPICS?.split(","),
+  };
+}

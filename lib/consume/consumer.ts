@@ -1,0 +1,213 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { SQSClient } from "@aws-sdk/client-sqs";
+import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
+import { dynamodbClient, sqsClient } from "../aws.ts";
+import { ConfigurationError } from "../errors.ts";
+import { readConfiguration } from "./configuration.ts";
+import type { HandlerContext, WriteLine } from "./context.ts";
+import { DeadLetterQueue } from "./dead-letter.ts";
+import type { ChangeEvent, Row } from "./event.ts";
+import { Fence } from "./fence.ts";
+import { Floors } from "./floor.ts";
+import { type ConsumerInstance, runInvocation } from "./invocation.ts";
+import { type ConsumerObserver, lineObserver } from "./observer.ts";
+import { Claims } from "./once.ts";
+import { ALL_OPERATIONS, type Operation } from "./operation.ts";
+import { Registry, topicOrTable } from "./registry.ts";
+import type { RowSchema } from "./schema.ts";
+import { topicPattern } from "./topic-pattern.ts";
+
+/** Handles one event. It took effect when the promise is fulfilled; it is called again when it is rejected. */
+export type EventHandler<O extends Operation, R> = (
+  event: ChangeEvent<O, R>,
+  context: HandlerContext,
+) => unknown;
+
+/**
+ * Handles several consecutive events of one partition, all or nothing. Where it throws `FailedEvents`, or returns an
+ * array of indexes, only those failed.
+ */
+export type BatchHandler<O extends Operation, R> = (
+  events: readonly ChangeEvent<O, R>[],
+  context: HandlerContext,
+) => unknown;
+
+/** How a handler for single events is called. */
+export interface OnOptions<R> {
+  /** Any Standard Schema of the row: gives `after` its type and defaults. A row it refuses is a dead letter. */
+  readonly row?: RowSchema<R>;
+  /** `claim`: an event whose handler succeeded is not handled again, also when the fence did not move on. */
+  readonly once?: "claim";
+}
+
+/** How a handler for several events is called. */
+export interface OnBatchOptions<O extends Operation, R> {
+  /** Default: all. */
+  readonly operations?: O | readonly O[];
+  /** Events in a call at most; default 500. */
+  readonly maxEvents?: number;
+  readonly row?: RowSchema<R>;
+}
+
+/** What the handler stands on; all of it comes from the environment unless given (tests, local host). */
+export interface ConsumerParts {
+  readonly environment?: Readonly<Record<string, string | undefined>>;
+  readonly dynamodb?: DynamoDBClient;
+  readonly sqs?: SQSClient;
+  readonly observer?: ConsumerObserver;
+  /** Where log lines go; default standard output. */
+  readonly write?: WriteLine;
+}
+
+/** A Lambda handler for a Kinesis event source mapping with `ReportBatchItemFailures`. */
+export type KinesisHandler = (
+  event: KinesisStreamEvent,
+  context: { getRemainingTimeInMillis(): number },
+) => Promise<KinesisStreamBatchResponse>;
+
+const DEFAULT_MAX_EVENTS = 500;
+
+/** Collects handlers; made by `consumer`. */
+export class Consumer {
+  readonly #name: string;
+  readonly #registry = new Registry();
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  /**
+   * Registers a handler for single events of a table (`public.orders`) or topic (`shop.public.orders`), `*` standing
+   * for any characters. An event goes to the first handler registered that matches it, and to no other.
+   *
+   * @example
+   * consumer("orders")
+   *   .on("public.orders", Operation.Create, async (event, ctx) => { … event.after.status … })
+   *   .on("public.orders", [Operation.Update], { row: orderSchema }, async (event) => { … event.after.total … })
+   *   .on("public.orders", Operation.Delete, { once: "claim" }, async (event) => { … event.key.id … })
+   *
+   * @throws ConfigurationError when the pattern is none.
+   */
+  on<O extends Operation>(pattern: string, operations: O | readonly O[], handler: EventHandler<O, Row>): this;
+  on<O extends Operation, R = Row>(
+    pattern: string,
+    operations: O | readonly O[],
+    options: OnOptions<R>,
+    handler: EventHandler<O, R>,
+  ): this;
+  on<O extends Operation, R>(
+    pattern: string,
+    operations: O | readonly O[],
+    ...rest: [EventHandler<O, R>] | [OnOptions<R>, EventHandler<O, R>]
+  ): this {
+    const [options, handler] = rest.length === 1 ? [{}, rest[0]] : rest;
+    this.#registry.add({
+      kind: "single",
+      matches: topicOrTable(pattern),
+      operations: new Set(typeof operations === "string" ? [operations] : operations),
+      row: options.row,
+      claim: options.once === "claim",
+      // The registry knows operations and schema only at run time: what it hands over is what they say.
+      handle: handler as (event: unknown, context: HandlerContext) => unknown,
+    });
+    return this;
+  }
+
+  /**
+   * Registers a handler for consecutive events of one partition together: for sinks that write in bulk.
+   *
+   * @example
+   * consumer("search").onBatch("public.orders", { maxEvents: 200 }, async (events, ctx) => {
+   *   await bulkUpsert(events.map((event) => ({ ...event.row, position: event.position })), ctx.signal);
+   * })
+   *
+   * @throws ConfigurationError when the pattern is none, or maxEvents not from 1 to 10,000.
+   */
+  onBatch<O extends Operation = Operation, R = Row>(
+    pattern: string,
+    options: OnBatchOptions<O, R>,
+    handler: BatchHandler<O, R>,
+  ): this {
+    const { operations = ALL_OPERATIONS, maxEvents = DEFAULT_MAX_EVENTS, row } = options;
+    if (!Number.isInteger(maxEvents) || maxEvents < 1 || maxEvents > 10_000) {
+      throw new ConfigurationError(`The consumer "${this.#name}"`, [
+        { path: "onBatch.maxEvents", value: maxEvents, remedy: "write a whole number from 1 to 10000" },
+      ]);
+    }
+    this.#registry.add({
+      kind: "batch",
+      matches: topicOrTable(pattern),
+      operations: new Set<Operation>(typeof operations === "string" ? [operations] : operations),
+      maxEvents,
+      row,
+      handle: handler as (events: readonly unknown[], context: HandlerContext) => unknown,
+    });
+    return this;
+  }
+
+  /**
+   * Gives the Lambda handler. The environment is read at its first call, so that a file can be imported without.
+   *
+   * @example
+   * export const handler = consumer("orders").on(…).handler();
+   *
+   * @throws ConfigurationError when no handler was registered.
+   */
+  handler(parts: ConsumerParts = {}): KinesisHandler {
+    if (this.#registry.size === 0) {
+      throw new ConfigurationError(`The consumer "${this.#name}"`, [
+        { path: "on", value: undefined, remedy: "register at least one handler with on or onBatch" },
+      ]);
+    }
+    let instance: ConsumerInstance | undefined;
+    return async (event, context) => {
+      instance ??= makeInstance(this.#name, this.#registry, parts);
+      return runInvocation(instance, event, context.getRemainingTimeInMillis());
+    };
+  }
+}
+
+/**
+ * Begins a consumer. The name is the one of the pipeline definition: the fence stands under it, so a consumer that
+ * is renamed starts anew.
+ *
+ * @example
+ * export const handler = consumer("orders")
+ *   .on("public.orders", Operation.Create, async (event, ctx) => {
+ *     await fetch(url, { method: "POST", body: JSON.stringify(event.after), signal: ctx.signal });
+ *   })
+ *   .handler();
+ *
+ * @throws ConfigurationError when the name is not one that a pipeline definition takes.
+ */
+export function consumer(name: string): Consumer {
+  if (!/^[a-z][a-z0-9-]{0,39}$/.test(name)) {
+    throw new ConfigurationError("The consumer", [
+      { path: "name", value: name, remedy: "write the consumer's name as in the pipeline definition" },
+    ]);
+  }
+  return new Consumer(name);
+}
+
+function makeInstance(name: string, registry: Registry, parts: ConsumerParts): ConsumerInstance {
+  const environment = parts.environment ?? process.env;
+  const configuration = readConfiguration(environment);
+  const { stateTable, pipeline, deadLetterQueueUrl, topics } = configuration;
+  const dynamodb = parts.dynamodb ?? dynamodbClient(environment);
+  const write = parts.write ?? ((line) => void process.stdout.write(`${line}\n`));
+  const patterns = topics?.map(topicPattern);
+  return {
+    consumer: name,
+    registry,
+    configuration,
+    isOwn: (topic) => !patterns || patterns.some((matches) => matches(topic)),
+    fence: new Fence(dynamodb, stateTable, pipeline, name),
+    floors: new Floors(dynamodb, stateTable, pipeline, name),
+    claims: new Claims(dynamodb, stateTable, pipeline, name),
+    letters: deadLetterQueueUrl
+      ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
+      : undefined,
+    observer: parts.observer ?? lineObserver(write),
+    write,
+  };
+}

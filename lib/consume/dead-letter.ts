@@ -1,0 +1,95 @@
+import { SendMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import type { ChangeEventJson } from "../change/event.ts";
+import type { PositionText } from "../change/position.ts";
+import { DeadLetterRefusedError, DeadLetterTooLargeError } from "./errors.ts";
+
+/** A change that failed for good: docs, "Formats on the wire". Redrive needs nothing else. */
+export interface DeadLetter {
+  readonly consumer: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly position: PositionText;
+  readonly shardId: string;
+  readonly sequenceNumber: string;
+  readonly attempts: number;
+  /** ISO 8601. */
+  readonly firstFailedAt: string;
+  readonly lastFailedAt: string;
+  readonly error: DeadLetterError;
+  readonly payload: ChangeEventJson;
+}
+
+/** A record that cannot be read, whole: there is no change to name. */
+export interface DeadRecordLetter {
+  readonly consumer: string;
+  readonly partitionKey: string;
+  readonly shardId: string;
+  readonly sequenceNumber: string;
+  readonly attempts: 1;
+  readonly firstFailedAt: string;
+  readonly lastFailedAt: string;
+  readonly error: DeadLetterError;
+  /** The record's data, base64. */
+  readonly record: string;
+}
+
+/** The one place where a handler's error message may stand: it can hold row values. */
+export interface DeadLetterError {
+  readonly name: string;
+  readonly message: string;
+  readonly stack: string;
+}
+
+/** SQS takes 1 MiB at most; a queue may be set to less. */
+const MAX_BYTES = 1024 * 1024;
+const MAX_MESSAGE = 8 * 1024;
+const MAX_STACK = 16 * 1024;
+
+/** Sends dead letters to one queue. */
+export class DeadLetterQueue {
+  readonly #sqs: SQSClient;
+  readonly #url: string;
+
+  constructor(sqs: SQSClient, url: string) {
+    this.#sqs = sqs;
+    this.#url = url;
+  }
+
+  /**
+   * @throws DeadLetterTooLargeError when no SQS queue, or not this one, takes a message of this size;
+   *   DeadLetterRefusedError for all else. Either way the change is not done.
+   */
+  async send(letter: DeadLetter | DeadRecordLetter, signal: AbortSignal): Promise<void> {
+    const body = JSON.stringify(letter);
+    const bytes = Buffer.byteLength(body);
+    if (bytes > MAX_BYTES) throw new DeadLetterTooLargeError(bytes);
+    try {
+      await this.#sqs.send(new SendMessageCommand({ QueueUrl: this.#url, MessageBody: body }), {
+        abortSignal: signal,
+      });
+    } catch (error) {
+      if (error instanceof Error && isTooLong(error)) throw new DeadLetterTooLargeError(bytes);
+      throw new DeadLetterRefusedError(error);
+    }
+  }
+}
+
+/** "One or more parameters are invalid. Reason: Message must be shorter than 262144 bytes." */
+function isTooLong(error: Error): boolean {
+  return error.name.startsWith("InvalidParameterValue") && /must be shorter/.test(error.message);
+}
+
+/** What a letter tells of an error, its causes behind the stack. */
+export function deadLetterError(error: unknown): DeadLetterError {
+  if (!(error instanceof Error))
+    return { name: typeof error, message: String(error).slice(0, MAX_MESSAGE), stack: "" };
+  const stacks: string[] = [];
+  for (let at: unknown = error; at instanceof Error && stacks.length < 5; at = at.cause) {
+    stacks.push(at.stack ?? `${at.name}: ${at.message}`);
+  }
+  return {
+    name: error.name,
+    message: error.message.slice(0, MAX_MESSAGE),
+    stack: stacks.join("\nCaused by: ").slice(0, MAX_STACK),
+  };
+}

@@ -1,0 +1,212 @@
+import type { PositionText } from "../change/position.ts";
+import { TributaryError } from "../errors.ts";
+
+/** Which topic partition an error is about. */
+export interface PartitionName {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/**
+ * Changes between the fence's mark and this event never came: a record was discarded, expired or skipped. The
+ * partition stops; the other ones go on.
+ */
+export class GapError extends TributaryError {
+  readonly code = "GAP";
+  readonly retry = "retry";
+  readonly mark: PositionText;
+  readonly after: PositionText;
+
+  constructor(where: PartitionName, mark: PositionText, position: PositionText, after: PositionText) {
+    super({
+      message: `${where.topic}/${where.partition}: the change at ${position} follows ${after}, but the last one that took effect stands at ${mark}: changes between them are missing`,
+      remedy:
+        "Look for records that were discarded (the event source mapping must not give up), expired or skipped. What is missing must be read from the source again (backfill) before the partition's mark is moved on.",
+    });
+    this.mark = mark;
+    this.after = after;
+  }
+}
+
+/** The capture program has not written this consumer's floor yet; nothing is lost, the batch comes again. */
+export class ConsumerNotRegisteredError extends TributaryError {
+  readonly code = "CONSUMER_NOT_REGISTERED";
+  readonly retry = "retry";
+
+  constructor(pipeline: string, consumer: string, topic: string) {
+    super({
+      message: `consumer "${consumer}" has no floor for topic "${topic}" in pipeline "${pipeline}"`,
+      remedy:
+        "The capture task writes it at its start for every consumer of the pipeline definition: see that it runs with the same definition, and that the consumer's name and topics stand there.",
+    });
+  }
+}
+
+/** The event of a partition whose fence another invocation has taken. */
+export class OwnershipLostError extends TributaryError {
+  readonly code = "OWNERSHIP_LOST";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName) {
+    super({
+      message: `${where.topic}/${where.partition}: another invocation has taken this partition over`,
+      remedy: "Nothing to do: the batch comes again, and what took effect is skipped.",
+    });
+  }
+}
+
+/** The fence could not be read or written in the time there was. */
+export class FenceUnavailableError extends TributaryError {
+  readonly code = "FENCE_UNAVAILABLE";
+  readonly retry = "retry";
+
+  constructor(what: string, cause: unknown) {
+    super({
+      message: `the state table did not answer (${what}): ${cause instanceof Error ? cause.name : "unknown"}`,
+      remedy:
+        "The batch comes again. If it lasts, look at the table's throttling and at the function's permissions.",
+      cause,
+    });
+  }
+}
+
+/** A record is of a format that this version of the library cannot read; it waits for a newer one. */
+export class RecordNotSupportedError extends TributaryError {
+  readonly code = "RECORD_NOT_SUPPORTED";
+  readonly retry = "stop";
+
+  constructor(what: string) {
+    super({
+      message: `the record is ${what}, which this version of the consumer library cannot read`,
+      remedy: "Deploy the consumer with the library version of the capture task. Until then the shard waits.",
+    });
+  }
+}
+
+/** A handler did not come back: its process ended or was ended while it ran. */
+export class HandlerDiedError extends TributaryError {
+  readonly code = "HANDLER_DIED";
+  readonly retry = "stop";
+
+  constructor(calls: number) {
+    super({
+      message: `the handler was called ${calls} times for this change and never came back: the process ended or timed out`,
+      remedy: "Run the handler on this change locally; look for memory, endless loops and process.exit.",
+    });
+  }
+}
+
+/** A handler was still running when the invocation's time was over. */
+export class HandlerTimeoutError extends TributaryError {
+  readonly code = "HANDLER_TIMEOUT";
+  readonly retry = "retry";
+
+  constructor() {
+    super({
+      message: "the handler was still running when the invocation's time was over",
+      remedy: "Heed ctx.signal, raise the consumer's timeoutSeconds, or lower its batchSize.",
+    });
+  }
+}
+
+/** A row does not satisfy the schema the handler was registered with. The message names columns, never values. */
+export class RowSchemaError extends TributaryError {
+  readonly code = "ROW_SCHEMA";
+  readonly retry = "stop";
+
+  constructor(table: string, columns: readonly string[], unchanged: readonly string[], cause: unknown) {
+    const missing = unchanged.length > 0 ? ` (did not travel, being unchanged: ${unchanged.join(", ")})` : "";
+    super({
+      message: `a row of ${table} does not satisfy the handler's schema: ${columns.join(", ")}${missing}`,
+      remedy:
+        "Give columns that older rows lack a default, make columns that may be unchanged (TOAST) optional, or set REPLICA IDENTITY FULL.",
+      cause,
+    });
+  }
+}
+
+/** The dead-letter queue did not take a letter: the change is not done, its partition waits. */
+export class DeadLetterRefusedError extends TributaryError {
+  readonly code = "DEAD_LETTER_REFUSED";
+  readonly retry = "retry";
+
+  constructor(cause: unknown) {
+    super({
+      message: `the dead-letter queue did not take a letter: ${cause instanceof Error ? cause.name : "unknown"}`,
+      remedy: "Look at the queue's existence, its policy and key, and the function's permissions.",
+      cause,
+    });
+  }
+}
+
+/** A dead letter does not fit into the queue: the change is not done, its partition waits. */
+export class DeadLetterTooLargeError extends TributaryError {
+  readonly code = "DEAD_LETTER_TOO_LARGE";
+  readonly retry = "stop";
+
+  constructor(bytes: number) {
+    super({
+      message: `a dead letter has ${bytes} bytes, more than the queue takes`,
+      remedy:
+        "Set the queue's MaximumMessageSize to 1 MiB. A change larger than that must be handled: correct the handler.",
+    });
+  }
+}
+
+/** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
+export class ClaimHeldError extends TributaryError {
+  readonly code = "CLAIM_HELD";
+  readonly retry = "retry";
+
+  constructor() {
+    super({
+      message: "the event is claimed by another invocation that has not ended yet",
+      remedy: "Nothing to do: it comes again, after the claim's end or its lease's.",
+    });
+  }
+}
+
+/**
+ * For handlers to throw: the sink cannot be reached, it is not this change's fault. The partition stops and the
+ * change comes again; no attempt is counted, nothing becomes a dead letter.
+ *
+ * @example
+ * consumer("search").on("public.orders", Operation.Create, async (event) => {
+ *   if (!(await search.ping())) throw new SinkUnavailableError("search");
+ *   …
+ * })
+ */
+export class SinkUnavailableError extends TributaryError {
+  readonly code = "SINK_UNAVAILABLE";
+  readonly retry = "retry";
+
+  constructor(sink: string, cause?: unknown) {
+    super({
+      message: `the sink "${sink}" cannot be reached`,
+      remedy: "Nothing is lost while it is down, as long as the stream's retention lasts: bring it back.",
+      cause,
+    });
+  }
+}
+
+/**
+ * For `onBatch` handlers to throw: these events failed, all others took effect. Only the failed ones are tried
+ * again, so a later change of the same key may have taken effect before: use it with a sink that compares
+ * positions, and else throw any other error.
+ *
+ * @example
+ * consumer("search").onBatch("public.orders", {}, async (events) => {
+ *   const failed = await bulkIndex(events);
+ *   if (failed.length > 0) throw new FailedEvents(failed.map((f) => f.index));
+ * })
+ */
+export class FailedEvents extends Error {
+  /** Places in the array that the handler was given, from 0. */
+  readonly indexes: readonly number[];
+
+  constructor(indexes: readonly number[], options?: { cause?: unknown }) {
+    super(`${indexes.length} events failed`, options);
+    this.name = "FailedEvents";
+    this.indexes = indexes;
+  }
+}

@@ -1,0 +1,242 @@
+import type { ChangeEventJson, EventSource, OperationCode, WireValue } from "../change/event.ts";
+import type { PositionText } from "../change/position.ts";
+import { Operation, operationOf } from "./operation.ts";
+
+/**
+ * A column's value: as on the wire, but integers beyond 2^53 inside json and jsonb are `bigint`, and other numbers
+ * that a double cannot hold are strings.
+ */
+export type ColumnValue =
+  | Exclude<WireValue, object>
+  | bigint
+  | ColumnValue[]
+  | { readonly [key: string]: ColumnValue };
+
+/** A row as it comes without a schema: column name to value. */
+export type Row = { readonly [column: string]: ColumnValue };
+
+/** A logical message of the application. */
+export interface LogicalMessage {
+  readonly prefix: string;
+  readonly content: Uint8Array;
+  readonly transactional: boolean;
+}
+
+/**
+ * One change, as handlers see it. `O` is the operation, `R` the type of the row.
+ *
+ * @example
+ * async (event: ChangeEvent<typeof Operation.Update>) => {
+ *   if (event.changed.includes("status")) await notify(event.after.id, event.after.status);
+ * }
+ */
+export type ChangeEvent<O extends Operation = Operation, R = Row> = O extends Operation
+  ? EventFacts & EventRows<O, R>
+  : never;
+
+/** What every event has. */
+export interface EventFacts {
+  /** The position as text: unique in its topic partition, and usable as an idempotency key. Same as `position`. */
+  readonly id: PositionText;
+  /** The position as text: a greater text is a later change. For sinks that compare. */
+  readonly position: PositionText;
+  /** The letter on the wire. */
+  readonly op: OperationCode;
+  readonly topic: string;
+  readonly partition: number;
+  readonly schema: string;
+  readonly table: string;
+  /** When the transaction was committed at the source. */
+  readonly committedAt: Date;
+  /** Values of the columns that chose the partition. Empty without a key, and for truncate and message. */
+  readonly key: Row;
+  /** On both halves (delete and create) of a change of key. They may arrive in either order. */
+  readonly keyChange: { readonly from: Row; readonly to: Row } | undefined;
+  /** Columns whose stored value did not travel (large values the change did not touch): absent from `after`. */
+  readonly unchanged: readonly string[];
+  /**
+   * Columns that may have changed. Update: those of `after` but the key's, and but those whose value in
+   * `before` is equal. Create and read: all of `after`. Delete: all of `before`.
+   */
+  readonly changed: readonly string[];
+  readonly source: EventSource;
+}
+
+/** What depends on the operation. `row` is `after`, or `before` for deletes. */
+export type EventRows<O extends Operation, R> = O extends "create" | "read"
+  ? {
+      readonly operation: O;
+      readonly before: null;
+      readonly after: R;
+      readonly row: R;
+      readonly message: undefined;
+    }
+  : O extends "update"
+    ? {
+        readonly operation: O;
+        /** The whole old row under replica identity full, else null. */
+        readonly before: R | null;
+        readonly after: R;
+        readonly row: R;
+        readonly message: undefined;
+      }
+    : O extends "delete"
+      ? {
+          readonly operation: O;
+          /** The whole old row under replica identity full, else its key columns; as on the wire, without schema. */
+          readonly before: Row;
+          readonly after: null;
+          readonly row: Row;
+          readonly message: undefined;
+        }
+      : O extends "truncate"
+        ? {
+            readonly operation: O;
+            readonly before: null;
+            readonly after: null;
+            readonly row: null;
+            readonly message: undefined;
+          }
+        : {
+            readonly operation: O;
+            readonly before: null;
+            readonly after: null;
+            readonly row: null;
+            readonly message: LogicalMessage;
+          };
+
+/** An event without knowledge of its operation and row type: what the library handles. */
+export type AnyEvent = EventFacts & {
+  readonly operation: Operation;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly row: unknown;
+  readonly message: LogicalMessage | undefined;
+};
+
+/** Rows of an event after the handler's schema. */
+export interface Rows {
+  readonly before: unknown;
+  readonly after: unknown;
+}
+
+/** Where an event was found. */
+export interface EventPlace {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/** The event that a handler is given; what takes time to find out is found out when asked for. */
+export class HandledEvent implements AnyEvent {
+  readonly id: PositionText;
+  readonly operation: Operation;
+  readonly topic: string;
+  readonly partition: number;
+  readonly before: unknown;
+  readonly after: unknown;
+  readonly #wire: ChangeEventJson;
+
+  constructor(wire: ChangeEventJson, place: EventPlace, position: PositionText, rows: Rows) {
+    this.#wire = wire;
+    this.id = position;
+    this.operation = operationOf(wire.op);
+    this.topic = place.topic;
+    this.partition = place.partition;
+    this.before = rows.before;
+    this.after = rows.after;
+  }
+
+  get position(): PositionText {
+    return this.id;
+  }
+  get op(): OperationCode {
+    return this.#wire.op;
+  }
+  get row(): unknown {
+    return this.after ?? this.before;
+  }
+  get schema(): string {
+    return this.#wire.source.schema;
+  }
+  get table(): string {
+    return this.#wire.source.table;
+  }
+  get source(): EventSource {
+    return this.#wire.source;
+  }
+  get committedAt(): Date {
+    return new Date(this.#wire.source.ts_ms);
+  }
+  get unchanged(): readonly string[] {
+    return this.#wire.unchanged ?? [];
+  }
+  get keyChange(): { from: Row; to: Row } | undefined {
+    return this.#wire.source.keyChange;
+  }
+  get key(): Row {
+    return keyOf(this.#wire);
+  }
+  get changed(): readonly string[] {
+    return changedColumns(this.#wire);
+  }
+  get message(): LogicalMessage | undefined {
+    const message = this.#wire.message;
+    return message && { ...message, content: Buffer.from(message.content, "base64") };
+  }
+  /** What a log or a queue would want of it: the envelope's fields. */
+  toJSON(): object {
+    const { id, operation, topic, partition, before, after } = this;
+    return { id, operation, topic, partition, before, after, source: this.#wire.source };
+  }
+}
+
+/** What a handler without a schema gets: the rows as they came; of an update `before` only when it is whole. */
+export function wireRows(wire: ChangeEventJson): Rows {
+  const before = wire.before ?? null;
+  const after = wire.after ?? null;
+  return { before: wire.op === "u" && !isWholeBefore(wire) ? null : before, after };
+}
+
+/** Whether `before` of an update holds every column of the row, not only those of the replica identity. */
+export function isWholeBefore({ before, after, unchanged = [] }: ChangeEventJson): boolean {
+  if (!before || !after) return false;
+  return (
+    Object.keys(after).every((column) => Object.hasOwn(before, column)) &&
+    unchanged.every((column) => Object.hasOwn(before, column))
+  );
+}
+
+/** See `EventFacts.key`. */
+export function keyOf(wire: ChangeEventJson): Row {
+  const row = wire.after ?? wire.before ?? {};
+  const columns = (wire.source.key ?? []).filter((column) => Object.hasOwn(row, column));
+  return Object.fromEntries(columns.map((column) => [column, row[column] as ColumnValue]));
+}
+
+/** See `EventFacts.changed`. */
+export function changedColumns(wire: ChangeEventJson): string[] {
+  const { before, after } = wire;
+  if (!after) return Object.keys(before ?? {});
+  if (operationOf(wire.op) !== Operation.Update) return Object.keys(after);
+  const key = wire.source.key ?? [];
+  return Object.keys(after).filter(
+    (column) =>
+      !key.includes(column) &&
+      !(before && Object.hasOwn(before, column) && equal(before[column], after[column])),
+  );
+}
+
+function equal(a: ColumnValue | undefined, b: ColumnValue | undefined): boolean {
+  if (a === b) return true;
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+  if (Array.isArray(a) || Array.isArray(b)) {
+    return (
+      Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((item, i) => equal(item, b[i]))
+    );
+  }
+  const names = Object.keys(a);
+  return (
+    names.length === Object.keys(b).length &&
+    names.every((name) => Object.hasOwn(b, name) && equal(a[name], b[name]))
+  );
+}

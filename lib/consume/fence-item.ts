@@ -1,0 +1,110 @@
+import type { AttributeValue } from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../change/position.ts";
+
+/*
+ * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>` its mark,
+ * `w<p>` the newest writer seen, `t<p>` the token of the invocation that holds it, `a<p>` calls without an outcome.
+ * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
+ * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+ */
+
+/** Partitions in an item. */
+export const GROUP_SIZE = 32;
+
+/** The group that a partition belongs to. */
+export function groupOf(partition: number): number {
+  return Math.floor(partition / GROUP_SIZE);
+}
+
+/** Handler calls whose changes are not done yet: what a later invocation must know about. */
+export interface Attempts {
+  /** First and last change of the call, and how many there were. */
+  readonly from: PositionText;
+  readonly to: PositionText;
+  readonly count: number;
+  /** Calls so far, one that is under way included. */
+  readonly calls: number;
+  /** When the first of them failed or began, ISO 8601. */
+  readonly since: string;
+}
+
+/** What an item holds of a partition. */
+export interface StoredPartition {
+  readonly mark: PositionText | undefined;
+  readonly writer: number;
+  readonly token: string | undefined;
+  readonly attempts: Attempts | undefined;
+}
+
+/** What is to be written of a partition. */
+export interface PartitionProgress {
+  readonly partition: number;
+  readonly mark: PositionText;
+  readonly writer: number;
+  readonly attempts: Attempts | undefined;
+}
+
+/** The parts of an UpdateItem request that differ. */
+export interface ItemUpdate {
+  readonly UpdateExpression: string;
+  readonly ConditionExpression?: string;
+  readonly ExpressionAttributeValues: Record<string, AttributeValue>;
+}
+
+/** Reads a partition's attributes. */
+export function readPartition(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): StoredPartition {
+  const attempts = item?.[`a${partition}`]?.S;
+  return {
+    mark: item?.[`m${partition}`]?.S,
+    writer: Number(item?.[`w${partition}`]?.N ?? "0"),
+    token: item?.[`t${partition}`]?.S,
+    attempts: attempts === undefined ? undefined : (JSON.parse(attempts) as Attempts),
+  };
+}
+
+/** Makes the invocation the owner of partitions; asked for all old attributes, it replaces the read. */
+export function takeUpdate(partitions: readonly number[], token: string): ItemUpdate {
+  return {
+    UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
+    ExpressionAttributeValues: { ":t": { S: token } },
+  };
+}
+
+/** Writes marks and gives the partitions back; refused as a whole where one of them is another's. */
+export function closeUpdate(progress: readonly PartitionProgress[], token: string): ItemUpdate {
+  return progressUpdate(progress, token, true);
+}
+
+/** Writes where a partition stands and keeps it. */
+export function noteUpdate(progress: PartitionProgress, token: string): ItemUpdate {
+  return progressUpdate([progress], token, false);
+}
+
+function progressUpdate(
+  progress: readonly PartitionProgress[],
+  token: string,
+  giveBack: boolean,
+): ItemUpdate {
+  const set: string[] = [];
+  const remove: string[] = [];
+  const values: Record<string, AttributeValue> = { ":t": { S: token } };
+  for (const { partition: p, mark, writer, attempts } of progress) {
+    set.push(`m${p}=:m${p}`, `w${p}=:w${p}`);
+    values[`:m${p}`] = { S: mark };
+    values[`:w${p}`] = { N: String(writer) };
+    if (attempts) {
+      set.push(`a${p}=:a${p}`);
+      values[`:a${p}`] = { S: JSON.stringify(attempts) };
+    } else remove.push(`a${p}`);
+    if (giveBack) remove.push(`t${p}`);
+  }
+  return {
+    UpdateExpression: `SET ${set.join(",")}${remove.length > 0 ? ` REMOVE ${remove.join(",")}` : ""}`,
+    ConditionExpression: progress.map(({ partition: p }) => `t${p}=:t`).join(" AND "),
+    ExpressionAttributeValues: values,
+  };
+}

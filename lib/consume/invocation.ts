@@ -1,0 +1,242 @@
+import { randomBytes } from "node:crypto";
+import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
+import type { PositionText } from "../change/position.ts";
+import { runSideBySide } from "./concurrency.ts";
+import type { ConsumerConfiguration } from "./configuration.ts";
+import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
+import { type DeadLetterQueue, deadLetterError } from "./dead-letter.ts";
+import { Deadline } from "./deadline.ts";
+import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
+import type { Fence, FenceGroup } from "./fence.ts";
+import { groupOf, type PartitionProgress, type StoredPartition } from "./fence-item.ts";
+import type { Floors } from "./floor.ts";
+import { type ConsumerObserver, InvocationCounts } from "./observer.ts";
+import type { Claims } from "./once.ts";
+import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
+import { type Invocation, PartitionRun } from "./partition-run.ts";
+import type { Registry } from "./registry.ts";
+
+/** Partitions of an invocation that run at the same time. */
+const SIDE_BY_SIDE = 16;
+
+/** What a consumer instance keeps between invocations. */
+export interface ConsumerInstance {
+  readonly consumer: string;
+  readonly registry: Registry;
+  readonly configuration: ConsumerConfiguration;
+  /** Whether a topic is one of the consumer's. */
+  readonly isOwn: (topic: string) => boolean;
+  readonly fence: Fence;
+  readonly floors: Floors;
+  readonly claims: Claims;
+  readonly letters: DeadLetterQueue | undefined;
+  readonly observer: ConsumerObserver;
+  readonly write: WriteLine;
+}
+
+/** A partition that was taken. */
+interface Taken {
+  readonly place: FenceGroup;
+  readonly lane: Lane;
+  readonly stored: StoredPartition;
+  readonly floor: PositionText;
+}
+
+/** Runs one invocation of a consumer: unpack, take, apply, close, and say what must come again. */
+export async function runInvocation(
+  instance: ConsumerInstance,
+  event: KinesisStreamEvent,
+  remainingMs: number,
+): Promise<KinesisStreamBatchResponse> {
+  const started = performance.now();
+  const deadline = new Deadline(remainingMs);
+  try {
+    const run = new InvocationRun(instance, event, deadline);
+    await run.run();
+    const { counts, failures } = run;
+    instance.observer.invocation(
+      counts.report(instance.consumer, failures.partitions, performance.now() - started),
+    );
+    const lowest = failures.lowest === undefined ? undefined : event.Records[failures.lowest];
+    return {
+      batchItemFailures: lowest ? [{ itemIdentifier: lowest.kinesis.sequenceNumber }] : [],
+    };
+  } finally {
+    deadline.clear();
+  }
+}
+
+class InvocationRun {
+  readonly counts = new InvocationCounts();
+  readonly failures: { lowest: number | undefined; partitions: number } = {
+    lowest: undefined,
+    partitions: 0,
+  };
+  readonly #instance: ConsumerInstance;
+  readonly #event: KinesisStreamEvent;
+  readonly #deadline: Deadline;
+  readonly #token = randomBytes(12).toString("base64url");
+
+  constructor(instance: ConsumerInstance, event: KinesisStreamEvent, deadline: Deadline) {
+    this.#instance = instance;
+    this.#event = event;
+    this.#deadline = deadline;
+  }
+
+  async run(): Promise<void> {
+    const { lanes, unreadable } = orderedBatch(this.#event.Records);
+    const own = lanes.filter(({ topic }) => this.#instance.isOwn(topic));
+    const held = await this.#unreadable(unreadable);
+    const taken = await this.#take(held === undefined ? own : before(held, own));
+    // With a predecessor that died, one at a time, and what was under way last: so that the culprit is found.
+    const careful = taken.some(({ stored }) => stored.token !== undefined);
+    if (!careful) return this.#close(await this.#apply(taken, false, SIDE_BY_SIDE));
+    for (const one of taken.sort((a, b) => Number(!!a.stored.attempts) - Number(!!b.stored.attempts))) {
+      await this.#close(await this.#apply([one], true, 1));
+    }
+  }
+
+  /** Disposes of records that cannot be read. Returns the place of the first that must come again. */
+  async #unreadable(records: readonly UnreadableRecord[]): Promise<number | undefined> {
+    for (const record of records) {
+      try {
+        if (record.error instanceof RecordNotSupportedError) throw record.error;
+        await this.#deadRecord(record);
+      } catch (error) {
+        this.#fail(record.index, error, { partitionKey: record.partitionKey });
+        return record.index;
+      }
+    }
+    return undefined;
+  }
+
+  /** The whole record goes to the dead letters, once: without a position no fence stops a second letter. */
+  async #deadRecord({ shardId, sequenceNumber, partitionKey, data, error }: UnreadableRecord): Promise<void> {
+    const { claims, configuration, consumer, letters } = this.#instance;
+    if (configuration.poison === "stop" || !letters) {
+      this.counts.held++;
+      throw error;
+    }
+    const name = `record/${shardId}/${sequenceNumber}`;
+    const { work, end } = this.#deadline;
+    if (!(await claims.claim(name, this.#token, this.#deadline.untilEndMs(), work))) return;
+    const at = new Date().toISOString();
+    const times = { attempts: 1, firstFailedAt: at, lastFailedAt: at } as const;
+    const facts = { consumer, partitionKey, shardId, sequenceNumber, ...times };
+    await letters.send({ ...facts, error: deadLetterError(error), record: data }, end);
+    await claims.done(name, this.#token, end);
+    this.counts.deadLettered++;
+    this.#log("a record that cannot be read went to the dead letters", error, {
+      partitionKey,
+      sequenceNumber,
+    });
+  }
+
+  /** Takes the partitions, group by group; a group that cannot be taken fails alone, unless all do. */
+  async #take(lanes: readonly Lane[]): Promise<Taken[]> {
+    const groups = new Map<string, { place: FenceGroup; lanes: Lane[] }>();
+    for (const lane of lanes) {
+      const place = { topic: lane.topic, group: groupOf(lane.partition) };
+      const name = `${place.topic}/${place.group}`;
+      const group = groups.get(name);
+      if (group) group.lanes.push(lane);
+      else groups.set(name, { place, lanes: [lane] });
+    }
+    const { fence, floors } = this.#instance;
+    const taken: Taken[] = [];
+    const errors: unknown[] = [];
+    const takeGroup = async ({ place, lanes }: { place: FenceGroup; lanes: Lane[] }) => {
+      try {
+        const floor = await floors.of(place.topic, this.#deadline.work);
+        const partitions = lanes.map(({ partition }) => partition);
+        const stored = await fence.take(place, partitions, this.#token, this.#deadline.work);
+        for (const lane of lanes) {
+          taken.push({ place, lane, floor, stored: stored.get(lane.partition) as StoredPartition });
+        }
+      } catch (error) {
+        errors.push(error);
+        for (const lane of lanes) this.#failLane(lane, error);
+      }
+    };
+    await Promise.all([...groups.values()].map(takeGroup));
+    if (errors.length > 0 && taken.length === 0) throw errors[0];
+    return taken;
+  }
+
+  /** Runs partitions and tells where each stands. */
+  async #apply(
+    taken: readonly Taken[],
+    careful: boolean,
+    sideBySide: number,
+  ): Promise<[Taken, PartitionProgress][]> {
+    const { consumer, registry, configuration, letters, claims, write, fence } = this.#instance;
+    const invocation: Invocation = {
+      ...{ consumer, registry, configuration, letters, claims, write },
+      ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
+    };
+    const progress: [Taken, PartitionProgress][] = [];
+    await runSideBySide(taken, sideBySide, async (one) => {
+      const { place, lane, stored, floor } = one;
+      const start = {
+        mark: stored.mark !== undefined && stored.mark > floor ? stored.mark : floor,
+        writer: stored.writer,
+        attempts: stored.attempts,
+        note: careful
+          ? (note: PartitionProgress) => fence.note(place, note, this.#token, this.#deadline.end)
+          : undefined,
+      };
+      const outcome = await new PartitionRun(lane, start, invocation).run();
+      progress.push([one, outcome.progress]);
+      if (outcome.stopped) {
+        const { record, error } = outcome.stopped;
+        this.#fail(record.index, error, {
+          topic: lane.topic,
+          partition: lane.partition,
+          mark: outcome.progress.mark,
+        });
+      }
+    });
+    return progress;
+  }
+
+  /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
+  async #close(progress: readonly [Taken, PartitionProgress][]): Promise<void> {
+    const groups = Map.groupBy(progress, ([{ place }]) => `${place.topic}/${place.group}`);
+    const closeGroup = async (entries: [Taken, PartitionProgress][]) => {
+      const [[{ place }]] = entries as [[Taken, PartitionProgress]];
+      try {
+        const parts = entries.map(([, part]) => part);
+        const lost = await this.#instance.fence.close(place, parts, this.#token, this.#deadline.end);
+        for (const [{ lane }] of entries) {
+          if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
+        }
+      } catch (error) {
+        for (const [{ lane }] of entries) this.#failLane(lane, error);
+      }
+    };
+    await Promise.all([...groups.values()].map(closeGroup));
+  }
+
+  #failLane({ topic, partition, records }: Lane, error: unknown): void {
+    const [first] = records;
+    if (first) this.#fail(first.index, error, { topic, partition });
+  }
+
+  #fail(index: number, error: unknown, facts: Readonly<Record<string, unknown>>): void {
+    this.failures.partitions++;
+    this.failures.lowest = Math.min(this.failures.lowest ?? index, index);
+    this.#log("a partition stopped, its records come again", error, facts);
+  }
+
+  #log(message: string, error: unknown, facts: Readonly<Record<string, unknown>>): void {
+    const { write, consumer } = this.#instance;
+    jsonLogger(write, { consumer, ...facts, ...errorFacts(error) }).warn(message);
+  }
+}
+
+/** What stands before a record that must come again; the rest comes with it. */
+function before(index: number, lanes: readonly Lane[]): Lane[] {
+  return lanes
+    .map((lane) => ({ ...lane, records: lane.records.filter((record) => record.index < index) }))
+    .filter(({ records }) => records.length > 0);
+}

@@ -1,0 +1,153 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  GetItemCommand,
+  PutItemCommand,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import { claimKey } from "../state/table.ts";
+import { ClaimHeldError } from "./errors.ts";
+import { callTable } from "./table-call.ts";
+
+/** How long a done claim is remembered: longer than a record comes again with the default retention. */
+const REMEMBERED_SECONDS = 14 * 24 * 3600;
+/** Clocks of two machines may differ by this much, in milliseconds. */
+const CLOCK_SKEW_MS = 5_000;
+const POLL_MS = 200;
+
+/** What a claim is for. */
+export type ClaimName = string;
+
+/**
+ * Claims of single events, for handlers whose effect must not be repeated after it was recorded as done. A claim is
+ * first a lease (in progress, until its owner cannot be alive any more), then done. What stays open is a process
+ * that dies between the effect and its record: after the lease, the handler runs again.
+ */
+export class Claims {
+  readonly #dynamodb: DynamoDBClient;
+  readonly #table: string;
+  readonly #pipeline: string;
+  readonly #consumer: string;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.#dynamodb = dynamodb;
+    this.#table = table;
+    this.#pipeline = pipeline;
+    this.#consumer = consumer;
+  }
+
+  /**
+   * Claims an event for `owner` until `leaseMs` from now, waiting for another owner while `signal` lets it.
+   * Returns false when the event is done. The same owner may claim again.
+   * @throws ClaimHeldError when another owner still holds it at the end.
+   */
+  async claim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
+    for (;;) {
+      if (await this.#tryClaim(name, owner, leaseMs, signal)) return true;
+      if (await this.isDone(name, signal)) return false;
+      await sleep(POLL_MS, undefined, { signal }).catch(() => {});
+      if (signal.aborted) throw new ClaimHeldError();
+    }
+  }
+
+  /** The effect took place: no handler runs for this event any more. */
+  async done(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
+    try {
+      await callTable("finish claim", signal, () =>
+        this.#dynamodb.send(
+          new UpdateItemCommand({
+            TableName: this.#table,
+            Key: this.#key(name),
+            UpdateExpression: "SET #state=:done, expiresAt=:expires REMOVE leaseUntil",
+            ConditionExpression: "#owner=:owner",
+            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
+            ExpressionAttributeValues: {
+              ":done": { S: "done" },
+              ":owner": { S: owner },
+              ":expires": { N: expiry() },
+            },
+          }),
+          { abortSignal: signal },
+        ),
+      );
+    } catch (error) {
+      // The lease ran out and another took it: it is that one's to finish.
+      if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    }
+  }
+
+  /** The handler failed: whoever comes next need not wait for the lease. */
+  async release(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
+    try {
+      await callTable("release claim", signal, () =>
+        this.#dynamodb.send(
+          new DeleteItemCommand({
+            TableName: this.#table,
+            Key: this.#key(name),
+            ConditionExpression: "#owner=:owner AND #state=:running",
+            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
+            ExpressionAttributeValues: { ":owner": { S: owner }, ":running": { S: "running" } },
+          }),
+          { abortSignal: signal },
+        ),
+      );
+    } catch (error) {
+      if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    }
+  }
+
+  /** Whether an event's effect is recorded. */
+  async isDone(name: ClaimName, signal: AbortSignal): Promise<boolean> {
+    const { Item } = await callTable("read claim", signal, () =>
+      this.#dynamodb.send(
+        new GetItemCommand({ TableName: this.#table, Key: this.#key(name), ConsistentRead: true }),
+        { abortSignal: signal },
+      ),
+    );
+    return Item?.state?.S === "done";
+  }
+
+  async #tryClaim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
+    const now = Date.now();
+    try {
+      await callTable("claim", signal, () =>
+        this.#dynamodb.send(
+          new PutItemCommand({
+            TableName: this.#table,
+            Item: {
+              ...this.#key(name),
+              state: { S: "running" },
+              owner: { S: owner },
+              leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
+              expiresAt: { N: expiry() },
+            },
+            ConditionExpression:
+              "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
+            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
+            ExpressionAttributeValues: {
+              ":running": { S: "running" },
+              ":owner": { S: owner },
+              ":now": { N: String(now) },
+            },
+          }),
+          { abortSignal: signal },
+        ),
+      );
+      return true;
+    } catch (error) {
+      if (error instanceof ConditionalCheckFailedException) return false;
+      throw error;
+    }
+  }
+
+  #key(name: ClaimName) {
+    const { pk, sk } = claimKey(this.#pipeline, this.#consumer, name);
+    return { pk: { S: pk }, sk: { S: sk } };
+  }
+}
+
+function expiry(): string {
+  return String(Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS);
+}

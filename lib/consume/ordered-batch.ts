@@ -1,0 +1,95 @@
+import type { KinesisStreamRecord } from "aws-lambda";
+import { RecordFormatError } from "../change/errors.ts";
+import type { ChangeEventJson } from "../change/event.ts";
+import { parseRecord, RECORD_VERSION } from "../change/record.ts";
+import { RecordNotSupportedError } from "./errors.ts";
+import { parseExactJson, parseVerbatimJson } from "./json.ts";
+
+/** One record of an invocation that can be read. */
+export interface BatchRecord {
+  /** Its place in the invocation's records, which come in the order of their sequence numbers. */
+  readonly index: number;
+  readonly sequenceNumber: string;
+  readonly shardId: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly writer: number;
+  readonly events: readonly ChangeEventJson[];
+  /** An event again, such that its JSON text has every number's own digits. */
+  verbatim(event: number): ChangeEventJson;
+}
+
+/** One record that cannot be read: `error` says whether it never will (`RecordFormatError`). */
+export interface UnreadableRecord {
+  readonly index: number;
+  readonly sequenceNumber: string;
+  readonly shardId: string;
+  readonly partitionKey: string;
+  readonly data: string;
+  readonly error: RecordFormatError | RecordNotSupportedError;
+}
+
+/** The records of one topic partition, in order. */
+export interface Lane {
+  readonly topic: string;
+  readonly partition: number;
+  readonly records: BatchRecord[];
+}
+
+/** Sorts the records of an invocation into topic partitions; each keeps its order. */
+export function orderedBatch(records: readonly KinesisStreamRecord[]): {
+  lanes: Lane[];
+  unreadable: UnreadableRecord[];
+} {
+  const lanes = new Map<string, Lane>();
+  const unreadable: UnreadableRecord[] = [];
+  for (const [index, record] of records.entries()) {
+    const read = readRecord(record, index);
+    if ("error" in read) {
+      unreadable.push(read);
+      continue;
+    }
+    const name = `${read.topic}/${read.partition}`;
+    const lane = lanes.get(name);
+    if (lane) lane.records.push(read);
+    else lanes.set(name, { topic: read.topic, partition: read.partition, records: [read] });
+  }
+  return { lanes: [...lanes.values()], unreadable };
+}
+
+function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | UnreadableRecord {
+  const { sequenceNumber, partitionKey, data } = record.kinesis;
+  // eventID is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898"
+  const place = { index, sequenceNumber, shardId: record.eventID.split(":")[0] ?? "" };
+  let version: unknown;
+  const parse = (text: string): unknown => {
+    const value = parseExactJson(text);
+    if (typeof value === "object" && value !== null && "v" in value) version ??= value.v;
+    return value;
+  };
+  try {
+    const parsed = parseRecord(Buffer.from(data, "base64"), parse);
+    if (parsed.kind === "claim") throw new RecordNotSupportedError("a claim check");
+    const { topic, partition, writer, events } = parsed;
+    return { ...place, topic, partition, writer, events, verbatim: (event) => verbatimEvent(data, event) };
+  } catch (error) {
+    if (typeof version === "number" && version > RECORD_VERSION) {
+      return {
+        ...place,
+        partitionKey,
+        data,
+        error: new RecordNotSupportedError(`of format version ${version}`),
+      };
+    }
+    if (error instanceof RecordFormatError || error instanceof RecordNotSupportedError) {
+      return { ...place, partitionKey, data, error };
+    }
+    throw error;
+  }
+}
+
+function verbatimEvent(data: string, event: number): ChangeEventJson {
+  const parsed = parseRecord(Buffer.from(data, "base64"), parseVerbatimJson);
+  if (parsed.kind === "claim") throw new RangeError("a claim check has no events");
+  return parsed.events[event] as ChangeEventJson;
+}

@@ -1,0 +1,406 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ChangeEventJson } from "../change/event.ts";
+import type { PositionText } from "../change/position.ts";
+import { positionOf } from "../change/record.ts";
+import type { ConsumerConfiguration } from "./configuration.ts";
+import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
+import { type DeadLetterQueue, deadLetterError } from "./dead-letter.ts";
+import type { Deadline } from "./deadline.ts";
+import { GapError, HandlerDiedError, HandlerTimeoutError, OwnershipLostError } from "./errors.ts";
+import { HandledEvent, wireRows } from "./event.ts";
+import type { Attempts, PartitionProgress } from "./fence-item.ts";
+import { type CallResult, callHandler } from "./handler-call.ts";
+import { isStaleWriter, judge } from "./judge.ts";
+import type { InvocationCounts } from "./observer.ts";
+import type { Claims } from "./once.ts";
+import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import type { BatchRegistration, Registration, Registry, SingleRegistration } from "./registry.ts";
+import { retryDelay } from "./retries.ts";
+import { validateRows } from "./schema.ts";
+
+/** What all partition runs of an invocation share. */
+export interface Invocation {
+  readonly consumer: string;
+  readonly registry: Registry;
+  readonly configuration: ConsumerConfiguration;
+  readonly deadline: Deadline;
+  readonly counts: InvocationCounts;
+  readonly letters: DeadLetterQueue | undefined;
+  readonly claims: Claims;
+  /** The fence token; it also owns claims. */
+  readonly token: string;
+  readonly write: WriteLine;
+}
+
+/** Where a partition stood when it was taken. */
+export interface PartitionStart {
+  readonly mark: PositionText;
+  readonly writer: number;
+  readonly attempts: Attempts | undefined;
+  /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
+  readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
+}
+
+/** Where a partition stands after its run. */
+export interface PartitionOutcome {
+  readonly progress: PartitionProgress;
+  /** The record that must come again, and why. */
+  readonly stopped: { readonly record: BatchRecord; readonly error: unknown } | undefined;
+}
+
+/** An event on its way to a handler. */
+interface Item {
+  readonly record: BatchRecord;
+  readonly index: number;
+  readonly wire: ChangeEventJson;
+  readonly position: PositionText;
+  readonly event: HandledEvent;
+}
+
+/** Why the partition goes no further in this invocation; `attempts` are remembered. */
+interface Stop {
+  readonly record: BatchRecord;
+  readonly error: unknown;
+  readonly attempts: Attempts | undefined;
+}
+
+/** Applies the events of one partition in order, until the end or the first that must come again. */
+export class PartitionRun {
+  readonly #lane: Lane;
+  readonly #start: PartitionStart;
+  readonly #invocation: Invocation;
+  /** Everything up to here took effect, was passed, or lies in the dead letters. */
+  #mark: PositionText;
+  /** Everything up to here was judged: ahead of `#mark` by the events that wait in `#chunk`. */
+  #judged: PositionText;
+  #writer: number;
+  #chunk: Item[] = [];
+  #chunkOf: BatchRegistration | undefined;
+
+  constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
+    this.#lane = lane;
+    this.#start = start;
+    this.#invocation = invocation;
+    this.#mark = start.mark;
+    this.#judged = start.mark;
+    this.#writer = start.writer;
+  }
+
+  /** Never throws. */
+  async run(): Promise<PartitionOutcome> {
+    const stop = await this.#run();
+    const earlier = this.#start.attempts;
+    // Calls that are on record stay there until their changes are done.
+    const attempts = stop?.attempts ?? (earlier && earlier.to > this.#mark ? earlier : undefined);
+    return {
+      progress: { partition: this.#lane.partition, mark: this.#mark, writer: this.#writer, attempts },
+      stopped: stop,
+    };
+  }
+
+  async #run(): Promise<Stop | undefined> {
+    for (const record of this.#lane.records) {
+      const { mark, writer } = { mark: this.#judged, writer: this.#writer };
+      if (isStaleWriter({ mark, writer }, record.writer)) {
+        this.#invocation.counts.staleWriter++;
+        continue;
+      }
+      this.#writer = record.writer;
+      for (const [index, wire] of record.events.entries()) {
+        const stop = await this.#event(record, index, wire);
+        if (stop) return stop;
+      }
+    }
+    return this.#flush();
+  }
+
+  async #event(record: BatchRecord, index: number, wire: ChangeEventJson): Promise<Stop | undefined> {
+    const { counts, registry } = this.#invocation;
+    const position = positionOf(wire);
+    const { after } = wire.source;
+    const verdict = judge({ mark: this.#judged, writer: this.#writer }, position, after);
+    if (verdict === "duplicate") {
+      counts.duplicates++;
+      return undefined;
+    }
+    if (verdict === "gap") {
+      const stop = await this.#flush();
+      if (stop) return stop;
+      counts.gaps++;
+      const error = new GapError(this.#lane, this.#judged, position, after as PositionText);
+      return { record, error, attempts: undefined };
+    }
+    const registration = registry.find(this.#lane.topic, wire);
+    if (!registration) {
+      counts.unhandled++;
+      this.#judged = position;
+      if (this.#chunk.length === 0) this.#mark = position;
+      return undefined;
+    }
+    if (!this.#joins(registration, position)) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+    }
+    const item = await this.#prepare(registration, record, index, wire, position);
+    if ("error" in item) {
+      const stop = (await this.#flush()) ?? (await this.#poison(item, item.error, 1, now()));
+      if (!stop) this.#judged = position;
+      return stop;
+    }
+    this.#judged = position;
+    if (registration.kind === "single") return this.#single(registration, item);
+    this.#chunk.push(item);
+    this.#chunkOf = registration;
+    return undefined;
+  }
+
+  /** Whether an event can be one more of the waiting chunk. */
+  #joins(registration: Registration, position: PositionText): boolean {
+    if (registration !== this.#chunkOf) return this.#chunk.length === 0;
+    const { attempts } = this.#start;
+    const suspect = attempts && attempts.count > 1 && position >= attempts.from && position <= attempts.to;
+    const limit = suspect ? Math.max(1, attempts.count >> 1) : this.#chunkOf.maxEvents;
+    return this.#chunk.length < Math.min(limit, this.#chunkOf.maxEvents);
+  }
+
+  async #prepare(
+    { row }: Registration,
+    record: BatchRecord,
+    index: number,
+    wire: ChangeEventJson,
+    position: PositionText,
+  ): Promise<Item | (Omit<Item, "event"> & { readonly error: unknown })> {
+    const item = { record, index, wire, position };
+    try {
+      const rows = row ? await validateRows(row, wire) : wireRows(wire);
+      return { ...item, event: new HandledEvent(wire, this.#lane, position, rows) };
+    } catch (error) {
+      return { ...item, error };
+    }
+  }
+
+  /** Applies what waits in the chunk. */
+  async #flush(): Promise<Stop | undefined> {
+    const [items, registration] = [this.#chunk, this.#chunkOf];
+    this.#chunk = [];
+    this.#chunkOf = undefined;
+    if (!registration || items.length === 0) return undefined;
+    const stop = await this.#several(registration, items);
+    if (!stop) this.#mark = this.#judged;
+    return stop;
+  }
+
+  /** A call for several events; after a failure in halves, down to the single event (rule 18). */
+  async #several(registration: BatchRegistration, items: readonly Item[]): Promise<Stop | undefined> {
+    const [first, ...rest] = items as [Item, ...Item[]];
+    if (rest.length === 0) return this.#single(registration, first);
+    const result = await this.#call(registration, items, 1, now());
+    if ("record" in result) return result;
+    switch (result.kind) {
+      case "done":
+        this.#took(items);
+        return undefined;
+      case "some-failed":
+        return this.#failedOnes(registration, items, result);
+      case "failed": {
+        this.#invocation.counts.retried++;
+        const middle = items.length >> 1;
+        return (
+          (await this.#several(registration, items.slice(0, middle))) ??
+          (await this.#several(registration, items.slice(middle)))
+        );
+      }
+      default:
+        return {
+          record: first.record,
+          error: result.error,
+          attempts: this.#unlessUnfair(result, items, 1, now()),
+        };
+    }
+  }
+
+  /** Tries again what failed of a call, and only that. */
+  async #failedOnes(
+    registration: BatchRegistration,
+    items: readonly Item[],
+    { indexes }: Extract<CallResult, { kind: "some-failed" }>,
+  ): Promise<Stop | undefined> {
+    const failed = new Set(indexes);
+    for (const [i, item] of items.entries()) {
+      if (!failed.has(i)) {
+        this.#took([item]);
+        continue;
+      }
+      const stop = await this.#single(registration, item, 1);
+      if (stop) return stop;
+    }
+    return undefined;
+  }
+
+  /** Calls a handler for one event until it succeeds, is given up, or time runs out. `before`: calls in this run. */
+  async #single(registration: Registration, item: Item, before = 0): Promise<Stop | undefined> {
+    const { claims, token, counts } = this.#invocation;
+    if (registration.kind !== "single" || !registration.claim)
+      return this.#attempts(registration, item, before);
+    const name = `${this.#lane.topic}/${this.#lane.partition}/${item.position}`;
+    const { work, end } = this.#invocation.deadline;
+    try {
+      if (!(await claims.claim(name, token, this.#invocation.deadline.untilEndMs(), work))) {
+        counts.duplicates++;
+        this.#mark = item.position;
+        return undefined;
+      }
+      const stop = await this.#attempts(registration, item, before, () => claims.done(name, token, end));
+      // What did not succeed may be claimed again at once, unless its handler still runs.
+      if (!(stop?.error instanceof HandlerTimeoutError)) await claims.release(name, token, end);
+      return stop;
+    } catch (error) {
+      return { record: item.record, error, attempts: undefined };
+    }
+  }
+
+  async #attempts(
+    registration: SingleRegistration | BatchRegistration,
+    item: Item,
+    before: number,
+    recordSuccess?: () => Promise<void>,
+  ): Promise<Stop | undefined> {
+    const { configuration, deadline, counts } = this.#invocation;
+    const earlier = this.#start.attempts;
+    const known = earlier?.count === 1 && earlier.from === item.position ? earlier : undefined;
+    let calls = before + (known?.calls ?? 0);
+    const since = known?.since ?? now();
+    if (this.#start.note && calls >= configuration.attempts && configuration.poison === "skip") {
+      return this.#poison(item, new HandlerDiedError(calls), calls, since);
+    }
+    for (;;) {
+      calls++;
+      if (calls > 1) counts.retried++;
+      const result = await this.#call(registration, [item], calls, since);
+      if ("record" in result) return result;
+      if (result.kind === "done") {
+        await recordSuccess?.();
+        this.#took([item]);
+        return undefined;
+      }
+      const { error } = result;
+      this.#log("a handler failed", item, calls, error);
+      if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
+        return { record: item.record, error, attempts: attemptsOf([item], calls - 1, since) };
+      }
+      if (calls >= configuration.attempts) return this.#poison(item, error, calls, since);
+      const delay = retryDelay(calls);
+      if (delay >= deadline.remainingMs()) {
+        return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
+      }
+      await sleep(delay);
+    }
+  }
+
+  /** One call of the handler, noted before where the predecessor died. */
+  async #call(
+    registration: Registration,
+    items: readonly Item[],
+    calls: number,
+    since: string,
+  ): Promise<CallResult | Stop> {
+    const { record } = items[0] as Item;
+    if (this.#invocation.deadline.work.aborted) {
+      return { record, error: new HandlerTimeoutError(), attempts: attemptsOf(items, calls - 1, since) };
+    }
+    if (this.#start.note) {
+      const attempts = attemptsOf(items, calls, since);
+      const { partition } = this.#lane;
+      try {
+        const ours = await this.#start.note({ partition, mark: this.#mark, writer: this.#writer, attempts });
+        if (!ours) return { record, error: new OwnershipLostError(this.#lane), attempts: undefined };
+      } catch (error) {
+        return { record, error, attempts: attemptsOf(items, calls - 1, since) };
+      }
+    }
+    return callHandler(
+      registration,
+      items.map(({ event }) => event),
+      calls,
+      this.#invocation,
+    );
+  }
+
+  #unlessUnfair(
+    result: Exclude<CallResult, { kind: "done" }>,
+    items: readonly Item[],
+    calls: number,
+    since: string,
+  ): Attempts | undefined {
+    return result.kind === "cut-short" && result.fair ? attemptsOf(items, calls, since) : undefined;
+  }
+
+  #took(items: readonly Item[]): void {
+    for (const { wire } of items) this.#invocation.counts.effect(wire.source.ts_ms);
+    this.#mark = (items.at(-1) as Item).position;
+  }
+
+  /** A change that failed for good: into the dead letters and on, or no further, as the policy says. */
+  async #poison(
+    item: Omit<Item, "event">,
+    error: unknown,
+    calls: number,
+    since: string,
+  ): Promise<Stop | undefined> {
+    const { configuration, consumer, counts, deadline, letters } = this.#invocation;
+    const { record, position } = item;
+    const stop = (reason: unknown): Stop => ({
+      record,
+      error: reason,
+      attempts: attemptsOf([item], calls, since),
+    });
+    if (configuration.poison === "stop" || !letters) {
+      counts.held++;
+      return stop(error);
+    }
+    try {
+      await letters.send(
+        {
+          consumer,
+          topic: this.#lane.topic,
+          partition: this.#lane.partition,
+          position,
+          shardId: record.shardId,
+          sequenceNumber: record.sequenceNumber,
+          attempts: calls,
+          firstFailedAt: since,
+          lastFailedAt: now(),
+          error: deadLetterError(error),
+          payload: record.verbatim(item.index),
+        },
+        deadline.end,
+      );
+    } catch (refusal) {
+      return stop(refusal);
+    }
+    counts.deadLettered++;
+    this.#log("a change went to the dead letters", item, calls, error);
+    this.#mark = position;
+    return undefined;
+  }
+
+  #log(message: string, { position }: Omit<Item, "event">, attempt: number, error: unknown): void {
+    const { consumer, write } = this.#invocation;
+    const { topic, partition } = this.#lane;
+    jsonLogger(write, { consumer, topic, partition, position, attempt, ...errorFacts(error) }).warn(message);
+  }
+}
+
+function attemptsOf(
+  items: readonly Omit<Item, "event">[],
+  calls: number,
+  since: string,
+): Attempts | undefined {
+  const [from, to] = [items[0], items.at(-1)];
+  if (calls === 0 || !from || !to) return undefined;
+  return { from: from.position, to: to.position, count: items.length, calls, since };
+}
+
+function now(): string {
+  return new Date().toISOString();
+}

@@ -1,0 +1,91 @@
+import type { ChangeEventJson } from "../change/event.ts";
+import { type TableName, tablePattern } from "../change/table-pattern.ts";
+import { ConfigurationError } from "../errors.ts";
+import type { HandlerContext } from "./context.ts";
+import type { AnyEvent } from "./event.ts";
+import { type Operation, operationOf } from "./operation.ts";
+import type { RowSchema } from "./schema.ts";
+import { topicPattern } from "./topic-pattern.ts";
+
+/** What a user's handler may return: nothing counts but failed indexes of `onBatch`. */
+type Outcome = unknown;
+
+interface Registered {
+  readonly matches: (topic: string, table: TableName) => boolean;
+  readonly operations: ReadonlySet<Operation>;
+  readonly row: RowSchema<unknown> | undefined;
+}
+
+/** A handler for one event. */
+export interface SingleRegistration extends Registered {
+  readonly kind: "single";
+  /** Whether each event is claimed before the handler runs. */
+  readonly claim: boolean;
+  readonly handle: (event: AnyEvent, context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+/** A handler for several consecutive events of a partition. */
+export interface BatchRegistration extends Registered {
+  readonly kind: "batch";
+  readonly maxEvents: number;
+  readonly handle: (events: readonly AnyEvent[], context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+export type Registration = SingleRegistration | BatchRegistration;
+
+/** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
+export class Registry {
+  readonly #registrations: Registration[] = [];
+
+  get size(): number {
+    return this.#registrations.length;
+  }
+
+  add(registration: Registration): void {
+    this.#registrations.push(registration);
+  }
+
+  find(topic: string, wire: ChangeEventJson): Registration | undefined {
+    const operation = operationOf(wire.op);
+    return this.#registrations.find(
+      (candidate) => candidate.operations.has(operation) && candidate.matches(topic, wire.source),
+    );
+  }
+}
+
+/**
+ * A pattern of `on` and `onBatch`: of a topic (`shop.public.orders`, `*.orders`) or of a table (`public.orders`,
+ * `public."Odd.Name"`); it matches when it matches either.
+ * @throws ConfigurationError when it is neither.
+ */
+export function topicOrTable(pattern: string): (topic: string, table: TableName) => boolean {
+  if (pattern === "" || /[\s]/.test(pattern.replaceAll(/"[^"]*"/g, ""))) {
+    throw new ConfigurationError("The consumer", [
+      {
+        path: "on",
+        value: pattern,
+        remedy: "write a table such as public.orders, or a topic such as *.public.orders",
+      },
+    ]);
+  }
+  const ofTopic = topicPattern(pattern);
+  const ofTable = asTablePattern(pattern);
+  const known = new Map<string, boolean>();
+  return (topic, table) => {
+    const name = `${topic}\0${table.schema}\0${table.table}`;
+    let matches = known.get(name);
+    if (matches === undefined) {
+      matches = ofTopic(topic) || ofTable(table);
+      known.set(name, matches);
+    }
+    return matches;
+  };
+}
+
+function asTablePattern(pattern: string): (table: TableName) => boolean {
+  try {
+    return tablePattern(pattern);
+  } catch {
+    return () => false;
+  }
+}

@@ -1,0 +1,51 @@
+import type { StandardSchemaV1 } from "@standard-schema/spec";
+import type { ChangeEventJson } from "../change/event.ts";
+import { RowSchemaError } from "./errors.ts";
+import { isWholeBefore, type Rows } from "./event.ts";
+
+/** Any library's schema of a row: https://standardschema.dev */
+export type RowSchema<R> = StandardSchemaV1<unknown, R>;
+
+/**
+ * The rows of an event through a schema: `after`, and of an update `before` where it is whole. Columns that did not
+ * travel stay absent, whatever default the schema has for them: a default must never overwrite a stored value.
+ * @throws RowSchemaError
+ */
+export async function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson): Promise<Rows> {
+  const { before = null, after = null, unchanged = [], source } = wire;
+  const table = `${source.schema}.${source.table}`;
+  const validate = async (row: object): Promise<unknown> => {
+    const result = await schema["~standard"].validate(row);
+    if (result.issues) throw schemaError(table, result.issues, unchanged);
+    const invented = unchanged.filter((column) => !Object.hasOwn(row, column));
+    return omit(result.value, invented);
+  };
+  if (wire.op === "d") return { before, after: null };
+  return {
+    before: wire.op === "u" && before && isWholeBefore(wire) ? await validate(before) : null,
+    after: after && (await validate(after)),
+  };
+}
+
+function omit(row: unknown, columns: readonly string[]): unknown {
+  if (typeof row !== "object" || row === null) return row;
+  const present = columns.filter((column) => Object.hasOwn(row, column));
+  if (present.length === 0) return row;
+  return Object.fromEntries(Object.entries(row).filter(([column]) => !present.includes(column)));
+}
+
+/** The schema's own messages may quote values: they go into the cause, which only the dead letter shows. */
+function schemaError(
+  table: string,
+  issues: readonly StandardSchemaV1.Issue[],
+  unchanged: readonly string[],
+): RowSchemaError {
+  const paths = issues.map((issue) => pathOf(issue));
+  const cause = new Error(issues.map((issue) => `${pathOf(issue)}: ${issue.message}`).join("; "));
+  return new RowSchemaError(table, paths, unchanged, cause);
+}
+
+function pathOf(issue: StandardSchemaV1.Issue): string {
+  const parts = (issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part));
+  return parts.join(".") || "(row)";
+}

@@ -1,0 +1,27 @@
+/**
+ * What handlers are written against.
+ *
+ * @example
+ * import { consumer, Operation } from "tributary";
+ *
+ * export const handler = consumer("orders")
+ *   .on("public.orders", Operation.Create, async (event, ctx) => { … })
+ *   .handler();
+ */
+
+export {
+  type BatchHandler,
+  type Consumer,
+  type ConsumerParts,
+  consumer,
+  type EventHandler,
+  type KinesisHandler,
+  type OnBatchOptions,
+  type OnOptions,
+} from "./consume/consumer.ts";
+export type { HandlerContext, Logger } from "./consume/context.ts";
+export { FailedEvents, SinkUnavailableError } from "./consume/errors.ts";
+export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "./consume/event.ts";
+export type { ConsumerObserver, InvocationReport } from "./consume/observer.ts";
+export { Operation } from "./consume/operation.ts";
+export { ConfigurationError, TributaryError } from "./errors.ts";

@@ -1,0 +1,105 @@
+import { GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { DeleteMessageCommand, ReceiveMessageCommand } from "@aws-sdk/client-sqs";
+import type { KinesisStreamBatchResponse, KinesisStreamRecord } from "aws-lambda";
+import { START_OF_HISTORY } from "../../../lib/change/position.ts";
+import { type Consumer, consumer, type KinesisHandler } from "../../../lib/consume/consumer.ts";
+import { readPartition, type StoredPartition } from "../../../lib/consume/fence-item.ts";
+import { registerConsumers } from "../../../lib/consume/floor.ts";
+import type { InvocationReport } from "../../../lib/consume/observer.ts";
+import { fenceKey } from "../../../lib/state/table.ts";
+import { TOPIC } from "../../unit/consume/records.ts";
+import type { EmulatedAws } from "../emulated.ts";
+
+/** A consumer on emulated AWS, invoked by hand. */
+export interface ConsumerBench {
+  readonly environment: Record<string, string | undefined>;
+  readonly reports: InvocationReport[];
+  readonly lines: string[];
+  readonly name: string;
+  readonly table: string;
+  /** Makes a handler: each is like a fresh Lambda instance. */
+  instance(build: (consumer: Consumer) => Consumer, environment?: Record<string, string>): KinesisHandler;
+  stored(partition?: number): Promise<StoredPartition>;
+  /** Everything in the dead-letter queue, deleted. */
+  letters(): Promise<Record<string, unknown>[]>;
+}
+
+let benches = 0;
+
+export async function consumerBench(
+  aws: EmulatedAws,
+  options: { floor?: string; queue?: Record<string, string> } = {},
+): Promise<ConsumerBench> {
+  const table = await aws.freshTable();
+  const queue = await aws.freshQueue(options.queue);
+  const name = `consumer-${++benches}`;
+  await registerConsumers(
+    aws.dynamodb,
+    table,
+    "shop",
+    [{ name, topics: ["shop.*"] }],
+    options.floor ?? START_OF_HISTORY,
+  );
+  const environment = {
+    ...aws.environment,
+    TRIBUTARY_STATE_TABLE: table,
+    TRIBUTARY_PIPELINE_NAME: "shop",
+    TRIBUTARY_DEAD_LETTER_QUEUE_URL: queue,
+  };
+  const reports: InvocationReport[] = [];
+  const lines: string[] = [];
+  return {
+    environment,
+    reports,
+    lines,
+    name,
+    table,
+    instance(build, extra = {}) {
+      return build(consumer(name)).handler({
+        environment: { ...environment, ...extra },
+        dynamodb: aws.dynamodb,
+        sqs: aws.sqs,
+        observer: { invocation: (report) => reports.push(report) },
+        write: (line) => lines.push(line),
+      });
+    },
+    async stored(partition = 0) {
+      const { pk, sk } = fenceKey("shop", name, TOPIC, Math.floor(partition / 32));
+      const { Item } = await aws.dynamodb.send(
+        new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),
+      );
+      return readPartition(Item, partition);
+    },
+    async letters() {
+      const letters: Record<string, unknown>[] = [];
+      for (;;) {
+        const { Messages = [] } = await aws.sqs.send(
+          new ReceiveMessageCommand({ QueueUrl: queue, MaxNumberOfMessages: 10 }),
+        );
+        if (Messages.length === 0) return letters;
+        for (const message of Messages) {
+          letters.push(JSON.parse(message.Body as string));
+          await aws.sqs.send(
+            new DeleteMessageCommand({ QueueUrl: queue, ReceiptHandle: message.ReceiptHandle }),
+          );
+        }
+      }
+    },
+  };
+}
+
+/** Invokes as Lambda does, with so much time. */
+export function invoke(
+  handler: KinesisHandler,
+  records: KinesisStreamRecord[],
+  timeoutMs = 60_000,
+): Promise<KinesisStreamBatchResponse> {
+  const end = performance.now() + timeoutMs;
+  return handler({ Records: records }, { getRemainingTimeInMillis: () => end - performance.now() });
+}
+
+export const DONE: KinesisStreamBatchResponse = { batchItemFailures: [] };
+
+export function failedAt(record: KinesisStreamRecord): KinesisStreamBatchResponse {
+  return { batchItemFailures: [{ itemIdentifier: record.kinesis.sequenceNumber }] };
+}
