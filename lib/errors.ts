@@ -57,3 +57,10 @@ function show(value: unknown): string {
   const text = typeof value === "bigint" ? value.toString() : (JSON.stringify(value) ?? String(value));
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
+
+/** An error as text for a person: what happened and what to do; a stack only for what is not an error of ours. */
+export function explain(error: unknown): string {
+  if (error instanceof TributaryError)
+    return `${error.message}\n\nWhat to do: ${error.remedy}\n(${error.code})`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}

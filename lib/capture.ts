@@ -1,0 +1,109 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import { formatPosition, START_OF_HISTORY } from "./change/position.ts";
+import { routeTables } from "./change/route.ts";
+import type { TableName } from "./change/table-pattern.ts";
+import { registerConsumers } from "./consume/floor.ts";
+import type { Log } from "./observe/log.ts";
+import type { Pipeline } from "./pipeline.ts";
+import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { openPostgresSource, preflight, type SourceStatus } from "./source/postgres/postgres-source.ts";
+import { CaptureState } from "./state/capture-state.ts";
+import { mergeSettings, settingsOf } from "./state/settings.ts";
+import type { StreamMetrics } from "./stream/metrics.ts";
+import { writeStream } from "./stream/stream-writer.ts";
+
+/** What a capture task needs: the definition, and what differs by place. */
+export interface CaptureOptions {
+  readonly pipeline: Pipeline;
+  readonly connection: PostgresConnectionOptions;
+  readonly kinesis: KinesisClient;
+  readonly dynamodb: DynamoDBClient;
+  readonly streamName: string;
+  readonly stateTable: string;
+  readonly log: Log;
+  /** Called about every second. */
+  readonly onMetrics?: (metrics: CaptureMetrics) => void;
+}
+
+/** What a capture task knows of itself. */
+export interface CaptureMetrics {
+  readonly stream: StreamMetrics;
+  readonly source: SourceStatus | undefined;
+}
+
+/**
+ * Runs the capture task: checks the server, takes the lease, opens the slot, and writes its changes to the stream until
+ * `signal`; then stores and confirms what was read, and gives the lease back.
+ *
+ * @throws TributaryError of every kind: `retry` says whether starting again helps.
+ */
+export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
+  const { pipeline, connection, dynamodb, stateTable, log } = options;
+  const { tables } = await preflight({ connection, pipeline, signal });
+  const state = await CaptureState.take({
+    dynamodb,
+    table: stateTable,
+    pipeline: pipeline.name,
+    signal,
+    log: (line) => log.info(line),
+  });
+  log.info("took the capture lease", { generation: state.generation });
+  const until = AbortSignal.any([signal, state.lost]);
+  try {
+    await agree(options, state, tables, until);
+    await stream(options, state, until);
+    if (state.lost.aborted) throw state.lost.reason;
+  } finally {
+    await state.release();
+  }
+}
+
+/** Stores what must not change, and gives new consumers their floor: both before the first record is written. */
+async function agree(
+  { pipeline, dynamodb, stateTable }: CaptureOptions,
+  state: CaptureState,
+  tables: readonly TableName[],
+  signal: AbortSignal,
+): Promise<void> {
+  const stored = await state.readSettings();
+  const now = settingsOf(pipeline.source, routeTables(pipeline), tables);
+  await state.writeSettings(mergeSettings(pipeline.name, stored, now));
+  const slot = await state.read();
+  const floor = slot
+    ? formatPosition({ epoch: slot.epoch, commitLsn: slot.confirmedLsn, ordinal: 0 })
+    : START_OF_HISTORY;
+  await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+}
+
+async function stream(options: CaptureOptions, state: CaptureState, signal: AbortSignal): Promise<void> {
+  const { pipeline, connection, kinesis, streamName, log, onMetrics } = options;
+  let status: SourceStatus | undefined;
+  const source = await openPostgresSource({
+    connection,
+    pipeline,
+    record: state,
+    signal,
+    log,
+    onStatus: (latest) => {
+      status = latest;
+    },
+  });
+  try {
+    await writeStream(
+      source,
+      {
+        kinesis,
+        streamName,
+        writer: state.generation,
+        packing: pipeline.stream.packing,
+        limits: { maxRecordBytes: pipeline.stream.maxRecordBytes },
+        onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
+        log,
+      },
+      signal,
+    );
+  } finally {
+    await source.close();
+  }
+}

@@ -1,0 +1,25 @@
+import { Command, CommanderError } from "commander";
+import { explain, TributaryError } from "../errors.ts";
+import { tailCommand } from "./tail.ts";
+
+/* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
+
+const program = new Command("tributary")
+  .description("Change data capture for PostgreSQL on AWS serverless")
+  .showHelpAfterError("(--help shows what there is)")
+  .exitOverride()
+  .addCommand(tailCommand());
+
+for (const command of program.commands)
+  command.exitOverride().showHelpAfterError("(--help shows the options)");
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) {
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } else {
+    process.stderr.write(`${explain(error)}\n`);
+    process.exitCode = error instanceof TributaryError && error.code === "CONFIGURATION" ? 2 : 1;
+  }
+}

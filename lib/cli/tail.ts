@@ -1,0 +1,219 @@
+import { Command, InvalidArgumentError } from "commander";
+import type { TableName } from "../change/table-pattern.ts";
+import { definePipeline, type PipelineInput, postgres } from "../pipeline.ts";
+import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
+import {
+  connect,
+  connectionFromEnvironment,
+  connectionFromUrl,
+  disconnect,
+  type PostgresConnectionOptions,
+} from "../source/postgres/connection.ts";
+import { openPostgresSource } from "../source/postgres/postgres-source.ts";
+import { prettyLine } from "./pretty-line.ts";
+
+interface TailOptions {
+  readonly databaseUrl?: string;
+  readonly tables?: readonly string[];
+  readonly publication?: string;
+  readonly slot: string;
+  readonly limit?: number;
+  readonly pretty?: boolean;
+  readonly dropSlot?: boolean;
+}
+
+/** `tributary tail`: change events of a database as JSON lines on standard output, as they happen. */
+export function tailCommand(): Command {
+  return new Command("tail")
+    .description("print change events of a PostgreSQL database as JSON lines, as they happen")
+    .option(
+      "--database-url <url>",
+      "postgres://user:password@host/database (default: $DATABASE_URL or the PG* variables)",
+    )
+    .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
+    .option(
+      "--publication <name>",
+      "an existing publication to read (default: one of our own, tributary_tail)",
+    )
+    .option(
+      "--slot <name>",
+      "replication slot; it stays, so that the next tail goes on where this one ended",
+      "tributary_tail",
+    )
+    .option("--limit <n>", "end after this many events", count)
+    .option("--pretty", "a short line for people instead of JSON")
+    .option("--drop-slot", "drop the slot (and our own publication) at the end")
+    .addHelpText(
+      "after",
+      `
+Standard output carries events alone; what happens is said on standard error. A line is acknowledged to PostgreSQL once it
+was written out. A closed pipe, Ctrl-C or SIGTERM end it cleanly.
+
+  tributary tail --database-url postgres://me@localhost/shop --tables 'public.*' | jq -c '[.op, .source.table, .after]'
+
+While the slot stays, PostgreSQL keeps WAL for it. Drop it when you are done: tail --drop-slot --limit 0, or
+SELECT pg_drop_replication_slot('tributary_tail');`,
+    )
+    .action(tail);
+}
+
+async function tail(options: TailOptions): Promise<void> {
+  const connection = options.databaseUrl
+    ? connectionFromUrl(options.databaseUrl, process.env)
+    : connectionFromEnvironment(process.env);
+  const ending = endOnSignals();
+  const tables = options.tables ??
+    (await publishedTables(connection, options.publication, ending.signal)) ?? ["*.*"];
+  const pipeline = definePipeline(definitionOf(options, tables));
+  if (options.limit !== 0) {
+    const source = await openPostgresSource({
+      connection,
+      pipeline,
+      record: undefined,
+      signal: ending.signal,
+      log: say,
+    });
+    say(`streaming from slot "${pipeline.source.slot}"; Ctrl-C ends`);
+    try {
+      await print(source, options, ending);
+    } finally {
+      await source.close();
+    }
+  }
+  if (options.dropSlot) await drop(connection, pipeline.source, options.publication === undefined);
+  else
+    say(`the slot "${pipeline.source.slot}" stays, and PostgreSQL keeps WAL for it; --drop-slot removes it`);
+}
+
+function definitionOf(options: TailOptions, tables: readonly string[]): PipelineInput {
+  return {
+    name: "tail",
+    source: postgres({
+      tables: [...tables],
+      slot: options.slot,
+      publication: options.publication ?? "tributary_tail",
+      // Said on standard error at the end instead: someone is looking.
+      acceptUnboundedWal: true,
+      sqlAsciiEncoding: "utf-8",
+      messages: ["*"],
+    }),
+  };
+}
+
+async function print(source: ChangeStream, options: TailOptions, ending: Ending): Promise<void> {
+  let left = options.limit ?? Number.POSITIVE_INFINITY;
+  for await (const batch of source.changes) {
+    const lines: string[] = [];
+    let durable: bigint | undefined;
+    for (const message of batch) {
+      if (left === 0) break;
+      if (message.kind === "change") {
+        lines.push(lineOf(message, options.pretty === true));
+        left--;
+      } else {
+        durable = message.kind === "commit" ? message.endLsn : message.lsn;
+      }
+    }
+    if (lines.length > 0 && !(await write(`${lines.join("\n")}\n`))) return;
+    if (durable !== undefined) source.acknowledge(durable);
+    if (left === 0 || ending.signal.aborted) return;
+  }
+}
+
+function lineOf(change: Extract<SourceMessage, { kind: "change" }>, pretty: boolean): string {
+  const json = `${change.json},"after":null}}`;
+  return pretty ? prettyLine(json) : json;
+}
+
+/** Resolves when the text was handed to the system; false when nobody reads any more. */
+function write(text: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => {
+      if (!error) resolve(true);
+      else if ((error as NodeJS.ErrnoException).code === "EPIPE") resolve(false);
+      else reject(error);
+    });
+  });
+}
+
+interface Ending {
+  readonly signal: AbortSignal;
+}
+
+function endOnSignals(): Ending {
+  const controller = new AbortController();
+  const end = () => controller.abort();
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(name, () => {
+      end();
+      process.once(name, () => process.exit(130));
+    });
+  }
+  // A closed pipe also shows between two events, when nothing is being written.
+  process.stdout.on("error", end);
+  process.stdout.on("close", end);
+  return { signal: controller.signal };
+}
+
+async function publishedTables(
+  connection: PostgresConnectionOptions,
+  publication: string | undefined,
+  signal: AbortSignal,
+): Promise<string[] | undefined> {
+  if (publication === undefined) return undefined;
+  const client = await connect(connection, { signal });
+  try {
+    const { rows } = await client.query<TableName>(
+      `SELECT schemaname AS schema, tablename AS "table" FROM pg_publication_tables WHERE pubname = $1`,
+      [publication],
+    );
+    return rows.length > 0 ? rows.map(quoted) : undefined;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** A pattern that takes just this table. */
+function quoted({ schema, table }: TableName): string {
+  const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
+  return `${quote(schema)}.${quote(table)}`;
+}
+
+async function drop(
+  connection: PostgresConnectionOptions,
+  source: { readonly slot: string; readonly publication: string },
+  ownPublication: boolean,
+): Promise<void> {
+  const client = await connect(connection);
+  try {
+    await client.query(
+      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
+      [source.slot],
+    );
+    if (ownPublication)
+      await client.query(`DROP PUBLICATION IF EXISTS ${client.escapeIdentifier(source.publication)}`);
+    say(
+      `dropped the slot "${source.slot}"${ownPublication ? ` and the publication "${source.publication}"` : ""}`,
+    );
+  } finally {
+    await disconnect(client);
+  }
+}
+
+function say(line: string): void {
+  process.stderr.write(`tributary: ${line}\n`);
+}
+
+function list(text: string): string[] {
+  const patterns = text.split(",").map((pattern) => pattern.trim());
+  if (patterns.includes(""))
+    throw new InvalidArgumentError("write patterns such as public.orders,public.customers");
+  return patterns;
+}
+
+function count(text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError("write a whole number");
+  return value;
+}
