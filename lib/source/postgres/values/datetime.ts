@@ -29,12 +29,11 @@ export const encodeTime: ValueEncoder = (buffer, start, end) => {
   throw new ValueMismatch("a time of day");
 };
 
-/** `10:15:30.1+02` → `10:15:30.1+02:00`: the zone is part of the value. */
+/** `10:15:30.1+02`, `10:15:30-05:30`: the zone is part of the value. */
 export const encodeTimeZoned: ValueEncoder = (buffer, start, end) => {
   const text = buffer.toString("latin1", start, end);
-  if (!TIME_ZONED.test(text)) throw new ValueMismatch("a time of day with its zone");
-  const hoursOnly = text.charCodeAt(text.length - 3) !== 0x3a;
-  return hoursOnly ? `"${text}:00"` : `"${text}"`;
+  if (TIME_ZONED.test(text)) return `"${text}"`;
+  throw new ValueMismatch("a time of day with its zone");
 };
 
 /** `2026-11-23 10:15:30.1` → `2026-11-23T10:15:30.1`. */
