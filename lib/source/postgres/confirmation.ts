@@ -1,0 +1,128 @@
+import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
+
+/** How many commits the record keeps to recognize history by. */
+const RECENT_COMMITS = 16;
+
+export interface ConfirmationOptions {
+  readonly record: SlotRecord;
+  /** As it stands in the record. */
+  readonly state: SlotState;
+  /** Time between two writes of the record when commits were acknowledged. Default 1 s. */
+  readonly commitIntervalMs?: number;
+  /** The same when only idle positions moved: an idle database costs few writes. Default 10 s. */
+  readonly idleIntervalMs?: number;
+  /** The record holds this LSN now: the server may be told. */
+  readonly onConfirmed: (lsn: bigint) => void;
+  /** The record could not be written: the lease is lost, or its store is down beyond patience. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/**
+ * Turns acknowledgements into confirmations: what was acknowledged is first written to the record, and only then
+ * told to the server (rule 19). Writes are coalesced, one at a time.
+ */
+export class Confirmation {
+  readonly #options: ConfirmationOptions;
+  #state: SlotState;
+  #acknowledged: bigint;
+  /** Commits streamed and not acknowledged, oldest first. */
+  #streamed: CommitFingerprint[] = [];
+  #recent: CommitFingerprint[];
+  #lastWrite = Number.NEGATIVE_INFINITY;
+  #timer: { readonly handle: NodeJS.Timeout; readonly at: number } | undefined;
+  #writing: Promise<void> | undefined;
+  #failed = false;
+
+  constructor(options: ConfirmationOptions) {
+    this.#options = options;
+    this.#state = options.state;
+    this.#acknowledged = options.state.confirmedLsn;
+    this.#recent = [...options.state.recentCommits];
+  }
+
+  /** The record's state. */
+  get state(): SlotState {
+    return this.#state;
+  }
+
+  /** Commits that a replay must show again, oldest first. */
+  get knownCommits(): readonly CommitFingerprint[] {
+    return [...this.#recent, ...this.#streamed];
+  }
+
+  /** A commit was given downstream for the first time. */
+  streamed(commit: CommitFingerprint): void {
+    this.#streamed.push(commit);
+  }
+
+  /** Everything up to `lsn` is durable downstream. */
+  acknowledge(lsn: bigint): void {
+    if (lsn <= this.#acknowledged) return;
+    this.#acknowledged = lsn;
+    let count = 0;
+    while (count < this.#streamed.length && (this.#streamed[count] as CommitFingerprint).commitLsn < lsn)
+      count++;
+    if (count > 0)
+      this.#recent = [...this.#recent, ...this.#streamed.splice(0, count)].slice(-RECENT_COMMITS);
+    const { commitIntervalMs = 1000, idleIntervalMs = 10_000 } = this.#options;
+    this.#schedule(count > 0 ? commitIntervalMs : idleIntervalMs);
+  }
+
+  /** The server went on on another timeline, of which ours is an ancestor. */
+  onTimeline(timeline: number): void {
+    this.#state = { ...this.#state, timeline };
+  }
+
+  /** Writes what is acknowledged now, and waits for it. */
+  async flush(): Promise<void> {
+    this.stop();
+    while (!this.#failed && (this.#writing || this.#acknowledged > this.#state.confirmedLsn)) {
+      await (this.#writing ?? this.#write());
+    }
+  }
+
+  /** No further write starts by itself. */
+  stop(): void {
+    clearTimeout(this.#timer?.handle);
+    this.#timer = undefined;
+  }
+
+  #schedule(intervalMs: number): void {
+    if (this.#failed || this.#writing) return;
+    const now = performance.now();
+    const at = Math.max(now, this.#lastWrite + intervalMs);
+    if (this.#timer && this.#timer.at <= at) return;
+    clearTimeout(this.#timer?.handle);
+    const handle = setTimeout(() => {
+      this.#timer = undefined;
+      void this.#write();
+    }, at - now);
+    this.#timer = { handle, at };
+  }
+
+  #write(): Promise<void> {
+    this.#writing = this.#writeOnce().finally(() => {
+      this.#writing = undefined;
+      if (this.#acknowledged > this.#state.confirmedLsn)
+        this.#schedule(this.#options.commitIntervalMs ?? 1000);
+    });
+    return this.#writing;
+  }
+
+  async #writeOnce(): Promise<void> {
+    const next: SlotState = {
+      ...this.#state,
+      confirmedLsn: this.#acknowledged,
+      recentCommits: this.#recent,
+    };
+    try {
+      this.#lastWrite = performance.now();
+      await this.#options.record.write(next);
+      this.#state = { ...next, timeline: this.#state.timeline };
+      this.#options.onConfirmed(next.confirmedLsn);
+    } catch (error) {
+      this.#failed = true;
+      this.#options.onFailure(error);
+    }
+  }
+}

@@ -1,0 +1,134 @@
+import pg from "pg";
+import { parseLsn } from "../../change/lsn.ts";
+import type { Log } from "../../observe/log.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { PreflightError, SlotForeignError } from "./errors.ts";
+import { quoteIdentifier } from "./preflight/captured-tables.ts";
+import type { PreflightReport } from "./preflight/preflight.ts";
+import { applyPublication, PublicationRefused } from "./publication.ts";
+import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
+import type { SlotRecord, SlotState } from "./slot-record.ts";
+
+/** After this long the log says what the creation of a slot waits for. */
+const TELL_AFTER_MS = 5000;
+
+export interface FirstStartOptions {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: Pick<Pipeline, "name" | "source">;
+  /** Undefined: nothing is kept, and a slot that is there is read from where it stands. */
+  readonly record: SlotRecord | undefined;
+  readonly report: PreflightReport;
+  readonly system: SystemFacts;
+  readonly signal: AbortSignal;
+  readonly log: Log;
+}
+
+/**
+ * Makes what a first start needs and writes the first record: first the publication, then the slot (decoding looks
+ * publications up as of the log's time: one made after the slot breaks it). What this attempt made goes away
+ * again when the attempt fails; nothing else is ever dropped.
+ *
+ * @throws SlotForeignError for a slot that others used, PreflightError, the server's errors, those of the record.
+ */
+export async function firstStart(client: pg.Client, options: FirstStartOptions): Promise<SlotState> {
+  const { pipeline, record, report, system, log } = options;
+  const { slot: name, publication } = pipeline.source;
+  const found = await readSlot((sql) => client.query(sql), name);
+  const undo: string[] = [];
+  try {
+    let startLsn: bigint;
+    if (found) {
+      checkSlotKind(found, report.server.database);
+      if (record && !found.unused) throw usedByOthers(name);
+      if (report.publication.kind === "create") throw slotWithoutPublication(name, publication);
+      await changePublication(client, options);
+      startLsn = found.confirmedLsn;
+      log.info(`reading from the replication slot "${name}" that is there`);
+    } else {
+      await changePublication(client, options);
+      if (report.publication.kind === "create") undo.push(`DROP PUBLICATION ${quoteIdentifier(publication)}`);
+      startLsn = await createSlot(client, options);
+      undo.push(`SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)})`);
+      log.info(`made the replication slot "${name}"`);
+    }
+    const state: SlotState = {
+      epoch: 1,
+      slot: name,
+      publication,
+      database: report.server.database,
+      systemId: system.systemId,
+      timeline: system.timeline,
+      confirmedLsn: startLsn,
+      recentCommits: [],
+    };
+    await record?.write(state);
+    return state;
+  } catch (error) {
+    // A write may have reached the record although it failed: then the slot stays with it.
+    const written = await record?.read().catch(() => "unknown");
+    if (written === undefined) for (const sql of undo.reverse()) await client.query(sql).catch(() => {});
+    throw error;
+  }
+}
+
+/** Makes or changes the publication as preflight planned. @throws PreflightError, or the server's error. */
+export async function changePublication(
+  client: pg.Client,
+  { pipeline, report, log }: Pick<FirstStartOptions, "pipeline" | "report" | "log">,
+): Promise<void> {
+  const { publication: name } = pipeline.source;
+  const step = report.publication;
+  try {
+    await applyPublication(client, name, step, [...report.tables, ...report.leaves], report.server.version);
+  } catch (error) {
+    if (error instanceof PublicationRefused) throw new PreflightError(error.problems);
+    throw error;
+  }
+  if (step.kind === "create") log.info(`made the publication "${name}"`);
+  if (step.kind === "alter") log.info(`changed the publication "${name}": ${step.reason}`);
+}
+
+/** On a session of its own: the server waits for the end of every transaction that runs, however long that takes. */
+async function createSlot(side: pg.Client, options: FirstStartOptions): Promise<bigint> {
+  const { connection, pipeline, signal, log } = options;
+  const client = await connect(connection, { signal });
+  const pid = (client as pg.Client & { processID: number }).processID;
+  const tell = setTimeout(() => {
+    log.info(
+      "the new replication slot waits for transactions that are open now: SELECT pid, xact_start, application_name FROM pg_stat_activity WHERE backend_xid IS NOT NULL",
+    );
+  }, TELL_AFTER_MS);
+  // The waiting backend would not notice that we are gone.
+  const abort = () => void side.query("SELECT pg_terminate_backend($1)", [pid]).catch(() => {});
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    signal.throwIfAborted();
+    const { rows } = await client.query<{ lsn: string }>(
+      "SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot($1, 'pgoutput')",
+      [pipeline.source.slot],
+    );
+    return parseLsn((rows[0] as { lsn: string }).lsn);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    clearTimeout(tell);
+    signal.removeEventListener("abort", abort);
+    await disconnect(client);
+  }
+}
+
+function usedByOthers(slot: string): SlotForeignError {
+  return new SlotForeignError({
+    message: `the replication slot "${slot}" exists and was read from, but the pipeline has no record of it`,
+    remedy: `Either it belongs to something else: choose another name with source.slot. Or the pipeline's state table was lost: then changes may be missing or come twice, so begin anew: SELECT pg_drop_replication_slot('${slot}'); start again and backfill.`,
+  });
+}
+
+function slotWithoutPublication(slot: string, publication: string): SlotForeignError {
+  return new SlotForeignError({
+    message: `the replication slot "${slot}" exists and the publication "${publication}" does not: a publication must be there before the slot`,
+    remedy: `SELECT pg_drop_replication_slot('${slot}'); and start again: both are made in the right order. Or choose another name with source.slot.`,
+  });
+}

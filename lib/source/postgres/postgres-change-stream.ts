@@ -1,0 +1,344 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type pg from "pg";
+import { formatLsn } from "../../change/lsn.ts";
+import { formatPosition } from "../../change/position.ts";
+import { routeTables } from "../../change/route.ts";
+import type { TableName } from "../../change/table-pattern.ts";
+import { TributaryError } from "../../errors.ts";
+import type { Log } from "../../observe/log.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import type { ChangeStream, SourceMessage } from "../change-source.ts";
+import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
+import { Confirmation } from "./confirmation.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { parseCopyData } from "./copy-data.ts";
+import { ReplicationLinkError, SlotInUseError } from "./errors.ts";
+import { standbyStatusUpdate } from "./feedback.ts";
+import { LinkWatch } from "./link-watch.ts";
+import { reconnectDelayMs } from "./liveness.ts";
+import { ReplayCheck } from "./replay-check.ts";
+import { ReplicationLink } from "./replication-link.ts";
+import { SideConnection } from "./side-connection.ts";
+import { checkHistory, identifySystem, readSlot, type SlotFacts, timelineHistory } from "./slot.ts";
+import type { SlotRecord, SlotState } from "./slot-record.ts";
+import { explainStreamError, slotInUse } from "./stream-errors.ts";
+import { pgTypeCatalog } from "./type-catalog.ts";
+
+/** What is known of the source, for metrics. */
+export interface SourceStatus {
+  readonly connected: boolean;
+  /** Up to here everything was given downstream. */
+  readonly receivedLsn: bigint;
+  /** End of the server's WAL when we last heard of it. */
+  readonly serverLsn: bigint;
+  /** Up to here the record and the server know that all is acknowledged. */
+  readonly confirmedLsn: bigint;
+  /** How often the link was opened again. */
+  readonly reconnects: number;
+  /** `reserved`, `extended`, `unreserved`, `lost`. */
+  readonly walStatus: string | undefined;
+  /** Bytes of WAL until the slot is in danger; undefined without a bound. */
+  readonly safeWalBytes: number | undefined;
+}
+
+export interface PostgresChangeStreamOptions {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: Pipeline;
+  readonly record: SlotRecord;
+  readonly signal: AbortSignal;
+  readonly log: Log;
+  readonly onStatus: (status: SourceStatus) => void;
+  readonly walSenderTimeoutMs: number;
+  readonly takeoverMs: number;
+  readonly state: SlotState;
+  readonly tables: readonly TableName[];
+  readonly encoding: TextEncoding;
+}
+
+/** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
+const BATCH_BYTES = 256 * 1024;
+const CLOSE_DEADLINE_MS = 10_000;
+const IN_USE_POLL_MS = 250;
+
+/** The change stream of one slot, over as many links as it takes. */
+export class PostgresChangeStream implements ChangeStream {
+  readonly changes: AsyncIterable<readonly SourceMessage[]>;
+  readonly tables: readonly TableName[];
+  readonly #options: PostgresChangeStreamOptions;
+  readonly #decoder: ChangeDecoder;
+  readonly #confirmation: Confirmation;
+  readonly #side: SideConnection;
+  readonly #watch: LinkWatch;
+  /** Aborted by `close`, by the signal, and by a failure that ends the stream. */
+  readonly #ending = new AbortController();
+  #link: ReplicationLink | undefined;
+  #replay = new ReplayCheck([], 0n);
+  /** Where the slot stood when the link was opened: what feedback says until history is known to be ours. */
+  #slotLsn = 0n;
+  #receivedLsn: bigint;
+  #serverLsn = 0n;
+  #slot: SlotFacts | undefined;
+  #reconnects = 0;
+  /** Failed attempts since something last came. */
+  #attempts = 0;
+  #fatal: unknown;
+  #closed: Promise<void> | undefined;
+
+  constructor(options: PostgresChangeStreamOptions, side: pg.Client) {
+    this.#options = options;
+    const { pipeline, state, signal } = options;
+    this.tables = options.tables;
+    this.#receivedLsn = state.confirmedLsn;
+    const until = AbortSignal.any([signal, this.#ending.signal]);
+    until.addEventListener("abort", () => this.#link?.interrupt(), { once: true });
+    this.#side = new SideConnection(
+      {
+        connection: options.connection,
+        signal: this.#ending.signal,
+        onServerEnding: (error) => this.#link?.destroy(error),
+      },
+      side,
+    );
+    this.#confirmation = new Confirmation({
+      record: options.record,
+      state,
+      onConfirmed: () => this.#sendFeedback(false),
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#decoder = new ChangeDecoder({
+      pipeline,
+      database: state.database,
+      epoch: state.epoch,
+      route: routeTables(pipeline),
+      catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: until }),
+      encoding: options.encoding,
+      // Everything whose commit record begins before R was acknowledged by Kinesis: it is not given again.
+      ...(state.confirmedLsn > 0n
+        ? {
+            resumeAfter: formatPosition({
+              epoch: state.epoch,
+              commitLsn: state.confirmedLsn - 1n,
+              ordinal: 9_999_999_999,
+            }),
+          }
+        : {}),
+      onBegin: (commit) => {
+        if (this.#replay.begin(commit)) this.#confirmation.streamed(commit);
+      },
+    });
+    this.#watch = new LinkWatch({
+      slot: state.slot,
+      side: this.#side,
+      walSenderTimeoutMs: options.walSenderTimeoutMs,
+      sendFeedback: (replyRequested) => this.#sendFeedback(replyRequested),
+      onDead: (link, reason) =>
+        link.destroy(
+          new ReplicationLinkError({
+            message: `the replication link is dead: ${reason}`,
+            remedy: "Nothing to do: it is opened anew. When it repeats, look at the network between.",
+          }),
+        ),
+      onSlot: (slot, serverLsn) => {
+        this.#slot = slot;
+        this.#serverLsn = later(this.#serverLsn, serverLsn);
+      },
+      onTick: () => this.#tell(),
+    });
+    this.changes = this.#read(until);
+  }
+
+  /** Opens the first link, over a replication session that is there already. */
+  async start(replication: pg.Client): Promise<void> {
+    await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);
+  }
+
+  acknowledge(lsn: bigint): void {
+    this.#confirmation.acknowledge(lsn);
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#ending.abort();
+    const giveUp = new AbortController();
+    await Promise.race([
+      this.#confirmation.flush(),
+      delay(CLOSE_DEADLINE_MS, undefined, { signal: giveUp.signal }).catch(() => {}),
+    ]);
+    giveUp.abort();
+    this.#confirmation.stop();
+    this.#watch.stop();
+    const link = this.#link;
+    if (link) {
+      this.#sendFeedback(false);
+      this.#link = undefined;
+      await link.finish();
+    }
+    await this.#side.close();
+    this.#tell();
+  }
+
+  async *#read(until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
+    for (;;) {
+      if (this.#fatal !== undefined) throw this.#fatal;
+      if (until.aborted) return;
+      const batch: SourceMessage[] = [];
+      let failure: unknown;
+      try {
+        const link = this.#link ?? (await this.#open(until));
+        await this.#fill(link, batch, until);
+      } catch (error) {
+        failure = error;
+      }
+      // The decoder will not give these again: they go downstream before the failure counts.
+      if (batch.length > 0) yield batch;
+      if (failure !== undefined && !until.aborted) await this.#recover(failure, until);
+    }
+  }
+
+  async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
+    let bytes = 0;
+    while (!until.aborted && bytes < BATCH_BYTES) {
+      const frame = link.read();
+      if (frame === undefined) {
+        if (batch.length > 0) return;
+        this.#watch.waiting(true);
+        try {
+          await link.arrival();
+        } catch (error) {
+          throw explainStreamError(error, this.#options.state.slot);
+        } finally {
+          this.#watch.waiting(false);
+        }
+        continue;
+      }
+      this.#attempts = 0;
+      bytes += frame.length;
+      const message = parseCopyData(frame);
+      if (message.kind === "data") {
+        const wait = this.#decoder.decode(message.payload, message.lsn, batch);
+        if (wait) await wait;
+        const last = batch.at(-1);
+        if (last?.kind === "commit") this.#receivedLsn = later(this.#receivedLsn, last.endLsn);
+      } else {
+        this.#serverLsn = later(this.#serverLsn, message.walEnd);
+        // Rule 20: a keepalive counts at its place only, between transactions.
+        if (!this.#decoder.inTransaction) {
+          this.#replay.passed(message.walEnd);
+          if (message.walEnd > this.#receivedLsn) {
+            this.#receivedLsn = message.walEnd;
+            batch.push({ kind: "idle", lsn: message.walEnd });
+          }
+        }
+        if (message.replyRequested) this.#sendFeedback(false);
+      }
+    }
+  }
+
+  /** Opens a link; a slot in use is waited for. The link's history was checked when this resolves. */
+  async #open(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
+    const deadline = performance.now() + this.#options.takeoverMs;
+    let session = first;
+    for (;;) {
+      try {
+        return await this.#tryOpen(until, session);
+      } catch (error) {
+        session = undefined;
+        if (!(error instanceof SlotInUseError) || performance.now() >= deadline) throw error;
+        this.#options.log.info(`waiting: ${error.message}`);
+        await delay(IN_USE_POLL_MS * (1 + Math.random()), undefined, { signal: until });
+      }
+    }
+  }
+
+  async #tryOpen(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
+    const { connection, walSenderTimeoutMs, log } = this.#options;
+    const client =
+      first ?? (await connect(connection, { replication: true, walSenderTimeoutMs, signal: until }));
+    try {
+      const { state } = this.#confirmation;
+      const system = await identifySystem(client);
+      const moved = system.timeline !== state.timeline;
+      const history = moved ? await timelineHistory(client, system.timeline) : new Map<number, bigint>();
+      const slot = await readSlot((sql) => client.query(sql), state.slot);
+      checkHistory(state, slot, system, history);
+      if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
+      if (moved) this.#confirmation.onTimeline(system.timeline);
+      this.#slot = slot;
+      this.#slotLsn = slot.confirmedLsn;
+      this.#serverLsn = later(this.#serverLsn, system.walEnd);
+      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
+      this.#decoder.reconnected();
+      const link = await ReplicationLink.start(client, {
+        slot: state.slot,
+        publication: state.publication,
+        firstMessage: this.#feedback(false),
+      });
+      this.#link = link;
+      this.#watch.watch(link);
+      log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
+      this.#tell();
+      return link;
+    } catch (error) {
+      await disconnect(client);
+      throw explainStreamError(error, this.#options.state.slot);
+    }
+  }
+
+  /** Throws what another attempt cannot heal; otherwise waits and lets the next round open a new link. */
+  async #recover(failure: unknown, until: AbortSignal): Promise<void> {
+    const link = this.#link;
+    this.#link = undefined;
+    this.#watch.stop();
+    link?.destroy(failure as Error);
+    if (!(failure instanceof TributaryError) || failure.retry !== "retry") {
+      this.#fatal = failure;
+      this.#ending.abort();
+      throw failure;
+    }
+    if (link) this.#reconnects++;
+    const waitMs = reconnectDelayMs(this.#attempts++, Math.random());
+    this.#options.log.warn(failure.message, { code: failure.code, retryInMs: waitMs });
+    this.#tell();
+    await delay(waitMs, undefined, { signal: until }).catch(() => {});
+  }
+
+  #fail(error: unknown): void {
+    this.#fatal ??= error;
+    this.#ending.abort();
+  }
+
+  #feedback(replyRequested: boolean): Buffer {
+    const { confirmedLsn } = this.#confirmation.state;
+    return standbyStatusUpdate({
+      written: this.#receivedLsn,
+      confirmed: this.#replay.done ? confirmedLsn : this.#slotLsn,
+      nowMs: Date.now(),
+      replyRequested,
+    });
+  }
+
+  #sendFeedback(replyRequested: boolean): void {
+    this.#link?.send(this.#feedback(replyRequested));
+    this.#watch.saidSomething();
+  }
+
+  #tell(): void {
+    this.#options.onStatus({
+      connected: this.#link !== undefined,
+      receivedLsn: this.#receivedLsn,
+      serverLsn: later(this.#serverLsn, this.#receivedLsn),
+      confirmedLsn: this.#confirmation.state.confirmedLsn,
+      reconnects: this.#reconnects,
+      walStatus: this.#slot?.walStatus,
+      safeWalBytes: this.#slot?.safeWalSize,
+    });
+  }
+}
+
+function later(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}

@@ -1,0 +1,148 @@
+import type pg from "pg";
+import type { TableName } from "../../change/table-pattern.ts";
+import type { Log } from "../../observe/log.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import type { ChangeStream } from "../change-source.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
+import { changePublication, firstStart } from "./first-start.ts";
+import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
+import { preflight as look, type PreflightReport } from "./preflight/preflight.ts";
+import { identifySystem } from "./slot.ts";
+import type { SlotRecord, SlotState } from "./slot-record.ts";
+
+export type { SourceStatus } from "./postgres-change-stream.ts";
+export type { PreflightReport } from "./preflight/preflight.ts";
+
+export interface PostgresSourceOptions {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: Pipeline;
+  /** Undefined: nothing is kept outside the database, and an existing slot is read from where it stands. */
+  readonly record: SlotRecord | undefined;
+  /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
+  readonly signal: AbortSignal;
+  readonly log: Log;
+  /** Called at least every few seconds with what is known of the link. */
+  readonly onStatus?: (status: SourceStatus) => void;
+  /** `wal_sender_timeout` of our session, milliseconds; feedback and doubts follow from it. Default 20 s. */
+  readonly walSenderTimeoutMs?: number;
+  /** How long a slot that another process reads from is waited for. Default 60 s. */
+  readonly takeoverMs?: number;
+}
+
+const WAL_SENDER_TIMEOUT_MS = 20_000;
+const TAKEOVER_MS = 60_000;
+
+/**
+ * Looks whether the database is fit for the definition, and touches nothing.
+ * @throws PreflightError with all problems, and the errors of `connect`.
+ */
+export async function preflight({
+  connection,
+  pipeline,
+  signal,
+}: {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: Pick<Pipeline, "name" | "source" | "topics">;
+  readonly signal?: AbortSignal;
+}): Promise<PreflightReport> {
+  const client = await connect(connection, signal ? { signal } : {});
+  try {
+    const report = await look(client, pipeline);
+    if (report.problems.length > 0) throw new PreflightError(report.problems);
+    return report;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** A change stream that also knows what it captures. */
+export interface PostgresSource extends ChangeStream {
+  readonly tables: readonly TableName[];
+}
+
+/**
+ * Opens the slot of a pipeline: preflight, publication and slot (made at first start), the record held against
+ * the server's history (rule 19), streaming begun.
+ *
+ * @throws PreflightError and every other error of `errors.ts`; each says what to do.
+ */
+export async function openPostgresSource(options: PostgresSourceOptions): Promise<PostgresSource> {
+  const { connection, pipeline, record, signal, log } = options;
+  const walSenderTimeoutMs = options.walSenderTimeoutMs ?? WAL_SENDER_TIMEOUT_MS;
+  const client = await connect(connection, { signal });
+  let replication: pg.Client | undefined;
+  try {
+    const report = await look(client, pipeline);
+    for (const { code, message, remedy } of report.warnings) log.warn(message, { code, remedy });
+    if (report.problems.length > 0) throw new PreflightError(report.problems);
+    replication = await connect(connection, { replication: true, walSenderTimeoutMs, signal });
+    const system = await identifySystem(replication);
+    let state = await record?.read();
+    if (state) {
+      checkSettings(state, pipeline, report);
+      await changePublication(client, { pipeline, report, log });
+    } else {
+      state = await firstStart(client, { connection, pipeline, record, report, system, signal, log });
+    }
+    const stream = new PostgresChangeStream(
+      {
+        connection,
+        pipeline,
+        record: record ?? NO_RECORD,
+        signal,
+        log,
+        onStatus: options.onStatus ?? (() => {}),
+        walSenderTimeoutMs,
+        takeoverMs: options.takeoverMs ?? TAKEOVER_MS,
+        state,
+        tables: report.tables,
+        encoding:
+          report.server.encoding === "SQL_ASCII" ? (pipeline.source.sqlAsciiEncoding ?? "utf-8") : "utf-8",
+      },
+      client,
+    );
+    try {
+      await stream.start(replication);
+    } catch (error) {
+      await stream.close();
+      throw error;
+    }
+    return stream;
+  } catch (error) {
+    if (replication) await disconnect(replication);
+    await disconnect(client);
+    signal.throwIfAborted();
+    throw error;
+  }
+}
+
+const NO_RECORD: SlotRecord = {
+  read: async () => undefined,
+  write: async () => {},
+};
+
+function checkSettings(state: SlotState, pipeline: Pipeline, report: PreflightReport): void {
+  const { slot, publication } = pipeline.source;
+  const changes = [
+    ["source.slot", state.slot, slot],
+    ["source.publication", state.publication, publication],
+    ["database", state.database, report.server.database],
+  ].filter(([, stored, now]) => stored !== now);
+  if (changes.length > 0) {
+    throw new SlotSettingsChangedError({
+      message: `the pipeline was started with other names: ${changes.map(([what, stored, now]) => `${what} was "${stored}", is now "${now}"`).join("; ")}`,
+      remedy:
+        "Put the names back, or start a pipeline of a new name. A publication must not be renamed: its slot breaks.",
+    });
+  }
+  if (report.publication.kind === "create") {
+    throw new PreflightError([
+      {
+        code: "PUBLICATION",
+        message: `the publication "${publication}" was dropped, and the slot "${slot}" cannot be decoded without it`,
+        remedy: `Changes since then are not sent. Begin anew: SELECT pg_drop_replication_slot('${slot}'); start a pipeline of a new name and backfill its tables.`,
+      },
+    ]);
+  }
+}

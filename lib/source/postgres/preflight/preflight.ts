@@ -1,0 +1,67 @@
+import type pg from "pg";
+import { formatTable } from "../../../change/table-pattern.ts";
+import type { Pipeline } from "../../../pipeline.ts";
+import { PreflightError } from "../errors.ts";
+import { checkRowFilters, type PublicationStep, planPublication, readPublication } from "../publication.ts";
+import { captureTables } from "./captured-tables.ts";
+import { type Findings, gather } from "./findings.ts";
+import { checkKeyColumns } from "./key-columns.ts";
+import { checkReading } from "./permissions.ts";
+import { checkReplicaIdentity } from "./replica-identity.ts";
+import { checkServer } from "./server.ts";
+import { readServerFacts, type ServerFacts } from "./server-facts.ts";
+import { readRelations, readTables, type TableFacts } from "./table-facts.ts";
+
+/** What a look at the server gave. */
+export interface PreflightReport extends Findings {
+  readonly server: ServerFacts;
+  /** The tables that will be captured. */
+  readonly tables: readonly TableFacts[];
+  /** Their partitions. */
+  readonly leaves: readonly TableFacts[];
+  readonly publication: PublicationStep;
+}
+
+/**
+ * Looks whether a database is fit for what the definition captures: server, role, tables, replica identities,
+ * keys, publication. Finds all problems at once, each with the SQL that helps; touches nothing.
+ */
+export async function preflight(
+  client: pg.Client,
+  definition: Pick<Pipeline, "name" | "source" | "topics">,
+): Promise<PreflightReport> {
+  const { source } = definition;
+  const server = await readServerFacts(client);
+  const { rows } = await client.query("SELECT FROM pg_replication_slots WHERE slot_name = $1", [source.slot]);
+  const captured = captureTables(source, await readRelations(client));
+  const [tables, leaves] = [
+    await readTables(client, captured.tables),
+    await readTables(client, captured.leaves),
+  ];
+  const existing = await readPublication(client, source.publication, server.version);
+  const publication = planPublication(definition, server, tables, existing);
+  const findings = gather([
+    checkServer(server, source, { slotExists: rows.length > 0 }),
+    captured,
+    checkReading(source, server, tables),
+    checkReplicaIdentity(source, tables, leaves, server.version),
+    checkKeyColumns(definition, tables, leaves),
+    publication,
+    {
+      problems:
+        existing && publication.step.kind === "use" ? checkRowFilters(existing, [...tables, ...leaves]) : [],
+      warnings: [],
+    },
+  ]);
+  return { ...findings, server, tables, leaves, publication: publication.step };
+}
+
+/** Tells the warnings, and throws where there are problems. @throws PreflightError */
+export function insist(report: PreflightReport, log: (line: string) => void): void {
+  for (const warning of report.warnings)
+    log(`warning ${warning.code}: ${warning.message}. ${warning.remedy}`);
+  if (report.problems.length > 0) throw new PreflightError(report.problems);
+  log(
+    `capturing ${report.tables.length} tables: ${report.tables.slice(0, 20).map(formatTable).join(", ")}${report.tables.length > 20 ? ", …" : ""}`,
+  );
+}

@@ -1,0 +1,129 @@
+import { formatTable, forTable } from "../../../change/table-pattern.ts";
+import type { Pipeline } from "../../../pipeline.ts";
+import type { PreflightProblem } from "../errors.ts";
+import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
+import type { Findings } from "./findings.ts";
+import { identityColumns, type TableFacts } from "./table-facts.ts";
+
+/**
+ * Whether publishing these tables leaves the application's own UPDATE and DELETE alone: PostgreSQL refuses them
+ * on a published table that has no replica identity. `tables` are those to publish, `leaves` the partitions below.
+ * https://www.postgresql.org/docs/current/logical-replication-publication.html
+ */
+export function checkReplicaIdentity(
+  source: Pipeline["source"],
+  tables: readonly TableFacts[],
+  leaves: readonly TableFacts[],
+  version: number,
+): Findings {
+  const problems: PreflightProblem[] = [];
+  const warnings: PreflightProblem[] = [];
+  const rowsLiveIn = [...tables.filter((table) => table.kind === "r"), ...leaves];
+
+  const without = [...tables, ...leaves].filter((table) => identityColumns(table) === undefined);
+  for (const table of without) {
+    const why =
+      table.replicaIdentity === "n"
+        ? "its replica identity is NOTHING"
+        : table.replicaIdentity === "i"
+          ? "the index of its replica identity was dropped"
+          : "it has no primary key";
+    problems.push({
+      code: "REPLICA_IDENTITY",
+      message: `${formatTable(table)} has no replica identity (${why}): published, the application's own UPDATE and DELETE on it would fail`,
+      remedy: identityRemedy(table),
+    });
+  }
+  for (const table of rowsLiveIn) {
+    if (table.replicaIdentity !== "f") continue;
+    const virtual = table.columns.filter((column) => column.generated === "v").map((column) => column.name);
+    if (version >= 180_000 && virtual.length > 0) {
+      problems.push({
+        code: "REPLICA_IDENTITY",
+        message: `${formatTable(table)} has REPLICA IDENTITY FULL and virtual generated columns (${virtual.join(", ")}): published, the application's own UPDATE and DELETE on it would fail`,
+        remedy:
+          table.primaryKey.length > 0
+            ? `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY DEFAULT;`
+            : `ALTER TABLE ${quoteTable(table)} ADD PRIMARY KEY (…); ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY DEFAULT;`,
+      });
+    }
+  }
+  for (const table of tables) {
+    if (table.replicaIdentity === "f" && table.primaryKey.length === 0) {
+      warnings.push({
+        code: "NO_KEY",
+        message: `${formatTable(table)} has no primary key: all its changes go to one partition`,
+        remedy: `ALTER TABLE ${quoteTable(table)} ADD PRIMARY KEY (…); or choose key columns with topics.keys, before the first start.`,
+      });
+    }
+    const generated = table.columns.filter(
+      (column) => column.generated === "v" || (column.generated === "s" && version < 180_000),
+    );
+    if (generated.length > 0) {
+      warnings.push({
+        code: "GENERATED_COLUMNS",
+        message: `${formatTable(table)}: generated columns do not travel (${generated.map((c) => c.name).join(", ")})`,
+        remedy: "Compute them in the consumer; PostgreSQL 18 publishes stored ones.",
+      });
+    }
+    if (table.rowSecurity) {
+      warnings.push({
+        code: "ROW_SECURITY",
+        message: `${formatTable(table)} has row-level security: the log holds all rows, policies do not apply to changes`,
+        remedy:
+          "Filter with source.where what must not leave the database. To read existing rows the role needs BYPASSRLS, or reading stops with an error.",
+      });
+    }
+    problems.push(...excludedColumnProblems(source, table, [table, ...partitionsOf(table, leaves)]));
+  }
+  return { problems, warnings };
+}
+
+/** The partitions of a table among the leaves. */
+export function partitionsOf(table: TableFacts, leaves: readonly TableFacts[]): readonly TableFacts[] {
+  return leaves.filter((leaf) => leaf.ancestors.includes(table.oid));
+}
+
+function excludedColumnProblems(
+  source: Pipeline["source"],
+  table: TableFacts,
+  family: readonly TableFacts[],
+): PreflightProblem[] {
+  const excluded = forTable(source.excludeColumns, table);
+  if (!excluded) return [];
+  const problems: PreflightProblem[] = [];
+  for (const name of excluded) {
+    if (table.columns.some((column) => column.name === name)) continue;
+    problems.push({
+      code: "EXCLUDED_COLUMN",
+      message: `source.excludeColumns names "${name}", and ${formatTable(table)} has no such column`,
+      remedy: "Correct the column's name: a slip here would publish what should stay in the database.",
+    });
+  }
+  for (const member of family) {
+    const inIdentity = (identityColumns(member) ?? []).filter((name) => excluded.includes(name));
+    if (inIdentity.length === 0 && member.replicaIdentity !== "f") continue;
+    problems.push({
+      code: "EXCLUDED_COLUMN",
+      message:
+        member.replicaIdentity === "f"
+          ? `${formatTable(member)} has REPLICA IDENTITY FULL, which PostgreSQL does not combine with left-out columns: the application's own UPDATE and DELETE would fail`
+          : `source.excludeColumns leaves out ${inIdentity.join(", ")} of ${formatTable(member)}, which its replica identity needs: the application's own UPDATE and DELETE would fail`,
+      remedy:
+        member.replicaIdentity === "f"
+          ? `ALTER TABLE ${quoteTable(member)} REPLICA IDENTITY DEFAULT; or remove the table from source.excludeColumns.`
+          : "Keep the columns of the replica identity.",
+    });
+  }
+  return problems;
+}
+
+function identityRemedy(table: TableFacts): string {
+  const name = quoteTable(table);
+  if (table.primaryKey.length > 0) return `ALTER TABLE ${name} REPLICA IDENTITY DEFAULT;`;
+  const candidate = table.columns.find((column) => column.notNull)?.name;
+  const index = candidate
+    ? ` Or, where a unique index over NOT NULL columns exists: ALTER TABLE ${name} REPLICA IDENTITY USING INDEX ${quoteIdentifier("…")};`
+    : "";
+  return `ALTER TABLE ${name} REPLICA IDENTITY FULL; or better: ALTER TABLE ${name} ADD PRIMARY KEY (…);${index} Or leave it out with source.exclude.`;
+}

@@ -1,0 +1,307 @@
+import pg from "pg";
+import { z } from "zod";
+import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import type { PreflightProblem } from "./errors.ts";
+import { quoteIdentifier, quoteTable } from "./preflight/captured-tables.ts";
+import type { Findings } from "./preflight/findings.ts";
+import type { ServerFacts } from "./preflight/server-facts.ts";
+import { identityColumns, type TableFacts } from "./preflight/table-facts.ts";
+
+/** Stands at the beginning of the comment on publications that we made, and may therefore change. */
+const OUR_COMMENT = "Made by Tributary";
+
+const publishedTable = z.object({
+  schema: z.string(),
+  table: z.string(),
+  columns: z.array(z.string()).nullable(),
+  filter: z.string().nullable(),
+  filterColumns: z.array(z.string()),
+});
+
+const publicationRow = z.object({
+  insert: z.boolean(),
+  update: z.boolean(),
+  delete: z.boolean(),
+  truncate: z.boolean(),
+  viaRoot: z.boolean(),
+  /** 18: `n` none, `s` stored. */
+  generated: z.string().nullable(),
+  owned: z.boolean(),
+  comment: z.string().nullable(),
+  tables: z.array(publishedTable),
+});
+
+/** A publication as it stands in the catalog. */
+export type PublicationFacts = z.output<typeof publicationRow> & {
+  readonly name: string;
+  readonly ours: boolean;
+};
+
+/** Reads a publication with what it effectively publishes. */
+export async function readPublication(
+  client: pg.ClientBase,
+  name: string,
+  version: number,
+): Promise<PublicationFacts | undefined> {
+  // Column lists and row filters came with 15.
+  const lists = version >= 150_000;
+  const { rows } = await client.query(
+    `
+    SELECT p.pubinsert AS insert, p.pubupdate AS update, p.pubdelete AS delete, p.pubtruncate AS truncate,
+           p.pubviaroot AS "viaRoot", to_jsonb(p) ->> 'pubgencols' AS generated,
+           pg_has_role(p.pubowner, 'USAGE') AS owned, obj_description(p.oid, 'pg_publication') AS comment,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object(
+                     'schema', t.schemaname, 'table', t.tablename,
+                     'columns', ${lists ? "to_jsonb(t.attnames)" : "NULL"},
+                     'filter', ${lists ? "t.rowfilter" : "NULL"},
+                     'filterColumns', ${lists ? FILTER_COLUMNS : "'[]'::jsonb"})), '[]')
+              FROM pg_publication_tables t WHERE t.pubname = p.pubname) AS tables
+      FROM pg_publication p WHERE p.pubname = $1`,
+    [name],
+  );
+  if (rows.length === 0) return undefined;
+  const facts = publicationRow.parse(rows[0]);
+  return { ...facts, name, ours: facts.owned && (facts.comment ?? "").startsWith(OUR_COMMENT) };
+}
+
+/** Columns that a row filter looks at: the Vars of its expression tree. */
+const FILTER_COLUMNS = `(
+  SELECT coalesce(jsonb_agg(DISTINCT a.attname), '[]')
+    FROM pg_publication_rel r
+    JOIN pg_class c ON c.oid = r.prrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+   CROSS JOIN LATERAL regexp_matches(r.prqual::text, ':varattno (\\d+)', 'g') m
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = m[1]::int
+   WHERE r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename)`;
+
+/** What is to be done about the publication before streaming. */
+export type PublicationStep =
+  | { readonly kind: "use" }
+  | { readonly kind: "create"; readonly sql: readonly string[] }
+  | { readonly kind: "alter"; readonly sql: readonly string[]; readonly reason: string };
+
+/** Compares a publication with what the definition wants, and says what to do. */
+export function planPublication(
+  definition: Pick<Pipeline, "name" | "source">,
+  facts: ServerFacts,
+  tables: readonly TableFacts[],
+  existing: PublicationFacts | undefined,
+): Findings & { readonly step: PublicationStep } {
+  const { source } = definition;
+  const problems: PreflightProblem[] = [];
+  const warnings: PreflightProblem[] = [];
+  const name = quoteIdentifier(source.publication);
+  const wanted = tables.map((table) => tableSql(source, table, facts.version)).join(", ");
+  const createSql = [
+    `CREATE PUBLICATION ${name} FOR TABLE ${wanted} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${facts.version >= 180_000 ? ", publish_generated_columns = stored" : ""})`,
+    `COMMENT ON PUBLICATION ${name} IS ${pg.escapeLiteral(`${OUR_COMMENT} for the pipeline "${definition.name}"`)}`,
+  ];
+  if (facts.version < 150_000) {
+    for (const field of ["excludeColumns", "where"] as const) {
+      if (Object.keys(source[field]).length === 0) continue;
+      problems.push({
+        code: "SERVER_VERSION",
+        message: `source.${field} needs PostgreSQL 15 or newer, and the server is ${Math.floor(facts.version / 10_000)}`,
+        remedy: `Remove source.${field}, or upgrade the server.`,
+      });
+    }
+  }
+
+  if (!existing) {
+    const foreign = tables.filter((table) => !table.owned);
+    if (!facts.superuser && (!facts.mayCreate || foreign.length > 0)) {
+      const why = !facts.mayCreate
+        ? `role "${facts.user}" may not create in the database`
+        : `role "${facts.user}" does not own ${foreign.map(formatTable).join(", ")}`;
+      problems.push({
+        code: "PUBLICATION",
+        message: `the publication "${source.publication}" does not exist, and ${why}`,
+        remedy: `As owner of the tables run: ${createSql[0]};`,
+      });
+    }
+    return { problems, warnings, step: { kind: "create", sql: createSql } };
+  }
+
+  const off = (["insert", "update", "delete", "truncate"] as const).filter((action) => !existing[action]);
+  if (off.length > 0) {
+    problems.push({
+      code: "PUBLICATION",
+      message: `the publication "${source.publication}" does not publish ${off.join(", ")}`,
+      remedy: `ALTER PUBLICATION ${name} SET (publish = 'insert, update, delete, truncate');`,
+    });
+  }
+  const partitioned = tables.filter((table) => table.kind === "p");
+  if (!existing.viaRoot && partitioned.length > 0) {
+    problems.push({
+      code: "PUBLICATION",
+      message: `the publication "${source.publication}" publishes the partitions of ${partitioned.map(formatTable).join(", ")} one by one`,
+      remedy: `ALTER PUBLICATION ${name} SET (publish_via_partition_root = true);`,
+    });
+  }
+
+  const differences = tables.flatMap((table) => differencesOf(source, facts.version, table, existing));
+  const reasons = differences.filter((d) => d.wrong).map((d) => d.message);
+  if (reasons.length > 0 && existing.ours) {
+    const notOurs = tables.filter((table) => !table.owned);
+    if (facts.superuser || notOurs.length === 0) {
+      return {
+        problems,
+        warnings,
+        step: {
+          kind: "alter",
+          sql: [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
+          reason: reasons.join("; "),
+        },
+      };
+    }
+  }
+  for (const difference of differences) {
+    const finding = { code: "PUBLICATION", message: difference.message, remedy: difference.remedy };
+    if (difference.wrong) problems.push(finding);
+    else warnings.push(finding);
+  }
+  return { problems, warnings, step: { kind: "use" } };
+}
+
+/** Whether row filters look at identity columns only: otherwise the application's UPDATE and DELETE would fail. */
+export function checkRowFilters(
+  publication: PublicationFacts,
+  tables: readonly TableFacts[],
+): readonly PreflightProblem[] {
+  return tables.flatMap((table) => {
+    const published = publishedAs(publication, table);
+    const identity = identityColumns(table);
+    const outside = (published?.filterColumns ?? []).filter((column) => !identity?.includes(column));
+    if (outside.length === 0 || table.replicaIdentity === "f") return [];
+    return [
+      {
+        code: "ROW_FILTER",
+        message: `the row filter of ${formatTable(table)} looks at ${outside.join(", ")}, which is not in its replica identity: the application's own UPDATE and DELETE would fail`,
+        remedy: `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL; or filter by columns of the replica identity only.`,
+      },
+    ];
+  });
+}
+
+/** Thrown away on purpose: the transaction of `applyPublication` is rolled back. */
+export class PublicationRefused extends Error {
+  readonly problems: readonly PreflightProblem[];
+  constructor(problems: readonly PreflightProblem[]) {
+    super("the publication would make the application's writes fail");
+    this.problems = problems;
+  }
+}
+
+/**
+ * Makes or changes the publication in one transaction; nothing stays when the row filters would hurt.
+ * @throws PublicationRefused, or the server's error.
+ */
+export async function applyPublication(
+  client: pg.ClientBase,
+  name: string,
+  step: PublicationStep,
+  tables: readonly TableFacts[],
+  version: number,
+): Promise<void> {
+  if (step.kind === "use") return;
+  await client.query("BEGIN");
+  try {
+    for (const sql of step.sql) await client.query(sql);
+    const made = await readPublication(client, name, version);
+    const problems = made ? checkRowFilters(made, tables) : [];
+    if (problems.length > 0) throw new PublicationRefused(problems);
+    await client.query("COMMIT");
+  } catch (error) {
+    await client.query("ROLLBACK").catch(() => {});
+    throw error;
+  }
+}
+
+interface Difference {
+  /** Must not stay so; otherwise a warning. */
+  readonly wrong: boolean;
+  readonly message: string;
+  readonly remedy: string;
+}
+
+function differencesOf(
+  source: Pipeline["source"],
+  version: number,
+  table: TableFacts,
+  existing: PublicationFacts,
+): Difference[] {
+  const name = quoteIdentifier(source.publication);
+  const sql = tableSql(source, table, version);
+  const published = publishedAs(existing, table);
+  if (!published) {
+    return [
+      {
+        wrong: true,
+        message: `the publication "${source.publication}" does not hold ${formatTable(table)}`,
+        remedy: `ALTER PUBLICATION ${name} ADD TABLE ${sql};`,
+      },
+    ];
+  }
+  const replace = `ALTER PUBLICATION ${name} DROP TABLE ${quoteTable(table)}; ALTER PUBLICATION ${name} ADD TABLE ${sql};`;
+  const differences: Difference[] = [];
+  const excluded = forTable(source.excludeColumns, table) ?? [];
+  const leaking = (published.columns ?? []).filter((column) => excluded.includes(column));
+  if (leaking.length > 0) {
+    differences.push({
+      wrong: true,
+      message: `the publication "${source.publication}" publishes ${leaking.join(", ")} of ${formatTable(table)}, which source.excludeColumns leaves out`,
+      remedy: replace,
+    });
+  }
+  const missing = publishable(table, version).filter(
+    (column) =>
+      published.columns !== null && !published.columns.includes(column) && !excluded.includes(column),
+  );
+  if (missing.length > 0) {
+    differences.push({
+      wrong: existing.ours,
+      message: `the publication "${source.publication}" leaves out ${missing.join(", ")} of ${formatTable(table)}, and the definition does not`,
+      remedy: replace,
+    });
+  }
+  const filter = forTable(source.where, table);
+  if (filter !== undefined && published.filter === null) {
+    differences.push({
+      wrong: true,
+      message: `the publication "${source.publication}" publishes all rows of ${formatTable(table)}, and source.where filters them`,
+      remedy: replace,
+    });
+  }
+  if (filter === undefined && published.filter !== null) {
+    differences.push({
+      wrong: existing.ours,
+      message: `the publication "${source.publication}" filters the rows of ${formatTable(table)}, and the definition does not`,
+      remedy: replace,
+    });
+  }
+  return differences;
+}
+
+function publishedAs(publication: PublicationFacts, table: TableName) {
+  return publication.tables.find((t) => t.schema === table.schema && t.table === table.table);
+}
+
+/** Columns that this server publishes when no list says otherwise (stored generated ones from 18, in lists). */
+function publishable(table: TableFacts, version: number): string[] {
+  return table.columns
+    .filter((column) => column.generated === "" || (column.generated === "s" && version >= 180_000))
+    .map((column) => column.name);
+}
+
+function tableSql(source: Pipeline["source"], table: TableFacts, version: number): string {
+  const excluded = forTable(source.excludeColumns, table);
+  const filter = forTable(source.where, table);
+  const columns = excluded
+    ? ` (${publishable(table, version)
+        .filter((column) => !excluded.includes(column))
+        .map(quoteIdentifier)
+        .join(", ")})`
+    : "";
+  return `${quoteTable(table)}${columns}${filter === undefined ? "" : ` WHERE (${filter})`}`;
+}

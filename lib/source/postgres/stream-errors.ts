@@ -1,0 +1,60 @@
+import pg from "pg";
+import { TributaryError } from "../../errors.ts";
+import { ReplicationLinkError, ReplicationStreamError, SlotInUseError, SlotLostError } from "./errors.ts";
+
+/**
+ * What an error of the replication session means. Typed ones are themselves; SQLSTATE classes of the server's:
+ * https://www.postgresql.org/docs/current/errcodes-appendix.html
+ */
+export function explainStreamError(error: unknown, slot: string): TributaryError {
+  if (error instanceof TributaryError) return error;
+  const cause = error as Error;
+  const link = (message: string, remedy: string) => new ReplicationLinkError({ message, remedy, cause });
+  if (!(error instanceof pg.DatabaseError)) {
+    return link(
+      `the replication link ended: ${cause.message}`,
+      "Nothing to do: it is opened anew. When it repeats, look at the network and the server's log.",
+    );
+  }
+  const code = error.code ?? "";
+  if (code === "55006") return slotInUse(slot, undefined, undefined, error);
+  if (/^(57P|08|53|58)/.test(code)) {
+    return link(
+      `the server ended the replication link (${code}): ${error.message}`,
+      "Nothing to do: it is opened anew as soon as the server takes connections.",
+    );
+  }
+  if (code === "55000" && /slot/i.test(error.message)) {
+    return new SlotLostError({
+      message: `the server refuses the replication slot "${slot}": ${error.message}`,
+      remedy: `When its WAL is gone, changes are missing from here on: SELECT pg_drop_replication_slot('${slot}'); then start a pipeline of a new name and backfill its tables.`,
+      cause,
+    });
+  }
+  return new ReplicationStreamError({
+    message: `the server cannot go on decoding from slot "${slot}" (${code}): ${error.message}`,
+    remedy:
+      code === "42704"
+        ? "The publication was dropped, or made after the slot. Put it back where it was by point-in-time recovery, or begin anew with a new slot and a backfill."
+        : "See the server's log. Starting again would meet the same place of the log.",
+    cause,
+  });
+}
+
+/** Another process reads from the slot. */
+export function slotInUse(
+  slot: string,
+  pid: number | undefined,
+  holder: string | undefined,
+  cause?: unknown,
+): SlotInUseError {
+  const who = pid === undefined ? "another process" : `process ${pid}${holder ? ` ("${holder}")` : ""}`;
+  return new SlotInUseError({
+    message: `the replication slot "${slot}" is in use by ${who}`,
+    remedy:
+      pid === undefined
+        ? `SELECT active_pid FROM pg_replication_slots WHERE slot_name = '${slot}'; tells who. Two pipelines must not share a slot.`
+        : `Stop the other reader. Two pipelines must not share a slot (source.slot). A reader that hangs: SELECT pg_terminate_backend(${pid});`,
+    cause,
+  });
+}
