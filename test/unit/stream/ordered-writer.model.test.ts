@@ -1,9 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { PositionText } from "../../../lib/change/position.ts";
+import { parseRecord, positionOf } from "../../../lib/change/record.ts";
 import { EVERY_PARTITION, partitionKey } from "../../../lib/change/topic.ts";
 import type { SourceMessage } from "../../../lib/source/change-source.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";
+import type { Entry } from "../../../lib/stream/partition-queue.ts";
 import { change } from "../../stream/changes.ts";
 import { KinesisModel } from "./kinesis-model.ts";
 
@@ -16,7 +19,7 @@ const limits = {
   ...DEFAULT_LIMITS,
   maxRecordBytes: 900,
   targetRecordBytes: 600,
-  requestBytes: 1800,
+  requestBytes: 1200,
   requestRecords: 3,
   requestsInFlight: 2,
 };
@@ -102,8 +105,10 @@ class World {
   readonly #packing: "batch" | "none";
   #writer: OrderedWriter;
   #offered = 0;
+  /** By partition key: the last event that this writer has sent. */
+  #sent = new Map<string, PositionText>();
   #inFlight: PutRequest[] = [];
-  #late: PutRequest["entries"][number][] = [];
+  #late: Entry[] = [];
   #now = 0;
   confirmed = -1n;
 
@@ -160,6 +165,7 @@ class World {
     expect(Math.max(...sizes)).toBeLessThanOrEqual(limits.maxRecordBytes);
     expect(sizes).toEqual(entries.map((e) => e.bytes));
     expect(sizes.reduce((sum, size) => sum + size)).toBeLessThanOrEqual(limits.requestBytes);
+    for (const entry of entries) this.#checkChain(entry);
     this.#inFlight.push(request);
     expect(this.#inFlight.length).toBeLessThanOrEqual(limits.requestsInFlight);
     return true;
@@ -177,6 +183,17 @@ class World {
       this.#check();
     }
     for (const entry of this.#late.splice(0)) this.stream.store(entry);
+  }
+
+  /** Each event names its predecessor since the writer's start (rule 7). */
+  #checkChain({ data, queue: { partitionKey } }: Entry): void {
+    const record = parseRecord(data);
+    for (const event of record.kind === "events" ? record.events : []) {
+      const last = this.#sent.get(partitionKey) ?? null;
+      if (last !== null && positionOf(event) <= last) continue;
+      expect(event.source.after).toBe(last);
+      this.#sent.set(partitionKey, positionOf(event));
+    }
   }
 
   #answer(request: PutRequest, results: readonly ("stored" | "failed" | "throttled")[]): void {
@@ -199,6 +216,7 @@ class World {
   #restart(): void {
     this.#late.push(...this.#inFlight.splice(0).flatMap((request) => request.entries));
     this.#writer = this.#start();
+    this.#sent.clear();
     const next = this.#messages.findIndex((m) => m.kind !== "change" && lsnOf(m) > this.confirmed);
     const before = next === -1 ? this.#messages.length : next;
     // The replay starts behind the last confirmed commit.

@@ -94,6 +94,11 @@ test("a partition that fails for ever waits longer and longer, up to seconds, wh
   expect(waits[0]).toBeLessThan(100);
   expect(waits.at(-1)).toBeGreaterThan(2_000);
   expect(waits.at(-1)).toBeLessThanOrEqual(5_000);
+
+  machine.settle(take(machine, now), ["stored"], now);
+  machine.offer(change(orders, 1, 30n, 1), now);
+  machine.settle(take(machine, now), ["throttled"], now);
+  expect((machine.wakeAt ?? 0) - now).toBe(waits[0]);
 });
 
 test("partitions of a request that failed as a whole come back together", () => {
@@ -194,7 +199,7 @@ describe("limits", () => {
     const machine = writer();
     const wide = { name: "shop.public.wide", partitions: 4096 };
     for (let i = 0; i < 4096; i++) machine.offer(change(wide, i, 10n, i + 1), 0);
-    const counts = Array.from({ length: 9 }, () => machine.take(1_000)?.entries.length);
+    const counts = Array.from({ length: 9 }, (_, i) => machine.take(i * 1_000)?.entries.length);
     expect(counts).toEqual([...Array(8).fill(500), undefined]);
   });
 
