@@ -2,11 +2,13 @@ import pg from "pg";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { routeTables } from "../../lib/change/route.ts";
+import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { definePipeline, type Pipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
 import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
 import { ChangeDecoder, type ChangeDecoderOptions } from "../../lib/source/postgres/change-decoder.ts";
 import { sessionSettings } from "../../lib/source/postgres/session.ts";
 import { pgTypeCatalog } from "../../lib/source/postgres/type-catalog.ts";
+import { freshDatabase } from "./server.ts";
 
 /** One pgoutput message as the SQL functions of a slot give it. */
 export interface SlotMessage {
@@ -92,4 +94,22 @@ export function changesOf(messages: readonly SourceMessage[]): SourceChange[] {
 /** The event of a change, closed as the writer closes it. */
 export function eventOf(change: SourceChange): ChangeEventJson {
   return JSON.parse(`${change.json},"after":null}}`);
+}
+
+/** A database of its own with a publication and a slot, made after `setup`; all gone afterwards. */
+export async function withSlot(
+  server: EmbeddedPostgres,
+  setup: string,
+  work: (client: pg.Client, slot: SlotReader) => Promise<void>,
+  publication = "FOR ALL TABLES",
+): Promise<void> {
+  const client = await openPinned(await freshDatabase(server));
+  try {
+    await client.query(setup);
+    const slot = await SlotReader.create(client, publication);
+    await work(client, slot);
+    await slot.drop();
+  } finally {
+    await client.end();
+  }
 }
