@@ -31,6 +31,7 @@ export class Truth {
   readonly #databaseUrl: string;
   readonly #name: string;
   readonly #keys: ReadonlyMap<string, readonly string[]>;
+  readonly #changes: TruthChange[] = [];
 
   private constructor(databaseUrl: string, name: string, tables: readonly TruthTable[]) {
     this.#databaseUrl = databaseUrl;
@@ -55,18 +56,21 @@ export class Truth {
     return new Truth(databaseUrl, name, tables);
   }
 
-  /** Everything committed since `begin`, in commit order. May be called again: nothing is consumed. */
-  async read(): Promise<TruthChange[]> {
-    return await withClient(this.#databaseUrl, async (client) => {
+  /** Everything committed since `begin`, in commit order. May be called again and again. */
+  async read(): Promise<readonly TruthChange[]> {
+    await withClient(this.#databaseUrl, async (client) => {
       const { rows } = await client.query<{ data: Buffer }>(
-        `SELECT data FROM pg_logical_slot_peek_binary_changes($1, NULL, NULL,
+        `SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
            'proto_version', '1', 'publication_names', $2)`,
         [this.#name, pg.escapeIdentifier(this.#name)],
       );
       const decoder = new TruthDecoder(this.#keys);
       for (const { data } of rows) decoder.take(data);
-      return decoder.changes;
+      // After a crash of the server a slot gives again what it has given.
+      const last = this.#changes.at(-1)?.commitLsn ?? 0n;
+      for (const change of decoder.changes) if (change.commitLsn > last) this.#changes.push(change);
     });
+    return this.#changes;
   }
 
   /** Removes the slot and the publication. */

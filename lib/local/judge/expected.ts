@@ -1,0 +1,23 @@
+import { formatPosition } from "../../change/position.ts";
+import type { RouteTable } from "../../change/route.ts";
+import type { TableName } from "../../change/table-pattern.ts";
+import type { ExpectedEvent } from "./check.ts";
+import type { TruthChange } from "./truth.ts";
+
+/** The events that a committed change must become, in their order. */
+export function expectedEvents(
+  change: TruthChange,
+  route: RouteTable,
+  tableOf: (name: string) => TableName,
+  epoch: number,
+): ExpectedEvent[] {
+  const { topic } = route(tableOf(change.table));
+  const at = (ordinal: number, key: readonly string[]): ExpectedEvent => ({
+    topic: topic.name,
+    position: formatPosition({ epoch, commitLsn: change.commitLsn, ordinal }),
+    key: key.join("\0"),
+  });
+  if (change.op === "t") return [{ ...at(change.ordinal, []), partitions: topic.partitions }];
+  if (change.oldKey) return [at(change.ordinal, change.oldKey), at(change.ordinal + 1, change.key)];
+  return [at(change.ordinal, change.key)];
+}

@@ -1,0 +1,249 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { type PositionText, START_OF_HISTORY } from "../../change/position.ts";
+import { type RouteTable, routeTables } from "../../change/route.ts";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import { topicPattern } from "../../consume/topic-pattern.ts";
+import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
+import { checkEffects, type Effect, type ExpectedEvent, type Findings, type SinkKind } from "./check.ts";
+import { expectedEvents } from "./expected.ts";
+import { judgedTables, readRows } from "./judged-tables.ts";
+import judgedPipeline from "./pipeline.ts";
+import { Rig } from "./rig.ts";
+import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
+import { Truth, type TruthChange } from "./truth.ts";
+import { runWorkload } from "./workload.ts";
+
+/** How the judge looks at one consumer. */
+export interface JudgedSink {
+  readonly kind: SinkKind;
+  /** All effects so far, in the order in which they took place. */
+  effects(): Promise<readonly Effect[]>;
+  /** Invocations that came to their end with success for everything. Without it none has, as far as is known. */
+  ended?(): Promise<ReadonlySet<string>>;
+}
+
+/** A pipeline of your own to be judged, with its handlers. */
+export interface JudgedPipeline {
+  readonly definition: Pipeline;
+  /** The file that exports the definition as default. */
+  readonly file: string;
+  /** SQL that makes the source tables. */
+  readonly schema: string;
+  /** Commits changes until `signal` or until it has done enough. */
+  readonly workload: (databaseUrl: string, seed: number, signal: AbortSignal) => Promise<unknown>;
+  /** By consumer; consumers that are not named run without being judged. */
+  readonly sinks: Readonly<Record<string, JudgedSink>>;
+  /** Variables of the handlers' processes. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** What `judge` is asked to do. */
+export interface JudgeOptions {
+  readonly seed: number;
+  /** Row changes of the judge's own workload. Default 3,000. */
+  readonly changes?: number;
+  /** Default: the judge's own tables, workload and three sinks. */
+  readonly pipeline?: JudgedPipeline;
+  /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
+  readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
+  /** How long everything may take to arrive after the faults' end. Default 60 s. */
+  readonly recoverMs?: number;
+  readonly onLog?: (line: string) => void;
+}
+
+/** What the judge found. */
+export interface Verdict {
+  /** By consumer. */
+  readonly sinks: Readonly<Record<string, Findings>>;
+  /** Rows that the position-comparing sink holds otherwise than the tables do: only for the judge's own tables. */
+  readonly rowMismatches: number;
+  /** Where the slot had confirmed what Kinesis had not acknowledged, in words. */
+  readonly confirmedTooEarly: readonly string[];
+  /** From the faults' end until every change was seen; undefined: not within `recoverMs`. */
+  readonly secondsToRecover: number | undefined;
+  /** Nothing lost, extra, out of order or doubled, and everything in time. */
+  readonly ok: boolean;
+}
+
+/**
+ * Runs a pipeline on this machine under a random workload and faults, and holds what its handlers did against what
+ * PostgreSQL says was committed.
+ *
+ * @example
+ * const verdict = await judge({
+ *   seed: 7,
+ *   pipeline: {
+ *     definition, file: "cdk/pipeline.ts", schema: "CREATE TABLE orders (…)", workload,
+ *     sinks: { orders: { kind: "append", effects: () => readMyEffects() } },
+ *   },
+ *   faults: async (rig) => rig.capture.kill(),
+ * });
+ * if (!verdict.ok) console.error(verdict);
+ */
+export async function judge(options: JudgeOptions): Promise<Verdict> {
+  const trial = await Trial.start(options);
+  try {
+    return await trial.round(options);
+  } finally {
+    await trial.stop();
+  }
+}
+
+/** One round of a trial. */
+export type RoundOptions = Pick<JudgeOptions, "seed" | "changes" | "faults" | "recoverMs">;
+
+const DEFAULT_CHANGES = 3_000;
+const DEFAULT_RECOVER_MS = 60_000;
+const WORKLOAD_DEADLINE_MS = 300_000;
+const EPOCH = 1;
+
+/** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
+export class Trial {
+  readonly rig: Rig;
+  readonly #truth: Truth;
+  readonly #pipeline: JudgedPipeline | undefined;
+  readonly #route: RouteTable;
+  readonly #tables: ReadonlyMap<string, TableName>;
+
+  private constructor(
+    rig: Rig,
+    truth: Truth,
+    tables: readonly TableName[],
+    pipeline: JudgedPipeline | undefined,
+  ) {
+    this.rig = rig;
+    this.#truth = truth;
+    this.#pipeline = pipeline;
+    this.#route = routeTables(rig.definition);
+    this.#tables = new Map(tables.map((table) => [formatTable(table), table]));
+  }
+
+  /** Starts the pipeline; from here on the truth is kept. */
+  static async start(options: Pick<JudgeOptions, "pipeline" | "onLog">): Promise<Trial> {
+    const { pipeline } = options;
+    const rig = await Rig.start({
+      definition: pipeline?.definition ?? judgedPipeline,
+      definitionFile: pipeline?.file ?? fileURLToPath(new URL("./pipeline.ts", import.meta.url)),
+      schema: pipeline?.schema ?? JUDGED_SCHEMA,
+      ...(pipeline?.environment ? { environment: pipeline.environment } : {}),
+      ...(options.onLog ? { onLog: options.onLog } : {}),
+    });
+    try {
+      const tables = await judgedTables(rig.databaseUrl, rig.definition);
+      const truth = await Truth.begin({ databaseUrl: rig.databaseUrl, name: "judge_truth", tables });
+      return new Trial(rig, truth, tables, pipeline);
+    } catch (error) {
+      await rig.stop();
+      throw error;
+    }
+  }
+
+  /** Workload and faults side by side, then time to recover, then the verdict over everything so far. */
+  async round(options: RoundOptions): Promise<Verdict> {
+    const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS } = options;
+    const signal = AbortSignal.timeout(WORKLOAD_DEADLINE_MS);
+    const before = (await this.#truth.read()).length;
+    const { databaseUrl } = this.rig;
+    const workload = this.#pipeline
+      ? this.#pipeline.workload(databaseUrl, seed, signal)
+      : runWorkload({ databaseUrl, seed, changes, signal });
+    await Promise.all([workload, options.faults?.(this.rig, signal)]);
+    const ended = performance.now();
+    const all = await this.#truth.read();
+    const arrived = await this.#arrived(all.slice(before), recoverMs);
+    const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
+    return await this.#verdict(all, seconds);
+  }
+
+  async stop(): Promise<void> {
+    await this.rig.stop();
+  }
+
+  /** Waits until every consumer has seen these changes and no invocation is under way. */
+  async #arrived(changes: readonly TruthChange[], deadlineMs: number): Promise<boolean> {
+    const deadline = performance.now() + deadlineMs;
+    const events = this.#events(changes);
+    const first = events[0]?.position ?? START_OF_HISTORY;
+    for (const { definition } of this.rig.consumers) {
+      const due = countDue(ofConsumer(definition, events));
+      while ((await this.#seen(definition.name, first)) < due || !this.rig.idle()) {
+        if (performance.now() > deadline || this.rig.capture.gaveUp) return false;
+        await delay(100);
+      }
+    }
+    return true;
+  }
+
+  /** Different changes that a consumer has seen, from a position on. */
+  async #seen(consumer: string, from: PositionText): Promise<number> {
+    const { sinks } = this.#pipeline ?? {};
+    if (!sinks) return await this.rig.sinks.seen(consumer, from);
+    const effects = (await sinks[consumer]?.effects()) ?? [];
+    return new Set(
+      effects.filter((e) => e.position >= from).map((e) => `${e.topic}/${e.partition}/${e.position}`),
+    ).size;
+  }
+
+  async #verdict(changes: readonly TruthChange[], seconds: number | undefined): Promise<Verdict> {
+    const events = this.#events(changes);
+    const sinks: Record<string, Findings> = {};
+    for (const { definition } of this.rig.consumers) {
+      const sink = this.#sink(definition.name);
+      if (!sink) continue;
+      const ended = await sink.ended?.();
+      const effects = await sink.effects();
+      sinks[definition.name] = checkEffects(
+        sink.kind,
+        ofConsumer(definition, events),
+        effects,
+        (invocation) => ended?.has(invocation) ?? false,
+      );
+    }
+    const confirmedTooEarly = this.rig.confirmations.violations(
+      changes.map((change) => ({ endLsn: change.endLsn, events: this.#events([change]) })),
+    );
+    const rowMismatches = this.#pipeline ? 0 : await this.#rowMismatches();
+    const clean = Object.values(sinks).every(
+      ({ lost, extra, outOfOrder, duplicates }) => lost + extra + outOfOrder + duplicates === 0,
+    );
+    const ok = clean && rowMismatches === 0 && confirmedTooEarly.length === 0 && seconds !== undefined;
+    return { sinks, rowMismatches, confirmedTooEarly, secondsToRecover: seconds, ok };
+  }
+
+  #sink(consumer: string): JudgedSink | undefined {
+    if (this.#pipeline) return this.#pipeline.sinks[consumer];
+    const kind = consumer as SinkKind;
+    const { sinks } = this.rig;
+    return { kind, effects: () => sinks.effects(consumer), ended: () => sinks.ended() };
+  }
+
+  async #rowMismatches(): Promise<number> {
+    const [source, held] = await Promise.all([
+      readRows(this.rig.databaseUrl, JUDGED_TABLES),
+      this.rig.sinks.rows(),
+    ]);
+    let mismatches = 0;
+    for (const [key, text] of source) if (held.get(key) !== text) mismatches++;
+    for (const key of held.keys()) if (!source.has(key)) mismatches++;
+    return mismatches;
+  }
+
+  #events(changes: readonly TruthChange[]): ExpectedEvent[] {
+    const tableOf = (name: string): TableName => {
+      const table = this.#tables.get(name);
+      if (!table) throw new Error(`${name} was not there when the judge began`);
+      return table;
+    };
+    return changes.flatMap((change) => expectedEvents(change, this.#route, tableOf, EPOCH));
+  }
+}
+
+function ofConsumer(consumer: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+  const matches = consumer.topics.map(topicPattern);
+  return events.filter(({ topic }) => matches.some((match) => match(topic)));
+}
+
+function countDue(events: readonly ExpectedEvent[]): number {
+  return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
+}

@@ -1,0 +1,58 @@
+import { readFileSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
+
+/** What a handler of the judge does wrong. `hang` waits for ever, `block` stops the event loop. */
+export const MISCHIEF = ["throw", "hang", "block", "exit", "kill", "memory", "slow"] as const;
+
+/** What goes wrong in handlers, how often, and where: written to a file by the judge, read by each invocation. */
+export interface Mischief {
+  readonly kind: (typeof MISCHIEF)[number];
+  /** Share of the events that it meets. */
+  readonly share: number;
+  readonly when: "before" | "after";
+}
+
+/** Reads the file anew at each invocation; no file is no mischief. */
+export class MischiefMaker {
+  readonly #file: string | undefined;
+  #current: Mischief | undefined;
+
+  constructor(file: string | undefined) {
+    this.#file = file;
+  }
+
+  /** At the start of an invocation. */
+  look(): void {
+    if (!this.#file) return;
+    try {
+      this.#current = JSON.parse(readFileSync(this.#file, "utf8")) as Mischief;
+    } catch {
+      this.#current = undefined;
+    }
+  }
+
+  /** Before or after an effect. */
+  async meet(when: Mischief["when"]): Promise<void> {
+    const mischief = this.#current;
+    if (!mischief || mischief.when !== when || Math.random() >= mischief.share) return;
+    switch (mischief.kind) {
+      case "throw":
+        throw new Error("mischief");
+      case "hang":
+        return await new Promise<void>(() => {});
+      case "block":
+        for (;;);
+      case "exit":
+        return process.exit(3);
+      case "kill":
+        process.kill(process.pid, "SIGKILL");
+        return await new Promise<void>(() => {});
+      case "memory": {
+        const hoard: unknown[] = [];
+        for (;;) hoard.push(new Array(100_000).fill(hoard.length));
+      }
+      case "slow":
+        await delay(300);
+    }
+  }
+}

@@ -1,0 +1,26 @@
+import { definePipeline, postgres } from "../../pipeline.ts";
+
+const entry = (name: string) => new URL(`handlers/${name}.ts`, import.meta.url).pathname;
+
+/*
+ * Consumers of the judge give nothing up: what fails comes again until it has taken effect. Timeouts are short, since
+ * what a killed invocation held is free when it cannot be alive any more.
+ */
+const patient = { attempts: 100, poison: "stop", timeoutSeconds: 10 } as const;
+
+/** The pipeline that the judge watches. */
+export default definePipeline({
+  name: "judge",
+  source: postgres({
+    tables: ["public.*", "archive.*"],
+    acceptUnboundedWal: true,
+  }),
+  topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
+  stream: { mode: "provisioned", shards: 2 },
+  consumers: [
+    { name: "positions", entry: entry("positions"), topics: ["judge.*"], batchSize: 100, ...patient },
+    { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 100, ...patient },
+    // Two calls of the state table an event: one topic is enough.
+    { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 50, ...patient },
+  ],
+});

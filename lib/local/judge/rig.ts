@@ -1,0 +1,277 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import pg from "pg";
+import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
+import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
+import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
+import { type Emulators, startEmulators } from "../emulators.ts";
+import { type EventSourceMapping, runEventSourceMapping } from "../event-source-mapping/mapping.ts";
+import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
+import { type LambdaFunction, startLambdaFunction } from "../lambda/host.ts";
+import { createResources, type PipelineResources } from "../resources.ts";
+import { topicFilters } from "../topic-filters.ts";
+import { CaptureTask } from "./capture-task.ts";
+import { Confirmations } from "./confirmations.ts";
+import { FaultyAws } from "./faulty-aws.ts";
+import type { Mischief } from "./mischief.ts";
+import { MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
+
+/** What a rig is built from. */
+export interface RigOptions {
+  readonly definition: Pipeline;
+  /** The file that exports it: the capture task reads it. */
+  readonly definitionFile: string;
+  /** SQL that makes the tables. */
+  readonly schema: string;
+  /** More variables of the handlers' processes. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** Lines that handlers print. */
+  readonly onLog?: (line: string) => void;
+}
+
+/** A consumer as it runs: its processes, and what feeds them. */
+export interface RiggedConsumer {
+  readonly definition: ConsumerDefinition;
+  readonly function: LambdaFunction;
+  readonly mapping: EventSourceMapping;
+  /** Ends after each invocation, with the class of the error where it failed. */
+  readonly failures: readonly string[];
+  /** The last batch that was given to the function, to give it again. */
+  lastBatches(): readonly unknown[];
+}
+
+const KEPT_BATCHES = 50;
+
+/** The whole pipeline on this machine, each part where a fault can reach it. */
+export class Rig {
+  readonly definition: Pipeline;
+  readonly source: EmbeddedPostgres;
+  /** The source database, reached without a fault proxy. */
+  readonly databaseUrl: string;
+  /** Between the capture task and the source. */
+  readonly link: TcpFaultProxy;
+  /** Between the capture task, the handlers and AWS. */
+  readonly aws: FaultyAws;
+  readonly kinesis: KinesisClient;
+  readonly resources: PipelineResources;
+  readonly capture: CaptureTask;
+  readonly captureEnvironment: Readonly<Record<string, string>>;
+  readonly confirmations: Confirmations;
+  readonly sinks: SinkStore;
+  readonly consumers: RiggedConsumer[] = [];
+  readonly #undo: (() => Promise<unknown>)[] = [];
+  readonly #mischiefFile: string;
+
+  private constructor(parts: {
+    definition: Pipeline;
+    source: EmbeddedPostgres;
+    databaseUrl: string;
+    link: TcpFaultProxy;
+    aws: FaultyAws;
+    kinesis: KinesisClient;
+    resources: PipelineResources;
+    captureEnvironment: Readonly<Record<string, string>>;
+    confirmations: Confirmations;
+    sinks: SinkStore;
+    directory: string;
+    undo: (() => Promise<unknown>)[];
+  }) {
+    this.definition = parts.definition;
+    this.source = parts.source;
+    this.databaseUrl = parts.databaseUrl;
+    this.link = parts.link;
+    this.aws = parts.aws;
+    this.kinesis = parts.kinesis;
+    this.resources = parts.resources;
+    this.captureEnvironment = parts.captureEnvironment;
+    this.capture = new CaptureTask(parts.captureEnvironment);
+    this.confirmations = parts.confirmations;
+    this.sinks = parts.sinks;
+    this.#mischiefFile = join(parts.directory, "mischief.json");
+    this.#undo = parts.undo;
+  }
+
+  /** Starts everything, and waits until the capture task streams. */
+  static async start(options: RigOptions): Promise<Rig> {
+    const undo: (() => Promise<unknown>)[] = [];
+    try {
+      const rig = await Rig.#build(options, undo);
+      await rig.#startConsumers(options);
+      rig.capture.start();
+      undo.push(() => rig.capture.stop());
+      await rig.#slotIsActive();
+      rig.confirmations.watch(rig.databaseUrl, rig.definition.source.slot);
+      undo.push(() => rig.confirmations.stop());
+      return rig;
+    } catch (error) {
+      await unwind(undo);
+      throw error;
+    }
+  }
+
+  static async #build(options: RigOptions, undo: (() => Promise<unknown>)[]): Promise<Rig> {
+    const { definition } = options;
+    const keep = async <T>(started: Promise<T>, end: (part: T) => Promise<unknown>): Promise<T> => {
+      const part = await started;
+      undo.push(() => end(part));
+      return part;
+    };
+    const confirmations = new Confirmations();
+    const starts = await Promise.allSettled([
+      keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
+      keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
+      keep(startEmulators(), (emulators) => emulators.stop()),
+      keep(mkdtemp(join(tmpdir(), "tributary-judge-")), (path) => rm(path, { recursive: true })),
+    ]);
+    for (const started of starts) if (started.status === "rejected") throw started.reason;
+    const [source, sinkServer, emulators, directory] = starts.map(
+      (started) => (started as PromiseFulfilledResult<unknown>).value,
+    ) as [EmbeddedPostgres, EmbeddedPostgres, Emulators, string];
+
+    const databaseUrl = source.url;
+    await execute(databaseUrl, options.schema);
+    const sinks = new SinkStore(sinkServer.url);
+    await sinks.create();
+    undo.push(() => sinks.end());
+    const link = await keep(TcpFaultProxy.start(source), (proxy) => proxy.stop());
+    const aws = await keep(FaultyAws.start(emulators, confirmations.onAnswer), (proxies) => proxies.stop());
+    const clients = {
+      kinesis: kinesisClient(emulators.environment),
+      dynamodb: dynamodbClient(emulators.environment),
+      sqs: sqsClient(emulators.environment),
+    };
+    const resources = await createResources(definition, clients);
+    const captureEnvironment = {
+      PATH: process.env.PATH ?? "",
+      NODE_NO_WARNINGS: "1",
+      ...aws.environment,
+      DATABASE_URL: link.urlFor(databaseUrl),
+      TRIBUTARY_PIPELINE: options.definitionFile,
+      TRIBUTARY_STREAM: resources.stream,
+      TRIBUTARY_STATE_TABLE: resources.stateTable,
+    };
+    return new Rig({
+      ...{ definition, source, databaseUrl, link, aws, resources, captureEnvironment, confirmations, sinks },
+      ...{ directory, undo, kinesis: clients.kinesis },
+    });
+  }
+
+  /** What goes wrong in the judge's handlers from their next invocations on; undefined: nothing. */
+  async mischief(mischief: Mischief | undefined): Promise<void> {
+    if (mischief) await writeFile(this.#mischiefFile, JSON.stringify(mischief));
+    else await rm(this.#mischiefFile, { force: true });
+  }
+
+  /** Whether no consumer has anything to do with what the stream holds. */
+  idle(): boolean {
+    return this.consumers.every(({ mapping }) => {
+      const { read, filtered, completed, discarded, shards } = mapping.stats();
+      return (
+        read === filtered + completed + discarded && shards.every((shard) => shard.millisBehindLatest === 0)
+      );
+    });
+  }
+
+  async stop(): Promise<void> {
+    await unwind(this.#undo);
+  }
+
+  async #startConsumers(options: RigOptions): Promise<void> {
+    for (const definition of this.definition.consumers) {
+      const lambda = await startLambdaFunction({
+        entry: definition.entry,
+        name: `judge-${definition.name}`,
+        timeoutMs: definition.timeoutSeconds * 1000,
+        memoryMB: definition.memoryMB,
+        concurrency: definition.parallelization * 16,
+        environment: {
+          ...this.aws.environment,
+          TRIBUTARY_PIPELINE_NAME: this.definition.name,
+          TRIBUTARY_STATE_TABLE: this.resources.stateTable,
+          TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.resources.deadLetterQueues.get(definition.name) ?? "",
+          TRIBUTARY_ATTEMPTS: String(definition.attempts),
+          TRIBUTARY_POISON: definition.poison,
+          TRIBUTARY_TOPICS: definition.topics.join(","),
+          [SINK_URL_VARIABLE]: this.sinks.url,
+          [MISCHIEF_VARIABLE]: this.#mischiefFile,
+          ...options.environment,
+        },
+        onLog: (line) => options.onLog?.(`${definition.name}: ${line}`),
+      });
+      this.#undo.push(() => lambda.stop());
+      const batches: unknown[] = [];
+      const failures: string[] = [];
+      const filters = topicFilters(definition.topics);
+      const mapping = await runEventSourceMapping({
+        kinesis: this.kinesis,
+        streamName: this.resources.stream,
+        startingPosition: "TRIM_HORIZON",
+        batchSize: definition.batchSize,
+        maximumBatchingWindowSeconds: definition.batchWindowSeconds,
+        parallelizationFactor: definition.parallelization,
+        reportBatchItemFailures: true,
+        ...(filters ? { filters } : {}),
+        functionHost: {
+          name: lambda.name,
+          arn: lambda.arn,
+          invoke: (event) => {
+            batches.push(event);
+            if (batches.length > KEPT_BATCHES) batches.shift();
+            return lambda.invoke(event);
+          },
+        },
+      });
+      mapping.events.on("invoked", ({ error }) => void (error && failures.push(error)));
+      this.#undo.push(() => mapping.stop(15_000));
+      this.consumers.push({
+        definition,
+        function: lambda,
+        mapping,
+        failures,
+        lastBatches: () => [...batches],
+      });
+    }
+  }
+
+  async #slotIsActive(): Promise<void> {
+    const client = new pg.Client({ connectionString: this.databaseUrl });
+    await client.connect();
+    try {
+      const deadline = performance.now() + 60_000;
+      for (;;) {
+        const { rowCount } = await client.query(
+          "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active",
+          [this.definition.source.slot],
+        );
+        if (rowCount === 1) return;
+        if (performance.now() > deadline || this.capture.gaveUp) {
+          throw new Error(`the capture task does not stream:\n${this.capture.log.slice(-20).join("\n")}`);
+        }
+        await delay(50);
+      }
+    } finally {
+      await client.end();
+    }
+  }
+}
+
+async function execute(url: string, sql: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
+}
+
+/** Ends the parts, the last one first; what fails to end does not keep the others. */
+async function unwind(undo: (() => Promise<unknown>)[]): Promise<void> {
+  while (undo.length > 0)
+    await undo
+      .pop()?.()
+      .catch(() => {});
+}
