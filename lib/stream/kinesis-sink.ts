@@ -1,4 +1,5 @@
 import { type KinesisClient, PutRecordsCommand, type PutRecordsOutput } from "@aws-sdk/client-kinesis";
+import { failpoint } from "../failpoint.ts";
 import { ClientRetriesError, StreamAccessError, StreamNotFoundError, StreamRequestError } from "./errors.ts";
 import type { EntryResult, PutRequest } from "./ordered-writer.ts";
 
@@ -43,6 +44,7 @@ export class KinesisSink {
     });
     try {
       const answer = await this.#kinesis.send(command, { abortSignal: signal });
+      failpoint("put-records-answered");
       return readAnswer(answer, request.entries.length);
     } catch (error) {
       return judge(error, this.#streamName);

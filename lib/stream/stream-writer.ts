@@ -1,4 +1,5 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import { failpoint } from "../failpoint.ts";
 import type { ChangeStream, SourceChange, SourceMessage } from "../source/change-source.ts";
 import type { Random } from "./backoff.ts";
 import { OversizeChangeError } from "./errors.ts";
@@ -131,6 +132,7 @@ class Run {
     for (const message of messages) {
       try {
         this.#machine.offer(message, now);
+        if (message.kind === "change") failpoint("inside-transaction");
       } catch (error) {
         const { oversize } = this.#options;
         if (!(error instanceof OversizeChangeError) || message.kind !== "change" || !oversize) throw error;
