@@ -9,7 +9,6 @@ CREATE TABLE orders (
   customer_id bigint,
   status text,
   total numeric(12,2),
-  cancel_reason text,
   placed_at timestamptz,
   updated_at timestamptz,
   -- A deleted row stays as a tombstone: without it, a late change from before the delete would bring the row back.

@@ -28,8 +28,8 @@ The counts:
                  deleted is one, an update that changes a key is two (a delete and a create), what was
                  rolled back is none. The workload stops after the transaction that reaches --changes.
   published      change events in records that Kinesis acknowledged
-  applied        change events that took effect in the consumer that keeps their table (order-summary or
-                 customer-view): equal to changes when all is well
+  applied        change events that took effect. Each of the shop's tables has one consumer, so that this is
+                 changes without the dead-lettered ones when all is well
   duplicates     change events that came again and were dropped, over all consumers
   deadLettered   change events given up, over all consumers. The workload cancels an order now and then for
                  a reason that notifications has no letter for: these are expected, anything else is a mismatch

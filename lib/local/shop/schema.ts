@@ -16,12 +16,9 @@ CREATE TABLE orders (
   customer_id bigint NOT NULL REFERENCES customers,
   status text NOT NULL DEFAULT 'placed',
   total numeric(12,2) NOT NULL,
-  cancel_reason text,
   placed_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );
--- notifications looks at what an order's status was before: the old row must be in the log.
-ALTER TABLE orders REPLICA IDENTITY FULL;
 CREATE TABLE order_items (
   order_id bigint NOT NULL REFERENCES orders ON UPDATE CASCADE,
   line integer NOT NULL,
@@ -29,6 +26,11 @@ CREATE TABLE order_items (
   quantity integer NOT NULL,
   price numeric(12,2) NOT NULL,
   PRIMARY KEY (order_id, line)
+);
+CREATE TABLE cancellations (
+  order_id bigint PRIMARY KEY REFERENCES orders,
+  reason text NOT NULL,
+  cancelled_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON orders (customer_id);
 `;

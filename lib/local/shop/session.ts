@@ -168,11 +168,16 @@ export class ShopSession {
     if (order === undefined) return NOTHING;
     this.#orders.splice(this.#orders.indexOf(order), 1);
     const poison = ++this.#cancellations % POISON_EVERY === 3;
-    const { rowCount } = await this.#client.query(
-      "UPDATE orders SET status = 'cancelled', cancel_reason = $2, updated_at = now() WHERE id = $1",
-      [order.id, poison ? POISON_REASON : oneOf(this.#random, KNOWN_REASONS)],
-    );
-    return { committed: true, changes: rowCount ?? 0 };
+    return this.#transaction(async () => {
+      await this.#client.query("UPDATE orders SET status = 'cancelled', updated_at = now() WHERE id = $1", [
+        order.id,
+      ]);
+      await this.#client.query("INSERT INTO cancellations (order_id, reason) VALUES ($1, $2)", [
+        order.id,
+        poison ? POISON_REASON : oneOf(this.#random, KNOWN_REASONS),
+      ]);
+      return { changes: 2 };
+    });
   }
 
   async changeItems(count: number): Promise<TransactionOutcome> {

@@ -1,0 +1,113 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DynamoDBClient,
+  PutItemCommand,
+  ScanCommand,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import { type ChangeEvent, type ColumnValue, consumer, Operation } from "tributary";
+
+/*
+ * Example of a sink that takes one change at a time: one DynamoDB item a customer, written only where the change's
+ * position is above the item's. A delete leaves an item with nothing but its position, which DynamoDB's TTL removes
+ * after a day: without it, a late write from before the delete would bring the customer back.
+ */
+
+const client = new DynamoDBClient();
+const TableName = process.env.CUSTOMER_TABLE;
+const TOMBSTONE_SECONDS = 24 * 3600;
+
+export const handler = consumer("customer-view")
+  .on("public.customers", [Operation.Create, Operation.Read], (event) =>
+    whereNewer(
+      new PutItemCommand({ TableName, Item: { ...attributes(event.row), ...place(event) }, ...newer(event) }),
+    ),
+  )
+  .on("public.customers", Operation.Update, (event) => {
+    // Large values that did not change do not travel (event.unchanged): only what came is set.
+    const set = Object.entries({ ...attributes(event.row), ...place(event) }).filter(
+      ([name]) => name !== "id",
+    );
+    return whereNewer(
+      new UpdateItemCommand({
+        TableName,
+        Key: { id: attribute(event.row.id) },
+        UpdateExpression: `SET ${set.map((_, i) => `#c${i} = :c${i}`).join(", ")}`,
+        ConditionExpression: newer(event).ConditionExpression,
+        ExpressionAttributeNames: {
+          ...newer(event).ExpressionAttributeNames,
+          ...Object.fromEntries(set.map(([name], i) => [`#c${i}`, name])),
+        },
+        ExpressionAttributeValues: {
+          ...newer(event).ExpressionAttributeValues,
+          ...Object.fromEntries(set.map(([, value], i) => [`:c${i}`, value])),
+        },
+      }),
+    );
+  })
+  .on("public.customers", Operation.Delete, (event) => bury(attribute(event.row.id), event))
+  .on("public.customers", Operation.Truncate, truncate)
+  .handler();
+
+/** Every customer of this partition goes. Rare enough for a scan, which reads consistently as an index would not. */
+async function truncate(event: ChangeEvent): Promise<void> {
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await client.send(
+      new ScanCommand({
+        TableName,
+        ConsistentRead: true,
+        ProjectionExpression: "id",
+        FilterExpression: "#partition = :partition AND #position < :position",
+        ExpressionAttributeNames: { "#partition": "partition", "#position": "position" },
+        ExpressionAttributeValues: {
+          ":partition": { N: String(event.partition) },
+          ":position": { S: event.position },
+        },
+        ...(from ? { ExclusiveStartKey: from } : {}),
+      }),
+    );
+    for (const { id } of page.Items ?? []) if (id) await bury(id, event);
+    from = page.LastEvaluatedKey;
+  } while (from);
+}
+
+function bury(id: AttributeValue, event: ChangeEvent): Promise<void> {
+  const expiresAt = { N: String(Math.floor(Date.now() / 1000) + TOMBSTONE_SECONDS) };
+  const Item = { id, deleted: { BOOL: true }, expiresAt, ...place(event) };
+  return whereNewer(new PutItemCommand({ TableName, Item, ...newer(event) }));
+}
+
+/** A refused condition means that the item has a later state already: nothing to do. */
+async function whereNewer(command: PutItemCommand | UpdateItemCommand): Promise<void> {
+  try {
+    await (command instanceof PutItemCommand ? client.send(command) : client.send(command));
+  } catch (error) {
+    if (!(error instanceof ConditionalCheckFailedException)) throw error;
+  }
+}
+
+function newer(event: ChangeEvent) {
+  return {
+    ConditionExpression: "attribute_not_exists(#position) OR #position < :position",
+    ExpressionAttributeNames: { "#position": "position" },
+    ExpressionAttributeValues: { ":position": { S: event.position } },
+  };
+}
+
+function place(event: ChangeEvent): Record<string, AttributeValue> {
+  return { position: { S: event.position }, partition: { N: String(event.partition) } };
+}
+
+function attributes(row: Readonly<Record<string, ColumnValue>>): Record<string, AttributeValue> {
+  return Object.fromEntries(Object.entries(row).map(([column, value]) => [column, attribute(value)]));
+}
+
+/** Numbers come as text where JavaScript would lose digits, and stay text here. */
+function attribute(value: ColumnValue | undefined): AttributeValue {
+  if (value === null || value === undefined) return { NULL: true };
+  if (typeof value === "boolean") return { BOOL: value };
+  if (typeof value === "number" || typeof value === "bigint") return { N: String(value) };
+  return { S: typeof value === "string" ? value : JSON.stringify(value) };
+}

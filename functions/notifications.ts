@@ -1,0 +1,46 @@
+import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+import { consumer, Operation } from "tributary";
+import { z } from "zod";
+
+/*
+ * Example of a side effect that must not repeat: a letter to the customer of a cancelled order, handed to the mailer's
+ * queue. `once: "claim"` notes in DynamoDB that the handler is at work on an event, and then that it is done: a record
+ * that comes again, to this or another invocation, sends no second letter. What remains is a process that dies between
+ * sending and noting; a mailer that knows idempotency keys closes that too: give it `event.id`, which is unique in the
+ * event's topic and partition.
+ */
+
+const cancellation = z.object({
+  /** bigint comes as text: JavaScript's numbers would lose digits. */
+  order_id: z.string(),
+  reason: z.string(),
+});
+
+const LETTERS: Readonly<Record<string, string>> = {
+  "changed-mind": "Your order was cancelled, as you asked.",
+  "found-cheaper": "Your order was cancelled. We will look at our prices.",
+  "too-late": "Your order was cancelled. We are sorry that it took so long.",
+  "payment-failed": "Your order was cancelled because the payment did not succeed.",
+};
+
+const sqs = new SQSClient();
+
+export const handler = consumer("notifications")
+  .on(
+    "public.cancellations",
+    Operation.Create,
+    { row: cancellation, once: "claim" },
+    async ({ id, after, topic, partition }) => {
+      const text = LETTERS[after.reason];
+      // Trying again does not help, but only a person knows: after three attempts this becomes a dead letter.
+      if (text === undefined) throw new Error("there is no letter for this reason of cancellation");
+      const letter = { orderId: after.order_id, text, idempotencyKey: `${topic}/${partition}/${id}` };
+      await sqs.send(
+        new SendMessageCommand({
+          QueueUrl: process.env.LETTER_QUEUE_URL,
+          MessageBody: JSON.stringify(letter),
+        }),
+      );
+    },
+  )
+  .handler();

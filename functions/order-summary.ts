@@ -1,0 +1,143 @@
+import pg from "pg";
+import { type ChangeEvent, consumer, Operation } from "tributary";
+
+/*
+ * Example of a bulk sink: keeps a read model in a PostgreSQL database of its own (order-summary.sql), many rows a
+ * statement, each row only where the change's position is above the stored one. The fence already drops what comes
+ * again; comparing positions closes what a fence cannot: a write still on the wire from an invocation that was
+ * given up (docs, "Consumers").
+ *
+ * Why it is right:
+ * - A row takes the last state of its key, whatever arrives in which order: the highest position wins.
+ * - A delete leaves a tombstone with its position, so a late write from before it finds something above itself.
+ * - A change of key is a delete of one key and a create of another (two partitions, either order): two rows here
+ *   that know nothing of each other.
+ * - A truncate concerns its own partition only: the other partitions' truncates come in their own place.
+ * - An update carries the whole row, because these tables have no large columns. Where a table has some (TOAST), those
+ *   that an update did not touch do not travel (`event.unchanged`): leave them out of SET, or give the table
+ *   REPLICA IDENTITY FULL.
+ */
+
+/** A table of the read model: its name, its key, and its columns with their types. */
+interface ReadModelTable {
+  readonly name: string;
+  readonly key: readonly string[];
+  readonly columns: Readonly<Record<string, string>>;
+}
+
+const orders: ReadModelTable = {
+  name: "orders",
+  key: ["id"],
+  columns: {
+    id: "bigint",
+    customer_id: "bigint",
+    status: "text",
+    total: "numeric",
+    placed_at: "timestamptz",
+    updated_at: "timestamptz",
+  },
+};
+
+const orderItems: ReadModelTable = {
+  name: "order_items",
+  key: ["order_id", "line"],
+  columns: { order_id: "bigint", line: "integer", sku: "text", quantity: "integer", price: "numeric" },
+};
+
+/** One pool for all invocations of this process; partitions of a batch run side by side. */
+const pool = new pg.Pool({ connectionString: process.env.READ_MODEL_URL, max: 4 });
+// A connection that breaks while idle is replaced at the next use.
+pool.on("error", () => {});
+
+export const handler = consumer("order-summary")
+  .onBatch("public.orders", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orders, events))
+  .onBatch("public.order_items", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orderItems, events))
+  .handler();
+
+/** Applies changes in their order: rows in one statement up to each truncate. */
+export async function applyToReadModel(
+  database: pg.Pool,
+  table: ReadModelTable,
+  events: readonly ChangeEvent[],
+): Promise<void> {
+  // One statement cannot touch a row twice: the last change of each key is what counts.
+  const rows = new Map<string, object>();
+  for (const event of events) {
+    switch (event.operation) {
+      case Operation.Message:
+        continue;
+      case Operation.Truncate:
+        await write(database, table, rows);
+        await truncate(database, table, event);
+        continue;
+      default: {
+        const { row } = event;
+        const deleted = event.operation === Operation.Delete;
+        rows.set(table.key.map((column) => row[column]).join("/"), {
+          ...(deleted ? Object.fromEntries(table.key.map((column) => [column, row[column]])) : row),
+          deleted_at: deleted ? event.committedAt : null,
+          topic_partition: event.partition,
+          position: event.position,
+        });
+      }
+    }
+  }
+  await write(database, table, rows);
+}
+
+async function write(database: pg.Pool, table: ReadModelTable, rows: Map<string, object>): Promise<void> {
+  if (rows.size === 0) return;
+  const { name, key, columns } = table;
+  const types = {
+    ...columns,
+    deleted_at: "timestamptz",
+    topic_partition: "integer",
+    position: "text",
+  };
+  const all = Object.keys(types);
+  const typed = Object.entries(types).map(([column, type]) => `${column} ${type}`);
+  const changed = all.filter((column) => !key.includes(column));
+  await database.query({
+    // A named statement is planned once for each connection.
+    name: `write ${name}`,
+    text: `
+      INSERT INTO ${name} AS held (${all.join(", ")})
+      SELECT ${all.map((column) => `incoming.${column}`).join(", ")}
+      FROM json_to_recordset($1) AS incoming(${typed.join(", ")})
+      LEFT JOIN truncated ON truncated.table_name = '${name}'
+        AND truncated.topic_partition = incoming.topic_partition
+      WHERE truncated.position IS NULL OR truncated.position < incoming.position
+      -- Always in the same order: two writers of the same rows wait for each other instead of dead-locking.
+      ORDER BY ${key.map((column) => `incoming.${column}`).join(", ")}
+      ON CONFLICT (${key.join(", ")}) DO UPDATE
+      SET ${changed.map((column) => `${column} = excluded.${column}`).join(", ")}
+      WHERE held.position < excluded.position`,
+    values: [JSON.stringify([...rows.values()])],
+  });
+  rows.clear();
+}
+
+async function truncate(database: pg.Pool, table: ReadModelTable, event: ChangeEvent): Promise<void> {
+  const client = await database.connect();
+  try {
+    await client.query("BEGIN");
+    // Writes under way end first, later ones see the mark: none can slip between the two statements below.
+    await client.query(`LOCK TABLE ${table.name} IN SHARE ROW EXCLUSIVE MODE`);
+    await client.query(
+      `INSERT INTO truncated AS held (table_name, topic_partition, position) VALUES ($1, $2, $3)
+       ON CONFLICT (table_name, topic_partition) DO UPDATE SET position = excluded.position
+       WHERE held.position < excluded.position`,
+      [table.name, event.partition, event.position],
+    );
+    await client.query(`DELETE FROM ${table.name} WHERE topic_partition = $1 AND position < $2`, [
+      event.partition,
+      event.position,
+    ]);
+    await client.query("COMMIT");
+    client.release();
+  } catch (error) {
+    // The connection may hold an open transaction: it is closed instead of going back to the pool.
+    client.release(true);
+    throw error;
+  }
+}

@@ -1,0 +1,16 @@
+import { consumer } from "tributary";
+
+/*
+ * The smallest consumer: prints how many changes of which table came. `npm start -- --database-url …` runs it on a
+ * database of your own; a good place to start from. What a row holds (`event.row`) is left out of the log on purpose.
+ */
+export const handler = consumer("print-changes")
+  .onBatch("*", {}, (events) => {
+    const changes: Record<string, number> = {};
+    for (const { schema, table, operation } of events) {
+      const what = `${schema}.${table} ${operation}`;
+      changes[what] = (changes[what] ?? 0) + 1;
+    }
+    console.log(JSON.stringify({ changes }));
+  })
+  .handler();

@@ -1,0 +1,170 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import type { Readable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { TributaryError } from "../errors.ts";
+import { forwardLines } from "./lambda/log-lines.ts";
+
+/** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
+export class CaptureFailedError extends TributaryError {
+  readonly code = "CAPTURE_FAILED";
+  readonly retry = "stop";
+}
+
+const metricsLine = z.object({
+  tributary: z.literal("capture"),
+  changes: z.number(),
+  tables: z.record(z.string(), z.number()),
+  lagMs: z.number().optional(),
+  lagBytes: z.number().optional(),
+});
+
+const errorLine = z.object({
+  level: z.literal("ERROR"),
+  message: z.string(),
+  remedy: z.string().optional(),
+});
+
+/** What the capture task did, over all its starts, and how far behind it is. */
+export interface CaptureFigures {
+  /** Change events that Kinesis acknowledged. */
+  readonly changes: number;
+  /** Changes read, by table as people write it. */
+  readonly tables: Readonly<Record<string, number>>;
+  readonly lagMs: number | undefined;
+  readonly lagBytes: number | undefined;
+  readonly restarts: number;
+}
+
+/** What `CaptureProcess` needs. */
+export interface CaptureProcessOptions {
+  /** See functions/capture/main.ts; the machine's own environment is not inherited. */
+  readonly environment: Readonly<Record<string, string>>;
+  readonly onLog: (line: string) => void;
+  /** It ended for good. */
+  readonly onFailure: (error: CaptureFailedError) => void;
+}
+
+const MAIN = fileURLToPath(new URL("../../functions/capture/main.ts", import.meta.url));
+const STOP_DEADLINE_MS = 10_000;
+const RESTART_MS = 1_000;
+/** Exit code of "an operator must act first". */
+const STOPPED_FOR_GOOD = 2;
+
+/** The capture task as a process of its own, started again when it ends with an error that may pass. */
+export class CaptureProcess {
+  readonly #options: CaptureProcessOptions;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #stopping = new AbortController();
+  readonly #running: Promise<void>;
+  #child: ChildProcess | undefined;
+  #lastError: z.infer<typeof errorLine> | undefined;
+  /** Of the starts before the current one. */
+  #before = { changes: 0, tables: {} as Record<string, number> };
+  #metrics: z.infer<typeof metricsLine> | undefined;
+  #restarts = 0;
+  #streamed = false;
+
+  constructor(options: CaptureProcessOptions) {
+    this.#options = options;
+    // Whoever waits for it sees the error; it may be that nobody does.
+    this.#ready.promise.catch(() => {});
+    this.#running = this.#run();
+  }
+
+  /** Resolves once it streams; rejects with CaptureFailedError when it cannot. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  get figures(): CaptureFigures {
+    return {
+      changes: this.#before.changes + (this.#metrics?.changes ?? 0),
+      tables: sum(this.#before.tables, this.#metrics?.tables ?? {}),
+      lagMs: this.#metrics?.lagMs,
+      lagBytes: this.#metrics?.lagBytes,
+      restarts: this.#restarts,
+    };
+  }
+
+  /** Lets it store and confirm what it has read (10 s at most), then ends it. Idempotent. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    const child = this.#child;
+    child?.kill("SIGTERM");
+    const impatient = setTimeout(() => child?.kill("SIGKILL"), STOP_DEADLINE_MS);
+    await this.#running;
+    clearTimeout(impatient);
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopping.signal.aborted) {
+      const code = await this.#runOnce();
+      if (this.#stopping.signal.aborted) return;
+      if (code === STOPPED_FOR_GOOD || !this.#streamed) {
+        const error = new CaptureFailedError({
+          message: this.#lastError?.message ?? "the capture task ended",
+          remedy: this.#lastError?.remedy ?? "Look at its log above.",
+        });
+        this.#ready.reject(error);
+        this.#options.onFailure(error);
+        return;
+      }
+      this.#options.onLog(`capture: ended with ${code ?? "a signal"}, starting it again`);
+      this.#restarts++;
+      await delay(RESTART_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+    }
+  }
+
+  async #runOnce(): Promise<number | null> {
+    const child = spawn(process.execPath, [MAIN], {
+      // A group of its own: Ctrl-C in the terminal is for the host. It ends with the host by the channel's end.
+      detached: true,
+      env: { PATH: process.env.PATH, ...this.#options.environment },
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    this.#child = child;
+    forwardLines(child.stdout as Readable, (line) => this.#onLine(line));
+    forwardLines(child.stderr as Readable, (line) => this.#options.onLog(`capture: ${line}`));
+    const [code] = (await once(child, "close")) as [number | null];
+    this.#before = {
+      changes: this.#before.changes + (this.#metrics?.changes ?? 0),
+      tables: sum(this.#before.tables, this.#metrics?.tables ?? {}),
+    };
+    this.#metrics = undefined;
+    return code;
+  }
+
+  #onLine(line: string): void {
+    const parsed = parseJson(line);
+    const metrics = metricsLine.safeParse(parsed);
+    if (metrics.success) {
+      this.#metrics = metrics.data;
+      this.#streamed = true;
+      this.#ready.resolve();
+      return;
+    }
+    const error = errorLine.safeParse(parsed);
+    if (error.success) this.#lastError = error.data;
+    this.#options.onLog(`capture: ${line}`);
+  }
+}
+
+function sum(
+  a: Readonly<Record<string, number>>,
+  b: Readonly<Record<string, number>>,
+): Record<string, number> {
+  const total = { ...a };
+  for (const [name, count] of Object.entries(b)) total[name] = (total[name] ?? 0) + count;
+  return total;
+}
+
+function parseJson(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}

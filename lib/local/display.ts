@@ -1,0 +1,89 @@
+import { type LiveFigures, renderFrame, renderLine } from "./live-view.ts";
+
+/** Where the progress of `npm start` is shown. */
+export interface Display {
+  /** The latest lines that were logged, oldest first. */
+  readonly recent: readonly string[];
+  /** A step of the start or of the end, as a line. */
+  say(line: string): void;
+  /** A line that a part logged. */
+  log(line: string): void;
+  /** From now on the figures are shown: redrawn in a terminal, a line now and then elsewhere. */
+  show(figures: () => LiveFigures): void;
+  /** Shows the figures a last time and no more. Idempotent. */
+  close(): void;
+}
+
+const FRAME_MS = 500;
+const LINE_MS = 5_000;
+const KEPT_LOG_LINES = 50;
+
+/** The display for a stream: a live frame where it is a terminal, plain lines where not. */
+export function openDisplay(output: NodeJS.WriteStream): Display {
+  const live = output.isTTY === true;
+  const recent: string[] = [];
+  let figures: (() => LiveFigures) | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let drawn = 0;
+
+  const erase = () => {
+    if (drawn > 0) output.write(`\u001b[${drawn}A\u001b[J`);
+    drawn = 0;
+  };
+  const draw = () => {
+    if (figures === undefined) return;
+    if (!live) {
+      output.write(`${renderLine(figures())}\n`);
+      return;
+    }
+    const lines = renderFrame(figures(), output.columns).slice(0, Math.max(1, output.rows - 1));
+    erase();
+    output.write(`${lines.join("\n")}\n`);
+    drawn = lines.length;
+  };
+  return {
+    recent,
+    say(line) {
+      erase();
+      output.write(`${line}\n`);
+    },
+    log(line) {
+      const text = readable(line);
+      recent.push(text);
+      if (recent.length > KEPT_LOG_LINES) recent.shift();
+      // Where a frame is redrawn the latest ones stand below it.
+      if (!live || figures === undefined) output.write(`${text}\n`);
+    },
+    show(current) {
+      figures = current;
+      if (live) draw();
+      timer = setInterval(draw, live ? FRAME_MS : LINE_MS);
+    },
+    close() {
+      if (timer === undefined) return;
+      clearInterval(timer);
+      timer = undefined;
+      draw();
+      figures = undefined;
+      drawn = 0;
+    },
+  };
+}
+
+/** `part: {"level":"WARN","message":"…","code":"…"}` as a person reads it; other lines as they are. */
+export function readable(line: string): string {
+  const start = line.indexOf("{");
+  if (start < 0) return line;
+  try {
+    const { level, message, ...fields } = JSON.parse(line.slice(start)) as Record<string, unknown>;
+    if (typeof message !== "string") return line;
+    const { consumer: _, timestamp: __, stack: ___, remedy: ____, ...rest } = fields;
+    const more = Object.entries(rest)
+      .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value))
+      .map(([name, value]) => `${name}=${value}`);
+    const grave = /^(warn|error)$/i.test(String(level)) ? `${String(level).toLowerCase()}: ` : "";
+    return [`${line.slice(0, start)}${grave}${message}`, ...more].join(" ");
+  } catch {
+    return line;
+  }
+}

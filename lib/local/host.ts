@@ -1,0 +1,109 @@
+import { dynamodbClient, kinesisClient, sqsClient } from "../aws.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { CaptureProcess } from "./capture-process.ts";
+import { type RunningConsumer, startConsumer } from "./consumer-host.ts";
+import { type Emulators, startEmulators } from "./emulators.ts";
+import { type AwsClients, createResources, type PipelineResources } from "./resources.ts";
+
+/** The AWS side of a pipeline on this machine: emulators, and in them what the CDK app would have made. */
+export interface LocalAws {
+  readonly clients: AwsClients;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly resources: PipelineResources;
+  stop(): Promise<void>;
+}
+
+/** A pipeline that runs on this machine. */
+export interface LocalHost {
+  readonly capture: CaptureProcess;
+  readonly consumers: readonly RunningConsumer[];
+  /** Drains capture, then consumers. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** What `startLocalHost` needs. */
+export interface LocalHostOptions {
+  readonly definition: Pipeline;
+  /** The file the definition was read from: the capture task reads it again. */
+  readonly definitionFile: string;
+  readonly databaseUrl: string;
+  readonly aws: LocalAws;
+  /** More variables of the capture task (how to reach the database) and of the handlers (what they read). */
+  readonly captureEnvironment?: Readonly<Record<string, string>>;
+  readonly handlerEnvironment?: Readonly<Record<string, string>>;
+  readonly onLog: (line: string) => void;
+  /** A part has ended for good. */
+  readonly onFailure: (error: Error) => void;
+}
+
+/** Starts the emulators and makes the pipeline's stream, table and queues in them. */
+export async function startLocalAws(definition: Pipeline, signal: AbortSignal): Promise<LocalAws> {
+  const emulators: Emulators = await startEmulators({ signal });
+  const { environment } = emulators;
+  const clients = {
+    kinesis: kinesisClient(environment),
+    dynamodb: dynamodbClient(environment),
+    sqs: sqsClient(environment),
+  };
+  const stop = async () => {
+    for (const client of Object.values(clients)) client.destroy();
+    await emulators.stop();
+  };
+  try {
+    return { clients, environment, resources: await createResources(definition, clients), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/**
+ * Starts the consumers and the capture task of a pipeline; resolves once changes are streamed.
+ * @throws FunctionEntryError, CaptureFailedError: with everything stopped again.
+ */
+export async function startLocalHost(options: LocalHostOptions): Promise<LocalHost> {
+  const { definition, aws, onLog, onFailure } = options;
+  const consumers: RunningConsumer[] = [];
+  let capture: CaptureProcess | undefined;
+  const stop = async () => {
+    await capture?.stop();
+    await Promise.all(consumers.map((consumer) => consumer.stop()));
+  };
+  try {
+    const started = await Promise.allSettled(
+      definition.consumers.map(async (consumer) => {
+        consumers.push(
+          await startConsumer(consumer, {
+            definition,
+            resources: aws.resources,
+            kinesis: aws.clients.kinesis,
+            environment: { ...aws.environment, ...options.handlerEnvironment },
+            onLog,
+            onFailure,
+          }),
+        );
+      }),
+    );
+    for (const outcome of started) if (outcome.status === "rejected") throw outcome.reason;
+    capture = new CaptureProcess({
+      environment: {
+        ...aws.environment,
+        ...options.captureEnvironment,
+        DATABASE_URL: options.databaseUrl,
+        TRIBUTARY_PIPELINE: options.definitionFile,
+        TRIBUTARY_STREAM: aws.resources.stream,
+        TRIBUTARY_STATE_TABLE: aws.resources.stateTable,
+      },
+      onLog,
+      onFailure,
+    });
+    await capture.ready;
+    // In the order of the definition, whichever was up first.
+    const order = definition.consumers.map(({ name }) => name);
+    consumers.sort((a, b) => order.indexOf(a.name) - order.indexOf(b.name));
+    return { capture, consumers, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}

@@ -1,0 +1,56 @@
+import { TributaryError } from "../errors.ts";
+import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts";
+import { type Display, openDisplay } from "./display.ts";
+import { runOwnDatabase } from "./own-database/run.ts";
+import { runShop } from "./shop/run.ts";
+
+/*
+ * `npm start`. Exit code 0 when all is well, 1 when something failed or a comparison found a mismatch, 2 when the
+ * command line or the definition is wrong, 130 when interrupted before the end of `--exit`.
+ */
+
+const stopping = new AbortController();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(name, () => {
+    stopping.abort();
+    // Every part ends with this process.
+    process.once(name, () => process.exit(130));
+  });
+}
+// `npm start | head`
+process.stdout.on("error", () => stopping.abort());
+
+let exitCode: number;
+try {
+  const args = parseArguments(process.argv.slice(2), (text) => process.stdout.write(text));
+  exitCode = args === HELP_SHOWN ? 0 : await run(args);
+} catch (error) {
+  exitCode = complain(error);
+}
+// What still holds the event loop (sockets of clients) must not hold the process.
+process.exit(exitCode);
+
+async function run(args: StartArguments): Promise<number> {
+  const display: Display = openDisplay(args.json ? process.stderr : process.stdout);
+  try {
+    const { signal } = stopping;
+    return await (args.databaseUrl === undefined
+      ? runShop(args, display, signal)
+      : runOwnDatabase(args, args.databaseUrl, display, signal));
+  } catch (error) {
+    if (stopping.signal.aborted && (error as Error).name === "AbortError") return args.exit ? 130 : 0;
+    throw error;
+  } finally {
+    display.close();
+  }
+}
+
+/** Errors of ours as sentences; a stack only where it is a bug. */
+function complain(error: unknown): number {
+  if (!(error instanceof TributaryError)) {
+    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
+    return 1;
+  }
+  process.stderr.write(`\n${error.message}\n${error.remedy}\n`);
+  return error.code === "CONFIGURATION" ? 2 : 1;
+}

@@ -1,0 +1,152 @@
+import { resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { readDefinition } from "../../definition-file.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import { connectionFromUrl, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
+import type { StartArguments } from "../arguments.ts";
+import type { Display } from "../display.ts";
+import { FiguresSampler } from "../figures.ts";
+import { checkHandlerFiles } from "../handler-files.ts";
+import { startLocalAws, startLocalHost } from "../host.ts";
+import { TABLES_VARIABLE, UNBOUNDED_WAL_VARIABLE } from "./pipeline.ts";
+import { dropTraces, lookForTraces, resumeSlot } from "./traces.ts";
+
+const GENERIC_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
+/** What the capture task may need of our environment to reach the database. */
+const CONNECTION_VARIABLES = [
+  "PGPASSWORD",
+  "PGUSER",
+  "PGHOST",
+  "PGPORT",
+  "PGDATABASE",
+  "TRIBUTARY_TLS",
+  "TRIBUTARY_TLS_CA_FILE",
+];
+
+const printed = z.object({ changes: z.record(z.string(), z.number()) });
+
+/** Capture from the user's own database until `signal`; gives the exit code. */
+export async function runOwnDatabase(
+  args: StartArguments,
+  databaseUrl: string,
+  display: Display,
+  signal: AbortSignal,
+): Promise<number> {
+  const connection = connectionFromUrl(databaseUrl, process.env);
+  const variables = {
+    [TABLES_VARIABLE]: (args.tables ?? []).join(","),
+    [UNBOUNDED_WAL_VARIABLE]: String(args.acceptUnboundedWal),
+  };
+  Object.assign(process.env, variables);
+  const definitionFile = args.pipeline === undefined ? GENERIC_DEFINITION : resolve(args.pipeline);
+  const definition = await readDefinition(definitionFile);
+  await checkHandlerFiles(definition);
+
+  const before = await lookForTraces(connection, definition, signal);
+  announce(definition, before, args, display);
+  const failure = new AbortController();
+  const until = AbortSignal.any([signal, failure.signal]);
+  await using parts = new AsyncDisposableStack();
+  display.say("starting the Kinesis, DynamoDB and SQS emulators …");
+  const aws = await startLocalAws(definition, until);
+  parts.defer(() => aws.stop());
+  if (before.slot) await resumeSlot(connection, definition, aws, until);
+  display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
+  const tables = new Map<string, Record<string, number>>();
+  parts.defer(() => farewell(connection, definition, before, args, display));
+  const host = await startLocalHost({
+    definition,
+    definitionFile,
+    databaseUrl,
+    aws,
+    captureEnvironment: { ...inherited(CONNECTION_VARIABLES), ...variables },
+    handlerEnvironment: args.pipeline === undefined ? {} : inherited(Object.keys(process.env)),
+    onLog: (line) => countChanges(tables, line) || display.log(line),
+    onFailure: (error) => failure.abort(error),
+  });
+  parts.defer(() => host.stop());
+  using sampler = new FiguresSampler(host, {
+    pipeline: definition.name,
+    source: `${connection.host}:${connection.port}/${connection.database}`,
+    tables,
+    hints: [`Change a row of ${definition.source.tables.join(", ")} and see it arrive.`],
+    log: display.recent,
+  });
+  display.show(() => sampler.figures);
+  parts.defer(() => display.close());
+  while (!until.aborted) await delay(60_000, undefined, { signal: until }).catch(() => undefined);
+  if (failure.signal.aborted) throw failure.signal.reason;
+  return 0;
+}
+
+interface Traces {
+  readonly slot: boolean;
+  readonly publication: boolean;
+}
+
+function announce({ source }: Pipeline, before: Traces, args: StartArguments, display: Display): void {
+  const state = (there: boolean) => (there ? "is there already, goes on being used" : "will be created");
+  display.say(`on this database, for the tables ${source.tables.join(", ")}:`);
+  display.say(`  publication       ${source.publication}  ${state(before.publication)}`);
+  display.say(
+    `  replication slot  ${source.slot}  ${state(before.slot)}; PostgreSQL keeps WAL for it until it is dropped`,
+  );
+  if (args.dropSlotOnExit) display.say("both are dropped at the end (--drop-slot-on-exit)");
+  else for (const line of howToRemove(source)) display.say(line);
+}
+
+async function farewell(
+  connection: PostgresConnectionOptions,
+  definition: Pipeline,
+  before: Traces,
+  args: StartArguments,
+  display: Display,
+): Promise<void> {
+  if (args.dropSlotOnExit) {
+    await dropTraces(connection, definition);
+    display.say(
+      `dropped the slot ${definition.source.slot} and the publication ${definition.source.publication}`,
+    );
+    return;
+  }
+  const { slot } = await lookForTraces(connection, definition, AbortSignal.timeout(10_000)).catch(
+    () => before,
+  );
+  if (!slot) return;
+  display.say(
+    `the slot ${definition.source.slot} stays, and PostgreSQL keeps WAL for it: the next start goes on from there.`,
+  );
+  for (const line of howToRemove(definition.source)) display.say(line);
+}
+
+function howToRemove({ slot, publication }: Pipeline["source"]): string[] {
+  return [
+    "to remove both:",
+    `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,
+  ];
+}
+
+function inherited(names: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
+  );
+}
+
+/** Adds what `print-changes` printed, if the line is that. */
+function countChanges(tables: Map<string, Record<string, number>>, line: string): boolean {
+  const start = line.indexOf('{"changes"');
+  if (start < 0) return false;
+  const parsed = printed.safeParse(JSON.parse(line.slice(start)));
+  if (!parsed.success) return false;
+  for (const [what, count] of Object.entries(parsed.data.changes)) {
+    const space = what.lastIndexOf(" ");
+    const table = what.slice(0, space);
+    const operation = what.slice(space + 1);
+    const counts = tables.get(table) ?? {};
+    counts[operation] = (counts[operation] ?? 0) + count;
+    tables.set(table, counts);
+  }
+  return true;
+}

@@ -1,0 +1,79 @@
+import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from "@aws-sdk/client-dynamodb";
+import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "@aws-sdk/client-kinesis";
+import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import type { Pipeline } from "../pipeline.ts";
+
+/** The clients of one environment. */
+export interface AwsClients {
+  readonly kinesis: KinesisClient;
+  readonly dynamodb: DynamoDBClient;
+  readonly sqs: SQSClient;
+}
+
+/** What `cdk deploy` makes in AWS, made in the emulators. */
+export interface PipelineResources {
+  readonly stream: string;
+  readonly stateTable: string;
+  /** URL of the dead-letter queue, by consumer. */
+  readonly deadLetterQueues: ReadonlyMap<string, string>;
+}
+
+/** An on-demand stream starts with 4 shards in AWS; here every shard costs a process of each consumer. */
+const ON_DEMAND_SHARDS = 1;
+/** What AWS allows since 2025; dead letters carry whole events. */
+const LARGEST_MESSAGE = String(1024 * 1024);
+
+/** Makes stream, state table and dead-letter queues of a pipeline. */
+export async function createResources(definition: Pipeline, aws: AwsClients): Promise<PipelineResources> {
+  const stream = `tributary-${definition.name}`;
+  const stateTable = `tributary-${definition.name}`;
+  const [, , queues] = await Promise.all([
+    createStream(aws.kinesis, stream, definition.stream.shards ?? ON_DEMAND_SHARDS),
+    createTable(aws.dynamodb, stateTable, ["pk", "sk"]),
+    Promise.all(
+      definition.consumers.map(
+        async ({ name }) =>
+          [name, await createQueue(aws.sqs, `tributary-${definition.name}-${name}-dead-letters`)] as const,
+      ),
+    ),
+  ]);
+  return { stream, stateTable, deadLetterQueues: new Map(queues) };
+}
+
+/** Makes a table whose hash key, and range key if named, are strings. */
+export async function createTable(
+  dynamodb: DynamoDBClient,
+  name: string,
+  key: readonly [hash: string, range?: string],
+): Promise<void> {
+  const columns = key.filter((column) => column !== undefined);
+  await dynamodb.send(
+    new CreateTableCommand({
+      TableName: name,
+      BillingMode: "PAY_PER_REQUEST",
+      AttributeDefinitions: columns.map((column) => ({ AttributeName: column, AttributeType: "S" })),
+      KeySchema: columns.map((column, i) => ({ AttributeName: column, KeyType: i === 0 ? "HASH" : "RANGE" })),
+    }),
+  );
+  await waitUntilTableExists(
+    { client: dynamodb, maxWaitTime: 60, minDelay: 1, maxDelay: 1 },
+    { TableName: name },
+  );
+}
+
+/** Makes a standard queue; gives its URL. */
+export async function createQueue(sqs: SQSClient, name: string): Promise<string> {
+  const { QueueUrl } = await sqs.send(
+    new CreateQueueCommand({ QueueName: name, Attributes: { MaximumMessageSize: LARGEST_MESSAGE } }),
+  );
+  if (QueueUrl === undefined) throw new Error(`the queue ${name} was made without a URL`);
+  return QueueUrl;
+}
+
+async function createStream(kinesis: KinesisClient, name: string, shards: number): Promise<void> {
+  await kinesis.send(new CreateStreamCommand({ StreamName: name, ShardCount: shards }));
+  await waitUntilStreamExists(
+    { client: kinesis, maxWaitTime: 60, minDelay: 1, maxDelay: 1 },
+    { StreamName: name },
+  );
+}

@@ -1,0 +1,176 @@
+import { resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { readDefinition } from "../../definition-file.ts";
+import { ConfigurationError } from "../../errors.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import type { StartArguments } from "../arguments.ts";
+import type { Display } from "../display.ts";
+import { startEmbeddedPostgres } from "../embedded-postgres.ts";
+import { FiguresSampler } from "../figures.ts";
+import { checkHandlerFiles } from "../handler-files.ts";
+import { type LocalAws, type LocalHost, startLocalAws, startLocalHost } from "../host.ts";
+import { seededRandom } from "./catalog.ts";
+import { describeMismatch } from "./compare.ts";
+import { appliedBy, completion, SHOP_CONSUMERS } from "./completion.ts";
+import { openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
+import { verifyShop } from "./verify.ts";
+import { runWorkload, type WorkloadProgress } from "./workload.ts";
+
+/** The one line that `--exit --json` prints; the counts are explained in `--help`. */
+export interface ShopResult {
+  readonly changes: number;
+  readonly published: number;
+  readonly applied: number;
+  readonly duplicates: number;
+  readonly deadLettered: number;
+  readonly mismatches: number;
+  readonly seconds: number;
+}
+
+const SHOWN_MISMATCHES = 20;
+/** Any number: runs with the same one begin alike. */
+const SEED = 20261123;
+
+/**
+ * The shop demo: embedded PostgreSQL with a workload, the pipeline, the example consumers. Runs until `signal`, or
+ * with `--exit` until the given changes took effect and were compared; gives the exit code.
+ */
+export async function runShop(args: StartArguments, display: Display, signal: AbortSignal): Promise<number> {
+  const definitionFile = resolve(args.pipeline ?? "cdk/pipeline.ts");
+  const definition = await readDefinition(definitionFile);
+  await checkHandlerFiles(definition);
+  if (args.exit) checkConsumers(definition);
+
+  const failure = new AbortController();
+  const until = AbortSignal.any([signal, failure.signal]);
+  const onFailure = (error: Error) => failure.abort(error);
+  await using parts = new AsyncDisposableStack();
+
+  display.say("starting PostgreSQL and the Kinesis, DynamoDB and SQS emulators …");
+  const [server, aws] = await started(
+    parts,
+    startEmbeddedPostgres({ settings: SHOP_SERVER_SETTINGS, port: args.port, signal: until }),
+    startLocalAws(definition, until),
+  );
+  const shop = await openShop(server, aws);
+  display.say(`  shop        psql '${shop.databaseUrl}'`);
+  display.say(`  read model  psql '${shop.readModelUrl}'`);
+  display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
+  const host = await startLocalHost({
+    definition,
+    definitionFile,
+    databaseUrl: shop.databaseUrl,
+    aws,
+    handlerEnvironment: shop.handlerEnvironment,
+    onLog: display.log,
+    onFailure,
+  });
+  parts.defer(() => host.stop());
+  until.throwIfAborted();
+
+  const progress: WorkloadProgress = { changes: 0, commits: 0, rollbacks: 0 };
+  using sampler = new FiguresSampler(host, {
+    pipeline: definition.name,
+    source: shop.databaseUrl,
+    workload: progress,
+    hints: hints(shop),
+    log: display.recent,
+  });
+  display.show(() => sampler.figures);
+  parts.defer(() => display.say("stopping …"));
+  parts.defer(() => display.close());
+
+  const startedMs = performance.now();
+  await runWorkload(
+    {
+      databaseUrl: shop.databaseUrl,
+      rate: args.rate,
+      changes: args.changes,
+      random: seededRandom(SEED),
+      signal: until,
+    },
+    progress,
+  );
+  if (!args.exit) await untilAborted(until);
+  if (failure.signal.aborted) throw failure.signal.reason;
+  if (!args.exit || signal.aborted) return args.exit ? 130 : 0;
+  const result = await settle({ host, aws, shop, progress, startedMs, display, signal: until });
+  if (failure.signal.aborted) throw failure.signal.reason;
+  display.close();
+  if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  else display.say(inWords(result));
+  return result.mismatches === 0 ? 0 : 1;
+}
+
+/** Waits until all took effect, and compares. */
+async function settle(run: {
+  host: LocalHost;
+  aws: LocalAws;
+  shop: Shop;
+  progress: Readonly<WorkloadProgress>;
+  startedMs: number;
+  display: Display;
+  signal: AbortSignal;
+}): Promise<ShopResult> {
+  const { host, display, progress } = run;
+  const { lastEffectMs, complete } = await completion(host, progress.changes, run.signal);
+  if (!complete) display.say("nothing moved for a minute: comparing what there is");
+  const mismatches = await verifyShop(run.shop, run.aws);
+  for (const mismatch of mismatches.slice(0, SHOWN_MISMATCHES)) {
+    display.say(`mismatch: ${describeMismatch(mismatch)}`);
+  }
+  const total = (name: "duplicates" | "deadLettered") =>
+    host.consumers.reduce((sum, { counts }) => sum + counts[name], 0);
+  return {
+    changes: progress.changes,
+    published: host.capture.figures.changes,
+    applied: appliedBy(host),
+    duplicates: total("duplicates"),
+    deadLettered: total("deadLettered"),
+    mismatches: mismatches.length,
+    seconds: Math.round(lastEffectMs - run.startedMs) / 1000,
+  };
+}
+
+function inWords(result: ShopResult): string {
+  const { changes, seconds, mismatches } = result;
+  return `${changes} changes in ${seconds} s (${Math.round(changes / seconds)} a second): published ${result.published}, applied ${result.applied}, duplicates ${result.duplicates}, dead-lettered ${result.deadLettered}, mismatches ${mismatches}`;
+}
+
+/** Two parts that start side by side; when one fails the other is stopped too. */
+async function started<A extends { stop(): Promise<void> }, B extends { stop(): Promise<void> }>(
+  parts: AsyncDisposableStack,
+  first: Promise<A>,
+  second: Promise<B>,
+): Promise<[A, B]> {
+  await Promise.allSettled([
+    first.then((part) => parts.defer(() => part.stop())),
+    second.then((part) => parts.defer(() => part.stop())),
+  ]);
+  return [await first, await second];
+}
+
+function hints(shop: Shop): string[] {
+  return [
+    "Change something yourself and see it arrive:",
+    `  psql '${shop.databaseUrl}' -c "UPDATE customers SET tier = 'gold' WHERE id = 1"`,
+    `  psql '${shop.readModelUrl}' -c "SELECT * FROM order_summary ORDER BY id DESC LIMIT 5"`,
+  ];
+}
+
+function checkConsumers(definition: Pipeline): void {
+  const names = definition.consumers.map(({ name }) => name);
+  const missing = Object.keys(SHOP_CONSUMERS).filter((name) => !names.includes(name));
+  if (missing.length === 0) return;
+  throw new ConfigurationError("The command line", [
+    {
+      path: "--exit",
+      value: names,
+      remedy: `leave it out, or name ${missing.join(", ")} in the definition: it compares what the shop's own consumers hold`,
+    },
+  ]);
+}
+
+async function untilAborted(signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) await delay(60_000, undefined, { signal }).catch(() => undefined);
+}

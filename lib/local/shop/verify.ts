@@ -1,0 +1,140 @@
+import { type AttributeValue, ScanCommand } from "@aws-sdk/client-dynamodb";
+import { DeleteMessageBatchCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import type pg from "pg";
+import { z } from "zod";
+import type { LocalAws } from "../host.ts";
+import { POISON_REASON } from "./catalog.ts";
+import {
+  CUSTOMERS,
+  compareOnce,
+  compareRows,
+  type Mismatch,
+  ORDER_ITEMS,
+  ORDERS,
+  printAsTable,
+  readTable,
+} from "./compare.ts";
+import { type Shop, withClient } from "./shop.ts";
+
+const letter = z.object({ orderId: z.string() });
+const deadLetter = z.object({
+  payload: z.object({
+    after: z.object({ order_id: z.string().optional() }).nullable(),
+    source: z.object({ table: z.string() }),
+  }),
+});
+
+/**
+ * Compares every table of the shop with what the consumers hold of it, row by row, and the cancelled orders with the
+ * letters that were sent and the dead letters that were expected. Takes the messages out of the queues.
+ */
+export async function verifyShop(shop: Shop, aws: LocalAws): Promise<Mismatch[]> {
+  return withClient(shop.databaseUrl, (source) =>
+    withClient(shop.readModelUrl, async (readModel) => [
+      ...compareRows(
+        ORDERS,
+        await readTable(source, ORDERS),
+        await readTable(readModel, ORDERS, "deleted_at IS NULL"),
+      ),
+      ...compareRows(
+        ORDER_ITEMS,
+        await readTable(source, ORDER_ITEMS),
+        await readTable(readModel, ORDER_ITEMS, "deleted_at IS NULL"),
+      ),
+      ...compareRows(
+        CUSTOMERS,
+        await readTable(source, CUSTOMERS),
+        await printAsTable(source, CUSTOMERS, await readCustomers(shop, aws)),
+      ),
+      ...(await verifyNotifications(source, shop, aws)),
+      ...(await unexpectedDeadLetters(aws)),
+    ]),
+  );
+}
+
+async function verifyNotifications(source: pg.ClientBase, shop: Shop, aws: LocalAws): Promise<Mismatch[]> {
+  const cancelled = async (reasons: string) => {
+    const { rows } = await source.query<{ id: string }>(
+      `SELECT order_id::text AS id FROM cancellations WHERE ${reasons}`,
+      [POISON_REASON],
+    );
+    return new Set(rows.map(({ id }) => id));
+  };
+  const letters = await drain(aws.clients.sqs, shop.letterQueueUrl, letter);
+  const dead = await drain(aws.clients.sqs, deadLetterQueue(aws, "notifications"), deadLetter);
+  return [
+    ...compareOnce(
+      "letter for order",
+      await cancelled("reason <> $1"),
+      letters.map(({ orderId }) => orderId),
+    ),
+    ...compareOnce(
+      "dead letter of notifications for order",
+      await cancelled("reason = $1"),
+      dead.map(({ payload }) => payload.after?.order_id ?? "(none)"),
+    ),
+  ];
+}
+
+async function unexpectedDeadLetters(aws: LocalAws): Promise<Mismatch[]> {
+  const mismatches: Mismatch[] = [];
+  for (const [consumer, url] of aws.resources.deadLetterQueues) {
+    if (consumer === "notifications") continue;
+    for (const { payload } of await drain(aws.clients.sqs, url, deadLetter)) {
+      mismatches.push({ what: `dead letter of ${consumer}`, key: payload.source.table, kind: "extra" });
+    }
+  }
+  return mismatches;
+}
+
+/** The customers that customer-view holds, as columns; tombstones left out. */
+async function readCustomers(shop: Shop, aws: LocalAws): Promise<Record<string, unknown>[]> {
+  const rows: Record<string, unknown>[] = [];
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await aws.clients.dynamodb.send(
+      new ScanCommand({
+        TableName: shop.customerTable,
+        ConsistentRead: true,
+        ...(from ? { ExclusiveStartKey: from } : {}),
+      }),
+    );
+    for (const item of page.Items ?? []) {
+      if (item.deleted?.BOOL) continue;
+      rows.push(
+        Object.fromEntries(
+          Object.entries(item).map(([column, value]) => [column, value.S ?? value.N ?? value.BOOL ?? null]),
+        ),
+      );
+    }
+    from = page.LastEvaluatedKey;
+  } while (from);
+  return rows;
+}
+
+function deadLetterQueue(aws: LocalAws, consumer: string): string {
+  const url = aws.resources.deadLetterQueues.get(consumer);
+  if (url === undefined) throw new Error(`the consumer ${consumer} has no dead-letter queue`);
+  return url;
+}
+
+/** Takes all messages out of a queue. */
+async function drain<T>(sqs: SQSClient, QueueUrl: string, format: z.ZodType<T>): Promise<T[]> {
+  const messages: T[] = [];
+  for (;;) {
+    const { Messages = [] } = await sqs.send(
+      new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10, VisibilityTimeout: 300 }),
+    );
+    if (Messages.length === 0) return messages;
+    messages.push(...Messages.map(({ Body = "" }) => format.parse(JSON.parse(Body))));
+    await sqs.send(
+      new DeleteMessageBatchCommand({
+        QueueUrl,
+        Entries: Messages.map(({ ReceiptHandle }, i) => ({
+          Id: String(i),
+          ReceiptHandle: ReceiptHandle ?? "",
+        })),
+      }),
+    );
+  }
+}
