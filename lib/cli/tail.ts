@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError } from "commander";
 import type { TableName } from "../change/table-pattern.ts";
+import type { Log } from "../observe/log.ts";
 import { definePipeline, type PipelineInput, postgres } from "../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
 import {
@@ -15,6 +16,7 @@ import { prettyLine } from "./pretty-line.ts";
 interface TailOptions {
   readonly databaseUrl?: string;
   readonly tables?: readonly string[];
+  readonly exclude?: readonly string[];
   readonly publication?: string;
   readonly slot: string;
   readonly limit?: number;
@@ -31,6 +33,7 @@ export function tailCommand(): Command {
       "postgres://user:password@host/database (default: $DATABASE_URL or the PG* variables)",
     )
     .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
+    .option("--exclude <patterns>", "tables to leave out, stronger than --tables", list)
     .option(
       "--publication <name>",
       "an existing publication to read (default: one of our own, tributary_tail)",
@@ -71,9 +74,8 @@ async function tail(options: TailOptions): Promise<void> {
       pipeline,
       record: undefined,
       signal: ending.signal,
-      log: say,
+      log: spoken,
     });
-    say(`streaming from slot "${pipeline.source.slot}"; Ctrl-C ends`);
     try {
       await print(source, options, ending);
     } finally {
@@ -90,6 +92,7 @@ function definitionOf(options: TailOptions, tables: readonly string[]): Pipeline
     name: "tail",
     source: postgres({
       tables: [...tables],
+      exclude: [...(options.exclude ?? [])],
       slot: options.slot,
       publication: options.publication ?? "tributary_tail",
       // Said on standard error at the end instead: someone is looking.
@@ -199,6 +202,14 @@ async function drop(
     await disconnect(client);
   }
 }
+
+/** What the source says, for a person at the terminal. */
+const spoken: Log = {
+  info: (message) => say(message),
+  warn: (message, fields) =>
+    say(typeof fields?.remedy === "string" ? `${message}. ${fields.remedy}` : message),
+  error: (message) => say(message),
+};
 
 function say(line: string): void {
   process.stderr.write(`tributary: ${line}\n`);
