@@ -1,5 +1,5 @@
 import { gunzipSync } from "node:zlib";
-import { z } from "zod";
+import * as z from "zod";
 import { RecordFormatError } from "./errors.ts";
 import type { ChangeEventJson } from "./event.ts";
 import { parseLsn } from "./lsn.ts";
