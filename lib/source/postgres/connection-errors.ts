@@ -81,6 +81,12 @@ export function explainConnectionError(
   });
 }
 
+/** Whether a failed connection attempt means that the server is stopping, starting or not there. */
+export function isServerEnding(error: unknown): boolean {
+  const cause = (error as Error).cause as { code?: string } | undefined;
+  return ["57P01", "57P02", "57P03", "ECONNREFUSED"].includes(cause?.code ?? "");
+}
+
 function isPooler(message: string): boolean {
   return (
     /RDS Proxy/i.test(message) ||

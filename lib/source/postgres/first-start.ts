@@ -79,12 +79,15 @@ export async function changePublication(
 ): Promise<void> {
   const { publication: name } = pipeline.source;
   const step = report.publication;
+  let changed: boolean;
   try {
-    await applyPublication(client, name, step, [...report.tables, ...report.leaves], report.server.version);
+    const tables = [...report.tables, ...report.leaves];
+    changed = await applyPublication(client, name, step, tables, report.server.version);
   } catch (error) {
     if (error instanceof PublicationRefused) throw new PreflightError(error.problems);
     throw error;
   }
+  if (!changed) return;
   if (step.kind === "create") log.info(`made the publication "${name}"`);
   if (step.kind === "alter") log.info(`changed the publication "${name}": ${step.reason}`);
 }

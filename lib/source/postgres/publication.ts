@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
 import { z } from "zod";
 import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
@@ -79,7 +80,11 @@ const FILTER_COLUMNS = `(
 export type PublicationStep =
   | { readonly kind: "use" }
   | { readonly kind: "create"; readonly sql: readonly string[] }
-  | { readonly kind: "alter"; readonly sql: readonly string[]; readonly reason: string };
+  | {
+      readonly kind: "alter";
+      readonly sql: readonly string[];
+      readonly reason: string;
+    };
 
 /** Compares a publication with what the definition wants, and says what to do. */
 export function planPublication(
@@ -142,19 +147,19 @@ export function planPublication(
 
   const differences = tables.flatMap((table) => differencesOf(source, facts.version, table, existing));
   const reasons = differences.filter((d) => d.wrong).map((d) => d.message);
-  if (reasons.length > 0 && existing.ours) {
-    const notOurs = tables.filter((table) => !table.owned);
-    if (facts.superuser || notOurs.length === 0) {
-      return {
-        problems,
-        warnings,
-        step: {
-          kind: "alter",
-          sql: [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
-          reason: reasons.join("; "),
-        },
-      };
-    }
+  // Only the server can tell whether two filters are the same: it is told again, and undone when nothing changed.
+  const filters = tables.some((table) => forTable(source.where, table) !== undefined);
+  const mayAlter = existing.ours && (facts.superuser || tables.every((table) => table.owned));
+  if (mayAlter && (reasons.length > 0 || filters)) {
+    return {
+      problems,
+      warnings,
+      step: {
+        kind: "alter",
+        sql: [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
+        reason: reasons.join("; ") || "a row filter changed",
+      },
+    };
   }
   for (const difference of differences) {
     const finding = { code: "PUBLICATION", message: difference.message, remedy: difference.remedy };
@@ -164,24 +169,49 @@ export function planPublication(
   return { problems, warnings, step: { kind: "use" } };
 }
 
-/** Whether row filters look at identity columns only: otherwise the application's UPDATE and DELETE would fail. */
-export function checkRowFilters(
+/**
+ * Whether what is published leaves the application's own UPDATE and DELETE alone: row filters may look at identity
+ * columns only, and (from 18) generated columns of the identity must be published.
+ */
+export function checkPublishedIdentity(
   publication: PublicationFacts,
   tables: readonly TableFacts[],
+  version: number,
 ): readonly PreflightProblem[] {
-  return tables.flatMap((table) => {
-    const published = publishedAs(publication, table);
-    const identity = identityColumns(table);
-    const outside = (published?.filterColumns ?? []).filter((column) => !identity?.includes(column));
-    if (outside.length === 0 || table.replicaIdentity === "f") return [];
-    return [
-      {
+  const problems: PreflightProblem[] = [];
+  for (const table of tables) {
+    const root = publication.tables.find((published) => isFamily(published, table, tables));
+    const identity = identityColumns(table) ?? [];
+    const outside = (root?.filterColumns ?? []).filter((column) => !identity.includes(column));
+    if (outside.length > 0) {
+      problems.push({
         code: "ROW_FILTER",
         message: `the row filter of ${formatTable(table)} looks at ${outside.join(", ")}, which is not in its replica identity: the application's own UPDATE and DELETE would fail`,
         remedy: `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL; or filter by columns of the replica identity only.`,
-      },
-    ];
-  });
+      });
+    }
+    const generated = table.columns.filter(
+      (column) => column.generated === "s" && identity.includes(column.name),
+    );
+    if (root && version >= 180_000 && publication.generated !== "s" && generated.length > 0) {
+      problems.push({
+        code: "REPLICA_IDENTITY",
+        message: `the publication "${publication.name}" leaves out ${generated.map((c) => c.name).join(", ")} of ${formatTable(table)}, generated and part of its replica identity: the application's own UPDATE and DELETE would fail`,
+        remedy: `ALTER PUBLICATION ${quoteIdentifier(publication.name)} SET (publish_generated_columns = stored);`,
+      });
+    }
+  }
+  return problems;
+}
+
+/** Whether a published table is this one or the partitioned table above it. */
+function isFamily(published: TableName, table: TableFacts, tables: readonly TableFacts[]): boolean {
+  return tables.some(
+    (candidate) =>
+      candidate.schema === published.schema &&
+      candidate.table === published.table &&
+      (candidate.oid === table.oid || table.ancestors.includes(candidate.oid)),
+  );
 }
 
 /** Thrown away on purpose: the transaction of `applyPublication` is rolled back. */
@@ -194,7 +224,9 @@ export class PublicationRefused extends Error {
 }
 
 /**
- * Makes or changes the publication in one transaction; nothing stays when the row filters would hurt.
+ * Makes or changes the publication in one transaction; nothing stays when it would hurt the application's writes.
+ * Tells whether anything changed.
+ *
  * @throws PublicationRefused, or the server's error.
  */
 export async function applyPublication(
@@ -203,15 +235,18 @@ export async function applyPublication(
   step: PublicationStep,
   tables: readonly TableFacts[],
   version: number,
-): Promise<void> {
-  if (step.kind === "use") return;
+): Promise<boolean> {
+  if (step.kind === "use") return false;
   await client.query("BEGIN");
   try {
+    const before = await readPublication(client, name, version);
     for (const sql of step.sql) await client.query(sql);
     const made = await readPublication(client, name, version);
-    const problems = made ? checkRowFilters(made, tables) : [];
+    const problems = made ? checkPublishedIdentity(made, tables, version) : [];
     if (problems.length > 0) throw new PublicationRefused(problems);
-    await client.query("COMMIT");
+    const changed = !isDeepStrictEqual(before, made);
+    await client.query(changed ? "COMMIT" : "ROLLBACK");
+    return changed;
   } catch (error) {
     await client.query("ROLLBACK").catch(() => {});
     throw error;
@@ -254,7 +289,7 @@ function differencesOf(
       remedy: replace,
     });
   }
-  const missing = publishable(table, version).filter(
+  const missing = publishable(table, existing.generated === "s" ? version : 0).filter(
     (column) =>
       published.columns !== null && !published.columns.includes(column) && !excluded.includes(column),
   );
@@ -303,5 +338,6 @@ function tableSql(source: Pipeline["source"], table: TableFacts, version: number
         .map(quoteIdentifier)
         .join(", ")})`
     : "";
-  return `${quoteTable(table)}${columns}${filter === undefined ? "" : ` WHERE (${filter})`}`;
+  // ONLY: children by inheritance have keys of their own, or none; partitions come with their root all the same.
+  return `${table.kind === "r" ? "ONLY " : ""}${quoteTable(table)}${columns}${filter === undefined ? "" : ` WHERE (${filter})`}`;
 }

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
-import { PostgresNotReadyError, PostgresUnreachableError } from "./errors.ts";
+import { isServerEnding } from "./connection-errors.ts";
 
 export interface SideConnectionOptions {
   readonly connection: PostgresConnectionOptions;
@@ -55,7 +55,10 @@ export class SideConnection {
       this.#session = session;
       session.then(
         (client) => this.#watch(client),
-        () => this.#forget(session),
+        (error: Error) => {
+          this.#forget(session);
+          if (isServerEnding(error)) this.#options.onServerEnding(error);
+        },
       );
     }
     return this.#session;
@@ -66,10 +69,7 @@ export class SideConnection {
     client.once("end", () => {
       if (session) this.#forget(session);
       if (this.#closed || this.#session || this.#options.signal.aborted) return;
-      this.#open().catch((error: unknown) => {
-        if (error instanceof PostgresNotReadyError || error instanceof PostgresUnreachableError)
-          this.#options.onServerEnding(error);
-      });
+      this.#open().catch(() => {});
     });
   }
 

@@ -1,8 +1,11 @@
 import type pg from "pg";
-import { formatTable } from "../../../change/table-pattern.ts";
 import type { Pipeline } from "../../../pipeline.ts";
-import { PreflightError } from "../errors.ts";
-import { checkRowFilters, type PublicationStep, planPublication, readPublication } from "../publication.ts";
+import {
+  checkPublishedIdentity,
+  type PublicationStep,
+  planPublication,
+  readPublication,
+} from "../publication.ts";
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";
@@ -49,19 +52,11 @@ export async function preflight(
     publication,
     {
       problems:
-        existing && publication.step.kind === "use" ? checkRowFilters(existing, [...tables, ...leaves]) : [],
+        existing && publication.step.kind === "use"
+          ? checkPublishedIdentity(existing, [...tables, ...leaves], server.version)
+          : [],
       warnings: [],
     },
   ]);
   return { ...findings, server, tables, leaves, publication: publication.step };
-}
-
-/** Tells the warnings, and throws where there are problems. @throws PreflightError */
-export function insist(report: PreflightReport, log: (line: string) => void): void {
-  for (const warning of report.warnings)
-    log(`warning ${warning.code}: ${warning.message}. ${warning.remedy}`);
-  if (report.problems.length > 0) throw new PreflightError(report.problems);
-  log(
-    `capturing ${report.tables.length} tables: ${report.tables.slice(0, 20).map(formatTable).join(", ")}${report.tables.length > 20 ? ", …" : ""}`,
-  );
 }

@@ -1,0 +1,126 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { Confirmation } from "../../../lib/source/postgres/confirmation.ts";
+import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
+
+const state: SlotState = {
+  epoch: 1,
+  slot: "s",
+  publication: "p",
+  database: "d",
+  systemId: "1",
+  timeline: 1,
+  confirmedLsn: 100n,
+  recentCommits: [],
+};
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
+afterEach(() => void vi.useRealTimers());
+
+function confirmation(write: (state: SlotState) => Promise<void> = async () => {}) {
+  const events: string[] = [];
+  const failures: unknown[] = [];
+  const confirming = new Confirmation({
+    record: {
+      read: async () => undefined,
+      write: async (next) => {
+        events.push(`write ${next.confirmedLsn}`);
+        await write(next);
+      },
+    },
+    state,
+    onConfirmed: (lsn) => events.push(`told ${lsn}`),
+    onFailure: (error) => failures.push(error),
+  });
+  return { confirming, events, failures };
+}
+
+const commit = (commitLsn: bigint) => ({ commitLsn, xid: Number(commitLsn), commitTime: commitLsn });
+
+test("the server is told only what the record holds", async () => {
+  let written = () => {};
+  const { confirming, events } = confirmation(() => new Promise<void>((resolve) => (written = resolve)));
+  confirming.streamed(commit(150n));
+  confirming.acknowledge(160n);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(events).toEqual(["write 160"]);
+  expect(confirming.state.confirmedLsn).toBe(100n);
+  written();
+  await vi.advanceTimersByTimeAsync(0);
+  expect(events).toEqual(["write 160", "told 160"]);
+  expect(confirming.state.confirmedLsn).toBe(160n);
+});
+
+test("many acknowledgements become one write a second", async () => {
+  const { confirming, events } = confirmation();
+  for (let i = 0n; i < 500n; i++) {
+    confirming.streamed(commit(200n + i * 10n));
+    confirming.acknowledge(205n + i * 10n);
+    await vi.advanceTimersByTimeAsync(10);
+  }
+  await vi.advanceTimersByTimeAsync(2000);
+  const writes = events.filter((event) => event.startsWith("write"));
+  expect(writes.length).toBeGreaterThan(3);
+  expect(writes.length).toBeLessThan(9);
+  expect(writes.at(-1)).toBe("write 5195");
+});
+
+test("an idle database costs a write in ten seconds at most", async () => {
+  const { confirming, events } = confirmation();
+  for (let i = 0n; i < 60n; i++) {
+    confirming.acknowledge(200n + i);
+    await vi.advanceTimersByTimeAsync(1000);
+  }
+  expect(events.filter((event) => event.startsWith("write")).length).toBeLessThanOrEqual(7);
+});
+
+test("a commit does not wait behind an idle position", async () => {
+  const { confirming, events } = confirmation();
+  confirming.acknowledge(200n);
+  await vi.advanceTimersByTimeAsync(0);
+  confirming.acknowledge(300n);
+  confirming.streamed(commit(350n));
+  confirming.acknowledge(360n);
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(events).toContain("told 360");
+});
+
+test("the record keeps the latest commits up to what it confirms, and no later one", async () => {
+  const written: SlotState[] = [];
+  const { confirming } = confirmation(async (next) => void written.push(next));
+  for (let lsn = 200n; lsn < 240n; lsn++) confirming.streamed(commit(lsn));
+  confirming.acknowledge(230n);
+  await vi.advanceTimersByTimeAsync(0);
+  const lsns = written.at(-1)?.recentCommits.map((c) => c.commitLsn) ?? [];
+  expect(lsns.at(-1)).toBe(229n);
+  expect(lsns.length).toBe(16);
+  expect(confirming.knownCommits.at(-1)?.commitLsn).toBe(239n);
+});
+
+test("flush writes at once and waits; a record that cannot be written ends confirming", async () => {
+  const { confirming, events } = confirmation();
+  confirming.acknowledge(200n);
+  await vi.advanceTimersByTimeAsync(0);
+  confirming.acknowledge(300n);
+  await confirming.flush();
+  expect(events.at(-1)).toBe("told 300");
+
+  const lost = new Error("lease lost");
+  const failing = confirmation(async () => {
+    throw lost;
+  });
+  failing.confirming.acknowledge(200n);
+  await failing.confirming.flush();
+  expect(failing.failures).toEqual([lost]);
+  expect(failing.events).toEqual(["write 200"]);
+  failing.confirming.acknowledge(300n);
+  await failing.confirming.flush();
+  expect(failing.events).toEqual(["write 200"]);
+});
+
+test("acknowledgements never go backwards", async () => {
+  const { confirming, events } = confirmation();
+  confirming.acknowledge(200n);
+  confirming.acknowledge(150n);
+  await confirming.flush();
+  expect(events).toEqual(["write 200", "told 200"]);
+});
