@@ -1,3 +1,4 @@
+import { failpoint } from "../failpoint.ts";
 import { type HandlerContext, jsonLogger, type WriteLine } from "./context.ts";
 import type { Deadline } from "./deadline.ts";
 import { FailedEvents, SinkUnavailableError } from "./errors.ts";
@@ -38,9 +39,12 @@ export async function callHandler(
   try {
     const result = await deadline.bound(async () => {
       try {
-        return await (registration.kind === "single"
+        failpoint("before-effect");
+        const returned = await (registration.kind === "single"
           ? registration.handle(first, context)
           : registration.handle(events, context));
+        failpoint("after-effect");
+        return returned;
       } finally {
         settled = true;
       }

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import type { PositionText } from "../change/position.ts";
+import { failpoint } from "../failpoint.ts";
 import { runSideBySide } from "./concurrency.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
@@ -53,6 +54,7 @@ export async function runInvocation(
   try {
     const run = new InvocationRun(instance, event, deadline);
     await run.run();
+    failpoint("fence-closed");
     const { counts, failures } = run;
     instance.observer.invocation(
       counts.report(instance.consumer, failures.partitions, performance.now() - started),
@@ -88,6 +90,7 @@ class InvocationRun {
     const own = lanes.filter(({ topic }) => this.#instance.isOwn(topic));
     const held = await this.#unreadable(unreadable);
     const taken = await this.#take(held === undefined ? own : before(held, own));
+    failpoint("fence-taken");
     // With a predecessor that died, one at a time, and what was under way last: so that the culprit is found.
     const careful = taken.some(({ stored }) => stored.token !== undefined);
     if (!careful) return this.#close(await this.#apply(taken, false, SIDE_BY_SIDE));
@@ -201,6 +204,7 @@ class InvocationRun {
 
   /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
   async #close(progress: readonly [Taken, PartitionProgress][]): Promise<void> {
+    failpoint("before-fence-close");
     const groups = Map.groupBy(progress, ([{ place }]) => `${place.topic}/${place.group}`);
     const closeGroup = async (entries: [Taken, PartitionProgress][]) => {
       const [[{ place }]] = entries as [[Taken, PartitionProgress]];

@@ -1,3 +1,4 @@
+import { failpoint } from "../../failpoint.ts";
 import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
 
 /** How many commits the record keeps to recognize history by. */
@@ -117,7 +118,9 @@ export class Confirmation {
     };
     try {
       this.#lastWrite = performance.now();
+      failpoint("before-slot-record");
       await this.#options.record.write(next);
+      failpoint("before-feedback");
       this.#state = { ...next, timeline: this.#state.timeline };
       this.#options.onConfirmed(next.confirmedLsn);
     } catch (error) {
