@@ -31,6 +31,13 @@ export type SinkKind =
   /** `once: "claim"`: as append, and one change of a partition at most. */
   | "once";
 
+/** When an invocation ran; times of one clock. */
+export interface InvocationTimes {
+  readonly startedAt: number;
+  /** When it came to its end and reported success for everything; undefined: it did not. */
+  readonly endedAt: number | undefined;
+}
+
 /** What was found. All of it must be 0, but for `tailDuplicates` where something was killed. */
 export interface Findings {
   readonly events: number;
@@ -47,15 +54,13 @@ export interface Findings {
 const EXAMPLES = 20;
 
 /**
- * Holds what a sink did against the truth.
- *
- * `ended` tells of an invocation whether it came to its end and reported success for everything.
+ * Holds what a sink did against the truth. An invocation that `invocations` does not know did not end.
  */
 export function checkEffects(
   kind: SinkKind,
   expected: readonly ExpectedEvent[],
   effects: readonly Effect[],
-  ended: (invocation: string) => boolean,
+  invocations: ReadonlyMap<string, InvocationTimes>,
 ): Findings {
   const examples: string[] = [];
   const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
@@ -108,7 +113,7 @@ export function checkEffects(
   }
 
   const repeated = new Set([...seen].filter(([, all]) => visible(all).length > 1).map(([id]) => id));
-  const tails = kind === "positions" ? undefined : new Tails(effects, ended);
+  const tails = kind === "positions" ? undefined : new Tails(effects, invocations);
   for (const id of repeated) {
     const all = visible(seen.get(id) ?? []);
     for (let i = 1; i < all.length; i++) {
@@ -129,10 +134,10 @@ class Tails {
   readonly #done = new Map<string, PositionText[]>();
   /** The last invocation that had an effect, by partition and position. */
   readonly #lastBy = new Map<string, string>();
-  readonly #ended: (invocation: string) => boolean;
+  readonly #invocations: ReadonlyMap<string, InvocationTimes>;
 
-  constructor(effects: readonly Effect[], ended: (invocation: string) => boolean) {
-    this.#ended = ended;
+  constructor(effects: readonly Effect[], invocations: ReadonlyMap<string, InvocationTimes>) {
+    this.#invocations = invocations;
     for (const effect of effects) {
       const key = `${effect.invocation}\0${laneOf(effect)}`;
       const list = this.#done.get(key);
@@ -142,9 +147,17 @@ class Tails {
     }
   }
 
-  /** Whether the invocation that was first did not end, and everything that it did after this came again too. */
+  /**
+   * Whether the invocation that was first did not end, or not before the other began, and everything that it did
+   * after this came again too.
+   */
   allow(kind: SinkKind, earlier: Effect, later: Effect): boolean {
-    if (earlier.invocation === later.invocation || this.#ended(earlier.invocation)) return false;
+    if (earlier.invocation === later.invocation) return false;
+    const endedAt = this.#invocations.get(earlier.invocation)?.endedAt;
+    if (endedAt !== undefined) {
+      const next = this.#invocations.get(later.invocation);
+      return kind === "append" && next !== undefined && next.startedAt < endedAt;
+    }
     const done = this.#done.get(`${earlier.invocation}\0${laneOf(earlier)}`) ?? [];
     const tail = done.slice(done.lastIndexOf(earlier.position) + 1);
     if (kind === "once") return tail.length === 0;

@@ -5,7 +5,14 @@ import { type RouteTable, routeTables } from "../../change/route.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { topicPattern } from "../../consume/topic-pattern.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
-import { checkEffects, type Effect, type ExpectedEvent, type Findings, type SinkKind } from "./check.ts";
+import {
+  checkEffects,
+  type Effect,
+  type ExpectedEvent,
+  type Findings,
+  type InvocationTimes,
+  type SinkKind,
+} from "./check.ts";
 import { expectedEvents } from "./expected.ts";
 import { judgedTables, readRows } from "./judged-tables.ts";
 import judgedPipeline from "./pipeline.ts";
@@ -19,8 +26,8 @@ export interface JudgedSink {
   readonly kind: SinkKind;
   /** All effects so far, in the order in which they took place. */
   effects(): Promise<readonly Effect[]>;
-  /** Invocations that came to their end with success for everything. Without it none has, as far as is known. */
-  ended?(): Promise<ReadonlySet<string>>;
+  /** The invocations, by the names that the effects give them. Without it none has ended, as far as is known. */
+  invocations?(): Promise<ReadonlyMap<string, InvocationTimes>>;
 }
 
 /** A pipeline of your own to be judged, with its handlers. */
@@ -30,8 +37,8 @@ export interface JudgedPipeline {
   readonly file: string;
   /** SQL that makes the source tables. */
   readonly schema: string;
-  /** Commits changes until `signal` or until it has done enough. */
-  readonly workload: (databaseUrl: string, seed: number, signal: AbortSignal) => Promise<unknown>;
+  /** Commits changes at least until `until` aborts: then the faults have ended. */
+  readonly workload: (databaseUrl: string, seed: number, until: AbortSignal) => Promise<unknown>;
   /** By consumer; consumers that are not named run without being judged. */
   readonly sinks: Readonly<Record<string, JudgedSink>>;
   /** Variables of the handlers' processes. */
@@ -96,6 +103,8 @@ export type RoundOptions = Pick<JudgeOptions, "seed" | "changes" | "faults" | "r
 const DEFAULT_CHANGES = 3_000;
 const DEFAULT_RECOVER_MS = 60_000;
 const WORKLOAD_DEADLINE_MS = 300_000;
+/** Between transactions of a client while faults are injected: the workload must last, not flood. */
+const PAUSE_MS = 100;
 const EPOCH = 1;
 
 /** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
@@ -145,11 +154,21 @@ export class Trial {
     const signal = AbortSignal.timeout(WORKLOAD_DEADLINE_MS);
     const before = (await this.#truth.read()).length;
     const { databaseUrl } = this.rig;
+    const faultsEnded = new AbortController();
+    const until = faultsEnded.signal;
     const workload = this.#pipeline
-      ? this.#pipeline.workload(databaseUrl, seed, signal)
-      : runWorkload({ databaseUrl, seed, changes, signal });
-    await Promise.all([workload, options.faults?.(this.rig, signal)]);
-    const ended = performance.now();
+      ? this.#pipeline.workload(databaseUrl, seed, until)
+      : runWorkload({ databaseUrl, seed, changes, until, pauseMs: options.faults ? PAUSE_MS : 0, signal });
+    let ended = performance.now();
+    const faults = (async () => {
+      try {
+        await options.faults?.(this.rig, signal);
+      } finally {
+        ended = performance.now();
+        faultsEnded.abort();
+      }
+    })();
+    await Promise.all([workload, faults]);
     const all = await this.#truth.read();
     const arrived = await this.#arrived(all.slice(before), recoverMs);
     const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
@@ -191,14 +210,9 @@ export class Trial {
     for (const { definition } of this.rig.consumers) {
       const sink = this.#sink(definition.name);
       if (!sink) continue;
-      const ended = await sink.ended?.();
+      const invocations = (await sink.invocations?.()) ?? new Map();
       const effects = await sink.effects();
-      sinks[definition.name] = checkEffects(
-        sink.kind,
-        ofConsumer(definition, events),
-        effects,
-        (invocation) => ended?.has(invocation) ?? false,
-      );
+      sinks[definition.name] = checkEffects(sink.kind, ofConsumer(definition, events), effects, invocations);
     }
     const confirmedTooEarly = this.rig.confirmations.violations(
       changes.map((change) => ({ endLsn: change.endLsn, events: this.#events([change]) })),
@@ -215,7 +229,7 @@ export class Trial {
     if (this.#pipeline) return this.#pipeline.sinks[consumer];
     const kind = consumer as SinkKind;
     const { sinks } = this.rig;
-    return { kind, effects: () => sinks.effects(consumer), ended: () => sinks.ended() };
+    return { kind, effects: () => sinks.effects(consumer), invocations: () => sinks.invocations() };
   }
 
   async #rowMismatches(): Promise<number> {

@@ -1,12 +1,13 @@
 import pg from "pg";
-import type { Effect } from "./check.ts";
+import type { Effect, InvocationTimes } from "./check.ts";
 
 /**
  * Where the judge's handlers leave their effects: a PostgreSQL database of its own, so that a fault of the source is none of
  * the sinks, and what was committed survives the kill of a handler.
  */
 export const SINK_SCHEMA = `
-  CREATE TABLE invocations (id text PRIMARY KEY, consumer text NOT NULL, pid int NOT NULL, ended boolean NOT NULL DEFAULT false);
+  CREATE TABLE invocations (id text PRIMARY KEY, consumer text NOT NULL, pid int NOT NULL,
+    started timestamptz NOT NULL DEFAULT clock_timestamp(), ended timestamptz);
   CREATE TABLE effects (
     seq bigserial PRIMARY KEY, consumer text NOT NULL, topic text NOT NULL, partition int NOT NULL,
     position text COLLATE "C" NOT NULL, invocation text NOT NULL, visible boolean NOT NULL
@@ -58,10 +59,14 @@ export class SinkStore {
     return rows[0]?.count ?? 0;
   }
 
-  /** Invocations that came to their end with success for everything. */
-  async ended(): Promise<ReadonlySet<string>> {
-    const { rows } = await this.#pool.query<{ id: string }>("SELECT id FROM invocations WHERE ended");
-    return new Set(rows.map(({ id }) => id));
+  /** All invocations so far, and when those that succeeded in everything ended. */
+  async invocations(): Promise<ReadonlyMap<string, InvocationTimes>> {
+    const { rows } = await this.#pool.query<{ id: string; started: Date; ended: Date | null }>(
+      "SELECT id, started, ended FROM invocations",
+    );
+    return new Map(
+      rows.map(({ id, started, ended }) => [id, { startedAt: started.getTime(), endedAt: ended?.getTime() }]),
+    );
   }
 
   /** The rows that the consumer which compares positions holds, as JSON text by table and key. */

@@ -11,8 +11,10 @@ export interface WorkloadOptions {
   readonly seed: number;
   /** Connections that work side by side. Default 3. */
   readonly clients?: number;
-  /** Row changes to commit, about; the truth is read from the server. */
+  /** Row changes to commit at least; the truth is read from the server. */
   readonly changes: number;
+  /** Goes on until this aborts, too. */
+  readonly until?: AbortSignal;
   /** Pause between two transactions of a client, in milliseconds at most. Default 0. */
   readonly pauseMs?: number;
   readonly signal: AbortSignal;
@@ -44,7 +46,12 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadSum
   const total = { committed: 0, rolledBack: 0, failed: 0, changes: 0 };
   await Promise.all(
     Array.from({ length: count }, (_, i) =>
-      runClient(options, i, total, () => total.changes >= options.changes),
+      runClient(
+        options,
+        i,
+        total,
+        () => total.changes >= options.changes && (options.until?.aborted ?? true),
+      ),
     ),
   );
   return { committed: total.committed, rolledBack: total.rolledBack, failed: total.failed };

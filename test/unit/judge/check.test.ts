@@ -1,5 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { checkEffects, type Effect, type ExpectedEvent } from "../../../lib/local/judge/check.ts";
+import {
+  checkEffects,
+  type Effect,
+  type ExpectedEvent,
+  type InvocationTimes,
+} from "../../../lib/local/judge/check.ts";
 
 const pos = (n: number) => `00000001${n.toString().padStart(16, "0")}0000000001`;
 const expected: ExpectedEvent[] = [1, 2, 3, 4, 5, 6].map((n) => ({
@@ -14,7 +19,15 @@ const effects = (text: string): Effect[] =>
     return { topic: "t", partition: n % 2, position: pos(n), invocation: word[1] as string };
   });
 const check = (kind: "positions" | "append" | "once", text: string, ended = "a b c") =>
-  checkEffects(kind, expected, effects(text), (invocation) => ended.includes(invocation));
+  checkEffects(kind, expected, effects(text), times(ended));
+/** `"a b"`: these ended, one after the other. */
+const times = (ended: string): Map<string, InvocationTimes> =>
+  new Map(
+    ["a", "b", "c"].map((id, i) => [
+      id,
+      { startedAt: 10 * i, endedAt: ended.includes(id) ? 10 * i + 5 : undefined },
+    ]),
+  );
 const zero = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
 
 describe("check of effects", () => {
@@ -27,7 +40,7 @@ describe("check of effects", () => {
     expect(check("append", "1a 2a 3a 4a 5a 6a 9a")).toMatchObject({ ...zero, extra: 1 });
     expect(check("append", "3a 1a 2a 4a 5a 6a")).toMatchObject({ ...zero, outOfOrder: 1 });
     const moved = effects("1a 2a 3a 4a 5a 6a").map((e, i) => (i === 4 ? { ...e, partition: 7 } : e));
-    expect(checkEffects("append", expected, moved, () => true)).toMatchObject({ ...zero, outOfOrder: 1 });
+    expect(checkEffects("append", expected, moved, times("a b c"))).toMatchObject({ ...zero, outOfOrder: 1 });
   });
 
   test("a duplicate is one, where the first invocation ended", () => {
@@ -52,17 +65,27 @@ describe("check of effects", () => {
     });
   });
 
+  test("two invocations of one batch at once repeat each other: allowed to append, not to once", () => {
+    const both = new Map([
+      ["a", { startedAt: 0, endedAt: 10 }],
+      ["b", { startedAt: 5, endedAt: 15 }],
+    ]);
+    const twice = effects("1a 1b 3b 2a 3a 5a 5b 4b 6b");
+    expect(checkEffects("append", expected, twice, both)).toMatchObject({ ...zero, tailDuplicates: 3 });
+    expect(checkEffects("once", expected, twice, both)).toMatchObject({ ...zero, duplicates: 3 });
+  });
+
   test("positions: no visible duplicate, whatever was killed; what the sink left out is none", () => {
     expect(check("positions", "1a 2a 3a 4a 5a 6a 6b", "")).toMatchObject({ ...zero, duplicates: 1 });
     const leftOut = effects("1a 2a 3a 4a 5a 6a 6b").map((e, i) => (i === 6 ? { ...e, visible: false } : e));
-    expect(checkEffects("positions", expected, leftOut, () => false)).toMatchObject(zero);
+    expect(checkEffects("positions", expected, leftOut, times(""))).toMatchObject(zero);
   });
 
   test("a truncate is due in every partition", () => {
     const truncate: ExpectedEvent = { topic: "t", position: pos(7), partitions: 3, key: "" };
     const at = (partition: number): Effect => ({ topic: "t", partition, position: pos(7), invocation: "a" });
     const all = (...partitions: number[]) =>
-      checkEffects("append", [truncate], partitions.map(at), () => true);
+      checkEffects("append", [truncate], partitions.map(at), times("a"));
     expect(all(0, 1, 2)).toMatchObject({ ...zero, events: 3 });
     expect(all(0, 2)).toMatchObject({ ...zero, lost: 1 });
     expect(all(0, 1, 2, 3)).toMatchObject({ ...zero, extra: 1 });

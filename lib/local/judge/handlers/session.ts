@@ -42,7 +42,9 @@ export class SinkSession {
       await this.pool.query(insert, [context.awsRequestId, this.#consumer, process.pid]);
       const response = await handler(event, context);
       if (response.batchItemFailures.length === 0) {
-        await this.pool.query("UPDATE invocations SET ended = true WHERE id = $1", [context.awsRequestId]);
+        await this.pool.query("UPDATE invocations SET ended = clock_timestamp() WHERE id = $1", [
+          context.awsRequestId,
+        ]);
       }
       return response;
     };
