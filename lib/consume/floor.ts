@@ -59,6 +59,7 @@ export class Floors {
   readonly #consumer: string;
   #patterns: readonly { matches: (topic: string) => boolean; floor: PositionText }[] = [];
   readonly #byTopic = new Map<string, PositionText>();
+  #reading: Promise<void> | undefined;
 
   constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
     this.#dynamodb = dynamodb;
@@ -74,12 +75,20 @@ export class Floors {
   async of(topic: string, signal: AbortSignal): Promise<PositionText> {
     const known = this.#byTopic.get(topic);
     if (known !== undefined) return known;
-    if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#read(signal);
+    if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#readOnce(signal);
     const floors = this.#patterns.filter(({ matches }) => matches(topic)).map(({ floor }) => floor);
     const floor = floors.sort()[0];
     if (floor === undefined) throw new ConsumerNotRegisteredError(this.#pipeline, this.#consumer, topic);
     this.#byTopic.set(topic, floor);
     return floor;
+  }
+
+  /** All groups of a batch ask at the same time. */
+  async #readOnce(signal: AbortSignal): Promise<void> {
+    this.#reading ??= this.#read(signal).finally(() => {
+      this.#reading = undefined;
+    });
+    await this.#reading;
   }
 
   async #read(signal: AbortSignal): Promise<void> {

@@ -204,6 +204,7 @@ export class PartitionRun {
         return this.#failedOnes(registration, items, result);
       case "failed": {
         this.#invocation.counts.retried++;
+        this.#log("a handler failed, its events are tried in halves", first, 1, result.error);
         const middle = items.length >> 1;
         return (
           (await this.#several(registration, items.slice(0, middle))) ??
@@ -211,72 +212,108 @@ export class PartitionRun {
         );
       }
       default:
+        // Cut short although it had its share of time: fewer events next time.
         return {
           record: first.record,
           error: result.error,
-          attempts: this.#unlessUnfair(result, items, 1, now()),
+          attempts: result.kind === "cut-short" && result.fair ? attemptsOf(items, 1, now()) : undefined,
         };
     }
   }
 
-  /** Tries again what failed of a call, and only that. */
+  /** Tries again what failed of a call, and only that; what still fails at the end is given up one by one. */
   async #failedOnes(
     registration: BatchRegistration,
     items: readonly Item[],
-    { indexes }: Extract<CallResult, { kind: "some-failed" }>,
+    first: Extract<CallResult, { kind: "some-failed" }>,
   ): Promise<Stop | undefined> {
-    const failed = new Set(indexes);
-    for (const [i, item] of items.entries()) {
-      if (!failed.has(i)) {
+    const since = now();
+    let failed = first.indexes.map((i) => items[i] as Item);
+    let result: CallResult = first;
+    for (
+      let calls = 2;
+      result.kind === "some-failed" && calls <= this.#invocation.configuration.attempts;
+      calls++
+    ) {
+      const [before] = failed as [Item, ...Item[]];
+      this.#log("some events of a handler failed", before, calls - 1, result.error);
+      if (!(await this.#wait(calls - 1))) {
+        return { record: before.record, error: result.error, attempts: attemptsOf(failed, calls - 1, since) };
+      }
+      this.#invocation.counts.retried++;
+      const again = await this.#call(registration, failed, calls, since);
+      if ("record" in again) return again;
+      if (again.kind === "unavailable" || again.kind === "cut-short") {
+        return { record: before.record, error: again.error, attempts: attemptsOf(failed, calls - 1, since) };
+      }
+      result = again;
+      if (again.kind === "done") failed = [];
+      if (again.kind === "some-failed") failed = again.indexes.map((i) => failed[i] as Item);
+    }
+    const left = new Set(failed);
+    for (const item of items) {
+      if (!left.has(item)) {
         this.#took([item]);
         continue;
       }
-      const stop = await this.#single(registration, item, 1);
+      const stop =
+        result.kind === "some-failed"
+          ? await this.#poison(item, result.error, this.#invocation.configuration.attempts, since)
+          : await this.#attempts(registration, item);
       if (stop) return stop;
     }
     return undefined;
   }
 
-  /** Calls a handler for one event until it succeeds, is given up, or time runs out. `before`: calls in this run. */
-  async #single(registration: Registration, item: Item, before = 0): Promise<Stop | undefined> {
-    const { claims, token, counts } = this.#invocation;
-    if (registration.kind !== "single" || !registration.claim)
-      return this.#attempts(registration, item, before);
+  async #single(registration: Registration, item: Item): Promise<Stop | undefined> {
+    return registration.kind === "single" && registration.claim
+      ? this.#claimed(registration, item)
+      : this.#attempts(registration, item);
+  }
+
+  /** Under a claim: not again once it was recorded as done. */
+  async #claimed(registration: SingleRegistration, item: Item): Promise<Stop | undefined> {
+    const { claims, token, counts, deadline } = this.#invocation;
     const name = `${this.#lane.topic}/${this.#lane.partition}/${item.position}`;
-    const { work, end } = this.#invocation.deadline;
     try {
-      if (!(await claims.claim(name, token, this.#invocation.deadline.untilEndMs(), work))) {
+      if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
         counts.duplicates++;
         this.#mark = item.position;
         return undefined;
       }
-      const stop = await this.#attempts(registration, item, before, () => claims.done(name, token, end));
-      // What did not succeed may be claimed again at once, unless its handler still runs.
-      if (!(stop?.error instanceof HandlerTimeoutError)) await claims.release(name, token, end);
+      let recorded = false;
+      const stop = await this.#attempts(registration, item, async () => {
+        await claims.done(name, token, deadline.end);
+        recorded = true;
+      });
+      // Whoever comes next need not wait for the lease, unless the handler still runs.
+      if (!recorded && !(stop?.error instanceof HandlerTimeoutError)) {
+        await claims.release(name, token, deadline.end);
+      }
       return stop;
     } catch (error) {
       return { record: item.record, error, attempts: undefined };
     }
   }
 
+  /** Calls a handler for one event until it succeeds, is given up, or time runs out. */
   async #attempts(
-    registration: SingleRegistration | BatchRegistration,
+    registration: Registration,
     item: Item,
-    before: number,
     recordSuccess?: () => Promise<void>,
   ): Promise<Stop | undefined> {
-    const { configuration, deadline, counts } = this.#invocation;
+    const { configuration, counts } = this.#invocation;
     const earlier = this.#start.attempts;
     const known = earlier?.count === 1 && earlier.from === item.position ? earlier : undefined;
-    let calls = before + (known?.calls ?? 0);
-    const since = known?.since ?? now();
+    let calls = known?.calls ?? 0;
+    let since = known?.since;
     if (this.#start.note && calls >= configuration.attempts && configuration.poison === "skip") {
-      return this.#poison(item, new HandlerDiedError(calls), calls, since);
+      return this.#poison(item, new HandlerDiedError(calls), calls, since ?? now());
     }
     for (;;) {
       calls++;
       if (calls > 1) counts.retried++;
-      const result = await this.#call(registration, [item], calls, since);
+      const result = await this.#call(registration, [item], calls, since ?? now());
       if ("record" in result) return result;
       if (result.kind === "done") {
         await recordSuccess?.();
@@ -285,16 +322,23 @@ export class PartitionRun {
       }
       const { error } = result;
       this.#log("a handler failed", item, calls, error);
+      since ??= now();
       if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
         return { record: item.record, error, attempts: attemptsOf([item], calls - 1, since) };
       }
       if (calls >= configuration.attempts) return this.#poison(item, error, calls, since);
-      const delay = retryDelay(calls);
-      if (delay >= deadline.remainingMs()) {
+      if (!(await this.#wait(calls))) {
         return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
       }
-      await sleep(delay);
     }
+  }
+
+  /** Waits before a retry; returns false, at once, where the invocation's time would be over. */
+  async #wait(calls: number): Promise<boolean> {
+    const delay = retryDelay(calls);
+    if (delay >= this.#invocation.deadline.remainingMs()) return false;
+    await sleep(delay);
+    return true;
   }
 
   /** One call of the handler, noted before where the predecessor died. */
@@ -324,15 +368,6 @@ export class PartitionRun {
       calls,
       this.#invocation,
     );
-  }
-
-  #unlessUnfair(
-    result: Exclude<CallResult, { kind: "done" }>,
-    items: readonly Item[],
-    calls: number,
-    since: string,
-  ): Attempts | undefined {
-    return result.kind === "cut-short" && result.fair ? attemptsOf(items, calls, since) : undefined;
   }
 
   #took(items: readonly Item[]): void {
