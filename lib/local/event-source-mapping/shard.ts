@@ -112,7 +112,7 @@ export class ShardConsumer {
   }
 
   #complete(records: readonly QueuedRecord[]): void {
-    if (records.length === 0 || this.#context.abandoned.aborted) return;
+    if (records.length === 0) return;
     for (const { event, payloadBytes } of records) {
       this.#prefix.complete(event.kinesis.sequenceNumber);
       this.#pendingBytes -= payloadBytes;

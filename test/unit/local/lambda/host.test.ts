@@ -131,6 +131,14 @@ describe("an invocation", () => {
   });
 });
 
+test("a process killed between invocations is not used again", async () => {
+  const fn = await start();
+  const { pid } = await answer(fn);
+  process.kill(pid, "SIGKILL");
+  await eventually(() => !fn.pids().includes(pid), { what: "the host to notice" });
+  expect((await answer(fn)).pid).not.toBe(pid);
+});
+
 describe("a function", () => {
   test("has its own environment, not the host's", async () => {
     process.env.TRIBUTARY_TEST_SECRET = "of the host";
