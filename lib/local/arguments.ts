@@ -9,6 +9,8 @@ export interface StartArguments {
   /** The user's own database; undefined for the shop on an embedded one. */
   readonly databaseUrl: string | undefined;
   readonly tables: readonly string[] | undefined;
+  /** Patterns of tables left out of `tables`. */
+  readonly exclude: readonly string[];
   readonly acceptUnboundedWal: boolean;
   readonly dropSlotOnExit: boolean;
   /** Changes a second of the workload; undefined: as fast as it can. */
@@ -78,6 +80,11 @@ export function parseArguments(
         "with --database-url: capture these tables and count their changes (default public.*)",
       ).argParser(tables),
     )
+    .addOption(
+      new Option("--exclude <pattern...>", "with --tables: leave these out")
+        .argParser(tables)
+        .default([], "none"),
+    )
     .option("--accept-unbounded-wal", "with --tables: accept max_slot_wal_keep_size = -1", false)
     .option("--drop-slot-on-exit", "with --database-url: remove slot and publication at the end", false)
     .helpOption("-h, --help", "show this")
@@ -108,6 +115,7 @@ export function parseArguments(
     pipeline?: string;
     databaseUrl?: string;
     tables?: string[];
+    exclude: string[];
     acceptUnboundedWal: boolean;
     dropSlotOnExit: boolean;
   }>();
@@ -118,6 +126,7 @@ export function parseArguments(
     pipeline: generic ? undefined : (given.pipeline ?? DEFAULT_PIPELINE),
     databaseUrl: given.databaseUrl,
     tables: generic ? (given.tables ?? ["public.*"]) : undefined,
+    exclude: given.exclude,
     acceptUnboundedWal: given.acceptUnboundedWal,
     dropSlotOnExit: given.dropSlotOnExit,
     rate: given.rate ?? (given.changes === undefined ? DEFAULT_RATE : undefined),
@@ -137,6 +146,7 @@ function refuseContradictions(
     port?: number;
     tables?: string[];
     databaseUrl?: string;
+    exclude: string[];
     acceptUnboundedWal: boolean;
     dropSlotOnExit: boolean;
   },
@@ -178,6 +188,12 @@ function refuseContradictions(
     "--tables",
     given.tables,
     "leave it out: --pipeline names the tables",
+  );
+  refuse(
+    given.exclude.length > 0 && !generic,
+    "--exclude",
+    given.exclude,
+    "set source.exclude in the pipeline definition instead",
   );
   refuse(
     given.acceptUnboundedWal && !generic,

@@ -112,7 +112,9 @@ export class CaptureProcess {
         this.#options.onFailure(error);
         return;
       }
-      this.#options.onLog(`capture: ended with ${code ?? "a signal"}, starting it again`);
+      const why = this.#lastError?.message ?? (code === null ? "killed" : `exit code ${code}`);
+      this.#lastError = undefined;
+      this.#options.onLog(`capture: ended, starting it again: ${why}`);
       this.#restarts++;
       await delay(RESTART_MS, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
     }
@@ -147,8 +149,12 @@ export class CaptureProcess {
       return;
     }
     const error = errorLine.safeParse(parsed);
-    if (error.success) this.#lastError = error.data;
-    this.#options.onLog(`capture: ${line}`);
+    if (!error.success) {
+      this.#options.onLog(`capture: ${line}`);
+      return;
+    }
+    // Where it is what ended the task for good, it is reported as the failure.
+    this.#lastError = error.data;
   }
 }
 

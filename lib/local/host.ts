@@ -77,7 +77,7 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
             definition,
             resources: aws.resources,
             kinesis: aws.clients.kinesis,
-            environment: { ...aws.environment, ...options.handlerEnvironment },
+            environment: { ...options.handlerEnvironment, ...aws.environment },
             onLog,
             onFailure,
           }),

@@ -9,12 +9,18 @@ import { runShop } from "./shop/run.ts";
  * command line or the definition is wrong, 130 when interrupted before the end of `--exit`.
  */
 
+/** Ctrl-C comes from the terminal and once more from npm, which passes it on: that is not a second one. */
+const SAME_SIGNAL_MS = 500;
+
 const stopping = new AbortController();
+let stoppingSince = Number.POSITIVE_INFINITY;
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.once(name, () => {
-    stopping.abort();
+  process.on(name, () => {
+    const now = performance.now();
     // Every part ends with this process.
-    process.once(name, () => process.exit(130));
+    if (now - stoppingSince > SAME_SIGNAL_MS) process.exit(130);
+    stoppingSince = Math.min(stoppingSince, now);
+    stopping.abort();
   });
 }
 // `npm start | head`

@@ -1,20 +1,42 @@
-import { definePipeline, postgres } from "../../pipeline.ts";
+import { readDefinition } from "../../definition-file.ts";
+import { definePipeline, type PipelineInput, postgres } from "../../pipeline.ts";
+import {
+  DEFINITION_VARIABLE,
+  EXCLUDE_VARIABLE,
+  TABLES_VARIABLE,
+  UNBOUNDED_WAL_VARIABLE,
+} from "./variables.ts";
 
 /*
- * The definition behind `npm start -- --database-url … --tables …`. The host and the capture task, each in its own
- * process, read it with the same variables.
+ * The definition behind `npm start -- --database-url …`: one made of the tables named, or the user's. The host and the
+ * capture task, each in its own process, read it with the same variables.
  */
 
-/** Tables, as patterns with commas between them. */
-export const TABLES_VARIABLE = "TRIBUTARY_LOCAL_TABLES";
-/** `true`: the definition accepts an unbounded WAL. */
-export const UNBOUNDED_WAL_VARIABLE = "TRIBUTARY_LOCAL_ACCEPT_UNBOUNDED_WAL";
+/** Never the slot of a deployed pipeline: reading from that one would take its changes away. */
+const LOCAL_NAME = "tributary_local";
+
+const file = process.env[DEFINITION_VARIABLE];
+const definition: PipelineInput = file ? await readDefinition(file) : generic();
 
 export default definePipeline({
-  name: "local",
-  source: postgres({
-    tables: (process.env[TABLES_VARIABLE] ?? "public.*").split(","),
-    acceptUnboundedWal: process.env[UNBOUNDED_WAL_VARIABLE] === "true",
-  }),
-  consumers: [{ name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"], batchSize: 1000 }],
+  ...definition,
+  source: { ...definition.source, slot: LOCAL_NAME, publication: LOCAL_NAME },
 });
+
+function generic(): PipelineInput {
+  return {
+    name: "local",
+    source: postgres({
+      tables: patterns(process.env[TABLES_VARIABLE]),
+      exclude: patterns(process.env[EXCLUDE_VARIABLE]),
+      acceptUnboundedWal: process.env[UNBOUNDED_WAL_VARIABLE] === "true",
+    }),
+    consumers: [
+      { name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"], batchSize: 1000 },
+    ],
+  };
+}
+
+function patterns(text: string | undefined): string[] {
+  return text ? text.split(",") : [];
+}

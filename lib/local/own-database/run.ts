@@ -5,15 +5,22 @@ import { z } from "zod";
 import { readDefinition } from "../../definition-file.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import { connectionFromUrl, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
+import { PreflightError, type PreflightProblem } from "../../source/postgres/errors.ts";
+import { preflight } from "../../source/postgres/postgres-source.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
-import { TABLES_VARIABLE, UNBOUNDED_WAL_VARIABLE } from "./pipeline.ts";
 import { dropTraces, lookForTraces, resumeSlot } from "./traces.ts";
+import {
+  DEFINITION_VARIABLE,
+  EXCLUDE_VARIABLE,
+  TABLES_VARIABLE,
+  UNBOUNDED_WAL_VARIABLE,
+} from "./variables.ts";
 
-const GENERIC_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
+const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
 /** What the capture task may need of our environment to reach the database. */
 const CONNECTION_VARIABLES = [
   "PGPASSWORD",
@@ -36,14 +43,16 @@ export async function runOwnDatabase(
 ): Promise<number> {
   const connection = connectionFromUrl(databaseUrl, process.env);
   const variables = {
+    [DEFINITION_VARIABLE]: args.pipeline === undefined ? "" : resolve(args.pipeline),
     [TABLES_VARIABLE]: (args.tables ?? []).join(","),
+    [EXCLUDE_VARIABLE]: args.exclude.join(","),
     [UNBOUNDED_WAL_VARIABLE]: String(args.acceptUnboundedWal),
   };
   Object.assign(process.env, variables);
-  const definitionFile = args.pipeline === undefined ? GENERIC_DEFINITION : resolve(args.pipeline);
-  const definition = await readDefinition(definitionFile);
+  const definition = await readDefinition(LOCAL_DEFINITION);
   await checkHandlerFiles(definition);
 
+  await check(connection, definition, args, signal);
   const before = await lookForTraces(connection, definition, signal);
   announce(definition, before, args, display);
   const failure = new AbortController();
@@ -58,7 +67,7 @@ export async function runOwnDatabase(
   parts.defer(() => farewell(connection, definition, before, args, display));
   const host = await startLocalHost({
     definition,
-    definitionFile,
+    definitionFile: LOCAL_DEFINITION,
     databaseUrl,
     aws,
     captureEnvironment: { ...inherited(CONNECTION_VARIABLES), ...variables },
@@ -79,6 +88,31 @@ export async function runOwnDatabase(
   while (!until.aborted) await delay(60_000, undefined, { signal: until }).catch(() => undefined);
   if (failure.signal.aborted) throw failure.signal.reason;
   return 0;
+}
+
+/** What would stop capture is said before anything is started. */
+async function check(
+  connection: PostgresConnectionOptions,
+  pipeline: Pipeline,
+  args: StartArguments,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await preflight({ connection, pipeline, signal });
+  } catch (error) {
+    if (!(error instanceof PreflightError) || args.pipeline !== undefined) throw error;
+    throw new PreflightError(error.problems.map(forTheCommandLine));
+  }
+}
+
+/** Here the command line says what the remedies want in the definition. */
+function forTheCommandLine(problem: PreflightProblem): PreflightProblem {
+  const remedy = problem.remedy
+    .replace("acceptUnboundedWal: true in the definition's source", "--accept-unbounded-wal")
+    .replaceAll("source.exclude", "--exclude")
+    .replaceAll("source.tables", "--tables")
+    .replaceAll("DATABASE_URL", "--database-url");
+  return { ...problem, remedy };
 }
 
 interface Traces {

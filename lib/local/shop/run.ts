@@ -73,7 +73,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
     pipeline: definition.name,
     source: shop.databaseUrl,
     workload: progress,
-    hints: hints(shop),
+    hints: HINTS,
     log: display.recent,
   });
   display.show(() => sampler.figures);
@@ -150,13 +150,12 @@ async function started<A extends { stop(): Promise<void> }, B extends { stop(): 
   return [await first, await second];
 }
 
-function hints(shop: Shop): string[] {
-  return [
-    "Change something yourself and see it arrive:",
-    `  psql '${shop.databaseUrl}' -c "UPDATE customers SET tier = 'gold' WHERE id = 1"`,
-    `  psql '${shop.readModelUrl}' -c "SELECT * FROM order_summary ORDER BY id DESC LIMIT 5"`,
-  ];
-}
+/** The URLs stand above, where the start printed them: here they would be cut. */
+const HINTS = [
+  "Change something yourself, with the URLs above, and see it arrive:",
+  "  shop        UPDATE orders SET status = 'paid' WHERE id = (SELECT max(id) FROM orders);",
+  "  read model  SELECT * FROM order_summary ORDER BY id DESC LIMIT 5;",
+];
 
 function checkConsumers(definition: Pipeline): void {
   const names = definition.consumers.map(({ name }) => name);

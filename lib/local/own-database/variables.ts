@@ -1,0 +1,10 @@
+/** What tells the local definition what to capture: set by the host for itself and for the capture task. */
+
+/** File of the user's definition; without it one is made of the tables. */
+export const DEFINITION_VARIABLE = "TRIBUTARY_LOCAL_DEFINITION";
+/** Tables, as patterns with commas between them. */
+export const TABLES_VARIABLE = "TRIBUTARY_LOCAL_TABLES";
+/** Tables left out, likewise. */
+export const EXCLUDE_VARIABLE = "TRIBUTARY_LOCAL_EXCLUDE";
+/** `true`: the definition accepts an unbounded WAL. */
+export const UNBOUNDED_WAL_VARIABLE = "TRIBUTARY_LOCAL_ACCEPT_UNBOUNDED_WAL";
