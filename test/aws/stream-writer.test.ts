@@ -1,6 +1,9 @@
+import { ListShardsCommand } from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
 import { positionOf } from "../../lib/change/record.ts";
+import { explicitHashKey } from "../../lib/change/topic.ts";
 import type { SourceMessage } from "../../lib/source/change-source.ts";
+import type { StreamMetrics } from "../../lib/stream/metrics.ts";
 import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { change, sourceOf } from "../stream/changes.ts";
 import { emulatedAws } from "./emulated.ts";
@@ -39,4 +42,61 @@ test("every change stands in the stream once, in order per partition, and the la
     expect(records.every(({ record }) => record.writer === 3 && record.partition === partition)).toBe(true);
   }
   expect(source.acknowledged.at(-1)).toBe(500n * 16n + 8n);
+});
+
+test("a partition's records stand in the shard of its hash key, not of its name", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream(4);
+  const options = { kinesis, streamName, writer: 1, packing: "batch", log } as const;
+  await writeStream(sourceOf(transactions(20)), options, new AbortController().signal);
+
+  const { Shards = [] } = await kinesis.send(new ListShardsCommand({ StreamName: streamName }));
+  const shardOf = (hashKey: bigint) =>
+    Shards.find(
+      ({ HashKeyRange: range }) =>
+        hashKey >= BigInt(range?.StartingHashKey ?? 0) && hashKey <= BigInt(range?.EndingHashKey ?? 0),
+    )?.ShardId;
+  const stored = await readStream(kinesis, streamName);
+  expect(new Set(stored.map(({ shardId }) => shardId)).size).toBe(4);
+  for (const { shardId, record } of stored) {
+    expect(shardId).toBe(shardOf(BigInt(explicitHashKey(orders, record.partition))));
+  }
+});
+
+test("unpacked: one event a record, each whole by itself", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream();
+  const options = { kinesis, streamName, writer: 3, packing: "none", log } as const;
+  const source = sourceOf(transactions(50));
+  await writeStream(source, options, new AbortController().signal);
+
+  const stored = await readStream(kinesis, streamName);
+  expect(stored).toHaveLength(100);
+  for (const { partitionKey, record } of stored) {
+    expect(`${record.topic}/${record.partition}`).toBe(partitionKey);
+    expect(record).toMatchObject({ kind: "events", writer: 3, events: [{ op: "c" }] });
+  }
+  expect(source.acknowledged.at(-1)).toBe(50n * 16n + 8n);
+});
+
+test("metrics at the end: all that was stored, nothing left", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream();
+  const seen: StreamMetrics[] = [];
+  const onMetrics = (metrics: StreamMetrics) => void seen.push(metrics);
+  const options = { kinesis, streamName, writer: 3, packing: "batch", log, onMetrics } as const;
+  await writeStream(sourceOf(transactions(50)), options, new AbortController().signal);
+
+  const stored = await readStream(kinesis, streamName);
+  expect(seen.at(-1)).toMatchObject({
+    changes: 100,
+    records: stored.length,
+    bytes: stored.reduce((sum, { bytes, partitionKey }) => sum + bytes + partitionKey.length, 0),
+    retries: 0,
+    tables: new Map([["public.orders", 100]]),
+    bufferedBytes: 0,
+    oldestUnacknowledgedMs: 0,
+    acknowledgedLsn: 50n * 16n + 8n,
+    acknowledgedCommitTimeMs: 50,
+  });
 });
