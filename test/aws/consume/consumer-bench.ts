@@ -1,4 +1,4 @@
-import { GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { DeleteMessageCommand, ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamRecord } from "aws-lambda";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -18,7 +18,11 @@ export interface ConsumerBench {
   readonly name: string;
   readonly table: string;
   /** Makes a handler: each is like a fresh Lambda instance. */
-  instance(build: (consumer: Consumer) => Consumer, environment?: Record<string, string>): KinesisHandler;
+  instance(
+    build: (consumer: Consumer) => Consumer,
+    environment?: Record<string, string>,
+    dynamodb?: DynamoDBClient,
+  ): KinesisHandler;
   stored(partition?: number): Promise<StoredPartition>;
   /** Everything in the dead-letter queue, deleted. */
   letters(): Promise<Record<string, unknown>[]>;
@@ -28,18 +32,15 @@ let benches = 0;
 
 export async function consumerBench(
   aws: EmulatedAws,
-  options: { floor?: string; queue?: Record<string, string> } = {},
+  options: { floor?: string | null; queue?: Record<string, string> } = {},
 ): Promise<ConsumerBench> {
   const table = await aws.freshTable();
   const queue = await aws.freshQueue(options.queue);
   const name = `consumer-${++benches}`;
-  await registerConsumers(
-    aws.dynamodb,
-    table,
-    "shop",
-    [{ name, topics: ["shop.*"] }],
-    options.floor ?? START_OF_HISTORY,
-  );
+  const { floor = START_OF_HISTORY } = options;
+  if (floor !== null) {
+    await registerConsumers(aws.dynamodb, table, "shop", [{ name, topics: ["shop.*"] }], floor);
+  }
   const environment = {
     ...aws.environment,
     TRIBUTARY_STATE_TABLE: table,
@@ -54,10 +55,10 @@ export async function consumerBench(
     lines,
     name,
     table,
-    instance(build, extra = {}) {
+    instance(build, extra = {}, dynamodb = aws.dynamodb) {
       return build(consumer(name)).handler({
         environment: { ...environment, ...extra },
-        dynamodb: aws.dynamodb,
+        dynamodb,
         sqs: aws.sqs,
         observer: { invocation: (report) => reports.push(report) },
         write: (line) => lines.push(line),

@@ -1,0 +1,172 @@
+import { type DynamoDBClient, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
+import { describe, expect, it } from "vitest";
+import { START_OF_HISTORY } from "../../../lib/change/position.ts";
+import { registerConsumers } from "../../../lib/consume/floor.ts";
+import { Operation } from "../../../lib/consume/operation.ts";
+import { at, chain, packed } from "../../unit/consume/records.ts";
+import { emulatedAws } from "../emulated.ts";
+import { type ConsumerBench, consumerBench, DONE, failedAt, invoke } from "./consumer-bench.ts";
+
+const aws = emulatedAws();
+
+/** A handler instance that notes what it is given. */
+function noting(bench: ConsumerBench, seen: string[], dynamodb?: DynamoDBClient) {
+  return bench.instance(
+    (c) =>
+      c.on("public.orders", Operation.Create, (event) => void seen.push(`${event.partition}:${event.id}`)),
+    {},
+    dynamodb,
+  );
+}
+
+const ids = (partition: number, ...commits: number[]) => commits.map((i) => `${partition}:${at(i)}`);
+
+describe("a gap", () => {
+  it("stops its partition, again and again, until what is missing comes", async () => {
+    const bench = await consumerBench(aws());
+    const seen: string[] = [];
+    const handler = noting(bench, seen);
+    await invoke(handler, [packed(chain(1, 2))]);
+    const behindHole = packed(chain(5, 6));
+    const other = packed(chain(1, 1), { partition: 2 });
+    for (let i = 0; i < 2; i++)
+      expect(await invoke(handler, [behindHole, other])).toEqual(failedAt(behindHole));
+    expect(seen).toEqual([...ids(0, 1, 2), ...ids(2, 1)]);
+    expect(bench.reports.at(-1)).toMatchObject({ gaps: 1, applied: 0, failedPartitions: 1 });
+    expect(bench.lines.at(-1)).toContain('"code":"GAP"');
+    expect(await bench.stored()).toMatchObject({ mark: at(2), token: undefined });
+    expect(await invoke(handler, [packed(chain(3, 4)), behindHole])).toEqual(DONE);
+    expect(seen.slice(3)).toEqual(ids(0, 3, 4, 5, 6));
+  });
+
+  it("is not seen behind a writer's start, which has no predecessor", async () => {
+    const bench = await consumerBench(aws());
+    const seen: string[] = [];
+    const handler = noting(bench, seen);
+    await invoke(handler, [packed(chain(1, 2))]);
+    expect(await invoke(handler, [packed(chain(2, 4, null), { writer: 2 })])).toEqual(DONE);
+    expect(seen).toEqual(ids(0, 1, 2, 3, 4));
+  });
+});
+
+describe("a superseded writer", () => {
+  it("is dropped once a newer one was seen, in this invocation or an earlier one", async () => {
+    const bench = await consumerBench(aws());
+    const seen: string[] = [];
+    const handler = noting(bench, seen);
+    const late = packed([{ at: 3, after: 2 }], { writer: 4 });
+    expect(await invoke(handler, [packed(chain(1, 2), { writer: 5 }), late])).toEqual(DONE);
+    expect(await invoke(noting(bench, seen), [late])).toEqual(DONE);
+    expect(seen).toEqual(ids(0, 1, 2));
+    expect(bench.reports.map(({ staleWriter }) => staleWriter)).toEqual([1, 1]);
+    expect(await bench.stored()).toMatchObject({ writer: 5, mark: at(2) });
+  });
+});
+
+describe("a floor", () => {
+  it("lets a consumer that was added later begin behind it", async () => {
+    const bench = await consumerBench(aws(), { floor: at(3, { ordinal: 0 }) });
+    const seen: string[] = [];
+    expect(await invoke(noting(bench, seen), [packed(chain(1, 5))])).toEqual(DONE);
+    expect(seen).toEqual(ids(0, 3, 4, 5));
+    expect(bench.reports[0]).toMatchObject({ duplicates: 2 });
+  });
+
+  it("is never overwritten, and a topic added later has its own", async () => {
+    const bench = await consumerBench(aws());
+    const consumers = [{ name: bench.name, topics: ["shop.*", "other.*"] }];
+    await registerConsumers(aws().dynamodb, bench.table, "shop", consumers, at(2));
+    const seen: string[] = [];
+    const handler = noting(bench, seen);
+    await invoke(handler, [
+      packed(chain(1, 1)),
+      packed(chain(1, 3), { topic: "other.public.orders", partition: 1 }),
+    ]);
+    expect(seen.sort()).toEqual([...ids(0, 1), ...ids(1, 3)]);
+  });
+
+  it("must be there: nothing is taken before", async () => {
+    const bench = await consumerBench(aws(), { floor: null });
+    const seen: string[] = [];
+    const handler = noting(bench, seen);
+    const records = [packed(chain(1, 2))];
+    await expect(invoke(handler, records)).rejects.toMatchObject({ code: "CONSUMER_NOT_REGISTERED" });
+    expect(await bench.stored()).toMatchObject({ token: undefined, mark: undefined });
+    const consumers = [{ name: bench.name, topics: ["shop.*"] }];
+    await registerConsumers(aws().dynamodb, bench.table, "shop", consumers, START_OF_HISTORY);
+    expect(await invoke(handler, records)).toEqual(DONE);
+    expect(seen).toEqual(ids(0, 1, 2));
+  });
+});
+
+describe("two invocations at once", () => {
+  /** The first waits in its second event until the second invocation, which takes over, has ended. */
+  async function overlap(first: ReturnType<typeof packed>, second: ReturnType<typeof packed>) {
+    const bench = await consumerBench(aws());
+    const reached = Promise.withResolvers<void>();
+    const release = Promise.withResolvers<void>();
+    const slow = bench.instance((c) =>
+      c.on("public.orders", Operation.Create, async (event) => {
+        if (event.id !== at(2)) return;
+        reached.resolve();
+        await release.promise;
+      }),
+    );
+    const running = invoke(slow, [first]);
+    await reached.promise;
+    const after = await invoke(noting(bench, []), [second]);
+    release.resolve();
+    return { bench, first: await running, second: after };
+  }
+
+  it("leave the mark to the one that took later", async () => {
+    const long = packed(chain(1, 5));
+    const { bench, first, second } = await overlap(long, packed(chain(1, 3)));
+    expect(second).toEqual(DONE);
+    // It came further than its successor, but may not say so: the records come again.
+    expect(first).toEqual(failedAt(long));
+    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+  });
+
+  it("are both done where the one that took later came as far", async () => {
+    const { bench, first, second } = await overlap(packed(chain(1, 3)), packed(chain(1, 5)));
+    expect([first, second]).toEqual([DONE, DONE]);
+    expect(await bench.stored()).toMatchObject({ mark: at(5), token: undefined });
+  });
+});
+
+describe("an answer that is lost", () => {
+  /** The n-th update is carried out, but nobody hears of it. */
+  function losing(client: DynamoDBClient, n: number): DynamoDBClient {
+    let updates = 0;
+    const send = async (command: UpdateItemCommand, options: object) => {
+      const answer = await client.send(command, options);
+      if (command instanceof UpdateItemCommand && ++updates === n) {
+        throw Object.assign(new Error("lost"), { name: "TimeoutError" });
+      }
+      return answer;
+    };
+    return { send } as unknown as DynamoDBClient;
+  }
+
+  it.each([
+    ["to the take", 1],
+    ["to the close", 2],
+  ])("%s is no loss of the partition, and no second effect", async (_which, n) => {
+    const bench = await consumerBench(aws());
+    const seen: string[] = [];
+    const records = [packed(chain(1, 3)), packed(chain(1, 2), { partition: 1 })];
+    expect(await invoke(noting(bench, seen, losing(aws().dynamodb, n)), records)).toEqual(DONE);
+    expect(seen.sort()).toEqual([...ids(0, 1, 2, 3), ...ids(1, 1, 2)]);
+    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+  });
+
+  it("where the table does not answer at all, everything comes again", async () => {
+    const bench = await consumerBench(aws());
+    const dead = { send: () => Promise.reject(Object.assign(new Error(), { name: "TimeoutError" })) };
+    const handler = noting(bench, [], dead as unknown as DynamoDBClient);
+    await expect(invoke(handler, [packed(chain(1, 1))], 2_000)).rejects.toMatchObject({
+      code: "FENCE_UNAVAILABLE",
+    });
+  });
+});
