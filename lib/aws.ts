@@ -1,5 +1,6 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { KinesisClient } from "@aws-sdk/client-kinesis";
+import type { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 
@@ -37,6 +38,25 @@ export function dynamodbClient(environment: Environment = process.env): DynamoDB
 export function sqsClient(environment: Environment = process.env): SQSClient {
   // Long polling holds a request for up to 20 s.
   return new SQSClient({ ...place(environment, "SQS"), requestHandler: handler(30_000) });
+}
+
+/**
+ * An S3 client that makes each request once: callers retry. Loaded when asked for, because most consumers never
+ * need it. It leaves checksums to callers, who give and compare SHA-256.
+ */
+export async function s3Client(environment: Environment = process.env): Promise<S3Client> {
+  const { S3Client } = await import("@aws-sdk/client-s3");
+  const placed = place(environment, "S3");
+  return new S3Client({
+    ...placed,
+    ...once,
+    // A large body takes its time: the signals of the callers are the deadlines.
+    requestHandler: handler(600_000),
+    requestChecksumCalculation: "WHEN_REQUIRED",
+    responseChecksumValidation: "WHEN_REQUIRED",
+    // An endpoint of one's own has no name for each bucket.
+    ...(placed.endpoint ? { forcePathStyle: true } : {}),
+  });
 }
 
 /** Stronger than `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` of the environment. */

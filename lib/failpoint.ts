@@ -7,6 +7,8 @@
 export const FAILPOINTS = [
   /** Capture: a change of a transaction was read, its commit was not. */
   "inside-transaction",
+  /** Capture: a change too large for the stream is stored, its pointer is not. */
+  "claim-stored",
   /** Capture: Kinesis has stored a request's records, nothing of ours knows yet. */
   "put-records-answered",
   /** Capture: acknowledged by Kinesis, the slot record not yet written. */

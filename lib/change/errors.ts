@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import type { ClaimCheck } from "./record.ts";
 
 /** A Kinesis record is not of the format ("Formats on the wire"): another producer wrote it, or it is damaged. */
 export class RecordFormatError extends TributaryError {
@@ -11,6 +12,35 @@ export class RecordFormatError extends TributaryError {
       message: `A Kinesis record is not a Tributary record: ${problem}`,
       remedy:
         "Let nothing but Tributary's capture task write to the stream; if it did, consumer and capture are of versions that do not fit: deploy the consumer's newer version first.",
+    });
+  }
+}
+
+/** The object of a claim check is not there: it was deleted, or the bucket's lifetime rule was shorter than its need. */
+export class ClaimMissingError extends TributaryError {
+  readonly code = "CLAIM_MISSING";
+  readonly retry = "stop";
+
+  constructor({ bucket, key }: ClaimCheck) {
+    super({
+      message: `The object ${key} of a claim check is not in ${bucket}`,
+      remedy:
+        "Restore the object (an older version, a backup) and redrive, or read the row from the source again (backfill). Its lifetime in the bucket must be longer than the stream's retention and the dead letters' together.",
+    });
+  }
+}
+
+/** What stands in the bucket is not what the pointer was written for: damaged, cut or replaced. It is not used. */
+export class ClaimMismatchError extends TributaryError {
+  readonly code = "CLAIM_MISMATCH";
+  readonly retry = "stop";
+
+  /** `difference` names sizes, hashes and positions, never content. */
+  constructor({ bucket, key }: ClaimCheck, difference: string) {
+    super({
+      message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
+      remedy:
+        "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or read the row from the source again (backfill).",
     });
   }
 }

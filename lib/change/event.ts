@@ -45,6 +45,8 @@ export interface ChangeEventJson {
   readonly after: WireRow | null;
   /** Columns whose stored value did not travel (TOAST); left out when there are none. */
   readonly unchanged?: readonly string[];
+  /** Columns left out because the change was too large for the stream (`stream.oversize: "omit"`). */
+  readonly omitted?: readonly string[];
   readonly message?: { readonly prefix: string; readonly content: string; readonly transactional: boolean };
   /** When capture handled it, milliseconds since 1970 UTC. */
   readonly ts_ms: number;

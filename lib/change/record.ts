@@ -21,9 +21,11 @@ export interface RecordHeader {
 
 /** Where a change stands that was too large to travel in the stream. */
 export interface ClaimCheck {
+  /** Name of the S3 bucket, or URL of the directory. */
   readonly bucket: string;
   readonly key: string;
   readonly bytes: number;
+  /** Of the object's bytes, 64 hex digits. */
   readonly sha256: string;
 }
 
@@ -33,11 +35,13 @@ export interface EventsRecord extends RecordHeader {
   readonly events: readonly ChangeEventJson[];
 }
 
-/** One change event that travels by claim check. */
+/** One change event that travels by claim check: the object is the event as a record of its own, unpacked. */
 export interface ClaimRecord extends RecordHeader {
   readonly kind: "claim";
   readonly claim: ClaimCheck;
   readonly position: PositionText;
+  /** The event's `source.after`: the object was written before it was known, and says null. */
+  readonly after: PositionText | null;
 }
 
 /** What a Kinesis record holds. */
@@ -61,6 +65,17 @@ export function eventTail(after: PositionText | null): string {
 export function unpackedEventTail(after: PositionText | null, header: RecordHeader): string {
   const topic = JSON.stringify(header.topic);
   return `,"after":${after === null ? "null" : `"${after}"`},"topic":${topic},"partition":${header.partition},"writer":${header.writer}}}`;
+}
+
+/** The data of the record that stands for an event by claim check. */
+export function claimRecord(
+  header: RecordHeader,
+  claim: ClaimCheck,
+  position: PositionText,
+  after: PositionText | null,
+): string {
+  const { topic, partition, writer } = header;
+  return JSON.stringify({ v: RECORD_VERSION, topic, partition, writer, claim, position, after });
 }
 
 /** The position of an event: its identity (`event.id`). */
@@ -113,9 +128,10 @@ const claimed = z.looseObject({
     bucket: z.string().min(1),
     key: z.string().min(1),
     bytes: z.int().min(0),
-    sha256: z.string().min(1),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/),
   }),
   position,
+  after: position.nullable(),
 });
 
 /**
@@ -129,8 +145,8 @@ export function parseRecord(data: Uint8Array, parse: (json: string) => unknown =
   if (typeof value !== "object" || value === null)
     throw new RecordFormatError("its data is not a JSON object");
   if ("claim" in value) {
-    const { topic, partition, writer, claim, position } = check(claimed, value);
-    return { kind: "claim", topic, partition, writer, claim, position };
+    const { topic, partition, writer, claim, position, after } = check(claimed, value);
+    return { kind: "claim", topic, partition, writer, claim, position, after };
   }
   if ("op" in value) {
     const single = check(unpacked, value);

@@ -8,15 +8,32 @@ export class OversizeChangeError extends TributaryError {
   readonly position: string;
   /** What the record of this change alone would take, partition key included. */
   readonly bytes: number;
+  readonly maxRecordBytes: number;
 
   constructor(facts: { table: string; position: string; bytes: number; maxRecordBytes: number }) {
     super({
       message: `A change of ${facts.table} at ${facts.position} makes a record of ${facts.bytes} bytes, above the stream's limit of ${facts.maxRecordBytes}`,
-      remedy: `Raise the stream's record limit (UpdateMaxRecordSize) and stream.maxRecordBytes of the definition, or leave the large column out (source.excludeColumns). The change stays in the slot and comes again after the restart.`,
+      remedy:
+        'Name a bucket for such changes (TRIBUTARY_CLAIM_BUCKET=s3://…), or write stream.oversize: "omit" into the definition (largest columns are left out and listed), or leave the large column out for good (source.excludeColumns). The change stays in the slot and comes again after the restart.',
     });
     this.table = facts.table;
     this.position = facts.position;
     this.bytes = facts.bytes;
+    this.maxRecordBytes = facts.maxRecordBytes;
+  }
+}
+
+/** One change is larger than a consumer could read, with or without the stream. Nothing behind it is written. */
+export class ClaimTooLargeError extends TributaryError {
+  readonly code = "CLAIM_TOO_LARGE";
+  readonly retry = "stop";
+
+  constructor({ table, position, bytes }: OversizeChangeError, maxBytes: number) {
+    super({
+      message: `A change of ${table} at ${position} has ${bytes} bytes, above the limit of ${maxBytes} for a change in the claim store`,
+      remedy:
+        'Write stream.oversize: "omit" into the definition (largest columns are left out and listed), or leave the large column out for good (source.excludeColumns). The change stays in the slot and comes again after the restart.',
+    });
   }
 }
 

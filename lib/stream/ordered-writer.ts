@@ -1,7 +1,9 @@
+import { MAX_UNCOMPRESSED_BYTES } from "../change/record.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
 import type { SourceChange, SourceMessage } from "../source/change-source.ts";
 import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
 import { backoffDelay, type Random } from "./backoff.ts";
+import type { ClaimedChange } from "./claim-check.ts";
 import { OversizeChangeError } from "./errors.ts";
 import type { StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
@@ -84,13 +86,14 @@ export class OrderedWriter {
   }
 
   /**
-   * Takes a message of the source.
+   * Takes a message of the source, or what stands for a change of it that is stored elsewhere.
    *
    * @throws OversizeChangeError when a change alone is above the record limit; nothing was taken then.
    * @throws PartitionKeyTooLongError
    */
-  offer(message: SourceMessage, now: number): void {
+  offer(message: SourceMessage | ClaimedChange, now: number): void {
     if (message.kind === "change") this.#offerChange(message, now);
+    else if (message.kind === "claimed") this.#offerClaimed(message, now);
     else if (message.kind === "commit") {
       this.#acknowledgements.commit(message.endLsn, message.commitTimeMs, now);
     } else this.#acknowledgements.idle(message.lsn, now);
@@ -182,11 +185,23 @@ export class OrderedWriter {
       this.#refuseOversize(change, queue, jsonBytes);
       this.#push(queue, change, jsonBytes, now);
     }
-    this.#tables.set(change.table, (this.#tables.get(change.table) ?? 0) + 1);
+    this.#count(change.table);
+  }
+
+  #offerClaimed({ topic, partition, claim, position, table }: ClaimedChange, now: number): void {
+    const queue = this.#queue(this.#queues(topic), topic, partition);
+    const transaction = this.#acknowledgements.add(now);
+    this.#buffered(queue, queue.pushClaim(claim, position, transaction, this.#sequence++));
+    this.#count(table);
+  }
+
+  #count(table: string): void {
+    this.#tables.set(table, (this.#tables.get(table) ?? 0) + 1);
   }
 
   #refuseOversize(change: SourceChange, queue: PartitionQueue, jsonBytes: number): void {
-    const { maxRecordBytes } = this.#options.limits;
+    // What a consumer gets at once is bounded too (rule 9), whatever the stream takes.
+    const maxRecordBytes = Math.min(this.#options.limits.maxRecordBytes, MAX_UNCOMPRESSED_BYTES);
     const bytes = queue.bytesAlone(jsonBytes);
     if (bytes <= maxRecordBytes) return;
     throw new OversizeChangeError({ table: change.table, position: change.position, bytes, maxRecordBytes });
@@ -194,7 +209,10 @@ export class OrderedWriter {
 
   #push(queue: PartitionQueue, change: SourceChange, jsonBytes: number, now: number): void {
     const transaction = this.#acknowledgements.add(now);
-    const bytes = queue.push(change.json, jsonBytes, change.position, transaction, this.#sequence++);
+    this.#buffered(queue, queue.push(change.json, jsonBytes, change.position, transaction, this.#sequence++));
+  }
+
+  #buffered(queue: PartitionQueue, bytes: number): void {
     this.#bufferedBytes += bytes;
     this.#gatheredBytes += bytes;
     if (queue.state === "idle") this.#makeReady(queue);

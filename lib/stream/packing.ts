@@ -1,5 +1,7 @@
 import type { PositionText } from "../change/position.ts";
 import {
+  type ClaimCheck,
+  claimRecord,
   eventTail,
   RECORD_TAIL,
   type RecordHeader,
@@ -20,16 +22,20 @@ export interface RecordFormat {
   readonly overheadBytes: number;
   /** The data of a record of these closed events. */
   data(events: readonly string[]): Buffer;
+  /** The record that stands for an event by claim check. */
+  claim(claim: ClaimCheck, position: PositionText, after: PositionText | null): string;
 }
 
 /** The format of a partition's records. Built once a partition: what does not change is made here. */
 export function recordFormat(packing: Packing, header: RecordHeader): RecordFormat {
+  const claim: RecordFormat["claim"] = (...pointer) => claimRecord(header, ...pointer);
   if (packing === "none") {
     return {
       tail: (after) => unpackedEventTail(after, header),
       maxEvents: 1,
       overheadBytes: 0,
       data: ([event]) => Buffer.from(event as string),
+      claim,
     };
   }
   const head = recordHead(header);
@@ -38,5 +44,6 @@ export function recordFormat(packing: Packing, header: RecordHeader): RecordForm
     maxEvents: Number.POSITIVE_INFINITY,
     overheadBytes: Buffer.byteLength(head) + RECORD_TAIL.length,
     data: (events) => Buffer.from(`${head}${events.join(",")}${RECORD_TAIL}`),
+    claim,
   };
 }

@@ -1,4 +1,5 @@
 import type { PositionText } from "../change/position.ts";
+import type { ClaimCheck } from "../change/record.ts";
 import { explicitHashKey, partitionKey, type Topic } from "../change/topic.ts";
 import { PartitionKeyTooLongError } from "./errors.ts";
 import { MAX_PARTITION_KEY_CHARACTERS, type StreamLimits } from "./limits.ts";
@@ -26,6 +27,8 @@ export interface Entry {
 interface WaitingEvent {
   readonly text: string;
   readonly bytes: number;
+  /** The text is the data of a record, not an event to be packed. */
+  readonly whole: boolean;
   readonly transaction: number;
   /** Place among all events of the writer. */
   readonly sequence: number;
@@ -82,7 +85,16 @@ export class PartitionQueue {
     const tail = this.format.tail(this.#last);
     const bytes = jsonBytes + Buffer.byteLength(tail);
     this.#last = position;
-    this.#events.push({ text: json + tail, bytes, transaction, sequence });
+    this.#events.push({ text: json + tail, bytes, whole: false, transaction, sequence });
+    return bytes + EVENT_OVERHEAD_BYTES;
+  }
+
+  /** Puts the pointer to an event at the end; gives what it occupies of the buffer. */
+  pushClaim(claim: ClaimCheck, position: PositionText, transaction: number, sequence: number): number {
+    const text = this.format.claim(claim, position, this.#last);
+    const bytes = Buffer.byteLength(text);
+    this.#last = position;
+    this.#events.push({ text, bytes, whole: true, transaction, sequence });
     return bytes + EVENT_OVERHEAD_BYTES;
   }
 
@@ -102,18 +114,18 @@ export class PartitionQueue {
    */
   head(limits: StreamLimits): Entry {
     if (this.#sealed !== undefined) return this.#sealed;
-    const fixed = this.format.overheadBytes + this.partitionKeyBytes;
     const target = Math.min(limits.targetRecordBytes, limits.maxRecordBytes);
     const texts: string[] = [];
     const transactions: { number: number; events: number }[] = [];
     const first = this.#events[this.#taken] as WaitingEvent;
-    let bytes = fixed;
+    const maxEvents = first.whole ? 1 : this.format.maxEvents;
+    let bytes = this.partitionKeyBytes + (first.whole ? 0 : this.format.overheadBytes);
     let occupied = 0;
     let next = this.#taken;
-    for (; next < this.#events.length && texts.length < this.format.maxEvents; next++) {
+    for (; next < this.#events.length && texts.length < maxEvents; next++) {
       const event = this.#events[next] as WaitingEvent;
       const more = event.bytes + (texts.length > 0 ? 1 : 0);
-      if (texts.length > 0 && bytes + more > target) break;
+      if (texts.length > 0 && (event.whole || bytes + more > target)) break;
       bytes += more;
       occupied += event.bytes + EVENT_OVERHEAD_BYTES;
       texts.push(event.text);
@@ -124,7 +136,7 @@ export class PartitionQueue {
     this.#cut(next);
     this.#sealed = {
       queue: this,
-      data: this.format.data(texts),
+      data: first.whole ? Buffer.from(first.text) : this.format.data(texts),
       bytes,
       events: texts.length,
       bufferedBytes: occupied,

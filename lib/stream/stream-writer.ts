@@ -1,7 +1,8 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { failpoint } from "../failpoint.ts";
-import type { ChangeStream, SourceChange, SourceMessage } from "../source/change-source.ts";
+import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
 import type { Random } from "./backoff.ts";
+import type { Oversize } from "./claim-check.ts";
 import { OversizeChangeError } from "./errors.ts";
 import { KinesisSink } from "./kinesis-sink.ts";
 import { DEFAULT_LIMITS, type StreamLimits } from "./limits.ts";
@@ -26,7 +27,7 @@ export interface StreamWriterOptions {
   /** Default: `DEFAULT_LIMITS`. */
   readonly limits?: Partial<StreamLimits>;
   /** Gives what is written in the place of a change above the record limit. Default: the error stops the writer. */
-  readonly oversize?: (change: SourceChange, error: OversizeChangeError) => Promise<SourceChange>;
+  readonly oversize?: Oversize;
   /** Called about every second, and once at the end. */
   readonly onMetrics?: (metrics: StreamMetrics) => void;
   readonly log: StreamLog;
@@ -67,6 +68,8 @@ class Run {
   readonly #machine: OrderedWriter;
   readonly #end = Promise.withResolvers<void>();
   readonly #requests = new Set<AbortController>();
+  /** Ends what waits for the place of a change that is too large. */
+  readonly #oversize = new AbortController();
   #acknowledged: bigint | undefined;
   /** Set once nothing more is pulled: `error` is what to throw when all is stored. */
   #draining: { readonly error: unknown } | undefined;
@@ -137,7 +140,9 @@ class Run {
         const { oversize } = this.#options;
         if (!(error instanceof OversizeChangeError) || message.kind !== "change" || !oversize) throw error;
         this.#pump();
-        this.#machine.offer(await oversize(message, error), now);
+        const instead = await oversize(message, error, this.#oversize.signal);
+        if (this.#stopped) return;
+        this.#machine.offer(instead, now);
       }
     }
   }
@@ -201,6 +206,7 @@ class Run {
   #drain(error: unknown, withinMs?: number): void {
     if (this.#ended) return;
     this.#draining ??= { error };
+    this.#oversize.abort();
     if (withinMs !== undefined && this.#drainTimer === undefined) {
       this.#drainTimer = setTimeout(() => {
         const { bufferedBytes } = this.#machine;
@@ -216,6 +222,7 @@ class Run {
 
   #finish(error: unknown): void {
     this.#ended = true;
+    this.#oversize.abort();
     if (error === undefined) this.#end.resolve();
     else this.#end.reject(error);
   }

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { RecordFormatError } from "../../../lib/change/errors.ts";
 import {
+  claimRecord,
   eventTail,
   parseRecord,
   positionOf,
@@ -61,9 +62,12 @@ test("a compressed record", () => {
 });
 
 test("a claim check", () => {
-  const claim = { bucket: "b", key: "k", bytes: 31457280, sha256: "00" };
-  const record = parseRecord(bytes({ v: 1, ...header, claim, position: AFTER }));
-  expect(record).toEqual({ kind: "claim", ...header, claim, position: AFTER });
+  const claim = { bucket: "b", key: 'k"', bytes: 31457280, sha256: "0a".repeat(32) };
+  const position = "000000010000000001F789080000000003";
+  for (const after of [AFTER, null]) {
+    const record = parseRecord(bytes(claimRecord(header, claim, position, after)));
+    expect(record).toEqual({ kind: "claim", ...header, claim, position, after });
+  }
 });
 
 test("rows are given as they are: any column name, own parser", () => {
