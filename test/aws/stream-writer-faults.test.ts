@@ -1,4 +1,9 @@
-import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import {
+  DescribeStreamSummaryCommand,
+  type KinesisClient,
+  ListShardsCommand,
+  SplitShardCommand,
+} from "@aws-sdk/client-kinesis";
 import { afterEach, describe, expect, test } from "vitest";
 import { kinesisClient } from "../../lib/aws.ts";
 import { positionOf } from "../../lib/change/record.ts";
@@ -143,6 +148,38 @@ test.each(faults)("%s: nothing lost, nothing out of order, all acknowledged", as
   expect(source.acknowledged.at(-1)).toBe(150n * 16n + 8n);
   expect(violations).toEqual([]);
   expect(injected).toBeGreaterThan(0);
+});
+
+test("a shard split in the middle moves no partition out of order", async () => {
+  const { kinesis, freshStream } = aws();
+  const StreamName = await freshStream(1);
+  async function* split(): AsyncGenerator<SourceMessage[]> {
+    const all = [...transactions(150)];
+    yield* paced(all.slice(0, 50));
+    const { Shards: [shard] = [] } = await kinesis.send(new ListShardsCommand({ StreamName }));
+    const NewStartingHashKey = (2n ** 127n).toString();
+    await kinesis.send(
+      new SplitShardCommand({ StreamName, ShardToSplit: shard?.ShardId, NewStartingHashKey }),
+    );
+    yield* paced(all.slice(50, 100));
+    await eventually(
+      async () => {
+        const { StreamDescriptionSummary } = await kinesis.send(
+          new DescribeStreamSummaryCommand({ StreamName }),
+        );
+        return StreamDescriptionSummary?.StreamStatus === "ACTIVE";
+      },
+      { what: "the end of the split" },
+    );
+    yield* paced(all.slice(100));
+  }
+  const source = sourceOf(split());
+  await writeStream(source, options(kinesis, StreamName), never);
+  // Shards are listed, and so read, parent first.
+  expect(sorted(await effects(StreamName))).toEqual(sorted(offered(150)));
+  const shards = new Set((await readStream(kinesis, StreamName)).map(({ shardId }) => shardId));
+  expect(shards.size).toBe(3);
+  expect(source.acknowledged.at(-1)).toBe(150n * 16n + 8n);
 });
 
 test("nothing is acknowledged that Kinesis has not", async () => {
