@@ -1,5 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import type { ClaimStore } from "./change/claim-store.ts";
 import { formatPosition, START_OF_HISTORY } from "./change/position.ts";
 import { routeTables } from "./change/route.ts";
 import type { TableName } from "./change/table-pattern.ts";
@@ -10,7 +11,9 @@ import type { PostgresConnectionOptions } from "./source/postgres/connection.ts"
 import { openPostgresSource, preflight, type SourceStatus } from "./source/postgres/postgres-source.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { mergeSettings, settingsOf } from "./state/settings.ts";
+import { claimCheck, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
+import { omitColumns } from "./stream/omit-columns.ts";
 import { writeStream } from "./stream/stream-writer.ts";
 
 /** What a capture task needs: the definition, and what differs by place. */
@@ -21,6 +24,8 @@ export interface CaptureOptions {
   readonly dynamodb: DynamoDBClient;
   readonly streamName: string;
   readonly stateTable: string;
+  /** Where changes go that are too large for the stream; without it they stop the task. */
+  readonly claims?: ClaimStore | undefined;
   readonly log: Log;
   /** Called about every second. */
   readonly onMetrics?: (metrics: CaptureMetrics) => void;
@@ -98,6 +103,7 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
         writer: state.generation,
         packing: pipeline.stream.packing,
         limits: { maxRecordBytes: pipeline.stream.maxRecordBytes },
+        oversize: oversizePolicy(options, state.generation),
         onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
         log,
       },
@@ -106,4 +112,10 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
   } finally {
     await source.close();
   }
+}
+
+/** What becomes of a change above the record limit; undefined: it stops the task. */
+function oversizePolicy({ pipeline, claims, log }: CaptureOptions, writer: number): Oversize | undefined {
+  if (pipeline.stream.oversize === "omit") return omitColumns;
+  return claims && claimCheck({ store: claims, pipeline: pipeline.name, writer, log });
 }

@@ -96,6 +96,11 @@ const stream = z
       .min(16 * 1024)
       .max(4 * 1024 * 1024)
       .default(1024 * 1024),
+    /**
+     * What becomes of a change above that. `claim`: it is stored where `TRIBUTARY_CLAIM_BUCKET` says, and a pointer
+     * travels; without a bucket the pipeline stops there. `omit`: its largest columns are left out, and listed.
+     */
+    oversize: z.enum(["claim", "omit"]).default("claim"),
   })
   .superRefine((value, context) => {
     if (value.mode === "provisioned" && value.shards === undefined) {

@@ -1,5 +1,6 @@
 import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
+import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
 import { readDefinition } from "../../lib/definition-file.ts";
 import { ConfigurationError, TributaryError } from "../../lib/errors.ts";
 import { captureMetricsLine } from "../../lib/observe/capture-metrics.ts";
@@ -27,6 +28,7 @@ try {
       dynamodb: dynamodbClient(),
       streamName: stream,
       stateTable,
+      claims: await claimStoreFromEnvironment(process.env),
       log,
       onMetrics: (metrics) => process.stdout.write(`${captureMetricsLine(metrics)}\n`),
     },

@@ -1,4 +1,9 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { dynamodbClient, kinesisClient, sqsClient } from "../aws.ts";
+import { CLAIM_BUCKET_VARIABLE } from "../claim/open-claim-store.ts";
 import type { Pipeline } from "../pipeline.ts";
 import { CaptureProcess } from "./capture-process.ts";
 import { type RunningConsumer, startConsumer } from "./consumer-host.ts";
@@ -39,7 +44,9 @@ export interface LocalHostOptions {
 /** Starts the emulators and makes the pipeline's stream, table and queues in them. */
 export async function startLocalAws(definition: Pipeline, signal: AbortSignal): Promise<LocalAws> {
   const emulators: Emulators = await startEmulators({ signal });
-  const { environment } = emulators;
+  // A directory stands for the bucket of oversize changes.
+  const claims = await mkdtemp(join(tmpdir(), "tributary-claims-"));
+  const environment = { ...emulators.environment, [CLAIM_BUCKET_VARIABLE]: pathToFileURL(claims).href };
   const clients = {
     kinesis: kinesisClient(environment),
     dynamodb: dynamodbClient(environment),
@@ -48,6 +55,7 @@ export async function startLocalAws(definition: Pipeline, signal: AbortSignal): 
   const stop = async () => {
     for (const client of Object.values(clients)) client.destroy();
     await emulators.stop();
+    await rm(claims, { recursive: true, force: true });
   };
   try {
     return { clients, environment, resources: await createResources(definition, clients), stop };

@@ -27,7 +27,7 @@ export interface StreamWriterOptions {
   /** Default: `DEFAULT_LIMITS`. */
   readonly limits?: Partial<StreamLimits>;
   /** Gives what is written in the place of a change above the record limit. Default: the error stops the writer. */
-  readonly oversize?: Oversize;
+  readonly oversize?: Oversize | undefined;
   /** Called about every second, and once at the end. */
   readonly onMetrics?: (metrics: StreamMetrics) => void;
   readonly log: StreamLog;

@@ -23,6 +23,7 @@ describe("definePipeline", () => {
       mode: "on-demand",
       packing: "batch",
       maxRecordBytes: 1024 * 1024,
+      oversize: "claim",
     });
   });
 
