@@ -1,4 +1,9 @@
-import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
+import {
+  type AttributeValue,
+  type DynamoDBClient,
+  GetItemCommand,
+  ScanCommand,
+} from "@aws-sdk/client-dynamodb";
 import { DeleteMessageCommand, ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamRecord } from "aws-lambda";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -7,6 +12,7 @@ import { readPartition, type StoredPartition } from "../../../lib/consume/fence-
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/observer.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
+import { eventually } from "../../eventually.ts";
 import { TOPIC } from "../../unit/consume/records.ts";
 import type { EmulatedAws } from "../emulated.ts";
 
@@ -24,6 +30,9 @@ export interface ConsumerBench {
     dynamodb?: DynamoDBClient,
   ): KinesisHandler;
   stored(partition?: number): Promise<StoredPartition>;
+  /** The claims there are. */
+  claims(): Promise<Record<string, AttributeValue>[]>;
+  settled(condition: () => Promise<boolean>): Promise<unknown>;
   /** Everything in the dead-letter queue, deleted. */
   letters(): Promise<Record<string, unknown>[]>;
 }
@@ -71,6 +80,11 @@ export async function consumerBench(
       );
       return readPartition(Item, partition);
     },
+    async claims() {
+      const { Items = [] } = await aws.dynamodb.send(new ScanCommand({ TableName: table }));
+      return Items.filter(({ sk }) => sk?.S === "claim");
+    },
+    settled: (condition) => eventually(condition, { what: "the state" }),
     async letters() {
       const letters: Record<string, unknown>[] = [];
       for (;;) {
