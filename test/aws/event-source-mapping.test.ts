@@ -502,6 +502,7 @@ describe("shards", () => {
     await s.put(...numbers(11, 20).map((n) => ({ n, key: `k${n}` })));
     const resumed = await s.run({ startingPosition: "LATEST", checkpoints });
     await done(resumed, 10);
+    await resumed.stop();
     expect(
       s
         .batches()
@@ -509,6 +510,12 @@ describe("shards", () => {
         .flat()
         .toSorted((a, b) => a - b),
     ).toEqual(numbers(11, 20));
+
+    // What is closed by now has nothing to give, and its open children begin with what comes.
+    const late = await s.run({ startingPosition: "LATEST" });
+    await s.put({ n: 31, key: "k1" });
+    await s.met(31);
+    expect(late.stats().read).toBe(1);
   });
 
   test("a mapping restarted with its checkpoints goes on behind them, finished shards included", async () => {
@@ -574,13 +581,20 @@ describe("reading", () => {
       "TimeoutError",
     ];
     let reads = 0;
+    const expired = new Set<unknown>();
+    const fail = (name: string) => {
+      throw Object.assign(new Error(name), { name });
+    };
     kinesis.middlewareStack.add(
       (next, context) => async (args) => {
-        const answer = await next(args);
-        if (context.commandName !== "GetRecordsCommand") return answer;
+        if (context.commandName !== "GetRecordsCommand") return next(args);
+        const { ShardIterator } = args.input as { ShardIterator?: string };
+        if (expired.has(ShardIterator)) fail("ExpiredIteratorException");
         // After the answer: a read whose answer is lost must be repeated.
+        const answer = await next(args);
         const fault = reads++ % 2 === 0 ? faults[(reads >> 1) % faults.length] : undefined;
-        if (fault) throw Object.assign(new Error(fault), { name: fault });
+        if (fault === "ExpiredIteratorException") expired.add(ShardIterator);
+        if (fault) fail(fault);
         return answer;
       },
       { step: "initialize" },

@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { writeFileSync, writeSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import type { Context } from "aws-lambda";
 
@@ -15,7 +15,8 @@ interface Told {
     | "bigint"
     | "print"
     | "wait"
-    | "length";
+    | "length"
+    | "impostor";
   readonly ms?: number;
   readonly announce?: string;
   readonly text?: string;
@@ -40,6 +41,15 @@ export const handler = async (event: Told, context: Context): Promise<unknown> =
     case "reject-later":
       void Promise.reject(new Error("nobody waits for it"));
       return setTimeout(60_000);
+    case "impostor": {
+      const head = Buffer.from(JSON.stringify({ type: "answered", requestId: "of another invocation" }));
+      const lengths = Buffer.alloc(8);
+      lengths.writeUInt32BE(head.length, 0);
+      lengths.writeUInt32BE(4, 4);
+      writeSync(3, Buffer.concat([lengths, head, Buffer.from("true")]));
+      await setTimeout(event.ms);
+      return "mine";
+    }
     case "length":
       return event.text?.length;
     case "big":

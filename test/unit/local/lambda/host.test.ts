@@ -131,6 +131,11 @@ describe("an invocation", () => {
   });
 });
 
+test("an answer to another request is not an answer", async () => {
+  const fn = await start();
+  expect(await answer(fn, { act: "impostor", ms: 100 })).toBe("mine");
+});
+
 test("a process killed between invocations is not used again", async () => {
   const fn = await start();
   const { pid } = await answer(fn);
