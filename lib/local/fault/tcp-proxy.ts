@@ -128,8 +128,9 @@ export class FaultLink {
     client.setNoDelay(true);
     const both = [this.#client, this.#server];
     for (const socket of both) socket.on("error", () => this.cut("rst"));
-    this.closed = Promise.all(both.map((socket) => once(socket, "close"))).then(() => {});
-    this.closed.catch(() => {});
+    // Not `once`, which would fail with the error that comes before the close.
+    const ends = both.map((socket) => new Promise<void>((resolve) => socket.on("close", () => resolve())));
+    this.closed = Promise.all(ends).then(() => {});
     void this.#pump(this.#client, this.#server, (chunk) => this.#passToServer(chunk, started));
     void this.#pump(this.#server, this.#client, (chunk) => this.#passToClient(chunk));
   }

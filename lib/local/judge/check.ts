@@ -51,7 +51,8 @@ export interface Findings {
   readonly examples: readonly string[];
 }
 
-const EXAMPLES = 20;
+/** Of each kind. */
+const EXAMPLES = 5;
 
 /**
  * Holds what a sink did against the truth. An invocation that `invocations` does not know did not end.
@@ -65,8 +66,7 @@ export function checkEffects(
   const examples: string[] = [];
   const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
   const report = (what: "lost" | "extra" | "outOfOrder" | "duplicates", text: string) => {
-    found[what]++;
-    if (examples.length < EXAMPLES) examples.push(`${what}: ${text}`);
+    if (found[what]++ < EXAMPLES) examples.push(`${what}: ${text}`);
   };
 
   const wanted = new Map<string, ExpectedEvent>();

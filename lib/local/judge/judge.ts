@@ -16,6 +16,7 @@ import {
 import { expectedEvents } from "./expected.ts";
 import { judgedTables, readRows } from "./judged-tables.ts";
 import judgedPipeline from "./pipeline.ts";
+import { isPoisoned } from "./poison.ts";
 import { Rig } from "./rig.ts";
 import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
 import { Truth, type TruthChange } from "./truth.ts";
@@ -28,6 +29,8 @@ export interface JudgedSink {
   effects(): Promise<readonly Effect[]>;
   /** The invocations, by the names that the effects give them. Without it none has ended, as far as is known. */
   invocations?(): Promise<ReadonlyMap<string, InvocationTimes>>;
+  /** Changes that the handler fails on for good: each must be in the dead letters, and have no effect. */
+  poisoned?(position: PositionText): boolean;
 }
 
 /** A pipeline of your own to be judged, with its handlers. */
@@ -103,9 +106,10 @@ export type RoundOptions = Pick<JudgeOptions, "seed" | "changes" | "faults" | "r
 const DEFAULT_CHANGES = 3_000;
 const DEFAULT_RECOVER_MS = 60_000;
 const WORKLOAD_DEADLINE_MS = 300_000;
-/** Between transactions of a client while faults are injected: the workload must last, not flood. */
-const PAUSE_MS = 100;
+/** While faults are injected the workload must last, not flood: what piles up must be gone after 60 s. */
+const CHANGES_PER_SECOND = 200;
 const EPOCH = 1;
+const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once" };
 
 /** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
 export class Trial {
@@ -156,9 +160,10 @@ export class Trial {
     const { databaseUrl } = this.rig;
     const faultsEnded = new AbortController();
     const until = faultsEnded.signal;
+    const pace = options.faults ? { changesPerSecond: CHANGES_PER_SECOND } : {};
     const workload = this.#pipeline
       ? this.#pipeline.workload(databaseUrl, seed, until)
-      : runWorkload({ databaseUrl, seed, changes, until, pauseMs: options.faults ? PAUSE_MS : 0, signal });
+      : runWorkload({ databaseUrl, seed, changes, until, ...pace, signal });
     let ended = performance.now();
     const faults = (async () => {
       try {
@@ -185,8 +190,14 @@ export class Trial {
     const events = this.#events(changes);
     const first = events[0]?.position ?? START_OF_HISTORY;
     for (const { definition } of this.rig.consumers) {
-      const due = countDue(ofConsumer(definition, events));
-      while ((await this.#seen(definition.name, first)) < due || !this.rig.idle()) {
+      const due = countDue(this.#applied(definition, events));
+      const poisoned = this.#poisoned(definition, events);
+      const arrived = async () =>
+        (await this.#seen(definition.name, first)) >= due &&
+        (poisoned.length === 0 ||
+          missing(poisoned, await this.rig.deadLetters(definition.name)).length === 0) &&
+        this.rig.idle();
+      while (!(await arrived())) {
         if (performance.now() > deadline || this.rig.capture.gaveUp) return false;
         await delay(100);
       }
@@ -212,7 +223,15 @@ export class Trial {
       if (!sink) continue;
       const invocations = (await sink.invocations?.()) ?? new Map();
       const effects = await sink.effects();
-      sinks[definition.name] = checkEffects(sink.kind, ofConsumer(definition, events), effects, invocations);
+      const findings = checkEffects(sink.kind, this.#applied(definition, events), effects, invocations);
+      const poisoned = this.#poisoned(definition, events);
+      const unlettered =
+        poisoned.length === 0 ? [] : missing(poisoned, await this.rig.deadLetters(definition.name));
+      sinks[definition.name] = {
+        ...findings,
+        lost: findings.lost + unlettered.length,
+        examples: [...findings.examples, ...unlettered.map((id) => `lost: ${id}: not in the dead letters`)],
+      };
     }
     const confirmedTooEarly = this.rig.confirmations.violations(
       changes.map((change) => ({ endLsn: change.endLsn, events: this.#events([change]) })),
@@ -227,9 +246,24 @@ export class Trial {
 
   #sink(consumer: string): JudgedSink | undefined {
     if (this.#pipeline) return this.#pipeline.sinks[consumer];
-    const kind = consumer as SinkKind;
+    const kind = KINDS[consumer] ?? "append";
     const { sinks } = this.rig;
-    return { kind, effects: () => sinks.effects(consumer), invocations: () => sinks.invocations() };
+    return {
+      kind,
+      effects: () => sinks.effects(consumer),
+      invocations: () => sinks.invocations(),
+      poisoned: (position) => consumer === "letters" && isPoisoned(position),
+    };
+  }
+
+  #applied(definition: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+    const sink = this.#sink(definition.name);
+    return ofConsumer(definition, events).filter(({ position }) => !sink?.poisoned?.(position));
+  }
+
+  #poisoned(definition: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+    const sink = this.#sink(definition.name);
+    return ofConsumer(definition, events).filter(({ position }) => sink?.poisoned?.(position));
   }
 
   async #rowMismatches(): Promise<number> {
@@ -260,4 +294,15 @@ function ofConsumer(consumer: ConsumerDefinition, events: readonly ExpectedEvent
 
 function countDue(events: readonly ExpectedEvent[]): number {
   return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
+}
+
+/** Events that are not in the dead letters, as `topic/partition/position`. */
+function missing(events: readonly ExpectedEvent[], letters: ReadonlySet<string>): string[] {
+  return events
+    .flatMap(({ topic, position, partitions }) =>
+      partitions === undefined
+        ? [`${topic}/${position}`]
+        : Array.from({ length: partitions }, (_, partition) => `${topic}/${partition}/${position}`),
+    )
+    .filter((id) => !letters.has(id));
 }

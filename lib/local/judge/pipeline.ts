@@ -22,5 +22,14 @@ export default definePipeline({
     { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 100, ...patient },
     // Two calls of the state table an event: one topic is enough.
     { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 50, ...patient },
+    // Some changes fail for good here.
+    {
+      name: "letters",
+      entry: entry("letters"),
+      topics: ["judge.public.parts"],
+      attempts: 2,
+      poison: "skip",
+      timeoutSeconds: 10,
+    },
   ],
 });

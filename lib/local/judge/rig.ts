@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
@@ -64,6 +65,8 @@ export class Rig {
   readonly consumers: RiggedConsumer[] = [];
   readonly #undo: (() => Promise<unknown>)[] = [];
   readonly #mischiefFile: string;
+  readonly #sqs: SQSClient;
+  readonly #letters = new Map<string, Set<string>>();
 
   private constructor(parts: {
     definition: Pipeline;
@@ -76,6 +79,7 @@ export class Rig {
     captureEnvironment: Readonly<Record<string, string>>;
     confirmations: Confirmations;
     sinks: SinkStore;
+    sqs: SQSClient;
     directory: string;
     undo: (() => Promise<unknown>)[];
   }) {
@@ -90,6 +94,7 @@ export class Rig {
     this.capture = new CaptureTask(parts.captureEnvironment);
     this.confirmations = parts.confirmations;
     this.sinks = parts.sinks;
+    this.#sqs = parts.sqs;
     this.#mischiefFile = join(parts.directory, "mischief.json");
     this.#undo = parts.undo;
   }
@@ -155,7 +160,7 @@ export class Rig {
     };
     return new Rig({
       ...{ definition, source, databaseUrl, link, aws, resources, captureEnvironment, confirmations, sinks },
-      ...{ directory, undo, kinesis: clients.kinesis },
+      ...{ directory, undo, kinesis: clients.kinesis, sqs: clients.sqs },
     });
   }
 
@@ -163,6 +168,24 @@ export class Rig {
   async mischief(mischief: Mischief | undefined): Promise<void> {
     if (mischief) await writeFile(this.#mischiefFile, JSON.stringify(mischief));
     else await rm(this.#mischiefFile, { force: true });
+  }
+
+  /** Dead letters of a consumer so far: `topic/position`, and `topic/partition/position`. */
+  async deadLetters(consumer: string): Promise<ReadonlySet<string>> {
+    const found = this.#letters.get(consumer) ?? new Set();
+    this.#letters.set(consumer, found);
+    const QueueUrl = this.resources.deadLetterQueues.get(consumer);
+    for (;;) {
+      const receive = new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10 });
+      const { Messages = [] } = await this.#sqs.send(receive);
+      if (Messages.length === 0) return found;
+      for (const { Body = "", ReceiptHandle } of Messages) {
+        const { topic, partition, position } = JSON.parse(Body) as Record<string, string | number>;
+        found.add(`${topic}/${position}`);
+        found.add(`${topic}/${partition}/${position}`);
+        await this.#sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+      }
+    }
   }
 
   /** Whether no consumer has anything to do with what the stream holds. */

@@ -15,8 +15,8 @@ export interface WorkloadOptions {
   readonly changes: number;
   /** Goes on until this aborts, too. */
   readonly until?: AbortSignal;
-  /** Pause between two transactions of a client, in milliseconds at most. Default 0. */
-  readonly pauseMs?: number;
+  /** Row changes a second at most, about. Default: as many as go. */
+  readonly changesPerSecond?: number;
   readonly signal: AbortSignal;
 }
 
@@ -43,7 +43,7 @@ type Step = (client: pg.Client, random: Random, tag: () => string) => Promise<nu
  */
 export async function runWorkload(options: WorkloadOptions): Promise<WorkloadSummary> {
   const count = options.clients ?? 3;
-  const total = { committed: 0, rolledBack: 0, failed: 0, changes: 0 };
+  const total = { committed: 0, rolledBack: 0, failed: 0, changes: 0, startedAt: performance.now() };
   await Promise.all(
     Array.from({ length: count }, (_, i) =>
       runClient(
@@ -60,7 +60,7 @@ export async function runWorkload(options: WorkloadOptions): Promise<WorkloadSum
 async function runClient(
   options: WorkloadOptions,
   number: number,
-  total: { committed: number; rolledBack: number; failed: number; changes: number },
+  total: { committed: number; rolledBack: number; failed: number; changes: number; startedAt: number },
   done: () => boolean,
 ): Promise<void> {
   const random = seededRandom(options.seed * 1000 + number);
@@ -81,7 +81,10 @@ async function runClient(
         total.failed++;
         if (client) client = await recover(client);
       }
-      if (options.pauseMs) await delay(between(random, 0, options.pauseMs));
+      const { changesPerSecond = Number.POSITIVE_INFINITY } = options;
+      const dueAt = total.startedAt + (1000 * total.changes) / changesPerSecond;
+      // In short steps, so that it ends soon after the faults.
+      while (performance.now() < dueAt && !done()) await delay(20);
     }
   } finally {
     await client?.end().catch(() => {});

@@ -1,0 +1,15 @@
+import { consumer } from "../../../index.ts";
+import { isPoisoned } from "../poison.ts";
+import { SinkSession } from "./session.ts";
+
+/** A sink that fails for good on some changes: they must be in the dead letters, and nowhere else. */
+const session = new SinkSession("letters");
+
+export const handler = session.recorded(
+  consumer("letters")
+    .on("judge.*", ["create", "update", "delete", "truncate"], async (event) => {
+      if (isPoisoned(event.position)) throw new Error("poisoned");
+      await session.append(event);
+    })
+    .handler(),
+);

@@ -1,0 +1,395 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { DescribeStreamCommand, MergeShardsCommand, SplitShardCommand } from "@aws-sdk/client-kinesis";
+import type { AwsCall, AwsFault } from "../../lib/local/fault/aws-proxy.ts";
+import { entriesOf, failEntries } from "../../lib/local/fault/put-records.ts";
+import type { FaultLink } from "../../lib/local/fault/tcp-proxy.ts";
+import { CaptureTask } from "../../lib/local/judge/capture-task.ts";
+import type { FaultyService } from "../../lib/local/judge/faulty-aws.ts";
+import type { Mischief } from "../../lib/local/judge/mischief.ts";
+import type { Rig } from "../../lib/local/judge/rig.ts";
+import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { eventually } from "../eventually.ts";
+
+/** One kind of fault. */
+export interface Fault {
+  readonly name: string;
+  /** Injects it while the workload runs, heals it, and tells how often it was injected. */
+  readonly inject: (rig: Rig, random: Random, strength: number) => Promise<number>;
+}
+
+/** How long faults of a rate last, in milliseconds at strength 1. */
+const WHILE_MS = 3_000;
+
+/** Cuts replication links, each when it has carried something. */
+function cutLinks(cut: (link: FaultLink, random: Random) => void): Fault["inject"] {
+  return async (rig, random, strength) => {
+    let cuts = 0;
+    while (cuts < 4 * strength) {
+      const link = await eventually(() => rig.link.replicationLinks[0], { what: "a replication link" });
+      await delay(between(random, 50, 500));
+      cut(link, random);
+      await Promise.race([link.closed.then(() => cuts++), delay(10_000)]);
+    }
+    return cuts;
+  };
+}
+
+/** Goes wrong with some calls of a service for a while. */
+function calls(
+  service: FaultyService,
+  share: number,
+  fault: (call: AwsCall, random: Random) => AwsFault | undefined,
+  ms = WHILE_MS,
+): Fault["inject"] {
+  return async (rig, random, strength) => {
+    let injected = 0;
+    rig.aws.choose(service, (call) => {
+      if (random() >= share) return undefined;
+      const chosen = fault(call, random);
+      if (chosen) injected++;
+      return chosen;
+    });
+    await delay(ms * strength);
+    rig.aws.choose(service, undefined);
+    return injected;
+  };
+}
+
+const puts =
+  (fault: (call: AwsCall, random: Random) => AwsFault) =>
+  (call: AwsCall, random: Random): AwsFault | undefined =>
+    call.operation === "PutRecords" ? fault(call, random) : undefined;
+
+const refused = (status: number, code: string): AwsFault => ({ kind: "error", status, code });
+
+/** Ends the capture task by a failpoint, again and again. */
+function captureKilledAt(failpoint: string, hits: (random: Random) => number): Fault["inject"] {
+  return async (rig, random, strength) => {
+    let kills = 0;
+    for (let i = 0; i < 2 * strength; i++) {
+      const ends = rig.capture.ends.length;
+      rig.capture.arm(`${failpoint}=kill@${hits(random)}`);
+      rig.capture.kill();
+      // The kill that starts it anew is one end, the failpoint the next.
+      await eventually(() => rig.capture.ends.length >= ends + 2, { what: `${failpoint} to be reached` });
+      kills += 2;
+    }
+    return kills;
+  };
+}
+
+/** Lets handlers go wrong for a while. */
+function handlers(mischief: Mischief, ms = WHILE_MS): Fault["inject"] {
+  return async (rig, _random, strength) => {
+    const count = () => rig.consumers.reduce((sum, { failures }) => sum + failures.length, 0);
+    const before = count();
+    await rig.mischief(mischief);
+    await delay(ms * strength);
+    await rig.mischief(undefined);
+    // What hangs is known only when its time is over.
+    await delay(mischief.kind === "hang" || mischief.kind === "block" ? 11_000 : 0);
+    return count() - before;
+  };
+}
+
+async function shardsOf(rig: Rig) {
+  const StreamName = rig.resources.stream;
+  const { StreamDescription } = await rig.kinesis.send(new DescribeStreamCommand({ StreamName }));
+  const shards = StreamDescription?.Shards ?? [];
+  const open = shards.filter((shard) => shard.SequenceNumberRange?.EndingSequenceNumber === undefined);
+  const range = (shard: (typeof open)[number]) => ({
+    id: shard.ShardId ?? "",
+    from: BigInt(shard.HashKeyRange?.StartingHashKey ?? "0"),
+    to: BigInt(shard.HashKeyRange?.EndingHashKey ?? "0"),
+  });
+  const ranges = open.map(range).sort((a, b) => (a.from < b.from ? -1 : 1));
+  return { active: StreamDescription?.StreamStatus === "ACTIVE", ranges };
+}
+
+/** Splits a shard and merges two, under load. */
+async function reshard(rig: Rig, random: Random, strength: number): Promise<number> {
+  const StreamName = rig.resources.stream;
+  const active = { what: "the stream to be active" };
+  let changes = 0;
+  for (let i = 0; i < 2 * strength; i++) {
+    const { ranges } = await eventually(async () => {
+      const shards = await shardsOf(rig);
+      return shards.active && shards;
+    }, active);
+    const widest = ranges.reduce((a, b) => (b.to - b.from > a.to - a.from ? b : a));
+    const share = BigInt(between(random, 20, 80));
+    const NewStartingHashKey = (widest.from + ((widest.to - widest.from) * share) / 100n).toString();
+    await rig.kinesis.send(
+      new SplitShardCommand({ StreamName, ShardToSplit: widest.id, NewStartingHashKey }),
+    );
+    changes++;
+    await delay(between(random, 200, 900));
+    const after = await eventually(async () => {
+      const shards = await shardsOf(rig);
+      return shards.active && shards;
+    }, active);
+    const at = between(random, 0, after.ranges.length - 2);
+    const [left, right] = [after.ranges[at], after.ranges[at + 1]];
+    if (!left || !right) continue;
+    const merge = { StreamName, ShardToMerge: left.id, AdjacentShardToMerge: right.id };
+    await rig.kinesis.send(new MergeShardsCommand(merge));
+    changes++;
+    await delay(between(random, 200, 900));
+  }
+  return changes;
+}
+
+/** A second capture task beside the first; the first one is stopped in an orderly way, and the second takes over. */
+async function handOver(rig: Rig, random: Random, strength: number): Promise<number> {
+  let handOvers = 0;
+  for (let i = 0; i < strength; i++) {
+    const second = new CaptureTask(rig.captureEnvironment);
+    second.start();
+    try {
+      await delay(between(random, 500, 2_000));
+      await rig.capture.stop();
+      await eventually(() => second.log.some((line) => line.includes("took the capture lease")), {
+        what: "the second capture task to take over",
+      });
+      await delay(500);
+      handOvers++;
+    } finally {
+      rig.capture.start();
+      await delay(500);
+      await second.stop();
+    }
+  }
+  return handOvers;
+}
+
+/** The capture task freezes until another has taken over, and then thaws: it must see that it has lost. */
+async function zombie(rig: Rig, _random: Random, strength: number): Promise<number> {
+  let zombies = 0;
+  for (let i = 0; i < strength; i++) {
+    const second = new CaptureTask(rig.captureEnvironment);
+    rig.capture.freeze(true);
+    second.start();
+    try {
+      const ends = rig.capture.ends.length;
+      await eventually(() => second.log.some((line) => line.includes("took the capture lease")), {
+        what: "the second capture task to take over",
+        deadlineMs: 120_000,
+      });
+      rig.capture.freeze(false);
+      zombies++;
+      await eventually(() => rig.capture.ends.length > ends, { what: "the zombie to end" });
+    } finally {
+      rig.capture.freeze(false);
+      await second.stop();
+    }
+  }
+  return zombies;
+}
+
+/** Batches are given to their functions again: at the same time twice, and old ones after new ones. */
+async function again(rig: Rig, random: Random, strength: number): Promise<number> {
+  let invocations = 0;
+  const until = performance.now() + WHILE_MS * strength;
+  while (performance.now() < until) {
+    await Promise.all(
+      rig.consumers.map(async ({ lastBatches, function: lambda }) => {
+        const batches = lastBatches();
+        const newest = batches.at(-1);
+        const old = batches[between(random, 0, Math.max(0, batches.length - 1))];
+        if (newest === undefined || old === undefined) return;
+        await Promise.all([lambda.invoke(newest), lambda.invoke(newest), lambda.invoke(old)]);
+        invocations += 3;
+      }),
+    );
+    await delay(200);
+  }
+  return invocations;
+}
+
+async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): Promise<number> {
+  for (let i = 0; i < strength; i++) {
+    await delay(500);
+    await rig.source.restart({ mode });
+    await eventually(() => rig.link.replicationLinks.length > 0, { what: "the capture task to be back" });
+    await delay(500);
+  }
+  return strength;
+}
+
+/** Everything that the judge throws at the pipeline. */
+export const FAULTS: readonly Fault[] = [
+  { name: "link reset", inject: cutLinks((link) => link.cut("rst")) },
+  { name: "link closed", inject: cutLinks((link) => link.cut("fin")) },
+  {
+    name: "link cut inside a message",
+    inject: cutLinks((link, random) => link.cutInsideCopyData(between(random, 1, 30))),
+  },
+  {
+    name: "link cut after n bytes",
+    inject: cutLinks((link, random) => link.cutAfterBytes(between(random, 1, 20_000), "fin")),
+  },
+  {
+    name: "link half-open",
+    async inject(rig) {
+      const link = await eventually(() => rig.link.replicationLinks[0], { what: "a replication link" });
+      link.halfOpen();
+      await eventually(() => rig.link.replicationLinks.some((other) => other !== link), {
+        what: "another link to replace the dead one",
+        deadlineMs: 90_000,
+      });
+      link.cut();
+      return 1;
+    },
+  },
+  {
+    name: "link slow",
+    async inject(rig, _random, strength) {
+      const slow = (link: FaultLink) => link.slow({ bytesPerSecond: 40_000, delayMs: 20 });
+      rig.link.onLink = slow;
+      for (const link of rig.link.links) slow(link);
+      await delay(WHILE_MS * strength);
+      rig.link.onLink = undefined;
+      for (const link of rig.link.links) link.slow({});
+      return 1;
+    },
+  },
+  {
+    name: "server refuses",
+    async inject(rig, _random, strength) {
+      for (let i = 0; i < strength; i++) {
+        await rig.link.refuse();
+        for (const link of rig.link.links) link.cut("rst");
+        await delay(WHILE_MS);
+        await rig.link.accept();
+        await eventually(() => rig.link.replicationLinks.length > 0, { what: "the capture task to be back" });
+      }
+      return strength;
+    },
+  },
+  { name: "server restarts", inject: (rig, _random, strength) => restart(rig, "fast", strength) },
+  { name: "server crashes", inject: (rig, _random, strength) => restart(rig, "immediate", strength) },
+  {
+    name: "Kinesis throttles",
+    inject: calls(
+      "kinesis",
+      0.5,
+      puts(() => refused(400, "ProvisionedThroughputExceededException")),
+    ),
+  },
+  {
+    name: "Kinesis fails entries",
+    inject: calls(
+      "kinesis",
+      0.7,
+      puts((call, random) => {
+        const unlucky = entriesOf(call).map(() => random() < 0.3);
+        return failEntries(call, (_, i) => unlucky[i] ?? false);
+      }),
+    ),
+  },
+  {
+    name: "Kinesis loses answers",
+    inject: calls(
+      "kinesis",
+      0.3,
+      puts(() => ({ kind: "loseAnswer" })),
+    ),
+  },
+  {
+    name: "Kinesis does it twice",
+    inject: calls(
+      "kinesis",
+      0.5,
+      puts(() => ({ kind: "duplicate" })),
+    ),
+  },
+  {
+    name: "Kinesis stores late",
+    inject: calls(
+      "kinesis",
+      0.3,
+      puts((_, random) => ({ kind: "late", ms: between(random, 50, 800) })),
+    ),
+  },
+  { name: "Kinesis fails (500)", inject: calls("kinesis", 0.5, () => refused(500, "InternalFailure")) },
+  { name: "credentials expire", inject: calls("kinesis", 1, () => refused(400, "ExpiredTokenException")) },
+  {
+    name: "Kinesis slow",
+    inject: calls(
+      "kinesis",
+      1,
+      puts((_, random) => ({ kind: "slow", ms: between(random, 100, 1_500) })),
+    ),
+  },
+  {
+    name: "capture killed",
+    async inject(rig, random, strength) {
+      for (let i = 0; i < 3 * strength; i++) {
+        const ends = rig.capture.ends.length;
+        rig.capture.kill();
+        await eventually(() => rig.capture.ends.length > ends && rig.link.replicationLinks.length > 0, {
+          what: "the capture task to stream again",
+        });
+        await delay(between(random, 0, 1_500));
+      }
+      return 3 * strength;
+    },
+  },
+  {
+    name: "capture killed inside a transaction",
+    inject: captureKilledAt("inside-transaction", (random) => between(random, 2, 200)),
+  },
+  {
+    name: "capture killed before PutRecords' answer",
+    async inject(rig, random, strength) {
+      for (let i = 0; i < 2 * strength; i++) {
+        const ends = rig.capture.ends.length;
+        let at = between(random, 1, 6);
+        rig.aws.choose("kinesis", (call) => {
+          if (call.operation !== "PutRecords" || --at !== 0) return undefined;
+          return { kind: "loseAnswer", meanwhile: () => rig.capture.kill() };
+        });
+        await eventually(() => rig.capture.ends.length > ends, { what: "the kill" });
+      }
+      rig.aws.choose("kinesis", undefined);
+      return 2 * strength;
+    },
+  },
+  {
+    name: "capture killed at PutRecords' answer",
+    inject: captureKilledAt("put-records-answered", (random) => between(random, 1, 10)),
+  },
+  {
+    name: "capture killed before its record",
+    inject: captureKilledAt("before-slot-record", (random) => between(random, 1, 2)),
+  },
+  {
+    name: "capture killed before feedback",
+    inject: captureKilledAt("before-feedback", (random) => between(random, 1, 2)),
+  },
+  { name: "two capture tasks, hand-over", inject: handOver },
+  { name: "two capture tasks, zombie", inject: zombie },
+  { name: "handler throws", inject: handlers({ kind: "throw", share: 0.02, when: "before" }) },
+  { name: "handler killed before effect", inject: handlers({ kind: "kill", share: 0.01, when: "before" }) },
+  { name: "handler killed after effect", inject: handlers({ kind: "kill", share: 0.01, when: "after" }) },
+  { name: "handler exits", inject: handlers({ kind: "exit", share: 0.01, when: "after" }) },
+  { name: "handler out of memory", inject: handlers({ kind: "memory", share: 0.003, when: "after" }) },
+  { name: "handler hangs", inject: handlers({ kind: "hang", share: 0.005, when: "after" }) },
+  {
+    name: "handler blocks until its timeout",
+    inject: handlers({ kind: "block", share: 0.005, when: "after" }),
+  },
+  { name: "batches given again, at once and late", inject: again },
+  {
+    name: "DynamoDB throttles",
+    inject: calls("dynamodb", 0.3, () => refused(400, "ProvisionedThroughputExceededException")),
+  },
+  { name: "DynamoDB loses answers", inject: calls("dynamodb", 0.1, () => ({ kind: "loseAnswer" })) },
+  { name: "DynamoDB fails (500)", inject: calls("dynamodb", 0.3, () => refused(500, "InternalServerError")) },
+  {
+    name: "DynamoDB away",
+    inject: calls("dynamodb", 1, () => ({ kind: "cut" }), 12_000),
+  },
+  { name: "SQS away", inject: calls("sqs", 1, () => ({ kind: "cut" }), 6_000) },
+  { name: "shards split and merge", inject: reshard },
+];

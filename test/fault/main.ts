@@ -1,0 +1,142 @@
+import { parseArgs } from "node:util";
+import type { Findings } from "../../lib/local/judge/check.ts";
+import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
+import { seededRandom } from "../../lib/local/shop/catalog.ts";
+import { FAULTS, type Fault } from "./faults.ts";
+
+/*
+ * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--log]
+ *
+ * One pipeline a seed, one fault after the other while a random workload runs; prints what the judge found of each.
+ * Exit code 1 when anything but an append's counted tail is not zero, or a recovery took more than 60 s.
+ */
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string" },
+    seeds: { type: "string" },
+    only: { type: "string" },
+    strength: { type: "string", default: "1" },
+    changes: { type: "string", default: "600" },
+    log: { type: "boolean", default: false },
+  },
+});
+const seeds = (values.seeds ?? values.seed ?? "1").split(",").map(Number);
+const faults = FAULTS.filter(({ name }) => !values.only || new RegExp(values.only).test(name));
+
+interface Row {
+  readonly fault: string;
+  readonly injected: number;
+  readonly lost: number;
+  readonly extra: number;
+  readonly outOfOrder: number;
+  readonly duplicates: number;
+  readonly tails: number;
+  readonly seconds: number | undefined;
+  readonly problems: readonly string[];
+}
+
+let failed = false;
+for (const seed of seeds) {
+  print(`seed ${seed}`);
+  print(line(["fault", "injected", "lost", "extra", "order", "duplicates", "(tails)", "recovery s"]));
+  failed = !(await run(seed)) || failed;
+}
+process.exit(failed ? 1 : 0);
+
+async function run(seed: number): Promise<boolean> {
+  const random = seededRandom(seed);
+  let ok = true;
+  let trial: Trial | undefined;
+  let before: Verdict | undefined;
+  try {
+    for (const fault of faults) {
+      trial ??= await Trial.start({ onLog: (text) => values.log && process.stderr.write(`${text}\n`) });
+      const { row, verdict } = await runFault(trial, fault, before, seed, random);
+      before = verdict;
+      print(rowLine(row));
+      for (const problem of row.problems) print(`    ${problem}`);
+      if (row.problems.length === 0) continue;
+      ok = false;
+      // What was broken must not count against the faults to come.
+      await trial.stop();
+      trial = before = undefined;
+    }
+  } finally {
+    await trial?.stop();
+  }
+  return ok;
+}
+
+async function runFault(
+  trial: Trial,
+  fault: Fault,
+  before: Verdict | undefined,
+  seed: number,
+  random: () => number,
+): Promise<{ row: Row; verdict: Verdict | undefined }> {
+  let injected = 0;
+  let thrown: unknown;
+  const verdict = await trial.round({
+    seed: seed + FAULTS.indexOf(fault) * 1000,
+    changes: Number(values.changes),
+    faults: async (rig) => {
+      try {
+        injected = await fault.inject(rig, random, Number(values.strength));
+      } catch (error) {
+        thrown = error;
+      }
+    },
+  });
+  const sum = (of: (findings: Findings) => number) => total(verdict, of) - (before ? total(before, of) : 0);
+  const problems = [
+    ...(thrown ? [`the fault itself failed: ${(thrown as Error).message}`] : []),
+    ...(verdict.secondsToRecover === undefined ? ["not everything had arrived after 60 s"] : []),
+    ...(verdict.rowMismatches > 0 ? [`${verdict.rowMismatches} rows differ at the end`] : []),
+    ...verdict.confirmedTooEarly.slice(0, 3),
+    ...Object.entries(verdict.sinks).flatMap(([name, { examples }]) =>
+      firstOfEach(examples).map((example) => `${name}: ${example}`),
+    ),
+    ...(injected === 0 ? ["nothing was injected"] : []),
+  ];
+  if (problems.length > 0)
+    problems.push(...trial.rig.capture.log.slice(-8).map((text) => `capture: ${text}`));
+  return {
+    verdict,
+    row: {
+      fault: fault.name,
+      injected,
+      lost: sum((f) => f.lost),
+      extra: sum((f) => f.extra),
+      outOfOrder: sum((f) => f.outOfOrder),
+      duplicates: sum((f) => f.duplicates),
+      tails: sum((f) => f.tailDuplicates),
+      seconds: verdict.secondsToRecover,
+      problems,
+    },
+  };
+}
+
+/** Two examples of each kind of finding. */
+function firstOfEach(examples: readonly string[]): string[] {
+  const kinds = Map.groupBy(examples, (example) => example.split(":")[0]);
+  return [...kinds.values()].flatMap((kind) => kind.slice(0, 2));
+}
+
+function total(verdict: Verdict, of: (findings: Findings) => number): number {
+  return Object.values(verdict.sinks).reduce((sum, findings) => sum + of(findings), 0);
+}
+
+function rowLine(row: Row): string {
+  const { fault, injected, lost, extra, outOfOrder, duplicates, tails, seconds } = row;
+  const numbers = [injected, lost, extra, outOfOrder, duplicates, tails];
+  return line([fault, ...numbers.map(String), seconds?.toFixed(1) ?? "never"]);
+}
+
+function line(cells: readonly string[]): string {
+  return cells.map((cell, i) => (i === 0 ? cell.padEnd(42) : cell.padStart(11))).join("");
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
