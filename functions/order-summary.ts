@@ -19,13 +19,13 @@ import { type ChangeEvent, consumer, Operation } from "tributary";
  */
 
 /** A table of the read model: its name, its key, and its columns with their types. */
-interface ReadModelTable {
+export interface ReadModelTable {
   readonly name: string;
   readonly key: readonly string[];
   readonly columns: Readonly<Record<string, string>>;
 }
 
-const orders: ReadModelTable = {
+export const orders: ReadModelTable = {
   name: "orders",
   key: ["id"],
   columns: {

@@ -1,0 +1,111 @@
+import { readFile } from "node:fs/promises";
+import pg from "pg";
+import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { applyToReadModel, orders } from "../../functions/order-summary.ts";
+import { formatPosition } from "../../lib/change/position.ts";
+import { type ChangeEvent, Operation } from "../../lib/index.ts";
+import { freshDatabase, withPostgres } from "./server.ts";
+
+const SQL = new URL("../../functions/order-summary.sql", import.meta.url);
+
+/** An event as the library hands it to `onBatch`, as far as the sink looks at it. */
+function event(at: number, operation: Operation, row: object | null, partition = 3): ChangeEvent {
+  const position = formatPosition({ epoch: 1, commitLsn: BigInt(at), ordinal: 1 });
+  return { id: position, position, operation, row, partition, committedAt: new Date(0) } as ChangeEvent;
+}
+const order = (id: number, status: string) => ({
+  id: String(id),
+  customer_id: "1",
+  status,
+  total: "19.90",
+  placed_at: "2026-11-23T10:15:30.123456Z",
+  updated_at: "infinity",
+});
+
+describe("the read model of order-summary", () => {
+  withPostgres((server) => {
+    const pools: pg.Pool[] = [];
+    let pool: pg.Pool;
+    beforeEach(async () => {
+      pool = new pg.Pool({ connectionString: await freshDatabase(server()) });
+      pools.push(pool);
+      await pool.query(await readFile(SQL, "utf8"));
+    });
+    afterAll(async () => {
+      for (const each of pools) await each.end();
+    });
+    const apply = (...events: ChangeEvent[]) => applyToReadModel(pool, orders, events);
+    const held = async () => {
+      const { rows } = await pool.query("SELECT id, status FROM orders WHERE deleted_at IS NULL ORDER BY id");
+      return rows.map((row: { id: string; status: string }) => `${row.id} ${row.status}`);
+    };
+
+    it("keeps the last state of each key within a batch and over batches, with exact values", async () => {
+      await apply(
+        event(1, Operation.Create, order(1, "placed")),
+        event(2, Operation.Update, order(1, "paid")),
+        event(3, Operation.Create, order(2, "placed")),
+      );
+      await apply(event(4, Operation.Update, order(2, "shipped")));
+      expect(await held()).toEqual(["1 paid", "2 shipped"]);
+      const { rows } = await pool.query(
+        "SELECT total::text, placed_at AT TIME ZONE 'UTC' = '2026-11-23 10:15:30.123456' AS exact, updated_at::text FROM orders WHERE id = 1",
+      );
+      expect(rows).toEqual([{ total: "19.90", exact: true, updated_at: "infinity" }]);
+    });
+
+    it("does nothing for changes that come again, or late", async () => {
+      const paid = event(5, Operation.Update, order(1, "paid"));
+      await apply(event(1, Operation.Create, order(1, "placed")), paid);
+      await apply(event(1, Operation.Create, order(1, "placed")));
+      await apply(paid);
+      expect(await held()).toEqual(["1 paid"]);
+    });
+
+    it("does not bring a deleted row back, until it is created anew", async () => {
+      await apply(event(1, Operation.Create, order(1, "placed")));
+      await apply(event(5, Operation.Delete, { id: "1" }));
+      await apply(event(3, Operation.Update, order(1, "late")));
+      expect(await held()).toEqual([]);
+      await apply(event(6, Operation.Create, order(1, "again")));
+      expect(await held()).toEqual(["1 again"]);
+    });
+
+    it("does not create a row whose deletion came first", async () => {
+      await apply(event(5, Operation.Delete, { id: "1" }));
+      await apply(event(3, Operation.Create, order(1, "late")));
+      expect(await held()).toEqual([]);
+    });
+
+    it("truncates its own partition below its position, in its place within a batch", async () => {
+      await apply(event(1, Operation.Create, order(1, "other partition"), 4));
+      await apply(
+        event(2, Operation.Create, order(2, "before")),
+        event(5, Operation.Truncate, null),
+        event(6, Operation.Create, order(3, "after")),
+      );
+      expect(await held()).toEqual(["1 other partition", "3 after"]);
+    });
+
+    it("keeps late changes from before a truncate away, also of rows it never had", async () => {
+      await apply(event(2, Operation.Create, order(2, "before")));
+      await apply(event(5, Operation.Truncate, null));
+      await apply(event(3, Operation.Update, order(2, "late")), event(4, Operation.Create, order(9, "late")));
+      await apply(event(4, Operation.Truncate, null));
+      await apply(event(5, Operation.Truncate, null));
+      expect(await held()).toEqual([]);
+      await apply(event(6, Operation.Create, order(2, "new")));
+      expect(await held()).toEqual(["2 new"]);
+    });
+
+    it("lets no write slip past a truncate that runs at the same time", async () => {
+      const ids = Array.from({ length: 200 }, (_, i) => i + 1);
+      await Promise.all([
+        ...ids.map((id) => apply(event(id, Operation.Create, order(id, "before")))),
+        apply(event(1000, Operation.Truncate, null)),
+        ...ids.map((id) => apply(event(2000 + id, Operation.Create, order(1000 + id, "after")))),
+      ]);
+      expect(await held()).toEqual(ids.map((id) => `${1000 + id} after`));
+    });
+  });
+});
