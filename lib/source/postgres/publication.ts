@@ -145,7 +145,9 @@ export function planPublication(
     });
   }
 
-  const differences = tables.flatMap((table) => differencesOf(source, facts.version, table, existing));
+  // Without the root option partitions stand in the root's place: what is missing shows when it is set.
+  const comparable = existing.viaRoot ? tables : tables.filter((table) => table.kind !== "p");
+  const differences = comparable.flatMap((table) => differencesOf(source, facts.version, table, existing));
   const reasons = differences.filter((d) => d.wrong).map((d) => d.message);
   // Only the server can tell whether two filters are the same: it is told again, and undone when nothing changed.
   const filters = tables.some((table) => forTable(source.where, table) !== undefined);
