@@ -11,6 +11,7 @@ import {
   type PostgresConnectionOptions,
 } from "../source/postgres/connection.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
+import { whenReaderLeaves } from "./closed-pipe.ts";
 import { prettyLine } from "./pretty-line.ts";
 
 interface TailOptions {
@@ -152,9 +153,8 @@ function endOnSignals(): Ending {
       process.once(name, () => process.exit(130));
     });
   }
-  // A closed pipe also shows between two events, when nothing is being written.
   process.stdout.on("error", end);
-  process.stdout.on("close", end);
+  whenReaderLeaves(end);
   return { signal: controller.signal };
 }
 
