@@ -157,10 +157,16 @@ export class PartitionRun {
   /** Whether an event can be one more of the waiting chunk. */
   #joins(registration: Registration, position: PositionText): boolean {
     if (registration !== this.#chunkOf) return this.#chunk.length === 0;
+    const limits = [this.#limit(this.#chunkOf, position)];
+    if (this.#chunk[0]) limits.push(this.#limit(this.#chunkOf, this.#chunk[0].position));
+    return this.#chunk.length < Math.min(...limits);
+  }
+
+  /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
+  #limit({ maxEvents }: BatchRegistration, position: PositionText): number {
     const { attempts } = this.#start;
-    const suspect = attempts && attempts.count > 1 && position >= attempts.from && position <= attempts.to;
-    const limit = suspect ? Math.max(1, attempts.count >> 1) : this.#chunkOf.maxEvents;
-    return this.#chunk.length < Math.min(limit, this.#chunkOf.maxEvents);
+    const suspect = attempts && position >= attempts.from && position <= attempts.to;
+    return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
   }
 
   async #prepare(
