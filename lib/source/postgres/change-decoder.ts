@@ -1,10 +1,11 @@
 import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
-import { messageTopic, type RouteTable } from "../../change/route.ts";
-import { EVERY_PARTITION, partitionOf, type Topic } from "../../change/topic.ts";
+import type { RouteTable } from "../../change/route.ts";
+import { EVERY_PARTITION, partitionOf } from "../../change/topic.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
+import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import {
   type Begin,
   decodeBegin,
@@ -21,19 +22,12 @@ import { Tuple } from "./pgoutput/tuple.ts";
 import { type RelationPlan, Relations } from "./relations.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
+import { openTransaction, type Transaction } from "./transaction.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
 import { type TextEncoding, textForm } from "./values/text.ts";
 
+export { OWN_PREFIX, type OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
-
-/** A logical message of our own (prefix `tributary.`): heartbeats and marks. Never delivered as an event. */
-export interface OwnMessage {
-  readonly prefix: string;
-  /** A view on the read buffer: valid during the call only. */
-  readonly content: Buffer;
-  readonly lsn: bigint;
-  readonly transactional: boolean;
-}
 
 export interface ChangeDecoderOptions {
   readonly pipeline: Pick<Pipeline, "name" | "topics" | "source">;
@@ -52,24 +46,6 @@ export interface ChangeDecoderOptions {
   readonly onMessage?: (message: OwnMessage) => void;
 }
 
-/** Prefix of the logical messages that are ours. */
-export const OWN_PREFIX = "tributary.";
-
-const POSTGRES_EPOCH_MS = 946_684_800_000;
-
-/** A transaction being read. */
-interface Transaction {
-  readonly begin: Begin;
-  /** First 24 characters of its positions. */
-  readonly prefix: string;
-  readonly timeMs: number;
-  /** Members of `source` that all its changes share. */
-  readonly sourceHead: string;
-  readonly sourceTail: string;
-  /** Ordinals up to this one were given before. */
-  readonly given: number;
-}
-
 /**
  * Turns pgoutput messages into routed change events: ordinals (rule 1), keys and partitions (rule 4), the
  * envelope's JSON text. An error leaves it in no defined state: begin anew with `reconnected`.
@@ -82,23 +58,17 @@ export class ChangeDecoder {
   readonly #rowText = new RowText();
   readonly #row = new Tuple();
   readonly #old = new Tuple();
-  readonly #messageTopic: Topic;
-  readonly #delivers: (prefix: string) => boolean;
+  readonly #messages: LogicalMessages;
 
   #transaction: Transaction | undefined;
-  /** The last ordinal counted in the transaction, and the last of its logical messages. */
-  #ordinal = 0;
-  #messageOrdinal = 0;
   /** LSN of the message being read, and its text. */
   #lsn = 0n;
   #lsnText = "0/0";
   /** Commit LSN of the last BEGIN on this connection. */
   #lastBegin = -1n;
   #lastCommit = -1n;
-  /** Position of the last change given, in two parts; and of the last logical message. */
-  #givenPrefix = "";
-  #givenOrdinal = 0;
-  #givenMessage: PositionText = "";
+  /** Position of the last change given, in its two parts. */
+  #given = { prefix: "", ordinal: 0 };
 
   constructor(options: ChangeDecoderOptions) {
     this.#options = options;
@@ -106,15 +76,19 @@ export class ChangeDecoder {
     const text = textForm(options.encoding);
     this.#reader = new MessageReader(text);
     this.#relations = new Relations({ ...options, text });
-    this.#messageTopic = messageTopic(options.pipeline);
-    this.#delivers = prefixMatcher(options.pipeline.source.messages);
+    let given = "";
     if (options.resumeAfter !== undefined) {
       const { epoch, commitLsn, ordinal } = parsePosition(options.resumeAfter);
-      this.#givenPrefix = commitPrefix(epoch, commitLsn);
-      this.#givenOrdinal = ordinal;
-      // Messages have ordinals of their own: those of the same transaction may come twice, none is lost.
-      this.#givenMessage = this.#givenPrefix + formatOrdinal(0);
+      given = commitPrefix(epoch, commitLsn);
+      this.#given = { prefix: given, ordinal };
     }
+    this.#messages = new LogicalMessages({
+      ...options,
+      now: this.#now,
+      // Messages have ordinals of their own: those of the same transaction may come twice, none is lost.
+      resumeAfter: given && given + formatOrdinal(0),
+      onMessage: options.onMessage,
+    });
   }
 
   /** Between BEGIN and COMMIT. */
@@ -206,24 +180,7 @@ export class ChangeDecoder {
     }
     this.#options.onBegin?.(begin);
     this.#lastBegin = begin.commitLsn;
-    const { epoch } = this.#options;
-    const prefix = commitPrefix(epoch, begin.commitLsn);
-    const timeMs = Number(begin.commitTime / 1000n) + POSTGRES_EPOCH_MS;
-    this.#transaction = {
-      begin,
-      prefix,
-      timeMs,
-      sourceHead: `,"txId":"${begin.xid}","lsn":"`,
-      sourceTail: `","commitLsn":"${formatLsn(begin.commitLsn)}","epoch":${epoch},"ts_ms":${timeMs},"ordinal":`,
-      given:
-        prefix < this.#givenPrefix
-          ? Number.POSITIVE_INFINITY
-          : prefix === this.#givenPrefix
-            ? this.#givenOrdinal
-            : 0,
-    };
-    this.#ordinal = 0;
-    this.#messageOrdinal = 0;
+    this.#transaction = openTransaction(begin, this.#options.epoch, this.#given);
   }
 
   #commit(out: SourceMessage[]): undefined {
@@ -241,7 +198,7 @@ export class ChangeDecoder {
   #insert(out: SourceMessage[]): undefined {
     const transaction = this.#open("Insert");
     const plan = this.#relation("Insert");
-    const ordinal = ++this.#ordinal;
+    const ordinal = ++transaction.ordinal;
     if (!this.#wanted(plan, transaction, ordinal)) return;
     decodeInsert(this.#reader, plan.columns.length, this.#row);
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
@@ -255,9 +212,9 @@ export class ChangeDecoder {
     const transaction = this.#open("Update");
     const plan = this.#relation("Update");
     // Two: the delete part and the create part, whether they become two events or not (rule 1).
-    const first = this.#ordinal + 1;
+    const first = transaction.ordinal + 1;
     const second = first + 1;
-    this.#ordinal = second;
+    transaction.ordinal = second;
     if (!this.#wanted(plan, transaction, second)) return;
     const oldRow = decodeUpdate(this.#reader, plan.columns.length, this.#old, this.#row);
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
@@ -282,7 +239,7 @@ export class ChangeDecoder {
   #delete(out: SourceMessage[]): undefined {
     const transaction = this.#open("Delete");
     const plan = this.#relation("Delete");
-    const ordinal = ++this.#ordinal;
+    const ordinal = ++transaction.ordinal;
     if (!this.#wanted(plan, transaction, ordinal)) return;
     const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
@@ -296,7 +253,7 @@ export class ChangeDecoder {
     const transaction = this.#open("Truncate");
     for (const oid of relations) {
       const plan = this.#planOf("Truncate", oid);
-      const ordinal = ++this.#ordinal;
+      const ordinal = ++transaction.ordinal;
       if (!this.#wanted(plan, transaction, ordinal)) continue;
       this.#give(out, plan, transaction, ordinal, undefined, '{"op":"t","before":null,"after":null', "");
     }
@@ -329,57 +286,15 @@ export class ChangeDecoder {
       json: `${body},"ts_ms":${this.#now()},"source":{${source}`,
       table: plan.table,
     });
-    this.#givenPrefix = prefix;
-    this.#givenOrdinal = ordinal;
+    this.#given = { prefix, ordinal };
   }
 
   #message(out: SourceMessage[]): undefined {
     const message = decodeLogicalMessage(this.#reader);
-    const { transactional, lsn, prefix, content } = message;
-    const transaction = transactional ? this.#open("Message") : undefined;
-    const ordinal = transaction ? ++this.#messageOrdinal : 1;
-    const position = (transaction?.prefix ?? commitPrefix(this.#options.epoch, lsn)) + formatOrdinal(ordinal);
-    if (position <= this.#givenMessage) return;
-    this.#givenMessage = position;
-    if (prefix.startsWith(OWN_PREFIX)) this.#options.onMessage?.(message);
-    else if (this.#delivers(prefix)) {
-      const commitLsn = transaction?.begin.commitLsn ?? lsn;
-      const { pipeline, database, epoch } = this.#options;
-      const body = JSON.stringify({
-        op: "m",
-        before: null,
-        after: null,
-        message: { prefix, content: content.toString("base64"), transactional },
-        ts_ms: this.#now(),
-        source: {
-          connector: "postgresql",
-          name: pipeline.name,
-          db: database,
-          schema: "",
-          table: "",
-          txId: transaction ? String(transaction.begin.xid) : "",
-          lsn: formatLsn(lsn),
-          commitLsn: formatLsn(commitLsn),
-          epoch,
-          ts_ms: transaction?.timeMs ?? this.#now(),
-          ordinal,
-          snapshot: "false",
-          schemaVersion: "",
-          key: [],
-        },
-      });
-      const json = body.slice(0, -2);
-      out.push({
-        kind: "change",
-        topic: this.#messageTopic,
-        partition: 0,
-        position,
-        json,
-        table: "$messages",
-      });
-    }
+    const transaction = message.transactional ? this.#open("Message") : undefined;
+    this.#messages.take(message, transaction, transaction ? ++transaction.messages : 1, out);
     // All commits before a message outside transactions have been given: its place may be acknowledged.
-    if (!this.inTransaction) out.push({ kind: "idle", lsn });
+    if (!this.inTransaction) out.push({ kind: "idle", lsn: message.lsn });
   }
 
   #open(type: string): Transaction {
@@ -400,13 +315,6 @@ export class ChangeDecoder {
   #outOfOrder(type: string, expected: string, got: string): MessageOrderError {
     return new MessageOrderError({ type, lsn: this.#lsnText, expected, got });
   }
-}
-
-function prefixMatcher(patterns: readonly string[]): (prefix: string) => boolean {
-  return (prefix) =>
-    patterns.some((pattern) =>
-      pattern.endsWith("*") ? prefix.startsWith(pattern.slice(0, -1)) : prefix === pattern,
-    );
 }
 
 /** Node's two ways to say that a text passes V8's limit of about 512 million characters. */

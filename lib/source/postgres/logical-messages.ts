@@ -1,0 +1,108 @@
+import { formatLsn } from "../../change/lsn.ts";
+import { commitPrefix, formatOrdinal, type PositionText } from "../../change/position.ts";
+import { messageTopic } from "../../change/route.ts";
+import type { Topic } from "../../change/topic.ts";
+import type { Pipeline } from "../../pipeline.ts";
+import type { SourceMessage } from "../change-source.ts";
+import type { LogicalMessage } from "./pgoutput/messages.ts";
+import type { Transaction } from "./transaction.ts";
+
+/** Prefix of the logical messages that are ours: heartbeats and marks. */
+export const OWN_PREFIX = "tributary.";
+
+/** A logical message of our own. Never delivered as an event. */
+export interface OwnMessage {
+  readonly prefix: string;
+  /** A view on the read buffer: valid during the call only. */
+  readonly content: Buffer;
+  readonly lsn: bigint;
+  readonly transactional: boolean;
+}
+
+export interface LogicalMessagesOptions {
+  readonly pipeline: Pick<Pipeline, "name" | "topics" | "source">;
+  readonly database: string;
+  readonly epoch: number;
+  readonly now: () => number;
+  /** Messages at or before this position are not given. */
+  readonly resumeAfter: PositionText;
+  readonly onMessage: ((message: OwnMessage) => void) | undefined;
+}
+
+/**
+ * Logical messages (`pg_logical_emit_message`) as events on a topic of their own, so that their positions do not
+ * mix with those of rows: (epoch, commit LSN or, outside transactions, the message's own, count inside the
+ * transaction). https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE
+ */
+export class LogicalMessages {
+  readonly #options: LogicalMessagesOptions;
+  readonly #topic: Topic;
+  /** Position of the last one seen, given or not. */
+  #seen: PositionText;
+
+  constructor(options: LogicalMessagesOptions) {
+    this.#options = options;
+    this.#topic = messageTopic(options.pipeline);
+    this.#seen = options.resumeAfter;
+  }
+
+  /** Takes in one message; `ordinal` counts the messages of its transaction. */
+  take(
+    message: LogicalMessage,
+    transaction: Transaction | undefined,
+    ordinal: number,
+    out: SourceMessage[],
+  ): void {
+    const { epoch, onMessage } = this.#options;
+    const commitLsn = transaction?.begin.commitLsn ?? message.lsn;
+    const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
+    if (position <= this.#seen) return;
+    this.#seen = position;
+    if (message.prefix.startsWith(OWN_PREFIX)) onMessage?.(message);
+    else if (this.#delivers(message.prefix)) {
+      const json = this.#json(message, transaction, commitLsn, ordinal);
+      out.push({ kind: "change", topic: this.#topic, partition: 0, position, json, table: "$messages" });
+    }
+  }
+
+  #delivers(prefix: string): boolean {
+    return this.#options.pipeline.source.messages.some((pattern) =>
+      pattern.endsWith("*") ? prefix.startsWith(pattern.slice(0, -1)) : prefix === pattern,
+    );
+  }
+
+  /** The event, left open inside `source`. A message outside transactions has no transaction id and no commit time. */
+  #json(
+    message: LogicalMessage,
+    transaction: Transaction | undefined,
+    commitLsn: bigint,
+    ordinal: number,
+  ): string {
+    const { prefix, content, transactional, lsn } = message;
+    const { pipeline, database, epoch } = this.#options;
+    const now = this.#options.now();
+    return JSON.stringify({
+      op: "m",
+      before: null,
+      after: null,
+      message: { prefix, content: content.toString("base64"), transactional },
+      ts_ms: now,
+      source: {
+        connector: "postgresql",
+        name: pipeline.name,
+        db: database,
+        schema: "",
+        table: "",
+        txId: transaction ? String(transaction.begin.xid) : "",
+        lsn: formatLsn(lsn),
+        commitLsn: formatLsn(commitLsn),
+        epoch,
+        ts_ms: transaction?.timeMs ?? now,
+        ordinal,
+        snapshot: "false",
+        schemaVersion: "",
+        key: [],
+      },
+    }).slice(0, -2);
+  }
+}
