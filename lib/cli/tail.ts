@@ -65,7 +65,7 @@ async function tail(options: TailOptions): Promise<void> {
   const connection = options.databaseUrl
     ? connectionFromUrl(options.databaseUrl, process.env)
     : connectionFromEnvironment(process.env);
-  const ending = endOnSignals();
+  using ending = endOnSignals();
   const tables = options.tables ??
     (await publishedTables(connection, options.publication, ending.signal)) ?? ["*.*"];
   const pipeline = definePipeline(definitionOf(options, tables));
@@ -140,7 +140,8 @@ function write(text: string): Promise<boolean> {
   });
 }
 
-interface Ending {
+interface Ending extends Disposable {
+  /** Aborts when the user or the reader wants no more. */
   readonly signal: AbortSignal;
 }
 
@@ -154,8 +155,8 @@ function endOnSignals(): Ending {
     });
   }
   process.stdout.on("error", end);
-  whenReaderLeaves(end);
-  return { signal: controller.signal };
+  const stopWatching = whenReaderLeaves(end);
+  return { signal: controller.signal, [Symbol.dispose]: stopWatching };
 }
 
 async function publishedTables(
