@@ -27,6 +27,8 @@ export interface CaptureOptions {
   /** Where changes go that are too large for the stream; without it they stop the task. */
   readonly claims?: ClaimStore | undefined;
   readonly log: Log;
+  /** After this silence of another capture task its lease is taken over, in milliseconds. Default 15 s. */
+  readonly leaseMs?: number | undefined;
   /** Called about every second. */
   readonly onMetrics?: (metrics: CaptureMetrics) => void;
 }
@@ -44,12 +46,13 @@ export interface CaptureMetrics {
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
-  const { pipeline, connection, dynamodb, stateTable, log } = options;
+  const { pipeline, connection, dynamodb, stateTable, leaseMs, log } = options;
   const { tables } = await preflight({ connection, pipeline, signal });
   const state = await CaptureState.take({
     dynamodb,
     table: stateTable,
     pipeline: pipeline.name,
+    ...(leaseMs === undefined ? {} : { leaseMs }),
     signal,
     log: (line) => log.info(line),
   });

@@ -19,7 +19,7 @@ for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stop
 process.once("disconnect", () => stopping.abort());
 
 try {
-  const { pipeline, stream, stateTable } = readEnvironment(process.env);
+  const { pipeline, stream, stateTable, leaseMs } = readEnvironment(process.env);
   await runCapture(
     {
       pipeline: await readDefinition(pipeline),
@@ -28,6 +28,7 @@ try {
       dynamodb: dynamodbClient(),
       streamName: stream,
       stateTable,
+      leaseMs,
       claims: await claimStoreFromEnvironment(process.env),
       log,
       onMetrics: (metrics) => process.stdout.write(`${captureMetricsLine(metrics)}\n`),
@@ -61,6 +62,19 @@ function readEnvironment(environment: NodeJS.ProcessEnv) {
   const problems = Object.values(required)
     .filter(([variable]) => !environment[variable])
     .map(([variable, what]) => ({ path: variable, value: undefined, remedy: `set it to ${what}` }));
+  const lease = environment.TRIBUTARY_LEASE_MS;
+  if (lease !== undefined && !/^[1-9]\d{2,6}$/.test(lease)) {
+    problems.push({
+      path: "TRIBUTARY_LEASE_MS",
+      value: undefined,
+      remedy: "write milliseconds from 100 up, or leave it out for 15000",
+    });
+  }
   if (problems.length > 0) throw new ConfigurationError("The capture task's environment", problems);
-  return { pipeline: value("pipeline"), stream: value("stream"), stateTable: value("stateTable") };
+  return {
+    pipeline: value("pipeline"),
+    stream: value("stream"),
+    stateTable: value("stateTable"),
+    leaseMs: lease === undefined ? undefined : Number(lease),
+  };
 }

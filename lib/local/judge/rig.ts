@@ -157,6 +157,8 @@ export class Rig {
       TRIBUTARY_PIPELINE: options.definitionFile,
       TRIBUTARY_STREAM: resources.stream,
       TRIBUTARY_STATE_TABLE: resources.stateTable,
+      // Kills come often here; the default of 15 s would be most of the time.
+      TRIBUTARY_LEASE_MS: "3000",
     };
     return new Rig({
       ...{ definition, source, databaseUrl, link, aws, resources, captureEnvironment, confirmations, sinks },
