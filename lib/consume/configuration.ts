@@ -1,4 +1,5 @@
 import * as z from "zod/mini";
+import { CLAIM_BUCKET_VARIABLE, claimLocation } from "../claim/open-claim-store.ts";
 import { ConfigurationError } from "../errors.ts";
 
 /** What a consumer's environment says; the CDK app and the local host set it from the pipeline definition. */
@@ -55,6 +56,8 @@ export function readConfiguration(
   }
   if (!parsed.success || problems.length > 0)
     throw new ConfigurationError("The consumer's environment", problems);
+  const claims = variables[CLAIM_BUCKET_VARIABLE];
+  if (claims) claimLocation(claims);
   const { data } = parsed;
   return {
     stateTable: data.TRIBUTARY_STATE_TABLE,

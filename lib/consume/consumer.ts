@@ -2,7 +2,9 @@ import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import { dynamodbClient, sqsClient } from "../aws.ts";
+import { claimStoreFromEnvironment } from "../claim/open-claim-store.ts";
 import { ConfigurationError } from "../errors.ts";
+import { ClaimReader } from "./claim-reader.ts";
 import { readConfiguration } from "./configuration.ts";
 import type { HandlerContext, WriteLine } from "./context.ts";
 import { DeadLetterQueue } from "./dead-letter.ts";
@@ -204,10 +206,17 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     fence: new Fence(dynamodb, stateTable, pipeline, name),
     floors: new Floors(dynamodb, stateTable, pipeline, name),
     claims: new Claims(dynamodb, stateTable, pipeline, name),
+    oversize: new ClaimReader(() => claimStoreFromEnvironment(environment), oversizeBytes(environment)),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,
     observer: parts.observer ?? lineObserver(write),
     write,
   };
+}
+
+/** Oversize changes in use at once may take an eighth of the function's memory: a change needs about five times its size. */
+function oversizeBytes(environment: Readonly<Record<string, string | undefined>>): number {
+  const memoryMB = Number(environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE) || 512;
+  return (memoryMB * 1024 * 1024) / 8;
 }

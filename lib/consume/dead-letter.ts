@@ -1,6 +1,7 @@
 import { SendMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
+import type { ClaimCheck } from "../change/record.ts";
 import { DeadLetterRefusedError, DeadLetterTooLargeError } from "./errors.ts";
 
 /** A change that failed for good: docs, "Formats on the wire". Redrive needs nothing else. */
@@ -16,7 +17,9 @@ export interface DeadLetter {
   readonly firstFailedAt: string;
   readonly lastFailedAt: string;
   readonly error: DeadLetterError;
-  readonly payload: ChangeEventJson;
+  /** The change, or where it stands. */
+  readonly payload?: ChangeEventJson;
+  readonly payloadClaim?: ClaimCheck;
 }
 
 /** A record that cannot be read, whole: there is no change to name. */

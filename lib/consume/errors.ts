@@ -83,6 +83,20 @@ export class RecordNotSupportedError extends TributaryError {
   }
 }
 
+/** A change stands in a claim store, and the consumer does not know of one; the record waits. */
+export class ClaimStoreNotNamedError extends TributaryError {
+  readonly code = "CLAIM_STORE_NOT_NAMED";
+  readonly retry = "stop";
+
+  constructor(bucket: string) {
+    super({
+      message: `a change that was too large for the stream stands in ${bucket}, and this consumer's environment names no claim store`,
+      remedy:
+        "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to read there.",
+    });
+  }
+}
+
 /** A handler did not come back: its process ended or was ended while it ran. */
 export class HandlerDiedError extends TributaryError {
   readonly code = "HANDLER_DIED";

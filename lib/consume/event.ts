@@ -55,6 +55,11 @@ export interface EventFacts {
   /** Columns whose stored value did not travel (large values the change did not touch): absent from `after`. */
   readonly unchanged: readonly string[];
   /**
+   * Columns left out of `before` and `after` because the change was too large for the stream
+   * (`stream.oversize: "omit"`): they may have changed, read them from the source where they matter.
+   */
+  readonly omitted: readonly string[];
+  /**
    * Columns that may have changed. Update: those of `after` but the key's, and but those whose value in
    * `before` is equal. Create and read: all of `after`. Delete: all of `before`.
    */
@@ -169,6 +174,9 @@ export class HandledEvent implements AnyEvent {
   }
   get unchanged(): readonly string[] {
     return this.#wire.unchanged ?? [];
+  }
+  get omitted(): readonly string[] {
+    return this.#wire.omitted ?? [];
   }
   get keyChange(): { from: Row; to: Row } | undefined {
     return this.#wire.source.keyChange;

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import type { PositionText } from "../change/position.ts";
 import { failpoint } from "../failpoint.ts";
+import type { ClaimReader } from "./claim-reader.ts";
 import { runSideBySide } from "./concurrency.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
@@ -30,6 +31,7 @@ export interface ConsumerInstance {
   readonly fence: Fence;
   readonly floors: Floors;
   readonly claims: Claims;
+  readonly oversize: ClaimReader;
   readonly letters: DeadLetterQueue | undefined;
   readonly observer: ConsumerObserver;
   readonly write: WriteLine;
@@ -172,9 +174,9 @@ class InvocationRun {
     careful: boolean,
     sideBySide: number,
   ): Promise<[Taken, PartitionProgress][]> {
-    const { consumer, registry, configuration, letters, claims, write, fence } = this.#instance;
+    const { consumer, registry, configuration, letters, claims, oversize, write, fence } = this.#instance;
     const invocation: Invocation = {
-      ...{ consumer, registry, configuration, letters, claims, write },
+      ...{ consumer, registry, configuration, letters, claims, oversize, write },
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
     };
     const progress: [Taken, PartitionProgress][] = [];

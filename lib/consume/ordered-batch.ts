@@ -1,7 +1,7 @@
 import type { KinesisStreamRecord } from "aws-lambda";
 import { RecordFormatError } from "../change/errors.ts";
 import type { ChangeEventJson } from "../change/event.ts";
-import { parseRecord, RECORD_VERSION } from "../change/record.ts";
+import { type ClaimRecord, parseRecord, RECORD_VERSION } from "../change/record.ts";
 import { RecordNotSupportedError } from "./errors.ts";
 import { parseExactJson, parseVerbatimJson } from "./json.ts";
 
@@ -14,7 +14,10 @@ export interface BatchRecord {
   readonly topic: string;
   readonly partition: number;
   readonly writer: number;
+  /** None where `claimed` stands for one. */
   readonly events: readonly ChangeEventJson[];
+  /** The pointer to one event that was too large for the stream. */
+  readonly claimed?: ClaimRecord;
   /** An event again, such that its JSON text has every number's own digits. */
   verbatim(event: number): ChangeEventJson;
 }
@@ -69,9 +72,16 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   };
   try {
     const parsed = parseRecord(Buffer.from(data, "base64"), parse);
-    if (parsed.kind === "claim") throw new RecordNotSupportedError("a claim check");
-    const { topic, partition, writer, events } = parsed;
-    return { ...place, topic, partition, writer, events, verbatim: (event) => verbatimEvent(data, event) };
+    const { topic, partition, writer } = parsed;
+    const known = {
+      ...place,
+      topic,
+      partition,
+      writer,
+      verbatim: (event: number) => verbatimEvent(data, event),
+    };
+    if (parsed.kind === "claim") return { ...known, events: [], claimed: parsed };
+    return { ...known, events: parsed.events };
   } catch (error) {
     if (typeof version === "number" && version > RECORD_VERSION) {
       return {

@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
-import { positionOf } from "../change/record.ts";
+import { type ClaimRecord, positionOf } from "../change/record.ts";
+import { type ClaimReader, isClaimFault } from "./claim-reader.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
 import { type DeadLetterQueue, deadLetterError } from "./dead-letter.ts";
@@ -27,6 +28,7 @@ export interface Invocation {
   readonly counts: InvocationCounts;
   readonly letters: DeadLetterQueue | undefined;
   readonly claims: Claims;
+  readonly oversize: ClaimReader;
   /** The fence token; it also owns claims. */
   readonly token: string;
   readonly write: WriteLine;
@@ -106,6 +108,10 @@ export class PartitionRun {
         continue;
       }
       this.#writer = record.writer;
+      if (record.claimed) {
+        const stop = await this.#oversized(record, record.claimed);
+        if (stop) return stop;
+      }
       for (const [index, wire] of record.events.entries()) {
         const stop = await this.#event(record, index, wire);
         if (stop) return stop;
@@ -115,9 +121,67 @@ export class PartitionRun {
   }
 
   async #event(record: BatchRecord, index: number, wire: ChangeEventJson): Promise<Stop | undefined> {
-    const { counts, registry } = this.#invocation;
     const position = positionOf(wire);
-    const { after } = wire.source;
+    const turn = await this.#turn(record, position, wire.source.after);
+    return turn === "apply" ? this.#apply(record, index, wire, position) : turn;
+  }
+
+  /** An event that did not travel: read only when its turn has come, and then alone. */
+  async #oversized(record: BatchRecord, claimed: ClaimRecord): Promise<Stop | undefined> {
+    const turn = await this.#turn(record, claimed.position, claimed.after);
+    if (turn !== "apply") return turn;
+    const before = await this.#flush();
+    if (before) return before;
+    const { oversize, deadline } = this.#invocation;
+    try {
+      return await oversize.withRoom(claimed, deadline.work, async () => {
+        const wire = await this.#read(record, claimed);
+        if (wire === "given up") {
+          this.#judged = claimed.position;
+          return undefined;
+        }
+        if ("record" in wire) return wire;
+        return (await this.#apply(record, 0, wire, claimed.position)) ?? (await this.#flush());
+      });
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+  }
+
+  /** The event of a claim. What is wrong with its object alone counts as a failure of the change. */
+  async #read(record: BatchRecord, claimed: ClaimRecord): Promise<ChangeEventJson | Stop | "given up"> {
+    const { configuration, deadline, oversize } = this.#invocation;
+    const item = { record, index: 0, position: claimed.position };
+    const known = this.#callsBefore(item.position);
+    let { calls } = known;
+    const since = known.since ?? now();
+    const giveUp = async (error: unknown) => (await this.#poison(item, error, calls, since)) ?? "given up";
+    if (this.#diedOften(calls)) return giveUp(new HandlerDiedError(calls));
+    for (;;) {
+      calls++;
+      // Large as it is, it may be what ends the process.
+      const lost = await this.#noteCall([item], calls, since);
+      if (lost) return lost;
+      try {
+        return await oversize.read(claimed, deadline.work);
+      } catch (error) {
+        if (!isClaimFault(error)) return { record, error, attempts: attemptsOf([item], calls - 1, since) };
+        this.#log("a change could not be read", item, calls, error);
+        if (calls >= configuration.attempts) return giveUp(error);
+        if (!(await this.#wait(calls))) {
+          return { record, error, attempts: attemptsOf([item], calls, since) };
+        }
+      }
+    }
+  }
+
+  /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
+  async #turn(
+    record: BatchRecord,
+    position: PositionText,
+    after: PositionText | null,
+  ): Promise<"apply" | Stop | undefined> {
+    const { counts } = this.#invocation;
     const verdict = judge({ mark: this.#judged, writer: this.#writer }, position, after);
     if (verdict === "duplicate") {
       counts.duplicates++;
@@ -130,6 +194,16 @@ export class PartitionRun {
       const error = new GapError(this.#lane, this.#judged, position, after as PositionText);
       return { record, error, attempts: undefined };
     }
+    return "apply";
+  }
+
+  async #apply(
+    record: BatchRecord,
+    index: number,
+    wire: ChangeEventJson,
+    position: PositionText,
+  ): Promise<Stop | undefined> {
+    const { counts, registry } = this.#invocation;
     const registration = registry.find(this.#lane.topic, wire);
     if (!registration) {
       counts.unhandled++;
@@ -309,13 +383,8 @@ export class PartitionRun {
     recordSuccess?: () => Promise<void>,
   ): Promise<Stop | undefined> {
     const { configuration, counts } = this.#invocation;
-    const earlier = this.#start.attempts;
-    const known = earlier?.count === 1 && earlier.from === item.position ? earlier : undefined;
-    let calls = known?.calls ?? 0;
-    let since = known?.since;
-    if (this.#start.note && calls >= configuration.attempts && configuration.poison === "skip") {
-      return this.#poison(item, new HandlerDiedError(calls), calls, since ?? now());
-    }
+    let { calls, since } = this.#callsBefore(item.position);
+    if (this.#diedOften(calls)) return this.#poison(item, new HandlerDiedError(calls), calls, since ?? now());
     for (;;) {
       calls++;
       if (calls > 1) counts.retried++;
@@ -358,22 +427,45 @@ export class PartitionRun {
     if (this.#invocation.deadline.work.aborted) {
       return { record, error: new HandlerTimeoutError(), attempts: attemptsOf(items, calls - 1, since) };
     }
-    if (this.#start.note) {
-      const attempts = attemptsOf(items, calls, since);
-      const { partition } = this.#lane;
-      try {
-        const ours = await this.#start.note({ partition, mark: this.#mark, writer: this.#writer, attempts });
-        if (!ours) return { record, error: new OwnershipLostError(this.#lane), attempts: undefined };
-      } catch (error) {
-        return { record, error, attempts: attemptsOf(items, calls - 1, since) };
-      }
-    }
+    const lost = await this.#noteCall(items, calls, since);
+    if (lost) return lost;
     return callHandler(
       registration,
       items.map(({ event }) => event),
       calls,
       this.#invocation,
     );
+  }
+
+  /** Calls for a change that earlier invocations have on record. */
+  #callsBefore(position: PositionText): { calls: number; since: string | undefined } {
+    const earlier = this.#start.attempts;
+    const known = earlier?.count === 1 && earlier.from === position ? earlier : undefined;
+    return { calls: known?.calls ?? 0, since: known?.since };
+  }
+
+  /** Whether so many calls never came back that the change is given up. */
+  #diedOften(calls: number): boolean {
+    const { attempts, poison } = this.#invocation.configuration;
+    return this.#start.note !== undefined && calls >= attempts && poison === "skip";
+  }
+
+  /** Writes down that a call begins, where the predecessor died. Gives why it must not begin. */
+  async #noteCall(
+    items: readonly Pick<Item, "record" | "position">[],
+    calls: number,
+    since: string,
+  ): Promise<Stop | undefined> {
+    if (!this.#start.note) return undefined;
+    const { record } = items[0] as Pick<Item, "record">;
+    const attempts = attemptsOf(items, calls, since);
+    const { partition } = this.#lane;
+    try {
+      const ours = await this.#start.note({ partition, mark: this.#mark, writer: this.#writer, attempts });
+      return ours ? undefined : { record, error: new OwnershipLostError(this.#lane), attempts: undefined };
+    } catch (error) {
+      return { record, error, attempts: attemptsOf(items, calls - 1, since) };
+    }
   }
 
   #took(items: readonly Item[]): void {
@@ -383,7 +475,7 @@ export class PartitionRun {
 
   /** A change that failed for good: into the dead letters and on, or no further, as the policy says. */
   async #poison(
-    item: Omit<Item, "event">,
+    item: Pick<Item, "record" | "index" | "position">,
     error: unknown,
     calls: number,
     since: string,
@@ -412,7 +504,9 @@ export class PartitionRun {
           firstFailedAt: since,
           lastFailedAt: now(),
           error: deadLetterError(error),
-          payload: record.verbatim(item.index),
+          ...(record.claimed
+            ? { payloadClaim: record.claimed.claim }
+            : { payload: record.verbatim(item.index) }),
         },
         deadline.end,
       );
@@ -425,7 +519,7 @@ export class PartitionRun {
     return undefined;
   }
 
-  #log(message: string, { position }: Omit<Item, "event">, attempt: number, error: unknown): void {
+  #log(message: string, { position }: Pick<Item, "position">, attempt: number, error: unknown): void {
     const { consumer, write } = this.#invocation;
     const { topic, partition } = this.#lane;
     jsonLogger(write, { consumer, topic, partition, position, attempt, ...errorFacts(error) }).warn(message);
@@ -433,7 +527,7 @@ export class PartitionRun {
 }
 
 function attemptsOf(
-  items: readonly Omit<Item, "event">[],
+  items: readonly Pick<Item, "position">[],
   calls: number,
   since: string,
 ): Attempts | undefined {

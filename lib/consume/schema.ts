@@ -12,7 +12,8 @@ export type RowSchema<R> = StandardSchemaV1<unknown, R>;
  * @throws RowSchemaError
  */
 export async function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson): Promise<Rows> {
-  const { before = null, after = null, unchanged = [], source } = wire;
+  const { before = null, after = null, source } = wire;
+  const unchanged = [...(wire.unchanged ?? []), ...(wire.omitted ?? [])];
   const table = `${source.schema}.${source.table}`;
   const validate = async (row: object): Promise<unknown> => {
     const result = await schema["~standard"].validate(row);
