@@ -207,6 +207,23 @@ eachPostgres("values of every type", (server) => {
   });
 });
 
+eachPostgres("text of a database in another encoding", (server: () => EmbeddedPostgres) => {
+  test("LATIN1 arrives as the same characters, names too", async () => {
+    const client = await openPinned(await freshDatabase(server(), { encoding: "LATIN1" }));
+    try {
+      const slot = await SlotReader.create(client, "FOR ALL TABLES");
+      await client.query('CREATE TABLE public."tä" (id int PRIMARY KEY, "ö" text, list text[], j json)');
+      await client.query("INSERT INTO public.\"tä\" VALUES (1, 'café', ARRAY['é,', 'x'], '\"ÿ\"')");
+      const [given] = changesOf(await decodeAll(decoderOver(client), await slot.take()));
+      expect(given?.table).toBe("public.tä");
+      expect(eventOf(given as SourceChange).after).toEqual({ id: 1, ö: "café", list: ["é,", "x"], j: "ÿ" });
+      await slot.drop();
+    } finally {
+      await client.end();
+    }
+  });
+});
+
 eachPostgres("text of a database without an encoding (SQL_ASCII)", (server: () => EmbeddedPostgres) => {
   test("latin1 by choice; as UTF-8 it is refused by name, never replaced", async () => {
     const url = await freshDatabase(server(), { encoding: "SQL_ASCII" });

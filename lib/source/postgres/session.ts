@@ -25,7 +25,9 @@ export type ClientEncoding = "UTF8" | "SQL_ASCII";
 
 /**
  * The startup option string (`options` of the startup packet) that pins them. They outrank ALTER DATABASE and
- * ALTER ROLE settings. Append more with a blank between.
+ * ALTER ROLE settings. Append more with a blank between. Two things it cannot say and the session must SET itself:
+ * an encoding other than UTF8, since `pg` writes its own into the packet, and `transaction_timeout`, which
+ * servers before 17 do not know.
  * https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-OPTIONS
  */
 export function sessionSettings(encoding: ClientEncoding): string {
