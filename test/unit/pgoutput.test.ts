@@ -14,6 +14,7 @@ import {
   recorded,
   recordedCatalog,
   recordedFrames,
+  recordedMessages,
   stillDecoder,
 } from "./fixtures/hostile-stream.ts";
 
@@ -21,11 +22,7 @@ const catalog = recordedCatalog();
 const frames = recordedFrames();
 const expected = recorded("events.jsonl").toString().trimEnd().split("\n");
 
-/** The messages of the recording. */
-const messages = frames.flatMap((frame) => {
-  const message = parseCopyData(frame);
-  return message.kind === "data" ? [message] : [];
-});
+const messages = recordedMessages();
 
 describe("a recorded hostile stream", () => {
   test("gives the events that were looked at when it was recorded, each closing to JSON", async () => {

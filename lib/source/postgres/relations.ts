@@ -73,30 +73,31 @@ export class Relations {
   /** Takes in a Relation message. A promise when the catalog must say more. @throws CatalogLookupError */
   learn(relation: Relation): Promise<void> | undefined {
     const { source } = this.#options.pipeline;
-    const unknown = relation.columns.map((c) => c.type).filter((oid) => !this.#types.has(oid));
-    const named = captures(source, relation);
-    const excluded = source.exclude.some((pattern) => tablePattern(pattern)(relation));
-    const needsFacts = !excluded && (!named || relation.identity === "full");
-    if (unknown.length === 0 && !needsFacts) {
-      this.#plan(relation, undefined, named);
+    if (source.exclude.some((pattern) => tablePattern(pattern)(relation))) {
+      this.#plan(relation, undefined, false);
       return undefined;
     }
-    return this.#learnByCatalog(relation, unknown, needsFacts, named);
+    const named = captures(source, relation);
+    if (named && relation.identity !== "full" && this.#unknownTypes(relation).length === 0) {
+      this.#plan(relation, undefined, true);
+      return undefined;
+    }
+    return this.#learnByCatalog(relation, named);
   }
 
-  async #learnByCatalog(
-    relation: Relation,
-    unknown: number[],
-    needsFacts: boolean,
-    named: boolean,
-  ): Promise<void> {
+  async #learnByCatalog(relation: Relation, named: boolean): Promise<void> {
     const { catalog, pipeline } = this.#options;
-    if (unknown.length > 0) this.#types.learn(unknown, await catalog.resolve(unknown));
+    const needsFacts = !named || relation.identity === "full";
     const facts = needsFacts ? await catalog.relation(relation.oid) : undefined;
     // A partition is captured with its table. Of a dropped table nobody can say: rather too much than a loss.
-    const captured =
-      named || (needsFacts && (facts?.ancestors.some((name) => captures(pipeline.source, name)) ?? true));
+    const captured = named || (facts?.ancestors.some((name) => captures(pipeline.source, name)) ?? true);
+    const unknown = captured ? this.#unknownTypes(relation) : [];
+    if (unknown.length > 0) this.#types.learn(unknown, await catalog.resolve(unknown));
     this.#plan(relation, facts, captured);
+  }
+
+  #unknownTypes(relation: Relation): number[] {
+    return relation.columns.map((column) => column.type).filter((oid) => !this.#types.has(oid));
   }
 
   #plan(relation: Relation, facts: RelationFacts | undefined, captured: boolean): void {
