@@ -29,7 +29,7 @@ const environment = z.object({
   ),
   TRIBUTARY_POISON: z._default(z.enum(["skip", "stop"], "write skip or stop"), "skip"),
   TRIBUTARY_TOPICS: z.optional(
-    z.string().check(z.regex(/^[^,\s]+(,[^,\s]+)*$/, "write topic patterns with commas between them")),
+    z.string().check(z.regex(/^[^,]+(,[^,]+)*$/, "write topic patterns with commas between them")),
   ),
 });
 
