@@ -82,6 +82,25 @@ eachPostgres("the first start", (server) => {
     expect(record.state).toMatchObject({ epoch: 1, timeline: 1 });
   });
 
+  test("under running writes every change behind the slot comes (publication first, slot second)", async () => {
+    const { url, client } = await shop(server);
+    let written = 0;
+    let writing = true;
+    const writer = (async () => {
+      while (writing) await client.query("INSERT INTO orders VALUES ($1)", [++written]);
+    })();
+    const source = await open(url);
+    await eventually(() => source.changes.length > 50, { what: "changes" });
+    writing = false;
+    await writer;
+    await eventually(() => source.error ?? ids(source.changes).at(-1) === written, {
+      what: "the last change",
+    });
+    expect(source.error).toBeUndefined();
+    const got = ids(source.changes);
+    expect(got).toEqual(got.map((_, i) => (got[0] as number) + i));
+  });
+
   test("a table that comes later joins our own publication at the next start", async () => {
     const { url, client, record } = await ranBefore(server);
     await client.query("CREATE TABLE later (id int PRIMARY KEY)");

@@ -245,6 +245,26 @@ withPostgres((server) => {
     expect(source.status?.reconnects).toBeGreaterThanOrEqual(8);
   });
 
+  test("what was decoded before a look-up failed is given, and the rest follows when it works again", async () => {
+    const { url, client, slot } = await shop(server);
+    await client.query(`
+      CREATE TABLE other (id int PRIMARY KEY); ALTER TABLE other REPLICA IDENTITY FULL;
+      CREATE ROLE ${slot}_r LOGIN REPLICATION PASSWORD 'pw';
+      GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${slot}_r;
+      CREATE PUBLICATION ${definition(url).source.publication} FOR TABLE orders, other WITH (publish_via_partition_root)`);
+    const theirs = new URL(url);
+    [theirs.username, theirs.password] = [`${slot}_r`, "pw"];
+    const source = await open(theirs.toString(), { pipeline: definition(url) });
+    await client.query(insert(1, 1));
+    await source.until(1);
+    await client.query("REVOKE SELECT ON pg_catalog.pg_index FROM PUBLIC");
+    await client.query(`BEGIN; ${insert(2, 10)}; INSERT INTO other VALUES (11); COMMIT`);
+    await eventually(() => source.log.lines.join().includes("catalog"), { what: "the look-up to fail" });
+    await client.query("GRANT SELECT ON pg_catalog.pg_index TO PUBLIC");
+    await source.until(11);
+    expect(ids(source.changes)).toEqual(range(1, 11));
+  });
+
   test("each attempt asks the password provider anew", async () => {
     const { url, client, slot } = await shop(server);
     const passwords = ["wrong"];
