@@ -11,6 +11,7 @@ export interface StoredRecord {
   readonly partitionKey: string;
   readonly bytes: number;
   readonly shardId: string;
+  readonly data: Uint8Array;
   readonly record: StreamRecord;
 }
 
@@ -30,6 +31,7 @@ export async function readStream(kinesis: KinesisClient, StreamName: string): Pr
           partitionKey: PartitionKey,
           bytes: Data.length,
           shardId: ShardId,
+          data: Data,
           record: parseRecord(Data),
         });
       }

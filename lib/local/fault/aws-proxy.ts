@@ -132,11 +132,16 @@ export class AwsFaultProxy {
       case undefined:
         return this.#answer(message, response, await this.#forward(message));
       case "error": {
-        const { status, code, message: text } = fault;
+        const { status, code, message: text = code } = fault;
+        // S3 is the one without a target header, and speaks XML.
+        if (message.call.service === "unknown") {
+          const body = `<Error><Code>${code}</Code><Message>${text}</Message></Error>`;
+          return answer(response, { status, headers: XML_HEADERS, body: Buffer.from(body) });
+        }
         return answer(response, {
           status,
           headers: JSON_HEADERS,
-          body: json({ __type: code, message: text ?? code }),
+          body: json({ __type: code, message: text }),
         });
       }
       case "cut":
@@ -219,6 +224,7 @@ interface Answer {
   readonly body: Buffer;
 }
 
+const XML_HEADERS = { "content-type": "application/xml" };
 const JSON_HEADERS = { "content-type": "application/x-amz-json-1.1" };
 
 function json(value: unknown): Buffer {
