@@ -134,6 +134,21 @@ describe("bytes that are not what they should be", () => {
     );
   });
 
+  test("a value beyond what one text can hold: a typed error", async () => {
+    const insert = messages.findIndex((m) => m.payload.includes("tab\there"));
+    const { payload, lsn } = messages[insert] as (typeof messages)[number];
+    const decoder = await decoderBefore(insert);
+    // The second column's text grown to 600 MB; memory that nobody touches costs nothing.
+    const at = payload.indexOf("tab\there") - 4;
+    const { length } = payload;
+    const grown = 600_000_000 - payload.readInt32BE(at);
+    const huge = Buffer.alloc(length + grown);
+    payload.copy(huge, 0, 0, at);
+    huge.writeInt32BE(600_000_000, at);
+    payload.copy(huge, at + 4 + 600_000_000, at + 4 + payload.readInt32BE(at));
+    expect(await failure(decoder, huge, lsn)).toMatchObject({ code: "CHANGE_TOO_LARGE" });
+  });
+
   test("messages out of their order are refused: nothing may be lost or doubled in silence", async () => {
     const of = (type: string) => messages.filter((m) => m.payload[0] === type.charCodeAt(0));
     const insert = messages.findIndex((m) => m.payload[0] === 0x49);

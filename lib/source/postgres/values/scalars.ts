@@ -39,8 +39,8 @@ export const encodeBytea: ValueEncoder = (buffer, start, end) => {
 };
 
 /**
- * The type `"char"`: one byte, or nothing for byte 0. PostgreSQL 16 and newer print a byte above 127 as `\` and
- * three octal digits, older ones as it is, which need not be text: both come out as the former.
+ * The type `"char"`: one byte, or nothing for byte 0. PostgreSQL 15 and newer print a byte above 127 as `\` and
+ * three octal digits, 14 as it is, which need not be text: both come out as the former.
  * https://www.postgresql.org/docs/current/datatype-character.html#DATATYPE-CHARACTER-SPECIAL-TABLE
  */
 export const charText: ValueEncoder = (buffer, start, end) => {
