@@ -44,11 +44,16 @@ export class Claims {
    * @throws ClaimHeldError when another owner still holds it at the end.
    */
   async claim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
+    let held = false;
     for (;;) {
-      if (await this.#tryClaim(name, owner, leaseMs, signal)) return true;
-      if (await this.isDone(name, signal)) return false;
-      await sleep(POLL_MS, undefined, { signal }).catch(() => {});
-      if (signal.aborted) throw new ClaimHeldError();
+      try {
+        if (await this.#tryClaim(name, owner, leaseMs, signal)) return true;
+        if (await this.isDone(name, signal)) return false;
+        held = true;
+        await sleep(POLL_MS, undefined, { signal });
+      } catch (error) {
+        throw held && signal.aborted ? new ClaimHeldError() : error;
+      }
     }
   }
 

@@ -164,7 +164,7 @@ describe('once: "claim"', () => {
     );
     await bench.settled(() => bench.claims().then((claims) => claims.length === 1));
     const handler = claiming(bench, (id) => void seen.push(id));
-    expect(await invoke(handler, [record], 1_000)).toEqual(failedAt(record));
+    expect(await invoke(handler, [record], 3_000)).toEqual(failedAt(record));
     expect(bench.lines.join()).toContain("CLAIM_HELD");
     await bench.settled(async () => (await invoke(handler, [record], 5_000)).batchItemFailures.length === 0);
     expect(seen).toEqual([at(1)]);

@@ -24,15 +24,15 @@ describe("a change that fails", () => {
         }),
       );
     const record = packed(chain(1, 3));
-    expect(await invoke(build(), [record], 1_200)).toEqual(failedAt(record));
+    expect(await invoke(build(), [record], 3_000)).toEqual(failedAt(record));
     expect(await bench.stored()).toMatchObject({
       mark: at(1),
       token: undefined,
       attempts: { calls: 1, count: 1 },
     });
-    expect(await invoke(build(), [record], 1_200)).toEqual(failedAt(record));
+    expect(await invoke(build(), [record], 3_000)).toEqual(failedAt(record));
     // The third call is the last; what follows the change may find no time any more.
-    await bench.settled(async () => (await invoke(build(), [record], 1_200)).batchItemFailures.length === 0);
+    await bench.settled(async () => (await invoke(build(), [record], 3_000)).batchItemFailures.length === 0);
     expect(attempts).toEqual([1, 2, 3]);
     expect(await bench.letters()).toMatchObject([{ position: at(2), attempts: 3 }]);
     expect(await bench.stored()).toMatchObject({ mark: at(3), attempts: undefined });
@@ -49,7 +49,7 @@ describe("a change that fails", () => {
     const record = packed(chain(1, 3));
     const other = packed(chain(1, 3), { partition: 1 });
     await bench.settled(async () => {
-      const { batchItemFailures } = await invoke(build(), [record, other], 1_500);
+      const { batchItemFailures } = await invoke(build(), [record, other], 2_500);
       return batchItemFailures.length === 0;
     });
     const letters = await bench.letters();
