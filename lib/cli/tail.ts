@@ -1,5 +1,6 @@
 import { Command, InvalidArgumentError } from "commander";
 import type { TableName } from "../change/table-pattern.ts";
+import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { definePipeline, type PipelineInput, postgres } from "../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
@@ -66,9 +67,10 @@ async function tail(options: TailOptions): Promise<void> {
     ? connectionFromUrl(options.databaseUrl, process.env)
     : connectionFromEnvironment(process.env);
   using ending = endOnSignals();
-  const tables = options.tables ??
-    (await publishedTables(connection, options.publication, ending.signal)) ?? ["*.*"];
-  const pipeline = definePipeline(definitionOf(options, tables));
+  const published = options.publication
+    ? await publishedTables(connection, options.publication, ending.signal)
+    : ["*.*"];
+  const pipeline = definePipeline(definitionOf(options, options.tables ?? published));
   if (options.limit !== 0) {
     const source = await openPostgresSource({
       connection,
@@ -78,7 +80,7 @@ async function tail(options: TailOptions): Promise<void> {
       log: spoken,
     });
     try {
-      await print(source, options, ending);
+      await print(source, options, ending.signal);
     } finally {
       await source.close();
     }
@@ -104,23 +106,25 @@ function definitionOf(options: TailOptions, tables: readonly string[]): Pipeline
   };
 }
 
-async function print(source: ChangeStream, options: TailOptions, ending: Ending): Promise<void> {
+async function print(source: ChangeStream, options: TailOptions, signal: AbortSignal): Promise<void> {
   let left = options.limit ?? Number.POSITIVE_INFINITY;
   for await (const batch of source.changes) {
     const lines: string[] = [];
     let durable: bigint | undefined;
+    let done = false;
     for (const message of batch) {
-      if (left === 0) break;
+      // Behind the last line its commit may follow: with it acknowledged, the next tail does not print the line again.
+      done = left === 0;
+      if (message.kind !== "change") durable = message.kind === "commit" ? message.endLsn : message.lsn;
+      if (done) break;
       if (message.kind === "change") {
         lines.push(lineOf(message, options.pretty === true));
         left--;
-      } else {
-        durable = message.kind === "commit" ? message.endLsn : message.lsn;
       }
     }
     if (lines.length > 0 && !(await write(`${lines.join("\n")}\n`))) return;
     if (durable !== undefined) source.acknowledge(durable);
-    if (left === 0 || ending.signal.aborted) return;
+    if (done || signal.aborted) return;
   }
 }
 
@@ -159,19 +163,24 @@ function endOnSignals(): Ending {
   return { signal: controller.signal, [Symbol.dispose]: stopWatching };
 }
 
+/** The tables of an existing publication. @throws ConfigurationError when there is none of that name, or it is empty. */
 async function publishedTables(
   connection: PostgresConnectionOptions,
-  publication: string | undefined,
+  publication: string,
   signal: AbortSignal,
-): Promise<string[] | undefined> {
-  if (publication === undefined) return undefined;
+): Promise<string[]> {
   const client = await connect(connection, { signal });
   try {
     const { rows } = await client.query<TableName>(
       `SELECT schemaname AS schema, tablename AS "table" FROM pg_publication_tables WHERE pubname = $1`,
       [publication],
     );
-    return rows.length > 0 ? rows.map(quoted) : undefined;
+    if (rows.length > 0) return rows.map(quoted);
+    const { rowCount } = await client.query("SELECT 1 FROM pg_publication WHERE pubname = $1", [publication]);
+    const remedy = rowCount
+      ? `give it a table: ALTER PUBLICATION ${client.escapeIdentifier(publication)} ADD TABLE …`
+      : "name an existing publication, or leave the option out for one of our own";
+    throw new ConfigurationError("The command line", [{ path: "--publication", value: publication, remedy }]);
   } finally {
     await disconnect(client);
   }

@@ -1,0 +1,165 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import pg from "pg";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { ChangeEventJson } from "../../lib/change/event.ts";
+import { eventually } from "../eventually.ts";
+import { freshDatabase, withPostgres } from "../postgres/server.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+withPostgres((server) => {
+  let url: string;
+  let client: pg.Client;
+  /** Slots are the server's, not the database's: each test has its own. */
+  let slot: string;
+  let tests = 0;
+
+  beforeEach(async () => {
+    url = await freshDatabase(server());
+    slot = `tail_${++tests}`;
+    client = new pg.Client({ connectionString: url });
+    client.on("error", () => {});
+    await client.connect();
+    await client.query("CREATE TABLE orders (id bigint PRIMARY KEY, note text)");
+  });
+  afterEach(async () => {
+    await client.end();
+  });
+
+  /** Runs tail as a user does. `into` is a shell command that reads its standard output. */
+  function tail(args: readonly string[], into = "cat") {
+    const quoted = ["--database-url", url, "--slot", slot, ...args].map((arg) => `'${arg}'`).join(" ");
+    const shell = spawn(
+      "bash",
+      ["-c", `npm run -s tributary -- tail ${quoted} | ${into}; exit "\${PIPESTATUS[0]}"`],
+      {
+        cwd: root,
+        detached: true,
+        stdio: ["ignore", "pipe", "pipe"],
+      },
+    );
+    const said = { out: "", err: "" };
+    shell.stdout.setEncoding("utf8").on("data", (text: string) => {
+      said.out += text;
+    });
+    shell.stderr.setEncoding("utf8").on("data", (text: string) => {
+      said.err += text;
+    });
+    const ended = once(shell, "close").then(([code]) => ({ code: code as number | null, ...said }));
+    return {
+      ended,
+      said,
+      streaming: () => eventually(() => said.err.includes("streaming from slot"), { what: "streaming" }),
+      /** To the whole group, as a terminal does. */
+      kill: (signal: NodeJS.Signals) => process.kill(-(shell.pid as number), signal),
+    };
+  }
+
+  const events = (out: string) =>
+    out
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line) as ChangeEventJson);
+
+  const confirmed = async () =>
+    (
+      await client.query(
+        "SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = $1",
+        [slot],
+      )
+    ).rows[0]?.lsn as string | undefined;
+
+  test("prints changes as JSON lines, and the next tail goes on where this one ended", async () => {
+    const first = tail(["--tables", "public.*", "--limit", "2"]);
+    await first.streaming();
+    await client.query("INSERT INTO orders VALUES (9007199254740993, 'a')");
+    await client.query("UPDATE orders SET note = 'b'");
+    const { code, out } = await first.ended;
+    expect(code).toBe(0);
+    expect(events(out).map((event) => [event.op, event.after])).toEqual([
+      ["c", { id: "9007199254740993", note: "a" }],
+      ["u", { id: "9007199254740993", note: "b" }],
+    ]);
+
+    await client.query("DELETE FROM orders");
+    const second = await tail(["--tables", "public.*", "--limit", "1", "--drop-slot"]).ended;
+    expect(events(second.out).map((event) => [event.op, event.before])).toEqual([
+      ["d", { id: "9007199254740993" }],
+    ]);
+    expect(await confirmed()).toBeUndefined();
+  });
+
+  test("what was cut off inside a transaction comes again whole", async () => {
+    const first = tail(["--limit", "2"]);
+    await first.streaming();
+    await client.query("INSERT INTO orders SELECT g, 'x' FROM generate_series(1, 5) g");
+    expect(events((await first.ended).out)).toHaveLength(2);
+    const again = await tail(["--limit", "5", "--drop-slot"]).ended;
+    expect(events(again.out).map((event) => event.after?.id)).toEqual(["1", "2", "3", "4", "5"]);
+  });
+
+  test("SIGTERM ends it cleanly; the slot stays, with what was printed confirmed", async () => {
+    const run = tail([]);
+    await run.streaming();
+    const before = await confirmed();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    await eventually(() => run.said.out.includes("\n"), { what: "the line" });
+    run.kill("SIGTERM");
+    const { err } = await run.ended;
+    expect(err).toContain(`the slot "${slot}" stays`);
+    expect(await confirmed()).not.toBe(before);
+  });
+
+  test("a reader that leaves ends it, although nothing more happens", async () => {
+    const run = tail([], "head -1");
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a'), (2, 'b')");
+    const { code, out } = await run.ended;
+    expect(code).toBe(0);
+    expect(events(out)).toHaveLength(1);
+  });
+
+  test("an existing publication says which tables", async () => {
+    await client.query("CREATE TABLE keyless (x int); CREATE PUBLICATION mine FOR TABLE orders");
+    const run = tail(["--publication", "mine", "--limit", "1", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO keyless VALUES (1); INSERT INTO orders VALUES (7, 'seven')");
+    const { code, out } = await run.ended;
+    expect(code).toBe(0);
+    expect(events(out).map((event) => event.source.table)).toEqual(["orders"]);
+    expect((await client.query("SELECT 1 FROM pg_publication WHERE pubname = 'mine'")).rowCount).toBe(1);
+  });
+
+  test("--pretty is a line for people", async () => {
+    await client.query("ALTER TABLE orders REPLICA IDENTITY FULL");
+    const run = tail(["--pretty", "--limit", "2", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'new')");
+    await client.query("UPDATE orders SET note = 'paid'");
+    const lines = (await run.ended).out.trim().split("\n");
+    expect(lines[0]).toMatch(/^\d\d:\d\d:\d\d\.\d{3} insert {3}public\.orders id=1 note=new$/);
+    expect(lines[1]).toMatch(/update {3}public\.orders id=1 note: new → paid$/);
+  });
+
+  test.each([
+    ["a URL that is none", ["--database-url", "localhost/db"], 2, /DATABASE_URL: write postgres:\/\//],
+    ["a number that is none", ["--limit", "many"], 2, /whole number/],
+    ["an option that is none", ["--form", "x"], 2, /unknown option '--form'/],
+    ["a table that does not exist", ["--tables", "public.nothing"], 1, /public\.nothing/],
+    ["a pattern that is none", ["--tables", "orders"], 2, /schema\.table/],
+    [
+      "a publication that does not exist",
+      ["--publication", "nowhere", "--tables", "public.orders"],
+      2,
+      /nowhere/,
+    ],
+  ])("%s: a clear error, and nothing was made", async (_what, args, code, message) => {
+    const run = await tail(args).ended;
+    expect(run.err).toMatch(message);
+    expect(run.out).toBe("");
+    expect(run.code).toBe(code);
+    expect(await confirmed()).toBeUndefined();
+  });
+});
