@@ -19,7 +19,14 @@ import { Registry, topicOrTable } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
 import { topicPattern } from "./topic-pattern.ts";
 
-/** Handles one event. It took effect when the promise is fulfilled; it is called again when it is rejected. */
+/**
+ * Handles one event. It took effect when the promise is fulfilled; it is called again when it is rejected.
+ *
+ * @example
+ * const ship: EventHandler<typeof Operation.Create, Row> = async (event, ctx) => {
+ *   await queueShipment(event.after.id, { key: event.id, signal: ctx.signal });
+ * };
+ */
 export type EventHandler<O extends Operation, R> = (
   event: ChangeEvent<O, R>,
   context: HandlerContext,
@@ -28,13 +35,21 @@ export type EventHandler<O extends Operation, R> = (
 /**
  * Handles several consecutive events of one partition, all or nothing. Where it throws `FailedEvents`, or returns an
  * array of indexes, only those failed.
+ *
+ * @example
+ * const index: BatchHandler<Operation, Row> = async (events, ctx) => bulkIndex(events, ctx.signal);
  */
 export type BatchHandler<O extends Operation, R> = (
   events: readonly ChangeEvent<O, R>[],
   context: HandlerContext,
 ) => unknown;
 
-/** How a handler for single events is called. */
+/**
+ * How a handler for single events is called.
+ *
+ * @example
+ * const options: OnOptions<Order> = { row: orderSchema, once: "claim" };
+ */
 export interface OnOptions<R> {
   /** Any Standard Schema of the row: gives `after` its type and defaults. A row it refuses is a dead letter. */
   readonly row?: RowSchema<R>;
@@ -42,7 +57,12 @@ export interface OnOptions<R> {
   readonly once?: "claim";
 }
 
-/** How a handler for several events is called. */
+/**
+ * How a handler for several events is called.
+ *
+ * @example
+ * const options: OnBatchOptions<typeof Operation.Create, Row> = { operations: Operation.Create, maxEvents: 200 };
+ */
 export interface OnBatchOptions<O extends Operation, R> {
   /** Default: all. */
   readonly operations?: O | readonly O[];
@@ -51,7 +71,12 @@ export interface OnBatchOptions<O extends Operation, R> {
   readonly row?: RowSchema<R>;
 }
 
-/** What the handler stands on; all of it comes from the environment unless given (tests, local host). */
+/**
+ * What the handler stands on; all of it comes from the environment unless given (tests, local host).
+ *
+ * @example
+ * consumer("orders").on(…).handler({ observer: { invocation: (report) => metrics.add(report) } });
+ */
 export interface ConsumerParts {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   readonly dynamodb?: DynamoDBClient;
@@ -61,7 +86,13 @@ export interface ConsumerParts {
   readonly write?: WriteLine;
 }
 
-/** A Lambda handler for a Kinesis event source mapping with `ReportBatchItemFailures`. */
+/**
+ * A Lambda handler for a Kinesis event source mapping with `ReportBatchItemFailures`.
+ * https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
+ *
+ * @example
+ * const { batchItemFailures } = await handler({ Records }, { getRemainingTimeInMillis: () => 60_000 });
+ */
 export type KinesisHandler = (
   event: KinesisStreamEvent,
   context: { getRemainingTimeInMillis(): number },
@@ -69,7 +100,12 @@ export type KinesisHandler = (
 
 const DEFAULT_MAX_EVENTS = 500;
 
-/** Collects handlers; made by `consumer`. */
+/**
+ * Collects handlers; made by `consumer`.
+ *
+ * @example
+ * const withAudit = (c: Consumer) => c.on("public.*", Operation.Delete, audit);
+ */
 export class Consumer {
   readonly #name: string;
   readonly #registry = new Registry();

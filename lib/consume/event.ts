@@ -5,6 +5,9 @@ import { Operation, operationOf } from "./operation.ts";
 /**
  * A column's value: as on the wire, but integers beyond 2^53 inside json and jsonb are `bigint`, and other numbers
  * that a double cannot hold are strings.
+ *
+ * @example
+ * const total = (value: ColumnValue) => (typeof value === "bigint" ? value : BigInt(String(value)));
  */
 export type ColumnValue =
   | Exclude<WireValue, object>
@@ -12,10 +15,22 @@ export type ColumnValue =
   | ColumnValue[]
   | { readonly [key: string]: ColumnValue };
 
-/** A row as it comes without a schema: column name to value. */
+/**
+ * A row as it comes without a schema: column name to value.
+ *
+ * @example
+ * const status = (row: Row) => row.status ?? "unknown";
+ */
 export type Row = { readonly [column: string]: ColumnValue };
 
-/** A logical message of the application. */
+/**
+ * A logical message of the application, written with `pg_logical_emit_message`.
+ *
+ * @example
+ * consumer("audit").on("*.$messages", Operation.Message, ({ message }) => {
+ *   console.log(message.prefix, Buffer.from(message.content).toString());
+ * })
+ */
 export interface LogicalMessage {
   readonly prefix: string;
   readonly content: Uint8Array;
@@ -34,7 +49,12 @@ export type ChangeEvent<O extends Operation = Operation, R = Row> = O extends Op
   ? EventFacts & EventRows<O, R>
   : never;
 
-/** What every event has. */
+/**
+ * What every event has.
+ *
+ * @example
+ * const trace = (event: EventFacts) => `${event.topic}/${event.partition} at ${event.position}`;
+ */
 export interface EventFacts {
   /** The position as text: unique in its topic partition, and usable as an idempotency key. Same as `position`. */
   readonly id: PositionText;

@@ -1,6 +1,11 @@
 import type { WriteLine } from "./context.ts";
 
-/** What one invocation did. */
+/**
+ * What one invocation did.
+ *
+ * @example
+ * const late = (report: InvocationReport) => (report.commitToEffectMs?.p99 ?? 0) > 10_000;
+ */
 export interface InvocationReport {
   readonly consumer: string;
   /** Events whose handler succeeded. */
@@ -25,7 +30,12 @@ export interface InvocationReport {
   readonly durationMs: number;
 }
 
-/** Where reports go: one line a invocation on standard output, unless another is given. */
+/**
+ * Where reports go: one line an invocation on standard output, unless another is given.
+ *
+ * @example
+ * const observer: ConsumerObserver = { invocation: (report) => metrics.add("applied", report.applied) };
+ */
 export interface ConsumerObserver {
   invocation(report: InvocationReport): void;
 }

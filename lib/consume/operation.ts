@@ -20,7 +20,12 @@ export const Operation = {
   Message: "message",
 } as const;
 
-/** One of the values of `Operation`. */
+/**
+ * One of the values of `Operation`.
+ *
+ * @example
+ * const writes: Operation[] = [Operation.Create, Operation.Update, Operation.Delete];
+ */
 export type Operation = (typeof Operation)[keyof typeof Operation];
 
 /** All operations. */
