@@ -2,7 +2,7 @@ import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
 import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
 import { readDefinition } from "../../lib/definition-file.ts";
-import { ConfigurationError, TributaryError } from "../../lib/errors.ts";
+import { ConfigurationError, type ConfigurationProblem, TributaryError } from "../../lib/errors.ts";
 import { captureMetricsLine } from "../../lib/observe/capture-metrics.ts";
 import { jsonLog } from "../../lib/observe/log.ts";
 import { connectionFromEnvironment } from "../../lib/source/postgres/connection.ts";
@@ -59,7 +59,7 @@ function readEnvironment(environment: NodeJS.ProcessEnv) {
     stateTable: ["TRIBUTARY_STATE_TABLE", "the name of the state table"],
   } as const;
   const value = (name: keyof typeof required) => environment[required[name][0]] ?? "";
-  const problems = Object.values(required)
+  const problems: ConfigurationProblem[] = Object.values(required)
     .filter(([variable]) => !environment[variable])
     .map(([variable, what]) => ({ path: variable, value: undefined, remedy: `set it to ${what}` }));
   const lease = environment.TRIBUTARY_LEASE_MS;

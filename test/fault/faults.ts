@@ -62,11 +62,16 @@ const puts =
 
 const refused = (status: number, code: string): AwsFault => ({ kind: "error", status, code });
 
+async function streaming(rig: Rig): Promise<void> {
+  await eventually(() => rig.capture.streaming, { what: "the capture task to stream" });
+}
+
 /** Ends the capture task by a failpoint, again and again. */
 function captureKilledAt(failpoint: string, hits: (random: Random) => number): Fault["inject"] {
   return async (rig, random, strength) => {
     let kills = 0;
     for (let i = 0; i < 2 * strength; i++) {
+      await streaming(rig);
       const ends = rig.capture.ends.length;
       rig.capture.arm(`${failpoint}=kill@${hits(random)}`);
       rig.capture.kill();
@@ -325,12 +330,10 @@ export const FAULTS: readonly Fault[] = [
     name: "capture killed",
     async inject(rig, random, strength) {
       for (let i = 0; i < 3 * strength; i++) {
-        const ends = rig.capture.ends.length;
-        rig.capture.kill();
-        await eventually(() => rig.capture.ends.length > ends && rig.link.replicationLinks.length > 0, {
-          what: "the capture task to stream again",
-        });
+        await streaming(rig);
         await delay(between(random, 0, 1_500));
+        rig.capture.kill();
+        await eventually(() => !rig.capture.streaming, { what: "the kill" });
       }
       return 3 * strength;
     },
@@ -343,6 +346,7 @@ export const FAULTS: readonly Fault[] = [
     name: "capture killed before PutRecords' answer",
     async inject(rig, random, strength) {
       for (let i = 0; i < 2 * strength; i++) {
+        await streaming(rig);
         const ends = rig.capture.ends.length;
         let at = between(random, 1, 6);
         rig.aws.choose("kinesis", (call) => {

@@ -54,7 +54,7 @@ async function run(seed: number): Promise<boolean> {
       trial ??= await Trial.start({ onLog: (text) => values.log && process.stderr.write(`${text}\n`) });
       const { row, verdict } = await runFault(trial, fault, before, seed, random);
       before = verdict;
-      print(rowLine(row));
+      print(rowLine(row) + handlerFailures(trial));
       for (const problem of row.problems) print(`    ${problem}`);
       if (row.problems.length === 0) continue;
       ok = false;
@@ -115,6 +115,15 @@ async function runFault(
       problems,
     },
   };
+}
+
+/** What invocations failed with in this round: they explain an append's tails. */
+function handlerFailures(trial: Trial): string {
+  const classes = new Map<string, number>();
+  for (const { failures } of trial.rig.consumers) {
+    for (const name of failures.splice(0)) classes.set(name, (classes.get(name) ?? 0) + 1);
+  }
+  return [...classes].map(([name, count]) => `  ${count} ${name}`).join(",");
 }
 
 /** Two examples of each kind of finding. */

@@ -26,6 +26,7 @@ export class CaptureTask {
   #child: ChildProcess | undefined;
   #failpoints: string | undefined;
   #stopping = false;
+  #streaming = false;
   #running: Promise<void> = Promise.resolve();
 
   constructor(environment: Readonly<Record<string, string>>) {
@@ -41,6 +42,11 @@ export class CaptureTask {
   /** Its process, while it has one. */
   get pid(): number | undefined {
     return this.#child?.pid;
+  }
+
+  /** Whether its process has begun to stream. */
+  get streaming(): boolean {
+    return this.#streaming;
   }
 
   /** All its ends so far. */
@@ -63,9 +69,9 @@ export class CaptureTask {
     this.#failpoints = failpoints;
   }
 
-  /** `kill -9`. */
-  kill(): void {
-    this.#child?.kill("SIGKILL");
+  /** `kill -9`. False where there was no process to kill. */
+  kill(): boolean {
+    return this.#child?.kill("SIGKILL") ?? false;
   }
 
   /** Stops the process without ending it, and lets it go on: a zombie, a frozen machine. */
@@ -98,6 +104,7 @@ export class CaptureTask {
       }
       const [code, signal] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
       this.#child = undefined;
+      this.#streaming = false;
       this.#ends.push({ code, signal, at: performance.now() });
       if (!this.#stopping) await delay(RESTART_MS);
     }
@@ -106,6 +113,7 @@ export class CaptureTask {
   #print(line: string): void {
     // Metrics come every second and say nothing about a fault.
     if (line.startsWith(`{"tributary":"capture"`)) return;
+    if (line.includes("streaming from slot")) this.#streaming = true;
     this.#lines.push(line);
     if (this.#lines.length > LOG_LINES) this.#lines.shift();
   }

@@ -38,9 +38,9 @@ export interface RiggedConsumer {
   readonly definition: ConsumerDefinition;
   readonly function: LambdaFunction;
   readonly mapping: EventSourceMapping;
-  /** Ends after each invocation, with the class of the error where it failed. */
-  readonly failures: readonly string[];
-  /** The last batch that was given to the function, to give it again. */
+  /** What invocations failed with: the class of the error. Whoever reads them may take them off. */
+  readonly failures: string[];
+  /** The last batches that were given to the function, to give them again. */
   lastBatches(): readonly unknown[];
 }
 
