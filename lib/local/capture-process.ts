@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { parseLsn } from "../change/lsn.ts";
 import { TributaryError } from "../errors.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 
@@ -19,6 +20,7 @@ const metricsLine = z.object({
   tables: z.record(z.string(), z.number()),
   lagMs: z.number().optional(),
   lagBytes: z.number().optional(),
+  acknowledgedLsn: z.string().transform(parseLsn).optional(),
 });
 
 const errorLine = z.object({
@@ -36,6 +38,8 @@ export interface CaptureFigures {
   readonly lagMs: number | undefined;
   readonly lagBytes: number | undefined;
   readonly restarts: number;
+  /** Everything in the log up to here is in the stream. */
+  readonly acknowledgedLsn: bigint | undefined;
 }
 
 /** What `CaptureProcess` needs. */
@@ -86,6 +90,7 @@ export class CaptureProcess {
       lagMs: this.#metrics?.lagMs,
       lagBytes: this.#metrics?.lagBytes,
       restarts: this.#restarts,
+      acknowledgedLsn: this.#metrics?.acknowledgedLsn,
     };
   }
 

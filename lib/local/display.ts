@@ -70,6 +70,13 @@ export function openDisplay(output: NodeJS.WriteStream): Display {
   };
 }
 
+const UNREAD_FIELDS = ["consumer", "timestamp", "stack"];
+const PLACE_FIELDS = ["topic", "partition", "position"];
+
+function isScalar(value: unknown): boolean {
+  return ["string", "number", "boolean"].includes(typeof value);
+}
+
 /** `part: {"level":"WARN","message":"…","code":"…"}` as a person reads it; other lines as they are. */
 export function readable(line: string): string {
   const start = line.indexOf("{");
@@ -77,9 +84,10 @@ export function readable(line: string): string {
   try {
     const { level, message, ...fields } = JSON.parse(line.slice(start)) as Record<string, unknown>;
     if (typeof message !== "string") return line;
-    const { consumer: _, timestamp: __, stack: ___, remedy: ____, ...rest } = fields;
-    const more = Object.entries(rest)
-      .filter(([, value]) => ["string", "number", "boolean"].includes(typeof value))
+    const more = Object.entries(fields)
+      .filter(([name, value]) => !UNREAD_FIELDS.includes(name) && isScalar(value))
+      // Where it happened is long, and may be cut at the terminal's edge.
+      .sort(([a], [b]) => PLACE_FIELDS.indexOf(a) - PLACE_FIELDS.indexOf(b))
       .map(([name, value]) => `${name}=${value}`);
     const grave = /^(warn|error)$/i.test(String(level)) ? `${String(level).toLowerCase()}: ` : "";
     return [`${line.slice(0, start)}${grave}${message}`, ...more].join(" ");

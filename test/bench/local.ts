@@ -6,7 +6,7 @@ import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { startLocalAws, startLocalHost } from "../../lib/local/host.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import { completion } from "../../lib/local/shop/completion.ts";
-import { openShop, SHOP_SERVER_SETTINGS, withClient } from "../../lib/local/shop/shop.ts";
+import { endOfLog, openShop, SHOP_SERVER_SETTINGS, withClient } from "../../lib/local/shop/shop.ts";
 import { runWorkload } from "../../lib/local/shop/workload.ts";
 import { cpuSeconds, usedBetween } from "./cpu.ts";
 import type { Bench } from "./main.ts";
@@ -65,7 +65,11 @@ async function measureRate() {
     { databaseUrl: shop.databaseUrl, changes: CHANGES, random: seededRandom(1), signal },
     progress,
   );
-  const { lastEffectMs, complete } = await completion(host, progress.changes, signal);
+  const { lastEffectMs, complete } = await completion(
+    host,
+    { changes: progress.changes, endLsn: await endOfLog(shop) },
+    signal,
+  );
   if (!complete) throw new Error("not all changes took effect");
   const seconds = (lastEffectMs - startedMs) / 1000;
   const observed = (performance.now() - startedMs) / 1000;

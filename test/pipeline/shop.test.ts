@@ -66,6 +66,29 @@ describe("npm start -- --changes --exit --json", () => {
     expect(result.applied + result.deadLettered).toBe(result.changes);
   });
 
+  it("loses and doubles nothing when capture and a handler's process are killed on the way", async () => {
+    const run = start("--changes", "4000", "--rate", "400", "--exit", "--json");
+    const readModel = await url(run, "read model");
+    for (const command of [/functions\/capture\/main\.ts/, /order-summary\.ts handler/]) {
+      const [{ count }] = (await query<{ count: string }>(readModel, "SELECT count(*) FROM orders")) as [
+        { count: string },
+      ];
+      await eventually(
+        async () =>
+          (await query(readModel, `SELECT FROM orders OFFSET ${count}::int + 50 LIMIT 1`)).length > 0,
+        { what: "more orders in the read model" },
+      );
+      process.kill(processOf(run.pid, command), "SIGKILL");
+    }
+    const { code, stdout, stderr } = await run.finished;
+    expect(code, stderr).toBe(0);
+    const result = JSON.parse(stdout) as ShopResult;
+    expect(result.mismatches).toBe(0);
+    // What the killed process had applied without reporting is in no count: the tables are what counts.
+    expect(result.published).toBeGreaterThanOrEqual(result.changes);
+    expect(stderr).toContain("capture: ended, starting it again: killed");
+  });
+
   it("ends with an error and names the rows when a consumer's table was altered behind its back", async () => {
     const run = start("--changes", "1500", "--rate", "400", "--exit", "--json");
     const readModel = await url(run, "read model");
@@ -128,7 +151,7 @@ describe("npm start", () => {
     const directory = dataDirectoryOf(first.pid);
     await access(directory);
     // The host itself, not npm: what the out-of-memory killer would do.
-    process.kill(hostOf(first.pid), "SIGKILL");
+    process.kill(processOf(first.pid, /^\S*node\S* lib\/local\/main\.ts/), "SIGKILL");
     await eventually(() => children.every((pid) => !isAlive(pid)), { what: "every child process to end" });
     await eventually(
       () =>
@@ -206,13 +229,12 @@ function descendants(root: number): number[] {
   return below(root);
 }
 
-function hostOf(root: number): number {
+/** The one process below `root` whose command line matches. */
+function processOf(root: number, command: RegExp): number {
   const below = new Set(descendants(root));
-  const host = processes().find(
-    (p) => below.has(p.pid) && /^\S*node\S* lib\/local\/main\.ts/.test(p.command),
-  );
-  if (host === undefined) throw new Error("the host's process is not there");
-  return host.pid;
+  const found = processes().find((p) => below.has(p.pid) && command.test(p.command));
+  if (found === undefined) throw new Error(`no process ${command} below ${root}`);
+  return found.pid;
 }
 
 function isAlive(pid: number): boolean {

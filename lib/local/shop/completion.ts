@@ -9,7 +9,16 @@ export const SHOP_CONSUMERS: Readonly<Record<string, readonly string[]>> = {
 };
 
 const POLL_MS = 20;
+const QUIET_MS = 3_000;
 const STALLED_MS = 60_000;
+
+/** What `completion` waits for. */
+export interface Workdone {
+  /** Change events that must be published. */
+  readonly changes: number;
+  /** Where the log stood when the last of them was committed. */
+  readonly endLsn: bigint;
+}
 
 /** Change events that took effect, over all consumers. */
 export function appliedBy(host: LocalHost): number {
@@ -17,37 +26,49 @@ export function appliedBy(host: LocalHost): number {
 }
 
 /**
- * Waits until every consumer has come to the end of what was published, and that is everything; gives the time (of `performance.now`) of the last effect. Gives up, with what there is, after a minute without progress.
+ * Waits until everything was published and every consumer is through with it; gives the time (of `performance.now`) of
+ * the last effect. Gives up, with what there is, after a minute in which nothing moved.
  */
 export async function completion(
   host: LocalHost,
-  changes: number,
+  work: Workdone,
   signal: AbortSignal,
 ): Promise<{ readonly lastEffectMs: number; readonly complete: boolean }> {
   let lastEffectMs = performance.now();
-  let progressMs = performance.now();
+  let lastMoveMs = performance.now();
   let seen = "";
   let applied = 0;
   for (;;) {
     const now = performance.now();
-    const latest = appliedBy(host);
-    if (latest > applied) lastEffectMs = now;
-    applied = latest;
-    if (isThrough(host, changes)) return { lastEffectMs, complete: true };
-    const counts = JSON.stringify([host.capture.figures.changes, host.consumers.map((c) => c.counts)]);
-    if (counts !== seen) progressMs = now;
+    if (appliedBy(host) > applied) lastEffectMs = now;
+    applied = appliedBy(host);
+    const { changes: published } = host.capture.figures;
+    const counts = JSON.stringify([published, host.consumers.map((c) => c.counts)]);
+    if (counts !== seen) lastMoveMs = now;
     seen = counts;
-    if (now - progressMs > STALLED_MS) return { lastEffectMs, complete: false };
+    const quietMs = now - lastMoveMs;
+    if (countsAddUp(host, work) || (quietMs > QUIET_MS && nothingIsLeft(host, work))) {
+      return { lastEffectMs, complete: true };
+    }
+    if (quietMs > STALLED_MS) return { lastEffectMs, complete: false };
     await delay(POLL_MS, undefined, { signal });
   }
 }
 
-/** Whether everything was published, and every consumer has handled all that was published of its tables. */
-function isThrough(host: LocalHost, changes: number): boolean {
-  const { tables, changes: published } = host.capture.figures;
-  if (published < changes) return false;
+/** Every consumer has reported all changes of its tables: so it is when no process was killed on the way. */
+function countsAddUp(host: LocalHost, { changes }: Workdone): boolean {
+  const { tables, changes: published, restarts } = host.capture.figures;
+  if (published < changes || restarts > 0) return false;
   return host.consumers.every(({ name, counts }) => {
     const expected = (SHOP_CONSUMERS[name] ?? []).reduce((sum, table) => sum + (tables[table] ?? 0), 0);
     return counts.applied + counts.unhandled + counts.deadLettered >= expected;
   });
+}
+
+/** The log was read to where the workload ended, and the stream to its end: a killed process's counts are lost. */
+function nothingIsLeft(host: LocalHost, { endLsn }: Workdone): boolean {
+  const { acknowledgedLsn } = host.capture.figures;
+  return (
+    acknowledgedLsn !== undefined && acknowledgedLsn >= endLsn && host.consumers.every((c) => c.isIdle())
+  );
 }

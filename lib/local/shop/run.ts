@@ -12,7 +12,7 @@ import { type LocalAws, type LocalHost, startLocalAws, startLocalHost } from "..
 import { seededRandom } from "./catalog.ts";
 import { describeMismatch } from "./compare.ts";
 import { appliedBy, completion, SHOP_CONSUMERS } from "./completion.ts";
-import { openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
+import { endOfLog, openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
 import { verifyShop } from "./verify.ts";
 import { runWorkload, type WorkloadProgress } from "./workload.ts";
 
@@ -113,7 +113,11 @@ async function settle(run: {
   signal: AbortSignal;
 }): Promise<ShopResult> {
   const { host, display, progress } = run;
-  const { lastEffectMs, complete } = await completion(host, progress.changes, run.signal);
+  const { lastEffectMs, complete } = await completion(
+    host,
+    { changes: progress.changes, endLsn: await endOfLog(run.shop) },
+    run.signal,
+  );
   if (!complete) display.say("nothing moved for a minute: comparing what there is");
   const mismatches = await verifyShop(run.shop, run.aws);
   for (const mismatch of mismatches.slice(0, SHOWN_MISMATCHES)) {

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
+import { parseLsn } from "../../change/lsn.ts";
 import type { EmbeddedPostgres } from "../embedded-postgres.ts";
 import type { LocalAws } from "../host.ts";
 import { createQueue, createTable } from "../resources.ts";
@@ -49,6 +50,14 @@ export async function openShop(server: EmbeddedPostgres, aws: LocalAws): Promise
       LETTER_QUEUE_URL: letterQueueUrl,
     },
   };
+}
+
+/** Where the log stands now: what was committed before lies below. */
+export async function endOfLog({ databaseUrl }: Shop): Promise<bigint> {
+  const { rows } = await withClient(databaseUrl, (client) =>
+    client.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn() AS lsn"),
+  );
+  return parseLsn(rows[0]?.lsn ?? "0/0");
 }
 
 /** Runs something on a connection of its own. */
