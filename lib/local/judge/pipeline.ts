@@ -18,15 +18,16 @@ export default definePipeline({
   topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
   stream: { mode: "provisioned", shards: 2 },
   consumers: [
-    { name: "positions", entry: entry("positions"), topics: ["judge.*"], batchSize: 100, ...patient },
-    { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 100, ...patient },
+    { name: "positions", entry: entry("positions"), topics: ["judge.*"], batchSize: 10, ...patient },
+    { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 10, ...patient },
     // Two calls of the state table an event: one topic is enough.
-    { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 50, ...patient },
+    { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 10, ...patient },
     // Some changes fail for good here.
     {
       name: "letters",
       entry: entry("letters"),
       topics: ["judge.public.parts"],
+      batchSize: 10,
       attempts: 2,
       poison: "skip",
       timeoutSeconds: 10,
