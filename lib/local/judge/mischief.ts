@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 /** What a handler of the judge does wrong. `hang` waits for ever, `block` stops the event loop. */
@@ -10,6 +10,11 @@ export interface Mischief {
   /** Share of the events that it meets. */
   readonly share: number;
   readonly when: "before" | "after";
+}
+
+/** The file whose size tells how often mischief was met. */
+export function mischiefCount(file: string): string {
+  return `${file}.met`;
 }
 
 /** Reads the file anew at each invocation; no file is no mischief. */
@@ -35,6 +40,8 @@ export class MischiefMaker {
   async meet(when: Mischief["when"]): Promise<void> {
     const mischief = this.#current;
     if (!mischief || mischief.when !== when || Math.random() >= mischief.share) return;
+    // One byte each: how often it happened must survive what happens next.
+    appendFileSync(mischiefCount(this.#file ?? ""), ".");
     switch (mischief.kind) {
       case "throw":
         throw new Error("mischief");

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -17,7 +17,7 @@ import { topicFilters } from "../topic-filters.ts";
 import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
 import { FaultyAws } from "./faulty-aws.ts";
-import type { Mischief } from "./mischief.ts";
+import { type Mischief, mischiefCount } from "./mischief.ts";
 import { MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
 
 /** What a rig is built from. */
@@ -170,6 +170,11 @@ export class Rig {
   async mischief(mischief: Mischief | undefined): Promise<void> {
     if (mischief) await writeFile(this.#mischiefFile, JSON.stringify(mischief));
     else await rm(this.#mischiefFile, { force: true });
+  }
+
+  /** How often a handler has met mischief. */
+  async mischiefMet(): Promise<number> {
+    return (await stat(mischiefCount(this.#mischiefFile)).catch(() => undefined))?.size ?? 0;
   }
 
   /** Dead letters of a consumer so far: `topic/position`, and `topic/partition/position`. */
