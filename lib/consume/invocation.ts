@@ -15,7 +15,8 @@ import type { Floors } from "./floor.ts";
 import { type ConsumerObserver, InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
-import { type Invocation, PartitionRun } from "./partition-run.ts";
+import type { Invocation } from "./partition.ts";
+import { PartitionRun } from "./partition-run.ts";
 import type { Registry } from "./registry.ts";
 
 /** Partitions of an invocation that run at the same time. */

@@ -293,15 +293,15 @@ async function play(
   expect(rows, "a sink that compares positions holds the last state").toEqual(state);
 }
 
-/** Leaves a record out, unless a writer's start stands behind it: that hole cannot be seen. */
+/** Leaves a record out, unless a writer's start stands in it or behind it: that hole cannot be seen. */
 function withHole(
   window: readonly StreamRecord[],
   hole: number | undefined,
 ): { window: readonly StreamRecord[]; whole: boolean } {
   const left = hole === undefined ? undefined : window[hole];
   if (!left || hole === undefined) return { window, whole: true };
-  const behind = window.slice(hole + 1).filter((record) => record.partition === left.partition);
-  if (behind.some(({ changes }) => changes[0]?.after === null)) return { window, whole: true };
+  const fromThere = window.slice(hole).filter((record) => record.partition === left.partition);
+  if (fromThere.some(({ changes }) => changes[0]?.after === null)) return { window, whole: true };
   return { window: window.filter((record) => record !== left), whole: false };
 }
 

@@ -1,0 +1,181 @@
+import { HandlerDiedError, HandlerTimeoutError } from "./errors.ts";
+import { type CallResult, callHandler } from "./handler-call.ts";
+import { attemptsOf, type Item, now, type Partition, type Stop } from "./partition.ts";
+import type { BatchRegistration, Registration, SingleRegistration } from "./registry.ts";
+
+/** Brings events of one partition to their handlers: retries, halves, claims, and what failed for good. */
+export class Effects {
+  readonly #partition: Partition;
+
+  constructor(partition: Partition) {
+    this.#partition = partition;
+  }
+
+  /** A call for several events; after a failure in halves, down to the single event (rule 18). */
+  async several(registration: BatchRegistration, items: readonly Item[]): Promise<Stop | undefined> {
+    const [first, ...rest] = items as [Item, ...Item[]];
+    if (rest.length === 0) return this.single(registration, first);
+    const result = await this.#call(registration, items, 1, now());
+    if ("record" in result) return result;
+    switch (result.kind) {
+      case "done":
+        this.#partition.took(items);
+        return undefined;
+      case "some-failed":
+        return this.#failedOnes(registration, items, result);
+      case "failed": {
+        this.#partition.invocation.counts.retried++;
+        this.#partition.log("a handler failed, its events are tried in halves", first, 1, result.error);
+        const middle = items.length >> 1;
+        return (
+          (await this.several(registration, items.slice(0, middle))) ??
+          (await this.several(registration, items.slice(middle)))
+        );
+      }
+      default:
+        // Cut short although it had its share of time: fewer events next time.
+        return {
+          record: first.record,
+          error: result.error,
+          attempts: result.kind === "cut-short" && result.fair ? attemptsOf(items, 1, now()) : undefined,
+        };
+    }
+  }
+
+  /** Tries again what failed of a call, and only that; what still fails at the end is given up one by one. */
+  async #failedOnes(
+    registration: BatchRegistration,
+    all: readonly Item[],
+    first: Extract<CallResult, { kind: "some-failed" }>,
+  ): Promise<Stop | undefined> {
+    const since = now();
+    let failed = first.indexes.map((i) => all[i] as Item);
+    const items = all.slice(first.indexes[0]);
+    if (items.length < all.length) this.#partition.took(all.slice(0, first.indexes[0]));
+    let result: CallResult = first;
+    for (
+      let calls = 2;
+      result.kind === "some-failed" && calls <= this.#partition.invocation.configuration.attempts;
+      calls++
+    ) {
+      const [before] = failed as [Item, ...Item[]];
+      this.#partition.log("some events of a handler failed", before, calls - 1, result.error);
+      if (!(await this.#partition.wait(calls - 1))) {
+        return { record: before.record, error: result.error, attempts: attemptsOf(failed, calls - 1, since) };
+      }
+      this.#partition.invocation.counts.retried++;
+      const again = await this.#call(registration, failed, calls, since);
+      if ("record" in again) return again;
+      if (again.kind === "unavailable" || again.kind === "cut-short") {
+        return { record: before.record, error: again.error, attempts: attemptsOf(failed, calls - 1, since) };
+      }
+      result = again;
+      if (again.kind === "done") failed = [];
+      if (again.kind === "some-failed") failed = again.indexes.map((i) => failed[i] as Item);
+    }
+    const left = new Set(failed);
+    for (const item of items) {
+      if (!left.has(item)) {
+        this.#partition.took([item]);
+        continue;
+      }
+      const stop =
+        result.kind === "some-failed"
+          ? await this.#partition.poison(
+              item,
+              result.error,
+              this.#partition.invocation.configuration.attempts,
+              since,
+            )
+          : await this.#attempts(registration, item);
+      if (stop) return stop;
+    }
+    return undefined;
+  }
+
+  /** A call for one event. */
+  async single(registration: Registration, item: Item): Promise<Stop | undefined> {
+    return registration.kind === "single" && registration.claim
+      ? this.#claimed(registration, item)
+      : this.#attempts(registration, item);
+  }
+
+  /** Under a claim: not again once it was recorded as done. */
+  async #claimed(registration: SingleRegistration, item: Item): Promise<Stop | undefined> {
+    const { claims, token, counts, deadline } = this.#partition.invocation;
+    const name = `${this.#partition.lane.topic}/${this.#partition.lane.partition}/${item.position}`;
+    try {
+      if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
+        counts.duplicates++;
+        this.#partition.mark = item.position;
+        return undefined;
+      }
+      let recorded = false;
+      const stop = await this.#attempts(registration, item, async () => {
+        await claims.done(name, token, deadline.end);
+        recorded = true;
+      });
+      // Whoever comes next need not wait for the lease, unless the handler still runs.
+      if (!recorded && !(stop?.error instanceof HandlerTimeoutError)) {
+        await claims.release(name, token, deadline.end);
+      }
+      return stop;
+    } catch (error) {
+      return { record: item.record, error, attempts: undefined };
+    }
+  }
+
+  /** Calls a handler for one event until it succeeds, is given up, or time runs out. */
+  async #attempts(
+    registration: Registration,
+    item: Item,
+    recordSuccess?: () => Promise<void>,
+  ): Promise<Stop | undefined> {
+    const { configuration, counts } = this.#partition.invocation;
+    let { calls, since } = this.#partition.callsBefore(item.position);
+    if (this.#partition.diedOften(calls))
+      return this.#partition.poison(item, new HandlerDiedError(calls), calls, since ?? now());
+    for (;;) {
+      calls++;
+      if (calls > 1) counts.retried++;
+      const result = await this.#call(registration, [item], calls, since ?? now());
+      if ("record" in result) return result;
+      if (result.kind === "done") {
+        await recordSuccess?.();
+        this.#partition.took([item]);
+        return undefined;
+      }
+      const { error } = result;
+      this.#partition.log("a handler failed", item, calls, error);
+      since ??= now();
+      if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
+        return { record: item.record, error, attempts: attemptsOf([item], calls - 1, since) };
+      }
+      if (calls >= configuration.attempts) return this.#partition.poison(item, error, calls, since);
+      if (!(await this.#partition.wait(calls))) {
+        return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
+      }
+    }
+  }
+
+  /** One call of the handler, noted before where the predecessor died. */
+  async #call(
+    registration: Registration,
+    items: readonly Item[],
+    calls: number,
+    since: string,
+  ): Promise<CallResult | Stop> {
+    const { record } = items[0] as Item;
+    if (this.#partition.invocation.deadline.work.aborted) {
+      return { record, error: new HandlerTimeoutError(), attempts: attemptsOf(items, calls - 1, since) };
+    }
+    const lost = await this.#partition.noteCall(items, calls, since);
+    if (lost) return lost;
+    return callHandler(
+      registration,
+      items.map(({ event }) => event),
+      calls,
+      this.#partition.invocation,
+    );
+  }
+}
