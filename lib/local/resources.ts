@@ -23,6 +23,9 @@ const ON_DEMAND_SHARDS = 1;
 /** What AWS allows since 2025; dead letters carry whole events. */
 const LARGEST_MESSAGE = String(1024 * 1024);
 
+/** In seconds. */
+const WAIT = { maxWaitTime: 60, minDelay: 0.02, maxDelay: 0.5 };
+
 /** Makes stream, state table and dead-letter queues of a pipeline. */
 export async function createResources(definition: Pipeline, aws: AwsClients): Promise<PipelineResources> {
   const stream = `tributary-${definition.name}`;
@@ -55,10 +58,7 @@ export async function createTable(
       KeySchema: columns.map((column, i) => ({ AttributeName: column, KeyType: i === 0 ? "HASH" : "RANGE" })),
     }),
   );
-  await waitUntilTableExists(
-    { client: dynamodb, maxWaitTime: 60, minDelay: 1, maxDelay: 1 },
-    { TableName: name },
-  );
+  await waitUntilTableExists({ client: dynamodb, ...WAIT }, { TableName: name });
 }
 
 /** Makes a standard queue; gives its URL. */
@@ -72,8 +72,5 @@ export async function createQueue(sqs: SQSClient, name: string): Promise<string>
 
 async function createStream(kinesis: KinesisClient, name: string, shards: number): Promise<void> {
   await kinesis.send(new CreateStreamCommand({ StreamName: name, ShardCount: shards }));
-  await waitUntilStreamExists(
-    { client: kinesis, maxWaitTime: 60, minDelay: 1, maxDelay: 1 },
-    { StreamName: name },
-  );
+  await waitUntilStreamExists({ client: kinesis, ...WAIT }, { StreamName: name });
 }
