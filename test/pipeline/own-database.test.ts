@@ -1,0 +1,78 @@
+import pg from "pg";
+import { afterEach, describe, expect, it } from "vitest";
+import { eventually } from "../eventually.ts";
+import { freshDatabase, withPostgres } from "../postgres/server.ts";
+import { type Finished, npmStart, type Started } from "./npm-start.ts";
+
+describe("npm start -- --database-url", () => {
+  withPostgres((server) => {
+    let run: Started | undefined;
+    afterEach(async () => {
+      try {
+        run?.kill("SIGKILL");
+      } catch {
+        // It has ended.
+      }
+      await run?.finished;
+    });
+
+    async function database() {
+      const url = await freshDatabase(server());
+      const client = new pg.Client({ connectionString: url });
+      await client.connect();
+      await client.query("CREATE TABLE good (id int PRIMARY KEY); CREATE TABLE keyless (id int)");
+      return { url, client };
+    }
+    const traces = async (client: pg.Client) => {
+      const { rows } = await client.query<{ name: string }>(
+        "SELECT slot_name::text AS name FROM pg_replication_slots UNION ALL SELECT pubname::text FROM pg_publication",
+      );
+      return rows.map(({ name }) => name);
+    };
+    const seen = (started: Started, text: RegExp) =>
+      eventually(() => text.test(started.printed()), { what: `${text} in the output` });
+    async function stop(started: Started): Promise<Finished> {
+      started.kill("SIGINT");
+      return started.finished;
+    }
+
+    it("refuses with the SQL that helps, and touches nothing", async () => {
+      const { url, client } = await database();
+      run = npmStart("--database-url", url, "--tables", "public.*");
+      const { code, stdout, stderr } = await run.finished;
+      expect(code).toBe(1);
+      expect(stderr).toContain("--accept-unbounded-wal");
+      expect(stderr).toContain('ALTER TABLE "public"."keyless" REPLICA IDENTITY FULL');
+      expect(stderr).toContain("--exclude");
+      expect(stderr).not.toMatch(/^ +at /m);
+      expect(stdout).not.toContain("starting");
+      expect(await traces(client)).toEqual([]);
+      await client.end();
+    });
+
+    it("says what it makes, counts changes, goes on where it was stopped, and removes it when asked", async () => {
+      const { url, client } = await database();
+      const args = ["--database-url", url, "--exclude", "*.keyless", "--accept-unbounded-wal"];
+      run = npmStart(...args);
+      await seen(run, /replication slot +tributary_local +will be created/);
+      await seen(run, /streaming from slot/);
+      await client.query("INSERT INTO good SELECT generate_series(1, 300); DELETE FROM good WHERE id <= 20");
+      await client.query("INSERT INTO keyless VALUES (1)");
+      await seen(run, /public\.good create 300 delete 20/);
+      const first = await stop(run);
+      expect(first.stdout).toContain("SELECT pg_drop_replication_slot('tributary_local')");
+      expect(first.stdout).not.toContain("public.keyless create");
+      expect(await traces(client)).toEqual(["tributary_local", "tributary_local"]);
+
+      await client.query("INSERT INTO good VALUES (1000), (1001)");
+      run = npmStart(...args, "--drop-slot-on-exit");
+      await seen(run, /is there already/);
+      await seen(run, /public\.good create 2\b/);
+      await stop(run);
+      await eventually(async () => (await traces(client)).length === 0, {
+        what: "slot and publication to go",
+      });
+      await client.end();
+    });
+  });
+});
