@@ -38,6 +38,7 @@ The counts:
   mismatches     rows that a consumer holds otherwise than the table does, and notifications missing or
                  doubled
   seconds        from the first commit to the last effect
+What a killed process had not reported yet is in no count; the comparison sees all the same.
 
 Examples:
   npm start

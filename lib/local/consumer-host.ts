@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
-import type { PipelineResources } from "./resources.ts";
+import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
 import { topicFilters } from "./topic-filters.ts";
 
 /** What a consumer did since its start. */
@@ -76,7 +76,7 @@ export async function startConsumer(
     name: `${definition.name}-${consumer.name}`,
     timeoutMs: consumer.timeoutSeconds * 1000,
     memoryMB: consumer.memoryMB,
-    concurrency: consumer.parallelization * (definition.stream.shards ?? 1),
+    concurrency: consumer.parallelization * (definition.stream.shards ?? ON_DEMAND_SHARDS),
     environment: { ...options.environment, ...consumerEnvironment(consumer, definition, resources) },
     onLog: (line) => {
       if (!count(counts, line)) options.onLog(`${consumer.name}: ${line}`);

@@ -19,7 +19,7 @@ export interface PipelineResources {
 }
 
 /** An on-demand stream starts with 4 shards in AWS; here every shard costs a process of each consumer. */
-const ON_DEMAND_SHARDS = 1;
+export const ON_DEMAND_SHARDS = 1;
 /** What AWS allows since 2025; dead letters carry whole events. */
 const LARGEST_MESSAGE = String(1024 * 1024);
 

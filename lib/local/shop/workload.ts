@@ -44,7 +44,7 @@ const MIX: readonly (readonly [weight: number, transaction: Transaction])[] = [
   [2, (session) => session.placeOrderOnSecondTry()],
   [2, (session) => session.registerCustomers(1)],
   [1, (session, rows) => session.importOrders(4 * rows)],
-  [0.7, (session) => session.forgetCustomer()],
+  [1.5, (session) => session.forgetCustomer()],
   [0.5, (session) => session.renumberOrder()],
   [0.3, (session) => session.renumberCustomer()],
 ];
