@@ -206,7 +206,6 @@ class Run {
   #drain(error: unknown, withinMs?: number): void {
     if (this.#ended) return;
     this.#draining ??= { error };
-    this.#oversize.abort();
     if (withinMs !== undefined && this.#drainTimer === undefined) {
       this.#drainTimer = setTimeout(() => {
         const { bufferedBytes } = this.#machine;

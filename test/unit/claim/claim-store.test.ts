@@ -1,6 +1,6 @@
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { claimOf } from "../../../lib/change/claim-store.ts";
 import { DirectoryClaimStore } from "../../../lib/claim/directory-claim-store.ts";
@@ -80,6 +80,13 @@ describe("a directory", () => {
     await expect(store.put(claim, Buffer.from("a"), signal)).rejects.toMatchObject({
       code: "CLAIM_STORE_REFUSED",
     });
+    // A directory has the object's name: what was written is taken away again.
+    const place = new DirectoryClaimStore(join(root, "place"));
+    await mkdir(join(root, "place", claim.key, "z"), { recursive: true });
+    await expect(place.put(claim, Buffer.from("a"), signal)).rejects.toMatchObject({
+      retry: expect.any(String),
+    });
+    expect(await readdir(join(root, "place", "x"))).toEqual([basename(claim.key)]);
     await mkdir(join(root, "loop"));
     await symlink("x", join(root, "loop", "x"));
     const loop = new DirectoryClaimStore(join(root, "loop"));
