@@ -1,0 +1,185 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+
+/*
+ * npm run test:mutations [-- --only 4]
+ *
+ * Breaks what must not be broken, one deliberate breakage at a time, in a copy of the tree, and expects the tests
+ * that guard it to fail. A breakage that no test sees is a hole in the tests: exit code 1.
+ */
+
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the breakages are source text
+
+/** A deliberate breakage, and the tests that must see it. */
+interface Mutation {
+  readonly name: string;
+  readonly file: string;
+  /** Stands in the file exactly once. */
+  readonly from: string;
+  readonly to: string;
+  readonly tests: readonly string[];
+}
+
+const MUTATIONS: readonly Mutation[] = [
+  {
+    name: "confirm before ack",
+    file: "lib/stream/acknowledgements.ts",
+    from: "oldest === undefined || oldest.outstanding > 0 || oldest.lsn === undefined",
+    to: "oldest === undefined || oldest.lsn === undefined",
+    tests: ["test/unit/stream"],
+  },
+  {
+    name: "two entries of a partition in a request",
+    file: "lib/stream/ordered-writer.ts",
+    from: '      queue.state = "inFlight";\n',
+    to: "      if (entries.at(-1)?.queue !== queue) this.#makeReady(queue);\n",
+    tests: ["test/unit/stream"],
+  },
+  {
+    name: "the SDK's retries on",
+    file: "lib/aws.ts",
+    from: "const once = { maxAttempts: 1 } as const;",
+    to: "const once = { maxAttempts: 3 } as const;",
+    tests: ["test/aws/clients.test.ts"],
+  },
+  {
+    name: "compare LSN without ordinal",
+    file: "lib/consume/judge.ts",
+    from: "if (position <= seen.mark)",
+    to: "if (position.slice(0, 24) <= seen.mark.slice(0, 24))",
+    tests: ["test/unit/consume"],
+  },
+  {
+    name: "count relation messages",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: "      case 0x52:\n",
+    to: "      case 0x52:\n        this.#ordinal++;\n",
+    tests: ["test/unit/pgoutput.test.ts"],
+  },
+  {
+    name: "fence before effect",
+    file: "lib/consume/partition-run.ts",
+    from: "    let since = known?.since;\n",
+    to: "    let since = known?.since;\n    this.#mark = item.position;\n",
+    tests: ["test/unit/consume"],
+  },
+  {
+    name: "no token",
+    file: "lib/consume/fence-item.ts",
+    from: 'ConditionExpression: progress.map(({ partition: p }) => `t${p}=:t`).join(" AND "),',
+    to: "ConditionExpression: `attribute_exists(pk) OR t${progress[0]?.partition ?? 0}=:t`,",
+    tests: ["test/aws/consume/fence.test.ts"],
+  },
+  {
+    name: "drop the in-flight limit",
+    file: "lib/stream/ordered-writer.ts",
+    from: "    this.#inFlight++;\n    this.#takenAt = now;\n",
+    to: "    this.#inFlight++;\n    for (const { queue } of entries) this.#makeReady(queue);\n    this.#takenAt = now;\n",
+    tests: ["test/unit/stream"],
+  },
+  {
+    name: "forget the epoch",
+    file: "lib/change/position.ts",
+    from: "return hex(epoch, 8) + hex(commitLsn, 16);",
+    to: "return hex(epoch * 0, 8) + hex(commitLsn, 16);",
+    tests: ["test/unit/change"],
+  },
+  {
+    name: "start from our record instead of the slot's",
+    file: "lib/source/postgres/postgres-change-stream.ts",
+    from: "      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
+    to: "      await client.query(\n        `SELECT pg_replication_slot_advance('${state.slot}', greatest('${formatLsn(state.confirmedLsn)}'::pg_lsn, '${formatLsn(slot.confirmedLsn)}'::pg_lsn))`,\n      );\n      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
+    tests: ["test/postgres/slot.test.ts", "test/postgres/stream.test.ts"],
+  },
+];
+
+const { values } = parseArgs({ options: { only: { type: "string" } } });
+const chosen = MUTATIONS.filter((_, i) => !values.only || values.only.split(",").includes(String(i + 1)));
+
+const root = resolve(import.meta.dirname, "../..");
+const copy = await mkdtemp(join(tmpdir(), "tributary-mutations-"));
+let survived = 0;
+try {
+  await copyTree();
+  const unbroken = new Set<string>();
+  for (const mutation of chosen) {
+    if (!unbroken.has(mutation.tests.join())) {
+      const whole = await runTests(mutation.tests);
+      if (whole.failed !== 0 || whole.passed === 0) {
+        throw new Error(
+          `${mutation.tests}: must pass before anything is broken:\n${whole.output.slice(-3000)}`,
+        );
+      }
+      unbroken.add(mutation.tests.join());
+    }
+    const { failed, output } = await broken(mutation, () => runTests(mutation.tests));
+    const verdict = failed > 0 ? `red` : "SURVIVED";
+    if (failed === 0) survived++;
+    console.log(`${mutation.name.padEnd(46)} ${verdict}`);
+    if (failed === 0) console.log(output.slice(-1500));
+  }
+} finally {
+  await rm(copy, { recursive: true, force: true });
+}
+process.exit(survived > 0 ? 1 : 0);
+
+async function copyTree(): Promise<void> {
+  for (const part of [
+    "lib",
+    "functions",
+    "cdk",
+    "test",
+    "package.json",
+    "tsconfig.json",
+    "vitest.config.ts",
+  ]) {
+    await cp(join(root, part), join(copy, part), { recursive: true });
+  }
+  await symlink(join(root, "node_modules"), join(copy, "node_modules"));
+}
+
+/** Runs something while the breakage is in the copy. */
+async function broken<T>({ name, file, from, to }: Mutation, run: () => Promise<T>): Promise<T> {
+  const path = join(copy, file);
+  const text = await readFile(path, "utf8");
+  const count = text.split(from).length - 1;
+  if (count !== 1)
+    throw new Error(`"${name}": its text stands ${count} times in ${file}; correct the breakage`);
+  await writeFile(
+    path,
+    text.replace(from, () => to),
+  );
+  try {
+    return await run();
+  } finally {
+    await writeFile(path, text);
+  }
+}
+
+/** Failed tests alone count: a file that cannot be loaded says nothing about a promise. */
+async function runTests(
+  files: readonly string[],
+): Promise<{ passed: number; failed: number; output: string }> {
+  const report = join(copy, "report.json");
+  await rm(report, { force: true });
+  const child = spawn(
+    join(root, "node_modules/.bin/vitest"),
+    ["run", "--bail=1", "--reporter=json", `--outputFile=${report}`, ...files],
+    { cwd: copy, stdio: ["ignore", "pipe", "pipe"], timeout: 900_000 },
+  );
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+    });
+  }
+  await once(child, "exit");
+  const text = await readFile(report, "utf8").catch(() => undefined);
+  if (text === undefined) throw new Error(`the tests did not run:\n${output.slice(-3000)}`);
+  const { numPassedTests, numFailedTests } = JSON.parse(text) as Record<string, number>;
+  return { passed: numPassedTests ?? 0, failed: numFailedTests ?? 0, output };
+}
