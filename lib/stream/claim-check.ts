@@ -42,7 +42,7 @@ export interface ClaimCheckOptions {
 
 /**
  * Largest event that is stored: above it a consumer could not read it either. While one is stored, the task holds
- * its text and its bytes: up to three times its size, four times where the text is not Latin-1.
+ * its text (twice, for it is closed) and its bytes.
  */
 export const MAX_CLAIM_BYTES = 256 * 1024 * 1024;
 

@@ -437,6 +437,30 @@ describe("the consumer", () => {
     expect([effects(1), calls()]).toEqual([[], 0]);
   });
 
+  test("one whose reading ends the process, time and again, is a dead letter in the end", async () => {
+    const streamName = await aws().freshStream();
+    await write(transactions([2 * MIB]), { streamName, oversize: checked(await store(inS3.environment())) });
+    const { records, claims } = await delivered(streamName);
+    const ofPartition = records.filter(({ kinesis }) => kinesis.partitionKey === "shop.public.orders/1");
+    // An answer that never comes stands for a process that never comes back.
+    const { environment, calls } = await faultyS3(Array.from({ length: 1000 }, () => ({ kind: "hang" })));
+    const { handler, effects, bench } = await collecting(environment, { TRIBUTARY_ATTEMPTS: "1" });
+    const first = invoke(handler(), ofPartition, 20_000);
+    await eventually(() => calls() === 1, { what: "the first reading" });
+    const second = invoke(handler(), ofPartition, 20_000);
+    // The predecessor died: this reading is written down before it begins.
+    await eventually(() => calls() === 2, { what: "the second reading" });
+    expect(await bench.stored(1)).toMatchObject({ attempts: { from: claims[0]?.position, calls: 1 } });
+
+    expect(await invoke(handler(), ofPartition)).toEqual(DONE);
+    expect(await bench.letters()).toMatchObject([
+      { position: claims[0]?.position, payloadClaim: claims[0]?.claim, error: { name: "HandlerDiedError" } },
+    ]);
+    expect(effects(1).at(-1)?.text).toBe("b");
+    expect(calls()).toBe(2);
+    await Promise.allSettled([first, second]);
+  });
+
   test("without a claim store of its own the partition waits", async () => {
     const streamName = await aws().freshStream();
     await write(transactions([2 * MIB]), { streamName, oversize: checked(await store(inS3.environment())) });
