@@ -1,3 +1,4 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the breakages are source text
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -11,8 +12,6 @@ import { parseArgs } from "node:util";
  * Breaks what must not be broken, one deliberate breakage at a time, in a copy of the tree, and expects the tests
  * that guard it to fail. A breakage that no test sees is a hole in the tests: exit code 1.
  */
-
-// biome-ignore-all lint/suspicious/noTemplateCurlyInString: the breakages are source text
 
 /** A deliberate breakage, and the tests that must see it. */
 interface Mutation {
@@ -111,16 +110,16 @@ try {
       const whole = await runTests(mutation.tests);
       if (whole.failed !== 0 || whole.passed === 0) {
         throw new Error(
-          `${mutation.tests}: must pass before anything is broken:\n${whole.output.slice(-3000)}`,
+          `${mutation.tests}: must pass before anything is broken:\n${whole.failures.join("\n")}`,
         );
       }
       unbroken.add(mutation.tests.join());
     }
-    const { failed, output } = await broken(mutation, () => runTests(mutation.tests));
+    const { failed, failures } = await broken(mutation, () => runTests(mutation.tests));
     const verdict = failed > 0 ? `red` : "SURVIVED";
     if (failed === 0) survived++;
     console.log(`${mutation.name.padEnd(46)} ${verdict}`);
-    if (failed === 0) console.log(output.slice(-1500));
+    for (const failure of failures.slice(0, 3)) console.log(`    ${failure}`);
   }
 } finally {
   await rm(copy, { recursive: true, force: true });
@@ -160,15 +159,38 @@ async function broken<T>({ name, file, from, to }: Mutation, run: () => Promise<
   }
 }
 
+/** What we read of vitest's JSON report. */
+interface Report {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
 /** Failed tests alone count: a file that cannot be loaded says nothing about a promise. */
 async function runTests(
   files: readonly string[],
-): Promise<{ passed: number; failed: number; output: string }> {
+): Promise<{ passed: number; failed: number; failures: readonly string[] }> {
   const report = join(copy, "report.json");
   await rm(report, { force: true });
   const child = spawn(
-    join(root, "node_modules/.bin/vitest"),
-    ["run", "--bail=1", "--reporter=json", `--outputFile=${report}`, ...files],
+    // By this Node: the one on the PATH may be older.
+    process.execPath,
+    [
+      join(root, "node_modules/vitest/vitest.mjs"),
+      "run",
+      "--bail=1",
+      "--reporter=json",
+      `--outputFile=${report}`,
+      ...files,
+    ],
     { cwd: copy, stdio: ["ignore", "pipe", "pipe"], timeout: 900_000 },
   );
   let output = "";
@@ -180,6 +202,12 @@ async function runTests(
   await once(child, "exit");
   const text = await readFile(report, "utf8").catch(() => undefined);
   if (text === undefined) throw new Error(`the tests did not run:\n${output.slice(-3000)}`);
-  const { numPassedTests, numFailedTests } = JSON.parse(text) as Record<string, number>;
-  return { passed: numPassedTests ?? 0, failed: numFailedTests ?? 0, output };
+  const { numPassedTests, numFailedTests, testResults } = JSON.parse(text) as Report;
+  const failures = testResults.flatMap(({ name, message, assertionResults }) => [
+    ...(message ? [`${name}: ${message}`] : []),
+    ...assertionResults
+      .filter(({ status }) => status === "failed")
+      .map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages[0]?.slice(0, 600)}`),
+  ]);
+  return { passed: numPassedTests, failed: numFailedTests, failures };
 }
