@@ -16,7 +16,12 @@ export default defineConfig({
         },
       },
       {
-        test: { name: "aws", include: ["test/aws/**/*.test.ts"], testTimeout: 2 * minute, hookTimeout: 2 * minute },
+        test: {
+          name: "aws",
+          include: ["test/aws/**/*.test.ts"],
+          testTimeout: 2 * minute,
+          hookTimeout: 2 * minute,
+        },
       },
       {
         test: {

@@ -72,7 +72,7 @@ const topics = z.strictObject({
             });
           }
         }),
-        to: z.string().min(1),
+        to: z.string().regex(/^[^,\s]+$/, { error: "write a topic name without commas and blanks" }),
       }),
     )
     .default([]),
@@ -124,7 +124,14 @@ const consumer = z.strictObject({
   /** File whose export `handler` is the Lambda handler, relative to the project. */
   entry: z.string().min(1),
   /** Topics it reads; `*` stands for any characters: `*.public.orders`. */
-  topics: z.array(z.string().min(1)).min(1, { error: 'name at least one topic, such as "*.public.orders"' }),
+  topics: z
+    .array(
+      // The patterns travel to the handler in one variable, apart by commas.
+      z.string().regex(/^[^,\s]+$/, {
+        error: 'write a topic pattern without commas and blanks, such as "*.public.orders"',
+      }),
+    )
+    .min(1, { error: 'name at least one topic, such as "*.public.orders"' }),
   /** Records in an invocation at most. */
   batchSize: z.int().min(1).max(10_000).default(100),
   /** How long an invocation waits for more records, in seconds. */

@@ -13,9 +13,9 @@ export interface TableRoute {
 export type RouteTable = (table: TableName) => TableRoute;
 
 /**
- * Topics by the definition: `<prefix>.<schema>.<table>`, or what the first matching route of
- * `topics.routes` makes of `schema.table`. What would be ambiguous in a topic name (a dot, slash, star or per
- * cent sign inside an identifier) is per-cent encoded.
+ * Topics by the definition: `<prefix>.<schema>.<table>`, or what the first matching route of `topics.routes` makes
+ * of `schema.table`. What would be ambiguous in a topic name or a list of them (a dot, slash, star, dollar, comma,
+ * blank or per-cent sign inside an identifier) is per-cent encoded.
  */
 export function routeTables(definition: Pick<Pipeline, "topics">): RouteTable {
   const { prefix, partitions, keys } = definition.topics;
@@ -37,9 +37,8 @@ export function messageTopic(definition: Pick<Pipeline, "topics">): Topic {
 }
 
 function encodeName(identifier: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is to be encoded
   return identifier.replace(
-    /[.%/*$\u0000-\u001f]/g,
+    /[.%/*$,\s\p{Cc}]/gu,
     (c) => `%${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`,
   );
 }

@@ -54,6 +54,11 @@ describe("definePipeline", () => {
       "at least one topic",
     ],
     [
+      "consumers[0].topics[0]",
+      { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: ["*.a, *.b"] }] },
+      "commas",
+    ],
+    [
       "consumers[0].batchSize",
       { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: ["*"], batchSize: 1e6 }] },
       "<=10000",
