@@ -1,15 +1,17 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { ClaimStore } from "./change/claim-store.ts";
-import { formatPosition, START_OF_HISTORY } from "./change/position.ts";
+import { formatPosition, type PositionText, START_OF_HISTORY } from "./change/position.ts";
 import { routeTables } from "./change/route.ts";
 import type { TableName } from "./change/table-pattern.ts";
 import { registerConsumers } from "./consume/floor.ts";
+import { highestEpoch } from "./consume/highest-epoch.ts";
 import type { Log } from "./observe/log.ts";
 import type { Pipeline } from "./pipeline.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./source/postgres/postgres-source.ts";
 import { CaptureState } from "./state/capture-state.ts";
+import { StateLostError } from "./state/errors.ts";
 import { mergeSettings, settingsOf } from "./state/settings.ts";
 import { claimCheck, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
@@ -61,7 +63,7 @@ export async function runCapture(options: CaptureOptions, signal: AbortSignal): 
   try {
     await agree(options, state, tables, until);
     await stream(options, state, until);
-    if (state.lost.aborted) throw state.lost.reason;
+    state.lost.throwIfAborted();
   } finally {
     await state.release();
   }
@@ -74,14 +76,31 @@ async function agree(
   tables: readonly TableName[],
   signal: AbortSignal,
 ): Promise<void> {
+  const floor = await floorOfNow(pipeline, dynamodb, stateTable, state, signal);
   const stored = await state.readSettings();
   const now = settingsOf(pipeline.source, routeTables(pipeline), tables);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
-  const slot = await state.read();
-  const floor = slot
-    ? formatPosition({ epoch: slot.epoch, commitLsn: slot.confirmedLsn, ordinal: 0 })
-    : START_OF_HISTORY;
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+}
+
+/**
+ * Where a consumer begins that is new now.
+ * @throws StateLostError where consumers have marks and the capture task has no record.
+ */
+async function floorOfNow(
+  { name, consumers }: Pipeline,
+  dynamodb: DynamoDBClient,
+  stateTable: string,
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<PositionText> {
+  const slot = await state.read();
+  if (slot) return formatPosition({ epoch: slot.epoch, commitLsn: slot.confirmedLsn, ordinal: 0 });
+  const begun = await state.newEpoch();
+  if (begun) return formatPosition({ epoch: begun.epoch, commitLsn: 0n, ordinal: 0 });
+  const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
+  if (highest > 0) throw new StateLostError(name, highest);
+  return START_OF_HISTORY;
 }
 
 async function stream(options: CaptureOptions, state: CaptureState, signal: AbortSignal): Promise<void> {
@@ -107,6 +126,7 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
         packing: pipeline.stream.packing,
         limits: { maxRecordBytes: pipeline.stream.maxRecordBytes },
         oversize: oversizePolicy(options, state.generation),
+        superseded: state.lost,
         onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
         log,
       },

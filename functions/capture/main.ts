@@ -6,6 +6,7 @@ import { ConfigurationError, type ConfigurationProblem, TributaryError } from ".
 import { captureMetricsLine } from "../../lib/observe/capture-metrics.ts";
 import { jsonLog } from "../../lib/observe/log.ts";
 import { connectionFromEnvironment } from "../../lib/source/postgres/connection.ts";
+import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 
 /*
  * The capture task: one process, configured by its environment, until SIGTERM. Prints JSON lines. Exit code 0 after a
@@ -62,19 +63,13 @@ function readEnvironment(environment: NodeJS.ProcessEnv) {
   const problems: ConfigurationProblem[] = Object.values(required)
     .filter(([variable]) => !environment[variable])
     .map(([variable, what]) => ({ path: variable, value: undefined, remedy: `set it to ${what}` }));
-  const lease = environment.TRIBUTARY_LEASE_MS;
-  if (lease !== undefined && !/^[1-9]\d{2,6}$/.test(lease)) {
-    problems.push({
-      path: "TRIBUTARY_LEASE_MS",
-      value: undefined,
-      remedy: "write milliseconds from 100 up, or leave it out for 15000",
-    });
-  }
+  const { leaseMs, problem } = leaseFromEnvironment(environment);
+  if (problem) problems.push(problem);
   if (problems.length > 0) throw new ConfigurationError("The capture task's environment", problems);
   return {
     pipeline: value("pipeline"),
     stream: value("stream"),
     stateTable: value("stateTable"),
-    leaseMs: lease === undefined ? undefined : Number(lease),
+    leaseMs,
   };
 }

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
+import { epochCommand } from "./epoch.ts";
 import { tailCommand } from "./tail.ts";
 
 /* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
@@ -8,7 +9,8 @@ const program = new Command("tributary")
   .description("Change data capture for PostgreSQL on AWS serverless")
   .showHelpAfterError("(--help shows what there is)")
   .exitOverride()
-  .addCommand(tailCommand());
+  .addCommand(tailCommand())
+  .addCommand(epochCommand());
 
 for (const command of program.commands)
   command.exitOverride().showHelpAfterError("(--help shows the options)");

@@ -1,16 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { isTransient } from "../state/table-error.ts";
 import { FenceUnavailableError } from "./errors.ts";
-
-/** Errors of DynamoDB that say the request was not carried out and never will be. */
-const FINAL = new Set([
-  "ConditionalCheckFailedException",
-  "ResourceNotFoundException",
-  "ValidationException",
-  "AccessDeniedException",
-  "UnrecognizedClientException",
-  "MissingAuthenticationTokenException",
-  "ItemCollectionSizeLimitExceededException",
-]);
 
 const BASE_MS = 25;
 const CAP_MS = 1_000;
@@ -25,8 +15,7 @@ export async function callTable<T>(what: string, signal: AbortSignal, call: () =
     try {
       return await call();
     } catch (error) {
-      const name = error instanceof Error ? error.name : "";
-      if (FINAL.has(name)) throw error;
+      if (!isTransient(error)) throw error;
       const full = Math.min(CAP_MS, BASE_MS * 2 ** failures);
       if (!signal.aborted) {
         await sleep(full / 2 + (full / 2) * Math.random(), undefined, { signal }).catch(() => {});

@@ -9,10 +9,17 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
-import type { SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
-import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "./errors.ts";
+import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
+import {
+  CaptureLeaseHeldError,
+  CaptureLeaseLostError,
+  StateTableError,
+  StateTableUnavailableError,
+} from "./errors.ts";
+import { DEFAULT_LEASE_MS } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";
 import { captureKey } from "./table.ts";
+import { isTransient } from "./table-error.ts";
 
 /** How the capture state reaches its item, and how long a silent owner keeps the lease. */
 export interface CaptureStateOptions {
@@ -23,14 +30,40 @@ export interface CaptureStateOptions {
   readonly leaseMs?: number;
   /** How long to wait for another owner before giving up. */
   readonly waitMs?: number;
+  /** The generation is at least this: for one who cannot trust what stands in the table. */
+  readonly generationAtLeast?: number;
   readonly signal: AbortSignal;
   readonly log: (line: string) => void;
 }
 
-const DEFAULT_LEASE_MS = 15_000;
 const DEFAULT_WAIT_MS = 180_000;
 /** A call to DynamoDB is tried again for this long before the error is given on. */
 const CALL_DEADLINE_MS = 60_000;
+/** A wait is told when it begins, when the holder changes, and this often. */
+const TELL_EVERY_MS = 10_000;
+
+/** What stands in the table of a pipeline, whoever holds the lease. */
+export interface CaptureRecord {
+  readonly slot: SlotState | undefined;
+  readonly newEpoch: NewEpoch | undefined;
+  readonly settings: StoredSettings | undefined;
+}
+
+type TableOptions = Pick<CaptureStateOptions, "dynamodb" | "table" | "pipeline" | "signal">;
+
+/** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError */
+export async function readCaptureRecord(options: TableOptions): Promise<CaptureRecord> {
+  const item = await readItem(options);
+  const part = <T>(attribute: string, parse: (value: unknown) => T): T | undefined => {
+    const text = item?.[attribute]?.S;
+    return text === undefined ? undefined : parse(JSON.parse(text));
+  };
+  return {
+    slot: part("slot", slotState.parse),
+    newEpoch: part("epoch", newEpoch.parse),
+    settings: part("settings", storedSettings.parse),
+  };
+}
 
 /**
  * The capture task's place in the state table, held under a lease: the generation that all its records carry, the
@@ -55,7 +88,8 @@ export class CaptureState implements SlotRecord {
 
   /**
    * Takes the lease, waiting for its owner to end or to fall silent.
-   * @throws CaptureLeaseHeldError when the owner is alive until the deadline, StateTableError without a table.
+   * @throws CaptureLeaseHeldError when the owner is alive until the deadline; StateTableError,
+   * StateTableUnavailableError.
    */
   static async take(options: CaptureStateOptions): Promise<CaptureState> {
     const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
@@ -63,6 +97,7 @@ export class CaptureState implements SlotRecord {
     const owner = randomUUID();
     const started = performance.now();
     let seen: { generation: number; beat: number; since: number } | undefined;
+    let told: { holder: string; at: number } | undefined;
     for (;;) {
       const item = await readItem(options);
       const now = performance.now();
@@ -73,31 +108,53 @@ export class CaptureState implements SlotRecord {
       if (!seen || seen.generation !== generation || seen.beat !== beat)
         seen = { generation, beat, since: now };
       if (holder === undefined || now - seen.since >= leaseMs) {
-        const taken = await tryTake(options, owner, { generation, beat });
-        if (taken) return new CaptureState(options, generation + 1);
+        const next = Math.max(generation + 1, options.generationAtLeast ?? 0);
+        const taken = await tryTake(options, owner, { generation, beat }, next);
+        if (taken) return new CaptureState(options, next);
         continue;
       }
       if (now - started >= waitMs) throw new CaptureLeaseHeldError(options.pipeline, holder, now - started);
-      options.log(`waiting for the capture lease of "${options.pipeline}", held by ${holder}`);
+      if (told?.holder !== holder || now - told.at >= TELL_EVERY_MS) {
+        told = { holder, at: now };
+        options.log(`waiting for the capture lease of "${options.pipeline}", held by ${holder}`);
+      }
       await sleep(Math.min(1000, leaseMs / 4), undefined, { signal: options.signal });
     }
   }
 
   /** The slot state as last written, or undefined before the first. */
   async read(): Promise<SlotState | undefined> {
-    const text = (await readItem(this.#options))?.slot?.S;
-    return text === undefined ? undefined : parseSlotState(text);
+    return (await readCaptureRecord(this.#options)).slot;
   }
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
   async write(state: SlotState): Promise<void> {
-    await this.#update("SET #slot = :slot", { "#slot": "slot" }, { ":slot": { S: formatSlotState(state) } });
+    await this.#update("SET #slot = :slot", { "#slot": "slot" }, { ":slot": { S: bigintsAsText(state) } });
+  }
+
+  /** The epoch that the next first start begins, when `tributary epoch new` has set one. */
+  async newEpoch(): Promise<NewEpoch | undefined> {
+    return (await readCaptureRecord(this.#options)).newEpoch;
+  }
+
+  /**
+   * Forgets the slot: the next start makes a new one, in this epoch and with these settings.
+   * @throws CaptureLeaseLostError when another task has taken over.
+   */
+  async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined): Promise<void> {
+    await this.#update(
+      `SET #epoch = :epoch${settings ? ", #settings = :settings" : ""} REMOVE #slot`,
+      { "#epoch": "epoch", "#slot": "slot", ...(settings ? { "#settings": "settings" } : {}) },
+      {
+        ":epoch": { S: bigintsAsText(epoch) },
+        ...(settings ? { ":settings": { S: JSON.stringify(settings) } } : {}),
+      },
+    );
   }
 
   /** The settings stored at first start, or undefined before it. */
   async readSettings(): Promise<StoredSettings | undefined> {
-    const text = (await readItem(this.#options))?.settings?.S;
-    return text === undefined ? undefined : storedSettings.parse(JSON.parse(text));
+    return (await readCaptureRecord(this.#options)).settings;
   }
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
@@ -160,6 +217,7 @@ async function tryTake(
   options: CaptureStateOptions,
   owner: string,
   seen: { generation: number; beat: number },
+  next: number,
 ): Promise<boolean> {
   try {
     await persistently(options, () =>
@@ -173,7 +231,7 @@ async function tryTake(
           ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation", "#beat": "beat" },
           ExpressionAttributeValues: {
             ":owner": { S: owner },
-            ":next": { N: String(seen.generation + 1) },
+            ":next": { N: String(next) },
             ":seen": { N: String(seen.generation) },
             ":beat": { N: String(seen.beat) },
             ":zero": { N: "0" },
@@ -189,7 +247,7 @@ async function tryTake(
   }
 }
 
-async function readItem(options: CaptureStateOptions): Promise<Record<string, AttributeValue> | undefined> {
+async function readItem(options: TableOptions): Promise<Record<string, AttributeValue> | undefined> {
   const { Item } = await persistently(options, () =>
     options.dynamodb.send(
       new GetItemCommand({ TableName: options.table, Key: itemKey(options.pipeline), ConsistentRead: true }),
@@ -199,24 +257,41 @@ async function readItem(options: CaptureStateOptions): Promise<Record<string, At
 }
 
 /** Tries a call again until it is answered; every call here may be repeated without harm. */
-async function persistently<T>(options: CaptureStateOptions, call: () => Promise<T>): Promise<T> {
+async function persistently<T>(
+  options: Pick<TableOptions, "table" | "signal">,
+  call: () => Promise<T>,
+): Promise<T> {
   const deadline = performance.now() + CALL_DEADLINE_MS;
   for (let attempt = 0; ; attempt++) {
     try {
       return await call();
     } catch (error) {
       if (error instanceof ConditionalCheckFailedException) throw error;
-      if (error instanceof ResourceNotFoundException) {
-        throw new StateTableError({
-          message: `the state table "${options.table}" does not exist`,
-          remedy: "Deploy the stack first, or set TRIBUTARY_STATE_TABLE to the table it made.",
-          cause: error,
-        });
-      }
-      if (performance.now() >= deadline || options.signal.aborted) throw error;
+      if (!isTransient(error)) throw refused(options.table, error);
+      if (performance.now() >= deadline || options.signal.aborted)
+        throw new StateTableUnavailableError(options.table, error);
       await sleep(Math.random() * Math.min(5000, 50 * 2 ** attempt));
     }
   }
+}
+
+function refused(table: string, error: unknown): StateTableError {
+  const { name } = error as Error;
+  if (error instanceof ResourceNotFoundException) {
+    return new StateTableError({
+      message: `the state table "${table}" does not exist`,
+      remedy: "Deploy the stack first, or set TRIBUTARY_STATE_TABLE to the table it made.",
+      cause: error,
+    });
+  }
+  return new StateTableError({
+    message: `DynamoDB refuses a call to the state table "${table}": ${name}`,
+    remedy:
+      name === "ValidationException"
+        ? 'The table must have the partition key "pk" and the sort key "sk", both strings: let the stack make it.'
+        : "Give the task's role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
+    cause: error,
+  });
 }
 
 function itemKey(pipeline: string): Record<string, AttributeValue> {
@@ -243,6 +318,8 @@ const slotState = z.object({
   ),
 });
 
+const newEpoch = z.object({ epoch: z.int().positive(), endedAt: lsn.optional() });
+
 const storedSettings = z.object({
   keyFormat: z.string(),
   publication: z.string(),
@@ -253,11 +330,7 @@ const storedSettings = z.object({
   ),
 });
 
-function parseSlotState(text: string): SlotState {
-  return slotState.parse(JSON.parse(text));
-}
-
-function formatSlotState(state: SlotState): string {
+function bigintsAsText(state: SlotState | NewEpoch): string {
   return JSON.stringify(state, (_key, value: unknown) =>
     typeof value === "bigint" ? value.toString() : value,
   );

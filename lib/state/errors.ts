@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import { NEW_EPOCH } from "../new-epoch.ts";
 
 /** Another capture task took the lease over: this one must stop writing at once. */
 export class CaptureLeaseLostError extends TributaryError {
@@ -42,8 +43,36 @@ export class StoredSettingChangedError extends TributaryError {
   }
 }
 
-/** The state table does not exist or has not the keys it must have. */
+/** The state table does not exist, has not the keys it must have, or may not be used by us. */
 export class StateTableError extends TributaryError {
   readonly code = "STATE_TABLE";
   readonly retry = "stop";
+}
+
+/** The state table did not answer, or throttled us, until our deadline. */
+export class StateTableUnavailableError extends TributaryError {
+  readonly code = "STATE_TABLE_UNAVAILABLE";
+  readonly retry = "restart";
+
+  constructor(table: string, cause: unknown) {
+    super({
+      message: `the state table "${table}" could not be used for a minute: ${(cause as Error).name}`,
+      remedy:
+        "Nothing to do when it passes: the task starts again and goes on. Otherwise look at DynamoDB's throttles, the network and the credentials.",
+      cause,
+    });
+  }
+}
+
+/** Consumers have marks, and the capture task has no record: what it knew was lost or removed. */
+export class StateLostError extends TributaryError {
+  readonly code = "STATE_LOST";
+  readonly retry = "stop";
+
+  constructor(pipeline: string, epoch: number) {
+    super({
+      message: `pipeline "${pipeline}" has no record of its slot, and its consumers have come as far as epoch ${epoch}: a start from nothing would write positions below theirs, which they drop`,
+      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH}`,
+    });
+  }
 }

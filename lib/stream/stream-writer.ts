@@ -28,6 +28,8 @@ export interface StreamWriterOptions {
   readonly limits?: Partial<StreamLimits>;
   /** Gives what is written in the place of a change above the record limit. Default: the error stops the writer. */
   readonly oversize?: Oversize | undefined;
+  /** Ends the run at once with its reason as the error, storing nothing more: another writer has taken over. */
+  readonly superseded?: AbortSignal | undefined;
   /** Called about every second, and once at the end. */
   readonly onMetrics?: (metrics: StreamMetrics) => void;
   readonly log: StreamLog;
@@ -91,8 +93,12 @@ class Run {
   async finished(signal: AbortSignal): Promise<void> {
     const metricsTimer = setInterval(() => this.#reportMetrics(), METRICS_MS);
     const stop = () => this.#drain(undefined, this.#limits.drainMs);
+    const { superseded } = this.#options;
+    const abandon = () => this.#finish(superseded?.reason);
+    superseded?.addEventListener("abort", abandon, { once: true });
     signal.addEventListener("abort", stop, { once: true });
-    if (signal.aborted) stop();
+    if (superseded?.aborted) abandon();
+    else if (signal.aborted) stop();
     else {
       this.#pull().then(
         () => this.#drain(undefined),
@@ -104,6 +110,7 @@ class Run {
     } finally {
       this.#ended = true;
       signal.removeEventListener("abort", stop);
+      superseded?.removeEventListener("abort", abandon);
       clearInterval(metricsTimer);
       clearTimeout(this.#wakeTimer);
       clearTimeout(this.#drainTimer);

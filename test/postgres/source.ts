@@ -10,12 +10,13 @@ import {
   type PostgresSourceOptions,
   type SourceStatus,
 } from "../../lib/source/postgres/postgres-source.ts";
-import type { SlotRecord, SlotState } from "../../lib/source/postgres/slot-record.ts";
+import type { NewEpoch, SlotRecord, SlotState } from "../../lib/source/postgres/slot-record.ts";
 import { eventually } from "../eventually.ts";
 
 /** A slot record in memory, which notes each write. */
 export class MemoryRecord implements SlotRecord {
   state: SlotState | undefined;
+  epoch: NewEpoch | undefined;
   readonly writes: bigint[] = [];
   /** Fails the next writes when set. */
   failure: Error | undefined;
@@ -26,6 +27,10 @@ export class MemoryRecord implements SlotRecord {
 
   async read(): Promise<SlotState | undefined> {
     return this.state;
+  }
+
+  async newEpoch(): Promise<NewEpoch | undefined> {
+    return this.epoch;
   }
 
   async write(state: SlotState): Promise<void> {

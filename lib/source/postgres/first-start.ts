@@ -1,5 +1,6 @@
 import pg from "pg";
-import { parseLsn } from "../../change/lsn.ts";
+import { formatLsn, parseLsn } from "../../change/lsn.ts";
+import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
@@ -52,8 +53,9 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
       undo.push(`SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)})`);
       log.info(`made the replication slot "${name}"`);
     }
+    const begun = await record?.newEpoch();
     const state: SlotState = {
-      epoch: 1,
+      epoch: begun?.epoch ?? 1,
       slot: name,
       publication,
       database: report.server.database,
@@ -63,6 +65,12 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
       recentCommits: [],
     };
     await record?.write(state);
+    if (begun) {
+      const ended = begun.endedAt === undefined ? "an unknown place" : formatLsn(begun.endedAt);
+      log.warn(`epoch ${begun.epoch} begins at ${formatLsn(startLsn)}; the one before ended at ${ended}`, {
+        remedy: "What was committed in between is not in the stream: consumers lack it until a re-sync.",
+      });
+    }
     return state;
   } catch (error) {
     // A write may have reached the record although it failed: then the slot stays with it.
@@ -125,7 +133,7 @@ async function createSlot(side: pg.Client, options: FirstStartOptions): Promise<
 function usedByOthers(slot: string): SlotForeignError {
   return new SlotForeignError({
     message: `the replication slot "${slot}" exists and was read from, but the pipeline has no record of it`,
-    remedy: `Either it belongs to something else: choose another name with source.slot. Or the pipeline's state table was lost: then changes may be missing or come twice, so begin anew: SELECT pg_drop_replication_slot('${slot}'); start again and backfill.`,
+    remedy: `Either it belongs to something else: choose another name with source.slot. Or the pipeline's state was lost or a new epoch was begun without it: then begin one that drops it: ${NEW_EPOCH_DROP_SLOT}`,
   });
 }
 

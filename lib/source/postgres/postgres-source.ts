@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { TableName } from "../../change/table-pattern.ts";
+import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
@@ -119,6 +120,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
 
 const NO_RECORD: SlotRecord = {
   read: async () => undefined,
+  newEpoch: async () => undefined,
   write: async () => {},
 };
 
@@ -132,8 +134,7 @@ function checkSettings(state: SlotState, pipeline: Pipeline, report: PreflightRe
   if (changes.length > 0) {
     throw new SlotSettingsChangedError({
       message: `the pipeline was started with other names: ${changes.map(([what, stored, now]) => `${what} was "${stored}", is now "${now}"`).join("; ")}`,
-      remedy:
-        "Put the names back, or start a pipeline of a new name. A publication must not be renamed: its slot breaks.",
+      remedy: `Put the names back (a publication must not be renamed: its slot breaks). To go on with the new ones, begin a new epoch: ${NEW_EPOCH}`,
     });
   }
   if (report.publication.kind === "create") {
@@ -141,7 +142,7 @@ function checkSettings(state: SlotState, pipeline: Pipeline, report: PreflightRe
       {
         code: "PUBLICATION",
         message: `the publication "${publication}" was dropped, and the slot "${slot}" cannot be decoded without it`,
-        remedy: `Changes since then are not sent. Begin anew: SELECT pg_drop_replication_slot('${slot}'); start a pipeline of a new name and backfill its tables.`,
+        remedy: `Changes since then are not sent, and a new epoch must begin: ${NEW_EPOCH_DROP_SLOT}`,
       },
     ]);
   }

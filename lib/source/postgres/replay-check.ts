@@ -1,4 +1,5 @@
 import { formatLsn } from "../../change/lsn.ts";
+import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import { HistoryForkedError } from "./errors.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 
@@ -60,7 +61,6 @@ export class ReplayCheck {
 function forked(lsn: bigint, difference: string): HistoryForkedError {
   return new HistoryForkedError({
     message: `the server's history is not the one we read before: at ${formatLsn(lsn)} ${difference}`,
-    remedy:
-      'The database was restored from a copy or failed over to a server that had not received everything. Consumers hold changes that the database has lost: start a pipeline of a new name (or a new epoch) and backfill its tables; see docs, PostgreSQL, "Restored databases".',
+    remedy: `The database was restored from a copy or failed over to a server that had not received everything. Consumers hold changes that it has lost, and a new epoch must begin: ${NEW_EPOCH_DROP_SLOT} (see docs, PostgreSQL, "A new epoch")`,
   });
 }

@@ -21,12 +21,21 @@ export interface CommitFingerprint {
   readonly commitTime: bigint;
 }
 
+/** History that starts anew, by the act of an operator (`tributary epoch new`). */
+export interface NewEpoch {
+  readonly epoch: number;
+  /** What the epoch before had confirmed; undefined where nothing was known of it. */
+  readonly endedAt?: bigint | undefined;
+}
+
 /**
  * Keeps the slot state. `write` resolves only when the state is durable and was written under the capture
  * lease; feedback to the server goes out after it (rule 19).
  */
 export interface SlotRecord {
   read(): Promise<SlotState | undefined>;
+  /** The epoch that a first start begins; undefined: the first one. */
+  newEpoch(): Promise<NewEpoch | undefined>;
   /** @throws when the lease was lost: another capture task has taken over. */
   write(state: SlotState): Promise<void>;
 }

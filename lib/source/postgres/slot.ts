@@ -1,6 +1,7 @@
 import pg from "pg";
 import { z } from "zod";
 import { formatLsn, parseLsn } from "../../change/lsn.ts";
+import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import {
   OtherSystemError,
   ServerBehindError,
@@ -138,14 +139,13 @@ export function checkSlotKind(slot: SlotFacts, database: string): void {
   if (wrong) {
     throw new SlotForeignError({
       message: `the replication slot "${slot.name}" is not one of ours: ${wrong}`,
-      remedy:
-        "Choose another name with source.slot, before the first start, or drop the slot when nobody needs it.",
+      remedy: `Choose another name with source.slot: before the first start that is all; later a new epoch must begin with it: ${NEW_EPOCH}`,
     });
   }
   if (slot.walStatus === "lost" || slot.invalidationReason !== undefined) {
     throw new SlotLostError({
       message: `the server has given up the replication slot "${slot.name}" (${slot.invalidationReason ?? "wal_status lost"}): changes after ${formatLsn(slot.confirmedLsn)} are gone from its log`,
-      remedy: `Changes are missing from here on. Raise max_slot_wal_keep_size (or idle_replication_slot_timeout), then begin anew: SELECT pg_drop_replication_slot('${slot.name}'); start a pipeline of a new name and backfill its tables. See docs, PostgreSQL, "A lost slot".`,
+      remedy: `Changes are missing from here on. Raise max_slot_wal_keep_size (or idle_replication_slot_timeout), then begin a new epoch: ${NEW_EPOCH_DROP_SLOT} (see docs, PostgreSQL, "A new epoch")`,
     });
   }
 }
@@ -164,12 +164,12 @@ export function checkHistory(
   history: ReadonlyMap<number, bigint>,
 ): asserts slot is SlotFacts {
   const confirmed = formatLsn(state.confirmedLsn);
-  const again =
-    'start a pipeline of a new name and backfill its tables; see docs, PostgreSQL, "Restored databases".';
+  const see = '(see docs, PostgreSQL, "A new epoch")';
+  const again = `${slot ? NEW_EPOCH_DROP_SLOT : NEW_EPOCH} ${see}`;
   if (system.systemId !== state.systemId) {
     throw new OtherSystemError({
       message: `the server is another cluster (system id ${system.systemId}) than the pipeline was started with (${state.systemId})`,
-      remedy: `Connect to the old server. After a migration or a restore into a new cluster its positions mean nothing here: ${again}`,
+      remedy: `Connect to the old server. After a migration or a restore into a new cluster its positions mean nothing here, and a new epoch must begin: ${again}`,
     });
   }
   if (system.timeline !== state.timeline) {
@@ -177,27 +177,27 @@ export function checkHistory(
     if (left === undefined || left < state.confirmedLsn) {
       throw new TimelineForkedError({
         message: `the server is on timeline ${system.timeline}, which ${left === undefined ? `does not come from timeline ${state.timeline}` : `left timeline ${state.timeline} at ${formatLsn(left)}`}; we had confirmed up to ${confirmed} there`,
-        remedy: `The server was promoted without everything that consumers have already seen: ${again}`,
+        remedy: `The server was promoted without everything that consumers have already seen; a new epoch must begin: ${again}`,
       });
     }
   }
   if (system.walEnd < state.confirmedLsn) {
     throw new ServerBehindError({
       message: `the server's log ends at ${formatLsn(system.walEnd)}, and we had confirmed up to ${confirmed}: it was restored from an older copy`,
-      remedy: `Consumers hold changes that the database has lost: ${again}`,
+      remedy: `Consumers hold changes that the database has lost; a new epoch must begin: ${again}`,
     });
   }
   if (!slot) {
     throw new SlotMissingError({
       message: `the replication slot "${state.slot}" does not exist any more; we had confirmed up to ${confirmed}`,
-      remedy: `It was dropped, or a failover went to a server that had no copy of it. Changes may be missing from there on: ${again}`,
+      remedy: `It was dropped, or a failover went to a server that had no copy of it. Changes may be missing from there on, and a new epoch must begin: ${again}`,
     });
   }
   checkSlotKind(slot, state.database);
   if (slot.confirmedLsn > state.confirmedLsn) {
     throw new SlotAheadError({
       message: `the replication slot "${state.slot}" stands at ${formatLsn(slot.confirmedLsn)}, beyond the ${confirmed} that we confirmed: someone else read or advanced it, or it was made anew`,
-      remedy: `Find who uses the slot (its name must be ours alone). The changes in between never reached us: ${again}`,
+      remedy: `Find who uses the slot (its name must be ours alone). The changes in between never reached us, and a new epoch must begin: ${again}`,
     });
   }
 }

@@ -1,5 +1,6 @@
 import pg from "pg";
 import { TributaryError } from "../../errors.ts";
+import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import { ReplicationLinkError, ReplicationStreamError, SlotInUseError, SlotLostError } from "./errors.ts";
 
 /**
@@ -27,7 +28,7 @@ export function explainStreamError(error: unknown, slot: string): TributaryError
   if (code === "55000" && /slot/i.test(error.message)) {
     return new SlotLostError({
       message: `the server refuses the replication slot "${slot}": ${error.message}`,
-      remedy: `When its WAL is gone, changes are missing from here on: SELECT pg_drop_replication_slot('${slot}'); then start a pipeline of a new name and backfill its tables.`,
+      remedy: `When its WAL is gone, changes are missing from here on, and a new epoch must begin: ${NEW_EPOCH_DROP_SLOT}`,
       cause,
     });
   }
@@ -35,7 +36,7 @@ export function explainStreamError(error: unknown, slot: string): TributaryError
     message: `the server cannot go on decoding from slot "${slot}" (${code}): ${error.message}`,
     remedy:
       code === "42704"
-        ? "The publication was dropped, or made after the slot. Put it back where it was by point-in-time recovery, or begin anew with a new slot and a backfill."
+        ? `The publication was dropped, or made after the slot: the slot cannot be decoded any more, and a new epoch must begin: ${NEW_EPOCH_DROP_SLOT}`
         : "See the server's log. Starting again would meet the same place of the log.",
     cause,
   });

@@ -22,6 +22,7 @@ function confirmation(write: (state: SlotState) => Promise<void> = async () => {
   const confirming = new Confirmation({
     record: {
       read: async () => undefined,
+      newEpoch: async () => undefined,
       write: async (next) => {
         events.push(`write ${next.confirmedLsn}`);
         await write(next);

@@ -1,0 +1,144 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { highestEpoch } from "./consume/highest-epoch.ts";
+import { ConfigurationError } from "./errors.ts";
+import type { Pipeline } from "./pipeline.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { slotInUse } from "./source/postgres/stream-errors.ts";
+import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
+import type { StoredSettings } from "./state/settings.ts";
+
+/** What an epoch is begun with. */
+export interface EpochOptions {
+  readonly pipeline: Pipeline;
+  readonly connection: PostgresConnectionOptions;
+  readonly dynamodb: DynamoDBClient;
+  readonly stateTable: string;
+  /** Drop the pipeline's old slot. */
+  readonly dropSlot: boolean;
+  /** An epoch that was used for certain, where the state table may have forgotten. */
+  readonly above?: number | undefined;
+  /** The capture tasks' own, or a living one would be taken for dead. */
+  readonly leaseMs: number;
+  readonly signal: AbortSignal;
+  readonly log: (line: string) => void;
+}
+
+/** What would be done. */
+export interface EpochPlan {
+  /** The highest epoch known so far. */
+  readonly from: number;
+  readonly to: number;
+  /** What the old epoch had confirmed, as far as its record tells. */
+  readonly endedAt: bigint | undefined;
+  /** The old slot, where it is on this server. */
+  readonly oldSlot: SlotFacts | undefined;
+  readonly settings: StoredSettings | undefined;
+}
+
+/** A living capture task renews within a third of its lease: this much longer than a lease is enough to see it. */
+const LEASE_MARGIN_MS = 5_000;
+const LAST_EPOCH = 0xffff_ffff;
+
+/**
+ * What beginning a new epoch would do now. Touches nothing.
+ *
+ * The new epoch is above every one that the record, an earlier `epoch new`, a consumer's mark or `above` knows of: it never
+ * goes backwards, even where the record was lost or is older than the marks.
+ *
+ * @throws ConfigurationError where more must be said first; StateTableError, the errors of `connect`.
+ */
+export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
+  const { pipeline, dynamodb, stateTable, above = 0, dropSlot, signal } = options;
+  const { source, name, consumers } = pipeline;
+  const record = await readCaptureRecord({ dynamodb, table: stateTable, pipeline: name, signal });
+  const marks = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
+  const from = Math.max(record.slot?.epoch ?? 0, record.newEpoch?.epoch ?? 0, marks, above);
+  if (from === 0) {
+    throw refused(
+      "--above",
+      options.above,
+      `the state table "${stateTable}" knows nothing of the pipeline "${name}". One that never ran is simply started. Where the table was lost, give the highest epoch that was ever used (source.epoch of the latest events; 1 where none was begun by hand)`,
+    );
+  }
+  if (from >= LAST_EPOCH) throw refused("--above", from, `write a number below ${LAST_EPOCH}`);
+  const oldName = record.slot?.slot ?? record.settings?.slot ?? source.slot;
+  const [oldSlot, nextSlot] = await slotsOf(options, oldName, source.slot);
+  if (oldSlot && oldName === source.slot && !dropSlot) {
+    throw refused(
+      "--drop-slot",
+      undefined,
+      `the old slot "${oldName}" is still there: give the option to drop it (what it still holds is lost), or name another one in source.slot`,
+    );
+  }
+  if (nextSlot && oldName !== source.slot && !nextSlot.unused) {
+    throw refused("source.slot", source.slot, "it exists and was read from: name one that does not exist");
+  }
+  const settings = record.settings && {
+    ...record.settings,
+    slot: source.slot,
+    publication: source.publication,
+  };
+  const endedAt = record.slot?.confirmedLsn ?? record.newEpoch?.endedAt;
+  return { from, to: from + 1, endedAt, oldSlot, settings };
+}
+
+/**
+ * Begins a new epoch: the pipeline's record forgets its slot, and the next start makes a new one, whose positions are above
+ * all that were before. Holds the capture lease meanwhile.
+ *
+ * @throws CaptureLeaseHeldError while a capture task runs, SlotInUseError while someone reads from the slot that is to be
+ * dropped, and what `planEpoch` throws; nothing was changed then.
+ */
+export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
+  const { pipeline, dynamodb, stateTable, leaseMs, signal, log } = options;
+  const state = await CaptureState.take({
+    dynamodb,
+    table: stateTable,
+    pipeline: pipeline.name,
+    leaseMs,
+    waitMs: leaseMs + LEASE_MARGIN_MS,
+    // Consumers drop what a writer below the newest one writes (rule 8). A table that was lost or restored may have
+    // forgotten the newest; no sequence of single steps comes near the clock's seconds.
+    generationAtLeast: Math.floor(Date.now() / 1000),
+    signal,
+    log,
+  });
+  try {
+    const plan = await planEpoch(options);
+    const drop = options.dropSlot ? plan.oldSlot : undefined;
+    if (drop?.activePid !== undefined) throw slotInUse(drop.name, drop.activePid, drop.holder);
+    await state.beginEpoch({ epoch: plan.to, endedAt: plan.endedAt }, plan.settings);
+    if (drop) await dropOldSlot(options, drop.name);
+    return plan;
+  } finally {
+    await state.release();
+  }
+}
+
+async function slotsOf(
+  { connection, signal }: EpochOptions,
+  ...names: string[]
+): Promise<(SlotFacts | undefined)[]> {
+  const client = await connect(connection, { signal });
+  try {
+    const found: (SlotFacts | undefined)[] = [];
+    for (const name of names) found.push(await readSlot((sql) => client.query(sql), name));
+    return found;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+async function dropOldSlot({ connection, signal }: EpochOptions, slot: string): Promise<void> {
+  const client = await connect(connection, { signal });
+  try {
+    await client.query("SELECT pg_drop_replication_slot($1)", [slot]);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+function refused(path: string, value: unknown, remedy: string): ConfigurationError {
+  return new ConfigurationError("The new epoch", [{ path, value, remedy }]);
+}

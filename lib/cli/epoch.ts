@@ -1,0 +1,123 @@
+import { Command, InvalidArgumentError } from "commander";
+import { dynamodbClient } from "../aws.ts";
+import { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "../begin-epoch.ts";
+import { formatLsn } from "../change/lsn.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError } from "../errors.ts";
+import { NEW_EPOCH } from "../new-epoch.ts";
+import { connectionFromEnvironment, connectionFromUrl } from "../source/postgres/connection.ts";
+import { leaseFromEnvironment } from "../state/lease.ts";
+
+interface NewOptions {
+  readonly pipeline: string;
+  readonly confirm?: string;
+  readonly dropSlot?: boolean;
+  readonly above?: number;
+  readonly databaseUrl?: string;
+  readonly stateTable?: string;
+}
+
+/** `tributary epoch`: what an operator does when history cannot go on. */
+export function epochCommand(): Command {
+  return new Command("epoch").description("when history cannot go on: begin a new epoch").addCommand(
+    new Command("new")
+      .description("begin a new epoch after a lost slot, a restored or another server")
+      .option(
+        "--pipeline <file>",
+        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+      )
+      .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+      .option("--drop-slot", "drop the old replication slot")
+      .option("--above <epoch>", "an epoch that was used for certain: when the state table was lost", epoch)
+      .option("--database-url <url>", "default: $DATABASE_URL or the PG* variables")
+      .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
+      .exitOverride()
+      .addHelpText(
+        "after",
+        `
+Stop the capture task first. The next start makes a new slot; its positions are above all that were before, so that consumers
+take them. Changes between what the old epoch confirmed and the new slot are not in the stream: rows that changed in
+between stay as consumers have them until a re-sync. See docs/05-postgres.md, "A new epoch".`,
+      )
+      .action(begin),
+  );
+}
+
+async function begin(options: NewOptions): Promise<void> {
+  const pipeline = await readDefinition(options.pipeline);
+  const stateTable = options.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
+  const { leaseMs, problem } = leaseFromEnvironment(process.env);
+  const problems = problem ? [problem] : [];
+  if (!stateTable)
+    problems.push({ path: "--state-table", value: undefined, remedy: "name the pipeline's state table" });
+  if (options.confirm !== undefined && options.confirm !== pipeline.name) {
+    const remedy = `write the pipeline's name, "${pipeline.name}"`;
+    problems.push({ path: "--confirm", value: options.confirm, remedy });
+  }
+  if (problems.length > 0) throw new ConfigurationError("The command line", problems);
+  const given: EpochOptions = {
+    pipeline,
+    connection: options.databaseUrl
+      ? connectionFromUrl(options.databaseUrl, process.env)
+      : connectionFromEnvironment(process.env),
+    dynamodb: dynamodbClient(),
+    stateTable: stateTable as string,
+    dropSlot: options.dropSlot === true,
+    above: options.above,
+    leaseMs,
+    signal: new AbortController().signal,
+    log: (line) => process.stderr.write(`tributary: ${line}\n`),
+  };
+  if (options.confirm === undefined) {
+    say(...describe(await planEpoch(given), given, "will"));
+    say("", "Nothing was changed. Stop the capture task, then repeat the command with:");
+    say(`  ${NEW_EPOCH} ${again(options)}--confirm ${pipeline.name}`);
+    process.exitCode = 2;
+    return;
+  }
+  say(...describe(await beginEpoch(given), given, "did"), "Start the capture task now.");
+}
+
+function describe(plan: EpochPlan, { pipeline, dropSlot }: EpochOptions, when: "will" | "did"): string[] {
+  const { name, source } = pipeline;
+  const ended =
+    plan.endedAt === undefined
+      ? "The place where it ended is not known: its record is gone"
+      : `It ended at ${formatLsn(plan.endedAt)}, what Kinesis had acknowledged`;
+  const old = plan.oldSlot;
+  const slot = !old
+    ? `There is no old slot on this server.`
+    : dropSlot
+      ? `The old slot "${old.name}" ${when === "did" ? "was" : "will be"} dropped.`
+      : `The old slot "${old.name}" stays and holds WAL back until someone drops it: SELECT pg_drop_replication_slot('${old.name}');`;
+  return [
+    `Pipeline "${name}": epoch ${plan.to} ${when === "did" ? "has begun" : "will begin"} after epoch ${plan.from}.`,
+    `${ended}.`,
+    slot,
+    `The next start of the capture task makes the slot "${source.slot}".`,
+    "Changes between the end of the old epoch and the new slot are NOT in the stream: rows that changed in between stay as consumers have them until a re-sync.",
+  ];
+}
+
+/** The options that were given, to be given again. */
+function again({ pipeline, dropSlot, above, databaseUrl, stateTable }: NewOptions): string {
+  const quoted = (value: string) => `'${value.replaceAll("'", "'\\''")}'`;
+  return [
+    `--pipeline ${quoted(pipeline)} `,
+    dropSlot ? "--drop-slot " : "",
+    above === undefined ? "" : `--above ${above} `,
+    // A URL may hold a password: it is not printed.
+    databaseUrl === undefined ? "" : "--database-url … ",
+    stateTable === undefined ? "" : `--state-table ${quoted(stateTable)} `,
+  ].join("");
+}
+
+function say(...lines: readonly string[]): void {
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+function epoch(text: string): number {
+  if (!/^[1-9]\d{0,9}$/.test(text)) throw new InvalidArgumentError("write the number of an epoch, such as 1");
+  return Number(text);
+}

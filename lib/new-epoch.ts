@@ -1,0 +1,8 @@
+/**
+ * The command that begins history anew, as remedies name it: shows what it would do, and how to confirm it. It finds the
+ * definition by TRIBUTARY_PIPELINE or in cdk/pipeline.ts. See docs, PostgreSQL, "A new epoch".
+ */
+export const NEW_EPOCH = "npm run -s tributary -- epoch new";
+
+/** The same where the old slot stands in the way and must go. */
+export const NEW_EPOCH_DROP_SLOT = `${NEW_EPOCH} --drop-slot`;

@@ -1,0 +1,27 @@
+/** Errors of DynamoDB that say the request was not carried out and never will be. */
+const FINAL = new Set([
+  "ConditionalCheckFailedException",
+  "ResourceNotFoundException",
+  "ValidationException",
+  "SerializationException",
+  "ItemCollectionSizeLimitExceededException",
+  "AccessDeniedException",
+  "UnrecognizedClientException",
+  "InvalidClientTokenId",
+  "MissingAuthenticationTokenException",
+  "MissingAuthenticationToken",
+  "IncompleteSignatureException",
+  "OptInRequired",
+]);
+
+/**
+ * Whether a failed call to the state table may succeed when it is made again: throttled, unanswered, the service's own
+ * failure, credentials that come anew by themselves.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+ */
+export function isTransient(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  // Signed at the wrong time, the SDK corrects its clock by this very answer; a wrong secret stays wrong.
+  if (error.name === "InvalidSignatureException") return /expired|not yet current/i.test(error.message);
+  return !FINAL.has(error.name);
+}
