@@ -56,14 +56,14 @@ const MUTATIONS: readonly Mutation[] = [
     name: "count relation messages",
     file: "lib/source/postgres/change-decoder.ts",
     from: "      case 0x52:\n",
-    to: "      case 0x52:\n        this.#ordinal++;\n",
+    to: "      case 0x52:\n        if (this.#transaction) this.#transaction.ordinal++;\n",
     tests: ["test/unit/pgoutput.test.ts"],
   },
   {
     name: "fence before effect",
     file: "lib/consume/partition-run.ts",
-    from: "    let since = known?.since;\n",
-    to: "    let since = known?.since;\n    this.#mark = item.position;\n",
+    from: "    const registration = registry.find(this.#partition.lane.topic, wire);\n",
+    to: "    this.#partition.mark = position;\n    const registration = registry.find(this.#partition.lane.topic, wire);\n",
     tests: ["test/unit/consume"],
   },
   {
@@ -115,7 +115,15 @@ try {
       }
       unbroken.add(mutation.tests.join());
     }
-    const { failed, failures } = await broken(mutation, () => runTests(mutation.tests));
+    const outcome = await broken(mutation, () => runTests(mutation.tests));
+    if (outcome === undefined) {
+      survived++;
+      console.log(
+        `${mutation.name.padEnd(46)} its text is no longer in ${mutation.file}: bring it up to date`,
+      );
+      continue;
+    }
+    const { failed, failures } = outcome;
     const verdict = failed > 0 ? `red` : "SURVIVED";
     if (failed === 0) survived++;
     console.log(`${mutation.name.padEnd(46)} ${verdict}`);
@@ -141,8 +149,8 @@ async function copyTree(): Promise<void> {
   await symlink(join(root, "node_modules"), join(copy, "node_modules"));
 }
 
-/** Runs something while the breakage is in the copy. */
-async function broken<T>({ name, file, from, to }: Mutation, run: () => Promise<T>): Promise<T> {
+/** Runs something while the breakage is in the copy; undefined: the text to break is not there, or not once. */
+async function broken<T>({ file, from, to }: Mutation, run: () => Promise<T>): Promise<T | undefined> {
   const path = join(copy, file);
   const text = await readFile(path, "utf8");
   const count = text.split(from).length - 1;
@@ -207,7 +215,7 @@ async function runTests(
     ...(message ? [`${name}: ${message}`] : []),
     ...assertionResults
       .filter(({ status }) => status === "failed")
-      .map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages[0]?.slice(0, 600)}`),
+      .map(({ fullName, failureMessages }) => `${fullName}: ${failureMessages[0]?.slice(0, 120)}`),
   ]);
   return { passed: numPassedTests, failed: numFailedTests, failures };
 }
