@@ -11,7 +11,6 @@ export interface StartArguments {
   readonly tables: readonly string[] | undefined;
   /** Patterns of tables left out of `tables`. */
   readonly exclude: readonly string[];
-  readonly acceptUnboundedWal: boolean;
   readonly dropSlotOnExit: boolean;
   /** Changes a second of the workload; undefined: as fast as it can. */
   readonly rate: number | undefined;
@@ -86,7 +85,6 @@ export function parseArguments(
         .argParser(tables)
         .default([], "none"),
     )
-    .option("--accept-unbounded-wal", "with --tables: accept max_slot_wal_keep_size = -1", false)
     .option("--drop-slot-on-exit", "with --database-url: remove slot and publication at the end", false)
     .helpOption("-h, --help", "show this")
     .addHelpText("after", HELP)
@@ -117,7 +115,6 @@ export function parseArguments(
     databaseUrl?: string;
     tables?: string[];
     exclude: string[];
-    acceptUnboundedWal: boolean;
     dropSlotOnExit: boolean;
   }>();
   const own = given.databaseUrl !== undefined;
@@ -128,7 +125,6 @@ export function parseArguments(
     databaseUrl: given.databaseUrl,
     tables: generic ? (given.tables ?? ["public.*"]) : undefined,
     exclude: given.exclude,
-    acceptUnboundedWal: given.acceptUnboundedWal,
     dropSlotOnExit: given.dropSlotOnExit,
     rate: given.rate ?? (given.changes === undefined ? DEFAULT_RATE : undefined),
     changes: given.changes,
@@ -148,7 +144,6 @@ function refuseContradictions(
     tables?: string[];
     databaseUrl?: string;
     exclude: string[];
-    acceptUnboundedWal: boolean;
     dropSlotOnExit: boolean;
   },
   own: boolean,
@@ -195,12 +190,6 @@ function refuseContradictions(
     "--exclude",
     given.exclude,
     "set source.exclude in the pipeline definition instead",
-  );
-  refuse(
-    given.acceptUnboundedWal && !generic,
-    "--accept-unbounded-wal",
-    true,
-    "set source.acceptUnboundedWal in the pipeline definition instead",
   );
   refuse(
     given.dropSlotOnExit && !own,

@@ -41,7 +41,6 @@ describe("npm start -- --database-url", () => {
       run = npmStart("--database-url", url, "--tables", "public.*");
       const { code, stdout, stderr } = await run.finished;
       expect(code).toBe(1);
-      expect(stderr).toContain("--accept-unbounded-wal");
       expect(stderr).toContain('ALTER TABLE "public"."keyless" REPLICA IDENTITY FULL');
       expect(stderr).toContain("--exclude");
       expect(stderr).not.toMatch(/^ +at /m);
@@ -52,7 +51,7 @@ describe("npm start -- --database-url", () => {
 
     it("says what it makes, counts changes, goes on where it was stopped, and removes it when asked", async () => {
       const { url, client } = await database();
-      const args = ["--database-url", url, "--exclude", "*.keyless", "--accept-unbounded-wal"];
+      const args = ["--database-url", url, "--exclude", "*.keyless"];
       run = npmStart(...args);
       await seen(run, /replication slot +tributary_local +will be created/);
       await seen(run, /streaming from slot/);

@@ -13,12 +13,7 @@ import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
 import { dropTraces, lookForTraces, resumeSlot } from "./traces.ts";
-import {
-  DEFINITION_VARIABLE,
-  EXCLUDE_VARIABLE,
-  TABLES_VARIABLE,
-  UNBOUNDED_WAL_VARIABLE,
-} from "./variables.ts";
+import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
 /** What the capture task may need of our environment to reach the database. */
@@ -46,7 +41,6 @@ export async function runOwnDatabase(
     [DEFINITION_VARIABLE]: args.pipeline === undefined ? "" : resolve(args.pipeline),
     [TABLES_VARIABLE]: (args.tables ?? []).join(","),
     [EXCLUDE_VARIABLE]: args.exclude.join(","),
-    [UNBOUNDED_WAL_VARIABLE]: String(args.acceptUnboundedWal),
   };
   Object.assign(process.env, variables);
   const definition = await readDefinition(LOCAL_DEFINITION);
@@ -108,7 +102,6 @@ async function check(
 /** Here the command line says what the remedies want in the definition. */
 function forTheCommandLine(problem: PreflightProblem): PreflightProblem {
   const remedy = problem.remedy
-    .replace("acceptUnboundedWal: true in the definition's source", "--accept-unbounded-wal")
     .replaceAll("source.exclude", "--exclude")
     .replaceAll("source.tables", "--tables")
     .replaceAll("DATABASE_URL", "--database-url");

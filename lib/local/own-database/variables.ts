@@ -6,5 +6,3 @@ export const DEFINITION_VARIABLE = "TRIBUTARY_LOCAL_DEFINITION";
 export const TABLES_VARIABLE = "TRIBUTARY_LOCAL_TABLES";
 /** Tables left out, likewise. */
 export const EXCLUDE_VARIABLE = "TRIBUTARY_LOCAL_EXCLUDE";
-/** `true`: the definition accepts an unbounded WAL. */
-export const UNBOUNDED_WAL_VARIABLE = "TRIBUTARY_LOCAL_ACCEPT_UNBOUNDED_WAL";
