@@ -1,4 +1,6 @@
 import { expect, test } from "vitest";
+import { dynamodbClient } from "../../../lib/aws.ts";
+import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
 import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
 import { CaptureState, type CaptureStateOptions } from "../../../lib/state/capture-state.ts";
 import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "../../../lib/state/errors.ts";
@@ -90,6 +92,73 @@ test("ten newcomers at once: each generation is given once", async () => {
     }),
   );
   expect(generations).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+});
+
+test("a wait for the lease is told once, not at each look", async () => {
+  const given = await options({ leaseMs: 1000, waitMs: 5000 });
+  const owner = await CaptureState.take(given);
+  const lines: string[] = [];
+  await expect(CaptureState.take({ ...given, log: (line) => lines.push(line) })).rejects.toThrow(
+    CaptureLeaseHeldError,
+  );
+  expect(lines).toEqual([expect.stringMatching(/^waiting for the capture lease of "shop"/)]);
+  await owner.release();
+});
+
+test("a new epoch: the slot is forgotten, the settings are the new ones, and only the holder may", async () => {
+  const table = await aws().freshTable();
+  const settings = { keyFormat: "murmur3/1", publication: "p", slot: "s", tables: {} };
+  const zombie = await CaptureState.take(await options({ table, leaseMs: 600_000 }));
+  await zombie.write(slot);
+  await zombie.writeSettings(settings);
+  const state = await CaptureState.take(await options({ table, generationAtLeast: 1_000_000 }));
+  expect(state.generation).toBe(1_000_000);
+  await state.beginEpoch({ epoch: 2, endedAt: slot.confirmedLsn }, { ...settings, slot: "t" });
+  expect(await state.read()).toBeUndefined();
+  expect(await state.newEpoch()).toEqual({ epoch: 2, endedAt: slot.confirmedLsn });
+  expect(await state.readSettings()).toEqual({ ...settings, slot: "t" });
+  await expect(zombie.beginEpoch({ epoch: 9 }, undefined)).rejects.toThrow(CaptureLeaseLostError);
+  await state.release();
+  const next = await CaptureState.take(await options({ table }));
+  expect(next.generation).toBe(1_000_001);
+  await next.release();
+});
+
+test.each([
+  ["AccessDeniedException", "STATE_TABLE"],
+  ["ValidationException", "STATE_TABLE"],
+  ["ThrottlingException", undefined],
+  ["InternalServerError", undefined],
+])("%s: refused at once with %s, or tried again", async (name, code) => {
+  const { dynamodb, ...given } = await options();
+  let calls = 0;
+  const proxy = await AwsFaultProxy.start({
+    target: (await dynamodb.config
+      .endpoint?.()
+      .then(({ protocol, hostname, port }) => `${protocol}//${hostname}:${port}`)) as string,
+    choose: ({ operation }) =>
+      operation === "UpdateItem" && ++calls <= 3
+        ? { kind: "error", status: name === "InternalServerError" ? 500 : 400, code: name }
+        : undefined,
+  });
+  const faulty = dynamodbClient({ ...aws().environment, AWS_ENDPOINT_URL_DYNAMODB: proxy.endpoint });
+  try {
+    const taken = CaptureState.take({ ...given, dynamodb: faulty });
+    if (code === undefined) {
+      await (await taken).release();
+      expect(calls).toBeGreaterThan(3);
+    } else {
+      await expect(taken).rejects.toMatchObject({
+        code,
+        retry: "stop",
+        message: expect.stringContaining(name),
+      });
+      expect(calls).toBe(1);
+    }
+  } finally {
+    faulty.destroy();
+    await proxy.stop();
+  }
 });
 
 test("without the table: a typed error that names it", async () => {
