@@ -221,7 +221,7 @@ export class Rig {
           ...this.aws.environment,
           TRIBUTARY_PIPELINE_NAME: this.definition.name,
           TRIBUTARY_STATE_TABLE: this.resources.stateTable,
-          TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.resources.deadLetterQueues.get(definition.name) ?? "",
+          TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.#throughProxy(definition.name),
           TRIBUTARY_ATTEMPTS: String(definition.attempts),
           TRIBUTARY_POISON: definition.poison,
           TRIBUTARY_TOPICS: definition.topics.join(","),
@@ -264,6 +264,12 @@ export class Rig {
         lastBatches: () => [...batches],
       });
     }
+  }
+
+  /** The SQS client takes the queue's URL for the endpoint. */
+  #throughProxy(consumer: string): string {
+    const { pathname } = new URL(this.resources.deadLetterQueues.get(consumer) ?? "");
+    return new URL(pathname, this.aws.environment.AWS_ENDPOINT_URL_SQS).toString();
   }
 
   async #slotIsActive(): Promise<void> {
