@@ -208,6 +208,35 @@ async function again(rig: Rig, random: Random, strength: number): Promise<number
   return invocations;
 }
 
+/** Kills the capture task and processes of handlers with `kill -9`, so often each, at random times. */
+export function kills(count: number): Fault {
+  return {
+    name: `${count} kills of capture, ${count} of handlers`,
+    async inject(rig, random) {
+      let handlerKills = 0;
+      let captureKills = 0;
+      const killHandlers = async () => {
+        while (handlerKills < count) {
+          await delay(between(random, 200, 3_000));
+          const pids = rig.consumers.flatMap(({ function: lambda }) => lambda.pids());
+          const pid = pids[between(random, 0, pids.length - 1)];
+          if (pid !== undefined && process.kill(pid, "SIGKILL")) handlerKills++;
+        }
+      };
+      const killCapture = async () => {
+        while (captureKills < count) {
+          await streaming(rig);
+          await delay(between(random, 0, 1_500));
+          if (rig.capture.kill()) captureKills++;
+          await eventually(() => !rig.capture.streaming, { what: "the kill" });
+        }
+      };
+      await Promise.all([killHandlers(), killCapture()]);
+      return captureKills + handlerKills;
+    },
+  };
+}
+
 async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): Promise<number> {
   for (let i = 0; i < strength; i++) {
     await delay(500);

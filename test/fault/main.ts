@@ -2,10 +2,10 @@ import { parseArgs } from "node:util";
 import type { Findings } from "../../lib/local/judge/check.ts";
 import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
-import { FAULTS, type Fault } from "./faults.ts";
+import { FAULTS, type Fault, kills } from "./faults.ts";
 
 /*
- * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--log]
+ * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--kills 100] [--log]
  *
  * One pipeline a seed, one fault after the other while a random workload runs; prints what the judge found of each.
  * Exit code 1 when anything but an append's counted tail is not zero, or a recovery took more than 60 s.
@@ -18,11 +18,14 @@ const { values } = parseArgs({
     only: { type: "string" },
     strength: { type: "string", default: "1" },
     changes: { type: "string", default: "600" },
+    kills: { type: "string" },
     log: { type: "boolean", default: false },
   },
 });
 const seeds = (values.seeds ?? values.seed ?? "1").split(",").map(Number);
-const faults = FAULTS.filter(({ name }) => !values.only || new RegExp(values.only).test(name));
+const faults = values.kills
+  ? [kills(Number(values.kills))]
+  : FAULTS.filter(({ name }) => !values.only || new RegExp(values.only).test(name));
 
 interface Row {
   readonly fault: string;
@@ -80,6 +83,8 @@ async function runFault(
   const verdict = await trial.round({
     seed: seed + FAULTS.indexOf(fault) * 1000,
     changes: Number(values.changes),
+    // Kills take minutes, in which handlers come to little.
+    ...(values.kills ? { changesPerSecond: 60 } : {}),
     faults: async (rig) => {
       try {
         injected = await fault.inject(rig, random, Number(values.strength));

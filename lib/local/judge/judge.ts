@@ -57,6 +57,8 @@ export interface JudgeOptions {
   readonly pipeline?: JudgedPipeline;
   /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
   readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
+  /** How fast the judge's own workload goes while faults are injected. Default 200. */
+  readonly changesPerSecond?: number;
   /** How long everything may take to arrive after the faults' end. Default 60 s. */
   readonly recoverMs?: number;
   readonly onLog?: (line: string) => void;
@@ -101,11 +103,14 @@ export async function judge(options: JudgeOptions): Promise<Verdict> {
 }
 
 /** One round of a trial. */
-export type RoundOptions = Pick<JudgeOptions, "seed" | "changes" | "faults" | "recoverMs">;
+export type RoundOptions = Pick<
+  JudgeOptions,
+  "seed" | "changes" | "changesPerSecond" | "faults" | "recoverMs"
+>;
 
 const DEFAULT_CHANGES = 3_000;
 const DEFAULT_RECOVER_MS = 60_000;
-const WORKLOAD_DEADLINE_MS = 300_000;
+const ROUND_DEADLINE_MS = 60 * 60_000;
 /** While faults are injected the workload must last, not flood: what piles up must be gone after 60 s. */
 const CHANGES_PER_SECOND = 200;
 const EPOCH = 1;
@@ -155,12 +160,13 @@ export class Trial {
   /** Workload and faults side by side, then time to recover, then the verdict over everything so far. */
   async round(options: RoundOptions): Promise<Verdict> {
     const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS } = options;
-    const signal = AbortSignal.timeout(WORKLOAD_DEADLINE_MS);
+    const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
     const before = (await this.#truth.read()).length;
     const { databaseUrl } = this.rig;
     const faultsEnded = new AbortController();
     const until = faultsEnded.signal;
-    const pace = options.faults ? { changesPerSecond: CHANGES_PER_SECOND } : {};
+    const { changesPerSecond = CHANGES_PER_SECOND } = options;
+    const pace = options.faults ? { changesPerSecond } : {};
     const workload = this.#pipeline
       ? this.#pipeline.workload(databaseUrl, seed, until)
       : runWorkload({ databaseUrl, seed, changes, until, ...pace, signal });
