@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { DescribeStreamCommand, MergeShardsCommand, SplitShardCommand } from "@aws-sdk/client-kinesis";
+import pg from "pg";
 import type { AwsCall, AwsFault } from "../../lib/local/fault/aws-proxy.ts";
 import { entriesOf, failEntries } from "../../lib/local/fault/put-records.ts";
 import type { FaultLink } from "../../lib/local/fault/tcp-proxy.ts";
@@ -220,7 +221,7 @@ export function kills(count: number): Fault {
           await delay(between(random, 200, 3_000));
           const pids = rig.consumers.flatMap(({ function: lambda }) => lambda.pids());
           const pid = pids[between(random, 0, pids.length - 1)];
-          if (pid !== undefined && process.kill(pid, "SIGKILL")) handlerKills++;
+          if (pid !== undefined && killed(pid)) handlerKills++;
         }
       };
       const killCapture = async () => {
@@ -235,6 +236,40 @@ export function kills(count: number): Fault {
       return captureKills + handlerKills;
     },
   };
+}
+
+function killed(pid: number): boolean {
+  try {
+    return process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended by itself.
+    return false;
+  }
+}
+
+/** Truncates a table while one of its partitions lags behind the others (rule 14). */
+async function truncateWhileLagging(rig: Rig, random: Random, strength: number): Promise<number> {
+  const client = new pg.Client({ connectionString: rig.databaseUrl });
+  await client.connect();
+  try {
+    for (let i = 0; i < 2 * strength; i++) {
+      const lagging = `judge.public.accounts/${between(random, 0, rig.definition.topics.partitions - 1)}`;
+      rig.aws.choose("kinesis", (call) =>
+        call.operation === "PutRecords"
+          ? failEntries(call, ({ PartitionKey }) => PartitionKey === lagging)
+          : undefined,
+      );
+      await delay(1_000);
+      await client.query("TRUNCATE accounts");
+      await delay(1_000);
+      rig.aws.choose("kinesis", undefined);
+      await delay(500);
+    }
+  } finally {
+    rig.aws.choose("kinesis", undefined);
+    await client.end();
+  }
+  return 2 * strength;
 }
 
 async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): Promise<number> {
@@ -422,4 +457,5 @@ export const FAULTS: readonly Fault[] = [
   },
   { name: "SQS away", inject: calls("sqs", 1, () => ({ kind: "cut" }), 6_000) },
   { name: "shards split and merge", inject: reshard },
+  { name: "truncate while a partition lags", inject: truncateWhileLagging },
 ];

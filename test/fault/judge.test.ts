@@ -21,6 +21,7 @@ const SHORT = [
   "batches given again, at once and late",
   "DynamoDB loses answers",
   "shards split and merge",
+  "truncate while a partition lags",
 ];
 
 const seed = Number(process.env.FAULT_SEED ?? Date.now() % 100_000);
