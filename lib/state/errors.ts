@@ -1,5 +1,5 @@
 import { TributaryError } from "../errors.ts";
-import { NEW_EPOCH } from "../new-epoch.ts";
+import { NEW_EPOCH_DROP_SLOT } from "../new-epoch.ts";
 
 /** Another capture task took the lease over: this one must stop writing at once. */
 export class CaptureLeaseLostError extends TributaryError {
@@ -72,7 +72,7 @@ export class StateLostError extends TributaryError {
   constructor(pipeline: string, epoch: number) {
     super({
       message: `pipeline "${pipeline}" has no record of its slot, and its consumers have come as far as epoch ${epoch}: a start from nothing would write positions below theirs, which they drop`,
-      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH}`,
+      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
     });
   }
 }

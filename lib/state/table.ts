@@ -26,3 +26,26 @@ export function fenceKey(pipeline: string, consumer: string, topic: string, grou
 export function claimKey(pipeline: string, consumer: string, claim: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}#claim#${claim}`, sk: "claim" };
 }
+
+/** One parked or dead change of a key. Apart from the fence, so that its reads and writes do not slow that down. */
+export function parkedChangeKey(
+  pipeline: string,
+  consumer: string,
+  topic: string,
+  partition: number,
+  chain: string,
+  position: string,
+): StateKey {
+  const pk = `${pipeline}#consumer#${consumer}#parked`;
+  return { pk, sk: `change#${topic}/${partition}#${chain}#${position}` };
+}
+
+/** What is known of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
+export function letterKey(
+  pipeline: string,
+  consumer: string,
+  place?: { readonly topic: string; readonly partition: number; readonly chain: string },
+): StateKey {
+  const pk = `${pipeline}#consumer#${consumer}#parked`;
+  return { pk, sk: place ? `letter#${place.topic}/${place.partition}#${place.chain}` : "letter#" };
+}

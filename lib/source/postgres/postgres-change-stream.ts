@@ -59,6 +59,8 @@ export interface PostgresChangeStreamOptions {
 const BATCH_BYTES = 256 * 1024;
 const CLOSE_DEADLINE_MS = 10_000;
 const IN_USE_POLL_MS = 250;
+/** A wait is told when it begins, when its reason changes, and this often. */
+const TELL_EVERY_MS = 10_000;
 
 /** The change stream of one slot, over as many links as it takes. */
 export class PostgresChangeStream implements ChangeStream {
@@ -242,13 +244,18 @@ export class PostgresChangeStream implements ChangeStream {
   async #open(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
     const deadline = performance.now() + this.#options.takeoverMs;
     let session = first;
+    let told: { line: string; at: number } | undefined;
     for (;;) {
       try {
         return await this.#tryOpen(until, session);
       } catch (error) {
         session = undefined;
-        if (!(error instanceof SlotInUseError) || performance.now() >= deadline) throw error;
-        this.#options.log.info(`waiting: ${error.message}`);
+        const now = performance.now();
+        if (!(error instanceof SlotInUseError) || now >= deadline) throw error;
+        if (told?.line !== error.message || now - told.at >= TELL_EVERY_MS) {
+          told = { line: error.message, at: now };
+          this.#options.log.info(`waiting: ${error.message}`);
+        }
         await delay(IN_USE_POLL_MS * (1 + Math.random()), undefined, { signal: until });
       }
     }
