@@ -439,7 +439,11 @@ export const FAULTS: readonly Fault[] = [
   { name: "handler killed after effect", inject: handlers({ kind: "kill", share: 0.02, when: "after" }) },
   { name: "handler exits", inject: handlers({ kind: "exit", share: 0.02, when: "after" }) },
   { name: "handler out of memory", inject: handlers({ kind: "memory", share: 0.02, when: "after" }) },
-  { name: "handler hangs", inject: handlers({ kind: "hang", share: 0.02, when: "after" }) },
+  {
+    name: "handler hangs before its effect",
+    inject: handlers({ kind: "hang", share: 0.02, when: "before" }),
+  },
+  { name: "handler hangs after its effect", inject: handlers({ kind: "hang", share: 0.02, when: "after" }) },
   {
     name: "handler blocks until its timeout",
     inject: handlers({ kind: "block", share: 0.02, when: "after" }),

@@ -18,6 +18,7 @@ const SHORT = [
   "capture killed before feedback",
   "two capture tasks, hand-over",
   "handler killed after effect",
+  "handler hangs before its effect",
   "batches given again, at once and late",
   "DynamoDB loses answers",
   "shards split and merge",
