@@ -52,6 +52,12 @@ export class Confirmations {
     this.#sampling = this.#sample(databaseUrl, slot);
   }
 
+  /** The slot has confirmed this, now at the latest. */
+  seen(confirmed: bigint): void {
+    if (this.#samples.at(-1)?.confirmed === confirmed) return;
+    this.#samples.push({ confirmed, at: performance.now() });
+  }
+
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#sampling;
@@ -105,9 +111,7 @@ export class Confirmations {
           [slot],
         );
         if (rows[0]?.confirmed) {
-          const confirmed = parseLsn(rows[0].confirmed);
-          const at = performance.now();
-          if (this.#samples.at(-1)?.confirmed !== confirmed) this.#samples.push({ confirmed, at });
+          this.seen(parseLsn(rows[0].confirmed));
         }
       } catch {
         await client?.end().catch(() => {});
