@@ -3,6 +3,8 @@ import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts"
 
 /** How many commits the record keeps to recognize history by. */
 const RECENT_COMMITS = 16;
+/** How many commits wait for their acknowledgement at most; older ones a replay may show unseen. */
+const STREAMED_COMMITS = 65_536;
 
 export interface ConfirmationOptions {
   readonly record: SlotRecord;
@@ -46,6 +48,11 @@ export class Confirmation {
     return this.#state;
   }
 
+  /** Everything up to here is durable downstream; the record may not know yet. */
+  get acknowledged(): bigint {
+    return this.#acknowledged;
+  }
+
   /** Commits that a replay must show again, oldest first. */
   get knownCommits(): readonly CommitFingerprint[] {
     return [...this.#recent, ...this.#streamed];
@@ -54,6 +61,10 @@ export class Confirmation {
   /** A commit was given downstream for the first time. */
   streamed(commit: CommitFingerprint): void {
     this.#streamed.push(commit);
+    if (this.#streamed.length <= STREAMED_COMMITS) return;
+    // What is left must have no hole in it: a replayed commit that is missing would look like another history.
+    this.#recent = [];
+    this.#streamed = this.#streamed.slice(STREAMED_COMMITS / 2);
   }
 
   /** Everything up to `lsn` is durable downstream. */

@@ -1,9 +1,11 @@
 import { z } from "zod";
 import { parseLsn } from "../../change/lsn.ts";
 import { isDead, type LinkPatience, linkPatience, nextStep, type Sighting } from "./liveness.ts";
+import { readOldestTransaction } from "./oldest-transaction.ts";
 import type { ReplicationLink } from "./replication-link.ts";
 import type { SideConnection } from "./side-connection.ts";
-import { readSlot, type SlotFacts } from "./slot.ts";
+import { readSlot } from "./slot.ts";
+import type { SlotSighting } from "./slot-watch.ts";
 
 export interface LinkWatchOptions {
   readonly slot: string;
@@ -11,13 +13,11 @@ export interface LinkWatchOptions {
   readonly walSenderTimeoutMs: number;
   readonly sendFeedback: (replyRequested: boolean) => void;
   readonly onDead: (link: ReplicationLink, reason: string) => void;
-  /** Every ten seconds: the slot as the server tells it, and the end of its WAL. */
-  readonly onSlot: (slot: SlotFacts | undefined, serverLsn: bigint) => void;
+  /** Every half `wal_sender_timeout`: the slot as the server tells it. */
+  readonly onSlot: (sighting: SlotSighting) => void;
   /** A few times within `wal_sender_timeout`. */
   readonly onTick: () => void;
 }
-
-const SLOT_POLL_MS = 10_000;
 
 const sighting = z.object({
   pid: z.int().nullable(),
@@ -71,6 +71,10 @@ export class LinkWatch {
     this.#waitingSince = waiting ? performance.now() : undefined;
   }
 
+  get isWaiting(): boolean {
+    return this.#waitingSince !== undefined;
+  }
+
   /** Feedback went out. */
   saidSomething(): void {
     this.#lastFeedback = performance.now();
@@ -112,7 +116,7 @@ export class LinkWatch {
     } else if (step === "feedback") {
       this.#options.sendFeedback(false);
     }
-    if (now - this.#lastSlotPoll >= SLOT_POLL_MS) {
+    if (now - this.#lastSlotPoll >= this.#patience.askMs) {
       this.#lastSlotPoll = now;
       void this.#pollSlot();
     }
@@ -168,9 +172,12 @@ export class LinkWatch {
   async #pollSlot(): Promise<void> {
     const { side, slot, onSlot } = this.#options;
     try {
-      const facts = await readSlot((sql) => side.query(sql), slot);
+      const query = (sql: string) => side.query(sql);
+      const facts = await readSlot(query, slot);
+      const oldestTransaction = await readOldestTransaction(query);
       const { rows } = await side.query("SELECT pg_current_wal_flush_lsn()::text AS lsn");
-      onSlot(facts, parseLsn((rows[0] as { lsn: string }).lsn));
+      const serverLsn = parseLsn((rows[0] as { lsn: string }).lsn);
+      if (facts) onSlot({ atMs: performance.now(), slot: facts, serverLsn, oldestTransaction });
     } catch {
       // The next poll tells; a dead server shows on the link.
     }

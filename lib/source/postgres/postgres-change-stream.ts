@@ -14,18 +14,20 @@ import { connect, disconnect, type PostgresConnectionOptions } from "./connectio
 import { parseCopyData } from "./copy-data.ts";
 import { ReplicationLinkError, SlotInUseError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
+import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
 import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
 import { SideConnection } from "./side-connection.ts";
-import { checkHistory, identifySystem, readSlot, type SlotFacts, timelineHistory } from "./slot.ts";
+import { checkHistory, identifySystem, readSlot, timelineHistory } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
+import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
 import { explainStreamError, slotInUse } from "./stream-errors.ts";
 import { pgTypeCatalog } from "./type-catalog.ts";
 
 /** What is known of the source, for metrics. */
-export interface SourceStatus {
+export interface SourceStatus extends SlotHealth {
   readonly connected: boolean;
   /** Up to here everything was given downstream. */
   readonly receivedLsn: bigint;
@@ -35,10 +37,6 @@ export interface SourceStatus {
   readonly confirmedLsn: bigint;
   /** How often the link was opened again. */
   readonly reconnects: number;
-  /** `reserved`, `extended`, `unreserved`, `lost`. */
-  readonly walStatus: string | undefined;
-  /** Bytes of WAL until the slot is in danger; undefined without a bound. */
-  readonly safeWalBytes: number | undefined;
 }
 
 export interface PostgresChangeStreamOptions {
@@ -53,6 +51,8 @@ export interface PostgresChangeStreamOptions {
   readonly state: SlotState;
   readonly tables: readonly TableName[];
   readonly encoding: TextEncoding;
+  /** `server_version_num`. */
+  readonly serverVersion: number;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -79,7 +79,10 @@ export class PostgresChangeStream implements ChangeStream {
   #slotLsn = 0n;
   #receivedLsn: bigint;
   #serverLsn = 0n;
-  #slot: SlotFacts | undefined;
+  readonly #slotWatch: SlotWatch;
+  readonly #heartbeat: Heartbeat;
+  /** A heartbeat of ours came outside of transactions. */
+  #heartbeatLsn: bigint | undefined;
   #reconnects = 0;
   /** Failed attempts since something last came. */
   #attempts = 0;
@@ -127,7 +130,12 @@ export class PostgresChangeStream implements ChangeStream {
       onBegin: (commit) => {
         if (this.#replay.begin(commit)) this.#confirmation.streamed(commit);
       },
+      onMessage: ({ prefix, transactional, lsn }) => {
+        if (prefix === HEARTBEAT && !transactional) this.#heartbeatLsn = lsn;
+      },
     });
+    this.#slotWatch = new SlotWatch(options.log);
+    this.#heartbeat = new Heartbeat(() => this.#side.query(heartbeatSql(options.serverVersion)), options.log);
     this.#watch = new LinkWatch({
       slot: state.slot,
       side: this.#side,
@@ -140,9 +148,15 @@ export class PostgresChangeStream implements ChangeStream {
             remedy: "Nothing to do: it is opened anew. When it repeats, look at the network between.",
           }),
         ),
-      onSlot: (slot, serverLsn) => {
-        this.#slot = slot;
-        this.#serverLsn = later(this.#serverLsn, serverLsn);
+      onSlot: (sighting) => {
+        this.#serverLsn = later(this.#serverLsn, sighting.serverLsn);
+        this.#slotWatch.take(sighting);
+        void this.#heartbeat.look({
+          atMs: sighting.atMs,
+          serverLsn: sighting.serverLsn,
+          receivedLsn: this.#receivedLsn,
+          waiting: this.#watch.isWaiting && this.#confirmation.acknowledged >= this.#receivedLsn,
+        });
       },
       onTick: () => this.#tell(),
     });
@@ -225,19 +239,25 @@ export class PostgresChangeStream implements ChangeStream {
         if (wait) await wait;
         const last = batch.at(-1);
         if (last?.kind === "commit") this.#receivedLsn = later(this.#receivedLsn, last.endLsn);
+        if (this.#heartbeatLsn !== undefined) {
+          this.#idleUntil(this.#heartbeatLsn, batch);
+          this.#heartbeatLsn = undefined;
+        }
       } else {
         this.#serverLsn = later(this.#serverLsn, message.walEnd);
-        // Rule 20: a keepalive counts at its place only, between transactions.
-        if (!this.#decoder.inTransaction) {
-          this.#replay.passed(message.walEnd);
-          if (message.walEnd > this.#receivedLsn) {
-            this.#receivedLsn = message.walEnd;
-            batch.push({ kind: "idle", lsn: message.walEnd });
-          }
-        }
+        this.#idleUntil(message.walEnd, batch);
         if (message.replyRequested) this.#sendFeedback(false);
       }
     }
+  }
+
+  /** Rule 20: a keepalive, or a heartbeat, counts at its place only, between transactions. */
+  #idleUntil(lsn: bigint, batch: SourceMessage[]): void {
+    if (this.#decoder.inTransaction) return;
+    this.#replay.passed(lsn);
+    if (lsn <= this.#receivedLsn) return;
+    this.#receivedLsn = lsn;
+    batch.push({ kind: "idle", lsn });
   }
 
   /** Opens a link; a slot in use is waited for. The link's history was checked when this resolves. */
@@ -274,7 +294,6 @@ export class PostgresChangeStream implements ChangeStream {
       checkHistory(state, slot, system, history);
       if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
       if (moved) this.#confirmation.onTimeline(system.timeline);
-      this.#slot = slot;
       this.#slotLsn = slot.confirmedLsn;
       this.#serverLsn = later(this.#serverLsn, system.walEnd);
       this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
@@ -340,8 +359,7 @@ export class PostgresChangeStream implements ChangeStream {
       serverLsn: later(this.#serverLsn, this.#receivedLsn),
       confirmedLsn: this.#confirmation.state.confirmedLsn,
       reconnects: this.#reconnects,
-      walStatus: this.#slot?.walStatus,
-      safeWalBytes: this.#slot?.safeWalSize,
+      ...this.#slotWatch.health,
     });
   }
 }

@@ -98,6 +98,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         takeoverMs: options.takeoverMs ?? TAKEOVER_MS,
         state,
         tables: report.tables,
+        serverVersion: report.server.version,
         encoding:
           report.server.encoding === "SQL_ASCII" ? (pipeline.source.sqlAsciiEncoding ?? "utf-8") : "utf-8",
       },

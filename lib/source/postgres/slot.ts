@@ -23,6 +23,7 @@ const slotRow = z.object({
   temporary: z.boolean(),
   active_pid: z.int().nullable(),
   confirmed_flush_lsn: lsn.nullable(),
+  restart_lsn: lsn.nullable(),
   wal_status: z.string().nullable(),
   safe_wal_size: z.number().nullable(),
   two_phase: z.boolean().default(false),
@@ -45,6 +46,8 @@ export interface SlotFacts {
   readonly holder: string | undefined;
   /** S of rule 19. */
   readonly confirmedLsn: bigint;
+  /** From here on the server keeps WAL for it. */
+  readonly restartLsn: bigint;
   /** `reserved`, `extended`, `unreserved`, `lost`. */
   readonly walStatus: string | undefined;
   /** Bytes of WAL until the slot is in danger; undefined without a bound. */
@@ -75,6 +78,8 @@ export async function readSlot(query: Query, name: string): Promise<SlotFacts | 
     activePid: row.active_pid ?? undefined,
     holder: row.holder ?? undefined,
     confirmedLsn: row.confirmed_flush_lsn ?? 0n,
+    // A slot whose WAL is gone has none.
+    restartLsn: row.restart_lsn ?? row.confirmed_flush_lsn ?? 0n,
     walStatus: row.wal_status ?? undefined,
     safeWalSize: row.safe_wal_size ?? undefined,
     invalidationReason: row.invalidation_reason ?? undefined,

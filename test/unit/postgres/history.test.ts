@@ -25,6 +25,7 @@ const slot: SlotFacts = {
   activePid: undefined,
   holder: undefined,
   confirmedLsn: 0x400n,
+  restartLsn: 0x300n,
   walStatus: "reserved",
   safeWalSize: undefined,
   invalidationReason: undefined,
