@@ -142,8 +142,11 @@ const consumer = z.strictObject({
   memoryMB: z.int().min(128).max(10_240).default(512),
   /** Tries of one change before it is given up. */
   attempts: z.int().min(1).max(100).default(3),
-  /** What follows a change that failed for good: `skip` goes on behind it, `stop` holds its partition. */
-  poison: z.enum(["skip", "stop"]).default("skip"),
+  /**
+   * What follows a change that failed for good: under `park` later changes of its key wait behind it and all else goes
+   * on; `skip` lets them go on too; `stop` holds its partition.
+   */
+  poison: z.enum(["park", "skip", "stop"]).default("park"),
 });
 
 const pipeline = z

@@ -9,8 +9,11 @@ export interface ConsumerConfiguration {
   readonly deadLetterQueueUrl: string | undefined;
   /** Calls of a handler for one change before it is given up. */
   readonly attempts: number;
-  /** What follows a change that failed for good: `skip` goes on behind it, `stop` holds its partition. */
-  readonly poison: "skip" | "stop";
+  /**
+   * What follows a change that failed for good: under `park` later changes of its key wait behind it and all else goes
+   * on, under `skip` they do not wait, `stop` holds its partition.
+   */
+  readonly poison: "park" | "skip" | "stop";
   /** Topic patterns of the consumer; records of other topics are passed. Undefined: all are its own. */
   readonly topics: readonly string[] | undefined;
 }
@@ -27,7 +30,7 @@ const environment = z.object({
     z.string().check(z.regex(/^([1-9]\d?|100)$/, "write a number from 1 to 100")),
     "3",
   ),
-  TRIBUTARY_POISON: z._default(z.enum(["skip", "stop"], "write skip or stop"), "skip"),
+  TRIBUTARY_POISON: z._default(z.enum(["park", "skip", "stop"], "write park, skip or stop"), "park"),
   TRIBUTARY_TOPICS: z.optional(
     z.string().check(z.regex(/^[^,]+(,[^,]+)*$/, "write topic patterns with commas between them")),
   ),
@@ -44,13 +47,13 @@ export function readConfiguration(
         const path = issue.path.join(".");
         return { path, value: variables[path], remedy: issue.message };
       });
-  if (parsed.success && parsed.data.TRIBUTARY_POISON === "skip") {
+  if (parsed.success && parsed.data.TRIBUTARY_POISON !== "stop") {
     if (parsed.data.TRIBUTARY_DEAD_LETTER_QUEUE_URL === undefined) {
       problems.push({
         path: "TRIBUTARY_DEAD_LETTER_QUEUE_URL",
         value: undefined,
         remedy:
-          "set it to the queue's URL: with TRIBUTARY_POISON=skip a change that failed must have a place to go",
+          "set it to the queue's URL: unless TRIBUTARY_POISON=stop, somebody must hear of a change that failed",
       });
     }
   }

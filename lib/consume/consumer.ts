@@ -2,8 +2,10 @@ import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import { dynamodbClient, sqsClient } from "../aws.ts";
+import type { ClaimStore } from "../change/claim-store.ts";
 import { claimStoreFromEnvironment } from "../claim/open-claim-store.ts";
 import { ConfigurationError } from "../errors.ts";
+import { metricsObserver } from "../observe/consumer-metrics.ts";
 import { ClaimReader } from "./claim-reader.ts";
 import { readConfiguration } from "./configuration.ts";
 import type { HandlerContext, WriteLine } from "./context.ts";
@@ -12,9 +14,11 @@ import type { ChangeEvent, Row } from "./event.ts";
 import { Fence } from "./fence.ts";
 import { Floors } from "./floor.ts";
 import { type ConsumerInstance, runInvocation } from "./invocation.ts";
-import { type ConsumerObserver, lineObserver } from "./observer.ts";
+import type { ConsumerObserver } from "./observer.ts";
 import { Claims } from "./once.ts";
 import { ALL_OPERATIONS, type Operation } from "./operation.ts";
+import { ParkedPayloads } from "./parked-payload.ts";
+import { ParkingTable } from "./parking-table.ts";
 import { Registry, topicOrTable } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
 import { topicPattern } from "./topic-pattern.ts";
@@ -234,6 +238,11 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
   const dynamodb = parts.dynamodb ?? dynamodbClient(environment);
   const write = parts.write ?? ((line) => void process.stdout.write(`${line}\n`));
   const patterns = topics?.map(topicPattern);
+  let claims: Promise<ClaimStore | undefined> | undefined;
+  const openClaims = () => {
+    claims ??= claimStoreFromEnvironment(environment);
+    return claims;
+  };
   return {
     consumer: name,
     registry,
@@ -242,11 +251,13 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     fence: new Fence(dynamodb, stateTable, pipeline, name),
     floors: new Floors(dynamodb, stateTable, pipeline, name),
     claims: new Claims(dynamodb, stateTable, pipeline, name),
-    oversize: new ClaimReader(() => claimStoreFromEnvironment(environment), oversizeBytes(environment)),
+    oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
+    parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
+    payloads: new ParkedPayloads(name, openClaims),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,
-    observer: parts.observer ?? lineObserver(write),
+    observer: parts.observer ?? metricsObserver(pipeline, write),
     write,
   };
 }

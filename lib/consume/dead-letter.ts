@@ -17,9 +17,10 @@ export interface DeadLetter {
   readonly firstFailedAt: string;
   readonly lastFailedAt: string;
   readonly error: DeadLetterError;
-  /** The change, or where it stands. */
+  /** The change, or where it stands: in the claim store, or in the state table under this key. */
   readonly payload?: ChangeEventJson;
   readonly payloadClaim?: ClaimCheck;
+  readonly payloadItem?: { readonly table: string; readonly pk: string; readonly sk: string };
 }
 
 /** A record that cannot be read, whole: there is no change to name. */

@@ -1,5 +1,6 @@
 import { HandlerDiedError, HandlerTimeoutError } from "./errors.ts";
 import { type CallResult, callHandler } from "./handler-call.ts";
+import { parkingKey } from "./parked-keys.ts";
 import { attemptsOf, type Item, now, type Partition, type Stop } from "./partition.ts";
 import type { BatchRegistration, Registration, SingleRegistration } from "./registry.ts";
 
@@ -12,8 +13,16 @@ export class Effects {
   }
 
   /** A call for several events; after a failure in halves, down to the single event (rule 18). */
-  async several(registration: BatchRegistration, items: readonly Item[]): Promise<Stop | undefined> {
-    const [first, ...rest] = items as [Item, ...Item[]];
+  async several(registration: BatchRegistration, all: readonly Item[]): Promise<Stop | undefined> {
+    const items: Item[] = [];
+    // A change of this very batch may have been parked since: those behind it wait.
+    for (const item of all) {
+      const waits = await this.#partition.waits(item);
+      if (waits === false) items.push(item);
+      else if (waits !== true) return { ...waits, record: (all[0] as Item).record };
+    }
+    const [first, ...rest] = items;
+    if (!first) return undefined;
     if (rest.length === 0) return this.single(registration, first);
     const result = await this.#call(registration, items, 1, now());
     if ("record" in result) return result;
@@ -74,20 +83,23 @@ export class Effects {
       if (again.kind === "some-failed") failed = again.indexes.map((i) => failed[i] as Item);
     }
     const left = new Set(failed);
-    for (const item of items) {
+    for (const [i, item] of items.entries()) {
       if (!left.has(item)) {
         this.#partition.took([item]);
         continue;
       }
+      const waits = await this.#partition.waits(item);
+      if (waits === true) {
+        this.#partition.mark = item.position;
+        continue;
+      }
+      if (waits !== false) return waits;
+      const { attempts } = this.#partition.invocation.configuration;
+      const overtaken = items.slice(i).some((later) => !left.has(later) && haveOneKey(later, item));
       const stop =
         result.kind === "some-failed"
-          ? await this.#partition.poison(
-              item,
-              result.error,
-              this.#partition.invocation.configuration.attempts,
-              since,
-            )
-          : await this.#attempts(registration, item);
+          ? await this.#partition.poison(item, result.error, attempts, since, overtaken)
+          : await this.#attempts(registration, item, { overtaken });
       if (stop) return stop;
     }
     return undefined;
@@ -107,14 +119,16 @@ export class Effects {
     try {
       if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
         counts.duplicates++;
+        this.#partition.parking.effect([item]);
         this.#partition.mark = item.position;
         return undefined;
       }
       let recorded = false;
-      const stop = await this.#attempts(registration, item, async () => {
+      const recordSuccess = async () => {
         await claims.done(name, token, deadline.end);
         recorded = true;
-      });
+      };
+      const stop = await this.#attempts(registration, item, { recordSuccess });
       // Whoever comes next need not wait for the lease, unless the handler still runs.
       if (!recorded && !(stop?.error instanceof HandlerTimeoutError)) {
         await claims.release(name, token, deadline.end);
@@ -129,12 +143,12 @@ export class Effects {
   async #attempts(
     registration: Registration,
     item: Item,
-    recordSuccess?: () => Promise<void>,
+    { overtaken, recordSuccess }: { overtaken?: boolean; recordSuccess?: () => Promise<void> } = {},
   ): Promise<Stop | undefined> {
     const { configuration, counts } = this.#partition.invocation;
     let { calls, since } = this.#partition.callsBefore(item.position);
     if (this.#partition.diedOften(calls))
-      return this.#partition.poison(item, new HandlerDiedError(calls), calls, since ?? now());
+      return this.#partition.poison(item, new HandlerDiedError(calls), calls, since ?? now(), overtaken);
     for (;;) {
       calls++;
       if (calls > 1) counts.retried++;
@@ -151,7 +165,9 @@ export class Effects {
       if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
         return { record: item.record, error, attempts: attemptsOf([item], calls - 1, since) };
       }
-      if (calls >= configuration.attempts) return this.#partition.poison(item, error, calls, since);
+      if (calls >= configuration.attempts) {
+        return this.#partition.poison(item, error, calls, since, overtaken);
+      }
       if (!(await this.#partition.wait(calls))) {
         return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
       }
@@ -178,4 +194,9 @@ export class Effects {
       this.#partition.invocation,
     );
   }
+}
+
+function haveOneKey(a: Item, b: Item): boolean {
+  const key = parkingKey(a.wire);
+  return key !== undefined && key === parkingKey(b.wire);
 }

@@ -167,6 +167,65 @@ export class DeadLetterTooLargeError extends TributaryError {
   }
 }
 
+/** As much is parked in a partition as may be: it stops, nothing is dropped. */
+export class ParkingFullError extends TributaryError {
+  readonly code = "PARKING_FULL";
+  readonly retry = "retry";
+
+  constructor(
+    where: PartitionName,
+    limits: { readonly keys: number; readonly items: number; readonly kib: number },
+  ) {
+    super({
+      message: `${where.topic}/${where.partition}: no more changes can be parked (at most ${limits.keys} keys, ${limits.items} changes, ${limits.kib / 1024} MiB)`,
+      remedy:
+        "Correct the handler, deploy it, and run `tributary redrive`; what can never be applied is given up with --discard. The partition then goes on by itself. It must do so before the stream's retention is over.",
+    });
+  }
+}
+
+/** A change failed for good that has no key behind which others could wait: its partition stops (rule 17). */
+export class PoisonWithoutKeyError extends TributaryError {
+  readonly code = "POISON_WITHOUT_KEY";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName, position: PositionText, cause: unknown) {
+    super({
+      message: `${where.topic}/${where.partition}: the change at ${position} failed for good, and it has no key that is known (a truncate, a logical message, a table without key, a change that cannot be read): everything behind it may depend on it`,
+      remedy:
+        "Correct the handler and deploy it (or restore the object of the claim check): the change comes again by itself, until the stream's retention is over.",
+      cause,
+    });
+  }
+}
+
+/** A redrive is at work on what a change would overtake; it comes again. */
+export class RedriveUnderWayError extends TributaryError {
+  readonly code = "REDRIVE_UNDER_WAY";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName) {
+    super({
+      message: `${where.topic}/${where.partition}: a redrive is at work in this partition, and the next change would overtake it`,
+      remedy: "Nothing to do: the change comes again when the redrive has ended.",
+    });
+  }
+}
+
+/** A change to be parked is too large for the state table, and there is no claim store. */
+export class ParkedTooLargeError extends TributaryError {
+  readonly code = "PARKED_TOO_LARGE";
+  readonly retry = "stop";
+
+  constructor(bytes: number) {
+    super({
+      message: `a change of ${bytes} bytes is to be parked, and this consumer's environment names no claim store for what is too large for the state table`,
+      remedy:
+        "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to write and read there. Until then the partition waits.",
+    });
+  }
+}
+
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
 export class ClaimHeldError extends TributaryError {
   readonly code = "CLAIM_HELD";

@@ -3,7 +3,8 @@ import type { PositionText } from "../change/position.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>` its mark,
- * `w<p>` the newest writer seen, `t<p>` the token of the invocation that holds it, `a<p>` calls without an outcome.
+ * `w<p>` the newest writer seen, `t<p>` the token of the invocation that holds it, `a<p>` calls without an outcome,
+ * `k<p>` its keys with open dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and how long (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
@@ -11,6 +12,9 @@ import type { PositionText } from "../change/position.ts";
 
 /** Partitions in an item. */
 export const GROUP_SIZE = 32;
+
+/** Partitions in one update of an item where some have keys with open dead letters: DynamoDB's limits again. */
+export const PARTITIONS_WITH_PARKED = 16;
 
 /** The group that a partition belongs to. */
 export function groupOf(partition: number): number {
@@ -35,6 +39,8 @@ export interface StoredPartition {
   readonly writer: number;
   readonly token: string | undefined;
   readonly attempts: Attempts | undefined;
+  /** See `ParkedKeys`. */
+  readonly parked: string | undefined;
 }
 
 /** What is to be written of a partition. */
@@ -43,6 +49,8 @@ export interface PartitionProgress {
   readonly mark: PositionText;
   readonly writer: number;
   readonly attempts: Attempts | undefined;
+  /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
+  readonly parked: string | undefined;
 }
 
 /** The parts of an UpdateItem request that differ. */
@@ -63,6 +71,7 @@ export function readPartition(
     writer: Number(item?.[`w${partition}`]?.N ?? "0"),
     token: item?.[`t${partition}`]?.S,
     attempts: attempts === undefined ? undefined : (JSON.parse(attempts) as Attempts),
+    parked: item?.[`k${partition}`]?.S,
   };
 }
 
@@ -84,6 +93,20 @@ export function noteUpdate(progress: PartitionProgress, token: string): ItemUpda
   return progressUpdate([progress], token, false);
 }
 
+/**
+ * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused while a
+ * redrive is at work there. One whose time is over is shut out.
+ */
+export function overtakeUpdate(progress: PartitionProgress, token: string, nowMs: number): ItemUpdate {
+  const update = progressUpdate([progress], token, false);
+  const p = progress.partition;
+  return {
+    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p},u${p}`,
+    ConditionExpression: `${update.ConditionExpression} AND (attribute_not_exists(r${p}) OR u${p}<:now)`,
+    ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ":now": { N: String(nowMs) } },
+  };
+}
+
 function progressUpdate(
   progress: readonly PartitionProgress[],
   token: string,
@@ -92,7 +115,7 @@ function progressUpdate(
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = { ":t": { S: token } };
-  for (const { partition: p, mark, writer, attempts } of progress) {
+  for (const { partition: p, mark, writer, attempts, parked } of progress) {
     set.push(`m${p}=:m${p}`, `w${p}=:w${p}`);
     values[`:m${p}`] = { S: mark };
     values[`:w${p}`] = { N: String(writer) };
@@ -100,6 +123,11 @@ function progressUpdate(
       set.push(`a${p}=:a${p}`);
       values[`:a${p}`] = { S: JSON.stringify(attempts) };
     } else remove.push(`a${p}`);
+    if (parked === "") remove.push(`k${p}`);
+    else if (parked !== undefined) {
+      set.push(`k${p}=:k${p}`);
+      values[`:k${p}`] = { S: parked };
+    }
     if (giveBack) remove.push(`t${p}`);
   }
   return {

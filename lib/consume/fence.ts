@@ -8,8 +8,11 @@ import {
 import { fenceKey } from "../state/table.ts";
 import {
   closeUpdate,
+  GROUP_SIZE,
   type ItemUpdate,
   noteUpdate,
+  overtakeUpdate,
+  PARTITIONS_WITH_PARKED,
   type PartitionProgress,
   readPartition,
   type StoredPartition,
@@ -68,6 +71,19 @@ export class Fence {
     token: string,
     signal: AbortSignal,
   ): Promise<readonly number[]> {
+    const parts = progress.some(({ parked }) => parked !== undefined) ? PARTITIONS_WITH_PARKED : GROUP_SIZE;
+    const lost: number[] = [];
+    for (let i = 0; i < progress.length; i += parts)
+      lost.push(...(await this.#close(place, progress.slice(i, i + parts), token, signal)));
+    return lost;
+  }
+
+  async #close(
+    place: FenceGroup,
+    progress: readonly PartitionProgress[],
+    token: string,
+    signal: AbortSignal,
+  ): Promise<readonly number[]> {
     const lost: number[] = [];
     let open = progress;
     while (open.length > 0) {
@@ -92,6 +108,22 @@ export class Fence {
     signal: AbortSignal,
   ): Promise<boolean> {
     return this.#write(place, noteUpdate(progress, token), "note", signal);
+  }
+
+  /**
+   * Writes where a partition stands, from where keys with open dead letters may be overtaken: no redrive is at work
+   * there, and none begins with a key that is not listed as it was. Keeps it.
+   */
+  async overtake(
+    place: FenceGroup,
+    progress: PartitionProgress,
+    token: string,
+    signal: AbortSignal,
+  ): Promise<"ours" | "lost" | "redriven"> {
+    if (await this.#write(place, overtakeUpdate(progress, token, Date.now()), "overtake", signal))
+      return "ours";
+    const stored = await this.#read(place, signal);
+    return readPartition(stored, progress.partition).token === token ? "redriven" : "lost";
   }
 
   /** Returns false where one of the partitions is another's. */

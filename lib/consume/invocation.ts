@@ -15,12 +15,16 @@ import type { Floors } from "./floor.ts";
 import { type ConsumerObserver, InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
+import type { ParkedPayloads } from "./parked-payload.ts";
+import type { ChainPlace, ParkingTable } from "./parking-table.ts";
 import type { Invocation } from "./partition.ts";
-import { PartitionRun } from "./partition-run.ts";
+import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import type { Registry } from "./registry.ts";
 
 /** Partitions of an invocation that run at the same time. */
 const SIDE_BY_SIDE = 16;
+/** Time that an invocation spends on removing what was parked and is superseded, at most, in milliseconds. */
+const REMOVAL_MS = 2_000;
 
 /** What a consumer instance keeps between invocations. */
 export interface ConsumerInstance {
@@ -33,6 +37,8 @@ export interface ConsumerInstance {
   readonly floors: Floors;
   readonly claims: Claims;
   readonly oversize: ClaimReader;
+  readonly parking: ParkingTable;
+  readonly payloads: ParkedPayloads;
   readonly letters: DeadLetterQueue | undefined;
   readonly observer: ConsumerObserver;
   readonly write: WriteLine;
@@ -174,25 +180,29 @@ class InvocationRun {
     taken: readonly Taken[],
     careful: boolean,
     sideBySide: number,
-  ): Promise<[Taken, PartitionProgress][]> {
+  ): Promise<[Taken, PartitionOutcome][]> {
     const { consumer, registry, configuration, letters, claims, oversize, write, fence } = this.#instance;
+    const { parking, payloads } = this.#instance;
     const invocation: Invocation = {
-      ...{ consumer, registry, configuration, letters, claims, oversize, write },
+      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, write },
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
     };
-    const progress: [Taken, PartitionProgress][] = [];
+    const outcomes: [Taken, PartitionOutcome][] = [];
     await runSideBySide(taken, sideBySide, async (one) => {
       const { place, lane, stored, floor } = one;
       const start = {
         mark: stored.mark !== undefined && stored.mark > floor ? stored.mark : floor,
         writer: stored.writer,
         attempts: stored.attempts,
+        parked: stored.parked,
+        overtake: (progress: PartitionProgress) =>
+          fence.overtake(place, progress, this.#token, this.#deadline.end),
         note: careful
           ? (note: PartitionProgress) => fence.note(place, note, this.#token, this.#deadline.end)
           : undefined,
       };
       const outcome = await new PartitionRun(lane, start, invocation).run();
-      progress.push([one, outcome.progress]);
+      outcomes.push([one, outcome]);
       if (outcome.stopped) {
         const { record, error } = outcome.stopped;
         this.#fail(record.index, error, {
@@ -202,26 +212,37 @@ class InvocationRun {
         });
       }
     });
-    return progress;
+    return outcomes;
   }
 
   /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
-  async #close(progress: readonly [Taken, PartitionProgress][]): Promise<void> {
+  async #close(outcomes: readonly [Taken, PartitionOutcome][]): Promise<void> {
     failpoint("before-fence-close");
-    const groups = Map.groupBy(progress, ([{ place }]) => `${place.topic}/${place.group}`);
-    const closeGroup = async (entries: [Taken, PartitionProgress][]) => {
-      const [[{ place }]] = entries as [[Taken, PartitionProgress]];
+    const groups = Map.groupBy(outcomes, ([{ place }]) => `${place.topic}/${place.group}`);
+    const closeGroup = async (entries: [Taken, PartitionOutcome][]) => {
+      const [[{ place }]] = entries as [[Taken, PartitionOutcome]];
       try {
-        const parts = entries.map(([, part]) => part);
+        const parts = entries.map(([, { progress }]) => progress);
         const lost = await this.#instance.fence.close(place, parts, this.#token, this.#deadline.end);
-        for (const [{ lane }] of entries) {
+        for (const [{ lane }, { superseded }] of entries) {
           if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
+          else await this.#remove(superseded);
         }
       } catch (error) {
         for (const [{ lane }] of entries) this.#failLane(lane, error);
       }
     };
     await Promise.all([...groups.values()].map(closeGroup));
+  }
+
+  /** Parked changes that are listed no more: what stays for lack of time, the next redrive removes. */
+  async #remove(superseded: readonly ChainPlace[]): Promise<void> {
+    const signal = AbortSignal.any([this.#deadline.end, AbortSignal.timeout(REMOVAL_MS)]);
+    try {
+      for (const place of superseded) await this.#instance.parking.supersede(place, signal);
+    } catch (error) {
+      this.#log("superseded changes could not be removed", error, {});
+    }
   }
 
   #failLane({ topic, partition, records }: Lane, error: unknown): void {

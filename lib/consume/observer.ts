@@ -1,5 +1,3 @@
-import type { WriteLine } from "./context.ts";
-
 /**
  * What one invocation did.
  *
@@ -17,17 +15,39 @@ export interface InvocationReport {
   /** Handler calls beyond the first for a change. */
   readonly retried: number;
   readonly deadLettered: number;
+  /** Changes that failed for good, behind which later ones of their key wait. */
+  readonly parked: number;
+  /** Changes that were put behind a parked one of their key, without a call of the handler. */
+  readonly parkedBehind: number;
+  /** Open dead letters that a later change, or a truncate, made pointless. */
+  readonly superseded: number;
+  /** Partitions stopped because no more can be parked there. */
+  readonly parkingFull: number;
   /** Partitions stopped by a gap. */
   readonly gaps: number;
   /** Records of a writer that was superseded. */
   readonly staleWriter: number;
-  /** Partitions held by the policy `stop`. */
+  /** Partitions held by the policy `stop`, or at a change that failed and has no key. */
   readonly held: number;
   /** Partitions that stopped: their records come again. */
   readonly failedPartitions: number;
   /** From commit at the source to the handler's success, milliseconds, over the invocation's events. */
-  readonly commitToEffectMs: { readonly p50: number; readonly p99: number; readonly max: number } | null;
+  readonly commitToEffectMs: CommitToEffect | null;
   readonly durationMs: number;
+}
+
+/**
+ * How long changes took from commit to effect, in milliseconds.
+ *
+ * @example
+ * const slowest = ({ max }: CommitToEffect) => `${max} ms`;
+ */
+export interface CommitToEffect {
+  readonly p50: number;
+  readonly p99: number;
+  readonly max: number;
+  /** At most 20 values that stand for all of them: ascending, evenly spread, the last the largest. */
+  readonly spread: readonly number[];
 }
 
 /**
@@ -40,10 +60,7 @@ export interface ConsumerObserver {
   invocation(report: InvocationReport): void;
 }
 
-/** Writes a report as a JSON line: `{"tributary":"consumer","consumer":…,"applied":…}`. */
-export function lineObserver(write: WriteLine): ConsumerObserver {
-  return { invocation: (report) => write(JSON.stringify({ tributary: "consumer", ...report })) };
-}
+const SPREAD = 20;
 
 /** Counts while an invocation runs. */
 export class InvocationCounts {
@@ -52,6 +69,10 @@ export class InvocationCounts {
   unhandled = 0;
   retried = 0;
   deadLettered = 0;
+  parked = 0;
+  parkedBehind = 0;
+  superseded = 0;
+  parkingFull = 0;
   gaps = 0;
   staleWriter = 0;
   held = 0;
@@ -65,9 +86,11 @@ export class InvocationCounts {
 
   report(consumer: string, failedPartitions: number, durationMs: number): InvocationReport {
     const { applied, duplicates, unhandled, retried, deadLettered, gaps, staleWriter, held } = this;
+    const { parked, parkedBehind, superseded, parkingFull } = this;
     return {
       consumer,
-      ...{ applied, duplicates, unhandled, retried, deadLettered, gaps, staleWriter, held },
+      ...{ applied, duplicates, unhandled, retried, deadLettered },
+      ...{ parked, parkedBehind, superseded, parkingFull, gaps, staleWriter, held },
       failedPartitions,
       commitToEffectMs: this.#latency(),
       durationMs: Math.round(durationMs),
@@ -79,6 +102,10 @@ export class InvocationCounts {
     const sorted = this.#latencies.sort((a, b) => a - b);
     const at = (share: number) =>
       sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] as number;
-    return { p50: at(0.5), p99: at(0.99), max: at(1) };
+    const points = Math.min(SPREAD, sorted.length);
+    const spread = Array.from({ length: points }, (_, i) =>
+      points === 1 ? at(1) : at(i / (points - 1)),
+    );
+    return { p50: at(0.5), p99: at(0.99), max: at(1), spread };
   }
 }

@@ -73,13 +73,12 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   try {
     const parsed = parseRecord(Buffer.from(data, "base64"), parse);
     const { topic, partition, writer } = parsed;
-    const known = {
-      ...place,
-      topic,
-      partition,
-      writer,
-      verbatim: (event: number) => verbatimEvent(data, event),
+    let whole: readonly ChangeEventJson[] | undefined;
+    const verbatim = (event: number) => {
+      whole ??= verbatimEvents(data);
+      return whole[event] as ChangeEventJson;
     };
+    const known = { ...place, topic, partition, writer, verbatim };
     if (parsed.kind === "claim") return { ...known, events: [], claimed: parsed };
     return { ...known, events: parsed.events };
   } catch (error) {
@@ -98,8 +97,8 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   }
 }
 
-function verbatimEvent(data: string, event: number): ChangeEventJson {
+function verbatimEvents(data: string): readonly ChangeEventJson[] {
   const parsed = parseRecord(Buffer.from(data, "base64"), parseVerbatimJson);
   if (parsed.kind === "claim") throw new RangeError("a claim check has no events");
-  return parsed.events[event] as ChangeEventJson;
+  return parsed.events;
 }

@@ -8,6 +8,7 @@ import { HandledEvent, wireRows } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { isStaleWriter, judge } from "./judge.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import type { ChainPlace } from "./parking-table.ts";
 import {
   attemptsOf,
   type Invocation,
@@ -25,6 +26,8 @@ export interface PartitionOutcome {
   readonly progress: PartitionProgress;
   /** The record that must come again, and why. */
   readonly stopped: { readonly record: BatchRecord; readonly error: unknown } | undefined;
+  /** Chains of parked changes to remove once the progress is written: later changes took effect. */
+  readonly superseded: readonly ChainPlace[];
 }
 
 /** Applies the events of one partition in order, until the end or the first that must come again. */
@@ -45,17 +48,11 @@ export class PartitionRun {
   /** Never throws. */
   async run(): Promise<PartitionOutcome> {
     const stop = await this.#run();
-    const earlier = this.#partition.start.attempts;
-    // Calls that are on record stay there until their changes are done.
-    const attempts = stop?.attempts ?? (earlier && earlier.to > this.#partition.mark ? earlier : undefined);
+    const partition = this.#partition;
     return {
-      progress: {
-        partition: this.#partition.lane.partition,
-        mark: this.#partition.mark,
-        writer: this.#partition.writer,
-        attempts,
-      },
+      progress: partition.progress(stop?.attempts ?? partition.remembered()),
       stopped: stop,
+      superseded: partition.parking.superseded,
     };
   }
 
@@ -175,6 +172,17 @@ export class PartitionRun {
       const stop = await this.#flush();
       if (stop) return stop;
     }
+    const waits = await this.#partition.waits({ record, index, wire, position });
+    if (typeof waits === "object") return (await this.#flush()) ?? waits;
+    if (waits) {
+      this.#judged = position;
+      if (this.#chunk.length === 0) this.#partition.mark = position;
+      return undefined;
+    }
+    if (wire.op === "t" && !this.#partition.parking.isEmpty) {
+      const stop = (await this.#flush()) ?? (await this.#supersede(record, wire, position));
+      if (stop) return stop;
+    }
     const item = await this.#prepare(registration, record, index, wire, position);
     if ("error" in item) {
       const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
@@ -186,6 +194,20 @@ export class PartitionRun {
     this.#chunk.push(item);
     this.#chunkOf = registration;
     return undefined;
+  }
+
+  /** Parked changes that a truncate takes along, before it takes effect. */
+  async #supersede(
+    record: BatchRecord,
+    wire: ChangeEventJson,
+    position: PositionText,
+  ): Promise<Stop | undefined> {
+    try {
+      await this.#partition.parking.truncate(wire, position);
+      return undefined;
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
   }
 
   /** Whether an event can be one more of the waiting chunk. */

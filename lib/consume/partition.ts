@@ -4,14 +4,18 @@ import type { PositionText } from "../change/position.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
-import { type DeadLetterQueue, deadLetterError } from "./dead-letter.ts";
+import type { DeadLetterQueue } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
-import { OwnershipLostError } from "./errors.ts";
+import { OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { Attempts, PartitionProgress } from "./fence-item.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import { parkingKey } from "./parked-keys.ts";
+import type { ParkedPayloads } from "./parked-payload.ts";
+import { type Overtake, type ParkableChange, Parking } from "./parking.ts";
+import type { ParkingTable } from "./parking-table.ts";
 import type { Registry } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
 
@@ -25,6 +29,8 @@ export interface Invocation {
   readonly letters: DeadLetterQueue | undefined;
   readonly claims: Claims;
   readonly oversize: ClaimReader;
+  readonly parking: ParkingTable;
+  readonly payloads: ParkedPayloads;
   /** The fence token; it also owns claims. */
   readonly token: string;
   readonly write: WriteLine;
@@ -37,6 +43,10 @@ export interface PartitionStart {
   readonly attempts: Attempts | undefined;
   /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
   readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
+  /** The keys with open dead letters: see `ParkedKeys`. */
+  readonly parked: string | undefined;
+  /** Called before such keys are overtaken: see `Fence.overtake`. */
+  readonly overtake: (progress: PartitionProgress) => ReturnType<Overtake>;
 }
 
 /** An event on its way to a handler. */
@@ -60,6 +70,7 @@ export class Partition {
   readonly lane: Lane;
   readonly start: PartitionStart;
   readonly invocation: Invocation;
+  readonly parking: Parking;
   /** Everything up to here took effect, was passed, or lies in the dead letters. */
   mark: PositionText;
   /** The newest writer seen. */
@@ -71,12 +82,41 @@ export class Partition {
     this.invocation = invocation;
     this.mark = start.mark;
     this.writer = start.writer;
+    const { consumer, configuration, parking, payloads, letters, counts, deadline } = invocation;
+    this.parking = new Parking(
+      lane,
+      start.parked,
+      { consumer, configuration, table: parking, payloads, letters, counts, signal: deadline.end },
+      () => start.overtake(this.progress(this.remembered())),
+    );
+  }
+
+  /** Where the partition stands now. */
+  progress(attempts: Attempts | undefined): PartitionProgress {
+    const { mark, writer } = this;
+    return { partition: this.lane.partition, mark, writer, attempts, parked: this.parking.format(mark) };
+  }
+
+  /** Calls that are on record stay there until their changes are done. */
+  remembered(): Attempts | undefined {
+    const earlier = this.start.attempts;
+    return earlier && earlier.to > this.mark ? earlier : undefined;
   }
 
   /** These took effect, and everything before them. */
   took(items: readonly Item[]): void {
     for (const { wire } of items) this.invocation.counts.effect(wire.source.ts_ms);
+    this.parking.effect(items);
     this.mark = (items.at(-1) as Item).position;
+  }
+
+  /** Whether a change waits behind a parked one of its key, or why the partition stops there. */
+  async waits(item: Pick<Item, "record" | "index" | "wire" | "position">): Promise<boolean | Stop> {
+    try {
+      return await this.parking.waits(item);
+    } catch (error) {
+      return { record: item.record, error, attempts: undefined };
+    }
   }
 
   /** Waits before a retry; returns false, at once, where the invocation's time would be over. */
@@ -97,7 +137,7 @@ export class Partition {
   /** Whether so many calls never came back that the change is given up. */
   diedOften(calls: number): boolean {
     const { attempts, poison } = this.invocation.configuration;
-    return this.start.note !== undefined && calls >= attempts && poison === "skip";
+    return this.start.note !== undefined && calls >= attempts && poison !== "stop";
   }
 
   /** Writes down that a call begins, where the predecessor died. Gives why it must not begin. */
@@ -108,25 +148,27 @@ export class Partition {
   ): Promise<Stop | undefined> {
     if (!this.start.note) return undefined;
     const { record } = items[0] as Pick<Item, "record">;
-    const attempts = attemptsOf(items, calls, since);
-    const { partition } = this.lane;
     try {
-      const ours = await this.start.note({ partition, mark: this.mark, writer: this.writer, attempts });
+      const ours = await this.start.note(this.progress(attemptsOf(items, calls, since)));
       return ours ? undefined : { record, error: new OwnershipLostError(this.lane), attempts: undefined };
     } catch (error) {
       return { record, error, attempts: attemptsOf(items, calls - 1, since) };
     }
   }
 
-  /** A change that failed for good: into the dead letters and on, or no further, as the policy says. */
+  /**
+   * A change that failed for good: into the dead letters and on, or no further, as the policy says. `overtaken` where
+   * a later change of its key took effect before.
+   */
   async poison(
-    item: Pick<Item, "record" | "index" | "position">,
+    item: ParkableChange,
     error: unknown,
     calls: number,
     since: string,
+    overtaken = false,
   ): Promise<Stop | undefined> {
-    const { configuration, consumer, counts, deadline, letters } = this.invocation;
-    const { record, position } = item;
+    const { configuration, counts, letters } = this.invocation;
+    const { record, position, wire } = item;
     const stop = (reason: unknown): Stop => ({
       record,
       error: reason,
@@ -136,29 +178,17 @@ export class Partition {
       counts.held++;
       return stop(error);
     }
+    // What cannot be read at all is passed under `skip`: nobody would ever know its key.
+    const passed = wire === undefined && configuration.poison === "skip";
+    if (!passed && (wire === undefined || parkingKey(wire) === undefined)) {
+      counts.held++;
+      return stop(new PoisonWithoutKeyError(this.lane, position, error));
+    }
     try {
-      await letters.send(
-        {
-          consumer,
-          topic: this.lane.topic,
-          partition: this.lane.partition,
-          position,
-          shardId: record.shardId,
-          sequenceNumber: record.sequenceNumber,
-          attempts: calls,
-          firstFailedAt: since,
-          lastFailedAt: now(),
-          error: deadLetterError(error),
-          ...(record.claimed
-            ? { payloadClaim: record.claimed.claim }
-            : { payload: record.verbatim(item.index) }),
-        },
-        deadline.end,
-      );
+      await this.parking.poison(item, { error, attempts: calls, firstFailedAt: since }, overtaken);
     } catch (refusal) {
       return stop(refusal);
     }
-    counts.deadLettered++;
     this.log("a change went to the dead letters", item, calls, error);
     this.mark = position;
     return undefined;

@@ -4,7 +4,7 @@ import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
-import { topicFilters } from "./topic-filters.ts";
+import { topicFilters } from "../consume/topic-filters.ts";
 
 /** What a consumer did since its start. */
 export interface ConsumerCounts {
@@ -12,6 +12,8 @@ export interface ConsumerCounts {
   retried: number;
   duplicates: number;
   deadLettered: number;
+  /** Changes that wait behind a dead letter of their key. */
+  parkedBehind: number;
   unhandled: number;
   gaps: number;
   /** Commit to effect in the latest invocation: the median, in milliseconds. */
@@ -42,6 +44,16 @@ export interface ConsumerHostOptions {
 
 const DRAIN_MS = 10_000;
 
+const COUNTED = [
+  "applied",
+  "retried",
+  "duplicates",
+  "deadLettered",
+  "parkedBehind",
+  "unhandled",
+  "gaps",
+] as const;
+
 const report = z.object({
   tributary: z.literal("consumer"),
   applied: z.number(),
@@ -49,6 +61,7 @@ const report = z.object({
   unhandled: z.number(),
   retried: z.number(),
   deadLettered: z.number(),
+  parkedBehind: z.number(),
   gaps: z.number(),
   commitToEffectMs: z.object({ p50: z.number() }).nullable(),
 });
@@ -67,6 +80,7 @@ export async function startConsumer(
     retried: 0,
     duplicates: 0,
     deadLettered: 0,
+    parkedBehind: 0,
     unhandled: 0,
     gaps: 0,
     latencyMs: undefined,
@@ -143,9 +157,7 @@ function count(counts: ConsumerCounts, line: string): boolean {
   if (!line.startsWith('{"tributary":"consumer"')) return false;
   const parsed = report.safeParse(JSON.parse(line));
   if (!parsed.success) return false;
-  for (const name of ["applied", "retried", "duplicates", "deadLettered", "unhandled", "gaps"] as const) {
-    counts[name] += parsed.data[name];
-  }
+  for (const name of COUNTED) counts[name] += parsed.data[name];
   counts.latencyMs = parsed.data.commitToEffectMs?.p50 ?? counts.latencyMs;
   return true;
 }

@@ -10,6 +10,8 @@ export interface ConsumerFigures {
   readonly retried: number;
   readonly duplicates: number;
   readonly deadLettered: number;
+  /** Changes that wait behind a dead letter of their key. */
+  readonly parkedBehind: number;
   /** Commit to effect, of the latest batch, in milliseconds. */
   readonly latencyMs: number | undefined;
 }
@@ -87,6 +89,7 @@ export function renderFrame(figures: LiveFigures, columns: number): string[] {
           ? styleText("red", count(consumer.deadLettered).padStart(7), { validateStream: false })
           : dim("0".padStart(7)),
         formatMs(consumer.latencyMs).padStart(10),
+        consumer.parkedBehind > 0 ? `  ${warn(1, `parked ${count(consumer.parkedBehind)}`)}` : "",
       ].join(""),
     );
   }
@@ -112,7 +115,7 @@ export function renderLine(figures: LiveFigures): string {
   );
   for (const c of figures.consumers) {
     parts.push(
-      `${c.name} ${formatRate(c.rate)}/s, applied ${count(c.applied)}, retried ${count(c.retried)}, duplicates ${count(c.duplicates)}, dead ${count(c.deadLettered)}`,
+      `${c.name} ${formatRate(c.rate)}/s, applied ${count(c.applied)}, retried ${count(c.retried)}, duplicates ${count(c.duplicates)}, dead ${count(c.deadLettered)}, parked ${count(c.parkedBehind)}`,
     );
   }
   for (const { table, counts } of figures.tables) {

@@ -61,7 +61,7 @@ function countsAddUp(host: LocalHost, { changes }: Workdone): boolean {
   if (published < changes || restarts > 0) return false;
   return host.consumers.every(({ name, counts }) => {
     const expected = (SHOP_CONSUMERS[name] ?? []).reduce((sum, table) => sum + (tables[table] ?? 0), 0);
-    return counts.applied + counts.unhandled + counts.deadLettered >= expected;
+    return counts.applied + counts.unhandled + counts.deadLettered + counts.parkedBehind >= expected;
   });
 }
 

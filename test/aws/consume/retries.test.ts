@@ -147,17 +147,6 @@ describe("a dead-letter queue", () => {
     expect(await invoke(poison(bench), [record])).toEqual(DONE);
     expect(await bench.letters()).toMatchObject([{ position: at(2), attempts: 2 }]);
   });
-
-  it("cannot take more than 1 MiB: the change is not done", async () => {
-    const bench = await consumerBench(aws());
-    const record = packed([
-      { at: 1, after: null },
-      { at: 2, after: 1, row: { id: "x".repeat(1024 * 1024) } },
-    ]);
-    expect(await invoke(poison(bench), [record])).toEqual(failedAt(record));
-    expect(bench.lines.at(-1)).toContain("DEAD_LETTER_TOO_LARGE");
-    expect(await bench.stored()).toMatchObject({ mark: at(1) });
-  });
 });
 
 describe("a record that cannot be read", () => {

@@ -69,7 +69,7 @@ describe("consumer", () => {
   it("reads the environment at the first invocation, and names every variable that is wrong", async () => {
     const handler = consumer("orders")
       .on("public.orders", Operation.Create, nothing)
-      .handler({ environment: { TRIBUTARY_ATTEMPTS: "0", TRIBUTARY_POISON: "park" } });
+      .handler({ environment: { TRIBUTARY_ATTEMPTS: "0", TRIBUTARY_POISON: "parked" } });
     const call = handler(invocationOf(packed(chain(1, 1))), { getRemainingTimeInMillis: () => 1000 });
     const error = await call.catch((e: unknown) => e);
     expect(error).toBeInstanceOf(ConfigurationError);
@@ -91,12 +91,12 @@ describe("the environment", () => {
       pipeline: "shop",
       deadLetterQueueUrl: queue,
       attempts: 3,
-      poison: "skip",
+      poison: "park",
       topics: undefined,
     });
   });
 
-  it("must name a dead-letter queue where changes are skipped", () => {
+  it("must name a dead-letter queue where changes are given up", () => {
     expect(() => readConfiguration(needed)).toThrow(/TRIBUTARY_DEAD_LETTER_QUEUE_URL/);
     expect(readConfiguration({ ...needed, TRIBUTARY_POISON: "stop" }).deadLetterQueueUrl).toBeUndefined();
   });

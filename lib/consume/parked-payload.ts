@@ -1,0 +1,58 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { type ClaimStore, claimOf } from "../change/claim-store.ts";
+import type { ChangeEventJson } from "../change/event.ts";
+import { type ClaimCheck, positionOf, type RecordHeader } from "../change/record.ts";
+import { TributaryError } from "../errors.ts";
+import { ParkedTooLargeError } from "./errors.ts";
+import { retryDelay } from "./retries.ts";
+
+/** DynamoDB takes items of 400 KB; larger events than this go to the claim store. */
+export const LARGEST_PARKED_BYTES = 200 * 1024;
+
+/** The event of a parked change, as it is stored. */
+export interface ParkedPayload {
+  readonly json?: string;
+  readonly claim?: ClaimCheck;
+  readonly bytes: number;
+}
+
+/** Makes events into what can be parked: text for the state table, or an object of the claim store. */
+export class ParkedPayloads {
+  readonly #consumer: string;
+  readonly #open: () => Promise<ClaimStore | undefined>;
+
+  /** `open` is called when the first event is met that is too large for the state table. */
+  constructor(consumer: string, open: () => Promise<ClaimStore | undefined>) {
+    this.#consumer = consumer;
+    this.#open = open;
+  }
+
+  /**
+   * The payload of an event whose JSON text has every number's own digits; durable where it is a claim. What may pass
+   * is tried again until `signal` aborts.
+   * @throws ParkedTooLargeError without a claim store, and the store's errors.
+   */
+  async of(event: ChangeEventJson, header: RecordHeader, signal: AbortSignal): Promise<ParkedPayload> {
+    const json = JSON.stringify(event);
+    const bytes = Buffer.byteLength(json);
+    if (bytes <= LARGEST_PARKED_BYTES) return { json, bytes };
+    const store = await this.#open();
+    if (store === undefined) throw new ParkedTooLargeError(bytes);
+    const { topic, partition, writer } = header;
+    // A record of its own, as the capture task writes what is too large for the stream.
+    const record = { ...event, source: { ...event.source, topic, partition, writer } };
+    const object = Buffer.from(JSON.stringify(record));
+    const path = `parked/${this.#consumer}/${topic}/${partition}/${positionOf(event)}`;
+    const claim = claimOf(store, path, object);
+    for (let failures = 1; ; failures++) {
+      try {
+        await store.put(claim, object, signal);
+        return { claim, bytes: object.length };
+      } catch (error) {
+        if (signal.aborted || !(error instanceof TributaryError) || error.retry !== "retry") throw error;
+        await sleep(retryDelay(failures), undefined, { signal }).catch(() => {});
+        if (signal.aborted) throw error;
+      }
+    }
+  }
+}

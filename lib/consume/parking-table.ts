@@ -1,0 +1,358 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  GetItemCommand,
+  PutItemCommand,
+  QueryCommand,
+  type QueryCommandInput,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../change/position.ts";
+import type { ClaimCheck } from "../change/record.ts";
+import { letterKey, parkedChangeKey, type StateKey } from "../state/table.ts";
+import type { DeadLetterError } from "./dead-letter.ts";
+import { callTable } from "./table-call.ts";
+
+/** Where a chain of changes stands. */
+export interface ChainPlace {
+  readonly topic: string;
+  readonly partition: number;
+  readonly chain: string;
+}
+
+/** One parked or dead change: the event's JSON, or where it stands. */
+export interface StoredChange {
+  readonly position: PositionText;
+  /** As `schema.table`, for truncates. */
+  readonly table: string;
+  readonly json?: string;
+  readonly claim?: ClaimCheck;
+}
+
+/** What is known of an open dead letter: of the change that began its chain. */
+export interface Letter extends ChainPlace {
+  /** The key as people write it. */
+  readonly key: string;
+  readonly table: string;
+  readonly position: PositionText;
+  readonly attempts: number;
+  readonly firstFailedAt: string;
+  readonly lastFailedAt: string;
+  readonly error: DeadLetterError;
+  /** The last change of the chain that redrive brought to effect. */
+  readonly applied?: PositionText;
+  /** A redrive has begun with it, and did not come back. */
+  readonly trying?: boolean;
+  /** A later change took effect instead: redrive refuses it. */
+  readonly superseded?: boolean;
+}
+
+/** How long a superseded letter is remembered. */
+const REMEMBERED_SECONDS = 14 * 24 * 3600;
+/** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
+const PAGE = 50;
+
+/**
+ * The parked and dead changes of a consumer, in the state table. Nothing here decides: a chain counts as long as the
+ * fence lists it, and of its changes those that the partition's mark has passed and redrive has not. What else is
+ * found was left by a process that died or was superseded. All writes may be repeated.
+ */
+export class ParkingTable {
+  readonly table: string;
+  readonly #dynamodb: DynamoDBClient;
+  readonly #pipeline: string;
+  readonly #consumer: string;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.table = table;
+    this.#dynamodb = dynamodb;
+    this.#pipeline = pipeline;
+    this.#consumer = consumer;
+  }
+
+  /** The key of a change's item: the pointer of a dead letter that is too large for its queue. */
+  changeKey({ topic, partition, chain }: ChainPlace, position: PositionText): StateKey {
+    return parkedChangeKey(this.#pipeline, this.#consumer, topic, partition, chain, position);
+  }
+
+  async putChange(place: ChainPlace, change: StoredChange, signal: AbortSignal): Promise<void> {
+    await this.#put(this.changeKey(place, change.position), changeItem(change), "park a change", signal);
+  }
+
+  /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
+  async putLetter(letter: Letter, signal: AbortSignal): Promise<void> {
+    const untouched = "attribute_not_exists(applied) AND attribute_not_exists(superseded)";
+    await this.#put(this.#letterKey(letter), letterItem(letter), "write a letter", signal, untouched);
+  }
+
+  /** All letters there are, by topic, partition and chain. */
+  async *letters(signal: AbortSignal): AsyncGenerator<Letter> {
+    const prefix = letterKey(this.#pipeline, this.#consumer);
+    for await (const item of this.#query("read the letters", prefix, undefined, signal)) yield asLetter(item);
+  }
+
+  async letter(place: ChainPlace, signal: AbortSignal): Promise<Letter | undefined> {
+    const { Item } = await callTable("read a letter", signal, () =>
+      this.#dynamodb.send(
+        new GetItemCommand({
+          TableName: this.table,
+          Key: keyOf(this.#letterKey(place)),
+          ConsistentRead: true,
+        }),
+        { abortSignal: signal },
+      ),
+    );
+    return Item && asLetter(Item);
+  }
+
+  /** The changes of a chain behind a position and up to another, in order. */
+  async *changes(
+    place: ChainPlace,
+    behind: PositionText,
+    upTo: PositionText,
+    signal: AbortSignal,
+  ): AsyncGenerator<StoredChange> {
+    const prefix = this.changeKey(place, "");
+    for await (const item of this.#query("read parked changes", prefix, { behind, upTo }, signal)) {
+      const change = asChange(item);
+      if (change.position > behind && change.position <= upTo) yield change;
+    }
+  }
+
+  async deleteChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
+    await this.#delete(this.changeKey(place, position), signal);
+  }
+
+  /** Redrive begins with a chain: on record, in case that it ends the process. */
+  async trying(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    await this.#update(
+      place,
+      "SET trying=:true ADD attempts :one",
+      { ":true": { BOOL: true }, ":one": { N: "1" } },
+      signal,
+    );
+  }
+
+  /** A change failed again: the letter tells of the last failure. */
+  async failed(
+    place: ChainPlace,
+    failure: Pick<Letter, "attempts" | "lastFailedAt" | "error">,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const values = {
+      ":n": { N: String(failure.attempts) },
+      ":at": { S: failure.lastFailedAt },
+      ":error": { S: JSON.stringify(failure.error) },
+    };
+    await this.#update(
+      place,
+      "SET attempts=:n,lastFailedAt=:at,#error=:error REMOVE trying",
+      values,
+      signal,
+      {
+        "#error": "error",
+      },
+    );
+  }
+
+  /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
+  async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
+    await this.#update(place, "SET applied=:p REMOVE trying", { ":p": { S: position } }, signal);
+  }
+
+  /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */
+  async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    const expires = Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
+    const values = { ":true": { BOOL: true }, ":expires": { N: String(expires) } };
+    await this.#update(place, "SET superseded=:true,expiresAt=:expires", values, signal);
+    await this.deleteChanges(place, signal);
+  }
+
+  /** The chain is done. */
+  async remove(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    await this.deleteChanges(place, signal);
+    await this.#delete(this.#letterKey(place), signal);
+  }
+
+  /** Deletes the changes of a chain that is open no more. */
+  async deleteChanges(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    for await (const { position } of this.#outline(place, signal)) {
+      await this.deleteChange(place, position, signal);
+    }
+  }
+
+  /** Deletes the changes of a table before a truncate of it. Returns whether the chain holds other tables' ones. */
+  async truncate(
+    place: ChainPlace,
+    table: string,
+    before: PositionText,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    let others = false;
+    for await (const change of this.#outline(place, signal)) {
+      if (change.table !== table) others = true;
+      else if (change.position < before) await this.deleteChange(place, change.position, signal);
+    }
+    return others;
+  }
+
+  /** The changes of a chain without their events. */
+  async *#outline(place: ChainPlace, signal: AbortSignal): AsyncGenerator<StoredChange> {
+    const prefix = this.changeKey(place, "");
+    const columns = "#table,#position";
+    for await (const item of this.#query("read parked changes", prefix, undefined, signal, columns))
+      yield asChange(item);
+  }
+
+  /** Items whose sort key begins so, or lies between two positions behind that beginning. */
+  async *#query(
+    what: string,
+    { pk, sk }: StateKey,
+    range: { readonly behind: string; readonly upTo: string } | undefined,
+    signal: AbortSignal,
+    projection?: string,
+  ): AsyncGenerator<Record<string, AttributeValue>> {
+    const input: QueryCommandInput = {
+      TableName: this.table,
+      KeyConditionExpression: range
+        ? "pk = :pk AND sk BETWEEN :from AND :to"
+        : "pk = :pk AND begins_with(sk, :from)",
+      ExpressionAttributeValues: {
+        ":pk": { S: pk },
+        ":from": { S: sk + (range?.behind ?? "") },
+        ...(range ? { ":to": { S: sk + range.upTo } } : {}),
+      },
+      ConsistentRead: true,
+      Limit: PAGE,
+      ...(projection
+        ? {
+            ProjectionExpression: projection,
+            ExpressionAttributeNames: { "#table": "table", "#position": "position" },
+          }
+        : {}),
+    };
+    let from: Record<string, AttributeValue> | undefined;
+    do {
+      const page = await callTable(what, signal, () =>
+        this.#dynamodb.send(new QueryCommand({ ...input, ExclusiveStartKey: from }), { abortSignal: signal }),
+      );
+      yield* page.Items ?? [];
+      from = page.LastEvaluatedKey;
+    } while (from);
+  }
+
+  async #put(
+    key: StateKey,
+    item: Record<string, AttributeValue>,
+    what: string,
+    signal: AbortSignal,
+    condition?: string,
+  ): Promise<void> {
+    const command = new PutItemCommand({
+      TableName: this.table,
+      Item: { ...keyOf(key), ...item },
+      ...(condition ? { ConditionExpression: condition } : {}),
+    });
+    await callTable(what, signal, () => unlessRefused(this.#dynamodb.send(command, { abortSignal: signal })));
+  }
+
+  /** Of a letter that is there: what was removed must not come back as half an item. */
+  async #update(
+    place: ChainPlace,
+    expression: string,
+    values: Record<string, AttributeValue>,
+    signal: AbortSignal,
+    names?: Record<string, string>,
+  ): Promise<void> {
+    const command = new UpdateItemCommand({
+      TableName: this.table,
+      Key: keyOf(this.#letterKey(place)),
+      UpdateExpression: expression,
+      ConditionExpression: "attribute_exists(pk)",
+      ExpressionAttributeValues: values,
+      ...(names ? { ExpressionAttributeNames: names } : {}),
+    });
+    await callTable("update a letter", signal, () =>
+      unlessRefused(this.#dynamodb.send(command, { abortSignal: signal })),
+    );
+  }
+
+  async #delete(key: StateKey, signal: AbortSignal): Promise<void> {
+    await callTable("delete a parked change", signal, () =>
+      this.#dynamodb.send(new DeleteItemCommand({ TableName: this.table, Key: keyOf(key) }), {
+        abortSignal: signal,
+      }),
+    );
+  }
+
+  #letterKey(place: ChainPlace): StateKey {
+    return letterKey(this.#pipeline, this.#consumer, place);
+  }
+}
+
+async function unlessRefused(call: Promise<unknown>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    if (!(error instanceof ConditionalCheckFailedException)) throw error;
+  }
+}
+
+function keyOf({ pk, sk }: StateKey): Record<string, AttributeValue> {
+  return { pk: { S: pk }, sk: { S: sk } };
+}
+
+function changeItem({ position, table, json, claim }: StoredChange): Record<string, AttributeValue> {
+  return {
+    position: { S: position },
+    table: { S: table },
+    ...(json === undefined ? {} : { event: { S: json } }),
+    ...(claim ? { claim: { S: JSON.stringify(claim) } } : {}),
+  };
+}
+
+function asChange(item: Record<string, AttributeValue>): StoredChange {
+  return {
+    position: item.position?.S ?? "",
+    table: item.table?.S ?? "",
+    ...(item.event?.S === undefined ? {} : { json: item.event.S }),
+    ...(item.claim?.S === undefined ? {} : { claim: JSON.parse(item.claim.S) as ClaimCheck }),
+  };
+}
+
+function letterItem(letter: Letter): Record<string, AttributeValue> {
+  const expires = Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
+  return {
+    topic: { S: letter.topic },
+    partition: { N: String(letter.partition) },
+    chain: { S: letter.chain },
+    key: { S: letter.key },
+    table: { S: letter.table },
+    position: { S: letter.position },
+    attempts: { N: String(letter.attempts) },
+    firstFailedAt: { S: letter.firstFailedAt },
+    lastFailedAt: { S: letter.lastFailedAt },
+    error: { S: JSON.stringify(letter.error) },
+    ...(letter.superseded ? { superseded: { BOOL: true }, expiresAt: { N: String(expires) } } : {}),
+  };
+}
+
+function asLetter(item: Record<string, AttributeValue>): Letter {
+  return {
+    topic: item.topic?.S ?? "",
+    partition: Number(item.partition?.N),
+    chain: item.chain?.S ?? "",
+    key: item.key?.S ?? "",
+    table: item.table?.S ?? "",
+    position: item.position?.S ?? "",
+    attempts: Number(item.attempts?.N),
+    firstFailedAt: item.firstFailedAt?.S ?? "",
+    lastFailedAt: item.lastFailedAt?.S ?? "",
+    error: JSON.parse(item.error?.S ?? "{}") as DeadLetterError,
+    ...(item.applied?.S === undefined ? {} : { applied: item.applied.S }),
+    ...(item.trying?.BOOL ? { trying: true } : {}),
+    ...(item.superseded?.BOOL ? { superseded: true } : {}),
+  };
+}

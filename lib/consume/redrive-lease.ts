@@ -1,0 +1,169 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  type DynamoDBClient,
+  GetItemCommand,
+  UpdateItemCommand,
+  type UpdateItemCommandInput,
+} from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../change/position.ts";
+import { fenceKey } from "../state/table.ts";
+import { groupOf, readPartition } from "./fence-item.ts";
+import { callTable } from "./table-call.ts";
+
+/** Clocks of two machines may differ by this much, in milliseconds. */
+const CLOCK_SKEW_MS = 5_000;
+
+/** A partition as redrive sees it. */
+export interface FencedPartition {
+  /** Changes of a chain beyond it are not parked for good: they come again. */
+  readonly mark: PositionText;
+  /** See `ParkedKeys`. */
+  readonly parked: string | undefined;
+}
+
+/** Gives leases to redrives: one redrive at a time in a partition, and no key is overtaken there meanwhile. */
+export class RedriveLeases {
+  readonly #dynamodb: DynamoDBClient;
+  readonly #table: string;
+  readonly #pipeline: string;
+  readonly #consumer: string;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.#dynamodb = dynamodb;
+    this.#table = table;
+    this.#pipeline = pipeline;
+    this.#consumer = consumer;
+  }
+
+  /** A lease for `forMs`, after which its owner cannot be alive; undefined while another redrive has one. */
+  async take(
+    topic: string,
+    partition: number,
+    owner: string,
+    forMs: number,
+    signal: AbortSignal,
+  ): Promise<RedriveLease | undefined> {
+    const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition));
+    const item = new FenceItem(this.#dynamodb, this.#table, { pk: { S: pk }, sk: { S: sk } }, signal);
+    const [r, u] = [`r${partition}`, `u${partition}`];
+    const taken = await item.update("take for redrive", {
+      UpdateExpression: `SET ${r}=:r,${u}=:u`,
+      ConditionExpression: `attribute_not_exists(${r}) OR ${r}=:r OR ${u}<:now`,
+      ExpressionAttributeValues: {
+        ":r": { S: owner },
+        ":u": { N: String(Date.now() + Math.ceil(forMs) + CLOCK_SKEW_MS) },
+        ":now": { N: String(Date.now()) },
+      },
+    });
+    return taken ? new RedriveLease(item, partition, owner) : undefined;
+  }
+}
+
+/**
+ * The right to bring the parked changes of one partition to effect. Invocations go on meanwhile: what they do not
+ * touch (keys that are parked) is all that redrive touches. Both meet where a key is parked no more.
+ */
+export class RedriveLease {
+  readonly #item: FenceItem;
+  readonly #partition: number;
+  readonly #owner: string;
+
+  constructor(item: FenceItem, partition: number, owner: string) {
+    this.#item = item;
+    this.#partition = partition;
+    this.#owner = owner;
+  }
+
+  /** How the partition stands now. */
+  async read(): Promise<FencedPartition> {
+    const { mark = "", parked } = readPartition(await this.#item.read(), this.#partition);
+    return { mark, parked };
+  }
+
+  /** Whether the lease still is this redrive's: asked before each effect. */
+  async isOurs(): Promise<boolean> {
+    const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
+    // A write: what is read may be old by the time it is answered, and who shuts us out removes the lease.
+    return this.#item.update("renew a redrive", {
+      UpdateExpression: `SET ${u}=${u}`,
+      ConditionExpression: `${r}=:r`,
+      ExpressionAttributeValues: { ":r": { S: this.#owner } },
+    });
+  }
+
+  /**
+   * Replaces the list of parked keys, if it still is what was read: nothing was parked since. While an invocation
+   * holds the partition it may be about to park a change behind the key: then refused, unless by force, which takes
+   * the partition's token: the invocation cannot move the mark any more, and its batch comes again.
+   */
+  async replaceParked(was: string, now: string | undefined, force: boolean): Promise<boolean> {
+    const [r, k, t] = [`r${this.#partition}`, `k${this.#partition}`, `t${this.#partition}`];
+    const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:r`] : [])];
+    return this.#item.update("unpark", {
+      UpdateExpression: [
+        ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
+        ...(now === undefined ? [`REMOVE ${k}`] : []),
+      ].join(" "),
+      ConditionExpression: `${r}=:r AND ${k}=:was${force ? "" : ` AND attribute_not_exists(${t})`}`,
+      ExpressionAttributeValues: {
+        ":r": { S: this.#owner },
+        ":was": { S: was },
+        ...(now === undefined ? {} : { ":now": { S: now } }),
+      },
+    });
+  }
+
+  /** Gives the lease back. */
+  async release(): Promise<void> {
+    const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
+    await this.#item.update("end a redrive", {
+      UpdateExpression: `REMOVE ${r},${u}`,
+      ConditionExpression: `${r}=:r`,
+      ExpressionAttributeValues: { ":r": { S: this.#owner } },
+    });
+  }
+}
+
+/** One item of the fence. */
+class FenceItem {
+  readonly #dynamodb: DynamoDBClient;
+  readonly #at: Pick<UpdateItemCommandInput, "TableName" | "Key">;
+  readonly #signal: AbortSignal;
+
+  constructor(
+    dynamodb: DynamoDBClient,
+    table: string,
+    key: Record<string, AttributeValue>,
+    signal: AbortSignal,
+  ) {
+    this.#dynamodb = dynamodb;
+    this.#at = { TableName: table, Key: key };
+    this.#signal = signal;
+  }
+
+  async read(): Promise<Record<string, AttributeValue> | undefined> {
+    const { Item } = await callTable("read the fence", this.#signal, () =>
+      this.#dynamodb.send(
+        new GetItemCommand({ TableName: this.#at.TableName, Key: this.#at.Key, ConsistentRead: true }),
+        { abortSignal: this.#signal },
+      ),
+    );
+    return Item;
+  }
+
+  /** Returns false when the condition does not hold. */
+  async update(what: string, update: Omit<UpdateItemCommandInput, "TableName" | "Key">): Promise<boolean> {
+    return callTable(what, this.#signal, async () => {
+      try {
+        await this.#dynamodb.send(new UpdateItemCommand({ ...this.#at, ...update }), {
+          abortSignal: this.#signal,
+        });
+        return true;
+      } catch (error) {
+        if (error instanceof ConditionalCheckFailedException) return false;
+        throw error;
+      }
+    });
+  }
+}
