@@ -1,10 +1,10 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { z } from "zod";
+import { topicFilters } from "../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
-import { topicFilters } from "../consume/topic-filters.ts";
 
 /** What a consumer did since its start. */
 export interface ConsumerCounts {
@@ -119,10 +119,10 @@ export async function startConsumer(
 
 function startMapping(
   consumer: ConsumerDefinition,
-  { resources, kinesis }: ConsumerHostOptions,
+  { definition, resources, kinesis }: ConsumerHostOptions,
   functionHost: LambdaFunction,
 ): Promise<EventSourceMapping> {
-  const filters = topicFilters(consumer.topics);
+  const filters = topicFilters(consumer.topics, definition.stream.packing);
   return runEventSourceMapping({
     kinesis,
     functionHost,

@@ -6,6 +6,7 @@ import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
+import { topicFilters } from "../../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
 import { type Emulators, startEmulators } from "../emulators.ts";
@@ -13,7 +14,6 @@ import { type EventSourceMapping, runEventSourceMapping } from "../event-source-
 import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
 import { type LambdaFunction, startLambdaFunction } from "../lambda/host.ts";
 import { createResources, type PipelineResources } from "../resources.ts";
-import { topicFilters } from "../topic-filters.ts";
 import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
 import { FaultyAws } from "./faulty-aws.ts";

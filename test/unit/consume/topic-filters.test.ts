@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { topicFilters } from "../../../lib/consume/topic-filters.ts";
 import { topicPattern } from "../../../lib/consume/topic-pattern.ts";
 import { compileFilters } from "../../../lib/local/event-source-mapping/filter.ts";
-import { topicFilters } from "../../../lib/local/topic-filters.ts";
 
 const topics = ["shop.public.orders", "shop.public.order_items", "shop.audit.orders", "other.public.orders"];
 
@@ -19,6 +19,23 @@ describe("filters made of a consumer's topics", () => {
       const expected = patterns.some((pattern) => topicPattern(pattern)(topic));
       expect(filters.matches(Buffer.from(JSON.stringify({ v: 1, topic, events: [] }))), topic).toBe(expected);
     }
+  });
+
+  it.each(topics)("%s passes unpacked too, as an event and as a claim check", (topic) => {
+    const filters = compileFilters(topicFilters(["shop.public.*"], "none") ?? []);
+    if (filters.problems) throw new Error(JSON.stringify(filters.problems));
+    for (const record of [
+      { op: "c", source: { topic } },
+      { v: 1, topic, claim: {} },
+    ]) {
+      expect(filters.matches(Buffer.from(JSON.stringify(record)))).toBe(topic.startsWith("shop.public."));
+    }
+  });
+
+  it("more patterns than a filter's text holds: no filter", () => {
+    const many = Array.from({ length: 200 }, (_, i) => `shop.public.a_table_with_a_name_${i}`);
+    expect(topicFilters(many)).toBeUndefined();
+    expect(topicFilters(many.slice(0, 50))).toHaveLength(1);
   });
 
   it.each([[["*"]], [["shop.*.orders"]], [["*public*"]], [["shop.public.orders", "*"]]])(
