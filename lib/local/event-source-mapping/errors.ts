@@ -2,7 +2,7 @@ import { TributaryError } from "../../errors.ts";
 
 /** The stream of an event source mapping does not exist, or was deleted while it was read. */
 export class StreamNotFoundError extends TributaryError {
-  readonly code = "STREAM_NOT_FOUND";
+  readonly code = "MAPPED_STREAM_NOT_FOUND";
   readonly retry = "stop";
 
   constructor(streamName: string, cause?: unknown) {
