@@ -214,14 +214,17 @@ export function kills(count: number): Fault {
   return {
     name: `${count} kills of capture, ${count} of handlers`,
     async inject(rig, random) {
-      let handlerKills = 0;
       let captureKills = 0;
+      // A kill of an idle process proves nothing: counted is what ended an invocation.
+      const before = endedInvocations(rig);
+      const handlerKills = () => endedInvocations(rig) - before;
       const killHandlers = async () => {
-        while (handlerKills < count) {
-          await delay(between(random, 200, 3_000));
-          const pids = rig.consumers.flatMap(({ function: lambda }) => lambda.pids());
+        while (handlerKills() < count) {
+          await delay(between(random, 20, 500));
+          const busy = rig.consumers.filter((consumer) => consumer.running() > 0);
+          const pids = busy.flatMap(({ function: lambda }) => lambda.pids());
           const pid = pids[between(random, 0, pids.length - 1)];
-          if (pid !== undefined && killed(pid)) handlerKills++;
+          if (pid !== undefined) kill(pid);
         }
       };
       const killCapture = async () => {
@@ -233,17 +236,22 @@ export function kills(count: number): Fault {
         }
       };
       await Promise.all([killHandlers(), killCapture()]);
-      return captureKills + handlerKills;
+      return captureKills + handlerKills();
     },
   };
 }
 
-function killed(pid: number): boolean {
+/** Invocations whose process ended under them. */
+function endedInvocations(rig: Rig): number {
+  return rig.consumers.flatMap(({ failures }) => failures).filter((name) => name === "Runtime.ExitError")
+    .length;
+}
+
+function kill(pid: number): void {
   try {
-    return process.kill(pid, "SIGKILL");
+    process.kill(pid, "SIGKILL");
   } catch {
     // It has ended by itself.
-    return false;
   }
 }
 

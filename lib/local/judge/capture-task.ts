@@ -111,8 +111,8 @@ export class CaptureTask {
   }
 
   #print(line: string): void {
-    // Metrics come every second and say nothing about a fault.
-    if (line.startsWith(`{"tributary":"capture"`)) return;
+    // Metrics come all the time and say nothing about a fault.
+    if (line.startsWith(`{"tributary":"capture`)) return;
     if (line.includes("streaming from slot")) this.#streaming = true;
     this.#lines.push(line);
     if (this.#lines.length > LOG_LINES) this.#lines.shift();

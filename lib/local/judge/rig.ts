@@ -40,6 +40,8 @@ export interface RiggedConsumer {
   readonly mapping: EventSourceMapping;
   /** What invocations failed with: the class of the error. Whoever reads them may take them off. */
   readonly failures: string[];
+  /** Invocations under way now. */
+  running(): number;
   /** The last batches that were given to the function, to give them again. */
   lastBatches(): readonly unknown[];
 }
@@ -233,6 +235,7 @@ export class Rig {
       });
       this.#undo.push(() => lambda.stop());
       const batches: unknown[] = [];
+      let running = 0;
       const failures: string[] = [];
       const filters = topicFilters(definition.topics);
       const mapping = await runEventSourceMapping({
@@ -247,10 +250,15 @@ export class Rig {
         functionHost: {
           name: lambda.name,
           arn: lambda.arn,
-          invoke: (event) => {
+          invoke: async (event) => {
             batches.push(event);
             if (batches.length > KEPT_BATCHES) batches.shift();
-            return lambda.invoke(event);
+            running++;
+            try {
+              return await lambda.invoke(event);
+            } finally {
+              running--;
+            }
           },
         },
       });
@@ -261,6 +269,7 @@ export class Rig {
         function: lambda,
         mapping,
         failures,
+        running: () => running,
         lastBatches: () => [...batches],
       });
     }
