@@ -5,13 +5,30 @@ export type CpuSeconds = ReadonlyMap<string, number>;
 
 /** Ticks a second of /proc: 100 on every Linux that Node runs on. */
 const TICKS = 100;
+const PAGE_BYTES = 4096;
 
 /**
  * What this process and all below it have used, from /proc; empty on systems without.
  * https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
  */
 export function cpuSeconds(): CpuSeconds {
-  const processes = new Map<number, { parent: number; seconds: number; command: string }>();
+  return totals(({ seconds }) => seconds);
+}
+
+/** Resident memory in bytes of this process and all below it, by part; empty on systems without /proc. */
+export function residentBytes(): ReadonlyMap<string, number> {
+  return totals(({ residentBytes }) => residentBytes);
+}
+
+interface ProcessFigures {
+  readonly parent: number;
+  readonly seconds: number;
+  readonly residentBytes: number;
+  readonly command: string;
+}
+
+function totals(figure: (process: ProcessFigures) => number): Map<string, number> {
+  const processes = new Map<number, ProcessFigures>();
   for (const name of listProc()) {
     try {
       const stat = readFileSync(`/proc/${name}/stat`, "utf8");
@@ -19,18 +36,19 @@ export function cpuSeconds(): CpuSeconds {
       const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       const command = readFileSync(`/proc/${name}/cmdline`, "utf8").replaceAll("\0", " ");
       const seconds = (Number(fields[11]) + Number(fields[12])) / TICKS;
-      processes.set(Number(name), { parent: Number(fields[1]), seconds, command });
+      const residentBytes = Number(fields[21]) * PAGE_BYTES;
+      processes.set(Number(name), { parent: Number(fields[1]), seconds, residentBytes, command });
     } catch {
       // It has just ended.
     }
   }
-  const totals = new Map<string, number>();
-  for (const [pid, { seconds, command }] of processes) {
+  const found = new Map<string, number>();
+  for (const [pid, process] of processes) {
     if (!isBelow(pid, processes)) continue;
-    const part = partOf(pid, command);
-    totals.set(part, (totals.get(part) ?? 0) + seconds);
+    const part = partOf(pid, process.command);
+    found.set(part, (found.get(part) ?? 0) + figure(process));
   }
-  return totals;
+  return found;
 }
 
 /** What was used between two moments, most first. */

@@ -11,6 +11,7 @@ export interface Bench {
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   local: async () => (await import("./local.ts")).local,
+  memory: async () => (await import("./memory.ts")).memory,
 };
 
 const [name = "", ...options] = process.argv.slice(2);

@@ -1,0 +1,8 @@
+import { definePipeline, postgres } from "../../lib/pipeline.ts";
+
+/** One table, one handler that does nothing. */
+export default definePipeline({
+  name: "memory",
+  source: postgres({ tables: ["public.items"], acceptUnboundedWal: true }),
+  consumers: [{ name: "memory", entry: "test/bench/memory-handler.ts", topics: ["memory.public.items"] }],
+});
