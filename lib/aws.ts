@@ -1,6 +1,7 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { S3Client } from "@aws-sdk/client-s3";
+import type { SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 
@@ -56,6 +57,17 @@ export async function s3Client(environment: Environment = process.env): Promise<
     responseChecksumValidation: "WHEN_REQUIRED",
     // An endpoint of one's own has no name for each bucket.
     ...(placed.endpoint ? { forcePathStyle: true } : {}),
+  });
+}
+
+/** A Secrets Manager client with the SDK's retries. Loaded when asked for: only the capture task may need it. */
+export async function secretsManagerClient(
+  environment: Environment = process.env,
+): Promise<SecretsManagerClient> {
+  const { SecretsManagerClient } = await import("@aws-sdk/client-secrets-manager");
+  return new SecretsManagerClient({
+    ...place(environment, "SECRETS_MANAGER"),
+    requestHandler: handler(5_000),
   });
 }
 

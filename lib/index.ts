@@ -18,10 +18,12 @@ export {
   type KinesisHandler,
   type OnBatchOptions,
   type OnOptions,
+  type RedriveHandler,
 } from "./consume/consumer.ts";
 export type { HandlerContext, Logger } from "./consume/context.ts";
 export { FailedEvents, SinkUnavailableError } from "./consume/errors.ts";
 export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "./consume/event.ts";
-export type { ConsumerObserver, InvocationReport } from "./consume/observer.ts";
+export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consume/observer.ts";
 export { Operation } from "./consume/operation.ts";
+export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/redrive-request.ts";
 export { ConfigurationError, TributaryError } from "./errors.ts";

@@ -1,11 +1,12 @@
 import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
 import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
+import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { readDefinition } from "../../lib/definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem, TributaryError } from "../../lib/errors.ts";
-import { captureMetricsLine } from "../../lib/observe/capture-metrics.ts";
-import { jsonLog } from "../../lib/observe/log.ts";
-import { connectionFromEnvironment } from "../../lib/source/postgres/connection.ts";
+import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/observe/capture-metrics.ts";
+import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
+import { powertoolsLog } from "../../lib/observe/log.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 
 /*
@@ -13,18 +14,28 @@ import { leaseFromEnvironment } from "../../lib/state/lease.ts";
  * signal, 1 when starting again may help, 2 when an operator must act first.
  */
 
-const log = jsonLog((line) => process.stdout.write(`${line}\n`));
+const write = (line: string) => void process.stdout.write(`${line}\n`);
+const log = powertoolsLog("capture", write);
 const stopping = new AbortController();
 for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stopping.abort());
 // Started by a host over a channel: end with it.
 process.once("disconnect", () => stopping.abort());
 
+const healthFile = process.env[HEALTH_FILE_VARIABLE];
+if (healthFile) {
+  new HealthBeat(healthFile, ({ message }) => log.warn(`the health file cannot be written: ${message}`));
+}
+
+let metrics: CapturePublisher | undefined;
 try {
-  const { pipeline, stream, stateTable, leaseMs } = readEnvironment(process.env);
+  const { definition, stream, stateTable, leaseMs, metricsSeconds } = readEnvironment(process.env);
+  const pipeline = await readDefinition(definition);
+  const publisher = new CapturePublisher({ pipeline: pipeline.name, seconds: metricsSeconds, write });
+  metrics = publisher;
   await runCapture(
     {
-      pipeline: await readDefinition(pipeline),
-      connection: connectionFromEnvironment(process.env),
+      pipeline,
+      connection: await databaseConnection(process.env, stopping.signal),
       kinesis: kinesisClient(),
       dynamodb: dynamodbClient(),
       streamName: stream,
@@ -32,7 +43,7 @@ try {
       leaseMs,
       claims: await claimStoreFromEnvironment(process.env),
       log,
-      onMetrics: (metrics) => process.stdout.write(`${captureMetricsLine(metrics)}\n`),
+      onMetrics: (latest) => publisher.take(latest),
     },
     stopping.signal,
   );
@@ -50,12 +61,13 @@ try {
     process.exitCode = ours?.retry === "stop" ? 2 : 1;
   }
 }
+metrics?.flush();
 // What still holds the event loop (sockets of the AWS clients) must not hold the task.
 process.exit();
 
 function readEnvironment(environment: NodeJS.ProcessEnv) {
   const required = {
-    pipeline: ["TRIBUTARY_PIPELINE", "the file of the pipeline definition"],
+    definition: ["TRIBUTARY_PIPELINE", "the file of the pipeline definition"],
     stream: ["TRIBUTARY_STREAM", "the name of the Kinesis stream"],
     stateTable: ["TRIBUTARY_STATE_TABLE", "the name of the state table"],
   } as const;
@@ -64,12 +76,14 @@ function readEnvironment(environment: NodeJS.ProcessEnv) {
     .filter(([variable]) => !environment[variable])
     .map(([variable, what]) => ({ path: variable, value: undefined, remedy: `set it to ${what}` }));
   const { leaseMs, problem } = leaseFromEnvironment(environment);
-  if (problem) problems.push(problem);
+  const metrics = metricsSecondsFromEnvironment(environment);
+  for (const wrong of [problem, metrics.problem]) if (wrong) problems.push(wrong);
   if (problems.length > 0) throw new ConfigurationError("The capture task's environment", problems);
   return {
-    pipeline: value("pipeline"),
+    definition: value("definition"),
     stream: value("stream"),
     stateTable: value("stateTable"),
     leaseMs,
+    metricsSeconds: metrics.seconds,
   };
 }

@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { parseLsn } from "../change/lsn.ts";
 import { TributaryError } from "../errors.ts";
+import { METRICS_SECONDS_VARIABLE } from "../observe/capture-metrics.ts";
+import { TABLE_METRIC } from "../observe/metric-names.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 
 /** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
@@ -17,10 +19,15 @@ export class CaptureFailedError extends TributaryError {
 const metricsLine = z.object({
   tributary: z.literal("capture"),
   changes: z.number(),
-  tables: z.record(z.string(), z.number()),
   lagMs: z.number().optional(),
   lagBytes: z.number().optional(),
   acknowledgedLsn: z.string().transform(parseLsn).optional(),
+});
+
+const tableLine = z.object({
+  tributary: z.literal("capture-table"),
+  table: z.string(),
+  [TABLE_METRIC.changes.name]: z.number(),
 });
 
 const errorLine = z.object({
@@ -65,8 +72,9 @@ export class CaptureProcess {
   readonly #running: Promise<void>;
   #child: ChildProcess | undefined;
   #lastError: z.infer<typeof errorLine> | undefined;
-  /** Of the starts before the current one. */
-  #before = { changes: 0, tables: {} as Record<string, number> };
+  /** Changes of the starts before the current one. */
+  #before = 0;
+  readonly #tables: Record<string, number> = {};
   #metrics: z.infer<typeof metricsLine> | undefined;
   #restarts = 0;
   #streamed = false;
@@ -85,8 +93,8 @@ export class CaptureProcess {
 
   get figures(): CaptureFigures {
     return {
-      changes: this.#before.changes + (this.#metrics?.changes ?? 0),
-      tables: sum(this.#before.tables, this.#metrics?.tables ?? {}),
+      changes: this.#before + (this.#metrics?.changes ?? 0),
+      tables: this.#tables,
       lagMs: this.#metrics?.lagMs,
       lagBytes: this.#metrics?.lagBytes,
       restarts: this.#restarts,
@@ -129,17 +137,14 @@ export class CaptureProcess {
     const child = spawn(process.execPath, [MAIN], {
       // A group of its own: Ctrl-C in the terminal is for the host. It ends with the host by the channel's end.
       detached: true,
-      env: { PATH: process.env.PATH, ...this.#options.environment },
+      env: { PATH: process.env.PATH, [METRICS_SECONDS_VARIABLE]: "1", ...this.#options.environment },
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child = child;
     forwardLines(child.stdout as Readable, (line) => this.#onLine(line));
     forwardLines(child.stderr as Readable, (line) => this.#options.onLog(`capture: ${line}`));
     const [code] = (await once(child, "close")) as [number | null];
-    this.#before = {
-      changes: this.#before.changes + (this.#metrics?.changes ?? 0),
-      tables: sum(this.#before.tables, this.#metrics?.tables ?? {}),
-    };
+    this.#before += this.#metrics?.changes ?? 0;
     this.#metrics = undefined;
     return code;
   }
@@ -153,6 +158,12 @@ export class CaptureProcess {
       this.#ready.resolve();
       return;
     }
+    const table = tableLine.safeParse(parsed);
+    if (table.success) {
+      const { table: name, [TABLE_METRIC.changes.name]: added } = table.data;
+      this.#tables[name] = (this.#tables[name] ?? 0) + added;
+      return;
+    }
     const error = errorLine.safeParse(parsed);
     if (!error.success) {
       this.#options.onLog(`capture: ${line}`);
@@ -161,15 +172,6 @@ export class CaptureProcess {
     // Where it is what ended the task for good, it is reported as the failure.
     this.#lastError = error.data;
   }
-}
-
-function sum(
-  a: Readonly<Record<string, number>>,
-  b: Readonly<Record<string, number>>,
-): Record<string, number> {
-  const total = { ...a };
-  for (const [name, count] of Object.entries(b)) total[name] = (total[name] ?? 0) + count;
-  return total;
 }
 
 function parseJson(line: string): unknown {

@@ -70,7 +70,7 @@ export function openDisplay(output: NodeJS.WriteStream): Display {
   };
 }
 
-const UNREAD_FIELDS = ["consumer", "timestamp", "stack"];
+const UNREAD_FIELDS = ["consumer", "timestamp", "stack", "service", "sampling_rate"];
 const PLACE_FIELDS = ["topic", "partition", "position"];
 
 function isScalar(value: unknown): boolean {

@@ -1,3 +1,5 @@
+import { Logger } from "@aws-lambda-powertools/logger";
+
 /** Where a program says what happens. A Powertools logger fits. Fields hold class, code and position, never row values. */
 export interface Log {
   info(message: string, fields?: Record<string, unknown>): void;
@@ -5,16 +7,32 @@ export interface Log {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
-/** A log of JSON lines, such as CloudWatch Logs takes apart by itself. */
-export function jsonLog(write: (line: string) => void): Log {
-  const at =
-    (level: string) =>
-    (message: string, fields: Record<string, unknown> = {}) =>
-      write(
-        JSON.stringify(
-          { level, timestamp: new Date().toISOString(), message, ...fields },
-          (_key, value: unknown) => (typeof value === "bigint" ? value.toString() : value),
-        ),
-      );
-  return { info: at("INFO"), warn: at("WARN"), error: at("ERROR") };
+/**
+ * A Powertools logger, all of whose levels go where `write` says: `POWERTOOLS_LOG_LEVEL` chooses the level, and lines look
+ * like those of a Lambda function that uses it. https://docs.aws.amazon.com/powertools/typescript/latest/features/logger/
+ */
+export function powertoolsLog(service: string, write: (line: string) => void): Log {
+  const logger = new LineLogger(service, write);
+  return {
+    info: (message, fields = {}) => logger.info(message, fields),
+    warn: (message, fields = {}) => logger.warn(message, fields),
+    error: (message, fields = {}) => logger.error(message, fields),
+  };
+}
+
+type PrintedItem = Parameters<Logger["printLog"]>[1];
+
+/** Powertools writes warnings and errors to standard error, which would part them from the rest. */
+class LineLogger extends Logger {
+  readonly #write: (line: string) => void;
+
+  constructor(serviceName: string, write: (line: string) => void) {
+    super({ serviceName });
+    this.#write = write;
+  }
+
+  protected override printLog(_level: number, item: PrintedItem): void {
+    item.prepareForPrint();
+    this.#write(JSON.stringify(item.getAttributes(), this.getJsonReplacer()));
+  }
 }

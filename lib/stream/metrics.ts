@@ -10,8 +10,10 @@ export interface StreamMetrics {
   /** Entries that failed and are sent again; `throttles` are those of them that Kinesis throttled. */
   readonly retries: number;
   readonly throttles: number;
-  /** Changes taken from the source, by table. */
-  readonly tables: ReadonlyMap<string, number>;
+  /** Changes above the record limit that something else was written for. */
+  readonly oversize: number;
+  /** What was taken from the source, by table. */
+  readonly tables: ReadonlyMap<string, TableCounts>;
   /** Bytes of events not yet stored. */
   readonly bufferedBytes: number;
   /** Age of the oldest message not yet acknowledged, in milliseconds; 0 when all are. */
@@ -19,4 +21,11 @@ export interface StreamMetrics {
   readonly acknowledgedLsn: bigint | undefined;
   /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
   readonly acknowledgedCommitTimeMs: number | undefined;
+}
+
+/** What was taken of one table. */
+export interface TableCounts {
+  readonly changes: number;
+  /** Bytes of their events. */
+  readonly bytes: number;
 }

@@ -55,7 +55,7 @@ export class OrderedWriter {
   /** Partitions that back off, by the time they may be tried again. */
   readonly #waiting = new PriorityQueue<PartitionQueue>();
   readonly #acknowledgements = new Acknowledgements();
-  readonly #tables = new Map<string, number>();
+  readonly #tables = new Map<string, { changes: number; bytes: number }>();
   #inFlight = 0;
   #sequence = 0;
   #bufferedBytes = 0;
@@ -156,7 +156,7 @@ export class OrderedWriter {
   }
 
   /** Counters and state. The map of tables is live. */
-  metrics(now: number): StreamMetrics {
+  metrics(now: number): Omit<StreamMetrics, "oversize"> {
     const { acknowledged, oldestSince } = this.#acknowledgements;
     return {
       ...this.#stored,
@@ -185,18 +185,22 @@ export class OrderedWriter {
       this.#refuseOversize(change, queue, jsonBytes);
       this.#push(queue, change, jsonBytes, now);
     }
-    this.#count(change.table);
+    this.#count(change.table, jsonBytes);
   }
 
   #offerClaimed({ topic, partition, claim, position, table }: ClaimedChange, now: number): void {
     const queue = this.#queue(this.#queues(topic), topic, partition);
     const transaction = this.#acknowledgements.add(now);
     this.#buffered(queue, queue.pushClaim(claim, position, transaction, this.#sequence++));
-    this.#count(table);
+    this.#count(table, claim.bytes);
   }
 
-  #count(table: string): void {
-    this.#tables.set(table, (this.#tables.get(table) ?? 0) + 1);
+  #count(table: string, eventBytes: number): void {
+    const counts = this.#tables.get(table);
+    if (counts) {
+      counts.changes++;
+      counts.bytes += eventBytes;
+    } else this.#tables.set(table, { changes: 1, bytes: eventBytes });
   }
 
   #refuseOversize(change: SourceChange, queue: PartitionQueue, jsonBytes: number): void {

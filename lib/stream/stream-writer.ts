@@ -73,6 +73,7 @@ class Run {
   /** Ends what waits for the place of a change that is too large. */
   readonly #oversize = new AbortController();
   #acknowledged: bigint | undefined;
+  #oversizeChanges = 0;
   /** Set once nothing more is pulled: `error` is what to throw when all is stored. */
   #draining: { readonly error: unknown } | undefined;
   #ended = false;
@@ -150,6 +151,7 @@ class Run {
         const instead = await oversize(message, error, this.#oversize.signal);
         if (this.#stopped) return;
         this.#machine.offer(instead, now);
+        this.#oversizeChanges++;
       }
     }
   }
@@ -234,7 +236,8 @@ class Run {
   }
 
   #reportMetrics(): void {
-    this.#options.onMetrics?.(this.#machine.metrics(performance.now()));
+    const oversize = this.#oversizeChanges;
+    this.#options.onMetrics?.({ ...this.#machine.metrics(performance.now()), oversize });
   }
 
   #logFailure(code: string, now: number): void {

@@ -1,5 +1,5 @@
 import pg from "pg";
-import type { RetryDirective } from "../../errors.ts";
+import { type RetryDirective, TributaryError } from "../../errors.ts";
 import type { PostgresConnectionOptions } from "./connection.ts";
 import {
   PostgresAuthenticationError,
@@ -28,6 +28,7 @@ export function explainConnectionError(
 ): Error {
   const at = `${options.host}:${options.port}`;
   const { code, message } = error as { code?: string; message: string };
+  if (providerFailure instanceof TributaryError) return providerFailure;
   if (providerFailure !== undefined) {
     return new PostgresAuthenticationError(
       {

@@ -240,6 +240,8 @@ test("metrics count what was stored and what is left", () => {
   machine.offer(change(orders, 2, 10n, 2), 100);
   machine.offer({ kind: "commit", endLsn: 11n, commitTimeMs: 5 }, 100);
   machine.settle(take(machine, 100), ["stored", "throttled"], 100);
+  const texts = [change(orders, 1, 10n, 1), change(orders, 2, 10n, 2)].map(({ json }) => json);
+  const bytes = Buffer.byteLength(texts.join(""));
   expect(machine.metrics(400)).toMatchObject({
     changes: 1,
     records: 1,
@@ -248,7 +250,7 @@ test("metrics count what was stored and what is left", () => {
     throttles: 1,
     oldestUnacknowledgedMs: 300,
     acknowledgedLsn: undefined,
-    tables: new Map([["public.orders", 2]]),
+    tables: new Map([["public.orders", { changes: 2, bytes }]]),
   });
   machine.settle(take(machine, 400), ["stored"], 400);
   expect(machine.metrics(500)).toMatchObject({

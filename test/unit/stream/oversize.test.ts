@@ -77,7 +77,11 @@ describe("a claim in its partition", () => {
         } else writer.offer(change(orders, 1, 16n, ordinal), 0);
       }
       writer.offer({ kind: "commit", endLsn: 17n, commitTimeMs: 1 }, 0);
-      expect(writer.metrics(0).tables.get("public.orders")).toBe(5);
+      const events = [1, 3, 5].map((ordinal) => Buffer.byteLength(change(orders, 1, 16n, ordinal).json));
+      expect(writer.metrics(0).tables.get("public.orders")).toEqual({
+        changes: 5,
+        bytes: events.reduce((a, b) => a + b) + 2 * claim.bytes,
+      });
       expect(drained(writer)).toEqual([
         ["events", at(1), null],
         ["claim", at(2), at(1)],

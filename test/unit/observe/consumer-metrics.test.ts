@@ -1,0 +1,40 @@
+import { expect, it } from "vitest";
+import { InvocationCounts } from "../../../lib/consume/observer.ts";
+import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
+import { CONSUMER_METRIC } from "../../../lib/observe/metric-names.ts";
+import { emf } from "./emf-line.ts";
+
+it("an invocation's line has its counts, dimensions and the report's own fields", () => {
+  const counts = new InvocationCounts();
+  for (let i = 0; i < 100; i++) counts.effect(Date.now() - 1000);
+  counts.effect(Date.now() - 60_000);
+  counts.deadLettered = 2;
+  const report = counts.report("orders", 0, 12.4);
+  const line = emf(consumerMetricsLine("shop", report));
+  expect(line.kind).toBe("consumer");
+  expect(line.dimensions).toEqual({ pipeline: "shop", consumer: "orders" });
+  expect(line.dimensionSets).toEqual([["pipeline", "consumer"]]);
+  const { CommitToEffectMilliseconds: latencies, ...values } = line.values;
+  expect(values).toEqual({ Applied: 101, DeadLettered: 2 });
+  expect(line.fields).toMatchObject({ applied: 101, deadLettered: 2, duplicates: 0, durationMs: 12 });
+  const sorted = latencies as number[];
+  expect(sorted).toHaveLength(20);
+  expect(sorted).toEqual([...sorted].sort((a, b) => a - b));
+  expect(sorted.at(-1)).toBeGreaterThanOrEqual(60_000);
+  expect(sorted.at(-2)).toBeLessThan(60_000);
+});
+
+it("every metric of a report is published under its name once it is above zero", () => {
+  const counts = new InvocationCounts();
+  counts.effect(Date.now());
+  const { commitToEffectMs: _latency, ...counters } = CONSUMER_METRIC;
+  const ones = Object.fromEntries(Object.keys(counters).map((name) => [name, 1]));
+  const line = emf(consumerMetricsLine("shop", { ...counts.report("orders", 1, 1), ...ones }));
+  const named = Object.values(CONSUMER_METRIC).map(({ name, unit }) => [name, unit]);
+  expect(Object.entries(line.units).sort()).toEqual(named.sort());
+});
+
+it("an invocation without an effect has no latency", () => {
+  const line = emf(consumerMetricsLine("shop", new InvocationCounts().report("orders", 0, 1)));
+  expect(line.values).toEqual({ Applied: 0 });
+});
