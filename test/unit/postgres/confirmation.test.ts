@@ -125,3 +125,15 @@ test("acknowledgements never go backwards", async () => {
   await confirming.flush();
   expect(events).toEqual(["write 200", "told 200"]);
 });
+
+test("commits that wait for Kinesis are bounded, and what is known of them has no hole", async () => {
+  const { confirming } = confirmation();
+  for (let i = 1n; i <= 20n; i++) confirming.streamed(commit(100n + i));
+  confirming.acknowledge(115n);
+  for (let i = 1n; i <= 300_000n; i++) confirming.streamed(commit(200n + i));
+  confirming.acknowledge(200n + 290_000n);
+  const known = confirming.knownCommits.map(({ commitLsn }) => commitLsn);
+  expect(known.length).toBeLessThanOrEqual(65_536 + 16);
+  expect(known.at(-1)).toBe(300_200n);
+  expect(known).toEqual(known.map((_, i) => 300_200n - BigInt(known.length - 1 - i)));
+});

@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import type { TributaryError } from "../../../lib/errors.ts";
 import { HistoryForkedError } from "../../../lib/source/postgres/errors.ts";
 import { ReplayCheck } from "../../../lib/source/postgres/replay-check.ts";
 import { checkHistory, type SlotFacts, type SystemFacts } from "../../../lib/source/postgres/slot.ts";
@@ -74,6 +75,23 @@ test.each<{
     expect(check).toThrow(
       expect.objectContaining({ code, retry: "stop", remedy: expect.stringMatching(/./) }),
     );
+});
+
+test.each([
+  ["no slot", undefined, {}, "epoch new ("],
+  ["a slot read by others", { confirmedLsn: 0x501n }, {}, "epoch new --drop-slot"],
+  ["WAL gone", { walStatus: "lost" }, {}, "epoch new --drop-slot"],
+  ["an older server", {}, { walEnd: 0x4ffn }, "epoch new --drop-slot"],
+  ["another cluster", {}, { systemId: "8" }, "epoch new --drop-slot"],
+])("%s: the remedy names the command that is the way out", (_, slotChange, systemChange, command) => {
+  const facts = slotChange && { ...slot, ...slotChange };
+  let remedy = "";
+  try {
+    checkHistory(state, facts, { ...system, ...systemChange }, new Map());
+  } catch (error) {
+    remedy = (error as TributaryError).remedy;
+  }
+  expect(remedy).toContain(`npm run -s tributary -- ${command}`);
 });
 
 const commits = fc
