@@ -130,6 +130,59 @@ eachPostgres("preflight", (server) => {
     ]);
   });
 
+  test("a partition must log of old rows what its root says, or nulls would be made up", async () => {
+    const { url, client } = await database(
+      server,
+      "CREATE TABLE whole (id int PRIMARY KEY, note text) PARTITION BY RANGE (id)",
+      "ALTER TABLE whole REPLICA IDENTITY FULL",
+      "CREATE TABLE whole_1 PARTITION OF whole FOR VALUES FROM (0) TO (10)",
+      "CREATE TABLE pair (id int PRIMARY KEY, k int NOT NULL) PARTITION BY RANGE (id)",
+      "CREATE UNIQUE INDEX pair_k ON pair (id, k); ALTER TABLE pair REPLICA IDENTITY USING INDEX pair_k",
+      "CREATE TABLE pair_1 PARTITION OF pair FOR VALUES FROM (0) TO (10)",
+    );
+    const { problems } = await look(url);
+    expect(problems).toEqual([
+      expect.stringMatching(/^PARTITION_IDENTITY public\.pair_1 .* without k .*USING INDEX/),
+      expect.stringMatching(/^PARTITION_IDENTITY public\.whole_1 .* without note .*REPLICA IDENTITY FULL/),
+    ]);
+    await client.query("ALTER TABLE whole_1 REPLICA IDENTITY FULL");
+    const healed = await look(url, { tables: ["public.whole"] });
+    expect(healed.problems).toEqual([]);
+    expect(healed.warnings.join()).toMatch(/PARTITION_IDENTITY public\.whole .* partitions made later/);
+  });
+
+  test("a partition whose changes are not in the log is refused, unless it is named in exclude", async () => {
+    const { url } = await database(
+      server,
+      "CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+      "CREATE UNLOGGED TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (10)",
+      "CREATE TABLE away (id int NOT NULL) PARTITION BY RANGE (id); ALTER TABLE away REPLICA IDENTITY FULL",
+      "CREATE FOREIGN DATA WRAPPER far; CREATE SERVER far FOREIGN DATA WRAPPER far",
+      "CREATE FOREIGN TABLE away_1 PARTITION OF away FOR VALUES FROM (0) TO (10) SERVER far",
+    );
+    const tables = ["public.events", "public.away"];
+    const { problems } = await look(url, { tables });
+    expect(problems).toEqual([
+      expect.stringMatching(/^TABLE_KIND public\.away_1, a partition .* a foreign table/),
+      expect.stringMatching(/^TABLE_KIND public\.events_1, a partition .* an unlogged table.*SET LOGGED/),
+    ]);
+    expect((await look(url, { tables, exclude: ["public.*_1"] })).problems).toEqual([]);
+  });
+
+  test("a deferrable primary key is no replica identity", async () => {
+    const { url, client } = await database(
+      server,
+      "CREATE TABLE swapped (id int PRIMARY KEY DEFERRABLE, v int)",
+    );
+    const { problems } = await look(url);
+    expect(problems).toEqual([expect.stringMatching(/^REPLICA_IDENTITY public\.swapped .* is deferrable/)]);
+    await client.query(firstSql(problems[0]));
+    const source = await OpenSource.open(url, { pipeline: definition(url) });
+    cleanups.push(() => source.close());
+    await client.query("INSERT INTO swapped VALUES (1, 1); UPDATE swapped SET v = 2");
+    await source.until(2);
+  });
+
   test("children by inheritance are not published with their parent, and keep their writes", async () => {
     const { url, client } = await database(
       server,

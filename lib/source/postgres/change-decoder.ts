@@ -220,8 +220,9 @@ export class ChangeDecoder {
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
     const old = oldRow === "none" ? undefined : this.#old;
     const key = text.keyText(this.#row, old);
-    const before = old === undefined ? "null" : text.before(old, oldRow === "full");
-    const after = text.row(this.#row, oldRow === "full" ? old : undefined);
+    const whole = oldRow === "full" && plan.wholeOldRows;
+    const before = old === undefined ? "null" : text.before(old, whole);
+    const after = text.row(this.#row, whole ? old : undefined);
     const { unchanged } = text;
     if (old !== undefined && text.keyChanged(old, this.#row)) {
       const keyChange = text.keyChange(old, this.#row);
@@ -244,7 +245,7 @@ export class ChangeDecoder {
     const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
     const key = text.keyText(this.#old, undefined);
-    const before = text.before(this.#old, oldRow === "full");
+    const before = text.before(this.#old, oldRow === "full" && plan.wholeOldRows);
     this.#give(out, plan, transaction, ordinal, key, `{"op":"d","before":${before},"after":null`, "");
   }
 

@@ -16,7 +16,7 @@ export interface PlannedColumn {
   /** `"id":` */
   readonly prefix: string;
   readonly type: ColumnType;
-  /** Part of the replica identity. */
+  /** Part of the replica identity, and so of every old row. */
   readonly identity: boolean;
 }
 
@@ -32,6 +32,8 @@ export interface RelationPlan {
   readonly key: readonly number[];
   /** Indexes of the columns whose change is a key change: the row's own key and the partition's. */
   readonly watched: readonly number[];
+  /** Whether an old row that is told as whole is. */
+  readonly wholeOldRows: boolean;
   /** The members of `source` that all its changes share, in two parts. */
   readonly sourceHead: string;
   readonly sourceTail: string;
@@ -104,13 +106,14 @@ export class Relations {
     const { pipeline, database, route } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
-    const columns = relation.columns.map((column) => ({
+    const { key, watched, problem } = this.#key(relation, table, chosen, facts);
+    const wholeOldRows = facts?.wholeOldRows ?? true;
+    const columns = relation.columns.map((column, i) => ({
       name: column.name,
       prefix: `${JSON.stringify(column.name)}:`,
       type: this.#types.get(column.type),
-      identity: column.key,
+      identity: wholeOldRows ? column.key : watched.includes(i),
     }));
-    const { key, watched, problem } = this.#key(relation, table, chosen, facts);
     const keyNames = key.map((i) => (columns[i] as PlannedColumn).name);
     const name = (member: string, value: string) => `"${member}":${JSON.stringify(value)}`;
     this.#plans.set(relation.oid, {
@@ -120,6 +123,7 @@ export class Relations {
       topic,
       key,
       watched,
+      wholeOldRows,
       problem,
       sourceHead: [
         '"connector":"postgresql"',

@@ -39,7 +39,9 @@ export class RowText {
     let json = "{";
     let unchanged = "";
     for (let i = 0; i < row.count; i++) {
-      const from = row.start[i] === UNCHANGED && old !== undefined ? old : row;
+      // A value that did not travel is never null: an old row that says so is not whole after all.
+      const held = row.start[i] === UNCHANGED && old !== undefined && old.start[i] !== NULL;
+      const from = held ? old : row;
       if (from.start[i] === UNCHANGED) {
         unchanged += `${unchanged === "" ? "" : ","}${JSON.stringify(columns[i]?.name)}`;
       } else json += `${json.length > 1 ? "," : ""}${this.#member(from, i)}`;

@@ -15,6 +15,11 @@ export interface RelationFacts {
   readonly primaryKey: readonly string[];
   /** The partitioned tables above it, nearest first. */
   readonly ancestors: readonly TableName[];
+  /**
+   * Whether the log holds whole old rows wherever the table says so: a partitioned table with identity full may have
+   * partitions that log their keys alone, and the server then fills the rest with nulls.
+   */
+  readonly wholeOldRows: boolean;
 }
 
 /** Looks up what pgoutput leaves out. Answers are of now, not of the log's time: what was dropped since is absent. */
@@ -75,7 +80,11 @@ const RELATION = `
       join pg_catalog.pg_class p on p.oid = a.relid
       join pg_catalog.pg_namespace n on n.oid = p.relnamespace
       where p.oid <> c.oid
-    ), '[]') as ancestors
+    ), '[]') as ancestors,
+    c.relkind <> 'p' or not exists (
+      select from pg_catalog.pg_partition_tree(c.oid) t join pg_catalog.pg_class p on p.oid = t.relid
+      where t.isleaf and p.relreplident <> 'f'
+    ) as whole_old_rows
   from pg_catalog.pg_class c
   where c.oid = $1::pg_catalog.text::pg_catalog.oid`;
 
@@ -90,6 +99,7 @@ const typeRow = z.object({
 const relationRow = z.object({
   primary_key: z.array(z.string()),
   ancestors: z.array(z.object({ schema: z.string(), table: z.string() })),
+  whole_old_rows: z.boolean(),
 });
 
 /** A catalog over an ordinary connection, apart from the replication connection. Each look-up ends in 30 s. */
@@ -120,7 +130,13 @@ export function pgTypeCatalog(
     },
     async relation(oid) {
       const [found] = await rows("a table", relationRow, RELATION, [String(oid)]);
-      return found && { primaryKey: found.primary_key, ancestors: found.ancestors };
+      return (
+        found && {
+          primaryKey: found.primary_key,
+          ancestors: found.ancestors,
+          wholeOldRows: found.whole_old_rows,
+        }
+      );
     },
   };
 }

@@ -80,9 +80,19 @@ export function captureTables(
   const captured = new Set(usable.map((table) => table.oid));
   const tables = usable.filter((table) => !table.ancestors.some((oid) => captured.has(oid)));
   const roots = new Set(tables.filter((table) => table.kind === "p").map((table) => table.oid));
-  const leaves = relations.filter(
-    (relation) => relation.kind === "r" && relation.ancestors.some((oid) => roots.has(oid)),
-  );
+  const below = relations.filter((relation) => relation.ancestors.some((oid) => roots.has(oid)));
+  for (const relation of below) {
+    const why =
+      relation.kind === "f" ? KINDS.f : relation.persistence === "u" ? "an unlogged table" : undefined;
+    const accepted = source.exclude.some((pattern) => tablePattern(pattern)(relation));
+    if (why === undefined || accepted) continue;
+    problems.push({
+      code: "TABLE_KIND",
+      message: `${formatTable(relation)}, a partition of a captured table, is ${why}: changes of its rows are not in the log`,
+      remedy: `${relation.kind === "r" ? `ALTER TABLE ${quoteTable(relation)} SET LOGGED; or accept` : "Accept"} that they are missing by naming it in source.exclude.`,
+    });
+  }
+  const leaves = below.filter((relation) => relation.kind === "r" && relation.persistence === "p");
   return { tables, leaves, problems, warnings };
 }
 

@@ -27,7 +27,9 @@ export function checkReplicaIdentity(
         ? "its replica identity is NOTHING"
         : table.replicaIdentity === "i"
           ? "the index of its replica identity was dropped"
-          : "it has no primary key";
+          : table.primaryKeyDeferrable
+            ? "its primary key is deferrable"
+            : "it has no primary key";
     problems.push({
       code: "REPLICA_IDENTITY",
       message: `${formatTable(table)} has no replica identity (${why}): published, the application's own UPDATE and DELETE on it would fail`,
@@ -42,11 +44,20 @@ export function checkReplicaIdentity(
         code: "REPLICA_IDENTITY",
         message: `${formatTable(table)} has REPLICA IDENTITY FULL and virtual generated columns (${virtual.join(", ")}): published, the application's own UPDATE and DELETE on it would fail`,
         remedy:
-          table.primaryKey.length > 0
+          table.primaryKey.length > 0 && !table.primaryKeyDeferrable
             ? `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY DEFAULT;`
             : `ALTER TABLE ${quoteTable(table)} ADD PRIMARY KEY (…); ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY DEFAULT;`,
       });
     }
+  }
+  for (const root of tables.filter((table) => table.kind === "p")) {
+    for (const leaf of partitionsOf(root, leaves)) problems.push(...partitionIdentityProblems(root, leaf));
+    if (root.replicaIdentity === "d") continue;
+    warnings.push({
+      code: "PARTITION_IDENTITY",
+      message: `${formatTable(root)} has a replica identity that PostgreSQL does not give to partitions made later${root.primaryKey.length === 0 ? ": the application's own UPDATE and DELETE on those will fail" : ""}`,
+      remedy: `With each new partition run: ALTER TABLE … REPLICA IDENTITY ${root.replicaIdentity === "f" ? "FULL" : "USING INDEX …"};`,
+    });
   }
   for (const table of tables) {
     if (table.replicaIdentity === "f" && table.primaryKey.length === 0) {
@@ -77,6 +88,26 @@ export function checkReplicaIdentity(
     problems.push(...excludedColumnProblems(source, table, [table, ...partitionsOf(table, leaves)]));
   }
   return { problems, warnings };
+}
+
+/** What a partition logs of old rows must hold what its root says: the server fills the rest with nulls. */
+function partitionIdentityProblems(root: TableFacts, leaf: TableFacts): PreflightProblem[] {
+  const [promised, logged] = [identityColumns(root), identityColumns(leaf)];
+  // Without any, both were named above.
+  if (!promised || !logged || leaf.replicaIdentity === "f") return [];
+  const lacking = promised.filter((column) => !logged.includes(column));
+  if (root.replicaIdentity !== "f" && lacking.length === 0) return [];
+  const remedy =
+    root.replicaIdentity === "f"
+      ? `ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY FULL;`
+      : `ALTER TABLE ${quoteTable(leaf)} REPLICA IDENTITY USING INDEX …; (the partition's part of its root's index)`;
+  return [
+    {
+      code: "PARTITION_IDENTITY",
+      message: `${formatTable(leaf)} has another replica identity than ${formatTable(root)}, whose partition it is: old rows would arrive without ${lacking.join(", ") || "their values"}`,
+      remedy: `${remedy} ALTER TABLE on the partitioned table does not reach its partitions.`,
+    },
+  ];
 }
 
 /** The partitions of a table among the leaves. */
@@ -120,7 +151,10 @@ function excludedColumnProblems(
 
 function identityRemedy(table: TableFacts): string {
   const name = quoteTable(table);
-  if (table.primaryKey.length > 0) return `ALTER TABLE ${name} REPLICA IDENTITY DEFAULT;`;
+  if (table.primaryKey.length > 0 && !table.primaryKeyDeferrable)
+    return `ALTER TABLE ${name} REPLICA IDENTITY DEFAULT;`;
+  if (table.primaryKeyDeferrable)
+    return `ALTER TABLE ${name} REPLICA IDENTITY FULL; or make the primary key anew, NOT DEFERRABLE. Or leave the table out with source.exclude.`;
   const candidate = table.columns.find((column) => column.notNull)?.name;
   const index = candidate
     ? ` Or, where a unique index over NOT NULL columns exists: ALTER TABLE ${name} REPLICA IDENTITY USING INDEX ${quoteIdentifier("…")};`

@@ -29,6 +29,8 @@ export interface TableFacts extends RelationEntry {
   readonly replicaIdentity: string;
   readonly columns: readonly ColumnFacts[];
   readonly primaryKey: readonly string[];
+  /** A deferrable primary key is no replica identity. */
+  readonly primaryKeyDeferrable: boolean;
   /** Columns of the index that REPLICA IDENTITY USING INDEX names; empty without. */
   readonly identityIndex: readonly string[];
   readonly rowSecurity: boolean;
@@ -74,6 +76,7 @@ export async function readTables(
                    JOIN pg_attribute a ON a.attnum = k.attnum
                   WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts
                   ORDER BY k.place) AS "primaryKey",
+           EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate) AS "primaryKeyDeferrable",
            ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
                    JOIN pg_attribute a ON a.attnum = k.attnum
                   WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND i.indisreplident AND k.place <= i.indnkeyatts
@@ -96,7 +99,7 @@ export function identityColumns(table: TableFacts): readonly string[] | undefine
     case "i":
       return table.identityIndex.length > 0 ? table.identityIndex : undefined;
     case "d":
-      return table.primaryKey.length > 0 ? table.primaryKey : undefined;
+      return table.primaryKey.length > 0 && !table.primaryKeyDeferrable ? table.primaryKey : undefined;
     default:
       return undefined;
   }
