@@ -19,6 +19,14 @@ import { Claims } from "./once.ts";
 import { ALL_OPERATIONS, type Operation } from "./operation.ts";
 import { ParkedPayloads } from "./parked-payload.ts";
 import { ParkingTable } from "./parking-table.ts";
+import { runRedrive } from "./redrive.ts";
+import { RedriveLeases } from "./redrive-lease.ts";
+import {
+  isRedriveRequest,
+  type RedriveReport,
+  type RedriveRequest,
+  readRedriveRequest,
+} from "./redrive-request.ts";
 import { Registry, topicOrTable } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
 import { topicPattern } from "./topic-pattern.ts";
@@ -101,6 +109,17 @@ export type KinesisHandler = (
   event: KinesisStreamEvent,
   context: { getRemainingTimeInMillis(): number },
 ) => Promise<KinesisStreamBatchResponse>;
+
+/**
+ * The same function, invoked by hand, by `tributary redrive` or on a schedule: brings parked changes to effect.
+ *
+ * @example
+ * const report = await handler({ tributary: "redrive", dryRun: true }, { getRemainingTimeInMillis: () => 60_000 });
+ */
+export type RedriveHandler = (
+  event: RedriveRequest,
+  context: { getRemainingTimeInMillis(): number },
+) => Promise<RedriveReport>;
 
 const DEFAULT_MAX_EVENTS = 500;
 
@@ -188,24 +207,33 @@ export class Consumer {
   }
 
   /**
-   * Gives the Lambda handler. The environment is read at its first call, so that a file can be imported without.
+   * Gives the Lambda handler, for Kinesis events and for redrive. The environment is read at its first call, so that a
+   * file can be imported without.
    *
    * @example
    * export const handler = consumer("orders").on(…).handler();
    *
    * @throws ConfigurationError when no handler was registered.
    */
-  handler(parts: ConsumerParts = {}): KinesisHandler {
+  handler(parts: ConsumerParts = {}): KinesisHandler & RedriveHandler {
     if (this.#registry.size === 0) {
       throw new ConfigurationError(`The consumer "${this.#name}"`, [
         { path: "on", value: undefined, remedy: "register at least one handler with on or onBatch" },
       ]);
     }
     let instance: ConsumerInstance | undefined;
-    return async (event, context) => {
+    const handle = async (
+      event: KinesisStreamEvent | RedriveRequest,
+      context: Parameters<KinesisHandler>[1],
+    ) => {
       instance ??= makeInstance(this.#name, this.#registry, parts);
-      return runInvocation(instance, event, context.getRemainingTimeInMillis());
+      const remainingMs = context.getRemainingTimeInMillis();
+      return isRedriveRequest(event)
+        ? runRedrive(instance, readRedriveRequest(event), remainingMs)
+        : runInvocation(instance, event, remainingMs);
     };
+    // One function, two kinds of event: each has its own answer.
+    return handle as KinesisHandler & RedriveHandler;
   }
 }
 
@@ -254,6 +282,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
     payloads: new ParkedPayloads(name, openClaims),
+    leases: new RedriveLeases(dynamodb, stateTable, pipeline, name),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,

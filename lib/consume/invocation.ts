@@ -19,6 +19,7 @@ import type { ParkedPayloads } from "./parked-payload.ts";
 import type { ChainPlace, ParkingTable } from "./parking-table.ts";
 import type { Invocation } from "./partition.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
+import type { RedriveLeases } from "./redrive-lease.ts";
 import type { Registry } from "./registry.ts";
 
 /** Partitions of an invocation that run at the same time. */
@@ -39,6 +40,7 @@ export interface ConsumerInstance {
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
+  readonly leases: RedriveLeases;
   readonly letters: DeadLetterQueue | undefined;
   readonly observer: ConsumerObserver;
   readonly write: WriteLine;

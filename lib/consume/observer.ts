@@ -1,3 +1,5 @@
+import type { RedriveReport } from "./redrive-request.ts";
+
 /**
  * What one invocation did.
  *
@@ -58,6 +60,8 @@ export interface CommitToEffect {
  */
 export interface ConsumerObserver {
   invocation(report: InvocationReport): void;
+  /** A redrive has ended; `letters` names keys, which are row values. */
+  redrive?(report: RedriveReport): void;
 }
 
 const SPREAD = 20;
@@ -103,9 +107,7 @@ export class InvocationCounts {
     const at = (share: number) =>
       sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] as number;
     const points = Math.min(SPREAD, sorted.length);
-    const spread = Array.from({ length: points }, (_, i) =>
-      points === 1 ? at(1) : at(i / (points - 1)),
-    );
+    const spread = Array.from({ length: points }, (_, i) => (points === 1 ? at(1) : at(i / (points - 1))));
     return { p50: at(0.5), p99: at(0.99), max: at(1), spread };
   }
 }

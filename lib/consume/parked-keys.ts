@@ -107,6 +107,7 @@ export class ParkedKeys {
     } = this.#keys.get(hash) ?? { chain: chainOf(key, position), items: 0, kib: 0 };
     this.#keys.set(hash, { kind, chain, items, kib: size });
     this.#added.push({ hash, position, kib });
+    this.#known = true;
   }
 
   /** The key's kind is another one from now on. */
@@ -124,7 +125,8 @@ export class ParkedKeys {
   }
 
   /**
-   * As the fence is to hold it together with this mark, undefined where it never held any (see `PartitionProgress`): what was added behind the mark comes again, and is not counted.
+   * As the fence is to hold it together with this mark, undefined where it never held any (see `PartitionProgress`). What
+   * was added behind the mark comes again, and is not counted.
    */
   format(mark: PositionText): string | undefined {
     const entries = [...this.#keys].flatMap(([hash, { kind, chain, items, kib }]) => {

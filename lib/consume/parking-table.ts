@@ -37,6 +37,7 @@ export interface Letter extends ChainPlace {
   readonly key: string;
   readonly table: string;
   readonly position: PositionText;
+  /** Handler calls for the first change of the chain that did not take effect. */
   readonly attempts: number;
   readonly firstFailedAt: string;
   readonly lastFailedAt: string;
@@ -159,7 +160,8 @@ export class ParkingTable {
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
   async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
-    await this.#update(place, "SET applied=:p REMOVE trying", { ":p": { S: position } }, signal);
+    const values = { ":p": { S: position }, ":none": { N: "0" } };
+    await this.#update(place, "SET applied=:p,attempts=:none REMOVE trying", values, signal);
   }
 
   /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */

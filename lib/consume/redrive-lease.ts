@@ -44,8 +44,7 @@ export class RedriveLeases {
     forMs: number,
     signal: AbortSignal,
   ): Promise<RedriveLease | undefined> {
-    const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition));
-    const item = new FenceItem(this.#dynamodb, this.#table, { pk: { S: pk }, sk: { S: sk } }, signal);
+    const item = this.#item(topic, partition, signal);
     const [r, u] = [`r${partition}`, `u${partition}`];
     const taken = await item.update("take for redrive", {
       UpdateExpression: `SET ${r}=:r,${u}=:u`,
@@ -57,6 +56,16 @@ export class RedriveLeases {
       },
     });
     return taken ? new RedriveLease(item, partition, owner) : undefined;
+  }
+
+  /** How a partition stands now. */
+  async look(topic: string, partition: number, signal: AbortSignal): Promise<FencedPartition> {
+    return readFenced(this.#item(topic, partition, signal), partition);
+  }
+
+  #item(topic: string, partition: number, signal: AbortSignal): FenceItem {
+    const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition));
+    return new FenceItem(this.#dynamodb, this.#table, { pk: { S: pk }, sk: { S: sk } }, signal);
   }
 }
 
@@ -77,8 +86,7 @@ export class RedriveLease {
 
   /** How the partition stands now. */
   async read(): Promise<FencedPartition> {
-    const { mark = "", parked } = readPartition(await this.#item.read(), this.#partition);
-    return { mark, parked };
+    return readFenced(this.#item, this.#partition);
   }
 
   /** Whether the lease still is this redrive's: asked before each effect. */
@@ -123,6 +131,11 @@ export class RedriveLease {
       ExpressionAttributeValues: { ":r": { S: this.#owner } },
     });
   }
+}
+
+async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {
+  const { mark = "", parked } = readPartition(await item.read(), partition);
+  return { mark, parked };
 }
 
 /** One item of the fence. */

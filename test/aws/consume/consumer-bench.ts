@@ -7,10 +7,16 @@ import {
 import { DeleteMessageCommand, ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamRecord } from "aws-lambda";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { type Consumer, consumer, type KinesisHandler } from "../../../lib/consume/consumer.ts";
+import {
+  type Consumer,
+  consumer,
+  type KinesisHandler,
+  type RedriveHandler,
+} from "../../../lib/consume/consumer.ts";
 import { readPartition, type StoredPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/observer.ts";
+import type { RedriveReport, RedriveRequest } from "../../../lib/consume/redrive-request.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
 import { eventually } from "../../eventually.ts";
 import { TOPIC } from "../../unit/consume/records.ts";
@@ -28,8 +34,10 @@ export interface ConsumerBench {
     build: (consumer: Consumer) => Consumer,
     environment?: Record<string, string>,
     dynamodb?: DynamoDBClient,
-  ): KinesisHandler;
+  ): KinesisHandler & RedriveHandler;
   stored(partition?: number): Promise<StoredPartition>;
+  /** What is stored of parked changes: sort keys, letters and changes. */
+  parkedItems(): Promise<Record<string, AttributeValue>[]>;
   /** The claims there are. */
   claims(): Promise<Record<string, AttributeValue>[]>;
   settled(condition: () => Promise<boolean>): Promise<unknown>;
@@ -80,6 +88,12 @@ export async function consumerBench(
       );
       return readPartition(Item, partition);
     },
+    async parkedItems() {
+      const { Items = [] } = await aws.dynamodb.send(
+        new ScanCommand({ TableName: table, ConsistentRead: true }),
+      );
+      return Items.filter(({ pk }) => pk?.S?.endsWith("#parked"));
+    },
     async claims() {
       const { Items = [] } = await aws.dynamodb.send(new ScanCommand({ TableName: table }));
       return Items.filter(({ sk }) => sk?.S === "claim");
@@ -117,4 +131,17 @@ export const DONE: KinesisStreamBatchResponse = { batchItemFailures: [] };
 
 export function failedAt(record: KinesisStreamRecord): KinesisStreamBatchResponse {
   return { batchItemFailures: [{ itemIdentifier: record.kinesis.sequenceNumber }] };
+}
+
+/** Asks for a redrive as `tributary redrive` does. */
+export function redrive(
+  handler: RedriveHandler,
+  request: Omit<RedriveRequest, "tributary"> = {},
+  timeoutMs = 60_000,
+): Promise<RedriveReport> {
+  const end = performance.now() + timeoutMs;
+  return handler(
+    { tributary: "redrive", ...request },
+    { getRemainingTimeInMillis: () => end - performance.now() },
+  );
 }

@@ -1,8 +1,11 @@
 import {
   type AttributeValue,
   ConditionalCheckFailedException,
+  DeleteItemCommand,
   type DynamoDBClient,
   GetItemCommand,
+  PutItemCommand,
+  QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 
@@ -11,8 +14,14 @@ type Item = Record<string, AttributeValue>;
 /** What happens to one call: `lost` is carried out, but no answer comes. */
 export type CallFault = "none" | "throttled" | "lost";
 
+/** The expressions of a request. */
+interface Expressions {
+  readonly ExpressionAttributeNames?: Record<string, string>;
+  readonly ExpressionAttributeValues?: Record<string, AttributeValue>;
+}
+
 /**
- * The state table of a model test: just what the fence's requests use of DynamoDB's expressions, in memory, so that
+ * The state table of a model test: just what our requests use of DynamoDB's expressions, in memory, so that
  * every step of several processes can be put in any order. The real behaviour is tested on an emulator.
  */
 export class MemoryTable {
@@ -21,7 +30,7 @@ export class MemoryTable {
   /** A client for one process. `step` is awaited before and after each call, and says what becomes of it. */
   client(step: (when: "before" | "after", what: string) => Promise<CallFault>): DynamoDBClient {
     const send = async (command: unknown) => {
-      const what = command instanceof UpdateItemCommand ? String(command.input.UpdateExpression) : "get";
+      const what = describe(command);
       const fault = await step("before", what);
       if (fault === "throttled") throw named("ThrottlingException");
       const result = this.#carryOut(command);
@@ -37,37 +46,140 @@ export class MemoryTable {
     return [...this.#items.entries()].find(([key]) => key.endsWith(`|${sk}`))?.[1];
   }
 
+  /** All items whose sort key begins so, in the order of their keys. */
+  items(prefix: string): Item[] {
+    return this.#sorted().filter((item) => item.sk?.S?.startsWith(prefix));
+  }
+
   #carryOut(command: unknown): unknown {
     if (command instanceof GetItemCommand) {
       const item = this.#items.get(keyOf(command.input.Key));
       return { Item: item && { ...item } };
     }
+    if (command instanceof QueryCommand) return this.#query(command.input);
+    if (command instanceof PutItemCommand) {
+      const { Item = {}, ConditionExpression } = command.input;
+      if (!holds(ConditionExpression, this.#items.get(keyOf(Item)), command.input)) return refused();
+      this.#items.set(keyOf(Item), { ...Item });
+      return {};
+    }
+    if (command instanceof DeleteItemCommand) {
+      const { Key, ConditionExpression } = command.input;
+      if (!holds(ConditionExpression, this.#items.get(keyOf(Key)), command.input)) return refused();
+      this.#items.delete(keyOf(Key));
+      return {};
+    }
     if (!(command instanceof UpdateItemCommand)) throw new Error("not modelled");
     const { Key, UpdateExpression = "", ConditionExpression, ReturnValues } = command.input;
-    const { ExpressionAttributeNames: names = {}, ExpressionAttributeValues: values = {} } = command.input;
-    const old = this.#items.get(keyOf(Key)) ?? {};
-    const name = (text: string) => names[text.trim()] ?? text.trim();
-    const value = (text: string) => values[text.trim()] as AttributeValue;
-    const holds = (condition: string) => {
-      const [left = "", right = ""] = condition.split("=");
-      return JSON.stringify(old[name(left)]) === JSON.stringify(value(right));
-    };
-    if (ConditionExpression && !ConditionExpression.split(" AND ").every(holds)) {
-      return new ConditionalCheckFailedException({ message: "refused", $metadata: {} });
-    }
-    const item: Item = { ...old };
-    const [, set = "", remove = ""] = /^SET (.*?)(?: REMOVE (.*))?$/.exec(UpdateExpression) ?? [];
-    for (const assignment of set.split(/,(?![^(]*\))/)) {
-      const [left = "", right = ""] = assignment.split("=");
-      const unless = /^if_not_exists\((.*),(.*)\)$/.exec(right);
-      item[name(left)] = unless
-        ? (old[name(unless[1] as string)] ?? value(unless[2] as string))
-        : value(right);
-    }
-    for (const removed of remove.split(",")) delete item[name(removed)];
-    this.#items.set(keyOf(Key), item);
+    const old = this.#items.get(keyOf(Key));
+    if (!holds(ConditionExpression, old, command.input)) return refused();
+    this.#items.set(keyOf(Key), { ...updated(UpdateExpression, old ?? {}, command.input), ...Key });
     return ReturnValues === "ALL_OLD" ? { Attributes: old } : {};
   }
+
+  #query(input: QueryCommand["input"]): unknown {
+    const { ExpressionAttributeValues: values = {}, ExclusiveStartKey, Limit = 1000 } = input;
+    const [pk, from = "", to] = [values[":pk"]?.S, values[":from"]?.S, values[":to"]?.S];
+    const found = this.#sorted().filter(
+      (item) =>
+        item.pk?.S === pk &&
+        (to === undefined
+          ? item.sk?.S?.startsWith(from)
+          : (item.sk?.S ?? "") >= from && (item.sk?.S ?? "") <= to),
+    );
+    const start = ExclusiveStartKey
+      ? found.findIndex((item) => (item.sk?.S ?? "") > (ExclusiveStartKey.sk?.S ?? ""))
+      : 0;
+    const rest = start < 0 ? [] : found.slice(start);
+    const page = rest.slice(0, Limit).map((item) => ({ ...item }));
+    const last = page.at(-1);
+    return {
+      Items: page,
+      ...(rest.length > Limit && last ? { LastEvaluatedKey: { pk: last.pk, sk: last.sk } } : {}),
+    };
+  }
+
+  #sorted(): Item[] {
+    return [...this.#items.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
+  }
+}
+
+function describe(command: unknown): string {
+  if (command instanceof UpdateItemCommand) return String(command.input.UpdateExpression);
+  if (command instanceof PutItemCommand) return `put ${command.input.Item?.sk?.S}`;
+  if (command instanceof DeleteItemCommand) return `delete ${command.input.Key?.sk?.S}`;
+  return command instanceof QueryCommand ? "query" : "get";
+}
+
+/** `SET a=:a,b=if_not_exists(b,:b) REMOVE c,d ADD e :one` */
+function updated(expression: string, old: Item, input: Expressions): Item {
+  const item: Item = { ...old };
+  const clause = (word: string) =>
+    new RegExp(`\\b${word} (.*?)(?= (?:SET|REMOVE|ADD) |$)`).exec(expression)?.[1]?.split(/,(?![^(]*\))/) ??
+    [];
+  for (const assignment of clause("SET")) {
+    const [left = "", right = ""] = assignment.split("=");
+    const unless = /^if_not_exists\((.*),(.*)\)$/.exec(right);
+    item[nameOf(left, input)] = (
+      unless
+        ? (operand(unless[1] as string, old, input) ?? operand(unless[2] as string, old, input))
+        : operand(right, old, input)
+    ) as AttributeValue;
+  }
+  for (const name of clause("REMOVE")) delete item[nameOf(name, input)];
+  for (const addition of clause("ADD")) {
+    const [name = "", value = ""] = addition.trim().split(" ");
+    const sum = Number(item[nameOf(name, input)]?.N ?? "0") + Number(operand(value, old, input)?.N);
+    item[nameOf(name, input)] = { N: String(sum) };
+  }
+  return item;
+}
+
+/** `OR` of `AND`s; parentheses hold one more such. */
+function holds(condition: string | undefined, item: Item | undefined, input: Expressions): boolean {
+  if (condition === undefined) return true;
+  const or = splitOutside(condition, " OR ");
+  if (or.length > 1) return or.some((part) => holds(part, item, input));
+  const and = splitOutside(condition, " AND ");
+  if (and.length > 1) return and.every((part) => holds(part, item, input));
+  const text = condition.trim();
+  if (text.startsWith("(")) return holds(text.slice(1, -1), item, input);
+  const exists = /^attribute_(not_)?exists\((.*)\)$/.exec(text);
+  if (exists) return (item?.[nameOf(exists[2] as string, input)] === undefined) === (exists[1] !== undefined);
+  const [, left = "", operator, right = ""] = /^([^=<]+)([=<])(.+)$/.exec(text) ?? [];
+  const [a, b] = [operand(left, item ?? {}, input), operand(right, item ?? {}, input)];
+  if (a === undefined || b === undefined) return false;
+  return operator === "=" ? JSON.stringify(a) === JSON.stringify(b) : Number(a.N) < Number(b.N);
+}
+
+function splitOutside(text: string, separator: string): string[] {
+  const parts = [""];
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    if (depth === 0 && text.startsWith(separator, i)) {
+      parts.push("");
+      i += separator.length - 1;
+      continue;
+    }
+    if (text[i] === "(") depth++;
+    if (text[i] === ")") depth--;
+    parts.push(`${parts.pop()}${text[i]}`);
+  }
+  return parts;
+}
+
+function nameOf(text: string, { ExpressionAttributeNames: names = {} }: Expressions): string {
+  return names[text.trim()] ?? text.trim();
+}
+
+function operand(text: string, item: Item, input: Expressions): AttributeValue | undefined {
+  return text.trim().startsWith(":")
+    ? input.ExpressionAttributeValues?.[text.trim()]
+    : item[nameOf(text, input)];
+}
+
+function refused(): Error {
+  return new ConditionalCheckFailedException({ message: "refused", $metadata: {} });
 }
 
 function keyOf(key: Record<string, AttributeValue> | undefined): string {

@@ -1,0 +1,113 @@
+import * as z from "zod/mini";
+import type { PositionText } from "../change/position.ts";
+import { ConfigurationError } from "../errors.ts";
+
+/**
+ * Asks a consumer's function to bring parked changes to effect. All that is given must fit; without a choice all of
+ * the consumer's open dead letters are meant.
+ *
+ * @example
+ * const { redriven, open } = await handler({ tributary: "redrive", key: "17" }, context);
+ */
+export interface RedriveRequest {
+  readonly tributary: "redrive";
+  /** Values of the key columns, with commas between: `17`, `5,17`. */
+  readonly key?: string;
+  readonly topic?: string;
+  readonly partition?: number;
+  /** Of the change that failed, as its dead letter says. */
+  readonly position?: PositionText;
+  /** Only tells what is open. */
+  readonly dryRun?: boolean;
+  /** Gives the changes up that failed, without a call of the handler, and goes on with those behind them. Needs `key` or `position`. */
+  readonly discard?: boolean;
+  /** Ends after so many changes. */
+  readonly limit?: number;
+}
+
+/**
+ * What became of one key's dead letter: `done` with all that waited behind it; `failed` again, `open` (not tried, or not
+ * to the end), `busy` (another redrive, or a later change on its way), `superseded` by a later change: refused.
+ *
+ * @example
+ * const bad = report.letters.filter(({ outcome }) => outcome === "failed");
+ */
+export interface RedrivenLetter {
+  readonly topic: string;
+  readonly partition: number;
+  readonly key: string;
+  readonly table: string;
+  readonly position: PositionText;
+  readonly outcome: "done" | "failed" | "open" | "busy" | "superseded";
+  /** Changes that took effect now. */
+  readonly redriven: number;
+  /** Handler calls for the change that failed, so far. */
+  readonly attempts: number;
+  /** Class of the last error. */
+  readonly error: string;
+  /** Changes parked under the key since it was, those included that took effect meanwhile. */
+  readonly parked?: number;
+}
+
+/**
+ * What a redrive did.
+ *
+ * @example
+ * if (report.more) await redriveAgain();
+ */
+export interface RedriveReport {
+  readonly tributary: "redrive";
+  readonly consumer: string;
+  /** Changes that took effect. */
+  readonly redriven: number;
+  /** Changes that were given up. */
+  readonly discarded: number;
+  /** Keys by what became of them. */
+  readonly done: number;
+  readonly failed: number;
+  readonly open: number;
+  readonly busy: number;
+  readonly superseded: number;
+  /** Time, or the limit, ended it before every key was tried: invoke it again. */
+  readonly more: boolean;
+  readonly durationMs: number;
+  /** Key by key, a thousand at most. */
+  readonly letters: readonly RedrivenLetter[];
+}
+
+const request = z.object({
+  tributary: z.literal("redrive"),
+  key: z.optional(z.string()),
+  topic: z.optional(z.string()),
+  partition: z.optional(z.int().check(z.minimum(0))),
+  position: z.optional(z.string()),
+  dryRun: z.optional(z.boolean()),
+  discard: z.optional(z.boolean()),
+  limit: z.optional(z.int().check(z.minimum(1))),
+});
+
+/** Whether an event is meant to be a redrive request. */
+export function isRedriveRequest(event: object): event is RedriveRequest {
+  return (event as { tributary?: unknown }).tributary === "redrive";
+}
+
+/** @throws ConfigurationError naming what is wrong. */
+export function readRedriveRequest(event: unknown): RedriveRequest {
+  const parsed = request.safeParse(event);
+  if (!parsed.success) {
+    throw new ConfigurationError(
+      "The redrive request",
+      parsed.error.issues.map((issue) => ({
+        path: issue.path.join("."),
+        value: (event as Record<string, unknown>)[String(issue.path[0])],
+        remedy: issue.message,
+      })),
+    );
+  }
+  if (parsed.data.discard && parsed.data.key === undefined && parsed.data.position === undefined) {
+    throw new ConfigurationError("The redrive request", [
+      { path: "discard", value: true, remedy: "name the key or position of what is to be given up" },
+    ]);
+  }
+  return parsed.data;
+}
