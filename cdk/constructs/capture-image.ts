@@ -1,0 +1,73 @@
+import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Platform } from "aws-cdk-lib/aws-ecr-assets";
+import * as ecs from "aws-cdk-lib/aws-ecs";
+import { buildSync } from "esbuild";
+import type { Pipeline } from "../../lib/pipeline.ts";
+
+const CAPTURE = fileURLToPath(new URL("../../functions/capture/", import.meta.url));
+
+/** Where the image keeps the program. */
+export const APP_DIRECTORY = "/app";
+
+/** What a capture image is built of. */
+export interface CaptureImageProps {
+  readonly definition: Pipeline;
+  /** A PEM file of the database's certificate authority, if it is a private one. */
+  readonly certificateAuthorityFile?: string | undefined;
+}
+
+/**
+ * The Docker context of the capture task: the program as one file, its health check, the pipeline definition as it was
+ * at synth, and the Dockerfile. esbuild alone makes it: Docker is asked at deploy.
+ */
+export function buildCaptureContext({ definition, certificateAuthorityFile }: CaptureImageProps): string {
+  const directory = mkdtempSync(join(tmpdir(), "tributary-capture-"));
+  buildCapture(directory, definition);
+  copyFileSync(join(CAPTURE, "Dockerfile"), join(directory, "Dockerfile"));
+  mkdirSync(join(directory, "authorities"));
+  writeFileSync(join(directory, "authorities", "README"), "The database's certificate authorities.\n");
+  if (certificateAuthorityFile) {
+    copyFileSync(certificateAuthorityFile, join(directory, "authorities", "database.pem"));
+  }
+  return directory;
+}
+
+/** Writes `main.mjs`, `health.mjs` and `pipeline.mjs` to a directory: what the image runs, runnable by any Node 24. */
+export function buildCapture(directory: string, definition: Pipeline): void {
+  buildSync({
+    entryPoints: [join(CAPTURE, "main.ts"), join(CAPTURE, "health.ts")],
+    outdir: directory,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    platform: "node",
+    target: "node24",
+    format: "esm",
+    minify: true,
+    keepNames: true,
+    mainFields: ["module", "main"],
+    // CommonJS packages inside of an ES module ask for what Node gives to CommonJS only.
+    banner: { js: REQUIRE_BANNER },
+    // pg asks for it if it is there.
+    external: ["pg-native"],
+    logLevel: "error",
+  });
+  // The definition as it was evaluated for the stack: what it read from the environment does not change on the way.
+  writeFileSync(
+    join(directory, "pipeline.mjs"),
+    `export default ${JSON.stringify(definition, undefined, 2)};\n`,
+  );
+}
+
+/** Gives `require` to CommonJS packages that were bundled into an ES module. */
+export const REQUIRE_BANNER =
+  'import{createRequire as tributaryRequire}from"node:module";const require=tributaryRequire(import.meta.url);';
+
+/** The image as an asset: built by Docker when it is deployed. */
+export function captureImage(props: CaptureImageProps, bundle: boolean): ecs.ContainerImage {
+  // Without bundling (`cdk ls`, other stacks of an app) the context is not looked at.
+  const directory = bundle ? buildCaptureContext(props) : CAPTURE;
+  return ecs.ContainerImage.fromAsset(directory, { platform: Platform.LINUX_ARM64 });
+}

@@ -1,0 +1,162 @@
+import { Duration, type RemovalPolicy, Stack } from "aws-cdk-lib";
+import * as ec2 from "aws-cdk-lib/aws-ec2";
+import * as ecs from "aws-cdk-lib/aws-ecs";
+import * as logs from "aws-cdk-lib/aws-logs";
+import { Construct } from "constructs";
+import { HEALTH_FILE_VARIABLE } from "../../lib/observe/health.ts";
+import type { Pipeline } from "../../lib/pipeline.ts";
+import { APP_DIRECTORY, captureImage } from "./capture-image.ts";
+import { acknowledgeWildcard } from "./grants.ts";
+import { acknowledge } from "./nag.ts";
+import { selectSubnets } from "./network.ts";
+import {
+  allowToDatabase,
+  type DatabaseAccess,
+  databaseEnvironment,
+  databaseFacts,
+  grantSignIn,
+} from "./source-database.ts";
+
+/** What may be chosen of the capture task. */
+export interface CaptureSettings {
+  /** CPU units of Fargate, 1024 a processor. Default 1024. */
+  readonly cpu?: number;
+  /** Default 2048. Large changes need about twice their size. */
+  readonly memoryMiB?: number;
+  /** An image built elsewhere; default: built from this project when deployed. */
+  readonly image?: ecs.ContainerImage;
+  /** Variables beside those that the construct sets; stronger than them. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** What a capture service needs. */
+export interface CaptureServiceProps {
+  readonly definition: Pipeline;
+  readonly vpc: ec2.IVpc;
+  readonly vpcSubnets?: ec2.SubnetSelection | undefined;
+  readonly cluster?: ecs.ICluster | undefined;
+  readonly access: DatabaseAccess;
+  readonly settings: CaptureSettings;
+  /** Names of what the task writes to. */
+  readonly environment: Readonly<Record<string, string>>;
+  readonly logRetention: logs.RetentionDays;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/** Longer than the task needs to store and confirm what it has read, on a bad day; Fargate allows 120. */
+const STOP_TIMEOUT = Duration.seconds(120);
+/** As the Dockerfile makes it. */
+const HEALTH_DIRECTORY = "/run/tributary";
+/** Above it V8 would rather collect than grow; the rest of the memory is buffers. */
+const HEAP_SHARE = 0.6;
+
+/**
+ * The task that reads PostgreSQL's log: one, never two at work (a second would only wait for the slot), on Fargate and
+ * ARM64, without root and with a read-only root file system.
+ */
+export class CaptureService extends Construct implements ec2.IConnectable {
+  readonly service: ecs.FargateService;
+  readonly taskDefinition: ecs.FargateTaskDefinition;
+  readonly logGroup: logs.LogGroup;
+  readonly connections: ec2.Connections;
+
+  constructor(scope: Construct, id: string, props: CaptureServiceProps) {
+    super(scope, id);
+    const { definition, vpc, settings, access } = props;
+    const subnets = selectSubnets({ vpc, ...(props.vpcSubnets ? { vpcSubnets: props.vpcSubnets } : {}) });
+    const securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
+      vpc,
+      description: `Tributary capture task of ${definition.name}`,
+      allowAllOutbound: false,
+    });
+    securityGroup.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), "AWS services");
+    allowToDatabase(securityGroup, access.database);
+    this.connections = securityGroup.connections;
+
+    this.logGroup = new logs.LogGroup(this, "Logs", {
+      retention: props.logRetention,
+      removalPolicy: props.removalPolicy,
+    });
+    const memoryMiB = settings.memoryMiB ?? 2048;
+    this.taskDefinition = new ecs.FargateTaskDefinition(this, "Task", {
+      cpu: settings.cpu ?? 1024,
+      memoryLimitMiB: memoryMiB,
+      runtimePlatform: {
+        cpuArchitecture: ecs.CpuArchitecture.ARM64,
+        operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
+      },
+    });
+    // Of the root file system nothing can be written: the health file has a volume of its own. Its owner and mode come
+    // from the image: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
+    this.taskDefinition.addVolume({ name: "health" });
+    const container = this.taskDefinition.addContainer("capture", {
+      image:
+        settings.image ??
+        captureImage(
+          { definition, certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile },
+          Stack.of(this).bundlingRequired,
+        ),
+      environment: {
+        ...databaseEnvironment(access),
+        ...authorityEnvironment(access),
+        ...props.environment,
+        TRIBUTARY_PIPELINE: `${APP_DIRECTORY}/pipeline.mjs`,
+        [HEALTH_FILE_VARIABLE]: `${HEALTH_DIRECTORY}/alive`,
+        NODE_OPTIONS: `--max-old-space-size=${Math.floor(memoryMiB * HEAP_SHARE)}`,
+        ...settings.environment,
+      },
+      user: "1000:1000",
+      readonlyRootFilesystem: true,
+      linuxParameters: new ecs.LinuxParameters(this, "Linux", { initProcessEnabled: true }),
+      stopTimeout: STOP_TIMEOUT,
+      healthCheck: {
+        // Whether the process answers: lag, a lost connection or a full stream are no reason to start anew.
+        command: ["CMD", "node", `${APP_DIRECTORY}/health.mjs`],
+        interval: Duration.seconds(30),
+        timeout: Duration.seconds(10),
+        retries: 3,
+        startPeriod: Duration.seconds(60),
+      },
+      logging: ecs.LogDrivers.awsLogs({ streamPrefix: "capture", logGroup: this.logGroup }),
+    });
+    container.addMountPoints({ sourceVolume: "health", containerPath: HEALTH_DIRECTORY, readOnly: false });
+    acknowledge(
+      this.taskDefinition,
+      "AwsSolutions-ECS2",
+      "They name places and modes; no secret is among them: the program asks Secrets Manager or signs a token itself.",
+    );
+    if (this.taskDefinition.executionRole) {
+      acknowledgeWildcard(
+        this.taskDefinition.executionRole,
+        "ecr:GetAuthorizationToken knows no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html",
+        "Resource::*",
+      );
+    }
+    grantSignIn(this, this.taskDefinition.taskRole, access);
+
+    const cluster =
+      props.cluster ??
+      new ecs.Cluster(this, "Cluster", { vpc, containerInsightsV2: ecs.ContainerInsights.ENABLED });
+    this.service = new ecs.FargateService(this, "Service", {
+      cluster,
+      taskDefinition: this.taskDefinition,
+      desiredCount: 1,
+      // The old task confirms and goes before the new one begins: two would fight for the slot.
+      minHealthyPercent: 0,
+      maxHealthyPercent: 100,
+      // A first deploy that does not come up is rolled back, an upgrade goes back to what ran before.
+      circuitBreaker: { enable: true, rollback: true },
+      securityGroups: [securityGroup],
+      vpcSubnets: { subnets: subnets.subnets },
+      assignPublicIp: subnets.hasPublic,
+      enableExecuteCommand: false,
+      propagateTags: ecs.PropagatedTagSource.SERVICE,
+    });
+  }
+}
+
+function authorityEnvironment({ database }: DatabaseAccess): Record<string, string> {
+  const { isRds, certificateAuthorityFile } = databaseFacts(database);
+  if (certificateAuthorityFile) return { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/authorities/database.pem` };
+  return isRds ? { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/authorities/rds-global-bundle.pem` } : {};
+}

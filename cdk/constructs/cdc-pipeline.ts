@@ -1,0 +1,208 @@
+import { Annotations, CfnOutput, Duration, RemovalPolicy } from "aws-cdk-lib";
+import type * as ec2 from "aws-cdk-lib/aws-ec2";
+import type * as ecs from "aws-cdk-lib/aws-ecs";
+import * as kms from "aws-cdk-lib/aws-kms";
+import * as logs from "aws-cdk-lib/aws-logs";
+import type * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
+import type * as sns from "aws-cdk-lib/aws-sns";
+import { Construct } from "constructs";
+import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
+import { ConfigurationError } from "../../lib/errors.ts";
+import type { Pipeline } from "../../lib/pipeline.ts";
+import { CaptureService, type CaptureSettings } from "./capture-service.ts";
+import { ChangeStream } from "./change-stream.ts";
+import { ClaimBucket } from "./claim-bucket.ts";
+import { Consumer } from "./consumer.ts";
+import type { ConsumerSettings } from "./consumer-function.ts";
+import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
+import type { DatabaseAccess, SourceDatabase } from "./source-database.ts";
+import { StateTable } from "./state-table.ts";
+
+/** What a pipeline needs beside its definition: what differs by place. */
+export interface CdcPipelineProps {
+  /** What `definePipeline` gave. */
+  readonly definition: Pipeline;
+  /** Entry files of the definition are relative to it. Default: the working directory. */
+  readonly projectRoot?: string;
+
+  readonly vpc: ec2.IVpc;
+  /** Of the capture task. Default: private subnets with a NAT, else isolated ones, else public ones. */
+  readonly vpcSubnets?: ec2.SubnetSelection;
+  /** The way to AWS's services out of isolated subnets. */
+  readonly endpoints?: Endpoints;
+  /** Default: a cluster of its own. */
+  readonly cluster?: ecs.ICluster;
+
+  /** An instance of RDS, an Aurora cluster (its writer), or any server by its address. Not RDS Proxy. */
+  readonly database: SourceDatabase;
+  readonly databaseName: string;
+  /** `secret`: from Secrets Manager. `iam`: an RDS token for each connection. Default: `secret`. */
+  readonly authentication?: "secret" | "iam";
+  /** Holds `username` and `password` of the capture role (not the master's). */
+  readonly secret?: secretsmanager.ISecret;
+  /** The capture role, under `iam`. Default `tributary`. */
+  readonly databaseUser?: string;
+
+  /** By the consumer's name: what its sink needs. */
+  readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
+  readonly capture?: CaptureSettings;
+
+  /** Encrypts stream, table, queues and bucket. Default: a key of its own. */
+  readonly encryptionKey?: kms.IKey;
+  /** Where alarms go. Default: they are to be seen in CloudWatch only. */
+  readonly alarmTopic?: sns.ITopic;
+  /** Default: two weeks. */
+  readonly logRetention?: logs.RetentionDays;
+  /**
+   * What happens to stream, state table, bucket, queues and key when the stack is deleted. Default: they are kept,
+   * unless the deploy that makes them fails.
+   */
+  readonly removalPolicy?: RemovalPolicy;
+}
+
+/** Consumers that share a shard's 2 MB/s without delay; Lambda polls each shard once a second for each. */
+const CONSUMERS_WITHOUT_FAN_OUT = 2;
+
+/**
+ * A whole pipeline: PostgreSQL to Kinesis to Lambda, with everything around it, as its definition says.
+ *
+ * @example
+ * new CdcPipeline(stack, "Shop", {
+ *   definition,
+ *   vpc,
+ *   database: instance,
+ *   databaseName: "shop",
+ *   secret,
+ *   consumers: { "order-summary": { environment: { INDEX: domain.domainEndpoint } } },
+ * });
+ */
+export class CdcPipeline extends Construct {
+  readonly definition: Pipeline;
+  readonly changeStream: ChangeStream;
+  readonly stateTable: StateTable;
+  readonly claimBucket: ClaimBucket;
+  readonly capture: CaptureService;
+  readonly consumers: readonly Consumer[];
+  readonly encryptionKey: kms.IKey;
+
+  /** @throws ConfigurationError when something could not work: before anything is deployed. */
+  constructor(scope: Construct, id: string, props: CdcPipelineProps) {
+    super(scope, id);
+    const { definition, vpc, vpcSubnets } = props;
+    this.definition = definition;
+    const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
+    const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
+    const settingsOf = consumerSettings(definition, props.consumers ?? {});
+    const placement = { vpc, ...(vpcSubnets ? { vpcSubnets } : {}) };
+    checkWayOut("capture", placement, props.endpoints);
+    for (const { name } of definition.consumers) {
+      const settings = settingsOf(name);
+      if (settings.vpc) checkWayOut(`consumers.${name}`, { ...settings, vpc: settings.vpc }, props.endpoints);
+    }
+    this.#warnOfSharedThroughput(settingsOf);
+
+    this.encryptionKey =
+      props.encryptionKey ??
+      new kms.Key(this, "Key", {
+        description: `Tributary pipeline ${definition.name}`,
+        enableKeyRotation: true,
+        removalPolicy,
+      });
+    const stateful = { encryptionKey: this.encryptionKey, removalPolicy };
+    this.changeStream = new ChangeStream(this, "ChangeStream", {
+      definition: definition.stream,
+      ...stateful,
+    });
+    this.stateTable = new StateTable(this, "State", stateful);
+    this.claimBucket = new ClaimBucket(this, "Claims", {
+      streamRetention: Duration.hours(definition.stream.retentionHours),
+      ...stateful,
+    });
+    this.consumers = definition.consumers.map(
+      (consumer) =>
+        new Consumer(this, `Consumer-${consumer.name}`, {
+          definition,
+          consumer,
+          settings: settingsOf(consumer.name),
+          projectRoot: props.projectRoot ?? process.cwd(),
+          changeStream: this.changeStream,
+          stateTable: this.stateTable,
+          claimBucket: this.claimBucket,
+          logRetention,
+          ...stateful,
+        }),
+    );
+    const access: DatabaseAccess = {
+      database: props.database,
+      databaseName: props.databaseName,
+      user: props.databaseUser ?? "tributary",
+      authentication: props.authentication ?? "secret",
+      secret: props.secret,
+    };
+    this.capture = new CaptureService(this, "Capture", {
+      definition,
+      vpc,
+      vpcSubnets,
+      cluster: props.cluster,
+      access,
+      settings: props.capture ?? {},
+      environment: {
+        TRIBUTARY_STREAM: this.changeStream.stream.streamName,
+        TRIBUTARY_STATE_TABLE: this.stateTable.table.tableName,
+        [CLAIM_BUCKET_VARIABLE]: this.claimBucket.url,
+      },
+      logRetention,
+      removalPolicy,
+    });
+    const { taskRole } = this.capture.taskDefinition;
+    this.changeStream.grantWrite(taskRole);
+    this.stateTable.grantUse(taskRole);
+    this.claimBucket.grantStore(taskRole);
+    if (props.endpoints === "create") {
+      const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
+      addEndpoints(
+        this,
+        placement,
+        this.capture,
+        inVpc.map((consumer) => consumer.function),
+      );
+    }
+    // The capture task comes last: what fails before it leaves no slot in the database.
+    this.capture.service.node.addDependency(this.changeStream, this.stateTable, this.claimBucket);
+    for (const consumer of this.consumers) this.capture.service.node.addDependency(consumer);
+
+    new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });
+    new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });
+    for (const consumer of this.consumers) {
+      new CfnOutput(this, `RedriveFunction-${consumer.name}`, {
+        value: consumer.redrive.function.functionName,
+      });
+    }
+  }
+
+  #warnOfSharedThroughput(settingsOf: (name: string) => ConsumerSettings): void {
+    const sharing = this.definition.consumers.filter(({ name }) => !settingsOf(name).enhancedFanOut);
+    if (sharing.length <= CONSUMERS_WITHOUT_FAN_OUT) return;
+    Annotations.of(this).addWarningV2(
+      "tributary:shared-throughput",
+      `${sharing.length} consumers share each shard's 2 MB/s and 5 reads a second: ${sharing.map(({ name }) => name).join(", ")}. They will lag behind under load; set enhancedFanOut for those that must not.`,
+    );
+  }
+}
+
+/** @throws ConfigurationError when settings are given for a consumer that the definition does not have. */
+function consumerSettings(definition: Pipeline, given: Readonly<Record<string, ConsumerSettings>>) {
+  const names = definition.consumers.map(({ name }) => name);
+  const unknown = Object.keys(given).filter((name) => !names.includes(name));
+  if (unknown.length > 0) {
+    throw new ConfigurationError(
+      "CdcPipeline",
+      unknown.map((name) => ({
+        path: `consumers.${name}`,
+        value: name,
+        remedy: `no such consumer in the definition; it has ${names.join(", ") || "none"}`,
+      })),
+    );
+  }
+  return (name: string): ConsumerSettings => given[name] ?? {};
+}

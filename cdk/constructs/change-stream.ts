@@ -1,0 +1,90 @@
+import { Duration, type RemovalPolicy, Stack } from "aws-cdk-lib";
+import type * as iam from "aws-cdk-lib/aws-iam";
+import * as kinesis from "aws-cdk-lib/aws-kinesis";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import { Construct } from "constructs";
+import type { Pipeline } from "../../lib/pipeline.ts";
+import { allow } from "./grants.ts";
+import { acknowledge } from "./nag.ts";
+
+/** What a change stream needs. */
+export interface ChangeStreamProps {
+  /** `stream` of the pipeline definition. */
+  readonly definition: Pipeline["stream"];
+  readonly encryptionKey: kms.IKey;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+const MIB = 1024 * 1024;
+
+/** The Kinesis stream that carries the changes, encrypted with a KMS key. */
+export class ChangeStream extends Construct {
+  readonly stream: kinesis.Stream;
+  readonly retention: Duration;
+  readonly #key: kms.IKey;
+
+  constructor(scope: Construct, id: string, { definition, encryptionKey, removalPolicy }: ChangeStreamProps) {
+    super(scope, id);
+    this.#key = encryptionKey;
+    this.retention = Duration.hours(definition.retentionHours);
+    this.stream = new kinesis.Stream(this, "Stream", {
+      ...(definition.mode === "provisioned"
+        ? { streamMode: kinesis.StreamMode.PROVISIONED, shardCount: definition.shards ?? 1 }
+        : { streamMode: kinesis.StreamMode.ON_DEMAND }),
+      retentionPeriod: this.retention,
+      encryption: kinesis.StreamEncryption.KMS,
+      encryptionKey,
+      removalPolicy,
+    });
+    acknowledge(
+      this.stream,
+      "AwsSolutions-KDS3",
+      "A customer's own key says who may read the stream; the aws/kinesis key cannot, nor across accounts.",
+    );
+    if (definition.maxRecordBytes > MIB) {
+      // https://docs.aws.amazon.com/streams/latest/dev/large-records.html
+      const resource = this.stream.node.defaultChild as kinesis.CfnStream;
+      resource.maxRecordSizeInKiB = Math.ceil(definition.maxRecordBytes / 1024);
+    }
+  }
+
+  /** The capture task writes. */
+  grantWrite(grantee: iam.IGrantable): void {
+    allow(grantee, ["kinesis:PutRecords", "kinesis:DescribeStreamSummary"], [this.stream.streamArn]);
+    allow(grantee, ["kms:GenerateDataKey"], [this.#key.keyArn]);
+  }
+
+  /**
+   * An event source mapping reads with the function's role; through `consumer`, where it has a fan-out of its own.
+   * https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-create.html#events-kinesis-permissions
+   */
+  grantRead(grantee: iam.IGrantable, consumer?: kinesis.IStreamConsumer): void {
+    allow(
+      grantee,
+      [
+        "kinesis:DescribeStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+      ],
+      [this.stream.streamArn],
+    );
+    if (consumer) {
+      allow(
+        grantee,
+        ["kinesis:SubscribeToShard", "kinesis:DescribeStreamConsumer"],
+        [consumer.streamConsumerArn],
+      );
+    }
+    allow(grantee, ["kms:Decrypt"], [this.#key.keyArn]);
+  }
+
+  /** A consumer's own 2 MB/s a shard, instead of a share of it. */
+  addFanOut(scope: Construct, id: string, name: string): kinesis.StreamConsumer {
+    return new kinesis.StreamConsumer(scope, id, {
+      stream: this.stream,
+      streamConsumerName: `${Stack.of(this).stackName}-${name}`.slice(-128),
+    });
+  }
+}

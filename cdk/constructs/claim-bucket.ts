@@ -1,0 +1,95 @@
+import { Duration, type RemovalPolicy } from "aws-cdk-lib";
+import type * as iam from "aws-cdk-lib/aws-iam";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import type * as lambda from "aws-cdk-lib/aws-lambda";
+import * as s3 from "aws-cdk-lib/aws-s3";
+import { Construct } from "constructs";
+import { allow, allowObjects } from "./grants.ts";
+import { acknowledge } from "./nag.ts";
+
+/** What a claim bucket needs. */
+export interface ClaimBucketProps {
+  /** Retention of the stream: no pointer in it may outlive its object. */
+  readonly streamRetention: Duration;
+  readonly encryptionKey: kms.IKey;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/** Dead letters stay this long in their queue, the longest that SQS can. */
+export const DEAD_LETTER_RETENTION = Duration.days(14);
+/** Time to act on a parked change after that: its durable copy is here where it is large. */
+const PARKING_LIFETIME = Duration.days(76);
+/** https://docs.aws.amazon.com/lambda/latest/dg/kinesis-on-failure-destination.html */
+const DISCARDED_PREFIX = "aws/lambda/";
+/** Ours: objects of the capture task, and those that consumers park. */
+const CLAIM_PREFIX = "changes/";
+
+/**
+ * The bucket of what is too large elsewhere: changes above the stream's record limit, large parked changes, and whatever
+ * Lambda's event source mappings discard (with their settings: only records that expired in the stream).
+ */
+export class ClaimBucket extends Construct {
+  readonly bucket: s3.Bucket;
+  /** What `TRIBUTARY_CLAIM_BUCKET` says. */
+  readonly url: string;
+  readonly #key: kms.IKey;
+
+  constructor(scope: Construct, id: string, props: ClaimBucketProps) {
+    super(scope, id);
+    this.#key = props.encryptionKey;
+    this.bucket = new s3.Bucket(this, "Bucket", {
+      encryption: s3.BucketEncryption.KMS,
+      encryptionKey: props.encryptionKey,
+      bucketKeyEnabled: true,
+      blockPublicAccess: s3.BlockPublicAccess.BLOCK_ALL,
+      objectOwnership: s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+      enforceSSL: true,
+      lifecycleRules: [
+        {
+          id: "beyond-stream-dead-letters-and-parking",
+          expiration: Duration.days(lifetimeDays(props.streamRetention)),
+          abortIncompleteMultipartUploadAfter: Duration.days(1),
+        },
+      ],
+      removalPolicy: props.removalPolicy,
+    });
+    acknowledge(
+      this.bucket,
+      "AwsSolutions-S1",
+      "Only the pipeline's own roles reach the bucket; who wants its reads on record turns on CloudTrail's data events, which need no second bucket.",
+    );
+    this.url = `s3://${this.bucket.bucketName}/${CLAIM_PREFIX.slice(0, -1)}`;
+  }
+
+  /** The capture task stores claims. */
+  grantStore(grantee: iam.IGrantable): void {
+    allowObjects(grantee, ["s3:PutObject"], this.bucket, CLAIM_PREFIX);
+    allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
+  }
+
+  /** A consumer reads claims, and stores large changes that it parks. Without ListBucket a missing object looks forbidden. */
+  grantConsumer(grantee: iam.IGrantable): void {
+    allowObjects(grantee, ["s3:GetObject", "s3:PutObject"], this.bucket, CLAIM_PREFIX);
+    allow(grantee, ["s3:ListBucket"], [this.bucket.bucketArn]);
+    allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
+  }
+
+  /** The destination of what an event source mapping discards; Lambda writes it with the function's role. */
+  asOnFailureDestination(): lambda.IEventSourceDlq {
+    return {
+      bind: (_mapping, handler) => {
+        allowObjects(handler, ["s3:PutObject"], this.bucket, DISCARDED_PREFIX);
+        allow(handler, ["s3:ListBucket"], [this.bucket.bucketArn]);
+        allow(handler, ["kms:GenerateDataKey"], [this.#key.keyArn]);
+        return { destination: this.bucket.bucketArn };
+      },
+    };
+  }
+}
+
+/** Days from a change's storing to the end of every place a pointer to it may stand in, one after the other. */
+export function lifetimeDays(streamRetention: Duration): number {
+  return Math.ceil(
+    streamRetention.toDays({ integral: false }) + DEAD_LETTER_RETENTION.toDays() + PARKING_LIFETIME.toDays(),
+  );
+}

@@ -1,0 +1,136 @@
+import { join, resolve } from "node:path";
+import type { Duration, RemovalPolicy } from "aws-cdk-lib";
+import type * as ec2 from "aws-cdk-lib/aws-ec2";
+import * as iam from "aws-cdk-lib/aws-iam";
+import * as lambda from "aws-cdk-lib/aws-lambda";
+import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
+import * as logs from "aws-cdk-lib/aws-logs";
+import { Construct } from "constructs";
+import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
+import type { ConsumerDefinition, Pipeline } from "../../lib/pipeline.ts";
+import { REQUIRE_BANNER } from "./capture-image.ts";
+import type { ClaimBucket } from "./claim-bucket.ts";
+import type { DeadLetterQueue } from "./dead-letter-queue.ts";
+import { allow } from "./grants.ts";
+import { acknowledge } from "./nag.ts";
+import { selectSubnets } from "./network.ts";
+import type { StateTable } from "./state-table.ts";
+
+/** What differs for one consumer beside its definition. */
+export interface ConsumerSettings {
+  /** What the handler reads from its environment. */
+  readonly environment?: Readonly<Record<string, string>>;
+  /** What its sink needs. Grants on the function do as well, but redrive needs the same: name it here. */
+  readonly policies?: readonly iam.PolicyStatement[];
+  /** Where its sink is in a VPC. */
+  readonly vpc?: ec2.IVpc;
+  readonly vpcSubnets?: ec2.SubnetSelection;
+  readonly securityGroups?: ec2.ISecurityGroup[];
+  /** A throughput of its own (2 MB/s a shard) and lower latency, at a price. */
+  readonly enhancedFanOut?: boolean;
+  /** X-Ray; default false. */
+  readonly tracing?: boolean;
+}
+
+/** What a function of a consumer needs. */
+export interface ConsumerFunctionProps {
+  readonly definition: Pipeline;
+  readonly consumer: ConsumerDefinition;
+  readonly settings: ConsumerSettings;
+  /** Entry files are relative to it; its lock file is found from here too. */
+  readonly projectRoot: string;
+  readonly stateTable: StateTable;
+  readonly claimBucket: ClaimBucket;
+  readonly deadLetterQueue: DeadLetterQueue;
+  readonly timeout: Duration;
+  readonly description: string;
+  readonly logRetention: logs.RetentionDays;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/**
+ * A Lambda function with a consumer's handler, its environment and what it needs beside the stream: the consumer
+ * itself, and its redrive. A role of its own that reaches its own resources only.
+ */
+export class ConsumerFunction extends Construct {
+  readonly function: nodejs.NodejsFunction;
+  readonly logGroup: logs.LogGroup;
+
+  constructor(scope: Construct, id: string, props: ConsumerFunctionProps) {
+    super(scope, id);
+    const { definition, consumer, settings, projectRoot, stateTable, claimBucket, deadLetterQueue } = props;
+    this.logGroup = new logs.LogGroup(this, "Logs", {
+      retention: props.logRetention,
+      removalPolicy: props.removalPolicy,
+    });
+    const role = new iam.Role(this, "Role", { assumedBy: new iam.ServicePrincipal("lambda.amazonaws.com") });
+    allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], [this.logGroup.logGroupArn]);
+    const { vpc, vpcSubnets, securityGroups } = settings;
+    if (vpc) {
+      role.addManagedPolicy(
+        iam.ManagedPolicy.fromAwsManagedPolicyName("service-role/AWSLambdaVPCAccessExecutionRole"),
+      );
+      acknowledge(
+        role,
+        "AwsSolutions-IAM4",
+        "Lambda makes and removes the network interfaces: those actions know no resources, and AWS keeps the list.",
+        "service-role/AWSLambdaVPCAccessExecutionRole",
+      );
+    }
+    for (const statement of settings.policies ?? []) role.addToPolicy(statement);
+    this.function = new nodejs.NodejsFunction(this, "Function", {
+      description: props.description,
+      entry: resolve(projectRoot, consumer.entry),
+      projectRoot,
+      depsLockFilePath: join(projectRoot, "package-lock.json"),
+      runtime: lambda.Runtime.NODEJS_24_X,
+      architecture: lambda.Architecture.ARM_64,
+      memorySize: consumer.memoryMB,
+      timeout: props.timeout,
+      tracing: settings.tracing ? lambda.Tracing.ACTIVE : lambda.Tracing.DISABLED,
+      logGroup: this.logGroup,
+      loggingFormat: lambda.LoggingFormat.TEXT,
+      role,
+      environment: {
+        // Lambda's Node trusts RDS's authorities only when told so.
+        NODE_EXTRA_CA_CERTS: "/var/runtime/ca-cert.pem",
+        ...consumerEnvironment(definition, consumer),
+        TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
+        TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
+        [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
+        ...settings.environment,
+      },
+      ...(vpc
+        ? {
+            vpc,
+            vpcSubnets: { subnets: selectSubnets({ vpc, ...(vpcSubnets ? { vpcSubnets } : {}) }).subnets },
+            ...(securityGroups ? { securityGroups } : {}),
+          }
+        : {}),
+      bundling: {
+        format: nodejs.OutputFormat.ESM,
+        target: "node24",
+        minify: true,
+        keepNames: true,
+        mainFields: ["module", "main"],
+        banner: REQUIRE_BANNER,
+        // The AWS SDK that was tested, not the one that Lambda has today.
+        bundleAwsSDK: true,
+        externalModules: ["pg-native"],
+      },
+    });
+    stateTable.grantUse(role);
+    claimBucket.grantConsumer(role);
+    deadLetterQueue.grantSend(role);
+  }
+}
+
+/** What the local host sets too. */
+function consumerEnvironment(definition: Pipeline, consumer: ConsumerDefinition): Record<string, string> {
+  return {
+    TRIBUTARY_PIPELINE_NAME: definition.name,
+    TRIBUTARY_ATTEMPTS: String(consumer.attempts),
+    TRIBUTARY_POISON: consumer.poison,
+    TRIBUTARY_TOPICS: consumer.topics.join(","),
+  };
+}

@@ -1,0 +1,79 @@
+import { Annotations, Duration } from "aws-cdk-lib";
+import type * as kinesis from "aws-cdk-lib/aws-kinesis";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import * as lambda from "aws-cdk-lib/aws-lambda";
+import { Construct } from "constructs";
+import { topicFilters } from "../../lib/consume/topic-filters.ts";
+import type { ChangeStream } from "./change-stream.ts";
+import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";
+import { DeadLetterQueue } from "./dead-letter-queue.ts";
+import { Redrive } from "./redrive.ts";
+
+/** What a consumer needs. */
+export interface ConsumerProps
+  extends Omit<ConsumerFunctionProps, "timeout" | "description" | "deadLetterQueue"> {
+  readonly changeStream: ChangeStream;
+  readonly encryptionKey: kms.IKey;
+}
+
+/**
+ * One consumer of the definition: its function, the event source mapping that feeds it, its dead-letter queue and its
+ * redrive function.
+ */
+export class Consumer extends Construct {
+  readonly name: string;
+  readonly function: lambda.Function;
+  readonly deadLetterQueue: DeadLetterQueue;
+  readonly redrive: Redrive;
+  readonly mapping: lambda.EventSourceMapping;
+  readonly fanOut: kinesis.StreamConsumer | undefined;
+
+  constructor(scope: Construct, id: string, props: ConsumerProps) {
+    super(scope, id);
+    const { definition, consumer, settings, changeStream } = props;
+    this.name = consumer.name;
+    this.deadLetterQueue = new DeadLetterQueue(this, "DeadLetters", props);
+    const parts = { ...props, deadLetterQueue: this.deadLetterQueue };
+    const { function: handler } = new ConsumerFunction(this, "Handler", {
+      ...parts,
+      timeout: Duration.seconds(consumer.timeoutSeconds),
+      description: `Tributary: consumer ${consumer.name} of ${definition.name}`,
+    });
+    this.function = handler;
+    this.redrive = new Redrive(this, "Redrive", parts);
+
+    this.fanOut = settings.enhancedFanOut ? changeStream.addFanOut(this, "FanOut", consumer.name) : undefined;
+    const filters = topicFilters(consumer.topics, definition.stream.packing);
+    if (!filters) {
+      Annotations.of(this).addInfoV2(
+        "tributary:unfiltered",
+        `The consumer ${consumer.name} is invoked for every record and passes over what is not its own: its topics cannot be said as a filter.`,
+      );
+    }
+    this.mapping = new lambda.EventSourceMapping(this, "Mapping", {
+      target: handler,
+      eventSourceArn: this.fanOut?.streamConsumerArn ?? changeStream.stream.streamArn,
+      startingPosition: lambda.StartingPosition.TRIM_HORIZON,
+      batchSize: consumer.batchSize,
+      maxBatchingWindow: Duration.seconds(consumer.batchWindowSeconds),
+      parallelizationFactor: consumer.parallelization,
+      reportBatchItemFailures: true,
+      // A batch that is too much for the function (time, memory) comes again in halves; nothing is given up by it.
+      bisectBatchOnError: true,
+      retryAttempts: -1,
+      onFailure: props.claimBucket.asOnFailureDestination(),
+      supportS3OnFailureDestination: true,
+      ...(filters ? { filters: filters.map(asFilter) } : {}),
+    });
+    // Only the library gives up, event by event: a batch that Lambda discards would be missing for good.
+    const resource = this.mapping.node.defaultChild as lambda.CfnEventSourceMapping;
+    resource.maximumRecordAgeInSeconds = -1;
+    changeStream.grantRead(handler, this.fanOut);
+    // Lambda checks the role when the mapping is made.
+    if (handler.role) this.mapping.node.addDependency(handler.role);
+  }
+}
+
+function asFilter(pattern: object) {
+  return { pattern: JSON.stringify(pattern) };
+}

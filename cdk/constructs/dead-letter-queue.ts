@@ -1,0 +1,47 @@
+import type { RemovalPolicy } from "aws-cdk-lib";
+import type * as iam from "aws-cdk-lib/aws-iam";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import * as sqs from "aws-cdk-lib/aws-sqs";
+import { Construct } from "constructs";
+import { DEAD_LETTER_RETENTION } from "./claim-bucket.ts";
+import { allow } from "./grants.ts";
+import { acknowledge } from "./nag.ts";
+
+/** What a dead-letter queue needs. */
+export interface DeadLetterQueueProps {
+  readonly encryptionKey: kms.IKey;
+  readonly removalPolicy: RemovalPolicy;
+}
+
+/** What SQS allows since 2025: letters carry whole events. */
+const LARGEST_MESSAGE_BYTES = 1024 * 1024;
+
+/** The queue of one consumer's dead letters: encrypted, TLS only, kept for SQS's longest time. */
+export class DeadLetterQueue extends Construct {
+  readonly queue: sqs.Queue;
+  readonly #key: kms.IKey;
+
+  constructor(scope: Construct, id: string, { encryptionKey, removalPolicy }: DeadLetterQueueProps) {
+    super(scope, id);
+    this.#key = encryptionKey;
+    this.queue = new sqs.Queue(this, "Queue", {
+      encryption: sqs.QueueEncryption.KMS,
+      encryptionMasterKey: encryptionKey,
+      enforceSSL: true,
+      retentionPeriod: DEAD_LETTER_RETENTION,
+      maxMessageSizeBytes: LARGEST_MESSAGE_BYTES,
+      removalPolicy,
+    });
+    acknowledge(
+      this.queue,
+      "AwsSolutions-SQS3",
+      "It is itself the dead-letter queue, of a consumer of the stream.",
+    );
+  }
+
+  /** The consumer sends its letters. */
+  grantSend(grantee: iam.IGrantable): void {
+    allow(grantee, ["sqs:SendMessage"], [this.queue.queueArn]);
+    allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
+  }
+}

@@ -1,0 +1,26 @@
+import * as iam from "aws-cdk-lib/aws-iam";
+import type { IBucket } from "aws-cdk-lib/aws-s3";
+import { Construct } from "constructs";
+import { acknowledge } from "./nag.ts";
+
+/** Permits exactly these actions on exactly these resources: CDK's own grants often carry more than a part needs. */
+export function allow(grantee: iam.IGrantable, actions: string[], resourceArns: string[]): void {
+  iam.Grant.addToPrincipal({ grantee, actions, resourceArns }).assertSuccess();
+}
+
+/** Permits actions on the objects below a prefix of a bucket, which ends in a slash. */
+export function allowObjects(
+  grantee: iam.IGrantable,
+  actions: string[],
+  bucket: IBucket,
+  prefix: string,
+): void {
+  allow(grantee, actions, [bucket.arnForObjects(`${prefix}*`)]);
+  acknowledgeWildcard(grantee, `objects below ${prefix} have names that are made at run time`, `/${prefix}*`);
+}
+
+/** Says why a policy of the grantee ends in a wildcard. */
+export function acknowledgeWildcard(grantee: iam.IGrantable, reason: string, end: string): void {
+  const principal: unknown = grantee.grantPrincipal;
+  if (Construct.isConstruct(principal)) acknowledge(principal, "AwsSolutions-IAM5", reason, end);
+}
