@@ -309,6 +309,7 @@ const slotState = z.object({
   epoch: z.int().positive(),
   slot: z.string(),
   publication: z.string(),
+  publicationOid: z.int().optional(),
   database: z.string(),
   systemId: z.string(),
   timeline: z.int().positive(),

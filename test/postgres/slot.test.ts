@@ -4,9 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
+import type { TableName } from "../../lib/change/table-pattern.ts";
 import { TributaryError } from "../../lib/errors.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import type { PostgresSourceOptions } from "../../lib/source/postgres/postgres-source.ts";
+import { PublicationWatch, readPublicationOid } from "../../lib/source/postgres/publication-watch.ts";
 import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
@@ -242,6 +244,55 @@ eachPostgres("a later start", (server) => {
     await client.query("SELECT pg_drop_replication_slot($1)", [slot]);
     await client.query("SELECT pg_create_logical_replication_slot($1, 'test_decoding')", [slot]);
     expect(await refusal(url, { record })).toBe("SLOT_FOREIGN");
+  });
+
+  test("stops at a publication that was made anew: on 18 the server hides the gap", async () => {
+    const { url, client, publication, record } = await ranBefore(server);
+    await client.query(`DROP PUBLICATION ${publication}`);
+    await client.query("INSERT INTO orders VALUES (11)");
+    await client.query(`CREATE PUBLICATION ${publication} FOR TABLE ONLY orders`);
+    expect(await refusal(url, { record })).toBe("PUBLICATION_REPLACED");
+    expect(await refusal(url, { record })).toBe("PUBLICATION_REPLACED");
+  });
+
+  test("a record without the publication's OID takes it on", async () => {
+    const { url, client, publication, record } = await ranBefore(server);
+    const { publicationOid, ...before } = record.state as SlotState;
+    record.state = before;
+    const source = await open(url, { record });
+    await client.query("INSERT INTO orders VALUES (11)");
+    await source.until(1);
+    await source.close();
+    expect(record.state.publicationOid).toBe(publicationOid);
+    await client.query(
+      `DROP PUBLICATION ${publication}; CREATE PUBLICATION ${publication} FOR TABLE ONLY orders`,
+    );
+    expect(await refusal(url, { record })).toBe("PUBLICATION_REPLACED");
+  });
+
+  test("a publication made anew under a running stream ends it", async () => {
+    const { url, client, publication } = await shop(server);
+    const source = await open(url, { walSenderTimeoutMs: 2000 });
+    await client.query(
+      `DROP PUBLICATION ${publication}; CREATE PUBLICATION ${publication} FOR TABLE ONLY orders`,
+    );
+    expect(await source.failure()).toMatchObject({ code: "PUBLICATION_REPLACED", retry: "stop" });
+  });
+
+  test("a captured table that leaves the publication is told, once", async () => {
+    const { client } = await shop(server);
+    await client.query("CREATE TABLE other (id int); CREATE PUBLICATION watched FOR TABLE orders, other");
+    const log = new KeptLog();
+    const query = (sql: string) => client.query(sql);
+    const oid = await readPublicationOid(query, "watched");
+    const captures = ({ table }: TableName) => table === "orders";
+    const watch = new PublicationWatch({ name: "watched", oid, captures, query, log });
+    await watch.look();
+    // Made anew by a migration: the publication does not hold the new one.
+    await client.query("DROP TABLE orders, other; CREATE TABLE orders (id int PRIMARY KEY)");
+    await watch.look();
+    await watch.look();
+    expect(log.lines).toEqual([expect.stringMatching(/^public\.orders left the publication "watched"/)]);
   });
 
   test("stops at a replay that is not what was there", async () => {

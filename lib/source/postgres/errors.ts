@@ -78,6 +78,12 @@ export class SlotSettingsChangedError extends TributaryError {
   readonly retry = "stop";
 }
 
+/** The publication was dropped, and perhaps made anew: the server passes over changes while there is none. */
+export class PublicationReplacedError extends TributaryError {
+  readonly code = "PUBLICATION_REPLACED";
+  readonly retry = "stop";
+}
+
 /** The slot's confirmed LSN is beyond ours: someone else consumed changes that we never saw. */
 export class SlotAheadError extends TributaryError {
   readonly code = "SLOT_AHEAD";

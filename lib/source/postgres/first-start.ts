@@ -8,6 +8,7 @@ import { PreflightError, SlotForeignError } from "./errors.ts";
 import { quoteIdentifier } from "./preflight/captured-tables.ts";
 import type { PreflightReport } from "./preflight/preflight.ts";
 import { applyPublication, PublicationRefused } from "./publication.ts";
+import { readPublicationOid } from "./publication-watch.ts";
 import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 
@@ -58,6 +59,7 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
       epoch: begun?.epoch ?? 1,
       slot: name,
       publication,
+      publicationOid: await readPublicationOid((sql) => client.query(sql), publication),
       database: report.server.database,
       systemId: system.systemId,
       timeline: system.timeline,

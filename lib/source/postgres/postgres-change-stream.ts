@@ -6,7 +6,7 @@ import { routeTables } from "../../change/route.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import { captures, type Pipeline } from "../../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../change-source.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
@@ -17,6 +17,7 @@ import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
+import { checkPublication, PublicationWatch, readPublicationOid } from "./publication-watch.ts";
 import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
 import { SideConnection } from "./side-connection.ts";
@@ -135,6 +136,13 @@ export class PostgresChangeStream implements ChangeStream {
       },
     });
     this.#slotWatch = new SlotWatch(options.log);
+    const publicationWatch = new PublicationWatch({
+      name: state.publication,
+      oid: state.publicationOid,
+      captures: (table) => captures(pipeline.source, table),
+      query: (sql) => this.#side.query(sql),
+      log: options.log,
+    });
     this.#heartbeat = new Heartbeat(() => this.#side.query(heartbeatSql(options.serverVersion)), options.log);
     this.#watch = new LinkWatch({
       slot: state.slot,
@@ -151,6 +159,7 @@ export class PostgresChangeStream implements ChangeStream {
       onSlot: (sighting) => {
         this.#serverLsn = later(this.#serverLsn, sighting.serverLsn);
         this.#slotWatch.take(sighting);
+        publicationWatch.look().catch((error) => this.#fail(error));
         void this.#heartbeat.look({
           atMs: sighting.atMs,
           serverLsn: sighting.serverLsn,
@@ -292,6 +301,8 @@ export class PostgresChangeStream implements ChangeStream {
       const history = moved ? await timelineHistory(client, system.timeline) : new Map<number, bigint>();
       const slot = await readSlot((sql) => client.query(sql), state.slot);
       checkHistory(state, slot, system, history);
+      const publication = await readPublicationOid((sql) => client.query(sql), state.publication);
+      checkPublication(state.publication, state.publicationOid, publication);
       if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
       if (moved) this.#confirmation.onTimeline(system.timeline);
       this.#slotLsn = slot.confirmedLsn;

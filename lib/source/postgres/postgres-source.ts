@@ -9,6 +9,7 @@ import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
 import { changePublication, firstStart } from "./first-start.ts";
 import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
 import { preflight as look, type PreflightReport } from "./preflight/preflight.ts";
+import { readPublicationOid } from "./publication-watch.ts";
 import { identifySystem } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 
@@ -83,6 +84,11 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     if (state) {
       checkSettings(state, pipeline, report);
       await changePublication(client, { pipeline, report, log });
+      state = {
+        ...state,
+        publicationOid:
+          state.publicationOid ?? (await readPublicationOid((sql) => client.query(sql), state.publication)),
+      };
     } else {
       state = await firstStart(client, { connection, pipeline, record, report, system, signal, log });
     }

@@ -3,6 +3,8 @@ export interface SlotState {
   readonly epoch: number;
   readonly slot: string;
   readonly publication: string;
+  /** The publication's OID: one of the same name made anew is another. Undefined in records of before it was kept. */
+  readonly publicationOid?: number | undefined;
   readonly database: string;
   /** `systemid` of IDENTIFY_SYSTEM. */
   readonly systemId: string;

@@ -24,6 +24,7 @@ const slot: SlotState = {
   epoch: 1,
   slot: "tributary_shop",
   publication: "tributary_shop",
+  publicationOid: 16_412,
   database: "shop",
   systemId: "7412345678901234567",
   timeline: 1,
