@@ -1,5 +1,6 @@
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { KinesisClient } from "@aws-sdk/client-kinesis";
+import type { LambdaClient } from "@aws-sdk/client-lambda";
 import type { S3Client } from "@aws-sdk/client-s3";
 import type { SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 import { SQSClient } from "@aws-sdk/client-sqs";
@@ -69,6 +70,15 @@ export async function secretsManagerClient(
     ...place(environment, "SECRETS_MANAGER"),
     requestHandler: handler(5_000),
   });
+}
+
+/**
+ * A Lambda client that makes each request once and waits as long as a function may run. Loaded when asked for: only
+ * redrive invokes functions.
+ */
+export async function lambdaClient(environment: Environment = process.env): Promise<LambdaClient> {
+  const { LambdaClient } = await import("@aws-sdk/client-lambda");
+  return new LambdaClient({ ...place(environment, "LAMBDA"), ...once, requestHandler: handler(910_000) });
 }
 
 /** Stronger than `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` of the environment. */

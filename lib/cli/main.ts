@@ -1,6 +1,8 @@
 import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
+import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
+import { redriveCommand } from "./redrive.ts";
 import { tailCommand } from "./tail.ts";
 
 /* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
@@ -10,7 +12,9 @@ const program = new Command("tributary")
   .showHelpAfterError("(--help shows what there is)")
   .exitOverride()
   .addCommand(tailCommand())
-  .addCommand(epochCommand());
+  .addCommand(redriveCommand())
+  .addCommand(epochCommand())
+  .addCommand(costCommand());
 
 for (const command of program.commands)
   command.exitOverride().showHelpAfterError("(--help shows the options)");

@@ -229,7 +229,7 @@ export class Consumer {
       instance ??= makeInstance(this.#name, this.#registry, parts);
       const remainingMs = context.getRemainingTimeInMillis();
       return isRedriveRequest(event)
-        ? runRedrive(instance, readRedriveRequest(event), remainingMs)
+        ? runRedrive(instance, readRedriveRequest(event, this.#name), remainingMs)
         : runInvocation(instance, event, remainingMs);
     };
     // One function, two kinds of event: each has its own answer.

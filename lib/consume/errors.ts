@@ -212,6 +212,21 @@ export class RedriveUnderWayError extends TributaryError {
   }
 }
 
+/** The function that was to redrive failed, or is none of ours. */
+export class RedriveFailedError extends TributaryError {
+  readonly code = "REDRIVE_FAILED";
+  readonly retry = "retry";
+
+  constructor(functionName: string, what: string, cause?: unknown) {
+    super({
+      message: `the redrive by the function ${functionName} failed: ${what}`,
+      remedy:
+        "Look at the function's log. What took effect is on record, and a redrive may be repeated: a change whose handler ends the process is tried last the next time; --key leaves it out.",
+      cause,
+    });
+  }
+}
+
 /** A change to be parked is too large for the state table, and there is no claim store. */
 export class ParkedTooLargeError extends TributaryError {
   readonly code = "PARKED_TOO_LARGE";

@@ -11,8 +11,9 @@ import { fenceKey } from "../state/table.ts";
 import { groupOf, readPartition } from "./fence-item.ts";
 import { callTable } from "./table-call.ts";
 
-/** Clocks of two machines may differ by this much, in milliseconds. */
-const CLOCK_SKEW_MS = 5_000;
+/** A redrive that has not renewed its lease for so long is dead; clocks of two machines may differ by a part of it. */
+const LEASE_MS = 60_000;
+const RENEWAL_MS = 15_000;
 
 /** A partition as redrive sees it. */
 export interface FencedPartition {
@@ -36,12 +37,11 @@ export class RedriveLeases {
     this.#consumer = consumer;
   }
 
-  /** A lease for `forMs`, after which its owner cannot be alive; undefined while another redrive has one. */
+  /** A lease that is renewed until it is given back; undefined while another redrive has one. */
   async take(
     topic: string,
     partition: number,
     owner: string,
-    forMs: number,
     signal: AbortSignal,
   ): Promise<RedriveLease | undefined> {
     const item = this.#item(topic, partition, signal);
@@ -51,7 +51,7 @@ export class RedriveLeases {
       ConditionExpression: `attribute_not_exists(${r}) OR ${r}=:r OR ${u}<:now`,
       ExpressionAttributeValues: {
         ":r": { S: owner },
-        ":u": { N: String(Date.now() + Math.ceil(forMs) + CLOCK_SKEW_MS) },
+        ":u": { N: leaseEnd() },
         ":now": { N: String(Date.now()) },
       },
     });
@@ -78,10 +78,14 @@ export class RedriveLease {
   readonly #partition: number;
   readonly #owner: string;
 
+  readonly #renewal: NodeJS.Timeout;
+
   constructor(item: FenceItem, partition: number, owner: string) {
     this.#item = item;
     this.#partition = partition;
     this.#owner = owner;
+    // A handler may take its time; where the lease is lost, the question before the next effect tells.
+    this.#renewal = setInterval(() => void this.isOurs().catch(() => {}), RENEWAL_MS).unref();
   }
 
   /** How the partition stands now. */
@@ -94,9 +98,9 @@ export class RedriveLease {
     const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
     // A write: what is read may be old by the time it is answered, and who shuts us out removes the lease.
     return this.#item.update("renew a redrive", {
-      UpdateExpression: `SET ${u}=${u}`,
+      UpdateExpression: `SET ${u}=:u`,
       ConditionExpression: `${r}=:r`,
-      ExpressionAttributeValues: { ":r": { S: this.#owner } },
+      ExpressionAttributeValues: { ":r": { S: this.#owner }, ":u": { N: leaseEnd() } },
     });
   }
 
@@ -124,6 +128,7 @@ export class RedriveLease {
 
   /** Gives the lease back. */
   async release(): Promise<void> {
+    clearInterval(this.#renewal);
     const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
     await this.#item.update("end a redrive", {
       UpdateExpression: `REMOVE ${r},${u}`,
@@ -131,6 +136,10 @@ export class RedriveLease {
       ExpressionAttributeValues: { ":r": { S: this.#owner } },
     });
   }
+}
+
+function leaseEnd(): string {
+  return String(Date.now() + LEASE_MS);
 }
 
 async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {

@@ -11,6 +11,8 @@ import { ConfigurationError } from "../errors.ts";
  */
 export interface RedriveRequest {
   readonly tributary: "redrive";
+  /** Refused by the function of another consumer. */
+  readonly consumer?: string;
   /** Values of the key columns, with commas between: `17`, `5,17`. */
   readonly key?: string;
   readonly topic?: string;
@@ -77,6 +79,7 @@ export interface RedriveReport {
 
 const request = z.object({
   tributary: z.literal("redrive"),
+  consumer: z.optional(z.string()),
   key: z.optional(z.string()),
   topic: z.optional(z.string()),
   partition: z.optional(z.int().check(z.minimum(0))),
@@ -91,8 +94,8 @@ export function isRedriveRequest(event: object): event is RedriveRequest {
   return (event as { tributary?: unknown }).tributary === "redrive";
 }
 
-/** @throws ConfigurationError naming what is wrong. */
-export function readRedriveRequest(event: unknown): RedriveRequest {
+/** @throws ConfigurationError naming what is wrong; also when another consumer is meant. */
+export function readRedriveRequest(event: unknown, consumer: string): RedriveRequest {
   const parsed = request.safeParse(event);
   if (!parsed.success) {
     throw new ConfigurationError(
@@ -103,6 +106,11 @@ export function readRedriveRequest(event: unknown): RedriveRequest {
         remedy: issue.message,
       })),
     );
+  }
+  if (parsed.data.consumer !== undefined && parsed.data.consumer !== consumer) {
+    throw new ConfigurationError("The redrive request", [
+      { path: "consumer", value: parsed.data.consumer, remedy: `this is the function of ${consumer}` },
+    ]);
   }
   if (parsed.data.discard && parsed.data.key === undefined && parsed.data.position === undefined) {
     throw new ConfigurationError("The redrive request", [

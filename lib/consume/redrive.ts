@@ -118,7 +118,7 @@ async function redriveLetter(run: RedriveRun, letter: Letter): Promise<ChainOutc
   if (run.left <= 0 || deadline.work.aborted) return { kind: "open", redriven: 0 };
   let lease: RedriveLease | undefined;
   try {
-    lease = await instance.leases.take(topic, partition, owner, deadline.untilEndMs(), deadline.end);
+    lease = await instance.leases.take(topic, partition, owner, deadline.end);
     if (!lease) return { kind: "busy", redriven: 0 };
     const outcome = await new ChainRedrive(run, letter, lease).run();
     if (outcome.kind !== "gone") logger.info("redrive of a key ended", { ...outcome });
@@ -127,16 +127,15 @@ async function redriveLetter(run: RedriveRun, letter: Letter): Promise<ChainOutc
     logger.warn("redrive of a key broke off", errorFacts(error));
     return { kind: "open", redriven: 0 };
   } finally {
-    // One that is not given back ends with the time it was taken for.
+    // One that is not given back ends by itself.
     await lease?.release().catch(() => {});
   }
 }
 
-/** By partition; what ended the process last time comes last, else the oldest first. */
+/** By partition: what was not tried for longest comes first, what ended the process last time at the end. */
 function byPartition(letters: readonly Letter[]): Letter[][] {
-  const sorted = letters.toSorted(
-    (a, b) => Number(a.trying ?? false) - Number(b.trying ?? false) || (a.position < b.position ? -1 : 1),
-  );
+  const rank = (letter: Letter) => `${letter.trying ? 1 : 0}${letter.lastFailedAt}${letter.position}`;
+  const sorted = letters.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
   return [...Map.groupBy(sorted, ({ topic, partition }) => `${topic}/${partition}`).values()];
 }
 
