@@ -219,11 +219,15 @@ export function kills(count: number): Fault {
       const before = endedInvocations(rig);
       const handlerKills = () => endedInvocations(rig) - before;
       const killHandlers = async () => {
+        let seen: readonly number[] = [];
         while (handlerKills() < count) {
-          await delay(between(random, 20, 500));
+          await delay(between(random, 500, 2_000));
           const busy = rig.consumers.filter((consumer) => consumer.running() > 0);
           const pids = busy.flatMap(({ function: lambda }) => lambda.pids());
-          const pid = pids[between(random, 0, pids.length - 1)];
+          // Not one that is just loading: killed all the time, handlers would never come to anything.
+          const loaded = pids.filter((pid) => seen.includes(pid));
+          seen = rig.consumers.flatMap(({ function: lambda }) => lambda.pids());
+          const pid = loaded[between(random, 0, loaded.length - 1)];
           if (pid !== undefined) kill(pid);
         }
       };
