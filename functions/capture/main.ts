@@ -6,7 +6,9 @@ import { readDefinition } from "../../lib/definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem, TributaryError } from "../../lib/errors.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/observe/capture-metrics.ts";
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
-import { powertoolsLog } from "../../lib/observe/log.ts";
+import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/observe/log.ts";
+import { preflight } from "../../lib/source/postgres/postgres-source.ts";
+import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 
 /*
@@ -28,16 +30,27 @@ if (healthFile) {
 
 let metrics: CapturePublisher | undefined;
 try {
+  // Counted by an alarm, also where what follows fails: cdk/constructs/pipeline-alarms.ts.
+  log.info(CAPTURE_STARTS_LINE);
   const { definition, stream, stateTable, leaseMs, metricsSeconds } = readEnvironment(process.env);
   const pipeline = await readDefinition(definition);
   const publisher = new CapturePublisher({ pipeline: pipeline.name, seconds: metricsSeconds, write });
   metrics = publisher;
+  const connection = await databaseConnection(process.env, stopping.signal);
+  const dynamodb = dynamodbClient();
+  if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
+    const { signal } = stopping;
+    // What a first deploy must fail for is found here, before anything is made.
+    await preflight({ connection, pipeline, signal });
+    const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
+    await awaitDeployment({ ...wait, log: (line) => log.info(line) });
+  }
   await runCapture(
     {
       pipeline,
-      connection: await databaseConnection(process.env, stopping.signal),
+      connection,
       kinesis: kinesisClient(),
-      dynamodb: dynamodbClient(),
+      dynamodb,
       streamName: stream,
       stateTable,
       leaseMs,

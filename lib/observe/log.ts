@@ -7,6 +7,9 @@ export interface Log {
   error(message: string, fields?: Record<string, unknown>): void;
 }
 
+/** The capture task's first line: starts are counted by it. */
+export const CAPTURE_STARTS_LINE = "the capture task starts";
+
 /**
  * A Powertools logger, all of whose levels go where `write` says: `POWERTOOLS_LOG_LEVEL` chooses the level, and lines look
  * like those of a Lambda function that uses it. https://docs.aws.amazon.com/powertools/typescript/latest/features/logger/
