@@ -137,17 +137,22 @@ function walBudgetLeft({ safeWalBytes, walHeldBytes }: SourceStatus): number | u
   return (100 * safeWalBytes) / (safeWalBytes + walHeldBytes);
 }
 
-/** What the local host and people read from the line: totals since the task's start, and positions. */
+/** What the local host and people read from the line: totals since the task's start, positions, and what holds WAL back. */
 function status({ stream, source }: CaptureMetrics, now: number): Record<string, unknown> {
+  const { changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs, acknowledgedLsn } = stream;
   return {
-    changes: stream.changes,
+    ...{ changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs },
     lagMs: lagMs(stream, now),
-    acknowledgedLsn: stream.acknowledgedLsn === undefined ? undefined : formatLsn(stream.acknowledgedLsn),
+    acknowledgedLsn: acknowledgedLsn === undefined ? undefined : formatLsn(acknowledgedLsn),
     ...(source && {
       lagBytes: lagBytes(source),
       confirmedLsn: formatLsn(source.confirmedLsn),
       serverLsn: formatLsn(source.serverLsn),
       walStatus: source.walStatus,
+      walHeldBytes: source.walHeldBytes,
+      walLossSeconds: source.walLossSeconds,
+      oldestTransactionSeconds: source.oldestTransactionSeconds,
+      oldestTransactionPid: source.oldestTransactionPid,
     }),
   };
 }

@@ -1,0 +1,56 @@
+/**
+ * What an estimate assumes of the pipeline, beside the load and the prices. Each can be wrong for a given pipeline: the
+ * command prints those that matter.
+ */
+export const ASSUMPTIONS = {
+  /** Bytes of a record around its events. https: docs, Formats on the wire */
+  recordOverheadBytes: 120,
+  /** Within so long the changes of one partition share a record: a PutRecords round trip and the gathering before it. */
+  packingMs: 20,
+  /** Largest record the writer packs. */
+  recordBytes: 1024 * 1024,
+  /** Shards that an on-demand stream begins with. */
+  onDemandShards: 4,
+  /** MB/s and records/s that a shard takes in, and MB/s that it gives to all its readers. */
+  shardInMBps: 1,
+  shardInRecords: 1000,
+  shardOutMBps: 2,
+  /** Lambda asks each shard so often for records. */
+  pollsPerSecond: 1,
+  /** Time of an invocation before and behind its handlers: taking and closing the fence, and the library itself. */
+  invocationMs: 25,
+  /** A fence item: bytes of its key, of a partition's mark, and of the token of one that is taken. */
+  fenceKeyBytes: 100,
+  fenceMarkBytes: 46,
+  fenceTokenBytes: 19,
+  fenceGroup: 32,
+  /** The capture task's record and lease: writes a second, each of so many units. */
+  captureWritesPerSecond: 1.2,
+  captureWriteUnits: 2,
+  /** Of a million changes so many become dead letters, and so many are too large for the stream, of so many bytes. */
+  deadLettersPerMillion: 10,
+  oversizePerMillion: 10,
+  oversizeBytes: 2 * 1024 * 1024,
+  oversizeDays: 14,
+  /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
+  captureMetrics: 17,
+  tableMetrics: 2,
+  namedTables: 20,
+  consumerMetrics: 4,
+  captureAlarms: 8,
+  consumerAlarms: 4,
+  /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
+  captureLineBytes: 2200,
+  tableLineBytes: 330,
+  metricsLinesPerMinute: 3,
+  invocationLineBytes: 850,
+  lambdaLineBytes: 420,
+  /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, ECR twice), in so many zones. */
+  endpoints: 5,
+  zones: 2,
+  /** DMS: storage of the replication instance. MSK: brokers, copies of the data, changes a second that a Connect unit decodes. */
+  dmsStorageGb: 100,
+  mskBrokers: 3,
+  mskCopies: 3,
+  changesPerConnectUnit: 5000,
+} as const;

@@ -1,0 +1,42 @@
+import prices from "./prices.json" with { type: "json" };
+
+/** Prices by service: the one price basis of all estimates. */
+export type Prices = typeof prices;
+export const PRICES: Prices = prices;
+
+/** One line of a bill. */
+export interface Line {
+  readonly part: string;
+  /** What is counted, for people: `GB ingested`. */
+  readonly what: string;
+  /** In a month. */
+  readonly quantity: number;
+  readonly unitPrice: number;
+  readonly usd: number;
+}
+
+/** A monthly bill. */
+export interface Bill {
+  readonly name: string;
+  readonly usd: number;
+  /** By part, the dearest first. */
+  readonly parts: readonly { readonly part: string; readonly usd: number }[];
+  readonly lines: readonly Line[];
+}
+
+/** A line of so much at that price. */
+export function line(part: string, what: string, quantity: number, unitPrice: number): Line {
+  return { part, what, quantity, unitPrice, usd: quantity * unitPrice };
+}
+
+/** Sums lines up. */
+export function bill(name: string, lines: readonly Line[]): Bill {
+  const parts = Map.groupBy(lines, ({ part }) => part);
+  const sum = (some: readonly Line[]) => some.reduce((total, { usd }) => total + usd, 0);
+  return {
+    name,
+    usd: sum(lines),
+    parts: [...parts].map(([part, some]) => ({ part, usd: sum(some) })).sort((a, b) => b.usd - a.usd),
+    lines,
+  };
+}

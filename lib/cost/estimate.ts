@@ -1,0 +1,143 @@
+import { ASSUMPTIONS as A } from "./assumptions.ts";
+import { type Bill, bill, type Line, line, PRICES } from "./bill.ts";
+import { type Invocations, invocations, lambda, stateTable } from "./consumers.ts";
+import { onDemandStream, provisionedStream, shardsFor } from "./kinesis.ts";
+import { GIB, type Load, packed, SECONDS_PER_HOUR, type StreamLoad, unpacked } from "./load.ts";
+
+const HOURS = PRICES.hoursPerMonth;
+const SECONDS = HOURS * SECONDS_PER_HOUR;
+
+/** The pipeline on an on-demand and on a provisioned stream, and what else does the same work. */
+export interface Estimate {
+  readonly load: Load;
+  readonly stream: StreamLoad;
+  readonly shards: { readonly onDemand: number; readonly provisioned: number };
+  readonly bills: readonly Bill[];
+}
+
+/** What a load costs in a month. */
+export function estimate(load: Load): Estimate {
+  const stream = packed(load);
+  const shards = {
+    // It grows with its load, and has twice the shards of its peak.
+    onDemand: Math.max(A.onDemandShards, 2 * shardsFor(load, stream)),
+    provisioned: shardsFor(load, stream),
+  };
+  return {
+    load,
+    stream,
+    shards,
+    bills: [
+      bill("Tributary, on-demand stream", [
+        ...onDemandStream(load, stream),
+        ...around(load, stream, shards.onDemand),
+      ]),
+      bill("Tributary, provisioned stream", [
+        ...provisionedStream(load, stream),
+        ...around(load, stream, shards.provisioned),
+      ]),
+      dmsToKinesis(load),
+      mskConnect(load),
+    ],
+  };
+}
+
+function around(load: Load, stream: StreamLoad, shards: number): Line[] {
+  const called = invocations(load, stream, shards);
+  return [
+    line("Fargate", "vCPU hours", HOURS * load.captureVcpu, PRICES.fargate.vcpuHour),
+    line("Fargate", "GB hours", HOURS * load.captureMemoryGB, PRICES.fargate.gbHour),
+    ...lambda(load, called),
+    ...stateTable(load, called, shards),
+    ...deadLetters(load),
+    ...claims(load),
+    ...cloudwatch(load, called),
+    ...network(load, stream.recordsPerSecond * stream.bytesPerRecord),
+    line("KMS and secrets", "keys", 1, PRICES.keysAndSecrets.keyMonth),
+    line("KMS and secrets", "secrets", 1, PRICES.keysAndSecrets.secretMonth),
+  ];
+}
+
+/** Each is sent, received and deleted. */
+function deadLetters({ changesPerSecond, consumers }: Load): Line[] {
+  const letters = (changesPerSecond * SECONDS * consumers * A.deadLettersPerMillion) / 1e6;
+  return [line("SQS", "million requests", (letters * 3) / 1e6, PRICES.sqs.requestsMillion)];
+}
+
+/** Changes too large for the stream: written once, read by each consumer, kept for a while. */
+function claims({ changesPerSecond, consumers }: Load): Line[] {
+  const objects = (changesPerSecond * SECONDS * A.oversizePerMillion) / 1e6;
+  const keptGb = (objects * A.oversizeBytes * ((A.oversizeDays * 24) / HOURS)) / GIB;
+  return [
+    line("S3", "thousand objects written", objects / 1e3, PRICES.s3.putThousand),
+    line("S3", "thousand objects read", (objects * consumers) / 1e3, PRICES.s3.getThousand),
+    line("S3", "GB stored", keptGb, PRICES.s3.gbMonth),
+  ];
+}
+
+function cloudwatch({ tables, consumers }: Load, called: Invocations): Line[] {
+  const names = Math.min(tables, A.namedTables + 1);
+  const metrics = A.captureMetrics + names * A.tableMetrics + consumers * A.consumerMetrics;
+  const captureBytes =
+    ((A.captureLineBytes + names * A.tableLineBytes) * A.metricsLinesPerMinute * SECONDS) / 60;
+  const callBytes = called.perSecond * SECONDS * consumers * (A.invocationLineBytes + A.lambdaLineBytes);
+  return [
+    line("CloudWatch", "metrics", metrics, PRICES.cloudwatch.metricMonth),
+    line(
+      "CloudWatch",
+      "alarms",
+      A.captureAlarms + consumers * A.consumerAlarms,
+      PRICES.cloudwatch.alarmMonth,
+    ),
+    line("CloudWatch", "dashboards", 1, PRICES.cloudwatch.dashboardMonth),
+    line("CloudWatch", "GB of logs", (captureBytes + callBytes) / GIB, PRICES.cloudwatch.logsIngestedGb),
+  ];
+}
+
+/** The capture task's way to AWS; functions outside of the VPC need none, and gateway endpoints cost nothing. */
+function network({ network: way }: Load, bytesPerSecond: number): Line[] {
+  const gb = (bytesPerSecond * SECONDS) / GIB;
+  const { endpointHour, endpointGb, natHour, natGb } = PRICES.network;
+  if (way === "none") return [];
+  if (way === "nat") {
+    return [
+      line("Network", "NAT gateway hours", HOURS, natHour),
+      line("Network", "GB through NAT", gb, natGb),
+    ];
+  }
+  return [
+    line("Network", "endpoint hours", HOURS * A.endpoints * A.zones, endpointHour),
+    line("Network", "GB through endpoints", gb, endpointGb),
+  ];
+}
+
+/** AWS DMS with a Kinesis target: a record for each change; the same functions, without a fence. */
+function dmsToKinesis(load: Load): Bill {
+  const stream = unpacked(load);
+  const shards = Math.max(A.onDemandShards, 2 * shardsFor(load, stream));
+  const { instance, instanceHour, storageGbMonth } = PRICES.dms;
+  return bill("DMS to Kinesis, on-demand stream", [
+    line("DMS", `hours of one ${instance}`, HOURS, instanceHour),
+    line("DMS", "GB of storage", A.dmsStorageGb, storageGbMonth),
+    ...onDemandStream(load, stream),
+    ...lambda(load, invocations(load, stream, shards)),
+    ...network(load, stream.recordsPerSecond * stream.bytesPerRecord),
+  ]);
+}
+
+/** Amazon MSK with a Debezium connector on MSK Connect; the same functions, called from Kafka. */
+function mskConnect(load: Load): Bill {
+  const stream = unpacked(load);
+  const gbPerHour = (stream.recordsPerSecond * stream.bytesPerRecord * SECONDS_PER_HOUR) / GIB;
+  const { broker, brokerHour, storageGbMonth, connectUnitHour } = PRICES.msk;
+  const units = Math.max(1, Math.ceil((load.changesPerSecond * load.peak) / A.changesPerConnectUnit));
+  // With brokers in three zones two thirds of the traffic goes to another one; copies between brokers are free.
+  const crossZoneGb = (gbPerHour * HOURS * (1 + load.consumers) * 2) / 3;
+  return bill("MSK with Connect (Debezium)", [
+    line("MSK", `hours of ${A.mskBrokers} ${broker}`, HOURS * A.mskBrokers, brokerHour),
+    line("MSK", "GB of storage", gbPerHour * load.retentionHours * A.mskCopies, storageGbMonth),
+    line("MSK", `hours of ${units} Connect units`, HOURS * units, connectUnitHour),
+    line("Network", "GB between zones", crossZoneGb, PRICES.network.crossZoneGb),
+    ...lambda(load, invocations(load, stream, A.onDemandShards)),
+  ]);
+}

@@ -1,0 +1,70 @@
+import { ASSUMPTIONS as A } from "./assumptions.ts";
+import { type Line, line, PRICES } from "./bill.ts";
+import { GIB, type Load, SECONDS_PER_HOUR, type StreamLoad } from "./load.ts";
+
+const HOURS = PRICES.hoursPerMonth;
+const FREE_HOURS = 24;
+const LONG_HOURS = 168;
+const PUT_UNIT_BYTES = 25 * 1024;
+const MIB = 1024 ** 2;
+
+/** What an on-demand stream costs in a month: records count in whole KB; every consumer reads everything. */
+export function onDemandStream(load: Load, stream: StreamLoad): Line[] {
+  const prices = PRICES.kinesisOnDemand;
+  const billed = Math.ceil(stream.bytesPerRecord / 1024) * 1024;
+  const gbPerHour = (stream.recordsPerSecond * billed * SECONDS_PER_HOUR) / GIB;
+  const part = "Kinesis";
+  return [
+    line(part, "stream hours", HOURS, prices.streamHour),
+    line(part, "GB ingested", gbPerHour * HOURS, prices.ingestedGb),
+    line(part, "GB retrieved", gbPerHour * HOURS * load.consumers, prices.retrievedGb),
+    ...retained(part, load, gbPerHour, prices),
+  ];
+}
+
+/** Kept beyond a day: what stands in the stream at any time. */
+function retained(
+  part: string,
+  { retentionHours }: Load,
+  gbPerHour: number,
+  prices: { readonly retainedGbMonth: number; readonly longRetainedGbMonth: number },
+): Line[] {
+  const extended = Math.max(0, Math.min(retentionHours, LONG_HOURS) - FREE_HOURS);
+  const long = Math.max(0, retentionHours - LONG_HOURS);
+  return [
+    line(part, "GB retained to 7 days", gbPerHour * extended, prices.retainedGbMonth),
+    line(part, "GB retained beyond", gbPerHour * long, prices.longRetainedGbMonth),
+  ].filter(({ quantity }) => quantity > 0);
+}
+
+/** Shards that take the peak in, and let all consumers read it (without enhanced fan-out). */
+export function shardsFor(load: Load, { recordsPerSecond, bytesPerRecord }: StreamLoad): number {
+  const MBps = (recordsPerSecond * bytesPerRecord * load.peak) / MIB;
+  return Math.max(
+    1,
+    Math.ceil(MBps / A.shardInMBps),
+    Math.ceil((recordsPerSecond * load.peak) / A.shardInRecords),
+    Math.ceil((MBps * load.consumers) / A.shardOutMBps),
+  );
+}
+
+/** What a provisioned stream with just enough shards costs in a month. */
+export function provisionedStream(load: Load, stream: StreamLoad): Line[] {
+  const prices = PRICES.kinesisProvisioned;
+  const shards = shardsFor(load, stream);
+  const units = stream.recordsPerSecond * Math.ceil(stream.bytesPerRecord / PUT_UNIT_BYTES);
+  const gbPerHour = (stream.recordsPerSecond * stream.bytesPerRecord * SECONDS_PER_HOUR) / GIB;
+  const part = "Kinesis";
+  const long = Math.max(0, load.retentionHours - LONG_HOURS);
+  return [
+    line(part, `hours of ${shards} shards`, HOURS * shards, prices.shardHour),
+    line(part, "million PUT units", (units * SECONDS_PER_HOUR * HOURS) / 1e6, prices.putUnitsMillion),
+    line(
+      part,
+      "shard hours of extended retention",
+      load.retentionHours > FREE_HOURS ? HOURS * shards : 0,
+      prices.retainedShardHour,
+    ),
+    line(part, "GB retained beyond 7 days", gbPerHour * long, prices.longRetainedGbMonth),
+  ].filter(({ quantity }) => quantity > 0);
+}

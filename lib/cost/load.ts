@@ -1,0 +1,77 @@
+import { ASSUMPTIONS as A } from "./assumptions.ts";
+
+/** What is asked of a pipeline. */
+export interface Load {
+  /** On average over the month. */
+  readonly changesPerSecond: number;
+  /** Of a change event's JSON, on average. */
+  readonly bytes: number;
+  readonly tables: number;
+  /** Of each topic. */
+  readonly partitions: number;
+  /** Consumers that take every change. */
+  readonly consumers: number;
+  readonly handlerMs: number;
+  readonly memoryMB: number;
+  readonly batchSize: number;
+  readonly batchWindowSeconds: number;
+  readonly retentionHours: number;
+  readonly packing: "batch" | "none";
+  /** Peak to average: what a provisioned stream must take. */
+  readonly peak: number;
+  readonly captureVcpu: number;
+  readonly captureMemoryGB: number;
+  readonly network: "endpoints" | "nat" | "none";
+}
+
+/** What a load is unless something else is said. */
+export const DEFAULT_LOAD = {
+  tables: 5,
+  partitions: 64,
+  consumers: 1,
+  handlerMs: 1,
+  memoryMB: 512,
+  batchSize: 100,
+  batchWindowSeconds: 0,
+  retentionHours: 168,
+  packing: "batch",
+  peak: 3,
+  captureVcpu: 1,
+  captureMemoryGB: 2,
+  network: "endpoints",
+} as const satisfies Partial<Load>;
+
+export const SECONDS_PER_HOUR = 3600;
+export const GIB = 1024 ** 3;
+
+/** How the changes travel in the stream. */
+export interface StreamLoad {
+  readonly recordsPerSecond: number;
+  readonly bytesPerRecord: number;
+}
+
+/** Changes, each in a record of its own. */
+export function unpacked({ changesPerSecond, bytes }: Load): StreamLoad {
+  return { recordsPerSecond: changesPerSecond, bytesPerRecord: bytes + A.recordOverheadBytes };
+}
+
+/**
+ * Changes as the writer packs them: those of one partition that come within a round trip share a record. Changes that come in
+ * bursts, or many of one key, are packed better than this.
+ */
+export function packed(load: Load): StreamLoad {
+  if (load.packing === "none") return unpacked(load);
+  const { changesPerSecond, bytes, tables, partitions } = load;
+  const together = (changesPerSecond * A.packingMs) / 1000;
+  const room = Math.max(1, Math.floor((A.recordBytes - A.recordOverheadBytes) / bytes));
+  const perRecord = Math.min(room, Math.max(1, together / distinct(together, tables * partitions)));
+  return {
+    recordsPerSecond: changesPerSecond / perRecord,
+    bytesPerRecord: perRecord * bytes + A.recordOverheadBytes,
+  };
+}
+
+/** How many different ones of `places` are met when `draws` fall on them by chance. */
+export function distinct(draws: number, places: number): number {
+  return places * (1 - (1 - 1 / places) ** draws);
+}

@@ -1,0 +1,222 @@
+import { execFile } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { describe, expect, it } from "vitest";
+import { formatPosition } from "../../../lib/change/position.ts";
+import { InvocationCounts } from "../../../lib/consume/observer.ts";
+import { ASSUMPTIONS } from "../../../lib/cost/assumptions.ts";
+import { type Line, PRICES } from "../../../lib/cost/bill.ts";
+import { fenceUnits, invocations, lambda } from "../../../lib/cost/consumers.ts";
+import { estimate } from "../../../lib/cost/estimate.ts";
+import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
+import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
+import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
+import { TableMetrics } from "../../../lib/observe/table-metrics.ts";
+
+/*
+ * Computed by hand: a month has 730 hours, 2,628,000 seconds. 1,000 records a second of 904 bytes and 120 around them are
+ * 1,024,000 bytes a second: 3.433228 GB an hour, 2,506.256104 a month.
+ */
+const load: Load = {
+  ...DEFAULT_LOAD,
+  changesPerSecond: 1000,
+  bytes: 904,
+  consumers: 2,
+  packing: "none",
+  retentionHours: 24,
+  peak: 1,
+};
+
+const usd = (lines: readonly Line[]) => lines.reduce((sum, one) => sum + one.usd, 0);
+const quantity = (lines: readonly Line[], what: string) => lines.find((one) => one.what === what)?.quantity;
+
+describe("Kinesis", () => {
+  it("on demand: stream hours, GB in, GB out for each consumer", () => {
+    // 29.20 + 2,506.256104 GB × 0.08 + 2 × 2,506.256104 GB × 0.04
+    expect(usd(onDemandStream(load, unpacked(load)))).toBeCloseTo(430.200977, 5);
+  });
+
+  it("counts each record in whole KB", () => {
+    const lines = onDemandStream({ ...load, bytes: 905 }, unpacked({ ...load, bytes: 905 }));
+    expect(quantity(lines, "GB ingested")).toBeCloseTo(2 * 2506.256104, 4);
+  });
+
+  it("kept for 7 days: what stands in the stream beyond the first of them", () => {
+    const week = onDemandStream({ ...load, retentionHours: 168 }, unpacked(load));
+    expect(quantity(week, "GB retained to 7 days")).toBeCloseTo(3.433228 * 144, 3);
+    expect(quantity(week, "GB retained beyond")).toBeUndefined();
+    const month = onDemandStream({ ...load, retentionHours: 720 }, unpacked(load));
+    expect(quantity(month, "GB retained beyond")).toBeCloseTo(3.433228 * 552, 3);
+  });
+
+  it("provisioned: one shard and 2,628 million PUT units", () => {
+    // 730 × 0.015 + 2,628 × 0.014
+    expect(usd(provisionedStream(load, unpacked(load)))).toBeCloseTo(47.742, 6);
+    // and 730 × 0.020 for retention beyond a day
+    const week = provisionedStream({ ...load, retentionHours: 168 }, unpacked(load));
+    expect(usd(week)).toBeCloseTo(62.342, 6);
+  });
+
+  it.each([
+    [{}, 1],
+    [{ peak: 3 }, 3],
+    // 0.977 MB/s to five consumers is 4.88 MB/s out, at 2 MB/s a shard
+    [{ consumers: 5 }, 3],
+    [{ bytes: 4000 }, 4],
+  ])("shards for %j: %i", (change, shards) => {
+    const changed = { ...load, ...change };
+    expect(shardsFor(changed, unpacked(changed))).toBe(shards);
+  });
+});
+
+describe("packing", () => {
+  it("on one partition, what comes within the round trip shares a record", () => {
+    const alone: Load = { ...load, packing: "batch", tables: 1, partitions: 1 };
+    expect(packed(alone)).toEqual({ recordsPerSecond: 50, bytesPerRecord: 20 * 904 + 120 });
+  });
+
+  it("on many, hardly; and never more than a record holds", () => {
+    const many = packed({ ...load, packing: "batch", tables: 100 });
+    expect(many.recordsPerSecond).toBeGreaterThan(990);
+    const large = packed({ ...load, packing: "batch", bytes: 300_000, tables: 1, partitions: 1 });
+    expect(large.recordsPerSecond).toBeCloseTo(1000 / 3, 6);
+  });
+
+  it("two draws of two places meet one and a half", () => {
+    expect([distinct(1, 7), distinct(2, 2), distinct(0, 3)]).toEqual(
+      [1, 1.5, 0].map((n) => expect.closeTo(n)),
+    );
+  });
+});
+
+describe("consumers", () => {
+  it("are called once a second and shard, or for each full batch", () => {
+    const stream = unpacked(load);
+    expect(invocations(load, stream, 4)).toEqual({ perSecond: 10, changes: 100 });
+    expect(invocations({ ...load, batchSize: 1000 }, stream, 4).perSecond).toBeCloseTo(4, 6);
+    const patient = { ...load, batchSize: 10_000, batchWindowSeconds: 5 };
+    expect(invocations(patient, stream, 4).perSecond).toBeCloseTo(0.8, 6);
+  });
+
+  it("cost requests and GB-seconds", () => {
+    const lines = lambda(load, { perSecond: 10, changes: 100 });
+    // 52.56 million calls at 0.20; 125 ms × 0.5 GB each: 3,285,000 GB-seconds
+    expect(quantity(lines, "million invocations")).toBeCloseTo(52.56, 6);
+    expect(quantity(lines, "GB-seconds")).toBeCloseTo(3_285_000, 3);
+    expect(usd(lines)).toBeCloseTo(10.512 + 43.800219, 5);
+  });
+
+  it("pay for taking and closing each group of partitions", () => {
+    // One group, all of its 32 partitions taken: 100 + 32 × (46 + 19) bytes are 3 units, twice.
+    const whole = { perSecond: 1, changes: 100_000 };
+    expect(fenceUnits({ ...load, tables: 1, partitions: 32 }, whole, 1)).toBeCloseTo(6, 6);
+    expect(fenceUnits({ ...load, tables: 2, partitions: 64 }, whole, 1)).toBeCloseTo(24, 6);
+    // A change alone: one group, 100 + 32 × 46 + 19 bytes are 2 units, twice.
+    expect(fenceUnits({ ...load, tables: 9, partitions: 32 }, { perSecond: 1, changes: 1 }, 32)).toBeCloseTo(
+      4,
+      6,
+    );
+  });
+});
+
+describe("bills", () => {
+  it("are the sum of their lines, part by part", () => {
+    for (const { usd: total, parts, lines } of estimate(load).bills) {
+      expect(total).toBeCloseTo(usd(lines), 8);
+      expect(parts.reduce((sum, part) => sum + part.usd, 0)).toBeCloseTo(total, 8);
+      for (const { quantity: q, unitPrice, usd: of } of lines) expect(of).toBeCloseTo(q * unitPrice, 8);
+    }
+  });
+
+  it("of DMS and MSK at the same load", () => {
+    const [, , dms, msk] = estimate(load).bills;
+    const part = (bill: typeof dms, name: string) => bill?.parts.find((one) => one.part === name)?.usd;
+    // 730 × 0.154 + 100 × 0.115
+    expect(part(dms, "DMS")).toBeCloseTo(123.92, 6);
+    expect(part(dms, "Kinesis")).toBeCloseTo(430.200977, 5);
+    // 3 × 730 × 0.204 + 3.433228 × 24 h × 3 copies × 0.1 + 730 × 0.11
+    expect(part(msk, "MSK")).toBeCloseTo(446.76 + 24.719238 + 80.3, 5);
+    // 2,506.256104 GB in and twice out, two thirds of it into another zone, at 0.02
+    expect(part(msk, "Network")).toBeCloseTo(100.250244, 5);
+  });
+
+  it("of a way through NAT, endpoints, or neither", () => {
+    const network = (way: Load["network"]) => {
+      const [bill] = estimate({ ...load, network: way }).bills;
+      return bill?.parts.find(({ part }) => part === "Network")?.usd;
+    };
+    expect(network("none")).toBeUndefined();
+    expect(network("nat")).toBeCloseTo(730 * 0.045 + 2506.256104 * 0.045, 4);
+    expect(network("endpoints")).toBeCloseTo(5 * 2 * 7.3 + 2506.256104 * 0.01, 4);
+  });
+
+  it("grow with the load", () => {
+    const small = estimate({ ...load, changesPerSecond: 10 }).bills;
+    estimate(load).bills.forEach((bill, i) => {
+      expect(bill.usd).toBeGreaterThan(small[i]?.usd ?? Number.POSITIVE_INFINITY);
+    });
+  });
+});
+
+describe("assumptions hold for what is built", () => {
+  it("bytes of a fence item", () => {
+    const mark = formatPosition({ epoch: 1, commitLsn: 1n, ordinal: 1 });
+    // Names m12 and w12, a writer of ten digits; name t12 and a token of 12 bytes in base64.
+    expect(ASSUMPTIONS.fenceMarkBytes).toBe("m12".length + mark.length + "w12".length + 6);
+    expect(ASSUMPTIONS.fenceTokenBytes).toBe("t12".length + 16);
+  });
+
+  it("bytes of log lines, within a quarter", () => {
+    const counts = new InvocationCounts();
+    for (let i = 0; i < 100; i++) counts.effect(Date.now() - 900 - i);
+    const invocation = consumerMetricsLine("shop", counts.report("order-summary", 0, 120)).length;
+    expect(ratio(invocation, ASSUMPTIONS.invocationLineBytes)).toBeLessThan(1.25);
+    const tables = new Map([["public.order_items", { changes: 12_345, bytes: 8_641_975 }]]);
+    const [table = ""] = new TableMetrics("shop").lines(tables);
+    expect(ratio(table.length, ASSUMPTIONS.tableLineBytes)).toBeLessThan(1.25);
+  });
+
+  function ratio(a: number, b: number): number {
+    return Math.max(a / b, b / a);
+  }
+});
+
+it("every price says where it comes from", () => {
+  for (const [name, price] of Object.entries(PRICES)) {
+    if (typeof price !== "object") continue;
+    expect(price.sources, name).not.toHaveLength(0);
+    for (const source of price.sources) expect(source, name).toMatch(/^https:\/\//);
+  }
+});
+
+describe("tributary cost", () => {
+  const run = async (...args: string[]) =>
+    promisify(execFile)(process.execPath, [
+      fileURLToPath(new URL("../../../lib/cli/main.ts", import.meta.url)),
+      "cost",
+      ...args,
+    ]);
+  const asked = ["--changes-per-second", "500", "--bytes", "700", "--consumers", "3"];
+
+  it("prints a bill by part, next to the alternatives, with its price basis", async () => {
+    const { stdout } = await run(...asked);
+    for (const text of ["Tributary, on-demand", "Fargate", "DMS to Kinesis", "MSK with Connect", "us-east-1"])
+      expect(stdout).toContain(text);
+  });
+
+  it("prints it as JSON", async () => {
+    const { stdout } = await run(...asked, "--json");
+    const { load: used, bills, prices } = JSON.parse(stdout);
+    expect(used).toMatchObject({ changesPerSecond: 500, bytes: 700, consumers: 3, memoryMB: 512 });
+    expect(bills).toHaveLength(4);
+    expect(prices.date).toBe(PRICES.date);
+    expect(bills).toEqual(JSON.parse(JSON.stringify(estimate(used).bills)));
+  });
+
+  it.each([[[]], [["--changes-per-second", "x", "--bytes", "1"]], [[...asked, "--peak", "0"]]])(
+    "refuses %j as wrong usage",
+    async (args) => {
+      await expect(run(...args)).rejects.toMatchObject({ code: 2 });
+    },
+  );
+});
