@@ -41,6 +41,15 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
+      {
+        test: {
+          name: "deploy",
+          include: ["test/deploy/**/*.test.ts"],
+          testTimeout: 5 * minute,
+          hookTimeout: 4 * minute,
+          fileParallelism: false,
+        },
+      },
     ],
   },
 });

@@ -1,0 +1,247 @@
+import { randomBytes } from "node:crypto";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { GetItemCommand, type GetItemCommandOutput } from "@aws-sdk/client-dynamodb";
+import { CreateSecretCommand } from "@aws-sdk/client-secrets-manager";
+import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { dynamodbClient, kinesisClient, s3Client, secretsManagerClient, sqsClient } from "../../lib/aws.ts";
+import { eventually } from "../eventually.ts";
+import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";
+import { cdk } from "./cdk.ts";
+import { type Cloud, cloudEnvironment, cloudKinds, NoCloudError } from "./cloud.ts";
+import { captureContainer, type DeployedFunction, listFunctions } from "./deployed.ts";
+import { copyExampleApp, type ExampleApp } from "./example-app.ts";
+import { imageContext } from "./image-context.ts";
+import { inventory } from "./inventory.ts";
+import { type SourceDatabase, startSourceDatabase } from "./source-database.ts";
+
+/*
+ * The example app, deployed for real on an emulated AWS: what `cdk deploy` makes runs, together. Never a proof of what
+ * happens on failure: the emulators' event source mappings do not retry as Lambda does.
+ */
+
+const VERBOSE = process.env.TRIBUTARY_TEST_VERBOSE !== undefined;
+const ASSEMBLY = "cdk.out";
+const LAST = "destroy leaves nothing";
+
+describe.each(cloudKinds())("on $name", (kind) => {
+  const stack = `shop-${randomBytes(3).toString("hex")}`;
+  let cloud: Cloud;
+  let missing: string | undefined;
+  let failed = false;
+  let app: ExampleApp;
+  let database: SourceDatabase;
+  let clients: Awaited<ReturnType<typeof connect>>;
+  let capture: CaptureProgram | undefined;
+  const cleanups: (() => Promise<unknown>)[] = [];
+
+  beforeAll(async () => {
+    try {
+      cloud = await kind.start();
+    } catch (error) {
+      if (!(error instanceof NoCloudError)) throw error;
+      missing = `SKIPPED, no ${kind.name}: ${error.message}`;
+      process.stderr.write(`${missing}\n`);
+      return;
+    }
+    cleanups.push(cloud.stop);
+    clients = await connect(cloud);
+    cleanups.unshift(async () => Object.values(clients).map((client) => client.destroy()));
+    database = await startSourceDatabase();
+    cleanups.unshift(database.stop);
+    app = await copyExampleApp();
+    cleanups.unshift(app.remove, async () => capture?.stop());
+  });
+  afterAll(async () => {
+    for (const cleanup of cleanups) await cleanup();
+  });
+  beforeEach((context) => {
+    if (missing) context.skip(missing);
+    // Each step stands on those before it; the last one clears up.
+    if (failed && context.task.name !== LAST) context.skip("an earlier step failed");
+    context.onTestFailed(() => {
+      failed = true;
+      process.stderr.write(`${capture?.printed() ?? ""}\n${cloud.printed()}\n`);
+    });
+  });
+
+  test("bootstrap and deploy", async () => {
+    await runCdk(["bootstrap", "aws://000000000000/us-east-1"], tmpdir());
+    expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
+    const password = randomBytes(12).toString("hex");
+    await database.createRole("tributary", password);
+    const secret = await clients.secrets.send(
+      new CreateSecretCommand({
+        Name: `database-of-${stack}`,
+        SecretString: JSON.stringify({ username: "tributary", password }),
+      }),
+    );
+    await deploy({ databaseSecretArn: secret.ARN as string });
+    expect(await inventory(cloud, stack, clients)).toMatchObject({
+      streams: [expect.any(String)],
+      services: [expect.any(String)],
+      tables: expect.arrayContaining([
+        expect.stringContaining("State"),
+        expect.stringContaining("Customers"),
+      ]),
+    });
+  });
+
+  test("changes reach the deployed functions and take effect", async () => {
+    capture = await startCaptureProgram({
+      context: await imageContext(join(app.directory, ASSEMBLY), stack),
+      container: await captureContainer(cloud, stack),
+      cloud,
+      trusted: database.certificateAuthorityFile,
+    });
+    await soon("the capture program to read the log", async () => {
+      const { rowCount } = await database.client.query(
+        "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND usename = 'tributary'",
+      );
+      return rowCount === 1 || undefined;
+    });
+    await database.client.query(
+      "INSERT INTO customers (id, email, name, credit) VALUES (1, 'ada@example.org', 'Ada', 12345678.90), (2, 'bob@example.org', 'Bob', 0)",
+    );
+    await database.client.query("UPDATE customers SET tier = 'gold' WHERE id = 1");
+    await database.client.query("DELETE FROM customers WHERE id = 2");
+    expect(await customer("1", (item) => item.tier?.S === "gold")).toMatchObject({
+      name: { S: "Ada" },
+      credit: { S: "12345678.90" },
+      position: { S: expect.stringMatching(/^00000001/) },
+    });
+    expect(await customer("2", (item) => item.deleted !== undefined)).not.toHaveProperty("name");
+    expect(await capture.checkHealth()).toBe(0);
+  });
+
+  test("every consumer has what its definition and its sink need", async () => {
+    const { LETTER_QUEUE_URL, TRIBUTARY_DEAD_LETTER_QUEUE_URL } = await environmentOf("notifications");
+    await database.client.query("INSERT INTO orders (id, customer_id, total) VALUES (7, 1, 1), (8, 1, 1)");
+    await database.client.query(
+      "INSERT INTO cancellations VALUES (7, 'changed-mind'), (8, 'no such reason')",
+    );
+    expect(await message(LETTER_QUEUE_URL)).toMatchObject({ orderId: "7" });
+    expect(await message(TRIBUTARY_DEAD_LETTER_QUEUE_URL)).toMatchObject({
+      consumer: "notifications",
+      topic: "shop.public.cancellations",
+      payload: { op: "c", after: { order_id: "8" } },
+    });
+  });
+
+  test("a changed handler is there after the next deploy", async () => {
+    const before = await functionOf("customer-view");
+    await app.edit(
+      "functions/customer-view.ts",
+      "return { position: { S: event.position },",
+      'return { deploy: { S: "second" }, position: { S: event.position },',
+    );
+    await deploy();
+    expect((await functionOf("customer-view")).CodeSha256).not.toBe(before.CodeSha256);
+    await database.client.query(
+      "INSERT INTO customers (id, email, name) VALUES (3, 'cyd@example.org', 'Cyd')",
+    );
+    expect(await customer("3", (item) => item.name !== undefined)).toMatchObject({ deploy: { S: "second" } });
+    // What took effect before does so no second time.
+    expect(await customer("1", () => true)).not.toHaveProperty("deploy");
+  });
+
+  test("the capture program ends as ECS asks it to", async () => {
+    expect(await capture?.stop()).toBe(0);
+  });
+
+  test(LAST, async () => {
+    await runCdk(["destroy", "--force", ...settings]);
+    expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
+  });
+
+  /** Context of the app; what `deploy` adds stays. */
+  const settings: string[] = [];
+
+  async function deploy(more: Record<string, string> = {}): Promise<void> {
+    if (settings.length === 0) {
+      const values = {
+        stackName: stack,
+        databaseHost: database.host,
+        databasePort: String(database.port),
+        databaseName: "postgres",
+        // MiniStack has no interface endpoints.
+        endpoints: "existing",
+        deleteData: "true",
+        ...more,
+      };
+      settings.push(...Object.entries(values).flatMap(([name, value]) => ["-c", `${name}=${value}`]));
+    }
+    await runCdk(["deploy", "--require-approval", "never", "--output", ASSEMBLY, ...settings]);
+  }
+
+  function runCdk(args: readonly string[], directory = app.directory): Promise<string> {
+    const onLine = (line: string) => {
+      if (VERBOSE) process.stdout.write(`${line}\n`);
+    };
+    return cdk(args, { directory, cloud, onLine });
+  }
+
+  async function functionOf(consumer: string): Promise<DeployedFunction> {
+    const functions = await listFunctions(cloud, stack);
+    const found = functions.find(
+      ({ Description }) => Description === `Tributary: consumer ${consumer} of shop`,
+    );
+    if (!found) throw new Error(`no function of ${consumer} among ${JSON.stringify(functions)}`);
+    return found;
+  }
+
+  async function environmentOf(consumer: string): Promise<Readonly<Record<string, string>>> {
+    return (await functionOf(consumer)).Environment.Variables;
+  }
+
+  /** The item of a customer, once it is as it should be. */
+  async function customer(id: string, condition: (item: Item) => boolean): Promise<Item> {
+    const { CUSTOMER_TABLE: TableName } = await environmentOf("customer-view");
+    return soon(`the item of customer ${id}`, async () => {
+      const { Item } = await clients.dynamodb.send(new GetItemCommand({ TableName, Key: { id: { S: id } } }));
+      return Item && condition(Item) ? Item : undefined;
+    });
+  }
+
+  /** The first message of a queue. */
+  async function message(QueueUrl: string | undefined): Promise<unknown> {
+    return soon(`a message in ${QueueUrl}`, async () => {
+      const { Messages } = await clients.sqs.send(
+        new ReceiveMessageCommand({ QueueUrl, WaitTimeSeconds: 1 }),
+      );
+      const body = Messages?.[0]?.Body;
+      return body === undefined ? undefined : (JSON.parse(body) as unknown);
+    });
+  }
+
+  /** Waits for an effect, unless the capture program fails before. */
+  function soon<T>(what: string, condition: () => Promise<T | undefined>) {
+    const effect = eventually(condition, { what, deadlineMs: 60_000 });
+    return capture ? Promise.race([effect, capture.failed]) : effect;
+  }
+});
+
+type Item = NonNullable<GetItemCommandOutput["Item"]>;
+
+const NOTHING = {
+  streams: [],
+  tables: [],
+  queues: [],
+  buckets: [],
+  services: [],
+  functions: [],
+  alarmsAndDashboards: [],
+  logGroups: [],
+};
+
+async function connect(cloud: Cloud) {
+  const environment = cloudEnvironment(cloud);
+  return {
+    kinesis: kinesisClient(environment),
+    dynamodb: dynamodbClient(environment),
+    sqs: sqsClient(environment),
+    s3: await s3Client(environment),
+    secrets: await secretsManagerClient(environment),
+  };
+}
