@@ -1,4 +1,5 @@
 import { Annotations, CfnOutput, Duration, RemovalPolicy } from "aws-cdk-lib";
+import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
 import * as kms from "aws-cdk-lib/aws-kms";
@@ -9,13 +10,17 @@ import { Construct } from "constructs";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
 import type { Pipeline } from "../../lib/pipeline.ts";
+import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
 import { ChangeStream } from "./change-stream.ts";
 import { ClaimBucket } from "./claim-bucket.ts";
 import { Consumer } from "./consumer.ts";
 import type { ConsumerSettings } from "./consumer-function.ts";
+import { DeploymentMark } from "./deployment-mark.ts";
 import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
-import type { DatabaseAccess, SourceDatabase } from "./source-database.ts";
+import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
+import { PipelineDashboard } from "./pipeline-dashboard.ts";
+import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
 
 /** What a pipeline needs beside its definition: what differs by place. */
@@ -49,6 +54,8 @@ export interface CdcPipelineProps {
 
   /** Encrypts stream, table, queues and bucket. Default: a key of its own. */
   readonly encryptionKey?: kms.IKey;
+  /** From when on alarms ring. */
+  readonly alarms?: AlarmThresholds;
   /** Where alarms go. Default: they are to be seen in CloudWatch only. */
   readonly alarmTopic?: sns.ITopic;
   /** Default: two weeks. */
@@ -84,6 +91,8 @@ export class CdcPipeline extends Construct {
   readonly capture: CaptureService;
   readonly consumers: readonly Consumer[];
   readonly encryptionKey: kms.IKey;
+  readonly alarms: readonly cloudwatch.Alarm[];
+  readonly dashboard: PipelineDashboard;
 
   /** @throws ConfigurationError when something could not work: before anything is deployed. */
   constructor(scope: Construct, id: string, props: CdcPipelineProps) {
@@ -150,6 +159,7 @@ export class CdcPipeline extends Construct {
         TRIBUTARY_STREAM: this.changeStream.stream.streamName,
         TRIBUTARY_STATE_TABLE: this.stateTable.table.tableName,
         [CLAIM_BUCKET_VARIABLE]: this.claimBucket.url,
+        [AWAIT_DEPLOYMENT_VARIABLE]: "true",
       },
       logRetention,
       removalPolicy,
@@ -164,12 +174,42 @@ export class CdcPipeline extends Construct {
         this,
         placement,
         this.capture,
-        inVpc.map((consumer) => consumer.function),
+        inVpc.flatMap((consumer) => [consumer.function, consumer.redrive.function]),
       );
     }
-    // The capture task comes last: what fails before it leaves no slot in the database.
-    this.capture.service.node.addDependency(this.changeStream, this.stateTable, this.claimBucket);
-    for (const consumer of this.consumers) this.capture.service.node.addDependency(consumer);
+    const database = databaseFacts(props.database);
+    const { alarms } = new PipelineAlarms(this, "Alarms", {
+      pipeline: definition.name,
+      capture: this.capture,
+      changeStream: this.changeStream,
+      consumers: this.consumers,
+      database,
+      thresholds: props.alarms ?? {},
+      topic: props.alarmTopic,
+    });
+    this.alarms = alarms;
+    this.dashboard = new PipelineDashboard(this, "Dashboard", {
+      pipeline: definition.name,
+      database,
+      capture: this.capture,
+      changeStream: this.changeStream,
+      stateTable: this.stateTable.table,
+      consumers: this.consumers,
+      alarms,
+    });
+    // The task starts when all that it and its readers need stands; the mark, last of all, lets it make its slot.
+    this.capture.service.node.addDependency(
+      this.changeStream,
+      this.stateTable,
+      this.claimBucket,
+      ...this.consumers,
+    );
+    new DeploymentMark(this, "Deployed", {
+      pipeline: definition.name,
+      stateTable: this.stateTable,
+      encryptionKey: this.encryptionKey,
+      after: this.node.children.filter((child) => child !== this.encryptionKey),
+    });
 
     new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });
     new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });

@@ -1,0 +1,149 @@
+import { Duration } from "aws-cdk-lib";
+import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
+import type * as kinesis from "aws-cdk-lib/aws-kinesis";
+import type * as lambda from "aws-cdk-lib/aws-lambda";
+import {
+  CAPTURE_METRIC,
+  CONSUMER_METRIC,
+  DIMENSION,
+  METRICS_NAMESPACE,
+  type MetricName,
+  TABLE_METRIC,
+} from "../../lib/observe/metric-names.ts";
+import type { DatabaseFacts } from "./source-database.ts";
+
+/*
+ * Metrics, apart from what draws them and what alarms on them.
+ */
+
+const MINUTE = Duration.minutes(1);
+
+/** What may be said otherwise about a metric. */
+type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;
+
+/** A metric that the capture task publishes. */
+export function captureMetric(
+  pipeline: string,
+  name: keyof typeof CAPTURE_METRIC,
+  choice: MetricChoice = {},
+): cloudwatch.Metric {
+  return ours(CAPTURE_METRIC[name], { [DIMENSION.pipeline]: pipeline }, choice);
+}
+
+/** A metric that a consumer publishes. */
+export function consumerMetric(
+  pipeline: string,
+  consumer: string,
+  name: keyof typeof CONSUMER_METRIC,
+  choice: MetricChoice = {},
+): cloudwatch.Metric {
+  return ours(
+    CONSUMER_METRIC[name],
+    { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer },
+    choice,
+  );
+}
+
+/** A metric of the busiest tables, one line for each, a second. */
+export function tableRates(pipeline: string, name: keyof typeof TABLE_METRIC): cloudwatch.MathExpression {
+  const { name: metric } = TABLE_METRIC[name];
+  const { pipeline: p, table: t } = DIMENSION;
+  const search = `SEARCH('{${METRICS_NAMESPACE},${p},${t}} MetricName="${metric}" ${p}="${pipeline}"', 'Sum', 60)`;
+  return new cloudwatch.MathExpression({
+    expression: `${search} / PERIOD(${search})`,
+    label: "",
+    period: MINUTE,
+    usingMetrics: {},
+  });
+}
+
+/** A counter as a rate a second. */
+export function perSecond(metric: cloudwatch.Metric, label: string): cloudwatch.MathExpression {
+  // Ids within a graph must differ, and begin with a small letter.
+  const id = `each${metric.metricName}`;
+  return new cloudwatch.MathExpression({
+    expression: `${id} / PERIOD(${id})`,
+    usingMetrics: { [id]: metric },
+    label,
+    period: MINUTE,
+  });
+}
+
+/** Age of the last record that a consumer's function was given, at its start. */
+export function iteratorAge(handler: lambda.IFunction): cloudwatch.Metric {
+  return new cloudwatch.Metric({
+    namespace: "AWS/Lambda",
+    metricName: "IteratorAge",
+    dimensionsMap: { FunctionName: handler.functionName },
+    statistic: cloudwatch.Stats.MAXIMUM,
+    period: MINUTE,
+    label: "iterator age",
+  });
+}
+
+/** One of Kinesis's own metrics: https://docs.aws.amazon.com/streams/latest/dev/monitoring-with-cloudwatch.html */
+export function streamMetric(
+  stream: kinesis.IStream,
+  metricName:
+    | "IncomingBytes"
+    | "IncomingRecords"
+    | "WriteProvisionedThroughputExceeded"
+    | "ReadProvisionedThroughputExceeded",
+  label: string,
+): cloudwatch.Metric {
+  return new cloudwatch.Metric({
+    namespace: "AWS/Kinesis",
+    metricName,
+    dimensionsMap: { StreamName: stream.streamName },
+    statistic: cloudwatch.Stats.SUM,
+    period: MINUTE,
+    label,
+  });
+}
+
+/**
+ * How far the oldest slot of the server lags, by RDS itself: it tells when nobody of ours does any more. Undefined for a
+ * server outside of RDS. https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
+ */
+export function oldestSlotLag(database: DatabaseFacts): cloudwatch.Metric | undefined {
+  if (!database.metricsDimension) return undefined;
+  return new cloudwatch.Metric({
+    namespace: "AWS/RDS",
+    metricName: "OldestReplicationSlotLag",
+    dimensionsMap: { ...database.metricsDimension },
+    statistic: cloudwatch.Stats.MAXIMUM,
+    period: MINUTE,
+    label: "oldest slot (RDS)",
+  });
+}
+
+/** Starts of the capture task, counted in its log: also those of a task that fails before it measures anything. */
+export function captureStarts(pipeline: string): cloudwatch.Metric {
+  return new cloudwatch.Metric({
+    namespace: METRICS_NAMESPACE,
+    metricName: captureStartsName(pipeline),
+    statistic: cloudwatch.Stats.SUM,
+    period: Duration.minutes(15),
+    label: "starts",
+  });
+}
+
+/** A metric filter with a value for "none" takes no dimensions: the pipeline is in the name. */
+export function captureStartsName(pipeline: string): string {
+  return `CaptureStarts-${pipeline}`;
+}
+
+function ours(
+  { name, statistic }: MetricName,
+  dimensionsMap: Record<string, string>,
+  choice: MetricChoice,
+): cloudwatch.Metric {
+  return new cloudwatch.Metric({
+    namespace: METRICS_NAMESPACE,
+    metricName: name,
+    dimensionsMap,
+    statistic,
+    period: MINUTE,
+    ...choice,
+  });
+}

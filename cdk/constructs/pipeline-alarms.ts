@@ -1,0 +1,271 @@
+import { Duration } from "aws-cdk-lib";
+import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
+import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
+import * as logs from "aws-cdk-lib/aws-logs";
+import type * as sns from "aws-cdk-lib/aws-sns";
+import { Construct } from "constructs";
+import { CAPTURE_STARTS_LINE } from "../../lib/observe/log.ts";
+import { METRICS_NAMESPACE } from "../../lib/observe/metric-names.ts";
+import type { CaptureService } from "./capture-service.ts";
+import type { ChangeStream } from "./change-stream.ts";
+import type { Consumer } from "./consumer.ts";
+import {
+  captureMetric,
+  captureStarts,
+  captureStartsName,
+  consumerMetric,
+  iteratorAge,
+  oldestSlotLag,
+  streamMetric,
+} from "./metrics.ts";
+import type { DatabaseFacts } from "./source-database.ts";
+
+/** From when on an alarm rings; each has a default. */
+export interface AlarmThresholds {
+  /** WAL from what is confirmed to the server's end. Default 1 GiB. */
+  readonly lagBytes?: number;
+  /** Share of `max_slot_wal_keep_size` that is left, in per cent. Default 30. */
+  readonly walBudgetPercent?: number;
+  /** Time until the slot is lost if it goes on like this. Default 2 hours. */
+  readonly walLoss?: Duration;
+  /** Age of what a consumer is given. Default a quarter of the stream's retention. */
+  readonly iteratorAge?: Duration;
+}
+
+/** What is alarmed on, and where alarms go. */
+export interface PipelineAlarmsProps {
+  readonly pipeline: string;
+  readonly capture: CaptureService;
+  readonly changeStream: ChangeStream;
+  readonly consumers: readonly Consumer[];
+  readonly database: DatabaseFacts;
+  readonly thresholds: AlarmThresholds;
+  readonly topic: sns.ITopic | undefined;
+}
+
+/** One alarm: what rings, what that means, and what to do. */
+interface Rule {
+  readonly metric: cloudwatch.IMetric;
+  /** Rings at or above it, unless `below`. */
+  readonly threshold: number;
+  readonly below?: boolean;
+  /** Consecutive periods; default 5 of a minute. */
+  readonly periods?: number;
+  /** What no data means: `dead` rings. Default: nothing happens, nothing rings. */
+  readonly missing?: "dead" | "quiet";
+  readonly meaning: string;
+  readonly remedy: string;
+}
+
+const GIB = 1024 ** 3;
+const ITERATOR_AGE_SHARE = 0.25;
+/** Two starts within 15 minutes are a deploy; more are a task that does not come up. */
+const STARTS_OF_A_DEPLOY = 2;
+
+/**
+ * The alarms of a pipeline. Those of the capture task ring when they get no data: a dead task says nothing. Each says in
+ * its description what it means and what to do.
+ */
+export class PipelineAlarms extends Construct {
+  readonly alarms: readonly cloudwatch.Alarm[];
+
+  constructor(scope: Construct, id: string, props: PipelineAlarmsProps) {
+    super(scope, id);
+    new logs.MetricFilter(this, "CaptureStarts", {
+      logGroup: props.capture.logGroup,
+      filterPattern: logs.FilterPattern.stringValue("$.message", "=", CAPTURE_STARTS_LINE),
+      metricNamespace: METRICS_NAMESPACE,
+      metricName: captureStartsName(props.pipeline),
+      metricValue: "1",
+      // With every line of the log: no data means no task.
+      defaultValue: 0,
+    });
+    const rules = { ...sourceRules(props), ...streamRules(props), ...consumersRules(props) };
+    this.alarms = Object.entries(rules).map(([name, rule]) => this.#alarm(name, rule, props));
+  }
+
+  #alarm(name: string, rule: Rule, { topic }: PipelineAlarmsProps): cloudwatch.Alarm {
+    const alarm = new cloudwatch.Alarm(this, name, {
+      metric: rule.metric,
+      threshold: rule.threshold,
+      comparisonOperator: rule.below
+        ? cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
+        : cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+      evaluationPeriods: rule.periods ?? 5,
+      treatMissingData:
+        rule.missing === "dead"
+          ? cloudwatch.TreatMissingData.BREACHING
+          : cloudwatch.TreatMissingData.NOT_BREACHING,
+      alarmDescription: `${rule.meaning} What to do: ${rule.remedy}`,
+    });
+    if (topic) {
+      alarm.addAlarmAction(new SnsAction(topic));
+      alarm.addOkAction(new SnsAction(topic));
+    }
+    return alarm;
+  }
+}
+
+function sourceRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
+  const slotLag = oldestSlotLag(database);
+  const lagBytes = thresholds.lagBytes ?? GIB;
+  return {
+    SlotInactive: {
+      metric: captureMetric(pipeline, "slotActive"),
+      threshold: 1,
+      below: true,
+      missing: "dead",
+      meaning:
+        "The capture task does not read its slot, or does not run: PostgreSQL keeps all WAL from here on.",
+      remedy:
+        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md. If the pipeline is not to come back, drop the slot: tributary teardown.",
+    },
+    ReplicationLag: {
+      metric: captureMetric(pipeline, "replicationLagBytes"),
+      threshold: lagBytes,
+      periods: 10,
+      missing: "dead",
+      meaning: `More than ${size(lagBytes)} of WAL wait to be captured, or nobody measures any more.`,
+      remedy:
+        "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
+    },
+    WalBudget: {
+      metric: captureMetric(pipeline, "walBudgetLeft"),
+      threshold: thresholds.walBudgetPercent ?? 30,
+      below: true,
+      meaning:
+        "Of max_slot_wal_keep_size little is left: beyond it PostgreSQL removes WAL that was not captured, and the slot is lost.",
+      remedy:
+        "Raise max_slot_wal_keep_size now if the disk allows (a reload does), then find what lags: SlotInactive, ReplicationLag.",
+    },
+    WalLoss: {
+      metric: captureMetric(pipeline, "walLossSeconds"),
+      threshold: (thresholds.walLoss ?? Duration.hours(2)).toSeconds(),
+      below: true,
+      meaning: "If it goes on like this the slot is lost soon.",
+      remedy:
+        "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
+    },
+    CaptureRestarting: {
+      metric: captureStarts(pipeline),
+      threshold: STARTS_OF_A_DEPLOY + 1,
+      periods: 1,
+      missing: "dead",
+      meaning: "The capture task starts again and again, or nothing of it runs.",
+      remedy:
+        "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
+    },
+    ...(slotLag
+      ? {
+          OldestReplicationSlotLag: {
+            metric: slotLag,
+            threshold: lagBytes,
+            periods: 10,
+            // Every RDS instance of PostgreSQL publishes it; Aurora may not.
+            missing: database.metricsDimension?.DBInstanceIdentifier ? ("dead" as const) : ("quiet" as const),
+            meaning: `RDS itself says that a slot of this server holds more than ${size(lagBytes)} of WAL back: ours, or another one. It tells also when our task is dead.`,
+            remedy:
+              "SELECT slot_name, active, restart_lsn FROM pg_replication_slots: one that nobody reads fills the disk. Bring its reader back, or drop it.",
+          },
+        }
+      : {}),
+  };
+}
+
+function streamRules({ pipeline, changeStream }: PipelineAlarmsProps): Record<string, Rule> {
+  return {
+    Throttled: {
+      metric: captureMetric(pipeline, "throttles"),
+      threshold: 1,
+      periods: 10,
+      missing: "dead",
+      meaning:
+        "Kinesis has refused records for ten minutes: the stream is too narrow. Nothing is lost, lag grows.",
+      remedy:
+        "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
+    },
+    ReadThrottled: {
+      metric: streamMetric(changeStream.stream, "ReadProvisionedThroughputExceeded", "read throttled"),
+      threshold: 1,
+      periods: 10,
+      meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
+      remedy: "Set enhancedFanOut for the consumers that must not wait, or add shards.",
+    },
+  };
+}
+
+function consumersRules({
+  pipeline,
+  consumers,
+  changeStream,
+  thresholds,
+}: PipelineAlarmsProps): Record<string, Rule> {
+  const age =
+    thresholds.iteratorAge?.toMilliseconds() ?? changeStream.retention.toMilliseconds() * ITERATOR_AGE_SHARE;
+  return Object.assign({}, ...consumers.map((consumer) => consumerRules(pipeline, consumer, age)));
+}
+
+function consumerRules(
+  pipeline: string,
+  { name, function: handler, deadLetterQueue }: Consumer,
+  ageMs: number,
+): Record<string, Rule> {
+  const minute = Duration.minutes(1);
+  return {
+    [`IteratorAge-${name}`]: {
+      metric: iteratorAge(handler),
+      threshold: ageMs,
+      meaning: `${name} is given records ${hours(ageMs)} old: when their age reaches the stream's retention they are gone.`,
+      remedy:
+        "Look at its errors and duration. Held at a failing change: docs/04-consumers.md, poison. Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
+    },
+    [`DeadLetters-${name}`]: {
+      metric: deadLetterQueue.queue.metricApproximateNumberOfMessagesVisible({
+        statistic: cloudwatch.Stats.MAXIMUM,
+        period: minute,
+      }),
+      threshold: 1,
+      periods: 1,
+      meaning: `Changes failed for good in ${name}; later changes of their keys wait behind them (poison: park).`,
+      remedy: `Read the letter's error, correct the handler, deploy, then: tributary redrive --consumer ${name}.`,
+    },
+    [`Errors-${name}`]: {
+      metric: handler.metricErrors({ period: minute }),
+      threshold: 1,
+      periods: 3,
+      meaning: `Invocations of ${name} end with an error (timeout, memory, its process): batches come again.`,
+      remedy:
+        "Look at its log. Timeout: batchSize or timeoutSeconds; memory: memoryMB; state table: its throttles.",
+    },
+    [`Gap-${name}`]: {
+      metric: consumerMetric(pipeline, name, "gaps"),
+      threshold: 1,
+      periods: 1,
+      meaning: `${name} was given a change whose predecessor never came: records expired or were discarded. The partition stands still rather than pass over it.`,
+      remedy:
+        "docs/08-errors.md, GAP: find the missing records (the bucket's aws/lambda/), or fill the consumer anew.",
+    },
+    [`ParkingFull-${name}`]: {
+      metric: consumerMetric(pipeline, name, "parkingFull"),
+      threshold: 1,
+      periods: 1,
+      meaning: `So many changes are parked in ${name} that their partition stands still.`,
+      remedy: `Redrive what is parked (tributary redrive --consumer ${name}), or give it up with --discard.`,
+    },
+    [`Held-${name}`]: {
+      metric: consumerMetric(pipeline, name, "held"),
+      threshold: 1,
+      meaning: `Partitions of ${name} are held at a change that fails.`,
+      remedy:
+        "Its log names topic, partition and position. Correct the handler and deploy; it goes on by itself.",
+    },
+  };
+}
+
+function size(bytes: number): string {
+  return bytes % GIB === 0 ? `${bytes / GIB} GiB` : `${Math.round(bytes / 1024 ** 2)} MiB`;
+}
+
+function hours(milliseconds: number): string {
+  return `${Math.round(milliseconds / 360_000) / 10} hours`;
+}

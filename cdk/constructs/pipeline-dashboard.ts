@@ -1,0 +1,268 @@
+import { Duration, Stack } from "aws-cdk-lib";
+import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
+import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
+import { Construct } from "constructs";
+import type { CaptureService } from "./capture-service.ts";
+import type { ChangeStream } from "./change-stream.ts";
+import type { Consumer } from "./consumer.ts";
+import {
+  captureMetric,
+  consumerMetric,
+  iteratorAge,
+  oldestSlotLag,
+  perSecond,
+  streamMetric,
+  tableRates,
+} from "./metrics.ts";
+import type { DatabaseFacts } from "./source-database.ts";
+
+/** What the dashboard shows. */
+export interface PipelineDashboardProps {
+  readonly pipeline: string;
+  readonly database: DatabaseFacts;
+  readonly capture: CaptureService;
+  readonly changeStream: ChangeStream;
+  readonly stateTable: dynamodb.ITable;
+  readonly consumers: readonly Consumer[];
+  readonly alarms: readonly cloudwatch.Alarm[];
+}
+
+/** The grid that CloudWatch lays widgets on. */
+const COLUMNS = 24;
+const HEIGHT = 6;
+const MINUTE = Duration.minutes(1);
+
+/** One question, and the metrics that answer it. */
+interface Graph {
+  readonly title: string;
+  readonly left: cloudwatch.IMetric[];
+  readonly right?: cloudwatch.IMetric[];
+  readonly unit?: string;
+  readonly rightUnit?: string;
+}
+
+/**
+ * One page that answers "is it healthy, if not where": all alarms at the top, then rows in the order of the way of a change,
+ * from PostgreSQL to each consumer.
+ */
+export class PipelineDashboard extends Construct {
+  readonly dashboard: cloudwatch.Dashboard;
+
+  constructor(scope: Construct, id: string, props: PipelineDashboardProps) {
+    super(scope, id);
+    this.dashboard = new cloudwatch.Dashboard(this, "Dashboard", {
+      dashboardName: `${Stack.of(this).stackName}-${props.pipeline}`,
+      defaultInterval: Duration.hours(3),
+      periodOverride: cloudwatch.PeriodOverride.INHERIT,
+    });
+    this.dashboard.addWidgets(
+      new cloudwatch.AlarmStatusWidget({
+        title: `${props.pipeline}: is it healthy?`,
+        alarms: [...props.alarms],
+        width: COLUMNS,
+        // Four alarms a line.
+        height: 1 + Math.ceil(props.alarms.length / 4),
+      }),
+    );
+    this.#row("1. PostgreSQL: is its log read, and is there room for it?", sourceGraphs(props));
+    this.#row("2. Capture: do changes get out?", captureGraphs(props));
+    this.#row("3. Kinesis: does the stream keep up?", streamGraphs(props));
+    for (const consumer of props.consumers) {
+      this.#row(
+        `4. Consumer ${consumer.name}: do changes take effect?`,
+        consumerGraphs(props.pipeline, consumer),
+      );
+    }
+    this.#row("5. What the consumers stand on", stateGraphs(props));
+  }
+
+  #row(heading: string, graphs: readonly Graph[]): void {
+    this.dashboard.addWidgets(
+      new cloudwatch.TextWidget({
+        markdown: `### ${heading}`,
+        width: COLUMNS,
+        height: 1,
+        background: cloudwatch.TextWidgetBackground.TRANSPARENT,
+      }),
+    );
+    const width = Math.floor(COLUMNS / graphs.length);
+    this.dashboard.addWidgets(
+      ...graphs.map(
+        ({ title, left, right, unit, rightUnit }) =>
+          new cloudwatch.GraphWidget({
+            title,
+            left,
+            ...(right ? { right } : {}),
+            width,
+            height: HEIGHT,
+            leftYAxis: { min: 0, showUnits: false, ...(unit ? { label: unit } : {}) },
+            rightYAxis: { min: 0, showUnits: false, ...(rightUnit ? { label: rightUnit } : {}) },
+          }),
+      ),
+    );
+  }
+}
+
+function sourceGraphs({ pipeline, database }: PipelineDashboardProps): Graph[] {
+  const slotLag = oldestSlotLag(database);
+  return [
+    {
+      title: "Lag behind PostgreSQL",
+      left: [captureMetric(pipeline, "replicationLagBytes", { label: "bytes" })],
+      right: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" })],
+      unit: "bytes",
+      rightUnit: "ms",
+    },
+    {
+      title: "Slot read by us (1) or not (0)",
+      left: [captureMetric(pipeline, "slotActive", { label: "active" })],
+      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" })],
+      rightUnit: "count",
+    },
+    {
+      title: "WAL held for the slot",
+      left: [captureMetric(pipeline, "walHeldBytes", { label: "held" }), ...(slotLag ? [slotLag] : [])],
+      right: [captureMetric(pipeline, "walBudgetLeft", { label: "budget left %" })],
+      unit: "bytes",
+      rightUnit: "%",
+    },
+    {
+      title: "Time until the slot is lost; oldest transaction",
+      left: [captureMetric(pipeline, "walLossSeconds", { label: "until lost" })],
+      right: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" })],
+      unit: "s",
+      rightUnit: "s",
+    },
+  ];
+}
+
+function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
+  return [
+    { title: "Changes a second, by table", left: [tableRates(pipeline, "changes")], unit: "a second" },
+    { title: "Bytes a second, by table", left: [tableRates(pipeline, "bytes")], unit: "bytes a second" },
+    {
+      title: "Retries, throttles, oversize",
+      left: (["retries", "throttles", "oversize"] as const).map((name) =>
+        captureMetric(pipeline, name, { label: name }),
+      ),
+      unit: "count",
+    },
+    {
+      title: "Waiting for Kinesis; the task",
+      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "oldest unacknowledged ms" })],
+      right: [
+        capture.service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
+        capture.service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
+      ],
+      unit: "ms",
+      rightUnit: "%",
+    },
+  ];
+}
+
+function streamGraphs({ pipeline, changeStream: { stream } }: PipelineDashboardProps): Graph[] {
+  return [
+    {
+      title: "Written to the stream",
+      left: [perSecond(streamMetric(stream, "IncomingBytes", "bytes"), "bytes a second")],
+      right: [perSecond(streamMetric(stream, "IncomingRecords", "records"), "records a second")],
+      unit: "bytes a second",
+      rightUnit: "records a second",
+    },
+    {
+      title: "Changes in a record",
+      left: [
+        new cloudwatch.MathExpression({
+          expression: "changes / records",
+          usingMetrics: {
+            changes: captureMetric(pipeline, "changes"),
+            records: captureMetric(pipeline, "records"),
+          },
+          label: "changes in a record",
+          period: MINUTE,
+        }),
+      ],
+    },
+    {
+      title: "Throttled",
+      left: [
+        streamMetric(stream, "WriteProvisionedThroughputExceeded", "writes"),
+        streamMetric(stream, "ReadProvisionedThroughputExceeded", "reads"),
+      ],
+      unit: "count",
+    },
+  ];
+}
+
+function consumerGraphs(pipeline: string, { name, function: handler }: Consumer): Graph[] {
+  const latency = (statistic: string) =>
+    consumerMetric(pipeline, name, "commitToEffectMs", { statistic, label: statistic });
+  const counted = (...names: Parameters<typeof consumerMetric>[2][]) =>
+    names.map((metric) => consumerMetric(pipeline, name, metric, { label: metric }));
+  return [
+    {
+      title: "Behind the stream",
+      left: [iteratorAge(handler)],
+      unit: "ms",
+    },
+    {
+      title: "Applied a second; duplicates dropped",
+      left: [perSecond(consumerMetric(pipeline, name, "applied"), "applied a second")],
+      right: counted("duplicates"),
+      unit: "a second",
+      rightUnit: "count",
+    },
+    { title: "Commit to effect", left: [latency("p50"), latency("p99")], unit: "ms" },
+    {
+      title: "What fails",
+      left: counted("retried", "parked", "deadLettered", "gaps", "held"),
+      right: [handler.metricErrors({ period: MINUTE, label: "invocation errors" })],
+      unit: "count",
+    },
+  ];
+}
+
+function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): Graph[] {
+  const tableMetric = (metricName: string, label: string) =>
+    new cloudwatch.Metric({
+      namespace: "AWS/DynamoDB",
+      metricName,
+      dimensionsMap: { TableName: stateTable.tableName },
+      statistic: cloudwatch.Stats.SUM,
+      period: MINUTE,
+      label,
+    });
+  return [
+    {
+      title: "Dead letters waiting",
+      left: consumers.map(({ name, deadLetterQueue }) =>
+        deadLetterQueue.queue.metricApproximateNumberOfMessagesVisible({
+          statistic: cloudwatch.Stats.MAXIMUM,
+          period: MINUTE,
+          label: name,
+        }),
+      ),
+      unit: "count",
+    },
+    {
+      title: "Invocation time",
+      left: consumers.map(({ name, function: handler }) =>
+        handler.metricDuration({ statistic: "p99", period: MINUTE, label: `${name} p99` }),
+      ),
+      unit: "ms",
+    },
+    {
+      title: "State table",
+      left: [
+        tableMetric("ConsumedWriteCapacityUnits", "writes"),
+        tableMetric("ConsumedReadCapacityUnits", "reads"),
+      ],
+      right: [
+        tableMetric("WriteThrottleEvents", "throttled writes"),
+        tableMetric("ReadThrottleEvents", "throttled reads"),
+      ],
+      unit: "units",
+      rightUnit: "count",
+    },
+  ];
+}
