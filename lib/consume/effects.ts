@@ -12,17 +12,25 @@ export class Effects {
     this.#partition = partition;
   }
 
-  /** A call for several events; after a failure in halves, down to the single event (rule 18). */
+  /** Events that follow each other, in one call if that succeeds; those that must wait are parked. */
   async several(registration: BatchRegistration, all: readonly Item[]): Promise<Stop | undefined> {
+    const [first, last] = [all[0] as Item, all.at(-1) as Item];
     const items: Item[] = [];
-    // A change of this very batch may have been parked since: those behind it wait.
+    // A change of this very batch may have been parked since it was put together.
     for (const item of all) {
       const waits = await this.#partition.waits(item);
       if (waits === false) items.push(item);
-      else if (waits !== true) return { ...waits, record: (all[0] as Item).record };
+      else if (waits !== true) return { ...waits, record: first.record };
     }
-    const [first, ...rest] = items;
-    if (!first) return undefined;
+    const stop = items.length > 0 ? await this.#together(registration, items) : undefined;
+    // Past those that wait behind the last one that took effect: the next to stop asks for its own record again.
+    if (!stop) this.#partition.mark = last.position;
+    return stop;
+  }
+
+  /** A call for several events; after a failure in halves, down to the single event (rule 18). */
+  async #together(registration: BatchRegistration, items: readonly Item[]): Promise<Stop | undefined> {
+    const [first, ...rest] = items as [Item, ...Item[]];
     if (rest.length === 0) return this.single(registration, first);
     const result = await this.#call(registration, items, 1, now());
     if ("record" in result) return result;
@@ -95,7 +103,7 @@ export class Effects {
       }
       if (waits !== false) return waits;
       const { attempts } = this.#partition.invocation.configuration;
-      const overtaken = items.slice(i).some((later) => !left.has(later) && haveOneKey(later, item));
+      const overtaken = items.slice(i).some((later) => !left.has(later) && overtakes(later, item));
       const stop =
         result.kind === "some-failed"
           ? await this.#partition.poison(item, result.error, attempts, since, overtaken)
@@ -196,7 +204,12 @@ export class Effects {
   }
 }
 
-function haveOneKey(a: Item, b: Item): boolean {
-  const key = parkingKey(a.wire);
-  return key !== undefined && key === parkingKey(b.wire);
+/** Whether a later change makes an earlier one pointless. */
+function overtakes(later: Item, earlier: Item): boolean {
+  if (later.wire.op === "t") {
+    const [a, b] = [later.wire.source, earlier.wire.source];
+    return a.schema === b.schema && a.table === b.table;
+  }
+  const key = parkingKey(earlier.wire);
+  return key !== undefined && key === parkingKey(later.wire);
 }

@@ -185,19 +185,24 @@ export class ParkingTable {
     }
   }
 
-  /** Deletes the changes of a table before a truncate of it. Returns whether the chain holds other tables' ones. */
-  async truncate(
+  /**
+   * A truncate is to come. Where a chain holds changes of other tables too, those of the truncated one before it are
+   * deleted, and false is returned: the chain stays. True: it is superseded as a whole.
+   */
+  async isTruncated(
     place: ChainPlace,
     table: string,
     before: PositionText,
     signal: AbortSignal,
   ): Promise<boolean> {
+    const older: PositionText[] = [];
     let others = false;
     for await (const change of this.#outline(place, signal)) {
       if (change.table !== table) others = true;
-      else if (change.position < before) await this.deleteChange(place, change.position, signal);
+      else if (change.position < before) older.push(change.position);
     }
-    return others;
+    if (others) for (const position of older) await this.deleteChange(place, position, signal);
+    return !others;
   }
 
   /** The changes of a chain without their events. */

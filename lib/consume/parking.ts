@@ -133,7 +133,7 @@ export class Parking {
     const left = ParkedKeys.copy(before);
     const gone: string[] = [];
     for (const { chain } of before.values()) {
-      if (await table.truncate({ ...this.#place, chain }, tableOf(wire), position, signal)) continue;
+      if (!(await table.isTruncated({ ...this.#place, chain }, tableOf(wire), position, signal))) continue;
       left.remove(chain);
       gone.push(chain);
     }

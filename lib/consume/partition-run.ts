@@ -51,9 +51,18 @@ export class PartitionRun {
     const partition = this.#partition;
     return {
       progress: partition.progress(stop?.attempts ?? partition.remembered()),
-      stopped: stop,
+      stopped: stop && { record: this.#firstOpen(stop.record), error: stop.error },
       superseded: partition.parking.superseded,
     };
+  }
+
+  /**
+   * The first record that holds something beyond the mark, none behind the one that stopped: events in between that
+   * were passed or parked while others waited for their call are not done before those are.
+   */
+  #firstOpen(stopped: BatchRecord): BatchRecord {
+    const { mark, lane } = this.#partition;
+    return lane.records.find((record) => record === stopped || lastPosition(record) > mark) ?? stopped;
   }
 
   async #run(): Promise<Stop | undefined> {
@@ -179,10 +188,6 @@ export class PartitionRun {
       if (this.#chunk.length === 0) this.#partition.mark = position;
       return undefined;
     }
-    if (wire.op === "t" && !this.#partition.parking.isEmpty) {
-      const stop = (await this.#flush()) ?? (await this.#supersede(record, wire, position));
-      if (stop) return stop;
-    }
     const item = await this.#prepare(registration, record, index, wire, position);
     if ("error" in item) {
       const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
@@ -194,20 +199,6 @@ export class PartitionRun {
     this.#chunk.push(item);
     this.#chunkOf = registration;
     return undefined;
-  }
-
-  /** Parked changes that a truncate takes along, before it takes effect. */
-  async #supersede(
-    record: BatchRecord,
-    wire: ChangeEventJson,
-    position: PositionText,
-  ): Promise<Stop | undefined> {
-    try {
-      await this.#partition.parking.truncate(wire, position);
-      return undefined;
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
   }
 
   /** Whether an event can be one more of the waiting chunk. */
@@ -251,4 +242,9 @@ export class PartitionRun {
     if (!stop) this.#partition.mark = this.#judged;
     return stop;
   }
+}
+
+function lastPosition({ claimed, events }: BatchRecord): PositionText {
+  const last = events.at(-1);
+  return claimed?.position ?? (last ? positionOf(last) : "");
 }

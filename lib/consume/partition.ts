@@ -110,9 +110,13 @@ export class Partition {
     this.mark = (items.at(-1) as Item).position;
   }
 
-  /** Whether a change waits behind a parked one of its key, or why the partition stops there. */
+  /**
+   * Whether a change must wait behind a parked one of its key, or why the partition stops there. What the change
+   * supersedes is out of redrive's reach when this is answered.
+   */
   async waits(item: Pick<Item, "record" | "index" | "wire" | "position">): Promise<boolean | Stop> {
     try {
+      if (item.wire.op === "t") await this.parking.truncate(item.wire, item.position);
       return await this.parking.waits(item);
     } catch (error) {
       return { record: item.record, error, attempts: undefined };

@@ -40,8 +40,8 @@ type ChangeOutcome =
   | { readonly kind: "failed"; readonly calls: number; readonly error: unknown }
   | { readonly kind: "stopped" };
 
-/** How long a redrive waits for a moment at which no invocation has the partition, before it takes it by force. */
-const PATIENCE_MS = 3_000;
+/** How often a redrive looks for a moment at which no invocation has the partition, before it takes it by force. */
+const POLLS = 150;
 const POLL_MS = 20;
 
 /**
@@ -72,8 +72,7 @@ export class ChainRedrive {
     const letter = await parking.letter(this.#place, this.#signal);
     if (!letter) return this.#outcome("gone");
     let applied = letter.applied ?? "";
-    const patientUntil = performance.now() + PATIENCE_MS;
-    for (;;) {
+    for (let polls = 1; ; polls++) {
       const { mark, parked } = await this.#lease.read();
       const keys = ParkedKeys.parse(parked);
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
@@ -84,7 +83,7 @@ export class ChainRedrive {
         if (ended) return ended;
         applied = change.position;
       }
-      if (await this.#unpark(keys, parked, performance.now() > patientUntil)) {
+      if (await this.#unpark(keys, parked, polls > POLLS)) {
         await parking.remove(this.#place, this.#signal);
         return this.#outcome("done");
       }

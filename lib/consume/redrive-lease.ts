@@ -117,7 +117,7 @@ export class RedriveLease {
         ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
         ...(now === undefined ? [`REMOVE ${k}`] : []),
       ].join(" "),
-      ConditionExpression: `${r}=:r AND ${k}=:was${force ? "" : ` AND attribute_not_exists(${t})`}`,
+      ConditionExpression: `${r}=:r AND ${k}=:was${force ? "" : ` AND (attribute_not_exists(${t}) OR ${t}=:r)`}`,
       ExpressionAttributeValues: {
         ":r": { S: this.#owner },
         ":was": { S: was },

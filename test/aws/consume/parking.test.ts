@@ -340,17 +340,17 @@ describe("what is parked", () => {
     const count = PARKING_LIMITS.keys + 2;
     const keys = Array.from({ length: count }, (_, i) => `k${i}`).join(" ");
     const [full, other] = [packed(updates(keys)), packed(chainOfUpdates(1, 3), { partition: 1 })];
-    expect(await invoke(handler, [full, other])).toEqual(failedAt(full));
+    expect(await invoke(handler, [full, other], 280_000)).toEqual(failedAt(full));
     expect(await bench.stored()).toMatchObject({ mark: at(PARKING_LIMITS.keys) });
     expect(bench.reports[0]).toMatchObject({ parked: PARKING_LIMITS.keys, parkingFull: 1, applied: 3 });
     expect(bench.lines.join()).toContain("PARKING_FULL");
     expect(await invoke(handler, [full])).toEqual(failedAt(full));
     broken = false;
-    expect(await redrive(handler)).toMatchObject({ done: PARKING_LIMITS.keys, open: 0 });
+    expect(await redrive(handler, {}, 280_000)).toMatchObject({ done: PARKING_LIMITS.keys, open: 0 });
     expect(await invoke(handler, [full])).toEqual(DONE);
     expect(new Set(effects.filter((e) => e.startsWith("0:"))).size).toBe(count);
     expect(await bench.parkedItems()).toEqual([]);
-  });
+  }, 300_000);
 });
 
 function chainOfUpdates(from: number, to: number): Change[] {
