@@ -1,3 +1,5 @@
+import type { Writable } from "node:stream";
+import { setTimeout as delay } from "node:timers/promises";
 import { Command, InvalidArgumentError } from "commander";
 import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
@@ -14,6 +16,7 @@ import {
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
 import { whenReaderLeaves } from "./closed-pipe.ts";
 import { prettyLine } from "./pretty-line.ts";
+import { standardOutput } from "./standard-output.ts";
 
 interface TailOptions {
   readonly databaseUrl?: string;
@@ -25,6 +28,11 @@ interface TailOptions {
   readonly pretty?: boolean;
   readonly dropSlot?: boolean;
 }
+
+/** Ctrl-C comes from the terminal and once more from npm, which passes it on: that is not a second one. */
+const SAME_SIGNAL_MS = 500;
+/** At the end a reader that stands still gets this long to take the last lines. */
+const LAST_WRITE_MS = 1000;
 
 /** `tributary tail`: change events of a database as JSON lines on standard output, as they happen. */
 export function tailCommand(): Command {
@@ -66,7 +74,8 @@ async function tail(options: TailOptions): Promise<void> {
   const connection = options.databaseUrl
     ? connectionFromUrl(options.databaseUrl, process.env)
     : connectionFromEnvironment(process.env);
-  using ending = endOnSignals();
+  const output = standardOutput();
+  using ending = endOnSignals(output);
   const published = options.publication
     ? await publishedTables(connection, options.publication, ending.signal)
     : ["*.*"];
@@ -80,7 +89,7 @@ async function tail(options: TailOptions): Promise<void> {
       log: spoken,
     });
     try {
-      await print(source, options, ending.signal);
+      await print(source, output, options, ending.signal);
     } finally {
       await source.close();
     }
@@ -106,7 +115,12 @@ function definitionOf(options: TailOptions, tables: readonly string[]): Pipeline
   };
 }
 
-async function print(source: ChangeStream, options: TailOptions, signal: AbortSignal): Promise<void> {
+async function print(
+  source: ChangeStream,
+  output: Writable,
+  options: TailOptions,
+  signal: AbortSignal,
+): Promise<void> {
   let left = options.limit ?? Number.POSITIVE_INFINITY;
   for await (const batch of source.changes) {
     const lines: string[] = [];
@@ -122,7 +136,7 @@ async function print(source: ChangeStream, options: TailOptions, signal: AbortSi
         left--;
       }
     }
-    if (lines.length > 0 && !(await write(`${lines.join("\n")}\n`))) return;
+    if (lines.length > 0 && !(await write(output, `${lines.join("\n")}\n`, signal))) return;
     if (durable !== undefined) source.acknowledge(durable);
     if (done || signal.aborted) return;
   }
@@ -133,15 +147,23 @@ function lineOf(change: Extract<SourceMessage, { kind: "change" }>, pretty: bool
   return pretty ? prettyLine(json) : json;
 }
 
-/** Resolves when the text was handed to the system; false when nobody reads any more. */
-function write(text: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => {
-      if (!error) resolve(true);
-      else if ((error as NodeJS.ErrnoException).code === "EPIPE") resolve(false);
-      else reject(error);
-    });
+/** Resolves when the text was handed to the system; false when nobody reads any more, or not in time at the end. */
+async function write(output: Writable, text: string, signal: AbortSignal): Promise<boolean> {
+  const written = Promise.withResolvers<boolean>();
+  output.write(text, (error) => {
+    if (!error) written.resolve(true);
+    else if ((error as NodeJS.ErrnoException).code === "EPIPE") written.resolve(false);
+    else written.reject(error);
   });
+  const giveUp = () =>
+    void delay(LAST_WRITE_MS, undefined, { ref: false }).then(() => written.resolve(false));
+  signal.addEventListener("abort", giveUp, { once: true });
+  if (signal.aborted) giveUp();
+  try {
+    return await written.promise;
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
 }
 
 interface Ending extends Disposable {
@@ -149,18 +171,28 @@ interface Ending extends Disposable {
   readonly signal: AbortSignal;
 }
 
-function endOnSignals(): Ending {
+function endOnSignals(output: Writable): Ending {
   const controller = new AbortController();
   const end = () => controller.abort();
+  let since = Number.POSITIVE_INFINITY;
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(name, () => {
+    process.on(name, () => {
+      const now = performance.now();
+      if (now - since > SAME_SIGNAL_MS) process.exit(130);
+      since = Math.min(since, now);
       end();
-      process.once(name, () => process.exit(130));
     });
   }
-  process.stdout.on("error", end);
+  output.on("error", end);
   const stopWatching = whenReaderLeaves(end);
-  return { signal: controller.signal, [Symbol.dispose]: stopWatching };
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => {
+      stopWatching();
+      // What a reader that stands still has not taken must not hold the process.
+      if (output !== process.stdout) output.destroy();
+    },
+  };
 }
 
 /** The tables of an existing publication. @throws ConfigurationError when there is none of that name, or it is empty. */

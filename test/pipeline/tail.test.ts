@@ -112,6 +112,36 @@ withPostgres((server) => {
     expect(await confirmed()).not.toBe(before);
   });
 
+  test("a reader that stands still holds up neither PostgreSQL nor a signal; what it did not take comes again", async () => {
+    // A session of its own: the signal is for tail alone.
+    const run = tail([], "setsid sh -c 'echo $$ >&2; exec sleep 600' > /dev/null");
+    await run.streaming();
+    const reader = Number(/^\d+$/m.exec(run.said.err)?.[0]);
+    try {
+      await client.query("INSERT INTO orders SELECT g, repeat('x', 1000) FROM generate_series(1, 2000) g");
+      const { rows } = await client.query<{ lsn: string }>("SELECT pg_current_wal_lsn()::text AS lsn");
+      const answered = async (since: string) =>
+        (
+          await client.query<{ at: string }>(
+            `SELECT reply_time::text AS at FROM pg_stat_replication
+              WHERE pid = (SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1)
+                AND sent_lsn >= $2::pg_lsn AND reply_time > $3::timestamptz`,
+            [slot, rows[0]?.lsn, since],
+          )
+        ).rows[0]?.at;
+      // Twice: the second answer comes when the pipe is long full.
+      const first = await eventually(() => answered("-infinity"), { what: "an answer" });
+      await eventually(() => answered(first), { what: "another answer" });
+      run.kill("SIGTERM");
+      await eventually(() => run.said.err.includes(`the slot "${slot}" stays`), { what: "its end" });
+    } finally {
+      process.kill(reader, "SIGKILL");
+    }
+    await run.ended;
+    const again = await tail(["--limit", "2000", "--drop-slot"]).ended;
+    expect(events(again.out)).toHaveLength(2000);
+  });
+
   test("a reader that leaves ends it, although nothing more happens", async () => {
     const run = tail([], "head -1");
     await run.streaming();
