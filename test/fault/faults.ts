@@ -209,27 +209,21 @@ async function again(rig: Rig, random: Random, strength: number): Promise<number
   return invocations;
 }
 
-/** Kills the capture task and processes of handlers with `kill -9`, so often each, at random times. */
+/** `kill -9` of the capture task at random times, and of handlers around random effects, so often each. */
 export function kills(count: number): Fault {
   return {
     name: `${count} kills of capture, ${count} of handlers`,
     async inject(rig, random) {
       let captureKills = 0;
-      // A kill of an idle process proves nothing: counted is what ended an invocation.
-      const before = endedInvocations(rig);
-      const handlerKills = () => endedInvocations(rig) - before;
+      // From inside, so that each one ends an invocation: a kill of an idle process proves nothing.
+      const before = await rig.mischiefMet();
+      const handlerKills = async () => (await rig.mischiefMet()) - before;
       const killHandlers = async () => {
-        let seen: readonly number[] = [];
-        while (handlerKills() < count) {
-          await delay(between(random, 500, 2_000));
-          const busy = rig.consumers.filter((consumer) => consumer.running() > 0);
-          const pids = busy.flatMap(({ function: lambda }) => lambda.pids());
-          // Not one that is just loading: killed all the time, handlers would never come to anything.
-          const loaded = pids.filter((pid) => seen.includes(pid));
-          seen = rig.consumers.flatMap(({ function: lambda }) => lambda.pids());
-          const pid = loaded[between(random, 0, loaded.length - 1)];
-          if (pid !== undefined) kill(pid);
+        while ((await handlerKills()) < count) {
+          await rig.mischief({ kind: "kill", share: 0.01, when: random() < 0.5 ? "before" : "after" });
+          await delay(500);
         }
+        await rig.mischief(undefined);
       };
       const killCapture = async () => {
         while (captureKills < count) {
@@ -240,23 +234,9 @@ export function kills(count: number): Fault {
         }
       };
       await Promise.all([killHandlers(), killCapture()]);
-      return captureKills + handlerKills();
+      return captureKills + (await handlerKills());
     },
   };
-}
-
-/** Invocations whose process ended under them. */
-function endedInvocations(rig: Rig): number {
-  return rig.consumers.flatMap(({ failures }) => failures).filter((name) => name === "Runtime.ExitError")
-    .length;
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended by itself.
-  }
 }
 
 /** Truncates a table while one of its partitions lags behind the others (rule 14). */
