@@ -4,6 +4,7 @@ import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
 import { redriveCommand } from "./redrive.ts";
 import { tailCommand } from "./tail.ts";
+import { teardownCommand } from "./teardown.ts";
 
 /* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 
@@ -14,6 +15,7 @@ const program = new Command("tributary")
   .addCommand(tailCommand())
   .addCommand(redriveCommand())
   .addCommand(epochCommand())
+  .addCommand(teardownCommand())
   .addCommand(costCommand());
 
 for (const command of program.commands)

@@ -1,0 +1,113 @@
+import { Command } from "commander";
+import { dynamodbClient } from "../aws.ts";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError } from "../errors.ts";
+import { NEW_EPOCH } from "../new-epoch.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { connectionFromUrl } from "../source/postgres/connection.ts";
+import { leaseFromEnvironment } from "../state/lease.ts";
+import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
+
+interface TeardownArguments {
+  readonly pipeline: string;
+  readonly confirm?: string;
+  readonly databaseUrl?: string;
+  readonly stateTable?: string;
+}
+
+/** `tributary teardown`: what a pipeline leaves behind at the server, removed. */
+export function teardownCommand(): Command {
+  return new Command("teardown")
+    .description("drop a pipeline's replication slot, and its publication where we made it")
+    .option(
+      "--pipeline <file>",
+      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+    )
+    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+    .option("--database-url <url>", "default: as the capture task finds it in the environment")
+    .option(
+      "--state-table <name>",
+      "default: $TRIBUTARY_STATE_TABLE; leave out both when the table is gone already",
+    )
+    .addHelpText(
+      "after",
+      `
+Stop the capture task first (cdk destroy, or desired count 0). A slot that nobody reads from holds WAL back until the disk
+is full: cdk destroy does not reach into the database. See docs/11-operations.md.`,
+    )
+    .action(run);
+}
+
+async function run(given: TeardownArguments): Promise<void> {
+  const pipeline = await readDefinition(given.pipeline);
+  const stateTable = given.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
+  const { leaseMs, problem } = leaseFromEnvironment(process.env);
+  const problems = problem ? [problem] : [];
+  if (given.confirm !== undefined && given.confirm !== pipeline.name) {
+    const remedy = `write the pipeline's name, "${pipeline.name}"`;
+    problems.push({ path: "--confirm", value: given.confirm, remedy });
+  }
+  if (problems.length > 0) throw new ConfigurationError("The command line", problems);
+  const options: TeardownOptions = {
+    pipeline,
+    connection: given.databaseUrl
+      ? connectionFromUrl(given.databaseUrl, process.env)
+      : await databaseConnection(process.env),
+    lease: stateTable ? { dynamodb: dynamodbClient(), stateTable, leaseMs } : undefined,
+    signal: new AbortController().signal,
+    log: (line) => process.stderr.write(`tributary: ${line}\n`),
+  };
+  if (given.confirm === undefined) {
+    const plan = await planTeardown(options);
+    say(...describe(plan, pipeline, "will be"));
+    if (!plan.slot && plan.publication !== "drop") return;
+    const reader = plan.slot?.activePid;
+    if (reader !== undefined)
+      say(`Process ${reader} reads from the slot: stop the capture task first, or this is refused.`);
+    say("", `Nothing was changed. To do it, repeat the command with: --confirm ${pipeline.name}`);
+    process.exitCode = 2;
+    return;
+  }
+  say(...describe(await teardown(options), pipeline, "was"), "", ...remains(pipeline, stateTable));
+}
+
+function describe(
+  { slot, heldBytes, publication, idleSlots }: TeardownPlan,
+  { source }: Pipeline,
+  when: "will be" | "was",
+): string[] {
+  const held = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(1)} MB of WAL`;
+  const publicationLine = {
+    drop: `The publication "${source.publication}" ${when} dropped.`,
+    keep: `The publication "${source.publication}" stays: we did not make it.`,
+    none: `There is no publication "${source.publication}" in this database.`,
+  };
+  return [
+    slot
+      ? `The replication slot "${slot.name}" ${when} dropped${slot.activePid === undefined ? `, which ${when === "was" ? "held" : "holds"} back ${held(heldBytes)}` : ""}.`
+      : `There is no replication slot "${source.slot}" on this server.`,
+    publicationLine[publication],
+    ...idleSlots.map(
+      ({ name, heldBytes: bytes }) =>
+        `Not this pipeline's, and nobody reads from it: the slot "${name}" holds back ${held(bytes)}.`,
+    ),
+  ];
+}
+
+function remains(pipeline: Pipeline, stateTable: string | undefined): string[] {
+  return [
+    "What remains, because others may need it:",
+    "  at the server: the role and its grants, replica identities, wal_level and max_slot_wal_keep_size;",
+    "  in AWS: what cdk destroy leaves (stream, state table, queues, bucket, logs, as their removal policies say);",
+    "  in the sinks: everything that was applied.",
+    stateTable
+      ? `The state table "${stateTable}" still knows the pipeline "${pipeline.name}". To start it again, begin a new epoch: ${NEW_EPOCH}`
+      : `Where a state table still knows the pipeline "${pipeline.name}", a new start needs a new epoch: ${NEW_EPOCH}`,
+  ];
+}
+
+function say(...lines: readonly string[]): void {
+  process.stdout.write(`${lines.join("\n")}\n`);
+}

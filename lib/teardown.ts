@@ -1,0 +1,158 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import pg from "pg";
+import type { Pipeline } from "./pipeline.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { SlotForeignError } from "./source/postgres/errors.ts";
+import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
+import { readPublication } from "./source/postgres/publication.ts";
+import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { slotInUse } from "./source/postgres/stream-errors.ts";
+import { CaptureState } from "./state/capture-state.ts";
+
+/** What is torn down, and where. */
+export interface TeardownOptions {
+  readonly pipeline: Pipeline;
+  readonly connection: PostgresConnectionOptions;
+  /**
+   * The capture lease is held meanwhile, so that a task between two connections is seen too. Undefined: the state table is
+   * gone, and only a reader of the slot is seen.
+   */
+  readonly lease:
+    | {
+        readonly dynamodb: DynamoDBClient;
+        readonly stateTable: string;
+        /** The capture tasks' own, or a living one would be taken for dead. */
+        readonly leaseMs: number;
+      }
+    | undefined;
+  readonly signal: AbortSignal;
+  readonly log: (line: string) => void;
+}
+
+/** What stands at the server. */
+export interface TeardownPlan {
+  /** The pipeline's slot; undefined: there is none. */
+  readonly slot: SlotFacts | undefined;
+  /** WAL that it holds back. */
+  readonly heldBytes: number;
+  /** `drop`: we made it. `keep`: others did. `none`: it is not there. */
+  readonly publication: "drop" | "keep" | "none";
+  /** Other slots of this database that nobody reads from, with the WAL they hold back. */
+  readonly idleSlots: readonly { readonly name: string; readonly heldBytes: number }[];
+}
+
+/** A living capture task renews within a third of its lease: this much longer than a lease is enough to see it. */
+const LEASE_MARGIN_MS = 5_000;
+
+/**
+ * What tearing the pipeline down would drop at the server. Touches nothing.
+ * @throws SlotForeignError for a slot of that name that is not ours; the errors of `connect`.
+ */
+export async function planTeardown({
+  pipeline,
+  connection,
+  signal,
+}: Pick<TeardownOptions, "pipeline" | "connection" | "signal">): Promise<TeardownPlan> {
+  const client = await connect(connection, { signal });
+  try {
+    return await plan(client, pipeline);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/**
+ * Drops the pipeline's slot, and its publication where we made it. Nothing else: no table, no role, no setting.
+ *
+ * @throws SlotInUseError while somebody reads from the slot, CaptureLeaseHeldError while a capture task runs; nothing was
+ * dropped then. What `planTeardown` throws.
+ */
+export async function teardown(options: TeardownOptions): Promise<TeardownPlan> {
+  const { pipeline, connection, lease, signal, log } = options;
+  const seen = (await planTeardown(options)).slot;
+  // At once; what comes after this is found below.
+  if (seen?.activePid !== undefined) throw slotInUse(seen.name, seen.activePid, seen.holder);
+  const state =
+    lease &&
+    (await CaptureState.take({
+      dynamodb: lease.dynamodb,
+      table: lease.stateTable,
+      pipeline: pipeline.name,
+      leaseMs: lease.leaseMs,
+      waitMs: lease.leaseMs + LEASE_MARGIN_MS,
+      signal,
+      log,
+    }));
+  try {
+    const client = await connect(connection, { signal });
+    try {
+      const found = await plan(client, pipeline);
+      if (found.slot) await dropSlot(client, found.slot);
+      // Behind the slot: while there is one, it cannot be decoded without its publication.
+      if (found.publication === "drop")
+        await client.query(`DROP PUBLICATION ${quoteIdentifier(pipeline.source.publication)}`);
+      return found;
+    } finally {
+      await disconnect(client);
+    }
+  } finally {
+    await state?.release();
+  }
+}
+
+async function plan(client: pg.Client, { source }: Pipeline): Promise<TeardownPlan> {
+  const query = (sql: string) => client.query(sql);
+  const { rows } = await client.query<{ version: string; database: string }>(
+    "SELECT current_setting('server_version_num') AS version, current_database() AS database",
+  );
+  const { version, database } = rows[0] as { version: string; database: string };
+  const slot = await readSlot(query, source.slot);
+  if (slot) checkOurs(slot, database);
+  const publication = await readPublication(client, source.publication, Number(version));
+  const idle = await idleSlots(client);
+  return {
+    slot,
+    heldBytes: idle.get(source.slot) ?? 0,
+    publication: !publication ? "none" : publication.ours ? "drop" : "keep",
+    idleSlots: [...idle]
+      .filter(([name]) => name !== source.slot)
+      .map(([name, heldBytes]) => ({ name, heldBytes })),
+  };
+}
+
+/** A lost slot is ours all the same: dropping it is what is left to do with it. */
+function checkOurs(slot: SlotFacts, database: string): void {
+  if (slot.plugin === "pgoutput" && slot.database === database) return;
+  const what = slot.logical
+    ? `its plugin is ${slot.plugin}, its database "${slot.database}"`
+    : "it is a physical slot";
+  throw new SlotForeignError({
+    message: `the replication slot "${slot.name}" is not the pipeline's: ${what}; nothing was dropped`,
+    remedy: "Check the database that you connect to, and source.slot of the definition.",
+  });
+}
+
+async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
+  if (activePid !== undefined) throw slotInUse(name, activePid, holder);
+  try {
+    await client.query("SELECT pg_drop_replication_slot($1)", [name]);
+  } catch (error) {
+    // Someone came in between.
+    if (error instanceof pg.DatabaseError && error.code === "55006")
+      throw slotInUse(name, undefined, undefined, error);
+    throw error;
+  }
+}
+
+/** Logical slots of this database that nobody reads from, by name, with the bytes of WAL they hold back. */
+async function idleSlots(client: pg.Client): Promise<ReadonlyMap<string, number>> {
+  const { rows } = await client.query<{ name: string; held: string }>(`
+    SELECT slot_name AS name,
+           greatest(0, coalesce(pg_wal_lsn_diff(
+             CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+             restart_lsn), 0))::bigint::text AS held
+      FROM pg_replication_slots
+     WHERE slot_type = 'logical' AND NOT active AND database = current_database()
+     ORDER BY slot_name`);
+  return new Map(rows.map(({ name, held }) => [name, Number(held)]));
+}
