@@ -1,0 +1,309 @@
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import type { SQSEvent } from "aws-lambda";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { handler as redriveFunction } from "../../../functions/redrive.ts";
+import type { RedriveHandler } from "../../../lib/consume/consumer.ts";
+import { Operation } from "../../../lib/consume/operation.ts";
+import type { RedriveReport } from "../../../lib/consume/redrive-request.ts";
+import { eventually } from "../../eventually.ts";
+import { at, type Change, packed } from "../../unit/consume/records.ts";
+import { emulatedAws } from "../emulated.ts";
+import { type ConsumerBench, consumerBench, DONE, failedAt, invoke, redrive } from "./consumer-bench.ts";
+
+const aws = emulatedAws();
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tributary-redrive-"));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+function updates(keys: string, from = 1, more: Partial<Change> = {}): Change[] {
+  return keys.split(" ").map((id, i) => {
+    const commit = from + i;
+    return { at: commit, after: commit === 1 ? null : commit - 1, op: "u", row: { id }, ...more };
+  });
+}
+
+const commitOf = (id: string) => Number.parseInt(id.slice(8, 24), 16);
+
+/** A consumer that fails on the key `bad` until it is healed. */
+function failing(bench: ConsumerBench, environment = {}) {
+  const state = { healed: false, effects: [] as string[] };
+  const handler = bench.instance(
+    (c) =>
+      c.on("public.orders", Operation.Update, async (event) => {
+        if (event.after.id === "bad" && !state.healed) throw new Error("poison");
+        state.effects.push(`${event.after.id}@${commitOf(event.id)}`);
+      }),
+    { TRIBUTARY_ATTEMPTS: "1", ...environment },
+  );
+  return { handler, state };
+}
+
+describe("redrive", () => {
+  it("goes on beside the stream: both get through, in order", async () => {
+    const bench = await consumerBench(aws());
+    const { handler, state } = failing(bench);
+    const all = updates(Array.from({ length: 400 }, (_, i) => (i % 4 === 0 ? "bad" : `k${i % 7}`)).join(" "));
+    expect(await invoke(handler, [packed(all.slice(0, 100))])).toEqual(DONE);
+    state.healed = true;
+    let streaming = true;
+    const stream = (async () => {
+      for (let i = 100; i < all.length; i += 10) {
+        // As the event source mapping does: again until it is done.
+        const record = packed(all.slice(i, i + 10));
+        await bench.settled(async () => (await invoke(handler, [record])).batchItemFailures.length === 0);
+      }
+      streaming = false;
+    })();
+    const reports: RedriveReport[] = [];
+    while (streaming) reports.push(await redrive(handler));
+    await stream;
+    await redrive(handler);
+    expect(reports.some(({ done }) => done > 0)).toBe(true);
+    for (const key of ["bad", "k1", "k2", "k3", "k4", "k5", "k6", "k0"]) {
+      const expected = all.flatMap(({ row, at: commit }) => (row?.id === key ? [`${key}@${commit}`] : []));
+      const own = state.effects.filter((effect) => effect.startsWith(`${key}@`));
+      expect([...new Set(own)]).toEqual(expected);
+    }
+    expect(await bench.parkedItems()).toEqual([]);
+    expect(await bench.stored()).toMatchObject({ mark: at(400) });
+  });
+
+  it("parks no more only when nobody may be parking: an invocation that was about to loses the partition", async () => {
+    const bench = await consumerBench(aws());
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    const effects: string[] = [];
+    let healed = false;
+    const handler = bench.instance(
+      (c) =>
+        c.on("public.orders", Operation.Update, async (event) => {
+          if (event.after.id === "bad" && !healed) throw new Error("poison");
+          if (event.after.id === "slow") {
+            reached.resolve();
+            await gate.promise;
+          }
+          effects.push(`${event.after.id}@${commitOf(event.id)}`);
+        }),
+      { TRIBUTARY_ATTEMPTS: "1" },
+    );
+    expect(await invoke(handler, [packed(updates("bad"))])).toEqual(DONE);
+    healed = true;
+    // It has parked a change behind the key already, and is not at its end.
+    const record = packed(updates("bad slow bad", 2));
+    const invocation = invoke(handler, [record]);
+    await reached.promise;
+    expect(await redrive(handler)).toMatchObject({ done: 1, redriven: 1 });
+    gate.resolve();
+    expect(await invocation).toEqual(failedAt(record));
+    expect(bench.lines.join()).toContain("OWNERSHIP_LOST");
+    expect(await invoke(handler, [record])).toEqual(DONE);
+    expect(effects.filter((effect) => effect.startsWith("bad"))).toEqual(["bad@1", "bad@2", "bad@4"]);
+    expect(await redrive(handler)).toMatchObject({ redriven: 0, open: 0 });
+  });
+
+  it("has one redrive in a partition at a time", async () => {
+    const bench = await consumerBench(aws());
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    let healed = false;
+    let calls = 0;
+    const handler = bench.instance(
+      (c) =>
+        c.on("public.orders", Operation.Update, async () => {
+          if (!healed) throw new Error("poison");
+          calls++;
+          reached.resolve();
+          await gate.promise;
+        }),
+      { TRIBUTARY_ATTEMPTS: "1" },
+    );
+    expect(await invoke(handler, [packed(updates("a a"))])).toEqual(DONE);
+    healed = true;
+    const first = redrive(handler);
+    await reached.promise;
+    expect(await redrive(handler)).toMatchObject({ busy: 1, redriven: 0, letters: [{ outcome: "busy" }] });
+    gate.resolve();
+    expect(await first).toMatchObject({ done: 1, redriven: 2 });
+    expect(calls).toBe(2);
+  });
+
+  it("is refused by another consumer's function, and where the request is wrong", async () => {
+    const bench = await consumerBench(aws());
+    const { handler } = failing(bench);
+    await expect(redrive(handler, { consumer: "else" })).rejects.toThrow(bench.name);
+    await expect(redrive(handler, { limit: 0 })).rejects.toThrow(/limit/);
+  });
+});
+
+describe("a large change", () => {
+  const large = (kib: number) => ({ row: { id: "bad", text: "x".repeat(kib * 1024) } });
+
+  it("above 200 KB stands in the claim store; its letter is whole where the queue takes it, else points there", async () => {
+    const claims = pathToFileURL(join(folder, "claims")).href;
+    const sizes: unknown[] = [];
+    for (const MaximumMessageSize of ["1048576", "262144"]) {
+      const bench = await consumerBench(aws(), { queue: { MaximumMessageSize } });
+      const texts: number[] = [];
+      let healed = false;
+      const handler = bench.instance(
+        (c) =>
+          c.on("public.orders", Operation.Update, (event) => {
+            if (!healed && commitOf(event.id) === 1) throw new Error("poison");
+            texts.push(String(event.after.text).length);
+          }),
+        { TRIBUTARY_ATTEMPTS: "1", TRIBUTARY_CLAIM_BUCKET: claims },
+      );
+      const record = packed([
+        { at: 1, after: null, op: "u", ...large(500) },
+        { at: 2, after: 1, op: "u", ...large(300) },
+        { at: 3, after: 2, op: "u", ...large(100) },
+      ]);
+      expect(await invoke(handler, [record])).toEqual(DONE);
+      const items = await bench.parkedItems();
+      for (const item of items) expect(JSON.stringify(item).length).toBeLessThan(210 * 1024);
+      expect(items.filter(({ claim }) => claim)).toHaveLength(2);
+      const [letter] = await bench.letters();
+      sizes.push("payload" in (letter ?? {}) ? "whole" : Object.keys(letter ?? {}).at(-1));
+      healed = true;
+      expect(await redrive(handler)).toMatchObject({ done: 1, redriven: 3 });
+      expect(texts).toEqual([500, 300, 100].map((kib) => kib * 1024));
+    }
+    expect(sizes).toEqual(["whole", "payloadClaim"]);
+  });
+
+  it("has its letter point into the state table where the queue takes less", async () => {
+    const bench = await consumerBench(aws(), { queue: { MaximumMessageSize: "65536" } });
+    const { handler, state } = failing(bench);
+    expect(await invoke(handler, [packed([{ at: 1, after: null, op: "u", ...large(150) }])])).toEqual(DONE);
+    const [letter = {}] = await bench.letters();
+    expect(letter).toMatchObject({ position: at(1), payloadItem: { table: bench.table } });
+    const { pk, sk } = letter.payloadItem as { pk: string; sk: string };
+    const stored = (await bench.parkedItems()).find((item) => item.pk?.S === pk && item.sk?.S === sk);
+    expect(JSON.parse(stored?.event?.S ?? "").after.text).toHaveLength(150 * 1024);
+    state.healed = true;
+    expect(await redrive(handler)).toMatchObject({ done: 1 });
+    expect(state.effects).toEqual(["bad@1"]);
+  });
+
+  it("without a claim store stops its partition", async () => {
+    const bench = await consumerBench(aws());
+    const { handler } = failing(bench);
+    const record = packed([...updates("a"), { at: 2, after: 1, op: "u", ...large(300) }]);
+    expect(await invoke(handler, [record])).toEqual(failedAt(record));
+    expect(await bench.stored()).toMatchObject({ mark: at(1) });
+    expect(bench.lines.join()).toContain("PARKED_TOO_LARGE");
+    expect(await bench.letters()).toEqual([]);
+  });
+});
+
+describe("tributary redrive", () => {
+  /** A consumer in `parked-orders.ts` with a parked key; runs the command line on it. */
+  async function parked(name: string) {
+    const bench = await consumerBench(aws());
+    const [effects, healed] = [join(folder, `${name}-effects`), join(folder, `${name}-healed`)];
+    await writeFile(effects, "");
+    const { handler } = failing(bench);
+    expect(await invoke(handler, [packed(updates("bad bad bad"))])).toEqual(DONE);
+    const variables = { ...bench.environment, TRIBUTARY_ATTEMPTS: "1", CONSUMER: bench.name };
+    const run = async (args: string[], environment: Record<string, string | undefined> = {}) => {
+      const child = execFile(
+        process.execPath,
+        ["lib/cli/main.ts", "redrive", "--consumer", bench.name, ...args],
+        {
+          env: { ...process.env, ...variables, EFFECTS: effects, HEALED: healed, ...environment },
+        },
+      );
+      let [out, error] = ["", ""];
+      child.stdout?.on("data", (chunk) => (out += chunk));
+      child.stderr?.on("data", (chunk) => (error += chunk));
+      const [code] = await once(child, "close");
+      return { code, out, error };
+    };
+    const applied = async () => (await readFile(effects, "utf8")).split("\n").filter(Boolean);
+    return { bench, run, applied, heal: () => writeFile(healed, "") };
+  }
+
+  it("runs a handler file here", async () => {
+    const { run, applied, heal } = await parked("here");
+    const entry = ["--entry", "test/aws/consume/parked-orders.ts"];
+    const dry = await run([...entry, "--dry-run"]);
+    expect(dry).toMatchObject({ code: 0 });
+    expect(dry.out).toMatch(
+      /key bad at .*: 3 parked, first failed with Error after 1 calls\n1 keys have open/,
+    );
+    const failed = await run(entry);
+    expect(failed).toMatchObject({ code: 1 });
+    expect(failed.out).toContain("failed again (Error, 2 calls)");
+    await heal();
+    const done = await run([...entry, "--key", "bad", "--json"]);
+    expect(done).toMatchObject({ code: 0 });
+    expect(JSON.parse(done.out)).toMatchObject({ tributary: "redrive", redriven: 3, done: 1, open: 0 });
+    expect(await applied()).toEqual(["bad@1", "bad@2", "bad@3"]);
+    expect((await run(entry)).out).toBe("0 changes took effect, 0 keys are parked no more\n");
+    expect((await run([])).code).toBe(2);
+  });
+
+  it("invokes the function in AWS; so does functions/redrive, for letters and on a schedule", async () => {
+    const { bench, run } = await parked("function");
+    const { handler, state } = failing(bench);
+    const letters = (await bench.letters()).map((letter, i) => ({
+      messageId: `m${i}`,
+      body: JSON.stringify(letter),
+    }));
+    await using lambda = await lambdaApi({ "Redrive-Orders": handler });
+    const place = { AWS_ENDPOINT_URL_LAMBDA: lambda.url };
+    expect((await run(["--function", "Redrive-Orders"], place)).out).toContain("failed again");
+    const absent = await run(["--function", "Nothing"], place);
+    expect(absent).toMatchObject({ code: 1 });
+    expect(absent.error).toContain("REDRIVE_FAILED");
+
+    const before = { ...process.env };
+    Object.assign(process.env, bench.environment, place, { TRIBUTARY_REDRIVE_FUNCTION: "Redrive-Orders" });
+    try {
+      const event = { Records: letters } as unknown as SQSEvent;
+      expect(await redriveFunction(event)).toEqual({ batchItemFailures: [{ itemIdentifier: "m0" }] });
+      state.healed = true;
+      expect(await redriveFunction(event)).toEqual({ batchItemFailures: [] });
+      expect(state.effects).toEqual(["bad@1", "bad@2", "bad@3"]);
+      // The letter again: nothing is open for it.
+      expect(await redriveFunction(event)).toEqual({ batchItemFailures: [] });
+      expect(await redriveFunction({})).toEqual({ batchItemFailures: [] });
+      expect(state.effects).toHaveLength(3);
+    } finally {
+      process.env = before;
+    }
+  });
+});
+
+/** As much of Lambda's API as invoking takes: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html */
+async function lambdaApi(functions: Record<string, RedriveHandler>) {
+  const server = createServer(async (request, response) => {
+    const [, name = ""] = /functions\/([^/]+)\/invocations/.exec(request.url ?? "") ?? [];
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const handler = functions[decodeURIComponent(name)];
+    if (!handler) {
+      response.writeHead(404, { "x-amzn-errortype": "ResourceNotFoundException" }).end("{}");
+      return;
+    }
+    const report = await redrive(handler, JSON.parse(Buffer.concat(chunks).toString()));
+    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(report));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as { port: number };
+  const closed = async () => {
+    server.closeAllConnections();
+    server.close();
+    await eventually(() => !server.listening, { what: "the server to close" });
+  };
+  return { url: `http://127.0.0.1:${port}`, [Symbol.asyncDispose]: closed };
+}
