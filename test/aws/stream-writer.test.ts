@@ -93,10 +93,15 @@ test("metrics at the end: all that was stored, nothing left", async () => {
     records: stored.length,
     bytes: stored.reduce((sum, { bytes, partitionKey }) => sum + bytes + partitionKey.length, 0),
     retries: 0,
-    tables: new Map([["public.orders", 100]]),
+    tables: new Map([["public.orders", { changes: 100, bytes: expect.any(Number) }]]),
     bufferedBytes: 0,
     oldestUnacknowledgedMs: 0,
     acknowledgedLsn: 50n * 16n + 8n,
     acknowledgedCommitTimeMs: 50,
   });
+  // What the records hold beyond their events is their heads and tails.
+  const tableBytes = seen.at(-1)?.tables.get("public.orders")?.bytes ?? 0;
+  const given = [...transactions(50)].flat().flatMap((m) => (m.kind === "change" ? [m.json.length] : []));
+  expect(tableBytes).toBeGreaterThanOrEqual(given.reduce((sum, length) => sum + length, 0));
+  expect(tableBytes).toBeLessThan(seen.at(-1)?.bytes ?? 0);
 });
