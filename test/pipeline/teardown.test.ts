@@ -57,12 +57,12 @@ withPostgres((server) => {
     cleanups.push(() => b.end());
     await b.client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [b.slot]);
     const { dynamodb } = aws();
-    const lease = { dynamodb, stateTable: b.consumer.table, leaseMs: 2_000 };
+    const lease = { dynamodb, stateTable: b.consumer.table, leaseMs: 6_000 };
     const signal = new AbortController().signal;
     const log = () => {};
-    const task = { dynamodb, table: b.consumer.table, pipeline: "shop", leaseMs: 2_000, signal, log };
+    const task = { dynamodb, table: b.consumer.table, pipeline: "shop", leaseMs: 6_000, signal, log };
     const living = await CaptureState.take(task);
-    cleanups.push(() => living.release());
+    cleanups.push(() => living.release().catch(() => {}));
     const options = { pipeline: definition(url), connection: connectionFromUrl(url), lease, signal, log };
     await expect(teardown(options)).rejects.toMatchObject({ code: "CAPTURE_LEASE_HELD" });
     const { rows } = await b.client.query("SELECT slot_name FROM pg_replication_slots");
