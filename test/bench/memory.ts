@@ -16,6 +16,7 @@ const BLOCKED_SECONDS = Number(process.env.TRIBUTARY_BENCH_BLOCKED_SECONDS ?? "6
 const ROWS_A_COMMIT = 1000;
 /** The emulator forgets what is older than 256 MB: further behind the consumer must not be. */
 const CONSUMER_BEHIND = 100_000;
+const STUCK_SECONDS = 60;
 const MB = 1024 * 1024;
 
 type Kind = "capture" | "consumer";
@@ -48,8 +49,8 @@ export const memory: Bench = {
       target: aws.environment.AWS_ENDPOINT_URL_KINESIS as string,
       choose: ({ operation }) => {
         if (operation !== "PutRecords") return undefined;
-        if (blocked) return { kind: "error", status: 400, code: "ProvisionedThroughputExceededException" };
-        return behind() > CONSUMER_BEHIND ? { kind: "slow", ms: 500 } : undefined;
+        if (!blocked && behind() <= CONSUMER_BEHIND) return undefined;
+        return { kind: "error", status: 400, code: "ProvisionedThroughputExceededException" };
       },
     });
     parts.defer(() => proxy.stop());
@@ -66,6 +67,7 @@ export const memory: Bench = {
     });
     parts.defer(() => host.stop());
     const applied = () => host.consumers[0]?.counts.applied ?? 0;
+    const gaps = () => host.consumers[0]?.counts.gaps ?? 0;
     behind = () => host.capture.figures.changes - applied();
 
     const phases: Phase[] = [];
@@ -75,7 +77,11 @@ export const memory: Bench = {
       const highest: Record<Kind, number> = { capture: 0, consumer: 0 };
       let told = 0;
       say(`${phase} …`);
+      let moved = { applied: applied(), at: seconds() };
       while (!over()) {
+        if (blocked || applied() !== moved.applied) moved = { applied: applied(), at: seconds() };
+        if (seconds() - moved.at > STUCK_SECONDS)
+          throw new Error(`nothing took effect for ${STUCK_SECONDS} s, ${applied()} before; gaps: ${gaps()}`);
         await Promise.race([delay(500), failed.promise]);
         const now = residentBytes();
         for (const kind of ["capture", "consumer"] as const)

@@ -234,7 +234,7 @@ export class PostgresChangeStream implements ChangeStream {
         try {
           await link.arrival();
         } catch (error) {
-          throw explainStreamError(error, this.#options.state.slot);
+          throw explainStreamError(error, this.#options.state.slot, "reading");
         } finally {
           this.#watch.waiting(false);
         }
@@ -321,7 +321,7 @@ export class PostgresChangeStream implements ChangeStream {
       return link;
     } catch (error) {
       await disconnect(client);
-      throw explainStreamError(error, this.#options.state.slot);
+      throw explainStreamError(error, this.#options.state.slot, "opening");
     }
   }
 

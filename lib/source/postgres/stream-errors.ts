@@ -1,13 +1,25 @@
 import pg from "pg";
 import { TributaryError } from "../../errors.ts";
-import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
-import { ReplicationLinkError, ReplicationStreamError, SlotInUseError, SlotLostError } from "./errors.ts";
+import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
+import {
+  ReplicationLinkError,
+  ReplicationStreamError,
+  SlotInUseError,
+  SlotLostError,
+  SlotMissingError,
+} from "./errors.ts";
 
 /**
  * What an error of the replication session means. Typed ones are themselves; SQLSTATE classes of the server's:
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
+ *
+ * `when`: a missing object (42704) is the slot while a link is opened, and the publication while it is read.
  */
-export function explainStreamError(error: unknown, slot: string): TributaryError {
+export function explainStreamError(
+  error: unknown,
+  slot: string,
+  when: "opening" | "reading",
+): TributaryError {
   if (error instanceof TributaryError) return error;
   const cause = error as Error;
   const link = (message: string, remedy: string) => new ReplicationLinkError({ message, remedy, cause });
@@ -29,6 +41,13 @@ export function explainStreamError(error: unknown, slot: string): TributaryError
     return new SlotLostError({
       message: `the server refuses the replication slot "${slot}": ${error.message}`,
       remedy: `When its WAL is gone, changes are missing from here on, and a new epoch must begin: ${NEW_EPOCH_DROP_SLOT}`,
+      cause,
+    });
+  }
+  if (code === "42704" && when === "opening") {
+    return new SlotMissingError({
+      message: `the replication slot "${slot}" does not exist any more: it was dropped just now`,
+      remedy: `Changes may be missing from there on, and a new epoch must begin: ${NEW_EPOCH}`,
       cause,
     });
   }
