@@ -281,7 +281,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     claims: new Claims(dynamodb, stateTable, pipeline, name),
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
-    payloads: new ParkedPayloads(name, openClaims),
+    payloads: new ParkedPayloads(pipeline, name, openClaims),
     leases: new RedriveLeases(dynamodb, stateTable, pipeline, name),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)

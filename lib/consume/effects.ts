@@ -14,18 +14,25 @@ export class Effects {
 
   /** Events that follow each other, in one call if that succeeds; those that must wait are parked. */
   async several(registration: BatchRegistration, all: readonly Item[]): Promise<Stop | undefined> {
-    const [first, last] = [all[0] as Item, all.at(-1) as Item];
-    const items: Item[] = [];
+    let items: Item[] = [];
+    const flush = async (upTo: Item): Promise<Stop | undefined> => {
+      const stop = items.length > 0 ? await this.#together(registration, items) : undefined;
+      items = [];
+      // Past those too that wait behind the last one that took effect.
+      if (!stop) this.#partition.mark = upTo.position;
+      return stop;
+    };
     // A change of this very batch may have been parked since it was put together.
-    for (const item of all) {
+    for (const [i, item] of all.entries()) {
+      if (i > 0 && item.wire.op === "t" && !this.#partition.parking.isEmpty) {
+        const stop = await flush(all[i - 1] as Item);
+        if (stop) return stop;
+      }
       const waits = await this.#partition.waits(item);
       if (waits === false) items.push(item);
-      else if (waits !== true) return { ...waits, record: first.record };
+      else if (waits !== true) return waits;
     }
-    const stop = items.length > 0 ? await this.#together(registration, items) : undefined;
-    // Past those that wait behind the last one that took effect: the next to stop asks for its own record again.
-    if (!stop) this.#partition.mark = last.position;
-    return stop;
+    return flush(all.at(-1) as Item);
   }
 
   /** A call for several events; after a failure in halves, down to the single event (rule 18). */

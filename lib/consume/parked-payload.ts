@@ -18,12 +18,12 @@ export interface ParkedPayload {
 
 /** Makes events into what can be parked: text for the state table, or an object of the claim store. */
 export class ParkedPayloads {
-  readonly #consumer: string;
+  readonly #path: readonly string[];
   readonly #open: () => Promise<ClaimStore | undefined>;
 
   /** `open` is called when the first event is met that is too large for the state table. */
-  constructor(consumer: string, open: () => Promise<ClaimStore | undefined>) {
-    this.#consumer = consumer;
+  constructor(pipeline: string, consumer: string, open: () => Promise<ClaimStore | undefined>) {
+    this.#path = [pipeline, "parked", consumer];
     this.#open = open;
   }
 
@@ -42,7 +42,8 @@ export class ParkedPayloads {
     // A record of its own, as the capture task writes what is too large for the stream.
     const record = { ...event, source: { ...event.source, topic, partition, writer } };
     const object = Buffer.from(JSON.stringify(record));
-    const path = `parked/${this.#consumer}/${topic}/${partition}/${positionOf(event)}`;
+    const segment = topic.replaceAll(/[%/]/g, encodeURIComponent);
+    const path = [...this.#path, segment, String(partition), positionOf(event)].join("/");
     const claim = claimOf(store, path, object);
     for (let failures = 1; ; failures++) {
       try {

@@ -181,6 +181,11 @@ export class PartitionRun {
       const stop = await this.#flush();
       if (stop) return stop;
     }
+    // What a truncate supersedes goes off the list only when the mark stands right before it.
+    if (wire.op === "t" && !this.#partition.parking.isEmpty) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+    }
     const waits = await this.#partition.waits({ record, index, wire, position });
     if (typeof waits === "object") return (await this.#flush()) ?? waits;
     if (waits) {
