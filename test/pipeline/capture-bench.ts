@@ -103,7 +103,7 @@ export class CaptureBench {
     await client.connect();
     await client.query("CREATE TABLE orders (id int PRIMARY KEY, note text)");
     const consumer = await consumerBench(aws, { floor: null });
-    const directory = await mkdtemp(join(tmpdir(), "tributary-capture-"));
+    const directory = await mkdtemp(join(tmpdir(), "tributary-capture-bench-"));
     const slot = new URL(databaseUrl).pathname.slice(1).replace(/\W/g, "_");
     const definition: PipelineInput = {
       // The consumer of the bench belongs to a pipeline of this name.
@@ -189,7 +189,7 @@ export class CaptureBench {
       program.signal("SIGKILL");
       await program.ended;
     }
-    await this.client.end();
     await rm(this.#directory, { recursive: true, force: true });
+    await this.client.end().catch(() => {});
   }
 }
