@@ -25,6 +25,14 @@ export default defineConfig({
       },
       {
         test: {
+          name: "cdk",
+          include: ["test/cdk/**/*.test.ts"],
+          testTimeout: 3 * minute,
+          hookTimeout: 3 * minute,
+        },
+      },
+      {
+        test: {
           name: "pipeline",
           include: ["test/pipeline/**/*.test.ts"],
           testTimeout: 5 * minute,

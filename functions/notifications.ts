@@ -1,6 +1,6 @@
 import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { consumer, Operation } from "tributary";
-import { z } from "zod";
+import * as z from "zod/mini";
 
 /*
  * Example of a side effect that must not repeat: a letter to the customer of a cancelled order, handed to the mailer's

@@ -1,5 +1,6 @@
 import pg from "pg";
 import { type ChangeEvent, consumer, Operation } from "tributary";
+import * as z from "zod/mini";
 
 /*
  * Example of a bulk sink: keeps a read model in a PostgreSQL database of its own (order-summary.sql), many rows a
@@ -44,8 +45,16 @@ const orderItems: ReadModelTable = {
   columns: { order_id: "bigint", line: "integer", sku: "text", quantity: "integer", price: "numeric" },
 };
 
+const readModelSecret = z.object({
+  host: z.string(),
+  port: z._default(z.number(), 5432),
+  dbname: z._default(z.string(), "read_model"),
+  username: z.string(),
+  password: z.string(),
+});
+
 /** One pool for all invocations of this process; partitions of a batch run side by side. */
-const pool = new pg.Pool({ connectionString: process.env.READ_MODEL_URL, max: 4 });
+const pool = new pg.Pool({ ...(await readModel(process.env)), max: 4 });
 // A connection that breaks while idle is replaced at the next use.
 pool.on("error", () => {});
 
@@ -140,4 +149,28 @@ async function truncate(database: pg.Pool, table: ReadModelTable, event: ChangeE
     client.release(true);
     throw error;
   }
+}
+
+/**
+ * Where the read model is: `READ_MODEL_URL`, or the secret of `READ_MODEL_SECRET_ARN`, as RDS writes it. The password
+ * is asked for again by each connection, so that a rotated one is met.
+ */
+async function readModel(environment: NodeJS.ProcessEnv): Promise<pg.PoolConfig> {
+  const { READ_MODEL_URL, READ_MODEL_SECRET_ARN: SecretId } = environment;
+  if (!SecretId) return { connectionString: READ_MODEL_URL };
+  const { GetSecretValueCommand, SecretsManagerClient } = await import("@aws-sdk/client-secrets-manager");
+  const client = new SecretsManagerClient();
+  const secret = async () => {
+    const { SecretString = "" } = await client.send(new GetSecretValueCommand({ SecretId }));
+    return readModelSecret.parse(JSON.parse(SecretString));
+  };
+  const { host, port, dbname, username } = await secret();
+  return {
+    host,
+    port,
+    database: dbname,
+    user: username,
+    password: async () => (await secret()).password,
+    ssl: true,
+  };
 }

@@ -86,6 +86,8 @@ export class CaptureService extends Construct implements ec2.IConnectable {
         operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
       },
     });
+    const linuxParameters = new ecs.LinuxParameters(this, "Linux", { initProcessEnabled: true });
+    linuxParameters.dropCapabilities(ecs.Capability.ALL);
     // Of the root file system nothing can be written: the health file has a volume of its own. Its owner and mode come
     // from the image: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     this.taskDefinition.addVolume({ name: "health" });
@@ -107,7 +109,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
       },
       user: "1000:1000",
       readonlyRootFilesystem: true,
-      linuxParameters: new ecs.LinuxParameters(this, "Linux", { initProcessEnabled: true }),
+      linuxParameters,
       stopTimeout: STOP_TIMEOUT,
       healthCheck: {
         // Whether the process answers: lag, a lost connection or a full stream are no reason to start anew.

@@ -93,6 +93,8 @@ export class CdcPipeline extends Construct {
   readonly encryptionKey: kms.IKey;
   readonly alarms: readonly cloudwatch.Alarm[];
   readonly dashboard: PipelineDashboard;
+  /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
+  readonly deployed: DeploymentMark;
 
   /** @throws ConfigurationError when something could not work: before anything is deployed. */
   constructor(scope: Construct, id: string, props: CdcPipelineProps) {
@@ -170,12 +172,13 @@ export class CdcPipeline extends Construct {
     this.claimBucket.grantStore(taskRole);
     if (props.endpoints === "create") {
       const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
-      addEndpoints(
+      const way = addEndpoints(
         this,
         placement,
         this.capture,
         inVpc.flatMap((consumer) => [consumer.function, consumer.redrive.function]),
       );
+      this.capture.service.node.addDependency(way);
     }
     const database = databaseFacts(props.database);
     const { alarms } = new PipelineAlarms(this, "Alarms", {
@@ -204,11 +207,11 @@ export class CdcPipeline extends Construct {
       this.claimBucket,
       ...this.consumers,
     );
-    new DeploymentMark(this, "Deployed", {
+    this.deployed = new DeploymentMark(this, "Deployed", {
       pipeline: definition.name,
       stateTable: this.stateTable,
       encryptionKey: this.encryptionKey,
-      after: this.node.children.filter((child) => child !== this.encryptionKey),
+      after: this.node.children,
     });
 
     new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });

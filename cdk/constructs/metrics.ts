@@ -18,7 +18,7 @@ import type { DatabaseFacts } from "./source-database.ts";
 
 const MINUTE = Duration.minutes(1);
 
-/** What may be said otherwise about a metric. */
+/** What may be said otherwise about a metric. Alarms give no label: CloudFormation would make an expression of it. */
 type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;
 
 /** A metric that the capture task publishes. */
@@ -70,14 +70,14 @@ export function perSecond(metric: cloudwatch.Metric, label: string): cloudwatch.
 }
 
 /** Age of the last record that a consumer's function was given, at its start. */
-export function iteratorAge(handler: lambda.IFunction): cloudwatch.Metric {
+export function iteratorAge(handler: lambda.IFunction, choice: MetricChoice = {}): cloudwatch.Metric {
   return new cloudwatch.Metric({
     namespace: "AWS/Lambda",
     metricName: "IteratorAge",
     dimensionsMap: { FunctionName: handler.functionName },
     statistic: cloudwatch.Stats.MAXIMUM,
     period: MINUTE,
-    label: "iterator age",
+    ...choice,
   });
 }
 
@@ -89,7 +89,7 @@ export function streamMetric(
     | "IncomingRecords"
     | "WriteProvisionedThroughputExceeded"
     | "ReadProvisionedThroughputExceeded",
-  label: string,
+  choice: MetricChoice = {},
 ): cloudwatch.Metric {
   return new cloudwatch.Metric({
     namespace: "AWS/Kinesis",
@@ -97,7 +97,7 @@ export function streamMetric(
     dimensionsMap: { StreamName: stream.streamName },
     statistic: cloudwatch.Stats.SUM,
     period: MINUTE,
-    label,
+    ...choice,
   });
 }
 
@@ -105,7 +105,10 @@ export function streamMetric(
  * How far the oldest slot of the server lags, by RDS itself: it tells when nobody of ours does any more. Undefined for a
  * server outside of RDS. https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
  */
-export function oldestSlotLag(database: DatabaseFacts): cloudwatch.Metric | undefined {
+export function oldestSlotLag(
+  database: DatabaseFacts,
+  choice: MetricChoice = {},
+): cloudwatch.Metric | undefined {
   if (!database.metricsDimension) return undefined;
   return new cloudwatch.Metric({
     namespace: "AWS/RDS",
@@ -113,7 +116,7 @@ export function oldestSlotLag(database: DatabaseFacts): cloudwatch.Metric | unde
     dimensionsMap: { ...database.metricsDimension },
     statistic: cloudwatch.Stats.MAXIMUM,
     period: MINUTE,
-    label: "oldest slot (RDS)",
+    ...choice,
   });
 }
 
@@ -124,7 +127,6 @@ export function captureStarts(pipeline: string): cloudwatch.Metric {
     metricName: captureStartsName(pipeline),
     statistic: cloudwatch.Stats.SUM,
     period: Duration.minutes(15),
-    label: "starts",
   });
 }
 

@@ -1,5 +1,5 @@
 import * as ec2 from "aws-cdk-lib/aws-ec2";
-import type { Construct } from "constructs";
+import { Construct } from "constructs";
 import { ConfigurationError } from "../../lib/errors.ts";
 
 /** Where a part stands in a VPC. */
@@ -59,11 +59,12 @@ export function checkWayOut(part: string, placement: Placement, endpoints: Endpo
 
 /** Makes the endpoints that capture task and consumers need in their subnets; only they get in. */
 export function addEndpoints(
-  scope: Construct,
+  parent: Construct,
   placement: Placement,
   capture: ec2.IConnectable,
   consumers: readonly ec2.IConnectable[],
-): void {
+): Construct {
+  const scope = new Construct(parent, "Endpoints");
   const subnets = selectSubnets(placement).subnets;
   const { vpc } = placement;
   const gateways = {
@@ -71,9 +72,9 @@ export function addEndpoints(
     S3: ec2.GatewayVpcEndpointAwsService.S3,
   };
   for (const [name, service] of Object.entries(gateways)) {
-    new ec2.GatewayVpcEndpoint(scope, `${name}Endpoint`, { vpc, service, subnets: [{ subnets }] });
+    new ec2.GatewayVpcEndpoint(scope, name, { vpc, service, subnets: [{ subnets }] });
   }
-  const securityGroup = new ec2.SecurityGroup(scope, "EndpointsSecurityGroup", {
+  const securityGroup = new ec2.SecurityGroup(scope, "SecurityGroup", {
     vpc,
     description: "Endpoints of AWS services",
     allowAllOutbound: false,
@@ -84,7 +85,7 @@ export function addEndpoints(
   const interfaces =
     consumers.length > 0 ? { ...CAPTURE_ENDPOINTS, ...CONSUMER_ENDPOINTS } : CAPTURE_ENDPOINTS;
   for (const [name, service] of Object.entries(interfaces)) {
-    new ec2.InterfaceVpcEndpoint(scope, `${name}Endpoint`, {
+    new ec2.InterfaceVpcEndpoint(scope, name, {
       vpc,
       service,
       subnets: { subnets },
@@ -92,4 +93,5 @@ export function addEndpoints(
       open: false,
     });
   }
+  return scope;
 }

@@ -185,7 +185,7 @@ function streamRules({ pipeline, changeStream }: PipelineAlarmsProps): Record<st
         "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
     },
     ReadThrottled: {
-      metric: streamMetric(changeStream.stream, "ReadProvisionedThroughputExceeded", "read throttled"),
+      metric: streamMetric(changeStream.stream, "ReadProvisionedThroughputExceeded"),
       threshold: 1,
       periods: 10,
       meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
@@ -215,7 +215,7 @@ function consumerRules(
     [`IteratorAge-${name}`]: {
       metric: iteratorAge(handler),
       threshold: ageMs,
-      meaning: `${name} is given records ${hours(ageMs)} old: when their age reaches the stream's retention they are gone.`,
+      meaning: `Consumer ${name} is given records ${hours(ageMs)} old: when their age reaches the stream's retention they are gone.`,
       remedy:
         "Look at its errors and duration. Held at a failing change: docs/04-consumers.md, poison. Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
     },
@@ -241,7 +241,7 @@ function consumerRules(
       metric: consumerMetric(pipeline, name, "gaps"),
       threshold: 1,
       periods: 1,
-      meaning: `${name} was given a change whose predecessor never came: records expired or were discarded. The partition stands still rather than pass over it.`,
+      meaning: `Consumer ${name} was given a change whose predecessor never came: records expired or were discarded. The partition stands still rather than pass over it.`,
       remedy:
         "docs/08-errors.md, GAP: find the missing records (the bucket's aws/lambda/), or fill the consumer anew.",
     },

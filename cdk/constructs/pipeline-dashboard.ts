@@ -104,7 +104,7 @@ export class PipelineDashboard extends Construct {
 }
 
 function sourceGraphs({ pipeline, database }: PipelineDashboardProps): Graph[] {
-  const slotLag = oldestSlotLag(database);
+  const slotLag = oldestSlotLag(database, { label: "oldest slot (RDS)" });
   return [
     {
       title: "Lag behind PostgreSQL",
@@ -164,8 +164,8 @@ function streamGraphs({ pipeline, changeStream: { stream } }: PipelineDashboardP
   return [
     {
       title: "Written to the stream",
-      left: [perSecond(streamMetric(stream, "IncomingBytes", "bytes"), "bytes a second")],
-      right: [perSecond(streamMetric(stream, "IncomingRecords", "records"), "records a second")],
+      left: [perSecond(streamMetric(stream, "IncomingBytes", { label: "bytes" }), "bytes a second")],
+      right: [perSecond(streamMetric(stream, "IncomingRecords", { label: "records" }), "records a second")],
       unit: "bytes a second",
       rightUnit: "records a second",
     },
@@ -186,8 +186,8 @@ function streamGraphs({ pipeline, changeStream: { stream } }: PipelineDashboardP
     {
       title: "Throttled",
       left: [
-        streamMetric(stream, "WriteProvisionedThroughputExceeded", "writes"),
-        streamMetric(stream, "ReadProvisionedThroughputExceeded", "reads"),
+        streamMetric(stream, "WriteProvisionedThroughputExceeded", { label: "writes" }),
+        streamMetric(stream, "ReadProvisionedThroughputExceeded", { label: "reads" }),
       ],
       unit: "count",
     },
@@ -202,7 +202,7 @@ function consumerGraphs(pipeline: string, { name, function: handler }: Consumer)
   return [
     {
       title: "Behind the stream",
-      left: [iteratorAge(handler)],
+      left: [iteratorAge(handler, { label: "iterator age" })],
       unit: "ms",
     },
     {

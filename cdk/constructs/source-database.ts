@@ -141,9 +141,7 @@ export function grantSignIn(scope: Construct, grantee: iam.IGrantable, access: D
 /** Lets the security group of ours through to the server; the rule stands in our stack. */
 export function allowToDatabase(from: ec2.ISecurityGroup, database: SourceDatabase): void {
   if ("connections" in database) {
-    const port =
-      "instanceIdentifier" in database ? database.dbInstanceEndpointPort : database.clusterEndpoint.port;
-    from.connections.allowTo(database, ec2.Port.tcp(Token.asNumber(port)), "capture task to PostgreSQL");
+    from.connections.allowToDefaultPort(database, "capture task to PostgreSQL");
     return;
   }
   const port = ec2.Port.tcp(database.port ?? 5432);

