@@ -11,6 +11,7 @@ import { Operation } from "../../lib/consume/operation.ts";
 import { type AwsFault, AwsFaultProxy } from "../../lib/local/fault/aws-proxy.ts";
 import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
 import { claimCheck, type Oversize } from "../../lib/stream/claim-check.ts";
+import type { StreamMetrics } from "../../lib/stream/metrics.ts";
 import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
@@ -118,17 +119,22 @@ interface WriteOptions {
   readonly signal?: AbortSignal;
 }
 
-async function write(batches: readonly SourceMessage[][], options: WriteOptions) {
+async function write(batches: readonly SourceMessage[][], given: WriteOptions) {
   const {
     writer = 1,
     packing = "batch",
     signal = new AbortController().signal,
     streamName,
     oversize,
-  } = options;
+  } = given;
   const source = sourceOf(batches);
-  await writeStream(source, { kinesis: aws().kinesis, streamName, writer, packing, oversize, log }, signal);
-  return source;
+  const counts = { oversize: 0 };
+  const onMetrics = ({ oversize: so }: StreamMetrics) => {
+    counts.oversize = so;
+  };
+  const options = { kinesis: aws().kinesis, streamName, writer, packing, oversize, log, onMetrics };
+  await writeStream(source, options, signal);
+  return { ...source, counts };
 }
 
 function checked(claims: ClaimStore, writer = 1): Oversize {
@@ -194,6 +200,7 @@ describe.each([
       oversize: checked(await store(place.environment())),
     });
     expect(source.acknowledged.at(-1)).toBe(3n * 16n + 8n);
+    expect(source.counts.oversize).toBe(2);
 
     const { records, claims } = await delivered(streamName);
     const large = written(batches, 1).filter((c) => c.json.length > MIB);
