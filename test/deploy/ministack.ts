@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { access, mkdir, mkdtemp, readFile, rename, rm } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -82,6 +82,7 @@ async function start(python: string, port: number): Promise<Cloud | string> {
       BIND_HOST: "127.0.0.1",
       GATEWAY_PORT: String(port),
       LAMBDA_EXECUTOR: "local",
+      NODE_PATH: await lambdaPackages(scratchDirectory),
       LOG_LEVEL: "INFO",
     },
   });
@@ -98,6 +99,17 @@ async function start(python: string, port: number): Promise<Cloud | string> {
   }
   await group.stop();
   return group.printed();
+}
+
+/**
+ * Lambda has the AWS SDK for functions that do not bring it, such as the CDK's own for custom resources: that of this
+ * project, and nothing else of it, so that a handler's bundle that lacks something is found.
+ */
+async function lambdaPackages(scratchDirectory: string): Promise<string> {
+  const packages = join(scratchDirectory, "lambda-packages");
+  await mkdir(packages);
+  await symlink(join(MODULES, "@aws-sdk"), join(packages, "@aws-sdk"));
+  return packages;
 }
 
 async function freePort(): Promise<number> {
