@@ -7,12 +7,24 @@ export interface TableName {
 /** Tells whether a table matches a pattern. */
 export type TablePattern = (name: TableName) => boolean;
 
+/** Patterns are few and come from definitions; they are asked for each of a database's tables. */
+const compiled = new Map<string, TablePattern>();
+
 /**
  * A pattern such as `public.*`, `public.order_*`, `*.orders` or `public."Odd.Name"`: schema, dot, table;
  * `*` stands for any characters, double quotes take what is inside to the letter (two of them for one).
  * Throws `RangeError` naming the pattern when it is not of that form.
  */
 export function tablePattern(pattern: string): TablePattern {
+  let matches = compiled.get(pattern);
+  if (matches === undefined) {
+    matches = compile(pattern);
+    compiled.set(pattern, matches);
+  }
+  return matches;
+}
+
+function compile(pattern: string): TablePattern {
   const [schema, table, ...rest] = splitQuoted(pattern);
   if (schema === undefined || table === undefined || rest.length > 0) {
     throw new RangeError(

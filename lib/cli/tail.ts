@@ -87,7 +87,11 @@ async function tail(options: TailOptions): Promise<void> {
       record: undefined,
       signal: ending.signal,
       log: spoken,
+    }).catch((error) => {
+      if (ending.signal.aborted) return undefined;
+      throw error;
     });
+    if (!source) return;
     try {
       await print(source, output, options, ending.signal);
     } finally {

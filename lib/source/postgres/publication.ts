@@ -159,7 +159,7 @@ export function planPublication(
       step: {
         kind: "alter",
         sql: [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
-        reason: reasons.join("; ") || "a row filter changed",
+        reason: inShort(reasons) || "a row filter changed",
       },
     };
   }
@@ -181,8 +181,12 @@ export function checkPublishedIdentity(
   version: number,
 ): readonly PreflightProblem[] {
   const problems: PreflightProblem[] = [];
+  const published = new Map(publication.tables.map((entry) => [formatTable(entry), entry]));
+  const byOid = new Map(tables.map((table) => [table.oid, table]));
   for (const table of tables) {
-    const root = publication.tables.find((published) => isFamily(published, table, tables));
+    // The table itself, or the partitioned table above it.
+    const family = [table, ...table.ancestors.flatMap((oid) => byOid.get(oid) ?? [])];
+    const root = family.map((member) => published.get(formatTable(member))).find((entry) => entry);
     const identity = identityColumns(table) ?? [];
     const outside = (root?.filterColumns ?? []).filter((column) => !identity.includes(column));
     if (outside.length > 0) {
@@ -204,16 +208,6 @@ export function checkPublishedIdentity(
     }
   }
   return problems;
-}
-
-/** Whether a published table is this one or the partitioned table above it. */
-function isFamily(published: TableName, table: TableFacts, tables: readonly TableFacts[]): boolean {
-  return tables.some(
-    (candidate) =>
-      candidate.schema === published.schema &&
-      candidate.table === published.table &&
-      (candidate.oid === table.oid || table.ancestors.includes(candidate.oid)),
-  );
 }
 
 /** Thrown away on purpose: the transaction of `applyPublication` is rolled back. */
@@ -318,6 +312,12 @@ function differencesOf(
     });
   }
   return differences;
+}
+
+/** The first few, and how many more. */
+function inShort(reasons: readonly string[]): string {
+  const [first, rest] = [reasons.slice(0, 5), reasons.length - 5];
+  return first.join("; ") + (rest > 0 ? `; and ${rest} more` : "");
 }
 
 function publishedAs(publication: PublicationFacts, table: TableName) {
