@@ -16,6 +16,11 @@ export interface ErrorFacts {
 /**
  * The base of all errors that Tributary throws. `code` is stable and listed in docs ("Errors"); log lines carry class,
  * code and position, never row values.
+ *
+ * @example
+ * catch (error) {
+ *   if (error instanceof TributaryError) console.error(error.code, error.remedy);
+ * }
  */
 export abstract class TributaryError extends Error {
   abstract readonly code: string;
@@ -36,7 +41,12 @@ export interface ConfigurationProblem {
   readonly remedy: string;
 }
 
-/** The pipeline definition, the environment or a command line is wrong; found before anything was touched. */
+/**
+ * The pipeline definition, the environment or a command line is wrong; found before anything was touched.
+ *
+ * @example
+ * if (error instanceof ConfigurationError) for (const { path, remedy } of error.problems) console.error(path, remedy);
+ */
 export class ConfigurationError extends TributaryError {
   readonly code = "CONFIGURATION";
   readonly retry = "stop";
