@@ -116,6 +116,28 @@ describe("onBatch", () => {
   });
 });
 
+describe("a batch that stops in its middle", () => {
+  it("asks again for what was passed while it waited for its call", async () => {
+    const bench = await consumerBench(aws());
+    let broken = true;
+    const seen: number[] = [];
+    const handler = bench.instance(
+      (c) =>
+        c.onBatch("public.orders", { operations: Operation.Create }, (events) => {
+          if (broken && commits(events).includes(3)) throw new Error("no");
+          seen.push(...commits(events));
+        }),
+      { TRIBUTARY_POISON: "stop", TRIBUTARY_ATTEMPTS: "1" },
+    );
+    const unhandled = { at: 2, after: 1, op: "d" } as const;
+    const records = [packed(chain(1, 1)), packed([unhandled]), packed(chain(3, 3))] as const;
+    expect(await invoke(handler, [...records])).toEqual(failedAt(records[1]));
+    broken = false;
+    expect(await invoke(handler, [records[1], records[2]])).toEqual(DONE);
+    expect(seen).toEqual([1, 3]);
+  });
+});
+
 describe('once: "claim"', () => {
   const claiming = (bench: Awaited<ReturnType<typeof consumerBench>>, handle: (id: string) => unknown) =>
     bench.instance((c) =>

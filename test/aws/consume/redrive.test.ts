@@ -5,6 +5,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import type { SQSEvent } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { handler as redriveFunction } from "../../../functions/redrive.ts";
@@ -133,6 +134,25 @@ describe("redrive", () => {
     gate.resolve();
     expect(await first).toMatchObject({ done: 1, redriven: 2 });
     expect(calls).toBe(2);
+  });
+
+  it("does not apply again what a superseded process stores once more", async () => {
+    const bench = await consumerBench(aws());
+    const { handler, state } = failing(bench);
+    expect(await invoke(handler, [packed(updates("bad bad"))])).toEqual(DONE);
+    const first = (await bench.parkedItems()).filter(({ position }) => position?.S === at(1));
+    expect(first.map(({ sk }) => sk?.S?.split("#")[0])).toEqual(["change", "letter"]);
+    state.healed = true;
+    expect(await redrive(handler, { limit: 1 })).toMatchObject({ redriven: 1, open: 1 });
+    const [change] = first;
+    await aws().dynamodb.send(new PutItemCommand({ TableName: bench.table, Item: change }));
+    expect(await redrive(handler)).toMatchObject({ redriven: 1, done: 1 });
+    expect(state.effects).toEqual(["bad@1", "bad@2"]);
+    // Nor what it stores when the key is parked no more.
+    for (const Item of first) await aws().dynamodb.send(new PutItemCommand({ TableName: bench.table, Item }));
+    expect(await redrive(handler)).toMatchObject({ redriven: 0, letters: [] });
+    expect(state.effects).toHaveLength(2);
+    expect(await bench.parkedItems()).toEqual([]);
   });
 
   it("is refused by another consumer's function, and where the request is wrong", async () => {

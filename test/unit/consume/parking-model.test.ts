@@ -31,14 +31,14 @@ interface Trouble {
   /** Step at which it dies. */
   readonly diesAt?: number | undefined;
   readonly fault?: { readonly call: number; readonly kind: CallFault } | undefined;
-  /** Begins while those before still run. */
-  readonly overlaps?: boolean;
+  /** Begins after so many steps of those that still run; else when all have ended. */
+  readonly after?: number | undefined;
 }
 
 type Action =
   | ({ readonly kind: "invoke"; readonly share: number; readonly length: number } & Trouble)
   | ({ readonly kind: "redrive"; readonly limit?: number | undefined } & Trouble)
-  | { readonly kind: "heal"; readonly overlaps?: boolean };
+  | { readonly kind: "heal"; readonly after?: number | undefined };
 
 interface Plan {
   /** Each a key, or `T` for a truncate; their places, from 1, are their commits. */
@@ -122,6 +122,7 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   /** Redrive must find everything that came later in its key still parked, and no truncate behind. */
   const checkRedrive = (commit: number) => {
     const { mark = "", parked } = stored();
+    if (at(commit) > mark) violations.push(`${commit} was redriven beyond the mark`);
     const chains = ParkedKeys.parse(parked)
       .values()
       .map(({ chain }) => chain);
@@ -219,20 +220,13 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   };
 
   for (const action of plan.actions) {
-    if (action.kind === "heal") {
-      if (!action.overlaps) await settle();
-      bad.clear();
-    } else {
-      if (!action.overlaps) await settle();
-      else {
-        let left = (choices[0] ?? 0) % 40;
-        await interleaving.run(processes, () => left-- <= 0);
-      }
-      if (action.kind === "redrive") redrive(action.limit, action);
-      else {
-        const from = Math.floor(checkpoint * action.share);
-        invoke(from, Math.min(records.length, from + action.length), action);
-      }
+    if (action.after === undefined) await settle();
+    else await interleaving.run(processes, stepsOf(action.after));
+    if (action.kind === "heal") bad.clear();
+    else if (action.kind === "redrive") redrive(action.limit, action);
+    else {
+      const from = Math.floor(checkpoint * action.share);
+      invoke(from, Math.min(records.length, from + action.length), action);
     }
   }
   await settle();
@@ -251,6 +245,12 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   expect(stored().parked ?? "", "nothing is parked any more").toBe("");
   checkEffects(plan, effects);
   return { effects, letters, steps: processes.map(({ steps }) => steps) };
+}
+
+/** True when it was asked so many times. */
+function stepsOf(count: number): () => boolean {
+  let left = count;
+  return () => left-- <= 0;
 }
 
 /** What must hold of the effects, whatever happened. */
@@ -303,13 +303,14 @@ function recordsOf({ changes, recordSize }: Plan): Change[][] {
   return records;
 }
 
+const after = fc.option(fc.nat(40), { nil: undefined, freq: 2 });
 const trouble = {
   diesAt: fc.option(fc.integer({ min: 0, max: 60 }), { nil: undefined, freq: 2 }),
   fault: fc.option(
     fc.record({ call: fc.nat(12), kind: fc.constantFrom<CallFault>("lost", "lost", "throttled") }),
     { nil: undefined, freq: 3 },
   ),
-  overlaps: fc.boolean(),
+  after,
 };
 const action: fc.Arbitrary<Action> = fc.oneof(
   {
@@ -329,7 +330,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
       ...trouble,
     }),
   },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant("heal" as const), overlaps: fc.boolean() }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("heal" as const), after }) },
 );
 const plan: fc.Arbitrary<Plan> = fc
   .record({
@@ -353,6 +354,38 @@ describe("parking and redrive", () => {
         await play(p, choices);
       }),
       { numRuns: 200 },
+    );
+  }, 300_000);
+
+  it("get through beside each other, where keys are parked on and on", async () => {
+    const beside = fc.record({
+      keys: fc.array(fc.constantFrom("a", "a", "a", "b"), { minLength: 4, maxLength: 9 }),
+      recordSize: fc.integer({ min: 1, max: 2 }),
+      batch: fc.boolean(),
+      begins: fc.array(fc.tuple(fc.nat(40), fc.nat(40)), { minLength: 2, maxLength: 4 }),
+      diesAt: fc.option(fc.integer({ min: 0, max: 30 }), { nil: undefined }),
+    });
+    await fc.assert(
+      fc.asyncProperty(
+        beside,
+        fc.array(fc.nat(1000), { minLength: 40, maxLength: 80 }),
+        async (p, choices) => {
+          const first: Action = { kind: "invoke", share: 1, length: 1 };
+          const more = p.begins.flatMap(([a, b], i): Action[] => [
+            { kind: "redrive", after: a },
+            { kind: "invoke", share: 1, length: 3, after: b, diesAt: i === 0 ? p.diesAt : undefined },
+          ]);
+          const { keys, recordSize, batch } = p;
+          await play(
+            {
+              ...{ changes: ["a", ...keys], recordSize, batch, policy: "park", bad: [1] },
+              actions: [first, { kind: "heal" }, ...more],
+            },
+            choices,
+          );
+        },
+      ),
+      { numRuns: 300 },
     );
   }, 300_000);
 
