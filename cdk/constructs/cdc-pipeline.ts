@@ -216,6 +216,8 @@ export class CdcPipeline extends Construct {
 
     new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });
     new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });
+    new CfnOutput(this, "CaptureCluster", { value: this.capture.service.cluster.clusterName });
+    new CfnOutput(this, "CaptureServiceName", { value: this.capture.service.serviceName });
     for (const consumer of this.consumers) {
       new CfnOutput(this, `RedriveFunction-${consumer.name}`, {
         value: consumer.redrive.function.functionName,

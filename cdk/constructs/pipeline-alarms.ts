@@ -1,4 +1,4 @@
-import { Duration } from "aws-cdk-lib";
+import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
 import * as logs from "aws-cdk-lib/aws-logs";
@@ -84,8 +84,10 @@ export class PipelineAlarms extends Construct {
     this.alarms = Object.entries(rules).map(([name, rule]) => this.#alarm(name, rule, props));
   }
 
-  #alarm(name: string, rule: Rule, { topic }: PipelineAlarmsProps): cloudwatch.Alarm {
+  #alarm(name: string, rule: Rule, { pipeline, topic }: PipelineAlarmsProps): cloudwatch.Alarm {
     const alarm = new cloudwatch.Alarm(this, name, {
+      // Read in a mail and on the dashboard; the stack's name keeps two stacks of one account apart.
+      alarmName: `${Stack.of(this).stackName}/${pipeline}: ${name}`,
       metric: rule.metric,
       threshold: rule.threshold,
       comparisonOperator: rule.below

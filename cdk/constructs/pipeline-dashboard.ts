@@ -149,7 +149,7 @@ function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
     },
     {
       title: "Waiting for Kinesis; the task",
-      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "oldest unacknowledged ms" })],
+      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "unacknowledged ms" })],
       right: [
         capture.service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
         capture.service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
@@ -216,7 +216,7 @@ function consumerGraphs(pipeline: string, { name, function: handler }: Consumer)
     {
       title: "What fails",
       left: counted("retried", "parked", "deadLettered", "gaps", "held"),
-      right: [handler.metricErrors({ period: MINUTE, label: "invocation errors" })],
+      right: [handler.metricErrors({ period: MINUTE, label: "errors" })],
       unit: "count",
     },
   ];

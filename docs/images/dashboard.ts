@@ -1,0 +1,135 @@
+/*
+ * Draws the dashboard from its definition, as `cdk deploy` would make it, for the docs:
+ *
+ *   npx node docs/images/dashboard.ts > docs/images/dashboard.svg
+ *
+ * Layout, titles and names are the template's; curves are invented, since there is nothing to measure here.
+ */
+import { App } from "aws-cdk-lib";
+import { Template } from "aws-cdk-lib/assertions";
+import definition from "../../cdk/pipeline.ts";
+import { readSettings } from "../../cdk/settings.ts";
+import { ShopStack } from "../../cdk/shop-stack.ts";
+
+interface Widget {
+  readonly type: "alarm" | "text" | "metric";
+  readonly x: number;
+  readonly y: number;
+  readonly width: number;
+  readonly height: number;
+  readonly properties: {
+    readonly title?: string;
+    readonly markdown?: string;
+    readonly alarms?: readonly unknown[];
+    readonly metrics?: readonly unknown[][];
+  };
+}
+
+const CELL = { width: 54, height: 30 };
+const GAP = 4;
+const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"];
+
+const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
+const READ_MODEL = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:read-model-AbCdEf";
+const settings = readSettings((name) => (name === "readModelSecretArn" ? READ_MODEL : undefined));
+const stack = new ShopStack(app, "tributary-shop", { definition, settings });
+const template = Template.fromStack(stack);
+const alarmNames = new Map(
+  Object.entries(template.findResources("AWS::CloudWatch::Alarm")).map(([id, { Properties }]) => [
+    id,
+    String(Properties.AlarmName),
+  ]),
+);
+const bodies = Object.values(template.findResources("AWS::CloudWatch::Dashboard")).map(
+  ({ Properties }) => (Properties.DashboardBody as { "Fn::Join": [string, unknown[]] })["Fn::Join"][1],
+);
+const { widgets } = JSON.parse(bodies.flat().map(nameOf).join("")) as { widgets: Widget[] };
+
+const width = 24 * CELL.width + 2 * GAP;
+const height = Math.max(...widgets.map((w) => w.y + w.height)) * CELL.height + 2 * GAP;
+process.stdout.write(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="system-ui, sans-serif" font-size="11">
+<title>The dashboard: rows from PostgreSQL to each consumer, alarms at the top</title>
+<rect width="${width}" height="${height}" fill="#f2f3f3"/>
+${widgets.map(draw).join("\n")}
+</svg>
+`);
+
+/** References inside of the body: an alarm's ARN by its name, all else by a word. */
+function nameOf(part: unknown): string {
+  if (typeof part === "string") return part;
+  const { "Fn::GetAtt": attribute, Ref: ref } = part as { "Fn::GetAtt"?: [string, string]; Ref?: string };
+  const id = attribute?.[0] ?? ref ?? "";
+  return alarmNames.get(id)?.replace(/^.*: /, "") ?? "-";
+}
+
+function draw(widget: Widget, index: number): string {
+  const x = GAP + widget.x * CELL.width;
+  const y = GAP + widget.y * CELL.height;
+  const w = widget.width * CELL.width - GAP;
+  const h = widget.height * CELL.height - GAP;
+  const { markdown, title = "" } = widget.properties;
+  if (widget.type === "text") {
+    return `<text x="${x + 4}" y="${y + h - 6}" font-size="14" font-weight="600" fill="#16191f">${xml((markdown ?? "").replace(/^#+ /, ""))}</text>`;
+  }
+  const inside = widget.type === "alarm" ? alarms(widget, x, y, w) : curves(widget, x, y, w, h, index);
+  return `<rect x="${x}" y="${y}" width="${w}" height="${h}" rx="3" fill="#fff" stroke="#d5dbdb"/>
+<text x="${x + 10}" y="${y + 19}" font-size="12" font-weight="600" fill="#16191f">${xml(title)}</text>
+${inside}`;
+}
+
+function alarms({ properties }: Widget, x: number, y: number, w: number): string {
+  const columns = 4;
+  return (properties.alarms ?? [])
+    .map((name, i) => {
+      const left = x + 10 + (i % columns) * ((w - 20) / columns);
+      const top = y + 36 + Math.floor(i / columns) * 26;
+      return `<rect x="${left}" y="${top}" width="${(w - 20) / columns - 8}" height="20" rx="2" fill="#eaf6ed" stroke="#b7dfc1"/><text x="${left + 8}" y="${top + 14}" fill="#1d8102">OK  ${xml(String(name))}</text>`;
+    })
+    .join("");
+}
+
+function curves({ properties }: Widget, x: number, y: number, w: number, h: number, seed: number): string {
+  const [left, right, top, bottom] = [x + 14, x + w - 14, y + 34, y + h - 30];
+  const lines = [0, 1, 2].map((i) => {
+    const at = top + ((bottom - top) * i) / 2;
+    return `<line x1="${left}" x2="${right}" y1="${at}" y2="${at}" stroke="#eaeded"/>`;
+  });
+  let legendX = left;
+  const visible = (properties.metrics ?? []).filter(isVisible);
+  const drawn = visible.flatMap((metric, i) => {
+    const colour = COLOURS[i % COLOURS.length];
+    const points = Array.from({ length: 40 }, (_, step) => {
+      const wave = Math.sin(step / 4 + seed + i * 2) * 0.5 + Math.sin(step / 1.7 + seed * 3 + i) * 0.2;
+      const share = 0.2 + (0.7 * i) / Math.max(4, visible.length) + 0.08 * wave;
+      return `${(left + ((right - left) * step) / 39).toFixed(1)},${(bottom - (bottom - top) * share).toFixed(1)}`;
+    });
+    const label = labelOf(metric);
+    const legend = `<rect x="${legendX}" y="${y + h - 19}" width="8" height="8" fill="${colour}"/><text x="${legendX + 11}" y="${y + h - 11}" font-size="9.5" fill="#545b64">${xml(label)}</text>`;
+    legendX += 20 + label.length * 4.9;
+    return [
+      `<polyline points="${points.join(" ")}" fill="none" stroke="${colour}" stroke-width="1.4"/>`,
+      legend,
+    ];
+  });
+  return [...lines, ...drawn].join("");
+}
+
+/** A metric that only feeds an expression is not drawn. */
+function isVisible(metric: readonly unknown[]): boolean {
+  return (optionsOf(metric) as { visible?: boolean }).visible !== false;
+}
+
+function labelOf(metric: readonly unknown[]): string {
+  const { label, expression } = optionsOf(metric) as { label?: string; expression?: string };
+  if (expression?.includes("SEARCH")) return "public.orders, public.customers, …";
+  return label ?? String(metric[1] ?? "");
+}
+
+function optionsOf(metric: readonly unknown[]): object {
+  const last = metric.at(-1);
+  return typeof last === "object" && last !== null ? last : {};
+}
+
+function xml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
