@@ -129,6 +129,9 @@ describe.each(each)("%s", (_, of) => {
         ],
       },
     });
+    // One for each queue, and the bucket's.
+    of.template.resourceCountIs("AWS::SQS::QueuePolicy", queues.length);
+    of.template.resourceCountIs("AWS::S3::BucketPolicy", 1);
     for (const type of ["AWS::SQS::QueuePolicy", "AWS::S3::BucketPolicy"]) {
       for (const { Properties } of Object.values(of.template.findResources(type))) {
         expect(JSON.stringify(Properties.PolicyDocument)).toContain(
