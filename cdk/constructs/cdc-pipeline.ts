@@ -208,6 +208,8 @@ export class CdcPipeline extends Construct {
       ...this.consumers,
     );
     this.deployed = new DeploymentMark(this, "Deployed", {
+      logRetention,
+      removalPolicy,
       pipeline: definition.name,
       stateTable: this.stateTable,
       encryptionKey: this.encryptionKey,

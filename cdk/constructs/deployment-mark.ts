@@ -1,6 +1,7 @@
-import { Names, Stack } from "aws-cdk-lib";
+import { Names, type RemovalPolicy, Stack } from "aws-cdk-lib";
 import * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
+import * as logs from "aws-cdk-lib/aws-logs";
 import * as customResources from "aws-cdk-lib/custom-resources";
 import { Construct, type IConstruct } from "constructs";
 import { deployedKey } from "../../lib/state/deployment.ts";
@@ -12,6 +13,8 @@ export interface DeploymentMarkProps {
   readonly pipeline: string;
   readonly stateTable: StateTable;
   readonly encryptionKey: kms.IKey;
+  readonly logRetention: logs.RetentionDays;
+  readonly removalPolicy: RemovalPolicy;
   /** Everything that must stand before: the mark is the stack's last resource. */
   readonly after: readonly IConstruct[];
 }
@@ -46,6 +49,11 @@ export class DeploymentMark extends Construct {
         }),
       ]),
       installLatestAwsSdk: false,
+      // Left to itself, Lambda makes one that never ends and stays behind.
+      logGroup: new logs.LogGroup(this, "Logs", {
+        retention: props.logRetention,
+        removalPolicy: props.removalPolicy,
+      }),
     });
     mark.node.addDependency(...props.after);
     acknowledgeProvider(this);
