@@ -32,6 +32,8 @@ withPostgres((server) => {
     const b = await bench();
     const rolledBack = b.capture(AWAITING);
     await rolledBack.printed("the slot is made when the deployment is complete");
+    // Longer than it takes to go on.
+    await expect(rolledBack.printed("took the capture lease", 5_000)).rejects.toThrow("waited");
     rolledBack.signal("SIGTERM");
     expect(await rolledBack.ended).toBe(0);
     expect(await slots(b)).toBe(0);

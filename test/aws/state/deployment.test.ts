@@ -9,7 +9,12 @@ const aws = emulatedAws();
 
 test("a capture task waits until the stack has written its last item", async () => {
   const table = await aws().freshTable();
-  const { dynamodb } = aws();
+  let polls = 0;
+  const dynamodb = aws().dynamodb;
+  dynamodb.middlewareStack.add((next) => (call) => next(call).finally(() => polls++), {
+    step: "initialize",
+    name: "polls",
+  });
   const lines: string[] = [];
   let done = false;
   const signal = AbortSignal.timeout(60_000);
@@ -26,9 +31,12 @@ test("a capture task waits until the stack has written its last item", async () 
   await eventually(() => lines.length === 1, { what: "the wait to begin" });
   // Another pipeline's deployment in the same table is not ours.
   await complete(table, "other");
+  const before = polls;
+  await eventually(() => done || polls > before + 2, { what: "two more polls" });
   expect(done).toBe(false);
   await complete(table, "shop");
   await waiting;
+  dynamodb.middlewareStack.remove("polls");
   expect(lines).toHaveLength(1);
 });
 
