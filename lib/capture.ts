@@ -17,6 +17,7 @@ import { claimCheck, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
 import { omitColumns } from "./stream/omit-columns.ts";
 import { writeStream } from "./stream/stream-writer.ts";
+import { unreadTopics } from "./unread-topics.ts";
 
 /** What a capture task needs: the definition, and what differs by place. */
 export interface CaptureOptions {
@@ -50,6 +51,7 @@ export interface CaptureMetrics {
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, leaseMs, log } = options;
   const { tables } = await preflight({ connection, pipeline, signal });
+  for (const { message, remedy } of unreadTopics(pipeline, tables)) log.warn(message, { remedy });
   const state = await CaptureState.take({
     dynamodb,
     table: stateTable,

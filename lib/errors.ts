@@ -64,7 +64,13 @@ export class ConfigurationError extends TributaryError {
 
 function show(value: unknown): string {
   if (value === undefined) return "nothing";
-  const text = typeof value === "bigint" ? value.toString() : (JSON.stringify(value) ?? String(value));
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? String(value);
+  } catch {
+    // A bigint, or an object that holds one or itself.
+    text = typeof value === "object" ? Object.prototype.toString.call(value) : String(value);
+  }
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
 

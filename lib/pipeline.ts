@@ -35,7 +35,13 @@ const postgresSource = z.strictObject({
   /** Row filter by table, an SQL expression over its columns. PostgreSQL 15 or newer. */
   where: z.record(tablePatternText, z.string().min(1)).default({}),
   /** Name of the publication; default `tributary_<pipeline>`. Stored at first start, never changed after. */
-  publication: z.string().min(1).max(63).optional(),
+  publication: z
+    .string()
+    .min(1)
+    .refine((text) => Buffer.byteLength(text) <= 63, {
+      error: "write at most 63 bytes: PostgreSQL cuts longer names",
+    })
+    .optional(),
   /** Name of the replication slot; default `tributary_<pipeline>`. */
   slot: z
     .string()

@@ -249,6 +249,26 @@ eachPostgres("preflight", (server) => {
     expect(await text({})).toBe("");
   });
 
+  test("a filter that is none is refused with what the server says; it is one statement, whatever it holds", async () => {
+    const { url, client } = await database(server, "CREATE TABLE people (id int PRIMARY KEY)");
+    for (const [filter, said] of [
+      ["id >", /syntax error/],
+      ["nobody = 1", /column "nobody" does not exist/],
+      ["now() > '2020-01-01'", /WHERE expression/],
+      ["true); DROP TABLE people; --", /cannot insert multiple commands/],
+    ] as const) {
+      const refused = OpenSource.open(url, {
+        pipeline: definition(url, { where: { "public.people": filter } }),
+      });
+      await expect(refused).rejects.toMatchObject({
+        code: "PREFLIGHT",
+        message: expect.stringMatching(said),
+      });
+    }
+    const { rows } = await client.query("SELECT (SELECT count(*) FROM pg_publication)::int AS n FROM people");
+    expect(rows).toEqual([]);
+  });
+
   test("warnings: no key, row security, generated columns", async () => {
     const { url } = await database(
       server,

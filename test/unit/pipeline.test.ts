@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ConfigurationError } from "../../lib/errors.ts";
 import { captures, definePipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import { unreadTopics } from "../../lib/unread-topics.ts";
 
 const smallest = { name: "shop", source: postgres({ tables: ["public.*"] }) } satisfies PipelineInput;
 
@@ -80,6 +81,12 @@ describe("definePipeline", () => {
       "name of its own",
     ],
     ["source", { name: "shop" }, "expected object"],
+    [
+      "source.publication",
+      { ...smallest, source: { ...smallest.source, publication: "ü".repeat(40) } },
+      "63 bytes",
+    ],
+    ["consumers", { ...smallest, consumers: { a: 1n } }, "expected array"],
   ])("names %s, its value and the remedy", (path, input, remedy) => {
     expect(problems(input)[path]).toContain(remedy);
   });
@@ -101,4 +108,18 @@ test("an excluded table is not captured though a pattern takes it", () => {
   expect(captures(source, { schema: "public", table: "audit_log" })).toBe(false);
   expect(captures(source, { schema: "odd", table: "A.b" })).toBe(true);
   expect(captures(source, { schema: "odd", table: "A" })).toBe(false);
+});
+
+test("a topic pattern that no captured table goes to is told", () => {
+  const reads = (...topics: string[]) =>
+    unreadTopics(definePipeline({ ...smallest, consumers: [{ name: "orders", entry: "a.ts", topics }] }), [
+      { schema: "public", table: "orders" },
+    ]);
+  expect(reads("*.public.orders", "shop.*")).toEqual([]);
+  expect(reads("public.orders", "*")).toEqual([
+    {
+      message: 'consumer "orders" reads the topic "public.orders", and no captured table goes there',
+      remedy: "Captured tables go to shop.public.orders.",
+    },
+  ]);
 });

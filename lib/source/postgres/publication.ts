@@ -214,8 +214,28 @@ export function checkPublishedIdentity(
 export class PublicationRefused extends Error {
   readonly problems: readonly PreflightProblem[];
   constructor(problems: readonly PreflightProblem[]) {
-    super("the publication would make the application's writes fail");
+    super("the publication was not made or changed");
     this.problems = problems;
+  }
+}
+
+/** Runs one statement; what the server calls wrong with it (a row filter above all) is the definition's. @throws PublicationRefused */
+async function execute(client: pg.ClientBase, text: string): Promise<void> {
+  try {
+    // The extended protocol takes one statement alone, whatever a filter holds. https://www.postgresql.org/docs/current/protocol-flow.html
+    const statement: pg.QueryConfig & { readonly queryMode: "extended" } = { text, queryMode: "extended" };
+    await client.query(statement);
+  } catch (error) {
+    // Classes 0A (not supported), 22 (data), 42 (syntax, names, rights). https://www.postgresql.org/docs/current/errcodes-appendix.html
+    if (!(error instanceof pg.DatabaseError) || !/^(0A|22|42)/.test(error.code ?? "")) throw error;
+    const detail = error.detail ? ` (${error.detail})` : "";
+    throw new PublicationRefused([
+      {
+        code: "PUBLICATION",
+        message: `the server refuses the publication: ${error.message}${detail}`,
+        remedy: `Correct source.where, or see what is wrong with: ${text.length > 500 ? `${text.slice(0, 500)}…` : text};`,
+      },
+    ]);
   }
 }
 
@@ -236,7 +256,7 @@ export async function applyPublication(
   await client.query("BEGIN");
   try {
     const before = await readPublication(client, name, version);
-    for (const sql of step.sql) await client.query(sql);
+    for (const sql of step.sql) await execute(client, sql);
     const made = await readPublication(client, name, version);
     const problems = made ? checkPublishedIdentity(made, tables, version) : [];
     if (problems.length > 0) throw new PublicationRefused(problems);
