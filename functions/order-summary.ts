@@ -14,9 +14,9 @@ import * as z from "zod/mini";
  * - A change of key is a delete of one key and a create of another (two partitions, either order): two rows here
  *   that know nothing of each other.
  * - A truncate concerns its own partition only: the other partitions' truncates come in their own place.
- * - An update carries the whole row, because these tables have no large columns. Where a table has some (TOAST), those
- *   that an update did not touch do not travel (`event.unchanged`): leave them out of SET, or give the table
- *   REPLICA IDENTITY FULL.
+ * - An update carries the whole row, because these tables have no large columns: one that does not is refused, lest nulls
+ *   overwrite what did not travel. Where a table has large columns (TOAST), those that an update did not touch do not
+ *   (`event.unchanged`): leave them out of SET, as customer-view does, or give the table REPLICA IDENTITY FULL.
  */
 
 /** A table of the read model: its name, its key, and its columns with their types. */
@@ -81,6 +81,11 @@ export async function applyToReadModel(
         continue;
       default: {
         const { row } = event;
+        const lacking = [...event.unchanged, ...event.omitted].filter((name) => name in table.columns);
+        if (lacking.length > 0)
+          throw new Error(
+            `${table.name}: ${lacking.join(", ")} did not travel: REPLICA IDENTITY FULL is needed`,
+          );
         const deleted = event.operation === Operation.Delete;
         rows.set(table.key.map((column) => row[column]).join("/"), {
           ...(deleted ? Object.fromEntries(table.key.map((column) => [column, row[column]])) : row),

@@ -12,7 +12,8 @@ const SQL = new URL("../../functions/order-summary.sql", import.meta.url);
 /** An event as the library hands it to `onBatch`, as far as the sink looks at it. */
 function event(at: number, operation: Operation, row: object | null, partition = 3): ChangeEvent {
   const position = formatPosition({ epoch: 1, commitLsn: BigInt(at), ordinal: 1 });
-  return { id: position, position, operation, row, partition, committedAt: new Date(0) } as ChangeEvent;
+  const facts = { id: position, position, partition, committedAt: new Date(0), unchanged: [], omitted: [] };
+  return { ...facts, operation, row } as unknown as ChangeEvent;
 }
 const order = (id: number, status: string) => ({
   id: String(id),
@@ -53,6 +54,16 @@ describe("the read model of order-summary", () => {
         "SELECT total::text, placed_at AT TIME ZONE 'UTC' = '2026-11-23 10:15:30.123456' AS exact, updated_at::text FROM orders WHERE id = 1",
       );
       expect(rows).toEqual([{ total: "19.90", exact: true, updated_at: "infinity" }]);
+    });
+
+    it("refuses a row of which a part did not travel, instead of writing null over it", async () => {
+      await apply(event(1, Operation.Create, order(1, "a long story")));
+      const { status: _, ...rest } = order(1, "");
+      for (const left of ["unchanged", "omitted"]) {
+        const partial = { ...event(2, Operation.Update, rest), [left]: ["status"] } as ChangeEvent;
+        await expect(apply(partial)).rejects.toThrow("orders: status did not travel");
+      }
+      expect(await held()).toEqual(["1 a long story"]);
     });
 
     it("does nothing for changes that come again, or late", async () => {
