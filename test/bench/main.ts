@@ -2,7 +2,7 @@
  * `npm run bench -- <name> [options] [--json]`: measures on the real parts and prints what it saw. Run it on a machine
  * that has nothing else to do.
  */
-import { type ParseArgsConfig, type ParseArgsOptionsConfig, parseArgs, parseArgs } from "node:util";
+import { type ParseArgsConfig, parseArgs } from "node:util";
 
 /** Options of a measurement, as `parseArgs` of Node gives them. */
 export type BenchValues = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
