@@ -32,6 +32,8 @@ export interface EventSource {
   readonly key: readonly string[];
   /** On both halves of a key change. */
   readonly keyChange?: { readonly from: WireRow; readonly to: WireRow };
+  /** On what a backfill read, and on its marks: which of the table's runs, and the one consumer it is for, if so. */
+  readonly backfill?: { readonly run: number; readonly consumer?: string };
   /** Left out for the log. */
   readonly mode?: "trigger" | "query" | "outbox";
   /** Position of the predecessor in this partition; null after a writer start (rule 7). */

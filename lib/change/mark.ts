@@ -1,0 +1,67 @@
+import * as z from "zod";
+import { RecordFormatError } from "./errors.ts";
+import type { ChangeEventJson } from "./event.ts";
+import type { PositionText } from "./position.ts";
+
+/** Prefix of the logical messages that are ours: in the log, and as mark events in a table's topic. */
+export const MARK_PREFIX = "tributary.";
+
+/** A backfill of the table has ended: everything it read stands before this mark. Content: `BackfillEnd`. */
+export const BACKFILL_END = `${MARK_PREFIX}backfill-end`;
+
+/** Somebody wants to know when consumers have passed this point. Content: `Probe`. */
+export const PROBE = `${MARK_PREFIX}probe`;
+
+/** The content of a `BACKFILL_END` mark. */
+export interface BackfillEnd {
+  /** As `schema.table`, quoted where the names need it. */
+  readonly table: string;
+  /** Counts the table's backfills. */
+  readonly run: number;
+  /** What a consumer holds below it when the mark comes was gone from the source when the backfill began. */
+  readonly startPosition: PositionText;
+  /** Whether consumers that keep keys are to remove what stands below `startPosition`. */
+  readonly sweep: boolean;
+  /** Only this consumer is meant; left out: all. */
+  readonly consumer?: string;
+}
+
+/** The content of a `PROBE`, in the log and in the topic. */
+export interface Probe {
+  readonly slot: string;
+  /** As `schema.table`, quoted where the names need it. */
+  readonly table: string;
+  readonly id: string;
+}
+
+/** Whether an event is a mark of ours instead of a change: it moves fences, handlers never see it. */
+export function isMark(event: Pick<ChangeEventJson, "op" | "message">): boolean {
+  return event.op === "m" && event.message?.prefix.startsWith(MARK_PREFIX) === true;
+}
+
+const backfillEnd = z.object({
+  table: z.string(),
+  run: z.int().min(1),
+  startPosition: z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/),
+  sweep: z.boolean(),
+  consumer: z.exactOptional(z.string()),
+});
+
+/**
+ * What a mark says of the end of a backfill; undefined where it is another mark, or none.
+ * @throws RecordFormatError
+ */
+export function readBackfillEnd(event: Pick<ChangeEventJson, "op" | "message">): BackfillEnd | undefined {
+  const { op, message } = event;
+  if (op !== "m" || message?.prefix !== BACKFILL_END) return undefined;
+  let content: unknown;
+  try {
+    content = JSON.parse(Buffer.from(message.content, "base64").toString());
+  } catch {
+    throw new RecordFormatError(`the content of ${BACKFILL_END} is not JSON`);
+  }
+  const { success, data, error } = backfillEnd.safeParse(content);
+  if (success) return data;
+  const [issue] = error.issues;
+  throw new RecordFormatError(`${BACKFILL_END}: ${issue?.path.join(".")}: ${issue?.message}`);
+}
