@@ -25,6 +25,7 @@ export interface EventSource {
   readonly epoch: number;
   /** Commit time at the server, milliseconds since 1970 UTC. */
   readonly ts_ms: number;
+  /** `true` for rows read by a backfill, `false` else. */
   readonly snapshot: string;
   /** Hash of the relation's content: names, types, key. */
   readonly schemaVersion: string;

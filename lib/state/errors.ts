@@ -76,3 +76,29 @@ export class StateLostError extends TributaryError {
     });
   }
 }
+
+/** A backfill of the table is under way: one at a time. */
+export class BackfillActiveError extends TributaryError {
+  readonly code = "BACKFILL_ACTIVE";
+  readonly retry = "stop";
+
+  constructor(table: string, status: string) {
+    super({
+      message: `a backfill of ${table} is under way (${status})`,
+      remedy: `Wait for its end (tributary backfill status), or cancel it first: tributary backfill cancel --table ${table}`,
+    });
+  }
+}
+
+/** No backfill of the table is under way that could be paused, resumed or cancelled. */
+export class BackfillNotActiveError extends TributaryError {
+  readonly code = "BACKFILL_NOT_ACTIVE";
+  readonly retry = "stop";
+
+  constructor(table: string, status: string | undefined) {
+    super({
+      message: `no backfill of ${table} is under way${status === undefined ? "" : `: the last one is ${status}`}`,
+      remedy: `tributary backfill status shows them all; tributary backfill start --table ${table} begins one.`,
+    });
+  }
+}

@@ -12,6 +12,11 @@ export function captureKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#capture`, sk: "capture" };
 }
 
+/** The backfill of one table. Without a table: what all of them begin with. */
+export function backfillKey(pipeline: string, table?: string): StateKey {
+  return { pk: `${pipeline}#backfills`, sk: `table#${table ?? ""}` };
+}
+
 /** The floor of a consumer: changes at or before it are not its business. */
 export function floorKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };

@@ -1,0 +1,59 @@
+import { formatLsn } from "../../../change/lsn.ts";
+import type { BackfillEnd, Probe } from "../../../change/mark.ts";
+import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
+import type { SourceChange } from "../../change-source.ts";
+
+/** Where a mark stands and whose it is. */
+export interface MarkPlace {
+  readonly pipeline: string;
+  readonly database: string;
+  readonly epoch: number;
+  /** LSN of the logical message behind it. */
+  readonly lsn: bigint;
+  /** A free one at that LSN: behind the rows of a chunk. */
+  readonly ordinal: number;
+  readonly table: TableName;
+  readonly topic: Topic;
+  /** Milliseconds since 1970 UTC. */
+  readonly nowMs: number;
+}
+
+/** A mark as an event of its table's topic, in every partition. Format: docs, "Formats on the wire". */
+export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: MarkPlace): SourceChange {
+  const { pipeline, database, epoch, lsn, ordinal, table, topic, nowMs } = place;
+  const consumer = "consumer" in mark ? mark.consumer : undefined;
+  const event = {
+    op: "m",
+    before: null,
+    after: null,
+    message: { prefix, content: Buffer.from(JSON.stringify(mark)).toString("base64"), transactional: false },
+    ts_ms: nowMs,
+    source: {
+      connector: "postgresql",
+      name: pipeline,
+      db: database,
+      schema: table.schema,
+      table: table.table,
+      txId: "",
+      lsn: formatLsn(lsn),
+      commitLsn: formatLsn(lsn),
+      epoch,
+      ts_ms: nowMs,
+      ordinal,
+      snapshot: "true",
+      schemaVersion: "",
+      key: [],
+      ...(consumer === undefined || !("run" in mark) ? {} : { backfill: { run: mark.run, consumer } }),
+    },
+  };
+  return {
+    kind: "change",
+    topic,
+    partition: EVERY_PARTITION,
+    position: commitPrefix(epoch, lsn) + formatOrdinal(ordinal),
+    json: JSON.stringify(event).slice(0, -2),
+    table: formatTable(table),
+  };
+}

@@ -1,0 +1,323 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  type DynamoDBClient,
+  GetItemCommand,
+  QueryCommand,
+  ResourceNotFoundException,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import { z } from "zod";
+import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "./errors.ts";
+import { backfillKey } from "./table.ts";
+import { isTransient } from "./table-error.ts";
+
+/** What the operator asks for. */
+const request = z.object({
+  /** SQL expression over the table's columns: only these rows. Undefined: all. */
+  where: z.string().optional(),
+  /** The one consumer the rows are for. Undefined: everyone. */
+  consumer: z.string().optional(),
+  /** Whether consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
+  sweep: z.boolean(),
+  /** Milliseconds since 1970 UTC. */
+  requestedAt: z.number(),
+});
+
+/** What the capture task knows: written as a whole, after Kinesis acknowledged the rows it counts. */
+const progress = z.object({
+  /** Rows with a smaller position were not seen by this run: the bound of a sweep. */
+  startPosition: z.string(),
+  /** Milliseconds since 1970 UTC. */
+  startedAt: z.number(),
+  /** Texts of the page key of the last row that is done, as PostgreSQL prints them; null before the first chunk. */
+  lastKey: z.array(z.string()).nullable(),
+  /** Names of the columns of `lastKey`: with others the table is read from its beginning. */
+  keyColumns: z.array(z.string()),
+  /** Chunks, rows given, and bytes read that are done. */
+  chunk: z.int(),
+  rows: z.int(),
+  bytes: z.int(),
+  /** The server's own estimate of the table, for a per cent; undefined where it has none. */
+  estimatedRows: z.number().optional(),
+  /** Milliseconds since 1970 UTC of this write. */
+  updatedAt: z.number(),
+  finishedAt: z.number().optional(),
+  /** Why it was refused, or what it waits for. */
+  reason: z.string().optional(),
+});
+
+const wanted = z.enum(["run", "pause", "cancel"]);
+const status = z.enum(["requested", "running", "paused", "done", "cancelled", "refused"]);
+
+/** What the operator wants of a backfill. */
+export type BackfillWanted = z.output<typeof wanted>;
+/** How far it is: `done`, `cancelled` and `refused` are its ends. */
+export type BackfillStatus = z.output<typeof status>;
+/** What the operator asks for. */
+export type BackfillRequest = z.output<typeof request>;
+/** What the capture task knows of a backfill. */
+export type BackfillProgress = z.output<typeof progress>;
+
+/** The latest backfill of one table. */
+export interface Backfill {
+  /** As `formatTable` writes it: `public.orders`. */
+  readonly table: string;
+  /** Counts the backfills of this table, from 1. */
+  readonly run: number;
+  readonly wanted: BackfillWanted;
+  readonly status: BackfillStatus;
+  readonly request: BackfillRequest;
+  /** The epoch it was begun in (rule 26); undefined before. */
+  readonly epoch: number | undefined;
+  /** Generation of the capture task that wrote last; 0 before one did. */
+  readonly generation: number;
+  /** Undefined before its first chunk. */
+  readonly progress: BackfillProgress | undefined;
+}
+
+/** How the backfills of a pipeline are reached. */
+export interface BackfillStore {
+  readonly dynamodb: DynamoDBClient;
+  readonly table: string;
+  readonly pipeline: string;
+  readonly signal: AbortSignal;
+}
+
+/** What a capture task writes, in one update. Undefined members stay as they are. */
+export interface BackfillUpdate {
+  readonly status: BackfillStatus;
+  readonly epoch: number;
+  readonly progress: BackfillProgress | undefined;
+}
+
+const CALL_DEADLINE_MS = 60_000;
+const ENDS: readonly BackfillStatus[] = ["done", "cancelled", "refused"];
+
+/** Whether a backfill has come to an end, good or bad. */
+export function hasEnded({ status }: Pick<Backfill, "status">): boolean {
+  return ENDS.includes(status);
+}
+
+/** The latest backfill of each table, by name. @throws StateTableError */
+export async function readBackfills(store: BackfillStore): Promise<readonly Backfill[]> {
+  const { pk, sk } = backfillKey(store.pipeline);
+  const found: Backfill[] = [];
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await call(store, () =>
+      store.dynamodb.send(
+        new QueryCommand({
+          TableName: store.table,
+          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
+          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
+          ConsistentRead: true,
+          ExclusiveStartKey: from,
+        }),
+        { abortSignal: store.signal },
+      ),
+    );
+    found.push(...(page.Items ?? []).map((item) => parse(item, sk)));
+    from = page.LastEvaluatedKey;
+  } while (from);
+  return found;
+}
+
+/** The latest backfill of one table, or undefined. @throws StateTableError */
+export async function readBackfill(store: BackfillStore, table: string): Promise<Backfill | undefined> {
+  const { Item } = await call(store, () =>
+    store.dynamodb.send(
+      new GetItemCommand({ TableName: store.table, Key: itemKey(store, table), ConsistentRead: true }),
+      { abortSignal: store.signal },
+    ),
+  );
+  return Item && parse(Item, backfillKey(store.pipeline).sk);
+}
+
+/**
+ * Asks for a backfill of a table. The capture task looks every few seconds.
+ * @returns the number of the run.
+ * @throws BackfillActiveError where one is under way; StateTableError
+ */
+export async function requestBackfill(
+  store: BackfillStore,
+  table: string,
+  wish: BackfillRequest,
+): Promise<number> {
+  const before = await readBackfill(store, table);
+  if (before && !hasEnded(before)) throw new BackfillActiveError(table, before.status);
+  return begin(store, table, wish, before);
+}
+
+/**
+ * Begins a run anew in place of the one seen, whatever its status: the capture task's own act, where an epoch began
+ * or its progress is worth nothing.
+ * @throws BackfillActiveError where it is not the one seen any more; StateTableError
+ */
+export async function restartBackfill(store: BackfillStore, seen: Backfill): Promise<Backfill> {
+  const request = { ...seen.request, sweep: seen.request.where === undefined, requestedAt: Date.now() };
+  const run = await begin(store, seen.table, request, seen);
+  return { ...seen, run, request, status: "requested", wanted: "run", progress: undefined, epoch: undefined };
+}
+
+async function begin(
+  store: BackfillStore,
+  table: string,
+  wish: BackfillRequest,
+  seen: Backfill | undefined,
+): Promise<number> {
+  const run = (seen?.run ?? 0) + 1;
+  try {
+    await update(store, table, {
+      set: { run: { N: String(run) }, wanted: { S: "run" }, status: { S: "requested" }, request: json(wish) },
+      remove: ["progress", "epoch"],
+      condition: seen ? "#run = :seenRun AND #status = :seenStatus" : "attribute_not_exists(#run)",
+      values: seen ? { ":seenRun": { N: String(seen.run) }, ":seenStatus": { S: seen.status } } : {},
+    });
+  } catch (error) {
+    if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    const now = await readBackfill(store, table);
+    // Our own first try may have succeeded, its answer lost.
+    if (now?.run === run && now.request.requestedAt === wish.requestedAt) return run;
+    throw new BackfillActiveError(table, now?.status ?? "requested");
+  }
+  return run;
+}
+
+/**
+ * Says what is wanted of a backfill that has not ended.
+ * @throws BackfillNotActiveError where there is none; StateTableError
+ */
+export async function wantBackfill(
+  store: BackfillStore,
+  table: string,
+  wanted: BackfillWanted,
+): Promise<void> {
+  try {
+    await update(store, table, {
+      set: { wanted: { S: wanted } },
+      condition: "attribute_exists(#run) AND NOT #status IN (:e0, :e1, :e2)",
+      values: Object.fromEntries(ENDS.map((end, i) => [`:e${i}`, { S: end }])),
+      names: ["run", "status"],
+    });
+  } catch (error) {
+    if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    throw new BackfillNotActiveError(table, (await readBackfill(store, table))?.status);
+  }
+}
+
+/**
+ * Writes what the capture task knows: only where the run is still this one, and no later capture task has written.
+ * @returns false where it is not: look again.
+ * @throws StateTableError
+ */
+export async function writeBackfill(
+  store: BackfillStore,
+  { table, run }: Pick<Backfill, "table" | "run">,
+  generation: number,
+  { status, epoch, progress: latest }: BackfillUpdate,
+): Promise<boolean> {
+  try {
+    await update(store, table, {
+      set: {
+        status: { S: status },
+        epoch: { N: String(epoch) },
+        generation: { N: String(generation) },
+        ...(latest ? { progress: json(latest) } : {}),
+      },
+      condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
+      values: { ":run": { N: String(run) } },
+      names: ["run"],
+    });
+    return true;
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException) return false;
+    throw error;
+  }
+}
+
+interface Update {
+  readonly set: Readonly<Record<string, AttributeValue>>;
+  readonly remove?: readonly string[];
+  readonly condition: string;
+  readonly values: Readonly<Record<string, AttributeValue>>;
+  readonly names?: readonly string[];
+}
+
+function update(store: BackfillStore, table: string, { set, remove, condition, values, names }: Update) {
+  const attributes = [...Object.keys(set), ...(remove ?? []), ...(names ?? [])];
+  const sets = Object.keys(set).map((attribute) => `#${attribute} = :${attribute}`);
+  const removes = remove ? ` REMOVE ${remove.map((attribute) => `#${attribute}`).join(", ")}` : "";
+  return call(store, () =>
+    store.dynamodb.send(
+      new UpdateItemCommand({
+        TableName: store.table,
+        Key: itemKey(store, table),
+        UpdateExpression: `SET ${sets.join(", ")}${removes}`,
+        ConditionExpression: condition,
+        ExpressionAttributeNames: Object.fromEntries(attributes.map((a) => [`#${a}`, a])),
+        ExpressionAttributeValues: {
+          ...Object.fromEntries(Object.entries(set).map(([attribute, value]) => [`:${attribute}`, value])),
+          ...values,
+        },
+      }),
+      { abortSignal: store.signal },
+    ),
+  );
+}
+
+/** Every call here may be repeated without harm. */
+async function call<T>(store: BackfillStore, send: () => Promise<T>): Promise<T> {
+  const deadline = performance.now() + CALL_DEADLINE_MS;
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await send();
+    } catch (error) {
+      if (error instanceof ConditionalCheckFailedException) throw error;
+      store.signal.throwIfAborted();
+      if (!isTransient(error) || performance.now() >= deadline) throw unusable(store.table, error);
+      const waitMs = Math.random() * Math.min(5000, 50 * 2 ** attempt);
+      await sleep(waitMs, undefined, { signal: store.signal });
+    }
+  }
+}
+
+function unusable(table: string, error: unknown): StateTableError {
+  const missing = error instanceof ResourceNotFoundException;
+  return new StateTableError({
+    message: missing
+      ? `the state table "${table}" does not exist`
+      : `the backfills in the state table "${table}" could not be used: ${(error as Error).name}`,
+    remedy: missing
+      ? "Deploy the stack first, or set TRIBUTARY_STATE_TABLE to the table it made."
+      : "Give the role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
+    cause: error,
+  });
+}
+
+function itemKey(store: BackfillStore, table: string): Record<string, AttributeValue> {
+  const { pk, sk } = backfillKey(store.pipeline, table);
+  return { pk: { S: pk }, sk: { S: sk } };
+}
+
+function json(value: unknown): AttributeValue {
+  return { S: JSON.stringify(value) };
+}
+
+function parse(item: Record<string, AttributeValue>, prefix: string): Backfill {
+  const part = <T>(attribute: string, schema: z.ZodType<T>): T => {
+    const text = item[attribute]?.S;
+    return schema.parse(text === undefined ? undefined : JSON.parse(text));
+  };
+  return {
+    table: (item.sk?.S ?? "").slice(prefix.length),
+    run: Number(item.run?.N),
+    wanted: wanted.parse(item.wanted?.S),
+    status: status.parse(item.status?.S),
+    request: part("request", request),
+    epoch: item.epoch?.N === undefined ? undefined : Number(item.epoch.N),
+    generation: Number(item.generation?.N ?? "0"),
+    progress: part("progress", progress.optional()),
+  };
+}

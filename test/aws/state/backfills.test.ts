@@ -1,0 +1,150 @@
+import { expect, test } from "vitest";
+import {
+  type Backfill,
+  type BackfillProgress,
+  type BackfillStore,
+  hasEnded,
+  readBackfill,
+  readBackfills,
+  requestBackfill,
+  restartBackfill,
+  wantBackfill,
+  writeBackfill,
+} from "../../../lib/state/backfills.ts";
+import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "../../../lib/state/errors.ts";
+import { emulatedAws } from "../emulated.ts";
+
+const aws = emulatedAws();
+
+async function store(): Promise<BackfillStore> {
+  return {
+    dynamodb: aws().dynamodb,
+    table: await aws().freshTable(),
+    pipeline: "shop",
+    signal: new AbortController().signal,
+  };
+}
+
+const wish = { sweep: false, requestedAt: 1_795_428_930_123 };
+const progress: BackfillProgress = {
+  startPosition: `00000001${"0".repeat(26)}`,
+  startedAt: 1_795_428_930_200,
+  lastKey: ["9223372036854775807", 'a"b\u0001'],
+  keyColumns: ["id", "name"],
+  chunk: 3,
+  rows: 120_000,
+  bytes: 8_000_000_000,
+  estimatedRows: 5e6,
+  updatedAt: 1_795_428_930_300,
+};
+
+test("a request is found, runs, and comes back as it was written", async () => {
+  const given = await store();
+  expect(await readBackfills(given)).toEqual([]);
+  expect(await requestBackfill(given, 'public."Odd Name"', { ...wish, where: "id > 5" })).toBe(1);
+  expect(await requestBackfill(given, "public.orders", { ...wish, consumer: "view" })).toBe(1);
+  const [odd, orders] = (await readBackfills(given)) as [Backfill, Backfill];
+  expect(odd).toEqual({
+    table: 'public."Odd Name"',
+    run: 1,
+    wanted: "run",
+    status: "requested",
+    request: { ...wish, where: "id > 5" },
+    epoch: undefined,
+    generation: 0,
+    progress: undefined,
+  });
+  expect(await writeBackfill(given, orders, 4, { status: "running", epoch: 1, progress })).toBe(true);
+  expect(await readBackfill(given, "public.orders")).toEqual({
+    ...orders,
+    status: "running",
+    epoch: 1,
+    generation: 4,
+    progress,
+  });
+  // Left out, progress stays.
+  await writeBackfill(given, orders, 4, { status: "paused", epoch: 1, progress: undefined });
+  expect((await readBackfill(given, "public.orders"))?.progress).toEqual(progress);
+});
+
+test("one at a time: a second request is refused until the first has ended", async () => {
+  const given = await store();
+  await requestBackfill(given, "public.a", wish);
+  await expect(requestBackfill(given, "public.a", wish)).rejects.toThrow(BackfillActiveError);
+  const first = (await readBackfill(given, "public.a")) as Backfill;
+  for (const status of ["done", "cancelled", "refused"] as const) {
+    const { run } = (await readBackfill(given, "public.a")) as Backfill;
+    await writeBackfill(given, { table: "public.a", run }, 1, { status, epoch: 1, progress });
+    expect(hasEnded({ status })).toBe(true);
+    expect(await requestBackfill(given, "public.a", { ...wish, requestedAt: run })).toBe(run + 1);
+  }
+  const anew = (await readBackfill(given, "public.a")) as Backfill;
+  expect(anew).toMatchObject({ run: 4, status: "requested", progress: undefined, epoch: undefined });
+  // The first run's task comes too late.
+  const late = await writeBackfill(given, first, 9, { status: "running", epoch: 1, progress });
+  expect(late).toBe(false);
+});
+
+test("of many requests at once one begins", async () => {
+  const given = await store();
+  const requests = Array.from({ length: 8 }, (_, i) =>
+    requestBackfill(given, "public.a", { ...wish, requestedAt: i }),
+  );
+  const settled = await Promise.allSettled(requests);
+  expect(settled.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  expect((await readBackfill(given, "public.a"))?.run).toBe(1);
+});
+
+test("a capture task that was taken over writes no more", async () => {
+  const given = await store();
+  await requestBackfill(given, "public.a", wish);
+  const backfill = (await readBackfill(given, "public.a")) as Backfill;
+  const write = (generation: number, chunk: number) =>
+    writeBackfill(given, backfill, generation, {
+      status: "running",
+      epoch: 1,
+      progress: { ...progress, chunk },
+    });
+  expect(await write(1, 1)).toBe(true);
+  expect(await write(2, 1)).toBe(true);
+  expect(await write(1, 2)).toBe(false);
+  expect((await readBackfill(given, "public.a"))?.progress?.chunk).toBe(1);
+});
+
+test("the operator pauses and cancels what has not ended; the task's writes leave the wish alone", async () => {
+  const given = await store();
+  await expect(wantBackfill(given, "public.a", "pause")).rejects.toThrow(BackfillNotActiveError);
+  await requestBackfill(given, "public.a", wish);
+  await wantBackfill(given, "public.a", "pause");
+  const backfill = (await readBackfill(given, "public.a")) as Backfill;
+  expect(backfill.wanted).toBe("pause");
+  await writeBackfill(given, backfill, 1, { status: "paused", epoch: 1, progress });
+  await wantBackfill(given, "public.a", "cancel");
+  expect((await readBackfill(given, "public.a"))?.wanted).toBe("cancel");
+  await writeBackfill(given, backfill, 1, { status: "cancelled", epoch: 1, progress });
+  await expect(wantBackfill(given, "public.a", "run")).rejects.toThrow(/the last one is cancelled/);
+});
+
+test("a new epoch begins the run anew, with a sweep but for a part of the table", async () => {
+  const given = await store();
+  for (const [table, where] of [
+    ["public.a", undefined],
+    ["public.b", "id > 5"],
+  ] as const) {
+    await requestBackfill(given, table, { ...wish, ...(where ? { where } : {}) });
+    const seen = (await readBackfill(given, table)) as Backfill;
+    await writeBackfill(given, seen, 1, { status: "running", epoch: 1, progress });
+    const running = (await readBackfill(given, table)) as Backfill;
+    const anew = await restartBackfill(given, running);
+    expect(await readBackfill(given, table)).toEqual({ ...anew, generation: 1 });
+    expect(anew).toMatchObject({ run: 2, status: "requested", progress: undefined });
+    expect(anew.request.sweep).toBe(where === undefined);
+    await expect(restartBackfill(given, running)).rejects.toThrow(BackfillActiveError);
+  }
+});
+
+test("a table that is not there is named", async () => {
+  const given = { ...(await store()), table: "no-such-table" };
+  await expect(readBackfills(given)).rejects.toThrow(StateTableError);
+  await expect(requestBackfill(given, "public.a", wish)).rejects.toThrow(/"no-such-table" does not exist/);
+});
