@@ -56,6 +56,10 @@ describe(`the pipeline under faults (FAULT_SEED=${seed})`, () => {
       expectClean(verdict);
     });
   }
+
+  test("changes were parked meanwhile, and redriven", () => {
+    expect(trial?.rig.redriven).toBeGreaterThan(0);
+  });
 });
 
 function expectClean(verdict: Verdict): void {

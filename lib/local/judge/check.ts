@@ -29,7 +29,9 @@ export type SinkKind =
   /** Appends: duplicates only where an invocation did not come to its end, and only at the end of what it did. */
   | "append"
   /** `once: "claim"`: as append, and one change of a partition at most. */
-  | "once";
+  | "once"
+  /** Appends under `poison: "park"`, with redrives: in order key by key, since parked keys come later than others. */
+  | "parked";
 
 /** When an invocation ran; times of one clock. */
 export interface InvocationTimes {
@@ -76,6 +78,10 @@ export function checkEffects(
     }
   }
 
+  const eventOf = (effect: Effect) =>
+    wanted.get(idOf(effect, effect.partition)) ?? wanted.get(idOf(effect, EVERY_PARTITION));
+  const laneOf =
+    kind === "parked" ? (effect: Effect) => `${homeOf(effect)}\0${eventOf(effect)?.key}` : homeOf;
   const seen = new Map<string, Effect[]>();
   const latest = new Map<string, PositionText>();
   const homes = new Map<string, number>();
@@ -113,7 +119,7 @@ export function checkEffects(
   }
 
   const repeated = new Set([...seen].filter(([, all]) => visible(all).length > 1).map(([id]) => id));
-  const tails = kind === "positions" ? undefined : new Tails(effects, invocations);
+  const tails = kind === "positions" ? undefined : new Tails(effects, invocations, laneOf);
   for (const id of repeated) {
     const all = visible(seen.get(id) ?? []);
     for (let i = 1; i < all.length; i++) {
@@ -135,9 +141,15 @@ class Tails {
   /** The last invocation that had an effect, by partition and position. */
   readonly #lastBy = new Map<string, string>();
   readonly #invocations: ReadonlyMap<string, InvocationTimes>;
+  readonly #laneOf: (effect: Effect) => string;
 
-  constructor(effects: readonly Effect[], invocations: ReadonlyMap<string, InvocationTimes>) {
+  constructor(
+    effects: readonly Effect[],
+    invocations: ReadonlyMap<string, InvocationTimes>,
+    laneOf: (effect: Effect) => string,
+  ) {
     this.#invocations = invocations;
+    this.#laneOf = laneOf;
     for (const effect of effects) {
       const key = `${effect.invocation}\0${laneOf(effect)}`;
       const list = this.#done.get(key);
@@ -156,13 +168,13 @@ class Tails {
     const endedAt = this.#invocations.get(earlier.invocation)?.endedAt;
     if (endedAt !== undefined) {
       const next = this.#invocations.get(later.invocation);
-      return kind === "append" && next !== undefined && next.startedAt < endedAt;
+      return kind !== "once" && next !== undefined && next.startedAt < endedAt;
     }
-    const done = this.#done.get(`${earlier.invocation}\0${laneOf(earlier)}`) ?? [];
+    const done = this.#done.get(`${earlier.invocation}\0${this.#laneOf(earlier)}`) ?? [];
     const tail = done.slice(done.lastIndexOf(earlier.position) + 1);
     if (kind === "once") return tail.length === 0;
     return tail.every(
-      (position) => this.#lastBy.get(`${laneOf(earlier)}\0${position}`) !== earlier.invocation,
+      (position) => this.#lastBy.get(`${this.#laneOf(earlier)}\0${position}`) !== earlier.invocation,
     );
   }
 }
@@ -175,10 +187,10 @@ function idOf(event: { topic: string; position: PositionText }, partition: numbe
   return `${event.topic}/${partition}/${event.position}`;
 }
 
-function laneOf(effect: Effect): string {
+function homeOf(effect: Effect): string {
   return `${effect.topic}/${effect.partition}`;
 }
 
 function describe(effect: Effect): string {
-  return `${laneOf(effect)} ${effect.position}`;
+  return `${homeOf(effect)} ${effect.position}`;
 }

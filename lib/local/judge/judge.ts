@@ -17,7 +17,7 @@ import { expectedEvents } from "./expected.ts";
 import { judgedTables, readRows } from "./judged-tables.ts";
 import judgedPipeline from "./pipeline.ts";
 import { isPoisoned } from "./poison.ts";
-import { Rig } from "./rig.ts";
+import { Rig, type RiggedConsumer } from "./rig.ts";
 import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
 import { Truth, type TruthChange } from "./truth.ts";
 import { runWorkload } from "./workload.ts";
@@ -114,7 +114,8 @@ const ROUND_DEADLINE_MS = 60 * 60_000;
 /** While faults are injected the workload must last, not flood: what piles up must be gone after 60 s. */
 const CHANGES_PER_SECOND = 200;
 const EPOCH = 1;
-const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once" };
+const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once", parked: "parked" };
+const REDRIVE_EVERY_MS = 1_000;
 
 /** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
 export class Trial {
@@ -179,10 +180,12 @@ export class Trial {
         faultsEnded.abort();
       }
     })();
-    await Promise.all([workload, faults]);
+    await Promise.all([workload, faults, this.#redriveUntil(until)]);
+    await this.rig.mended(true);
     const all = await this.#truth.read();
     const arrived = await this.#arrived(all.slice(before), recoverMs);
     const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
+    await this.rig.mended(false);
     return await this.#verdict(all, seconds);
   }
 
@@ -190,12 +193,30 @@ export class Trial {
     await this.rig.stop();
   }
 
+  /** While faults are injected, parked changes are redriven, now with the mended handler, now with the broken one. */
+  async #redriveUntil(until: AbortSignal): Promise<void> {
+    for (let mended = true; !until.aborted; mended = !mended) {
+      await this.rig.mended(mended);
+      for (const { definition } of this.#parking()) await this.rig.redrive(definition.name);
+      await delay(REDRIVE_EVERY_MS, undefined, { signal: until }).catch(() => {});
+    }
+  }
+
+  /** Consumers of the judge's own that park. */
+  #parking(): RiggedConsumer[] {
+    if (this.#pipeline) return [];
+    return this.rig.consumers.filter(({ definition }) => definition.poison === "park");
+  }
+
   /** Waits until every consumer has seen these changes and no invocation is under way. */
   async #arrived(changes: readonly TruthChange[], deadlineMs: number): Promise<boolean> {
     const deadline = performance.now() + deadlineMs;
     const events = this.#events(changes);
     const first = events[0]?.position ?? START_OF_HISTORY;
-    for (const { definition } of this.rig.consumers) {
+    const parking = this.#parking();
+    for (const consumer of this.rig.consumers) {
+      const { definition } = consumer;
+      let redriven = performance.now();
       const due = countDue(this.#applied(definition, events));
       const poisoned = this.#poisoned(definition, events);
       const arrived = async () =>
@@ -206,6 +227,9 @@ export class Trial {
       while (!(await arrived())) {
         if (performance.now() > deadline || this.rig.capture.gaveUp) return false;
         await delay(100);
+        if (!parking.includes(consumer) || performance.now() - redriven < REDRIVE_EVERY_MS) continue;
+        await this.rig.redrive(definition.name);
+        redriven = performance.now();
       }
     }
     return true;

@@ -28,8 +28,19 @@ export default definePipeline({
       entry: entry("letters"),
       topics: ["judge.public.parts"],
       batchSize: 10,
-      attempts: 2,
+      // A handler that throws at random must not fail so often on one change.
+      attempts: 4,
       poison: "skip",
+      timeoutSeconds: 10,
+    },
+    // Some fail here until the handler is mended, and are redriven. A table that is never truncated: that would supersede them.
+    {
+      name: "parked",
+      entry: entry("parked"),
+      topics: ["judge.public.parts"],
+      batchSize: 10,
+      attempts: 2,
+      poison: "park",
       timeoutSeconds: 10,
     },
   ],

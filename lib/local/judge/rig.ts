@@ -6,8 +6,9 @@ import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
+import type { RedriveReport } from "../../consume/redrive-request.ts";
 import { topicFilters } from "../../consume/topic-filters.ts";
-import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
+import { type ConsumerDefinition, type Pipeline, requireLog } from "../../pipeline.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
 import { type Emulators, startEmulators } from "../emulators.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "../event-source-mapping/mapping.ts";
@@ -18,7 +19,7 @@ import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
 import { FaultyAws } from "./faulty-aws.ts";
 import { type Mischief, mischiefCount } from "./mischief.ts";
-import { MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
+import { MENDED_VARIABLE, MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
 
 /** What a rig is built from. */
 export interface RigOptions {
@@ -65,8 +66,11 @@ export class Rig {
   readonly confirmations: Confirmations;
   readonly sinks: SinkStore;
   readonly consumers: RiggedConsumer[] = [];
+  /** Parked changes that redrives brought to effect, as far as they came to tell. */
+  redriven = 0;
   readonly #undo: (() => Promise<unknown>)[] = [];
   readonly #mischiefFile: string;
+  readonly #mendedFile: string;
   readonly #sqs: SQSClient;
   readonly #letters = new Map<string, Set<string>>();
 
@@ -98,6 +102,7 @@ export class Rig {
     this.sinks = parts.sinks;
     this.#sqs = parts.sqs;
     this.#mischiefFile = join(parts.directory, "mischief.json");
+    this.#mendedFile = join(parts.directory, "mended");
     this.#undo = parts.undo;
   }
 
@@ -109,8 +114,9 @@ export class Rig {
       await rig.#startConsumers(options);
       rig.capture.start();
       undo.push(() => rig.capture.stop());
-      await rig.#slotIsActive();
-      rig.confirmations.watch(rig.databaseUrl, rig.definition.source.slot);
+      const { slot } = requireLog(rig.definition, "the judge").source;
+      await rig.#slotIsActive(slot);
+      rig.confirmations.watch(rig.databaseUrl, slot);
       undo.push(() => rig.confirmations.stop());
       return rig;
     } catch (error) {
@@ -179,6 +185,19 @@ export class Rig {
     return (await stat(mischiefCount(this.#mischiefFile)).catch(() => undefined))?.size ?? 0;
   }
 
+  /** Whether the handler that fails for good on some changes is mended, until it is broken again. */
+  async mended(mended: boolean): Promise<void> {
+    if (mended) await writeFile(this.#mendedFile, "");
+    else await rm(this.#mendedFile, { force: true });
+  }
+
+  /** One redrive of a consumer's open dead letters. What becomes of it the effects tell: it may be killed, too. */
+  async redrive(consumer: string): Promise<void> {
+    const rigged = this.consumers.find(({ definition }) => definition.name === consumer);
+    const result = await rigged?.function.invoke({ tributary: "redrive", consumer });
+    if (result?.ok) this.redriven += (result.response as RedriveReport).redriven;
+  }
+
   /** Dead letters of a consumer so far: `topic/position`, and `topic/partition/position`. */
   async deadLetters(consumer: string): Promise<ReadonlySet<string>> {
     const found = this.#letters.get(consumer) ?? new Set();
@@ -229,6 +248,7 @@ export class Rig {
           TRIBUTARY_TOPICS: definition.topics.join(","),
           [SINK_URL_VARIABLE]: this.sinks.url,
           [MISCHIEF_VARIABLE]: this.#mischiefFile,
+          [MENDED_VARIABLE]: this.#mendedFile,
           ...options.environment,
         },
         onLog: (line) => options.onLog?.(`${definition.name}: ${line}`),
@@ -281,7 +301,7 @@ export class Rig {
     return new URL(pathname, this.aws.environment.AWS_ENDPOINT_URL_SQS).toString();
   }
 
-  async #slotIsActive(): Promise<void> {
+  async #slotIsActive(slot: string): Promise<void> {
     const client = new pg.Client({ connectionString: this.databaseUrl });
     await client.connect();
     try {
@@ -289,7 +309,7 @@ export class Rig {
       for (;;) {
         const { rowCount } = await client.query(
           "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active",
-          [this.definition.source.slot],
+          [slot],
         );
         if (rowCount === 1) return;
         if (performance.now() > deadline || this.capture.gaveUp) {

@@ -22,6 +22,7 @@ export const SINK_SCHEMA = `
 /** Variables that the handlers read. */
 export const SINK_URL_VARIABLE = "JUDGE_SINK_URL";
 export const MISCHIEF_VARIABLE = "JUDGE_MISCHIEF_FILE";
+export const MENDED_VARIABLE = "JUDGE_MENDED_FILE";
 
 /** Reads what the handlers left. */
 export class SinkStore {

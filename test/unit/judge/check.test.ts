@@ -18,7 +18,7 @@ const effects = (text: string): Effect[] =>
     const n = Number(word[0]);
     return { topic: "t", partition: n % 2, position: pos(n), invocation: word[1] as string };
   });
-const check = (kind: "positions" | "append" | "once", text: string, ended = "a b c") =>
+const check = (kind: "positions" | "append" | "once" | "parked", text: string, ended = "a b c") =>
   checkEffects(kind, expected, effects(text), times(ended));
 /** `"a b"`: these ended, one after the other. */
 const times = (ended: string): Map<string, InvocationTimes> =>
@@ -41,6 +41,18 @@ describe("check of effects", () => {
     expect(check("append", "3a 1a 2a 4a 5a 6a")).toMatchObject({ ...zero, outOfOrder: 1 });
     const moved = effects("1a 2a 3a 4a 5a 6a").map((e, i) => (i === 4 ? { ...e, partition: 7 } : e));
     expect(checkEffects("append", expected, moved, times("a b c"))).toMatchObject({ ...zero, outOfOrder: 1 });
+  });
+
+  test("where keys are parked, order counts key by key", () => {
+    // Three keys in one partition: 1 and 4, 2 and 5, 3 and 6.
+    const keyed = expected.map((event, i) => ({ ...event, key: `k${i % 3}` }));
+    const one = (text: string) => effects(text).map((effect) => ({ ...effect, partition: 0 }));
+    const parked = (text: string, ended = "a b c") => checkEffects("parked", keyed, one(text), times(ended));
+    expect(parked("2a 3a 5a 6a 1b 4b")).toMatchObject({ ...zero, examples: [] });
+    expect(parked("2a 3a 5a 6a 4b 1b")).toMatchObject({ ...zero, outOfOrder: 1 });
+    expect(parked("2a 3a 5a 1b 4b 1c 4c 6c", "a c")).toMatchObject({ ...zero, tailDuplicates: 2 });
+    expect(parked("2a 3a 5a 1b 4b 1c 6c", "a c")).toMatchObject({ ...zero, outOfOrder: 0, duplicates: 1 });
+    expect(parked("1a 2a 3a 4a 5a 6a 4b")).toMatchObject({ ...zero, duplicates: 1 });
   });
 
   test("a duplicate is one, where the first invocation ended", () => {

@@ -41,7 +41,8 @@ export class SinkSession {
       const insert = "INSERT INTO invocations (id, consumer, pid) VALUES ($1, $2, $3)";
       await this.pool.query(insert, [context.awsRequestId, this.#consumer, process.pid]);
       const response = await handler(event, context);
-      if (response.batchItemFailures.length === 0) {
+      // A redrive's report has no failed items: it ended.
+      if (!response.batchItemFailures?.length) {
         await this.pool.query("UPDATE invocations SET ended = clock_timestamp() WHERE id = $1", [
           context.awsRequestId,
         ]);
