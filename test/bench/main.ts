@@ -16,6 +16,7 @@ export interface Bench {
 }
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
+  capture: async () => (await import("./capture.ts")).capture,
   local: async () => (await import("./local.ts")).local,
   memory: async () => (await import("./memory.ts")).memory,
 };

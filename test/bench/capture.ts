@@ -1,0 +1,128 @@
+import { availableParallelism, loadavg } from "node:os";
+import { type Backlog, makeBacklog } from "./capture/backlog.ts";
+import { type Client, Endpoints, Peers, pgRecvlogical, type Reading } from "./capture/clients.ts";
+import type { Bench, BenchValues } from "./main.ts";
+
+const CHANGES = 1_000_000;
+const RUNS = 3;
+/** The round trip to Kinesis that is injected, in milliseconds. */
+const ROUND_TRIP_MS = 20;
+
+/** One retained backlog through PostgreSQL's own client, a peer and the real capture program, side by side. */
+export const capture: Bench = {
+  about: `Capture on ${availableParallelism()} cores: one backlog, drained again and again through each client.`,
+  options: {
+    changes: { type: "string" },
+    runs: { type: "string" },
+    /** Only clients whose name holds one of these. */
+    only: { type: "string", multiple: true },
+    "cpu-prof": { type: "string" },
+  },
+  async run(say, values) {
+    const changes = count(values, "changes", CHANGES);
+    const runs = count(values, "runs", RUNS);
+    const only = (values.only ?? []) as string[];
+    const chosen = ({ name }: Client) => only.length === 0 || only.some((part) => name.includes(part));
+    const profile = values["cpu-prof"];
+    const nodeArguments = profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`];
+
+    await using endpoints = await Endpoints.start();
+    await using peers = await Peers.install();
+    const clients = [
+      pgRecvlogical,
+      peers.client(false),
+      peers.client(true),
+      ...[0, ROUND_TRIP_MS].flatMap((delayMs) => [
+        endpoints.tributary({ packing: "batch", delayMs, nodeArguments }),
+        endpoints.tributary({ packing: "none", delayMs, nodeArguments }),
+      ]),
+    ].filter(chosen);
+
+    say(`writing ${changes} changes …`);
+    await using backlog = await makeBacklog(changes);
+    say(
+      `  ${backlog.commits} commits, ${Math.round(backlog.walBytes / 1e6)} MB of log, PostgreSQL ${backlog.server.version}`,
+    );
+    const readings = await alternate(clients, backlog, runs, say);
+    return summary(readings, { changes, runs, load: loadavg()[0] ?? 0 }, say);
+  },
+};
+
+type Readings = ReadonlyMap<string, readonly Reading[]>;
+
+/** Every client once, then every client again: what disturbs the machine for a while disturbs them all. */
+async function alternate(
+  clients: readonly Client[],
+  backlog: Backlog,
+  runs: number,
+  say: (line: string) => void,
+): Promise<Readings> {
+  const readings = new Map<string, Reading[]>();
+  for (let round = 1; round <= runs; round++) {
+    for (const client of clients) {
+      const slot = `bench_${round}_${clients.indexOf(client)}`;
+      const reading = await backlog.withSlot(slot, () => client.read(backlog, slot));
+      readings.set(client.name, [...(readings.get(client.name) ?? []), reading]);
+      say(`  ${describe(client.name, backlog.changes, reading)}  (load ${(loadavg()[0] ?? 0).toFixed(1)})`);
+    }
+  }
+  return readings;
+}
+
+function describe(name: string, changes: number, { seconds, peakMB, cpuSeconds, endpoint }: Reading): string {
+  const rate = `${Math.round(changes / seconds)}/s`;
+  const sent = endpoint
+    ? `; ${endpoint.requests} requests, ${Math.round(endpoint.bytes / 1e6)} MB, endpoint ${endpoint.cpuSeconds.toFixed(1)} s CPU`
+    : "";
+  const perChange = ((cpuSeconds * 1e6) / changes).toFixed(1);
+  return `${name.padEnd(36)} ${rate.padStart(9)}  ${Math.round(peakMB)} MB, ${perChange} µs CPU a change${sent}`;
+}
+
+function summary(
+  readings: Readings,
+  { changes, runs, load }: { changes: number; runs: number; load: number },
+  say: (line: string) => void,
+) {
+  const rates = new Map(
+    [...readings].map(([name, of]) => [name, Math.round(changes / median(of.map(({ seconds }) => seconds)))]),
+  );
+  say(`medians of ${runs}:`);
+  for (const [name, rate] of rates) say(`  ${name.padEnd(36)} ${String(rate).padStart(8)}/s`);
+  const ratio = (name: string, to: string) => {
+    const [above, below] = [rates.get(name), rates.get(to)];
+    return above === undefined || below === undefined ? undefined : Number((above / below).toFixed(2));
+  };
+  const packed = "Tributary, packed";
+  const peak = Math.max(
+    ...[...readings]
+      .flatMap(([name, of]) => (name.startsWith("Tributary") ? of : []))
+      .map(({ peakMB }) => peakMB),
+  );
+  return {
+    ratioToPgRecvlogical: ratio(packed, pgRecvlogical.name),
+    ratioToPgLogicalReplication: ratio(packed, "pg-logical-replication, JSON"),
+    peakMemoryMB: Math.round(peak),
+    ratioToPgRecvlogicalWithRoundTrip: ratio(`${packed}, ${ROUND_TRIP_MS} ms`, pgRecvlogical.name),
+    changes,
+    runs,
+    load: Number(load.toFixed(2)),
+    changesPerSecond: Object.fromEntries(rates),
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+}
+
+function count(values: BenchValues, name: string, otherwise: number): number {
+  const value = values[name];
+  if (value === undefined) return otherwise;
+  if (typeof value !== "string" || !/^[1-9]\d*$/.test(value)) {
+    throw new RangeError(`--${name} ${value}: write a whole number from 1 up`);
+  }
+  return Number(value);
+}

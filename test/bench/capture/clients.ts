@@ -1,0 +1,254 @@
+import { execFile } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { dynamodbClient } from "../../../lib/aws.ts";
+import { type ServingChild, startServingChild } from "../../../lib/local/child.ts";
+import { createTable } from "../../../lib/local/resources.ts";
+import { METRICS_SECONDS_VARIABLE } from "../../../lib/observe/capture-metrics.ts";
+import type { PipelineInput } from "../../../lib/pipeline.ts";
+import { type Backlog, PUBLICATION } from "./backlog.ts";
+import type { EndpointReport } from "./kinesis-endpoint.ts";
+import { MeasuredProcess } from "./process.ts";
+
+const run = promisify(execFile);
+
+/** One reading of the whole backlog. */
+export interface Reading {
+  readonly seconds: number;
+  readonly peakMB: number;
+  /** CPU seconds of the client's process. */
+  readonly cpuSeconds: number;
+  /** What arrived, where it went to an endpoint. */
+  readonly endpoint?: EndpointReport;
+}
+
+/** A client that reads the backlog from a slot of its own. */
+export interface Client {
+  readonly name: string;
+  read(backlog: Backlog, slot: string): Promise<Reading>;
+}
+
+const DEADLINE_MS = 600_000;
+/** pg-logical-replication, held fast: what is measured is this version. */
+const PEER = "pg-logical-replication@2.5.0";
+const CAPTURE = fileURLToPath(new URL("../../../functions/capture/main.ts", import.meta.url));
+
+/** PostgreSQL's own client: takes messages and writes them to /dev/null without looking at them. */
+export const pgRecvlogical: Client = {
+  name: "pg_recvlogical",
+  async read({ databaseUrl, endLsn }, slot) {
+    const url = new URL(databaseUrl);
+    const started = performance.now();
+    const client = new MeasuredProcess(
+      "pg_recvlogical",
+      [
+        ...["--start", "--no-loop", "--slot", slot, "--endpos", endLsn, "--file", "/dev/null"],
+        ...["--host", url.hostname, "--port", url.port, "--username", url.username, "--dbname", "postgres"],
+        ...["--option", "proto_version=1", "--option", `publication_names=${PUBLICATION}`],
+        ...["--option", "messages=true"],
+      ],
+      { env: { PATH: process.env.PATH ?? "", PGPASSWORD: url.password } },
+    );
+    const code = await client.ended;
+    if (code !== 0) throw new Error(`pg_recvlogical ended with ${code}: ${client.printed}`);
+    const seconds = (performance.now() - started) / 1000;
+    return { seconds, peakMB: client.peakMB, cpuSeconds: client.cpuSeconds };
+  },
+};
+
+/** npm's pg-logical-replication, installed once in a directory of its own. */
+export class Peers implements AsyncDisposable {
+  readonly #directory: string;
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  static async install(): Promise<Peers> {
+    const directory = await mkdtemp(join(tmpdir(), "tributary-bench-peers-"));
+    await writeFile(join(directory, "package.json"), '{"private":true}');
+    await run("npm", ["install", "--no-audit", "--no-fund", "--save-exact", PEER], { cwd: directory });
+    await writeFile(join(directory, "read.mjs"), READ_WITH_PEER);
+    return new Peers(directory);
+  }
+
+  /** Reads with its PgoutputPlugin; `json`: each row is made JSON too. */
+  client(json: boolean): Client {
+    return {
+      name: `pg-logical-replication, ${json ? "JSON" : "counting"}`,
+      read: async ({ databaseUrl, changes }, slot) => {
+        const reading = Promise.withResolvers<number>();
+        reading.promise.catch(() => {});
+        const client = new MeasuredProcess(process.execPath, ["read.mjs"], {
+          cwd: this.#directory,
+          env: {
+            PATH: process.env.PATH ?? "",
+            DATABASE_URL: databaseUrl,
+            SLOT: slot,
+            PUBLICATION,
+            CHANGES: String(changes),
+            ...(json ? { JSON_TOO: "1" } : {}),
+          },
+          onLine: (line) => {
+            const milliseconds = /^read in (\d+) ms$/.exec(line)?.[1];
+            if (milliseconds !== undefined) reading.resolve(Number(milliseconds));
+          },
+        });
+        void client.ended.then(() => reading.reject(new Error(`it ended: ${client.printed}`)));
+        const milliseconds = await withDeadline(reading.promise);
+        const { peakMB, cpuSeconds } = client;
+        await client.stop();
+        return { seconds: milliseconds / 1000, peakMB, cpuSeconds };
+      },
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+const READ_WITH_PEER = `
+import { LogicalReplicationService, PgoutputPlugin } from "pg-logical-replication";
+const { DATABASE_URL, SLOT, PUBLICATION, CHANGES, JSON_TOO } = process.env;
+const service = new LogicalReplicationService({ connectionString: DATABASE_URL });
+const expected = Number(CHANGES);
+let started, changes = 0, characters = 0;
+service.on("start", () => { started = performance.now(); });
+service.on("error", (error) => { console.error(error.message); process.exit(1); });
+service.on("data", (lsn, { tag, relation, key, old, new: row }) => {
+  if (tag !== "insert" && tag !== "update" && tag !== "delete") return;
+  if (JSON_TOO) {
+    const { schema, name } = relation;
+    characters += JSON.stringify({ op: tag, schema, table: name, lsn, key, old, row }).length;
+  }
+  if (++changes === expected) console.log("read in " + Math.round(performance.now() - started) + " ms");
+});
+service.subscribe(new PgoutputPlugin({ protoVersion: 1, publicationNames: [PUBLICATION] }), SLOT);
+`;
+
+/** Where Tributary's capture program writes: an endpoint of Kinesis, and one of DynamoDB for its state. */
+export class Endpoints implements AsyncDisposable {
+  readonly #kinesis: ServingChild;
+  readonly #dynamodb: ServingChild;
+  readonly #directory: string;
+  #tables = 0;
+
+  private constructor(kinesis: ServingChild, dynamodb: ServingChild, directory: string) {
+    this.#kinesis = kinesis;
+    this.#dynamodb = dynamodb;
+    this.#directory = directory;
+  }
+
+  static async start(): Promise<Endpoints> {
+    const kinesis = await startServingChild(new URL("./kinesis-endpoint.ts", import.meta.url));
+    const dynamodb = await startServingChild(
+      new URL("../../../lib/local/emulators/dynamodb.ts", import.meta.url),
+    );
+    return new Endpoints(kinesis, dynamodb, await mkdtemp(join(tmpdir(), "tributary-bench-capture-")));
+  }
+
+  /** The real program, from the moment it streams until the endpoint has answered the last record. */
+  tributary(options: {
+    readonly packing: "batch" | "none";
+    readonly delayMs: number;
+    /** Arguments to Node, such as `--cpu-prof`. */
+    readonly nodeArguments?: readonly string[];
+  }): Client {
+    const { packing, delayMs, nodeArguments = [] } = options;
+    return {
+      name: `Tributary, ${packing === "batch" ? "packed" : "unpacked"}${delayMs ? `, ${delayMs} ms` : ""}`,
+      read: async ({ databaseUrl, changes }, slot) => {
+        const environment = await this.#environment(slot, packing);
+        await this.#ask(`/delay/${delayMs}`);
+        await this.#ask("/report");
+        const streaming = Promise.withResolvers<number>();
+        const stored = Promise.withResolvers<void>();
+        for (const { promise } of [streaming, stored]) promise.catch(() => {});
+        const program = new MeasuredProcess(process.execPath, [...nodeArguments, CAPTURE], {
+          env: { ...environment, DATABASE_URL: databaseUrl },
+          onLine: (line) => {
+            if (line.includes("streaming from slot")) streaming.resolve(Date.now());
+            const count = /"tributary":"capture".*"changes":(\d+)/.exec(line)?.[1];
+            if (Number(count) >= changes) stored.resolve();
+          },
+        });
+        void program.ended.then((code) => {
+          const error = new Error(`the capture program ended with ${code}: ${program.printed}`);
+          for (const { reject } of [streaming, stored]) reject(error);
+        });
+        try {
+          const startedAt = await withDeadline(streaming.promise);
+          await withDeadline(stored.promise);
+          const { peakMB, cpuSeconds } = program;
+          const endpoint = (await this.#ask("/report")) as EndpointReport;
+          if (endpoint.events !== changes || endpoint.disorder > 0) {
+            throw new Error(`${endpoint.events} of ${changes} events, ${endpoint.disorder} out of order`);
+          }
+          return { seconds: (endpoint.lastAnswerAt - startedAt) / 1000, peakMB, cpuSeconds, endpoint };
+        } finally {
+          await program.stop();
+        }
+      },
+    };
+  }
+
+  async #environment(slot: string, packing: "batch" | "none"): Promise<Record<string, string>> {
+    const aws = {
+      AWS_REGION: "us-east-1",
+      AWS_ACCESS_KEY_ID: "bench",
+      AWS_SECRET_ACCESS_KEY: "bench",
+      AWS_ENDPOINT_URL_KINESIS: this.#kinesis.endpoint,
+      AWS_ENDPOINT_URL_DYNAMODB: this.#dynamodb.endpoint,
+    };
+    // No record of an earlier run: a state table of its own.
+    const table = `bench-${++this.#tables}`;
+    const dynamodb = dynamodbClient(aws);
+    await createTable(dynamodb, table, ["pk", "sk"]);
+    dynamodb.destroy();
+    const definition: PipelineInput = {
+      name: "bench",
+      source: {
+        kind: "postgres",
+        tables: ["public.orders"],
+        slot,
+        publication: PUBLICATION,
+        acceptUnboundedWal: true,
+      },
+      stream: { packing },
+    };
+    const file = join(this.#directory, `${table}.mjs`);
+    await writeFile(file, `export default ${JSON.stringify(definition)};`);
+    return {
+      ...aws,
+      PATH: process.env.PATH ?? "",
+      NODE_NO_WARNINGS: "1",
+      TRIBUTARY_PIPELINE: file,
+      TRIBUTARY_STREAM: "bench",
+      TRIBUTARY_STATE_TABLE: table,
+      [METRICS_SECONDS_VARIABLE]: "1",
+    };
+  }
+
+  async #ask(path: string): Promise<unknown> {
+    return (await fetch(this.#kinesis.endpoint + path)).json();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#kinesis.stop(), this.#dynamodb.stop()]);
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+async function withDeadline<T>(promise: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`not done in ${DEADLINE_MS / 1000} s`)), DEADLINE_MS);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
