@@ -6,7 +6,7 @@ import { connect, disconnect, type PostgresConnectionOptions } from "./source/po
 import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
-import type { StoredSettings } from "./state/settings.ts";
+import { type StoredSettings, sourceSettings } from "./state/settings.ts";
 
 /** What an epoch is begun with. */
 export interface EpochOptions {
@@ -53,7 +53,13 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   const { source, name, consumers } = pipeline;
   const record = await readCaptureRecord({ dynamodb, table: stateTable, pipeline: name, signal });
   const marks = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
-  const from = Math.max(record.slot?.epoch ?? 0, record.newEpoch?.epoch ?? 0, marks, above);
+  const from = Math.max(
+    record.slot?.epoch ?? 0,
+    record.reading?.epoch ?? 0,
+    record.newEpoch?.epoch ?? 0,
+    marks,
+    above,
+  );
   if (from === 0) {
     throw refused(
       "--above",
@@ -62,24 +68,22 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
     );
   }
   if (from >= LAST_EPOCH) throw refused("--above", from, `write a number below ${LAST_EPOCH}`);
-  const oldName = record.slot?.slot ?? record.settings?.slot ?? source.slot;
-  const [oldSlot, nextSlot] = await slotsOf(options, oldName, source.slot);
-  if (oldSlot && oldName === source.slot && !dropSlot) {
+  // A pipeline may come from another kind of source, or go to one: only the log has slots.
+  const nextName = source.kind === "postgres" ? source.slot : undefined;
+  const oldName = record.slot?.slot ?? record.settings?.slot ?? nextName;
+  const [oldSlot, nextSlot] = await slotsOf(options, oldName, nextName);
+  if (oldSlot && oldName === nextName && !dropSlot) {
     throw refused(
       "--drop-slot",
       undefined,
       `the old slot "${oldName}" is still there: give the option to drop it (what it still holds is lost), or name another one in source.slot`,
     );
   }
-  if (nextSlot && oldName !== source.slot && !nextSlot.unused) {
-    throw refused("source.slot", source.slot, "it exists and was read from: name one that does not exist");
+  if (nextSlot && oldName !== nextName && !nextSlot.unused) {
+    throw refused("source.slot", nextName, "it exists and was read from: name one that does not exist");
   }
-  const settings = record.settings && {
-    ...record.settings,
-    slot: source.slot,
-    publication: source.publication,
-  };
-  const endedAt = record.slot?.confirmedLsn ?? record.newEpoch?.endedAt;
+  const settings = record.settings && { ...record.settings, ...sourceSettings(source) };
+  const endedAt = record.slot?.confirmedLsn ?? record.reading?.confirmedLsn ?? record.newEpoch?.endedAt;
   return { from, to: from + 1, endedAt, oldSlot, settings };
 }
 
@@ -118,12 +122,13 @@ export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
 
 async function slotsOf(
   { connection, signal }: EpochOptions,
-  ...names: string[]
+  ...names: (string | undefined)[]
 ): Promise<(SlotFacts | undefined)[]> {
   const client = await connect(connection, { signal });
   try {
     const found: (SlotFacts | undefined)[] = [];
-    for (const name of names) found.push(await readSlot((sql) => client.query(sql), name));
+    for (const name of names)
+      found.push(name === undefined ? undefined : await readSlot((sql) => client.query(sql), name));
     return found;
   } finally {
     await disconnect(client);

@@ -8,8 +8,8 @@ import { registerConsumers } from "./consume/floor.ts";
 import { highestEpoch } from "./consume/highest-epoch.ts";
 import type { Log } from "./observe/log.ts";
 import type { Pipeline } from "./pipeline.ts";
+import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
-import { openPostgresSource, preflight, type SourceStatus } from "./source/postgres/postgres-source.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
 import { mergeSettings, settingsOf } from "./state/settings.ts";
@@ -39,18 +39,18 @@ export interface CaptureOptions {
 /** What a capture task knows of itself. */
 export interface CaptureMetrics {
   readonly stream: StreamMetrics;
-  readonly source: SourceStatus | undefined;
+  readonly source: AnySourceStatus | undefined;
 }
 
 /**
- * Runs the capture task: checks the server, takes the lease, opens the slot, and writes its changes to the stream until
+ * Runs the capture task: checks the server, takes the lease, opens the source, and writes its changes to the stream until
  * `signal`; then stores and confirms what was read, and gives the lease back.
  *
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, leaseMs, log } = options;
-  const { tables } = await preflight({ connection, pipeline, signal });
+  const { tables } = await checkSource({ connection, pipeline, signal });
   for (const { message, remedy } of unreadTopics(pipeline, tables)) log.warn(message, { remedy });
   const state = await CaptureState.take({
     dynamodb,
@@ -96,8 +96,8 @@ async function floorOfNow(
   state: CaptureState,
   signal: AbortSignal,
 ): Promise<PositionText> {
-  const slot = await state.read();
-  if (slot) return formatPosition({ epoch: slot.epoch, commitLsn: slot.confirmedLsn, ordinal: 0 });
+  const record = (await state.read()) ?? (await state.reading.read());
+  if (record) return formatPosition({ epoch: record.epoch, commitLsn: record.confirmedLsn, ordinal: 0 });
   const begun = await state.newEpoch();
   if (begun) return formatPosition({ epoch: begun.epoch, commitLsn: 0n, ordinal: 0 });
   const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
@@ -107,8 +107,8 @@ async function floorOfNow(
 
 async function stream(options: CaptureOptions, state: CaptureState, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, kinesis, streamName, log, onMetrics } = options;
-  let status: SourceStatus | undefined;
-  const source = await openPostgresSource({
+  let status: AnySourceStatus | undefined;
+  const source = await openSource({
     connection,
     pipeline,
     record: state,

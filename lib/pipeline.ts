@@ -1,6 +1,16 @@
 import { z } from "zod";
 import { type TableName, tablePattern } from "./change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
+import {
+  columnNames,
+  type PollingSource,
+  type PostgresSource,
+  pollingSource,
+  postgresSource,
+  type TriggersSource,
+  tablePatternText,
+  triggersSource,
+} from "./source/definition.ts";
 
 /*
  * The one definition that `cdk deploy` and `npm start` both read. Values that differ by place (hosts, secrets,
@@ -9,53 +19,6 @@ import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
 
 const name = z.string().regex(/^[a-z][a-z0-9-]{0,39}$/, {
   error: "write a name of lower-case letters, digits and hyphens, at most 40, starting with a letter",
-});
-
-const tablePatternText = z.string().superRefine((text, context) => {
-  try {
-    tablePattern(text);
-  } catch {
-    context.addIssue({
-      code: "custom",
-      message: 'write schema.table, such as public.orders, public.* or public."Odd.Name"',
-    });
-  }
-});
-
-const columnNames = z.array(z.string().min(1)).min(1, { error: "name at least one column" });
-
-const postgresSource = z.strictObject({
-  kind: z.literal("postgres"),
-  /** Tables to capture, as patterns: `public.orders`, `public.*`. */
-  tables: z.array(tablePatternText).min(1, { error: 'name at least one table, such as "public.*"' }),
-  /** Patterns of tables to leave out, stronger than `tables`. */
-  exclude: z.array(tablePatternText).default([]),
-  /** Columns left out, by table: they never leave the database. PostgreSQL 15 or newer. */
-  excludeColumns: z.record(tablePatternText, columnNames).default({}),
-  /** Row filter by table, an SQL expression over its columns. PostgreSQL 15 or newer. */
-  where: z.record(tablePatternText, z.string().min(1)).default({}),
-  /** Name of the publication; default `tributary_<pipeline>`. Stored at first start, never changed after. */
-  publication: z
-    .string()
-    .min(1)
-    .refine((text) => Buffer.byteLength(text) <= 63, {
-      error: "write at most 63 bytes: PostgreSQL cuts longer names",
-    })
-    .optional(),
-  /** Name of the replication slot; default `tributary_<pipeline>`. */
-  slot: z
-    .string()
-    .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
-    .optional(),
-  /** Prefixes of logical messages to deliver, each exact or with a trailing `*`. */
-  messages: z.array(z.string().min(1)).default([]),
-  /**
-   * PostgreSQL keeps WAL for a slot without a bound when `max_slot_wal_keep_size` is -1: a stopped pipeline can
-   * fill the disk. `true` accepts that.
-   */
-  acceptUnboundedWal: z.boolean().default(false),
-  /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
-  sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
 });
 
 const topics = z.strictObject({
@@ -158,7 +121,9 @@ const consumer = z.strictObject({
 const pipeline = z
   .strictObject({
     name,
-    source: postgresSource,
+    source: z.discriminatedUnion("kind", [postgresSource, triggersSource, pollingSource], {
+      error: "write postgres({…}), triggers({…}) or polling({…})",
+    }),
     topics: topics.prefault({}),
     stream: stream.prefault({}),
     consumers: z.array(consumer).default([]),
@@ -179,17 +144,41 @@ const pipeline = z
 
 /** What a user writes: everything with a default may be left out. */
 export type PipelineInput = z.input<typeof pipeline>;
+/** The sources that a definition may name, with their defaults filled in. */
+export type SourceDefinition = LogSource | TriggersSource | PollingSource;
+/** The log of a PostgreSQL database, with the names of what is made there. */
+export type LogSource = PostgresSource & { readonly slot: string; readonly publication: string };
 /** A validated definition with its defaults filled in. */
-export type Pipeline = z.output<typeof pipeline> & {
-  readonly source: { readonly slot: string; readonly publication: string };
+export type Pipeline = Omit<z.output<typeof pipeline>, "source"> & {
+  readonly source: SourceDefinition;
   readonly topics: { readonly prefix: string };
 };
+/** A pipeline whose source is of this kind. */
+export type PipelineOf<Source extends SourceDefinition> = Omit<Pipeline, "source"> & {
+  readonly source: Source;
+};
+/** A pipeline that reads PostgreSQL's log: it alone has a slot and a publication. */
+export type LogPipeline = PipelineOf<LogSource>;
 /** A consumer of a validated definition. */
 export type ConsumerDefinition = Pipeline["consumers"][number];
 
 /** A PostgreSQL source read through logical replication. */
-export function postgres(source: Omit<z.input<typeof postgresSource>, "kind">): PipelineInput["source"] {
+export function postgres(
+  source: Omit<z.input<typeof postgresSource>, "kind">,
+): z.input<typeof postgresSource> {
   return { kind: "postgres", ...source };
+}
+
+/** A PostgreSQL source whose changes triggers write into an audit table: `tributary triggers install` makes them. */
+export function triggers(
+  source: Omit<z.input<typeof triggersSource>, "kind">,
+): z.input<typeof triggersSource> {
+  return { kind: "triggers", ...source };
+}
+
+/** A PostgreSQL source whose tables are asked for rows with a newer `updated_at` or version. */
+export function polling(source: Omit<z.input<typeof pollingSource>, "kind">): z.input<typeof pollingSource> {
+  return { kind: "polling", ...source };
 }
 
 /**
@@ -204,6 +193,10 @@ export function postgres(source: Omit<z.input<typeof postgresSource>, "kind">): 
  *
  * @throws ConfigurationError naming every wrong field: its path, its value and the remedy.
  */
+export function definePipeline(
+  input: PipelineInput & { readonly source: z.input<typeof postgresSource> },
+): LogPipeline;
+export function definePipeline(input: PipelineInput): Pipeline;
 export function definePipeline(input: PipelineInput): Pipeline {
   const parsed = pipeline.safeParse(input);
   if (!parsed.success) {
@@ -216,17 +209,34 @@ export function definePipeline(input: PipelineInput): Pipeline {
   const underscored = `tributary_${definition.name.replaceAll("-", "_")}`;
   return {
     ...definition,
-    source: {
-      ...definition.source,
-      slot: definition.source.slot ?? underscored,
-      publication: definition.source.publication ?? underscored,
-    },
+    source: named(definition.source, underscored),
     topics: { ...definition.topics, prefix: definition.topics.prefix ?? definition.name },
   };
 }
 
+function named(source: z.output<typeof pipeline>["source"], name: string): SourceDefinition {
+  if (source.kind !== "postgres") return source;
+  return { ...source, slot: source.slot ?? name, publication: source.publication ?? name };
+}
+
+/**
+ * The pipeline, for what has to do with a slot.
+ * @throws ConfigurationError when the pipeline does not read the log.
+ */
+export function requireLog(pipeline: Pipeline, what: string): LogPipeline {
+  const { source } = pipeline;
+  if (source.kind === "postgres") return { ...pipeline, source };
+  throw new ConfigurationError(what, [
+    {
+      path: "source.kind",
+      value: source.kind,
+      remedy: "this is for pipelines that read the log: source: postgres({…})",
+    },
+  ]);
+}
+
 /** Whether the definition captures a table. */
-export function captures(source: Pipeline["source"], table: TableName): boolean {
+export function captures(source: Pick<SourceDefinition, "tables" | "exclude">, table: TableName): boolean {
   return (
     source.tables.some((pattern) => tablePattern(pattern)(table)) &&
     !source.exclude.some((pattern) => tablePattern(pattern)(table))

@@ -1,6 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import pg from "pg";
-import type { Pipeline } from "./pipeline.ts";
+import type { LogPipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { SlotForeignError } from "./source/postgres/errors.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
@@ -11,7 +11,7 @@ import { CaptureState } from "./state/capture-state.ts";
 
 /** What is torn down, and where. */
 export interface TeardownOptions {
-  readonly pipeline: Pipeline;
+  readonly pipeline: LogPipeline;
   readonly connection: PostgresConnectionOptions;
   /**
    * The capture lease is held meanwhile, so that a task between two connections is seen too. Undefined: the state table is
@@ -100,7 +100,7 @@ export async function teardown(options: TeardownOptions): Promise<TeardownPlan> 
   }
 }
 
-async function plan(client: pg.Client, { source }: Pipeline): Promise<TeardownPlan> {
+async function plan(client: pg.Client, { source }: LogPipeline): Promise<TeardownPlan> {
   const query = (sql: string) => client.query(sql);
   const { rows } = await client.query<{ version: string; database: string }>(
     "SELECT current_setting('server_version_num') AS version, current_database() AS database",

@@ -13,7 +13,7 @@ export function unreadTopics(
 ): readonly { readonly message: string; readonly remedy: string }[] {
   const route = routeTables(pipeline);
   const topics = [...new Set(tables.map((table) => route(table).topic.name))];
-  if (pipeline.source.messages.length > 0) topics.push(messageTopic(pipeline).name);
+  if (pipeline.source.kind === "postgres" && pipeline.source.messages.length > 0) topics.push(messageTopic(pipeline).name);
   return pipeline.consumers.flatMap(({ name, topics: patterns }) =>
     patterns
       .filter((pattern) => !topics.some(topicPattern(pattern)))

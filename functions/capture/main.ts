@@ -7,7 +7,7 @@ import { ConfigurationError, type ConfigurationProblem, TributaryError } from ".
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/observe/capture-metrics.ts";
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
 import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/observe/log.ts";
-import { preflight } from "../../lib/source/postgres/postgres-source.ts";
+import { checkSource } from "../../lib/source/open-source.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 
@@ -41,7 +41,7 @@ try {
   if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
     const { signal } = stopping;
     // What a first deploy must fail for is found here, before anything is made.
-    await preflight({ connection, pipeline, signal });
+    await checkSource({ connection, pipeline, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line) });
   }

@@ -95,8 +95,10 @@ function describe(plan: EpochPlan, { pipeline, dropSlot }: EpochOptions, when: "
     `Pipeline "${name}": epoch ${plan.to} ${when === "did" ? "has begun" : "will begin"} after epoch ${plan.from}.`,
     `${ended}.`,
     slot,
-    `The next start of the capture task makes the slot "${source.slot}".`,
-    "Changes between the end of the old epoch and the new slot are NOT in the stream: rows that changed in between stay as consumers have them until a re-sync.",
+    source.kind === "postgres"
+      ? `The next start of the capture task makes the slot "${source.slot}".`
+      : `The next start of the capture task begins to read by ${source.kind}.`,
+    "Changes between the end of the old epoch and the next start are NOT in the stream: rows that changed in between stay as consumers have them until a re-sync.",
   ];
 }
 

@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
-import { definePipeline, type PipelineInput, postgres } from "../pipeline.ts";
+import { definePipeline, type LogPipeline, postgres } from "../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
 import {
   connect,
@@ -79,7 +79,7 @@ async function tail(options: TailOptions): Promise<void> {
   const published = options.publication
     ? await publishedTables(connection, options.publication, ending.signal)
     : ["*.*"];
-  const pipeline = definePipeline(definitionOf(options, options.tables ?? published));
+  const pipeline = definitionOf(options, options.tables ?? published);
   if (options.limit !== 0) {
     const source = await openPostgresSource({
       connection,
@@ -103,8 +103,8 @@ async function tail(options: TailOptions): Promise<void> {
     say(`the slot "${pipeline.source.slot}" stays, and PostgreSQL keeps WAL for it; --drop-slot removes it`);
 }
 
-function definitionOf(options: TailOptions, tables: readonly string[]): PipelineInput {
-  return {
+function definitionOf(options: TailOptions, tables: readonly string[]): LogPipeline {
+  return definePipeline({
     name: "tail",
     source: postgres({
       tables: [...tables],
@@ -116,7 +116,7 @@ function definitionOf(options: TailOptions, tables: readonly string[]): Pipeline
       sqlAsciiEncoding: "utf-8",
       messages: ["*"],
     }),
-  };
+  });
 }
 
 async function print(

@@ -4,7 +4,7 @@ import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { NEW_EPOCH } from "../new-epoch.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { type LogPipeline, requireLog } from "../pipeline.ts";
 import { connectionFromUrl } from "../source/postgres/connection.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
@@ -41,7 +41,7 @@ is full: cdk destroy does not reach into the database. See docs/11-operations.md
 }
 
 async function run(given: TeardownArguments): Promise<void> {
-  const pipeline = await readDefinition(given.pipeline);
+  const pipeline = requireLog(await readDefinition(given.pipeline), "teardown");
   const stateTable = given.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
@@ -75,7 +75,7 @@ async function run(given: TeardownArguments): Promise<void> {
 
 function describe(
   { slot, heldBytes, publication, idleSlots }: TeardownPlan,
-  { source }: Pipeline,
+  { source }: LogPipeline,
   when: "will be" | "was",
 ): string[] {
   const held = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(1)} MB of WAL`;
@@ -96,7 +96,7 @@ function describe(
   ];
 }
 
-function remains(pipeline: Pipeline, stateTable: string | undefined): string[] {
+function remains(pipeline: LogPipeline, stateTable: string | undefined): string[] {
   return [
     "What remains, because others may need it:",
     "  at the server: the role and its grants, replica identities, wal_level and max_slot_wal_keep_size;",

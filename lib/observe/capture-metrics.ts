@@ -101,13 +101,13 @@ function gauges(
     replicationLagMs: lagMs(stream, now),
     bufferedBytes: stream.bufferedBytes,
     unacknowledgedMs: stream.oldestUnacknowledgedMs,
-    ...(source && {
+    oldestTransactionSeconds: source?.oldestTransactionSeconds,
+    ...(isLog(source) && {
       replicationLagBytes: lagBytes(source),
       slotActive: source.connected ? 1 : 0,
       walHeldBytes: source.walHeldBytes,
       walBudgetLeft: walBudgetLeft(source),
       walLossSeconds: source.walLossSeconds,
-      oldestTransactionSeconds: source.oldestTransactionSeconds,
     }),
   };
   const names = Object.keys(known) as (keyof typeof known)[];
@@ -115,6 +115,10 @@ function gauges(
     const value = known[name];
     return value === undefined ? [] : [[name, value] as const];
   });
+}
+
+function isLog(source: CaptureMetrics["source"]): source is SourceStatus {
+  return source !== undefined && !("kind" in source);
 }
 
 /** Behind by time only while something waits: an idle database is not late. */
@@ -144,14 +148,14 @@ function status({ stream, source }: CaptureMetrics, now: number): Record<string,
     ...{ changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs },
     lagMs: lagMs(stream, now),
     acknowledgedLsn: acknowledgedLsn === undefined ? undefined : formatLsn(acknowledgedLsn),
-    ...(source && {
+    oldestTransactionSeconds: source?.oldestTransactionSeconds,
+    ...(isLog(source) && {
       lagBytes: lagBytes(source),
       confirmedLsn: formatLsn(source.confirmedLsn),
       serverLsn: formatLsn(source.serverLsn),
       walStatus: source.walStatus,
       walHeldBytes: source.walHeldBytes,
       walLossSeconds: source.walLossSeconds,
-      oldestTransactionSeconds: source.oldestTransactionSeconds,
       oldestTransactionPid: source.oldestTransactionPid,
     }),
   };

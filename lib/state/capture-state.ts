@@ -10,6 +10,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
+import type { ReadingRecord, ReadingState } from "../source/reading-record.ts";
 import {
   CaptureLeaseHeldError,
   CaptureLeaseLostError,
@@ -45,6 +46,8 @@ const TELL_EVERY_MS = 10_000;
 /** What stands in the table of a pipeline, whoever holds the lease. */
 export interface CaptureRecord {
   readonly slot: SlotState | undefined;
+  /** Of a source that reads tables instead of the log. */
+  readonly reading: ReadingState | undefined;
   readonly newEpoch: NewEpoch | undefined;
   readonly settings: StoredSettings | undefined;
 }
@@ -60,6 +63,7 @@ export async function readCaptureRecord(options: TableOptions): Promise<CaptureR
   };
   return {
     slot: part("slot", slotState.parse),
+    reading: part("reading", readingState.parse),
     newEpoch: part("epoch", newEpoch.parse),
     settings: part("settings", storedSettings.parse),
   };
@@ -132,19 +136,38 @@ export class CaptureState implements SlotRecord {
     await this.#update("SET #slot = :slot", { "#slot": "slot" }, { ":slot": { S: bigintsAsText(state) } });
   }
 
+  /** The same for a source that reads tables: its record, under the same lease. */
+  get reading(): ReadingRecord {
+    return {
+      read: async () => (await readCaptureRecord(this.#options)).reading,
+      newEpoch: () => this.newEpoch(),
+      write: (state) =>
+        this.#update(
+          "SET #reading = :reading",
+          { "#reading": "reading" },
+          { ":reading": { S: bigintsAsText(state) } },
+        ),
+    };
+  }
+
   /** The epoch that the next first start begins, when `tributary epoch new` has set one. */
   async newEpoch(): Promise<NewEpoch | undefined> {
     return (await readCaptureRecord(this.#options)).newEpoch;
   }
 
   /**
-   * Forgets the slot: the next start makes a new one, in this epoch and with these settings.
+   * Forgets the slot, or how far tables were read: the next start begins anew, in this epoch and with these settings.
    * @throws CaptureLeaseLostError when another task has taken over.
    */
   async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined): Promise<void> {
     await this.#update(
-      `SET #epoch = :epoch${settings ? ", #settings = :settings" : ""} REMOVE #slot`,
-      { "#epoch": "epoch", "#slot": "slot", ...(settings ? { "#settings": "settings" } : {}) },
+      `SET #epoch = :epoch${settings ? ", #settings = :settings" : ""} REMOVE #slot, #reading`,
+      {
+        "#epoch": "epoch",
+        "#slot": "slot",
+        "#reading": "reading",
+        ...(settings ? { "#settings": "settings" } : {}),
+      },
       {
         ":epoch": { S: bigintsAsText(epoch) },
         ...(settings ? { ":settings": { S: JSON.stringify(settings) } } : {}),
@@ -321,17 +344,26 @@ const slotState = z.object({
 
 const newEpoch = z.object({ epoch: z.int().positive(), endedAt: lsn.optional() });
 
+const readingState = z.object({
+  kind: z.string(),
+  epoch: z.int().positive(),
+  database: z.string(),
+  confirmedLsn: lsn,
+  place: z.unknown(),
+});
+
 const storedSettings = z.object({
   keyFormat: z.string(),
-  publication: z.string(),
-  slot: z.string(),
+  source: z.string().optional(),
+  publication: z.string().optional(),
+  slot: z.string().optional(),
   tables: z.record(
     z.string(),
     z.object({ topic: z.string(), partitions: z.int(), key: z.array(z.string()).nullable() }),
   ),
 });
 
-function bigintsAsText(state: SlotState | NewEpoch): string {
+function bigintsAsText(state: SlotState | ReadingState | NewEpoch): string {
   return JSON.stringify(state, (_key, value: unknown) =>
     typeof value === "bigint" ? value.toString() : value,
   );

@@ -1,13 +1,17 @@
 import type { RouteTable } from "../change/route.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
+import type { SourceDefinition } from "../pipeline.ts";
 import { StoredSettingChangedError } from "./errors.ts";
 
 /** What decides the partition of a key. Stored at first start, refused if changed (rule 2). */
 export interface StoredSettings {
   /** Hash and canonical key text: the version of the formats, not a choice. */
   readonly keyFormat: string;
-  readonly publication: string;
-  readonly slot: string;
+  /** The kind of source; left out for the log, which came first. */
+  readonly source?: string | undefined;
+  /** Of a log only. */
+  readonly publication?: string | undefined;
+  readonly slot?: string | undefined;
   /** By table as people write it. `key` is null where the row's own key counts. */
   readonly tables: { readonly [table: string]: StoredRoute };
 }
@@ -21,16 +25,24 @@ export interface StoredRoute {
 
 const KEY_FORMAT = "murmur3/1";
 
+/** What the settings say of a source. */
+export function sourceSettings(
+  source: SourceDefinition,
+): Pick<StoredSettings, "source" | "publication" | "slot"> {
+  return source.kind === "postgres"
+    ? { source: undefined, publication: source.publication, slot: source.slot }
+    : { source: source.kind, publication: undefined, slot: undefined };
+}
+
 /** The settings of a definition for the tables it captures now. */
 export function settingsOf(
-  source: { readonly publication: string; readonly slot: string },
+  source: SourceDefinition,
   route: RouteTable,
   tables: readonly TableName[],
 ): StoredSettings {
   return {
     keyFormat: KEY_FORMAT,
-    publication: source.publication,
-    slot: source.slot,
+    ...sourceSettings(source),
     tables: Object.fromEntries(
       tables.map((table) => {
         const { topic, key } = route(table);
@@ -52,10 +64,11 @@ export function mergeSettings(
   if (!stored) return now;
   const changes: { setting: string; stored: string; now: string }[] = [];
   const compare = (setting: string, a: unknown, b: unknown) => {
-    const [was, is] = [JSON.stringify(a), JSON.stringify(b)];
+    const [was, is] = [JSON.stringify(a ?? null), JSON.stringify(b ?? null)];
     if (was !== is) changes.push({ setting, stored: was, now: is });
   };
   compare("key format", stored.keyFormat, now.keyFormat);
+  compare("source.kind", stored.source ?? "postgres", now.source ?? "postgres");
   compare("source.publication", stored.publication, now.publication);
   compare("source.slot", stored.slot, now.slot);
   for (const [table, route] of Object.entries(now.tables)) {

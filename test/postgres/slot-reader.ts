@@ -3,7 +3,7 @@ import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { routeTables } from "../../lib/change/route.ts";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { definePipeline, type Pipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import { definePipeline, type LogPipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
 import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
 import { ChangeDecoder, type ChangeDecoderOptions } from "../../lib/source/postgres/change-decoder.ts";
 import { sessionSettings } from "../../lib/source/postgres/session.ts";
@@ -20,7 +20,7 @@ export interface SlotMessage {
 export function anyPipeline(
   more: Partial<Omit<PipelineInput, "name" | "source">> = {},
   source: Partial<Parameters<typeof postgres>[0]> = {},
-): Pipeline {
+): LogPipeline {
   return definePipeline({ name: "shop", source: postgres({ tables: ["*.*"], ...source }), ...more });
 }
 

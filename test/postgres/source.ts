@@ -1,7 +1,7 @@
 import pg from "pg";
 import { parsePosition } from "../../lib/change/position.ts";
 import type { Log } from "../../lib/observe/log.ts";
-import { definePipeline, type Pipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import { definePipeline, type LogPipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
 import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import {
@@ -53,7 +53,7 @@ export function definition(
   url: string,
   source: Partial<Parameters<typeof postgres>[0]> = {},
   more: Partial<Omit<PipelineInput, "name" | "source">> = {},
-): Pipeline {
+): LogPipeline {
   const slot = new URL(url).pathname.slice(1).replace(/\W/g, "_");
   return definePipeline({
     name: "shop",

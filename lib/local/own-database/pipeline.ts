@@ -1,5 +1,5 @@
 import { readDefinition } from "../../definition-file.ts";
-import { definePipeline, type PipelineInput, postgres } from "../../pipeline.ts";
+import { definePipeline, type LogPipeline, postgres, requireLog } from "../../pipeline.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 /*
@@ -11,15 +11,17 @@ import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variab
 const LOCAL_NAME = "tributary_local";
 
 const file = process.env[DEFINITION_VARIABLE];
-const definition: PipelineInput = file ? await readDefinition(file) : generic();
+const definition = file
+  ? requireLog(await readDefinition(file), "npm start on your own database")
+  : generic();
 
 export default definePipeline({
   ...definition,
   source: { ...definition.source, slot: LOCAL_NAME, publication: LOCAL_NAME },
 });
 
-function generic(): PipelineInput {
-  return {
+function generic(): LogPipeline {
+  return definePipeline({
     name: "local",
     source: postgres({
       tables: patterns(process.env[TABLES_VARIABLE]),
@@ -30,7 +32,7 @@ function generic(): PipelineInput {
     consumers: [
       { name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"], batchSize: 1000 },
     ],
-  };
+  });
 }
 
 function patterns(text: string | undefined): string[] {

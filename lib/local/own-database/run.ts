@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { readDefinition } from "../../definition-file.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import { type LogPipeline, requireLog } from "../../pipeline.ts";
 import { connectionFromUrl, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
 import { PreflightError, type PreflightProblem } from "../../source/postgres/errors.ts";
 import { preflight } from "../../source/postgres/postgres-source.ts";
@@ -43,7 +43,7 @@ export async function runOwnDatabase(
     [EXCLUDE_VARIABLE]: args.exclude.join(","),
   };
   Object.assign(process.env, variables);
-  const definition = await readDefinition(LOCAL_DEFINITION);
+  const definition = requireLog(await readDefinition(LOCAL_DEFINITION), "npm start on your own database");
   await checkHandlerFiles(definition);
 
   await check(connection, definition, args, signal);
@@ -87,7 +87,7 @@ export async function runOwnDatabase(
 /** What would stop capture is said before anything is started. */
 async function check(
   connection: PostgresConnectionOptions,
-  pipeline: Pipeline,
+  pipeline: LogPipeline,
   args: StartArguments,
   signal: AbortSignal,
 ): Promise<void> {
@@ -113,7 +113,7 @@ interface Traces {
   readonly publication: boolean;
 }
 
-function announce({ source }: Pipeline, before: Traces, args: StartArguments, display: Display): void {
+function announce({ source }: LogPipeline, before: Traces, args: StartArguments, display: Display): void {
   const state = (there: boolean) => (there ? "is there already, goes on being used" : "will be created");
   display.say(`on this database, for the tables ${source.tables.join(", ")}:`);
   display.say(`  publication       ${source.publication}  ${state(before.publication)}`);
@@ -126,7 +126,7 @@ function announce({ source }: Pipeline, before: Traces, args: StartArguments, di
 
 async function farewell(
   connection: PostgresConnectionOptions,
-  definition: Pipeline,
+  definition: LogPipeline,
   before: Traces,
   args: StartArguments,
   display: Display,
@@ -148,7 +148,7 @@ async function farewell(
   for (const line of howToRemove(definition.source)) display.say(line);
 }
 
-function howToRemove({ slot, publication }: Pipeline["source"]): string[] {
+function howToRemove({ slot, publication }: LogPipeline["source"]): string[] {
   return [
     "to remove both:",
     `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,

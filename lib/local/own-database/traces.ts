@@ -1,4 +1,4 @@
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
 import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot.ts";
 import { CaptureState } from "../../state/capture-state.ts";
@@ -7,7 +7,7 @@ import type { LocalAws } from "../host.ts";
 /** Which of the pipeline's traces the database has. */
 export async function lookForTraces(
   connection: PostgresConnectionOptions,
-  { source }: Pipeline,
+  { source }: LogPipeline,
   signal: AbortSignal,
 ): Promise<{ readonly slot: boolean; readonly publication: boolean }> {
   const client = await connect(connection, { signal });
@@ -29,7 +29,7 @@ export async function lookForTraces(
  */
 export async function resumeSlot(
   connection: PostgresConnectionOptions,
-  definition: Pipeline,
+  definition: LogPipeline,
   aws: LocalAws,
   signal: AbortSignal,
 ): Promise<void> {
@@ -64,7 +64,10 @@ export async function resumeSlot(
 }
 
 /** Drops slot and publication. */
-export async function dropTraces(connection: PostgresConnectionOptions, { source }: Pipeline): Promise<void> {
+export async function dropTraces(
+  connection: PostgresConnectionOptions,
+  { source }: LogPipeline,
+): Promise<void> {
   const client = await connect(connection);
   try {
     await client.query(

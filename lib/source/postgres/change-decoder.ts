@@ -2,7 +2,7 @@ import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
 import { EVERY_PARTITION, partitionOf } from "../../change/topic.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
@@ -30,7 +30,7 @@ export { OWN_PREFIX, type OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
 
 export interface ChangeDecoderOptions {
-  readonly pipeline: Pick<Pipeline, "name" | "topics" | "source">;
+  readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
   /** Name of the database: `source.db`. */
   readonly database: string;
   readonly epoch: number;

@@ -2,7 +2,7 @@ import pg from "pg";
 import { formatLsn, parseLsn } from "../../change/lsn.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { PreflightError, SlotForeignError } from "./errors.ts";
 import { quoteIdentifier } from "./preflight/captured-tables.ts";
@@ -17,7 +17,7 @@ const TELL_AFTER_MS = 5000;
 
 export interface FirstStartOptions {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pick<Pipeline, "name" | "source">;
+  readonly pipeline: Pick<LogPipeline, "name" | "source">;
   /** Undefined: nothing is kept, and a slot that is there is read from where it stands. */
   readonly record: SlotRecord | undefined;
   readonly report: PreflightReport;

@@ -2,7 +2,7 @@ import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText } from "../../change/position.ts";
 import { messageTopic } from "../../change/route.ts";
 import type { Topic } from "../../change/topic.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import type { LogicalMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
@@ -20,7 +20,7 @@ export interface OwnMessage {
 }
 
 export interface LogicalMessagesOptions {
-  readonly pipeline: Pick<Pipeline, "name" | "topics" | "source">;
+  readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
   readonly database: string;
   readonly epoch: number;
   readonly now: () => number;

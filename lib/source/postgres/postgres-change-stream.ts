@@ -6,7 +6,7 @@ import { routeTables } from "../../change/route.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
-import { captures, type Pipeline } from "../../pipeline.ts";
+import { captures, type LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../change-source.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
@@ -42,7 +42,7 @@ export interface SourceStatus extends SlotHealth {
 
 export interface PostgresChangeStreamOptions {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pipeline;
+  readonly pipeline: LogPipeline;
   readonly record: SlotRecord;
   readonly signal: AbortSignal;
   readonly log: Log;

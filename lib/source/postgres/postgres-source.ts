@@ -2,7 +2,7 @@ import type pg from "pg";
 import type { TableName } from "../../change/table-pattern.ts";
 import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
@@ -18,7 +18,7 @@ export type { PreflightReport } from "./preflight/preflight.ts";
 
 export interface PostgresSourceOptions {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pipeline;
+  readonly pipeline: LogPipeline;
   /** Undefined: nothing is kept outside the database, and an existing slot is read from where it stands. */
   readonly record: SlotRecord | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
@@ -45,7 +45,7 @@ export async function preflight({
   signal,
 }: {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pick<Pipeline, "name" | "source" | "topics">;
+  readonly pipeline: Pick<LogPipeline, "name" | "source" | "topics">;
   readonly signal?: AbortSignal;
 }): Promise<PreflightReport> {
   const client = await connect(connection, signal ? { signal } : {});
@@ -131,7 +131,7 @@ const NO_RECORD: SlotRecord = {
   write: async () => {},
 };
 
-function checkSettings(state: SlotState, pipeline: Pipeline, report: PreflightReport): void {
+function checkSettings(state: SlotState, pipeline: LogPipeline, report: PreflightReport): void {
   const { slot, publication } = pipeline.source;
   const changes = [
     ["source.slot", state.slot, slot],

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
 import { z } from "zod";
 import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import type { LogPipeline } from "../../pipeline.ts";
 import type { PreflightProblem } from "./errors.ts";
 import { quoteIdentifier, quoteTable } from "./preflight/captured-tables.ts";
 import type { Findings } from "./preflight/findings.ts";
@@ -88,7 +88,7 @@ export type PublicationStep =
 
 /** Compares a publication with what the definition wants, and says what to do. */
 export function planPublication(
-  definition: Pick<Pipeline, "name" | "source">,
+  definition: Pick<LogPipeline, "name" | "source">,
   facts: ServerFacts,
   tables: readonly TableFacts[],
   existing: PublicationFacts | undefined,
@@ -277,7 +277,7 @@ interface Difference {
 }
 
 function differencesOf(
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   version: number,
   table: TableFacts,
   existing: PublicationFacts,
@@ -351,7 +351,7 @@ function publishable(table: TableFacts, version: number): string[] {
     .map((column) => column.name);
 }
 
-function tableSql(source: Pipeline["source"], table: TableFacts, version: number): string {
+function tableSql(source: LogPipeline["source"], table: TableFacts, version: number): string {
   const excluded = forTable(source.excludeColumns, table);
   const filter = forTable(source.where, table);
   const columns = excluded

@@ -3,7 +3,7 @@ import type { RouteTable } from "../../change/route.ts";
 import { formatTable, tablePattern } from "../../change/table-pattern.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { TributaryError } from "../../errors.ts";
-import { captures, type Pipeline } from "../../pipeline.ts";
+import { captures, type LogPipeline } from "../../pipeline.ts";
 import { KeyColumnError, KeyUnknownError } from "./decode-errors.ts";
 import type { Relation } from "./pgoutput/messages.ts";
 import type { RelationFacts, TypeCatalog } from "./type-catalog.ts";
@@ -42,7 +42,7 @@ export interface RelationPlan {
 }
 
 export interface RelationsOptions {
-  readonly pipeline: Pick<Pipeline, "name" | "source">;
+  readonly pipeline: Pick<LogPipeline, "name" | "source">;
   readonly database: string;
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;

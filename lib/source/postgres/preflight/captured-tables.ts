@@ -1,5 +1,5 @@
 import { formatTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
-import { captures, type Pipeline } from "../../../pipeline.ts";
+import { captures, type LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import type { Findings } from "./findings.ts";
 import type { RelationEntry } from "./table-facts.ts";
@@ -20,7 +20,7 @@ const KINDS: Readonly<Record<string, string>> = {
 
 /** Resolves the patterns of a definition. */
 export function captureTables(
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   relations: readonly RelationEntry[],
 ): CapturedTables {
   const problems: PreflightProblem[] = [];

@@ -1,5 +1,5 @@
 import { formatTable, forTable, tablePattern } from "../../../change/table-pattern.ts";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
@@ -11,7 +11,7 @@ import { identityColumns, type TableFacts } from "./table-facts.ts";
  * (rule 4). Otherwise a delete would have no partition.
  */
 export function checkKeyColumns(
-  definition: Pick<Pipeline, "source" | "topics">,
+  definition: Pick<LogPipeline, "source" | "topics">,
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
 ): Findings {

@@ -1,5 +1,5 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
@@ -8,7 +8,7 @@ import type { TableFacts } from "./table-facts.ts";
 
 /** Whether the role may read what it captures: existing rows are read by backfill. */
 export function checkReading(
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   facts: ServerFacts,
   tables: readonly TableFacts[],
 ): Findings {

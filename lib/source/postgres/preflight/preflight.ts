@@ -1,5 +1,5 @@
 import type pg from "pg";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
 import {
   checkPublishedIdentity,
   type PublicationStep,
@@ -31,7 +31,7 @@ export interface PreflightReport extends Findings {
  */
 export async function preflight(
   client: pg.Client,
-  definition: Pick<Pipeline, "name" | "source" | "topics">,
+  definition: Pick<LogPipeline, "name" | "source" | "topics">,
 ): Promise<PreflightReport> {
   const { source } = definition;
   const server = await readServerFacts(client);

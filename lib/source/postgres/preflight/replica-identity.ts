@@ -1,5 +1,5 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
@@ -11,7 +11,7 @@ import { identityColumns, type TableFacts } from "./table-facts.ts";
  * https://www.postgresql.org/docs/current/logical-replication-publication.html
  */
 export function checkReplicaIdentity(
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
   version: number,
@@ -116,7 +116,7 @@ export function partitionsOf(table: TableFacts, leaves: readonly TableFacts[]): 
 }
 
 function excludedColumnProblems(
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   table: TableFacts,
   family: readonly TableFacts[],
 ): PreflightProblem[] {

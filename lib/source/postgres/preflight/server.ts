@@ -1,5 +1,5 @@
 import pg from "pg";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import type { Findings } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";
@@ -10,7 +10,7 @@ const NEWEST = 18;
 /** Whether the server as a whole can serve a slot. */
 export function checkServer(
   facts: ServerFacts,
-  source: Pipeline["source"],
+  source: LogPipeline["source"],
   { slotExists }: { readonly slotExists: boolean },
 ): Findings {
   const major = Math.floor(facts.version / 10_000);
