@@ -1,0 +1,65 @@
+import type { TableName } from "../change/table-pattern.ts";
+import { ConfigurationError } from "../errors.ts";
+import type { Log } from "../observe/log.ts";
+import type { Pipeline, SourceDefinition } from "../pipeline.ts";
+import type { ChangeStream } from "./change-source.ts";
+import type { PostgresConnectionOptions } from "./postgres/connection.ts";
+import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
+import type { SlotRecord } from "./postgres/slot-record.ts";
+import type { ReadingRecord } from "./reading-record.ts";
+import type { TablesStatus } from "./tables-status.ts";
+
+/** What is known of a source, for metrics: of a log, or of tables that are read. */
+export type AnySourceStatus = SourceStatus | TablesStatus;
+
+/** What every kind of source is looked at with. */
+export interface SourceCheck {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: Pipeline;
+  readonly signal?: AbortSignal;
+}
+
+/** What every kind of source is opened with. */
+export interface SourceOptions extends SourceCheck {
+  /** The place where its kind keeps how far it has come. */
+  readonly record: SlotRecord & { readonly reading: ReadingRecord };
+  /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
+  readonly signal: AbortSignal;
+  readonly log: Log;
+  /** Called at least every few seconds. */
+  readonly onStatus?: (status: AnySourceStatus) => void;
+}
+
+/**
+ * Looks whether the database is fit for the definition, whatever its kind of source; touches nothing.
+ * @throws PreflightError with all problems, and the errors of `connect`.
+ */
+export async function checkSource(options: SourceCheck): Promise<{ readonly tables: readonly TableName[] }> {
+  const { source } = options.pipeline;
+  switch (source.kind) {
+    case "postgres":
+      return await preflight({ ...options, pipeline: { ...options.pipeline, source } });
+    default:
+      throw notYet(source);
+  }
+}
+
+/**
+ * Opens the source of a pipeline, whatever its kind.
+ * @throws TributaryError of every kind; each says what to do.
+ */
+export async function openSource(options: SourceOptions): Promise<ChangeStream> {
+  const { source } = options.pipeline;
+  switch (source.kind) {
+    case "postgres":
+      return await openPostgresSource({ ...options, pipeline: { ...options.pipeline, source } });
+    default:
+      throw notYet(source);
+  }
+}
+
+function notYet({ kind }: SourceDefinition): ConfigurationError {
+  return new ConfigurationError("The pipeline definition", [
+    { path: "source.kind", value: kind, remedy: "this kind cannot be opened yet: write postgres({…})" },
+  ]);
+}
