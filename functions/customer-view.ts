@@ -47,11 +47,16 @@ export const handler = consumer("customer-view")
     );
   })
   .on("public.customers", Operation.Delete, (event) => bury(attribute(event.row.id), event))
-  .on("public.customers", Operation.Truncate, truncate)
+  .on("public.customers", Operation.Truncate, buryBelow)
+  // What a backfill did not find in the source any more stands below where it began.
+  .onSweep("public.customers", ({ partition, before }) => buryBelow({ partition, position: before }))
   .handler();
 
-/** Every customer of this partition goes. Rare enough for a scan, which reads consistently as an index would not. */
-async function truncate(event: ChangeEvent): Promise<void> {
+/** Where a change stands. */
+type Place = Pick<ChangeEvent, "partition" | "position">;
+
+/** Older customers of this partition go. Rare enough for a scan, which reads consistently as an index would not. */
+async function buryBelow(event: Place): Promise<void> {
   let from: Record<string, AttributeValue> | undefined;
   do {
     const page = await client.send(
@@ -73,7 +78,7 @@ async function truncate(event: ChangeEvent): Promise<void> {
   } while (from);
 }
 
-function bury(id: AttributeValue, event: ChangeEvent): Promise<void> {
+function bury(id: AttributeValue, event: Place): Promise<void> {
   const expiresAt = { N: String(Math.floor(Date.now() / 1000) + TOMBSTONE_SECONDS) };
   const Item = { id, deleted: { BOOL: true }, expiresAt, ...place(event) };
   return whereNewer(new PutItemCommand({ TableName, Item, ...newer(event) }));
@@ -88,7 +93,7 @@ async function whereNewer(command: PutItemCommand | UpdateItemCommand): Promise<
   }
 }
 
-function newer(event: ChangeEvent) {
+function newer(event: Place) {
   return {
     ConditionExpression: "attribute_not_exists(#position) OR #position < :position",
     ExpressionAttributeNames: { "#position": "position" },
@@ -96,7 +101,7 @@ function newer(event: ChangeEvent) {
   };
 }
 
-function place(event: ChangeEvent): Record<string, AttributeValue> {
+function place(event: Place): Record<string, AttributeValue> {
   return { position: { S: event.position }, partition: { N: String(event.partition) } };
 }
 

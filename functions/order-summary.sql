@@ -29,8 +29,8 @@ CREATE TABLE order_items (
   PRIMARY KEY (order_id, line)
 );
 
--- A truncate comes once in each partition of the topic. The partition's rows below its position go, tombstones too:
--- this mark keeps late changes away from all of them, and from those that had not arrived before it.
+-- A truncate comes once in each partition of the topic, and so does the sweep at the end of a backfill. The partition's
+-- rows below its position (of a sweep: its bound) go, tombstones too: this mark keeps late changes away from all of them, and from those that had not arrived before it.
 CREATE TABLE truncated (
   table_name text,
   topic_partition integer,

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { type ChangeEvent, consumer, Operation } from "tributary";
+import { type ChangeEvent, consumer, Operation, type Sweep } from "tributary";
 import * as z from "zod/mini";
 
 /*
@@ -13,7 +13,8 @@ import * as z from "zod/mini";
  * - A delete leaves a tombstone with its position, so a late write from before it finds something above itself.
  * - A change of key is a delete of one key and a create of another (two partitions, either order): two rows here
  *   that know nothing of each other.
- * - A truncate concerns its own partition only: the other partitions' truncates come in their own place.
+ * - A truncate concerns its own partition only: the other partitions' truncates come in their own place. So does a sweep,
+ *   the end of a backfill: what it did not meet is below its bound, and was deleted while nobody read the log.
  * - An update carries the whole row, because these tables have no large columns: one that does not is refused, lest nulls
  *   overwrite what did not travel. Where a table has large columns (TOAST), those that an update did not touch do not
  *   (`event.unchanged`): leave them out of SET, as customer-view does, or give the table REPLICA IDENTITY FULL.
@@ -61,6 +62,8 @@ pool.on("error", () => {});
 export const handler = consumer("order-summary")
   .onBatch("public.orders", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orders, events))
   .onBatch("public.order_items", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orderItems, events))
+  .onSweep("public.orders", (sweep) => sweepReadModel(pool, orders, sweep))
+  .onSweep("public.order_items", (sweep) => sweepReadModel(pool, orderItems, sweep))
   .handler();
 
 /** Applies changes in their order: rows in one statement up to each truncate. */
@@ -77,7 +80,7 @@ export async function applyToReadModel(
         continue;
       case Operation.Truncate:
         await write(database, table, rows);
-        await truncate(database, table, event);
+        await removeBelow(database, table, event.partition, event.position);
         continue;
       default: {
         const { row } = event;
@@ -97,6 +100,15 @@ export async function applyToReadModel(
     }
   }
   await write(database, table, rows);
+}
+
+/** Removes what a backfill did not find in the source any more. */
+export function sweepReadModel(
+  database: pg.Pool,
+  table: ReadModelTable,
+  { partition, before }: Pick<Sweep, "partition" | "before">,
+): Promise<void> {
+  return removeBelow(database, table, partition, before);
 }
 
 async function write(database: pg.Pool, table: ReadModelTable, rows: Map<string, object>): Promise<void> {
@@ -131,7 +143,13 @@ async function write(database: pg.Pool, table: ReadModelTable, rows: Map<string,
   rows.clear();
 }
 
-async function truncate(database: pg.Pool, table: ReadModelTable, event: ChangeEvent): Promise<void> {
+/** The partition's rows below a position go, and what comes late from below it does nothing. */
+async function removeBelow(
+  database: pg.Pool,
+  table: ReadModelTable,
+  partition: number,
+  position: string,
+): Promise<void> {
   const client = await database.connect();
   try {
     await client.query("BEGIN");
@@ -141,11 +159,11 @@ async function truncate(database: pg.Pool, table: ReadModelTable, event: ChangeE
       `INSERT INTO truncated AS held (table_name, topic_partition, position) VALUES ($1, $2, $3)
        ON CONFLICT (table_name, topic_partition) DO UPDATE SET position = excluded.position
        WHERE held.position < excluded.position`,
-      [table.name, event.partition, event.position],
+      [table.name, partition, position],
     );
     await client.query(`DELETE FROM ${table.name} WHERE topic_partition = $1 AND position < $2`, [
-      event.partition,
-      event.position,
+      partition,
+      position,
     ]);
     await client.query("COMMIT");
     client.release();

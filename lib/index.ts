@@ -19,6 +19,7 @@ export {
   type OnBatchOptions,
   type OnOptions,
   type RedriveHandler,
+  type SweepHandler,
 } from "./consume/consumer.ts";
 export type { HandlerContext, Logger } from "./consume/context.ts";
 export { FailedEvents, SinkUnavailableError } from "./consume/errors.ts";
@@ -26,4 +27,5 @@ export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "
 export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consume/observer.ts";
 export { Operation } from "./consume/operation.ts";
 export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/redrive-request.ts";
+export type { Sweep } from "./consume/sweep.ts";
 export { ConfigurationError, TributaryError } from "./errors.ts";

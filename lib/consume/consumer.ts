@@ -29,6 +29,7 @@ import {
 } from "./redrive-request.ts";
 import { Registry, topicOrTable } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
+import type { Sweep } from "./sweep.ts";
 import { topicPattern } from "./topic-pattern.ts";
 
 /**
@@ -55,6 +56,14 @@ export type BatchHandler<O extends Operation, R> = (
   events: readonly ChangeEvent<O, R>[],
   context: HandlerContext,
 ) => unknown;
+
+/**
+ * Removes what a backfill did not find in the source any more; called again when it is rejected.
+ *
+ * @example
+ * const sweepOrders: SweepHandler = ({ partition, before }) => removeOrders(partition, before);
+ */
+export type SweepHandler = (sweep: Sweep, context: HandlerContext) => unknown;
 
 /**
  * How a handler for single events is called.
@@ -203,6 +212,24 @@ export class Consumer {
       row,
       handle: handler as (events: readonly unknown[], context: HandlerContext) => unknown,
     });
+    return this;
+  }
+
+  /**
+   * Registers a handler for the sweeps of a table or topic: at the end of a backfill that read everything, a sink that
+   * keeps rows removes those *of this table, in this partition* whose position is smaller than `before`, as for a truncate.
+   * Without one, rows that were deleted while nobody read the log stay. A sweep that fails for good stops its partition.
+   *
+   * @example
+   * consumer("orders")
+   *   .onSweep("public.orders", async ({ partition, before }, ctx) => {
+   *     await database.query("DELETE FROM orders WHERE topic_partition = $1 AND position < $2", [partition, before]);
+   *   })
+   *
+   * @throws ConfigurationError when the pattern is none.
+   */
+  onSweep(pattern: string, handler: SweepHandler): this {
+    this.#registry.add({ kind: "sweep", matches: topicOrTable(pattern), handle: handler });
     return this;
   }
 

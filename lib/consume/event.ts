@@ -1,6 +1,7 @@
 import type { ChangeEventJson, EventSource, OperationCode, WireValue } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import { Operation, operationOf } from "./operation.ts";
+import { type Sweep, sweepOf } from "./sweep.ts";
 
 /**
  * A column's value: as on the wire, but integers beyond 2^53 inside json and jsonb are `bigint`, and other numbers
@@ -210,6 +211,10 @@ export class HandledEvent implements AnyEvent {
   get message(): LogicalMessage | undefined {
     const message = this.#wire.message;
     return message && { ...message, content: Buffer.from(message.content, "base64") };
+  }
+  /** What the handler of a sweep is given instead. */
+  get sweep(): Sweep | undefined {
+    return sweepOf(this.#wire, this, this.id);
   }
   /** What a log or a queue would want of it: the envelope's fields. */
   toJSON(): object {

@@ -4,6 +4,7 @@ import type { Deadline } from "./deadline.ts";
 import { FailedEvents, SinkUnavailableError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { Registration } from "./registry.ts";
+import type { Sweep } from "./sweep.ts";
 
 /** How a handler's call ended. */
 export type CallResult =
@@ -40,9 +41,7 @@ export async function callHandler(
     const result = await deadline.bound(async () => {
       try {
         failpoint("before-effect");
-        const returned = await (registration.kind === "single"
-          ? registration.handle(first, context)
-          : registration.handle(events, context));
+        const returned = await given(registration, events, context);
         failpoint("after-effect");
         return returned;
       } finally {
@@ -58,6 +57,23 @@ export async function callHandler(
     return error instanceof FailedEvents && registration.kind === "batch"
       ? someFailed(error.indexes, events.length, error.cause ?? error)
       : { kind: "failed", error };
+  }
+}
+
+function given(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  context: HandlerContext,
+): unknown {
+  const [first] = events as [HandledEvent];
+  switch (registration.kind) {
+    case "single":
+      return registration.handle(first, context);
+    case "batch":
+      return registration.handle(events, context);
+    case "sweep":
+      // The registry chose it because the event is one.
+      return registration.handle(first.sweep as Sweep, context);
   }
 }
 

@@ -14,6 +14,8 @@ export interface InvocationReport {
   readonly duplicates: number;
   /** Events that no handler is registered for. */
   readonly unhandled: number;
+  /** Marks of the library's own, and what a backfill read for another consumer: no handler's business. */
+  readonly passed: number;
   /** Handler calls beyond the first for a change. */
   readonly retried: number;
   readonly deadLettered: number;
@@ -71,6 +73,7 @@ export class InvocationCounts {
   applied = 0;
   duplicates = 0;
   unhandled = 0;
+  passed = 0;
   retried = 0;
   deadLettered = 0;
   parked = 0;
@@ -89,11 +92,11 @@ export class InvocationCounts {
   }
 
   report(consumer: string, failedPartitions: number, durationMs: number): InvocationReport {
-    const { applied, duplicates, unhandled, retried, deadLettered, gaps, staleWriter, held } = this;
+    const { applied, duplicates, unhandled, passed, retried, deadLettered, gaps, staleWriter, held } = this;
     const { parked, parkedBehind, superseded, parkingFull } = this;
     return {
       consumer,
-      ...{ applied, duplicates, unhandled, retried, deadLettered },
+      ...{ applied, duplicates, unhandled, passed, retried, deadLettered },
       ...{ parked, parkedBehind, superseded, parkingFull, gaps, staleWriter, held },
       failedPartitions,
       commitToEffectMs: this.#latency(),

@@ -186,22 +186,25 @@ export class ParkingTable {
   }
 
   /**
-   * A truncate is to come. Where a chain holds changes of other tables too, those of the truncated one before it are
-   * deleted, and false is returned: the chain stays. True: it is superseded as a whole.
+   * A truncate or sweep at `position` is to come, which removes what its table has below `bound`. Where a chain holds
+   * other changes too (of other tables, or between bound and position), those below are deleted, and false is
+   * returned: the chain stays. True: it is superseded as a whole.
    */
-  async isTruncated(
+  async isSuperseded(
     place: ChainPlace,
     table: string,
-    before: PositionText,
+    { bound, position }: { readonly bound: PositionText; readonly position: PositionText },
     signal: AbortSignal,
   ): Promise<boolean> {
     const older: PositionText[] = [];
     let others = false;
     for await (const change of this.#outline(place, signal)) {
       if (change.table !== table) others = true;
-      else if (change.position < before) older.push(change.position);
+      else if (change.position < bound) older.push(change.position);
+      // What stands behind was left by a process that died, and comes again.
+      else if (change.position < position) others = true;
     }
-    if (others) for (const position of older) await this.deleteChange(place, position, signal);
+    if (others) for (const each of older) await this.deleteChange(place, each, signal);
     return !others;
   }
 

@@ -122,18 +122,19 @@ export class Parking {
   }
 
   /**
-   * A truncate is about to take effect: older parked changes of its table never will. Before its handler is called,
-   * so that no redrive is at work on them meanwhile.
+   * A truncate or sweep is about to take effect: parked changes of its table below `bound` never will. Before its
+   * handler is called, so that no redrive is at work on them meanwhile.
    * @throws RedriveUnderWayError, OwnershipLostError and errors of the state table.
    */
-  async truncate(wire: ChangeEventJson, position: PositionText): Promise<void> {
+  async supersedeBelow(bound: PositionText, wire: ChangeEventJson, position: PositionText): Promise<void> {
     if (this.isEmpty) return;
     const { table, signal } = this.#parts;
     const before = this.#keys;
     const left = ParkedKeys.copy(before);
     const gone: string[] = [];
     for (const { chain } of before.values()) {
-      if (!(await table.isTruncated({ ...this.#place, chain }, tableOf(wire), position, signal))) continue;
+      const range = { bound, position };
+      if (!(await table.isSuperseded({ ...this.#place, chain }, tableOf(wire), range, signal))) continue;
       left.remove(chain);
       gone.push(chain);
     }

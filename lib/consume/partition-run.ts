@@ -1,4 +1,5 @@
 import type { ChangeEventJson } from "../change/event.ts";
+import { isMark } from "../change/mark.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
@@ -20,6 +21,7 @@ import {
 } from "./partition.ts";
 import type { BatchRegistration, Registration } from "./registry.ts";
 import { validateRows } from "./schema.ts";
+import { isForAnother, removesBelow } from "./sweep.ts";
 
 /** Where a partition stands after its run. */
 export interface PartitionOutcome {
@@ -169,10 +171,18 @@ export class PartitionRun {
     wire: ChangeEventJson,
     position: PositionText,
   ): Promise<Stop | undefined> {
-    const { counts, registry } = this.#partition.invocation;
-    const registration = registry.find(this.#partition.lane.topic, wire);
+    const { consumer, counts, registry } = this.#partition.invocation;
+    const passed = isForAnother(wire, consumer);
+    let registration: Registration | undefined;
+    try {
+      if (!passed) registration = registry.find(this.#partition.lane.topic, wire);
+    } catch (error) {
+      counts.held++;
+      return (await this.#flush()) ?? { record, error, attempts: undefined };
+    }
     if (!registration) {
-      counts.unhandled++;
+      if (passed || isMark(wire)) counts.passed++;
+      else counts.unhandled++;
       this.#judged = position;
       if (this.#chunk.length === 0) this.#partition.mark = position;
       return undefined;
@@ -181,8 +191,8 @@ export class PartitionRun {
       const stop = await this.#flush();
       if (stop) return stop;
     }
-    // What a truncate supersedes goes off the list only when the mark stands right before it.
-    if (wire.op === "t" && !this.#partition.parking.isEmpty) {
+    // What a truncate or sweep supersedes goes off the list only when the mark stands right before it.
+    if (removesBelow(wire, position) !== undefined && !this.#partition.parking.isEmpty) {
       const stop = await this.#flush();
       if (stop) return stop;
     }
@@ -200,7 +210,7 @@ export class PartitionRun {
       return stop;
     }
     this.#judged = position;
-    if (registration.kind === "single") return this.#effects.single(registration, item);
+    if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);
     this.#chunkOf = registration;
     return undefined;
@@ -222,7 +232,7 @@ export class PartitionRun {
   }
 
   async #prepare(
-    { row }: Registration,
+    registration: Registration,
     record: BatchRecord,
     index: number,
     wire: ChangeEventJson,
@@ -230,6 +240,7 @@ export class PartitionRun {
   ): Promise<Item | (Omit<Item, "event"> & { readonly error: unknown })> {
     const item = { record, index, wire, position };
     try {
+      const row = registration.kind === "sweep" ? undefined : registration.row;
       const rows = row ? await validateRows(row, wire) : wireRows(wire);
       return { ...item, event: new HandledEvent(wire, this.#partition.lane, position, rows) };
     } catch (error) {

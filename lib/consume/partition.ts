@@ -18,6 +18,7 @@ import { type Overtake, type ParkableChange, Parking } from "./parking.ts";
 import type { ParkingTable } from "./parking-table.ts";
 import type { Registry } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
+import { removesBelow } from "./sweep.ts";
 
 /** What all partition runs of an invocation share. */
 export interface Invocation {
@@ -116,7 +117,8 @@ export class Partition {
    */
   async waits(item: Pick<Item, "record" | "index" | "wire" | "position">): Promise<boolean | Stop> {
     try {
-      if (item.wire.op === "t") await this.parking.truncate(item.wire, item.position);
+      const bound = removesBelow(item.wire, item.position);
+      if (bound !== undefined) await this.parking.supersedeBelow(bound, item.wire, item.position);
       return await this.parking.waits(item);
     } catch (error) {
       return { record: item.record, error, attempts: undefined };

@@ -152,7 +152,8 @@ export class ChainRedrive {
     if (!registration) return { kind: "applied" };
     let event: HandledEvent;
     try {
-      const rows = registration.row ? await validateRows(registration.row, wire) : wireRows(wire);
+      const row = registration.kind === "sweep" ? undefined : registration.row;
+      const rows = row ? await validateRows(row, wire) : wireRows(wire);
       event = new HandledEvent(wire, this.#place, position, rows);
     } catch (error) {
       return { kind: "failed", calls: 1, error };

@@ -1,10 +1,12 @@
 import type { ChangeEventJson } from "../change/event.ts";
+import { isMark, readBackfillEnd } from "../change/mark.ts";
 import { type TableName, tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { HandlerContext } from "./context.ts";
 import type { AnyEvent } from "./event.ts";
 import { type Operation, operationOf } from "./operation.ts";
 import type { RowSchema } from "./schema.ts";
+import type { Sweep } from "./sweep.ts";
 import { topicPattern } from "./topic-pattern.ts";
 
 /** What a user's handler may return: nothing counts but failed indexes of `onBatch`. */
@@ -12,12 +14,15 @@ type Outcome = unknown;
 
 interface Registered {
   readonly matches: (topic: string, table: TableName) => boolean;
+}
+
+interface RegisteredForChanges extends Registered {
   readonly operations: ReadonlySet<Operation>;
   readonly row: RowSchema<unknown> | undefined;
 }
 
 /** A handler for one event. */
-export interface SingleRegistration extends Registered {
+export interface SingleRegistration extends RegisteredForChanges {
   readonly kind: "single";
   /** Whether each event is claimed before the handler runs. */
   readonly claim: boolean;
@@ -25,13 +30,19 @@ export interface SingleRegistration extends Registered {
 }
 
 /** A handler for several consecutive events of a partition. */
-export interface BatchRegistration extends Registered {
+export interface BatchRegistration extends RegisteredForChanges {
   readonly kind: "batch";
   readonly maxEvents: number;
   readonly handle: (events: readonly AnyEvent[], context: HandlerContext) => Outcome | Promise<Outcome>;
 }
 
-export type Registration = SingleRegistration | BatchRegistration;
+/** A handler for sweeps. */
+export interface SweepRegistration extends Registered {
+  readonly kind: "sweep";
+  readonly handle: (sweep: Sweep, context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+export type Registration = SingleRegistration | BatchRegistration | SweepRegistration;
 
 /** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
 export class Registry {
@@ -45,10 +56,20 @@ export class Registry {
     this.#registrations.push(registration);
   }
 
+  /** @throws RecordFormatError for a mark that is not of the format. */
   find(topic: string, wire: ChangeEventJson): Registration | undefined {
+    if (isMark(wire)) {
+      if (!readBackfillEnd(wire)?.sweep) return undefined;
+      return this.#registrations.find(
+        (candidate) => candidate.kind === "sweep" && candidate.matches(topic, wire.source),
+      );
+    }
     const operation = operationOf(wire.op);
     return this.#registrations.find(
-      (candidate) => candidate.operations.has(operation) && candidate.matches(topic, wire.source),
+      (candidate) =>
+        candidate.kind !== "sweep" &&
+        candidate.operations.has(operation) &&
+        candidate.matches(topic, wire.source),
     );
   }
 }

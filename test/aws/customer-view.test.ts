@@ -4,7 +4,7 @@ import { START_OF_HISTORY } from "../../lib/change/position.ts";
 import type { KinesisHandler } from "../../lib/consume/consumer.ts";
 import { registerConsumers } from "../../lib/consume/floor.ts";
 import { createTable } from "../../lib/local/resources.ts";
-import { at, type Change, packed } from "../unit/consume/records.ts";
+import { at, backfillEnd, type Change, packed } from "../unit/consume/records.ts";
 import { emulatedAws } from "./emulated.ts";
 
 const topic = "shop.public.customers";
@@ -120,5 +120,17 @@ describe("the items of customer-view", () => {
     await apply({ at: 1, after: null, row: ada }, { at: 2, after: 1, row: { ...ada, id: "2" } });
     await apply({ at: 5, after: 2, op: "t" }, { at: 6, after: 5, row: { ...ada, id: "3" } });
     expect((await alive()).map((item) => item.id?.S)).toEqual(["3"]);
+  });
+
+  it("go with a sweep where the backfill did not meet them, and stay gone", async () => {
+    const [now, late] = [await freshInstance(), await freshInstance()];
+    await now({ at: 1, after: null, row: ada }, { at: 2, after: 1, row: { ...ada, id: "2" } });
+    await now(
+      { at: 5, after: 2, op: "r", row: { ...ada, tier: "gold" } },
+      { at: 6, after: 5, op: "m", message: backfillEnd(at(4), { table: "public.customers" }) },
+    );
+    expect((await alive()).map((item) => [item.id?.S, tier(item)])).toEqual([["1", "gold"]]);
+    await late({ at: 3, after: null, op: "u", row: { ...ada, id: "2" } });
+    expect(await alive()).toHaveLength(1);
   });
 });

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { applyToReadModel, orders } from "../../functions/order-summary.ts";
+import { applyToReadModel, orders, sweepReadModel } from "../../functions/order-summary.ts";
 import { formatPosition } from "../../lib/change/position.ts";
 import { type ChangeEvent, Operation } from "../../lib/index.ts";
 import { eventually } from "../eventually.ts";
@@ -109,6 +109,20 @@ describe("the read model of order-summary", () => {
       expect(await held()).toEqual([]);
       await apply(event(6, Operation.Create, order(2, "new")));
       expect(await held()).toEqual(["2 new"]);
+    });
+
+    it("removes with a sweep what the backfill did not meet, and keeps late changes of it away", async () => {
+      await apply(
+        event(1, Operation.Create, order(1, "gone")),
+        event(2, Operation.Create, order(2, "stays")),
+      );
+      await apply(event(1, Operation.Create, order(3, "other partition"), 4));
+      await apply(event(5, Operation.Read, order(2, "read")), event(6, Operation.Create, order(4, "new")));
+      const { position: before } = event(4, Operation.Truncate, null);
+      await sweepReadModel(pool, orders, { partition: 3, before });
+      expect(await held()).toEqual(["2 read", "3 other partition", "4 new"]);
+      await apply(event(3, Operation.Update, order(1, "late")));
+      expect(await held()).toEqual(["2 read", "3 other partition", "4 new"]);
     });
 
     it("lets no write slip past a truncate: one that is not committed yet is waited for", async () => {

@@ -1,11 +1,12 @@
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { PROBE } from "../../../lib/change/mark.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/consumer.ts";
 import { readPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, type Change, packed, TOPIC } from "./records.ts";
 
@@ -16,10 +17,14 @@ import { at, type Change, packed, TOPIC } from "./records.ts";
 
 const PARTITIONS = [0, 1];
 
+/** What stands in a partition: a change, a row read by a backfill, or what only moves the fence: `mark`, `another` consumer's. */
+type Kind = "change" | "read" | "mark" | "another";
+const KINDS: readonly Kind[] = ["change", "change", "change", "read", "mark", "another"];
+
 interface StreamRecord {
   readonly partition: number;
   readonly writer: number;
-  readonly changes: readonly (Change & { ghost?: boolean })[];
+  readonly changes: readonly (Change & { ghost?: boolean; quiet: boolean })[];
 }
 
 /** One invocation: starts at a share of the checkpoint, or behind it where `share` is 1. */
@@ -37,10 +42,13 @@ interface Delivery {
 
 const stream = fc
   .record({
-    transactions: fc.array(fc.array(fc.constantFrom(...PARTITIONS), { minLength: 1, maxLength: 3 }), {
-      minLength: 2,
-      maxLength: 8,
-    }),
+    transactions: fc.array(
+      fc.array(fc.record({ partition: fc.constantFrom(...PARTITIONS), kind: fc.constantFrom(...KINDS) }), {
+        minLength: 1,
+        maxLength: 3,
+      }),
+      { minLength: 2, maxLength: 8 },
+    ),
     newEpochAt: fc.nat(10),
     newWriterAt: fc.nat(10),
     replays: fc.nat(3),
@@ -50,17 +58,18 @@ const stream = fc
 
 /** Transactions become records; at some place a new writer starts, repeats a little, and an old record comes late. */
 function makeStream(plan: {
-  transactions: number[][];
+  transactions: { partition: number; kind: Kind }[][];
   newEpochAt: number;
   newWriterAt: number;
   replays: number;
   recordSize: number;
 }): StreamRecord[] {
-  const all = plan.transactions.flatMap((partitions, t) => {
+  const all = plan.transactions.flatMap((events, t) => {
     const late = t >= plan.newEpochAt;
     // A new epoch starts at smaller LSNs.
     const commit = late ? 1 + t - plan.newEpochAt : 100 + t;
-    return partitions.map((partition, i) => ({
+    return events.map(({ partition, kind }, i) => ({
+      ...shapeOf(kind),
       partition,
       t,
       at: commit,
@@ -70,7 +79,7 @@ function makeStream(plan: {
     }));
   });
   const written = (changes: typeof all, writer: number, known: Map<number, string>): StreamRecord[] => {
-    const records: { partition: number; writer: number; changes: Change[] }[] = [];
+    const records: { partition: number; writer: number; changes: StreamRecord["changes"][number][] }[] = [];
     for (const change of changes) {
       const after = known.get(change.partition) ?? null;
       known.set(change.partition, at(change.at, change));
@@ -100,6 +109,7 @@ function makeStream(plan: {
                 ...last,
                 ordinal: (last.ordinal ?? 1) + 1,
                 after: at(last.at, last),
+                ...shapeOf("change"),
                 row: { id: "ghost" },
                 ghost: true,
               },
@@ -108,6 +118,19 @@ function makeStream(plan: {
         ]
       : [];
   return [...first, ...second.slice(0, 1), ...ghost, ...second.slice(1)];
+}
+
+function shapeOf(kind: Kind): Pick<Change, "op" | "message" | "source"> & { quiet: boolean } {
+  switch (kind) {
+    case "change":
+      return { op: "c", quiet: false };
+    case "read":
+      return { op: "r", quiet: false };
+    case "mark":
+      return { op: "m", message: { prefix: PROBE, content: "e30=" }, quiet: true };
+    case "another":
+      return { op: "r", source: { backfill: { run: 1, consumer: "another" } }, quiet: true };
+  }
 }
 
 const delivery: fc.Arbitrary<Delivery> = fc.record({
@@ -215,9 +238,9 @@ async function play(
       return calls++ === fault?.call ? fault.kind : "none";
     });
     const handler = consumer(name)
-      .on("public.orders", Operation.Create, async (event) => {
+      .on("*", ALL_OPERATIONS, async (event) => {
         await step();
-        const key = `${event.partition}/${String(event.after.id)}`;
+        const key = `${event.partition}/${String(event.row?.id)}`;
         if (event.id <= (atTake.get(event.partition) ?? "")) violations.push("repeats what was on record");
         effects.push({ partition: event.partition, id: event.id, process });
         if (event.id > (rows.get(key) ?? "")) rows.set(key, event.id);
@@ -273,6 +296,12 @@ async function play(
   expect(checkpoint, "the stream is through").toBe(records.length);
 
   for (const partition of PARTITIONS) {
+    const ends = records
+      .filter((record) => record.partition === partition)
+      .flatMap(({ changes }) => changes.filter(({ ghost }) => !ghost).map((c) => at(c.at, c)));
+    expect(marks.get(partition) ?? "", "the mark stands at the end, whatever is there").toBe(
+      ends.sort().at(-1) ?? "",
+    );
     const wanted = expected(records, partition);
     const applied = effects.filter((effect) => effect.partition === partition).map(({ id }) => id);
     expect([...new Set(applied)], "nothing lost, nothing from a superseded writer, in order").toEqual(wanted);
@@ -285,7 +314,7 @@ async function play(
   }
   const state = new Map<string, string>();
   for (const { partition, changes } of records) {
-    for (const change of changes.filter(({ ghost }) => !ghost)) {
+    for (const change of changes.filter(({ ghost, quiet }) => !ghost && !quiet)) {
       const [key, id] = [`${partition}/${String(change.row?.id)}`, at(change.at, change)];
       if (id > (state.get(key) ?? "")) state.set(key, id);
     }
@@ -314,7 +343,9 @@ function enough(steps: number): () => boolean {
 function expected(records: readonly StreamRecord[], partition: number): string[] {
   const ids = records
     .filter((record) => record.partition === partition)
-    .flatMap(({ changes }) => changes.filter(({ ghost }) => !ghost).map((change) => at(change.at, change)));
+    .flatMap(({ changes }) =>
+      changes.filter(({ ghost, quiet }) => !ghost && !quiet).map((change) => at(change.at, change)),
+    );
   return [...new Set(ids)].sort();
 }
 

@@ -9,7 +9,7 @@ import { registerConsumers } from "../../../lib/consume/floor.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { ParkedKeys } from "../../../lib/consume/parked-keys.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
-import { at, type Change, packed, TOPIC } from "./records.ts";
+import { at, backfillEnd, type Change, packed, TOPIC } from "./records.ts";
 
 /*
  * Parking and redrive against a table in memory: invocations, stale ones and redrives at once, every step of them in any
@@ -26,6 +26,12 @@ afterEach(() => void vi.restoreAllMocks());
 const NAME = "model";
 const KEYS = ["a", "b"] as const;
 
+/** Below which commit a change removes all others: a truncate below its own, a sweep `S2` two before that. */
+function boundOf(change: string, commit: number): number {
+  if (change === "T") return commit;
+  return change.startsWith("S") ? Math.max(1, commit - Number(change.slice(1))) : 0;
+}
+
 /** What happens to a process. */
 interface Trouble {
   /** Step at which it dies. */
@@ -41,7 +47,7 @@ type Action =
   | { readonly kind: "heal"; readonly after?: number | undefined };
 
 interface Plan {
-  /** Each a key, or `T` for a truncate; their places, from 1, are their commits. */
+  /** Each a key, `T` for a truncate, or a sweep (see `boundOf`); their places, from 1, are their commits. */
   readonly changes: readonly string[];
   readonly bad: readonly number[];
   readonly recordSize: number;
@@ -119,7 +125,7 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
     if (mark < lastMark) violations.push("the mark went back");
     lastMark = mark;
   };
-  /** Redrive must find everything that came later in its key still parked, and no truncate behind. */
+  /** Redrive must find everything that came later in its key still parked, and no truncate or sweep of it behind. */
   const checkRedrive = (commit: number) => {
     const { mark = "", parked } = stored();
     if (at(commit) > mark) violations.push(`${commit} was redriven beyond the mark`);
@@ -129,7 +135,8 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
     const items = chains.flatMap((chain) => table.items(`change#${TOPIC}/0#${chain}#`));
     const waiting = new Set(items.map(({ position }) => position?.S));
     for (let later = commit + 1; later <= changes.length && at(later) <= mark; later++) {
-      if (keyOf(later) === "T") violations.push(`${commit} was redriven behind the truncate ${later}`);
+      if (boundOf(keyOf(later), later) > commit)
+        violations.push(`${commit} was redriven behind ${keyOf(later)} ${later}`);
       if (keyOf(later) === keyOf(commit) && !waiting.has(at(later)))
         violations.push(`${commit} was redriven over ${later}`);
     }
@@ -160,7 +167,7 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
       await step();
     };
     const commitOf = (id: string) => Number.parseInt(id.slice(8, 24), 16);
-    const operations = [Operation.Update, Operation.Truncate] as const;
+    const operations = [Operation.Update, Operation.Read, Operation.Truncate] as const;
     const built = plan.batch
       ? consumer(NAME).onBatch("public.orders", { operations }, async (events) => {
           // All or nothing, for this sink.
@@ -168,25 +175,27 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
           for (const { id } of events) await handle(commitOf(id));
         })
       : consumer(NAME).on("public.orders", operations, ({ id }) => handle(commitOf(id)));
-    const handler = built.handler({
-      environment: {
-        TRIBUTARY_STATE_TABLE: "t",
-        TRIBUTARY_PIPELINE_NAME: "p",
-        TRIBUTARY_POISON: policy,
-        TRIBUTARY_ATTEMPTS: "1",
-        TRIBUTARY_DEAD_LETTER_QUEUE_URL: "http://queue",
-      },
-      dynamodb,
-      sqs: {
-        send: async () => {
-          await step();
-          letters++;
-          await step();
+    const handler = built
+      .onSweep("public.orders", ({ id }) => handle(commitOf(id)))
+      .handler({
+        environment: {
+          TRIBUTARY_STATE_TABLE: "t",
+          TRIBUTARY_PIPELINE_NAME: "p",
+          TRIBUTARY_POISON: policy,
+          TRIBUTARY_ATTEMPTS: "1",
+          TRIBUTARY_DEAD_LETTER_QUEUE_URL: "http://queue",
         },
-      } as unknown as SQSClient,
-      observer: { invocation: () => {} },
-      write: () => {},
-    });
+        dynamodb,
+        sqs: {
+          send: async () => {
+            await step();
+            letters++;
+            await step();
+          },
+        } as unknown as SQSClient,
+        observer: { invocation: () => {} },
+        write: () => {},
+      });
     return { process, handler };
   };
   const context = { getRemainingTimeInMillis: () => 600_000 };
@@ -257,31 +266,35 @@ function stepsOf(count: number): () => boolean {
 function checkEffects({ changes, policy, bad }: Plan, effects: readonly Effect[]): void {
   const commits = changes.map((_, i) => i + 1);
   const seen = new Set(effects.map(({ commit }) => commit));
-  const lastTruncate = changes.lastIndexOf("T") + 1;
+  const bounds = changes.map((change, i) => boundOf(change, i + 1));
+  const lastBound = Math.max(...bounds);
   const lost = commits.filter((commit) => {
     const key = changes[commit - 1];
     const overtaken = changes.some(
       (later, i) =>
-        i + 1 > commit && seen.has(i + 1) && (later === "T" || (policy === "skip" && later === key)),
+        i + 1 > commit &&
+        seen.has(i + 1) &&
+        ((bounds[i] as number) > commit || (policy === "skip" && later === key)),
     );
-    return !seen.has(commit) && !(overtaken && (bad.length > 0 || lastTruncate > commit));
+    return !seen.has(commit) && !(overtaken && (bad.length > 0 || lastBound > commit));
   });
   expect(lost, "lost").toEqual([]);
 
-  // A sink that compares positions: rows by key, and how far the table was truncated.
+  // A sink that compares positions: rows by key, and below what the table was truncated or swept.
   const rows = new Map<string, number>();
-  let truncated = 0;
+  let removed = 0;
   for (const { commit } of effects) {
     const key = changes[commit - 1] as string;
-    if (key === "T") {
-      truncated = Math.max(truncated, commit);
-      for (const [row, position] of rows) if (position < commit) rows.delete(row);
-    } else if (commit > truncated && commit > (rows.get(key) ?? 0)) rows.set(key, commit);
+    const bound = boundOf(key, commit);
+    if (bound > 0) {
+      removed = Math.max(removed, bound);
+      for (const [row, position] of rows) if (position < bound) rows.delete(row);
+    } else if (commit >= removed && commit > (rows.get(key) ?? 0)) rows.set(key, commit);
   }
   const expected = new Map<string, number>();
   for (const key of KEYS) {
     const last = changes.lastIndexOf(key) + 1;
-    if (last > lastTruncate) expected.set(key, last);
+    if (last >= lastBound && last > 0) expected.set(key, last);
   }
   expect(new Map([...rows].sort()), "a sink that compares positions holds the last state").toEqual(expected);
 
@@ -296,7 +309,11 @@ function recordsOf({ changes, recordSize }: Plan): Change[][] {
   const all = changes.map((key, i): Change => {
     const commit = i + 1;
     const place = { at: commit, after: i === 0 ? null : i };
-    return key === "T" ? { ...place, op: "t" } : { ...place, op: "u", row: { id: key, v: commit } };
+    if (key === "T") return { ...place, op: "t" };
+    const bound = boundOf(key, commit);
+    if (bound > 0) return { ...place, op: "m", message: backfillEnd(at(bound)) };
+    // A backfill's rows are changes like others.
+    return { ...place, op: commit % 3 === 0 ? "r" : "u", row: { id: key, v: commit } };
   });
   const records: Change[][] = [];
   for (let i = 0; i < all.length; i += recordSize) records.push(all.slice(i, i + recordSize));
@@ -334,7 +351,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
 );
 const plan: fc.Arbitrary<Plan> = fc
   .record({
-    changes: fc.array(fc.constantFrom<string>(...KEYS, ...KEYS, ...KEYS, "T"), {
+    changes: fc.array(fc.constantFrom<string>(...KEYS, ...KEYS, ...KEYS, ...KEYS, "T", "S1", "S3"), {
       minLength: 2,
       maxLength: 10,
     }),
@@ -344,8 +361,8 @@ const plan: fc.Arbitrary<Plan> = fc
     policy: fc.constantFrom("park" as const, "park" as const, "skip" as const),
     actions: fc.array(action, { minLength: 1, maxLength: 8 }),
   })
-  // A truncate that fails stops its partition: no matter of parking.
-  .map((p) => ({ ...p, bad: p.bad.filter((commit) => p.changes[commit - 1] !== "T") }));
+  // A truncate or sweep that fails stops its partition: no matter of parking.
+  .map((p) => ({ ...p, bad: p.bad.filter((c) => boundOf(p.changes[c - 1] ?? "", c) === 0) }));
 
 describe("parking and redrive", () => {
   it("lose nothing, keep the order of a key, and never go over newer state, whatever happens", async () => {
@@ -390,12 +407,12 @@ describe("parking and redrive", () => {
   }, 300_000);
 
   const scenario = {
-    changes: ["a", "b", "a", "T", "a", "b", "a", "b", "b"],
+    changes: ["a", "b", "a", "T", "a", "b", "a", "b", "b", "S3"],
     bad: [1, 2, 5, 8],
     recordSize: 2,
     batch: false,
   };
-  const all = { kind: "invoke", share: 1, length: 9 } as const;
+  const all = { kind: "invoke", share: 1, length: 10 } as const;
 
   it.each(["park", "skip"] as const)(
     "survive the death of an invocation at every step, under %s",

@@ -1,6 +1,7 @@
 import type { KinesisStreamEvent, KinesisStreamRecord } from "aws-lambda";
 import type { ChangeEventJson, OperationCode, WireRow } from "../../../lib/change/event.ts";
 import { formatLsn } from "../../../lib/change/lsn.ts";
+import { BACKFILL_END, type BackfillEnd } from "../../../lib/change/mark.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
 import { eventTail, RECORD_TAIL, recordHead } from "../../../lib/change/record.ts";
 
@@ -15,6 +16,8 @@ export interface Change {
   readonly row?: WireRow;
   readonly before?: WireRow;
   readonly table?: string;
+  /** The message of an `m`. */
+  readonly message?: { readonly prefix: string; readonly content: string };
   readonly unchanged?: readonly string[];
   /** Columns of the row as JSON text, where the digits count. */
   readonly rowJson?: string;
@@ -38,7 +41,9 @@ export function eventJson(change: Change): string {
   const head: Partial<ChangeEventJson> = {
     op,
     ...(change.unchanged ? { unchanged: change.unchanged } : {}),
-    ...(op === "m" ? { message: { prefix: "app", content: "aGk=", transactional: true } } : {}),
+    ...(op === "m"
+      ? { message: { prefix: "app", content: "aGk=", transactional: true, ...change.message } }
+      : {}),
   };
   const source = {
     connector: "postgresql",
@@ -68,6 +73,15 @@ export function recordJson(
   { topic = TOPIC, partition = 0, writer = 1 } = {},
 ): string {
   return recordHead({ topic, partition, writer }) + changes.map(eventJson).join(",") + RECORD_TAIL;
+}
+
+/** The message of a mark that ends a backfill of `public.orders`, which began at a position. */
+export function backfillEnd(
+  startPosition: string,
+  content: Partial<BackfillEnd> = {},
+): { prefix: string; content: string } {
+  const end: BackfillEnd = { table: "public.orders", run: 1, startPosition, sweep: true, ...content };
+  return { prefix: BACKFILL_END, content: Buffer.from(JSON.stringify(end)).toString("base64") };
 }
 
 let sequence = 1;
