@@ -13,7 +13,6 @@ export default definePipeline({
       name: "order-summary",
       entry: "functions/order-summary.ts",
       topics: ["*.public.orders", "*.public.order_items"],
-      batchSize: 1000,
     },
     {
       // One by one: an item a customer in DynamoDB.

@@ -136,9 +136,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     }
     grantSignIn(this, this.taskDefinition.taskRole, access);
 
-    const cluster =
-      props.cluster ??
-      new ecs.Cluster(this, "Cluster", { vpc, containerInsightsV2: ecs.ContainerInsights.ENABLED });
+    const cluster = props.cluster ?? this.#ownCluster(vpc);
     this.service = new ecs.FargateService(this, "Service", {
       cluster,
       taskDefinition: this.taskDefinition,
@@ -154,6 +152,19 @@ export class CaptureService extends Construct implements ec2.IConnectable {
       enableExecuteCommand: false,
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
+  }
+
+  #ownCluster(vpc: ec2.IVpc): ecs.Cluster {
+    const cluster = new ecs.Cluster(this, "Cluster", {
+      vpc,
+      containerInsightsV2: ecs.ContainerInsights.DISABLED,
+    });
+    acknowledge(
+      cluster,
+      "AwsSolutions-ECS4",
+      "One task, whose own metrics, starts, CPU and memory are on the dashboard and alarmed on without Container Insights, which bills each of its metrics; who wants it gives a cluster that has it.",
+    );
+    return cluster;
   }
 }
 

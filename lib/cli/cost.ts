@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { ASSUMPTIONS } from "../cost/assumptions.ts";
-import { type Bill, PRICES } from "../cost/bill.ts";
+import { type Bill, PRICES, unconfirmed } from "../cost/bill.ts";
 import { type Estimate, estimate } from "../cost/estimate.ts";
 import { DEFAULT_LOAD, type Load } from "../cost/load.ts";
 
@@ -22,6 +22,7 @@ export function costCommand(): Command {
     .addOption(number("--changes-per-second <n>", "average over the month", 0.001))
     .addOption(number("--bytes <n>", "of a change event's JSON, on average", 1))
     .addOption(number("--consumers <n>", "that take every change", 0, preset.consumers))
+    .addOption(number("--fan-out <n>", "of the consumers, with enhanced fan-out", 0, preset.fanOut))
     .addOption(number("--tables <n>", "captured", 1, preset.tables))
     .addOption(number("--partitions <n>", "of each topic", 1, preset.partitions))
     .addOption(number("--handler-ms <n>", "time of a handler for each change", 0, preset.handlerMs))
@@ -45,12 +46,21 @@ export function costCommand(): Command {
         .default(preset.network),
     )
     .option("--json", "print everything as one JSON object")
-    .action(({ json, memoryMb, captureMemoryGb, ...rest }: CostOptions) => {
+    .action(({ json, memoryMb, captureMemoryGb, ...rest }: CostOptions, command: Command) => {
+      if (rest.fanOut > rest.consumers)
+        command.error(`error: --fan-out ${rest.fanOut}: write at most the ${rest.consumers} of --consumers`, {
+          exitCode: 2,
+        });
       const result = estimate({ ...rest, memoryMB: memoryMb, captureMemoryGB: captureMemoryGb });
       const { region, date, currency, basis } = PRICES;
       const text = json
         ? JSON.stringify({ ...result, prices: PRICES, assumptions: ASSUMPTIONS }, undefined, 2)
-        : [...describe(result), "", `Prices: ${region}, ${date}, ${currency}. ${basis}`].join("\n");
+        : [
+            ...describe(result),
+            "",
+            `Prices: ${region}, ${date}, ${currency}. ${basis}`,
+            `Not from AWS's price list, but from articles and quotations: ${unconfirmed().join(", ")}. Sources: lib/cost/prices.json.`,
+          ].join("\n");
       process.stdout.write(`${text}\n`);
     });
 }

@@ -15,8 +15,9 @@ export const ASSUMPTIONS = {
   shardInMBps: 1,
   shardInRecords: 1000,
   shardOutMBps: 2,
-  /** Lambda asks each shard so often for records. */
+  /** Lambda asks each shard so often for records; with a fan-out of its own a consumer is handed them about so often. */
   pollsPerSecond: 1,
+  fanOutPushesPerSecond: 5,
   /** Time of an invocation before and behind its handlers: taking and closing the fence, and the library itself. */
   invocationMs: 25,
   /** A fence item: bytes of its key, of a partition's mark, and of the token of one that is taken. */
@@ -29,16 +30,24 @@ export const ASSUMPTIONS = {
   captureWriteUnits: 2,
   /** Of a million changes so many become dead letters, and so many are too large for the stream, of so many bytes. */
   deadLettersPerMillion: 10,
+  /** Writes of a letter's items beside its own size: begun, taken off again; each of one unit. */
+  deadLetterWrites: 2,
   oversizePerMillion: 10,
   oversizeBytes: 2 * 1024 * 1024,
   oversizeDays: 14,
+  /**
+   * Each role asks for a data key of each encrypted part about every five minutes, and keeps it meanwhile.
+   * https://docs.aws.amazon.com/streams/latest/dev/costs-performance.html
+   */
+  encryptedParts: 3,
+  keyRequestsPerHour: 12,
   /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
   captureMetrics: 17,
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,
   captureAlarms: 8,
-  consumerAlarms: 4,
+  consumerAlarms: 6,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,
   tableLineBytes: 330,

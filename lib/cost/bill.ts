@@ -4,6 +4,17 @@ import prices from "./prices.json" with { type: "json" };
 export type Prices = typeof prices;
 export const PRICES: Prices = prices;
 
+/** Prices that no source read from AWS's price list, as `group.price`. */
+export function unconfirmed(): string[] {
+  return Object.entries(PRICES).flatMap(([group, entry]) => {
+    if (typeof entry !== "object" || !("sources" in entry)) return [];
+    const listed = entry.sources.filter(({ kind }) => kind === "price list").flatMap((one) => one.prices);
+    return Object.entries(entry)
+      .filter(([price, value]) => typeof value === "number" && !listed.includes(price))
+      .map(([price]) => `${group}.${price}`);
+  });
+}
+
 /** One line of a bill. */
 export interface Line {
   readonly part: string;

@@ -1,8 +1,16 @@
 import { ASSUMPTIONS as A } from "./assumptions.ts";
 import { type Bill, bill, type Line, line, PRICES } from "./bill.ts";
-import { type Invocations, invocations, lambda, stateTable } from "./consumers.ts";
+import { type Invocations, invocations, lambda, monthlyCalls, stateTable } from "./consumers.ts";
 import { onDemandStream, provisionedStream, shardsFor } from "./kinesis.ts";
-import { GIB, type Load, packed, SECONDS_PER_HOUR, type StreamLoad, unpacked } from "./load.ts";
+import {
+  GIB,
+  type Load,
+  monthlyDeadLetters,
+  packed,
+  SECONDS_PER_HOUR,
+  type StreamLoad,
+  unpacked,
+} from "./load.ts";
 
 const HOURS = PRICES.hoursPerMonth;
 const SECONDS = HOURS * SECONDS_PER_HOUR;
@@ -53,15 +61,24 @@ function around(load: Load, stream: StreamLoad, shards: number): Line[] {
     ...claims(load),
     ...cloudwatch(load, called),
     ...network(load, stream.recordsPerSecond * stream.bytesPerRecord),
-    line("KMS and secrets", "keys", 1, PRICES.keysAndSecrets.keyMonth),
-    line("KMS and secrets", "secrets", 1, PRICES.keysAndSecrets.secretMonth),
+    ...keysAndSecrets(load),
   ];
 }
 
 /** Each is sent, received and deleted. */
-function deadLetters({ changesPerSecond, consumers }: Load): Line[] {
-  const letters = (changesPerSecond * SECONDS * consumers * A.deadLettersPerMillion) / 1e6;
-  return [line("SQS", "million requests", (letters * 3) / 1e6, PRICES.sqs.requestsMillion)];
+function deadLetters(load: Load): Line[] {
+  return [line("SQS", "million requests", (monthlyDeadLetters(load) * 3) / 1e6, PRICES.sqs.requestsMillion)];
+}
+
+/** The pipeline's own key, what the roles of capture task and consumers ask of it, and the secret of the database. */
+function keysAndSecrets({ consumers }: Load): Line[] {
+  const requests = (1 + consumers) * A.encryptedParts * A.keyRequestsPerHour * HOURS;
+  const { keyMonth, requestsTenThousand, secretMonth } = PRICES.keysAndSecrets;
+  return [
+    line("KMS and secrets", "keys", 1, keyMonth),
+    line("KMS and secrets", "ten thousand requests", requests / 1e4, requestsTenThousand),
+    line("KMS and secrets", "secrets", 1, secretMonth),
+  ];
 }
 
 /** Changes too large for the stream: written once, read by each consumer, kept for a while. */
@@ -75,12 +92,12 @@ function claims({ changesPerSecond, consumers }: Load): Line[] {
   ];
 }
 
-function cloudwatch({ tables, consumers }: Load, called: Invocations): Line[] {
+function cloudwatch({ tables, consumers }: Load, called: readonly Invocations[]): Line[] {
   const names = Math.min(tables, A.namedTables + 1);
   const metrics = A.captureMetrics + names * A.tableMetrics + consumers * A.consumerMetrics;
   const captureBytes =
     ((A.captureLineBytes + names * A.tableLineBytes) * A.metricsLinesPerMinute * SECONDS) / 60;
-  const callBytes = called.perSecond * SECONDS * consumers * (A.invocationLineBytes + A.lambdaLineBytes);
+  const callBytes = monthlyCalls(called) * (A.invocationLineBytes + A.lambdaLineBytes);
   return [
     line("CloudWatch", "metrics", metrics, PRICES.cloudwatch.metricMonth),
     line(
@@ -138,6 +155,6 @@ function mskConnect(load: Load): Bill {
     line("MSK", "GB of storage", gbPerHour * load.retentionHours * A.mskCopies, storageGbMonth),
     line("MSK", `hours of ${units} Connect units`, HOURS * units, connectUnitHour),
     line("Network", "GB between zones", crossZoneGb, PRICES.network.crossZoneGb),
-    ...lambda(load, invocations(load, stream, A.onDemandShards)),
+    ...lambda(load, invocations({ ...load, fanOut: 0 }, stream, A.onDemandShards)),
   ]);
 }

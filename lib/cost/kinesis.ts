@@ -8,7 +8,7 @@ const LONG_HOURS = 168;
 const PUT_UNIT_BYTES = 25 * 1024;
 const MIB = 1024 ** 2;
 
-/** What an on-demand stream costs in a month: records count in whole KB; every consumer reads everything. */
+/** What an on-demand stream costs in a month: records count in whole KB; every consumer reads everything, one with fan-out at a price of its own. */
 export function onDemandStream(load: Load, stream: StreamLoad): Line[] {
   const prices = PRICES.kinesisOnDemand;
   const billed = Math.ceil(stream.bytesPerRecord / 1024) * 1024;
@@ -17,9 +17,10 @@ export function onDemandStream(load: Load, stream: StreamLoad): Line[] {
   return [
     line(part, "stream hours", HOURS, prices.streamHour),
     line(part, "GB ingested", gbPerHour * HOURS, prices.ingestedGb),
-    line(part, "GB retrieved", gbPerHour * HOURS * load.consumers, prices.retrievedGb),
+    line(part, "GB retrieved", gbPerHour * HOURS * (load.consumers - load.fanOut), prices.retrievedGb),
+    line(part, "GB by fan-out", gbPerHour * HOURS * load.fanOut, prices.fanOutGb),
     ...retained(part, load, gbPerHour, prices),
-  ];
+  ].filter(({ quantity }) => quantity > 0);
 }
 
 /** Kept beyond a day: what stands in the stream at any time. */
@@ -34,17 +35,17 @@ function retained(
   return [
     line(part, "GB retained to 7 days", gbPerHour * extended, prices.retainedGbMonth),
     line(part, "GB retained beyond", gbPerHour * long, prices.longRetainedGbMonth),
-  ].filter(({ quantity }) => quantity > 0);
+  ];
 }
 
-/** Shards that take the peak in, and let all consumers read it (without enhanced fan-out). */
+/** Shards that take the peak in, and let those consumers read it that share them. */
 export function shardsFor(load: Load, { recordsPerSecond, bytesPerRecord }: StreamLoad): number {
   const MBps = (recordsPerSecond * bytesPerRecord * load.peak) / MIB;
   return Math.max(
     1,
     Math.ceil(MBps / A.shardInMBps),
     Math.ceil((recordsPerSecond * load.peak) / A.shardInRecords),
-    Math.ceil((MBps * load.consumers) / A.shardOutMBps),
+    Math.ceil((MBps * (load.consumers - load.fanOut)) / A.shardOutMBps),
   );
 }
 
@@ -66,5 +67,7 @@ export function provisionedStream(load: Load, stream: StreamLoad): Line[] {
       prices.retainedShardHour,
     ),
     line(part, "GB retained beyond 7 days", gbPerHour * long, prices.longRetainedGbMonth),
+    line(part, "hours of fan-out, by shard", HOURS * shards * load.fanOut, prices.fanOutShardHour),
+    line(part, "GB by fan-out", gbPerHour * HOURS * load.fanOut, prices.fanOutGb),
   ].filter(({ quantity }) => quantity > 0);
 }

@@ -1,4 +1,5 @@
 import { ASSUMPTIONS as A } from "./assumptions.ts";
+import { PRICES } from "./bill.ts";
 
 /** What is asked of a pipeline. */
 export interface Load {
@@ -9,8 +10,9 @@ export interface Load {
   readonly tables: number;
   /** Of each topic. */
   readonly partitions: number;
-  /** Consumers that take every change. */
+  /** Consumers that take every change, and how many of them have an enhanced fan-out. */
   readonly consumers: number;
+  readonly fanOut: number;
   readonly handlerMs: number;
   readonly memoryMB: number;
   readonly batchSize: number;
@@ -29,9 +31,10 @@ export const DEFAULT_LOAD = {
   tables: 5,
   partitions: 64,
   consumers: 1,
+  fanOut: 0,
   handlerMs: 1,
   memoryMB: 512,
-  batchSize: 100,
+  batchSize: 1000,
   batchWindowSeconds: 0,
   retentionHours: 168,
   packing: "batch",
@@ -43,6 +46,12 @@ export const DEFAULT_LOAD = {
 
 export const SECONDS_PER_HOUR = 3600;
 export const GIB = 1024 ** 3;
+
+/** Changes that all consumers together give up in a month. */
+export function monthlyDeadLetters({ changesPerSecond, consumers }: Load): number {
+  const changes = changesPerSecond * PRICES.hoursPerMonth * SECONDS_PER_HOUR;
+  return (changes * consumers * A.deadLettersPerMillion) / 1e6;
+}
 
 /** How the changes travel in the stream. */
 export interface StreamLoad {

@@ -1,6 +1,7 @@
 import { Annotations, Match } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { describe, expect, test } from "vitest";
+import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
 import { CAPTURE_METRIC, CONSUMER_METRIC } from "../../lib/observe/metric-names.ts";
 import {
@@ -174,6 +175,17 @@ test("iterator age rings at a quarter of the retention, or where it is told to",
     resource(of, "AWS::CloudWatch::Alarm", "IteratorAgecustomer").Properties.Threshold;
   expect(threshold(small)).toBe((168 * 3600_000) / 4);
   expect(threshold(large)).toBe(3600_000);
+});
+
+test("the estimate of costs counts the alarms, the dashboard and the endpoints that are made", () => {
+  const alarms = Object.keys(foreign.template.findResources("AWS::CloudWatch::Alarm"));
+  expect(alarms).toHaveLength(ASSUMPTIONS.captureAlarms + 2 * ASSUMPTIONS.consumerAlarms);
+  foreign.template.resourceCountIs("AWS::CloudWatch::Dashboard", 1);
+  const endpoints = Object.values(large.template.findResources("AWS::EC2::VPCEndpoint")).filter(
+    ({ Properties }) => Properties.VpcEndpointType === "Interface",
+  );
+  // And SQS, for its consumer in the VPC.
+  expect(endpoints).toHaveLength(ASSUMPTIONS.endpoints + 1);
 });
 
 test("RDS itself rings where the database is one of RDS; only then", () => {

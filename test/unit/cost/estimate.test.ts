@@ -5,13 +5,14 @@ import { describe, expect, it } from "vitest";
 import { formatPosition } from "../../../lib/change/position.ts";
 import { InvocationCounts } from "../../../lib/consume/observer.ts";
 import { ASSUMPTIONS } from "../../../lib/cost/assumptions.ts";
-import { type Line, PRICES } from "../../../lib/cost/bill.ts";
-import { fenceUnits, invocations, lambda } from "../../../lib/cost/consumers.ts";
+import { type Line, PRICES, unconfirmed } from "../../../lib/cost/bill.ts";
+import { fenceUnits, invocations, lambda, stateTable } from "../../../lib/cost/consumers.ts";
 import { estimate } from "../../../lib/cost/estimate.ts";
 import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
 import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
 import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
 import { TableMetrics } from "../../../lib/observe/table-metrics.ts";
+import { definePipeline, postgres } from "../../../lib/pipeline.ts";
 
 /*
  * Computed by hand: a month has 730 hours, 2,628,000 seconds. 1,000 records a second of 904 bytes and 120 around them are
@@ -92,14 +93,20 @@ describe("packing", () => {
 describe("consumers", () => {
   it("are called once a second and shard, or for each full batch", () => {
     const stream = unpacked(load);
-    expect(invocations(load, stream, 4)).toEqual({ perSecond: 10, changes: 100 });
-    expect(invocations({ ...load, batchSize: 1000 }, stream, 4).perSecond).toBeCloseTo(4, 6);
-    const patient = { ...load, batchSize: 10_000, batchWindowSeconds: 5 };
-    expect(invocations(patient, stream, 4).perSecond).toBeCloseTo(0.8, 6);
+    const perSecond = (change: Partial<Load>) =>
+      invocations({ ...load, ...change }, stream, 4).map((one) => one.perSecond);
+    expect(invocations({ ...load, batchSize: 100 }, stream, 4)).toEqual([
+      { consumers: 2, perSecond: 10, changes: 100 },
+    ]);
+    expect(perSecond({})).toEqual([expect.closeTo(4, 6)]);
+    expect(perSecond({ batchSize: 10_000, batchWindowSeconds: 5 })).toEqual([expect.closeTo(0.8, 6)]);
+    // One with a fan-out of its own is handed records five times a second.
+    expect(perSecond({ fanOut: 1 })).toEqual([expect.closeTo(4, 6), expect.closeTo(20, 6)]);
+    expect(perSecond({ fanOut: 2, batchWindowSeconds: 2 })).toEqual([expect.closeTo(2, 6)]);
   });
 
   it("cost requests and GB-seconds", () => {
-    const lines = lambda(load, { perSecond: 10, changes: 100 });
+    const lines = lambda(load, [{ consumers: 2, perSecond: 10, changes: 100 }]);
     // 52.56 million calls at 0.20; 125 ms × 0.5 GB each: 3,285,000 GB-seconds
     expect(quantity(lines, "million invocations")).toBeCloseTo(52.56, 6);
     expect(quantity(lines, "GB-seconds")).toBeCloseTo(3_285_000, 3);
@@ -108,14 +115,67 @@ describe("consumers", () => {
 
   it("pay for taking and closing each group of partitions", () => {
     // One group, all of its 32 partitions taken: 100 + 32 × (46 + 19) bytes are 3 units, twice.
-    const whole = { perSecond: 1, changes: 100_000 };
+    const whole = 100_000;
     expect(fenceUnits({ ...load, tables: 1, partitions: 32 }, whole, 1)).toBeCloseTo(6, 6);
     expect(fenceUnits({ ...load, tables: 2, partitions: 64 }, whole, 1)).toBeCloseTo(24, 6);
     // A change alone: one group, 100 + 32 × 46 + 19 bytes are 2 units, twice.
-    expect(fenceUnits({ ...load, tables: 9, partitions: 32 }, { perSecond: 1, changes: 1 }, 32)).toBeCloseTo(
-      4,
-      6,
-    );
+    expect(fenceUnits({ ...load, tables: 9, partitions: 32 }, 1, 32)).toBeCloseTo(4, 6);
+  });
+});
+
+/** 1,000 changes a second on one partition and shard, to one consumer: small enough for a pencil. */
+const pencil: Load = { ...load, consumers: 1, tables: 1, partitions: 1, network: "endpoints" };
+
+describe("each part of a bill, by hand", () => {
+  const [onDemand] = estimate(pencil).bills;
+  const part = (name: string) => onDemand?.parts.find((one) => one.part === name)?.usd;
+
+  it.each([
+    // 730 h × (1 vCPU × 0.03238 + 2 GB × 0.00356)
+    ["Fargate", 28.835],
+    // 29.20 + 2,506.256104 GB × (0.08 in + 0.04 out)
+    ["Kinesis", 329.950732],
+    // 4 shards once a second: 10.512 million calls at 0.20; 25 ms + 250 changes × 1 ms, 0.5 GB: 1,445,400 GB-seconds at 0.0000133334
+    ["Lambda", 2.1024 + 19.272096],
+    // The fence's one item is below 1 KB: 4 × 2 units a second, 21.024 million; capture: 1.2 × 2 a second, 6.3072 million;
+    // 26,280 dead letters: 3 units each, and one read unit: 78,840 and 26,280; at 0.625 and 0.125 a million
+    ["DynamoDB", 13.14 + 3.942 + 0.049275 + 0.003285],
+    // 26,280 letters, three requests each: 0.07884 million at 0.40
+    ["SQS", 0.031536],
+    // 26,280 objects: written at 0.005 and read at 0.0004 a thousand; of 2 MiB, 14 of 30.4167 days: 23.62504 GB at 0.023
+    ["S3", 0.1314 + 0.010512 + 0.543376],
+    // 17 + 2 + 4 metrics at 0.30; 8 + 6 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
+    ["CloudWatch", 6.9 + 1.4 + 3 + 6.371495],
+    // 5 endpoints in 2 zones: 7,300 h and 2,506.256104 GB at 0.01
+    ["Network", 98.062561],
+    // A key, 2 roles × 3 parts × 12 × 730 = 52,560 requests at 0.03 for 10,000, a secret
+    ["KMS and secrets", 1 + 0.15768 + 0.4],
+  ])("%s: %d dollars", (name, usdByHand) => {
+    expect(part(name)).toBeCloseTo(usdByHand, 5);
+  });
+
+  it("nothing else is in it", () => {
+    expect(onDemand?.parts).toHaveLength(9);
+  });
+
+  it("fan-out: by GB on demand; by shard, hour and GB on a provisioned stream", () => {
+    const fanned = { ...load, fanOut: 1 };
+    // One of two consumers at 0.05 instead of 0.04
+    expect(usd(onDemandStream(fanned, unpacked(fanned)))).toBeCloseTo(430.200977 + 25.062561, 5);
+    // 730 h × 0.015 and 2,506.256104 GB × 0.013 beside 47.742
+    expect(usd(provisionedStream(fanned, unpacked(fanned)))).toBeCloseTo(47.742 + 10.95 + 32.581329, 5);
+    // It does not share what a shard gives
+    expect(shardsFor({ ...load, consumers: 5, fanOut: 4 }, unpacked(load))).toBe(1);
+  });
+
+  it("the fence of consumers that are called at different rates", () => {
+    const calls = [
+      { consumers: 1, perSecond: 1, changes: 1 },
+      { consumers: 2, perSecond: 5, changes: 1 },
+    ];
+    const lines = stateTable(pencil, calls, 1);
+    // (1 + 2 × 5) × 2 units × 2,628,000 s
+    expect(quantity(lines, "million write units of the fence")).toBeCloseTo(57.816, 6);
   });
 });
 
@@ -131,8 +191,8 @@ describe("bills", () => {
   it("of DMS and MSK at the same load", () => {
     const [, , dms, msk] = estimate(load).bills;
     const part = (bill: typeof dms, name: string) => bill?.parts.find((one) => one.part === name)?.usd;
-    // 730 × 0.154 + 100 × 0.115
-    expect(part(dms, "DMS")).toBeCloseTo(123.92, 6);
+    // 730 × 0.119 + 100 × 0.115
+    expect(part(dms, "DMS")).toBeCloseTo(98.37, 6);
     expect(part(dms, "Kinesis")).toBeCloseTo(430.200977, 5);
     // 3 × 730 × 0.204 + 3.433228 × 24 h × 3 copies × 0.1 + 730 × 0.11
     expect(part(msk, "MSK")).toBeCloseTo(446.76 + 24.719238 + 80.3, 5);
@@ -159,6 +219,22 @@ describe("bills", () => {
 });
 
 describe("assumptions hold for what is built", () => {
+  it("a load is as the definition's defaults have it", () => {
+    const { topics, stream, consumers } = definePipeline({
+      name: "shop",
+      source: postgres({ tables: ["public.*"] }),
+      consumers: [{ name: "orders", entry: "orders.ts", topics: ["*"] }],
+    });
+    expect(DEFAULT_LOAD).toMatchObject({
+      partitions: topics.partitions,
+      retentionHours: stream.retentionHours,
+      packing: stream.packing,
+      batchSize: consumers[0]?.batchSize,
+      batchWindowSeconds: consumers[0]?.batchWindowSeconds,
+      memoryMB: consumers[0]?.memoryMB,
+    });
+  });
+
   it("bytes of a fence item", () => {
     const mark = formatPosition({ epoch: 1, commitLsn: 1n, ordinal: 1 });
     // Names m12 and w12, a writer of ten digits; name t12 and a token of 12 bytes in base64.
@@ -181,12 +257,31 @@ describe("assumptions hold for what is built", () => {
   }
 });
 
-it("every price says where it comes from", () => {
-  for (const [name, price] of Object.entries(PRICES)) {
-    if (typeof price !== "object") continue;
-    expect(price.sources, name).not.toHaveLength(0);
-    for (const source of price.sources) expect(source, name).toMatch(/^https:\/\//);
-  }
+describe("prices", () => {
+  it("each says where it comes from, what kind of place that is, and of which day", () => {
+    for (const [name, group] of Object.entries(PRICES)) {
+      if (typeof group !== "object" || !("sources" in group)) continue;
+      const { sources, ...rest } = group;
+      const prices = Object.keys(rest).filter((key) => typeof rest[key as keyof typeof rest] === "number");
+      expect(new Set(sources.flatMap((source) => source.prices)), name).toEqual(new Set(prices));
+      for (const { url, date, kind } of sources) {
+        expect(url, name).toMatch(/^https:\/\//);
+        expect(date, name).toMatch(/^20\d\d(-\d\d-\d\d)?$/);
+        expect(Object.keys(PRICES.kinds), name).toContain(kind);
+      }
+    }
+  });
+
+  it("those that nobody read from AWS's price list are known", () => {
+    expect(unconfirmed()).toEqual([
+      "fargate.vcpuHour",
+      "fargate.gbHour",
+      "cloudwatch.metricMonth",
+      "dms.instanceHour",
+      "msk.brokerHour",
+      "msk.connectUnitHour",
+    ]);
+  });
 });
 
 describe("tributary cost", () => {
@@ -200,7 +295,10 @@ describe("tributary cost", () => {
 
   it("prints a bill by part, next to the alternatives, with its price basis", async () => {
     const { stdout } = await run(...asked);
-    for (const text of ["Tributary, on-demand", "Fargate", "DMS to Kinesis", "MSK with Connect", "us-east-1"])
+    for (const text of [
+      ...["Tributary, on-demand", "Fargate", "DMS to Kinesis", "MSK with Connect", "us-east-1"],
+      "Not from AWS's price list, but from articles and quotations: fargate.vcpuHour",
+    ])
       expect(stdout).toContain(text);
   });
 
@@ -213,10 +311,12 @@ describe("tributary cost", () => {
     expect(bills).toEqual(JSON.parse(JSON.stringify(estimate(used).bills)));
   });
 
-  it.each([[[]], [["--changes-per-second", "x", "--bytes", "1"]], [[...asked, "--peak", "0"]]])(
-    "refuses %j as wrong usage",
-    async (args) => {
-      await expect(run(...args)).rejects.toMatchObject({ code: 2 });
-    },
-  );
+  it.each([
+    [[]],
+    [["--changes-per-second", "x", "--bytes", "1"]],
+    [[...asked, "--peak", "0"]],
+    [[...asked, "--fan-out", "4"]],
+  ])("refuses %j as wrong usage", async (args) => {
+    await expect(run(...args)).rejects.toMatchObject({ code: 2 });
+  });
 });
