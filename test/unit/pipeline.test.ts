@@ -80,7 +80,7 @@ describe("definePipeline", () => {
       },
       "name of its own",
     ],
-    ["source", { name: "shop" }, "expected object"],
+    ["source", { name: "shop" }, "write postgres({…})"],
     [
       "source.publication",
       { ...smallest, source: { ...smallest.source, publication: "ü".repeat(40) } },
