@@ -17,6 +17,7 @@ export interface Bench {
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   capture: async () => (await import("./capture.ts")).capture,
+  consume: async () => (await import("./consume.ts")).consume,
   local: async () => (await import("./local.ts")).local,
   memory: async () => (await import("./memory.ts")).memory,
 };
