@@ -1,6 +1,7 @@
 import { z } from "zod";
-import { type TableName, tablePattern } from "./change/table-pattern.ts";
+import { formatTable, type TableName, tablePattern } from "./change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
+import { outboxTableName } from "./outbox/table-name.ts";
 import {
   columnNames,
   type PollingSource,
@@ -216,7 +217,10 @@ export function definePipeline(input: PipelineInput): Pipeline {
 
 function named(source: z.output<typeof pipeline>["source"], name: string): SourceDefinition {
   if (source.kind !== "postgres") return source;
-  return { ...source, slot: source.slot ?? name, publication: source.publication ?? name };
+  const { outbox, tables, slot = name, publication = name } = source;
+  const table = outbox?.table === undefined ? undefined : outboxTableName(outbox.table);
+  const more = table && !captures(source, table) ? [formatTable(table)] : [];
+  return { ...source, tables: [...tables, ...more], slot, publication };
 }
 
 /**

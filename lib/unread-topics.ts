@@ -1,6 +1,7 @@
 import { messageTopic, routeTables } from "./change/route.ts";
-import type { TableName } from "./change/table-pattern.ts";
+import { formatTable, type TableName } from "./change/table-pattern.ts";
 import { topicPattern } from "./consume/topic-pattern.ts";
+import { outboxTableName } from "./outbox/table-name.ts";
 import type { Pipeline } from "./pipeline.ts";
 
 /**
@@ -12,11 +13,16 @@ export function unreadTopics(
   tables: readonly TableName[],
 ): readonly { readonly message: string; readonly remedy: string }[] {
   const route = routeTables(pipeline);
-  const topics = [...new Set(tables.map((table) => route(table).topic.name))];
-  if (pipeline.source.kind === "postgres" && pipeline.source.messages.length > 0) topics.push(messageTopic(pipeline).name);
+  const { source } = pipeline;
+  const outbox = source.kind === "postgres" ? source.outbox : undefined;
+  const outboxTable = outbox?.table === undefined ? undefined : formatTable(outboxTableName(outbox.table));
+  const captured = tables.filter((table) => formatTable(table) !== outboxTable);
+  const topics = [...new Set(captured.map((table) => route(table).topic.name))];
+  if (source.kind === "postgres" && source.messages.length > 0) topics.push(messageTopic(pipeline).name);
   return pipeline.consumers.flatMap(({ name, topics: patterns }) =>
     patterns
-      .filter((pattern) => !topics.some(topicPattern(pattern)))
+      // Which aggregate types there are, only the applications know.
+      .filter((pattern) => !(outbox && /outbox/.test(pattern)) && !topics.some(topicPattern(pattern)))
       .map((pattern) => ({
         message: `consumer "${name}" reads the topic "${pattern}", and no captured table goes there`,
         remedy: `Captured tables go to ${topics.slice(0, 3).join(", ")}${topics.length > 3 ? ", …" : ""}.`,

@@ -1,5 +1,8 @@
 import { z } from "zod";
 import { tablePattern } from "../change/table-pattern.ts";
+import type { ConfigurationError } from "../errors.ts";
+import { OUTBOX_PREFIX } from "../outbox/publish.ts";
+import { outboxTableName } from "../outbox/table-name.ts";
 
 /*
  * What a pipeline definition says of its source, by kind. Hosts and passwords are not here: they come from the
@@ -28,37 +31,94 @@ const tables = {
   exclude: z.array(tablePatternText).default([]),
 };
 
-/** PostgreSQL's log, read through logical replication. */
-export const postgresSource = z.strictObject({
-  kind: z.literal("postgres"),
-  ...tables,
-  /** Columns left out, by table: they never leave the database. PostgreSQL 15 or newer. */
-  excludeColumns: z.record(tablePatternText, columnNames).default({}),
-  /** Row filter by table, an SQL expression over its columns. PostgreSQL 15 or newer. */
-  where: z.record(tablePatternText, z.string().min(1)).default({}),
-  /** Name of the publication; default `tributary_<pipeline>`. Stored at first start, never changed after. */
-  publication: z
-    .string()
-    .min(1)
-    .refine((text) => Buffer.byteLength(text) <= 63, {
-      error: "write at most 63 bytes: PostgreSQL cuts longer names",
-    })
-    .optional(),
-  /** Name of the replication slot; default `tributary_<pipeline>`. */
-  slot: z
-    .string()
-    .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
-    .optional(),
-  /** Prefixes of logical messages to deliver, each exact or with a trailing `*`. */
-  messages: z.array(z.string().min(1)).default([]),
-  /**
-   * PostgreSQL keeps WAL for a slot without a bound when `max_slot_wal_keep_size` is -1: a stopped pipeline can
-   * fill the disk. `true` accepts that.
-   */
-  acceptUnboundedWal: z.boolean().default(false),
-  /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
-  sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
+/** A table by its own name: `public.outbox`. */
+const tableName = z.string().superRefine((text, context) => {
+  try {
+    outboxTableName(text);
+  } catch (error) {
+    const [problem] = (error as ConfigurationError).problems;
+    context.addIssue({ code: "custom", message: problem?.remedy ?? "write schema.table" });
+  }
 });
+
+const outboxEvents = {
+  /** Events travel as CloudEvents: `source` is that attribute of theirs. https://cloudevents.io */
+  cloudEvents: z.strictObject({ source: z.string().min(1) }).optional(),
+};
+
+/** Events that applications publish, caught from the log. */
+const logOutbox = z
+  .strictObject({
+    /** The table they insert into, `public.outbox`; it need not be named in `tables`. */
+    table: tableName.optional(),
+    /** Logical messages of this prefix; `true`: `outbox`. */
+    messages: z
+      .union([z.boolean(), z.string().min(1)])
+      .transform((given) => (given === true ? OUTBOX_PREFIX : given || undefined))
+      .optional(),
+    /** What becomes of what is no event: the task stops there, or it goes whole to the topic `$outbox-malformed`. */
+    malformed: z.enum(["stop", "quarantine"]).default("stop"),
+    ...outboxEvents,
+  })
+  .superRefine(({ table, messages }, context) => {
+    if (table === undefined && messages === undefined) {
+      context.addIssue({ code: "custom", message: "name the outbox's table, or set messages to true" });
+    }
+    if (messages?.startsWith("tributary.")) {
+      const message = 'write a prefix of your own, such as "outbox": "tributary." is taken';
+      context.addIssue({ code: "custom", path: ["messages"], message });
+    }
+  });
+
+/** PostgreSQL's log, read through logical replication. */
+export const postgresSource = z
+  .strictObject({
+    kind: z.literal("postgres"),
+    ...tables,
+    /** Tables to capture, as patterns; may be empty where there is an outbox. */
+    tables: z.array(tablePatternText).default([]),
+    /** Events that applications publish in their own transactions: docs, "The outbox". */
+    outbox: logOutbox.optional(),
+    /** Columns left out, by table: they never leave the database. PostgreSQL 15 or newer. */
+    excludeColumns: z.record(tablePatternText, columnNames).default({}),
+    /** Row filter by table, an SQL expression over its columns. PostgreSQL 15 or newer. */
+    where: z.record(tablePatternText, z.string().min(1)).default({}),
+    /** Name of the publication; default `tributary_<pipeline>`. Stored at first start, never changed after. */
+    publication: z
+      .string()
+      .min(1)
+      .refine((text) => Buffer.byteLength(text) <= 63, {
+        error: "write at most 63 bytes: PostgreSQL cuts longer names",
+      })
+      .optional(),
+    /** Name of the replication slot; default `tributary_<pipeline>`. */
+    slot: z
+      .string()
+      .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
+      .optional(),
+    /** Prefixes of logical messages to deliver, each exact or with a trailing `*`. */
+    messages: z.array(z.string().min(1)).default([]),
+    /**
+     * PostgreSQL keeps WAL for a slot without a bound when `max_slot_wal_keep_size` is -1: a stopped pipeline can
+     * fill the disk. `true` accepts that.
+     */
+    acceptUnboundedWal: z.boolean().default(false),
+    /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
+    sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
+  })
+  .superRefine(({ tables: patterns, exclude, outbox }, context) => {
+    if (patterns.length === 0 && !outbox) {
+      context.addIssue({
+        code: "custom",
+        path: ["tables"],
+        message: 'name at least one table, such as "public.*"',
+      });
+    }
+    const table = outbox?.table;
+    if (table !== undefined && exclude.some((pattern) => tablePattern(pattern)(outboxTableName(table)))) {
+      context.addIssue({ code: "custom", path: ["exclude"], message: "let the outbox's table in" });
+    }
+  });
 
 /** How often a source of tables looks for changes when there were none, in milliseconds. */
 const intervalMs = z.int().min(50).max(3_600_000);

@@ -6,6 +6,7 @@ import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
+import { OutboxEvents } from "./outbox-events.ts";
 import {
   type Begin,
   decodeBegin,
@@ -59,6 +60,7 @@ export class ChangeDecoder {
   readonly #row = new Tuple();
   readonly #old = new Tuple();
   readonly #messages: LogicalMessages;
+  readonly #outbox: OutboxEvents;
 
   #transaction: Transaction | undefined;
   /** LSN of the message being read, and its text. */
@@ -75,7 +77,8 @@ export class ChangeDecoder {
     this.#now = options.now ?? Date.now;
     const text = textForm(options.encoding);
     this.#reader = new MessageReader(text);
-    this.#relations = new Relations({ ...options, text });
+    this.#outbox = new OutboxEvents({ ...options, now: this.#now });
+    this.#relations = new Relations({ ...options, text, outbox: this.#outbox });
     let given = "";
     if (options.resumeAfter !== undefined) {
       const { epoch, commitLsn, ordinal } = parsePosition(options.resumeAfter);
@@ -87,6 +90,7 @@ export class ChangeDecoder {
       now: this.#now,
       // Messages have ordinals of their own: those of the same transaction may come twice, none is lost.
       resumeAfter: given && given + formatOrdinal(0),
+      outbox: this.#outbox,
       onMessage: options.onMessage,
     });
   }
@@ -199,6 +203,7 @@ export class ChangeDecoder {
     const transaction = this.#open("Insert");
     const plan = this.#relation("Insert");
     const ordinal = ++transaction.ordinal;
+    if (plan.outbox) return this.#outboxEvent(out, plan, plan.outbox, transaction, ordinal);
     if (!this.#wanted(plan, transaction, ordinal)) return;
     decodeInsert(this.#reader, plan.columns.length, this.#row);
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
@@ -206,6 +211,22 @@ export class ChangeDecoder {
     const after = text.row(this.#row, undefined);
     const body = `{"op":"c","before":null,"after":${after}${text.unchanged}`;
     this.#give(out, plan, transaction, ordinal, key, body, "");
+  }
+
+  #outboxEvent(
+    out: SourceMessage[],
+    plan: RelationPlan,
+    columns: NonNullable<RelationPlan["outbox"]>,
+    transaction: Transaction,
+    ordinal: number,
+  ): undefined {
+    if (ordinal <= transaction.given) return;
+    if (columns instanceof Error) throw columns;
+    decodeInsert(this.#reader, plan.columns.length, this.#row);
+    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
+    const value = (column: number) => text.value(this.#row, column);
+    out.push(this.#outbox.row(columns, value, transaction, ordinal, this.#lsnText));
+    this.#given = { prefix: transaction.prefix, ordinal };
   }
 
   #update(out: SourceMessage[]): undefined {

@@ -151,3 +151,44 @@ export class CatalogLookupError extends TributaryError {
     });
   }
 }
+
+/** The outbox table lacks a column that an event needs. */
+export class OutboxTableError extends TributaryError {
+  readonly code = "OUTBOX_TABLE";
+  readonly retry = "stop";
+
+  constructor(table: string) {
+    super({
+      message: `${table} is no outbox table: it must publish id, aggregate_type, aggregate_id, type and payload`,
+      remedy: "Make it with `tributary outbox install`, or correct source.outbox.table.",
+    });
+  }
+}
+
+/** A row of the outbox table, or a message of its prefix, is no event. Names fields, never values. */
+export class OutboxMalformedError extends TributaryError {
+  readonly code = "OUTBOX_MALFORMED";
+  readonly retry = "stop";
+
+  constructor(facts: { form: "row" | "message"; lsn: string; problem: string }) {
+    super({
+      message: `the outbox ${facts.form} at ${facts.lsn} is no event: ${facts.problem}`,
+      remedy:
+        'Correct the application that wrote it. To go on past what is in the log, set source.outbox.malformed to "quarantine": it then goes, whole, to the topic $outbox-malformed.',
+    });
+  }
+}
+
+/** One topic would be given rows and messages, whose positions inside a transaction count apart. */
+export class OutboxFormsMixedError extends TributaryError {
+  readonly code = "OUTBOX_FORMS_MIXED";
+  readonly retry = "stop";
+
+  constructor(facts: { topic: string }) {
+    super({
+      message: `the topic ${facts.topic} would be given both rows and outbox messages: their order cannot be told`,
+      remedy:
+        "In one transaction publish events of an aggregate type by the table or by messages, not by both; and let topics.routes send no table to a topic of outbox messages.",
+    });
+  }
+}

@@ -4,6 +4,7 @@ import { messageTopic } from "../../change/route.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
+import type { OutboxEvents } from "./outbox-events.ts";
 import type { LogicalMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
@@ -26,6 +27,7 @@ export interface LogicalMessagesOptions {
   readonly now: () => number;
   /** Messages at or before this position are not given. */
   readonly resumeAfter: PositionText;
+  readonly outbox: OutboxEvents;
   readonly onMessage: ((message: OwnMessage) => void) | undefined;
 }
 
@@ -53,13 +55,15 @@ export class LogicalMessages {
     ordinal: number,
     out: SourceMessage[],
   ): void {
-    const { epoch, onMessage } = this.#options;
+    const { epoch, onMessage, outbox } = this.#options;
     const commitLsn = transaction?.begin.commitLsn ?? message.lsn;
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
     if (position <= this.#seen) return;
     this.#seen = position;
     if (message.prefix.startsWith(OWN_PREFIX)) onMessage?.(message);
-    else if (this.#delivers(message.prefix)) {
+    else if (outbox.takes(message.prefix)) {
+      out.push(outbox.message(message, transaction, ordinal, formatLsn(message.lsn)));
+    } else if (this.#delivers(message.prefix)) {
       const json = this.#json(message, transaction, commitLsn, ordinal);
       out.push({ kind: "change", topic: this.#topic, partition: 0, position, json, table: "$messages" });
     }

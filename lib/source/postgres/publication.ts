@@ -99,7 +99,7 @@ export function planPublication(
   const name = quoteIdentifier(source.publication);
   const wanted = tables.map((table) => tableSql(source, table, facts.version)).join(", ");
   const createSql = [
-    `CREATE PUBLICATION ${name} FOR TABLE ${wanted} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${facts.version >= 180_000 ? ", publish_generated_columns = stored" : ""})`,
+    `CREATE PUBLICATION ${name}${wanted && ` FOR TABLE ${wanted}`} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${facts.version >= 180_000 ? ", publish_generated_columns = stored" : ""})`,
     `COMMENT ON PUBLICATION ${name} IS ${pg.escapeLiteral(`${OUR_COMMENT} for the pipeline "${definition.name}"`)}`,
   ];
   if (facts.version < 150_000) {

@@ -4,7 +4,8 @@ import { formatTable, tablePattern } from "../../change/table-pattern.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { TributaryError } from "../../errors.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
-import { KeyColumnError, KeyUnknownError } from "./decode-errors.ts";
+import { KeyColumnError, KeyUnknownError, type OutboxTableError } from "./decode-errors.ts";
+import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
 import type { RelationFacts, TypeCatalog } from "./type-catalog.ts";
 import { type ColumnType, ColumnTypes } from "./values/column-type.ts";
@@ -37,6 +38,8 @@ export interface RelationPlan {
   /** The members of `source` that all its changes share, in two parts. */
   readonly sourceHead: string;
   readonly sourceTail: string;
+  /** Set for the outbox table: its inserts are events, and nothing else of it is given (`captured` is false). */
+  readonly outbox: OutboxColumns | OutboxTableError | undefined;
   /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
   readonly problem: TributaryError | undefined;
 }
@@ -47,6 +50,7 @@ export interface RelationsOptions {
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;
   readonly text: TextForm;
+  readonly outbox: OutboxEvents;
 }
 
 /** The relations of one connection, as its Relation messages told them. */
@@ -103,10 +107,12 @@ export class Relations {
   }
 
   #plan(relation: Relation, facts: RelationFacts | undefined, captured: boolean): void {
-    const { pipeline, database, route } = this.#options;
+    const { pipeline, database, route, outbox: events } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
     const { key, watched, problem } = this.#key(relation, table, chosen, facts);
+    const outbox = captured ? events.columns(relation) : undefined;
+    const shared = captured && outbox === undefined ? events.shares(topic.name) : undefined;
     const wholeOldRows = facts?.wholeOldRows ?? true;
     const columns = relation.columns.map((column, i) => ({
       name: column.name,
@@ -119,12 +125,13 @@ export class Relations {
     this.#plans.set(relation.oid, {
       columns,
       table,
-      captured,
+      captured: captured && outbox === undefined,
+      outbox,
       topic,
       key,
       watched,
       wholeOldRows,
-      problem,
+      problem: problem ?? shared,
       sourceHead: [
         '"connector":"postgresql"',
         name("name", pipeline.name),

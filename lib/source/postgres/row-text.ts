@@ -50,6 +50,12 @@ export class RowText {
     return `${json}}`;
   }
 
+  /** The JSON text of one value of the new row. */
+  value(row: Tuple, i: number): string {
+    const start = row.start[i] as number;
+    return start < 0 ? "null" : this.#read(this.#column(i).type.encode, start, row.end[i] as number, i);
+  }
+
   /** The old row as a JSON object: all of it, or the columns of the replica identity. */
   before(old: Tuple, whole: boolean): string {
     const { columns } = this.#plan;

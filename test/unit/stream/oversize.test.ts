@@ -13,7 +13,7 @@ import { ClaimStoreRefusedError, ClaimStoreUnavailableError } from "../../../lib
 import type { SourceChange } from "../../../lib/source/change-source.ts";
 import { claimCheck, MAX_CLAIM_BYTES } from "../../../lib/stream/claim-check.ts";
 import { OversizeChangeError } from "../../../lib/stream/errors.ts";
-import { jsonMembers } from "../../../lib/stream/json-members.ts";
+import { jsonMembers } from "../../../lib/change/json-members.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { omitColumns } from "../../../lib/stream/omit-columns.ts";
 import { OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";

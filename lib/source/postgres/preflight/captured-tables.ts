@@ -56,7 +56,7 @@ export function captureTables(
     if (relations.some((relation) => matches(relation))) continue;
     problems.push(noMatch(pattern, relations));
   }
-  if (problems.length === 0 && usable.length === 0) {
+  if (problems.length === 0 && usable.length === 0 && source.tables.length > 0) {
     problems.push({
       code: "TABLE_PATTERN",
       message: `no table is left to capture: source.exclude takes away all that ${source.tables.join(", ")} matches`,
