@@ -1,6 +1,6 @@
 import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Platform } from "aws-cdk-lib/aws-ecr-assets";
 import * as ecs from "aws-cdk-lib/aws-ecs";
@@ -8,6 +8,8 @@ import { buildSync } from "esbuild";
 import type { Pipeline } from "../../lib/pipeline.ts";
 
 const CAPTURE = fileURLToPath(new URL("../../functions/capture/", import.meta.url));
+/** TypeScript here, JavaScript where the package is installed. */
+const ENDING = extname(import.meta.filename);
 
 /** Where the image keeps the program. */
 export const APP_DIRECTORY = "/app";
@@ -38,7 +40,7 @@ export function buildCaptureContext({ definition, certificateAuthorityFile }: Ca
 /** Writes `main.mjs`, `health.mjs` and `pipeline.mjs` to a directory: what the image runs, runnable by any Node 24. */
 export function buildCapture(directory: string, definition: Pipeline): void {
   buildSync({
-    entryPoints: [join(CAPTURE, "main.ts"), join(CAPTURE, "health.ts")],
+    entryPoints: ["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
     outdir: directory,
     outExtension: { ".js": ".mjs" },
     bundle: true,

@@ -1,4 +1,4 @@
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import type { Duration, RemovalPolicy } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
@@ -12,6 +12,7 @@ import { REQUIRE_BANNER } from "./capture-image.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { allow } from "./grants.ts";
+import { findLockFile } from "./lock-file.ts";
 import { acknowledge } from "./nag.ts";
 import { selectSubnets } from "./network.ts";
 import type { StateTable } from "./state-table.ts";
@@ -82,7 +83,7 @@ export class ConsumerFunction extends Construct {
       description: props.description,
       entry: resolve(projectRoot, consumer.entry),
       projectRoot,
-      depsLockFilePath: join(projectRoot, "package-lock.json"),
+      depsLockFilePath: findLockFile(resolve(projectRoot)),
       runtime: lambda.Runtime.NODEJS_24_X,
       architecture: lambda.Architecture.ARM_64,
       memorySize: consumer.memoryMB,

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { extname } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
@@ -18,7 +19,8 @@ export interface ProcessSpec {
   readonly onLine: (line: string, stream: "stdout" | "stderr") => void;
 }
 
-const CHILD = fileURLToPath(new URL("./child.ts", import.meta.url));
+/** Beside this file, which is TypeScript here and JavaScript where the package is installed. */
+const CHILD = fileURLToPath(new URL(`./child${extname(import.meta.filename)}`, import.meta.url));
 /** Loading a handler with its SDK clients on a loaded machine; Lambda itself gives 10 s and then the function's own. */
 const INIT_TIMEOUT_MS = 60_000;
 /** How long after a process' end its last answer may still be in the pipe. */
