@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { RecordFormatError } from "./errors.ts";
 import type { ChangeEventJson } from "./event.ts";
 import type { PositionText } from "./position.ts";
@@ -41,8 +41,8 @@ export function isMark(event: Pick<ChangeEventJson, "op" | "message">): boolean 
 
 const backfillEnd = z.object({
   table: z.string(),
-  run: z.int().min(1),
-  startPosition: z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/),
+  run: z.int().check(z.gte(1)),
+  startPosition: z.string().check(z.regex(/^[0-9A-F]{24}[0-9]{10}$/)),
   sweep: z.boolean(),
   consumer: z.exactOptional(z.string()),
 });

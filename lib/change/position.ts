@@ -28,6 +28,14 @@ export function formatPosition(position: Position): PositionText {
   return commitPrefix(position.epoch, position.commitLsn) + formatOrdinal(position.ordinal);
 }
 
+/** The text of a position whose commit LSN stands there as PostgreSQL prints it, and has been checked. */
+export function printedPosition(epoch: number, commitLsn: string, ordinal: number): PositionText {
+  const slash = commitLsn.indexOf("/");
+  const high = commitLsn.slice(0, slash).padStart(8, "0");
+  const low = commitLsn.slice(slash + 1).padStart(8, "0");
+  return hex(epoch, 8) + (high + low).toUpperCase() + formatOrdinal(ordinal);
+}
+
 /** The part of the text that all changes of one transaction share (24 characters). */
 export function commitPrefix(epoch: number, commitLsn: bigint): string {
   return hex(epoch, 8) + hex(commitLsn, 16);

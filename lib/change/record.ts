@@ -1,9 +1,9 @@
 import { gunzipSync } from "node:zlib";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { RecordFormatError } from "./errors.ts";
 import type { ChangeEventJson } from "./event.ts";
-import { parseLsn } from "./lsn.ts";
-import { formatPosition, type PositionText } from "./position.ts";
+import { eventFault } from "./event-check.ts";
+import { type PositionText, printedPosition } from "./position.ts";
 
 /** Version of the record format that this code writes; readers refuse a newer one. */
 export const RECORD_VERSION = 1;
@@ -81,40 +81,16 @@ export function claimRecord(
 /** The position of an event: its identity (`event.id`). */
 export function positionOf(event: ChangeEventJson): PositionText {
   const { epoch, commitLsn, ordinal } = event.source;
-  return formatPosition({ epoch, commitLsn: parseLsn(commitLsn), ordinal });
+  return printedPosition(epoch, commitLsn, ordinal);
 }
 
-const row = z.custom<ChangeEventJson["before"]>(
-  (value) => typeof value === "object" && !Array.isArray(value),
-  {
-    error: "expected an object or null",
-  },
-);
-const lsn = z.string().regex(/^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/);
-const position = z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/);
-const header = { topic: z.string().min(1), partition: z.int().min(0), writer: z.int().min(0) };
+const name = z.string().check(z.minLength(1));
+const count = z.int().check(z.nonnegative());
+const position = z.string().check(z.regex(/^[0-9A-F]{24}[0-9]{10}$/));
+const header = { topic: name, partition: count, writer: count };
 
-const source = {
-  connector: z.string(),
-  schema: z.string(),
-  table: z.string(),
-  commitLsn: lsn,
-  ordinal: z.int().min(0),
-  epoch: z.int().min(0),
-  after: position.nullable(),
-};
-
-/** Rows pass as they are, by reference: a column may have any name, `__proto__` too. */
-const event = z.looseObject({
-  op: z.enum(["c", "u", "d", "r", "t", "m"]),
-  before: row.optional(),
-  after: row.optional(),
-  source: z.looseObject(source),
-});
-const unpacked = event.extend({ source: z.looseObject({ ...source, ...header }) });
-const events = z.array(event).min(1);
-
-const packed = z.looseObject({ v: z.literal(RECORD_VERSION), ...header, events });
+const unpacked = z.looseObject({ source: z.looseObject(header) });
+const packed = z.looseObject({ v: z.literal(RECORD_VERSION), ...header, events: z.unknown() });
 const compressed = z.looseObject({
   v: z.literal(RECORD_VERSION),
   ...header,
@@ -125,13 +101,13 @@ const claimed = z.looseObject({
   v: z.literal(RECORD_VERSION),
   ...header,
   claim: z.looseObject({
-    bucket: z.string().min(1),
-    key: z.string().min(1),
-    bytes: z.int().min(0),
-    sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    bucket: name,
+    key: name,
+    bytes: count,
+    sha256: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
   }),
   position,
-  after: position.nullable(),
+  after: z.nullable(position),
 });
 
 /**
@@ -149,29 +125,42 @@ export function parseRecord(data: Uint8Array, parse: (json: string) => unknown =
     return { kind: "claim", topic, partition, writer, claim, position, after };
   }
   if ("op" in value) {
-    const single = check(unpacked, value);
-    const { topic, partition, writer } = single.source;
-    return { kind: "events", topic, partition, writer, events: [asEvent(single)] };
+    const event = checkEvent(value);
+    const { topic, partition, writer } = check(unpacked, value).source;
+    return { kind: "events", topic, partition, writer, events: [event] };
   }
   if ("encoding" in value) {
     const { topic, partition, writer, events: text } = check(compressed, value);
-    const list = check(events, readJson(gunzip(text), parse, "events"), "events");
-    return { kind: "events", topic, partition, writer, events: list.map(asEvent) };
+    const events = checkEvents(readJson(gunzip(text), parse, "events"));
+    return { kind: "events", topic, partition, writer, events };
   }
-  const { topic, partition, writer, events: list } = check(packed, value);
-  return { kind: "events", topic, partition, writer, events: list.map(asEvent) };
+  const { topic, partition, writer, events } = check(packed, value);
+  return { kind: "events", topic, partition, writer, events: checkEvents(events) };
 }
 
-/** What was checked is what readers depend on; the rest of an event is as capture wrote it. */
-function asEvent(checked: z.output<typeof event>): ChangeEventJson {
-  return checked as unknown as ChangeEventJson;
+function checkEvents(list: unknown): ChangeEventJson[] {
+  if (!Array.isArray(list) || list.length === 0)
+    throw new RecordFormatError("events: expected an array with at least one event");
+  for (let i = 0; i < list.length; i++) checkEvent(list[i], i);
+  return list;
 }
 
-function check<T extends z.ZodType>(schema: T, value: unknown, at = ""): z.output<T> {
+/** `index` is its place among the record's events; undefined where it is the record. */
+function checkEvent(value: unknown, index?: number): ChangeEventJson {
+  const fault = eventFault(value);
+  if (fault !== undefined) {
+    const [at, expected] = fault;
+    const path = [...(index === undefined ? [] : ["events", String(index)]), ...(at ? [at] : [])].join(".");
+    throw new RecordFormatError(`${path || "its data"}: expected ${expected}`);
+  }
+  return value as ChangeEventJson;
+}
+
+function check<T extends z.ZodMiniType>(schema: T, value: unknown): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const issue = result.error.issues[0];
-  const path = [at, ...(issue?.path ?? []).map(String)].filter((part) => part !== "").join(".");
+  const path = (issue?.path ?? []).map(String).join(".");
   throw new RecordFormatError(`${path || "its data"}: ${issue?.message ?? "not valid"}`);
 }
 

@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { formatPosition, parsePosition, START_OF_HISTORY } from "../../../lib/change/position.ts";
+import { formatLsn } from "../../../lib/change/lsn.ts";
+import {
+  formatPosition,
+  parsePosition,
+  printedPosition,
+  START_OF_HISTORY,
+} from "../../../lib/change/position.ts";
 
 const position = fc.record({
   epoch: fc.integer({ min: 0, max: 0xffffffff }),
@@ -18,6 +24,16 @@ test("what is formatted is read again", () => {
   fc.assert(
     fc.property(position, (p) => {
       expect(parsePosition(formatPosition(p))).toEqual(p);
+    }),
+  );
+});
+
+test("a commit LSN as PostgreSQL prints it, or in lower case, gives the same text", () => {
+  fc.assert(
+    fc.property(position, (p) => {
+      const printed = formatLsn(p.commitLsn);
+      for (const lsn of [printed, printed.toLowerCase()])
+        expect(printedPosition(p.epoch, lsn, p.ordinal)).toBe(formatPosition(p));
     }),
   );
 });

@@ -89,6 +89,19 @@ test("rows are given as they are: any column name, own parser", () => {
   ]);
 });
 
+function list(record: Record<string, unknown>): Record<string, unknown>[] {
+  return record.events as Record<string, unknown>[];
+}
+
+function withEvent(parts: object) {
+  return { ...packed("x"), events: list(packed("x")).map((event) => ({ ...event, ...parts })) };
+}
+
+function withSource(parts: object) {
+  const [event] = list(packed("x"));
+  return withEvent({ source: { ...(event?.source as object), ...parts } });
+}
+
 const bad: [string, unknown, string][] = [
   ["no JSON", "secret{", "its data is not JSON"],
   ["no object", "17", "its data is not a JSON object"],
@@ -101,6 +114,20 @@ const bad: [string, unknown, string][] = [
   ["an event that is none", { ...packed("x"), events: ["secret"] }, "events.0"],
   ["an unknown op", { ...packed("x"), events: [{ op: "secret" }] }, "events.0.op"],
   ["a row that is text", { ...packed("x"), events: [{ op: "c", after: "secret" }] }, "events.0.after"],
+  ["a message without content", withEvent({ op: "m", message: { prefix: "secret" } }), "events.0.message"],
+  ["no source", withEvent({ source: "secret" }), "events.0.source"],
+  ["a table that is a number", withSource({ table: 17 }), "events.0.source.table"],
+  ["a commit LSN that is none", withSource({ commitLsn: "secret" }), "events.0.source.commitLsn"],
+  ["an ordinal of 11 digits", withSource({ ordinal: 1e10 }), "events.0.source.ordinal"],
+  ["a negative ordinal", withSource({ ordinal: -1 }), "events.0.source.ordinal"],
+  ["an epoch of 33 bits", withSource({ epoch: 2 ** 32 }), "events.0.source.epoch"],
+  ["a predecessor that is no position", withSource({ after: "secret" }), "events.0.source.after"],
+  ["no predecessor", withSource({ after: undefined }), "events.0.source.after"],
+  [
+    "the second event",
+    { ...packed("x"), events: [...list(packed("x")), 17] },
+    "events.1: expected an object",
+  ],
   ["gzip that is none", { ...packed("x"), encoding: "gzip", events: "secret" }, "events is not gzip"],
   [
     "a gzip bomb",
