@@ -44,6 +44,22 @@ export function formatTable(name: TableName): string {
   return `${quoteWhereNeeded(name.schema)}.${quoteWhereNeeded(name.table)}`;
 }
 
+const ONE_TABLE = /^(?:"((?:[^"]|"")+)"|([^".*\s]+))\.(?:"((?:[^"]|"")+)"|([^".*\s]+))$/u;
+
+/**
+ * The one table that a text names, as `formatTable` writes it. Throws `RangeError` naming the text when it is not of
+ * that form.
+ */
+export function parseTable(text: string): TableName {
+  const [, quotedSchema, schema, quotedTable, table] = ONE_TABLE.exec(text) ?? [];
+  const name = (quoted: string | undefined, plain: string | undefined) =>
+    quoted?.replaceAll('""', '"') ?? plain;
+  const [first, second] = [name(quotedSchema, schema), name(quotedTable, table)];
+  if (first === undefined || second === undefined)
+    throw new RangeError(`not a table: "${text}" (expected schema.table, such as public.orders)`);
+  return { schema: first, table: second };
+}
+
 function quoteWhereNeeded(identifier: string): string {
   return /^[\p{L}_][\p{L}\p{N}_$]*$/u.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
 }

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
+import { backfillCommand } from "./backfill.ts";
 import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
 import { redriveCommand } from "./redrive.ts";
@@ -14,6 +15,7 @@ const program = new Command("tributary")
   .exitOverride()
   .addCommand(tailCommand())
   .addCommand(redriveCommand())
+  .addCommand(backfillCommand())
   .addCommand(epochCommand())
   .addCommand(teardownCommand())
   .addCommand(costCommand());

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { formatTable, forTable, tablePattern } from "../../../lib/change/table-pattern.ts";
+import { formatTable, forTable, parseTable, tablePattern } from "../../../lib/change/table-pattern.ts";
 
 test.each([
   ["public.orders", "public", "orders", true],
@@ -47,4 +47,15 @@ test("of a record by pattern, the first that matches counts", () => {
   expect(forTable(byPattern, { schema: "public", table: "orders" })).toBe(1);
   expect(forTable(byPattern, { schema: "public", table: "customers" })).toBe(2);
   expect(forTable(byPattern, { schema: "sales", table: "orders" })).toBeUndefined();
+});
+
+test("a table's text and its name are the same", () => {
+  const identifier = fc.string({ unit: "grapheme", minLength: 1 }).filter((text) => !text.includes("\0"));
+  fc.assert(
+    fc.property(identifier, identifier, (schema, table) => {
+      expect(parseTable(formatTable({ schema, table }))).toEqual({ schema, table });
+    }),
+  );
+  for (const text of ["orders", "public.*", "a.b.c", 'public."open', "public.", "public.or ders", ""])
+    expect(() => parseTable(text)).toThrow(RangeError);
 });

@@ -1,0 +1,227 @@
+import { Command } from "commander";
+import { dynamodbClient } from "../aws.ts";
+import { routeTables } from "../change/route.ts";
+import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
+import { topicPattern } from "../consume/topic-pattern.ts";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
+import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
+import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
+import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
+import {
+  type BackfillStore,
+  type BackfillWanted,
+  hasEnded,
+  readBackfill,
+  requestBackfill,
+  wantBackfill,
+} from "../state/backfills.ts";
+import { captureIsAlive } from "../state/capture-liveness.ts";
+import { BackfillActiveError } from "../state/errors.ts";
+import { leaseFromEnvironment } from "../state/lease.ts";
+import { showBackfills } from "./backfill-status.ts";
+
+interface Place {
+  readonly pipeline: string;
+  readonly stateTable?: string;
+}
+interface OfTable extends Place {
+  readonly table: string;
+}
+interface StartOptions extends OfTable {
+  readonly where?: string;
+  readonly consumer?: string;
+  readonly sweep: boolean;
+  readonly databaseUrl?: string;
+}
+interface StatusOptions extends Place {
+  readonly table?: string;
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+/** `tributary backfill`: existing rows into the live stream. The capture task does it; this asks, shows and steers. */
+export function backfillCommand(): Command {
+  const start = withPlace(
+    new Command("start").description("read a table's existing rows into the stream, beside its changes"),
+  )
+    .requiredOption("--table <name>", "the table: public.orders")
+    .option("--where <sql>", "only these rows: an expression over the table's columns; no sweep then")
+    .option("--consumer <name>", "for this consumer alone: the others pass the rows by")
+    .option("--no-sweep", "do not let consumers remove what the source does not have any more")
+    .option(
+      "--database-url <url>",
+      "for the checks; default: as the capture task finds it in the environment",
+    )
+    .action(startBackfill);
+  const status = withPlace(new Command("status").description("how far backfills are"))
+    .option("--table <name>", "only this table")
+    .option("--json", "print them as one line of JSON")
+    .option("--watch", "again every two seconds, until all have ended")
+    .action(showStatus);
+  return new Command("backfill")
+    .description("existing rows of a table into the live stream: start, status, pause, resume, cancel")
+    .addCommand(start)
+    .addCommand(status)
+    .addCommand(steering("pause", "pause", "hold a backfill at its next chunk; changes go on"))
+    .addCommand(steering("resume", "run", "let a paused backfill go on where it stands"))
+    .addCommand(steering("cancel", "cancel", "end a backfill; what was read stays in the stream"))
+    .addHelpText(
+      "after",
+      `
+A backfill reads in chunks between the changes and never stops them; it is resumed where it stood after a restart of the
+capture task. When it has read a whole table, consumers that keep rows remove those that the source does not have any more
+(sweep). See docs/12-backfill.md.
+
+  tributary backfill start --table public.orders
+  tributary backfill start --table public.orders --where "placed_at >= '2026-01-01'" --consumer order-summary
+  tributary backfill status --watch`,
+    );
+}
+
+function withPlace(command: Command): Command {
+  return command
+    .option(
+      "--pipeline <file>",
+      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+    )
+    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
+    .exitOverride();
+}
+
+function steering(verb: string, wanted: BackfillWanted, description: string): Command {
+  return withPlace(new Command(verb).description(description))
+    .requiredOption("--table <name>", "the table: public.orders")
+    .action(async (options: OfTable) => {
+      const pipeline = requireLog(await readDefinition(options.pipeline), `backfill ${verb}`);
+      const store = storeOf(pipeline, options, []);
+      const table = formatTable(tableOf(options.table));
+      await wantBackfill(store, table, wanted);
+      const done = { run: "goes on", pause: "pauses at its next chunk", cancel: "ends at its next chunk" };
+      say(`The backfill of ${table} ${done[wanted]}.${await heard(store)}`);
+    });
+}
+
+async function startBackfill(options: StartOptions): Promise<void> {
+  const pipeline = requireLog(await readDefinition(options.pipeline), "backfill start");
+  const table = tableOf(options.table);
+  const store = storeOf(pipeline, options, requestProblems(pipeline, table, options));
+  const problems = await databaseProblems(pipeline, table, options);
+  if (problems.length > 0) throw new ConfigurationError("The command line", problems);
+  const name = formatTable(table);
+  const latest = await readBackfill(store, name);
+  if (latest && !hasEnded(latest)) throw new BackfillActiveError(name, latest.status);
+  const { where, consumer } = options;
+  const sweep = options.sweep && where === undefined;
+  const hearing = await heard(store);
+  const run = await requestBackfill(store, name, { where, consumer, sweep, requestedAt: Date.now() });
+  const what = where === undefined ? "all its rows" : "the rows of --where";
+  say(
+    `Backfill ${run} of ${name} is asked for: ${what}, for ${consumer ?? "every consumer"}, ${sweep ? "with" : "without"} a sweep at its end.${hearing}`,
+  );
+}
+
+/** What the definition alone tells. */
+function requestProblems(
+  pipeline: LogPipeline,
+  table: TableName,
+  { where, consumer }: StartOptions,
+): ConfigurationProblem[] {
+  const problems: ConfigurationProblem[] = [];
+  const name = formatTable(table);
+  if (!captures(pipeline.source, table)) {
+    const remedy = `the pipeline "${pipeline.name}" does not capture it: add it to source.tables and deploy; it is backfilled at the next start of the capture task`;
+    problems.push({ path: "--table", value: name, remedy });
+  }
+  if (where?.trim() === "") {
+    const remedy = "write an SQL expression over the table's columns, or leave it out for all rows";
+    problems.push({ path: "--where", value: where, remedy });
+  }
+  if (consumer !== undefined) {
+    const { topic } = routeTables(pipeline)(table);
+    const known = pipeline.consumers.find((candidate) => candidate.name === consumer);
+    if (!known) {
+      const remedy = `name one of the definition's: ${pipeline.consumers.map((c) => c.name).join(", ") || "it has none"}`;
+      problems.push({ path: "--consumer", value: consumer, remedy });
+    } else if (!known.topics.some((pattern) => topicPattern(pattern)(topic.name))) {
+      const remedy = `it does not read ${topic.name}, where the table's rows go, but ${known.topics.join(", ")}`;
+      problems.push({ path: "--consumer", value: consumer, remedy });
+    }
+  }
+  return problems;
+}
+
+/** What the database tells, where it can be asked from here; the capture task checks all of it again. */
+async function databaseProblems(
+  pipeline: LogPipeline,
+  table: TableName,
+  { where, databaseUrl }: StartOptions,
+): Promise<readonly ConfigurationProblem[]> {
+  const { DATABASE_URL, PGHOST, TRIBUTARY_DATABASE_SECRET_ARN } = process.env;
+  if (!databaseUrl && !DATABASE_URL && !PGHOST && !TRIBUTARY_DATABASE_SECRET_ARN) {
+    note(
+      "no database is named here: the table is checked by the capture task alone (backfill status tells).",
+    );
+    return [];
+  }
+  const client = await connect(
+    databaseUrl ? connectionFromUrl(databaseUrl, process.env) : await databaseConnection(process.env),
+  );
+  try {
+    return await checkBackfillRequest(client, pipeline, table, where);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+async function showStatus({ table, json, watch, ...place }: StatusOptions): Promise<void> {
+  const pipeline = requireLog(await readDefinition(place.pipeline), "backfill status");
+  const store = storeOf(pipeline, place, []);
+  await showBackfills(store, {
+    table: table === undefined ? undefined : formatTable(tableOf(table)),
+    json: json === true,
+    watch: watch === true,
+  });
+}
+
+/** @throws ConfigurationError with all that is wrong */
+function storeOf(
+  { name: pipeline }: LogPipeline,
+  { stateTable = process.env.TRIBUTARY_STATE_TABLE }: Place,
+  problems: readonly ConfigurationProblem[],
+): BackfillStore {
+  const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
+  const all = stateTable ? problems : [...problems, missing];
+  if (all.length > 0) throw new ConfigurationError("The command line", all);
+  const { signal } = new AbortController();
+  return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, signal };
+}
+
+/** @throws ConfigurationError */
+function tableOf(text: string): TableName {
+  try {
+    return parseTable(text);
+  } catch {
+    const remedy = 'write one table: public.orders, or public."Odd.Name"';
+    throw new ConfigurationError("The command line", [{ path: "--table", value: text, remedy }]);
+  }
+}
+
+/** What to add where no capture task is there that hears it. */
+async function heard({ dynamodb, table, pipeline, signal }: BackfillStore): Promise<string> {
+  const { leaseMs, problem } = leaseFromEnvironment(process.env);
+  if (problem) throw new ConfigurationError("The environment", [problem]);
+  return (await captureIsAlive({ dynamodb, table, pipeline, signal }, leaseMs))
+    ? ""
+    : "\nNo capture task is alive: this takes effect when one starts.";
+}
+
+function note(text: string): void {
+  process.stderr.write(`tributary: ${text}\n`);
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
