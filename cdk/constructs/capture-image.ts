@@ -1,9 +1,12 @@
-import { copyFileSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Platform } from "aws-cdk-lib/aws-ecr-assets";
+import { Stack } from "aws-cdk-lib";
+import { DockerImageAsset, Platform } from "aws-cdk-lib/aws-ecr-assets";
 import * as ecs from "aws-cdk-lib/aws-ecs";
+import { DISABLE_ASSET_STAGING_CONTEXT } from "aws-cdk-lib/cx-api";
+import type { Construct } from "constructs";
 import { buildSync } from "esbuild";
 import type { Pipeline } from "../../lib/pipeline.ts";
 
@@ -22,11 +25,27 @@ export interface CaptureImageProps {
 }
 
 /**
+ * The image as an asset: built by Docker when it is deployed. Its context goes into the cloud assembly; what it was made in
+ * is removed again.
+ */
+export function captureImage(scope: Construct, props: CaptureImageProps): ecs.ContainerImage {
+  // Without bundling (`cdk ls`, other stacks of an app) the context is not looked at.
+  const directory = Stack.of(scope).bundlingRequired
+    ? mkdtempSync(join(tmpdir(), "tributary-capture-"))
+    : CAPTURE;
+  if (directory !== CAPTURE) writeContext(directory, props);
+  const image = new DockerImageAsset(scope, "Image", { directory, platform: Platform.LINUX_ARM64 });
+  // Tools that switch staging off read the context where it was made.
+  const staged = !scope.node.tryGetContext(DISABLE_ASSET_STAGING_CONTEXT);
+  if (directory !== CAPTURE && staged) rmSync(directory, { recursive: true });
+  return ecs.ContainerImage.fromDockerImageAsset(image);
+}
+
+/**
  * The Docker context of the capture task: the program as one file, its health check, the pipeline definition as it was
  * at synth, and the Dockerfile. esbuild alone makes it: Docker is asked at deploy.
  */
-export function buildCaptureContext({ definition, certificateAuthorityFile }: CaptureImageProps): string {
-  const directory = mkdtempSync(join(tmpdir(), "tributary-capture-"));
+function writeContext(directory: string, { definition, certificateAuthorityFile }: CaptureImageProps): void {
   buildCapture(directory, definition);
   copyFileSync(join(CAPTURE, "Dockerfile"), join(directory, "Dockerfile"));
   mkdirSync(join(directory, "authorities"));
@@ -34,11 +53,10 @@ export function buildCaptureContext({ definition, certificateAuthorityFile }: Ca
   if (certificateAuthorityFile) {
     copyFileSync(certificateAuthorityFile, join(directory, "authorities", "database.pem"));
   }
-  return directory;
 }
 
 /** Writes `main.mjs`, `health.mjs` and `pipeline.mjs` to a directory: what the image runs, runnable by any Node 24. */
-export function buildCapture(directory: string, definition: Pipeline): void {
+function buildCapture(directory: string, definition: Pipeline): void {
   buildSync({
     entryPoints: ["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
     outdir: directory,
@@ -66,10 +84,3 @@ export function buildCapture(directory: string, definition: Pipeline): void {
 /** Gives `require` to CommonJS packages that were bundled into an ES module. */
 export const REQUIRE_BANNER =
   'import{createRequire as tributaryRequire}from"node:module";const require=tributaryRequire(import.meta.url);';
-
-/** The image as an asset: built by Docker when it is deployed. */
-export function captureImage(props: CaptureImageProps, bundle: boolean): ecs.ContainerImage {
-  // Without bundling (`cdk ls`, other stacks of an app) the context is not looked at.
-  const directory = bundle ? buildCaptureContext(props) : CAPTURE;
-  return ecs.ContainerImage.fromAsset(directory, { platform: Platform.LINUX_ARM64 });
-}

