@@ -2,6 +2,7 @@ import { type KinesisClient, PutRecordsCommand, type PutRecordsOutput } from "@a
 import { failpoint } from "../failpoint.ts";
 import { ClientRetriesError, StreamAccessError, StreamNotFoundError, StreamRequestError } from "./errors.ts";
 import type { EntryResult, PutRequest } from "./ordered-writer.ts";
+import { putRecordsBody } from "./put-records-body.ts";
 
 /** What became of a request: a result for each entry, or a failure of the whole that is to be retried. */
 export type PutOutcome =
@@ -29,19 +30,22 @@ export class KinesisSink {
   }
 
   /**
-   * Sends the request once. Network errors, timeouts, the signal's abort and 5xx answers are outcomes.
+   * Sends the request once: the client signs and sends it; its body is made here, in one piece, which costs a small part
+   * of what the client's own serializer takes for megabytes of base64. Network errors, timeouts, the signal's abort and 5xx answers are outcomes.
    *
    * @throws StreamNotFoundError, StreamAccessError, StreamRequestError when it would fail the same way again.
    */
   async put(request: PutRequest, signal: AbortSignal): Promise<PutOutcome> {
-    const command = new PutRecordsCommand({
-      StreamName: this.#streamName,
-      Records: request.entries.map((entry) => ({
-        Data: entry.data,
-        PartitionKey: entry.queue.partitionKey,
-        ExplicitHashKey: entry.queue.explicitHashKey,
-      })),
-    });
+    const command = new PutRecordsCommand({ StreamName: this.#streamName, Records: [] });
+    const body = putRecordsBody(this.#streamName, request.entries);
+    command.middlewareStack.add(
+      (next) => (args) => {
+        (args.request as { body: Uint8Array }).body = body;
+        return next(args);
+      },
+      // Behind the serializer, ahead of what measures, hashes and signs the body.
+      { step: "build", priority: "high", name: "putRecordsBody" },
+    );
     try {
       const answer = await this.#kinesis.send(command, { abortSignal: signal });
       failpoint("put-records-answered");

@@ -10,6 +10,7 @@ import type { StreamMetrics } from "./metrics.ts";
 import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
 import { PriorityQueue } from "./priority-queue.ts";
+import { openBytes } from "./record-builder.ts";
 
 /** Entries to send in one PutRecords call: at most one of a partition. Give it back by `settle` or `fail`. */
 export interface PutRequest {
@@ -56,6 +57,15 @@ export class OrderedWriter {
   readonly #waiting = new PriorityQueue<PartitionQueue>();
   readonly #acknowledgements = new Acknowledgements();
   readonly #tables = new Map<string, { changes: number; bytes: number }>();
+  /** Of the last change that was offered. */
+  #latest: { readonly topic: string | undefined; readonly queues: PartitionQueue[] } = {
+    topic: undefined,
+    queues: [],
+  };
+  #counted: { readonly table: string | undefined; readonly counts: { changes: number; bytes: number } } = {
+    table: undefined,
+    counts: { changes: 0, bytes: 0 },
+  };
   #inFlight = 0;
   #sequence = 0;
   #bufferedBytes = 0;
@@ -75,7 +85,7 @@ export class OrderedWriter {
     this.#options = options;
   }
 
-  /** Bytes of events not yet stored. */
+  /** What the events that are not yet stored occupy, in bytes. */
   get bufferedBytes(): number {
     return this.#bufferedBytes;
   }
@@ -110,7 +120,7 @@ export class OrderedWriter {
     while (entries.length < limits.requestRecords) {
       const queue = this.#ready.take();
       if (queue === undefined) break;
-      const entry = queue.head(limits);
+      const entry = queue.head();
       if (bytes + entry.bytes > limits.requestBytes) {
         this.#makeReady(queue);
         break;
@@ -173,68 +183,81 @@ export class OrderedWriter {
 
   #offerChange(change: SourceChange, now: number): void {
     const queues = this.#queues(change.topic);
-    const jsonBytes = Buffer.byteLength(change.json);
+    const bytes = openBytes(change);
     if (change.partition === EVERY_PARTITION) {
       // The last partition has the longest number, so what fits there fits everywhere.
-      this.#refuseOversize(change, this.#queue(queues, change.topic, change.topic.partitions - 1), jsonBytes);
+      this.#refuseOversize(change, this.#queue(queues, change.topic, change.topic.partitions - 1), bytes);
       for (let i = 0; i < change.topic.partitions; i++) {
-        this.#push(this.#queue(queues, change.topic, i), change, jsonBytes, now);
+        this.#push(this.#queue(queues, change.topic, i), change, bytes, now);
       }
     } else {
       const queue = this.#queue(queues, change.topic, change.partition);
-      this.#refuseOversize(change, queue, jsonBytes);
-      this.#push(queue, change, jsonBytes, now);
+      this.#refuseOversize(change, queue, bytes);
+      this.#push(queue, change, bytes, now);
     }
-    this.#count(change.table, jsonBytes);
+    this.#count(change.table, bytes);
   }
 
   #offerClaimed({ topic, partition, claim, position, table }: ClaimedChange, now: number): void {
     const queue = this.#queue(this.#queues(topic), topic, partition);
     const transaction = this.#acknowledgements.add(now);
-    this.#buffered(queue, queue.pushClaim(claim, position, transaction, this.#sequence++));
+    const bytes = queue.pushClaim(claim, position, transaction, this.#sequence++);
+    this.#gatheredBytes += bytes;
+    this.#buffered(queue, bytes);
     this.#count(table, claim.bytes);
   }
 
   #count(table: string, eventBytes: number): void {
-    const counts = this.#tables.get(table);
-    if (counts) {
-      counts.changes++;
-      counts.bytes += eventBytes;
-    } else this.#tables.set(table, { changes: 1, bytes: eventBytes });
+    // Changes come in runs of one table.
+    if (table !== this.#counted.table) {
+      let counts = this.#tables.get(table);
+      if (counts === undefined) {
+        counts = { changes: 0, bytes: 0 };
+        this.#tables.set(table, counts);
+      }
+      this.#counted = { table, counts };
+    }
+    this.#counted.counts.changes++;
+    this.#counted.counts.bytes += eventBytes;
   }
 
-  #refuseOversize(change: SourceChange, queue: PartitionQueue, jsonBytes: number): void {
+  #refuseOversize(change: SourceChange, queue: PartitionQueue, openBytes: number): void {
     // What a consumer gets at once is bounded too (rule 9), whatever the stream takes.
     const maxRecordBytes = Math.min(this.#options.limits.maxRecordBytes, MAX_UNCOMPRESSED_BYTES);
-    const bytes = queue.bytesAlone(jsonBytes);
+    const bytes = queue.bytesAlone(openBytes);
     if (bytes <= maxRecordBytes) return;
     throw new OversizeChangeError({ table: change.table, position: change.position, bytes, maxRecordBytes });
   }
 
-  #push(queue: PartitionQueue, change: SourceChange, jsonBytes: number, now: number): void {
+  #push(queue: PartitionQueue, change: SourceChange, openBytes: number, now: number): void {
     const transaction = this.#acknowledgements.add(now);
-    this.#buffered(queue, queue.push(change.json, jsonBytes, change.position, transaction, this.#sequence++));
+    this.#gatheredBytes += openBytes;
+    this.#buffered(queue, queue.push(change, openBytes, transaction, this.#sequence++));
   }
 
   #buffered(queue: PartitionQueue, bytes: number): void {
     this.#bufferedBytes += bytes;
-    this.#gatheredBytes += bytes;
     if (queue.state === "idle") this.#makeReady(queue);
   }
 
   #queues(topic: Topic): PartitionQueue[] {
-    let queues = this.#topics.get(topic.name);
-    if (queues === undefined) {
-      queues = [];
-      this.#topics.set(topic.name, queues);
+    // Changes come in runs of one topic.
+    if (topic.name !== this.#latest.topic) {
+      let queues = this.#topics.get(topic.name);
+      if (queues === undefined) {
+        queues = [];
+        this.#topics.set(topic.name, queues);
+      }
+      this.#latest = { topic: topic.name, queues };
     }
-    return queues;
+    return this.#latest.queues;
   }
 
   #queue(queues: PartitionQueue[], topic: Topic, partition: number): PartitionQueue {
     let queue = queues[partition];
     if (queue === undefined) {
-      queue = new PartitionQueue(topic, partition, this.#options.writer, this.#options.packing);
+      const { writer, packing, limits } = this.#options;
+      queue = new PartitionQueue(topic, partition, writer, packing, limits);
       queues[partition] = queue;
     }
     return queue;

@@ -12,38 +12,38 @@ import {
 /** `batch`: many events of a partition in one record. `none`: one event a record, for Flink and Firehose. */
 export type Packing = "batch" | "none";
 
-/** How the events of one partition become the data of its records. Sizes are UTF-8 bytes. */
+/** How the events of one partition become the data of its records, as UTF-8. */
 export interface RecordFormat {
-  /** What closes an open event whose predecessor in the partition is `after`. */
-  tail(after: PositionText | null): string;
+  /** What stands before the events of a record, and behind them; between them stand commas. */
+  readonly head: Buffer;
+  readonly tail: Buffer;
+  /** What closes an open event that has no predecessor in the partition. */
+  readonly firstClosing: Buffer;
+  /** What closes an open event: this, the predecessor's position, `closing`. */
+  readonly after: Buffer;
+  readonly closing: Buffer;
   /** Most events of a record. */
   readonly maxEvents: number;
-  /** What a record takes beside its events; each event but the first takes one more, for the comma. */
-  readonly overheadBytes: number;
-  /** The data of a record of these closed events. */
-  data(events: readonly string[]): Buffer;
   /** The record that stands for an event by claim check. */
   claim(claim: ClaimCheck, position: PositionText, after: PositionText | null): string;
 }
 
 /** The format of a partition's records. Built once a partition: what does not change is made here. */
 export function recordFormat(packing: Packing, header: RecordHeader): RecordFormat {
-  const claim: RecordFormat["claim"] = (...pointer) => claimRecord(header, ...pointer);
-  if (packing === "none") {
-    return {
-      tail: (after) => unpackedEventTail(after, header),
-      maxEvents: 1,
-      overheadBytes: 0,
-      data: ([event]) => Buffer.from(event as string),
-      claim,
-    };
-  }
-  const head = recordHead(header);
+  const packed = packing === "batch";
+  const tail = (after: PositionText | null) => (packed ? eventTail(after) : unpackedEventTail(after, header));
+  // Taken apart around a position, so that the format is written down in one place alone.
+  const [after = "", closing = ""] = tail(PLACE).split(PLACE);
   return {
-    tail: eventTail,
-    maxEvents: Number.POSITIVE_INFINITY,
-    overheadBytes: Buffer.byteLength(head) + RECORD_TAIL.length,
-    data: (events) => Buffer.from(`${head}${events.join(",")}${RECORD_TAIL}`),
-    claim,
+    head: Buffer.from(packed ? recordHead(header) : ""),
+    tail: Buffer.from(packed ? RECORD_TAIL : ""),
+    firstClosing: Buffer.from(tail(null)),
+    after: Buffer.from(after),
+    closing: Buffer.from(closing),
+    maxEvents: packed ? Number.POSITIVE_INFINITY : 1,
+    claim: (...pointer) => claimRecord(header, ...pointer),
   };
 }
+
+/** Stands for a position: no topic holds a zero byte. */
+const PLACE = "\0";

@@ -1,9 +1,12 @@
 import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck } from "../change/record.ts";
 import { explicitHashKey, partitionKey, type Topic } from "../change/topic.ts";
+import type { SourceChange } from "../source/change-source.ts";
+import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import { PartitionKeyTooLongError } from "./errors.ts";
 import { MAX_PARTITION_KEY_CHARACTERS, type StreamLimits } from "./limits.ts";
 import { type Packing, type RecordFormat, recordFormat } from "./packing.ts";
+import { closingBytes, RecordBuilder, type TransactionRun } from "./record-builder.ts";
 
 /**
  * Where a partition stands: `idle` (no events), `ready` (may be taken), `inFlight` (its entry is in a request),
@@ -14,28 +17,15 @@ export type PartitionState = "idle" | "ready" | "inFlight" | "waiting";
 /** One record to be stored: an entry of PutRecords. */
 export interface Entry {
   readonly queue: PartitionQueue;
-  readonly data: Uint8Array;
+  readonly data: Buffer;
   /** What it counts against the limits: data and partition key. */
   readonly bytes: number;
   readonly events: number;
   /** What it occupied of the buffer. */
   readonly bufferedBytes: number;
   /** Numbers of the transactions its events belong to, and how many of each. */
-  readonly transactions: readonly { readonly number: number; readonly events: number }[];
+  readonly transactions: readonly Readonly<TransactionRun>[];
 }
-
-interface WaitingEvent {
-  readonly text: string;
-  readonly bytes: number;
-  /** The text is the data of a record, not an event to be packed. */
-  readonly whole: boolean;
-  readonly transaction: number;
-  /** Place among all events of the writer. */
-  readonly sequence: number;
-}
-
-/** What an event occupies beside its text: objects and references, about. */
-const EVENT_OVERHEAD_BYTES = 128;
 
 /** The events of one topic partition that wait to be stored, in order. */
 export class PartitionQueue {
@@ -46,13 +36,17 @@ export class PartitionQueue {
   state: PartitionState = "idle";
   /** Failures of the head entry in a row. */
   failures = 0;
-  #last: PositionText | null = null;
-  #events: (WaitingEvent | undefined)[] = [];
+  readonly #targetBytes: number;
+  /** Text of the position of the last event; its bytes count once there is one. */
+  readonly #last = Buffer.alloc(POSITION_BYTES);
+  #hasLast = false;
+  /** Records of the events that wait, oldest first: events are added to the last one. */
+  #records: (RecordBuilder | undefined)[] = [];
   #taken = 0;
   #sealed: (Entry & { readonly sequence: number }) | undefined;
 
   /** @throws PartitionKeyTooLongError */
-  constructor(topic: Topic, partition: number, writer: number, packing: Packing) {
+  constructor(topic: Topic, partition: number, writer: number, packing: Packing, limits: StreamLimits) {
     if (partition < 0 || partition >= topic.partitions) {
       throw new RangeError(`topic ${topic.name} has no partition ${partition} (it has ${topic.partitions})`);
     }
@@ -62,49 +56,54 @@ export class PartitionQueue {
     this.partitionKeyBytes = Buffer.byteLength(this.partitionKey);
     this.explicitHashKey = explicitHashKey(topic, partition);
     this.format = recordFormat(packing, { topic: topic.name, partition, writer });
+    this.#targetBytes = Math.min(limits.targetRecordBytes, limits.maxRecordBytes) - this.partitionKeyBytes;
   }
 
   /** Bytes of the record that holds this event alone, partition key included. */
-  bytesAlone(jsonBytes: number): number {
-    return (
-      this.format.overheadBytes +
-      jsonBytes +
-      Buffer.byteLength(this.format.tail(this.#last)) +
-      this.partitionKeyBytes
-    );
+  bytesAlone(openBytes: number): number {
+    const { head, tail } = this.format;
+    return head.length + this.#closed(openBytes) + tail.length + this.partitionKeyBytes;
   }
 
-  /** Closes the event and puts it at the end; gives what it occupies of the buffer. */
-  push(
-    json: string,
-    jsonBytes: number,
-    position: PositionText,
-    transaction: number,
-    sequence: number,
-  ): number {
-    const tail = this.format.tail(this.#last);
-    const bytes = jsonBytes + Buffer.byteLength(tail);
-    this.#last = position;
-    this.#events.push({ text: json + tail, bytes, whole: false, transaction, sequence });
-    return bytes + EVENT_OVERHEAD_BYTES;
+  /** Closes the event and puts it at the end; gives what that occupies of the buffer. */
+  push(change: SourceChange, openBytes: number, transaction: number, sequence: number): number {
+    const closed = this.#closed(openBytes);
+    let record = this.#records.at(-1);
+    if (
+      record === undefined ||
+      record.whole ||
+      record.events >= this.format.maxEvents ||
+      record.bytes + 1 + closed > this.#targetBytes
+    ) {
+      record = RecordBuilder.begin(this.format, sequence, closed);
+      this.#records.push(record);
+      record.add(change, openBytes, this.#after, transaction);
+      this.#follow(change);
+      return record.capacity;
+    }
+    const before = record.capacity;
+    record.add(change, openBytes, this.#after, transaction);
+    this.#follow(change);
+    return record.capacity - before;
   }
 
   /** Puts the pointer to an event at the end; gives what it occupies of the buffer. */
   pushClaim(claim: ClaimCheck, position: PositionText, transaction: number, sequence: number): number {
-    const text = this.format.claim(claim, position, this.#last);
-    const bytes = Buffer.byteLength(text);
-    this.#last = position;
-    this.#events.push({ text, bytes, whole: true, transaction, sequence });
-    return bytes + EVENT_OVERHEAD_BYTES;
+    const text = this.format.claim(claim, position, this.#after?.toString("latin1") ?? null);
+    this.#last.write(position, "latin1");
+    this.#hasLast = true;
+    const record = RecordBuilder.whole(text, sequence, transaction);
+    this.#records.push(record);
+    return record.capacity;
   }
 
   /** Sequence of the oldest event that is not stored, or undefined when there is none. */
   get oldest(): number | undefined {
-    return this.#sealed?.sequence ?? this.#events[this.#taken]?.sequence;
+    return this.#sealed?.sequence ?? this.#records[this.#taken]?.sequence;
   }
 
   /**
-   * The entry to send next: what failed before, else as many of the oldest events as go into a record.
+   * The entry to send next: what failed before, else the oldest record.
    *
    * A failed entry is sent again byte for byte, though more events may have gathered behind it. A lost answer
    * may mean that it was stored, so a retry must begin with the same events in the same order anyway; with
@@ -112,36 +111,23 @@ export class PartitionQueue {
    * request that a proxy or the network delivers late is harmless, and nothing is packed twice. The price is a
    * small record once in a while; what gathered goes into the record behind it.
    */
-  head(limits: StreamLimits): Entry {
+  head(): Entry {
     if (this.#sealed !== undefined) return this.#sealed;
-    const target = Math.min(limits.targetRecordBytes, limits.maxRecordBytes);
-    const texts: string[] = [];
-    const transactions: { number: number; events: number }[] = [];
-    const first = this.#events[this.#taken] as WaitingEvent;
-    const maxEvents = first.whole ? 1 : this.format.maxEvents;
-    let bytes = this.partitionKeyBytes + (first.whole ? 0 : this.format.overheadBytes);
-    let occupied = 0;
-    let next = this.#taken;
-    for (; next < this.#events.length && texts.length < maxEvents; next++) {
-      const event = this.#events[next] as WaitingEvent;
-      const more = event.bytes + (texts.length > 0 ? 1 : 0);
-      if (texts.length > 0 && (event.whole || bytes + more > target)) break;
-      bytes += more;
-      occupied += event.bytes + EVENT_OVERHEAD_BYTES;
-      texts.push(event.text);
-      const run = transactions.at(-1);
-      if (run?.number === event.transaction) run.events++;
-      else transactions.push({ number: event.transaction, events: 1 });
+    const record = this.#records[this.#taken] as RecordBuilder;
+    this.#records[this.#taken++] = undefined;
+    if (this.#taken * 2 >= this.#records.length) {
+      this.#records = this.#records.slice(this.#taken);
+      this.#taken = 0;
     }
-    this.#cut(next);
+    const data = record.seal();
     this.#sealed = {
       queue: this,
-      data: first.whole ? Buffer.from(first.text) : this.format.data(texts),
-      bytes,
-      events: texts.length,
-      bufferedBytes: occupied,
-      transactions,
-      sequence: first.sequence,
+      data,
+      bytes: data.length + this.partitionKeyBytes,
+      events: record.events,
+      bufferedBytes: record.capacity,
+      transactions: record.transactions,
+      sequence: record.sequence,
     };
     return this.#sealed;
   }
@@ -152,18 +138,20 @@ export class PartitionQueue {
     this.failures = 0;
   }
 
-  /** Forgets the events before `next`; moves the others only when they are the smaller part. */
-  #cut(next: number): void {
-    if (next === this.#events.length) {
-      this.#events = [];
-      this.#taken = 0;
-    } else if (next * 2 > this.#events.length) {
-      this.#events = this.#events.slice(next);
-      this.#taken = 0;
-    } else {
-      // The texts are in the entry now: do not hold them twice.
-      this.#events.fill(undefined, this.#taken, next);
-      this.#taken = next;
-    }
+  get #after(): Buffer | undefined {
+    return this.#hasLast ? this.#last : undefined;
+  }
+
+  /** Bytes of the event once closed. */
+  #closed(openBytes: number): number {
+    return openBytes + closingBytes(this.format, !this.#hasLast);
+  }
+
+  #follow(change: SourceChange): void {
+    this.#hasLast = true;
+    if (change instanceof EncodedChange) {
+      const { bytes, end } = change;
+      for (let i = 0; i < POSITION_BYTES; i++) this.#last[i] = bytes[end + i] as number;
+    } else this.#last.write(change.position, "latin1");
   }
 }

@@ -2,6 +2,7 @@ import { formatLsn } from "../../lib/change/lsn.ts";
 import { formatPosition } from "../../lib/change/position.ts";
 import type { Topic } from "../../lib/change/topic.ts";
 import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
+import { EncodedChange } from "../../lib/source/encoded-change.ts";
 
 /** A change as a source gives it: an insert of one row, event left open inside `source`. */
 export function change(
@@ -20,6 +21,13 @@ export function change(
     json: `{"op":"c","before":null,"after":${JSON.stringify({ text })},"ts_ms":0,"source":{${source}`,
     table: "public.orders",
   };
+}
+
+/** The same change as a source gives it that writes UTF-8 at once, among the bytes of others. */
+export function encoded({ topic, partition, table, position, json }: SourceChange): EncodedChange {
+  const bytes = Buffer.from(`another${json}${position}another`);
+  const start = "another".length;
+  return new EncodedChange(topic, partition, table, { bytes, start, end: start + Buffer.byteLength(json) });
 }
 
 /** A source that gives these batches (waiting where one is a promise) and notes what is acknowledged. */

@@ -7,7 +7,7 @@ import type { SourceMessage } from "../../../lib/source/change-source.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";
 import type { Entry } from "../../../lib/stream/partition-queue.ts";
-import { change } from "../../stream/changes.ts";
+import { change, encoded } from "../../stream/changes.ts";
 import { KinesisModel } from "./kinesis-model.ts";
 
 /*
@@ -40,6 +40,7 @@ const transaction = fc.oneof(
           { weight: 1, arbitrary: fc.constant(EVERY_PARTITION) },
         ),
         text: fc.string({ maxLength: 60, unit: "grapheme" }),
+        bytes: fc.boolean(),
       }),
       { maxLength: 12 },
     ),
@@ -84,15 +85,16 @@ function history(transactions: readonly (typeof transaction extends fc.Arbitrary
     const lsn = BigInt(t + 1) * 100n;
     if (changes === "idle") return [{ kind: "idle", lsn }];
     return [
-      ...changes.map(({ topic, partition, text }, i) => {
+      ...changes.map(({ topic, partition, text, bytes }, i) => {
         const to = topics[topic] as (typeof topics)[number];
-        return change(
+        const given = change(
           to,
           partition === EVERY_PARTITION ? partition : partition % to.partitions,
           lsn,
           i + 1,
           text,
         );
+        return bytes ? encoded(given) : given;
       }),
       { kind: "commit", endLsn: lsn + 50n, commitTimeMs: t },
     ];

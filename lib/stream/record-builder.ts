@@ -1,0 +1,124 @@
+import type { SourceChange } from "../source/change-source.ts";
+import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
+import type { RecordFormat } from "./packing.ts";
+
+/** How many events of a transaction. */
+export interface TransactionRun {
+  readonly number: number;
+  events: number;
+}
+
+type EventFormat = Pick<RecordFormat, "after" | "closing" | "firstClosing" | "tail">;
+
+const NOTHING = Buffer.alloc(0);
+const WHOLE: EventFormat = { after: NOTHING, closing: NOTHING, firstClosing: NOTHING, tail: NOTHING };
+const COMMA = 0x2c;
+/** A record that is to hold more than one event begins with room for this. */
+const FIRST_BYTES = 2048;
+
+/** Bytes of the open event. */
+export function openBytes(change: SourceChange): number {
+  return change instanceof EncodedChange ? change.end - change.start : Buffer.byteLength(change.json);
+}
+
+/** Bytes that close an open event. */
+export function closingBytes(format: EventFormat, first: boolean): number {
+  return first ? format.firstClosing.length : format.after.length + POSITION_BYTES + format.closing.length;
+}
+
+/** The data of one record while events are added to it: one growing buffer. */
+export class RecordBuilder {
+  /** The data is a whole record that is not made of events. */
+  readonly whole: boolean;
+  /** Place of the first event among all events of the writer. */
+  readonly sequence: number;
+  /** The transactions of the events, in order. */
+  readonly transactions: TransactionRun[] = [];
+  events = 0;
+  readonly #format: EventFormat;
+  #buffer: Buffer;
+  #length = 0;
+
+  private constructor(format: EventFormat, sequence: number, whole: boolean, buffer: Buffer) {
+    this.#format = format;
+    this.sequence = sequence;
+    this.whole = whole;
+    this.#buffer = buffer;
+  }
+
+  /** A record to add events to; `bytes`: the size of the first one, closed. */
+  static begin(format: RecordFormat, sequence: number, bytes: number): RecordBuilder {
+    const needed = format.head.length + bytes + format.tail.length;
+    const buffer = Buffer.allocUnsafe(format.maxEvents > 1 ? Math.max(FIRST_BYTES, needed) : needed);
+    const record = new RecordBuilder(format, sequence, false, buffer);
+    record.#append(format.head);
+    return record;
+  }
+
+  /** A record that is there as a whole, and stands for one event. */
+  static whole(text: string, sequence: number, transaction: number): RecordBuilder {
+    const data = Buffer.from(text);
+    const record = new RecordBuilder(WHOLE, sequence, true, data);
+    record.#length = data.length;
+    record.#count(transaction);
+    return record;
+  }
+
+  /** What the record occupies in memory. */
+  get capacity(): number {
+    return this.#buffer.length;
+  }
+
+  /** Bytes of the record as it stands. */
+  get bytes(): number {
+    return this.#length + this.#format.tail.length;
+  }
+
+  /** Closes the event behind `last` (the predecessor's position, if there is one) and adds it. */
+  add(change: SourceChange, openBytes: number, last: Uint8Array | undefined, transaction: number): void {
+    const { after, closing, firstClosing } = this.#format;
+    this.#reserve(1 + openBytes + closingBytes(this.#format, last === undefined));
+    if (this.events > 0) this.#buffer[this.#length++] = COMMA;
+    if (change instanceof EncodedChange) {
+      change.bytes.copy(this.#buffer, this.#length, change.start, change.end);
+      this.#length += openBytes;
+    } else this.#length += this.#buffer.write(change.json, this.#length);
+    if (last === undefined) this.#append(firstClosing);
+    else {
+      this.#append(after);
+      this.#append(last);
+      this.#append(closing);
+    }
+    this.#count(transaction);
+  }
+
+  /** The data of the record; nothing may be added any more. */
+  seal(): Buffer {
+    this.#reserve(0);
+    this.#append(this.#format.tail);
+    return this.#buffer.subarray(0, this.#length);
+  }
+
+  #count(transaction: number): void {
+    this.events++;
+    const run = this.transactions.at(-1);
+    if (run?.number === transaction) run.events++;
+    else this.transactions.push({ number: transaction, events: 1 });
+  }
+
+  /** A few bytes: copied here, since a call to copy them costs more. */
+  #append(bytes: Uint8Array): void {
+    const buffer = this.#buffer;
+    let at = this.#length;
+    for (let i = 0; i < bytes.length; i++) buffer[at++] = bytes[i] as number;
+    this.#length = at;
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#length + bytes + this.#format.tail.length;
+    if (needed <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#buffer.length));
+    this.#buffer.copy(grown, 0, 0, this.#length);
+    this.#buffer = grown;
+  }
+}
