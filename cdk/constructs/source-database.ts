@@ -45,7 +45,10 @@ export interface DatabaseFacts {
   readonly certificateAuthorityFile: string | undefined;
 }
 
-/** The address of the server, and how RDS's metrics name it. */
+/**
+ * The address of the server, and how RDS's metrics name it.
+ * @throws ConfigurationError for a cluster that was imported without its endpoint.
+ */
 export function databaseFacts(database: SourceDatabase): DatabaseFacts {
   if ("instanceIdentifier" in database) {
     return {
@@ -57,9 +60,13 @@ export function databaseFacts(database: SourceDatabase): DatabaseFacts {
     };
   }
   if ("clusterIdentifier" in database) {
+    const writer = imported(
+      () => database.clusterEndpoint,
+      "it was imported without its writer's address: give clusterEndpointAddress and port",
+    );
     return {
-      host: database.clusterEndpoint.hostname,
-      port: String(database.clusterEndpoint.port),
+      host: writer.hostname,
+      port: String(writer.port),
       metricsDimension: { DBClusterIdentifier: database.clusterIdentifier, Role: "WRITER" },
       isRds: true,
       certificateAuthorityFile: undefined,
@@ -117,17 +124,10 @@ export function grantSignIn(scope: Construct, grantee: iam.IGrantable, access: D
     if (secret.encryptionKey) allow(grantee, ["kms:Decrypt"], [secret.encryptionKey.keyArn]);
     return;
   }
-  const resourceName = resourceId(database);
-  if (!resourceName) {
-    throw new ConfigurationError("CdcPipeline", [
-      {
-        path: "database",
-        value: undefined,
-        remedy:
-          "give its resource id (db-… or cluster-…: instanceResourceId, clusterResourceIdentifier, or resourceId beside host): authentication by IAM is permitted by it",
-      },
-    ]);
-  }
+  const resourceName = imported(
+    () => resourceId(database),
+    "give its resource id (db-… or cluster-…: instanceResourceId, clusterResourceIdentifier, or resourceId beside host): authentication by IAM is permitted by it",
+  );
   // https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
   const arn = Stack.of(scope).formatArn({
     service: "rds-db",
@@ -138,23 +138,34 @@ export function grantSignIn(scope: Construct, grantee: iam.IGrantable, access: D
   allow(grantee, ["rds-db:connect"], [arn]);
 }
 
-/** Lets the security group of ours through to the server; the rule stands in our stack. */
+/**
+ * Lets the security group of ours through to the server; the rule stands in our stack. A server whose groups are not known
+ * gets none: only the way out is opened, and whoever has the server lets us in.
+ */
 export function allowToDatabase(from: ec2.ISecurityGroup, database: SourceDatabase): void {
-  if ("connections" in database) {
-    from.connections.allowToDefaultPort(database, "capture task to PostgreSQL");
-    return;
-  }
-  const port = ec2.Port.tcp(database.port ?? 5432);
-  if (database.securityGroup) {
-    from.connections.allowTo(database.securityGroup, port, "capture task to PostgreSQL");
-  } else {
-    from.addEgressRule(ec2.Peer.anyIpv4(), port, "capture task to PostgreSQL");
-  }
+  const { port } = databaseFacts(database);
+  const to = ec2.Port.tcp(Token.isUnresolved(port) ? Token.asNumber(port) : Number(port));
+  const groups = "connections" in database ? database.connections.securityGroups : [database.securityGroup];
+  const known = groups.filter((group) => group !== undefined);
+  for (const group of known) from.connections.allowTo(group, to, "capture task to PostgreSQL");
+  if (known.length === 0) from.addEgressRule(ec2.Peer.anyIpv4(), to, "capture task to PostgreSQL");
 }
 
 /** A secret that was imported by its name has an ARN without the six characters that Secrets Manager adds. */
 function secretArnPattern(secret: secretsmanager.ISecret): string {
   return secret.secretFullArn ?? `${secret.secretArn}-??????`;
+}
+
+/** What an imported database may not know of itself: CDK says so by an error of its own, or by undefined. */
+function imported<T>(read: () => T | undefined, remedy: string): T {
+  let value: T | undefined;
+  try {
+    value = read();
+  } catch {
+    // Said below, with the remedy.
+  }
+  if (value !== undefined) return value;
+  throw new ConfigurationError("CdcPipeline", [{ path: "database", value: undefined, remedy }]);
 }
 
 function resourceId(database: SourceDatabase): string | undefined {

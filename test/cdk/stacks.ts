@@ -163,7 +163,7 @@ export function findings({ annotations }: Synthesized): string[] {
 
 /** One resource of a type whose logical id contains a text. */
 export function resource(
-  { template }: Synthesized,
+  { template }: Pick<Synthesized, "template">,
   type: string,
   part = "",
 ): { readonly id: string; readonly Properties: Record<string, unknown>; readonly [key: string]: unknown } {
