@@ -2,20 +2,41 @@ import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe } from "vitest";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { findPostgresBinaries, type PostgresBinaries } from "../../lib/local/postgres-binaries.ts";
+import {
+  findPostgresBinaries,
+  type PostgresBinaries,
+  runnableBinaries,
+} from "../../lib/local/postgres-binaries.ts";
 
-const embedded = await findPostgresBinaries("embedded");
-const debian15 = await findPostgresBinaries("debian-15");
-
-/** Server versions the tests run on; undefined where not installed. */
-export const installed: readonly {
+interface Version {
   readonly name: string;
   readonly binaries: PostgresBinaries | undefined;
   readonly hint: string;
-}[] = [
-  { name: "PostgreSQL 18", binaries: embedded, hint: "npm ci --include=optional" },
-  { name: "PostgreSQL 15", binaries: debian15, hint: "apt-get install postgresql-15" },
-];
+}
+
+/**
+ * Server versions the tests run on; undefined where not installed. `TRIBUTARY_TEST_POSTGRES` names others instead: `native`
+ * directories of unpacked `@embedded-postgres` packages, with commas between.
+ */
+export const installed: readonly Version[] = process.env.TRIBUTARY_TEST_POSTGRES
+  ? await Promise.all(process.env.TRIBUTARY_TEST_POSTGRES.split(",").map(unpacked))
+  : [
+      {
+        name: "PostgreSQL 18",
+        binaries: await findPostgresBinaries("embedded"),
+        hint: "npm ci --include=optional",
+      },
+      {
+        name: "PostgreSQL 15",
+        binaries: await findPostgresBinaries("debian-15"),
+        hint: "apt-get install postgresql-15",
+      },
+    ];
+
+async function unpacked(native: string): Promise<Version> {
+  const binaries = await runnableBinaries(native);
+  return { name: `PostgreSQL ${binaries.major}`, binaries, hint: "" };
+}
 
 type Settings = Readonly<Record<string, string>>;
 
