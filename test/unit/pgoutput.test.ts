@@ -1,14 +1,12 @@
 import { Readable } from "node:stream";
 import { setImmediate as tick } from "node:timers/promises";
 import fc from "fast-check";
-import type pg from "pg";
-import { both } from "pg-copy-streams";
 import { describe, expect, test } from "vitest";
 import { TributaryError } from "../../lib/errors.ts";
 import type { SourceMessage } from "../../lib/source/change-source.ts";
 import type { ChangeDecoder } from "../../lib/source/postgres/change-decoder.ts";
+import { CopyBoth } from "../../lib/source/postgres/copy-both.ts";
 import { parseCopyData } from "../../lib/source/postgres/copy-data.ts";
-import "../../lib/source/postgres/replication-link.ts";
 import {
   decodeFrames,
   recorded,
@@ -214,11 +212,22 @@ async function failure(
 async function throughFraming(pieces: readonly Buffer[]): Promise<Buffer[]> {
   const socket = new Readable({ read() {} });
   socket.on("data", () => {});
-  const connection = { stream: socket, query() {} } as unknown as pg.Connection;
-  const copy = both("", { alignOnCopyDataFrame: true, readableObjectMode: true, readableHighWaterMark: 1 });
   const frames: Buffer[] = [];
-  copy.on("data", (frame: Buffer) => frames.push(frame));
-  copy.submit(connection);
+  const copy = new CopyBoth("", {
+    onStart: () => {},
+    onArrival: () => {
+      while (copy.next()) {
+        const { buffer, start, end } = copy.frames;
+        frames.push(Buffer.from(buffer.subarray(start, end)));
+      }
+    },
+    onEnd: () => {},
+    onFinish: () => {},
+    onError: (error) => {
+      throw error;
+    },
+  });
+  copy.submit({ stream: socket, query() {} });
   socket.push(Buffer.from([0x57, 0, 0, 0, 7, 0, 0, 0]));
   for (const piece of pieces) {
     if (piece.length > 0) socket.push(piece);

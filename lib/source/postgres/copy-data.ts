@@ -21,10 +21,6 @@ export interface Keepalive {
 /**
  * Reads one frame of a replication copy stream: the content of one CopyData message, whole.
  *
- * `both(…, { alignOnCopyDataFrame: true })` of pg-copy-streams pushes one chunk a CopyData message, and Node's
- * streams keep chunks apart only in flowing mode (`on("data")`) or with `readableObjectMode: true`: async
- * iteration and `read()` of a byte stream join them.
- *
  * https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA
  * @throws MalformedMessageError
  */

@@ -227,8 +227,7 @@ export class PostgresChangeStream implements ChangeStream {
   async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
     let bytes = 0;
     while (!until.aborted && bytes < BATCH_BYTES) {
-      const frame = link.read();
-      if (frame === undefined) {
+      if (!link.read()) {
         if (batch.length > 0) return;
         this.#watch.waiting(true);
         try {
@@ -241,8 +240,9 @@ export class PostgresChangeStream implements ChangeStream {
         continue;
       }
       this.#attempts = 0;
-      bytes += frame.length;
-      const message = parseCopyData(frame);
+      const { buffer, start, end } = link.frames;
+      bytes += end - start;
+      const message = parseCopyData(buffer.subarray(start, end));
       if (message.kind === "data") {
         const wait = this.#decoder.decode(message.payload, message.lsn, batch);
         if (wait) await wait;

@@ -1,18 +1,14 @@
 import type { Duplex } from "node:stream";
 import type pg from "pg";
-import { both } from "pg-copy-streams";
 import { disconnect } from "./connection.ts";
-
-declare module "pg-copy-streams" {
-  /** A copy in both directions: what START_REPLICATION opens. */
-  export function both(
-    text: string,
-    options: { alignOnCopyDataFrame: true; readableObjectMode: true; readableHighWaterMark: number },
-  ): Duplex & pg.Submittable;
-}
+import { CopyBoth } from "./copy-both.ts";
+import type { CopyFrames } from "./copy-frames.ts";
+import { ReadPace } from "./read-pace.ts";
 
 /** How long the server may take to end a copy that we end, before the link is cut. */
 const FINISH_DEADLINE_MS = 2000;
+/** More than this is not read from the socket before what came is taken (a message may be larger). */
+const UNREAD_BYTES = 1024 * 1024;
 
 /**
  * One running START_REPLICATION: frames in, status updates out. Reading is pulling: while nobody calls `read`, the
@@ -22,27 +18,39 @@ export class ReplicationLink {
   /** Process id of our walsender. */
   readonly pid: number;
   readonly #client: pg.Client;
-  readonly #copy: Duplex;
+  readonly #copy: CopyBoth;
+  readonly #started = Promise.withResolvers<void>();
+  readonly #finished = Promise.withResolvers<void>();
+  readonly #pace = new ReadPace(performance.now());
   #failure: Error | undefined;
   #ended = false;
+  /** Something came since a read found nothing. */
+  #fresh = false;
+  /** More than `UNREAD_BYTES` wait: the socket is not read. */
+  #full = false;
+  #pause: NodeJS.Timeout | undefined;
   #wake: (() => void) | undefined;
+  #waking: NodeJS.Immediate | undefined;
 
-  private constructor(client: pg.Client, copy: Duplex) {
+  private constructor(client: pg.Client, text: string) {
     this.#client = client;
-    this.#copy = copy;
     this.pid = (client as pg.Client & { processID: number }).processID;
-    copy.on("readable", () => this.#wake?.());
-    copy.on("end", () => {
-      this.#ended = true;
-      this.#wake?.();
-    });
     const fail = (error: Error) => {
       this.#failure ??= error;
-      // The stream has let go of its buffers: it must not be asked to read again.
-      copy.destroy();
+      this.#started.reject(error);
+      this.#finished.resolve();
       this.#wake?.();
     };
-    copy.on("error", fail);
+    this.#started.promise.catch(() => {});
+    this.#copy = new CopyBoth(text, {
+      onStart: () => this.#started.resolve(),
+      onArrival: (bytes) => this.#arrived(bytes),
+      onEnd: () => {
+        this.#ended = true;
+      },
+      onFinish: () => this.#finished.resolve(),
+      onError: fail,
+    });
     client.on("error", fail);
     client.on("end", () => fail(new Error("the server closed the connection")));
   }
@@ -57,29 +65,24 @@ export class ReplicationLink {
     client: pg.Client,
     { slot, publication, firstMessage }: { slot: string; publication: string; firstMessage: Buffer },
   ): Promise<ReplicationLink> {
-    const copy = both(startReplication(slot, publication), {
-      alignOnCopyDataFrame: true,
-      // Frames stay apart in object mode only; one in the buffer is enough, the socket has a buffer of its own.
-      readableObjectMode: true,
-      readableHighWaterMark: 1,
-    });
-    const link = new ReplicationLink(client, copy);
-    client.query(copy);
-    // The stream holds writes back until the server has answered CopyBothResponse.
-    await new Promise<void>((resolve, reject) => {
-      const settle = () => (link.#failure ? reject(link.#failure) : undefined);
-      link.#wake = settle;
-      copy.write(firstMessage, (error) => (error ? reject(error) : resolve()));
-    }).finally(() => {
-      link.#wake = undefined;
-    });
+    const link = new ReplicationLink(client, startReplication(slot, publication));
+    client.query(link.#copy);
+    await link.#started.promise;
+    link.#copy.send(firstMessage);
     return link;
   }
 
-  /** The next frame, or undefined when none has arrived. A view on a read buffer of its own: valid as long as it is held. */
-  read(): Buffer | undefined {
-    if (this.#failure) return undefined;
-    return (this.#copy.read() as Buffer | null) ?? undefined;
+  /** Moves `frames` to the next frame; false when none has arrived. */
+  read(): boolean {
+    if (this.#failure) return false;
+    if (this.#copy.next()) return true;
+    this.#fresh = false;
+    return false;
+  }
+
+  /** The content of the frame at hand: `buffer` at `[start, end)`, which stays what it is. */
+  get frames(): Pick<CopyFrames, "buffer" | "start" | "end"> {
+    return this.#copy.frames;
   }
 
   /**
@@ -87,14 +90,47 @@ export class ReplicationLink {
    * @throws the error that ended the link.
    */
   async arrival(): Promise<void> {
-    if (!this.#failure && !this.#ended && this.#copy.readableLength === 0) {
+    if (!this.#failure && !this.#ended && !this.#fresh) {
+      this.#look();
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
       this.#wake = undefined;
     }
     if (this.#failure) throw this.#failure;
-    if (this.#ended && this.#copy.readableLength === 0) throw new Error("the server ended the stream");
+    if (this.#ended) throw new Error("the server ended the stream");
+  }
+
+  /** Lets the socket be read: now, or under load after a moment. */
+  #look(): void {
+    const socket = this.#client.connection.stream;
+    if (this.#full) {
+      this.#full = false;
+      socket.resume();
+      return;
+    }
+    const pauseMs = this.#pause === undefined ? this.#pace.pauseMs(performance.now()) : 0;
+    if (pauseMs === 0) return;
+    socket.pause();
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      socket.resume();
+    }, pauseMs);
+  }
+
+  #arrived(bytes: number): void {
+    this.#fresh = true;
+    this.#pace.arrived(bytes);
+    if (this.#copy.frames.bytes > UNREAD_BYTES) {
+      this.#full = true;
+      this.#client.connection.stream.pause();
+    }
+    // Not before all that is there now has been read.
+    if (this.#wake)
+      this.#waking ??= setImmediate(() => {
+        this.#waking = undefined;
+        this.#wake?.();
+      });
   }
 
   /** Lets `arrival` return now, with or without something to read. */
@@ -109,12 +145,13 @@ export class ReplicationLink {
 
   /** Sends a status update, now; lost without a word when the link is down. */
   send(message: Buffer): void {
-    if (!this.#failure && !this.#ended && this.#copy.writable) this.#copy.write(message);
+    if (!this.#failure && !this.#ended) this.#copy.send(message);
   }
 
   /** Cuts the link; who waits for an arrival gets `reason`. */
   destroy(reason: Error): void {
     this.#failure ??= reason;
+    clearTimeout(this.#pause);
     this.#client.connection.stream.destroy();
     this.#wake?.();
   }
@@ -122,19 +159,13 @@ export class ReplicationLink {
   /** Ends the copy in order, so that the slot is free at once; cuts the link when the server does not follow. */
   async finish(): Promise<void> {
     if (!this.#failure && !this.#ended) {
-      await new Promise<void>((resolve) => {
-        const cut = setTimeout(resolve, FINISH_DEADLINE_MS);
-        const done = () => {
-          clearTimeout(cut);
-          resolve();
-        };
-        // Finished: the server has answered all of it and let the slot go.
-        this.#copy.once("finish", done).once("error", done).once("close", done);
-        this.#copy.end();
-        // What still comes is not ours to handle: it was not acknowledged and comes again.
-        this.#copy.removeAllListeners("readable");
-        this.#copy.resume();
-      });
+      clearTimeout(this.#pause);
+      const cut = setTimeout(() => this.#finished.resolve(), FINISH_DEADLINE_MS);
+      // What still comes is not ours to handle: it was not acknowledged and comes again.
+      this.#copy.end();
+      // Finished: the server has answered all of it and let the slot go.
+      await this.#finished.promise;
+      clearTimeout(cut);
     }
     this.#failure ??= new Error("the link was closed");
     await disconnect(this.#client);
