@@ -8,7 +8,9 @@ import { registerConsumers } from "./consume/floor.ts";
 import { highestEpoch } from "./consume/highest-epoch.ts";
 import type { Log } from "./observe/log.ts";
 import type { Pipeline } from "./pipeline.ts";
+import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
+import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
@@ -50,6 +52,11 @@ export interface CaptureMetrics {
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, leaseMs, log } = options;
+  const { source } = pipeline;
+  if (source.kind === "outbox") {
+    const writer = (generation: number) => writerOptions(options, generation);
+    return await runRelay({ ...options, pipeline: { ...pipeline, source }, writer }, signal);
+  }
   const { tables } = await checkSource({ connection, pipeline, signal });
   for (const { message, remedy } of unreadTopics(pipeline, tables)) log.warn(message, { remedy });
   const state = await CaptureState.take({
@@ -80,9 +87,14 @@ async function agree(
 ): Promise<void> {
   const floor = await floorOfNow(pipeline, dynamodb, stateTable, state, signal);
   const stored = await state.readSettings();
-  const now = settingsOf(pipeline.source, routeTables(pipeline), tables);
+  const now = settingsOf(pipeline.source, routeTables(pipeline), [...tables, ...outboxTables(pipeline)]);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+}
+
+/** The partitions of the outbox's topics must not change either. */
+function outboxTables({ source }: Pipeline): readonly TableName[] {
+  return source.kind === "postgres" && source.outbox ? [OUTBOX_TABLES] : [];
 }
 
 /**
@@ -125,9 +137,7 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
         kinesis,
         streamName,
         writer: state.generation,
-        packing: pipeline.stream.packing,
-        limits: { maxRecordBytes: pipeline.stream.maxRecordBytes },
-        oversize: oversizePolicy(options, state.generation),
+        ...writerOptions(options, state.generation),
         superseded: state.lost,
         onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
         log,
@@ -137,6 +147,12 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
   } finally {
     await source.close();
   }
+}
+
+/** How the stream is written, whatever the source. */
+function writerOptions(options: CaptureOptions, writer: number) {
+  const { packing, maxRecordBytes } = options.pipeline.stream;
+  return { packing, limits: { maxRecordBytes }, oversize: oversizePolicy(options, writer) };
 }
 
 /** What becomes of a change above the record limit; undefined: it stops the task. */

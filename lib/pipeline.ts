@@ -4,6 +4,8 @@ import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
 import { outboxTableName } from "./outbox/table-name.ts";
 import {
   columnNames,
+  type OutboxSource,
+  outboxSource,
   type PollingSource,
   type PostgresSource,
   pollingSource,
@@ -122,8 +124,8 @@ const consumer = z.strictObject({
 const pipeline = z
   .strictObject({
     name,
-    source: z.discriminatedUnion("kind", [postgresSource, triggersSource, pollingSource], {
-      error: "write postgres({…}), triggers({…}) or polling({…})",
+    source: z.discriminatedUnion("kind", [postgresSource, triggersSource, pollingSource, outboxSource], {
+      error: "write postgres({…}), triggers({…}), polling({…}) or outbox({…})",
     }),
     topics: topics.prefault({}),
     stream: stream.prefault({}),
@@ -146,7 +148,7 @@ const pipeline = z
 /** What a user writes: everything with a default may be left out. */
 export type PipelineInput = z.input<typeof pipeline>;
 /** The sources that a definition may name, with their defaults filled in. */
-export type SourceDefinition = LogSource | TriggersSource | PollingSource;
+export type SourceDefinition = LogSource | TriggersSource | PollingSource | OutboxSource;
 /** The log of a PostgreSQL database, with the names of what is made there. */
 export type LogSource = PostgresSource & { readonly slot: string; readonly publication: string };
 /** A validated definition with its defaults filled in. */
@@ -180,6 +182,13 @@ export function triggers(
 /** A PostgreSQL source whose tables are asked for rows with a newer `updated_at` or version. */
 export function polling(source: Omit<z.input<typeof pollingSource>, "kind">): z.input<typeof pollingSource> {
   return { kind: "polling", ...source };
+}
+
+/** An outbox table that relays read, where nobody may replicate: `tributary outbox install` makes it. */
+export function outbox(
+  source: Omit<z.input<typeof outboxSource>, "kind"> = {},
+): z.input<typeof outboxSource> {
+  return { kind: "outbox", ...source };
 }
 
 /**

@@ -3,6 +3,7 @@ import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Pipeline, SourceDefinition } from "../pipeline.ts";
 import type { ChangeStream } from "./change-source.ts";
+import { checkOutbox } from "./outbox/preflight.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
@@ -39,6 +40,9 @@ export async function checkSource(options: SourceCheck): Promise<{ readonly tabl
   switch (source.kind) {
     case "postgres":
       return await preflight({ ...options, pipeline: { ...options.pipeline, source } });
+    case "outbox":
+      await checkOutbox({ ...options, pipeline: { ...options.pipeline, source } });
+      return { tables: [] };
     default:
       throw notYet(source);
   }

@@ -126,6 +126,19 @@ export class CaptureState implements SlotRecord {
     }
   }
 
+  /**
+   * A generation of its own for one of several writers that share the partitions of a pipeline (rule 28): greater than
+   * all that were given before, to them or with the lease. Waits while a task holds the lease, and is alive.
+   * @throws CaptureLeaseHeldError, StateTableError, StateTableUnavailableError
+   */
+  static async nextGeneration(options: CaptureStateOptions): Promise<number> {
+    const next = await tryNext(options);
+    if (next !== undefined) return next;
+    const state = await CaptureState.take(options);
+    await state.release();
+    return state.generation;
+  }
+
   /** The slot state as last written, or undefined before the first. */
   async read(): Promise<SlotState | undefined> {
     return (await readCaptureRecord(this.#options)).slot;
@@ -266,6 +279,28 @@ async function tryTake(
   } catch (error) {
     // Someone else was faster, or our own first try succeeded and its answer was lost: the next read tells.
     if (error instanceof ConditionalCheckFailedException) return false;
+    throw error;
+  }
+}
+
+async function tryNext(options: TableOptions): Promise<number | undefined> {
+  try {
+    const { Attributes } = await persistently(options, () =>
+      options.dynamodb.send(
+        new UpdateItemCommand({
+          TableName: options.table,
+          Key: itemKey(options.pipeline),
+          UpdateExpression: "ADD #generation :one",
+          ConditionExpression: "attribute_not_exists(#owner)",
+          ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+          ExpressionAttributeValues: { ":one": { N: "1" } },
+          ReturnValues: "UPDATED_NEW",
+        }),
+      ),
+    );
+    return number(Attributes?.generation);
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException) return undefined;
     throw error;
   }
 }

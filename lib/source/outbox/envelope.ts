@@ -48,6 +48,9 @@ export interface OutboxEnvelopeOptions {
 /** The schema that all outbox events name; their table is the aggregate type. */
 export const OUTBOX_SCHEMA = "outbox";
 
+/** Stands for all of them where tables are named: in the stored settings. */
+export const OUTBOX_TABLES = { schema: OUTBOX_SCHEMA, table: "*" } as const;
+
 /**
  * Outbox events on the wire, whichever way they were caught: a create of the table `outbox.<aggregateType>`, keyed by
  * aggregate. Format: docs, "Formats on the wire".

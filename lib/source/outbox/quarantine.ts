@@ -12,7 +12,7 @@ export interface Malformed {
   readonly transactional: boolean;
 }
 
-/** The topic of what is no event: one partition, in the order of the source. */
+/** The topic of what is no event: one partition, in the order of the log; with relays, one for each lane. */
 export function quarantineTopic({ topics }: Pick<Pipeline, "topics">): string {
   return `${topics.prefix}.$outbox-malformed`;
 }
@@ -26,6 +26,7 @@ export function quarantined(
   },
   { problem, content, transactional }: Malformed,
   { epoch, commitLsn, ordinal, lsn, txId, timeMs }: OutboxPlace,
+  { partition, partitions } = { partition: 0, partitions: 1 },
 ): SourceChange {
   const { pipeline, database, now } = options;
   const json = JSON.stringify({
@@ -59,8 +60,8 @@ export function quarantined(
   });
   return {
     kind: "change",
-    topic: { name: quarantineTopic(pipeline), partitions: 1 },
-    partition: 0,
+    topic: { name: quarantineTopic(pipeline), partitions },
+    partition,
     position: commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal),
     json: json.slice(0, -2),
     table: "$outbox-malformed",

@@ -1,0 +1,46 @@
+import type { StreamMetrics, TableCounts } from "./metrics.ts";
+
+const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttles", "oversize"] as const;
+
+/** The metrics of several writers as those of one. Counters keep what writers that ended had counted. */
+export class LaneMetrics {
+  readonly #tell: (metrics: StreamMetrics) => void;
+  readonly #latest = new Map<object, StreamMetrics>();
+  #toldAt = 0;
+
+  constructor(tell: (metrics: StreamMetrics) => void) {
+    this.#tell = tell;
+  }
+
+  /** Where one writer says how it goes. */
+  of(writer: object): (metrics: StreamMetrics) => void {
+    return (metrics) => this.#latest.set(writer, { ...metrics, tables: new Map(metrics.tables) });
+  }
+
+  /** Tells the sum, about every second. */
+  tell(now = Date.now()): void {
+    if (now - this.#toldAt < 1000) return;
+    this.#toldAt = now;
+    this.#tell(sum([...this.#latest.values()]));
+  }
+}
+
+function sum(all: readonly StreamMetrics[]): StreamMetrics {
+  const total = (pick: (metrics: StreamMetrics) => number) => all.reduce((n, one) => n + pick(one), 0);
+  const tables = new Map<string, TableCounts>();
+  for (const [table, { changes, bytes }] of all.flatMap((one) => [...one.tables])) {
+    const before = tables.get(table) ?? { changes: 0, bytes: 0 };
+    tables.set(table, { changes: before.changes + changes, bytes: before.bytes + bytes });
+  }
+  const counters = Object.fromEntries(COUNTERS.map((name) => [name, total((one) => one[name])]));
+  const committed = all.flatMap(({ acknowledgedCommitTimeMs: ms }) => (ms === undefined ? [] : [ms]));
+  return {
+    ...(counters as Record<(typeof COUNTERS)[number], number>),
+    tables,
+    bufferedBytes: total(({ bufferedBytes }) => bufferedBytes),
+    oldestUnacknowledgedMs: Math.max(0, ...all.map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)),
+    // Each writer's own: there is none that means all.
+    acknowledgedLsn: undefined,
+    acknowledgedCommitTimeMs: committed.length > 0 ? Math.max(...committed) : undefined,
+  };
+}
