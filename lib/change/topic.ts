@@ -39,17 +39,28 @@ export function explicitHashKey(topic: Topic, partition: number): string {
 /** MurmurHash3 x86 32 bit of the UTF-8 bytes of `text`, as an unsigned number. */
 export function murmur3(text: string): number {
   const bytes = Buffer.from(text, "utf8");
-  const blocks = bytes.length & ~3;
+  return murmur3Bytes(bytes, 0, bytes.length);
+}
+
+/** MurmurHash3 x86 32 bit of `bytes[start, end)`, as an unsigned number. */
+export function murmur3Bytes(bytes: Uint8Array, start: number, end: number): number {
+  const length = end - start;
+  const blocks = start + (length & ~3);
   let h = 0;
-  for (let i = 0; i < blocks; i += 4) {
-    h ^= scramble(bytes.readUInt32LE(i));
+  for (let i = start; i < blocks; i += 4) {
+    h ^= scramble(
+      (bytes[i] as number) |
+        ((bytes[i + 1] as number) << 8) |
+        ((bytes[i + 2] as number) << 16) |
+        ((bytes[i + 3] as number) << 24),
+    );
     h = (h << 13) | (h >>> 19);
     h = (Math.imul(h, 5) + 0xe6546b64) | 0;
   }
   let tail = 0;
-  for (let i = bytes.length - 1; i >= blocks; i--) tail = (tail << 8) | (bytes[i] as number);
-  if (bytes.length > blocks) h ^= scramble(tail);
-  h ^= bytes.length;
+  for (let i = end - 1; i >= blocks; i--) tail = (tail << 8) | (bytes[i] as number);
+  if (end > blocks) h ^= scramble(tail);
+  h ^= length;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   return (h ^ (h >>> 16)) >>> 0;

@@ -19,6 +19,7 @@ export class EncodedChange implements SourceChange {
   readonly start: number;
   readonly end: number;
 
+  /** `place`: where it stands now; read here, not kept. */
   constructor(
     topic: Topic,
     partition: number,

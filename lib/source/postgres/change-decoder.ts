@@ -4,7 +4,9 @@ import type { RouteTable } from "../../change/route.ts";
 import { EVERY_PARTITION, partitionOf } from "../../change/topic.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
+import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
 import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
+import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
 import {
@@ -21,6 +23,7 @@ import { MessageReader, showByte } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
 import { Tuple } from "./pgoutput/tuple.ts";
 import { type RelationPlan, Relations } from "./relations.ts";
+import { RowBytes } from "./row-bytes.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 import { openTransaction, type Transaction } from "./transaction.ts";
@@ -57,15 +60,19 @@ export class ChangeDecoder {
   readonly #relations: Relations;
   readonly #reader: MessageReader;
   readonly #rowText = new RowText();
+  readonly #event = new EventBytes();
+  readonly #rows = new RowBytes(this.#event, this.#rowText);
+  readonly #writing = { event: this.#event, rows: this.#rows };
   readonly #row = new Tuple();
   readonly #old = new Tuple();
   readonly #messages: LogicalMessages;
   readonly #outbox: OutboxEvents;
 
   #transaction: Transaction | undefined;
-  /** LSN of the message being read, and its text. */
-  #lsn = 0n;
-  #lsnText = "0/0";
+  /** LSN of the message being read, its upper and lower 32 bits. */
+  #lsnHigh = 0;
+  #lsnLow = 0;
+  readonly #showLsn = () => this.#lsnText;
   /** Commit LSN of the last BEGIN on this connection. */
   #lastBegin = -1n;
   #lastCommit = -1n;
@@ -116,22 +123,36 @@ export class ChangeDecoder {
    * KeyColumnError, KeyUnknownError, ChangeTooLargeError, and (as a rejection) CatalogLookupError.
    */
   decode(payload: Buffer, lsn: bigint, out: SourceMessage[]): Promise<void> | undefined {
-    if (lsn !== this.#lsn) {
-      this.#lsn = lsn;
-      this.#lsnText = formatLsn(lsn);
-    }
+    return this.decodeAt(payload, 0, payload.length, Number(lsn >> 32n), Number(lsn & 0xffffffffn), out);
+  }
+
+  /** The same for a payload in `buffer[start, end)`, and the upper and lower 32 bits of the LSN. */
+  decodeAt(
+    buffer: Buffer,
+    start: number,
+    end: number,
+    lsnHigh: number,
+    lsnLow: number,
+    out: SourceMessage[],
+  ): Promise<void> | undefined {
+    this.#lsnHigh = lsnHigh;
+    this.#lsnLow = lsnLow;
     try {
-      return this.#decode(payload, out);
+      this.#reader.open(buffer, start, end);
+      return this.#decode(out);
     } catch (error) {
-      if (isStringTooLong(error))
-        throw new ChangeTooLargeError({ lsn: this.#lsnText, bytes: payload.length });
+      if (error instanceof EventTooLong || isStringTooLong(error))
+        throw new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start });
       throw error;
     }
   }
 
-  #decode(payload: Buffer, out: SourceMessage[]): Promise<void> | undefined {
+  get #lsnText(): string {
+    return `${this.#lsnHigh.toString(16).toUpperCase()}/${this.#lsnLow.toString(16).toUpperCase()}`;
+  }
+
+  #decode(out: SourceMessage[]): Promise<void> | undefined {
     const reader = this.#reader;
-    reader.open(payload);
     const type = reader.uint8("type of message");
     switch (type) {
       case 0x49:
@@ -206,11 +227,11 @@ export class ChangeDecoder {
     if (plan.outbox) return this.#outboxEvent(out, plan, plan.outbox, transaction, ordinal);
     if (!this.#wanted(plan, transaction, ordinal)) return;
     decodeInsert(this.#reader, plan.columns.length, this.#row);
-    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
-    const key = text.keyText(this.#row, undefined);
-    const after = text.row(this.#row, undefined);
-    const body = `{"op":"c","before":null,"after":${after}${text.unchanged}`;
-    this.#give(out, plan, transaction, ordinal, key, body, "");
+    const { event, rows } = this.#begun(plan);
+    event.copy(INSERT);
+    rows.row(this.#row, undefined);
+    rows.unchanged();
+    this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#row, undefined), "");
   }
 
   #outboxEvent(
@@ -238,23 +259,32 @@ export class ChangeDecoder {
     transaction.ordinal = second;
     if (!this.#wanted(plan, transaction, second)) return;
     const oldRow = decodeUpdate(this.#reader, plan.columns.length, this.#old, this.#row);
-    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
     const old = oldRow === "none" ? undefined : this.#old;
-    const key = text.keyText(this.#row, old);
     const whole = oldRow === "full" && plan.wholeOldRows;
-    const before = old === undefined ? "null" : text.before(old, whole);
-    const after = text.row(this.#row, whole ? old : undefined);
-    const { unchanged } = text;
-    if (old !== undefined && text.keyChanged(old, this.#row)) {
-      const keyChange = text.keyChange(old, this.#row);
-      const oldKey = text.keyText(old, undefined);
-      const deletes = `{"op":"d","before":${before},"after":null`;
-      const creates = `{"op":"c","before":null,"after":${after}${unchanged}`;
-      if (first > transaction.given) this.#give(out, plan, transaction, first, oldKey, deletes, keyChange);
-      this.#give(out, plan, transaction, second, key, creates, keyChange);
+    const { event, rows } = this.#begun(plan);
+    const partition = this.#partition(plan, this.#row, old);
+    if (old !== undefined && rows.keyChanged(old, this.#row)) {
+      const keyChange = rows.text().keyChange(old, this.#row);
+      if (first > transaction.given) {
+        const oldPartition = this.#partition(plan, old, undefined);
+        event.copy(DELETE);
+        rows.before(old, whole);
+        event.copy(NO_AFTER);
+        this.#give(out, plan, transaction, first, oldPartition, keyChange);
+        event.begin();
+      }
+      event.copy(INSERT);
+      rows.row(this.#row, whole ? old : undefined);
+      rows.unchanged();
+      this.#give(out, plan, transaction, second, partition, keyChange);
     } else if (first > transaction.given) {
-      const body = `{"op":"u","before":${before},"after":${after}${unchanged}`;
-      this.#give(out, plan, transaction, first, key, body, "");
+      event.copy(UPDATE);
+      if (old === undefined) event.copy(NULL);
+      else rows.before(old, whole);
+      event.copy(AFTER);
+      rows.row(this.#row, whole ? old : undefined);
+      rows.unchanged();
+      this.#give(out, plan, transaction, first, partition, "");
     }
   }
 
@@ -264,10 +294,11 @@ export class ChangeDecoder {
     const ordinal = ++transaction.ordinal;
     if (!this.#wanted(plan, transaction, ordinal)) return;
     const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
-    const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
-    const key = text.keyText(this.#old, undefined);
-    const before = text.before(this.#old, oldRow === "full" && plan.wholeOldRows);
-    this.#give(out, plan, transaction, ordinal, key, `{"op":"d","before":${before},"after":null`, "");
+    const { event, rows } = this.#begun(plan);
+    event.copy(DELETE);
+    rows.before(this.#old, oldRow === "full" && plan.wholeOldRows);
+    event.copy(NO_AFTER);
+    this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#old, undefined), "");
   }
 
   #truncate(out: SourceMessage[]): undefined {
@@ -277,7 +308,8 @@ export class ChangeDecoder {
       const plan = this.#planOf("Truncate", oid);
       const ordinal = ++transaction.ordinal;
       if (!this.#wanted(plan, transaction, ordinal)) continue;
-      this.#give(out, plan, transaction, ordinal, undefined, '{"op":"t","before":null,"after":null', "");
+      this.#begun(plan).event.append(TRUNCATE);
+      this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
     }
   }
 
@@ -288,27 +320,48 @@ export class ChangeDecoder {
     return true;
   }
 
-  /** Gives one event; `key` is its key text, undefined for every partition. */
+  /** Begins an event of this relation and message. */
+  #begun(plan: RelationPlan): { readonly event: EventBytes; readonly rows: RowBytes } {
+    this.#event.begin();
+    this.#rows.begin(this.#reader.buffer, plan, this.#showLsn);
+    return this.#writing;
+  }
+
+  #partition(plan: RelationPlan, row: Tuple, old: Tuple | undefined): number {
+    const { partitions } = plan.topic;
+    const hash = this.#rows.keyHash(row, old);
+    return hash === undefined
+      ? partitionOf(this.#rows.text().keyText(row, old), partitions)
+      : hash % partitions;
+  }
+
+  /** Gives the event whose rows are written: closes it with its time and source, its position behind. */
   #give(
     out: SourceMessage[],
     plan: RelationPlan,
     transaction: Transaction,
     ordinal: number,
-    key: string | undefined,
-    body: string,
+    partition: number,
     keyChange: string,
   ): void {
-    const { sourceHead, sourceTail, prefix } = transaction;
-    const source = `${plan.sourceHead}${sourceHead}${this.#lsnText}${sourceTail}${ordinal}${plan.sourceTail}${keyChange}`;
-    out.push({
-      kind: "change",
-      topic: plan.topic,
-      partition: key === undefined ? EVERY_PARTITION : partitionOf(key, plan.topic.partitions),
-      position: prefix + formatOrdinal(ordinal),
-      json: `${body},"ts_ms":${this.#now()},"source":{${source}`,
-      table: plan.table,
-    });
-    this.#given = { prefix, ordinal };
+    const event = this.#event;
+    event.copy(TIME);
+    event.number(this.#now());
+    event.copy(SOURCE);
+    event.append(plan.sourceHeadBytes);
+    event.ascii(transaction.sourceHead);
+    event.hex(this.#lsnHigh);
+    event.copy(SLASH);
+    event.hex(this.#lsnLow);
+    event.ascii(transaction.sourceTail);
+    event.number(ordinal);
+    event.append(plan.sourceTailBytes);
+    if (keyChange !== "") event.text(keyChange);
+    event.close(POSITION_BYTES);
+    event.ascii(transaction.prefix);
+    event.number(ordinal, ORDINAL_DIGITS);
+    out.push(new EncodedChange(plan.topic, partition, plan.table, event));
+    this.#given = { prefix: transaction.prefix, ordinal };
   }
 
   #message(out: SourceMessage[]): undefined {
@@ -338,6 +391,18 @@ export class ChangeDecoder {
     return new MessageOrderError({ type, lsn: this.#lsnText, expected, got });
   }
 }
+
+const INSERT = Buffer.from('{"op":"c","before":null,"after":');
+const UPDATE = Buffer.from('{"op":"u","before":');
+const DELETE = Buffer.from('{"op":"d","before":');
+const TRUNCATE = Buffer.from('{"op":"t","before":null,"after":null');
+const NULL = Buffer.from("null");
+const AFTER = Buffer.from(',"after":');
+const NO_AFTER = Buffer.from(',"after":null');
+const TIME = Buffer.from(',"ts_ms":');
+const SOURCE = Buffer.from(',"source":{');
+const SLASH = Buffer.from("/");
+const ORDINAL_DIGITS = 10;
 
 /** Node's two ways to say that a text passes V8's limit of about 512 million characters. */
 function isStringTooLong(error: unknown): boolean {

@@ -18,17 +18,33 @@ export interface Keepalive {
   readonly replyRequested: boolean;
 }
 
+/** Where XLogData holds the WAL start, and how long what stands before its payload is. */
+export const LSN = 1;
+export const XLOG_DATA_HEADER = 25;
+
+const XLOG_DATA = 0x77;
+
+/** Whether the frame in `buffer[start, end)` is an XLogData with its header whole. */
+export function isXLogData(buffer: Buffer, start: number, end: number): boolean {
+  return buffer[start] === XLOG_DATA && end - start >= XLOG_DATA_HEADER;
+}
+
 /**
  * Reads one frame of a replication copy stream: the content of one CopyData message, whole.
- *
  * https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA
+ *
  * @throws MalformedMessageError
  */
 export function parseCopyData(frame: Buffer): XLogData | Keepalive {
+  if (!isXLogData(frame, 0, frame.length)) return parseKeepalive(frame);
+  return { kind: "data", lsn: frame.readBigUInt64BE(LSN), payload: frame.subarray(XLOG_DATA_HEADER) };
+}
+
+/** Reads a frame that is no XLogData. @throws MalformedMessageError */
+export function parseKeepalive(frame: Buffer): Keepalive {
   switch (frame[0]) {
-    case 0x77: // 'w': WAL start, WAL end, server clock, payload
-      if (frame.length < 25) throw truncated("XLogData", "a header of 25 bytes", frame.length);
-      return { kind: "data", lsn: frame.readBigUInt64BE(1), payload: frame.subarray(25) };
+    case XLOG_DATA: // 'w': WAL start, WAL end, server clock, payload
+      throw truncated("XLogData", `a header of ${XLOG_DATA_HEADER} bytes`, frame.length);
     case 0x6b: // 'k': WAL end, server clock, reply requested
       if (frame.length !== 18) throw truncated("Keepalive", "18 bytes", frame.length);
       return { kind: "keepalive", walEnd: frame.readBigUInt64BE(1), replyRequested: frame[17] === 1 };

@@ -11,7 +11,7 @@ import type { ChangeStream, SourceMessage } from "../change-source.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
-import { parseCopyData } from "./copy-data.ts";
+import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
 import { ReplicationLinkError, SlotInUseError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
@@ -242,9 +242,10 @@ export class PostgresChangeStream implements ChangeStream {
       this.#attempts = 0;
       const { buffer, start, end } = link.frames;
       bytes += end - start;
-      const message = parseCopyData(buffer.subarray(start, end));
-      if (message.kind === "data") {
-        const wait = this.#decoder.decode(message.payload, message.lsn, batch);
+      if (isXLogData(buffer, start, end)) {
+        const high = buffer.readUInt32BE(start + LSN);
+        const low = buffer.readUInt32BE(start + LSN + 4);
+        const wait = this.#decoder.decodeAt(buffer, start + XLOG_DATA_HEADER, end, high, low, batch);
         if (wait) await wait;
         const last = batch.at(-1);
         if (last?.kind === "commit") this.#receivedLsn = later(this.#receivedLsn, last.endLsn);
@@ -253,6 +254,7 @@ export class PostgresChangeStream implements ChangeStream {
           this.#heartbeatLsn = undefined;
         }
       } else {
+        const message = parseKeepalive(buffer.subarray(start, end));
         this.#serverLsn = later(this.#serverLsn, message.walEnd);
         this.#idleUntil(message.walEnd, batch);
         if (message.replyRequested) this.#sendFeedback(false);

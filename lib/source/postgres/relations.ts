@@ -16,6 +16,8 @@ export interface PlannedColumn {
   readonly name: string;
   /** `"id":` */
   readonly prefix: string;
+  /** The same as UTF-8. */
+  readonly prefixBytes: Buffer;
   readonly type: ColumnType;
   /** Part of the replica identity, and so of every old row. */
   readonly identity: boolean;
@@ -38,6 +40,9 @@ export interface RelationPlan {
   /** The members of `source` that all its changes share, in two parts. */
   readonly sourceHead: string;
   readonly sourceTail: string;
+  /** The same as UTF-8. */
+  readonly sourceHeadBytes: Buffer;
+  readonly sourceTailBytes: Buffer;
   /** Set for the outbox table: its inserts are events, and nothing else of it is given (`captured` is false). */
   readonly outbox: OutboxColumns | OutboxTableError | undefined;
   /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
@@ -117,11 +122,20 @@ export class Relations {
     const columns = relation.columns.map((column, i) => ({
       name: column.name,
       prefix: `${JSON.stringify(column.name)}:`,
+      prefixBytes: Buffer.from(`${JSON.stringify(column.name)}:`),
       type: this.#types.get(column.type),
       identity: wholeOldRows ? column.key : watched.includes(i),
     }));
     const keyNames = key.map((i) => (columns[i] as PlannedColumn).name);
     const name = (member: string, value: string) => `"${member}":${JSON.stringify(value)}`;
+    const sourceHead = [
+      '"connector":"postgresql"',
+      name("name", pipeline.name),
+      name("db", database),
+      name("schema", relation.schema),
+      name("table", relation.table),
+    ].join();
+    const sourceTail = `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`;
     this.#plans.set(relation.oid, {
       columns,
       table,
@@ -132,14 +146,10 @@ export class Relations {
       watched,
       wholeOldRows,
       problem: problem ?? shared,
-      sourceHead: [
-        '"connector":"postgresql"',
-        name("name", pipeline.name),
-        name("db", database),
-        name("schema", relation.schema),
-        name("table", relation.table),
-      ].join(),
-      sourceTail: `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`,
+      sourceHead,
+      sourceTail,
+      sourceHeadBytes: Buffer.from(sourceHead),
+      sourceTailBytes: Buffer.from(sourceTail),
     });
   }
 

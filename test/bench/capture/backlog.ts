@@ -89,13 +89,13 @@ export async function makeBacklog(changes: number): Promise<Backlog> {
     );
     await query(`CREATE PUBLICATION ${PUBLICATION} FOR TABLE orders`);
     const [begin] = await query(
-      `SELECT lsn::text AS lsn FROM pg_create_logical_replication_slot('${RETAINED}', 'pgoutput')`,
+      `SELECT lsn::text AS lsn, pg_snapshot_xmax(pg_current_snapshot())::text AS xmax FROM pg_create_logical_replication_slot('${RETAINED}', 'pgoutput')`,
     );
     await query(WRITE(changes));
     const [end] = await query(
       `SELECT pg_current_wal_insert_lsn()::text AS lsn,
               (pg_current_wal_insert_lsn() - '${begin?.lsn}'::pg_lsn)::float8 AS bytes,
-              (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())::int AS commits`,
+              (pg_snapshot_xmax(pg_current_snapshot())::text::bigint - ${begin?.xmax})::int AS commits`,
     );
     await query("CHECKPOINT");
     return {

@@ -234,7 +234,10 @@ export class Endpoints implements AsyncDisposable {
   }
 
   async #ask(path: string): Promise<unknown> {
-    return (await fetch(this.#kinesis.endpoint + path)).json();
+    const answer = await fetch(this.#kinesis.endpoint + path);
+    const found = (await answer.json()) as { message?: string };
+    if (!answer.ok) throw new Error(`the endpoint: ${found.message}`);
+    return found;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

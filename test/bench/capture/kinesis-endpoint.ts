@@ -58,7 +58,11 @@ await serveFromChild(async () => {
 function serve(request: IncomingMessage, body: Buffer, response: ServerResponse): void {
   const target = request.headers["x-amz-target"];
   if (request.url?.startsWith("/report")) {
-    response.end(JSON.stringify(report()));
+    try {
+      response.end(JSON.stringify(report()));
+    } catch (error) {
+      response.writeHead(500).end(JSON.stringify({ message: (error as Error).message }));
+    }
   } else if (request.url?.startsWith("/delay/")) {
     delayMs = Number(request.url.slice("/delay/".length));
     response.end("{}");

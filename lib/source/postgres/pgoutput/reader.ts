@@ -8,16 +8,29 @@ export class MessageReader {
   #type = "empty";
   buffer: Buffer = Buffer.alloc(0);
   offset = 0;
+  /** Where the message stands in `buffer`. */
+  #start = 0;
+  #end = 0;
 
   constructor(text: TextForm) {
     this.#text = text;
   }
 
-  /** Begins a message. */
-  open(buffer: Buffer): void {
+  /** Begins the message in `buffer[start, end)`. */
+  open(buffer: Buffer, start: number, end: number): void {
     this.buffer = buffer;
-    this.offset = 0;
+    this.offset = start;
+    this.#start = start;
+    this.#end = end;
     this.#type = "(no type)";
+  }
+
+  /** Makes `buffer` a view on the message alone, for who keeps it. */
+  isolate(): void {
+    this.buffer = this.buffer.subarray(this.#start, this.#end);
+    this.offset -= this.#start;
+    this.#end -= this.#start;
+    this.#start = 0;
   }
 
   /** Names the message, for errors. */
@@ -80,7 +93,8 @@ export class MessageReader {
   string(field: string): string {
     const start = this.offset;
     const end = this.buffer.indexOf(0, start);
-    if (end === -1) throw this.malformed(`${field} ended by a zero byte`, "the end of the message");
+    if (end === -1 || end >= this.#end)
+      throw this.malformed(`${field} ended by a zero byte`, "the end of the message");
     this.offset = end + 1;
     try {
       return this.#text.decode(this.buffer, start, end);
@@ -92,18 +106,23 @@ export class MessageReader {
 
   /** Checks that nothing is left. */
   close(): void {
-    if (this.offset !== this.buffer.length) {
-      throw this.malformed("the end of the message", `${this.buffer.length - this.offset} more bytes`);
+    if (this.offset !== this.#end) {
+      throw this.malformed("the end of the message", `${this.#end - this.offset} more bytes`);
     }
   }
 
   /** `back`: how many bytes before the current offset the trouble stands. */
   malformed(expected: string, got: string, back = 0): MalformedMessageError {
-    return new MalformedMessageError({ type: this.#type, offset: this.offset - back, expected, got });
+    return new MalformedMessageError({
+      type: this.#type,
+      offset: this.offset - this.#start - back,
+      expected,
+      got,
+    });
   }
 
   #need(bytes: number, field: string): void {
-    const left = this.buffer.length - this.offset;
+    const left = this.#end - this.offset;
     if (left < bytes) throw this.malformed(`${field} (${bytes} bytes)`, `${left} bytes`);
   }
 }

@@ -15,13 +15,18 @@ import { hstoreEncoder } from "./hstore.ts";
 import { jsonEncoder } from "./json.ts";
 import { charText, encodeBoolean, encodeBytea, encodeChar, encodeNumber, encodeVector } from "./scalars.ts";
 import type { TextForm } from "./text.ts";
+import { encodedWriter, type ValueWriter, valueWriter } from "./value-writer.ts";
 
 /** What is done with the values of a column. */
 export interface ColumnType {
   /** Text form → JSON. */
   readonly encode: ValueEncoder;
+  /** The same, written as UTF-8. */
+  readonly write: ValueWriter;
   /** Text form → canonical text in a key. */
   readonly keyText: ValueEncoder;
+  /** ASCII in a key is its own canonical text. */
+  readonly keyIsText: boolean;
 }
 
 /** The types of one session: built-in ones are known, others come by what the catalog says of them. */
@@ -67,14 +72,18 @@ export class ColumnTypes {
       case "array":
         return this.#arrayOf(this.#build(fact.element, facts), fact.delimiter);
       case "hstore":
-        return { encode: hstoreEncoder(this.#text), keyText: this.#text.decode };
+        return this.#other(hstoreEncoder(this.#text));
       default:
         return this.#plainText;
     }
   }
 
   #arrayOf(element: ColumnType, delimiter: string): ColumnType {
-    return { encode: arrayEncoder(element.encode, delimiter), keyText: this.#text.decode };
+    return this.#other(arrayEncoder(element.encode, delimiter));
+  }
+
+  #other(encode: ValueEncoder): ColumnType {
+    return { encode, write: encodedWriter(encode), keyText: this.#text.decode, keyIsText: true };
   }
 
   #form(form: BuiltinForm): ColumnType {
@@ -112,10 +121,12 @@ export class ColumnTypes {
           return text.json;
       }
     })();
-    if (form === "char") return { encode, keyText: charText };
+    const write = valueWriter(form, text.encoding, encode);
+    if (form === "char") return { encode, write, keyText: charText, keyIsText: true };
     if (form === "numeric" || form === "bpchar" || form === "float") {
-      return { encode, keyText: (b, start, end) => canonicalText(form, text.decode(b, start, end)) };
+      const keyText: ValueEncoder = (b, start, end) => canonicalText(form, text.decode(b, start, end));
+      return { encode, write, keyText, keyIsText: false };
     }
-    return { encode, keyText: text.decode };
+    return { encode, write, keyText: text.decode, keyIsText: true };
   }
 }

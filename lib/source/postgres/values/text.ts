@@ -6,6 +6,7 @@ export type TextEncoding = "utf-8" | "latin1";
 
 /** Reads text in one encoding. */
 export interface TextForm {
+  readonly encoding: TextEncoding;
   /** The text of `buffer[start, end)`. @throws NotText rather than to replace a character. */
   readonly decode: (buffer: Buffer, start: number, end: number) => string;
   /** The same as a JSON string. */
@@ -22,8 +23,13 @@ export function textForm(encoding: TextEncoding): TextForm {
   return encoding === "utf-8" ? UTF8 : LATIN1;
 }
 
-const UTF8: TextForm = { decode: decodeUtf8, json: (b, start, end) => quote(decodeUtf8(b, start, end)) };
+const UTF8: TextForm = {
+  encoding: "utf-8",
+  decode: decodeUtf8,
+  json: (b, start, end) => quote(decodeUtf8(b, start, end)),
+};
 const LATIN1: TextForm = {
+  encoding: "latin1",
   decode: decodeLatin1,
   json: (b, start, end) => quote(decodeLatin1(b, start, end)),
 };

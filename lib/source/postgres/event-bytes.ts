@@ -1,0 +1,107 @@
+import { constants } from "node:buffer";
+
+/** Several events share a piece of memory of this size; a larger event has one of its own. */
+const PIECE_BYTES = 256 * 1024;
+
+/** The event passes what one text can hold (V8: about 512 million characters). */
+export class EventTooLong extends Error {}
+
+/**
+ * Where events are written as UTF-8, one behind the other. What was written stays what it is: memory is never used again.
+ * Writers reserve room, then write at `length` and move it on.
+ */
+export class EventBytes {
+  bytes: Buffer = Buffer.alloc(0);
+  /** Where the event begins that is being written. */
+  start = 0;
+  /** Where the next byte goes. */
+  length = 0;
+  /** Where the event ends, once `close` was called. */
+  end = 0;
+
+  /** Begins an event. */
+  begin(): void {
+    this.start = this.length;
+  }
+
+  /** The event is written; so many bytes follow that belong to it and are no part of it. */
+  close(more: number): void {
+    this.reserve(more);
+    this.end = this.length;
+  }
+
+  /** Makes sure that so many bytes can be written. The event may move: `bytes`, `start` and `length` are others then. */
+  reserve(bytes: number): void {
+    if (this.length + bytes > this.bytes.length) this.#move(bytes);
+  }
+
+  /** Writes bytes as they are; meant for few. */
+  copy(from: Uint8Array): void {
+    this.reserve(from.length);
+    const { bytes } = this;
+    let at = this.length;
+    for (let i = 0; i < from.length; i++) bytes[at++] = from[i] as number;
+    this.length = at;
+  }
+
+  /** Writes bytes as they are; meant for many. */
+  append(from: Uint8Array): void {
+    this.reserve(from.length);
+    this.bytes.set(from, this.length);
+    this.length += from.length;
+  }
+
+  /** Writes a text as UTF-8. */
+  text(text: string): void {
+    // Most a UTF-16 unit can take.
+    this.reserve(text.length * 3);
+    this.length += this.bytes.write(text, this.length);
+  }
+
+  /** Writes a text of ASCII; meant for short ones. */
+  ascii(text: string): void {
+    this.reserve(text.length);
+    const { bytes } = this;
+    let at = this.length;
+    for (let i = 0; i < text.length; i++) bytes[at++] = text.charCodeAt(i);
+    this.length = at;
+  }
+
+  /** Writes a whole number that is not negative, of at most 2^53, with at least so many digits. */
+  number(value: number, digits = 1): void {
+    let width = digits;
+    for (let power = 10 ** digits; power <= value; power *= 10) width++;
+    this.reserve(width);
+    const { bytes } = this;
+    let rest = value;
+    for (let at = this.length + width - 1; at >= this.length; at--) {
+      const tenth = Math.floor(rest / 10);
+      bytes[at] = 0x30 + rest - tenth * 10;
+      rest = tenth;
+    }
+    this.length += width;
+  }
+
+  /** Writes an unsigned number of 32 bits as upper-case hexadecimal digits, no more than it has. */
+  hex(value: number): void {
+    this.reserve(8);
+    const { bytes } = this;
+    let at = this.length;
+    for (let shift = 28 - (Math.clz32(value | 1) & ~3); shift >= 0; shift -= 4) {
+      const digit = (value >>> shift) & 15;
+      bytes[at++] = digit < 10 ? 0x30 + digit : 0x37 + digit;
+    }
+    this.length = at;
+  }
+
+  #move(bytes: number): void {
+    const open = this.length - this.start;
+    if (open + bytes > constants.MAX_STRING_LENGTH) throw new EventTooLong();
+    const room = open + bytes <= PIECE_BYTES / 4 ? PIECE_BYTES : (open + bytes) * 2;
+    const piece = Buffer.allocUnsafeSlow(room);
+    this.bytes.copy(piece, 0, this.start, this.length);
+    this.bytes = piece;
+    this.start = 0;
+    this.length = open;
+  }
+}
