@@ -13,12 +13,7 @@ import { build } from "esbuild";
 
 const PROJECT = fileURLToPath(new URL("..", import.meta.url));
 
-/** What others import, run, or have bundled. */
-const EXPORTS = {
-  ".": "lib/index.ts",
-  "./pipeline": "lib/pipeline.ts",
-  "./cdk": "cdk/constructs/cdc-pipeline.ts",
-} as const;
+/** What is run; what others import stands in package.json's exports. */
 const COMMAND = "lib/cli/main.ts";
 /** Found by their place, not imported. */
 const BY_PLACE = [
@@ -37,12 +32,12 @@ const NODE = ">=24";
 /** Types that the declarations name. */
 const TYPES = ["@standard-schema/spec", "@types/aws-lambda"];
 
-const ENTRIES: readonly string[] = [...Object.values(EXPORTS), COMMAND, ...BY_PLACE];
-
 interface Manifest {
   readonly name: string;
   readonly version: string;
   readonly description: string;
+  /** Files of TypeScript, from the project's directory. */
+  readonly exports: Readonly<Record<string, string>>;
   readonly dependencies: Readonly<Record<string, string>>;
   readonly peerDependencies: Readonly<Record<string, string>>;
 }
@@ -50,10 +45,11 @@ interface Manifest {
 /** Makes the package in a directory, which is emptied before. */
 export async function buildPackage(directory: string): Promise<void> {
   const manifest = JSON.parse(await readFile(join(PROJECT, "package.json"), "utf8")) as Manifest;
-  const needed = await neededPackages();
+  const entries = [...Object.values(manifest.exports), COMMAND, ...BY_PLACE];
+  const needed = await neededPackages(entries);
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true });
-  await compile(directory);
+  await compile(entries, directory);
   for (const file of FILES) {
     await mkdir(dirname(join(directory, file)), { recursive: true });
     await copyFile(join(PROJECT, file), join(directory, file));
@@ -68,10 +64,10 @@ export async function buildPackage(directory: string): Promise<void> {
 }
 
 /** Packages that the entries import, directly or through files of ours. */
-async function neededPackages(): Promise<string[]> {
+async function neededPackages(entryPoints: string[]): Promise<string[]> {
   const { metafile } = await build({
     absWorkingDir: PROJECT,
-    entryPoints: [...ENTRIES],
+    entryPoints,
     outdir: "none",
     write: false,
     bundle: true,
@@ -94,7 +90,7 @@ async function neededPackages(): Promise<string[]> {
 }
 
 /** JavaScript and declarations of what the entries reach. */
-async function compile(directory: string): Promise<void> {
+async function compile(entries: readonly string[], directory: string): Promise<void> {
   const project = join(directory, "tsconfig.json");
   await writeFile(
     project,
@@ -108,7 +104,7 @@ async function compile(directory: string): Promise<void> {
         outDir: directory,
         typeRoots: [join(PROJECT, "node_modules", "@types")],
       },
-      files: ENTRIES.map((entry) => join(PROJECT, entry)),
+      files: entries.map((entry) => join(PROJECT, entry)),
       include: [],
     }),
   );
@@ -118,7 +114,7 @@ async function compile(directory: string): Promise<void> {
 }
 
 function packageManifest(manifest: Manifest, needed: readonly string[]) {
-  const { name, version, description, dependencies, peerDependencies } = manifest;
+  const { name, version, description, exports, dependencies, peerDependencies } = manifest;
   const versionOf = (needs: string, from: Readonly<Record<string, string>>) => {
     const found = from[needs];
     if (!found)
@@ -128,9 +124,9 @@ function packageManifest(manifest: Manifest, needed: readonly string[]) {
   return {
     ...{ name, version, description, type: "module", engines: { node: NODE } },
     exports: Object.fromEntries(
-      Object.entries(EXPORTS).map(([path, entry]) => [
+      Object.entries(exports).map(([path, entry]) => [
         path,
-        { types: `./${compiled(entry, ".d.ts")}`, default: `./${compiled(entry)}` },
+        { types: compiled(entry, ".d.ts"), default: compiled(entry) },
       ]),
     ),
     bin: { [name]: compiled(COMMAND) },

@@ -224,6 +224,8 @@ export class CdcPipeline extends Construct {
       new CfnOutput(this, `RedriveFunction-${consumer.name}`, {
         value: consumer.redrive.function.functionName,
       });
+      const queue = consumer.automaticRedrive?.queue;
+      if (queue) new CfnOutput(this, `RedriveQueue-${consumer.name}`, { value: queue.queueArn });
     }
   }
 

@@ -8,6 +8,7 @@ import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/pipeline.ts";
+import type { AutomaticRedriveSettings } from "./automatic-redrive.ts";
 import { REQUIRE_BANNER } from "./capture-image.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
@@ -29,6 +30,8 @@ export interface ConsumerSettings {
   readonly securityGroups?: ec2.ISecurityGroup[];
   /** A throughput of its own (2 MB/s a shard) and lower latency, at a price. */
   readonly enhancedFanOut?: boolean;
+  /** Redrive without a person; default none: `tributary redrive`, or the redrive function invoked by hand. */
+  readonly redrive?: AutomaticRedriveSettings;
   /** X-Ray; default false. */
   readonly tracing?: boolean;
 }

@@ -4,6 +4,7 @@ import type * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import { Construct } from "constructs";
 import { topicFilters } from "../../lib/consume/topic-filters.ts";
+import { AutomaticRedrive } from "./automatic-redrive.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
@@ -25,6 +26,7 @@ export class Consumer extends Construct {
   readonly function: lambda.Function;
   readonly deadLetterQueue: DeadLetterQueue;
   readonly redrive: Redrive;
+  readonly automaticRedrive: AutomaticRedrive | undefined;
   readonly mapping: lambda.EventSourceMapping;
   readonly fanOut: kinesis.StreamConsumer | undefined;
 
@@ -41,6 +43,15 @@ export class Consumer extends Construct {
     });
     this.function = handler;
     this.redrive = new Redrive(this, "Redrive", parts);
+    this.automaticRedrive =
+      settings.redrive?.queue || settings.redrive?.every
+        ? new AutomaticRedrive(this, "AutomaticRedrive", {
+            ...parts,
+            consumer: consumer.name,
+            settings: settings.redrive,
+            redrive: this.redrive,
+          })
+        : undefined;
 
     this.fanOut = settings.enhancedFanOut ? changeStream.addFanOut(this, "FanOut", consumer.name) : undefined;
     const filters = topicFilters(consumer.topics, definition.stream.packing);

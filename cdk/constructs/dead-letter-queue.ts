@@ -19,6 +19,7 @@ const LARGEST_MESSAGE_BYTES = 1024 * 1024;
 /** The queue of one consumer's dead letters: encrypted, TLS only, kept for SQS's longest time. */
 export class DeadLetterQueue extends Construct {
   readonly queue: sqs.Queue;
+  readonly largestMessageBytes = LARGEST_MESSAGE_BYTES;
   readonly #key: kms.IKey;
 
   constructor(scope: Construct, id: string, { encryptionKey, removalPolicy }: DeadLetterQueueProps) {

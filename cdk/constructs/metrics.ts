@@ -8,6 +8,7 @@ import {
   DIMENSION,
   METRICS_NAMESPACE,
   type MetricName,
+  REDRIVE_METRIC,
   TABLE_METRIC,
 } from "../../lib/observe/metric-names.ts";
 import type { DatabaseFacts } from "./source-database.ts";
@@ -39,6 +40,20 @@ export function consumerMetric(
 ): cloudwatch.Metric {
   return ours(
     CONSUMER_METRIC[name],
+    { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer },
+    choice,
+  );
+}
+
+/** A metric that a consumer's redrive publishes. */
+export function redriveMetric(
+  pipeline: string,
+  consumer: string,
+  name: keyof typeof REDRIVE_METRIC,
+  choice: MetricChoice = {},
+): cloudwatch.Metric {
+  return ours(
+    REDRIVE_METRIC[name],
     { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer },
     choice,
   );

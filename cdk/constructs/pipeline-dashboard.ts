@@ -11,6 +11,7 @@ import {
   iteratorAge,
   oldestSlotLag,
   perSecond,
+  redriveMetric,
   streamMetric,
   tableRates,
 } from "./metrics.ts";
@@ -215,7 +216,10 @@ function consumerGraphs(pipeline: string, { name, function: handler }: Consumer)
     { title: "Commit to effect", left: [latency("p50"), latency("p99")], unit: "ms" },
     {
       title: "What fails",
-      left: counted("retried", "parked", "deadLettered", "gaps", "held"),
+      left: [
+        ...counted("retried", "parked", "deadLettered", "gaps", "held"),
+        redriveMetric(pipeline, name, "redriven", { label: "redriven" }),
+      ],
       right: [handler.metricErrors({ period: MINUTE, label: "errors" })],
       unit: "count",
     },

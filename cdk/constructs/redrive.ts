@@ -7,7 +7,7 @@ import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-functio
 export type RedriveProps = Omit<ConsumerFunctionProps, "timeout" | "description">;
 
 /** As long as Lambda lets it: parked changes are applied one by one. */
-const TIMEOUT = Duration.minutes(15);
+export const REDRIVE_TIMEOUT = Duration.minutes(15);
 
 /**
  * Brings a consumer's parked changes to effect, in order: the consumer's own handler, invoked by `tributary redrive` or
@@ -21,7 +21,7 @@ export class Redrive extends Construct {
     const { definition, consumer } = props;
     this.function = new ConsumerFunction(this, "Handler", {
       ...props,
-      timeout: TIMEOUT,
+      timeout: REDRIVE_TIMEOUT,
       description: `Tributary: redrive of ${consumer.name} of ${definition.name}`,
     }).function;
   }

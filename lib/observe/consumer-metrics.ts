@@ -1,6 +1,7 @@
 import type { ConsumerObserver, InvocationReport } from "../consume/observer.ts";
+import type { RedriveReport } from "../consume/redrive-request.ts";
 import { type Measurement, metricsLine } from "./emf.ts";
-import { CONSUMER_METRIC, DIMENSION } from "./metric-names.ts";
+import { CONSUMER_METRIC, DIMENSION, REDRIVE_METRIC } from "./metric-names.ts";
 
 type Counter = Exclude<keyof typeof CONSUMER_METRIC, "commitToEffectMs">;
 
@@ -10,7 +11,22 @@ const COUNTERS = (Object.keys(CONSUMER_METRIC) as (keyof typeof CONSUMER_METRIC)
 
 /** Writes each report as a line of metrics, which carries the report's own fields too. */
 export function metricsObserver(pipeline: string, write: (line: string) => void): ConsumerObserver {
-  return { invocation: (report) => write(consumerMetricsLine(pipeline, report)) };
+  return {
+    invocation: (report) => write(consumerMetricsLine(pipeline, report)),
+    redrive: (report) => write(redriveMetricsLine(pipeline, report)),
+  };
+}
+
+/** The metrics of one redrive, and what it did without the keys: they are row values (rule 30). */
+export function redriveMetricsLine(pipeline: string, report: RedriveReport): string {
+  const { letters: _, tributary, ...facts } = report;
+  const { redriven, discarded, failed } = REDRIVE_METRIC;
+  const measurements: Measurement[] = [
+    [redriven, report.redriven],
+    [discarded, report.discarded],
+    [failed, report.failed],
+  ];
+  return metricsLine(tributary, dimensionsOf(pipeline, report.consumer), measurements, facts);
 }
 
 /**
@@ -23,6 +39,9 @@ export function consumerMetricsLine(pipeline: string, report: InvocationReport):
   if (report.commitToEffectMs) {
     measurements.push([CONSUMER_METRIC.commitToEffectMs, report.commitToEffectMs.spread]);
   }
-  const dimensions = { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: report.consumer };
-  return metricsLine("consumer", dimensions, measurements, { ...report });
+  return metricsLine("consumer", dimensionsOf(pipeline, report.consumer), measurements, { ...report });
+}
+
+function dimensionsOf(pipeline: string, consumer: string): Record<string, string> {
+  return { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
 }

@@ -63,6 +63,16 @@ export const TABLE_METRIC = {
 /** The table dimension of all tables beyond the busiest. */
 export const OTHER_TABLES = "other";
 
+/** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
+export const REDRIVE_METRIC = {
+  /** Parked changes that took effect. */
+  redriven: { name: "Redriven", unit: "Count", statistic: "Sum" },
+  /** Parked changes that were given up. */
+  discarded: { name: "Discarded", unit: "Count", statistic: "Sum" },
+  /** Keys that failed again. */
+  failed: { name: "RedriveFailed", unit: "Count", statistic: "Sum" },
+} as const satisfies Record<string, MetricName>;
+
 /** Of a consumer, dimensions `pipeline` and `consumer`, once an invocation: no data means no changes. */
 export const CONSUMER_METRIC = {
   /** Changes that took effect. */

@@ -3,7 +3,7 @@ import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { describe, expect, test } from "vitest";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
-import { CAPTURE_METRIC, CONSUMER_METRIC } from "../../lib/observe/metric-names.ts";
+import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/observe/metric-names.ts";
 import {
   basics,
   definition,
@@ -129,7 +129,9 @@ describe.each(each)("%s", (_, of) => {
 
   test("alarms and dashboard take names that are published", () => {
     const known = new Set<string>(
-      [...Object.values(CAPTURE_METRIC), ...Object.values(CONSUMER_METRIC)].map(({ name }) => name),
+      [CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC].flatMap((metrics) =>
+        Object.values(metrics).map(({ name }) => name),
+      ),
     );
     const alarmed = Object.values(of.template.findResources("AWS::CloudWatch::Alarm"))
       .filter(({ Properties }) => Properties.Namespace === "Tributary")

@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { access, mkdir, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
@@ -71,6 +71,8 @@ export async function startMiniStack(): Promise<Cloud> {
 
 async function start(python: string, port: number): Promise<Cloud | string> {
   const scratchDirectory = await mkdtemp(join(tmpdir(), "tributary-ministack-"));
+  // Functions are run below it: whatever stands above says nothing of their modules' kind.
+  await writeFile(join(scratchDirectory, "package.json"), "{}");
   const group = startProcessGroup([python, "-m", "ministack"], {
     scratchDirectory,
     workingDirectory: "/",

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
+import type { PositionText } from "../../../lib/change/position.ts";
 import { InvocationCounts } from "../../../lib/consume/observer.ts";
-import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
+import { consumerMetricsLine, redriveMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
 import { CONSUMER_METRIC } from "../../../lib/observe/metric-names.ts";
 import { emf } from "./emf-line.ts";
 
@@ -37,4 +38,28 @@ it("every metric of a report is published under its name once it is above zero",
 it("an invocation without an effect has no latency", () => {
   const line = emf(consumerMetricsLine("shop", new InvocationCounts().report("orders", 0, 1)));
   expect(line.values).toEqual({ Applied: 0 });
+});
+
+it("a redrive's line counts what it did, and names no keys: they are row values", () => {
+  const letter = { topic: "shop.public.orders", partition: 3, key: "me@example.com", table: "public.orders" };
+  const line = redriveMetricsLine("shop", {
+    tributary: "redrive",
+    consumer: "orders",
+    ...{ redriven: 7, discarded: 1, done: 2, failed: 1, open: 0, busy: 0, superseded: 0 },
+    ...{ more: false, durationMs: 120 },
+    letters: [
+      {
+        ...letter,
+        position: "000000010000000001F789080000000002" as PositionText,
+        outcome: "done",
+        ...{ redriven: 7, attempts: 3, error: "TypeError" },
+      },
+    ],
+  });
+  expect(line).not.toContain("me@example.com");
+  const { kind, dimensions, values, fields } = emf(line);
+  expect(kind).toBe("redrive");
+  expect(dimensions).toEqual({ pipeline: "shop", consumer: "orders" });
+  expect(values).toEqual({ Redriven: 7, Discarded: 1, RedriveFailed: 1 });
+  expect(fields).toMatchObject({ redriven: 7, done: 2, more: false, durationMs: 120 });
 });
