@@ -16,10 +16,11 @@ import {
 import { invokeRedrive } from "../../lib/consume/redrive-function.ts";
 import type { RedriveRequest } from "../../lib/consume/redrive-request.ts";
 import { eventually } from "../eventually.ts";
+import { emf } from "../unit/observe/emf-line.ts";
 import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";
 import { cdk } from "./cdk.ts";
 import { type Cloud, cloudEnvironment, cloudKinds, NoCloudError } from "./cloud.ts";
-import { captureContainer, type DeployedFunction, listFunctions } from "./deployed.ts";
+import { captureContainer, type DeployedFunction, functionLines, listFunctions } from "./deployed.ts";
 import { copyExampleApp, type ExampleApp } from "./example-app.ts";
 import { imageContext } from "./image-context.ts";
 import { inventory } from "./inventory.ts";
@@ -170,8 +171,45 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect(await customer("1", () => true)).not.toHaveProperty("deploy");
   });
 
-  test("the capture program ends as ECS asks it to", async () => {
+  test("consumers and redrive print their metrics as CloudWatch takes them from their logs", async () => {
+    const measured = await soon("the lines of metrics", async () => {
+      const lines = (await functionLines(cloud, stack)).filter((line) => line.startsWith('{"tributary":'));
+      const found = lines.map((line) => emf(line.trim()));
+      return found.some(({ kind }) => kind === "redrive") ? found : undefined;
+    });
+    const of = (consumer: string) =>
+      new Set(
+        measured
+          .filter(({ dimensions }) => dimensions.pipeline === "shop" && dimensions.consumer === consumer)
+          .flatMap(({ values }) => Object.keys(values)),
+      );
+    expect([...of("customer-view")]).toEqual(
+      expect.arrayContaining(["Applied", "CommitToEffectMilliseconds"]),
+    );
+    expect([...of("notifications")]).toEqual(
+      expect.arrayContaining(["Applied", "Retried", "Parked", "DeadLettered", "Redriven", "Discarded"]),
+    );
+  });
+
+  test("the capture program ends as ECS asks it to, and has printed its metrics", async () => {
     expect(await capture?.stop()).toBe(0);
+    const lines = (capture?.printed() ?? "").split("\n").filter((line) => line.startsWith('{"tributary":'));
+    const measured = lines.map(emf);
+    const of = (wanted: string) => measured.filter(({ kind }) => kind === wanted);
+    expect([...new Set(of("capture").flatMap(({ values }) => Object.keys(values)))]).toEqual(
+      expect.arrayContaining([
+        ...[
+          "ReplicationLagBytes",
+          "ReplicationLagMilliseconds",
+          "SlotActive",
+          "WalHeldBytes",
+          "WalBudgetLeft",
+        ],
+        ...["Changes", "Bytes", "Retries", "Throttles", "Oversize", "Reconnects"],
+      ]),
+    );
+    const table = of("capture-table").find(({ dimensions }) => dimensions.table === "public.customers");
+    expect(table?.values).toMatchObject({ TableChanges: expect.anything(), TableBytes: expect.anything() });
   });
 
   test(LAST, async () => {

@@ -116,6 +116,22 @@ export async function listLogGroups(cloud: Cloud, stack: string): Promise<string
   return logGroups.map(({ logGroupName }) => logGroupName).filter((name) => name.includes(stack));
 }
 
+/** What the functions of a stack have printed, by the logs of CloudWatch. */
+export async function functionLines(cloud: Cloud, stack: string): Promise<string[]> {
+  const groups = await listLogGroups(cloud, stack);
+  const lines = await Promise.all(
+    groups.map(async (logGroupName) => {
+      const { events } = await callJson(
+        cloud,
+        { service: "logs", target: "Logs_20140328.FilterLogEvents", body: { logGroupName } },
+        z.object({ events: z.array(z.object({ message: z.string() })) }),
+      );
+      return events.map(({ message }) => message);
+    }),
+  );
+  return lines.flat();
+}
+
 function ecs<T>(cloud: Cloud, action: string, body: unknown, answer: z.ZodType<T>): Promise<T> {
   const target = `AmazonEC2ContainerServiceV20141113.${action}`;
   return callJson(cloud, { service: "ecs", target, body }, answer);
