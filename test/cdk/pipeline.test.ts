@@ -1,7 +1,16 @@
 import { Match } from "aws-cdk-lib/assertions";
 import { describe, expect, test } from "vitest";
 import { compileFilters } from "../../lib/local/event-source-mapping/filter.ts";
-import { full, imported, minimal, resource, type Synthesized } from "./stacks.ts";
+import {
+  basics,
+  definition,
+  full,
+  imported,
+  minimal,
+  resource,
+  type Synthesized,
+  synthesize,
+} from "./stacks.ts";
 
 const small = minimal();
 const large = full();
@@ -232,6 +241,30 @@ describe("minimal", () => {
     const passes = (topic: string) =>
       filters.matches(Buffer.from(JSON.stringify({ v: 1, topic, events: [] })));
     expect([passes("shop.public.cancellations"), passes("shop.public.orders")]).toEqual([true, false]);
+  });
+
+  test("any number of topics is one filter, until its text is longer than Lambda takes: then the library filters", () => {
+    const filtersOf = (topics: string[]) => {
+      const made = synthesize((stack) => ({
+        definition: definition({
+          consumers: [{ name: "many", entry: "functions/customer-view.ts", topics }],
+        }),
+        ...basics(stack),
+      }));
+      return { made, ...resource(made, "AWS::Lambda::EventSourceMapping").Properties } as {
+        made: Synthesized;
+        FilterCriteria?: { Filters: { Pattern: string }[] };
+      };
+    };
+    // Lambda takes five filters.
+    const nine = filtersOf(Array.from({ length: 9 }, (_, i) => `shop.public.table_${i}`)).FilterCriteria;
+    expect(nine?.Filters).toHaveLength(1);
+    expect(JSON.parse(nine?.Filters[0]?.Pattern ?? "").data.topic).toHaveLength(9);
+    const { made, FilterCriteria } = filtersOf(
+      Array.from({ length: 300 }, (_, i) => `shop.public.table_${i}`),
+    );
+    expect(FilterCriteria).toBeUndefined();
+    made.annotations.hasInfo("*", Match.stringLikeRegexp("many is invoked for every record"));
   });
 
   test("no alarm has an action where no topic is given", () => {

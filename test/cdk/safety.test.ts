@@ -68,6 +68,25 @@ describe.each(each)("%s", (_, of) => {
     expect(wide).toEqual(["PipelineCaptureTaskExecutionRoleDefaultPolicy: ecr:GetAuthorizationToken"]);
   });
 
+  test("AWS's own policies are attached to functions in a VPC, and to CDK's provider, alone", () => {
+    const managed = Object.entries(of.template.findResources("AWS::IAM::Role")).flatMap(
+      ([role, { Properties }]) =>
+        ((Properties.ManagedPolicyArns ?? []) as unknown[]).map(
+          (arn) =>
+            `${role.replace(/[0-9A-F]{8}$/, "")}: ${JSON.stringify(arn).replace(/^.*\/|"\]\]\}$/g, "")}`,
+        ),
+    );
+    const inVpc = ["ConsumercustomerviewHandler", "ConsumercustomerviewRedriveHandler"].map(
+      (name) => `Pipeline${name}Role: AWSLambdaVPCAccessExecutionRole`,
+    );
+    expect(managed.sort()).toEqual(
+      [
+        "AWS679f53fac002430cb0da5b7982bd2287ServiceRole: AWSLambdaBasicExecutionRole",
+        ...(of === large ? inVpc : []),
+      ].sort(),
+    );
+  });
+
   test("resources that end in a wildcard are objects of the bucket, or a secret's own suffix", () => {
     const ends = statements(of)
       .flatMap(({ statement }) => [statement.Resource].flat().map((arn) => JSON.stringify(arn)))
