@@ -211,31 +211,24 @@ export class RelayDatabase {
   }
 
   async #query<Row extends pg.QueryResultRow>(sql: string, values: unknown[] = []): Promise<Row[]> {
-    const client = await this.#session();
     try {
-      return (await client.query<Row>(sql, values)).rows;
+      this.#client ??= await this.#connect();
+      return (await this.#client.query<Row>(sql, values)).rows;
     } catch (error) {
-      if (!mayPass(error)) throw new OutboxRelayError(error as Error);
+      if (!mayPass(error)) throw error instanceof pg.DatabaseError ? new OutboxRelayError(error) : error;
       // What of it took effect is not known: the next survey tells.
       await this.disconnect();
       throw new OutboxDatabaseError(error as Error);
     }
   }
 
-  async #session(): Promise<pg.Client> {
-    if (!this.#client) {
-      const client = await this.#connect();
-      await client.query(`SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
-      this.#client = client;
-    }
-    return this.#client;
-  }
-
   async #connect(): Promise<pg.Client> {
+    const client = await connect(this.#connection, { signal: this.#signal });
     try {
-      return await connect(this.#connection, { signal: this.#signal });
+      await client.query(`SET statement_timeout = ${STATEMENT_TIMEOUT_MS}`);
+      return client;
     } catch (error) {
-      if (error instanceof TributaryError && error.retry === "retry") throw new OutboxDatabaseError(error);
+      await disconnect(client);
       throw error;
     }
   }
@@ -252,6 +245,7 @@ function batches(
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 function mayPass(error: unknown): boolean {
+  if (error instanceof TributaryError) return error.retry === "retry";
   if (!(error instanceof pg.DatabaseError)) return true;
   return /^(08|40|53|55|57|58)/.test(error.code ?? "");
 }
