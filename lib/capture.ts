@@ -12,6 +12,7 @@ import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { backfillRecord } from "./state/backfills.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
 import { mergeSettings, settingsOf } from "./state/settings.ts";
@@ -25,6 +26,8 @@ import { unreadTopics } from "./unread-topics.ts";
 export interface CaptureOptions {
   readonly pipeline: Pipeline;
   readonly connection: PostgresConnectionOptions;
+  /** A standby that existing rows are read from. */
+  readonly standby?: PostgresConnectionOptions | undefined;
   readonly kinesis: KinesisClient;
   readonly dynamodb: DynamoDBClient;
   readonly streamName: string;
@@ -118,12 +121,21 @@ async function floorOfNow(
 }
 
 async function stream(options: CaptureOptions, state: CaptureState, signal: AbortSignal): Promise<void> {
-  const { pipeline, connection, kinesis, streamName, log, onMetrics } = options;
+  const { pipeline, connection, standby, kinesis, dynamodb, streamName, stateTable, log, onMetrics } =
+    options;
   let status: AnySourceStatus | undefined;
   const source = await openSource({
     connection,
     pipeline,
     record: state,
+    backfill: {
+      record: backfillRecord(
+        // Not the task's end: what is acknowledged then is still written.
+        { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
+        state.generation,
+      ),
+      standby,
+    },
     signal,
     log,
     onStatus: (latest) => {

@@ -105,6 +105,20 @@ export const postgresSource = z
     acceptUnboundedWal: z.boolean().default(false),
     /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
     sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
+    /**
+     * When existing rows are read into the stream. `when-needed`: tables never backfilled in this pipeline, and all again
+     * after a new epoch. `initial`: the former only. `always`: at each start. `never`: what operators ask for.
+     */
+    snapshot: z.enum(["when-needed", "initial", "always", "never"]).default("when-needed"),
+    /** How existing rows are read. */
+    backfill: z
+      .strictObject({
+        /** Tables side by side. */
+        tablesAtOnce: z.int().min(1).max(16).default(2),
+        /** Rows read in a second at most, over all tables; left out: as fast as the stream takes them. */
+        rowsPerSecond: z.int().min(1).optional(),
+      })
+      .prefault({}),
   })
   .superRefine(({ tables: patterns, exclude, outbox }, context) => {
     if (patterns.length === 0 && !outbox) {

@@ -4,6 +4,7 @@ import type { Log } from "../observe/log.ts";
 import type { Pipeline, SourceDefinition } from "../pipeline.ts";
 import type { ChangeStream } from "./change-source.ts";
 import { checkOutbox } from "./outbox/preflight.ts";
+import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
@@ -27,6 +28,8 @@ export interface SourceOptions extends SourceCheck {
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
+  /** Where the backfills of a log are kept; undefined: existing rows are not read. */
+  readonly backfill?: BackfillSettings | undefined;
   /** Called at least every few seconds. */
   readonly onStatus?: (status: AnySourceStatus) => void;
 }

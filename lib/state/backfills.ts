@@ -9,8 +9,9 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
+import type { BackfillRecord } from "../source/postgres/backfill/backfill-record.ts";
 import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "./errors.ts";
-import { backfillKey } from "./table.ts";
+import { backfillBellKey, backfillKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
 
 /** What the operator asks for. */
@@ -147,7 +148,9 @@ export async function requestBackfill(
 ): Promise<number> {
   const before = await readBackfill(store, table);
   if (before && !hasEnded(before)) throw new BackfillActiveError(table, before.status);
-  return begin(store, table, wish, before);
+  const run = await begin(store, table, wish, before);
+  await ring(store);
+  return run;
 }
 
 /**
@@ -155,10 +158,44 @@ export async function requestBackfill(
  * or its progress is worth nothing.
  * @throws BackfillActiveError where it is not the one seen any more; StateTableError
  */
-export async function restartBackfill(store: BackfillStore, seen: Backfill): Promise<Backfill> {
-  const request = { ...seen.request, sweep: seen.request.where === undefined, requestedAt: Date.now() };
-  const run = await begin(store, seen.table, request, seen);
-  return { ...seen, run, request, status: "requested", wanted: "run", progress: undefined, epoch: undefined };
+export async function restartBackfill(
+  store: BackfillStore,
+  seen: Backfill,
+  wish: BackfillRequest,
+): Promise<number> {
+  return await begin(store, seen.table, wish, seen);
+}
+
+/** A number that changes with every request and every wish of an operator. @throws StateTableError */
+export async function readBackfillBell(store: BackfillStore): Promise<number> {
+  const { pk, sk } = backfillBellKey(store.pipeline);
+  const { Item } = await call(store, () =>
+    store.dynamodb.send(
+      new GetItemCommand({
+        TableName: store.table,
+        Key: { pk: { S: pk }, sk: { S: sk } },
+        ConsistentRead: true,
+      }),
+      { abortSignal: store.signal },
+    ),
+  );
+  return Number(Item?.rung?.N ?? "0");
+}
+
+/** Should it fail after what it tells of was written, the capture task finds that within a minute. */
+async function ring(store: BackfillStore): Promise<void> {
+  const { pk, sk } = backfillBellKey(store.pipeline);
+  await call(store, () =>
+    store.dynamodb.send(
+      new UpdateItemCommand({
+        TableName: store.table,
+        Key: { pk: { S: pk }, sk: { S: sk } },
+        UpdateExpression: "ADD rung :one",
+        ExpressionAttributeValues: { ":one": { N: "1" } },
+      }),
+      { abortSignal: store.signal },
+    ),
+  );
 }
 
 async function begin(
@@ -205,6 +242,7 @@ export async function wantBackfill(
     if (!(error instanceof ConditionalCheckFailedException)) throw error;
     throw new BackfillNotActiveError(table, (await readBackfill(store, table))?.status);
   }
+  await ring(store);
 }
 
 /**
@@ -235,6 +273,22 @@ export async function writeBackfill(
     if (error instanceof ConditionalCheckFailedException) return false;
     throw error;
   }
+}
+
+/** The backfills of a pipeline as a capture task of this generation keeps them. */
+export function backfillRecord(store: BackfillStore, generation: number): BackfillRecord {
+  return {
+    generation,
+    list: () => readBackfills(store),
+    bell: () => readBackfillBell(store),
+    request: async (table, wish) => {
+      await requestBackfill(store, table, wish);
+    },
+    restart: async (seen, wish) => {
+      await restartBackfill(store, seen, wish);
+    },
+    write: (backfill, update) => writeBackfill(store, backfill, generation, update),
+  };
 }
 
 interface Update {

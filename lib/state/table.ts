@@ -17,6 +17,11 @@ export function backfillKey(pipeline: string, table?: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: `table#${table ?? ""}` };
 }
 
+/** Counts what operators asked of backfills: one small read tells whether there is anything new. */
+export function backfillBellKey(pipeline: string): StateKey {
+  return { pk: `${pipeline}#backfills`, sk: "bell" };
+}
+
 /** The floor of a consumer: changes at or before it are not its business. */
 export function floorKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };

@@ -108,7 +108,7 @@ export class CaptureBench {
     const definition: PipelineInput = {
       // The consumer of the bench belongs to a pipeline of this name.
       name: "shop",
-      source: { kind: "postgres", tables: ["public.*"], slot, acceptUnboundedWal: true },
+      source: { kind: "postgres", tables: ["public.*"], slot, acceptUnboundedWal: true, snapshot: "never" },
       topics: { partitions: options.partitions ?? 1 },
       consumers: [{ name: consumer.name, entry: "not used", topics: ["*"] }],
     };

@@ -54,6 +54,7 @@ withPostgres((server) => {
         slot: name,
         publication: name,
         acceptUnboundedWal: true,
+        snapshot: "never",
       },
       // One partition: one order of all.
       topics: { partitions: 1 },

@@ -530,8 +530,10 @@ eachPostgres("change decoder", (server) => {
       const own: string[] = [];
       const decoder = decoderOver(client, {
         pipeline,
-        onMessage: (m) =>
-          own.push(`${m.prefix} ${m.content.toString()} ${m.transactional} ${decoder.inTransaction}`),
+        onMessage: (m) => {
+          own.push(`${m.prefix} ${m.content.toString()} ${m.transactional} ${decoder.inTransaction}`);
+          return false;
+        },
       });
       const messages = await slot.take();
       const out = await decodeAll(decoder, messages);

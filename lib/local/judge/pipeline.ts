@@ -14,6 +14,7 @@ export default definePipeline({
   source: postgres({
     tables: ["public.*", "archive.*"],
     acceptUnboundedWal: true,
+    snapshot: "never",
   }),
   topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
   stream: { mode: "provisioned", shards: 2 },

@@ -28,6 +28,8 @@ function generic(): LogPipeline {
       exclude: patterns(process.env[EXCLUDE_VARIABLE]),
       // Said before it begins instead, with how to remove the slot: someone is looking.
       acceptUnboundedWal: true,
+      // What happens from now on; a whole database would hide it.
+      snapshot: "never",
     }),
     consumers: [
       { name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"], batchSize: 1000 },

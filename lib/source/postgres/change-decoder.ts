@@ -18,11 +18,12 @@ import {
   decodeRelation,
   decodeTruncate,
   decodeType,
+  type Relation,
 } from "./pgoutput/messages.ts";
 import { MessageReader, showByte } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
 import { Tuple } from "./pgoutput/tuple.ts";
-import { type RelationPlan, Relations } from "./relations.ts";
+import { type ChangeListener, type RelationPlan, Relations } from "./relations.ts";
 import { RowBytes } from "./row-bytes.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
@@ -47,7 +48,8 @@ export interface ChangeDecoderOptions {
   readonly resumeAfter?: PositionText;
   /** Called at every BEGIN, replayed ones too: the forked-history check (rule 19). An error thrown here leaves `decode`. */
   readonly onBegin?: (commit: CommitFingerprint) => void;
-  readonly onMessage?: (message: OwnMessage) => void;
+  /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
+  readonly onMessage?: (message: OwnMessage) => boolean;
 }
 
 /**
@@ -105,6 +107,22 @@ export class ChangeDecoder {
   /** Between BEGIN and COMMIT. */
   get inTransaction(): boolean {
     return this.#transaction !== undefined;
+  }
+
+  /** The plan that a Relation message of this content would make, for what is read beside the log. @throws CatalogLookupError */
+  async plan(relation: Relation): Promise<RelationPlan> {
+    const relations = new Relations({
+      ...this.#options,
+      text: textForm(this.#options.encoding),
+      outbox: this.#outbox,
+    });
+    await relations.learn(relation);
+    return relations.get(relation.oid) as RelationPlan;
+  }
+
+  /** Lets `listener` see the changes of a table, as `formatTable` writes it, from now on; undefined: nobody. */
+  listen(table: string, listener: ChangeListener | undefined): void {
+    this.#relations.listen(table, listener);
   }
 
   /** A new connection: relations come anew; changes at or before the last one given are not given again. */
@@ -226,7 +244,9 @@ export class ChangeDecoder {
     const ordinal = ++transaction.ordinal;
     if (plan.outbox) return this.#outboxEvent(out, plan, plan.outbox, transaction, ordinal);
     if (!this.#wanted(plan, transaction, ordinal)) return;
+    if (plan.listener !== undefined) this.#reader.isolate();
     decodeInsert(this.#reader, plan.columns.length, this.#row);
+    plan.listener?.inserted(this.#reader.buffer, plan, this.#row);
     const { event, rows } = this.#begun(plan);
     event.copy(INSERT);
     rows.row(this.#row, undefined);
@@ -258,9 +278,11 @@ export class ChangeDecoder {
     const second = first + 1;
     transaction.ordinal = second;
     if (!this.#wanted(plan, transaction, second)) return;
+    if (plan.listener !== undefined) this.#reader.isolate();
     const oldRow = decodeUpdate(this.#reader, plan.columns.length, this.#old, this.#row);
     const old = oldRow === "none" ? undefined : this.#old;
     const whole = oldRow === "full" && plan.wholeOldRows;
+    plan.listener?.updated(this.#reader.buffer, plan, this.#row, old, whole);
     const { event, rows } = this.#begun(plan);
     const partition = this.#partition(plan, this.#row, old);
     if (old !== undefined && rows.keyChanged(old, this.#row)) {
@@ -293,7 +315,9 @@ export class ChangeDecoder {
     const plan = this.#relation("Delete");
     const ordinal = ++transaction.ordinal;
     if (!this.#wanted(plan, transaction, ordinal)) return;
+    if (plan.listener !== undefined) this.#reader.isolate();
     const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
+    plan.listener?.deleted(this.#reader.buffer, plan, this.#old);
     const { event, rows } = this.#begun(plan);
     event.copy(DELETE);
     rows.before(this.#old, oldRow === "full" && plan.wholeOldRows);
@@ -308,6 +332,7 @@ export class ChangeDecoder {
       const plan = this.#planOf("Truncate", oid);
       const ordinal = ++transaction.ordinal;
       if (!this.#wanted(plan, transaction, ordinal)) continue;
+      plan.listener?.truncated(plan);
       this.#begun(plan).event.append(TRUNCATE);
       this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
     }
@@ -367,9 +392,9 @@ export class ChangeDecoder {
   #message(out: SourceMessage[]): undefined {
     const message = decodeLogicalMessage(this.#reader);
     const transaction = message.transactional ? this.#open("Message") : undefined;
-    this.#messages.take(message, transaction, transaction ? ++transaction.messages : 1, out);
+    const held = this.#messages.take(message, transaction, transaction ? ++transaction.messages : 1, out);
     // All commits before a message outside transactions have been given: its place may be acknowledged.
-    if (!this.inTransaction) out.push({ kind: "idle", lsn: message.lsn });
+    if (!this.inTransaction && !held) out.push({ kind: "idle", lsn: message.lsn });
   }
 
   #open(type: string): Transaction {

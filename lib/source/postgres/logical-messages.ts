@@ -28,7 +28,7 @@ export interface LogicalMessagesOptions {
   /** Messages at or before this position are not given. */
   readonly resumeAfter: PositionText;
   readonly outbox: OutboxEvents;
-  readonly onMessage: ((message: OwnMessage) => void) | undefined;
+  readonly onMessage: ((message: OwnMessage) => boolean) | undefined;
 }
 
 /**
@@ -48,25 +48,26 @@ export class LogicalMessages {
     this.#seen = options.resumeAfter;
   }
 
-  /** Takes in one message; `ordinal` counts the messages of its transaction. */
+  /** Takes in one message; `ordinal` counts the messages of its transaction. Gives what `onMessage` gave. */
   take(
     message: LogicalMessage,
     transaction: Transaction | undefined,
     ordinal: number,
     out: SourceMessage[],
-  ): void {
+  ): boolean {
     const { epoch, onMessage, outbox } = this.#options;
     const commitLsn = transaction?.begin.commitLsn ?? message.lsn;
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
-    if (position <= this.#seen) return;
+    if (position <= this.#seen) return false;
     this.#seen = position;
-    if (message.prefix.startsWith(OWN_PREFIX)) onMessage?.(message);
-    else if (outbox.takes(message.prefix)) {
+    if (message.prefix.startsWith(OWN_PREFIX)) return onMessage?.(message) ?? false;
+    if (outbox.takes(message.prefix)) {
       out.push(outbox.message(message, transaction, ordinal, formatLsn(message.lsn)));
     } else if (this.#delivers(message.prefix)) {
       const json = this.#json(message, transaction, commitLsn, ordinal);
       out.push({ kind: "change", topic: this.#topic, partition: 0, position, json, table: "$messages" });
     }
+    return false;
   }
 
   #delivers(prefix: string): boolean {

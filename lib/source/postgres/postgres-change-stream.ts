@@ -1,4 +1,4 @@
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import type pg from "pg";
 import { formatLsn } from "../../change/lsn.ts";
 import { formatPosition } from "../../change/position.ts";
@@ -8,6 +8,7 @@ import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../change-source.ts";
+import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
@@ -38,6 +39,8 @@ export interface SourceStatus extends SlotHealth {
   readonly confirmedLsn: bigint;
   /** How often the link was opened again. */
   readonly reconnects: number;
+  /** The latest backfill of each table. */
+  readonly backfills: readonly BackfillReport[];
 }
 
 export interface PostgresChangeStreamOptions {
@@ -54,6 +57,8 @@ export interface PostgresChangeStreamOptions {
   readonly encoding: TextEncoding;
   /** `server_version_num`. */
   readonly serverVersion: number;
+  /** Undefined: existing rows are not read. */
+  readonly backfill: BackfillSettings | undefined;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -89,6 +94,7 @@ export class PostgresChangeStream implements ChangeStream {
   #attempts = 0;
   #fatal: unknown;
   #closed: Promise<void> | undefined;
+  #backfills: Backfills | undefined;
 
   constructor(options: PostgresChangeStreamOptions, side: pg.Client) {
     this.#options = options;
@@ -130,9 +136,12 @@ export class PostgresChangeStream implements ChangeStream {
         : {}),
       onBegin: (commit) => {
         if (this.#replay.begin(commit)) this.#confirmation.streamed(commit);
+        this.#backfills?.began(commit.xid);
       },
-      onMessage: ({ prefix, transactional, lsn }) => {
+      onMessage: (message) => {
+        const { prefix, transactional, lsn } = message;
         if (prefix === HEARTBEAT && !transactional) this.#heartbeatLsn = lsn;
+        return this.#backfills?.message(message) ?? false;
       },
     });
     this.#slotWatch = new SlotWatch(options.log);
@@ -159,6 +168,7 @@ export class PostgresChangeStream implements ChangeStream {
       onSlot: (sighting) => {
         this.#serverLsn = later(this.#serverLsn, sighting.serverLsn);
         this.#slotWatch.take(sighting);
+        this.#backfills?.slot(sighting.slot, sighting.serverLsn);
         publicationWatch.look().catch((error) => this.#fail(error));
         void this.#heartbeat.look({
           atMs: sighting.atMs,
@@ -172,13 +182,29 @@ export class PostgresChangeStream implements ChangeStream {
     this.changes = this.#read(until);
   }
 
-  /** Opens the first link, over a replication session that is there already. */
+  /** Opens the first link, over a replication session that is there already. @throws what the backfills' record throws. */
   async start(replication: pg.Client): Promise<void> {
+    const { backfill, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    if (backfill) {
+      this.#backfills = await Backfills.open({
+        ...backfill,
+        connection,
+        pipeline,
+        state,
+        tables,
+        route: routeTables(pipeline),
+        version: serverVersion,
+        log,
+        plan: (relation) => this.#decoder.plan(relation),
+        listen: (table, listener) => this.#decoder.listen(table, listener),
+      });
+    }
     await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);
   }
 
   acknowledge(lsn: bigint): void {
     this.#confirmation.acknowledge(lsn);
+    this.#backfills?.acknowledge(lsn);
   }
 
   close(): Promise<void> {
@@ -190,7 +216,7 @@ export class PostgresChangeStream implements ChangeStream {
     this.#ending.abort();
     const giveUp = new AbortController();
     await Promise.race([
-      this.#confirmation.flush(),
+      Promise.all([this.#confirmation.flush(), this.#backfills?.close()]),
       delay(CLOSE_DEADLINE_MS, undefined, { signal: giveUp.signal }).catch(() => {}),
     ]);
     giveUp.abort();
@@ -220,13 +246,34 @@ export class PostgresChangeStream implements ChangeStream {
       }
       // The decoder will not give these again: they go downstream before the failure counts.
       if (batch.length > 0) yield batch;
+      if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
       if (failure !== undefined && !until.aborted) await this.#recover(failure, until);
     }
   }
 
+  /** What goes to the place of a mark, in slices; then the place may be acknowledged. */
+  async *#deliver(backfills: Backfills, until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
+    const delivery = backfills.takeDue();
+    if (!delivery) return;
+    try {
+      for (const slice of delivery.slices) {
+        if (until.aborted) return;
+        yield slice;
+        // Sockets are read meanwhile: the next chunk's, the link's.
+        await setImmediate();
+      }
+      if (until.aborted) return;
+      delivery.given();
+    } catch (error) {
+      delivery.failed(error);
+    }
+    this.#receivedLsn = later(this.#receivedLsn, delivery.lsn);
+    yield [{ kind: "commit", endLsn: delivery.lsn, commitTimeMs: Date.now() }];
+  }
+
   async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
     let bytes = 0;
-    while (!until.aborted && bytes < BATCH_BYTES) {
+    while (!until.aborted && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
         if (batch.length > 0) return;
         this.#watch.waiting(true);
@@ -311,6 +358,7 @@ export class PostgresChangeStream implements ChangeStream {
       this.#serverLsn = later(this.#serverLsn, system.walEnd);
       this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
       this.#decoder.reconnected();
+      this.#backfills?.reconnected();
       const link = await ReplicationLink.start(client, {
         slot: state.slot,
         publication: state.publication,
@@ -372,6 +420,7 @@ export class PostgresChangeStream implements ChangeStream {
       serverLsn: later(this.#serverLsn, this.#receivedLsn),
       confirmedLsn: this.#confirmation.state.confirmedLsn,
       reconnects: this.#reconnects,
+      backfills: this.#backfills?.reports ?? [],
       ...this.#slotWatch.health,
     });
   }

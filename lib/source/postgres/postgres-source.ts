@@ -4,6 +4,7 @@ import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
+import type { BackfillSettings } from "./backfill/backfills.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
 import { changePublication, firstStart } from "./first-start.ts";
@@ -21,6 +22,8 @@ export interface PostgresSourceOptions {
   readonly pipeline: LogPipeline;
   /** Undefined: nothing is kept outside the database, and an existing slot is read from where it stands. */
   readonly record: SlotRecord | undefined;
+  /** Where backfills are kept; undefined: existing rows are not read. */
+  readonly backfill?: BackfillSettings | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -105,6 +108,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         state,
         tables: report.tables,
         serverVersion: report.server.version,
+        backfill: options.backfill,
         encoding:
           report.server.encoding === "SQL_ASCII" ? (pipeline.source.sqlAsciiEncoding ?? "utf-8") : "utf-8",
       },

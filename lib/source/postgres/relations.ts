@@ -7,6 +7,7 @@ import { captures, type LogPipeline } from "../../pipeline.ts";
 import { KeyColumnError, KeyUnknownError, type OutboxTableError } from "./decode-errors.ts";
 import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
+import type { Tuple } from "./pgoutput/tuple.ts";
 import type { RelationFacts, TypeCatalog } from "./type-catalog.ts";
 import { type ColumnType, ColumnTypes } from "./values/column-type.ts";
 import type { TextForm } from "./values/text.ts";
@@ -47,6 +48,20 @@ export interface RelationPlan {
   readonly outbox: OutboxColumns | OutboxTableError | undefined;
   /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
   readonly problem: TributaryError | undefined;
+  /** Set while a backfill of the table has a window open. */
+  listener: ChangeListener | undefined;
+}
+
+/**
+ * Sees the changes of a relation beside their way downstream: the windows of a backfill. What is passed is reused from
+ * change to change.
+ */
+export interface ChangeListener {
+  inserted(buffer: Buffer, plan: RelationPlan, row: Tuple): void;
+  /** `old`: the old row or its key, undefined where the key stayed. `whole`: it holds all values. */
+  updated(buffer: Buffer, plan: RelationPlan, row: Tuple, old: Tuple | undefined, whole: boolean): void;
+  deleted(buffer: Buffer, plan: RelationPlan, old: Tuple): void;
+  truncated(plan: RelationPlan): void;
 }
 
 export interface RelationsOptions {
@@ -64,6 +79,8 @@ export class Relations {
   readonly #plans = new Map<number, RelationPlan>();
   /** Primary keys of tables with identity full, kept over reconnects: the table may be gone by then. */
   readonly #primaryKeys = new Map<number, readonly string[]>();
+  /** By table, as people write it. */
+  readonly #listeners = new Map<string, ChangeListener>();
   #types: ColumnTypes;
 
   constructor(options: RelationsOptions) {
@@ -73,6 +90,13 @@ export class Relations {
 
   get(oid: number): RelationPlan | undefined {
     return this.#plans.get(oid);
+  }
+
+  /** Lets `listener` see the changes of a table from now on; undefined: nobody. */
+  listen(table: string, listener: ChangeListener | undefined): void {
+    if (listener) this.#listeners.set(table, listener);
+    else this.#listeners.delete(table);
+    for (const plan of this.#plans.values()) if (plan.table === table) plan.listener = listener;
   }
 
   /** Forgets everything a connection has told. */
@@ -146,6 +170,7 @@ export class Relations {
       watched,
       wholeOldRows,
       problem: problem ?? shared,
+      listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,
       sourceHeadBytes: Buffer.from(sourceHead),

@@ -5,6 +5,7 @@ import {
   type BackfillStore,
   hasEnded,
   readBackfill,
+  readBackfillBell,
   readBackfills,
   requestBackfill,
   restartBackfill,
@@ -125,22 +126,38 @@ test("the operator pauses and cancels what has not ended; the task's writes leav
   await expect(wantBackfill(given, "public.a", "run")).rejects.toThrow(/the last one is cancelled/);
 });
 
-test("a new epoch begins the run anew, with a sweep but for a part of the table", async () => {
+test("the capture task begins a run anew in place of the one it saw", async () => {
   const given = await store();
-  for (const [table, where] of [
-    ["public.a", undefined],
-    ["public.b", "id > 5"],
-  ] as const) {
-    await requestBackfill(given, table, { ...wish, ...(where ? { where } : {}) });
-    const seen = (await readBackfill(given, table)) as Backfill;
-    await writeBackfill(given, seen, 1, { status: "running", epoch: 1, progress });
-    const running = (await readBackfill(given, table)) as Backfill;
-    const anew = await restartBackfill(given, running);
-    expect(await readBackfill(given, table)).toEqual({ ...anew, generation: 1 });
-    expect(anew).toMatchObject({ run: 2, status: "requested", progress: undefined });
-    expect(anew.request.sweep).toBe(where === undefined);
-    await expect(restartBackfill(given, running)).rejects.toThrow(BackfillActiveError);
-  }
+  await requestBackfill(given, "public.a", { ...wish, where: "id > 5" });
+  const seen = (await readBackfill(given, "public.a")) as Backfill;
+  await writeBackfill(given, seen, 1, { status: "running", epoch: 1, progress });
+  const running = (await readBackfill(given, "public.a")) as Backfill;
+  const whole = { sweep: true, requestedAt: 7 };
+  expect(await restartBackfill(given, running, whole)).toBe(2);
+  expect(await readBackfill(given, "public.a")).toMatchObject({
+    run: 2,
+    status: "requested",
+    wanted: "run",
+    request: whole,
+    progress: undefined,
+    epoch: undefined,
+  });
+  await expect(restartBackfill(given, running, whole)).rejects.toThrow(BackfillActiveError);
+});
+
+test("the bell rings for every wish, and not for progress", async () => {
+  const given = await store();
+  const bells = [await readBackfillBell(given)];
+  await requestBackfill(given, "public.a", wish);
+  bells.push(await readBackfillBell(given));
+  const backfill = (await readBackfill(given, "public.a")) as Backfill;
+  await writeBackfill(given, backfill, 1, { status: "running", epoch: 1, progress });
+  bells.push(await readBackfillBell(given));
+  await wantBackfill(given, "public.a", "pause");
+  bells.push(await readBackfillBell(given));
+  expect(new Set(bells).size).toBe(3);
+  expect(bells[1]).toBe(bells[2]);
+  expect(await readBackfills(given)).toHaveLength(1);
 });
 
 test("a table that is not there is named", async () => {

@@ -217,6 +217,7 @@ export class Endpoints implements AsyncDisposable {
         slot,
         publication: PUBLICATION,
         acceptUnboundedWal: true,
+        snapshot: "never",
       },
       stream: { packing },
     };

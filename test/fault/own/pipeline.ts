@@ -2,7 +2,7 @@ import { definePipeline, postgres } from "../../../lib/pipeline.ts";
 
 export default definePipeline({
   name: "own",
-  source: postgres({ tables: ["public.items"], acceptUnboundedWal: true }),
+  source: postgres({ tables: ["public.items"], acceptUnboundedWal: true, snapshot: "never" }),
   topics: { partitions: 4 },
   consumers: [
     {

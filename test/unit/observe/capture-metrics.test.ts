@@ -33,6 +33,7 @@ function metrics(
       serverLsn: 100n,
       confirmedLsn: 100n,
       reconnects: 0,
+      backfills: [],
       walStatus: "reserved",
       safeWalBytes: undefined,
       walHeldBytes: undefined,

@@ -15,16 +15,21 @@ export class Tuple {
   start = new Int32Array(64);
   end = new Int32Array(64);
 
+  /** Makes it one of this many columns, to be filled in. */
+  reserve(columns: number): void {
+    if (columns > this.start.length) {
+      this.start = new Int32Array(columns);
+      this.end = new Int32Array(columns);
+    }
+    this.count = columns;
+  }
+
   decode(reader: MessageReader, columns: number): void {
     const count = reader.count16("number of columns");
     if (count !== columns) {
       throw reader.malformed(`${columns} columns, as in the relation`, `${count} columns`, 2);
     }
-    if (count > this.start.length) {
-      this.start = new Int32Array(count);
-      this.end = new Int32Array(count);
-    }
-    this.count = count;
+    this.reserve(count);
     for (let i = 0; i < count; i++) {
       const kind = reader.uint8("kind of column value");
       if (kind === 0x74) {

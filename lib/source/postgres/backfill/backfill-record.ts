@@ -1,0 +1,76 @@
+/*
+ * What the engine keeps outside the database: the contract with the state table. Progress is written only after
+ * the rows it counts were acknowledged downstream, and is keyed by epoch (rule 26).
+ */
+
+/** What is asked for. */
+export interface BackfillRequest {
+  /** SQL expression over the table's columns: only these rows. Undefined: all. */
+  readonly where?: string | undefined;
+  /** The one consumer the rows are for. Undefined: everyone. */
+  readonly consumer?: string | undefined;
+  /** Whether consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
+  readonly sweep: boolean;
+  /** Milliseconds since 1970 UTC. */
+  readonly requestedAt: number;
+}
+
+/** How far a run is. */
+export interface BackfillProgress {
+  /** Position text: rows with a smaller one were not seen by this run. */
+  readonly startPosition: string;
+  readonly startedAt: number;
+  /** Texts of the page key of the last row that is done; null before the first chunk. */
+  readonly lastKey: string[] | null;
+  /** Names of the columns of `lastKey`. */
+  readonly keyColumns: string[];
+  readonly chunk: number;
+  readonly rows: number;
+  readonly bytes: number;
+  readonly estimatedRows?: number | undefined;
+  readonly updatedAt: number;
+  readonly finishedAt?: number | undefined;
+  readonly reason?: string | undefined;
+}
+
+/** `done`, `cancelled` and `refused` are its ends. */
+export type BackfillStatus = "requested" | "running" | "paused" | "done" | "cancelled" | "refused";
+
+/** The latest backfill of one table. */
+export interface Backfill {
+  /** As `formatTable` writes it. */
+  readonly table: string;
+  /** Counts the backfills of this table, from 1. */
+  readonly run: number;
+  readonly wanted: "run" | "pause" | "cancel";
+  readonly status: BackfillStatus;
+  readonly request: BackfillRequest;
+  /** The epoch it was begun in; undefined before. */
+  readonly epoch: number | undefined;
+  /** Generation of the capture task that wrote last; 0 before one did. */
+  readonly generation: number;
+  readonly progress: BackfillProgress | undefined;
+}
+
+/** Where backfills are kept. Every call may fail and be made again. */
+export interface BackfillRecord {
+  /** Generation of the capture lease that this task writes under. */
+  readonly generation: number;
+  /** The latest backfill of each table. */
+  list(): Promise<readonly Backfill[]>;
+  /** Changes with every wish of an operator: cheap to ask for, so that `list` need not be. */
+  bell(): Promise<number>;
+  /** Begins a run where none is under way. @throws where one is. */
+  request(table: string, request: BackfillRequest): Promise<void>;
+  /** Begins anew in place of the one seen: its progress is worth nothing. @throws where it changed meanwhile. */
+  restart(seen: Backfill, request: BackfillRequest): Promise<void>;
+  /** @returns false where the run is another by now, or a later task has written. */
+  write(
+    backfill: Pick<Backfill, "table" | "run">,
+    update: {
+      readonly status: BackfillStatus;
+      readonly epoch: number;
+      readonly progress: BackfillProgress | undefined;
+    },
+  ): Promise<boolean>;
+}

@@ -1,0 +1,387 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
+import { PROBE } from "../../../change/mark.ts";
+import type { RouteTable } from "../../../change/route.ts";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { Log } from "../../../observe/log.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
+import type { PostgresConnectionOptions } from "../connection.ts";
+import type { OwnMessage } from "../logical-messages.ts";
+import type { Relation } from "../pgoutput/messages.ts";
+import type { ChangeListener, RelationPlan } from "../relations.ts";
+import type { SlotFacts } from "../slot.ts";
+import type { SlotState } from "../slot-record.ts";
+import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
+import { HIGH_MARK, LOW_MARK, readChunkMark } from "./chunk-mark.ts";
+import { ChunkReader } from "./chunk-reader.ts";
+import type { ChunkGoal } from "./chunk-size.ts";
+import type { Delivery } from "./delivery.ts";
+import { Pace } from "./pace.ts";
+import { probeDelivery } from "./probe.ts";
+import { startGate } from "./start-gate.ts";
+import { StreamedTransactions } from "./streamed-transactions.ts";
+import { TableRun } from "./table-run.ts";
+import { startStep } from "./wanted-backfills.ts";
+
+/** What a stream is given to backfill by. */
+export interface BackfillSettings {
+  readonly record: BackfillRecord;
+  /** A standby to read rows from. */
+  readonly standby?: PostgresConnectionOptions | undefined;
+  /** How often operators' wishes are looked for. Default 3 s. */
+  readonly pollMs?: number;
+  /** Default: a quarter of a second, 4 MiB. */
+  readonly goal?: Partial<ChunkGoal>;
+}
+
+/** What the engine needs of the stream that it writes into. */
+export interface BackfillsOptions extends BackfillSettings {
+  readonly connection: PostgresConnectionOptions;
+  readonly pipeline: LogPipeline;
+  readonly state: SlotState;
+  readonly tables: readonly TableName[];
+  readonly route: RouteTable;
+  /** `server_version_num`. */
+  readonly version: number;
+  readonly log: Log;
+  /** The plan of a relation, as the log's would be. */
+  readonly plan: (relation: Relation) => Promise<RelationPlan>;
+  readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+}
+
+/** How a table's backfill stands, for metrics. */
+export interface BackfillReport {
+  readonly table: string;
+  readonly run: number;
+  readonly status: BackfillStatus;
+  readonly progress: BackfillProgress | undefined;
+}
+
+const POLL_MS = 3_000;
+/** The bell may be missed: all is looked at this often. */
+const LIST_EVERY_MS = 60_000;
+const FORGET_EVERY_MS = 1_000;
+const MAX_REMEMBERED = 1_000_000;
+const GOAL: ChunkGoal = { ms: 250, bytes: 4 * 1024 * 1024 };
+
+/**
+ * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows
+ * into the stream at their marks. What goes wrong here never ends the stream.
+ */
+export class Backfills {
+  readonly #options: BackfillsOptions;
+  readonly #task = randomUUID();
+  readonly #streamed = new StreamedTransactions();
+  readonly #pace: Pace;
+  readonly #stop = new AbortController();
+  readonly #runs = new Map<string, TableRun>();
+  readonly #ending: Promise<void>[] = [];
+  /** What is wanted and waits for its turn. */
+  #waiting: Backfill[] = [];
+  #latest = new Map<string, Backfill>();
+  /** Streamed transactions are remembered; the gate opens when chunks count. */
+  #gate: Promise<void> | undefined;
+  #bell: number | undefined;
+  #listedAt = Number.NEGATIVE_INFINITY;
+  #forgotAt = 0;
+  #due: Delivery | undefined;
+  #closed: Promise<void> | undefined;
+
+  private constructor(options: BackfillsOptions) {
+    this.#options = options;
+    const { log, pipeline } = options;
+    this.#pace = new Pace({
+      rowsPerSecond: pipeline.source.backfill.rowsPerSecond,
+      log,
+      signal: this.#stop.signal,
+    });
+  }
+
+  /**
+   * Takes over what is under way, and asks for what the mode wants. To be called under the lease and before the first
+   * change is given: what an earlier task still writes is refused from then on.
+   * @throws what the record throws.
+   */
+  static async open(options: BackfillsOptions): Promise<Backfills> {
+    const backfills = new Backfills(options);
+    await backfills.#start();
+    void backfills.#poll();
+    return backfills;
+  }
+
+  /** What is to be given now; set by `message`. */
+  takeDue(): Delivery | undefined {
+    const due = this.#due;
+    this.#due = undefined;
+    return due;
+  }
+
+  get hasDue(): boolean {
+    return this.#due !== undefined;
+  }
+
+  /** A transaction came out of the slot. */
+  began(xid: number): void {
+    if (this.#gate === undefined) return;
+    this.#streamed.streamed(xid);
+    if (this.#streamed.size <= MAX_REMEMBERED) return;
+    // Nothing was read for long: as after a start.
+    this.#rest();
+    this.reconnected();
+  }
+
+  /** A message of ours came. Gives whether something is due at its place. */
+  message({ prefix, content, lsn, transactional }: OwnMessage): boolean {
+    if (transactional || this.#stop.signal.aborted) return false;
+    if (prefix === PROBE) {
+      this.#due = probeDelivery(content, lsn, this.#options);
+      return this.#due !== undefined;
+    }
+    if (prefix !== LOW_MARK && prefix !== HIGH_MARK) return false;
+    const mark = readChunkMark(content);
+    if (mark?.task !== this.#task || mark.slot !== this.#options.state.slot) return false;
+    const run = this.#runs.get(mark.table);
+    if (run?.backfill.run !== mark.run) return false;
+    if (prefix === LOW_MARK) {
+      run.low(mark);
+      return false;
+    }
+    this.#due = run.high(mark, lsn);
+    return this.#due !== undefined;
+  }
+
+  /** A new connection. */
+  reconnected(): void {
+    this.#due = undefined;
+    for (const run of this.#runs.values()) run.reconnected();
+  }
+
+  acknowledge(lsn: bigint): void {
+    for (const run of this.#runs.values()) run.acknowledge(lsn);
+  }
+
+  /** A look at the slot. */
+  slot(slot: SlotFacts, serverLsn: bigint): void {
+    this.#pace.slot(slot, serverLsn);
+  }
+
+  /** How the backfills stand that are known. */
+  get reports(): readonly BackfillReport[] {
+    return [...this.#latest.values()].map(({ table, run, status, progress }) => {
+      const own = this.#runs.get(table);
+      return own?.backfill.run === run ? { table, run, ...own.state } : { table, run, status, progress };
+    });
+  }
+
+  /** Ends reading, and writes what is acknowledged. */
+  close(): Promise<void> {
+    this.#closed ??= (async () => {
+      this.#stop.abort();
+      await Promise.all(this.#ending);
+      await Promise.all([...this.#runs.values()].map((run) => run.flush()));
+    })();
+    return this.#closed;
+  }
+
+  async #start(): Promise<void> {
+    const { record, pipeline, state, tables } = this.#options;
+    const outbox = pipeline.source.outbox?.table;
+    const latest = new Map((await record.list()).map((backfill) => [backfill.table, backfill]));
+    for (const table of tables) {
+      const name = formatTable(table);
+      if (name === outbox) continue;
+      const seen = latest.get(name);
+      const step = startStep(pipeline.source.snapshot, seen, state.epoch, Date.now());
+      if (step.kind === "request") await record.request(name, step.request);
+      else if (step.kind === "restart" && seen) await record.restart(seen, step.request);
+    }
+    this.#bell = await record.bell();
+    for (const backfill of await this.#list()) {
+      const { status, progress } = backfill;
+      // Taken: what the task before still writes comes too late.
+      if (status === "running" || status === "paused") {
+        await record.write(backfill, { status, epoch: backfill.epoch ?? state.epoch, progress });
+      }
+    }
+  }
+
+  async #poll(): Promise<void> {
+    const { record, log, pollMs = POLL_MS } = this.#options;
+    const { signal } = this.#stop;
+    this.#next();
+    while (!signal.aborted) {
+      await delay(pollMs, undefined, { signal }).catch(() => {});
+      if (signal.aborted) return;
+      try {
+        const bell = await record.bell();
+        if (bell !== this.#bell || performance.now() - this.#listedAt > LIST_EVERY_MS) {
+          await this.#look(await this.#list());
+          this.#bell = bell;
+        }
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn("the state table could not be asked for backfills", {
+          code: (error as { code?: string }).code,
+          error: (error as Error).name,
+        });
+      }
+      this.#next();
+    }
+  }
+
+  async #list(): Promise<readonly Backfill[]> {
+    const found = await this.#options.record.list();
+    this.#listedAt = performance.now();
+    this.#latest = new Map(found.map((backfill) => [backfill.table, backfill]));
+    this.#waiting = found.filter(
+      ({ table, status, wanted }) =>
+        !this.#runs.has(table) &&
+        (status === "requested" || status === "running" || (status === "paused" && wanted === "run")),
+    );
+    return found;
+  }
+
+  /** Follows what operators want. */
+  async #look(found: readonly Backfill[]): Promise<void> {
+    const { record, state } = this.#options;
+    for (const backfill of found) {
+      const { table, run, wanted, status, progress, generation, epoch } = backfill;
+      const own = this.#runs.get(table);
+      if (own && own.backfill.run !== run) own.abandon();
+      else if (own && wanted !== "run") own.end(wanted === "pause" ? "paused" : "cancelled");
+      else if (own || !["requested", "running", "paused"].includes(status)) continue;
+      else if (wanted !== "run") {
+        const next = wanted === "pause" ? "paused" : "cancelled";
+        if (status !== next) await record.write(backfill, { status: next, epoch: state.epoch, progress });
+      } else if (progress && (generation < record.generation || (epoch ?? state.epoch) < state.epoch)) {
+        // Written by a task before us after we had begun: its rows may have come too late to count.
+        await record.restart(backfill, { ...backfill.request, requestedAt: Date.now() });
+        this.#bell = undefined;
+      }
+    }
+    this.#waiting = this.#waiting.filter(({ wanted }) => wanted === "run");
+  }
+
+  /** Begins what waits, as many as may be side by side. */
+  #next(): void {
+    const { tablesAtOnce } = this.#options.pipeline.source.backfill;
+    while (this.#runs.size < tablesAtOnce && !this.#stop.signal.aborted) {
+      const backfill = this.#waiting.shift();
+      if (!backfill) return;
+      if (backfill.wanted === "run" && !this.#runs.has(backfill.table)) this.#begin(backfill);
+    }
+  }
+
+  #begin(backfill: Backfill): void {
+    const { record, tables, pipeline, state, log, plan, listen, goal } = this.#options;
+    const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
+    if (!table) {
+      this.#refuseUnknown(backfill);
+      return;
+    }
+    const reader = this.#reader();
+    const run: TableRun = new TableRun({
+      backfill,
+      table,
+      record,
+      reader,
+      streamed: this.#streamed,
+      gate: () => this.#opened(reader),
+      pace: this.#pace,
+      plan,
+      listen,
+      slot: state.slot,
+      task: this.#task,
+      pipeline: pipeline.name,
+      database: state.database,
+      epoch: state.epoch,
+      goal: { ...GOAL, ...goal },
+      log,
+      signal: this.#stop.signal,
+      onGiven: () => this.#forget(),
+    });
+    this.#runs.set(backfill.table, run);
+    log.info(`the backfill of ${backfill.table} begins`, {
+      run: backfill.run,
+      rowsBefore: backfill.progress?.rows ?? 0,
+    });
+    const ended = run.run().then(() => {
+      if (this.#stop.signal.aborted) return;
+      this.#runs.delete(backfill.table);
+      const { status, progress } = run.state;
+      this.#latest.set(backfill.table, { ...backfill, status, progress });
+      if (this.#runs.size === 0 && this.#waiting.length === 0) this.#rest();
+      this.#bell = undefined;
+      this.#next();
+    });
+    this.#ending.push(ended);
+    void ended.finally(() => void this.#ending.splice(this.#ending.indexOf(ended), 1));
+  }
+
+  #reader(): ChunkReader {
+    const { connection, standby, state, version } = this.#options;
+    return new ChunkReader({
+      connection,
+      standby,
+      systemId: state.systemId,
+      publication: state.publication,
+      version,
+      signal: this.#stop.signal,
+    });
+  }
+
+  #refuseUnknown(backfill: Backfill): void {
+    const { record, state, log } = this.#options;
+    const { table, progress } = backfill;
+    const reason = "it is not captured";
+    log.error(`the backfill of ${table} is refused: ${reason}`, {
+      remedy:
+        "Name it in source.tables and restart the capture task; a partition is backfilled with its root.",
+    });
+    const now = Date.now();
+    const nothing = { lastKey: null, keyColumns: [], chunk: 0, rows: 0, bytes: 0, startedAt: now };
+    const refused = {
+      startPosition: "0".repeat(34),
+      ...nothing,
+      ...progress,
+      updatedAt: now,
+      finishedAt: now,
+      reason,
+    };
+    record
+      .write(backfill, { status: "refused", epoch: state.epoch, progress: refused })
+      .catch((error: Error) => log.warn("the refusal could not be written", { error: error.name }));
+  }
+
+  /** Rule 25: from the first run on, streamed transactions are remembered; chunks wait for those of before. */
+  #opened(reader: ChunkReader): Promise<void> {
+    this.#gate ??= startGate({
+      query: (sql) => reader.query(sql),
+      primary: (sql) => reader.primary(sql),
+      streamed: (xid) => this.#streamed.has(xid),
+      signal: this.#stop.signal,
+      log: this.#options.log,
+    }).catch((error) => {
+      this.#rest();
+      throw error;
+    });
+    return this.#gate;
+  }
+
+  /** Nothing runs: transactions need not be remembered until something does. */
+  #rest(): void {
+    this.#gate = undefined;
+    this.#streamed.clear();
+  }
+
+  /** What a snapshot sees that is older than all open chunks', they see. */
+  #forget(): void {
+    const now = performance.now();
+    if (now - this.#forgotAt < FORGET_EVERY_MS) return;
+    this.#forgotAt = now;
+    const open = [...this.#runs.values()].flatMap((run) => run.firstOpen ?? []);
+    const oldest = open.sort((a, b) => a.begunAt - b.begunAt)[0];
+    const floor = oldest ? oldest.floor : this.#streamed.latest;
+    if (floor) this.#streamed.forgetSeen(floor);
+  }
+}

@@ -1,0 +1,148 @@
+import { joinKeyText } from "../key-text.ts";
+import { NULL, type Tuple, UNCHANGED } from "../pgoutput/tuple.ts";
+import type { PlannedColumn, RelationPlan } from "../relations.ts";
+
+/** What of a relation's plan a window needs. */
+export type WindowPlan = Pick<RelationPlan, "columns" | "sourceTail">;
+
+/**
+ * A row that changed in the window and of which a stored (TOAST) value did not travel, nor with an earlier change in the
+ * window: dropping the chunk's row would lose the value for who never had it.
+ */
+export interface IncompleteRow {
+  /** The latest change: its message, and where the new row's values stand in it. */
+  readonly message: Buffer;
+  readonly start: Int32Array;
+  readonly end: Int32Array;
+  /** Indexes of the columns that the window has not shown: their value is what the chunk read. */
+  readonly missing: ReadonlySet<number>;
+}
+
+/** Bytes of keys and incomplete rows that a window keeps at most: with more the chunk is read again. */
+const MAX_BYTES = 32 * 1024 * 1024;
+const ENTRY_BYTES = 96;
+
+/**
+ * What happened to a table between the low and the high mark of a chunk, as the stream gave it: rows of the chunk
+ * that changed meanwhile are dropped, old and new keys alike (rule 24).
+ */
+export class ChangeWindow {
+  readonly #keyColumns: readonly string[];
+  /** Key text to what is missing of the row; null: nothing, the stream has it all. */
+  readonly #rows = new Map<string, IncompleteRow | null>();
+  readonly #shapes = new Set<string>();
+  #plan: WindowPlan | undefined;
+  #key: readonly number[] = [];
+  #bytes = 0;
+  #truncated = false;
+  #overfull = false;
+
+  /** `keyColumns`: what tells rows of the chunk apart; the window's changes hold them in old and new rows. */
+  constructor(keyColumns: readonly string[]) {
+    this.#keyColumns = keyColumns;
+  }
+
+  /** Whether more came than the window keeps: it says nothing then. */
+  get overfull(): boolean {
+    return this.#overfull;
+  }
+
+  /** The shapes (`sourceTail`) that changes in the window had. */
+  get shapes(): ReadonlySet<string> {
+    return this.#shapes;
+  }
+
+  /** Whether nothing happened. */
+  get empty(): boolean {
+    return this.#rows.size === 0 && !this.#truncated;
+  }
+
+  /** A new row, all of whose values travelled. */
+  inserted(buffer: Buffer, plan: WindowPlan, row: Tuple): void {
+    this.#meet(plan);
+    this.#complete(this.#keyText(buffer, plan, row, undefined));
+  }
+
+  deleted(buffer: Buffer, plan: WindowPlan, old: Tuple): void {
+    this.#meet(plan);
+    this.#complete(this.#keyText(buffer, plan, old, undefined));
+  }
+
+  /** `old`: the old row, or its key; undefined where the key stayed. `whole`: it holds all values. */
+  updated(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined, whole: boolean): void {
+    this.#meet(plan);
+    const key = this.#keyText(buffer, plan, row, old);
+    if (old !== undefined) {
+      const oldKey = this.#keyText(buffer, plan, old, undefined);
+      if (oldKey !== key) this.#complete(oldKey);
+    }
+    const before = this.#rows.get(key);
+    let missing: Set<number> | undefined;
+    for (let i = 0; i < row.count; i++) {
+      if (row.start[i] !== UNCHANGED) continue;
+      if (whole && old !== undefined && (old.start[i] as number) >= 0) continue;
+      // Shown by an earlier change of the window.
+      if (before === null || (before !== undefined && !before.missing.has(i))) continue;
+      missing ??= new Set();
+      missing.add(i);
+    }
+    if (missing === undefined) {
+      this.#complete(key);
+      return;
+    }
+    const { start, end, count } = row;
+    const message = Buffer.from(buffer);
+    this.#rows.set(key, { message, start: start.slice(0, count), end: end.slice(0, count), missing });
+    this.#grow(key.length * 2 + message.length + count * 8 + ENTRY_BYTES);
+  }
+
+  truncated(plan: WindowPlan): void {
+    this.#meet(plan);
+    this.#truncated = true;
+  }
+
+  /** What the window says of a row of the chunk: undefined where it did not change, null where the row is dropped. */
+  verdict(key: string): IncompleteRow | null | undefined {
+    return this.#truncated ? null : this.#rows.get(key);
+  }
+
+  #meet(plan: WindowPlan): void {
+    if (plan === this.#plan) return;
+    this.#plan = plan;
+    this.#shapes.add(plan.sourceTail);
+    this.#key = this.#keyColumns.map((name) => plan.columns.findIndex((column) => column.name === name));
+  }
+
+  #complete(key: string): void {
+    this.#rows.set(key, null);
+    this.#grow(key.length * 2 + ENTRY_BYTES);
+  }
+
+  #grow(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#bytes <= MAX_BYTES) return;
+    this.#overfull = true;
+    this.#rows.clear();
+    this.#bytes = 0;
+  }
+
+  #keyText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined): string {
+    if (this.#key.length === 1) return valueText(buffer, plan, row, old, this.#key[0] as number);
+    return joinKeyText(this.#key.map((i) => valueText(buffer, plan, row, old, i)));
+  }
+}
+
+/** The key text of a chunk's row, as the window has it. */
+export function rowKeyText(buffer: Buffer, plan: WindowPlan, row: Tuple, key: readonly number[]): string {
+  if (key.length === 1) return valueText(buffer, plan, row, undefined, key[0] as number);
+  return joinKeyText(key.map((i) => valueText(buffer, plan, row, undefined, i)));
+}
+
+/** Canonical text; nothing where the row lacks it, which a change of shape explains: the chunk is read again then. */
+function valueText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined, i: number): string {
+  if (i < 0) return "";
+  const from = row.start[i] === UNCHANGED && old !== undefined ? old : row;
+  const start = from.start[i] as number;
+  if (start === NULL || start === UNCHANGED) return "";
+  return (plan.columns[i] as PlannedColumn).type.keyText(buffer, start, from.end[i] as number);
+}

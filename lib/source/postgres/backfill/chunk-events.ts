@@ -1,0 +1,137 @@
+import { formatLsn } from "../../../change/lsn.ts";
+import { commitPrefix } from "../../../change/position.ts";
+import { partitionOf } from "../../../change/topic.ts";
+import type { SourceMessage } from "../../change-source.ts";
+import { EncodedChange, POSITION_BYTES } from "../../encoded-change.ts";
+import { EventBytes } from "../event-bytes.ts";
+import { NULL, Tuple, UNCHANGED } from "../pgoutput/tuple.ts";
+import type { RelationPlan } from "../relations.ts";
+import { RowBytes } from "../row-bytes.ts";
+import { RowText } from "../row-text.ts";
+import { type ChangeWindow, type IncompleteRow, rowKeyText } from "./change-window.ts";
+import { readCopiedRow } from "./copied-row.ts";
+import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
+
+/** Where the rows of a chunk stand in the stream. */
+export interface ChunkPlace {
+  readonly epoch: number;
+  /** LSN of the high mark. */
+  readonly lsn: bigint;
+  /** Milliseconds since 1970 UTC. */
+  readonly nowMs: number;
+  /** Set where the rows are for one consumer alone. */
+  readonly backfill: { readonly run: number; readonly consumer: string } | undefined;
+}
+
+/** Bytes of events in a slice. */
+const SLICE_BYTES = 256 * 1024;
+const ROW = Buffer.from('{"op":"r","before":null,"after":');
+const ORDINAL_DIGITS = 10;
+
+/**
+ * The rows of a chunk as events, in slices, in the order of its key; what changed in the window is left out. Position:
+ * (epoch, LSN of the high mark, place in the chunk from 1). The buffers of the chunk are written to.
+ *
+ * @throws ValueFormatError, TextEncodingError, KeyValueMissingError, KeyColumnError, KeyUnknownError, EventTooLong.
+ */
+export class ChunkEvents {
+  readonly #event = new EventBytes();
+  readonly #text = new RowText();
+  readonly #rows = new RowBytes(this.#event, this.#text);
+  readonly #row = new Tuple();
+  /** Rows given of the last chunk. */
+  given = 0;
+
+  *slices(
+    copied: CopiedRows,
+    plan: RelationPlan,
+    key: readonly number[],
+    window: ChangeWindow,
+    { epoch, lsn, nowMs, backfill }: ChunkPlace,
+  ): Generator<SourceMessage[]> {
+    if (plan.problem) throw plan.problem;
+    const lsnText = formatLsn(lsn);
+    const showLsn = () => lsnText;
+    const prefix = commitPrefix(epoch, lsn);
+    const head = Buffer.from(
+      `,"ts_ms":${nowMs},"source":{${plan.sourceHead},"txId":"","lsn":"${lsnText}","commitLsn":"${lsnText}","epoch":${epoch},"ts_ms":${nowMs},"ordinal":`,
+    );
+    const tail = Buffer.from(
+      plan.sourceTail.replace('"snapshot":"false"', '"snapshot":"true"') +
+        (backfill === undefined ? "" : `,"backfill":${JSON.stringify(backfill)}`),
+    );
+    const { partitions } = plan.topic;
+    const columns = plan.columns.length;
+    const event = this.#event;
+    const rows = this.#rows;
+    const quiet = window.empty;
+    this.given = 0;
+    let slice: SourceMessage[] = [];
+    let bytes = 0;
+    for (const segment of copied.segments) {
+      const { end } = segment;
+      for (let at = segment.start; at < end; ) {
+        const next = at + 1 + segment.buffer.readUInt32BE(at + 1);
+        let { buffer } = segment;
+        let row = this.#row;
+        // Without its line end.
+        readCopiedRow(buffer, at + COPY_HEADER_BYTES, next - 1, columns, row);
+        at = next;
+        if (!quiet) {
+          const verdict = window.verdict(rowKeyText(buffer, plan, row, key));
+          if (verdict === null) continue;
+          if (verdict) ({ buffer, row } = merged(verdict, buffer, row));
+        }
+        const ordinal = ++this.given;
+        event.begin();
+        rows.begin(buffer, plan, showLsn);
+        const hash = rows.keyHash(row, undefined);
+        const partition =
+          hash === undefined
+            ? partitionOf(rows.text().keyText(row, undefined), partitions)
+            : hash % partitions;
+        event.copy(ROW);
+        rows.row(row, undefined);
+        rows.unchanged();
+        event.append(head);
+        event.number(ordinal);
+        event.append(tail);
+        event.close(POSITION_BYTES);
+        event.ascii(prefix);
+        event.number(ordinal, ORDINAL_DIGITS);
+        slice.push(new EncodedChange(plan.topic, partition, plan.table, event));
+        bytes += event.end - event.start;
+        if (bytes < SLICE_BYTES) continue;
+        yield slice;
+        slice = [];
+        bytes = 0;
+      }
+    }
+    if (slice.length > 0) yield slice;
+  }
+}
+
+/**
+ * A row that changed in the window while a stored value of it did not travel: the latest change, with that value as the
+ * chunk read it. It did not change in the window, so it is the same at both ends of it.
+ */
+function merged(change: IncompleteRow, read: Buffer, row: Tuple): { buffer: Buffer; row: Tuple } {
+  const parts = [change.message];
+  let length = change.message.length;
+  const whole = new Tuple();
+  whole.reserve(row.count);
+  for (let i = 0; i < row.count; i++) {
+    const [start, end] = [change.start[i] as number, change.end[i] as number];
+    whole.start[i] = start;
+    whole.end[i] = end;
+    if (start !== UNCHANGED || !change.missing.has(i)) continue;
+    const [from, to] = [row.start[i] as number, row.end[i] as number];
+    // A value that did not travel is never null: what the chunk read is of before the row's key was another's.
+    if (from === NULL) continue;
+    parts.push(read.subarray(from, to));
+    whole.start[i] = length;
+    length += to - from;
+    whole.end[i] = length;
+  }
+  return { buffer: Buffer.concat(parts, length), row: whole };
+}

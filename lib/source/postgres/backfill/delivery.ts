@@ -1,0 +1,13 @@
+import type { SourceMessage } from "../../change-source.ts";
+
+/** What goes into the stream at the place of a mark: rows of a chunk, a mark event. */
+export interface Delivery {
+  /** LSN of the mark: acknowledged when everything before it is, and this. */
+  readonly lsn: bigint;
+  /** What goes there. An error in it ends the backfill, not the stream. */
+  readonly slices: Iterable<readonly SourceMessage[]>;
+  /** All of it was given. */
+  given(): void;
+  /** It could not be given whole: what was given does no harm. */
+  failed(error: unknown): void;
+}

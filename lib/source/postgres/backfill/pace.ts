@@ -1,0 +1,63 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { Log } from "../../../observe/log.ts";
+import type { SlotFacts } from "../slot.ts";
+
+/** What holds reading back, so that the source bears it. */
+export interface PaceOptions {
+  /** Rows in a second over all tables; undefined: no limit. */
+  readonly rowsPerSecond: number | undefined;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Reading waits while the slot holds back more than this share of the WAL that the server allows it. */
+const WAL_SHARE = 0.5;
+const POLL_MS = 500;
+
+/** When the next rows may be read: a rate limit, and a look at the WAL that the stream is behind with. */
+export class Pace {
+  readonly #options: PaceOptions;
+  #allowedAt = 0;
+  #walShare = 0;
+  #told = false;
+
+  constructor(options: PaceOptions) {
+    this.#options = options;
+  }
+
+  /** A look at the slot. A slot without a bound (max_slot_wal_keep_size = -1) has no share. */
+  slot({ restartLsn, safeWalSize }: Pick<SlotFacts, "restartLsn" | "safeWalSize">, serverLsn: bigint): void {
+    const held = Number(serverLsn - restartLsn);
+    this.#walShare = safeWalSize === undefined ? 0 : held / Math.max(1, held + safeWalSize);
+  }
+
+  /** How many of these rows to ask for at once: a second's worth at most. */
+  rows(wanted: number): number {
+    const { rowsPerSecond } = this.#options;
+    return rowsPerSecond === undefined ? wanted : Math.max(1, Math.min(wanted, rowsPerSecond));
+  }
+
+  /** Waits until rows may be read. */
+  async permit(): Promise<void> {
+    const { log, signal } = this.#options;
+    while (this.#walShare > WAL_SHARE && !signal.aborted) {
+      if (!this.#told) {
+        this.#told = true;
+        log.warn("backfills wait: the slot holds back more than half of the WAL that the server allows it", {
+          remedy: "They go on by themselves when the stream has caught up.",
+        });
+      }
+      await delay(POLL_MS, undefined, { signal }).catch(() => {});
+    }
+    this.#told = false;
+    const waitMs = this.#allowedAt - performance.now();
+    if (waitMs > 0) await delay(waitMs, undefined, { signal }).catch(() => {});
+  }
+
+  /** Rows were read. */
+  took(rows: number): void {
+    const { rowsPerSecond } = this.#options;
+    if (rowsPerSecond === undefined) return;
+    this.#allowedAt = Math.max(this.#allowedAt, performance.now()) + (rows * 1000) / rowsPerSecond;
+  }
+}

@@ -1,0 +1,87 @@
+import pg from "pg";
+import { quoteIdentifier } from "../preflight/captured-tables.ts";
+import { type PageColumn, selectList, type TableShape } from "./table-shape.ts";
+
+/** Which rows of a table a chunk is to hold. */
+export interface Page {
+  readonly shape: Pick<TableShape, "relation" | "from" | "filter" | "page">;
+  /** The operator's own filter: an SQL expression that `whereCheckSql` has seen. */
+  readonly where: string | undefined;
+  /** Texts of the page key that the rows come after; null: from the beginning. */
+  readonly after: readonly string[] | null;
+  readonly rows: number;
+}
+
+/** The rows of one page in the order of its index, as COPY text. https://www.postgresql.org/docs/current/sql-copy.html */
+export function pageSql(page: Page): string {
+  return `COPY (${pageSelect(page)}) TO STDOUT`;
+}
+
+/** The one row of a key (its texts), with one more expression behind its columns. */
+export function rowSelect(shape: Page["shape"], key: readonly string[], more: string): string {
+  const conditions = shape.page.map(
+    (column, i) => `${expression(column)} ${column.equal} ${literal(column, key[i] as string)}`,
+  );
+  if (shape.filter !== undefined) conditions.push(`(${shape.filter})`);
+  return `SELECT ${selectList(shape)}, ${more} FROM ${shape.from} WHERE ${conditions.join(" AND ")}`;
+}
+
+/** The query of `pageSql`. */
+export function pageSelect({ shape, where, after, rows }: Page): string {
+  const conditions = [
+    ...(shape.filter === undefined ? [] : [`(${shape.filter})`]),
+    ...(where === undefined ? [] : [`(\n${where}\n)`]),
+    ...(after === null ? [] : [behind(shape.page, after)]),
+  ];
+  const filtered = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`;
+  return `SELECT ${selectList(shape)} FROM ${shape.from}${filtered} ORDER BY ${order(shape.page)} LIMIT ${rows}`;
+}
+
+/** Fails where the operator's filter is no single expression over the table. To be sent by the extended protocol. */
+export function whereCheckSql(shape: Pick<TableShape, "from">, where: string): string {
+  return `SELECT FROM ${shape.from} WHERE (\n${where}\n) LIMIT 0`;
+}
+
+/**
+ * The settings of a chunk's transaction: the planner is to walk the index, not to sort the table for every chunk, and to
+ * take no more than one of the source's cores.
+ */
+export const PAGE_SETTINGS = [
+  "SET LOCAL enable_seqscan = off",
+  "SET LOCAL enable_bitmapscan = off",
+  "SET LOCAL enable_sort = off",
+  "SET LOCAL max_parallel_workers_per_gather = 0",
+  "SET LOCAL jit = off",
+].join("; ");
+
+function order(page: readonly PageColumn[]): string {
+  const plain = page.every((column) => column.plain);
+  return page.map((column) => expression(column) + (plain ? "" : ` USING ${column.before}`)).join(", ");
+}
+
+/** Rows behind a key. As one comparison of rows where the operators allow it: an index condition over all columns. */
+function behind(page: readonly PageColumn[], key: readonly string[]): string {
+  const value = (i: number) => literal(page[i] as PageColumn, key[i] as string);
+  if (page.every((column) => column.plain)) {
+    const row = (parts: readonly string[]) => (parts.length === 1 ? parts[0] : `(${parts.join(", ")})`);
+    return `${row(page.map(expression))} OPERATOR(pg_catalog.>) ${row(page.map((_, i) => value(i)))}`;
+  }
+  // a >= x AND (a > x OR (a = x AND (b > y OR …))): the first condition bounds the index scan.
+  let rest = "";
+  for (let i = page.length - 1; i >= 0; i--) {
+    const column = page[i] as PageColumn;
+    const is = expression(column);
+    const beyond = `${is} ${column.after} ${value(i)}`;
+    rest = rest === "" ? beyond : `(${beyond} OR (${is} ${column.equal} ${value(i)} AND ${rest}))`;
+  }
+  const first = page[0] as PageColumn;
+  return `(${expression(first)} ${first.notBefore} ${value(0)} AND ${rest})`;
+}
+
+function expression({ name, collation }: PageColumn): string {
+  return quoteIdentifier(name) + (collation === undefined ? "" : ` COLLATE ${collation}`);
+}
+
+function literal({ type }: PageColumn, text: string): string {
+  return `${pg.escapeLiteral(text)}::${type}`;
+}

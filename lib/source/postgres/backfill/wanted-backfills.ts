@@ -1,0 +1,40 @@
+import type { Backfill, BackfillRequest } from "./backfill-record.ts";
+
+/**
+ * What the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline, and all
+ * again after a new epoch, whose consumers may lack changes and hold rows that are gone. `initial`: the former only.
+ * `always`: all tables at each start. `never`: what operators ask for. A run of an earlier epoch is begun anew in each:
+ * its progress is worth nothing (rule 26).
+ */
+export type SnapshotMode = "when-needed" | "initial" | "always" | "never";
+
+/** What is to be done about a table. */
+export type StartStep =
+  | { readonly kind: "leave" }
+  | { readonly kind: "request"; readonly request: BackfillRequest }
+  | { readonly kind: "restart"; readonly request: BackfillRequest };
+
+/** What a start does about a table whose latest backfill is `latest`. */
+export function startStep(
+  mode: SnapshotMode,
+  latest: Pick<Backfill, "status" | "epoch" | "request"> | undefined,
+  epoch: number,
+  nowMs: number,
+): StartStep {
+  // In a later epoch consumers may hold rows that were deleted in between.
+  const whole = { sweep: epoch > 1, requestedAt: nowMs };
+  const request: StartStep = { kind: "request", request: whole };
+  if (latest === undefined) return mode === "never" ? { kind: "leave" } : request;
+  const old = latest.epoch !== undefined && latest.epoch < epoch;
+  const ended = ["done", "cancelled", "refused"].includes(latest.status);
+  if (!ended) {
+    if (!old) return { kind: "leave" };
+    // Under "never" what was asked for, from its beginning; otherwise everything is needed.
+    return {
+      kind: "restart",
+      request: mode === "never" || mode === "initial" ? { ...latest.request, requestedAt: nowMs } : whole,
+    };
+  }
+  if (mode === "always" || (mode === "when-needed" && old)) return request;
+  return { kind: "leave" };
+}
