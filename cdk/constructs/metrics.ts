@@ -63,9 +63,11 @@ export function redriveMetric(
 export function tableRates(pipeline: string, name: keyof typeof TABLE_METRIC): cloudwatch.MathExpression {
   const { name: metric } = TABLE_METRIC[name];
   const { pipeline: p, table: t } = DIMENSION;
-  const search = `SEARCH('{${METRICS_NAMESPACE},${p},${t}} MetricName="${metric}" ${p}="${pipeline}"', 'Sum', 60)`;
+  const seconds = MINUTE.toSeconds();
+  const schema = `{${METRICS_NAMESPACE},${p},${t}} MetricName="${metric}" ${p}="${pipeline}"`;
   return new cloudwatch.MathExpression({
-    expression: `${search} / PERIOD(${search})`,
+    // PERIOD takes a metric, not what a search finds; the search says its period itself.
+    expression: `SEARCH('${schema}', 'Sum', ${seconds}) / ${seconds}`,
     label: "",
     period: MINUTE,
     usingMetrics: {},

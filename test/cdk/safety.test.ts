@@ -161,6 +161,12 @@ describe.each(each)("%s", (_, of) => {
     expect(drawn.filter((name) => !known.has(name as string))).toEqual([]);
   });
 
+  test("expressions ask metrics for their period, never what was searched", () => {
+    const body = dashboardOf(of);
+    expect(body.match(/SEARCH\('\{Tributary,pipeline,table\}[^']*', 'Sum', 60\) \/ 60/g)).toHaveLength(2);
+    expect(body.match(/PERIOD\([^)]*\)/g)?.every((text) => /^PERIOD\([a-z]\w*\)$/.test(text))).toBe(true);
+  });
+
   test("the dashboard's rows follow the way of a change, and all alarms stand at its top", () => {
     const { widgets } = JSON.parse(dashboardOf(of)) as {
       widgets: { type: string; y: number; x: number; width: number; properties: Record<string, unknown> }[];
