@@ -3,9 +3,11 @@ import { explain, TributaryError } from "../errors.ts";
 import { backfillCommand } from "./backfill.ts";
 import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
+import { outboxCommand } from "./outbox.ts";
 import { redriveCommand } from "./redrive.ts";
 import { tailCommand } from "./tail.ts";
 import { teardownCommand } from "./teardown.ts";
+import { verifyCommand } from "./verify.ts";
 
 /* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
 
@@ -16,7 +18,9 @@ const program = new Command("tributary")
   .addCommand(tailCommand())
   .addCommand(redriveCommand())
   .addCommand(backfillCommand())
+  .addCommand(outboxCommand())
   .addCommand(epochCommand())
+  .addCommand(verifyCommand())
   .addCommand(teardownCommand())
   .addCommand(costCommand());
 

@@ -1,0 +1,136 @@
+import { Command } from "commander";
+import type pg from "pg";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError } from "../errors.ts";
+import { type OutboxPlan, outboxPlan } from "../outbox/install.ts";
+import { quoteOutboxTable } from "../outbox/table-name.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
+
+interface OutboxArguments {
+  readonly pipeline: string;
+  readonly databaseUrl?: string;
+  readonly confirm?: string;
+}
+
+/** `tributary outbox`: the table that applications publish events through. */
+export function outboxCommand(): Command {
+  const command = new Command("outbox").description("the outbox that applications publish events through");
+  const verb = (name: string, about: string) =>
+    command
+      .command(name)
+      .description(about)
+      .option(
+        "--pipeline <file>",
+        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+      );
+  const url = ["--database-url <url>", "default: as the capture task finds it in the environment"] as const;
+  verb("plan", "print the SQL that makes it, and the grants that the roles need").action(plan);
+  verb("install", "make it; again, nothing is changed")
+    .option(...url)
+    .action(install);
+  verb("uninstall", "drop it")
+    .option(...url)
+    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+    .action(uninstall);
+  return command;
+}
+
+async function plan(given: OutboxArguments): Promise<void> {
+  const { install: statements, grants } = await read(given);
+  if (statements.length === 0) {
+    say("-- The events are logical messages: there is nothing to make, and nobody needs a grant.");
+    return;
+  }
+  say(...statements, "", "-- For the names of your roles:", ...grants);
+}
+
+async function install(given: OutboxArguments): Promise<void> {
+  const { install: statements, table, grants } = await read(given);
+  if (!table) {
+    say("The events are logical messages: there is nothing to make.");
+    return;
+  }
+  await withClient(given, async (client) => {
+    // One transaction: all of it, or nothing.
+    await client.query("BEGIN");
+    for (const statement of statements) await client.query(statement);
+    await client.query("COMMIT");
+  });
+  say(`${quoteOutboxTable(table)} is there. Where other roles than its owner write and read it:`, ...grants);
+}
+
+async function uninstall(given: OutboxArguments): Promise<void> {
+  const { uninstall: statements, table, pipeline } = await read(given);
+  if (!table) {
+    say("The events are logical messages: there is nothing to drop.");
+    return;
+  }
+  if (given.confirm !== undefined && given.confirm !== pipeline.name) {
+    const remedy = `write the pipeline's name, "${pipeline.name}"`;
+    throw new ConfigurationError("The command line", [{ path: "--confirm", value: given.confirm, remedy }]);
+  }
+  await withClient(given, async (client) => {
+    const waiting = await waitingRows(client, quoteOutboxTable(table), pipeline);
+    if (waiting === undefined) say(`There is no ${quoteOutboxTable(table)}.`);
+    else if (waiting > 0)
+      say(`${waiting} rows in ${quoteOutboxTable(table)} are not published: they would be lost.`);
+    if (given.confirm === undefined) {
+      say(
+        ...statements,
+        "",
+        `Nothing was changed. To do it, repeat the command with: --confirm ${pipeline.name}`,
+      );
+      process.exitCode = 2;
+      return;
+    }
+    await client.query("BEGIN");
+    for (const statement of statements) await client.query(statement);
+    await client.query("COMMIT");
+    say(`${quoteOutboxTable(table)} was dropped.`);
+  });
+}
+
+/** Rows that a relay has not published; of a table that is caught from the log, none waits. */
+async function waitingRows(
+  client: pg.Client,
+  table: string,
+  { source }: Pipeline,
+): Promise<number | undefined> {
+  const { rows } = await client.query("SELECT to_regclass($1) IS NOT NULL AS there", [table]);
+  if (!rows[0].there) return undefined;
+  if (source.kind !== "outbox") return 0;
+  const counted = await client.query(`SELECT count(*)::int AS n FROM ${table} WHERE published_at IS NULL`);
+  return Number(counted.rows[0].n);
+}
+
+async function read(given: OutboxArguments): Promise<OutboxPlan & { readonly pipeline: Pipeline }> {
+  const pipeline = await readDefinition(given.pipeline);
+  const planned = outboxPlan(pipeline);
+  if (planned) return { ...planned, pipeline };
+  throw new ConfigurationError("The pipeline definition", [
+    {
+      path: "source.outbox",
+      value: undefined,
+      remedy: "the pipeline has no outbox: write postgres({ outbox: { table: … } }) or outbox({…})",
+    },
+  ]);
+}
+
+async function withClient(given: OutboxArguments, work: (client: pg.Client) => Promise<void>): Promise<void> {
+  const connection = given.databaseUrl
+    ? connectionFromUrl(given.databaseUrl, process.env)
+    : await databaseConnection(process.env);
+  const client = await connect(connection);
+  try {
+    await work(client);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+function say(...lines: readonly string[]): void {
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
