@@ -1,5 +1,13 @@
 import pg from "pg";
-import { type ChangeEvent, consumer, Operation, type Sweep } from "tributary";
+import {
+  type ChangeEvent,
+  consumer,
+  Operation,
+  type SinkRow,
+  type Sweep,
+  type VerifiableSink,
+  type VerifiableTable,
+} from "tributary";
 import * as z from "zod/mini";
 
 /*
@@ -46,6 +54,9 @@ const orderItems: ReadModelTable = {
   columns: { order_id: "bigint", line: "integer", sku: "text", quantity: "integer", price: "numeric" },
 };
 
+/** All values as PostgreSQL prints them: nothing is lost on the way. */
+const AS_TEXT: pg.CustomTypesConfig = { getTypeParser: () => (text: unknown) => text };
+
 const readModelSecret = z.object({
   host: z.string(),
   port: z._default(z.number(), 5432),
@@ -65,6 +76,15 @@ export const handler = consumer("order-summary")
   .onSweep("public.orders", (sweep) => sweepReadModel(pool, orders, sweep))
   .onSweep("public.order_items", (sweep) => sweepReadModel(pool, orderItems, sweep))
   .handler();
+
+/** For `tributary verify`. */
+export const sink: VerifiableSink = {
+  table: ({ schema, table }) => {
+    const held = [orders, orderItems].find(({ name }) => schema === "public" && name === table);
+    return held && heldRows(pool, held);
+  },
+  close: () => pool.end(),
+};
 
 /** Applies changes in their order: rows in one statement up to each truncate. */
 export async function applyToReadModel(
@@ -109,6 +129,45 @@ export function sweepReadModel(
   { partition, before }: Pick<Sweep, "partition" | "before">,
 ): Promise<void> {
   return removeBelow(database, table, partition, before);
+}
+
+/** What the read model holds of a table. */
+export function heldRows(database: pg.Pool, { name, key, columns }: ReadModelTable): VerifiableTable {
+  const select = `SELECT ${Object.keys(columns).join(", ")} FROM ${name} WHERE deleted_at IS NULL`;
+  return {
+    columns: Object.keys(columns),
+    async *rows(signal) {
+      const client = await database.connect();
+      try {
+        await client.query("BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'");
+        await client.query(`DECLARE held NO SCROLL CURSOR FOR ${select}`);
+        for (;;) {
+          signal.throwIfAborted();
+          const { rows } = await client.query<SinkRow>({ text: "FETCH 5000 FROM held", types: AS_TEXT });
+          if (rows.length === 0) return;
+          yield rows;
+        }
+      } finally {
+        // With it its transaction goes.
+        client.release(true);
+      }
+    },
+    async row(row) {
+      const client = await database.connect();
+      try {
+        await client.query("BEGIN READ ONLY; SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO'");
+        const is = key.map((column, i) => `${column} = $${i + 1}`).join(" AND ");
+        const values = key.map((column) => row[column]);
+        const { rows } = await client.query<SinkRow>({ text: `${select} AND ${is}`, values, types: AS_TEXT });
+        await client.query("ROLLBACK");
+        client.release();
+        return rows[0];
+      } catch (error) {
+        client.release(true);
+        throw error;
+      }
+    },
+  };
 }
 
 async function write(database: pg.Pool, table: ReadModelTable, rows: Map<string, object>): Promise<void> {

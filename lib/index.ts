@@ -28,4 +28,5 @@ export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consu
 export { Operation } from "./consume/operation.ts";
 export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/redrive-request.ts";
 export type { Sweep } from "./consume/sweep.ts";
+export type { SinkRow, VerifiableSink, VerifiableTable } from "./consume/verifiable-sink.ts";
 export { ConfigurationError, TributaryError } from "./errors.ts";

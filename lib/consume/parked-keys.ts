@@ -153,7 +153,15 @@ export function parkingKey(wire: ChangeEventJson): string | undefined {
   const columns = wire.source.key ?? [];
   // A large value that did not travel with the row stands in the old one (replica identity).
   const row = { ...keyOf({ ...wire, after: null }), ...keyOf(wire) };
-  if (columns.length === 0 || columns.some((column) => !Object.hasOwn(row, column))) return undefined;
+  return columns.length === 0 ? undefined : keyText(columns, row);
+}
+
+/** The key of a row by these columns; undefined where it has not all of them. */
+export function keyText(
+  columns: readonly string[],
+  row: Readonly<Record<string, unknown>>,
+): string | undefined {
+  if (columns.some((column) => !Object.hasOwn(row, column))) return undefined;
   return columns.map((column) => textOf(row[column])).join("\0");
 }
 

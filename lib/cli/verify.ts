@@ -1,0 +1,249 @@
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Command, InvalidArgumentError } from "commander";
+import type pg from "pg";
+import { dynamodbClient } from "../aws.ts";
+import { routeTables } from "../change/route.ts";
+import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
+import { readMarks } from "../consume/marks.ts";
+import { keyLabel, keyText } from "../consume/parked-keys.ts";
+import { ParkingTable } from "../consume/parking-table.ts";
+import { topicPattern } from "../consume/topic-pattern.ts";
+import type { SinkRow, VerifiableSink, VerifiableTable } from "../consume/verifiable-sink.ts";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError, type ConfigurationProblem, explain } from "../errors.ts";
+import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
+import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
+import { readCaptureRecord } from "../state/capture-state.ts";
+import { passProbe } from "../verify/passage.ts";
+import { SourceTable } from "../verify/source-table.ts";
+import { type Comparison, compareTable, type Difference } from "../verify/verify.ts";
+
+interface VerifyOptions {
+  readonly table: string;
+  readonly consumer: string;
+  readonly pipeline: string;
+  readonly stateTable?: string;
+  readonly databaseUrl?: string;
+  readonly timeout: number;
+  readonly limit: number;
+  readonly json?: boolean;
+}
+
+/** What is compared, and what both sides are reached by. */
+interface Request {
+  readonly pipeline: LogPipeline;
+  readonly table: TableName;
+  readonly entry: string;
+  readonly stateTable: string;
+}
+
+/** `tributary verify`: compares what a consumer's sink holds with the source. */
+export function verifyCommand(): Command {
+  return new Command("verify")
+    .description("compare a table with what a consumer's sink holds of it, and tell lag from loss")
+    .requiredOption("--table <name>", "the table: public.orders")
+    .requiredOption("--consumer <name>", "the consumer, whose entry file exports `sink`")
+    .option(
+      "--pipeline <file>",
+      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+    )
+    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
+    .option("--database-url <url>", "the primary; default: as the capture task finds it in the environment")
+    .option("--timeout <seconds>", "how long to wait for a consumer that is behind", positive, 60)
+    .option("--limit <n>", "rows that differ: how many are looked at and named", positive, 1000)
+    .option("--json", "print one line of JSON")
+    .addHelpText(
+      "after",
+      `
+The sink is read in this process, with this environment. Rows are named by key, values are never printed. A row counts as
+missing, extra or different only when the consumer has passed a probe in every partition and neither side changed the row
+meanwhile. Exit code 0: equal, 1: differences, 2: could not tell (the consumer is behind, or an error).
+See docs/12-backfill.md.
+
+  tributary verify --table public.orders --consumer order-summary`,
+    )
+    .action(async (options: VerifyOptions) => {
+      try {
+        const comparison = await verify(options);
+        process.stdout.write(options.json ? `${JSON.stringify(comparison)}\n` : inWords(comparison, options));
+        process.exitCode = exitCode(comparison);
+      } catch (error) {
+        // 1 says that rows differ.
+        process.stderr.write(`${explain(error)}\n`);
+        process.exitCode = 2;
+      }
+    });
+}
+
+async function verify(options: VerifyOptions): Promise<Comparison> {
+  const request = await requestOf(options);
+  const { pipeline, table, stateTable } = request;
+  const { signal } = new AbortController();
+  const sink = await loadSink(request.entry);
+  try {
+    const held = sink.table(table);
+    if (!held) throw wrong("--table", options.table, `the sink of ${options.consumer} holds nothing of it`);
+    const client = await connect(
+      options.databaseUrl
+        ? connectionFromUrl(options.databaseUrl, process.env)
+        : await databaseConnection(process.env),
+    );
+    try {
+      return await compare(client, held, { ...request, ...options, table, pipeline, stateTable }, signal);
+    } finally {
+      await disconnect(client);
+    }
+  } finally {
+    await sink.close?.();
+  }
+}
+
+async function compare(
+  client: pg.Client,
+  sink: VerifiableTable,
+  request: Request & Pick<VerifyOptions, "consumer" | "timeout" | "limit">,
+  signal: AbortSignal,
+): Promise<Comparison> {
+  const { pipeline, table, stateTable, consumer, timeout, limit } = request;
+  const dynamodb = dynamodbClient();
+  const place = { dynamodb, table: stateTable, pipeline: pipeline.name };
+  const { slot } = await readCaptureRecord({ ...place, signal });
+  if (!slot) throw wrong("--state-table", stateTable, "no capture task of this pipeline ever ran with it");
+  const source = await SourceTable.open(client, pipeline.source.publication, table);
+  checkColumns(source, sink);
+  const { topic, key } = routeTables(pipeline)(table);
+  const own = source.columns.filter((column) => source.key.includes(column)).map(({ name }) => name);
+  return compareTable({
+    source,
+    sink,
+    pass: () =>
+      passProbe({
+        ...{ client, slot: slot.slot, table: formatTable(table), epoch: slot.epoch, signal },
+        marks: () => readMarks(place, consumer, topic, signal),
+        timeoutMs: timeout * 1000,
+      }),
+    isParked: await parkedRows(
+      new ParkingTable(dynamodb, stateTable, pipeline.name, consumer),
+      { topic: topic.name, table, key: key ?? own },
+      signal,
+    ),
+    maxRows: limit,
+    signal,
+  });
+}
+
+/** A slip in the sink's list would leave a column uncompared. */
+function checkColumns(source: SourceTable, { columns }: VerifiableTable): void {
+  const unknown = columns?.find((name) => !source.columns.some((column) => column.name === name));
+  if (unknown !== undefined)
+    throw wrong("sink.columns", unknown, "name columns of the source that are captured, under its names");
+  const missing = source.key.find(({ name }) => columns && !columns.includes(name));
+  if (missing) throw wrong("sink.columns", columns, `name the key's columns too: ${missing.name}`);
+}
+
+/** Tells whether the partition key of a row has an open dead letter. */
+async function parkedRows(
+  parking: ParkingTable,
+  { topic, table, key }: { topic: string; table: TableName; key: readonly string[] },
+  signal: AbortSignal,
+): Promise<(row: SinkRow) => boolean> {
+  const open = new Set<string>();
+  for await (const letter of parking.letters(signal)) {
+    const ofTable = letter.topic === topic && letter.table === `${table.schema}.${table.table}`;
+    if (ofTable && !letter.superseded) open.add(letter.key);
+  }
+  return (row) => {
+    const text = keyText(key, row);
+    return text !== undefined && open.has(keyLabel(text));
+  };
+}
+
+async function requestOf(options: VerifyOptions): Promise<Request> {
+  const pipeline = requireLog(await readDefinition(options.pipeline), "verify");
+  const stateTable = options.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
+  const problems: ConfigurationProblem[] = [];
+  const problem = (path: string, value: unknown, remedy: string) =>
+    void problems.push({ path, value, remedy });
+  let table: TableName | undefined;
+  try {
+    table = parseTable(options.table);
+  } catch {
+    problem("--table", options.table, 'write one table: public.orders, or public."Odd.Name"');
+  }
+  const consumer = pipeline.consumers.find(({ name }) => name === options.consumer);
+  if (!consumer) {
+    const names = pipeline.consumers.map(({ name }) => name).join(", ");
+    problem("--consumer", options.consumer, `name one of the definition's: ${names || "it has none"}`);
+  }
+  if (table && !captures(pipeline.source, table))
+    problem("--table", options.table, `the pipeline "${pipeline.name}" does not capture it`);
+  else if (table && consumer) {
+    const { topic } = routeTables(pipeline)(table);
+    if (!consumer.topics.some((pattern) => topicPattern(pattern)(topic.name)))
+      problem("--consumer", options.consumer, `it does not read ${topic.name}, where the table's rows go`);
+  }
+  if (!stateTable) problem("--state-table", undefined, "name the pipeline's state table");
+  if (problems.length > 0) throw new ConfigurationError("The command line", problems);
+  return {
+    pipeline,
+    stateTable: stateTable as string,
+    table: table as TableName,
+    entry: consumer?.entry as string,
+  };
+}
+
+async function loadSink(entry: string): Promise<VerifiableSink> {
+  const { sink } = (await import(pathToFileURL(resolve(entry)).href)) as { sink?: Partial<VerifiableSink> };
+  if (typeof sink?.table !== "function") {
+    const remedy = "export const sink: VerifiableSink beside handler: docs/12-backfill.md";
+    throw wrong("entry", entry, remedy);
+  }
+  return sink as VerifiableSink;
+}
+
+function exitCode({ differences, behind, undecided, more }: Comparison): number {
+  if (differences.length > 0) return 1;
+  return behind.length > 0 || undecided > 0 || more ? 2 : 0;
+}
+
+function inWords(comparison: Comparison, { table, consumer, timeout }: VerifyOptions): string {
+  const { rows, chunks, differences, behind, undecided, more } = comparison;
+  const count = (n: number) => n.toLocaleString("en-US");
+  const lines = [
+    `${table}: ${count(rows.source)} rows at the source, ${count(rows.sink)} in the sink of ${consumer}; ${count(chunks.differing)} of ${count(chunks.all)} chunks differed at first.`,
+    ...differences.map(differenceInWords),
+  ];
+  if (differences.length > 0)
+    lines.push(
+      `${count(differences.length)} rows differ, and the consumer has passed all that made them so.`,
+    );
+  if (behind.length > 0) {
+    lines.push(
+      `Lag: ${consumer} is behind in ${behind.length} partitions after ${timeout} s (${behind.slice(0, 8).join(", ")}${behind.length > 8 ? ", …" : ""}); ${count(undecided)} rows differ and may be on their way.`,
+    );
+  } else if (undecided > 0) lines.push(`${count(undecided)} rows changed at every look: run it again.`);
+  if (more) lines.push("More rows may differ: not all could be looked at. Raise --limit, or run it again.");
+  if (exitCode(comparison) === 0) lines.push("Equal.");
+  return `${lines.join("\n")}\n`;
+}
+
+function differenceInWords({ kind, parked, key, columns }: Difference): string {
+  const name = Object.entries(key)
+    .map(([column, value]) => `${column}=${String(value)}`)
+    .join(" ");
+  const where = columns.length > 0 ? ` in ${columns.join(", ")}` : "";
+  return `  ${kind.padEnd(9)} ${name}${where}${parked ? " (its key has an open dead letter: redrive it)" : ""}`;
+}
+
+function wrong(path: string, value: unknown, remedy: string): ConfigurationError {
+  return new ConfigurationError("The comparison", [{ path, value, remedy }]);
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("write a whole number from 1.");
+  return value;
+}

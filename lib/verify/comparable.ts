@@ -1,0 +1,89 @@
+import { hash } from "node:crypto";
+import { canonicalText } from "../source/postgres/key-text.ts";
+import type { BuiltinForm } from "../source/postgres/values/builtin-types.ts";
+
+/** A column as two sides are compared by it. */
+export interface ComparedColumn {
+  readonly name: string;
+  readonly form: BuiltinForm;
+}
+
+/** 64 bits of a row, in halves. */
+export interface Digest {
+  readonly high: number;
+  readonly low: number;
+}
+
+/**
+ * The texts of a row's columns, joined: equal where PostgreSQL holds them equal, however a sink prints them. A text
+ * that is null differs from every other.
+ */
+export function comparableText(
+  columns: readonly ComparedColumn[],
+  row: Readonly<Record<string, unknown>>,
+): string {
+  return columns.map(({ name, form }) => valueText(form, row[name])).join("\0");
+}
+
+/** Of `comparableText`. */
+export function digestOf(text: string): Digest {
+  const bytes = hash("sha1", text, "buffer");
+  return { high: bytes.readUInt32LE(0), low: bytes.readUInt32LE(4) };
+}
+
+/** Columns in which two rows differ. */
+export function differingColumns(
+  columns: readonly ComparedColumn[],
+  a: Readonly<Record<string, unknown>>,
+  b: Readonly<Record<string, unknown>>,
+): string[] {
+  return columns
+    .filter(({ name, form }) => valueText(form, a[name]) !== valueText(form, b[name]))
+    .map(({ name }) => name);
+}
+
+function valueText(form: BuiltinForm, value: unknown): string {
+  return value === null || value === undefined ? "" : `=${presentText(form, value)}`;
+}
+
+function presentText(form: BuiltinForm, value: unknown): string {
+  switch (form) {
+    case "number":
+    case "float":
+      // NaN and infinities are words on both sides.
+      return typeof value === "object" ? String(value) : String(Number(value));
+    case "numeric":
+    case "bpchar":
+      return canonicalText(form, String(value));
+    case "boolean":
+      return /^t/i.test(String(value)) ? "true" : "false";
+    case "bytea":
+      return value instanceof Uint8Array ? Buffer.from(value).toString("base64") : String(value);
+    case "timestamp":
+    case "timestamptz":
+      return timeText(value instanceof Date ? value.toISOString() : String(value));
+    case "json":
+      return jsonText(value);
+    default:
+      return typeof value === "object" ? jsonText(value) : String(value);
+  }
+}
+
+/** `2026-11-23 10:15:30.100+00` → `2026-11-23T10:15:30.1`: both sides are in UTC. */
+function timeText(text: string): string {
+  return text
+    .replace(/ (?=\d)/, "T")
+    .replace(/(?:Z|\+00(?::?00)?)(?= BC$|$)/, "")
+    .replace(/(\.\d*?)0+(?= BC$|$)/, "$1")
+    .replace(/\.(?= BC$|$)/, "");
+}
+
+/** Members in one order; numbers by their digits, as exact JSON has them. */
+function jsonText(value: unknown): string {
+  return JSON.stringify(value, (_key, inner: unknown) => {
+    if (typeof inner === "bigint") return inner.toString();
+    if (typeof inner === "number") return String(inner);
+    if (typeof inner !== "object" || inner === null || Array.isArray(inner)) return inner;
+    return Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}

@@ -1,0 +1,117 @@
+import type pg from "pg";
+import type { TableName } from "../change/table-pattern.ts";
+import { parseExactJson } from "../consume/json.ts";
+import { ConfigurationError } from "../errors.ts";
+import { pageSelect, rowSelect } from "../source/postgres/backfill/page-sql.ts";
+import { readShape, shapeSql, type TableShape } from "../source/postgres/backfill/table-shape.ts";
+import { pgTypeCatalog } from "../source/postgres/type-catalog.ts";
+import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
+import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
+import { textForm } from "../source/postgres/values/text.ts";
+import type { ComparedColumn } from "./comparable.ts";
+
+/** A row of the source: values as events carry them. */
+export interface SourceRow {
+  readonly values: Readonly<Record<string, unknown>>;
+  /** The transaction that wrote it: another text, another version of the row. Only of single rows. */
+  readonly version: string | undefined;
+}
+
+const PAGE_ROWS = 5_000;
+const FORMS = new Map(BUILTIN_TYPES.map(([oid, , , form]) => [oid, form]));
+/** All values as PostgreSQL prints them. */
+const AS_TEXT: pg.CustomTypesConfig = { getTypeParser: () => (text: unknown) => text };
+
+type Texts = readonly (string | null)[];
+
+/** Reads a captured table as its backfill would: published columns, row filter, values as in events. */
+export class SourceTable {
+  /** All published columns. */
+  readonly columns: readonly ComparedColumn[];
+  /** Those of the row's own key. */
+  readonly key: readonly ComparedColumn[];
+  readonly #client: pg.Client;
+  readonly #shape: TableShape;
+  readonly #types: readonly ColumnType[];
+
+  private constructor(client: pg.Client, shape: TableShape, types: readonly ColumnType[]) {
+    this.#client = client;
+    this.#shape = shape;
+    this.#types = types;
+    this.columns = shape.relation.columns.map(({ name, type }) => ({
+      name,
+      form: FORMS.get(type) ?? "text",
+    }));
+    this.key = shape.pageIndexes.map((i) => this.columns[i] as ComparedColumn);
+  }
+
+  /**
+   * Learns what there is to read, over an ordinary connection that stays the caller's.
+   * @throws BackfillRefusedError where the table is not published, or has no key; ConfigurationError where its key
+   * cannot be handed to a sink.
+   */
+  static async open(client: pg.Client, publication: string, table: TableName): Promise<SourceTable> {
+    const { rows: server } = await client.query<{ version: string }>(
+      "SELECT current_setting('server_version_num') AS version",
+    );
+    const version = Number(server[0]?.version);
+    const { rows } = await client.query(shapeSql(table, publication, version));
+    const shape = readShape(table, publication, version, rows);
+    const types = new ColumnTypes(textForm("utf-8"));
+    const oids = shape.relation.columns.map(({ type }) => type);
+    const unknown = oids.filter((oid) => !types.has(oid));
+    if (unknown.length > 0) {
+      const catalog = pgTypeCatalog((sql, values) => client.query<pg.QueryResultRow>(sql, values));
+      types.learn(unknown, await catalog.resolve(unknown));
+    }
+    const made = new SourceTable(
+      client,
+      shape,
+      oids.map((oid) => types.get(oid)),
+    );
+    const binary = made.key.find(({ form }) => form === "bytea");
+    if (binary) {
+      throw new ConfigurationError("The table", [
+        { path: "key", value: binary.name, remedy: "a key of bytea cannot be compared" },
+      ]);
+    }
+    return made;
+  }
+
+  /** All rows, in pages of a statement each: no snapshot is held over them. */
+  async *pages(signal: AbortSignal): AsyncGenerator<readonly SourceRow[]> {
+    let after: readonly string[] | null = null;
+    for (;;) {
+      signal.throwIfAborted();
+      const page = { shape: this.#shape, where: undefined, after, rows: PAGE_ROWS };
+      const rows: readonly Texts[] = await this.#query(pageSelect(page));
+      const last = rows.at(-1);
+      if (!last) return;
+      yield rows.map((row) => ({ values: this.#values(row), version: undefined }));
+      after = this.#shape.pageIndexes.map((i) => last[i] as string);
+      if (rows.length < PAGE_ROWS) return;
+    }
+  }
+
+  /** The row of a key now, or undefined. */
+  async row(key: Readonly<Record<string, unknown>>): Promise<SourceRow | undefined> {
+    const texts = this.key.map(({ name }) => String(key[name]));
+    const [row] = await this.#query(rowSelect(this.#shape, texts, "xmin::text"));
+    return row && { values: this.#values(row), version: row.at(-1) ?? undefined };
+  }
+
+  async #query(text: string): Promise<readonly Texts[]> {
+    const { rows } = await this.#client.query<(string | null)[]>({ text, rowMode: "array", types: AS_TEXT });
+    return rows;
+  }
+
+  #values(row: Texts): Record<string, unknown> {
+    return Object.fromEntries(this.columns.map(({ name }, i) => [name, this.#value(row[i] ?? null, i)]));
+  }
+
+  #value(text: string | null, i: number): unknown {
+    if (text === null) return null;
+    const bytes = Buffer.from(text);
+    return parseExactJson((this.#types[i] as ColumnType).encode(bytes, 0, bytes.length));
+  }
+}

@@ -1,0 +1,64 @@
+import { expect, test } from "vitest";
+import type { BuiltinForm } from "../../../lib/source/postgres/values/builtin-types.ts";
+import { CHUNKS, ChunkSums } from "../../../lib/verify/chunks.ts";
+import { comparableText, differingColumns, digestOf } from "../../../lib/verify/comparable.ts";
+
+test.each<[BuiltinForm, unknown, unknown]>([
+  ["number", 5, "5"],
+  ["float", 1e21, "1e+21"],
+  ["float", "NaN", "NaN"],
+  ["numeric", "19.90", "19.9"],
+  ["numeric", "100", 100],
+  ["bpchar", "ab  ", "ab"],
+  ["boolean", true, "t"],
+  ["boolean", false, "false"],
+  ["bytea", "AQI=", new Uint8Array([1, 2])],
+  ["timestamptz", "2026-11-23T10:15:30.12Z", "2026-11-23 10:15:30.120000+00"],
+  ["timestamptz", "2026-11-23T10:15:30Z", new Date("2026-11-23T10:15:30Z")],
+  ["timestamptz", "2026-11-23T10:15:30Z", "2026-11-23T10:15:30+00:00"],
+  ["timestamptz", "0044-03-15T00:00:00Z BC", "0044-03-15 00:00:00+00 BC"],
+  ["timestamptz", "infinity", "infinity"],
+  ["timestamp", "2026-11-23T10:15:30.1", "2026-11-23 10:15:30.1"],
+  ["json", { b: [1, 2n], a: null }, { a: null, b: ["1", "2"] }],
+  ["text", "17", 17],
+  ["text", ["a", null], ["a", null]],
+])("%s: %o and %o are the same", (form, a, b) => {
+  const columns = [{ name: "x", form }];
+  expect(comparableText(columns, { x: a })).toBe(comparableText(columns, { x: b }));
+});
+
+test.each<[BuiltinForm, unknown, unknown]>([
+  ["text", "", null],
+  ["text", "1.50", "1.5"],
+  ["text", "null", null],
+  ["numeric", "100", "10"],
+  ["numeric", "9007199254740993", "9007199254740992"],
+  ["timestamptz", "2026-11-23T10:15:30.123456Z", "2026-11-23T10:15:30.123Z"],
+  ["timestamptz", "2026-11-20T10:15:30Z", "2026-11-20T10:15:03Z"],
+  ["json", { a: [1, 2] }, { a: [2, 1] }],
+  ["boolean", true, false],
+])("%s: %o and %o are not", (form, a, b) => {
+  const columns = [{ name: "x", form }];
+  expect(comparableText(columns, { x: a })).not.toBe(comparableText(columns, { x: b }));
+  expect(differingColumns(columns, { x: a }, { x: b })).toEqual(["x"]);
+});
+
+test("chunks differ where a row does, whatever the order", () => {
+  const rows = Array.from({ length: 20_000 }, (_, i) => `row ${i}`);
+  const sums = (texts: readonly string[]) => {
+    const made = new ChunkSums();
+    for (const text of texts) made.add(text.slice(0, 9), digestOf(text));
+    return made;
+  };
+  expect(sums(rows).differing(sums(rows.toReversed()))).toEqual([]);
+  const changed = rows.with(7, "row 7 is another");
+  expect(sums(rows).differing(sums(changed)).length).toBeGreaterThan(0);
+  expect(sums(rows).differing(sums(rows.slice(1)))).toHaveLength(1);
+  // Two rows that changed places in each other's keys are not equal either.
+  const swapped = [...rows.slice(2), "row 0\0b", "row 1\0a"];
+  const other = [...rows.slice(2), "row 0\0a", "row 1\0b"];
+  expect(sums(swapped).differing(sums(other)).length).toBeGreaterThan(0);
+  const all = sums(rows);
+  const used = Array.from({ length: CHUNKS }, (_, i) => all.count(i)).filter((n) => n > 0);
+  expect(used.length).toBeGreaterThan(CHUNKS / 2);
+});
