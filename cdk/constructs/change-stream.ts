@@ -50,7 +50,7 @@ export class ChangeStream extends Construct {
 
   /** The capture task writes. */
   grantWrite(grantee: iam.IGrantable): void {
-    allow(grantee, ["kinesis:PutRecords", "kinesis:DescribeStreamSummary"], [this.stream.streamArn]);
+    allow(grantee, ["kinesis:PutRecords"], [this.stream.streamArn]);
     allow(grantee, ["kms:GenerateDataKey"], [this.#key.keyArn]);
   }
 

@@ -1,3 +1,6 @@
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Annotations, Match } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { describe, expect, test } from "vitest";
@@ -15,6 +18,8 @@ import {
   type Synthesized,
   synthesize,
 } from "./stacks.ts";
+
+const LIBRARY = fileURLToPath(new URL("../../lib/", import.meta.url));
 
 const small = minimal();
 const large = full();
@@ -186,6 +191,29 @@ describe.each(each)("%s", (_, of) => {
     ]);
     for (const { x, width } of widgets) expect(x + width).toBeLessThanOrEqual(24);
   });
+});
+
+test("what the library asks of AWS is permitted, and the capture task is permitted no more of Kinesis", async () => {
+  const asked = new Set<string>();
+  for (const file of await readdir(LIBRARY, { recursive: true })) {
+    // Of laptops and operators.
+    if (!file.endsWith(".ts") || /^(local|cli)\//.test(file)) continue;
+    const code = await readFile(join(LIBRARY, file), "utf8");
+    for (const [, names = "", service = ""] of code.matchAll(
+      /import \{([^}]*)\} from "@aws-sdk\/client-([a-z0-9-]+)"/g,
+    )) {
+      for (const [, command] of names.matchAll(/\b([A-Z]\w+)Command\b/g))
+        asked.add(`${service.replace("-", "")}:${command}`);
+    }
+  }
+  // Of redrive, for whoever asks for it.
+  asked.delete("lambda:Invoke");
+  expect(asked.size).toBeGreaterThan(8);
+  const permitted = new Set(statements(small).flatMap(({ statement }) => [statement.Action].flat()));
+  expect([...asked].filter((action) => !permitted.has(action))).toEqual([]);
+  const capture = statements(small).filter(({ policy }) => policy.includes("CaptureTaskTaskRole"));
+  const ofKinesis = capture.flatMap(({ statement }) => [statement.Action].flat());
+  expect(ofKinesis.filter((action) => action.startsWith("kinesis:"))).toEqual(["kinesis:PutRecords"]);
 });
 
 test("starts of the capture task are counted from its first line", () => {
