@@ -62,8 +62,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "fence before effect",
     file: "lib/consume/partition-run.ts",
-    from: "    const registration = registry.find(this.#partition.lane.topic, wire);\n",
-    to: "    this.#partition.mark = position;\n    const registration = registry.find(this.#partition.lane.topic, wire);\n",
+    from: "    const passed = isForAnother(wire, consumer);\n",
+    to: "    this.#partition.mark = position;\n    const passed = isForAnother(wire, consumer);\n",
     tests: ["test/unit/consume"],
   },
   {
