@@ -22,7 +22,20 @@ const metricsLine = z.object({
   lagMs: z.number().optional(),
   lagBytes: z.number().optional(),
   acknowledgedLsn: z.string().transform(parseLsn).optional(),
+  backfills: z
+    .array(
+      z.object({
+        table: z.string(),
+        status: z.string(),
+        rows: z.number(),
+        percent: z.number().optional(),
+      }),
+    )
+    .default([]),
 });
+
+/** Told as a metric: the line of all says the same. */
+const backfillLine = z.object({ tributary: z.literal("capture-backfill") });
 
 const tableLine = z.object({
   tributary: z.literal("capture-table"),
@@ -45,6 +58,8 @@ export interface CaptureFigures {
   readonly lagMs: number | undefined;
   readonly lagBytes: number | undefined;
   readonly restarts: number;
+  /** Backfills under way, or that have just ended. */
+  readonly backfills: z.infer<typeof metricsLine>["backfills"];
   /** Everything in the log up to here is in the stream. */
   readonly acknowledgedLsn: bigint | undefined;
 }
@@ -98,6 +113,7 @@ export class CaptureProcess {
       lagMs: this.#metrics?.lagMs,
       lagBytes: this.#metrics?.lagBytes,
       restarts: this.#restarts,
+      backfills: this.#metrics?.backfills ?? [],
       acknowledgedLsn: this.#metrics?.acknowledgedLsn,
     };
   }
@@ -164,6 +180,7 @@ export class CaptureProcess {
       this.#tables[name] = (this.#tables[name] ?? 0) + added;
       return;
     }
+    if (backfillLine.safeParse(parsed).success) return;
     const error = errorLine.safeParse(parsed);
     if (!error.success) {
       this.#options.onLog(`capture: ${line}`);

@@ -44,6 +44,7 @@ export class FiguresSampler implements Disposable {
       log,
       upMs: performance.now() - this.#startedMs,
       workload: workload && { ...workload, rate: this.#workload.rate },
+      backfills: capture.figures.backfills,
       capture: { ...capture.figures, rates: this.#capture.rates, rate: this.#capture.rate },
       consumers: consumers.map(({ name, counts }) => {
         const meter = this.#consumers.get(name);

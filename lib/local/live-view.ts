@@ -39,6 +39,13 @@ export interface LiveFigures {
     readonly lagMs: number | undefined;
     readonly restarts: number;
   };
+  /** Backfills under way, or that have just ended. */
+  readonly backfills: readonly {
+    readonly table: string;
+    readonly status: string;
+    readonly rows: number;
+    readonly percent?: number | undefined;
+  }[];
   readonly consumers: readonly ConsumerFigures[];
   /** Changes seen by table, where a consumer counts them. */
   readonly tables: readonly { readonly table: string; readonly counts: Readonly<Record<string, number>> }[];
@@ -50,6 +57,7 @@ export interface LiveFigures {
 
 const BARS = "▁▂▃▄▅▆▇█";
 const LOG_LINES = 5;
+const BACKFILL_LINES = 4;
 
 /** The terminal's frame: lines with colours, none wider than `columns`. */
 export function renderFrame(figures: LiveFigures, columns: number): string[] {
@@ -71,6 +79,10 @@ export function renderFrame(figures: LiveFigures, columns: number): string[] {
   } else lines.push(`${label("source")}${figures.source}`);
   lines.push(
     `${label("capture")}${rate(capture.rate)}  ${cyan(sparkline(capture.rates, 24))}  ${dim("lag")} ${formatBytes(capture.lagBytes)} ${dim("·")} ${formatMs(capture.lagMs)}${capture.restarts > 0 ? `  ${warn(1, `restarts ${capture.restarts}`)}` : ""}`,
+    ...figures.backfills.slice(0, BACKFILL_LINES).map(({ table, status, rows, percent }, i) => {
+      const done = percent === undefined ? "" : `  ${cyan(progressBar(percent, 24))} ${percent}%`;
+      return `${label(i === 0 ? "backfill" : "")}${table} ${dim(status)}  ${dim("rows")} ${count(rows)}${done}`;
+    }),
     "",
     dim(
       `${"consumer".padEnd(16)}${"changes/s".padStart(10)}${"".padStart(19)}${"applied".padStart(12)}${"retried".padStart(9)}${"duplicates".padStart(12)}${"dead".padStart(7)}${"latency".padStart(10)}`,
@@ -113,6 +125,11 @@ export function renderLine(figures: LiveFigures): string {
   parts.push(
     `capture ${formatRate(capture.rate)}/s, lag ${formatBytes(capture.lagBytes)} ${formatMs(capture.lagMs)}`,
   );
+  for (const { table, status, rows, percent } of figures.backfills) {
+    parts.push(
+      `backfill ${table} ${status}, ${count(rows)} rows${percent === undefined ? "" : `, ${percent}%`}`,
+    );
+  }
   for (const c of figures.consumers) {
     parts.push(
       `${c.name} ${formatRate(c.rate)}/s, applied ${count(c.applied)}, retried ${count(c.retried)}, duplicates ${count(c.duplicates)}, dead ${count(c.deadLettered)}, parked ${count(c.parkedBehind)}`,
@@ -136,6 +153,11 @@ export function sparkline(values: readonly number[], width: number): string {
     value <= 0 ? BARS[0] : BARS[Math.min(BARS.length - 1, Math.floor((value / top) * BARS.length))],
   );
   return bars.join("").padStart(width);
+}
+
+function progressBar(percent: number, width: number): string {
+  const full = Math.round((percent * width) / 100);
+  return "█".repeat(full) + "░".repeat(width - full);
 }
 
 export function formatBytes(bytes: number | undefined): string {

@@ -2,7 +2,9 @@ import type { CaptureMetrics } from "../capture.ts";
 import { formatLsn } from "../change/lsn.ts";
 import type { ConfigurationProblem } from "../errors.ts";
 import type { SourceStatus } from "../source/postgres/postgres-source.ts";
+import { hasEnded } from "../state/backfills.ts";
 import type { StreamMetrics } from "../stream/metrics.ts";
+import { BackfillMetrics, toldBackfills } from "./backfill-metrics.ts";
 import { type Measurement, metricsLine } from "./emf.ts";
 import { CAPTURE_METRIC, DIMENSION } from "./metric-names.ts";
 import { TableMetrics } from "./table-metrics.ts";
@@ -42,6 +44,7 @@ const COUNTERS = ["changes", "bytes", "records", "requests", "retries", "throttl
 export class CapturePublisher {
   readonly #options: CapturePublisherOptions;
   readonly #tables: TableMetrics;
+  readonly #backfills: BackfillMetrics;
   readonly #gauges = new Map<keyof typeof CAPTURE_METRIC, number[]>();
   readonly #published = new Map<string, number>();
   #latest: CaptureMetrics | undefined;
@@ -50,6 +53,7 @@ export class CapturePublisher {
   constructor(options: CapturePublisherOptions) {
     this.#options = options;
     this.#tables = new TableMetrics(options.pipeline);
+    this.#backfills = new BackfillMetrics(options.pipeline);
   }
 
   /** Takes what is known now (every second or so), and writes when it is time; the first time at once. */
@@ -82,6 +86,8 @@ export class CapturePublisher {
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
     const dimensions = { [DIMENSION.pipeline]: this.#options.pipeline };
     for (const line of this.#tables.lines(metrics.stream.tables)) this.#options.write(line);
+    if (isLog(metrics.source))
+      for (const line of this.#backfills.lines(metrics.source.backfills)) this.#options.write(line);
     this.#options.write(metricsLine("capture", dimensions, measurements, status(metrics, now)));
   }
 
@@ -108,6 +114,7 @@ function gauges(
       walHeldBytes: source.walHeldBytes,
       walBudgetLeft: walBudgetLeft(source),
       walLossSeconds: source.walLossSeconds,
+      backfills: source.backfills.filter((report) => !hasEnded(report)).length,
     }),
   };
   const names = Object.keys(known) as (keyof typeof known)[];
@@ -157,6 +164,7 @@ function status({ stream, source }: CaptureMetrics, now: number): Record<string,
       walHeldBytes: source.walHeldBytes,
       walLossSeconds: source.walLossSeconds,
       oldestTransactionPid: source.oldestTransactionPid,
+      backfills: toldBackfills(source.backfills, now),
     }),
   };
 }

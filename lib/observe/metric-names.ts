@@ -28,6 +28,8 @@ export const CAPTURE_METRIC = {
   replicationLagMs: { name: "ReplicationLagMilliseconds", unit: "Milliseconds", statistic: "Maximum" },
   /** 1 while our replication link is open, 0 while it is not. */
   slotActive: { name: "SlotActive", unit: "None", statistic: "Minimum" },
+  /** 1 while a source that reads tables (triggers, polling, outbox) is connected, 0 while it is not; it has no slot. */
+  sourceConnected: { name: "SourceConnected", unit: "None", statistic: "Minimum" },
   /** WAL that the server keeps for the slot. Where known: from a few seconds after the start. */
   walHeldBytes: { name: "WalHeldBytes", unit: "Bytes", statistic: "Maximum" },
   /** Share of `max_slot_wal_keep_size` that is left; 100 where it has no bound. Where known, as above. */
@@ -48,6 +50,8 @@ export const CAPTURE_METRIC = {
   oversize: { name: "Oversize", unit: "Count", statistic: "Sum" },
   /** Times that the replication link was opened again. */
   reconnects: { name: "Reconnects", unit: "Count", statistic: "Sum" },
+  /** Backfills that are under way, paused ones too. */
+  backfills: { name: "Backfills", unit: "Count", statistic: "Maximum" },
   /** Bytes of events that Kinesis has not acknowledged, and the age of the oldest. */
   bufferedBytes: { name: "BufferedBytes", unit: "Bytes", statistic: "Maximum" },
   unacknowledgedMs: { name: "UnacknowledgedMilliseconds", unit: "Milliseconds", statistic: "Maximum" },
@@ -58,6 +62,14 @@ export const TABLE_METRIC = {
   /** Changes read, and the bytes of their events. */
   changes: { name: "TableChanges", unit: "Count", statistic: "Sum" },
   bytes: { name: "TableBytes", unit: "Bytes", statistic: "Sum" },
+} as const satisfies Record<string, MetricName>;
+
+/** Of the capture task by table, dimensions `pipeline` and `table`, while a backfill of the table is under way. */
+export const BACKFILL_METRIC = {
+  /** Rows read into the stream. */
+  rows: { name: "BackfillRows", unit: "Count", statistic: "Sum" },
+  /** Of the server's estimate of the table; 100 when it is done. Missing where there is no estimate. */
+  percent: { name: "BackfillPercent", unit: "Percent", statistic: "Maximum" },
 } as const satisfies Record<string, MetricName>;
 
 /** The table dimension of all tables beyond the busiest. */

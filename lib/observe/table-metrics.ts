@@ -36,7 +36,7 @@ export class TableMetrics {
     return [...added].map(([table, { changes, bytes }]) =>
       metricsLine(
         "capture-table",
-        { [DIMENSION.pipeline]: this.#pipeline, [DIMENSION.table]: ascii(table) },
+        { [DIMENSION.pipeline]: this.#pipeline, [DIMENSION.table]: asciiDimension(table) },
         [
           [TABLE_METRIC.changes, changes],
           [TABLE_METRIC.bytes, bytes],
@@ -59,7 +59,7 @@ export class TableMetrics {
   }
 }
 
-/** CloudWatch takes no other characters in a dimension. */
-function ascii(name: string): string {
+/** A name as a dimension: CloudWatch takes no other characters. */
+export function asciiDimension(name: string): string {
   return name.toWellFormed().replace(/[^\x20-\x7e]+/gu, encodeURIComponent);
 }

@@ -9,6 +9,7 @@ const figures: LiveFigures = {
   source: "here",
   workload: undefined,
   capture: { rates: [], rate: 0, changes: 0, lagBytes: 0, lagMs: 0, restarts: 0 },
+  backfills: [],
   consumers: [],
   tables: [],
   hints: [],

@@ -16,6 +16,7 @@ const figures: LiveFigures = {
   source: "postgres://me@localhost/mine",
   workload: { rate: 118.4, changes: 12_345, commits: 512, rollbacks: 21 },
   capture: { rates: [1, 2], rate: 120, changes: 12_300, lagBytes: 1234, lagMs: 12, restarts: 0 },
+  backfills: [{ table: "public.orders", status: "running", rows: 50_000, percent: 25 }],
   consumers: [
     {
       name: "order-summary",
@@ -40,6 +41,7 @@ describe("the live view", () => {
     expect(text).toMatch(/up 01:02:03/);
     expect(text).toMatch(/workload +118 changes\/s +changes 12,345 +commits 512 +rolled back 21/);
     expect(text).toMatch(/capture +120 changes\/s.*lag 1\.2 kB · 12 ms/);
+    expect(text).toMatch(/backfill +public\.orders running +rows 50,000 +█{6}░{18} 25%/);
     expect(text).toMatch(/order-summary +105 .* 12,000 +3 +7 +2 +45 ms +parked 4/);
     expect(text).toContain("psql postgres://localhost");
     expect(text).toContain("two");
@@ -55,6 +57,7 @@ describe("the live view", () => {
     const line = renderLine(figures);
     expect(stripVTControlCharacters(line)).toBe(line);
     expect(line).toContain("order-summary 105/s, applied 12,000, retried 3, duplicates 7, dead 2, parked 4");
+    expect(line).toContain("backfill public.orders running, 50,000 rows, 25%");
     expect(line).not.toContain("\n");
   });
 
