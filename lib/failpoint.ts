@@ -5,6 +5,8 @@
 
 /** The places, in the order a change passes them. */
 export const FAILPOINTS = [
+  /** Capture from tables: a batch's bounds are recorded, nothing of it was given. */
+  "batch-recorded",
   /** Capture: a change of a transaction was read, its commit was not. */
   "inside-transaction",
   /** Capture: a change too large for the stream is stored, its pointer is not. */
