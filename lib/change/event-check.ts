@@ -24,15 +24,18 @@ export function eventFault(value: unknown): EventFault | undefined {
   if (!OPERATIONS.has(event.op)) return ["op", "one of c, u, d, r, t, m"];
   if (!isRow(event.before)) return ["before", "an object or null"];
   if (!isRow(event.after)) return ["after", "an object or null"];
+  if (!isList(event.unchanged)) return ["unchanged", "an array"];
+  if (!isList(event.omitted)) return ["omitted", "an array"];
   const { message, source } = event;
   if (message !== undefined && !isMessage(message)) return ["message", "an object with prefix and content"];
   if (!isObject(source)) return ["source", "an object"];
-  const { connector, schema, table, commitLsn, ordinal, epoch, after } = source as Unchecked<
+  const { connector, schema, table, commitLsn, ordinal, epoch, key, after } = source as Unchecked<
     ChangeEventJson["source"]
   >;
   if (typeof connector !== "string") return ["source.connector", "a string"];
   if (typeof schema !== "string") return ["source.schema", "a string"];
   if (typeof table !== "string") return ["source.table", "a string"];
+  if (!isList(key)) return ["source.key", "an array"];
   if (typeof commitLsn !== "string" || !LSN.test(commitLsn)) return ["source.commitLsn", "an LSN"];
   if (!isWhole(ordinal, MAX_ORDINAL)) return ["source.ordinal", "a whole number of at most 10 digits"];
   if (!isWhole(epoch, MAX_EPOCH)) return ["source.epoch", "a whole number of at most 32 bits"];
@@ -50,6 +53,10 @@ function isObject(value: unknown): value is object {
 /** Rows may have a column of any name, `__proto__` too: they are not looked into. */
 function isRow(value: unknown): boolean {
   return value === null || value === undefined || isObject(value);
+}
+
+function isList(value: unknown): boolean {
+  return value === undefined || Array.isArray(value);
 }
 
 function isMessage(value: unknown): boolean {

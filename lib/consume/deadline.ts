@@ -1,5 +1,9 @@
 import { setMaxListeners } from "node:events";
+import { setImmediate } from "node:timers/promises";
 import { HandlerTimeoutError } from "./errors.ts";
+
+/** Handlers may run for so long, in milliseconds, before timers and the network have their turn. */
+const TURN_MS = 20;
 
 /**
  * The times of one invocation: handlers end at `work`, the fence is closed between `work` and `end`, a little
@@ -14,11 +18,17 @@ export class Deadline {
   readonly #workAt: number;
   readonly #endAt: number;
   readonly #timers: readonly NodeJS.Timeout[];
+  /** Rejects what runs. One listener for all: a pair for each of so many calls would cost more than they do. */
+  readonly #bounded = new Set<(reason: unknown) => void>();
+  #grace: NodeJS.Timeout | undefined;
+  #turnAt: number;
+  #turn: Promise<void> | undefined;
 
   /** `remainingMs`: until the function's timeout. A tenth of it, at least 0.5 s, at most 5 s, is kept for the close. */
   constructor(remainingMs: number) {
     const reserve = Math.min(Math.max(remainingMs / 10, 500), 5_000, remainingMs / 2);
     const now = this.#startedAt;
+    this.#turnAt = now;
     this.#workAt = now + remainingMs - reserve;
     this.#endAt = now + remainingMs - reserve / 10;
     const abortAt = (at: number, controller: AbortController) =>
@@ -27,13 +37,30 @@ export class Deadline {
     // Every partition's handlers listen, and what they call.
     setMaxListeners(0, work.signal, end.signal);
     this.#timers = [abortAt(this.#workAt, work), abortAt(this.#endAt, end)];
+    work.signal.addEventListener("abort", () => {
+      this.#grace = setTimeout(() => {
+        for (const reject of this.#bounded) reject(work.signal.reason);
+      }, this.untilEndMs() / 2);
+    });
     this.work = work.signal;
     this.end = end.signal;
   }
 
-  /** Milliseconds left for handlers. */
-  remainingMs(): number {
-    return Math.max(0, this.#workAt - performance.now());
+  /** Milliseconds left for handlers. Needs no `this`: handlers are given it. */
+  readonly remainingMs = (): number => Math.max(0, this.#workAt - performance.now());
+
+  /**
+   * To be awaited between events, where it is given: handlers that never wait would else keep timers, `work` and the
+   * network waiting for as long as there are events.
+   */
+  turn(): Promise<void> | undefined {
+    if (this.#turn === undefined && performance.now() - this.#turnAt >= TURN_MS) {
+      this.#turn = setImmediate().then(() => {
+        this.#turnAt = performance.now();
+        this.#turn = undefined;
+      });
+    }
+    return this.#turn;
   }
 
   /** Whether what starts now has a fair share of the invocation's time: to be cut short is then its own fault. */
@@ -47,25 +74,27 @@ export class Deadline {
   }
 
   /**
-   * What `run` gives, or throws `HandlerTimeoutError` when it has not ended a while after `work` aborted. It may
-   * still run then: nothing can stop it.
+   * What is running, or throws `HandlerTimeoutError` when it has not ended a while after `work` aborted. It may still run
+   * then: nothing can stop it.
    */
-  bound<T>(run: () => T | Promise<T>): Promise<T> {
+  bound<T>(running: PromiseLike<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      let grace: NodeJS.Timeout | undefined;
-      const onAbort = () => {
-        grace = setTimeout(() => reject(this.work.reason), this.untilEndMs() / 2);
-      };
-      const ended = () => {
-        clearTimeout(grace);
-        this.work.removeEventListener("abort", onAbort);
-      };
-      this.work.addEventListener("abort", onAbort, { once: true });
-      Promise.resolve().then(run).finally(ended).then(resolve, reject);
+      this.#bounded.add(reject);
+      running.then(
+        (value) => {
+          this.#bounded.delete(reject);
+          resolve(value);
+        },
+        (error) => {
+          this.#bounded.delete(reject);
+          reject(error);
+        },
+      );
     });
   }
 
   clear(): void {
     for (const timer of this.#timers) clearTimeout(timer);
+    clearTimeout(this.#grace);
   }
 }

@@ -14,6 +14,7 @@ export class Effects {
 
   /** Events that follow each other, in one call if that succeeds; those that must wait are parked. */
   async several(registration: BatchRegistration, all: readonly Item[]): Promise<Stop | undefined> {
+    if (this.#partition.parking.isEmpty) return this.#together(registration, all);
     let items: Item[] = [];
     const flush = async (upTo: Item): Promise<Stop | undefined> => {
       const stop = items.length > 0 ? await this.#together(registration, items) : undefined;
@@ -120,11 +121,17 @@ export class Effects {
     return undefined;
   }
 
-  /** A call for one event. */
-  async single(registration: Registration, item: Item): Promise<Stop | undefined> {
-    return registration.kind === "single" && registration.claim
-      ? this.#claimed(registration, item)
-      : this.#attempts(registration, item);
+  /** A call for one event. Gives a promise only where something is to be waited for. */
+  single(registration: Registration, item: Item): Stop | undefined | Promise<Stop | undefined> {
+    if (registration.kind === "single" && registration.claim) return this.#claimed(registration, item);
+    const { attempts, note } = this.#partition.start;
+    const { deadline } = this.#partition.invocation;
+    if (attempts || note || deadline.work.aborted) return this.#attempts(registration, item);
+    const begun = callHandler(registration, [item.event], 1, this.#partition.invocation);
+    if (begun instanceof Promise || begun.kind !== "done")
+      return this.#attempts(registration, item, { begun });
+    this.#partition.took([item]);
+    return undefined;
   }
 
   /** Under a claim: not again once it was recorded as done. */
@@ -158,7 +165,16 @@ export class Effects {
   async #attempts(
     registration: Registration,
     item: Item,
-    { overtaken, recordSuccess }: { overtaken?: boolean; recordSuccess?: () => Promise<void> } = {},
+    {
+      overtaken,
+      recordSuccess,
+      begun,
+    }: {
+      readonly overtaken?: boolean;
+      readonly recordSuccess?: () => Promise<void>;
+      /** The first call, where it was made already. */
+      readonly begun?: CallResult | Promise<CallResult>;
+    } = {},
   ): Promise<Stop | undefined> {
     const { configuration, counts } = this.#partition.invocation;
     let { calls, since } = this.#partition.callsBefore(item.position);
@@ -167,7 +183,9 @@ export class Effects {
     for (;;) {
       calls++;
       if (calls > 1) counts.retried++;
-      const result = await this.#call(registration, [item], calls, since ?? now());
+      const result = await (calls === 1 && begun
+        ? begun
+        : this.#call(registration, [item], calls, since ?? now()));
       if ("record" in result) return result;
       if (result.kind === "done") {
         await recordSuccess?.();

@@ -1,5 +1,5 @@
 import { failpoint } from "../failpoint.ts";
-import { type HandlerContext, jsonLogger, type WriteLine } from "./context.ts";
+import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./context.ts";
 import type { Deadline } from "./deadline.ts";
 import { FailedEvents, SinkUnavailableError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
@@ -18,45 +18,106 @@ export type CallResult =
   /** Not the change's fault: no attempt. */
   | { readonly kind: "unavailable"; readonly error: unknown };
 
-/** Makes one call of a user's handler. Never throws. */
-export async function callHandler(
+/** What a call stands on. */
+interface Invocation {
+  readonly consumer: string;
+  readonly deadline: Deadline;
+  readonly write: WriteLine;
+}
+
+/**
+ * Makes one call of a user's handler. Never throws. Gives a promise only where the handler does: most events need none.
+ */
+export function callHandler(
   registration: Registration,
   events: readonly HandledEvent[],
   attempt: number,
-  invocation: { readonly consumer: string; readonly deadline: Deadline; readonly write: WriteLine },
-): Promise<CallResult> {
-  const { consumer, deadline, write } = invocation;
-  const [first] = events as [HandledEvent];
-  const { topic, partition, position } = first;
-  const context: HandlerContext = {
-    signal: deadline.work,
-    remainingMs: () => deadline.remainingMs(),
-    logger: jsonLogger(write, { consumer, topic, partition, position }),
-    attempt,
-    consumer,
-  };
-  const fair = deadline.isFair();
-  let settled = false;
+  invocation: Invocation,
+): CallResult | Promise<CallResult> {
+  const fair = invocation.deadline.isFair();
+  const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
   try {
-    const result = await deadline.bound(async () => {
-      try {
-        failpoint("before-effect");
-        const returned = await given(registration, events, context);
-        failpoint("after-effect");
-        return returned;
-      } finally {
-        settled = true;
-      }
-    });
-    return registration.kind === "batch" && Array.isArray(result)
-      ? someFailed(result, events.length, new FailedEvents(result))
-      : { kind: "done" };
+    failpoint("before-effect");
+    const returned = given(registration, events, context);
+    if (isPromise(returned)) return settled(registration, events, returned, fair, invocation.deadline);
+    failpoint("after-effect");
+    return ended(registration, events, returned);
   } catch (error) {
-    if (error instanceof SinkUnavailableError) return { kind: "unavailable", error };
-    if (deadline.work.aborted) return { kind: "cut-short", fair, running: !settled, error };
-    return error instanceof FailedEvents && registration.kind === "batch"
-      ? someFailed(error.indexes, events.length, error.cause ?? error)
-      : { kind: "failed", error };
+    return broken(registration, events, error, { fair, running: false, deadline: invocation.deadline });
+  }
+}
+
+async function settled(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  returned: PromiseLike<unknown>,
+  fair: boolean,
+  deadline: Deadline,
+): Promise<CallResult> {
+  let running = true;
+  try {
+    const value = await deadline.bound(
+      Promise.resolve(returned).finally(() => {
+        running = false;
+      }),
+    );
+    failpoint("after-effect");
+    return ended(registration, events, value);
+  } catch (error) {
+    return broken(registration, events, error, { fair, running, deadline });
+  }
+}
+
+function ended(registration: Registration, events: readonly HandledEvent[], returned: unknown): CallResult {
+  return registration.kind === "batch" && Array.isArray(returned)
+    ? someFailed(returned, events.length, new FailedEvents(returned))
+    : DONE;
+}
+
+function broken(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  error: unknown,
+  { fair, running, deadline }: { fair: boolean; running: boolean; deadline: Deadline },
+): CallResult {
+  if (error instanceof SinkUnavailableError) return { kind: "unavailable", error };
+  if (deadline.work.aborted) return { kind: "cut-short", fair, running, error };
+  return error instanceof FailedEvents && registration.kind === "batch"
+    ? someFailed(error.indexes, events.length, error.cause ?? error)
+    : { kind: "failed", error };
+}
+
+const DONE: CallResult = { kind: "done" };
+
+function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return (
+    typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function"
+  );
+}
+
+/** The logger is made when it is asked for: few calls write a line. */
+class CallContext implements HandlerContext {
+  readonly signal: AbortSignal;
+  readonly remainingMs: () => number;
+  readonly attempt: number;
+  readonly consumer: string;
+  readonly #write: WriteLine;
+  readonly #event: HandledEvent;
+  #logger: Logger | undefined;
+
+  constructor({ consumer, deadline, write }: Invocation, event: HandledEvent, attempt: number) {
+    this.signal = deadline.work;
+    this.remainingMs = deadline.remainingMs;
+    this.attempt = attempt;
+    this.consumer = consumer;
+    this.#write = write;
+    this.#event = event;
+  }
+
+  get logger(): Logger {
+    const { topic, partition, position } = this.#event;
+    this.#logger ??= jsonLogger(this.#write, { consumer: this.consumer, topic, partition, position });
+    return this.#logger;
   }
 }
 
@@ -81,6 +142,6 @@ function given(
 function someFailed(indexes: readonly unknown[], length: number, error: unknown): CallResult {
   const valid = indexes.every((i) => Number.isInteger(i) && (i as number) >= 0 && (i as number) < length);
   if (!valid) return { kind: "failed", error };
-  if (indexes.length === 0) return { kind: "done" };
+  if (indexes.length === 0) return DONE;
   return { kind: "some-failed", indexes: [...new Set(indexes as number[])].sort((a, b) => a - b), error };
 }

@@ -5,7 +5,7 @@ import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
 import { Effects } from "./effects.ts";
 import { GapError, HandlerDiedError } from "./errors.ts";
-import { HandledEvent, wireRows } from "./event.ts";
+import { HandledEvent, type Rows, wireRows } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { isStaleWriter, judge } from "./judge.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
@@ -31,6 +31,12 @@ export interface PartitionOutcome {
   /** Chains of parked changes to remove once the progress is written: later changes took effect. */
   readonly superseded: readonly ChainPlace[];
 }
+
+/** Why the partition goes no further, if so; a promise where that must be waited for. */
+type Ended = Stop | undefined | Promise<Stop | undefined>;
+
+/** An event of which it is the turn. */
+type Given = Omit<Item, "event">;
 
 /** Applies the events of one partition in order, until the end or the first that must come again. */
 export class PartitionRun {
@@ -68,6 +74,7 @@ export class PartitionRun {
   }
 
   async #run(): Promise<Stop | undefined> {
+    const { deadline } = this.#partition.invocation;
     for (const record of this.#partition.lane.records) {
       const { mark, writer } = { mark: this.#judged, writer: this.#partition.writer };
       if (isStaleWriter({ mark, writer }, record.writer)) {
@@ -79,17 +86,22 @@ export class PartitionRun {
         const stop = await this.#oversized(record, record.claimed);
         if (stop) return stop;
       }
-      for (const [index, wire] of record.events.entries()) {
-        const stop = await this.#event(record, index, wire);
+      const { events } = record;
+      for (let index = 0; index < events.length; index++) {
+        const turn = deadline.turn();
+        if (turn) await turn;
+        const ended = this.#event(record, index, events[index] as ChangeEventJson);
+        // Only what must wait: a promise for each of so many events would cost more than the events.
+        const stop = ended instanceof Promise ? await ended : ended;
         if (stop) return stop;
       }
     }
     return this.#flush();
   }
 
-  async #event(record: BatchRecord, index: number, wire: ChangeEventJson): Promise<Stop | undefined> {
+  #event(record: BatchRecord, index: number, wire: ChangeEventJson): Ended {
     const position = positionOf(wire);
-    const turn = await this.#turn(record, position, wire.source.after);
+    const turn = this.#turn(record, position, wire.source.after);
     return turn === "apply" ? this.#apply(record, index, wire, position) : turn;
   }
 
@@ -144,33 +156,25 @@ export class PartitionRun {
   }
 
   /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
-  async #turn(
-    record: BatchRecord,
-    position: PositionText,
-    after: PositionText | null,
-  ): Promise<"apply" | Stop | undefined> {
+  #turn(record: BatchRecord, position: PositionText, after: PositionText | null): "apply" | Ended {
     const { counts } = this.#partition.invocation;
     const verdict = judge({ mark: this.#judged, writer: this.#partition.writer }, position, after);
     if (verdict === "duplicate") {
       counts.duplicates++;
       return undefined;
     }
-    if (verdict === "gap") {
-      const stop = await this.#flush();
-      if (stop) return stop;
-      counts.gaps++;
-      const error = new GapError(this.#partition.lane, this.#judged, position, after as PositionText);
-      return { record, error, attempts: undefined };
-    }
-    return "apply";
+    return verdict === "gap" ? this.#gap(record, position, after as PositionText) : "apply";
   }
 
-  async #apply(
-    record: BatchRecord,
-    index: number,
-    wire: ChangeEventJson,
-    position: PositionText,
-  ): Promise<Stop | undefined> {
+  async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Stop> {
+    const stop = await this.#flush();
+    if (stop) return stop;
+    this.#partition.invocation.counts.gaps++;
+    const error = new GapError(this.#partition.lane, this.#judged, position, after);
+    return { record, error, attempts: undefined };
+  }
+
+  #apply(record: BatchRecord, index: number, wire: ChangeEventJson, position: PositionText): Ended {
     const { consumer, counts, registry } = this.#partition.invocation;
     const passed = isForAnother(wire, consumer);
     let registration: Registration | undefined;
@@ -178,7 +182,7 @@ export class PartitionRun {
       if (!passed) registration = registry.find(this.#partition.lane.topic, wire);
     } catch (error) {
       counts.held++;
-      return (await this.#flush()) ?? { record, error, attempts: undefined };
+      return this.#flushed({ record, error, attempts: undefined });
     }
     if (!registration) {
       if (passed || isMark(wire)) counts.passed++;
@@ -187,6 +191,22 @@ export class PartitionRun {
       if (this.#chunk.length === 0) this.#partition.mark = position;
       return undefined;
     }
+    const given = { record, index, wire, position };
+    // Nearly always: nothing parked, no schema, and room in the call.
+    if (this.#isPlain(registration) && this.#joins(registration, position)) {
+      this.#judged = position;
+      return this.#take(registration, { ...given, event: this.#handled(given, wireRows(wire)) });
+    }
+    return this.#applyWaiting(registration, given);
+  }
+
+  /** Whether no event for it has anything to wait for but its handler. */
+  #isPlain(registration: Registration): boolean {
+    return registration.kind !== "sweep" && registration.row === undefined && this.#partition.parking.isEmpty;
+  }
+
+  async #applyWaiting(registration: Registration, given: Given): Promise<Stop | undefined> {
+    const { wire, position } = given;
     if (!this.#joins(registration, position)) {
       const stop = await this.#flush();
       if (stop) return stop;
@@ -196,20 +216,25 @@ export class PartitionRun {
       const stop = await this.#flush();
       if (stop) return stop;
     }
-    const waits = await this.#partition.waits({ record, index, wire, position });
+    const waits = await this.#partition.waits(given);
     if (typeof waits === "object") return (await this.#flush()) ?? waits;
     if (waits) {
       this.#judged = position;
       if (this.#chunk.length === 0) this.#partition.mark = position;
       return undefined;
     }
-    const item = await this.#prepare(registration, record, index, wire, position);
+    const item = await this.#prepare(registration, given);
     if ("error" in item) {
       const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
       if (!stop) this.#judged = position;
       return stop;
     }
     this.#judged = position;
+    return this.#take(registration, item);
+  }
+
+  /** To the handler, or into the chunk of its next call. */
+  #take(registration: Registration, item: Item): Ended {
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);
     this.#chunkOf = registration;
@@ -218,10 +243,11 @@ export class PartitionRun {
 
   /** Whether an event can be one more of the waiting chunk. */
   #joins(registration: Registration, position: PositionText): boolean {
-    if (registration !== this.#chunkOf) return this.#chunk.length === 0;
-    const limits = [this.#limit(this.#chunkOf, position)];
-    if (this.#chunk[0]) limits.push(this.#limit(this.#chunkOf, this.#chunk[0].position));
-    return this.#chunk.length < Math.min(...limits);
+    const [first] = this.#chunk;
+    if (registration !== this.#chunkOf) return first === undefined;
+    const limit = this.#limit(this.#chunkOf, position);
+    const { length } = this.#chunk;
+    return length < limit && (first === undefined || length < this.#limit(this.#chunkOf, first.position));
   }
 
   /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
@@ -233,19 +259,24 @@ export class PartitionRun {
 
   async #prepare(
     registration: Registration,
-    record: BatchRecord,
-    index: number,
-    wire: ChangeEventJson,
-    position: PositionText,
-  ): Promise<Item | (Omit<Item, "event"> & { readonly error: unknown })> {
-    const item = { record, index, wire, position };
+    given: Given,
+  ): Promise<Item | (Given & { readonly error: unknown })> {
     try {
       const row = registration.kind === "sweep" ? undefined : registration.row;
-      const rows = row ? await validateRows(row, wire) : wireRows(wire);
-      return { ...item, event: new HandledEvent(wire, this.#partition.lane, position, rows) };
+      const rows = row ? await validateRows(row, given.wire) : wireRows(given.wire);
+      return { ...given, event: this.#handled(given, rows) };
     } catch (error) {
-      return { ...item, error };
+      return { ...given, error };
     }
+  }
+
+  #handled({ wire, position }: Given, rows: Rows): HandledEvent {
+    return new HandledEvent(wire, this.#partition.lane, position, rows);
+  }
+
+  /** Applies what waits in the chunk, then gives why it goes no further. */
+  async #flushed(stop: Stop): Promise<Stop> {
+    return (await this.#flush()) ?? stop;
   }
 
   /** Applies what waits in the chunk. */

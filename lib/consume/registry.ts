@@ -1,4 +1,4 @@
-import type { ChangeEventJson } from "../change/event.ts";
+import type { ChangeEventJson, OperationCode } from "../change/event.ts";
 import { isMark, readBackfillEnd } from "../change/mark.ts";
 import { type TableName, tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
@@ -47,6 +47,8 @@ export type Registration = SingleRegistration | BatchRegistration | SweepRegistr
 /** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
 export class Registry {
   readonly #registrations: Registration[] = [];
+  /** What was found last: events of one table come one after the other. */
+  #last: Found | undefined;
 
   get size(): number {
     return this.#registrations.length;
@@ -54,6 +56,7 @@ export class Registry {
 
   add(registration: Registration): void {
     this.#registrations.push(registration);
+    this.#last = undefined;
   }
 
   /** @throws RecordFormatError for a mark that is not of the format. */
@@ -64,14 +67,28 @@ export class Registry {
         (candidate) => candidate.kind === "sweep" && candidate.matches(topic, wire.source),
       );
     }
+    const { schema, table } = wire.source;
+    let last = this.#last;
+    if (last?.topic !== topic || last.table !== table || last.schema !== schema) {
+      const ofTable = this.#registrations.filter((candidate) => candidate.matches(topic, wire.source));
+      last = { topic, schema, table, ofTable, byOperation: new Map() };
+      this.#last = last;
+    }
+    const found = last.byOperation.get(wire.op);
+    if (found !== undefined || last.byOperation.has(wire.op)) return found;
     const operation = operationOf(wire.op);
-    return this.#registrations.find(
-      (candidate) =>
-        candidate.kind !== "sweep" &&
-        candidate.operations.has(operation) &&
-        candidate.matches(topic, wire.source),
+    const first = last.ofTable.find(
+      (candidate) => candidate.kind !== "sweep" && candidate.operations.has(operation),
     );
+    last.byOperation.set(wire.op, first);
+    return first;
   }
+}
+
+interface Found extends TableName {
+  readonly topic: string;
+  readonly ofTable: readonly Registration[];
+  readonly byOperation: Map<OperationCode, Registration | undefined>;
 }
 
 /**

@@ -65,6 +65,23 @@ describe("a change that fails", () => {
     expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
   });
 
+  it("does not come to the end of its time unseen, where no handler ever waits", async () => {
+    const bench = await consumerBench(aws());
+    let calls = 0;
+    const handler = bench.instance((c) =>
+      c.on("public.orders", Operation.Create, (_event, ctx) => {
+        calls++;
+        const until = ctx.remainingMs() - 100;
+        while (ctx.remainingMs() > until && ctx.remainingMs() > 0);
+      }),
+    );
+    const record = packed(chain(1, 40));
+    expect(await invoke(handler, [record], 2_000)).toEqual(failedAt(record));
+    expect(calls).toBeLessThan(40);
+    // What took effect is on record, and is not repeated.
+    expect(await bench.stored()).toMatchObject({ mark: at(calls), token: undefined });
+  });
+
   it("holds its partition under the policy stop, and no other", async () => {
     const bench = await consumerBench(aws());
     let broken = true;

@@ -176,6 +176,10 @@ interface Process {
   steps: number;
 }
 
+function commitOf(id: string): number {
+  return Number.parseInt(id.slice(8, 24), 16);
+}
+
 async function play(
   records: readonly StreamRecord[],
   deliveries: readonly Delivery[],
@@ -238,13 +242,15 @@ async function play(
       return calls++ === fault?.call ? fault.kind : "none";
     });
     const handler = consumer(name)
-      .on("*", ALL_OPERATIONS, async (event) => {
-        await step();
-        const key = `${event.partition}/${String(event.row?.id)}`;
-        if (event.id <= (atTake.get(event.partition) ?? "")) violations.push("repeats what was on record");
-        effects.push({ partition: event.partition, id: event.id, process });
-        if (event.id > (rows.get(key) ?? "")) rows.set(key, event.id);
-        await step();
+      .on("*", ALL_OPERATIONS, (event) => {
+        const effect = () => {
+          const key = `${event.partition}/${String(event.row?.id)}`;
+          if (event.id <= (atTake.get(event.partition) ?? "")) violations.push("repeats what was on record");
+          effects.push({ partition: event.partition, id: event.id, process });
+          if (event.id > (rows.get(key) ?? "")) rows.set(key, event.id);
+        };
+        // Some handlers give no promise: then nothing waits between two events.
+        return commitOf(event.id) % 3 === 0 ? effect() : step().then(effect).then(step);
       })
       .handler({
         environment: { TRIBUTARY_STATE_TABLE: "t", TRIBUTARY_PIPELINE_NAME: "p", TRIBUTARY_POISON: "stop" },
