@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { tablePattern } from "../change/table-pattern.ts";
+import { formatTable, tablePattern } from "../change/table-pattern.ts";
 import type { ConfigurationError } from "../errors.ts";
 import { OUTBOX_PREFIX } from "../outbox/publish.ts";
 import { outboxTableName } from "../outbox/table-name.ts";
@@ -31,13 +31,14 @@ const tables = {
   exclude: z.array(tablePatternText).default([]),
 };
 
-/** A table by its own name: `public.outbox`. */
-const tableName = z.string().superRefine((text, context) => {
+/** A table by its own name, written as everywhere else: `public.outbox`. */
+const tableName = z.string().transform((text, context) => {
   try {
-    outboxTableName(text);
+    return formatTable(outboxTableName(text));
   } catch (error) {
     const [problem] = (error as ConfigurationError).problems;
     context.addIssue({ code: "custom", message: problem?.remedy ?? "write schema.table" });
+    return z.NEVER;
   }
 });
 

@@ -20,6 +20,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   consume: async () => (await import("./consume.ts")).consume,
   local: async () => (await import("./local.ts")).local,
   memory: async () => (await import("./memory.ts")).memory,
+  outbox: async () => (await import("./outbox.ts")).outbox,
 };
 
 const [name = "", ...args] = process.argv.slice(2);
