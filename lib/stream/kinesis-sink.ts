@@ -1,8 +1,12 @@
 import { type KinesisClient, PutRecordsCommand, type PutRecordsOutput } from "@aws-sdk/client-kinesis";
 import { failpoint } from "../failpoint.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import { ClientRetriesError, StreamAccessError, StreamNotFoundError, StreamRequestError } from "./errors.ts";
 import type { EntryResult, PutRequest } from "./ordered-writer.ts";
 import { putRecordsBody } from "./put-records-body.ts";
+
+/** Memory of answered requests that is kept for the next ones. */
+const POOL_BYTES = 16 * 1024 * 1024;
 
 /** What became of a request: a result for each entry, or a failure of the whole that is to be retried. */
 export type PutOutcome =
@@ -16,6 +20,7 @@ export type PutOutcome =
 export class KinesisSink {
   readonly #kinesis: KinesisClient;
   readonly #streamName: string;
+  readonly #pool = new BufferPool(POOL_BYTES);
 
   private constructor(kinesis: KinesisClient, streamName: string) {
     this.#kinesis = kinesis;
@@ -37,7 +42,7 @@ export class KinesisSink {
    */
   async put(request: PutRequest, signal: AbortSignal): Promise<PutOutcome> {
     const command = new PutRecordsCommand({ StreamName: this.#streamName, Records: [] });
-    const body = putRecordsBody(this.#streamName, request.entries);
+    const body = putRecordsBody(this.#streamName, request.entries, this.#pool);
     command.middlewareStack.add(
       (next) => (args) => {
         (args.request as { body: Uint8Array }).body = body;
@@ -49,6 +54,8 @@ export class KinesisSink {
     try {
       const answer = await this.#kinesis.send(command, { abortSignal: signal });
       failpoint("put-records-answered");
+      // After a failure the client may still hold it.
+      this.#pool.give(Buffer.from(body.buffer));
       return readAnswer(answer, request.entries.length);
     } catch (error) {
       return judge(error, this.#streamName);

@@ -3,6 +3,7 @@ import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
 import type { SourceChange, SourceMessage } from "../source/change-source.ts";
 import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
 import { backoffDelay, type Random } from "./backoff.ts";
+import { BufferPool } from "./buffer-pool.ts";
 import type { ClaimedChange } from "./claim-check.ts";
 import { OversizeChangeError } from "./errors.ts";
 import type { StreamLimits } from "./limits.ts";
@@ -35,6 +36,8 @@ export interface OrderedWriterOptions {
  * change goes at once, under load a round trip's changes go together.
  */
 const GATHER_MS = 10;
+/** Memory of stored records that is kept for the next ones. */
+const POOL_BYTES = 16 * 1024 * 1024;
 
 /**
  * The ordered writer as a pure machine: no clock, no promise, no network. Messages go in by `offer`, requests
@@ -57,6 +60,7 @@ export class OrderedWriter {
   readonly #waiting = new PriorityQueue<PartitionQueue>();
   readonly #acknowledgements = new Acknowledgements();
   readonly #tables = new Map<string, { changes: number; bytes: number }>();
+  readonly #pool = new BufferPool(POOL_BYTES);
   /** Of the last change that was offered. */
   #latest: { readonly topic: string | undefined; readonly queues: PartitionQueue[] } = {
     topic: undefined,
@@ -256,8 +260,7 @@ export class OrderedWriter {
   #queue(queues: PartitionQueue[], topic: Topic, partition: number): PartitionQueue {
     let queue = queues[partition];
     if (queue === undefined) {
-      const { writer, packing, limits } = this.#options;
-      queue = new PartitionQueue(topic, partition, writer, packing, limits);
+      queue = new PartitionQueue(topic, partition, { ...this.#options, pool: this.#pool });
       queues[partition] = queue;
     }
     return queue;

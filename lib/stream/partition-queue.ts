@@ -3,6 +3,7 @@ import type { ClaimCheck } from "../change/record.ts";
 import { explicitHashKey, partitionKey, type Topic } from "../change/topic.ts";
 import type { SourceChange } from "../source/change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 import { PartitionKeyTooLongError } from "./errors.ts";
 import { MAX_PARTITION_KEY_CHARACTERS, type StreamLimits } from "./limits.ts";
 import { type Packing, type RecordFormat, recordFormat } from "./packing.ts";
@@ -17,6 +18,7 @@ export type PartitionState = "idle" | "ready" | "inFlight" | "waiting";
 /** One record to be stored: an entry of PutRecords. */
 export interface Entry {
   readonly queue: PartitionQueue;
+  /** Used again once the entry is stored: who keeps it copies it. */
   readonly data: Buffer;
   /** What it counts against the limits: data and partition key. */
   readonly bytes: number;
@@ -43,10 +45,23 @@ export class PartitionQueue {
   /** Records of the events that wait, oldest first: events are added to the last one. */
   #records: (RecordBuilder | undefined)[] = [];
   #taken = 0;
-  #sealed: (Entry & { readonly sequence: number }) | undefined;
+  #sealed: { readonly entry: Entry; readonly record: RecordBuilder } | undefined;
+  readonly #pool: BufferPool;
 
   /** @throws PartitionKeyTooLongError */
-  constructor(topic: Topic, partition: number, writer: number, packing: Packing, limits: StreamLimits) {
+  constructor(
+    topic: Topic,
+    partition: number,
+    options: {
+      readonly writer: number;
+      readonly packing: Packing;
+      readonly limits: StreamLimits;
+      /** Where the records get their memory. */
+      readonly pool: BufferPool;
+    },
+  ) {
+    const { writer, packing, limits } = options;
+    this.#pool = options.pool;
     if (partition < 0 || partition >= topic.partitions) {
       throw new RangeError(`topic ${topic.name} has no partition ${partition} (it has ${topic.partitions})`);
     }
@@ -75,7 +90,7 @@ export class PartitionQueue {
       record.events >= this.format.maxEvents ||
       record.bytes + 1 + closed > this.#targetBytes
     ) {
-      record = RecordBuilder.begin(this.format, sequence, closed);
+      record = RecordBuilder.begin(this.format, sequence, closed, this.#pool);
       this.#records.push(record);
       record.add(change, openBytes, this.#after, transaction);
       this.#follow(change);
@@ -99,7 +114,7 @@ export class PartitionQueue {
 
   /** Sequence of the oldest event that is not stored, or undefined when there is none. */
   get oldest(): number | undefined {
-    return this.#sealed?.sequence ?? this.#records[this.#taken]?.sequence;
+    return this.#sealed?.record.sequence ?? this.#records[this.#taken]?.sequence;
   }
 
   /**
@@ -112,7 +127,7 @@ export class PartitionQueue {
    * small record once in a while; what gathered goes into the record behind it.
    */
   head(): Entry {
-    if (this.#sealed !== undefined) return this.#sealed;
+    if (this.#sealed !== undefined) return this.#sealed.entry;
     const record = this.#records[this.#taken] as RecordBuilder;
     this.#records[this.#taken++] = undefined;
     if (this.#taken * 2 >= this.#records.length) {
@@ -120,20 +135,21 @@ export class PartitionQueue {
       this.#taken = 0;
     }
     const data = record.seal();
-    this.#sealed = {
+    const entry: Entry = {
       queue: this,
       data,
       bytes: data.length + this.partitionKeyBytes,
       events: record.events,
       bufferedBytes: record.capacity,
       transactions: record.transactions,
-      sequence: record.sequence,
     };
-    return this.#sealed;
+    this.#sealed = { entry, record };
+    return entry;
   }
 
   /** The head entry was stored: its successors may follow. */
   stored(): void {
+    this.#sealed?.record.free();
     this.#sealed = undefined;
     this.failures = 0;
   }

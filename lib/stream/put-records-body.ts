@@ -1,13 +1,14 @@
+import type { BufferPool } from "./buffer-pool.ts";
 import type { Entry } from "./partition-queue.ts";
 
 /** Base64 is made by pieces of so many bytes: texts that short-lived memory holds. Divisible by three: no padding inside. */
 const PIECE = 24 * 1024;
 
 /**
- * The body of a PutRecords request of these entries.
+ * The body of a PutRecords request of these entries, in memory of the pool.
  * https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html#API_PutRecords_RequestSyntax
  */
-export function putRecordsBody(streamName: string, entries: readonly Entry[]): Buffer {
+export function putRecordsBody(streamName: string, entries: readonly Entry[], pool: BufferPool): Buffer {
   const head = `{"StreamName":${JSON.stringify(streamName)},"Records":[`;
   const tails = entries.map(({ queue }, i) => {
     const key = JSON.stringify(queue.partitionKey);
@@ -18,7 +19,7 @@ export function putRecordsBody(streamName: string, entries: readonly Entry[]): B
   entries.forEach(({ data }, i) => {
     bytes += DATA.length + base64Bytes(data.length) + Buffer.byteLength(tails[i] as string);
   });
-  const body = Buffer.allocUnsafeSlow(bytes);
+  const body = pool.take(bytes);
   let at = body.write(head);
   entries.forEach(({ data }, i) => {
     at += body.write(DATA, at, "latin1");
@@ -27,7 +28,7 @@ export function putRecordsBody(streamName: string, entries: readonly Entry[]): B
     }
     at += body.write(tails[i] as string, at);
   });
-  return body;
+  return body.subarray(0, at);
 }
 
 const DATA = '{"Data":"';

@@ -1,5 +1,6 @@
 import type { SourceChange } from "../source/change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
+import type { BufferPool } from "./buffer-pool.ts";
 import type { RecordFormat } from "./packing.ts";
 
 /** How many events of a transaction. */
@@ -13,8 +14,6 @@ type EventFormat = Pick<RecordFormat, "after" | "closing" | "firstClosing" | "ta
 const NOTHING = Buffer.alloc(0);
 const WHOLE: EventFormat = { after: NOTHING, closing: NOTHING, firstClosing: NOTHING, tail: NOTHING };
 const COMMA = 0x2c;
-/** A record that is to hold more than one event begins with room for this. */
-const FIRST_BYTES = 2048;
 
 /** Bytes of the open event. */
 export function openBytes(change: SourceChange): number {
@@ -39,18 +38,30 @@ export class RecordBuilder {
   #buffer: Buffer;
   #length = 0;
 
-  private constructor(format: EventFormat, sequence: number, whole: boolean, buffer: Buffer) {
+  /** Where the buffer comes from, if it is to go back there. */
+  readonly #pool: BufferPool | undefined;
+
+  private constructor(
+    format: EventFormat,
+    sequence: number,
+    whole: boolean,
+    buffer: Buffer,
+    pool: BufferPool | undefined,
+  ) {
     this.#format = format;
     this.sequence = sequence;
     this.whole = whole;
     this.#buffer = buffer;
+    this.#pool = pool;
   }
 
   /** A record to add events to; `bytes`: the size of the first one, closed. */
-  static begin(format: RecordFormat, sequence: number, bytes: number): RecordBuilder {
+  static begin(format: RecordFormat, sequence: number, bytes: number, pool: BufferPool): RecordBuilder {
     const needed = format.head.length + bytes + format.tail.length;
-    const buffer = Buffer.allocUnsafe(format.maxEvents > 1 ? Math.max(FIRST_BYTES, needed) : needed);
-    const record = new RecordBuilder(format, sequence, false, buffer);
+    // One event: its size is known, and mostly small.
+    const grows = format.maxEvents > 1;
+    const buffer = grows ? pool.take(needed) : Buffer.allocUnsafe(needed);
+    const record = new RecordBuilder(format, sequence, false, buffer, grows ? pool : undefined);
     record.#append(format.head);
     return record;
   }
@@ -58,7 +69,7 @@ export class RecordBuilder {
   /** A record that is there as a whole, and stands for one event. */
   static whole(text: string, sequence: number, transaction: number): RecordBuilder {
     const data = Buffer.from(text);
-    const record = new RecordBuilder(WHOLE, sequence, true, data);
+    const record = new RecordBuilder(WHOLE, sequence, true, data, undefined);
     record.#length = data.length;
     record.#count(transaction);
     return record;
@@ -99,6 +110,11 @@ export class RecordBuilder {
     return this.#buffer.subarray(0, this.#length);
   }
 
+  /** Nobody uses what `seal` gave any more. */
+  free(): void {
+    this.#pool?.give(this.#buffer);
+  }
+
   #count(transaction: number): void {
     this.events++;
     const run = this.transactions.at(-1);
@@ -117,8 +133,9 @@ export class RecordBuilder {
   #reserve(bytes: number): void {
     const needed = this.#length + bytes + this.#format.tail.length;
     if (needed <= this.#buffer.length) return;
-    const grown = Buffer.allocUnsafeSlow(Math.max(needed, 2 * this.#buffer.length));
+    const grown = this.#pool?.take(needed) ?? Buffer.allocUnsafe(needed);
     this.#buffer.copy(grown, 0, 0, this.#length);
+    this.#pool?.give(this.#buffer);
     this.#buffer = grown;
   }
 }

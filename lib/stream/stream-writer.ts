@@ -1,6 +1,7 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { failpoint } from "../failpoint.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
+import { EncodedChange } from "../source/encoded-change.ts";
 import type { Random } from "./backoff.ts";
 import type { Oversize } from "./claim-check.ts";
 import { OversizeChangeError } from "./errors.ts";
@@ -143,7 +144,10 @@ class Run {
     for (const message of messages) {
       try {
         this.#machine.offer(message, now);
-        if (message.kind === "change") failpoint("inside-transaction");
+        if (message.kind === "change") {
+          if (message instanceof EncodedChange) message.release();
+          failpoint("inside-transaction");
+        }
       } catch (error) {
         const { oversize } = this.#options;
         if (!(error instanceof OversizeChangeError) || message.kind !== "change" || !oversize) throw error;

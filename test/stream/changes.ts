@@ -27,7 +27,11 @@ export function change(
 export function encoded({ topic, partition, table, position, json }: SourceChange): EncodedChange {
   const bytes = Buffer.from(`another${json}${position}another`);
   const start = "another".length;
-  return new EncodedChange(topic, partition, table, { bytes, start, end: start + Buffer.byteLength(json) });
+  return new EncodedChange(topic, partition, table, {
+    piece: { bytes, held: 0 },
+    start,
+    end: start + Buffer.byteLength(json),
+  });
 }
 
 /** A source that gives these batches (waiting where one is a promise) and notes what is acknowledged. */

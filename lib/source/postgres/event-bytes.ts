@@ -1,17 +1,23 @@
 import { constants } from "node:buffer";
+import type { Piece } from "../encoded-change.ts";
 
 /** Several events share a piece of memory of this size; a larger event has one of its own. */
 const PIECE_BYTES = 256 * 1024;
+/** Pieces that are watched for being free again. */
+const PIECES = 8;
 
 /** The event passes what one text can hold (V8: about 512 million characters). */
 export class EventTooLong extends Error {}
 
 /**
- * Where events are written as UTF-8, one behind the other. What was written stays what it is: memory is never used again.
- * Writers reserve room, then write at `length` and move it on.
+ * Where events are written as UTF-8, one behind the other. What was written stays what it is as long as a change holds
+ * it. Writers reserve room, then write at `length` and move it on.
  */
 export class EventBytes {
-  bytes: Buffer = Buffer.alloc(0);
+  piece: Piece = { bytes: Buffer.alloc(0), held: 0 };
+  /** Those of the piece. */
+  bytes: Buffer = this.piece.bytes;
+  readonly #pieces: Piece[] = [];
   /** Where the event begins that is being written. */
   start = 0;
   /** Where the next byte goes. */
@@ -97,11 +103,21 @@ export class EventBytes {
   #move(bytes: number): void {
     const open = this.length - this.start;
     if (open + bytes > constants.MAX_STRING_LENGTH) throw new EventTooLong();
-    const room = open + bytes <= PIECE_BYTES / 4 ? PIECE_BYTES : (open + bytes) * 2;
-    const piece = Buffer.allocUnsafeSlow(room);
-    this.bytes.copy(piece, 0, this.start, this.length);
-    this.bytes = piece;
+    const piece = this.#free(open + bytes);
+    this.bytes.copy(piece.bytes, 0, this.start, this.length);
+    this.piece = piece;
+    this.bytes = piece.bytes;
     this.start = 0;
     this.length = open;
+  }
+
+  #free(bytes: number): Piece {
+    if (bytes > PIECE_BYTES / 4) return { bytes: Buffer.allocUnsafeSlow(bytes * 2), held: 0 };
+    const free = this.#pieces.find((piece) => piece.held === 0 && piece !== this.piece);
+    if (free) return free;
+    const piece = { bytes: Buffer.allocUnsafeSlow(PIECE_BYTES), held: 0 };
+    if (this.#pieces.length >= PIECES) this.#pieces.shift();
+    this.#pieces.push(piece);
+    return piece;
   }
 }

@@ -131,7 +131,8 @@ class World {
       const request = pick(this.#inFlight, action.which);
       request?.entries.forEach((entry, i) => {
         if (action.fates[i] === "stored") this.stream.store(entry);
-        if (action.fates[i] === "stored late") this.#late.push(entry);
+        // What is on the way is a copy: the writer uses the memory again.
+        if (action.fates[i] === "stored late") this.#late.push({ ...entry, data: Buffer.from(entry.data) });
       });
       if (request) this.#writer.fail(request, this.#now);
     } else if (action.do === "arrive late") {
