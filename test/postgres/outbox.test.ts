@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import type pg from "pg";
 import { expect, test } from "vitest";
 import { partitionOf } from "../../lib/change/topic.ts";
@@ -177,6 +178,26 @@ eachPostgres("the outbox, from the log", (server) => {
     // https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md#naming-conventions
     for (const name of Object.keys(after)) expect(name).toMatch(/^[a-z0-9]{1,20}$/);
     expect(where.key).toEqual(["subject"]);
+    await source.close();
+    await client.end();
+  });
+
+  test("plain SQL, as the documentation shows it for any language", async () => {
+    const page = await readFile(new URL("../../docs/15-outbox.md", import.meta.url), "utf8");
+    const blocks = [...page.matchAll(/```sql\n(.*?)```/gs)].map(([, sql]) => sql as string);
+    expect(blocks).toHaveLength(2);
+    const { client, source } = await start({ table: "public.outbox", messages: true });
+    for (const sql of blocks) await transaction(client, () => client.query(sql));
+    await source.until(2);
+    expect(source.changes.map(({ topic }) => topic.name)).toEqual(["shop.outbox.order", "shop.outbox.order"]);
+    for (const { after } of source.changes.map(eventOf)) {
+      expect(after).toEqual({
+        id: expect.stringMatching(/^[0-9a-f-]{36}$/),
+        ...order("17", "OrderPaid", { total: "19.90" }),
+        headers: {},
+        createdAt: expect.stringMatching(/Z$/),
+      });
+    }
     await source.close();
     await client.end();
   });
