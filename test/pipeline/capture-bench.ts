@@ -96,7 +96,13 @@ export class CaptureBench {
   static async create(
     aws: EmulatedAws,
     databaseUrl: string,
-    options: { readonly partitions?: number } = {},
+    options: {
+      readonly partitions?: number;
+      /** Of the definition's source, beside what the bench says. */
+      readonly source?: object;
+      /** The consumer's entry file. */
+      readonly entry?: string;
+    } = {},
   ): Promise<CaptureBench> {
     const client = new pg.Client({ connectionString: databaseUrl });
     client.on("error", () => {});
@@ -108,9 +114,16 @@ export class CaptureBench {
     const definition: PipelineInput = {
       // The consumer of the bench belongs to a pipeline of this name.
       name: "shop",
-      source: { kind: "postgres", tables: ["public.*"], slot, acceptUnboundedWal: true, snapshot: "never" },
+      source: {
+        kind: "postgres",
+        tables: ["public.*"],
+        slot,
+        acceptUnboundedWal: true,
+        snapshot: "never",
+        ...options.source,
+      },
       topics: { partitions: options.partitions ?? 1 },
-      consumers: [{ name: consumer.name, entry: "not used", topics: ["*"] }],
+      consumers: [{ name: consumer.name, entry: options.entry ?? "not used", topics: ["*"] }],
     };
     const file = join(directory, "pipeline.mjs");
     await writeFile(file, `export default ${JSON.stringify(definition)};`);
@@ -137,6 +150,11 @@ export class CaptureBench {
     return this.#start(CLI, args, {});
   }
 
+  /** The same, with more environment. */
+  run(environment: Readonly<Record<string, string>>, ...args: string[]): Program {
+    return this.#start(CLI, args, environment);
+  }
+
   #start(file: string, args: readonly string[], environment: Readonly<Record<string, string>>): Program {
     const program = new Program(file, args, { ...this.environment, ...environment });
     this.#programs.push(program);
@@ -159,7 +177,9 @@ export class CaptureBench {
   async written(): Promise<{ writer: number; id: number }[]> {
     return (await this.records()).flatMap(({ kinesis }) => {
       const { writer, events } = JSON.parse(Buffer.from(kinesis.data, "base64").toString());
-      return events.map((event: { after: { id: number } }) => ({ writer, id: event.after.id }));
+      return events.flatMap(({ after }: { after: { id: number } | null }) =>
+        after ? [{ writer, id: after.id }] : [],
+      );
     });
   }
 
