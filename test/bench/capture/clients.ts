@@ -46,7 +46,8 @@ export const pgRecvlogical: Client = {
       "pg_recvlogical",
       [
         ...["--start", "--no-loop", "--slot", slot, "--endpos", endLsn, "--file", "/dev/null"],
-        ...["--host", url.hostname, "--port", url.port, "--username", url.username, "--dbname", "postgres"],
+        ...["--host", url.hostname, "--port", url.port, "--username", url.username],
+        ...["--dbname", url.pathname.slice(1)],
         ...["--option", "proto_version=1", "--option", `publication_names=${PUBLICATION}`],
         ...["--option", "messages=true"],
       ],
@@ -157,13 +158,19 @@ export class Endpoints implements AsyncDisposable {
     readonly delayMs: number;
     /** Arguments to Node, such as `--cpu-prof`. */
     readonly nodeArguments?: readonly string[];
+    /** What is different in the pipeline's definition. */
+    readonly partitions?: number;
+    readonly tables?: readonly string[];
+    /** Whether the endpoint looks at each event at the end; else it keeps none, for what does not fit into memory. */
+    readonly keep?: boolean;
   }): Client {
-    const { packing, delayMs, nodeArguments = [] } = options;
+    const { packing, delayMs, nodeArguments = [], keep = true } = options;
     return {
       name: `Tributary, ${packing === "batch" ? "packed" : "unpacked"}${delayMs ? `, ${delayMs} ms` : ""}`,
       read: async ({ databaseUrl, changes }, slot) => {
-        const environment = await this.#environment(slot, packing);
+        const environment = await this.#environment(slot, options);
         await this.#ask(`/delay/${delayMs}`);
+        await this.#ask(`/keep/${keep}`);
         await this.#ask("/report");
         const streaming = Promise.withResolvers<number>();
         const stored = Promise.withResolvers<void>();
@@ -185,7 +192,7 @@ export class Endpoints implements AsyncDisposable {
           await withDeadline(stored.promise);
           const { peakMB, cpuSeconds } = program;
           const endpoint = (await this.#ask("/report")) as EndpointReport;
-          if (endpoint.events !== changes || endpoint.disorder > 0) {
+          if (keep && (endpoint.events !== changes || endpoint.disorder > 0)) {
             throw new Error(`${endpoint.events} of ${changes} events, ${endpoint.disorder} out of order`);
           }
           return { seconds: (endpoint.lastAnswerAt - startedAt) / 1000, peakMB, cpuSeconds, endpoint };
@@ -196,7 +203,14 @@ export class Endpoints implements AsyncDisposable {
     };
   }
 
-  async #environment(slot: string, packing: "batch" | "none"): Promise<Record<string, string>> {
+  async #environment(
+    slot: string,
+    {
+      packing,
+      partitions,
+      tables = ["public.orders"],
+    }: { packing: "batch" | "none"; partitions?: number; tables?: readonly string[] },
+  ): Promise<Record<string, string>> {
     const aws = {
       AWS_REGION: "us-east-1",
       AWS_ACCESS_KEY_ID: "bench",
@@ -213,13 +227,14 @@ export class Endpoints implements AsyncDisposable {
       name: "bench",
       source: {
         kind: "postgres",
-        tables: ["public.orders"],
+        tables: [...tables],
         slot,
         publication: PUBLICATION,
         acceptUnboundedWal: true,
         snapshot: "never",
       },
       stream: { packing },
+      ...(partitions === undefined ? {} : { topics: { partitions } }),
     };
     const file = join(this.#directory, `${table}.mjs`);
     await writeFile(file, `export default ${JSON.stringify(definition)};`);

@@ -6,7 +6,7 @@ import { serveFromChild } from "../../../lib/local/child.ts";
 
 /*
  * A Kinesis endpoint for measuring: answers PutRecords correctly and at once (or `?delay` milliseconds later), and keeps
- * what it got. What is dear (reading the records, checking their order) it does when it is asked for `/report`,
+ * what it got, unless told otherwise (`/keep/false`). What is dear (reading the records, checking their order) it does when it is asked for `/report`,
  * after the clock has stopped.
  */
 
@@ -40,6 +40,9 @@ let bodies: Buffer[] = [];
 let records = 0;
 let lastAnswerAt = 0;
 let delayMs = 0;
+let keep = true;
+let requests = 0;
+let bytes = 0;
 let sequence = 0;
 let cpu = process.cpuUsage();
 
@@ -66,6 +69,9 @@ function serve(request: IncomingMessage, body: Buffer, response: ServerResponse)
   } else if (request.url?.startsWith("/delay/")) {
     delayMs = Number(request.url.slice("/delay/".length));
     response.end("{}");
+  } else if (request.url?.startsWith("/keep/")) {
+    keep = request.url === "/keep/true";
+    response.end("{}");
   } else if (target === "Kinesis_20131202.PutRecords") {
     const answer = putRecords(body);
     if (delayMs === 0) send(response, answer);
@@ -78,7 +84,9 @@ function serve(request: IncomingMessage, body: Buffer, response: ServerResponse)
 }
 
 function putRecords(body: Buffer): string {
-  bodies.push(body);
+  requests++;
+  bytes += body.length;
+  if (keep) bodies.push(body);
   const answers: string[] = [];
   for (let at = body.indexOf(RECORD); at !== -1; at = body.indexOf(RECORD, at + RECORD.length)) {
     sequence++;
@@ -103,9 +111,7 @@ function report(): EndpointReport {
   const last = new Map<string, string>();
   let events = 0;
   let disorder = 0;
-  let bytes = 0;
   for (const body of bodies) {
-    bytes += body.length;
     for (const { PartitionKey, Data } of JSON.parse(body.toString()).Records) {
       for (const { source } of eventsOf(Buffer.from(Data, "base64"))) {
         events++;
@@ -117,7 +123,7 @@ function report(): EndpointReport {
     }
   }
   const found = {
-    requests: bodies.length,
+    requests,
     records,
     bytes,
     events,
@@ -128,6 +134,8 @@ function report(): EndpointReport {
   };
   bodies = [];
   records = 0;
+  requests = 0;
+  bytes = 0;
   cpu = process.cpuUsage();
   return found;
 }
