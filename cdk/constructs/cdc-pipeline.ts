@@ -183,6 +183,7 @@ export class CdcPipeline extends Construct {
     const database = databaseFacts(props.database);
     const { alarms } = new PipelineAlarms(this, "Alarms", {
       pipeline: definition.name,
+      source: definition.source.kind,
       capture: this.capture,
       changeStream: this.changeStream,
       consumers: this.consumers,
@@ -193,6 +194,7 @@ export class CdcPipeline extends Construct {
     this.alarms = alarms;
     this.dashboard = new PipelineDashboard(this, "Dashboard", {
       pipeline: definition.name,
+      source: definition.source.kind,
       database,
       capture: this.capture,
       changeStream: this.changeStream,

@@ -3,6 +3,7 @@ import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as lambda from "aws-cdk-lib/aws-lambda";
 import {
+  BACKFILL_METRIC,
   CAPTURE_METRIC,
   CONSUMER_METRIC,
   DIMENSION,
@@ -61,17 +62,32 @@ export function redriveMetric(
 
 /** A metric of the busiest tables, one line for each, a second. */
 export function tableRates(pipeline: string, name: keyof typeof TABLE_METRIC): cloudwatch.MathExpression {
-  const { name: metric } = TABLE_METRIC[name];
+  return ofTables(rates(pipeline, TABLE_METRIC[name]));
+}
+
+/** Rows that backfills read, one line for each table, a second. */
+export function backfillRates(pipeline: string): cloudwatch.MathExpression {
+  return ofTables(rates(pipeline, BACKFILL_METRIC.rows));
+}
+
+/** How far backfills are, one line for each table. */
+export function backfillProgress(pipeline: string): cloudwatch.MathExpression {
+  return ofTables(searchTables(pipeline, BACKFILL_METRIC.percent));
+}
+
+function rates(pipeline: string, metric: MetricName): string {
+  // PERIOD takes a metric, not what a search finds; the search says its period itself.
+  return `${searchTables(pipeline, metric)} / ${MINUTE.toSeconds()}`;
+}
+
+function searchTables(pipeline: string, { name, statistic }: MetricName): string {
   const { pipeline: p, table: t } = DIMENSION;
-  const seconds = MINUTE.toSeconds();
-  const schema = `{${METRICS_NAMESPACE},${p},${t}} MetricName="${metric}" ${p}="${pipeline}"`;
-  return new cloudwatch.MathExpression({
-    // PERIOD takes a metric, not what a search finds; the search says its period itself.
-    expression: `SEARCH('${schema}', 'Sum', ${seconds}) / ${seconds}`,
-    label: "",
-    period: MINUTE,
-    usingMetrics: {},
-  });
+  const schema = `{${METRICS_NAMESPACE},${p},${t}} MetricName="${name}" ${p}="${pipeline}"`;
+  return `SEARCH('${schema}', '${statistic}', ${MINUTE.toSeconds()})`;
+}
+
+function ofTables(expression: string): cloudwatch.MathExpression {
+  return new cloudwatch.MathExpression({ expression, label: "", period: MINUTE, usingMetrics: {} });
 }
 
 /** A counter as a rate a second. */

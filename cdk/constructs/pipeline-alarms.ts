@@ -6,6 +6,7 @@ import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
 import { CAPTURE_STARTS_LINE } from "../../lib/observe/log.ts";
 import { METRICS_NAMESPACE } from "../../lib/observe/metric-names.ts";
+import type { Pipeline } from "../../lib/pipeline.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -24,6 +25,8 @@ import type { DatabaseFacts } from "./source-database.ts";
 export interface AlarmThresholds {
   /** WAL from what is confirmed to the server's end. Default 1 GiB. */
   readonly lagBytes?: number;
+  /** Age of what waits to be captured, of a source that reads tables. Default 10 minutes. */
+  readonly lag?: Duration;
   /** Share of `max_slot_wal_keep_size` that is left, in per cent. Default 30. */
   readonly walBudgetPercent?: number;
   /** Time until the slot is lost if it goes on like this. Default 2 hours. */
@@ -35,6 +38,7 @@ export interface AlarmThresholds {
 /** What is alarmed on, and where alarms go. */
 export interface PipelineAlarmsProps {
   readonly pipeline: string;
+  readonly source: Pipeline["source"]["kind"];
   readonly capture: CaptureService;
   readonly changeStream: ChangeStream;
   readonly consumers: readonly Consumer[];
@@ -80,7 +84,12 @@ export class PipelineAlarms extends Construct {
       // With every line of the log: no data means no task.
       defaultValue: 0,
     });
-    const rules = { ...sourceRules(props), ...streamRules(props), ...consumersRules(props) };
+    const rules = {
+      ...(props.source === "postgres" ? logRules(props) : tablesRules(props)),
+      ...captureRules(props),
+      ...streamRules(props),
+      ...consumersRules(props),
+    };
     this.alarms = Object.entries(rules).map(([name, rule]) => this.#alarm(name, rule, props));
   }
 
@@ -108,7 +117,34 @@ export class PipelineAlarms extends Construct {
   }
 }
 
-function sourceRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
+/** Of a source that reads tables: it has no slot, and holds no log back. */
+function tablesRules({ pipeline, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
+  const lag = thresholds.lag ?? Duration.minutes(10);
+  return {
+    SourceDisconnected: {
+      metric: captureMetric(pipeline, "sourceConnected"),
+      threshold: 1,
+      below: true,
+      missing: "dead",
+      meaning:
+        "The capture task is not connected to its database, or does not run: changes wait in their tables.",
+      remedy:
+        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md.",
+    },
+    CaptureLag: {
+      metric: captureMetric(pipeline, "replicationLagMs"),
+      threshold: lag.toMilliseconds(),
+      periods: 10,
+      missing: "dead",
+      meaning: `Changes wait for more than ${lag.toHumanString()} to be captured, or nobody measures any more.`,
+      remedy:
+        "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
+    },
+  };
+}
+
+/** Of the log: a slot that nobody reads fills the server's disk. */
+function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
   const slotLag = oldestSlotLag(database);
   const lagBytes = thresholds.lagBytes ?? GIB;
   return {
@@ -148,15 +184,6 @@ function sourceRules({ pipeline, database, thresholds }: PipelineAlarmsProps): R
       remedy:
         "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
     },
-    CaptureRestarting: {
-      metric: captureStarts(pipeline),
-      threshold: STARTS_OF_A_DEPLOY + 1,
-      periods: 1,
-      missing: "dead",
-      meaning: "The capture task starts again and again, or nothing of it runs.",
-      remedy:
-        "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
-    },
     ...(slotLag
       ? {
           OldestReplicationSlotLag: {
@@ -171,6 +198,20 @@ function sourceRules({ pipeline, database, thresholds }: PipelineAlarmsProps): R
           },
         }
       : {}),
+  };
+}
+
+function captureRules({ pipeline }: PipelineAlarmsProps): Record<string, Rule> {
+  return {
+    CaptureRestarting: {
+      metric: captureStarts(pipeline),
+      threshold: STARTS_OF_A_DEPLOY + 1,
+      periods: 1,
+      missing: "dead",
+      meaning: "The capture task starts again and again, or nothing of it runs.",
+      remedy:
+        "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
+    },
   };
 }
 

@@ -2,10 +2,13 @@ import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import { Construct } from "constructs";
+import type { Pipeline } from "../../lib/pipeline.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
 import {
+  backfillProgress,
+  backfillRates,
   captureMetric,
   consumerMetric,
   iteratorAge,
@@ -20,6 +23,7 @@ import type { DatabaseFacts } from "./source-database.ts";
 /** What the dashboard shows. */
 export interface PipelineDashboardProps {
   readonly pipeline: string;
+  readonly source: Pipeline["source"]["kind"];
   readonly database: DatabaseFacts;
   readonly capture: CaptureService;
   readonly changeStream: ChangeStream;
@@ -65,8 +69,13 @@ export class PipelineDashboard extends Construct {
         height: 1 + Math.ceil(props.alarms.length / 4),
       }),
     );
-    this.#row("1. PostgreSQL: is its log read, and is there room for it?", sourceGraphs(props));
+    if (props.source === "postgres") {
+      this.#row("1. PostgreSQL: is its log read, and is there room for it?", logGraphs(props));
+    } else this.#row("1. PostgreSQL: are its tables read?", tablesGraphs(props));
     this.#row("2. Capture: do changes get out?", captureGraphs(props));
+    if (props.source === "postgres") {
+      this.#row("2. Capture: how far are existing rows read (backfill)?", backfillGraphs(props.pipeline));
+    }
     this.#row("3. Kinesis: does the stream keep up?", streamGraphs(props));
     for (const consumer of props.consumers) {
       this.#row(
@@ -104,7 +113,28 @@ export class PipelineDashboard extends Construct {
   }
 }
 
-function sourceGraphs({ pipeline, database }: PipelineDashboardProps): Graph[] {
+function tablesGraphs({ pipeline }: PipelineDashboardProps): Graph[] {
+  return [
+    {
+      title: "Age of what waits",
+      left: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" })],
+      unit: "ms",
+    },
+    {
+      title: "Connected (1) or not (0)",
+      left: [captureMetric(pipeline, "sourceConnected", { label: "connected" })],
+      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" })],
+      rightUnit: "count",
+    },
+    {
+      title: "Oldest transaction",
+      left: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" })],
+      unit: "s",
+    },
+  ];
+}
+
+function logGraphs({ pipeline, database }: PipelineDashboardProps): Graph[] {
   const slotLag = oldestSlotLag(database, { label: "oldest slot (RDS)" });
   return [
     {
@@ -157,6 +187,18 @@ function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
       ],
       unit: "ms",
       rightUnit: "%",
+    },
+  ];
+}
+
+function backfillGraphs(pipeline: string): Graph[] {
+  return [
+    { title: "Per cent of the table read, by table", left: [backfillProgress(pipeline)], unit: "%" },
+    { title: "Rows a second, by table", left: [backfillRates(pipeline)], unit: "a second" },
+    {
+      title: "Backfills under way",
+      left: [captureMetric(pipeline, "backfills", { label: "under way or paused" })],
+      unit: "count",
     },
   ];
 }

@@ -42,7 +42,7 @@ export const ASSUMPTIONS = {
   encryptedParts: 3,
   keyRequestsPerHour: 12,
   /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
-  captureMetrics: 17,
+  captureMetrics: 18,
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,

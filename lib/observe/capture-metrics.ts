@@ -108,14 +108,16 @@ function gauges(
     bufferedBytes: stream.bufferedBytes,
     unacknowledgedMs: stream.oldestUnacknowledgedMs,
     oldestTransactionSeconds: source?.oldestTransactionSeconds,
-    ...(isLog(source) && {
-      replicationLagBytes: lagBytes(source),
-      slotActive: source.connected ? 1 : 0,
-      walHeldBytes: source.walHeldBytes,
-      walBudgetLeft: walBudgetLeft(source),
-      walLossSeconds: source.walLossSeconds,
-      backfills: source.backfills.filter((report) => !hasEnded(report)).length,
-    }),
+    ...(isLog(source)
+      ? {
+          replicationLagBytes: lagBytes(source),
+          slotActive: source.connected ? 1 : 0,
+          walHeldBytes: source.walHeldBytes,
+          walBudgetLeft: walBudgetLeft(source),
+          walLossSeconds: source.walLossSeconds,
+          backfills: source.backfills.filter((report) => !hasEnded(report)).length,
+        }
+      : { sourceConnected: source && (source.connected ? 1 : 0) }),
   };
   const names = Object.keys(known) as (keyof typeof known)[];
   return names.flatMap((name) => {

@@ -28,7 +28,7 @@ export const CAPTURE_METRIC = {
   replicationLagMs: { name: "ReplicationLagMilliseconds", unit: "Milliseconds", statistic: "Maximum" },
   /** 1 while our replication link is open, 0 while it is not. */
   slotActive: { name: "SlotActive", unit: "None", statistic: "Minimum" },
-  /** 1 while a source that reads tables (triggers, polling, outbox) is connected, 0 while it is not; it has no slot. */
+  /** 1 while a source that reads tables (triggers, polling, outbox) is connected, 0 while it is not: it has no slot. */
   sourceConnected: { name: "SourceConnected", unit: "None", statistic: "Minimum" },
   /** WAL that the server keeps for the slot. Where known: from a few seconds after the start. */
   walHeldBytes: { name: "WalHeldBytes", unit: "Bytes", statistic: "Maximum" },

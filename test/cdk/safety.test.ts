@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
 import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/observe/metric-names.ts";
+import { triggers } from "../../lib/pipeline.ts";
 import {
   basics,
   definition,
@@ -168,7 +169,17 @@ describe.each(each)("%s", (_, of) => {
 
   test("expressions ask metrics for their period, never what was searched", () => {
     const body = dashboardOf(of);
-    expect(body.match(/SEARCH\('\{Tributary,pipeline,table\}[^']*', 'Sum', 60\) \/ 60/g)).toHaveLength(2);
+    const searched = [
+      ...body.matchAll(/SEARCH\('\{Tributary,pipeline,table\} ([^']*)', '(\w+)', 60\)( \/ 60)?/g),
+    ];
+    expect(searched.map(([, what, statistic, rate]) => [what, statistic, rate])).toEqual(
+      [
+        ["TableChanges", "Sum", " / 60"],
+        ["TableBytes", "Sum", " / 60"],
+        ["BackfillPercent", "Maximum", undefined],
+        ["BackfillRows", "Sum", " / 60"],
+      ].map(([name, ...rest]) => [`MetricName=\\"${name}\\" pipeline=\\"shop\\"`, ...rest]),
+    );
     expect(body.match(/PERIOD\([^)]*\)/g)?.every((text) => /^PERIOD\([a-z]\w*\)$/.test(text))).toBe(true);
   });
 
@@ -183,6 +194,7 @@ describe.each(each)("%s", (_, of) => {
     const rows = widgets.filter(({ type }) => type === "text").sort((a, b) => a.y - b.y);
     expect(rows.map(({ properties }) => String(properties.markdown).replace(/:.*/, ""))).toEqual([
       "### 1. PostgreSQL",
+      "### 2. Capture",
       "### 2. Capture",
       "### 3. Kinesis",
       "### 4. Consumer customer-view",
@@ -230,6 +242,24 @@ test("iterator age rings at a quarter of the retention, or where it is told to",
     resource(of, "AWS::CloudWatch::Alarm", "IteratorAgecustomer").Properties.Threshold;
   expect(threshold(small)).toBe((168 * 3600_000) / 4);
   expect(threshold(large)).toBe(3600_000);
+});
+
+test("a source that reads tables has no slot: nothing rings for one, and what rings is its own", () => {
+  const made = synthesize((stack) => ({
+    definition: definition({ source: triggers({ tables: ["public.*"] }) }),
+    ...basics(stack),
+  }));
+  expect(findings(made)).toEqual([]);
+  const alarms = Object.keys(made.template.findResources("AWS::CloudWatch::Alarm")).join();
+  expect(alarms).not.toMatch(/Slot|Wal|ReplicationLag/);
+  for (const name of ["SourceDisconnected", "CaptureLag", "CaptureRestarting"]) {
+    expect(resource(made, "AWS::CloudWatch::Alarm", name).Properties.TreatMissingData, name).toBe(
+      "breaching",
+    );
+  }
+  expect(resource(made, "AWS::CloudWatch::Alarm", "CaptureLag").Properties.Threshold).toBe(600_000);
+  expect(dashboardOf(made)).toContain("are its tables read?");
+  expect(dashboardOf(made)).not.toContain("SlotActive");
 });
 
 test("the estimate of costs counts the alarms, the dashboard and the endpoints that are made", () => {

@@ -11,6 +11,7 @@ import { estimate } from "../../../lib/cost/estimate.ts";
 import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
 import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
 import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
+import { CAPTURE_METRIC } from "../../../lib/observe/metric-names.ts";
 import { TableMetrics } from "../../../lib/observe/table-metrics.ts";
 import { definePipeline, postgres } from "../../../lib/pipeline.ts";
 
@@ -144,8 +145,8 @@ describe("each part of a bill, by hand", () => {
     ["SQS", 0.031536],
     // 26,280 objects: written at 0.005 and read at 0.0004 a thousand; of 2 MiB, 14 of 30.4167 days: 23.62504 GB at 0.023
     ["S3", 0.1314 + 0.010512 + 0.543376],
-    // 17 + 2 + 4 metrics at 0.30; 8 + 6 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
-    ["CloudWatch", 6.9 + 1.4 + 3 + 6.371495],
+    // 18 + 2 + 4 metrics at 0.30; 8 + 6 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
+    ["CloudWatch", 7.2 + 1.4 + 3 + 6.371495],
     // 5 endpoints in 2 zones: 7,300 h and 2,506.256104 GB at 0.01
     ["Network", 98.062561],
     // A key, 2 roles × 3 parts × 12 × 730 = 52,560 requests at 0.03 for 10,000, a secret
@@ -240,6 +241,12 @@ describe("assumptions hold for what is built", () => {
     // Names m12 and w12, a writer of ten digits; name t12 and a token of 12 bytes in base64.
     expect(ASSUMPTIONS.fenceMarkBytes).toBe("m12".length + mark.length + "w12".length + 6);
     expect(ASSUMPTIONS.fenceTokenBytes).toBe("t12".length + 16);
+  });
+
+  it("metrics of the capture task", () => {
+    // All of the log but time to loss, which is there only while it threatens; and its starts.
+    const { sourceConnected: _ofTables, walLossSeconds: _rare, ...usual } = CAPTURE_METRIC;
+    expect(ASSUMPTIONS.captureMetrics).toBe(Object.keys(usual).length + 1);
   });
 
   it("bytes of log lines, within a quarter", () => {

@@ -88,9 +88,24 @@ describe("the capture task's metrics", () => {
       START,
     );
     const [line] = written();
-    const named = Object.values(CAPTURE_METRIC).map(({ name, unit }) => [name, unit]);
+    const { sourceConnected: _ofTables, ...ofTheLog } = CAPTURE_METRIC;
+    const named = Object.values(ofTheLog).map(({ name, unit }) => [name, unit]);
     expect(Object.entries(line?.units ?? {}).sort()).toEqual(named.sort());
     expect(line?.dimensionSets).toEqual([["pipeline"]]);
+  });
+
+  it("of a source that reads tables: whether it is connected, and nothing of a slot", () => {
+    const { made, written } = publisher();
+    const of = (connected: boolean): CaptureMetrics => ({
+      ...metrics(),
+      source: { kind: "tables", connected, reconnects: 0, oldestTransactionSeconds: 3 },
+    });
+    made.take(of(true), START);
+    const [line] = written();
+    expect(line?.values).toMatchObject({ SourceConnected: 1, OldestTransactionSeconds: 3 });
+    for (const name of Object.keys(line?.values ?? {})) expect(name).not.toMatch(/Slot|Wal|LagBytes/);
+    made.take(of(false), START + 20_000);
+    expect(written()[0]?.values.SourceConnected).toBe(0);
   });
 
   it.each([
