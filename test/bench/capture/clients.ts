@@ -19,7 +19,7 @@ const run = promisify(execFile);
 export interface Reading {
   readonly seconds: number;
   readonly peakMB: number;
-  /** CPU seconds of the client's process. */
+  /** CPU seconds of the client's process; of Tributary's program without its start. */
   readonly cpuSeconds: number;
   /** What arrived, where it went to an endpoint. */
   readonly endpoint?: EndpointReport;
@@ -189,8 +189,10 @@ export class Endpoints implements AsyncDisposable {
         });
         try {
           const startedAt = await withDeadline(streaming.promise);
+          const before = program.cpuSeconds;
           await withDeadline(stored.promise);
-          const { peakMB, cpuSeconds } = program;
+          const { peakMB } = program;
+          const cpuSeconds = program.cpuSeconds - before;
           const endpoint = (await this.#ask("/report")) as EndpointReport;
           if (keep && (endpoint.events !== changes || endpoint.disorder > 0)) {
             throw new Error(`${endpoint.events} of ${changes} events, ${endpoint.disorder} out of order`);
