@@ -180,7 +180,7 @@ function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
     },
     {
       title: "Waiting for Kinesis; the task",
-      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "unacknowledged ms" })],
+      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "waits, ms" })],
       right: [
         capture.service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
         capture.service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
@@ -249,19 +249,16 @@ function consumerGraphs(pipeline: string, { name, function: handler }: Consumer)
       unit: "ms",
     },
     {
-      title: "Applied a second; duplicates dropped",
+      title: "Applied a second; duplicates, redriven",
       left: [perSecond(consumerMetric(pipeline, name, "applied"), "applied a second")],
-      right: counted("duplicates"),
+      right: [...counted("duplicates"), redriveMetric(pipeline, name, "redriven", { label: "redriven" })],
       unit: "a second",
       rightUnit: "count",
     },
     { title: "Commit to effect", left: [latency("p50"), latency("p99")], unit: "ms" },
     {
       title: "What fails",
-      left: [
-        ...counted("retried", "parked", "deadLettered", "gaps", "held"),
-        redriveMetric(pipeline, name, "redriven", { label: "redriven" }),
-      ],
+      left: counted("retried", "parked", "deadLettered", "gaps", "held"),
       right: [handler.metricErrors({ period: MINUTE, label: "errors" })],
       unit: "count",
     },
