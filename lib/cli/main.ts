@@ -7,6 +7,7 @@ import { outboxCommand } from "./outbox.ts";
 import { redriveCommand } from "./redrive.ts";
 import { tailCommand } from "./tail.ts";
 import { teardownCommand } from "./teardown.ts";
+import { triggersCommand } from "./triggers.ts";
 import { verifyCommand } from "./verify.ts";
 
 /* `tributary <verb>`: what an operator uses. Exit codes: 0 done, 1 failed, 2 wrong usage. */
@@ -21,6 +22,7 @@ const program = new Command("tributary")
   .addCommand(outboxCommand())
   .addCommand(epochCommand())
   .addCommand(verifyCommand())
+  .addCommand(triggersCommand())
   .addCommand(teardownCommand())
   .addCommand(costCommand());
 

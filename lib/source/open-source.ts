@@ -10,6 +10,7 @@ import { openPostgresSource, preflight, type SourceStatus } from "./postgres/pos
 import type { SlotRecord } from "./postgres/slot-record.ts";
 import type { ReadingRecord } from "./reading-record.ts";
 import type { TablesStatus } from "./tables-status.ts";
+import { checkTriggers, openTriggerSource } from "./trigger/trigger-source.ts";
 
 /** What is known of a source, for metrics: of a log, or of tables that are read. */
 export type AnySourceStatus = SourceStatus | TablesStatus;
@@ -43,6 +44,8 @@ export async function checkSource(options: SourceCheck): Promise<{ readonly tabl
   switch (source.kind) {
     case "postgres":
       return await preflight({ ...options, pipeline: { ...options.pipeline, source } });
+    case "triggers":
+      return await checkTriggers({ ...options, pipeline: { ...options.pipeline, source } });
     case "outbox":
       await checkOutbox({ ...options, pipeline: { ...options.pipeline, source } });
       return { tables: [] };
@@ -60,6 +63,8 @@ export async function openSource(options: SourceOptions): Promise<ChangeStream> 
   switch (source.kind) {
     case "postgres":
       return await openPostgresSource({ ...options, pipeline: { ...options.pipeline, source } });
+    case "triggers":
+      return await openTriggerSource({ ...options, pipeline: { ...options.pipeline, source } });
     default:
       throw notYet(source);
   }

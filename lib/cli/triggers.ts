@@ -1,0 +1,138 @@
+import { Command, InvalidArgumentError } from "commander";
+import type pg from "pg";
+import { formatTable, type TableName } from "../change/table-pattern.ts";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError } from "../errors.ts";
+import type { PipelineOf } from "../pipeline.ts";
+import type { TriggersSource } from "../source/definition.ts";
+import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
+import {
+  installTriggers,
+  planTriggers,
+  planUninstall,
+  uninstallTriggers,
+} from "../source/trigger/triggers.ts";
+
+interface TriggersArguments {
+  readonly pipeline: string;
+  readonly databaseUrl?: string;
+  readonly reader?: string;
+  readonly lockTimeout: number;
+  readonly confirm?: string;
+}
+
+/** `tributary triggers`: what a pipeline with `source: triggers({…})` needs in the database. */
+export function triggersCommand(): Command {
+  const command = new Command("triggers").description("the triggers that write changes into an audit table");
+  const verb = (name: string, about: string) =>
+    command
+      .command(name)
+      .description(about)
+      .option(
+        "--pipeline <file>",
+        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
+        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
+      )
+      .option("--database-url <url>", "of the owner of the tables; default: as the capture task finds it")
+      .exitOverride();
+  const reader = ["--reader <role>", "the capture task's role: what it needs is granted"] as const;
+  const timeout = ["--lock-timeout <seconds>", "how long a table in use is waited for", seconds, 10] as const;
+  verb("plan", "print the SQL, and what is there; nothing is changed")
+    .option(...reader)
+    .action(plan);
+  verb("install", "install them, or bring them up to date; again, nothing is changed")
+    .option(...reader)
+    .option(...timeout)
+    .action(install);
+  verb("uninstall", "remove triggers, function and audit table")
+    .option(...timeout)
+    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+    .action(uninstall);
+  return command;
+}
+
+async function plan(given: TriggersArguments): Promise<void> {
+  await withClient(given, async (client, pipeline) => {
+    const { tables, missing, surplus, waiting, sql } = await planTriggers(client, pipeline, given.reader);
+    say(
+      `-- ${tables.length} tables are captured; triggers are missing on ${list(missing)}, to be removed from ${list(surplus)}.`,
+      `-- ${waiting} changes wait in the audit table.`,
+      ...sql.map((statement) => `${statement};`),
+    );
+  });
+}
+
+async function install(given: TriggersArguments): Promise<void> {
+  await withClient(given, async (client, pipeline) => {
+    const { tables, missing, surplus } = await installTriggers(client, pipeline, {
+      reader: given.reader,
+      lockTimeoutMs: given.lockTimeout * 1000,
+    });
+    say(
+      `Triggers stand on ${list(tables)}.`,
+      `They are new on ${list(missing)}, and were removed from ${list(surplus)}.`,
+    );
+  });
+}
+
+async function uninstall(given: TriggersArguments): Promise<void> {
+  await withClient(given, async (client, pipeline) => {
+    const { name, source } = pipeline;
+    if (given.confirm !== undefined && given.confirm !== name) {
+      const remedy = `write the pipeline's name, "${name}"`;
+      throw new ConfigurationError("The command line", [{ path: "--confirm", value: given.confirm, remedy }]);
+    }
+    const planned = await planUninstall(client, pipeline);
+    if (planned.schema !== "ours") {
+      say(`There is no schema "${source.schema}" that Tributary made.`);
+      return;
+    }
+    if (planned.waiting > 0)
+      say(`${planned.waiting} changes in the audit table may not have been read: they would be lost.`);
+    if (given.confirm === undefined) {
+      say(...planned.sql.map((statement) => `${statement};`), "");
+      say(`Nothing was changed. To do it, repeat the command with: --confirm ${name}`);
+      process.exitCode = 2;
+      return;
+    }
+    await uninstallTriggers(client, pipeline, { lockTimeoutMs: given.lockTimeout * 1000 });
+    say(`Removed from ${list(planned.tables)}, with the schema "${source.schema}".`);
+  });
+}
+
+async function withClient(
+  given: TriggersArguments,
+  work: (client: pg.Client, pipeline: PipelineOf<TriggersSource>) => Promise<void>,
+): Promise<void> {
+  const pipeline = await readDefinition(given.pipeline);
+  const { source } = pipeline;
+  if (source.kind !== "triggers") {
+    throw new ConfigurationError("The pipeline definition", [
+      { path: "source.kind", value: source.kind, remedy: "this is for pipelines with source: triggers({…})" },
+    ]);
+  }
+  const client = await connect(
+    given.databaseUrl
+      ? connectionFromUrl(given.databaseUrl, process.env)
+      : await databaseConnection(process.env),
+  );
+  try {
+    await work(client, { ...pipeline, source });
+  } finally {
+    await disconnect(client);
+  }
+}
+
+function list(tables: readonly TableName[]): string {
+  return tables.length === 0 ? "none" : tables.map(formatTable).join(", ");
+}
+
+function say(...lines: readonly string[]): void {
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+function seconds(text: string): number {
+  if (!/^[1-9]\d{0,3}$/.test(text)) throw new InvalidArgumentError("write seconds from 1 to 9999");
+  return Number(text);
+}

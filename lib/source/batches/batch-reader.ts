@@ -1,0 +1,36 @@
+import type pg from "pg";
+import type { RowChange } from "./row-messages.ts";
+
+/** What the next batch holds. Both are JSON, kept in the state table. */
+export interface BatchPlan {
+  /** What tells the batch's changes apart from all others, now and after a crash. */
+  readonly bounds: unknown;
+  /** Where the batch after it begins. */
+  readonly after: unknown;
+}
+
+/**
+ * One way to read changes out of tables, in batches. The bounds of a batch are durable before its first change goes out
+ * (rule 27): read again after a crash, it gives the same changes at the same positions, or fewer where rows have
+ * changed again since; never others.
+ */
+export interface BatchReader {
+  /** As the definition names it. */
+  readonly kind: string;
+  /** `source.mode` of its events. */
+  readonly mode: string;
+  /** A session was opened, or opened anew. */
+  connected?(): void;
+  /** What there is behind `after` (null at the very first); undefined: nothing, look again after the interval. */
+  plan(query: Query, after: unknown): Promise<BatchPlan | undefined>;
+  /** The batch's changes in order, in pages of bounded bytes; their `commitLsn` grows, from `first` on. */
+  read(query: Query, bounds: unknown, first: bigint): AsyncIterable<readonly RowChange[]>;
+  /** Everything before `after` was acknowledged, and the record says so: what is kept for it may go. */
+  recorded?(query: Query, after: unknown): Promise<void>;
+}
+
+/** Runs one statement on the source's session, with a deadline. */
+export type Query = <Row extends pg.QueryResultRow>(
+  sql: string,
+  values?: readonly unknown[],
+) => Promise<readonly Row[]>;

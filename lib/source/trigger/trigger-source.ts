@@ -1,0 +1,136 @@
+import type pg from "pg";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import type { PipelineOf } from "../../pipeline.ts";
+import { BatchStream } from "../batches/batch-stream.ts";
+import { logPipeline } from "../batches/log-pipeline.ts";
+import type { ChangeStream } from "../change-source.ts";
+import type { TriggersSource } from "../definition.ts";
+import type { SourceCheck, SourceOptions } from "../open-source.ts";
+import { connect, disconnect } from "../postgres/connection.ts";
+import { PreflightError, type PreflightProblem } from "../postgres/errors.ts";
+import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
+import { gather } from "../postgres/preflight/findings.ts";
+import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
+import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
+import { readRelations, readTables, type TableFacts } from "../postgres/preflight/table-facts.ts";
+import { TriggerReader } from "./trigger-reader.ts";
+import { readTriggers } from "./triggers.ts";
+
+/** `tributary triggers` is run by who owns the tables. */
+export const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
+
+type Definition = PipelineOf<TriggersSource>;
+
+/**
+ * Looks whether the triggers are there for all that the definition captures; touches nothing.
+ * @throws PreflightError with all problems, and the errors of `connect`.
+ */
+export async function checkTriggers(
+  options: SourceCheck & { readonly pipeline: Definition },
+): Promise<{ readonly tables: readonly TableName[]; readonly server: ServerFacts }> {
+  const client = await connect(options.connection, options.signal ? { signal: options.signal } : {});
+  try {
+    return await look(client, options.pipeline);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** Opens the audit table of a pipeline. @throws what `checkTriggers` and `BatchStream.open` throw. */
+export async function openTriggerSource(
+  options: SourceOptions & { readonly pipeline: Definition },
+): Promise<ChangeStream> {
+  const { pipeline, record } = options;
+  const { server } = await checkTriggers(options);
+  const reader = new TriggerReader(pipeline, server.version);
+  return await BatchStream.open({
+    ...options,
+    record: record.reading,
+    reader,
+    intervalMs: pipeline.source.intervalMs,
+    catalog: (catalog) => reader.catalog(catalog),
+  });
+}
+
+async function look(
+  client: pg.Client,
+  pipeline: Definition,
+): Promise<{ readonly tables: readonly TableName[]; readonly server: ServerFacts }> {
+  const { source } = pipeline;
+  const server = await readServerFacts(client);
+  const captured = captureTables(logPipeline(pipeline).source, await readRelations(client));
+  const tables = await readTables(client, captured.tables);
+  const { problems } = gather([
+    { problems: checkServer(server), warnings: [] },
+    captured,
+    // A trigger sees the whole old row: the key need only be there and not be null.
+    checkKeyColumns(logPipeline(pipeline), tables.map(wholeRows), []),
+    { problems: await checkInstalled(client, source, tables, server), warnings: [] },
+  ]);
+  if (problems.length > 0) throw new PreflightError(problems);
+  return { tables, server };
+}
+
+function wholeRows(table: TableFacts): TableFacts {
+  return { ...table, replicaIdentity: "f" };
+}
+
+function checkServer({ version, encoding, standby }: ServerFacts): PreflightProblem[] {
+  const problems: PreflightProblem[] = [];
+  if (version < 140_000) {
+    problems.push({
+      code: "SERVER_VERSION",
+      message: `the server is PostgreSQL ${Math.trunc(version / 10_000)}`,
+      remedy: "Tributary needs PostgreSQL 14 or newer.",
+    });
+  }
+  if (encoding === "SQL_ASCII") {
+    problems.push({
+      code: "ENCODING",
+      message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
+      remedy: "Read it from the log, which has source.sqlAsciiEncoding, or convert the database.",
+    });
+  }
+  if (standby) {
+    problems.push({
+      code: "STANDBY",
+      message: "the server is a standby: what was read cannot be deleted from the audit table there",
+      remedy: "Connect to the primary.",
+    });
+  }
+  return problems;
+}
+
+async function checkInstalled(
+  client: pg.Client,
+  { schema }: TriggersSource,
+  tables: readonly TableFacts[],
+  { user }: ServerFacts,
+): Promise<PreflightProblem[]> {
+  const { rows } = await client.query<{ there: boolean; readable: boolean }>(
+    `SELECT to_regclass($1) IS NOT NULL AS there,
+            has_table_privilege(to_regclass($1), 'SELECT') AND has_table_privilege(to_regclass($1), 'DELETE')
+              AND has_table_privilege(to_regclass($2), 'SELECT') AS readable`,
+    ["changes", "shapes"].map((table) => `${quoteIdentifier(schema)}.${table}`),
+  );
+  // to_regclass gives null too where the schema may not be used.
+  if (!rows[0]?.there || !rows[0].readable) {
+    return [
+      {
+        code: "AUDIT_TABLE",
+        message: `there is no audit table "${schema}".changes that role "${user}" may read and delete from`,
+        remedy: `As the owner of the tables: ${INSTALL} --reader ${user}`,
+      },
+    ];
+  }
+  const whole = new Set((await readTriggers(client, schema)).filter((t) => t.whole).map(formatTable));
+  const missing = tables.map(formatTable).filter((name) => !whole.has(name));
+  if (missing.length === 0) return [];
+  return [
+    {
+      code: "TRIGGERS",
+      message: `no triggers, or triggers that do not always fire, are on ${missing.join(", ")}: changes there would be missing`,
+      remedy: `As the owner of the tables: ${INSTALL}; or leave them out with source.exclude.`,
+    },
+  ];
+}
