@@ -27,7 +27,7 @@ import { type ChangeListener, type RelationPlan, Relations } from "./relations.t
 import { RowBytes } from "./row-bytes.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
-import { openTransaction, type Transaction } from "./transaction.ts";
+import { type LastGiven, openTransaction, type Transaction } from "./transaction.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
 import { type TextEncoding, textForm } from "./values/text.ts";
 
@@ -63,7 +63,10 @@ export class ChangeDecoder {
   readonly #reader: MessageReader;
   readonly #rowText = new RowText();
   readonly #event = new EventBytes();
+  /** What the changes of a transaction share. */
+  readonly #shared = new EventBytes();
   readonly #rows = new RowBytes(this.#event, this.#rowText);
+  #timed = { now: Number.NaN, bytes: Buffer.alloc(0) };
   readonly #writing = { event: this.#event, rows: this.#rows };
   readonly #row = new Tuple();
   readonly #old = new Tuple();
@@ -79,7 +82,7 @@ export class ChangeDecoder {
   #lastBegin = -1n;
   #lastCommit = -1n;
   /** Position of the last change given, in its two parts. */
-  #given = { prefix: "", ordinal: 0 };
+  #given: LastGiven = { commitLsn: -1n, ordinal: 0 };
 
   constructor(options: ChangeDecoderOptions) {
     this.#options = options;
@@ -92,7 +95,9 @@ export class ChangeDecoder {
     if (options.resumeAfter !== undefined) {
       const { epoch, commitLsn, ordinal } = parsePosition(options.resumeAfter);
       given = commitPrefix(epoch, commitLsn);
-      this.#given = { prefix: given, ordinal };
+      // Of another epoch all were given, or none.
+      const all = epoch > options.epoch ? MAX_LSN : -1n;
+      this.#given = { commitLsn: epoch === options.epoch ? commitLsn : all, ordinal };
     }
     this.#messages = new LogicalMessages({
       ...options,
@@ -223,7 +228,7 @@ export class ChangeDecoder {
     }
     this.#options.onBegin?.(begin);
     this.#lastBegin = begin.commitLsn;
-    this.#transaction = openTransaction(begin, this.#options.epoch, this.#given);
+    this.#transaction = openTransaction(begin, this.#options.epoch, this.#given, this.#shared);
   }
 
   #commit(out: SourceMessage[]): undefined {
@@ -267,7 +272,7 @@ export class ChangeDecoder {
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
     const value = (column: number) => text.value(this.#row, column);
     out.push(this.#outbox.row(columns, value, transaction, ordinal, this.#lsnText));
-    this.#given = { prefix: transaction.prefix, ordinal };
+    this.#given = { commitLsn: transaction.begin.commitLsn, ordinal };
   }
 
   #update(out: SourceMessage[]): undefined {
@@ -345,6 +350,13 @@ export class ChangeDecoder {
     return true;
   }
 
+  /** `,"ts_ms":…,"source":{`, as of now. */
+  #time(): Buffer {
+    const now = this.#now();
+    if (now !== this.#timed.now) this.#timed = { now, bytes: Buffer.from(`,"ts_ms":${now},"source":{`) };
+    return this.#timed.bytes;
+  }
+
   /** Begins an event of this relation and message. */
   #begun(plan: RelationPlan): { readonly event: EventBytes; readonly rows: RowBytes } {
     this.#event.begin();
@@ -370,23 +382,22 @@ export class ChangeDecoder {
     keyChange: string,
   ): void {
     const event = this.#event;
-    event.copy(TIME);
-    event.number(this.#now());
-    event.copy(SOURCE);
+    const { bytes, head, tail, prefix, end } = transaction;
+    event.append(this.#time());
     event.append(plan.sourceHeadBytes);
-    event.ascii(transaction.sourceHead);
+    event.copy(bytes, head, tail);
     event.hex(this.#lsnHigh);
     event.copy(SLASH);
     event.hex(this.#lsnLow);
-    event.ascii(transaction.sourceTail);
+    event.copy(bytes, tail, prefix);
     event.number(ordinal);
     event.append(plan.sourceTailBytes);
     if (keyChange !== "") event.text(keyChange);
     event.close(POSITION_BYTES);
-    event.ascii(transaction.prefix);
+    event.copy(bytes, prefix, end);
     event.number(ordinal, ORDINAL_DIGITS);
     out.push(new EncodedChange(plan.topic, partition, plan.table, event));
-    this.#given = { prefix: transaction.prefix, ordinal };
+    this.#given = { commitLsn: transaction.begin.commitLsn, ordinal };
   }
 
   #message(out: SourceMessage[]): undefined {
@@ -424,10 +435,9 @@ const TRUNCATE = Buffer.from('{"op":"t","before":null,"after":null');
 const NULL = Buffer.from("null");
 const AFTER = Buffer.from(',"after":');
 const NO_AFTER = Buffer.from(',"after":null');
-const TIME = Buffer.from(',"ts_ms":');
-const SOURCE = Buffer.from(',"source":{');
 const SLASH = Buffer.from("/");
 const ORDINAL_DIGITS = 10;
+const MAX_LSN = 0xffffffffffffffffn;
 
 /** Node's two ways to say that a text passes V8's limit of about 512 million characters. */
 function isStringTooLong(error: unknown): boolean {

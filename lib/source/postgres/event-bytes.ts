@@ -6,6 +6,8 @@ const PIECE_BYTES = 256 * 1024;
 /** Pieces that are watched for being free again. */
 const PIECES = 8;
 
+const POWERS = Float64Array.from({ length: 11 }, (_, power) => 10 ** power);
+
 /** The event passes what one text can hold (V8: about 512 million characters). */
 export class EventTooLong extends Error {}
 
@@ -41,12 +43,12 @@ export class EventBytes {
     if (this.length + bytes > this.bytes.length) this.#move(bytes);
   }
 
-  /** Writes bytes as they are; meant for few. */
-  copy(from: Uint8Array): void {
-    this.reserve(from.length);
+  /** Writes `from[start, end)` as it is; meant for few bytes. */
+  copy(from: Uint8Array, start = 0, end = from.length): void {
+    this.reserve(end - start);
     const { bytes } = this;
     let at = this.length;
-    for (let i = 0; i < from.length; i++) bytes[at++] = from[i] as number;
+    for (let i = start; i < end; i++) bytes[at++] = from[i] as number;
     this.length = at;
   }
 
@@ -73,27 +75,31 @@ export class EventBytes {
     this.length = at;
   }
 
-  /** Writes a whole number that is not negative, of at most 2^53, with at least so many digits. */
+  /** Writes a whole number that is not negative, with at least so many digits. */
   number(value: number, digits = 1): void {
+    if (value > 0x7fffffff) {
+      this.ascii(String(value).padStart(digits, "0"));
+      return;
+    }
     let width = digits;
-    for (let power = 10 ** digits; power <= value; power *= 10) width++;
+    while (width < 10 && value >= (POWERS[width] as number)) width++;
     this.reserve(width);
     const { bytes } = this;
-    let rest = value;
+    let rest = value | 0;
     for (let at = this.length + width - 1; at >= this.length; at--) {
-      const tenth = Math.floor(rest / 10);
+      const tenth = (rest / 10) | 0;
       bytes[at] = 0x30 + rest - tenth * 10;
       rest = tenth;
     }
     this.length += width;
   }
 
-  /** Writes an unsigned number of 32 bits as upper-case hexadecimal digits, no more than it has. */
-  hex(value: number): void {
+  /** Writes an unsigned number of 32 bits as upper-case hexadecimal digits: as few as it has, or all eight. */
+  hex(value: number, all = false): void {
     this.reserve(8);
     const { bytes } = this;
     let at = this.length;
-    for (let shift = 28 - (Math.clz32(value | 1) & ~3); shift >= 0; shift -= 4) {
+    for (let shift = all ? 28 : 28 - (Math.clz32(value | 1) & ~3); shift >= 0; shift -= 4) {
       const digit = (value >>> shift) & 15;
       bytes[at++] = digit < 10 ? 0x30 + digit : 0x37 + digit;
     }

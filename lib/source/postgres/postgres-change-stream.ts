@@ -273,7 +273,9 @@ export class PostgresChangeStream implements ChangeStream {
 
   async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
     let bytes = 0;
-    while (!until.aborted && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
+    // What is read in one go is bounded: who asks to stop waits that long at most.
+    let stopped = until.aborted;
+    while (!stopped && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
         if (batch.length > 0) return;
         this.#watch.waiting(true);
@@ -284,6 +286,7 @@ export class PostgresChangeStream implements ChangeStream {
         } finally {
           this.#watch.waiting(false);
         }
+        stopped = until.aborted;
         continue;
       }
       this.#attempts = 0;
@@ -293,7 +296,10 @@ export class PostgresChangeStream implements ChangeStream {
         const high = buffer.readUInt32BE(start + LSN);
         const low = buffer.readUInt32BE(start + LSN + 4);
         const wait = this.#decoder.decodeAt(buffer, start + XLOG_DATA_HEADER, end, high, low, batch);
-        if (wait) await wait;
+        if (wait) {
+          await wait;
+          stopped = until.aborted;
+        }
         const last = batch.at(-1);
         if (last?.kind === "commit") this.#receivedLsn = later(this.#receivedLsn, last.endLsn);
         if (this.#heartbeatLsn !== undefined) {

@@ -1,5 +1,4 @@
-import { formatLsn } from "../../change/lsn.ts";
-import { commitPrefix } from "../../change/position.ts";
+import type { EventBytes } from "./event-bytes.ts";
 import type { Begin } from "./pgoutput/messages.ts";
 
 const POSTGRES_EPOCH_MS = 946_684_800_000;
@@ -7,14 +6,17 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 /** A transaction being read: what its changes share, computed once. */
 export interface Transaction {
   readonly begin: Begin;
-  /** First 24 characters of its positions. */
-  readonly prefix: string;
   /** Commit time, milliseconds since 1970 UTC. */
   readonly timeMs: number;
-  /** Members of `source`, up to the LSN's digits. */
-  readonly sourceHead: string;
-  /** Members of `source`, behind the LSN's digits and up to the ordinal's. */
-  readonly sourceTail: string;
+  /** Holds what follows, as UTF-8. */
+  readonly bytes: Buffer;
+  /** `[head, tail)`: members of `source` up to the LSN's digits. */
+  readonly head: number;
+  /** `[tail, prefix)`: members of `source` behind the LSN's digits and up to the ordinal's. */
+  readonly tail: number;
+  /** `[prefix, end)`: the first 24 characters of its positions. */
+  readonly prefix: number;
+  readonly end: number;
   /** Row changes counted so far (rule 1): an update counts two, each table of a truncate one. */
   ordinal: number;
   /** Logical messages counted so far. */
@@ -23,22 +25,60 @@ export interface Transaction {
   readonly given: number;
 }
 
-/** Opens a transaction. `last`: the position of the last change given, in its two parts. */
-export function openTransaction(
-  begin: Begin,
-  epoch: number,
-  last: { readonly prefix: string; readonly ordinal: number },
-): Transaction {
-  const prefix = commitPrefix(epoch, begin.commitLsn);
+/** The last change given: which transaction, and which of its changes. */
+export interface LastGiven {
+  readonly commitLsn: bigint;
+  readonly ordinal: number;
+}
+
+/** Most that is written of a transaction. */
+const SHARED_BYTES = 256;
+const HEAD = Buffer.from(',"txId":"');
+const LSN = Buffer.from('","lsn":"');
+const COMMIT_LSN = Buffer.from('","commitLsn":"');
+const SLASH = Buffer.from("/");
+const EPOCH = Buffer.from('","epoch":');
+const TIME = Buffer.from(',"ts_ms":');
+const ORDINAL = Buffer.from(',"ordinal":');
+
+/** Opens a transaction. What its changes share is written to `out`. */
+export function openTransaction(begin: Begin, epoch: number, last: LastGiven, out: EventBytes): Transaction {
+  const { commitLsn } = begin;
   const timeMs = Number(begin.commitTime / 1000n) + POSTGRES_EPOCH_MS;
+  const high = Number(commitLsn >> 32n);
+  const low = Number(commitLsn & 0xffffffffn);
+  out.begin();
+  // All in one place.
+  out.reserve(SHARED_BYTES);
+  const head = out.length;
+  out.copy(HEAD);
+  out.number(begin.xid);
+  out.copy(LSN);
+  const tail = out.length;
+  out.copy(COMMIT_LSN);
+  out.hex(high);
+  out.copy(SLASH);
+  out.hex(low);
+  out.copy(EPOCH);
+  out.number(epoch);
+  out.copy(TIME);
+  out.number(timeMs);
+  out.copy(ORDINAL);
+  const prefix = out.length;
+  out.hex(epoch, true);
+  out.hex(high, true);
+  out.hex(low, true);
   return {
     begin,
-    prefix,
     timeMs,
-    sourceHead: `,"txId":"${begin.xid}","lsn":"`,
-    sourceTail: `","commitLsn":"${formatLsn(begin.commitLsn)}","epoch":${epoch},"ts_ms":${timeMs},"ordinal":`,
+    bytes: out.bytes,
+    head,
+    tail,
+    prefix,
+    end: out.length,
     ordinal: 0,
     messages: 0,
-    given: prefix < last.prefix ? Number.POSITIVE_INFINITY : prefix === last.prefix ? last.ordinal : 0,
+    given:
+      commitLsn < last.commitLsn ? Number.POSITIVE_INFINITY : commitLsn === last.commitLsn ? last.ordinal : 0,
   };
 }
