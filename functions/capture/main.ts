@@ -2,6 +2,7 @@ import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
 import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
+import { standbyConnection } from "../../lib/credentials/standby-connection.ts";
 import { readDefinition } from "../../lib/definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem, TributaryError } from "../../lib/errors.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/observe/capture-metrics.ts";
@@ -37,6 +38,7 @@ try {
   const publisher = new CapturePublisher({ pipeline: pipeline.name, seconds: metricsSeconds, write });
   metrics = publisher;
   const connection = await databaseConnection(process.env, stopping.signal);
+  const standby = await standbyConnection(process.env, stopping.signal);
   const dynamodb = dynamodbClient();
   if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
     const { signal } = stopping;
@@ -49,6 +51,7 @@ try {
     {
       pipeline,
       connection,
+      standby,
       kinesis: kinesisClient(),
       dynamodb,
       streamName: stream,
