@@ -26,13 +26,20 @@ export function partitionKey(topic: string, partition: number): string {
 
 const HASH_SPACE = 1n << 128n;
 
+/** Where a topic's partitions begin: one hash for all of them, of which there may be thousands. */
+const STARTS = new WeakMap<Topic, bigint>();
+
 /**
  * ExplicitHashKey of a logical partition: `(md5(topic) + i · 2^128 / N) mod 2^128`, in decimal.
  * Partitions of one topic spread evenly over the shards; equal numbers of two topics do not meet.
  * https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html
  */
 export function explicitHashKey(topic: Topic, partition: number): string {
-  const start = BigInt(`0x${createHash("md5").update(topic.name).digest("hex")}`);
+  let start = STARTS.get(topic);
+  if (start === undefined) {
+    start = BigInt(`0x${createHash("md5").update(topic.name).digest("hex")}`);
+    STARTS.set(topic, start);
+  }
   return ((start + (BigInt(partition) * HASH_SPACE) / BigInt(topic.partitions)) % HASH_SPACE).toString();
 }
 

@@ -28,22 +28,31 @@ export interface RecordFormat {
   claim(claim: ClaimCheck, position: PositionText, after: PositionText | null): string;
 }
 
+/** Stands for a position: no topic holds a zero byte. */
+const PLACE = "\0";
+const NOTHING = Buffer.alloc(0);
+
+/** The same for all partitions: there may be tens of thousands. */
+const PACKED = {
+  tail: Buffer.from(RECORD_TAIL),
+  ...closings(eventTail),
+  maxEvents: Number.POSITIVE_INFINITY,
+};
+
 /** The format of a partition's records. Built once a partition: what does not change is made here. */
 export function recordFormat(packing: Packing, header: RecordHeader): RecordFormat {
-  const packed = packing === "batch";
-  const tail = (after: PositionText | null) => (packed ? eventTail(after) : unpackedEventTail(after, header));
-  // Taken apart around a position, so that the format is written down in one place alone.
+  const claim: RecordFormat["claim"] = (...pointer) => claimRecord(header, ...pointer);
+  if (packing === "batch") return { ...PACKED, head: Buffer.from(recordHead(header)), claim };
+  const unpacked = closings((after) => unpackedEventTail(after, header));
+  return { ...unpacked, head: NOTHING, tail: NOTHING, maxEvents: 1, claim };
+}
+
+/** Taken apart around a position, so that the format is written down in one place alone. */
+function closings(tail: (after: PositionText | null) => string) {
   const [after = "", closing = ""] = tail(PLACE).split(PLACE);
   return {
-    head: Buffer.from(packed ? recordHead(header) : ""),
-    tail: Buffer.from(packed ? RECORD_TAIL : ""),
     firstClosing: Buffer.from(tail(null)),
     after: Buffer.from(after),
     closing: Buffer.from(closing),
-    maxEvents: packed ? Number.POSITIVE_INFINITY : 1,
-    claim: (...pointer) => claimRecord(header, ...pointer),
   };
 }
-
-/** Stands for a position: no topic holds a zero byte. */
-const PLACE = "\0";

@@ -40,7 +40,7 @@ export class PartitionQueue {
   failures = 0;
   readonly #targetBytes: number;
   /** Text of the position of the last event; its bytes count once there is one. */
-  readonly #last = Buffer.alloc(POSITION_BYTES);
+  readonly #last = Buffer.allocUnsafe(POSITION_BYTES);
   #hasLast = false;
   /** Records of the events that wait, oldest first: events are added to the last one. */
   #records: (RecordBuilder | undefined)[] = [];
