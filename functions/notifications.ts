@@ -23,7 +23,26 @@ const LETTERS: Readonly<Record<string, string>> = {
   "payment-failed": "Your order was cancelled because the payment did not succeed.",
 };
 
+/** What the shop publishes of an order, where its events are followed instead of its tables (`--source outbox`). */
+const orderEvent = z.object({
+  aggregateId: z.string(),
+  type: z.string(),
+  payload: z.object({ reason: z.optional(z.string()) }),
+});
+
 const sqs = new SQSClient();
+
+async function send(orderId: string, reason: string, idempotencyKey: string): Promise<void> {
+  const text = LETTERS[reason];
+  // Trying again does not help, but only a person knows: after three attempts this becomes a dead letter.
+  if (text === undefined) throw new Error("there is no letter for this reason of cancellation");
+  await sqs.send(
+    new SendMessageCommand({
+      QueueUrl: process.env.LETTER_QUEUE_URL,
+      MessageBody: JSON.stringify({ orderId, text, idempotencyKey }),
+    }),
+  );
+}
 
 export const handler = consumer("notifications")
   .on(
@@ -31,16 +50,16 @@ export const handler = consumer("notifications")
     Operation.Create,
     { row: cancellation, once: "claim" },
     async ({ id, after, topic, partition }) => {
-      const text = LETTERS[after.reason];
-      // Trying again does not help, but only a person knows: after three attempts this becomes a dead letter.
-      if (text === undefined) throw new Error("there is no letter for this reason of cancellation");
-      const letter = { orderId: after.order_id, text, idempotencyKey: `${topic}/${partition}/${id}` };
-      await sqs.send(
-        new SendMessageCommand({
-          QueueUrl: process.env.LETTER_QUEUE_URL,
-          MessageBody: JSON.stringify(letter),
-        }),
-      );
+      await send(after.order_id, after.reason, `${topic}/${partition}/${id}`);
+    },
+  )
+  .on(
+    "outbox.order",
+    Operation.Create,
+    { row: orderEvent, once: "claim" },
+    async ({ id, after, topic, partition }) => {
+      if (after.type !== "Order cancelled") return;
+      await send(after.aggregateId, after.payload.reason ?? "", `${topic}/${partition}/${id}`);
     },
   )
   .handler();

@@ -1,11 +1,21 @@
+import { fileURLToPath } from "node:url";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
+
+/** How the shop's changes are caught, and the definition of each. */
+export const SHOP_SOURCES = {
+  log: "cdk/pipeline.ts",
+  outbox: fileURLToPath(new URL("./shop/sources/outbox.ts", import.meta.url)),
+} as const;
+export type ShopSource = keyof typeof SHOP_SOURCES;
 
 /** What `npm start` was asked for. */
 export interface StartArguments {
   /** File of the pipeline definition; undefined where `tables` make one. */
   readonly pipeline: string | undefined;
+  /** What the shop is watched by; its definition is in `pipeline`. */
+  readonly source: ShopSource;
   /** The user's own database; undefined for the shop on an embedded one. */
   readonly databaseUrl: string | undefined;
   readonly tables: readonly string[] | undefined;
@@ -21,7 +31,7 @@ export interface StartArguments {
 }
 
 const DEFAULT_RATE = 100;
-const DEFAULT_PIPELINE = "cdk/pipeline.ts";
+const DEFAULT_PIPELINE = SHOP_SOURCES.log;
 
 const HELP = `
 The counts:
@@ -42,6 +52,7 @@ What a killed process had not reported yet is in no count; the comparison sees a
 Examples:
   npm start
   npm start -- --changes 20000 --exit --json
+  npm start -- --source outbox
   npm start -- --database-url postgres://me@localhost/mine --tables 'public.*'
 `;
 
@@ -71,6 +82,11 @@ export function parseArguments(
     .option("--json", "with --exit: print the result as one JSON line", false)
     .addOption(
       new Option("--port <n>", "port of the embedded PostgreSQL (default a free one)").argParser(portNumber),
+    )
+    .addOption(
+      new Option("--source <kind>", "how the shop's changes are caught (outbox: the events it publishes)")
+        .choices(Object.keys(SHOP_SOURCES))
+        .default("log"),
     )
     .option("--pipeline <file>", `the pipeline definition (default ${DEFAULT_PIPELINE})`)
     .addOption(new Option("--database-url <url>", "capture from this database instead of the shop"))
@@ -112,6 +128,7 @@ export function parseArguments(
     json: boolean;
     port?: number;
     pipeline?: string;
+    source: ShopSource;
     databaseUrl?: string;
     tables?: string[];
     exclude: string[];
@@ -121,7 +138,8 @@ export function parseArguments(
   const generic = own && given.pipeline === undefined;
   refuseContradictions(given, own, generic);
   return {
-    pipeline: generic ? undefined : (given.pipeline ?? DEFAULT_PIPELINE),
+    pipeline: generic ? undefined : (given.pipeline ?? SHOP_SOURCES[given.source]),
+    source: given.source,
     databaseUrl: given.databaseUrl,
     tables: generic ? (given.tables ?? ["public.*"]) : undefined,
     exclude: given.exclude,
@@ -142,6 +160,8 @@ function refuseContradictions(
     json: boolean;
     port?: number;
     tables?: string[];
+    pipeline?: string;
+    source: ShopSource;
     databaseUrl?: string;
     exclude: string[];
     dropSlotOnExit: boolean;
@@ -158,6 +178,12 @@ function refuseContradictions(
     "--exit",
     true,
     "say --changes <n> too: the end of what?",
+  );
+  refuse(
+    given.source !== "log" && (own || given.pipeline !== undefined),
+    "--source",
+    given.source,
+    "leave it out: it is the shop's, and the pipeline definition says what it captures by",
   );
   refuse(given.json && !given.exit, "--json", true, "say --exit too: the JSON line is printed at the end");
   refuse(

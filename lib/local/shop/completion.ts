@@ -5,7 +5,7 @@ import type { LocalHost } from "../host.ts";
 export const SHOP_CONSUMERS: Readonly<Record<string, readonly string[]>> = {
   "order-summary": ["public.orders", "public.order_items"],
   "customer-view": ["public.customers"],
-  notifications: ["public.cancellations"],
+  notifications: ["public.cancellations", "outbox.order"],
 };
 
 const POLL_MS = 20;
@@ -16,8 +16,8 @@ const STALLED_MS = 60_000;
 export interface Workdone {
   /** Change events that must be published. */
   readonly changes: number;
-  /** Where the log stood when the last of them was committed. */
-  readonly endLsn: bigint;
+  /** Where the log stood when the last of them was committed; undefined where it is not what is read. */
+  readonly endLsn: bigint | undefined;
 }
 
 /** Change events that took effect, over all consumers. */
@@ -68,7 +68,6 @@ function countsAddUp(host: LocalHost, { changes }: Workdone): boolean {
 /** The log was read to where the workload ended, and the stream to its end: a killed process's counts are lost. */
 function nothingIsLeft(host: LocalHost, { endLsn }: Workdone): boolean {
   const { acknowledgedLsn } = host.capture.figures;
-  return (
-    acknowledgedLsn !== undefined && acknowledgedLsn >= endLsn && host.consumers.every((c) => c.isIdle())
-  );
+  const read = endLsn === undefined || (acknowledgedLsn !== undefined && acknowledgedLsn >= endLsn);
+  return read && host.consumers.every((c) => c.isIdle());
 }

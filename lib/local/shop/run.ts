@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { readDefinition } from "../../definition-file.ts";
 import { ConfigurationError } from "../../errors.ts";
+import { outboxTable } from "../../outbox/publish.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
@@ -13,7 +14,7 @@ import { seededRandom } from "./catalog.ts";
 import { describeMismatch } from "./compare.ts";
 import { appliedBy, completion, SHOP_CONSUMERS } from "./completion.ts";
 import { endOfLog, openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
-import { verifyShop } from "./verify.ts";
+import { verifyEvents, verifyShop } from "./verify.ts";
 import { runWorkload, type WorkloadProgress } from "./workload.ts";
 
 /** The one line that `--exit --json` prints; the counts are explained in `--help`. */
@@ -39,7 +40,8 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   const definitionFile = resolve(args.pipeline ?? "cdk/pipeline.ts");
   const definition = await readDefinition(definitionFile);
   await checkHandlerFiles(definition);
-  if (args.exit) checkConsumers(definition);
+  const events = definition.source.kind === "outbox";
+  if (args.exit) checkConsumers(definition, events);
 
   const failure = new AbortController();
   const until = AbortSignal.any([signal, failure.signal]);
@@ -52,7 +54,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
     startEmbeddedPostgres({ settings: SHOP_SERVER_SETTINGS, port: args.port, signal: until }),
     startLocalAws(definition, until),
   );
-  const shop = await openShop(server, aws);
+  const shop = await openShop(server, aws, definition);
   display.say(`  shop        psql '${shop.databaseUrl}'`);
   display.say(`  read model  psql '${shop.readModelUrl}'`);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
@@ -87,6 +89,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
       rate: args.rate,
       changes: args.changes,
       random: seededRandom(SEED),
+      outbox: events ? outboxTable() : undefined,
       signal: until,
     },
     progress,
@@ -94,7 +97,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   if (!args.exit) await untilAborted(until);
   if (failure.signal.aborted) throw failure.signal.reason;
   if (!args.exit || signal.aborted) return args.exit ? 130 : 0;
-  const result = await settle({ host, aws, shop, progress, startedMs, display, signal: until });
+  const result = await settle({ host, aws, shop, events, progress, startedMs, display, signal: until });
   if (failure.signal.aborted) throw failure.signal.reason;
   display.close();
   if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
@@ -107,6 +110,8 @@ async function settle(run: {
   host: LocalHost;
   aws: LocalAws;
   shop: Shop;
+  /** Events are what is followed, not rows. */
+  events: boolean;
   progress: Readonly<WorkloadProgress>;
   startedMs: number;
   display: Display;
@@ -115,11 +120,11 @@ async function settle(run: {
   const { host, display, progress } = run;
   const { lastEffectMs, complete } = await completion(
     host,
-    { changes: progress.changes, endLsn: await endOfLog(run.shop) },
+    { changes: progress.changes, endLsn: run.events ? undefined : await endOfLog(run.shop) },
     run.signal,
   );
   if (!complete) display.say("nothing moved for a minute: comparing what there is");
-  const mismatches = await verifyShop(run.shop, run.aws);
+  const mismatches = await (run.events ? verifyEvents : verifyShop)(run.shop, run.aws);
   for (const mismatch of mismatches.slice(0, SHOWN_MISMATCHES)) {
     display.say(`mismatch: ${describeMismatch(mismatch)}`);
   }
@@ -161,9 +166,10 @@ const HINTS = [
   "  read model  SELECT * FROM order_summary ORDER BY id DESC LIMIT 5;",
 ];
 
-function checkConsumers(definition: Pipeline): void {
+function checkConsumers(definition: Pipeline, events: boolean): void {
   const names = definition.consumers.map(({ name }) => name);
-  const missing = Object.keys(SHOP_CONSUMERS).filter((name) => !names.includes(name));
+  const wanted = events ? ["notifications"] : Object.keys(SHOP_CONSUMERS);
+  const missing = wanted.filter((name) => !names.includes(name));
   if (missing.length === 0) return;
   throw new ConfigurationError("The command line", [
     {

@@ -1,6 +1,7 @@
 import { pipeline } from "node:stream/promises";
 import type pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
+import type { Outbox } from "../../outbox/publish.ts";
 import {
   between,
   inventCustomer,
@@ -41,6 +42,9 @@ const POISON_EVERY = 10;
 export class ShopSession {
   readonly #client: pg.ClientBase;
   readonly #random: Random;
+  /** Set: the shop publishes what happens to orders, and its events are the changes that count. */
+  readonly #outbox: Outbox | undefined;
+  #published = 0;
   /** Customers with orders: never deleted. */
   readonly #customers: string[] = [];
   /** Customers who have not ordered yet: may be deleted, or get another id. */
@@ -48,9 +52,10 @@ export class ShopSession {
   #orders: Order[] = [];
   #cancellations = 0;
 
-  constructor(client: pg.ClientBase, random: Random) {
+  constructor(client: pg.ClientBase, random: Random, outbox?: Outbox) {
     this.#client = client;
     this.#random = random;
+    this.#outbox = outbox;
   }
 
   /** Whether the session has orders that it should archive. */
@@ -68,7 +73,7 @@ export class ShopSession {
       if (this.#customers.length < 50) this.#customers.push(id);
       else this.#prospects.push(id);
     }
-    return { committed: true, changes: count };
+    return this.#rows(count);
   }
 
   async updateCustomer(): Promise<TransactionOutcome> {
@@ -87,14 +92,14 @@ export class ShopSession {
               id,
               oneOf(this.#random, ["basic", "silver", "gold"]),
             ]);
-    return { committed: true, changes: rowCount ?? 0 };
+    return this.#rows(rowCount ?? 0);
   }
 
   async forgetCustomer(): Promise<TransactionOutcome> {
     const id = this.#prospects.shift();
     if (id === undefined) return NOTHING;
     const { rowCount } = await this.#client.query("DELETE FROM customers WHERE id = $1", [id]);
-    return { committed: true, changes: rowCount ?? 0 };
+    return this.#rows(rowCount ?? 0);
   }
 
   /** A key change: a delete of the old key and a create of the new one. */
@@ -106,7 +111,7 @@ export class ShopSession {
       [id],
     );
     this.#prospects.push(...rows.map((row) => row.id));
-    return { committed: true, changes: 2 * rows.length };
+    return this.#rows(2 * rows.length);
   }
 
   async placeOrders(count: number): Promise<TransactionOutcome> {
@@ -150,6 +155,7 @@ export class ShopSession {
           [ids, NEXT_STATUS[status]],
         );
         changes += rowCount ?? 0;
+        for (const id of ids) await this.#publish(id, `Order ${NEXT_STATUS[status]}`, {});
       }
       return {
         changes,
@@ -172,10 +178,12 @@ export class ShopSession {
       await this.#client.query("UPDATE orders SET status = 'cancelled', updated_at = now() WHERE id = $1", [
         order.id,
       ]);
+      const reason = poison ? POISON_REASON : oneOf(this.#random, KNOWN_REASONS);
       await this.#client.query("INSERT INTO cancellations (order_id, reason) VALUES ($1, $2)", [
         order.id,
-        poison ? POISON_REASON : oneOf(this.#random, KNOWN_REASONS),
+        reason,
       ]);
+      await this.#publish(order.id, "Order cancelled", { reason });
       return { changes: 2 };
     });
   }
@@ -207,7 +215,7 @@ export class ShopSession {
       [order.id, line],
     );
     order.lines = order.lines.slice(0, -1);
-    return { committed: true, changes: rowCount ?? 0 };
+    return this.#rows(rowCount ?? 0);
   }
 
   async archiveOrders(count: number): Promise<TransactionOutcome> {
@@ -233,7 +241,7 @@ export class ShopSession {
     );
     const id = rows[0]?.id;
     if (id !== undefined) this.#orders[index] = { ...order, id };
-    return { committed: true, changes: 2 * (1 + order.lines.length) };
+    return this.#rows(2 * (1 + order.lines.length));
   }
 
   /** Orders that never were: nothing of them may arrive anywhere. */
@@ -249,8 +257,10 @@ export class ShopSession {
     return this.#transaction(async () => {
       const first = await this.#insertOrders(1);
       await this.#client.query("SAVEPOINT attempt");
+      const published = this.#published;
       await this.#insertOrders(2);
       await this.#client.query("ROLLBACK TO SAVEPOINT attempt");
+      this.#published = published;
       const last = await this.#insertOrders(1);
       return {
         changes: first.changes + last.changes,
@@ -278,17 +288,32 @@ export class ShopSession {
       ],
     );
     const orders = rows.map(({ id }, i) => newOrder(id, drafts[i] ?? []));
+    for (const [i, { id }] of orders.entries()) {
+      await this.#publish(id, "Order placed", { total: totalOf(drafts[i] ?? []) });
+    }
     return { orders, changes: countRows(orders) };
+  }
+
+  async #publish(aggregateId: string, type: string, payload: object): Promise<void> {
+    if (!this.#outbox) return;
+    await this.#outbox.publish(this.#client, { aggregateType: "order", aggregateId, type, payload });
+    this.#published++;
+  }
+
+  /** A transaction of one statement, which publishes nothing. */
+  #rows(changes: number): TransactionOutcome {
+    return { committed: true, changes: this.#outbox ? 0 : changes };
   }
 
   async #transaction(
     work: () => Promise<{ changes: number; remember?: () => unknown }>,
   ): Promise<TransactionOutcome> {
+    this.#published = 0;
     await this.#client.query("BEGIN");
     const { changes, remember } = await work();
     await this.#client.query("COMMIT");
     remember?.();
-    return { committed: true, changes };
+    return { committed: true, changes: this.#outbox ? this.#published : changes };
   }
 
   async #copy(statement: string, rows: readonly (readonly unknown[])[]): Promise<void> {

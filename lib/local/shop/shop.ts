@@ -1,6 +1,8 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { parseLsn } from "../../change/lsn.ts";
+import { outboxPlan } from "../../outbox/install.ts";
+import type { Pipeline } from "../../pipeline.ts";
 import type { EmbeddedPostgres } from "../embedded-postgres.ts";
 import type { LocalAws } from "../host.ts";
 import { createQueue, createTable } from "../resources.ts";
@@ -30,11 +32,19 @@ const LETTER_QUEUE = "shop-letters";
  */
 export const SHOP_SERVER_SETTINGS = { max_slot_wal_keep_size: "4GB" };
 
-/** Makes the shop's two databases on a fresh server, and its table and queue. */
-export async function openShop(server: EmbeddedPostgres, aws: LocalAws): Promise<Shop> {
+/** Makes the shop's two databases on a fresh server, with what the definition's outbox needs, and its table and queue. */
+export async function openShop(
+  server: EmbeddedPostgres,
+  aws: LocalAws,
+  definition?: Pipeline,
+): Promise<Shop> {
   const databaseUrl = await createDatabase(server, "shop");
   const readModelUrl = await createDatabase(server, "shop_read_model");
-  await withClient(databaseUrl, createShop);
+  await withClient(databaseUrl, async (client) => {
+    await createShop(client);
+    const outbox = definition && outboxPlan(definition);
+    for (const statement of outbox?.install ?? []) await client.query(statement);
+  });
   const readModel = await readFile(READ_MODEL_SQL, "utf8");
   await withClient(readModelUrl, (client) => client.query(readModel));
   await createTable(aws.clients.dynamodb, CUSTOMER_TABLE, ["id"]);

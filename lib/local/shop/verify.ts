@@ -19,7 +19,7 @@ import { type Shop, withClient } from "./shop.ts";
 const letter = z.object({ orderId: z.string() });
 const deadLetter = z.object({
   payload: z.object({
-    after: z.object({ order_id: z.string().optional() }).nullable(),
+    after: z.object({ order_id: z.string().optional(), aggregateId: z.string().optional() }).nullable(),
     source: z.object({ table: z.string() }),
   }),
 });
@@ -52,6 +52,14 @@ export async function verifyShop(shop: Shop, aws: LocalAws): Promise<Mismatch[]>
   );
 }
 
+/** The same where events alone are followed: the cancelled orders and their letters. */
+export async function verifyEvents(shop: Shop, aws: LocalAws): Promise<Mismatch[]> {
+  return withClient(shop.databaseUrl, async (source) => [
+    ...(await verifyNotifications(source, shop, aws)),
+    ...(await unexpectedDeadLetters(aws)),
+  ]);
+}
+
 async function verifyNotifications(source: pg.ClientBase, shop: Shop, aws: LocalAws): Promise<Mismatch[]> {
   const cancelled = async (reasons: string) => {
     const { rows } = await source.query<{ id: string }>(
@@ -71,7 +79,7 @@ async function verifyNotifications(source: pg.ClientBase, shop: Shop, aws: Local
     ...compareOnce(
       "dead letter of notifications for order",
       await cancelled("reason = $1"),
-      dead.map(({ payload }) => payload.after?.order_id ?? "(none)"),
+      dead.map(({ payload }) => payload.after?.order_id ?? payload.after?.aggregateId ?? "(none)"),
     ),
   ];
 }

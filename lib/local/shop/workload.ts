@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import type { Outbox } from "../../outbox/publish.ts";
 import { between, type Random } from "./catalog.ts";
 import { ShopSession, type TransactionOutcome } from "./session.ts";
 
@@ -11,6 +12,8 @@ export interface WorkloadOptions {
   /** Ends when this many changes are committed (a transaction more at most); without it when aborted. */
   readonly changes?: number;
   readonly random: Random;
+  /** Set: the shop publishes events, and they are what is counted. */
+  readonly outbox?: Outbox | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -79,7 +82,7 @@ async function runSession(
   client.on("error", () => {});
   await client.connect();
   try {
-    const session = new ShopSession(client, random);
+    const session = new ShopSession(client, random, options.outbox);
     count(progress, await session.registerCustomers(STARTING_CUSTOMERS));
     while (!signal.aborted) {
       const remaining = (options.changes ?? Number.POSITIVE_INFINITY) - progress.changes;

@@ -28,6 +28,16 @@ describe("the command line of npm start", () => {
     expect(parse().rate).toBeGreaterThan(0);
   });
 
+  it("watches the shop by another source, which brings its definition", () => {
+    expect(parse().source).toBe("log");
+    expect(parse("--source", "outbox").pipeline).toMatch(/shop\/sources\/outbox\.ts$/);
+    expect(refusal("--source", "tarot")).toContain("outbox");
+    expect(refusal("--source", "outbox", "--pipeline", "mine.ts")).toContain("--source: leave it out");
+    expect(refusal("--source", "outbox", "--database-url", "postgres://localhost/mine")).toContain(
+      "--source",
+    );
+  });
+
   it("runs as fast as it can up to a number of changes, unless a rate is given", () => {
     expect(parse("--changes", "20000", "--exit", "--json")).toMatchObject({
       changes: 20_000,
