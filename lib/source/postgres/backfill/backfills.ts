@@ -62,7 +62,7 @@ const POLL_MS = 3_000;
 const LIST_EVERY_MS = 60_000;
 const FORGET_EVERY_MS = 1_000;
 const MAX_REMEMBERED = 1_000_000;
-const GOAL: ChunkGoal = { ms: 250, bytes: 4 * 1024 * 1024 };
+const GOAL: ChunkGoal = { ms: 250, bytes: 4 * 1024 * 1024, firstRows: 1_000 };
 
 /**
  * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows

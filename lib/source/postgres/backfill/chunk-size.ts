@@ -4,19 +4,21 @@ export interface ChunkGoal {
   readonly ms: number;
   /** Bytes of its rows; the stream stands still while they are given. */
   readonly bytes: number;
+  /** Rows of the first chunk, before its time and bytes are known. */
+  readonly firstRows: number;
 }
 
-const FIRST_ROWS = 1_000;
 const MAX_ROWS = 1_000_000;
 const GROWTH = 4;
 
 /** How many rows the next chunk of a table asks for: as many as took the goal's time and bytes before. */
 export class ChunkSize {
   readonly #goal: ChunkGoal;
-  #rows = FIRST_ROWS;
+  #rows: number;
 
   constructor(goal: ChunkGoal) {
     this.#goal = goal;
+    this.#rows = goal.firstRows;
   }
 
   get rows(): number {

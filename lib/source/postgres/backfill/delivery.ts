@@ -2,7 +2,7 @@ import type { SourceMessage } from "../../change-source.ts";
 
 /** What goes into the stream at the place of a mark: rows of a chunk, a mark event. */
 export interface Delivery {
-  /** LSN of the mark: acknowledged when everything before it is, and this. */
+  /** What to acknowledge when everything before it is durable, and this: where the mark's record ends. */
   readonly lsn: bigint;
   /** What goes there. An error in it ends the backfill, not the stream. */
   readonly slices: Iterable<readonly SourceMessage[]>;
@@ -10,4 +10,12 @@ export interface Delivery {
   given(): void;
   /** It could not be given whole: what was given does no harm. */
   failed(error: unknown): void;
+}
+
+/**
+ * The LSN in the positions of what stands at a mark. A message outside transactions comes with the end of its record, where
+ * a commit's record may begin whose changes have that LSN: the byte before is the mark's alone.
+ */
+export function markPosition(lsn: bigint): bigint {
+  return lsn - 1n;
 }

@@ -3,6 +3,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { ConfigurationProblem } from "../../../errors.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
+import { readShape, shapeSql } from "./table-shape.ts";
 
 const ANY_TABLE_OF_NAME =
   "SELECT schemaname AS schema, tablename AS table FROM pg_tables WHERE tablename = $1 LIMIT 5";
@@ -10,6 +11,8 @@ const ANY_TABLE_OF_NAME =
 /**
  * What speaks against a backfill of a table, as far as the database knows: no such table, not published, a filter that
  * the server refuses. Only reads. Empty: nothing.
+ *
+ * @throws BackfillRefusedError where the table cannot be read in chunks
  */
 export async function checkBackfillRequest(
   client: pg.Client,
@@ -42,6 +45,11 @@ export async function checkBackfillRequest(
         remedy: `the publication "${source.publication}" does not hold it: a partition is backfilled with its root; a table added to the definition is published, and backfilled, at the next start of the capture task`,
       },
     ];
+  }
+  if (published[0]?.here) {
+    const version = Number((await client.query("SHOW server_version_num")).rows[0].server_version_num);
+    const { rows } = await client.query(shapeSql(table, source.publication, version));
+    readShape(table, source.publication, version, rows);
   }
   return where === undefined ? [] : checkWhere(client, table, where);
 }

@@ -16,7 +16,7 @@ import { ChunkEvents } from "./chunk-events.ts";
 import type { ChunkMark } from "./chunk-mark.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
-import type { Delivery } from "./delivery.ts";
+import { type Delivery, markPosition } from "./delivery.ts";
 import { BackfillRefusedError } from "./errors.ts";
 import { markEvent } from "./mark-event.ts";
 import { type Flaw, OpenChunk } from "./open-chunk.ts";
@@ -208,7 +208,7 @@ export class TableRun implements ChangeListener {
     this.#watch();
     return {
       lsn,
-      slices: this.#slices(read, plan, window, lsn),
+      slices: this.#slices(read, plan, window, markPosition(lsn)),
       given: () => this.#given(read, lsn),
       failed: (error) => this.#refuse(error),
     };
