@@ -126,6 +126,7 @@ export function renderLine(figures: LiveFigures): string {
     `capture ${formatRate(capture.rate)}/s, lag ${formatBytes(capture.lagBytes)} ${formatMs(capture.lagMs)}`,
   );
   for (const { table, status, rows, percent } of figures.backfills) {
+    if (status === "done") continue;
     parts.push(
       `backfill ${table} ${status}, ${count(rows)} rows${percent === undefined ? "" : `, ${percent}%`}`,
     );

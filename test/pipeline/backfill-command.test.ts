@@ -124,6 +124,11 @@ withPostgres((server) => {
       expect((refusal as Error).message).toMatch(told);
     }
     expect(await run("start", "--table", "public.order")).toMatchObject({ code: 2 });
+    await made.client.query(
+      "ALTER TABLE orders REPLICA IDENTITY FULL; ALTER TABLE orders DROP CONSTRAINT orders_pkey",
+    );
+    const keyless = backfillCommand().parseAsync(["start", "--table", "public.orders"], { from: "user" });
+    await expect(keyless).rejects.toMatchObject({ code: "BACKFILL_REFUSED" });
     expect(await latest()).toBeUndefined();
     expect((await made.client.query("SELECT count(*) FROM orders")).rows).toEqual([{ count: "0" }]);
   });

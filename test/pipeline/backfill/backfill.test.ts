@@ -135,13 +135,51 @@ withPostgres((server) => {
     await command("resume", ...of);
     const rows = paused.progress?.rows ?? 0;
     await backfill("public.orders", "going on", ({ progress }) => (progress?.rows ?? 0) > rows);
+    const watch = b.command("backfill", "status", "--watch", "--json");
+    await watch.printed('"status":"running"');
     await command("cancel", ...of);
     const cancelled = await backfill("public.orders", "cancelled", ({ status }) => status === "cancelled");
     expect(cancelled.progress?.rows).toBeLessThan(20_000);
+    expect(await watch.ended).toBe(0);
+    expect(JSON.parse(watch.lines.at(-1) ?? "")).toMatchObject([
+      { table: "public.orders", status: "cancelled" },
+    ]);
     // The stream went on, and goes on.
     await b.client.query("INSERT INTO orders VALUES (20001, 'live')");
     await b.reached(20_001);
     await stop(capture);
+  });
+
+  test("some rows, for one consumer alone: each says for whom it is, nothing is swept", async () => {
+    const { b, consume, held, backfill } = await bench({ snapshot: "never" });
+    await b.insert(1, 10);
+    const capture = b.capture();
+    await capture.printed("streaming from slot");
+    await b.insert(11, 11);
+    const { name } = b.consumer;
+    const start = b.command(
+      ...[
+        "backfill",
+        "start",
+        "--table",
+        "public.orders",
+        "--where",
+        "id BETWEEN 6 AND 8",
+        "--consumer",
+        name,
+      ],
+    );
+    expect([await start.ended, ...start.lines]).toEqual([0, ...start.lines]);
+    await backfill("public.orders", "done", done(1));
+    await stop(capture);
+    await consume();
+    expect(await held()).toEqual(["11 x", "6 x", "7 x", "8 x"]);
+    const events = (await b.records()).flatMap(
+      ({ kinesis }) => JSON.parse(Buffer.from(kinesis.data, "base64").toString()).events,
+    );
+    const ofBackfill = events.filter(({ op }) => op !== "c");
+    expect(new Set(ofBackfill.map(({ op }) => op))).toEqual(new Set(["r", "m"]));
+    for (const { source } of ofBackfill) expect(source.backfill).toEqual({ run: 1, consumer: name });
   });
 
   test("verify: lag is no loss; a row that the sink lost is named by its key", async () => {
