@@ -21,6 +21,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   local: async () => (await import("./local.ts")).local,
   memory: async () => (await import("./memory.ts")).memory,
   outbox: async () => (await import("./outbox.ts")).outbox,
+  "row-filter": async () => (await import("./row-filter.ts")).rowFilter,
   scale: async () => (await import("./scale.ts")).scale,
 };
 

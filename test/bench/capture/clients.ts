@@ -37,28 +37,33 @@ const PEER = "pg-logical-replication@2.5.0";
 const CAPTURE = fileURLToPath(new URL("../../../functions/capture/main.ts", import.meta.url));
 
 /** PostgreSQL's own client: takes messages and writes them to /dev/null without looking at them. */
-export const pgRecvlogical: Client = {
-  name: "pg_recvlogical",
-  async read({ databaseUrl, endLsn }, slot) {
-    const url = new URL(databaseUrl);
-    const started = performance.now();
-    const client = new MeasuredProcess(
-      "pg_recvlogical",
-      [
-        ...["--start", "--no-loop", "--slot", slot, "--endpos", endLsn, "--file", "/dev/null"],
-        ...["--host", url.hostname, "--port", url.port, "--username", url.username],
-        ...["--dbname", url.pathname.slice(1)],
-        ...["--option", "proto_version=1", "--option", `publication_names=${PUBLICATION}`],
-        ...["--option", "messages=true"],
-      ],
-      { env: { PATH: process.env.PATH ?? "", PGPASSWORD: url.password } },
-    );
-    const code = await client.ended;
-    if (code !== 0) throw new Error(`pg_recvlogical ended with ${code}: ${client.printed}`);
-    const seconds = (performance.now() - started) / 1000;
-    return { seconds, peakMB: client.peakMB, cpuSeconds: client.cpuSeconds };
-  },
-};
+export const pgRecvlogical: Client = recvlogicalOf(PUBLICATION);
+
+/** The same for another publication than the bench's. */
+export function recvlogicalOf(publication: string): Client {
+  return {
+    name: "pg_recvlogical",
+    async read({ databaseUrl, endLsn }, slot) {
+      const url = new URL(databaseUrl);
+      const started = performance.now();
+      const client = new MeasuredProcess(
+        "pg_recvlogical",
+        [
+          ...["--start", "--no-loop", "--slot", slot, "--endpos", endLsn, "--file", "/dev/null"],
+          ...["--host", url.hostname, "--port", url.port, "--username", url.username],
+          ...["--dbname", url.pathname.slice(1)],
+          ...["--option", "proto_version=1", "--option", `publication_names=${publication}`],
+          ...["--option", "messages=true"],
+        ],
+        { env: { PATH: process.env.PATH ?? "", PGPASSWORD: url.password } },
+      );
+      const code = await client.ended;
+      if (code !== 0) throw new Error(`pg_recvlogical ended with ${code}: ${client.printed}`);
+      const seconds = (performance.now() - started) / 1000;
+      return { seconds, peakMB: client.peakMB, cpuSeconds: client.cpuSeconds };
+    },
+  };
+}
 
 /** npm's pg-logical-replication, installed once in a directory of its own. */
 export class Peers implements AsyncDisposable {
