@@ -140,10 +140,11 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     this.service = new ecs.FargateService(this, "Service", {
       cluster,
       taskDefinition: this.taskDefinition,
-      desiredCount: 1,
-      // The old task confirms and goes before the new one begins: two would fight for the slot.
-      minHealthyPercent: 0,
-      maxHealthyPercent: 100,
+      ...(definition.source.kind === "outbox"
+        ? // Relays share their lanes: while one is replaced the other has them all.
+          { desiredCount: 2, minHealthyPercent: 50, maxHealthyPercent: 100 }
+        : // The old task confirms and goes before the new one begins: two would fight for the slot.
+          { desiredCount: 1, minHealthyPercent: 0, maxHealthyPercent: 100 }),
       // A first deploy that does not come up is rolled back, an upgrade goes back to what ran before.
       circuitBreaker: { enable: true, rollback: true },
       securityGroups: [securityGroup],

@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
 import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/observe/metric-names.ts";
-import { triggers } from "../../lib/pipeline.ts";
+import { outbox, triggers } from "../../lib/pipeline.ts";
 import {
   basics,
   definition,
@@ -260,6 +260,18 @@ test("a source that reads tables has no slot: nothing rings for one, and what ri
   expect(resource(made, "AWS::CloudWatch::Alarm", "CaptureLag").Properties.Threshold).toBe(600_000);
   expect(dashboardOf(made)).toContain("are its tables read?");
   expect(dashboardOf(made)).not.toContain("SlotActive");
+});
+
+test("relays of an outbox are two, and one goes on while the other is replaced; whatever has a slot is one", () => {
+  const service = (of: Synthesized) => {
+    const { Properties } = resource(of, "AWS::ECS::Service", "Service");
+    const deployment = Properties.DeploymentConfiguration as Record<string, unknown>;
+    return [Properties.DesiredCount, deployment.MinimumHealthyPercent, deployment.MaximumPercent];
+  };
+  const relays = synthesize((stack) => ({ definition: definition({ source: outbox() }), ...basics(stack) }));
+  expect(service(relays)).toEqual([2, 50, 100]);
+  expect(service(small)).toEqual([1, 0, 100]);
+  expect(findings(relays)).toEqual([]);
 });
 
 test("the estimate of costs counts the alarms, the dashboard and the endpoints that are made", () => {
