@@ -94,6 +94,13 @@ const MUTATIONS: readonly Mutation[] = [
     to: "      await client.query(\n        `SELECT pg_replication_slot_advance('${state.slot}', greatest('${formatLsn(state.confirmedLsn)}'::pg_lsn, '${formatLsn(slot.confirmedLsn)}'::pg_lsn))`,\n      );\n      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
     tests: ["test/postgres/slot.test.ts", "test/postgres/stream.test.ts"],
   },
+  {
+    name: "sweep up to the mark instead of its bound",
+    file: "lib/consume/sweep.ts",
+    from: "return end?.sweep ? end.startPosition : undefined;",
+    to: "return end?.sweep ? position : undefined;",
+    tests: ["test/aws/consume/backfill.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

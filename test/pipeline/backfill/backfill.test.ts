@@ -207,6 +207,7 @@ withPostgres((server) => {
     expect(lagging.lines.join("\n")).toMatch(/Lag: .* is behind in 4 partitions/);
     expect(lagging.lines.join("\n")).not.toMatch(/missing|different|extra/);
 
+    await b.client.query("UPDATE orders SET note = 'poison' WHERE id = 30");
     await sink.query("DELETE FROM held WHERE id = '17'");
     await sink.query("UPDATE held SET note = 'secret' WHERE id = '18'");
     const running = verify("--timeout", "60");
@@ -215,6 +216,7 @@ withPostgres((server) => {
     const told = running.lines.join("\n");
     expect(told).toMatch(/missing +id=17$/m);
     expect(told).toMatch(/different +id=18 in note$/m);
+    expect(told).toMatch(/different +id=30 in note \(its key has an open dead letter: redrive it\)$/m);
     expect(told).not.toMatch(/id=9|secret/);
     await stop(capture);
   });

@@ -13,6 +13,7 @@ export function holdOrders(consumer: Consumer, pool: pg.Pool): Consumer {
   const changes = [Operation.Create, Operation.Read, Operation.Update, Operation.Delete] as const;
   return consumer
     .on("public.orders", changes, async ({ row, operation, partition, position }) => {
+      if (row.note === "poison") throw new Error("poison");
       await pool.query(
         `INSERT INTO held VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE
          SET (note, deleted, topic_partition, position) = (excluded.note, excluded.deleted, excluded.topic_partition, excluded.position)
