@@ -31,7 +31,7 @@ type Found = Omit<Measured, "cost" | "cpuCost" | "pgRecvlogicalCost">;
 export const scale: Bench = {
   about: `How the cost of a change grows, through the real capture program, on ${availableParallelism()} cores.`,
   options: {
-    /** Rows, with commas between: tables, transactions, rows, columns, partitions, backlog. */
+    /** Rows, with commas between: see `ROWS`. */
     only: { type: "string" },
     rounds: { type: "string", default: "3" },
     quick: { type: "boolean" },

@@ -55,29 +55,38 @@ function columns(count: number, values: number): Step {
   };
 }
 
+/** Transactions of 100 rows, over ten tables where there are ten. */
+function tables(count: number, quick: boolean): Step {
+  const changes = quick ? 40_000 : 400_000;
+  const names = Array.from({ length: count }, (_, i) => `t${i}`);
+  const note = NOTE.replaceAll("'", "''");
+  return {
+    name: `${count}`,
+    changes,
+    setup: names.map((name) => `CREATE TABLE ${name} (id bigint PRIMARY KEY, note text NOT NULL)`),
+    write: [
+      `DO $$ DECLARE n bigint := 0; BEGIN FOR i IN 0..${changes / 100 - 1} LOOP
+         FOR k IN 0..9 LOOP
+           EXECUTE format('INSERT INTO t%s SELECT %s + g, ${note} FROM generate_series(1, 10) g', (i * 10 + k) % ${count}, n);
+           n := n + 10;
+         END LOOP; COMMIT; END LOOP; END $$`,
+    ],
+  };
+}
+
 /** Every row of "How cost grows" (docs/13). */
 export const ROWS: readonly Row[] = [
   {
     name: "tables",
     grows: "tables, changes spread evenly, 64 partitions each",
     per: "change",
-    steps: (quick) =>
-      [1, 10, 100, 1_000].map((tables) => ({
-        name: `${tables}`,
-        changes: quick ? 40_000 : 400_000,
-        setup: Array.from(
-          { length: tables },
-          (_, i) => `CREATE TABLE t${i} (id bigint PRIMARY KEY, note text NOT NULL)`,
-        ),
-        // Transactions of 100 rows, over ten tables where there are ten.
-        write: [
-          `DO $$ DECLARE n bigint := 0; BEGIN FOR i IN 0..${(quick ? 40_000 : 400_000) / 100 - 1} LOOP
-            FOR k IN 0..9 LOOP
-              EXECUTE format('INSERT INTO t%s SELECT %s + g, ${NOTE.replaceAll("'", "''")} FROM generate_series(1, 10) g', (i * 10 + k) % ${tables}, n);
-              n := n + 10;
-            END LOOP; COMMIT; END LOOP; END $$`,
-        ],
-      })),
+    steps: (quick) => [1, 10, 100, 1_000].map((count) => tables(count, quick)),
+  },
+  {
+    name: "small-tables",
+    grows: "tables, changes spread evenly, 4 partitions each",
+    per: "change",
+    steps: (quick) => [1, 10, 100, 1_000].map((count) => ({ ...tables(count, quick), partitions: 4 })),
   },
   {
     name: "transactions",
