@@ -79,6 +79,16 @@ describe("a table compared with a sink", () => {
       });
     });
 
+    it("fails where row security hides rows from the role", async () => {
+      await source.query(`
+        CREATE ROLE hidden_from; GRANT SELECT ON orders TO hidden_from;
+        ALTER TABLE orders ENABLE ROW LEVEL SECURITY; CREATE POLICY few ON orders USING (id < 10)`);
+      await reader.query("SET ROLE hidden_from");
+      await expect(compare()).rejects.toThrow(/row-level security/);
+      await reader.query("RESET ROLE");
+      await source.query("DROP OWNED BY hidden_from; DROP ROLE hidden_from");
+    });
+
     it("names rows that are lost, extra or different, by key and never by value", async () => {
       await sink.query("DELETE FROM orders WHERE id IN (7, 8)");
       await sink.query("UPDATE orders SET status = 'secret', total = total + 1 WHERE id = 11999");
