@@ -26,6 +26,8 @@ export interface OutboxJudgeOptions {
   /** Capture tasks; more than one only as relays. Each is killed this many times while orders are written. */
   readonly tasks: number;
   readonly kills: number;
+  /** And stopped this many times for longer than its lease, to wake as a zombie. Default 0. */
+  readonly freezes?: number;
   /** How long everything may take to arrive after the last commit. Default 60 s. */
   readonly recoverMs?: number;
 }
@@ -52,7 +54,7 @@ const LEASE_MS = 1500;
  * (`kill -9`) in the middle, and holds what a consumer did against what the application committed.
  */
 export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVerdict> {
-  const { form, orders, tasks, kills, recoverMs = 60_000 } = options;
+  const { form, orders, tasks, kills, freezes = 0, recoverMs = 60_000 } = options;
   const random = seededRandom(options.seed);
   const definition = outboxPipeline(form);
   await using parts = new AsyncDisposableStack();
@@ -127,27 +129,33 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
   });
   parts.defer(() => mapping.stop(5_000));
 
+  const rounds = [...Array<boolean>(kills).fill(false), ...Array<boolean>(freezes).fill(true)];
+  const faults = rounds.flatMap((freeze) => captures.map((capture) => ({ capture, freeze })));
   let killed = 0;
-  let killing = Promise.resolve();
-  const every = Math.ceil((orders * 2) / (kills * tasks + 1));
+  let injecting = Promise.resolve();
+  let injected = 0;
+  const every = Math.ceil((orders * 2) / (faults.length + 1));
   const started = performance.now();
   const written = await writeOrders({
     ...{ databaseUrl: server.url, form, orders, sessions: 8, random },
     onCommit: (committed) => {
-      if (committed % every !== 0 || killed >= kills * tasks) return;
-      const capture = captures[killed++ % captures.length] as CaptureTask;
+      const fault = committed % every === 0 ? faults[injected] : undefined;
+      if (!fault) return;
+      injected++;
+      const { capture, freeze } = fault;
       // One after the other, each while it reads: a process that still starts has nothing to lose.
-      killing = killing.then(async () => {
+      injecting = injecting.then(async () => {
         await until(
           () => isReading(capture),
           30_000,
           () => lastLines([capture]),
         );
-        capture.kill();
+        if (freeze) await frozen(capture);
+        else if (capture.kill()) killed++;
       });
     },
   });
-  await killing;
+  await injecting;
   const ended = performance.now();
   const versions = await committedVersions(server.url);
   const wanted = [...versions.values()].reduce((sum, version) => sum + version, 0);
@@ -159,7 +167,7 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
   const ok =
     arrived &&
     found.lost + found.extra + found.duplicates + found.outOfOrder === 0 &&
-    killed === kills * tasks;
+    injected === faults.length;
   return {
     ...written,
     ...found,
@@ -176,6 +184,13 @@ function schemaOf(form: OutboxForm, partitions: number): readonly string[] {
   const table = outboxTableName("public.outbox");
   if (form === "message") return [];
   return form === "table" ? outboxTableSql(table) : relaySql(table, partitions);
+}
+
+/** Longer than its lease: the others take its lanes, and it does not know when it wakes. */
+async function frozen(capture: CaptureTask): Promise<void> {
+  capture.freeze(true);
+  await delay(2 * LEASE_MS);
+  capture.freeze(false);
 }
 
 /** Whether its newest process has begun to read. */
