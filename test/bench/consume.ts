@@ -19,6 +19,7 @@ type Line = Pick<Run, "subject" | "way" | "effect" | "shape">;
 /** What is measured for each size of batch. Powertools knows no packing: one event is one record. */
 const LINES: readonly Line[] = [
   { subject: "tributary", way: "on", effect: "no-op", shape: "batch" },
+  { subject: "tributary", way: "on", effect: "async no-op", shape: "batch" },
   { subject: "tributary", way: "on", effect: "upsert", shape: "batch" },
   { subject: "tributary", way: "onBatch", effect: "no-op", shape: "batch" },
   { subject: "tributary", way: "on", effect: "no-op", shape: "gzip" },

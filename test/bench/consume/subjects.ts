@@ -11,8 +11,11 @@ import { registerConsumers } from "../../../lib/consume/floor.ts";
 import { createTable } from "../../../lib/local/resources.ts";
 import { countRequests, type Requests } from "./requests.ts";
 
-/** What a handler does with an event: nothing, or it keeps the newest row of each key in a Map. */
-export type Effect = "no-op" | "upsert";
+/**
+ * What a handler does with an event: nothing, nothing as an async function, or it keeps the newest row of each key in a
+ * Map.
+ */
+export type Effect = "no-op" | "async no-op" | "upsert";
 
 /** A Lambda handler that is measured. */
 export interface Subject {
@@ -51,10 +54,15 @@ export async function tributary(place: Place, effect: Effect, call: "on" | "onBa
       if (effect === "upsert") for (const event of events) upsert(event);
     });
   } else {
-    bench.on("public.orders", ROWS_OPERATIONS, (event) => {
+    const handle = (event: Parameters<typeof upsert>[0]) => {
       done.events++;
       if (effect === "upsert") upsert(event);
-    });
+    };
+    bench.on(
+      "public.orders",
+      ROWS_OPERATIONS,
+      effect === "async no-op" ? async (event) => handle(event) : handle,
+    );
   }
   const handler = bench.handler({
     dynamodb,
@@ -120,7 +128,7 @@ export async function powertools(place: Place, effect: Effect, processInParallel
     async (record: KinesisStreamRecord) => {
       const event = JSON.parse(Buffer.from(record.kinesis.data, "base64").toString()) as ChangeEventJson;
       done.events++;
-      if (effect === "no-op") return;
+      if (effect !== "upsert") return;
       if (event.op === "d") rows.delete(event.before?.id);
       else rows.set(event.after?.id, event.after);
     },
