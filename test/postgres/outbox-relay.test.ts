@@ -259,6 +259,23 @@ eachPostgres("outbox relays", (server) => {
     await client.end();
   });
 
+  test("a relay that lost its lanes can assign nothing; the owner can", async () => {
+    const { client, database } = await start();
+    const [zombie, owner] = [database(), database()];
+    await zombie.beat(LEASE_MS);
+    const lanes = await zombie.take(7, 16, LEASE_MS);
+    const taken = () => owner.take(8, 16, LEASE_MS);
+    await eventually(async () => (await taken()).length === 16, { what: "the end of the lease" });
+    await publish(client, "17", "A");
+    expect(await zombie.assign(lanes, 100)).toEqual(new Map());
+    expect([...(await owner.assign(lanes, 100)).values()].map(({ number }) => number)).toEqual([
+      (8n << 32n) + 1n,
+    ]);
+    await zombie.disconnect();
+    await owner.disconnect();
+    await client.end();
+  });
+
   test("a replay is the same though rows were deleted by hand, and says so", async () => {
     const { client, relay, database } = await start();
     const dead = database();
