@@ -1,5 +1,5 @@
 /** Sizes are powers of two from this one on. */
-const SMALLEST = 2048;
+const SMALLEST = 512;
 
 /**
  * Buffers that are used again: what comes and goes at hundreds of megabytes a second would keep the garbage collector
