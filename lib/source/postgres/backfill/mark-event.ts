@@ -1,7 +1,7 @@
 import { formatLsn } from "../../../change/lsn.ts";
 import type { BackfillEnd, Probe } from "../../../change/mark.ts";
 import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
-import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
 import type { SourceChange } from "../../change-source.ts";
 
@@ -54,6 +54,7 @@ export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: Mark
     partition: EVERY_PARTITION,
     position: commitPrefix(epoch, lsn) + formatOrdinal(ordinal),
     json: JSON.stringify(event).slice(0, -2),
-    table: formatTable(table),
+    // Not one of the table's changes, where these are counted.
+    table: "$marks",
   };
 }
