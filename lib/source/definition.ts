@@ -165,6 +165,18 @@ export const pollingSource = z.strictObject({
   intervalMs: intervalMs.default(1000),
   /** Rows read at once. */
   batchRows: z.int().min(1).max(100_000).default(1000),
+  /** How much older a value may be than its transaction's begin, where applications write it by clocks of their own. */
+  skewSeconds: z.int().min(0).max(86_400).default(10),
+  /**
+   * The longest that a transaction lasts. Said where it cannot be seen: on a replica, and where the role is no member of
+   * `pg_read_all_stats`. What a longer one changed may be missed.
+   */
+  longestTransactionSeconds: z.int().min(1).max(604_800).optional(),
+  /** Where the clocks stand that write columns of type `timestamp` (without time zone). */
+  timeZone: z
+    .string()
+    .regex(/^[A-Za-z0-9_+\-/]{1,64}$/, { error: 'write the name of a time zone, such as "UTC"' })
+    .default("UTC"),
 });
 
 /** An outbox table that relays read: for those who may not replicate. */

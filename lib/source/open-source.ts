@@ -8,6 +8,7 @@ import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
+import { checkPolling, openPollingSource } from "./query/polling-source.ts";
 import type { ReadingRecord } from "./reading-record.ts";
 import type { TablesStatus } from "./tables-status.ts";
 import { checkTriggers, openTriggerSource } from "./trigger/trigger-source.ts";
@@ -46,6 +47,8 @@ export async function checkSource(options: SourceCheck): Promise<{ readonly tabl
       return await preflight({ ...options, pipeline: { ...options.pipeline, source } });
     case "triggers":
       return await checkTriggers({ ...options, pipeline: { ...options.pipeline, source } });
+    case "polling":
+      return await checkPolling({ ...options, pipeline: { ...options.pipeline, source } });
     case "outbox":
       await checkOutbox({ ...options, pipeline: { ...options.pipeline, source } });
       return { tables: [] };
@@ -65,6 +68,8 @@ export async function openSource(options: SourceOptions): Promise<ChangeStream> 
       return await openPostgresSource({ ...options, pipeline: { ...options.pipeline, source } });
     case "triggers":
       return await openTriggerSource({ ...options, pipeline: { ...options.pipeline, source } });
+    case "polling":
+      return await openPollingSource({ ...options, pipeline: { ...options.pipeline, source } });
     default:
       throw notYet(source);
   }

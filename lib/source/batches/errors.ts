@@ -26,7 +26,8 @@ export class ReadingChangedError extends TributaryError {
 export function explainReadError(error: unknown): Error {
   if (error instanceof TributaryError) return error;
   const { message } = error as Error;
-  const passing = /^(08|53|57|58|40)/;
+  // Lost sessions, a server that restarts, and a table that someone holds for long.
+  const passing = /^(08|53|57|58|40|55P03)/;
   if (error instanceof pg.DatabaseError && !passing.test(error.code ?? "")) {
     return new TablesReadError({
       message: `the server refuses to read on (${error.code}): ${message}`,

@@ -1,0 +1,73 @@
+import { z } from "zod";
+
+/** A clock of the server, and by table the largest value seen by then: what is assigned later is larger. */
+const mark = z.object({ at: z.number(), values: z.record(z.string(), z.string()) });
+
+/** Where a look begins. */
+export const lookStart = z.object({
+  /** Number of the last batch. */
+  number: z.int(),
+  /** Transactions below have been given (64 bits); null at the very first: every row there is. */
+  from: z.string().nullable(),
+  /** Rows of transactions from `from` on have values from here on, milliseconds since 1970; null: nobody knows. */
+  low: z.number().nullable(),
+  /** The same for numbers, by table. */
+  lowValues: z.record(z.string(), z.string()),
+  marks: z.array(mark),
+  /**
+   * Up to this transaction all rows are looked at: of those that are older than all ids, the very first look takes a few for
+   * new ones, and leaves them. Empty: to be set when the next look begins.
+   */
+  fullUntil: z.string().nullable(),
+});
+
+/** A look under way, from page to page. */
+export const look = lookStart.extend({
+  under: z
+    .object({
+      /** Up to which transaction it gives. */
+      to: z.string(),
+      /** All rows are looked at, whatever their column says. */
+      full: z.boolean(),
+      /** Tables that are still to be read, the first perhaps in part. */
+      tables: z.array(z.string()),
+      /** Column and key of the last row of the first table that was given. */
+      last: z.array(z.string()).nullable(),
+      /** Where the look after this one begins. */
+      next: lookStart.omit({ number: true }),
+    })
+    .nullable(),
+});
+
+/** The bounds of a batch: rows of one table behind `last` and up to `upTo`. */
+export const batchBounds = z.object({
+  number: z.int(),
+  table: z.string(),
+  from: z.string().nullable(),
+  to: z.string(),
+  full: z.boolean(),
+  low: z.number().nullable(),
+  lowValue: z.string().nullable(),
+  last: z.array(z.string()).nullable(),
+  upTo: z.array(z.string()),
+  /** When the look began at the server, microseconds since 1970. */
+  atUs: z.string(),
+});
+
+export type LookStart = z.output<typeof lookStart>;
+export type Look = z.output<typeof look>;
+export type Mark = z.output<typeof mark>;
+export type BatchBounds = z.output<typeof batchBounds>;
+
+const MARKS = 64;
+
+/** With one more; where there are many, every second of the older ones goes. */
+export function withMark(marks: readonly Mark[], mark: Mark): Mark[] {
+  const all = [...marks, mark];
+  return all.length <= MARKS ? all : all.filter((_, i) => i % 2 === 0 || i === all.length - 1);
+}
+
+/** What was known when a transaction that began at `startMs` had assigned nothing yet. */
+export function valuesBefore(marks: readonly Mark[], startMs: number): Readonly<Record<string, string>> {
+  return marks.findLast(({ at }) => at <= startMs)?.values ?? {};
+}

@@ -1,0 +1,120 @@
+import type pg from "pg";
+import type { TableName } from "../../change/table-pattern.ts";
+import type { PipelineOf } from "../../pipeline.ts";
+import { BatchStream } from "../batches/batch-stream.ts";
+import { logPipeline } from "../batches/log-pipeline.ts";
+import type { ChangeStream } from "../change-source.ts";
+import type { PollingSource } from "../definition.ts";
+import type { SourceCheck, SourceOptions } from "../open-source.ts";
+import { connect, disconnect } from "../postgres/connection.ts";
+import { PreflightError, type PreflightProblem } from "../postgres/errors.ts";
+import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
+import { gather } from "../postgres/preflight/findings.ts";
+import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
+import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
+import { readRelations, readTables } from "../postgres/preflight/table-facts.ts";
+import { type PolledTable, polledTables } from "./polled-table.ts";
+import { PollingReader } from "./polling-reader.ts";
+
+type Definition = PipelineOf<PollingSource>;
+
+interface Report {
+  readonly tables: readonly TableName[];
+  readonly polled: readonly PolledTable[];
+  readonly server: ServerFacts;
+  readonly warnings: readonly PreflightProblem[];
+}
+
+/**
+ * Looks whether the tables can be polled; touches nothing.
+ * @throws PreflightError with all problems, and the errors of `connect`.
+ */
+export async function checkPolling(
+  options: SourceCheck & { readonly pipeline: Definition },
+): Promise<Report> {
+  const client = await connect(options.connection, options.signal ? { signal: options.signal } : {});
+  try {
+    return await look(client, options.pipeline);
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** Opens the polling of a pipeline. @throws what `checkPolling` and `BatchStream.open` throw. */
+export async function openPollingSource(
+  options: SourceOptions & { readonly pipeline: Definition },
+): Promise<ChangeStream> {
+  const { pipeline, record, log } = options;
+  const { polled, server, warnings } = await checkPolling(options);
+  for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
+  return await BatchStream.open({
+    ...options,
+    record: record.reading,
+    reader: new PollingReader(pipeline.source, polled, server.version),
+    intervalMs: pipeline.source.intervalMs,
+  });
+}
+
+async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
+  const { source } = pipeline;
+  const server = await readServerFacts(client);
+  const captured = captureTables(logPipeline(pipeline).source, await readRelations(client));
+  const tables = await readTables(client, captured.tables);
+  const polled = await polledTables(client, source, tables);
+  const { problems, warnings } = gather([
+    { problems: await checkServer(client, source, server), warnings: [] },
+    captured,
+    // Only whole rows are given: the key need only be there and not be null.
+    checkKeyColumns(
+      logPipeline(pipeline),
+      tables.map((table) => ({ ...table, replicaIdentity: "f" })),
+      [],
+    ),
+    polled,
+  ]);
+  if (problems.length > 0) throw new PreflightError(problems);
+  return { tables, polled: polled.tables, server, warnings };
+}
+
+async function checkServer(
+  client: pg.Client,
+  { longestTransactionSeconds }: PollingSource,
+  { version, encoding, standby, user }: ServerFacts,
+): Promise<PreflightProblem[]> {
+  const problems: PreflightProblem[] = [];
+  if (version < 140_000) {
+    problems.push({
+      code: "SERVER_VERSION",
+      message: `the server is PostgreSQL ${Math.trunc(version / 10_000)}`,
+      remedy: "Tributary needs PostgreSQL 14 or newer.",
+    });
+  }
+  if (encoding === "SQL_ASCII") {
+    problems.push({
+      code: "ENCODING",
+      message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
+      remedy: "Read it from the log, which has source.sqlAsciiEncoding, or convert the database.",
+    });
+  }
+  if (longestTransactionSeconds !== undefined) return problems;
+  if (standby) {
+    problems.push({
+      code: "STANDBY",
+      message: "the server is a replica: when transactions of the primary began cannot be seen there",
+      remedy:
+        "Connect to the primary, or say in source.longestTransactionSeconds how long a transaction lasts at most.",
+    });
+    return problems;
+  }
+  const { rows } = await client.query<{ sees: boolean }>(
+    "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees",
+  );
+  if (!rows[0]?.sees) {
+    problems.push({
+      code: "TRANSACTIONS",
+      message: `role "${user}" may not see when others' transactions began`,
+      remedy: `GRANT pg_read_all_stats TO ${quoteIdentifier(user)}; or say in source.longestTransactionSeconds how long a transaction lasts at most.`,
+    });
+  }
+  return problems;
+}

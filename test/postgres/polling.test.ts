@@ -1,0 +1,360 @@
+import type pg from "pg";
+import { expect, test } from "vitest";
+import { type PipelineOf, polling } from "../../lib/pipeline.ts";
+import type { Query } from "../../lib/source/batches/batch-reader.ts";
+import type { PollingSource } from "../../lib/source/definition.ts";
+import { readRelations, readTables } from "../../lib/source/postgres/preflight/table-facts.ts";
+import { polledTables } from "../../lib/source/query/polled-table.ts";
+import { PollingReader } from "../../lib/source/query/polling-reader.ts";
+import { eachPostgres, freshDatabase } from "./server.ts";
+import { changesOf, decodeAll, decoderOver, eventOf, openPinned, SlotReader } from "./slot-reader.ts";
+import { inOrder, superuser } from "./source.ts";
+import { definitionOf, MemoryReading, TablesReading } from "./tables-source.ts";
+import { SAMPLES } from "./type-samples.ts";
+
+function pipelineOf(source: Partial<Parameters<typeof polling>[0]> = {}) {
+  return definitionOf(polling({ tables: ["public.*"], intervalMs: 50, ...source }));
+}
+
+const STAMPED = `
+  CREATE TABLE t (id int PRIMARY KEY, v text, updated_at timestamptz NOT NULL DEFAULT now());
+  CREATE INDEX ON t (updated_at, id)`;
+
+/** Reads as people do at first: by the column alone, page by page, from where it was. */
+class NaivePolling {
+  readonly seen: string[] = [];
+  #last = "-infinity";
+  readonly #client: pg.Client;
+  readonly #limit: number;
+
+  constructor(client: pg.Client, limit = 1000) {
+    this.#client = client;
+    this.#limit = limit;
+  }
+
+  async look(): Promise<number> {
+    const { rows } = await this.#client.query<{ v: string; at: string }>(
+      `SELECT v, updated_at::text AS at FROM t WHERE updated_at > $1 ORDER BY updated_at LIMIT ${this.#limit}`,
+      [this.#last],
+    );
+    for (const { v, at } of rows) {
+      this.seen.push(v);
+      this.#last = at;
+    }
+    return rows.length;
+  }
+}
+
+const values = (reading: TablesReading) => reading.events.map(({ after }) => after?.v);
+
+eachPostgres("polling", (server) => {
+  test("gives each row's values as the log gives them, of every type, as upserts", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    const pinned = await openPinned(url);
+    const names = Object.keys(SAMPLES).filter((name) => !name.startsWith("reg"));
+    const type = (name: string) => `pg_catalog."${name}"${name === "bit" || name === "bpchar" ? "(5)" : ""}`;
+    const odd = `public."Odd ""Table"".x"`;
+    await client.query(`CREATE TABLE ${odd} ("Id;" int, ${names.map((name, i) => `c${i} ${type(name)}`).join(", ")},
+      "Version'" bigint NOT NULL, PRIMARY KEY ("Id;"))`);
+    const slot = await SlotReader.create(pinned, `FOR TABLE ${odd}`);
+    const reading = await TablesReading.open(url, pipelineOf({ column: "Version'" }));
+    try {
+      const most = Math.max(...Object.values(SAMPLES).map((sample) => sample.values.length));
+      for (let n = 0; n < most; n++) {
+        const used = names.flatMap((name, i) => {
+          const value = SAMPLES[name]?.values[n];
+          return value === undefined ? [] : [{ i, value: name === "bit" ? value.padEnd(5, "0") : value }];
+        });
+        await client.query(
+          `INSERT INTO ${odd} ("Id;", "Version'"${used.map(({ i }) => `, c${i}`).join("")}) VALUES (${n}, ${n}${used.map((_, k) => `, $${k + 1}`).join("")})`,
+          used.map(({ value }) => value),
+        );
+      }
+      const expected = changesOf(await decodeAll(decoderOver(pinned), await slot.take())).map(eventOf);
+      await reading.until(expected.length);
+      const byId = (rows: typeof expected) =>
+        new Map(
+          rows.map(({ after, source }) => [
+            after?.["Id;"],
+            { after, key: (source as { key?: unknown }).key },
+          ]),
+        );
+      expect(byId(reading.events)).toEqual(byId(expected));
+      expect(reading.events.every(({ op, before }) => op === "u" && before === null)).toBe(true);
+      expect(reading.events[0]?.source).toMatchObject({ mode: "query", table: 'Odd "Table".x' });
+    } finally {
+      await reading.close();
+      await slot.drop();
+      await pinned.end();
+      await client.end();
+    }
+  });
+
+  test("a transaction that commits late is not missed; nor one that began long before its first write", async () => {
+    const url = await freshDatabase(server());
+    const [client, late, idle, other] = await Promise.all([1, 2, 3, 4].map(() => superuser(url)));
+    if (!client || !late || !idle || !other) throw new Error("unreachable");
+    await client.query(STAMPED);
+    const naive = new NaivePolling(client);
+    const reading = await TablesReading.open(url, pipelineOf({ skewSeconds: 0 }));
+    try {
+      // Its time is that of its begin, and nothing at the server tells of it but that it runs.
+      await idle.query("BEGIN; SELECT 1");
+      await late.query("BEGIN; INSERT INTO t VALUES (1, 'late')");
+      await other.query("INSERT INTO t VALUES (2, 'early')");
+      await naive.look();
+      await late.query("COMMIT");
+      await reading.until(2);
+      await reading.settled();
+      for (let i = 3; i < 6; i++) await other.query(`INSERT INTO t VALUES (${i}, 'later ${i}')`);
+      await reading.until(5);
+      await naive.look();
+      await idle.query("INSERT INTO t VALUES (9, 'idle first'); COMMIT");
+      await naive.look();
+      await reading.until(6);
+      expect(values(reading)).toEqual(expect.arrayContaining(["late", "early", "idle first"]));
+      expect(naive.seen).not.toContain("late");
+      expect(naive.seen).not.toContain("idle first");
+      expect(new Set(values(reading)).size).toBe(reading.changes.length);
+    } finally {
+      await reading.close();
+      for (const session of [client, late, idle, other]) await session.end();
+    }
+  });
+
+  test("an older transaction that updates a row after a younger one, within savepoints too, has the last word", async () => {
+    const url = await freshDatabase(server());
+    const [client, older, younger] = await Promise.all([1, 2, 3].map(() => superuser(url)));
+    if (!client || !older || !younger) throw new Error("unreachable");
+    await client.query(`${STAMPED}; INSERT INTO t VALUES (1, 'first'), (2, 'first')`);
+    const naive = new NaivePolling(client);
+    const reading = await TablesReading.open(url, pipelineOf({ skewSeconds: 0 }));
+    try {
+      await reading.until(2);
+      await naive.look();
+      await older.query(
+        "BEGIN; SELECT now(); SAVEPOINT a; INSERT INTO t VALUES (3, 'in a savepoint'); SAVEPOINT b",
+      );
+      await younger.query("UPDATE t SET v = 'younger', updated_at = now()");
+      await naive.look();
+      await older.query("UPDATE t SET v = 'older, later', updated_at = now(); RELEASE b; RELEASE a; COMMIT");
+      await naive.look();
+      await reading.until(5);
+      const last = new Map(reading.events.map(({ after }) => [after?.id, after?.v]));
+      expect(Object.fromEntries(last)).toEqual({ 1: "older, later", 2: "older, later", 3: "older, later" });
+      expect(naive.seen).not.toContain("older, later");
+    } finally {
+      await reading.close();
+      for (const session of [client, older, younger]) await session.end();
+    }
+  });
+
+  test("equal times across the border of a page", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    await client.query(STAMPED);
+    await client.query("INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 25) i");
+    const naive = new NaivePolling(client, 10);
+    while ((await naive.look()) > 0);
+    expect(naive.seen.length).toBe(10);
+    const reading = await TablesReading.open(url, pipelineOf({ batchRows: 10 }));
+    try {
+      await reading.until(25);
+      await client.query("UPDATE t SET v = 'n' || id, updated_at = now()");
+      await reading.until(50);
+      await reading.settled();
+      expect(new Set(values(reading)).size).toBe(50);
+      expect(reading.changes.length).toBe(50);
+      inOrder(reading.changes);
+    } finally {
+      await reading.close();
+      await client.end();
+    }
+  });
+
+  test("an application's clock that goes backwards: seen within its skew, and what is beyond is not", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    await client.query(STAMPED);
+    const naive = new NaivePolling(client);
+    const record = new MemoryReading();
+    const pipeline = pipelineOf({ skewSeconds: 60 });
+    const reading = await TablesReading.open(url, pipeline, { record });
+    try {
+      const insert = (id: number, age: string) =>
+        client.query(`INSERT INTO t VALUES (${id}, 'v${id}', now() - '${age}'::interval)`);
+      await insert(1, "0");
+      await reading.until(1);
+      await naive.look();
+      await insert(2, "30 seconds");
+      await reading.until(2);
+      await insert(3, "2 hours");
+      await insert(4, "0");
+      await reading.until(3);
+      await reading.settled();
+      expect(values(reading)).toEqual(["v1", "v2", "v4"]);
+      await naive.look();
+      expect(naive.seen).toEqual(["v1", "v4"]);
+      await reading.close();
+      // A start looks at all rows that were changed since the last look, whatever they say: here at those that were written while nobody looked.
+      await insert(5, "3 hours");
+      const again = await TablesReading.open(url, pipeline, { record });
+      await again.until(1);
+      await again.settled();
+      expect(values(again)).toEqual(["v5"]);
+      await again.close();
+    } finally {
+      await client.end();
+    }
+  });
+
+  test("a server's clock that is set back is noticed", async () => {
+    const url = await freshDatabase(server());
+    const client = await openPinned(url);
+    try {
+      await client.query(STAMPED.replaceAll(" t ", " public.t "));
+      let backMs = 0;
+      const query: Query = async <Row extends pg.QueryResultRow>(
+        sql: string,
+        values?: readonly unknown[],
+      ) => {
+        const { rows } = await client.query<Row & { clock?: number; oldest?: number }>(sql, [
+          ...(values ?? []),
+        ]);
+        if (!rows) return [];
+        return rows.map((row) => ({
+          ...row,
+          ...(row.clock === undefined ? {} : { clock: row.clock - backMs }),
+          ...(row.oldest === undefined ? {} : { oldest: row.oldest - backMs }),
+        }));
+      };
+      const { source } = pipelineOf() as PipelineOf<PollingSource>;
+      const [table] = await readRelations(client);
+      const { tables } = await polledTables(client, source, await readTables(client, table ? [table] : []));
+      const reader = new PollingReader(source, tables, 180_000);
+      let after: unknown = null;
+      const seen: unknown[] = [];
+      const read = async () => {
+        for (;;) {
+          const plan = await reader.plan(query, after);
+          if (!plan) return;
+          for await (const page of reader.read(query, plan.bounds))
+            seen.push(...page.map(({ change }) => (change.op === "update" ? change.row[1] : change.op)));
+          after = JSON.parse(JSON.stringify(plan.after));
+        }
+      };
+      await client.query("INSERT INTO public.t VALUES (1, 'before')");
+      await read();
+      backMs = 7_200_000;
+      await client.query("INSERT INTO public.t VALUES (2, 'after', now() - '2 hours'::interval)");
+      await read();
+      await client.query("INSERT INTO public.t VALUES (3, 'later', now() - '2 hours'::interval)");
+      await read();
+      expect(seen).toEqual(["before", "after", "later"]);
+    } finally {
+      await client.end();
+    }
+  });
+
+  test("a batch that was recorded and not published is given again, byte by byte, but for rows that changed since", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    await client.query(STAMPED);
+    const pipeline = pipelineOf({ batchRows: 20 });
+    const record = new MemoryReading();
+    try {
+      const start = await TablesReading.open(url, pipeline, { record });
+      await client.query("INSERT INTO t VALUES (0, 'first')");
+      await start.until(1);
+      await start.settled();
+      await start.close();
+      await client.query("INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 30) i");
+      const first = await TablesReading.open(url, pipeline, { record, acknowledging: false });
+      await first.until(20);
+      await first.close();
+      const changed = first.events[7]?.after?.id;
+      const gone = first.events[3]?.after?.id;
+      await client.query(
+        `UPDATE t SET v = 'changed', updated_at = now() WHERE id = ${changed}; DELETE FROM t WHERE id = ${gone}`,
+      );
+      const second = await TablesReading.open(url, pipeline, { record });
+      await second.until(18 + 10 + 1);
+      await second.settled();
+      const timeless = (reading: TablesReading) =>
+        reading.changes.map(({ partition, position, json }) => ({
+          partition,
+          position,
+          json: json.replace(/"ts_ms":\d+,"source"/, '"source"'),
+        }));
+      const kept = timeless(first).filter((_, i) => i !== 7 && i !== 3);
+      expect(timeless(second).slice(0, 18)).toEqual(kept);
+      expect(values(second).slice(18)).toContain("changed");
+      inOrder(second.changes);
+      await second.close();
+    } finally {
+      await client.end();
+    }
+  });
+
+  test("numbers of a sequence that were drawn early, and columns that come and go", async () => {
+    const url = await freshDatabase(server());
+    const [client, other] = [await superuser(url), await superuser(url)];
+    await client.query(
+      "CREATE SEQUENCE s; CREATE TABLE t (id int PRIMARY KEY, v text, updated_at bigint NOT NULL DEFAULT nextval('s')); CREATE INDEX ON t (updated_at, id)",
+    );
+    const reading = await TablesReading.open(url, pipelineOf());
+    try {
+      // The first of 32 is written to the log, and makes its transaction one that others wait for.
+      await client.query("SELECT nextval('s')");
+      await other.query("BEGIN; SELECT nextval('s')");
+      await client.query("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+      await reading.until(2);
+      await client.query("INSERT INTO t VALUES (3, 'c')");
+      await reading.until(3);
+      // Its number was drawn before all of them.
+      await other.query("INSERT INTO t VALUES (4, 'drawn early', 2); COMMIT");
+      await reading.until(4);
+      await client.query("ALTER TABLE t ADD COLUMN late numeric DEFAULT 1.50, DROP COLUMN v");
+      await client.query("UPDATE t SET late = 2.500, updated_at = nextval('s') WHERE id = 1");
+      const events = await reading.until(5);
+      expect(events.at(-1)?.after).toMatchObject({ id: 1, late: "2.500" });
+      expect(events.at(-1)?.after).not.toHaveProperty("v");
+    } finally {
+      await reading.close();
+      await client.end();
+      await other.end();
+    }
+  });
+
+  test("says all that keeps tables from being polled", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    try {
+      await client.query(`CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, updated_at timestamptz);
+        CREATE TABLE c (id int, updated_at timestamptz NOT NULL); CREATE TABLE d (id int PRIMARY KEY, updated_at text NOT NULL)`);
+      await expect(TablesReading.open(url, pipelineOf())).rejects.toMatchObject({
+        problems: [
+          { code: "POLLING_COLUMN", message: expect.stringContaining("public.a has no column") },
+          { code: "POLLING_COLUMN", message: expect.stringContaining("public.b may be null") },
+          { code: "POLLING_KEY", message: expect.stringContaining("public.c") },
+          { code: "POLLING_COLUMN", message: expect.stringContaining("type text") },
+        ],
+      });
+      const name = `polls_${new URL(url).pathname.slice(1)}`;
+      await client.query(
+        `DROP TABLE a, b, c, d; ${STAMPED}; CREATE ROLE ${name} LOGIN PASSWORD 'x'; GRANT SELECT ON t TO ${name}`,
+      );
+      const as = Object.assign(new URL(url), { username: name, password: "x" }).toString();
+      await expect(TablesReading.open(as, pipelineOf())).rejects.toMatchObject({
+        problems: [{ code: "TRANSACTIONS", remedy: expect.stringContaining("GRANT pg_read_all_stats") }],
+      });
+      await client.query("INSERT INTO t VALUES (1, 'a')");
+      const reading = await TablesReading.open(as, pipelineOf({ longestTransactionSeconds: 5 }));
+      await reading.until(1);
+      await reading.close();
+    } finally {
+      await client.end();
+    }
+  });
+});
