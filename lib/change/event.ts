@@ -50,7 +50,14 @@ export interface ChangeEventJson {
   readonly unchanged?: readonly string[];
   /** Columns left out because the change was too large for the stream (`stream.oversize: "omit"`). */
   readonly omitted?: readonly string[];
-  readonly message?: { readonly prefix: string; readonly content: string; readonly transactional: boolean };
+  readonly message?: {
+    readonly prefix: string;
+    /** Base64. */
+    readonly content: string;
+    readonly transactional: boolean;
+    /** Why what an application published is no outbox event: it is on a topic of its own. */
+    readonly problem?: string;
+  };
   /** When capture handled it, milliseconds since 1970 UTC. */
   readonly ts_ms: number;
   readonly source: EventSource;

@@ -36,6 +36,8 @@ export interface LogicalMessage {
   readonly prefix: string;
   readonly content: Uint8Array;
   readonly transactional: boolean;
+  /** On the topic `$outbox-malformed` alone: why what an application published is no event. */
+  readonly problem?: string;
 }
 
 /**
