@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 import { parseLsn } from "../change/lsn.ts";
 import { TributaryError } from "../errors.ts";
 import { METRICS_SECONDS_VARIABLE } from "../observe/capture-metrics.ts";
@@ -150,7 +151,7 @@ export class CaptureProcess {
   }
 
   async #runOnce(): Promise<number | null> {
-    const child = spawn(process.execPath, [MAIN], {
+    const child = spawn(process.execPath, [...NODE_ARGUMENTS, MAIN], {
       // A group of its own: Ctrl-C in the terminal is for the host. It ends with the host by the channel's end.
       detached: true,
       env: { PATH: process.env.PATH, [METRICS_SECONDS_VARIABLE]: "1", ...this.#options.environment },

@@ -6,7 +6,7 @@ import type { EntryResult, PutRequest } from "./ordered-writer.ts";
 import { putRecordsBody } from "./put-records-body.ts";
 
 /** Memory of answered requests that is kept for the next ones. */
-const POOL_BYTES = 16 * 1024 * 1024;
+const POOL_BYTES = 12 * 1024 * 1024;
 
 /** What became of a request: a result for each entry, or a failure of the whole that is to be retried. */
 export type PutOutcome =

@@ -12,8 +12,7 @@ export interface StreamLimits {
   readonly requestsInFlight: number;
   /**
    * Above this the source is not pulled; below half of it, again. What one pull gave is always taken, so the
-   * buffer holds at most this and one batch of the source. Counted as UTF-8; text that is not Latin-1 may
-   * take twice that on the heap until it is packed.
+   * buffer holds at most this and one batch of the source. Counted as the memory that the records take.
    */
   readonly bufferBytes: number;
   /** When a request without an answer is given up and its entries are sent again, in milliseconds. */
@@ -32,7 +31,7 @@ export const DEFAULT_LIMITS: StreamLimits = {
   requestBytes: 5 * 1024 * 1024,
   requestRecords: 500,
   requestsInFlight: 8,
-  bufferBytes: 64 * 1024 * 1024,
+  bufferBytes: 32 * 1024 * 1024,
   requestTimeoutMs: 15_000,
   drainMs: 20_000,
 };

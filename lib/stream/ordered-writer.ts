@@ -37,7 +37,7 @@ export interface OrderedWriterOptions {
  */
 const GATHER_MS = 10;
 /** Memory of stored records that is kept for the next ones. */
-const POOL_BYTES = 16 * 1024 * 1024;
+const POOL_BYTES = 8 * 1024 * 1024;
 
 /**
  * The ordered writer as a pure machine: no clock, no promise, no network. Messages go in by `offer`, requests

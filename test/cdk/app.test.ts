@@ -5,6 +5,7 @@ import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 
 const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
 /** A consumer without extra sinks stays below it; Lambda loads less at a cold start. */
@@ -133,6 +134,7 @@ test("the Dockerfile starts from one digest, leaves root, installs nothing, and 
   expect(dockerfile).not.toMatch(/npm (ci|install)|apk add|curl|wget|chmod 777|ARG /);
   for (const text of [...of("ENTRYPOINT"), ...of("HEALTHCHECK").map((it) => it.replace(/^.*CMD /, ""))])
     expect(JSON.parse(text)[0]).toBe("node");
+  expect(JSON.parse(of("ENTRYPOINT")[0] ?? "[]")).toEqual(["node", ...NODE_ARGUMENTS, "/app/main.mjs"]);
   expect(of("STOPSIGNAL")).toEqual(["SIGTERM"]);
   // Files by name; the one thing from elsewhere is RDS's certificates.
   expect(of("COPY").every((text) => !/(^|\s)\.\/?\s/.test(text))).toBe(true);

@@ -15,11 +15,11 @@ afterEach(async () => {
 
 const MB = 1024 * 1024;
 const ROWS = 300_000;
-/** As events more than 400 MB: six times the writer's buffer. */
+/** As events more than 400 MB: twelve times the writer's buffer. */
 const WIDTH = 1000;
 /**
- * What a capture task may take, see docs, PostgreSQL, "Memory": 64 MB of events that wait, up to eight requests of 5 MB
- * on their way (each as JSON and as base64), and Node itself. Seen: 310 MB blocked, 440 MB while it catches up.
+ * What a capture task may take, see docs, PostgreSQL, "Memory": 32 MB of events that wait, up to eight requests of 5 MB
+ * on their way (each as base64 too), and Node itself.
  */
 const CEILING = 640 * MB;
 /** More than `wal_sender_timeout`, 20 s: a silent client would be cut off. */

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { NODE_ARGUMENTS } from "../../../functions/capture/node-arguments.ts";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { type ServingChild, startServingChild } from "../../../lib/local/child.ts";
 import { createTable } from "../../../lib/local/resources.ts";
@@ -180,7 +181,7 @@ export class Endpoints implements AsyncDisposable {
         const streaming = Promise.withResolvers<number>();
         const stored = Promise.withResolvers<void>();
         for (const { promise } of [streaming, stored]) promise.catch(() => {});
-        const program = new MeasuredProcess(process.execPath, [...nodeArguments, CAPTURE], {
+        const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE], {
           env: { ...environment, DATABASE_URL: databaseUrl },
           onLine: (line) => {
             if (line.includes("streaming from slot")) streaming.resolve(Date.now());
