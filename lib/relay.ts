@@ -75,7 +75,7 @@ export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): 
           log,
         },
         until,
-      ),
+      ).finally(() => metrics.end(lane)),
     onStatus: (latest) => {
       status = latest;
       metrics.tell();

@@ -6,6 +6,8 @@ const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttl
 export class LaneMetrics {
   readonly #tell: (metrics: StreamMetrics) => void;
   readonly #latest = new Map<object, StreamMetrics>();
+  /** The sum of those that ended. */
+  #ended: readonly StreamMetrics[] = [];
   #toldAt = 0;
 
   constructor(tell: (metrics: StreamMetrics) => void) {
@@ -17,11 +19,19 @@ export class LaneMetrics {
     return (metrics) => this.#latest.set(writer, { ...metrics, tables: new Map(metrics.tables) });
   }
 
+  /** The writer has ended: what it counted stays, what it held is no more. */
+  end(writer: object): void {
+    const last = this.#latest.get(writer);
+    this.#latest.delete(writer);
+    if (!last) return;
+    this.#ended = [sum([...this.#ended, { ...last, bufferedBytes: 0, oldestUnacknowledgedMs: 0 }])];
+  }
+
   /** Tells the sum, about every second. */
   tell(now = Date.now()): void {
     if (now - this.#toldAt < 1000) return;
     this.#toldAt = now;
-    this.#tell(sum([...this.#latest.values()]));
+    this.#tell(sum([...this.#ended, ...this.#latest.values()]));
   }
 }
 
