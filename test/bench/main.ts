@@ -16,6 +16,7 @@ export interface Bench {
 }
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
+  backfill: async () => (await import("./backfill.ts")).backfill,
   capture: async () => (await import("./capture.ts")).capture,
   consume: async () => (await import("./consume.ts")).consume,
   local: async () => (await import("./local.ts")).local,

@@ -167,9 +167,11 @@ export class Endpoints implements AsyncDisposable {
     /** What is different in the pipeline's definition. */
     readonly partitions?: number;
     readonly tables?: readonly string[];
+    /** Whether rows that are there are read: default never. */
+    readonly snapshot?: "initial" | "never";
     /** Whether the endpoint looks at each event at the end; else it keeps none, for what does not fit into memory. */
     readonly keep?: boolean;
-  }): Client {
+  }): Client & { read(backlog: Pick<Backlog, "databaseUrl" | "changes">, slot: string): Promise<Reading> } {
     const { packing, delayMs, nodeArguments = [], keep = true } = options;
     return {
       name: `Tributary, ${packing === "batch" ? "packed" : "unpacked"}${delayMs ? `, ${delayMs} ms` : ""}`,
@@ -181,14 +183,18 @@ export class Endpoints implements AsyncDisposable {
         const streaming = Promise.withResolvers<number>();
         const stored = Promise.withResolvers<void>();
         for (const { promise } of [streaming, stored]) promise.catch(() => {});
-        const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE], {
-          env: { ...environment, DATABASE_URL: databaseUrl },
-          onLine: (line) => {
-            if (line.includes("streaming from slot")) streaming.resolve(Date.now());
-            const count = /"tributary":"capture".*"changes":(\d+)/.exec(line)?.[1];
-            if (Number(count) >= changes) stored.resolve();
+        const program = new MeasuredProcess(
+          process.execPath,
+          [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE],
+          {
+            env: { ...environment, DATABASE_URL: databaseUrl },
+            onLine: (line) => {
+              if (line.includes("streaming from slot")) streaming.resolve(Date.now());
+              const count = /"tributary":"capture".*"changes":(\d+)/.exec(line)?.[1];
+              if (Number(count) >= changes) stored.resolve();
+            },
           },
-        });
+        );
         void program.ended.then((code) => {
           const error = new Error(`the capture program ended with ${code}: ${program.printed}`);
           for (const { reject } of [streaming, stored]) reject(error);
@@ -217,7 +223,13 @@ export class Endpoints implements AsyncDisposable {
       packing,
       partitions,
       tables = ["public.orders"],
-    }: { packing: "batch" | "none"; partitions?: number; tables?: readonly string[] },
+      snapshot = "never",
+    }: {
+      packing: "batch" | "none";
+      partitions?: number;
+      tables?: readonly string[];
+      snapshot?: "initial" | "never";
+    },
   ): Promise<Record<string, string>> {
     const aws = {
       AWS_REGION: "us-east-1",
@@ -239,7 +251,7 @@ export class Endpoints implements AsyncDisposable {
         slot,
         publication: PUBLICATION,
         acceptUnboundedWal: true,
-        snapshot: "never",
+        snapshot,
       },
       stream: { packing },
       ...(partitions === undefined ? {} : { topics: { partitions } }),

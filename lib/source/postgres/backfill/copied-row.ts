@@ -22,44 +22,50 @@ const LETTERS: Readonly<Record<number, number>> = {
  */
 export function readCopiedRow(buffer: Buffer, start: number, end: number, columns: number, row: Tuple): void {
   row.reserve(columns);
-  if (columns === 0) {
-    if (end > start) throw malformed(columns, 1);
-    return;
-  }
   const { start: starts, end: ends } = row;
-  let column = 0;
   let from = start;
-  let to = start;
-  let at = start;
-  for (;;) {
-    const byte = at < end ? (buffer[at] as number) : TAB;
-    if (byte === TAB) {
-      if (column >= columns) throw malformed(columns, column + 1);
-      starts[column] = from;
-      ends[column++] = to;
-      if (at >= end) break;
-      from = to = ++at;
-    } else if (byte === BACKSLASH) {
-      const next = buffer[at + 1] as number;
+  for (let column = 0; column < columns; column++) {
+    if (from > end) throw malformed(columns, column);
+    let at = from;
+    let byte = 0;
+    while (at < end) {
+      byte = buffer[at] as number;
+      if (byte === TAB || byte === BACKSLASH) break;
+      at++;
+    }
+    starts[column] = from;
+    ends[column] = at;
+    if (at < end && byte === BACKSLASH) {
       // The null of COPY, since a text of a backslash and an N would be escaped.
-      if (next === 0x4e && at === from) {
-        if (column >= columns) throw malformed(columns, column + 1);
+      if (at === from && buffer[at + 1] === 0x4e) {
         starts[column] = NULL;
-        ends[column++] = NULL;
+        ends[column] = NULL;
         at += 2;
-        if (at >= end) break;
-        from = to = ++at;
-      } else {
-        buffer[to++] = LETTERS[next] ?? next;
-        at += 2;
-      }
+      } else at = undoEscapes(buffer, at, end, column, ends);
+    }
+    from = at + 1;
+  }
+  if (from !== end + 1 && (columns > 0 || end > start)) throw malformed(columns, columns + 1);
+}
+
+/** Undoes the escapes of a column from the first on; gives where it ended in COPY's text. */
+function undoEscapes(buffer: Buffer, first: number, end: number, column: number, ends: Int32Array): number {
+  let to = first;
+  let at = first;
+  while (at < end) {
+    const byte = buffer[at] as number;
+    if (byte === TAB) break;
+    if (byte === BACKSLASH) {
+      const next = buffer[at + 1] as number;
+      buffer[to++] = LETTERS[next] ?? next;
+      at += 2;
     } else {
-      if (to !== at) buffer[to] = byte;
-      to++;
+      buffer[to++] = byte;
       at++;
     }
   }
-  if (column !== columns) throw malformed(columns, column);
+  ends[column] = to;
+  return at;
 }
 
 /** The texts of these columns of a copied row, as UTF-8; undefined where one is null or not UTF-8. */
