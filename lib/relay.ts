@@ -81,7 +81,11 @@ export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): 
       metrics.tell();
     },
   });
-  await relay.run();
+  try {
+    await relay.run();
+  } finally {
+    metrics.tell(Number.POSITIVE_INFINITY);
+  }
 }
 
 /**
