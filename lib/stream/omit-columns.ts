@@ -1,6 +1,6 @@
+import { type JsonMember, jsonMembers } from "../change/json-members.ts";
 import type { SourceChange } from "../source/change-source.ts";
 import type { OversizeChangeError } from "./errors.ts";
-import { type JsonMember, jsonMembers } from "../change/json-members.ts";
 
 /**
  * The change without its largest values, so that it fits: for `stream.oversize: "omit"`. The columns left out are

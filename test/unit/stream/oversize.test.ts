@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { ClaimStore } from "../../../lib/change/claim-store.ts";
+import { jsonMembers } from "../../../lib/change/json-members.ts";
 import {
   type ClaimCheck,
   MAX_UNCOMPRESSED_BYTES,
@@ -13,7 +14,6 @@ import { ClaimStoreRefusedError, ClaimStoreUnavailableError } from "../../../lib
 import type { SourceChange } from "../../../lib/source/change-source.ts";
 import { claimCheck, MAX_CLAIM_BYTES } from "../../../lib/stream/claim-check.ts";
 import { OversizeChangeError } from "../../../lib/stream/errors.ts";
-import { jsonMembers } from "../../../lib/change/json-members.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { omitColumns } from "../../../lib/stream/omit-columns.ts";
 import { OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";
