@@ -28,6 +28,8 @@ export interface OutboxJudgeOptions {
   readonly kills: number;
   /** And stopped this many times for longer than its lease, to wake as a zombie. Default 0. */
   readonly freezes?: number;
+  /** Transactions a second; default: as fast as they go. */
+  readonly perSecond?: number;
   /** How long everything may take to arrive after the last commit. Default 60 s. */
   readonly recoverMs?: number;
 }
@@ -41,6 +43,8 @@ export interface OutboxVerdict extends OrdersWritten, OutboxFindings {
   readonly seconds: number;
   /** From the last commit to the last effect; undefined: not everything came in time. */
   readonly secondsToRecover: number | undefined;
+  /** From commit to effect. */
+  readonly latencyMs: { readonly median: number; readonly p99: number };
   readonly ok: boolean;
   /** What the tasks printed last, where it is not. */
   readonly log: readonly string[];
@@ -94,12 +98,17 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
 
   const effects: OutboxEffect[] = [];
   const reports: InvocationReport[] = [];
+  const committedAt = new Map<string, number>();
+  const latencies: number[] = [];
   let lastEffect = 0;
   const handler = consumer("audit")
     .on("outbox.order", Operation.Create, (event) => {
       const { aggregateId, payload } = event.after as { aggregateId: string; payload: { version: number } };
       effects.push({ order: aggregateId, version: payload.version, partition: event.partition });
       lastEffect = performance.now();
+      const since = committedAt.get(`${aggregateId}/${payload.version}`);
+      // Of what was so fast that its commit was not answered yet: none.
+      latencies.push(lastEffect - (since ?? lastEffect));
     })
     .handler({
       environment: {
@@ -138,7 +147,9 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
   const started = performance.now();
   const written = await writeOrders({
     ...{ databaseUrl: server.url, form, orders, sessions: 8, random },
-    onCommit: (committed) => {
+    perSecond: options.perSecond,
+    onCommit: (committed, { order, version }) => {
+      committedAt.set(`${order}/${version}`, performance.now());
       const fault = committed % every === 0 ? faults[injected] : undefined;
       if (!fault) return;
       injected++;
@@ -175,9 +186,15 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
     repeated: reports.reduce((sum, { duplicates, staleWriter }) => sum + duplicates + staleWriter, 0),
     seconds: (lastEffect - started) / 1000,
     secondsToRecover: arrived ? Math.max(0, (lastEffect - ended) / 1000) : undefined,
+    latencyMs: { median: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) },
     ok,
     log: ok ? [] : lastLines(captures),
   };
+}
+
+function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return Math.round(sorted[Math.floor((sorted.length - 1) * share)] ?? 0);
 }
 
 function schemaOf(form: OutboxForm, partitions: number): readonly string[] {

@@ -27,9 +27,11 @@ export async function writeOrders(options: {
   readonly orders: number;
   readonly sessions: number;
   readonly random: Random;
-  readonly onCommit: (committed: number) => void;
+  /** Transactions a second; default: as fast as they go. */
+  readonly perSecond?: number | undefined;
+  readonly onCommit: (committed: number, event: { readonly order: string; readonly version: number }) => void;
 }): Promise<OrdersWritten> {
-  const { databaseUrl, form, orders, sessions, random, onCommit } = options;
+  const { databaseUrl, form, orders, sessions, random, perSecond, onCommit } = options;
   const outbox: Outbox =
     form === "message" ? outboxMessages() : outboxTable({ deleteAtOnce: form === "table" });
   const steps = Array.from({ length: orders }, (_, id) => Array(between(random, ...STEPS)).fill(id)).flat();
@@ -62,8 +64,9 @@ export async function writeOrders(options: {
           rolledBack++;
         } else {
           await client.query("COMMIT");
-          onCommit(++committed);
+          onCommit(++committed, { order: String(id), version });
         }
+        if (perSecond) await delay((random() * 2000 * sessions) / perSecond);
       }
     } finally {
       await client.end();
