@@ -303,12 +303,19 @@ eachPostgres("the outbox, from the log", (server) => {
     await client.end();
   });
 
-  test("a table that lacks a column is refused at its first event", async () => {
-    const { client, source } = await start(
-      { table: "public.outbox" },
-      "CREATE TABLE outbox (id int PRIMARY KEY, aggregate_type text)",
-    );
-    await client.query("INSERT INTO outbox VALUES (1, 'order')");
+  test("a table that lacks a column is refused before anything is made; one that loses it, at its next event", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    await client.query("CREATE TABLE outbox (id int PRIMARY KEY, aggregate_type text)");
+    const pipeline = definition(url, { outbox: { table: "public.outbox" }, tables: [] });
+    await expect(OpenSource.open(url, { pipeline })).rejects.toThrow(/public.outbox is no outbox table/);
+    expect(
+      (await client.query("SELECT FROM pg_replication_slots WHERE slot_name = $1", [pipeline.source.slot]))
+        .rowCount,
+    ).toBe(0);
+    await client.query("ALTER TABLE outbox ADD aggregate_id text, ADD type text, ADD payload json");
+    const source = await OpenSource.open(url, { pipeline });
+    await client.query("ALTER TABLE outbox DROP payload; INSERT INTO outbox VALUES (1, 'order', '1', 'T')");
     expect(await source.failure()).toMatchObject({ code: "OUTBOX_TABLE" });
     await source.close();
     await client.end();

@@ -44,6 +44,31 @@ const COLUMNS = {
   createdAt: "createdat",
 } as const;
 
+/** Where an event's members stand among the columns of these names; undefined where one is missing that it needs. */
+export function outboxColumns(columns: readonly string[]): OutboxColumns | undefined {
+  const names = columns.map((name) => name.replaceAll("_", "").toLowerCase());
+  const at = (member: keyof typeof COLUMNS) => {
+    const index = names.indexOf(COLUMNS[member]);
+    return index < 0 ? undefined : index;
+  };
+  const [id, aggregateType, aggregateId, type, payload] = (
+    ["id", "aggregateType", "aggregateId", "type", "payload"] as const
+  ).map(at);
+  if (
+    id === undefined ||
+    aggregateType === undefined ||
+    aggregateId === undefined ||
+    type === undefined ||
+    payload === undefined
+  )
+    return undefined;
+  return {
+    ...{ id, aggregateType, aggregateId, type, payload },
+    headers: at("headers"),
+    createdAt: at("createdAt"),
+  };
+}
+
 /**
  * The events of applications that the log holds: inserts into the outbox table, and logical messages of its prefix.
  *
@@ -72,24 +97,7 @@ export class OutboxEvents {
   /** The columns of the relation if it is the outbox table; an error where it lacks one that an event needs. */
   columns({ schema, table, columns }: Relation): OutboxColumns | OutboxTableError | undefined {
     if (schema !== this.#table?.schema || table !== this.#table.table) return undefined;
-    const names = columns.map(({ name }) => name.replaceAll("_", "").toLowerCase());
-    const at = (member: keyof typeof COLUMNS) => {
-      const index = names.indexOf(COLUMNS[member]);
-      return index < 0 ? undefined : index;
-    };
-    const [id, aggregateType, aggregateId, type, payload] = (
-      ["id", "aggregateType", "aggregateId", "type", "payload"] as const
-    ).map(at);
-    if (
-      id === undefined ||
-      aggregateType === undefined ||
-      aggregateId === undefined ||
-      type === undefined ||
-      payload === undefined
-    )
-      return new OutboxTableError(`${schema}.${table}`);
-    const [headers, createdAt] = [at("headers"), at("createdAt")];
-    return { id, aggregateType, aggregateId, type, payload, headers, createdAt };
+    return outboxColumns(columns.map(({ name }) => name)) ?? new OutboxTableError(`${schema}.${table}`);
   }
 
   /** Takes note of where a table's rows go; an error where messages go there too. */

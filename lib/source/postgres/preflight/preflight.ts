@@ -9,6 +9,7 @@ import {
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";
+import { checkOutboxTable } from "./outbox-table.ts";
 import { checkReading } from "./permissions.ts";
 import { checkReplicaIdentity } from "./replica-identity.ts";
 import { checkServer } from "./server.ts";
@@ -49,6 +50,7 @@ export async function preflight(
     checkReading(source, server, tables),
     checkReplicaIdentity(source, tables, leaves, server.version),
     checkKeyColumns(definition, tables, leaves),
+    checkOutboxTable(source, tables),
     publication,
     {
       problems:
