@@ -113,7 +113,7 @@ export class CaptureTask {
   #print(line: string): void {
     // Metrics come all the time and say nothing about a fault.
     if (line.startsWith(`{"tributary":"capture`)) return;
-    if (/streaming from slot|relays the outbox/.test(line)) this.#streaming = true;
+    if (/streaming from slot|relays the outbox|reading changes by/.test(line)) this.#streaming = true;
     this.#lines.push(line);
     if (this.#lines.length > LOG_LINES) this.#lines.shift();
   }

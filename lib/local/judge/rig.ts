@@ -8,7 +8,7 @@ import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
 import type { RedriveReport } from "../../consume/redrive-request.ts";
 import { topicFilters } from "../../consume/topic-filters.ts";
-import { type ConsumerDefinition, type Pipeline, requireLog } from "../../pipeline.ts";
+import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
 import { type Emulators, startEmulators } from "../emulators.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "../event-source-mapping/mapping.ts";
@@ -114,10 +114,12 @@ export class Rig {
       await rig.#startConsumers(options);
       rig.capture.start();
       undo.push(() => rig.capture.stop());
-      const { slot } = requireLog(rig.definition, "the judge").source;
-      await rig.#slotIsActive(slot);
-      rig.confirmations.watch(rig.databaseUrl, slot);
-      undo.push(() => rig.confirmations.stop());
+      const { source } = rig.definition;
+      if (source.kind === "postgres") {
+        await rig.#slotIsActive(source.slot);
+        rig.confirmations.watch(rig.databaseUrl, source.slot);
+        undo.push(() => rig.confirmations.stop());
+      } else await rig.#captureReads();
       return rig;
     } catch (error) {
       await unwind(undo);
@@ -299,6 +301,15 @@ export class Rig {
   #throughProxy(consumer: string): string {
     const { pathname } = new URL(this.resources.deadLetterQueues.get(consumer) ?? "");
     return new URL(pathname, this.aws.environment.AWS_ENDPOINT_URL_SQS).toString();
+  }
+
+  async #captureReads(): Promise<void> {
+    const deadline = performance.now() + 60_000;
+    while (!this.capture.streaming) {
+      if (performance.now() > deadline || this.capture.gaveUp)
+        throw new Error(`the capture task does not read:\n${this.capture.log.slice(-20).join("\n")}`);
+      await delay(50);
+    }
   }
 
   async #slotIsActive(slot: string): Promise<void> {

@@ -4,6 +4,7 @@ import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
 import { TablesReadError } from "../batches/errors.ts";
 import type { RowChange, TableShape } from "../batches/row-messages.ts";
 import type { PollingSource } from "../definition.ts";
+import type { TypeCatalog } from "../postgres/type-catalog.ts";
 import { parseRecord } from "../trigger/record-text.ts";
 import { parseSnapshot } from "../trigger/snapshot.ts";
 import {
@@ -57,6 +58,17 @@ export class PollingReader implements BatchReader {
     this.#source = source;
     this.#version = version;
     this.#tables = new Map(tables.map((table) => [formatTable(table.name), table]));
+  }
+
+  /** What the decoder asks of a table: a key that is chosen need not be in its replica identity here. */
+  catalog(under: TypeCatalog): TypeCatalog {
+    const keys = new Map(
+      [...this.#tables.values()].map(({ oid, key }) => [oid, key.map(({ name }) => name)]),
+    );
+    return {
+      resolve: (oids) => under.resolve(oids),
+      relation: async (oid) => ({ primaryKey: keys.get(oid) ?? [], ancestors: [], wholeOldRows: true }),
+    };
   }
 
   /** The server's clock may have been set meanwhile. */
@@ -270,10 +282,10 @@ export class PollingReader implements BatchReader {
     const shape = {
       ...{ fields: rows.length, kept },
       table: {
-        ...{ oid: table.oid, ...table.name, identity: "default" as const },
+        ...{ oid: table.oid, ...table.name, identity: "full" as const },
         columns: kept.map((i) => {
           const { name, type, modifier } = rows[i] as (typeof rows)[number];
-          return { name, type, modifier, key: table.key.some((column) => column.name === name) };
+          return { name, type, modifier, key: true };
         }),
       },
     };

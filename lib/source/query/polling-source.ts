@@ -47,11 +47,13 @@ export async function openPollingSource(
   const { pipeline, record, log } = options;
   const { polled, server, warnings } = await checkPolling(options);
   for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
+  const reader = new PollingReader(pipeline.source, polled, server.version);
   return await BatchStream.open({
     ...options,
     record: record.reading,
-    reader: new PollingReader(pipeline.source, polled, server.version),
+    reader,
     intervalMs: pipeline.source.intervalMs,
+    catalog: (catalog) => reader.catalog(catalog),
   });
 }
 

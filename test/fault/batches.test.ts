@@ -1,0 +1,55 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, expect, test } from "vitest";
+import { type BatchesVerdict, isWhole, judgeBatches } from "../../lib/local/judge/batches/judge.ts";
+import type { Rig } from "../../lib/local/judge/rig.ts";
+import { eventually } from "../eventually.ts";
+import { FAULTS } from "./faults.ts";
+
+const seed = Number(process.env.FAULT_SEED ?? Date.now() % 100_000);
+
+/** Capture killed at its worst places, a server that crashes, sessions that are cut, answers that are lost. */
+async function faults(rig: Rig): Promise<void> {
+  for (const failpoint of ["batch-recorded", "put-records-answered"]) {
+    const ends = rig.capture.ends.length;
+    rig.capture.arm(`${failpoint}=kill@2`);
+    rig.capture.kill();
+    await eventually(() => rig.capture.ends.length >= ends + 2, { what: `a kill at ${failpoint}` });
+    await eventually(
+      () => {
+        if (rig.capture.gaveUp) throw new Error(rig.capture.log.slice(-3).join("\n"));
+        return rig.capture.streaming;
+      },
+      { what: "capture that reads again", deadlineMs: 20_000 },
+    );
+  }
+  const random = () => 0.5;
+  await rig.source.kill();
+  await rig.source.restart();
+  await FAULTS.find((fault) => fault.name === "Kinesis loses answers")?.inject(rig, random, 1);
+  await delay(500);
+}
+
+function expectWhole(verdict: BatchesVerdict): void {
+  expect(verdict).toMatchObject({ doubled: 0, outOfOrder: 0, wrongRows: 0 });
+}
+
+describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
+  test("triggers: every event that the log tells of, once and in order, and the same rows", async () => {
+    const verdict = await judgeBatches({ kind: "triggers", seed, changes: 600, faults, recoverMs: 60_000 });
+    expectWhole(verdict);
+    for (const { expected, seen } of Object.values(verdict.events)) expect(seen).toBe(expected);
+    expect(verdict.surplusRows).toBe(0);
+    expect(isWhole(verdict, "triggers")).toBe(true);
+  });
+
+  test("polling: the last state of every row that is there; no deletes, and not the states between two looks", async () => {
+    const verdict = await judgeBatches({ kind: "polling", seed, changes: 600, faults, recoverMs: 60_000 });
+    expectWhole(verdict);
+    const counts = Object.values(verdict.events);
+    for (const { expected, seen } of counts) expect(seen).toBeLessThanOrEqual(expected);
+    expect(counts.some(({ expected, seen }) => seen < expected)).toBe(true);
+    // What was deleted stays in the sink: exactly that, and nothing else.
+    expect(verdict.surplusRows).toBeGreaterThan(0);
+    expect(verdict.surplusRows).toBe(verdict.surplusDeleted);
+  });
+});
