@@ -38,6 +38,9 @@ type Ended = Stop | undefined | Promise<Stop | undefined>;
 /** An event of which it is the turn. */
 type Given = Omit<Item, "event">;
 
+/** As its handler is to have it, or why its schema refused it. */
+type Prepared = Item | (Given & { readonly error: unknown });
+
 /** Applies the events of one partition in order, until the end or the first that must come again. */
 export class PartitionRun {
   readonly #partition: Partition;
@@ -192,20 +195,26 @@ export class PartitionRun {
       return undefined;
     }
     const given = { record, index, wire, position };
-    // Nearly always: nothing parked, no schema, and room in the call.
+    // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
     if (this.#isPlain(registration) && this.#joins(registration, position)) {
+      const item = this.#prepare(registration, given);
+      if (item instanceof Promise || "error" in item) return this.#applyWaiting(registration, given, item);
       this.#judged = position;
-      return this.#take(registration, { ...given, event: this.#handled(given, wireRows(wire)) });
+      return this.#take(registration, item);
     }
     return this.#applyWaiting(registration, given);
   }
 
-  /** Whether no event for it has anything to wait for but its handler. */
-  #isPlain(registration: Registration): boolean {
-    return registration.kind !== "sweep" && registration.row === undefined && this.#partition.parking.isEmpty;
+  /** Whether no event for it has anything to wait for but its schema and its handler. */
+  #isPlain({ kind }: Registration): boolean {
+    return kind !== "sweep" && this.#partition.parking.isEmpty;
   }
 
-  async #applyWaiting(registration: Registration, given: Given): Promise<Stop | undefined> {
+  async #applyWaiting(
+    registration: Registration,
+    given: Given,
+    prepared?: Prepared | Promise<Prepared>,
+  ): Promise<Stop | undefined> {
     const { wire, position } = given;
     if (!this.#joins(registration, position)) {
       const stop = await this.#flush();
@@ -223,7 +232,7 @@ export class PartitionRun {
       if (this.#chunk.length === 0) this.#partition.mark = position;
       return undefined;
     }
-    const item = await this.#prepare(registration, given);
+    const item = await (prepared ?? this.#prepare(registration, given));
     if ("error" in item) {
       const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
       if (!stop) this.#judged = position;
@@ -257,14 +266,15 @@ export class PartitionRun {
     return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
   }
 
-  async #prepare(
-    registration: Registration,
-    given: Given,
-  ): Promise<Item | (Given & { readonly error: unknown })> {
+  #prepare(registration: Registration, given: Given): Prepared | Promise<Prepared> {
     try {
       const row = registration.kind === "sweep" ? undefined : registration.row;
-      const rows = row ? await validateRows(row, given.wire) : wireRows(given.wire);
-      return { ...given, event: this.#handled(given, rows) };
+      const rows = row ? validateRows(row, given.wire) : wireRows(given.wire);
+      if (!(rows instanceof Promise)) return { ...given, event: this.#handled(given, rows) };
+      return rows.then(
+        (ready) => ({ ...given, event: this.#handled(given, ready) }),
+        (error) => ({ ...given, error }),
+      );
     } catch (error) {
       return { ...given, error };
     }

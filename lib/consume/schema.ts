@@ -8,24 +8,31 @@ export type RowSchema<R> = StandardSchemaV1<unknown, R>;
 
 /**
  * The rows of an event through a schema: `after`, and of an update `before` where it is whole. Columns that did not
- * travel stay absent, whatever default the schema has for them: a default must never overwrite a stored value.
+ * travel stay absent, whatever default the schema has for them: a default must never overwrite a stored value. Gives a
+ * promise only where the schema does.
  * @throws RowSchemaError
  */
-export async function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson): Promise<Rows> {
+export function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson): Rows | Promise<Rows> {
   const { before = null, after = null, source } = wire;
   const unchanged = [...(wire.unchanged ?? []), ...(wire.omitted ?? [])];
   const table = `${source.schema}.${source.table}`;
-  const validate = async (row: object): Promise<unknown> => {
-    const result = await schema["~standard"].validate(row);
+  const accepted = (row: object, result: StandardSchemaV1.Result<unknown>): unknown => {
     if (result.issues) throw schemaError(table, result.issues, unchanged);
     const invented = unchanged.filter((column) => !Object.hasOwn(row, column));
     return omit(result.value, invented);
   };
-  if (wire.op === "d") return { before, after: null };
-  return {
-    before: wire.op === "u" && before && isWholeBefore(wire) ? await validate(before) : null,
-    after: after && (await validate(after)),
+  const validate = (row: object): unknown => {
+    const result = schema["~standard"].validate(row);
+    return result instanceof Promise ? result.then((ready) => accepted(row, ready)) : accepted(row, result);
   };
+  if (wire.op === "d") return { before, after: null };
+  const old = wire.op === "u" && before && isWholeBefore(wire) ? validate(before) : null;
+  if (old instanceof Promise)
+    return old.then(async (before) => ({ before, after: after && (await validate(after)) }));
+  const next = after && validate(after);
+  return next instanceof Promise
+    ? next.then((after) => ({ before: old, after }))
+    : { before: old, after: next };
 }
 
 function omit(row: unknown, columns: readonly string[]): unknown {

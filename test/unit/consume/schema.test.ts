@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { RowSchemaError } from "../../../lib/consume/errors.ts";
-import { validateRows } from "../../../lib/consume/schema.ts";
+import { type RowSchema, validateRows } from "../../../lib/consume/schema.ts";
 import { type Change, eventJson } from "./records.ts";
 
 const wire = (change: Partial<Change>): ChangeEventJson =>
@@ -43,8 +43,8 @@ describe("a row schema", () => {
 
   it("names columns, never values", async () => {
     const strict = z.object({ id: z.literal("secret"), note: z.string() });
-    const refused = validateRows(strict, wire({ op: "u", row: { id: "hidden" }, unchanged: ["note"] }));
-    const error: unknown = await refused.catch((e: unknown) => e);
+    const change = wire({ op: "u", row: { id: "hidden" }, unchanged: ["note"] });
+    const error = await refusal(() => validateRows(strict, change));
     expect(error).toBeInstanceOf(RowSchemaError);
     const { message } = error as RowSchemaError;
     expect(message).toContain("public.orders");
@@ -52,4 +52,27 @@ describe("a row schema", () => {
     expect(message).toContain("did not travel, being unchanged: note");
     expect(message).not.toMatch(/secret|hidden/);
   });
+
+  it("may answer later, with the same", async () => {
+    const { validate } = order["~standard"];
+    const asynchronous: RowSchema<unknown> = {
+      "~standard": { version: 1, vendor: "test", validate: async (value) => validate(value) },
+    };
+    const row = { id: "5", status: "paid", note: "x" };
+    const update = wire({ op: "u", row, before: { ...row, status: "new" } });
+    const given = validateRows(asynchronous, update);
+    expect(given).toBeInstanceOf(Promise);
+    expect(await given).toEqual(await validateRows(order, update));
+    const bad = wire({ op: "u", row: { id: "x" }, before: { id: "x", status: "y" } });
+    expect(await refusal(() => validateRows(asynchronous, bad))).toBeInstanceOf(RowSchemaError);
+  });
 });
+
+async function refusal(call: () => unknown): Promise<unknown> {
+  try {
+    await call();
+  } catch (error) {
+    return error;
+  }
+  throw new Error("not refused");
+}
