@@ -101,6 +101,27 @@ const MUTATIONS: readonly Mutation[] = [
     to: "return end?.sweep ? position : undefined;",
     tests: ["test/aws/consume/backfill.test.ts"],
   },
+  {
+    name: "an outbox read by serial number",
+    file: "lib/source/outbox/relay-database.ts",
+    from: "WHERE o.lane = ready.lane AND o.published_at IS NULL ORDER BY",
+    to: "WHERE o.lane = ready.lane AND o.published_at IS NULL AND o.seq > (SELECT COALESCE(max(k.seq), 0) FROM ${outbox} k WHERE k.published_at IS NOT NULL) ORDER BY",
+    tests: ["test/postgres/outbox-relay.test.ts"],
+  },
+  {
+    name: "an outbox's batch forgotten by the next owner",
+    file: "lib/source/outbox/relay-database.ts",
+    from: "SET owner = $1, generation = $2 WHERE lane IN",
+    to: "SET owner = $1, generation = $2, seqs = NULL WHERE lane IN",
+    tests: ["test/postgres/outbox-relay.test.ts"],
+  },
+  {
+    name: "an outbox's rows removed by who lost their lane",
+    file: "lib/source/outbox/relay-database.ts",
+    from: "WHERE lane = $1 AND owner = $2 AND generation = $3 AND batch = $4 AND seqs IS NOT NULL RETURNING lane",
+    to: "WHERE lane = $1 AND $2::uuid IS NOT NULL AND $3::bigint + $4::bigint > 0 RETURNING lane",
+    tests: ["test/postgres/outbox-relay.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

@@ -167,3 +167,23 @@ test("without the table: a typed error that names it", async () => {
   await expect(missing).rejects.toThrow(StateTableError);
   await expect(missing).rejects.toThrow(/"no-such-table"/);
 });
+
+test("generations of writers side by side grow with the lease's, and wait for a task that holds it", async () => {
+  const shared = await options({ leaseMs: 400 });
+  expect(await CaptureState.nextGeneration(shared)).toBe(1);
+  const held = await CaptureState.take(shared);
+  expect(held.generation).toBe(2);
+  const waiting = CaptureState.nextGeneration(shared);
+  const early = await Promise.race([
+    waiting,
+    CaptureState.nextGeneration({ ...shared, waitMs: 1 }).catch((e) => e),
+  ]);
+  expect(early).toBeInstanceOf(CaptureLeaseHeldError);
+  await held.write(slot);
+  await held.release();
+  expect(await waiting).toBe(3);
+  // Both at once: never the same.
+  const both = await Promise.all([CaptureState.nextGeneration(shared), CaptureState.nextGeneration(shared)]);
+  expect(new Set(both).size).toBe(2);
+  expect(Math.min(...both)).toBeGreaterThan(3);
+});
