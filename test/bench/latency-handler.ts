@@ -1,8 +1,9 @@
 import { consumer, Operation } from "tributary";
 
-/** Prints how long ago each change was committed, by the clock that both sides share. */
+/** Prints when it was called for each row. */
 export const handler = consumer("latency")
-  .on("public.ticks", Operation.Create, ({ committedAt }) => {
-    console.log(JSON.stringify({ latencyMs: Date.now() - committedAt.getTime() }));
+  .on("public.ticks", Operation.Create, ({ after }) => {
+    const handledAt = performance.timeOrigin + performance.now();
+    console.log(JSON.stringify({ id: String(after.id), handledAt }));
   })
   .handler();

@@ -19,6 +19,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   backfill: async () => (await import("./backfill.ts")).backfill,
   capture: async () => (await import("./capture.ts")).capture,
   consume: async () => (await import("./consume.ts")).consume,
+  latency: async () => (await import("./latency.ts")).latency,
   local: async () => (await import("./local.ts")).local,
   memory: async () => (await import("./memory.ts")).memory,
   outbox: async () => (await import("./outbox.ts")).outbox,

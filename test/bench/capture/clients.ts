@@ -11,7 +11,7 @@ import { createTable } from "../../../lib/local/resources.ts";
 import { METRICS_SECONDS_VARIABLE } from "../../../lib/observe/capture-metrics.ts";
 import type { PipelineInput } from "../../../lib/pipeline.ts";
 import { type Backlog, PUBLICATION } from "./backlog.ts";
-import type { EndpointReport } from "./kinesis-endpoint.ts";
+import type { Arrival, EndpointReport } from "./kinesis-endpoint.ts";
 import { MeasuredProcess } from "./process.ts";
 
 const run = promisify(execFile);
@@ -172,37 +172,18 @@ export class Endpoints implements AsyncDisposable {
     /** Whether the endpoint looks at each event at the end; else it keeps none, for what does not fit into memory. */
     readonly keep?: boolean;
   }): Client & { read(backlog: Pick<Backlog, "databaseUrl" | "changes">, slot: string): Promise<Reading> } {
-    const { packing, delayMs, nodeArguments = [], keep = true } = options;
+    const { packing, delayMs, keep = true } = options;
     return {
       name: `Tributary, ${packing === "batch" ? "packed" : "unpacked"}${delayMs ? `, ${delayMs} ms` : ""}`,
       read: async ({ databaseUrl, changes }, slot) => {
-        const environment = await this.#environment(slot, options);
         await this.#ask(`/delay/${delayMs}`);
         await this.#ask(`/keep/${keep}`);
         await this.#ask("/report");
-        const streaming = Promise.withResolvers<number>();
-        const stored = Promise.withResolvers<void>();
-        for (const { promise } of [streaming, stored]) promise.catch(() => {});
-        const program = new MeasuredProcess(
-          process.execPath,
-          [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE],
-          {
-            env: { ...environment, DATABASE_URL: databaseUrl },
-            onLine: (line) => {
-              if (line.includes("streaming from slot")) streaming.resolve(Date.now());
-              const count = /"tributary":"capture".*"changes":(\d+)/.exec(line)?.[1];
-              if (Number(count) >= changes) stored.resolve();
-            },
-          },
-        );
-        void program.ended.then((code) => {
-          const error = new Error(`the capture program ended with ${code}: ${program.printed}`);
-          for (const { reject } of [streaming, stored]) reject(error);
-        });
+        const { program, streaming, stored } = await this.#start(databaseUrl, slot, options, changes);
         try {
-          const startedAt = await withDeadline(streaming.promise);
+          const startedAt = await withDeadline(streaming);
           const before = program.cpuSeconds;
-          await withDeadline(stored.promise);
+          await withDeadline(stored);
           const { peakMB } = program;
           const cpuSeconds = program.cpuSeconds - before;
           const endpoint = (await this.#ask("/report")) as EndpointReport;
@@ -215,6 +196,50 @@ export class Endpoints implements AsyncDisposable {
         }
       },
     };
+  }
+
+  /** The real program, left running: resolves once it streams. */
+  async capture(databaseUrl: string, slot: string, tables: readonly string[]): Promise<MeasuredProcess> {
+    const options = { packing: "batch", tables } as const;
+    const { program, streaming } = await this.#start(databaseUrl, slot, options, Number.POSITIVE_INFINITY);
+    try {
+      await withDeadline(streaming);
+      return program;
+    } catch (error) {
+      await program.stop();
+      throw error;
+    }
+  }
+
+  /** The events that arrived since the last time. */
+  async arrivals(): Promise<readonly Arrival[]> {
+    return (await this.#ask("/arrivals")) as readonly Arrival[];
+  }
+
+  async #start(
+    databaseUrl: string,
+    slot: string,
+    options: Parameters<Endpoints["tributary"]>[0] | { packing: "batch"; tables: readonly string[] },
+    changes: number,
+  ) {
+    const environment = await this.#environment(slot, options);
+    const streaming = Promise.withResolvers<number>();
+    const stored = Promise.withResolvers<void>();
+    for (const { promise } of [streaming, stored]) promise.catch(() => {});
+    const nodeArguments = "nodeArguments" in options ? (options.nodeArguments ?? []) : [];
+    const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE], {
+      env: { ...environment, DATABASE_URL: databaseUrl },
+      onLine: (line) => {
+        if (line.includes("streaming from slot")) streaming.resolve(Date.now());
+        const count = /"tributary":"capture".*"changes":(\d+)/.exec(line)?.[1];
+        if (Number(count) >= changes) stored.resolve();
+      },
+    });
+    void program.ended.then((code) => {
+      const error = new Error(`the capture program ended with ${code}: ${program.printed}`);
+      for (const { reject } of [streaming, stored]) reject(error);
+    });
+    return { program, streaming: streaming.promise, stored: stored.promise };
   }
 
   async #environment(

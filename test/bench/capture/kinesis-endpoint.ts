@@ -26,7 +26,15 @@ export interface EndpointReport {
   readonly cpuSeconds: number;
 }
 
+/** When an event's request was whole at the endpoint, milliseconds since 1970 with fractions. */
+export interface Arrival {
+  /** The row's column `id`. */
+  readonly id: string;
+  readonly at: number;
+}
+
 interface Event {
+  readonly after: { readonly id: string } | null;
   readonly source: {
     readonly epoch: number;
     readonly commitLsn: string;
@@ -37,6 +45,7 @@ interface Event {
 
 const RECORD = '"PartitionKey"';
 let bodies: Buffer[] = [];
+let arrivedAt: number[] = [];
 let records = 0;
 let lastAnswerAt = 0;
 let delayMs = 0;
@@ -66,6 +75,8 @@ function serve(request: IncomingMessage, body: Buffer, response: ServerResponse)
     } catch (error) {
       response.writeHead(500).end(JSON.stringify({ message: (error as Error).message }));
     }
+  } else if (request.url === "/arrivals") {
+    response.end(JSON.stringify(arrivals()));
   } else if (request.url?.startsWith("/delay/")) {
     delayMs = Number(request.url.slice("/delay/".length));
     response.end("{}");
@@ -86,7 +97,10 @@ function serve(request: IncomingMessage, body: Buffer, response: ServerResponse)
 function putRecords(body: Buffer): string {
   requests++;
   bytes += body.length;
-  if (keep) bodies.push(body);
+  if (keep) {
+    bodies.push(body);
+    arrivedAt.push(performance.timeOrigin + performance.now());
+  }
   const answers: string[] = [];
   for (let at = body.indexOf(RECORD); at !== -1; at = body.indexOf(RECORD, at + RECORD.length)) {
     sequence++;
@@ -112,7 +126,7 @@ function report(): EndpointReport {
   let events = 0;
   let disorder = 0;
   for (const body of bodies) {
-    for (const { PartitionKey, Data } of JSON.parse(body.toString()).Records) {
+    for (const { PartitionKey, Data } of recordsOf(body)) {
       for (const { source } of eventsOf(Buffer.from(Data, "base64"))) {
         events++;
         const before = last.get(PartitionKey) ?? null;
@@ -133,11 +147,28 @@ function report(): EndpointReport {
     cpuSeconds: (used.user + used.system) / 1e6,
   };
   bodies = [];
+  arrivedAt = [];
   records = 0;
   requests = 0;
   bytes = 0;
   cpu = process.cpuUsage();
   return found;
+}
+
+/** Gives the events that came since the last time, and forgets them. */
+function arrivals(): Arrival[] {
+  const found = bodies.flatMap((body, i) =>
+    recordsOf(body)
+      .flatMap(({ Data }) => eventsOf(Buffer.from(Data, "base64")))
+      .map(({ after }) => ({ id: after?.id ?? "", at: arrivedAt[i] as number })),
+  );
+  bodies = [];
+  arrivedAt = [];
+  return found;
+}
+
+function recordsOf(body: Buffer): readonly { readonly PartitionKey: string; readonly Data: string }[] {
+  return JSON.parse(body.toString()).Records;
 }
 
 function eventsOf(data: Buffer): readonly Event[] {
