@@ -6,6 +6,8 @@ import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
 /** How the shop's changes are caught, and the definition of each. */
 export const SHOP_SOURCES = {
   log: "cdk/pipeline.ts",
+  triggers: fileURLToPath(new URL("./shop/sources/triggers.ts", import.meta.url)),
+  polling: fileURLToPath(new URL("./shop/sources/polling.ts", import.meta.url)),
   outbox: fileURLToPath(new URL("./shop/sources/outbox.ts", import.meta.url)),
 } as const;
 export type ShopSource = keyof typeof SHOP_SOURCES;
@@ -53,6 +55,7 @@ What a killed process had not reported yet is in no count; the comparison sees a
 Examples:
   npm start
   npm start -- --changes 20000 --exit --json
+  npm start -- --source triggers
   npm start -- --source outbox
   npm start -- --database-url postgres://me@localhost/mine --tables 'public.*'
 `;
@@ -85,7 +88,10 @@ export function parseArguments(
       new Option("--port <n>", "port of the embedded PostgreSQL (default a free one)").argParser(portNumber),
     )
     .addOption(
-      new Option("--source <kind>", "how the shop's changes are caught (outbox: the events it publishes)")
+      new Option(
+        "--source <kind>",
+        "how the shop's changes are caught (polling sees no deletes; outbox: the events it publishes)",
+      )
         .choices(Object.keys(SHOP_SOURCES))
         .default("log"),
     )
@@ -185,6 +191,12 @@ function refuseContradictions(
     "--source",
     given.source,
     "leave it out: it is the shop's, and the pipeline definition says what it captures by",
+  );
+  refuse(
+    given.source === "polling" && given.exit,
+    "--exit",
+    true,
+    "leave it out: polling sees no deletes and not every state, so that counts and tables cannot agree",
   );
   refuse(given.json && !given.exit, "--json", true, "say --exit too: the JSON line is printed at the end");
   refuse(

@@ -41,6 +41,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   const definition = await readDefinition(definitionFile);
   await checkHandlerFiles(definition);
   const events = definition.source.kind === "outbox";
+  const log = definition.source.kind === "postgres";
   if (args.exit) checkConsumers(definition, events);
 
   const failure = new AbortController();
@@ -97,7 +98,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   if (!args.exit) await untilAborted(until);
   if (failure.signal.aborted) throw failure.signal.reason;
   if (!args.exit || signal.aborted) return args.exit ? 130 : 0;
-  const result = await settle({ host, aws, shop, events, progress, startedMs, display, signal: until });
+  const result = await settle({ host, aws, shop, events, log, progress, startedMs, display, signal: until });
   if (failure.signal.aborted) throw failure.signal.reason;
   display.close();
   if (args.json) process.stdout.write(`${JSON.stringify(result)}\n`);
@@ -112,6 +113,8 @@ async function settle(run: {
   shop: Shop;
   /** Events are what is followed, not rows. */
   events: boolean;
+  /** The log is what is read: what was committed lies below a place in it. */
+  log: boolean;
   progress: Readonly<WorkloadProgress>;
   startedMs: number;
   display: Display;
@@ -120,7 +123,7 @@ async function settle(run: {
   const { host, display, progress } = run;
   const { lastEffectMs, complete } = await completion(
     host,
-    { changes: progress.changes, endLsn: run.events ? undefined : await endOfLog(run.shop) },
+    { changes: progress.changes, endLsn: run.log ? await endOfLog(run.shop) : undefined },
     run.signal,
   );
   if (!complete) display.say("nothing moved for a minute: comparing what there is");

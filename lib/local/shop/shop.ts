@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { parseLsn } from "../../change/lsn.ts";
-import { outboxPlan } from "../../outbox/install.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { EmbeddedPostgres } from "../embedded-postgres.ts";
 import type { LocalAws } from "../host.ts";
 import { createQueue, createTable } from "../resources.ts";
 import { createShop } from "./schema.ts";
+import { prepareSource } from "./sources/prepare.ts";
 
 /** What the shop's application and its example consumers work on. */
 export interface Shop {
@@ -32,7 +32,7 @@ const LETTER_QUEUE = "shop-letters";
  */
 export const SHOP_SERVER_SETTINGS = { max_slot_wal_keep_size: "4GB" };
 
-/** Makes the shop's two databases on a fresh server, with what the definition's outbox needs, and its table and queue. */
+/** Makes the shop's two databases on a fresh server, with what the definition's source needs, and its table and queue. */
 export async function openShop(
   server: EmbeddedPostgres,
   aws: LocalAws,
@@ -42,8 +42,7 @@ export async function openShop(
   const readModelUrl = await createDatabase(server, "shop_read_model");
   await withClient(databaseUrl, async (client) => {
     await createShop(client);
-    const outbox = definition && outboxPlan(definition);
-    for (const statement of outbox?.install ?? []) await client.query(statement);
+    if (definition) await prepareSource(client, definition);
   });
   const readModel = await readFile(READ_MODEL_SQL, "utf8");
   await withClient(readModelUrl, (client) => client.query(readModel));

@@ -1,0 +1,8 @@
+import shop from "../../../../cdk/pipeline.ts";
+import { definePipeline, polling } from "../../../pipeline.ts";
+
+/** The shop polled by a column that each of its tables is given; what is deleted stays in its consumers. */
+export default definePipeline({
+  ...shop,
+  source: polling({ tables: [...shop.source.tables], column: "changed_at", intervalMs: 500 }),
+});
