@@ -28,6 +28,8 @@ export interface OutboxJudgeOptions {
   readonly kills: number;
   /** And stopped this many times for longer than its lease, to wake as a zombie. Default 0. */
   readonly freezes?: number;
+  /** After each kill the next process of the task starts with one of these (`lib/failpoint.ts`), in turn. */
+  readonly failpoints?: readonly string[];
   /** Transactions a second; default: as fast as they go. */
   readonly perSecond?: number;
   /** How long everything may take to arrive after the last commit. Default 60 s. */
@@ -37,6 +39,8 @@ export interface OutboxJudgeOptions {
 /** What it found. */
 export interface OutboxVerdict extends OrdersWritten, OutboxFindings {
   readonly kills: number;
+  /** Ends of capture tasks, by kills and by failpoints. */
+  readonly ends: number;
   /** Events that came to the consumer again, and were passed. */
   readonly repeated: number;
   /** From the first transaction to the last effect. */
@@ -58,7 +62,7 @@ const LEASE_MS = 1500;
  * (`kill -9`) in the middle, and holds what a consumer did against what the application committed.
  */
 export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVerdict> {
-  const { form, orders, tasks, kills, freezes = 0, recoverMs = 60_000 } = options;
+  const { form, orders, tasks, kills, freezes = 0, failpoints = [], recoverMs = 60_000 } = options;
   const random = seededRandom(options.seed);
   const definition = outboxPipeline(form);
   await using parts = new AsyncDisposableStack();
@@ -161,8 +165,10 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
           30_000,
           () => lastLines([capture]),
         );
-        if (freeze) await frozen(capture);
-        else if (capture.kill()) killed++;
+        if (freeze) return await frozen(capture);
+        const failpoint = failpoints[killed % failpoints.length];
+        if (failpoint !== undefined) capture.arm(failpoint);
+        if (capture.kill()) killed++;
       });
     },
   });
@@ -183,6 +189,7 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
     ...written,
     ...found,
     kills: killed,
+    ends: captures.reduce((sum, { ends }) => sum + ends.length, 0),
     repeated: reports.reduce((sum, { duplicates, staleWriter }) => sum + duplicates + staleWriter, 0),
     seconds: (lastEffect - started) / 1000,
     secondsToRecover: arrived ? Math.max(0, (lastEffect - ended) / 1000) : undefined,
