@@ -1,6 +1,7 @@
 import { availableParallelism, loadavg } from "node:os";
 import { type Backlog, makeBacklog } from "./capture/backlog.ts";
 import { type Client, Endpoints, Peers, pgRecvlogical, type Reading } from "./capture/clients.ts";
+import { withWalsender } from "./capture/walsender.ts";
 import type { Bench, BenchValues } from "./main.ts";
 
 const CHANGES = 1_000_000;
@@ -48,7 +49,8 @@ export const capture: Bench = {
   },
 };
 
-type Readings = ReadonlyMap<string, readonly Reading[]>;
+type Measured = Reading & { readonly walsenderSeconds: number };
+type Readings = ReadonlyMap<string, readonly Measured[]>;
 
 /** Every client once, then every client again: what disturbs the machine for a while disturbs them all. */
 async function alternate(
@@ -57,11 +59,13 @@ async function alternate(
   runs: number,
   say: (line: string) => void,
 ): Promise<Readings> {
-  const readings = new Map<string, Reading[]>();
+  const readings = new Map<string, Measured[]>();
   for (let round = 1; round <= runs; round++) {
     for (const client of clients) {
       const slot = `bench_${round}_${clients.indexOf(client)}`;
-      const reading = await backlog.withSlot(slot, () => client.read(backlog, slot));
+      const reading = await backlog.withSlot(slot, () =>
+        withWalsender(backlog, slot, () => client.read(backlog, slot)),
+      );
       readings.set(client.name, [...(readings.get(client.name) ?? []), reading]);
       say(`  ${describe(client.name, backlog.changes, reading)}  (load ${(loadavg()[0] ?? 0).toFixed(1)})`);
     }
@@ -69,13 +73,14 @@ async function alternate(
   return readings;
 }
 
-function describe(name: string, changes: number, { seconds, peakMB, cpuSeconds, endpoint }: Reading): string {
+function describe(name: string, changes: number, reading: Measured): string {
+  const { seconds, peakMB, cpuSeconds, walsenderSeconds, endpoint } = reading;
   const rate = `${Math.round(changes / seconds)}/s`;
   const sent = endpoint
     ? `; ${endpoint.requests} requests, ${Math.round(endpoint.bytes / 1e6)} MB, endpoint ${endpoint.cpuSeconds.toFixed(1)} s CPU`
     : "";
-  const perChange = ((cpuSeconds * 1e6) / changes).toFixed(1);
-  return `${name.padEnd(36)} ${rate.padStart(9)}  ${Math.round(peakMB)} MB, ${perChange} µs CPU a change${sent}`;
+  const perChange = (cpu: number) => ((cpu * 1e6) / changes).toFixed(1);
+  return `${name.padEnd(36)} ${rate.padStart(9)}  ${Math.round(peakMB)} MB, CPU a change ${perChange(cpuSeconds)} µs, walsender ${perChange(walsenderSeconds)} µs${sent}`;
 }
 
 function summary(

@@ -70,12 +70,17 @@ export class MeasuredProcess {
       const status = readFileSync(`/proc/${this.#child.pid}/status`, "utf8");
       const kilobytes = Number(/VmHWM:\s+(\d+) kB/.exec(status)?.[1] ?? 0);
       this.#peakMB = Math.max(this.#peakMB, (kilobytes * 1024) / MB);
-      const stat = readFileSync(`/proc/${this.#child.pid}/stat`, "utf8");
-      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-      const seconds = (Number(fields[11]) + Number(fields[12])) / TICKS;
-      this.#cpuSeconds = Math.max(this.#cpuSeconds, seconds);
+      this.#cpuSeconds = Math.max(this.#cpuSeconds, cpuSecondsOf(this.#child.pid ?? 0));
     } catch {
       // It has ended.
     }
   }
+}
+
+/** CPU seconds that a process has used. Throws where it has ended, or the system has no /proc. */
+export function cpuSecondsOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  // The second field is a name in brackets that may hold anything.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
 }
