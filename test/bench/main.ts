@@ -24,7 +24,9 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   memory: async () => (await import("./memory.ts")).memory,
   outbox: async () => (await import("./outbox.ts")).outbox,
   "row-filter": async () => (await import("./row-filter.ts")).rowFilter,
+  sources: async () => (await import("./sources.ts")).sources,
   scale: async () => (await import("./scale.ts")).scale,
+  triggers: async () => (await import("./triggers.ts")).triggers,
 };
 
 const [name = "", ...args] = process.argv.slice(2);

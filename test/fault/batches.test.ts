@@ -30,7 +30,7 @@ async function faults(rig: Rig): Promise<void> {
 }
 
 function expectWhole(verdict: BatchesVerdict): void {
-  expect(verdict).toMatchObject({ doubled: 0, outOfOrder: 0, wrongRows: 0 });
+  expect(verdict, JSON.stringify(verdict)).toMatchObject({ doubled: 0, outOfOrder: 0, wrongRows: 0 });
 }
 
 describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
