@@ -36,6 +36,7 @@ export class ChangeWindow {
   #bytes = 0;
   #truncated = false;
   #overfull = false;
+  #keyless = false;
 
   /** `keyColumns`: what tells rows of the chunk apart; the window's changes hold them in old and new rows. */
   constructor(keyColumns: readonly string[]) {
@@ -45,6 +46,11 @@ export class ChangeWindow {
   /** Whether more came than the window keeps: it says nothing then. */
   get overfull(): boolean {
     return this.#overfull;
+  }
+
+  /** Whether a change did not hold the columns that tell rows apart: the replica identity is another one by now. */
+  get keyless(): boolean {
+    return this.#keyless;
   }
 
   /** The shapes (`sourceTail`) that changes in the window had. */
@@ -90,10 +96,9 @@ export class ChangeWindow {
       this.#complete(key);
       return;
     }
-    const { start, end, count } = row;
-    const message = Buffer.from(buffer);
-    this.#rows.set(key, { message, start: start.slice(0, count), end: end.slice(0, count), missing });
-    this.#grow(key.length * 2 + message.length + count * 8 + ENTRY_BYTES);
+    const kept = keptRow(buffer, row, missing, before ?? undefined);
+    this.#rows.set(key, kept);
+    this.#grow(key.length * 2 + kept.message.length + row.count * 8 + ENTRY_BYTES);
   }
 
   truncated(plan: WindowPlan): void {
@@ -127,9 +132,40 @@ export class ChangeWindow {
   }
 
   #keyText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined): string {
+    for (const i of this.#key) {
+      const from = row.start[i] === UNCHANGED && old !== undefined ? old : row;
+      if (i < 0 || (from.start[i] as number) < 0) this.#keyless = true;
+    }
     if (this.#key.length === 1) return valueText(buffer, plan, row, old, this.#key[0] as number);
     return joinKeyText(this.#key.map((i) => valueText(buffer, plan, row, old, i)));
   }
+}
+
+/**
+ * A change of which values are missing, with those of an earlier change that it leaves as they are: who gets the row
+ * anew gets them too.
+ */
+function keptRow(
+  buffer: Buffer,
+  { start, end, count }: Tuple,
+  missing: ReadonlySet<number>,
+  before: IncompleteRow | undefined,
+): IncompleteRow {
+  const kept = { start: start.slice(0, count), end: end.slice(0, count), missing };
+  const parts = [buffer];
+  let length = buffer.length;
+  for (let i = 0; before !== undefined && i < count; i++) {
+    const from = before.start[i] as number;
+    if (start[i] !== UNCHANGED || missing.has(i)) continue;
+    kept.start[i] = from;
+    if (from < 0) continue;
+    const value = before.message.subarray(from, before.end[i]);
+    parts.push(value);
+    kept.start[i] = length;
+    length += value.length;
+    kept.end[i] = length;
+  }
+  return { message: Buffer.concat(parts, length), ...kept };
 }
 
 /** The key text of a chunk's row, as the window has it. */
@@ -138,7 +174,7 @@ export function rowKeyText(buffer: Buffer, plan: WindowPlan, row: Tuple, key: re
   return joinKeyText(key.map((i) => valueText(buffer, plan, row, undefined, i)));
 }
 
-/** Canonical text; nothing where the row lacks it, which a change of shape explains: the chunk is read again then. */
+/** Canonical text; nothing where the row lacks it: the window is keyless then, and the chunk is read again. */
 function valueText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined, i: number): string {
   if (i < 0) return "";
   const from = row.start[i] === UNCHANGED && old !== undefined ? old : row;

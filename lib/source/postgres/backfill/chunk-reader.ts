@@ -34,6 +34,8 @@ export interface ChunkRequest {
   readonly after: readonly string[] | null;
   readonly rows: number;
   readonly maxBytes: number;
+  /** Between the low mark and the rows: what they wait for. */
+  readonly ready: () => Promise<void>;
 }
 
 /** A chunk as it was read, between its marks. */
@@ -138,10 +140,11 @@ export class ChunkReader {
     }
   }
 
-  async #read({ table, mark, where, after, rows, maxBytes }: ChunkRequest): Promise<ReadChunk> {
+  async #read({ table, mark, where, after, rows, maxBytes, ready }: ChunkRequest): Promise<ReadChunk> {
     const { publication, version } = this.#options;
     const marked = await this.primary(chunkMarkSql(LOW_MARK, mark, version));
     if (this.#options.standby) await this.#replayed(endOfMark(marked));
+    await ready();
     const began = performance.now();
     const client = await this.#source();
     const results = (await client.query(

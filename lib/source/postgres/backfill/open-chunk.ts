@@ -44,8 +44,14 @@ export class OpenChunk {
     const { data, window } = this;
     if (!data || !window) return { kind: "window" };
     if (window.overfull) return { kind: "overfull" };
+    if (window.keyless) return { kind: "shape" };
     for (const shape of window.shapes) if (shape !== data.plan.sourceTail) return { kind: "shape" };
-    const xid = streamed.hiddenBy(data.read.snapshot, this.#streamedBefore);
+    const xid = this.hidden(streamed, data.read.snapshot);
     return xid === undefined ? undefined : { kind: "visibility", xid };
+  }
+
+  /** A transaction streamed before the low mark that a snapshot does not see, or undefined. */
+  hidden(streamed: StreamedTransactions, snapshot: Snapshot): number | undefined {
+    return streamed.hiddenBy(snapshot, this.#streamedBefore);
   }
 }

@@ -59,7 +59,7 @@ const CUT_AT = 4;
 const MAX_SHAPE_FLAWS = 8;
 const RETRY_MS = 250;
 const MAX_RETRY_MS = 10_000;
-const SEEN_POLL_MS = 25;
+const SEEN_POLL_MS = 5;
 const TELL_EVERY_MS = 60_000;
 
 /**
@@ -90,8 +90,8 @@ export class TableRun implements ChangeListener {
   /** Counts how often reading began anew. */
   #round = 0;
   #shapeFlaws = 0;
-  /** Wait for it before the next chunk is read. */
-  #unseen: number | undefined;
+  /** Commits are streamed before they are visible: chunks wait until they are, or hardly any would do. */
+  #patient = false;
   #ended: BackfillStatus | undefined;
   #wake: (() => void) | undefined;
 
@@ -191,6 +191,7 @@ export class TableRun implements ChangeListener {
     if (!chunk) return;
     chunk.begin(this.#key, this.#options.streamed);
     this.#watch();
+    this.#wake?.();
   }
 
   /** The high mark came: gives what is to go there, or undefined for nothing. */
@@ -271,7 +272,6 @@ export class TableRun implements ChangeListener {
         await this.#sleep(until);
         continue;
       }
-      if (this.#unseen !== undefined) await this.#untilSeen(this.#unseen, until);
       await gate();
       await pace.permit();
       if (until.aborted) break;
@@ -295,6 +295,9 @@ export class TableRun implements ChangeListener {
         after: this.#after,
         rows,
         maxBytes: goal.bytes * CUT_AT,
+        ready: async () => {
+          if (this.#patient) await this.#untilVisible(chunk, round, until);
+        },
       });
       streamed.saw(read.snapshot);
       pace.took(read.copied.rows);
@@ -386,7 +389,7 @@ export class TableRun implements ChangeListener {
   #again(flaw: Flaw): void {
     switch (flaw.kind) {
       case "visibility":
-        this.#unseen = flaw.xid;
+        this.#patient = true;
         break;
       case "overfull":
         this.#size.halve();
@@ -428,13 +431,22 @@ export class TableRun implements ChangeListener {
     this.#options.listen(this.name, this.#windows.length > 0 ? this : undefined);
   }
 
-  /** A synchronous standby that does not answer may hold it for hours: chunks read meanwhile would be in vain. */
-  async #untilSeen(xid: number, until: AbortSignal): Promise<void> {
-    const { reader, log } = this.#options;
+  /**
+   * Waits for the low mark to come out of the slot, and until all that came before it is visible: a chunk that is read
+   * then has nothing against it. Beside a synchronous standby some commit is on its way at any time, and a standby that does
+   * not answer may hold it for hours.
+   */
+  async #untilVisible(chunk: OpenChunk, round: number, until: AbortSignal): Promise<void> {
+    const { reader, streamed, log } = this.#options;
+    while (chunk.window === undefined && round === this.#round) {
+      until.throwIfAborted();
+      await this.#sleep(until);
+    }
     let tellAt = performance.now() + RETRY_MS * 10;
-    for (let waitMs = SEEN_POLL_MS; ; waitMs = Math.min(waitMs * 2, 1_000)) {
+    for (let waitMs = SEEN_POLL_MS; round === this.#round; waitMs = Math.min(waitMs * 2, 1_000)) {
       const { rows } = await reader.query("SELECT pg_current_snapshot()::text AS snapshot");
-      if (!Snapshot.parse((rows[0] as { snapshot: string }).snapshot).hides(xid)) break;
+      const xid = chunk.hidden(streamed, Snapshot.parse((rows[0] as { snapshot: string }).snapshot));
+      if (xid === undefined) return;
       if (performance.now() >= tellAt) {
         tellAt = performance.now() + TELL_EVERY_MS;
         log.info(
@@ -444,7 +456,6 @@ export class TableRun implements ChangeListener {
       }
       await delay(waitMs, undefined, { signal: until });
     }
-    this.#unseen = undefined;
   }
 
   #refuse(error: unknown): void {

@@ -1,0 +1,49 @@
+import { describe, expect, test } from "vitest";
+import { ChangeWindow, type WindowPlan } from "../../../lib/source/postgres/backfill/change-window.ts";
+import { NULL, Tuple, UNCHANGED } from "../../../lib/source/postgres/pgoutput/tuple.ts";
+
+const text = { keyText: (buffer: Buffer, start: number, end: number) => buffer.toString("utf8", start, end) };
+const PLAN = {
+  columns: ["id", "big", "other"].map((name) => ({ name, type: text })),
+  sourceTail: ',"schemaVersion":"1"',
+} as unknown as WindowPlan;
+
+/** A row of a message: undefined for a value that did not travel. */
+function message(...values: readonly (string | null | undefined)[]): { buffer: Buffer; row: Tuple } {
+  const buffer = Buffer.from(values.map((value) => value ?? "").join(""));
+  const row = new Tuple();
+  row.reserve(values.length);
+  let at = 0;
+  values.forEach((value, i) => {
+    row.start[i] = value === undefined ? UNCHANGED : value === null ? NULL : at;
+    at += value?.length ?? 0;
+    row.end[i] = at;
+  });
+  return { buffer, row };
+}
+
+function update(window: ChangeWindow, ...values: readonly (string | null | undefined)[]): void {
+  const { buffer, row } = message(...values);
+  window.updated(buffer, PLAN, row, undefined, false);
+}
+
+describe("the window of a chunk", () => {
+  test("what an earlier change of the window showed stands in what is kept of the row", () => {
+    const window = new ChangeWindow(["id"]);
+    update(window, "7", undefined, undefined);
+    update(window, "7", "shown", undefined);
+    update(window, "7", undefined, undefined);
+    const row = window.verdict("7");
+    expect([...(row?.missing ?? [])]).toEqual([2]);
+    expect(row?.message.toString("utf8", row.start[1], row.end[1])).toBe("shown");
+    expect(row?.message.toString("utf8", row.start[0], row.end[0])).toBe("7");
+    expect(row?.start[2]).toBe(UNCHANGED);
+  });
+
+  test("a change that does not hold the chunk's key makes it say nothing", () => {
+    const window = new ChangeWindow(["id"]);
+    const { buffer, row } = message(null, "b", "c");
+    window.deleted(buffer, PLAN, row);
+    expect(window.keyless).toBe(true);
+  });
+});
