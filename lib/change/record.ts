@@ -89,8 +89,6 @@ const count = z.int().check(z.nonnegative());
 const position = z.string().check(z.regex(/^[0-9A-F]{24}[0-9]{10}$/));
 const header = { topic: name, partition: count, writer: count };
 
-const unpacked = z.looseObject({ source: z.looseObject(header) });
-const packed = z.looseObject({ v: z.literal(RECORD_VERSION), ...header, events: z.unknown() });
 const compressed = z.looseObject({
   v: z.literal(RECORD_VERSION),
   ...header,
@@ -126,16 +124,29 @@ export function parseRecord(data: Uint8Array, parse: (json: string) => unknown =
   }
   if ("op" in value) {
     const event = checkEvent(value);
-    const { topic, partition, writer } = check(unpacked, value).source;
-    return { kind: "events", topic, partition, writer, events: [event] };
+    return { kind: "events", ...checkHeader(event.source, "source."), events: [event] };
   }
   if ("encoding" in value) {
     const { topic, partition, writer, events: text } = check(compressed, value);
     const events = checkEvents(readJson(gunzip(text), parse, "events"));
     return { kind: "events", topic, partition, writer, events };
   }
-  const { topic, partition, writer, events } = check(packed, value);
-  return { kind: "events", topic, partition, writer, events: checkEvents(events) };
+  const { v, events } = value as { readonly v?: unknown; readonly events?: unknown };
+  if (v !== RECORD_VERSION) throw new RecordFormatError(`v: expected ${RECORD_VERSION}`);
+  return { kind: "events", ...checkHeader(value), events: checkEvents(events) };
+}
+
+/** By hand, as events are: unpacked, each event has one. */
+function checkHeader(value: object, at = ""): RecordHeader {
+  const { topic, partition, writer } = value as { readonly [K in keyof RecordHeader]?: unknown };
+  if (typeof topic !== "string" || topic === "") throw new RecordFormatError(`${at}topic: expected a text`);
+  if (!isCount(partition)) throw new RecordFormatError(`${at}partition: expected a whole number from 0`);
+  if (!isCount(writer)) throw new RecordFormatError(`${at}writer: expected a whole number from 0`);
+  return { topic, partition, writer };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 function checkEvents(list: unknown): ChangeEventJson[] {
@@ -164,11 +175,13 @@ function check<T extends z.ZodMiniType>(schema: T, value: unknown): z.output<T> 
   throw new RecordFormatError(`${path || "its data"}: ${issue?.message ?? "not valid"}`);
 }
 
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 /** Neither decoder's nor parser's error is passed on: both may quote the text. */
 function readJson(data: Uint8Array, parse: (json: string) => unknown, what: string): unknown {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(data);
+    text = UTF8.decode(data);
   } catch {
     throw new RecordFormatError(`${what} is not UTF-8`);
   }

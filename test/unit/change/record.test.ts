@@ -110,6 +110,8 @@ const bad: [string, unknown, string][] = [
   ["no topic", { ...packed("x"), topic: undefined }, "topic"],
   ["a negative partition", { ...packed("x"), partition: -1 }, "partition"],
   ["a writer that is text", { ...packed("x"), writer: "3" }, "writer"],
+  ["a fraction of a partition", { ...packed("x"), partition: 0.5 }, "partition"],
+  ["an unpacked event without a topic", list(packed("x"))[0], "source.topic"],
   ["no events", { ...packed("x"), events: [] }, "events"],
   ["an event that is none", { ...packed("x"), events: ["secret"] }, "events.0"],
   ["an unknown op", { ...packed("x"), events: [{ op: "secret" }] }, "events.0.op"],
