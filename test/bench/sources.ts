@@ -196,5 +196,5 @@ async function postgresCpu(work: () => Promise<unknown>, seconds: number): Promi
   await work();
   const used = usedBetween(before, cpuSeconds());
   const postgres = used.filter(([part]) => /postgres/i.test(part));
-  return Math.round(1000 * postgres.reduce((sum, [, used]) => sum + used, 0) / seconds);
+  return Math.round((1000 * postgres.reduce((sum, [, used]) => sum + used, 0)) / seconds);
 }
