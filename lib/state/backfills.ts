@@ -34,8 +34,10 @@ const progress = z.object({
   startedAt: z.number(),
   /** Texts of the page key of the last row that is done, as PostgreSQL prints them; null before the first chunk. */
   lastKey: z.array(z.string()).nullable(),
-  /** Names of the columns of `lastKey`: with others the table is read from its beginning. */
+  /** Names of the columns of `lastKey`. */
   keyColumns: z.array(z.string()),
+  /** The order of keys that `lastKey` counts in: with another one the table is read from its beginning. */
+  keyOrder: z.string().optional(),
   /** Chunks, rows given, and bytes read that are done. */
   chunk: z.int(),
   rows: z.int(),

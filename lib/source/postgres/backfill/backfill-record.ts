@@ -24,6 +24,8 @@ export interface BackfillProgress {
   readonly lastKey: string[] | null;
   /** Names of the columns of `lastKey`. */
   readonly keyColumns: string[];
+  /** The order of keys that `lastKey` counts in: with another one the table is read from its beginning. */
+  readonly keyOrder?: string | undefined;
   readonly chunk: number;
   readonly rows: number;
   readonly bytes: number;

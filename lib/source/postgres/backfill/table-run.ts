@@ -24,6 +24,7 @@ import type { Pace } from "./pace.ts";
 import { isPassing } from "./passing.ts";
 import { Snapshot } from "./snapshot.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
+import { pageOrder } from "./table-shape.ts";
 
 /** What one table's run needs of its surroundings. */
 export interface TableRunOptions {
@@ -243,16 +244,18 @@ export class TableRun implements ChangeListener {
     until.throwIfAborted();
     const shape = await reader.shape(table, backfill.request.where);
     this.#key = shape.page.map((column) => column.name);
-    if (this.#progress === undefined) {
-      const before = backfill.progress;
+    const keyOrder = pageOrder(shape);
+    if (this.#progress?.keyOrder !== keyOrder) {
+      const before = this.#progress ?? backfill.progress;
       const startPosition =
         before?.startPosition ?? formatPosition({ epoch, commitLsn: await reader.logEnd(), ordinal: 0 });
-      const same = before !== undefined && before.keyColumns.join("\0") === this.#key.join("\0");
+      const same = before?.keyOrder === keyOrder;
       this.#progress = {
         startPosition,
         startedAt: before?.startedAt ?? Date.now(),
         lastKey: same ? before.lastKey : null,
         keyColumns: [...this.#key],
+        keyOrder,
         chunk: same ? before.chunk : 0,
         rows: same ? before.rows : 0,
         bytes: same ? before.bytes : 0,
@@ -314,13 +317,16 @@ export class TableRun implements ChangeListener {
     return failures;
   }
 
-  /** Another key than the windows watch: begun again from the beginning, with the new one. */
+  /** Another key than the windows watch, or another order of it: begun again from the beginning. */
   #checkKey({ shape }: ReadChunk): void {
+    const keyOrder = pageOrder(shape);
+    if (keyOrder === this.#progress?.keyOrder) return;
     const key = shape.page.map((column) => column.name);
-    if (key.join("\0") === this.#key.join("\0")) return;
     this.#key = key;
-    if (this.#progress)
-      this.#progress = { ...this.#progress, keyColumns: key, lastKey: null, chunk: 0, rows: 0, bytes: 0 };
+    if (this.#progress) {
+      const none = { lastKey: null, chunk: 0, rows: 0, bytes: 0 };
+      this.#progress = { ...this.#progress, keyColumns: key, keyOrder, ...none };
+    }
     this.#anew();
   }
 

@@ -12,6 +12,8 @@ export interface PageColumn {
   readonly type: string;
   /** Where the index has another collation than the column. */
   readonly collation: string | undefined;
+  /** OID of the index's collation, 0 for none. */
+  readonly order: number;
   /** Operators in the order of pages: `OPERATOR(pg_catalog.<)` and so on. */
   readonly before: string;
   readonly notAfter: string;
@@ -44,6 +46,7 @@ const indexColumn = z.object({
   type: z.string(),
   notNull: z.boolean(),
   collation: z.string().nullable(),
+  order: z.number(),
   descending: z.boolean(),
   less: operator,
   lessEqual: operator,
@@ -123,6 +126,7 @@ const INDEX_COLUMNS = `(
               THEN (SELECT quote_ident(s.nspname) || '.' || quote_ident(l.collname)
                       FROM pg_collation l JOIN pg_namespace s ON s.oid = l.collnamespace
                      WHERE l.oid = i.indcollation[k.place - 1]) END,
+           'order', i.indcollation[k.place - 1]::int8,
            'descending', i.indoption[k.place - 1] & 1 = 1,
            'less', ${OPERATOR(1)}, 'lessEqual', ${OPERATOR(2)}, 'equal', ${OPERATOR(3)},
            'greaterEqual', ${OPERATOR(4)}, 'greater', ${OPERATOR(5)}) ORDER BY k.place)
@@ -212,6 +216,7 @@ function pageColumn(column: z.output<typeof indexColumn>): PageColumn {
     name,
     type,
     collation: column.collation ?? undefined,
+    order: column.order,
     equal,
     ...(descending
       ? { before: greater, notAfter: greaterEqual, notBefore: lessEqual, after: less }
@@ -222,6 +227,17 @@ function pageColumn(column: z.output<typeof indexColumn>): PageColumn {
       less === "OPERATOR(pg_catalog.<)" &&
       greater === "OPERATOR(pg_catalog.>)",
   };
+}
+
+/**
+ * What the order of a table's pages is made of: with another one a key says nothing of what stands before it. Another
+ * table of the same name is another order.
+ */
+export function pageOrder({ relation, page }: Pick<TableShape, "relation" | "page">): string {
+  return JSON.stringify([
+    relation.oid,
+    ...page.map(({ name, type, order, before }) => [name, type, order, before]),
+  ]);
 }
 
 /** `"a", "b"`: what a chunk selects, in the relation's order. */
