@@ -93,7 +93,7 @@ async function checkServer(
   }
   if (encoding === "SQL_ASCII") {
     problems.push({
-      code: "ENCODING",
+      code: "SQL_ASCII",
       message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
       remedy: "Read it from the log, which has source.sqlAsciiEncoding, or convert the database.",
     });
