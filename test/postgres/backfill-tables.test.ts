@@ -242,6 +242,7 @@ eachPostgres("backfill of hostile tables", (server) => {
     for (const where of [
       "id > 40) TO STDOUT; DROP TABLE t; --",
       "no_such_column = 1",
+      "id > 40) OR (id < 3",
       "true; DROP TABLE t",
     ]) {
       await record.request("public.t", { where, sweep: false, requestedAt: 2 });

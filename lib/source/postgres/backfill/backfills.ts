@@ -79,6 +79,8 @@ export class Backfills {
   /** What is wanted and waits for its turn. */
   #waiting: Backfill[] = [];
   #latest = new Map<string, Backfill>();
+  /** Reads of all runs: marks of a run that was paused may still come when it goes on. */
+  #attempts = 0;
   /** Streamed transactions are remembered; the gate opens when chunks count. */
   #gate: Promise<void> | undefined;
   #bell: number | undefined;
@@ -292,6 +294,7 @@ export class Backfills {
       listen,
       slot: state.slot,
       task: this.#task,
+      nextAttempt: () => ++this.#attempts,
       pipeline: pipeline.name,
       database: state.database,
       epoch: state.epoch,

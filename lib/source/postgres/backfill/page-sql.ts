@@ -37,9 +37,12 @@ export function pageSelect({ shape, where, after, rows }: Page): string {
   return `SELECT ${selectList(shape)} FROM ${shape.from}${filtered} ORDER BY ${order(shape.page)} LIMIT ${rows}`;
 }
 
-/** Fails where the operator's filter is no single expression over the table. To be sent by the extended protocol. */
+/**
+ * Fails where the operator's filter is no single expression over the table: `a) OR (b` stands up between parentheses, not
+ * between brackets too, and would have every page begin anew. To be sent by the extended protocol.
+ */
 export function whereCheckSql(shape: Pick<TableShape, "from">, where: string): string {
-  return `SELECT FROM ${shape.from} WHERE (\n${where}\n) LIMIT 0`;
+  return `SELECT FROM ${shape.from} WHERE (\n${where}\n) AND (ARRAY[\n${where}\n])[1] LIMIT 0`;
 }
 
 /**

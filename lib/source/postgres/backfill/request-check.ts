@@ -3,6 +3,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { ConfigurationProblem } from "../../../errors.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
+import { whereCheckSql } from "./page-sql.ts";
 import { readShape, shapeSql } from "./table-shape.ts";
 
 const ANY_TABLE_OF_NAME =
@@ -63,7 +64,7 @@ async function checkWhere(
   await client.query("BEGIN READ ONLY");
   try {
     await client.query({
-      text: `EXPLAIN SELECT FROM ${quoteTable(table)} WHERE (${where}\n)`,
+      text: `EXPLAIN ${whereCheckSql({ from: quoteTable(table) }, where)}`,
       // Refuses a second statement behind a semicolon.
       queryMode: "extended",
     } as pg.QueryConfig);

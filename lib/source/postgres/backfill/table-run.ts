@@ -43,6 +43,8 @@ export interface TableRunOptions {
   readonly slot: string;
   /** Tells this process's marks from all others'. */
   readonly task: string;
+  /** A number that no read of the task had. */
+  readonly nextAttempt: () => number;
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
@@ -87,7 +89,6 @@ export class TableRun implements ChangeListener {
   #key: readonly string[] = [];
   #shape = "";
   #plan: RelationPlan | undefined;
-  #attempt = 0;
   /** Counts how often reading began anew. */
   #round = 0;
   #shapeFlaws = 0;
@@ -268,7 +269,7 @@ export class TableRun implements ChangeListener {
   }
 
   async #read(until: AbortSignal, failuresBefore: number): Promise<number> {
-    const { backfill, table, slot, task, reader, goal, pace, gate, streamed } = this.#options;
+    const { backfill, table, slot, task, nextAttempt, reader, goal, pace, gate, streamed } = this.#options;
     let failures = failuresBefore;
     while (!until.aborted) {
       if (this.#open.length >= OPEN_CHUNKS || !this.#more) {
@@ -287,7 +288,7 @@ export class TableRun implements ChangeListener {
         table: this.name,
         run: backfill.run,
         chunk: (this.#progress?.chunk ?? 0) + this.#open.length + 1,
-        attempt: ++this.#attempt,
+        attempt: nextAttempt(),
       };
       const chunk = new OpenChunk(mark, streamed.latest);
       this.#open.push(chunk);
