@@ -1,6 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { DescribeStreamCommand, MergeShardsCommand, SplitShardCommand } from "@aws-sdk/client-kinesis";
 import pg from "pg";
+import { dynamodbClient } from "../../lib/aws.ts";
+import { formatTable } from "../../lib/change/table-pattern.ts";
 import type { AwsCall, AwsFault } from "../../lib/local/fault/aws-proxy.ts";
 import { entriesOf, failEntries } from "../../lib/local/fault/put-records.ts";
 import type { FaultLink } from "../../lib/local/fault/tcp-proxy.ts";
@@ -8,7 +10,9 @@ import { CaptureTask } from "../../lib/local/judge/capture-task.ts";
 import type { FaultyService } from "../../lib/local/judge/faulty-aws.ts";
 import type { Mischief } from "../../lib/local/judge/mischief.ts";
 import type { Rig } from "../../lib/local/judge/rig.ts";
+import { JUDGED_TABLES } from "../../lib/local/judge/tables.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { hasEnded, readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import { eventually } from "../eventually.ts";
 
 /** One kind of fault. */
@@ -239,6 +243,43 @@ export function kills(count: number): Fault {
   };
 }
 
+/** Backfills of all tables under the workload, one after the other; the capture task is killed in the middle of each. */
+async function backfillsKilled(rig: Rig, random: Random, strength: number): Promise<number> {
+  const dynamodb = dynamodbClient(rig.captureEnvironment);
+  const signal = AbortSignal.timeout(15 * 60_000);
+  const store = { dynamodb, table: rig.resources.stateTable, pipeline: rig.definition.name, signal };
+  const names = JUDGED_TABLES.map(formatTable);
+  const request = (table: string) => requestBackfill(store, table, { sweep: false, requestedAt: Date.now() });
+  /** How many chunks have been acknowledged, and whether anything is left; ended ones begin again where `again`. */
+  const look = async (again: boolean) => {
+    const found = await readBackfills(store);
+    const refused = found.find(({ status }) => status === "refused");
+    if (refused) throw new Error(`the backfill of ${refused.table} is refused: ${refused.progress?.reason}`);
+    const ended = found.filter(hasEnded);
+    if (again && ended.length > 0) await Promise.all(ended.map(({ table }) => request(table)));
+    const done = found.map(({ run, progress }) => `${run}/${progress?.chunk ?? 0}`).join();
+    return { done, left: found.length - ended.length };
+  };
+  try {
+    await Promise.all(names.map(request));
+    for (let i = 0; i < 4 * strength; i++) {
+      await streaming(rig);
+      const before = await look(true);
+      await eventually(async () => (await look(true)).done !== before.done, { what: "a chunk to be done" });
+      await delay(between(random, 0, 600));
+      rig.capture.kill();
+      await eventually(() => !rig.capture.streaming, { what: "the kill" });
+    }
+    await eventually(async () => (await look(false)).left === 0, {
+      what: "the backfills",
+      deadlineMs: 120_000,
+    });
+    return 4 * strength;
+  } finally {
+    dynamodb.destroy();
+  }
+}
+
 /** Truncates a table while one of its partitions lags behind the others (rule 14). */
 async function truncateWhileLagging(rig: Rig, random: Random, strength: number): Promise<number> {
   const client = new pg.Client({ connectionString: rig.databaseUrl });
@@ -391,6 +432,7 @@ export const FAULTS: readonly Fault[] = [
       return 3 * strength;
     },
   },
+  { name: "backfills, capture killed", inject: backfillsKilled },
   {
     name: "capture killed inside a transaction",
     inject: captureKilledAt("inside-transaction", (random) => between(random, 2, 200)),

@@ -14,7 +14,9 @@ export default definePipeline({
   source: postgres({
     tables: ["public.*", "archive.*"],
     acceptUnboundedWal: true,
+    // Faults ask for backfills, of small chunks, so that a kill meets many of them.
     snapshot: "never",
+    backfill: { rowsPerSecond: 150 },
   }),
   topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
   stream: { mode: "provisioned", shards: 2 },

@@ -16,6 +16,7 @@ export const handler = session.recorded(
       await (event.operation === "truncate" ? truncate(event) : write(event));
       await session.mischief.meet("after");
     })
+    .on("judge.*", "read", read)
     .handler(),
 );
 
@@ -48,6 +49,25 @@ async function write(event: ChangeEvent): Promise<void> {
       replaces,
       session.invocation,
     ],
+  });
+}
+
+/**
+ * A row that a backfill read is no effect that the truth demands: it shows in what is held. One that is older than a change
+ * before it in the stream would stand over that change, and differ from the table at the end.
+ */
+async function read(event: ChangeEvent): Promise<void> {
+  const row = event.row ?? {};
+  const table = `${event.schema}.${event.table}`;
+  const key = (keys.get(table) ?? []).map((column) => row[column]);
+  await session.pool.query({
+    name: "read",
+    text: `
+      INSERT INTO held AS old (tbl, key, partition, position, data) VALUES ($1, $2, $3, $4, $5::jsonb)
+      ON CONFLICT (tbl, key) DO UPDATE
+      SET partition = excluded.partition, position = excluded.position, data = excluded.data
+      WHERE old.position < excluded.position`,
+    values: [table, JSON.stringify(key), event.partition, event.position, JSON.stringify(row)],
   });
 }
 

@@ -53,6 +53,7 @@ export interface ReadChunk {
 
 const LOCK_TIMEOUT_MS = 5_000;
 const REPLAY_POLL_MS = 50;
+const REPLAY_DEADLINE_MS = 30_000;
 
 /** Reads the chunks of one table at a time, over sessions of its own. Not to be called twice at once. */
 export class ChunkReader {
@@ -181,12 +182,25 @@ export class ChunkReader {
     };
   }
 
+  /** @throws BackfillServerError where it does not follow the primary, or does not say how far. */
   async #replayed(lsn: bigint): Promise<void> {
+    const deadline = performance.now() + REPLAY_DEADLINE_MS;
     for (;;) {
       const { rows } = await this.query(
-        `SELECT coalesce(pg_last_wal_replay_lsn() >= '${formatLsn(lsn)}', true) AS here`,
+        `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() >= '${formatLsn(lsn)}' END AS here`,
       );
-      if ((rows[0] as { here: boolean }).here) return;
+      const { here } = rows[0] as { here: boolean | null };
+      if (here) return;
+      if (here === null) {
+        throw new BackfillServerError({
+          message:
+            "the server to read rows from is no standby, or was promoted, or does not say how far it has replayed: its rows may be older than the log, or others",
+          remedy:
+            "Name a physical standby in TRIBUTARY_BACKFILL_DATABASE_URL, or leave it out; then start the backfill again.",
+        });
+      }
+      if (performance.now() >= deadline)
+        throw new Error(`the standby has not replayed ${formatLsn(lsn)} in ${REPLAY_DEADLINE_MS / 1000} s`);
       await delay(REPLAY_POLL_MS, undefined, { signal: this.#options.signal });
     }
   }
