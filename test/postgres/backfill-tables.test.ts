@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import type { WireRow } from "../../lib/change/event.ts";
 import { readBackfillEnd } from "../../lib/change/mark.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed, replay } from "./backfill-replay.ts";
@@ -250,6 +251,24 @@ eachPostgres("backfill of hostile tables", (server) => {
       expect(record.of("public.t").progress?.reason).toMatch(/the server refuses its filter/);
     }
     expect(await count(sql, "t")).toBe(50);
+    await open.close();
+    await sql.end();
+  });
+
+  test("rows are not read from a server that is no standby, or none any more", async () => {
+    const url = await freshDatabase(server());
+    const sql = await superuser(url);
+    await sql.query("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    const record = new MemoryBackfills();
+    const open = await OpenSource.open(url, {
+      pipeline: definition(url),
+      record: new MemoryRecord(),
+      // As it is after a promotion: the same cluster, not in recovery.
+      backfill: { record, pollMs: 20, standby: connectionFromUrl(url) },
+    });
+    await ended(record, "public.t", open, "refused");
+    expect(record.of("public.t").progress?.reason).toMatch(/no standby/);
+    expect(open.changes).toEqual([]);
     await open.close();
     await sql.end();
   });
