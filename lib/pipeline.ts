@@ -60,8 +60,11 @@ const stream = z
     /** Shards of a provisioned stream. */
     shards: z.int().min(1).max(10_000).optional(),
     retentionHours: z.int().min(24).max(8760).default(168),
-    /** `batch`: many events of a partition in a record. `none`: one event a record, for Flink and Firehose. */
-    packing: z.enum(["batch", "none"]).default("batch"),
+    /**
+     * `batch`: many events of a partition in a record. `gzip`: the same, compressed where that saves, for readers that
+     * are consumers of this library. `none`: one event a record, for Flink and Firehose.
+     */
+    packing: z.enum(["batch", "gzip", "none"]).default("batch"),
     /** Largest Kinesis record the stream takes, in bytes; above 1 MiB the stream must be set so. */
     maxRecordBytes: z
       .int()

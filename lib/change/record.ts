@@ -56,6 +56,15 @@ export function recordHead(header: RecordHeader): string {
 /** What stands behind the events of a packed record. */
 export const RECORD_TAIL = "]}";
 
+/** What stands before the base64 of a packed record whose events are compressed; `COMPRESSED_TAIL` stands behind it. */
+export function compressedHead(header: RecordHeader): string {
+  const topic = JSON.stringify(header.topic);
+  return `{"v":${RECORD_VERSION},"topic":${topic},"partition":${header.partition},"writer":${header.writer},"encoding":"gzip","events":"`;
+}
+
+/** What stands behind compressed events. */
+export const COMPRESSED_TAIL = '"}';
+
 /** Closes an open event (see `SourceChange.json`) for a packed record. */
 export function eventTail(after: PositionText | null): string {
   return after === null ? ',"after":null}}' : `,"after":"${after}"}}`;

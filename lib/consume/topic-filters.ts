@@ -15,7 +15,7 @@ const LONGEST_PATTERN = 4096;
  */
 export function topicFilters(
   topics: readonly string[],
-  packing: "batch" | "none" = "batch",
+  packing: "batch" | "gzip" | "none" = "batch",
 ): TopicFilter[] | undefined {
   const rules: unknown[] = [];
   for (const topic of topics) {

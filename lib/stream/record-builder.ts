@@ -1,3 +1,5 @@
+import { gzipSync } from "node:zlib";
+import { COMPRESSED_TAIL } from "../change/record.ts";
 import type { SourceChange } from "../source/change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import type { BufferPool } from "./buffer-pool.ts";
@@ -9,10 +11,24 @@ export interface TransactionRun {
   events: number;
 }
 
-type EventFormat = Pick<RecordFormat, "after" | "closing" | "firstClosing" | "tail">;
+type EventFormat = Pick<
+  RecordFormat,
+  "after" | "closing" | "firstClosing" | "head" | "tail" | "compressedHead"
+>;
 
 const NOTHING = Buffer.alloc(0);
-const WHOLE: EventFormat = { after: NOTHING, closing: NOTHING, firstClosing: NOTHING, tail: NOTHING };
+const WHOLE: EventFormat = {
+  after: NOTHING,
+  closing: NOTHING,
+  firstClosing: NOTHING,
+  head: NOTHING,
+  tail: NOTHING,
+  compressedHead: undefined,
+};
+/** What a record occupies beside its buffer, about: what counts where each change is a record. */
+const OBJECTS_BYTES = 640;
+/** Records below this are left as they are: little is to be saved. */
+const COMPRESS_BYTES = 4096;
 const COMMA = 0x2c;
 
 /** Bytes of the open event. */
@@ -77,7 +93,7 @@ export class RecordBuilder {
 
   /** What the record occupies in memory. */
   get capacity(): number {
-    return this.#buffer.length;
+    return this.#buffer.length + OBJECTS_BYTES;
   }
 
   /** Bytes of the record as it stands. */
@@ -107,7 +123,14 @@ export class RecordBuilder {
   seal(): Buffer {
     this.#reserve(0);
     this.#append(this.#format.tail);
-    return this.#buffer.subarray(0, this.#length);
+    const data = this.#buffer.subarray(0, this.#length);
+    const { head, tail, compressedHead } = this.#format;
+    if (compressedHead === undefined || data.length < COMPRESS_BYTES) return data;
+    // The array of events: head and tail end and begin with its brackets.
+    const events = data.subarray(head.length - 1, data.length - tail.length + 1);
+    const base64 = gzipSync(events, { level: 1 }).toString("base64");
+    const compressed = Buffer.concat([compressedHead, Buffer.from(base64 + COMPRESSED_TAIL)]);
+    return compressed.length < data.length ? compressed : data;
   }
 
   /** Nobody uses what `seal` gave any more. */

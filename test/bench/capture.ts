@@ -9,6 +9,9 @@ const RUNS = 3;
 /** The round trip to Kinesis that is injected, in milliseconds. */
 const ROUND_TRIP_MS = 20;
 
+/** A change a record takes one round trip for 64: the whole backlog would take half an hour. */
+const UNPACKED = 50_000;
+
 /** One retained backlog through PostgreSQL's own client, a peer and the real capture program, side by side. */
 export const capture: Bench = {
   about: `Capture on ${availableParallelism()} cores: one backlog, drained again and again through each client.`,
@@ -35,7 +38,8 @@ export const capture: Bench = {
       peers.client(true),
       ...[0, ROUND_TRIP_MS].flatMap((delayMs) => [
         endpoints.tributary({ packing: "batch", delayMs, nodeArguments }),
-        endpoints.tributary({ packing: "none", delayMs, nodeArguments }),
+        endpoints.tributary({ packing: "gzip", delayMs, nodeArguments }),
+        endpoints.tributary({ packing: "none", delayMs, nodeArguments, upTo: UNPACKED }),
       ]),
     ].filter(chosen);
 
@@ -67,14 +71,14 @@ async function alternate(
         withWalsender(backlog, slot, () => client.read(backlog, slot)),
       );
       readings.set(client.name, [...(readings.get(client.name) ?? []), reading]);
-      say(`  ${describe(client.name, backlog.changes, reading)}  (load ${(loadavg()[0] ?? 0).toFixed(1)})`);
+      say(`  ${describe(client.name, reading)}  (load ${(loadavg()[0] ?? 0).toFixed(1)})`);
     }
   }
   return readings;
 }
 
-function describe(name: string, changes: number, reading: Measured): string {
-  const { seconds, peakMB, cpuSeconds, walsenderSeconds, endpoint } = reading;
+function describe(name: string, reading: Measured): string {
+  const { changes, seconds, peakMB, cpuSeconds, walsenderSeconds, endpoint } = reading;
   const rate = `${Math.round(changes / seconds)}/s`;
   const sent = endpoint
     ? `; ${endpoint.requests} requests, ${Math.round(endpoint.bytes / 1e6)} MB, endpoint ${endpoint.cpuSeconds.toFixed(1)} s CPU`
@@ -89,7 +93,10 @@ function summary(
   say: (line: string) => void,
 ) {
   const rates = new Map(
-    [...readings].map(([name, of]) => [name, Math.round(changes / median(of.map(({ seconds }) => seconds)))]),
+    [...readings].map(([name, of]) => [
+      name,
+      Math.round(median(of.map(({ changes, seconds }) => changes / seconds))),
+    ]),
   );
   say(`medians of ${runs}:`);
   for (const [name, rate] of rates) say(`  ${name.padEnd(36)} ${String(rate).padStart(8)}/s`);
@@ -99,9 +106,7 @@ function summary(
   };
   const packed = "Tributary, packed";
   const peak = Math.max(
-    ...[...readings]
-      .flatMap(([name, of]) => (name.startsWith("Tributary") ? of : []))
-      .map(({ peakMB }) => peakMB),
+    ...[...readings].flatMap(([name, of]) => (name.startsWith(packed) ? of : [])).map(({ peakMB }) => peakMB),
   );
   return {
     ratioToPgRecvlogical: ratio(packed, pgRecvlogical.name),

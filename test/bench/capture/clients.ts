@@ -10,6 +10,7 @@ import { type ServingChild, startServingChild } from "../../../lib/local/child.t
 import { createTable } from "../../../lib/local/resources.ts";
 import { METRICS_SECONDS_VARIABLE } from "../../../lib/observe/capture-metrics.ts";
 import type { PipelineInput } from "../../../lib/pipeline.ts";
+import type { Packing } from "../../../lib/stream/packing.ts";
 import { type Backlog, PUBLICATION } from "./backlog.ts";
 import type { Arrival, EndpointReport } from "./kinesis-endpoint.ts";
 import { MeasuredProcess } from "./process.ts";
@@ -18,6 +19,7 @@ const run = promisify(execFile);
 
 /** One reading of the whole backlog. */
 export interface Reading {
+  readonly changes: number;
   readonly seconds: number;
   readonly peakMB: number;
   /** CPU seconds of the client's process; of Tributary's program without its start. */
@@ -44,7 +46,7 @@ export const pgRecvlogical: Client = recvlogicalOf(PUBLICATION);
 export function recvlogicalOf(publication: string): Client {
   return {
     name: "pg_recvlogical",
-    async read({ databaseUrl, endLsn }, slot) {
+    async read({ databaseUrl, endLsn, changes }, slot) {
       const url = new URL(databaseUrl);
       const started = performance.now();
       const client = new MeasuredProcess(
@@ -61,7 +63,7 @@ export function recvlogicalOf(publication: string): Client {
       const code = await client.ended;
       if (code !== 0) throw new Error(`pg_recvlogical ended with ${code}: ${client.printed}`);
       const seconds = (performance.now() - started) / 1000;
-      return { seconds, peakMB: client.peakMB, cpuSeconds: client.cpuSeconds };
+      return { changes, seconds, peakMB: client.peakMB, cpuSeconds: client.cpuSeconds };
     },
   };
 }
@@ -108,7 +110,7 @@ export class Peers implements AsyncDisposable {
         const milliseconds = await withDeadline(reading.promise);
         const { peakMB, cpuSeconds } = client;
         await client.stop();
-        return { seconds: milliseconds / 1000, peakMB, cpuSeconds };
+        return { changes, seconds: milliseconds / 1000, peakMB, cpuSeconds };
       },
     };
   }
@@ -160,7 +162,7 @@ export class Endpoints implements AsyncDisposable {
 
   /** The real program, from the moment it streams until the endpoint has answered the last record. */
   tributary(options: {
-    readonly packing: "batch" | "none";
+    readonly packing: Packing;
     readonly delayMs: number;
     /** Arguments to Node, such as `--cpu-prof`. */
     readonly nodeArguments?: readonly string[];
@@ -169,17 +171,25 @@ export class Endpoints implements AsyncDisposable {
     readonly tables?: readonly string[];
     /** Whether rows that are there are read: default never. */
     readonly snapshot?: "initial" | "never";
+    /** Reads no further than so many changes: for what would take all day. */
+    readonly upTo?: number;
     /** Whether the endpoint looks at each event at the end; else it keeps none, for what does not fit into memory. */
     readonly keep?: boolean;
   }): Client & { read(backlog: Pick<Backlog, "databaseUrl" | "changes">, slot: string): Promise<Reading> } {
-    const { packing, delayMs, keep = true } = options;
+    const { packing, delayMs, keep = true, upTo = Number.POSITIVE_INFINITY } = options;
+    const how = { batch: "packed", gzip: "packed with gzip", none: "unpacked" }[packing];
     return {
-      name: `Tributary, ${packing === "batch" ? "packed" : "unpacked"}${delayMs ? `, ${delayMs} ms` : ""}`,
+      name: `Tributary, ${how}${delayMs ? `, ${delayMs} ms` : ""}`,
       read: async ({ databaseUrl, changes }, slot) => {
         await this.#ask(`/delay/${delayMs}`);
         await this.#ask(`/keep/${keep}`);
         await this.#ask("/report");
-        const { program, streaming, stored } = await this.#start(databaseUrl, slot, options, changes);
+        const { program, streaming, stored } = await this.#start(
+          databaseUrl,
+          slot,
+          options,
+          Math.min(changes, upTo),
+        );
         try {
           const startedAt = await withDeadline(streaming);
           const before = program.cpuSeconds;
@@ -187,10 +197,12 @@ export class Endpoints implements AsyncDisposable {
           const { peakMB } = program;
           const cpuSeconds = program.cpuSeconds - before;
           const endpoint = (await this.#ask("/report")) as EndpointReport;
-          if (keep && (endpoint.events !== changes || endpoint.disorder > 0)) {
+          const all = upTo >= changes;
+          if (keep && ((all && endpoint.events !== changes) || endpoint.disorder > 0)) {
             throw new Error(`${endpoint.events} of ${changes} events, ${endpoint.disorder} out of order`);
           }
-          return { seconds: (endpoint.lastAnswerAt - startedAt) / 1000, peakMB, cpuSeconds, endpoint };
+          const seconds = (endpoint.lastAnswerAt - startedAt) / 1000;
+          return { changes: all ? changes : endpoint.events, seconds, peakMB, cpuSeconds, endpoint };
         } finally {
           await program.stop();
         }
@@ -250,7 +262,7 @@ export class Endpoints implements AsyncDisposable {
       tables = ["public.orders"],
       snapshot = "never",
     }: {
-      packing: "batch" | "none";
+      packing: Packing;
       partitions?: number;
       tables?: readonly string[];
       snapshot?: "initial" | "never";

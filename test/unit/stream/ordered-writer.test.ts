@@ -3,11 +3,12 @@ import { parseRecord, positionOf } from "../../../lib/change/record.ts";
 import { EVERY_PARTITION } from "../../../lib/change/topic.ts";
 import { DEFAULT_LIMITS, type StreamLimits } from "../../../lib/stream/limits.ts";
 import { type EntryResult, OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";
-import { change } from "../../stream/changes.ts";
+import type { Packing } from "../../../lib/stream/packing.ts";
+import { change, encoded } from "../../stream/changes.ts";
 
 const orders = { name: "shop.public.orders", partitions: 4 };
 
-function writer(limits: Partial<StreamLimits> = {}, packing: "batch" | "none" = "batch") {
+function writer(limits: Partial<StreamLimits> = {}, packing: Packing = "batch") {
   return new OrderedWriter({
     writer: 7,
     packing,
@@ -74,6 +75,28 @@ test("a failed entry holds back its own partition alone, and is sent again byte 
   expect(retry.entries[0]?.data).toEqual(first.entries[0]?.data);
   machine.settle(retry, ["stored"], 1_000);
   expect(keys(machine.take(1_000))).toEqual(["shop.public.orders/1"]);
+});
+
+test("packed with gzip, a large record says the same in fewer bytes, a small one as it is; a retry is the same bytes", () => {
+  const offered = Array.from({ length: 60 }, (_, i) => change(orders, 1, 10n, i + 1, `ü"☎${"x".repeat(i)}`));
+  const plain = writer();
+  const machine = writer({}, "gzip");
+  for (const event of offered) plain.offer(event, 0);
+  for (const event of offered) machine.offer(encoded(event), 0);
+  const request = take(machine, 0);
+  const data = Buffer.from(request.entries[0]?.data ?? []);
+  const expected = take(plain, 0).entries[0]?.data ?? Buffer.alloc(0);
+  expect(JSON.parse(data.toString())).toMatchObject({ topic: orders.name, partition: 1, encoding: "gzip" });
+  expect(data.length * 3).toBeLessThan(expected.length);
+  expect(request.bytes).toBe(data.length + Buffer.byteLength("shop.public.orders/1"));
+  expect(parseRecord(data)).toEqual(parseRecord(expected));
+  machine.settle(request, ["failed"], 0);
+  const retry = take(machine, 10_000);
+  expect(retry.entries[0]?.data).toEqual(data);
+  machine.settle(retry, ["stored"], 10_000);
+  expect(machine.bufferedBytes).toBe(0);
+  machine.offer(change(orders, 1, 20n, 1), 20_000);
+  expect(JSON.parse(String(take(machine, 20_000).entries[0]?.data)).events).toHaveLength(1);
 });
 
 test("a partition that fails for ever waits longer and longer, up to seconds, while others flow on", () => {
