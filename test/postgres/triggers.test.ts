@@ -253,14 +253,19 @@ eachPostgres("triggers", (server) => {
     });
     try {
       const record = new MemoryReading();
+      // Its number is lower than all others', and it commits between the two readings.
+      const late = await superuser(url);
+      await late.query("BEGIN; INSERT INTO t VALUES (99, 'late')");
       await client.query("INSERT INTO t SELECT i, repeat('x', i) FROM generate_series(1, 40) i");
       const first = await TablesReading.open(url, pipeline, { record, acknowledging: false });
       await first.until(40);
       await first.close();
       // What commits in between belongs to the next batch.
-      await client.query("UPDATE t SET v = 'new'");
+      await late.query("COMMIT");
+      await late.end();
+      await client.query("UPDATE t SET v = 'new' WHERE id < 99");
       const second = await TablesReading.open(url, pipeline, { record });
-      await second.until(80);
+      await second.until(81);
       const timeless = (reading: TablesReading) =>
         reading.changes.map(({ topic, partition, position, json }) => ({
           topic: topic.name,
