@@ -48,6 +48,7 @@ export interface ReadChunk {
   readonly lastKey: string[] | null;
   /** Rows may be left behind it. */
   readonly more: boolean;
+  /** Of the rows alone. */
   readonly ms: number;
 }
 
@@ -146,13 +147,13 @@ export class ChunkReader {
     const marked = await this.primary(chunkMarkSql(LOW_MARK, mark, version));
     if (this.#options.standby) await this.#replayed(endOfMark(marked));
     await ready();
-    const began = performance.now();
     const client = await this.#source();
     const results = (await client.query(
       `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
     )) as unknown as readonly pg.QueryResult[];
     const shape = readShape(table, publication, version, results.at(-1)?.rows ?? []);
     const sql = pageSql({ shape, where, after, rows });
+    const began = performance.now();
     const copy = new CopyOut(sql, maxBytes, () => {
       // There is no other way to stop it in time: the session is cut, and the next one is new.
       client.connection.stream.destroy();

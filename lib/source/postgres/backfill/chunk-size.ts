@@ -4,7 +4,7 @@ export interface ChunkGoal {
   readonly ms: number;
   /** Bytes of its rows; the stream stands still while they are given. */
   readonly bytes: number;
-  /** Rows of the first chunk, before its time and bytes are known. */
+  /** Rows of the first chunk, before its time and bytes are known; no time is so long that a chunk has fewer. */
   readonly firstRows: number;
 }
 
@@ -28,7 +28,8 @@ export class ChunkSize {
   /** A chunk was read: so many rows and bytes in so long. */
   took(rows: number, bytes: number, ms: number): void {
     if (rows === 0) return;
-    const byTime = (rows * this.#goal.ms) / Math.max(ms, 1);
+    // Below some rows a chunk's time is its round trips': fewer rows would only be slower.
+    const byTime = Math.max(this.#goal.firstRows, (rows * this.#goal.ms) / Math.max(ms, 1));
     const byBytes = (rows * this.#goal.bytes) / Math.max(bytes, 1);
     this.#set(Math.min(byTime, byBytes, this.#rows * GROWTH));
   }
