@@ -16,7 +16,6 @@ const SHORT = [
   "Kinesis stores late",
   "capture killed before PutRecords' answer",
   "capture killed before feedback",
-  "backfills, capture killed",
   "two capture tasks, hand-over",
   "handler killed after effect",
   "handler hangs before its effect",
