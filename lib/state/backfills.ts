@@ -10,6 +10,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
 import type { BackfillRecord } from "../source/postgres/backfill/backfill-record.ts";
+import { isWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "./errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
@@ -74,6 +75,8 @@ export interface Backfill {
   readonly request: BackfillRequest;
   /** The epoch it was begun in (rule 26); undefined before. */
   readonly epoch: number | undefined;
+  /** Epoch of the last run of the whole table that ended, whatever runs of some rows came after; undefined: none did. */
+  readonly wholeEpoch?: number | undefined;
   /** Generation of the capture task that wrote last; 0 before one did. */
   readonly generation: number;
   /** Undefined before its first chunk. */
@@ -254,7 +257,7 @@ export async function wantBackfill(
  */
 export async function writeBackfill(
   store: BackfillStore,
-  { table, run }: Pick<Backfill, "table" | "run">,
+  { table, run, request: wish }: Pick<Backfill, "table" | "run" | "request">,
   generation: number,
   { status, epoch, progress: latest }: BackfillUpdate,
 ): Promise<boolean> {
@@ -265,6 +268,7 @@ export async function writeBackfill(
         epoch: { N: String(epoch) },
         generation: { N: String(generation) },
         ...(latest ? { progress: json(latest) } : {}),
+        ...(hasEnded({ status }) && isWhole(wish, epoch) ? { wholeEpoch: { N: String(epoch) } } : {}),
       },
       condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
       values: { ":run": { N: String(run) } },
@@ -373,6 +377,7 @@ function parse(item: Record<string, AttributeValue>, prefix: string): Backfill {
     status: status.parse(item.status?.S),
     request: part("request", request),
     epoch: item.epoch?.N === undefined ? undefined : Number(item.epoch.N),
+    wholeEpoch: item.wholeEpoch?.N === undefined ? undefined : Number(item.wholeEpoch.N),
     generation: Number(item.generation?.N ?? "0"),
     progress: part("progress", progress.optional()),
   };

@@ -67,11 +67,16 @@ withPostgres((server) => {
       },
       ...{ chunk: 1, rows: 500, bytes: 9_000, estimatedRows: 2_000, reason: "it was enough" },
     };
-    await writeBackfill(store, { table: "public.orders", run: 1 }, 1, {
-      status: "cancelled",
-      epoch: 1,
-      progress,
-    });
+    await writeBackfill(
+      store,
+      { table: "public.orders", run: 1, request: { sweep: false, requestedAt: 1 } },
+      1,
+      {
+        status: "cancelled",
+        epoch: 1,
+        progress,
+      },
+    );
     expect((await run("status")).text).toMatch(
       /public\.orders +1 +cancelled +500 +25% +50 +– +it was enough$/,
     );

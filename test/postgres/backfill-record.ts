@@ -3,6 +3,7 @@ import type {
   BackfillRecord,
   BackfillRequest,
 } from "../../lib/source/postgres/backfill/backfill-record.ts";
+import { isWhole } from "../../lib/source/postgres/backfill/wanted-backfills.ts";
 
 type Update = Parameters<BackfillRecord["write"]>[1];
 
@@ -46,7 +47,10 @@ export class MemoryBackfills implements BackfillRecord {
     return backfill;
   }
 
-  async write({ table, run }: Pick<Backfill, "table" | "run">, update: Update): Promise<boolean> {
+  async write(
+    { table, run, request }: Parameters<BackfillRecord["write"]>[0],
+    update: Update,
+  ): Promise<boolean> {
     if (this.failure) throw this.failure;
     const now = this.of(table);
     if (now.run !== run || now.generation > this.generation) return false;
@@ -55,6 +59,9 @@ export class MemoryBackfills implements BackfillRecord {
       ...now,
       status: update.status,
       epoch: update.epoch,
+      ...(["done", "cancelled", "refused"].includes(update.status) && isWhole(request, update.epoch)
+        ? { wholeEpoch: update.epoch }
+        : {}),
       generation: this.generation,
       progress: update.progress ?? now.progress,
     });
@@ -69,6 +76,7 @@ export class MemoryBackfills implements BackfillRecord {
       status: "requested",
       request,
       epoch: undefined,
+      wholeEpoch: this.items.get(table)?.wholeEpoch,
       generation: this.items.get(table)?.generation ?? 0,
       progress: undefined,
     });

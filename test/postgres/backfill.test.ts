@@ -110,7 +110,7 @@ eachPostgres("backfill", (server) => {
       bytes: 9,
       updatedAt: 1,
     };
-    await record.write({ table: "public.t", run: 1 }, { status: "running", epoch: 1, progress });
+    await record.write(record.of("public.t"), { status: "running", epoch: 1, progress });
     const slot = new MemoryRecord();
     slot.epoch = { epoch: 2 };
     const source = await OpenSource.open(url, {

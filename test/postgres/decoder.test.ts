@@ -564,6 +564,26 @@ eachPostgres("change decoder", (server) => {
       expect(own.length).toBe(2);
     }));
 
+  test("a message outside transactions does not take the place of the commit right behind it", () =>
+    withSlot(server(), "CREATE TABLE public.t (id int PRIMARY KEY)", async (client, slot) => {
+      const sent: string[] = [];
+      for (let i = 0; i < 20; i++) {
+        const padding = "x".repeat(i);
+        await client.query(`BEGIN; INSERT INTO public.t VALUES (${i});
+          SELECT pg_logical_emit_message(true, 'app', 'inside ${i}');
+          SELECT pg_logical_emit_message(false, 'app', 'outside ${i} ${padding}'); COMMIT`);
+        sent.push(`inside ${i}`, `outside ${i} ${padding}`);
+      }
+      const pipeline = anyPipeline({}, { messages: ["app"] });
+      const out = await decodeAll(decoderOver(client, { pipeline }), await slot.take());
+      const given = changesOf(out).filter((c) => eventOf(c).op === "m");
+      const contents = given.map((c) => Buffer.from(eventOf(c).message?.content ?? "", "base64").toString());
+      expect(contents.toSorted()).toEqual(sent.toSorted());
+      const positions = given.map((c) => c.position);
+      expect(new Set(positions).size).toBe(40);
+      expect(positions).toEqual(positions.toSorted());
+    }));
+
   test("a stream that is cut at any message goes on behind the last change, with the same positions", () =>
     withSlot(
       server(),

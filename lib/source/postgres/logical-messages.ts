@@ -5,7 +5,7 @@ import type { Topic } from "../../change/topic.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
-import type { LogicalMessage } from "./pgoutput/messages.ts";
+import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** Prefix of the logical messages that are ours: heartbeats and marks. */
@@ -33,7 +33,7 @@ export interface LogicalMessagesOptions {
 
 /**
  * Logical messages (`pg_logical_emit_message`) as events on a topic of their own, so that their positions do not
- * mix with those of rows: (epoch, commit LSN or, outside transactions, the message's own, count inside the
+ * mix with those of rows: (epoch, commit LSN or, outside transactions, the message's own place, count inside the
  * transaction). https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE
  */
 export class LogicalMessages {
@@ -56,7 +56,7 @@ export class LogicalMessages {
     out: SourceMessage[],
   ): boolean {
     const { epoch, onMessage, outbox } = this.#options;
-    const commitLsn = transaction?.begin.commitLsn ?? message.lsn;
+    const commitLsn = transaction?.begin.commitLsn ?? placeOfMessage(message);
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
     if (position <= this.#seen) return false;
     this.#seen = position;

@@ -8,7 +8,7 @@ import { OutboxEnvelope, type OutboxMembers, type OutboxPlace } from "../outbox/
 import { MalformedEvent, messageMembers } from "../outbox/message-members.ts";
 import { quarantined } from "../outbox/quarantine.ts";
 import { OutboxFormsMixedError, OutboxMalformedError, OutboxTableError } from "./decode-errors.ts";
-import type { LogicalMessage, Relation } from "./pgoutput/messages.ts";
+import { type LogicalMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
 export interface OutboxEventsOptions {
@@ -133,16 +133,17 @@ export class OutboxEvents {
 
   /** The event of a message. @throws OutboxMalformedError, OutboxFormsMixedError */
   message(
-    { content, transactional, lsn: messageLsn }: LogicalMessage,
+    message: LogicalMessage,
     transaction: Transaction | undefined,
     ordinal: number,
     lsn: string,
   ): SourceChange {
+    const { content, transactional } = message;
     const place = transaction
       ? this.#place(transaction, ordinal, lsn)
       : {
           epoch: this.#options.epoch,
-          commitLsn: messageLsn,
+          commitLsn: placeOfMessage(message),
           ordinal,
           lsn,
           txId: "",

@@ -68,14 +68,30 @@ test("a request is found, runs, and comes back as it was written", async () => {
   expect((await readBackfill(given, "public.orders"))?.progress).toEqual(progress);
 });
 
+test("what a run of the whole table brought stays on record, whatever runs of some rows come after", async () => {
+  const given = await store();
+  await requestBackfill(given, "public.a", { sweep: false, requestedAt: 1 });
+  const end = async (epoch: number) => {
+    const backfill = (await readBackfill(given, "public.a")) as Backfill;
+    await writeBackfill(given, backfill, 1, { status: "done", epoch, progress });
+    return (await readBackfill(given, "public.a"))?.wholeEpoch;
+  };
+  expect(await end(1)).toBe(1);
+  await requestBackfill(given, "public.a", { sweep: false, where: "id > 5", requestedAt: 2 });
+  expect(await end(2)).toBe(1);
+  await requestBackfill(given, "public.a", { sweep: true, requestedAt: 3 });
+  expect(await end(2)).toBe(2);
+});
+
 test("one at a time: a second request is refused until the first has ended", async () => {
   const given = await store();
   await requestBackfill(given, "public.a", wish);
   await expect(requestBackfill(given, "public.a", wish)).rejects.toThrow(BackfillActiveError);
   const first = (await readBackfill(given, "public.a")) as Backfill;
   for (const status of ["done", "cancelled", "refused"] as const) {
-    const { run } = (await readBackfill(given, "public.a")) as Backfill;
-    await writeBackfill(given, { table: "public.a", run }, 1, { status, epoch: 1, progress });
+    const before = (await readBackfill(given, "public.a")) as Backfill;
+    const { run } = before;
+    await writeBackfill(given, before, 1, { status, epoch: 1, progress });
     expect(hasEnded({ status })).toBe(true);
     expect(await requestBackfill(given, "public.a", { ...wish, requestedAt: run })).toBe(run + 1);
   }

@@ -49,6 +49,8 @@ export interface Backfill {
   readonly request: BackfillRequest;
   /** The epoch it was begun in; undefined before. */
   readonly epoch: number | undefined;
+  /** Epoch of the last run of the whole table that ended, whatever runs of some rows came after; undefined: none did. */
+  readonly wholeEpoch?: number | undefined;
   /** Generation of the capture task that wrote last; 0 before one did. */
   readonly generation: number;
   readonly progress: BackfillProgress | undefined;
@@ -68,7 +70,7 @@ export interface BackfillRecord {
   restart(seen: Backfill, request: BackfillRequest): Promise<void>;
   /** @returns false where the run is another by now, or a later task has written. */
   write(
-    backfill: Pick<Backfill, "table" | "run">,
+    backfill: Pick<Backfill, "table" | "run" | "request">,
     update: {
       readonly status: BackfillStatus;
       readonly epoch: number;

@@ -14,10 +14,17 @@ export type StartStep =
   | { readonly kind: "request"; readonly request: BackfillRequest }
   | { readonly kind: "restart"; readonly request: BackfillRequest };
 
+/**
+ * Whether a run brings everything that its epoch needs: all rows, to everyone, and in a later epoch what is gone, too.
+ */
+export function isWhole({ where, consumer, sweep }: BackfillRequest, epoch: number): boolean {
+  return where === undefined && consumer === undefined && (sweep || epoch === 1);
+}
+
 /** What a start does about a table whose latest backfill is `latest`. */
 export function startStep(
   mode: SnapshotMode,
-  latest: Pick<Backfill, "status" | "epoch" | "request"> | undefined,
+  latest: Pick<Backfill, "status" | "epoch" | "request" | "wholeEpoch"> | undefined,
   epoch: number,
   nowMs: number,
 ): StartStep {
@@ -26,15 +33,17 @@ export function startStep(
   const request: StartStep = { kind: "request", request: whole };
   if (latest === undefined) return mode === "never" ? { kind: "leave" } : request;
   const old = latest.epoch !== undefined && latest.epoch < epoch;
+  const missing =
+    mode === "when-needed"
+      ? (latest.wholeEpoch ?? 0) < epoch
+      : mode === "initial" && latest.wholeEpoch === undefined;
   const ended = ["done", "cancelled", "refused"].includes(latest.status);
-  if (!ended) {
-    if (!old) return { kind: "leave" };
-    // Under "never" what was asked for, from its beginning; otherwise everything is needed.
-    return {
-      kind: "restart",
-      request: mode === "never" || mode === "initial" ? { ...latest.request, requestedAt: nowMs } : whole,
-    };
-  }
-  if (mode === "always" || (mode === "when-needed" && old)) return request;
-  return { kind: "leave" };
+  if (ended) return mode === "always" || missing ? request : { kind: "leave" };
+  // What an operator asked for some rows of must not stand for what is needed of all.
+  if (missing && (old || !isWhole(latest.request, epoch))) return { kind: "restart", request: whole };
+  if (!old) return { kind: "leave" };
+  return {
+    kind: "restart",
+    request: mode === "always" ? whole : { ...latest.request, requestedAt: nowMs },
+  };
 }

@@ -141,10 +141,16 @@ export function decodeTruncate(reader: MessageReader): Truncate {
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-MESSAGE */
 export interface LogicalMessage {
   readonly transactional: boolean;
+  /** End of the message's record: where the next one, a commit perhaps, may begin. */
   readonly lsn: bigint;
   readonly prefix: string;
   /** A view on the message, not a copy. */
   readonly content: Buffer;
+}
+
+/** The place of a message outside transactions: inside its own record, where no commit can begin. */
+export function placeOfMessage({ lsn }: Pick<LogicalMessage, "lsn">): bigint {
+  return lsn - 1n;
 }
 
 export function decodeLogicalMessage(reader: MessageReader): LogicalMessage {

@@ -182,11 +182,11 @@ test("marks of others are none", () => {
 
 describe("what a start begins", () => {
   const request = { where: "id > 5", sweep: false, requestedAt: 1 };
-  const of = (status: "done" | "running" | "cancelled" | "requested", epoch?: number) => ({
-    status,
-    epoch,
-    request,
-  });
+  const of = (
+    status: "done" | "running" | "cancelled" | "requested",
+    epoch?: number,
+    wholeEpoch = status === "done" || status === "cancelled" ? epoch : undefined,
+  ) => ({ status, epoch, wholeEpoch, request: whole });
   const step = (mode: Parameters<typeof startStep>[0], latest: Parameters<typeof startStep>[1], epoch = 2) =>
     startStep(mode, latest, epoch, 9);
   const whole = { sweep: true, requestedAt: 9 };
@@ -204,13 +204,34 @@ describe("what a start begins", () => {
     expect(step("when-needed", of("requested"))).toEqual({ kind: "leave" });
   });
 
+  test("a run of some rows, for one consumer, or without the sweep does not stand for the whole table", () => {
+    const partly = [
+      { where: "id > 5", sweep: false, requestedAt: 1 },
+      { consumer: "a", sweep: true, requestedAt: 1 },
+      { sweep: false, requestedAt: 1 },
+    ];
+    for (const some of partly) {
+      const latest = (status: "requested" | "running" | "done", wholeEpoch?: number) => ({
+        ...{ status, epoch: status === "requested" ? undefined : 2, wholeEpoch, request: some },
+      });
+      expect(step("when-needed", latest("requested", 1))).toEqual({ kind: "restart", request: whole });
+      expect(step("when-needed", latest("running", 1))).toEqual({ kind: "restart", request: whole });
+      expect(step("when-needed", latest("done", 1))).toEqual({ kind: "request", request: whole });
+      expect(step("when-needed", latest("done", 2))).toEqual({ kind: "leave" });
+      expect(step("when-needed", latest("running", 2))).toEqual({ kind: "leave" });
+      expect(step("initial", latest("done"))).toEqual({ kind: "request", request: whole });
+      expect(step("initial", latest("done", 1))).toEqual({ kind: "leave" });
+      expect(step("never", latest("done", 1))).toEqual({ kind: "leave" });
+    }
+  });
+
   test("initial, always, never", () => {
     expect(step("initial", undefined).kind).toBe("request");
     expect(step("initial", of("done", 1)).kind).toBe("leave");
     expect(step("always", of("done", 2)).kind).toBe("request");
     expect(step("always", of("running", 2)).kind).toBe("leave");
     expect(step("never", undefined).kind).toBe("leave");
-    expect(step("never", of("running", 1))).toEqual({
+    expect(step("never", { ...of("running", 1), request })).toEqual({
       kind: "restart",
       request: { ...request, requestedAt: 9 },
     });
