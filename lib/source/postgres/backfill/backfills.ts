@@ -194,8 +194,14 @@ export class Backfills {
       if (name === outbox) continue;
       const seen = latest.get(name);
       const step = startStep(pipeline.source.snapshot, seen, state.epoch, Date.now());
-      if (step.kind === "request") await record.request(name, step.request);
-      else if (step.kind === "restart" && seen) await record.restart(seen, step.request);
+      try {
+        if (step.kind === "request") await record.request(name, step.request);
+        else if (step.kind === "restart" && seen) await record.restart(seen, step.request);
+      } catch (error) {
+        // An operator was quicker; what is still missing then comes with the next start.
+        if ((error as { code?: string }).code !== "BACKFILL_ACTIVE") throw error;
+        this.#options.log.warn(`a backfill of ${name} was asked for meanwhile`, { code: "BACKFILL_ACTIVE" });
+      }
     }
     this.#bell = await record.bell();
     for (const backfill of await this.#list()) {
