@@ -9,7 +9,7 @@ import type { OversizeChangeError } from "./errors.ts";
  * @throws the change's own error where that does not help: a logical message, a key as large as that.
  */
 export function omitColumns(change: SourceChange, error: OversizeChangeError): SourceChange {
-  const { json } = change;
+  const { topic, partition, position, table, json } = change;
   const members = jsonMembers(json, 0, "source");
   const rows = members.filter(
     ({ name, valueStart }) => (name === "before" || name === "after") && json[valueStart] === "{",
@@ -30,7 +30,7 @@ export function omitColumns(change: SourceChange, error: OversizeChangeError): S
       : json.slice(start, end);
     return name === "after" ? `${kept},"omitted":${JSON.stringify([...omitted])}` : kept;
   });
-  return { ...change, json: `{${parts.join(",")}` };
+  return { kind: "change", topic, partition, position, table, json: `{${parts.join(",")}` };
 }
 
 /** The largest columns first, until the record fits. */
