@@ -40,8 +40,7 @@ The counts:
   changes        change events that follow from what the workload committed: a row inserted, updated or
                  deleted is one, an update that changes a key is two (a delete and a create), what was
                  rolled back is none. The workload stops after the transaction that reaches --changes.
-  published      change events in records that Kinesis acknowledged, and the marks at the end of a backfill:
-                 one for each partition
+  published      change events in records that Kinesis acknowledged
   applied        change events that took effect. Each of the shop's tables has one consumer, so that this is
                  changes without the dead-lettered ones when all is well
   duplicates     change events that came again and were dropped, over all consumers

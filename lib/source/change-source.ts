@@ -22,6 +22,9 @@ export interface ChangeStream {
 /** What a source gives. */
 export type SourceMessage = SourceChange | SourceCommit | SourceIdle;
 
+/** The `table` of marks, which are events and no changes. */
+export const MARKS = "$marks";
+
 /** One routed change event, complete but for its place in its partition. */
 export interface SourceChange {
   readonly kind: "change";

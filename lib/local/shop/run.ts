@@ -13,6 +13,7 @@ import { type LocalAws, type LocalHost, startLocalAws, startLocalHost } from "..
 import { seededRandom } from "./catalog.ts";
 import { describeMismatch } from "./compare.ts";
 import { appliedBy, completion, SHOP_CONSUMERS } from "./completion.ts";
+import { firstBackfill } from "./first-backfill.ts";
 import { endOfLog, openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
 import { verifyEvents, verifyShop } from "./verify.ts";
 import { runWorkload, type WorkloadProgress } from "./workload.ts";
@@ -83,6 +84,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   parts.defer(() => display.say("stopping …"));
   parts.defer(() => display.close());
 
+  if (args.exit) await firstBackfill(definition, aws, until);
   const startedMs = performance.now();
   await runWorkload(
     {

@@ -3,7 +3,7 @@ import type { BackfillEnd, Probe } from "../../../change/mark.ts";
 import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
-import type { SourceChange } from "../../change-source.ts";
+import { MARKS, type SourceChange } from "../../change-source.ts";
 
 /** Where a mark stands and whose it is. */
 export interface MarkPlace {
@@ -55,6 +55,6 @@ export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: Mark
     position: commitPrefix(epoch, lsn) + formatOrdinal(ordinal),
     json: JSON.stringify(event).slice(0, -2),
     // Not one of the table's changes, where these are counted.
-    table: "$marks",
+    table: MARKS,
   };
 }
