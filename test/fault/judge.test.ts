@@ -16,6 +16,7 @@ const SHORT = [
   "Kinesis stores late",
   "capture killed before PutRecords' answer",
   "capture killed before feedback",
+  "backfills, capture killed",
   "two capture tasks, hand-over",
   "handler killed after effect",
   "handler hangs before its effect",
