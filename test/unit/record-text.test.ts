@@ -20,7 +20,7 @@ test("reads what PostgreSQL prints, whatever the values hold", () => {
     }),
   );
   expect(parseRecord('(1,"a ""b"" \\\\ c",,"")')).toEqual(["1", 'a "b" \\ c', null, ""]);
-  expect(parseRecord("()")).toEqual([]);
+  expect(parseRecord("()")).toEqual([null]);
 });
 
 test.each(["", "1,2", "(1", '("a)', '("a"b,c)'])("refuses %j", (text) => {

@@ -2,14 +2,13 @@ import type { RowValues } from "../batches/row-messages.ts";
 
 /**
  * The fields of a row as PostgreSQL prints a composite value: apart by commas, quoted where they must be, with doubled
- * quotes and backslashes inside; an empty field is null. https://www.postgresql.org/docs/current/rowtypes.html#ROWTYPES-IO-SYNTAX
+ * quotes and backslashes inside; an empty field is null, so that `()` is a row of one. https://www.postgresql.org/docs/current/rowtypes.html#ROWTYPES-IO-SYNTAX
  * @throws RangeError for a text that is none.
  */
 export function parseRecord(text: string): RowValues {
   if (!text.startsWith("(") || !text.endsWith(")")) throw new RangeError("not the text of a row");
   const values: (string | null)[] = [];
   const end = text.length - 1;
-  if (end === 1) return values;
   for (let at = 1; ; at++) {
     if (text[at] === '"') {
       let value = "";
