@@ -56,7 +56,7 @@ export class LogicalMessages {
     out: SourceMessage[],
   ): boolean {
     const { epoch, onMessage, outbox } = this.#options;
-    const commitLsn = transaction?.begin.commitLsn ?? placeOfMessage(message);
+    const commitLsn = transaction?.begin.commitLsn ?? placeOfMessage(message.lsn);
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
     if (position <= this.#seen) return false;
     this.#seen = position;

@@ -143,7 +143,7 @@ export class OutboxEvents {
       ? this.#place(transaction, ordinal, lsn)
       : {
           epoch: this.#options.epoch,
-          commitLsn: placeOfMessage(message),
+          commitLsn: placeOfMessage(message.lsn),
           ordinal,
           lsn,
           txId: "",

@@ -15,7 +15,7 @@ import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
 /** Where the rows of a chunk stand in the stream. */
 export interface ChunkPlace {
   readonly epoch: number;
-  /** `markPosition` of the high mark. */
+  /** `placeOfMessage` of the high mark. */
   readonly lsn: bigint;
   /** Milliseconds since 1970 UTC. */
   readonly nowMs: number;

@@ -11,11 +11,3 @@ export interface Delivery {
   /** It could not be given whole: what was given does no harm. */
   failed(error: unknown): void;
 }
-
-/**
- * The LSN in the positions of what stands at a mark. A message outside transactions comes with the end of its record, where
- * a commit's record may begin whose changes have that LSN: the byte before is the mark's alone.
- */
-export function markPosition(lsn: bigint): bigint {
-  return lsn - 1n;
-}

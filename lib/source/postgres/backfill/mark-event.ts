@@ -10,7 +10,7 @@ export interface MarkPlace {
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
-  /** `markPosition` of the logical message behind it. */
+  /** `placeOfMessage` of the logical message behind it. */
   readonly lsn: bigint;
   /** A free one at that LSN: behind the rows of a chunk. */
   readonly ordinal: number;

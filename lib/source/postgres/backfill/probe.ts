@@ -2,8 +2,9 @@ import { z } from "zod";
 import { PROBE } from "../../../change/mark.ts";
 import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import { placeOfMessage } from "../pgoutput/messages.ts";
 import type { SlotState } from "../slot-record.ts";
-import { type Delivery, markPosition } from "./delivery.ts";
+import type { Delivery } from "./delivery.ts";
 import { markEvent } from "./mark-event.ts";
 
 const probe = z.object({ slot: z.string(), table: z.string(), id: z.string().min(1).max(200) });
@@ -29,7 +30,7 @@ export function probeDelivery(
   const table = tables.find((candidate) => formatTable(candidate) === asked.table);
   if (!table || asked.slot !== state.slot) return undefined;
   const { database, epoch } = state;
-  const place = { pipeline: pipeline.name, database, epoch, lsn: markPosition(lsn), ordinal: 1, table };
+  const place = { pipeline: pipeline.name, database, epoch, lsn: placeOfMessage(lsn), ordinal: 1, table };
   const mark = markEvent(PROBE, asked, { ...place, topic: route(table).topic, nowMs: Date.now() });
   return { lsn, slices: [[mark]], given: () => {}, failed: () => {} };
 }

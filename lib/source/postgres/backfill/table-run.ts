@@ -7,6 +7,7 @@ import { TributaryError } from "../../../errors.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { SourceMessage } from "../../change-source.ts";
 import type { Relation } from "../pgoutput/messages.ts";
+import { placeOfMessage } from "../pgoutput/messages.ts";
 import type { Tuple } from "../pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "../relations.ts";
 import { AcknowledgedProgress } from "./acknowledged-progress.ts";
@@ -16,7 +17,7 @@ import { ChunkEvents } from "./chunk-events.ts";
 import type { ChunkMark } from "./chunk-mark.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
-import { type Delivery, markPosition } from "./delivery.ts";
+import type { Delivery } from "./delivery.ts";
 import { BackfillRefusedError } from "./errors.ts";
 import { markEvent } from "./mark-event.ts";
 import { type Flaw, OpenChunk } from "./open-chunk.ts";
@@ -211,7 +212,7 @@ export class TableRun implements ChangeListener {
     this.#watch();
     return {
       lsn,
-      slices: this.#slices(read, plan, window, markPosition(lsn)),
+      slices: this.#slices(read, plan, window, placeOfMessage(lsn)),
       given: () => this.#given(read, lsn),
       failed: (error) => this.#refuse(error),
     };

@@ -148,8 +148,11 @@ export interface LogicalMessage {
   readonly content: Buffer;
 }
 
-/** The place of a message outside transactions: inside its own record, where no commit can begin. */
-export function placeOfMessage({ lsn }: Pick<LogicalMessage, "lsn">): bigint {
+/**
+ * The LSN in the positions of what stands at a message outside transactions. It comes with the end of its record, where a
+ * commit's record may begin whose changes have that LSN: the byte before is the message's alone.
+ */
+export function placeOfMessage(lsn: bigint): bigint {
   return lsn - 1n;
 }
 
