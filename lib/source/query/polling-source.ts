@@ -3,6 +3,7 @@ import type { TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import { BatchStream } from "../batches/batch-stream.ts";
 import { logPipeline } from "../batches/log-pipeline.ts";
+import { checkKeysOfWholeRows, checkTableServer } from "../batches/table-checks.ts";
 import type { ChangeStream } from "../change-source.ts";
 import type { PollingSource } from "../definition.ts";
 import type { SourceCheck, SourceOptions } from "../open-source.ts";
@@ -10,7 +11,6 @@ import { connect, disconnect } from "../postgres/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/errors.ts";
 import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
 import { gather } from "../postgres/preflight/findings.ts";
-import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables } from "../postgres/preflight/table-facts.ts";
 import { type PolledTable, polledTables } from "./polled-table.ts";
@@ -66,12 +66,7 @@ async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
   const { problems, warnings } = gather([
     { problems: await checkServer(client, source, server), warnings: [] },
     captured,
-    // Only whole rows are given: the key need only be there and not be null.
-    checkKeyColumns(
-      logPipeline(pipeline),
-      tables.map((table) => ({ ...table, replicaIdentity: "f" })),
-      [],
-    ),
+    checkKeysOfWholeRows(pipeline, tables),
     polled,
   ]);
   if (problems.length > 0) throw new PreflightError(problems);
@@ -81,23 +76,10 @@ async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
 async function checkServer(
   client: pg.Client,
   { longestTransactionSeconds }: PollingSource,
-  { version, encoding, standby, user }: ServerFacts,
+  server: ServerFacts,
 ): Promise<PreflightProblem[]> {
-  const problems: PreflightProblem[] = [];
-  if (version < 140_000) {
-    problems.push({
-      code: "SERVER_VERSION",
-      message: `the server is PostgreSQL ${Math.trunc(version / 10_000)}`,
-      remedy: "Tributary needs PostgreSQL 14 or newer.",
-    });
-  }
-  if (encoding === "SQL_ASCII") {
-    problems.push({
-      code: "SQL_ASCII",
-      message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
-      remedy: "Read it from the log, which has source.sqlAsciiEncoding, or convert the database.",
-    });
-  }
+  const { standby, user } = server;
+  const problems = checkTableServer(server);
   if (longestTransactionSeconds !== undefined) return problems;
   if (standby) {
     problems.push({

@@ -3,6 +3,7 @@ import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import { BatchStream } from "../batches/batch-stream.ts";
 import { logPipeline } from "../batches/log-pipeline.ts";
+import { checkKeysOfWholeRows, checkTableServer } from "../batches/table-checks.ts";
 import type { ChangeStream } from "../change-source.ts";
 import type { TriggersSource } from "../definition.ts";
 import type { SourceCheck, SourceOptions } from "../open-source.ts";
@@ -10,7 +11,6 @@ import { connect, disconnect } from "../postgres/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/errors.ts";
 import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
 import { gather } from "../postgres/preflight/findings.ts";
-import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "../postgres/preflight/table-facts.ts";
 import { TriggerReader } from "./trigger-reader.ts";
@@ -63,35 +63,16 @@ async function look(
   const { problems } = gather([
     { problems: checkServer(server), warnings: [] },
     captured,
-    // A trigger sees the whole old row: the key need only be there and not be null.
-    checkKeyColumns(logPipeline(pipeline), tables.map(wholeRows), []),
+    checkKeysOfWholeRows(pipeline, tables),
     { problems: await checkInstalled(client, source, tables, server), warnings: [] },
   ]);
   if (problems.length > 0) throw new PreflightError(problems);
   return { tables, server };
 }
 
-function wholeRows(table: TableFacts): TableFacts {
-  return { ...table, replicaIdentity: "f" };
-}
-
-function checkServer({ version, encoding, standby }: ServerFacts): PreflightProblem[] {
-  const problems: PreflightProblem[] = [];
-  if (version < 140_000) {
-    problems.push({
-      code: "SERVER_VERSION",
-      message: `the server is PostgreSQL ${Math.trunc(version / 10_000)}`,
-      remedy: "Tributary needs PostgreSQL 14 or newer.",
-    });
-  }
-  if (encoding === "SQL_ASCII") {
-    problems.push({
-      code: "SQL_ASCII",
-      message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
-      remedy: "Read it from the log, which has source.sqlAsciiEncoding, or convert the database.",
-    });
-  }
-  if (standby) {
+function checkServer(server: ServerFacts): PreflightProblem[] {
+  const problems = checkTableServer(server);
+  if (server.standby) {
     problems.push({
       code: "STANDBY",
       message: "the server is a standby: what was read cannot be deleted from the audit table there",
