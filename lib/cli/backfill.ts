@@ -3,12 +3,10 @@ import { dynamodbClient } from "../aws.ts";
 import { routeTables } from "../change/route.ts";
 import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
 import { topicPattern } from "../consume/topic-pattern.ts";
-import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
 import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
 import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
-import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
 import {
   type BackfillStore,
   type BackfillWanted,
@@ -21,6 +19,7 @@ import { captureIsAlive } from "../state/capture-liveness.ts";
 import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { showBackfills } from "./backfill-status.ts";
+import { withDatabase } from "./database.ts";
 
 interface Place {
   readonly pipeline: string;
@@ -166,14 +165,7 @@ async function databaseProblems(
     );
     return [];
   }
-  const client = await connect(
-    databaseUrl ? connectionFromUrl(databaseUrl, process.env) : await databaseConnection(process.env),
-  );
-  try {
-    return await checkBackfillRequest(client, pipeline, table, where);
-  } finally {
-    await disconnect(client);
-  }
+  return await withDatabase(databaseUrl, (client) => checkBackfillRequest(client, pipeline, table, where));
 }
 
 async function showStatus({ table, json, watch, ...place }: StatusOptions): Promise<void> {

@@ -7,6 +7,8 @@ import { ConfigurationError } from "../errors.ts";
 import { NEW_EPOCH } from "../new-epoch.ts";
 import { connectionFromEnvironment, connectionFromUrl } from "../source/postgres/connection.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
+import { confirmProblems } from "./confirm.ts";
+import { say } from "./say.ts";
 
 interface NewOptions {
   readonly pipeline: string;
@@ -51,10 +53,7 @@ async function begin(options: NewOptions): Promise<void> {
   const problems = problem ? [problem] : [];
   if (!stateTable)
     problems.push({ path: "--state-table", value: undefined, remedy: "name the pipeline's state table" });
-  if (options.confirm !== undefined && options.confirm !== pipeline.name) {
-    const remedy = `write the pipeline's name, "${pipeline.name}"`;
-    problems.push({ path: "--confirm", value: options.confirm, remedy });
-  }
+  problems.push(...confirmProblems(options.confirm, pipeline.name));
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   const given: EpochOptions = {
     pipeline,
@@ -113,10 +112,6 @@ function again({ pipeline, dropSlot, above, databaseUrl, stateTable }: NewOption
     databaseUrl === undefined ? "" : "--database-url … ",
     stateTable === undefined ? "" : `--state-table ${quoted(stateTable)} `,
   ].join("");
-}
-
-function say(...lines: readonly string[]): void {
-  process.stdout.write(`${lines.join("\n")}\n`);
 }
 
 function epoch(text: string): number {

@@ -1,12 +1,13 @@
 import { Command } from "commander";
 import type pg from "pg";
-import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { type OutboxPlan, outboxPlan } from "../outbox/install.ts";
 import { quoteOutboxTable } from "../outbox/table-name.ts";
 import type { Pipeline } from "../pipeline.ts";
-import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
+import { confirmProblems } from "./confirm.ts";
+import { withDatabase } from "./database.ts";
+import { say } from "./say.ts";
 
 interface OutboxArguments {
   readonly pipeline: string;
@@ -53,7 +54,7 @@ async function install(given: OutboxArguments): Promise<void> {
     say("The events are logical messages: there is nothing to make.");
     return;
   }
-  await withClient(given, async (client) => {
+  await withDatabase(given.databaseUrl, async (client) => {
     // One transaction: all of it, or nothing.
     await client.query("BEGIN");
     for (const statement of statements) await client.query(statement);
@@ -68,11 +69,9 @@ async function uninstall(given: OutboxArguments): Promise<void> {
     say("The events are logical messages: there is nothing to drop.");
     return;
   }
-  if (given.confirm !== undefined && given.confirm !== pipeline.name) {
-    const remedy = `write the pipeline's name, "${pipeline.name}"`;
-    throw new ConfigurationError("The command line", [{ path: "--confirm", value: given.confirm, remedy }]);
-  }
-  await withClient(given, async (client) => {
+  const problems = confirmProblems(given.confirm, pipeline.name);
+  if (problems.length > 0) throw new ConfigurationError("The command line", problems);
+  await withDatabase(given.databaseUrl, async (client) => {
     const waiting = await waitingRows(client, quoteOutboxTable(table), pipeline);
     if (waiting === undefined) say(`There is no ${quoteOutboxTable(table)}.`);
     else if (waiting > 0)
@@ -117,20 +116,4 @@ async function read(given: OutboxArguments): Promise<OutboxPlan & { readonly pip
       remedy: "the pipeline has no outbox: write postgres({ outbox: { table: … } }) or outbox({…})",
     },
   ]);
-}
-
-async function withClient(given: OutboxArguments, work: (client: pg.Client) => Promise<void>): Promise<void> {
-  const connection = given.databaseUrl
-    ? connectionFromUrl(given.databaseUrl, process.env)
-    : await databaseConnection(process.env);
-  const client = await connect(connection);
-  try {
-    await work(client);
-  } finally {
-    await disconnect(client);
-  }
-}
-
-function say(...lines: readonly string[]): void {
-  process.stdout.write(`${lines.join("\n")}\n`);
 }

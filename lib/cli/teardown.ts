@@ -1,13 +1,14 @@
 import { Command } from "commander";
 import { dynamodbClient } from "../aws.ts";
-import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { NEW_EPOCH } from "../new-epoch.ts";
 import { type LogPipeline, requireLog } from "../pipeline.ts";
-import { connectionFromUrl } from "../source/postgres/connection.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
+import { confirmProblems } from "./confirm.ts";
+import { commandDatabase } from "./database.ts";
+import { say } from "./say.ts";
 
 interface TeardownArguments {
   readonly pipeline: string;
@@ -45,16 +46,11 @@ async function run(given: TeardownArguments): Promise<void> {
   const stateTable = given.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
-  if (given.confirm !== undefined && given.confirm !== pipeline.name) {
-    const remedy = `write the pipeline's name, "${pipeline.name}"`;
-    problems.push({ path: "--confirm", value: given.confirm, remedy });
-  }
+  problems.push(...confirmProblems(given.confirm, pipeline.name));
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   const options: TeardownOptions = {
     pipeline,
-    connection: given.databaseUrl
-      ? connectionFromUrl(given.databaseUrl, process.env)
-      : await databaseConnection(process.env),
+    connection: await commandDatabase(given.databaseUrl),
     lease: stateTable ? { dynamodb: dynamodbClient(), stateTable, leaseMs } : undefined,
     signal: new AbortController().signal,
     log: (line) => process.stderr.write(`tributary: ${line}\n`),
@@ -106,8 +102,4 @@ function remains(pipeline: LogPipeline, stateTable: string | undefined): string[
       ? `The state table "${stateTable}" still knows the pipeline "${pipeline.name}". To start it again, begin a new epoch: ${NEW_EPOCH}`
       : `Where a state table still knows the pipeline "${pipeline.name}", a new start needs a new epoch: ${NEW_EPOCH}`,
   ];
-}
-
-function say(...lines: readonly string[]): void {
-  process.stdout.write(`${lines.join("\n")}\n`);
 }

@@ -1,18 +1,19 @@
 import { Command, InvalidArgumentError } from "commander";
 import type pg from "pg";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
-import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { PipelineOf } from "../pipeline.ts";
 import type { TriggersSource } from "../source/definition.ts";
-import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
 import {
   installTriggers,
   planTriggers,
   planUninstall,
   uninstallTriggers,
 } from "../source/trigger/triggers.ts";
+import { confirmProblems } from "./confirm.ts";
+import { withDatabase } from "./database.ts";
+import { say } from "./say.ts";
 
 interface TriggersArguments {
   readonly pipeline: string;
@@ -79,10 +80,8 @@ async function install(given: TriggersArguments): Promise<void> {
 async function uninstall(given: TriggersArguments): Promise<void> {
   await withClient(given, async (client, pipeline) => {
     const { name, source } = pipeline;
-    if (given.confirm !== undefined && given.confirm !== name) {
-      const remedy = `write the pipeline's name, "${name}"`;
-      throw new ConfigurationError("The command line", [{ path: "--confirm", value: given.confirm, remedy }]);
-    }
+    const problems = confirmProblems(given.confirm, name);
+    if (problems.length > 0) throw new ConfigurationError("The command line", problems);
     const planned = await planUninstall(client, pipeline);
     if (planned.schema !== "ours") {
       say(`There is no schema "${source.schema}" that Tributary made.`);
@@ -112,24 +111,11 @@ async function withClient(
       { path: "source.kind", value: source.kind, remedy: "this is for pipelines with source: triggers({…})" },
     ]);
   }
-  const client = await connect(
-    given.databaseUrl
-      ? connectionFromUrl(given.databaseUrl, process.env)
-      : await databaseConnection(process.env),
-  );
-  try {
-    await work(client, { ...pipeline, source });
-  } finally {
-    await disconnect(client);
-  }
+  await withDatabase(given.databaseUrl, (client) => work(client, { ...pipeline, source }));
 }
 
 function list(tables: readonly TableName[]): string {
   return tables.length === 0 ? "none" : tables.map(formatTable).join(", ");
-}
-
-function say(...lines: readonly string[]): void {
-  process.stdout.write(`${lines.join("\n")}\n`);
 }
 
 function seconds(text: string): number {

@@ -10,15 +10,14 @@ import { keyLabel, keyText } from "../consume/parked-keys.ts";
 import { ParkingTable } from "../consume/parking-table.ts";
 import { topicPattern } from "../consume/topic-pattern.ts";
 import type { SinkRow, VerifiableSink, VerifiableTable } from "../consume/verifiable-sink.ts";
-import { databaseConnection } from "../credentials/database-connection.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem, explain } from "../errors.ts";
 import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
-import { connect, connectionFromUrl, disconnect } from "../source/postgres/connection.ts";
 import { readCaptureRecord } from "../state/capture-state.ts";
 import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
 import { type Comparison, compareTable, type Difference } from "../verify/verify.ts";
+import { withDatabase } from "./database.ts";
 
 interface VerifyOptions {
   readonly table: string;
@@ -86,16 +85,9 @@ async function verify(options: VerifyOptions): Promise<Comparison> {
   try {
     const held = sink.table(table);
     if (!held) throw wrong("--table", options.table, `the sink of ${options.consumer} holds nothing of it`);
-    const client = await connect(
-      options.databaseUrl
-        ? connectionFromUrl(options.databaseUrl, process.env)
-        : await databaseConnection(process.env),
+    return await withDatabase(options.databaseUrl, (client) =>
+      compare(client, held, { ...request, ...options, table, pipeline, stateTable }, signal),
     );
-    try {
-      return await compare(client, held, { ...request, ...options, table, pipeline, stateTable }, signal);
-    } finally {
-      await disconnect(client);
-    }
   } finally {
     await sink.close?.();
   }

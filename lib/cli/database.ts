@@ -1,0 +1,26 @@
+import type pg from "pg";
+import { databaseConnection } from "../credentials/database-connection.ts";
+import {
+  connect,
+  connectionFromUrl,
+  disconnect,
+  type PostgresConnectionOptions,
+} from "../source/postgres/connection.ts";
+
+/** The database that `--database-url` names, or the one that the capture task finds in the environment. */
+export async function commandDatabase(databaseUrl: string | undefined): Promise<PostgresConnectionOptions> {
+  return databaseUrl ? connectionFromUrl(databaseUrl, process.env) : await databaseConnection(process.env);
+}
+
+/** Does something over a connection to that database, and closes it. @throws the errors of `connect` */
+export async function withDatabase<T>(
+  databaseUrl: string | undefined,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = await connect(await commandDatabase(databaseUrl));
+  try {
+    return await work(client);
+  } finally {
+    await disconnect(client);
+  }
+}
