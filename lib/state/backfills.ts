@@ -9,11 +9,19 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
-import type { BackfillRecord } from "../source/postgres/backfill/backfill-record.ts";
+import {
+  type Backfill,
+  type BackfillRecord,
+  type BackfillStatus,
+  ENDS,
+  hasEnded,
+} from "../source/postgres/backfill/backfill-record.ts";
 import { isWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "./errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
+
+export { type Backfill, type BackfillStatus, hasEnded } from "../source/postgres/backfill/backfill-record.ts";
 
 /** What the operator asks for. */
 const request = z.object({
@@ -57,31 +65,10 @@ const status = z.enum(["requested", "running", "paused", "done", "cancelled", "r
 
 /** What the operator wants of a backfill. */
 export type BackfillWanted = z.output<typeof wanted>;
-/** How far it is: `done`, `cancelled` and `refused` are its ends. */
-export type BackfillStatus = z.output<typeof status>;
 /** What the operator asks for. */
 export type BackfillRequest = z.output<typeof request>;
 /** What the capture task knows of a backfill. */
 export type BackfillProgress = z.output<typeof progress>;
-
-/** The latest backfill of one table. */
-export interface Backfill {
-  /** As `formatTable` writes it: `public.orders`. */
-  readonly table: string;
-  /** Counts the backfills of this table, from 1. */
-  readonly run: number;
-  readonly wanted: BackfillWanted;
-  readonly status: BackfillStatus;
-  readonly request: BackfillRequest;
-  /** The epoch it was begun in (rule 26); undefined before. */
-  readonly epoch: number | undefined;
-  /** Epoch of the last run of the whole table that ended, whatever runs of some rows came after; undefined: none did. */
-  readonly wholeEpoch?: number | undefined;
-  /** Generation of the capture task that wrote last; 0 before one did. */
-  readonly generation: number;
-  /** Undefined before its first chunk. */
-  readonly progress: BackfillProgress | undefined;
-}
 
 /** How the backfills of a pipeline are reached. */
 export interface BackfillStore {
@@ -99,12 +86,6 @@ export interface BackfillUpdate {
 }
 
 const CALL_DEADLINE_MS = 60_000;
-const ENDS: readonly BackfillStatus[] = ["done", "cancelled", "refused"];
-
-/** Whether a backfill has come to an end, good or bad. */
-export function hasEnded({ status }: Pick<Backfill, "status">): boolean {
-  return ENDS.includes(status);
-}
 
 /** The latest backfill of each table, by name. @throws StateTableError */
 export async function readBackfills(store: BackfillStore): Promise<readonly Backfill[]> {

@@ -1,7 +1,8 @@
-import type {
-  Backfill,
-  BackfillRecord,
-  BackfillRequest,
+import {
+  type Backfill,
+  type BackfillRecord,
+  type BackfillRequest,
+  hasEnded,
 } from "../../lib/source/postgres/backfill/backfill-record.ts";
 import { isWhole } from "../../lib/source/postgres/backfill/wanted-backfills.ts";
 
@@ -28,7 +29,7 @@ export class MemoryBackfills implements BackfillRecord {
 
   async request(table: string, request: BackfillRequest): Promise<void> {
     const before = this.items.get(table);
-    if (before && ["requested", "running", "paused"].includes(before.status)) throw new Error("active");
+    if (before && !hasEnded(before)) throw new Error("active");
     this.#begin(table, request, before?.run ?? 0);
   }
 
@@ -59,9 +60,7 @@ export class MemoryBackfills implements BackfillRecord {
       ...now,
       status: update.status,
       epoch: update.epoch,
-      ...(["done", "cancelled", "refused"].includes(update.status) && isWhole(request, update.epoch)
-        ? { wholeEpoch: update.epoch }
-        : {}),
+      ...(hasEnded(update) && isWhole(request, update.epoch) ? { wholeEpoch: update.epoch } : {}),
       generation: this.generation,
       progress: update.progress ?? now.progress,
     });

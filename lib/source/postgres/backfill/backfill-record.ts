@@ -35,8 +35,16 @@ export interface BackfillProgress {
   readonly reason?: string | undefined;
 }
 
-/** `done`, `cancelled` and `refused` are its ends. */
+/** How far it is: `done`, `cancelled` and `refused` are its ends. */
 export type BackfillStatus = "requested" | "running" | "paused" | "done" | "cancelled" | "refused";
+
+/** The statuses in which it has come to an end. */
+export const ENDS: readonly BackfillStatus[] = ["done", "cancelled", "refused"];
+
+/** Whether a backfill has come to an end, good or bad. */
+export function hasEnded({ status }: Pick<Backfill, "status">): boolean {
+  return ENDS.includes(status);
+}
 
 /** The latest backfill of one table. */
 export interface Backfill {
@@ -47,7 +55,7 @@ export interface Backfill {
   readonly wanted: "run" | "pause" | "cancel";
   readonly status: BackfillStatus;
   readonly request: BackfillRequest;
-  /** The epoch it was begun in; undefined before. */
+  /** The epoch it was begun in (rule 26); undefined before. */
   readonly epoch: number | undefined;
   /** Epoch of the last run of the whole table that ended, whatever runs of some rows came after; undefined: none did. */
   readonly wholeEpoch?: number | undefined;

@@ -1,4 +1,4 @@
-import type { Backfill, BackfillRequest } from "./backfill-record.ts";
+import { type Backfill, type BackfillRequest, hasEnded } from "./backfill-record.ts";
 
 /**
  * What the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline, and all
@@ -37,8 +37,7 @@ export function startStep(
     mode === "when-needed"
       ? (latest.wholeEpoch ?? 0) < epoch
       : mode === "initial" && latest.wholeEpoch === undefined;
-  const ended = ["done", "cancelled", "refused"].includes(latest.status);
-  if (ended) return mode === "always" || missing ? request : { kind: "leave" };
+  if (hasEnded(latest)) return mode === "always" || missing ? request : { kind: "leave" };
   // What an operator asked for some rows of must not stand for what is needed of all.
   if (missing && (old || !isWhole(latest.request, epoch))) return { kind: "restart", request: whole };
   if (!old) return { kind: "leave" };
