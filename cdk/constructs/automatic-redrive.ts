@@ -10,9 +10,9 @@ import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import * as sqs from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
-import { REQUIRE_BANNER } from "./capture-image.ts";
 import { DEAD_LETTER_RETENTION } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
+import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { REDRIVE_TIMEOUT, type Redrive } from "./redrive.ts";
@@ -76,15 +76,7 @@ export class AutomaticRedrive extends Construct {
       loggingFormat: lambda.LoggingFormat.TEXT,
       role,
       environment: { TRIBUTARY_REDRIVE_FUNCTION: redrive.function.functionName },
-      bundling: {
-        format: nodejs.OutputFormat.ESM,
-        target: "node24",
-        minify: true,
-        keepNames: true,
-        mainFields: ["module", "main"],
-        banner: REQUIRE_BANNER,
-        bundleAwsSDK: true,
-      },
+      bundling: FUNCTION_BUNDLING,
     });
     this.queue = settings.queue ? this.#letterQueue(props, role) : undefined;
     if (settings.every) {

@@ -9,9 +9,9 @@ import { Construct } from "constructs";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/pipeline.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive.ts";
-import { REQUIRE_BANNER } from "./capture-image.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
+import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { acknowledge } from "./nag.ts";
@@ -111,17 +111,7 @@ export class ConsumerFunction extends Construct {
             ...(securityGroups ? { securityGroups } : {}),
           }
         : {}),
-      bundling: {
-        format: nodejs.OutputFormat.ESM,
-        target: "node24",
-        minify: true,
-        keepNames: true,
-        mainFields: ["module", "main"],
-        banner: REQUIRE_BANNER,
-        // The AWS SDK that was tested, not the one that Lambda has today.
-        bundleAwsSDK: true,
-        externalModules: ["pg-native"],
-      },
+      bundling: { ...FUNCTION_BUNDLING, externalModules: ["pg-native"] },
     });
     stateTable.grantUse(role);
     claimBucket.grantConsumer(role);
