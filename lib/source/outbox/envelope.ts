@@ -3,6 +3,7 @@ import { commitPrefix, formatOrdinal } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
 import { partitionOf, type Topic } from "../../change/topic.ts";
 import type { SourceChange } from "../change-source.ts";
+import type { EventPlace } from "../message-event.ts";
 import { cloudEvent } from "./cloud-event.ts";
 
 /** An event as an application wrote it. What is JSON travels as text, so that every digit arrives. */
@@ -18,19 +19,6 @@ export interface OutboxMembers {
   readonly headers: string;
   /** ISO 8601. */
   readonly createdAt: string;
-}
-
-/** Where an event stands in the history of its source. */
-export interface OutboxPlace {
-  readonly epoch: number;
-  /** The transaction's commit LSN; with a relay, its batch. */
-  readonly commitLsn: bigint;
-  readonly ordinal: number;
-  /** The event's own LSN, as PostgreSQL prints it. */
-  readonly lsn: string;
-  readonly txId: string;
-  /** When it was committed, milliseconds since 1970 UTC. */
-  readonly timeMs: number;
 }
 
 /** What makes the events of a pipeline's outbox. */
@@ -68,7 +56,7 @@ export class OutboxEnvelope {
   }
 
   /** The event, complete but for its predecessor. */
-  change(members: OutboxMembers, place: OutboxPlace): SourceChange {
+  change(members: OutboxMembers, place: EventPlace): SourceChange {
     const { pipeline, database, cloudEvents } = this.#options;
     const { aggregateType, aggregateId } = members;
     const { epoch, commitLsn, ordinal, lsn, txId, timeMs } = place;

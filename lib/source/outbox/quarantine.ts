@@ -1,8 +1,6 @@
-import { formatLsn } from "../../change/lsn.ts";
-import { commitPrefix, formatOrdinal } from "../../change/position.ts";
 import type { Pipeline } from "../../pipeline.ts";
 import type { SourceChange } from "../change-source.ts";
-import type { OutboxPlace } from "./envelope.ts";
+import { type EventPlace, messageEvent } from "../message-event.ts";
 
 /** What was caught and is no event: its bytes as they were, and what is wrong with them. */
 export interface Malformed {
@@ -25,45 +23,22 @@ export function quarantined(
     readonly now: () => number;
   },
   { problem, content, transactional }: Malformed,
-  { epoch, commitLsn, ordinal, lsn, txId, timeMs }: OutboxPlace,
+  place: EventPlace,
   { partition, partitions } = { partition: 0, partitions: 1 },
 ): SourceChange {
   const { pipeline, database, now } = options;
-  const json = JSON.stringify({
-    op: "m",
-    before: null,
-    after: null,
-    message: {
-      prefix: "outbox",
-      content: Buffer.from(content).toString("base64"),
-      transactional,
-      problem,
-    },
-    ts_ms: now(),
-    source: {
-      connector: "postgresql",
-      name: pipeline.name,
-      db: database,
-      schema: "",
-      table: "",
-      txId,
-      lsn,
-      commitLsn: formatLsn(commitLsn),
-      epoch,
-      ts_ms: timeMs,
-      ordinal,
-      snapshot: "false",
-      schemaVersion: "",
-      key: [],
-      mode: "outbox",
-    },
-  });
   return {
     kind: "change",
     topic: { name: quarantineTopic(pipeline), partitions },
     partition,
-    position: commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal),
-    json: json.slice(0, -2),
+    ...messageEvent(
+      {
+        ...{ pipeline: pipeline.name, database, prefix: "outbox", content, transactional, problem },
+        nowMs: now(),
+        source: { mode: "outbox" },
+      },
+      place,
+    ),
     table: "$outbox-malformed",
   };
 }

@@ -4,6 +4,7 @@ import { messageTopic } from "../../change/route.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
+import { messageEvent } from "../message-event.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
@@ -76,38 +77,18 @@ export class LogicalMessages {
     );
   }
 
-  /** The event, left open inside `source`. A message outside transactions has no transaction id and no commit time. */
+  /** A message outside transactions has no transaction id and no commit time. */
   #json(
-    message: LogicalMessage,
+    { prefix, content, transactional, lsn }: LogicalMessage,
     transaction: Transaction | undefined,
     commitLsn: bigint,
     ordinal: number,
   ): string {
-    const { prefix, content, transactional, lsn } = message;
-    const { pipeline, database, epoch } = this.#options;
-    const now = this.#options.now();
-    return JSON.stringify({
-      op: "m",
-      before: null,
-      after: null,
-      message: { prefix, content: content.toString("base64"), transactional },
-      ts_ms: now,
-      source: {
-        connector: "postgresql",
-        name: pipeline.name,
-        db: database,
-        schema: "",
-        table: "",
-        txId: transaction ? String(transaction.begin.xid) : "",
-        lsn: formatLsn(lsn),
-        commitLsn: formatLsn(commitLsn),
-        epoch,
-        ts_ms: transaction?.timeMs ?? now,
-        ordinal,
-        snapshot: "false",
-        schemaVersion: "",
-        key: [],
-      },
-    }).slice(0, -2);
+    const { pipeline, database, epoch, now } = this.#options;
+    const nowMs = now();
+    const facts = { pipeline: pipeline.name, database, prefix, content, transactional, nowMs };
+    const txId = transaction ? String(transaction.begin.xid) : "";
+    const timeMs = transaction?.timeMs ?? nowMs;
+    return messageEvent(facts, { epoch, commitLsn, ordinal, lsn: formatLsn(lsn), txId, timeMs }).json;
   }
 }

@@ -4,7 +4,8 @@ import { outboxProblem } from "../../outbox/event.ts";
 import { outboxTableName } from "../../outbox/table-name.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceChange } from "../change-source.ts";
-import { OutboxEnvelope, type OutboxMembers, type OutboxPlace } from "../outbox/envelope.ts";
+import type { EventPlace } from "../message-event.ts";
+import { OutboxEnvelope, type OutboxMembers } from "../outbox/envelope.ts";
 import { MalformedEvent, messageMembers } from "../outbox/message-members.ts";
 import { quarantined } from "../outbox/quarantine.ts";
 import { OutboxFormsMixedError, OutboxMalformedError, OutboxTableError } from "./decode-errors.ts";
@@ -163,13 +164,13 @@ export class OutboxEvents {
     }
   }
 
-  #place(transaction: Transaction, ordinal: number, lsn: string): OutboxPlace {
+  #place(transaction: Transaction, ordinal: number, lsn: string): EventPlace {
     const { begin, timeMs } = transaction;
     const { epoch } = this.#options;
     return { epoch, commitLsn: begin.commitLsn, ordinal, lsn, txId: String(begin.xid), timeMs };
   }
 
-  #give(members: OutboxMembers, place: OutboxPlace, form: "row" | "message"): SourceChange {
+  #give(members: OutboxMembers, place: EventPlace, form: "row" | "message"): SourceChange {
     const change = this.#envelope.change(members, place);
     this.#once(change.topic.name, place, form);
     return change;
@@ -179,7 +180,7 @@ export class OutboxEvents {
     problem: string,
     content: Uint8Array,
     transactional: boolean,
-    place: OutboxPlace,
+    place: EventPlace,
     form: "row" | "message",
   ): SourceChange {
     if (this.#outbox?.malformed !== "quarantine")
@@ -190,7 +191,7 @@ export class OutboxEvents {
     return change;
   }
 
-  #once(topic: string, { epoch, commitLsn }: OutboxPlace, form: "row" | "message"): void {
+  #once(topic: string, { epoch, commitLsn }: EventPlace, form: "row" | "message"): void {
     if (form === "message") {
       if (this.#tableTopics.has(topic)) throw new OutboxFormsMixedError({ topic });
       this.#messageTopics.add(topic);

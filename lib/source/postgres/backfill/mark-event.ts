@@ -1,9 +1,9 @@
 import { formatLsn } from "../../../change/lsn.ts";
 import type { BackfillEnd, Probe } from "../../../change/mark.ts";
-import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
 import { MARKS, type SourceChange } from "../../change-source.ts";
+import { messageEvent } from "../../message-event.ts";
 
 /** Where a mark stands and whose it is. */
 export interface MarkPlace {
@@ -24,36 +24,22 @@ export interface MarkPlace {
 export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: MarkPlace): SourceChange {
   const { pipeline, database, epoch, lsn, ordinal, table, topic, nowMs } = place;
   const consumer = "consumer" in mark ? mark.consumer : undefined;
-  const event = {
-    op: "m",
-    before: null,
-    after: null,
-    message: { prefix, content: Buffer.from(JSON.stringify(mark)).toString("base64"), transactional: false },
-    ts_ms: nowMs,
-    source: {
-      connector: "postgresql",
-      name: pipeline,
-      db: database,
-      schema: table.schema,
-      table: table.table,
-      txId: "",
-      lsn: formatLsn(lsn),
-      commitLsn: formatLsn(lsn),
-      epoch,
-      ts_ms: nowMs,
-      ordinal,
-      snapshot: "true",
-      schemaVersion: "",
-      key: [],
-      ...(consumer === undefined || !("run" in mark) ? {} : { backfill: { run: mark.run, consumer } }),
-    },
-  };
   return {
     kind: "change",
     topic,
     partition: EVERY_PARTITION,
-    position: commitPrefix(epoch, lsn) + formatOrdinal(ordinal),
-    json: JSON.stringify(event).slice(0, -2),
+    ...messageEvent(
+      {
+        ...{ pipeline, database, prefix, nowMs },
+        content: Buffer.from(JSON.stringify(mark)),
+        transactional: false,
+        source: {
+          ...{ schema: table.schema, table: table.table, snapshot: "true" },
+          ...(consumer === undefined || !("run" in mark) ? {} : { backfill: { run: mark.run, consumer } }),
+        },
+      },
+      { epoch, commitLsn: lsn, ordinal, lsn: formatLsn(lsn), txId: "", timeMs: nowMs },
+    ),
     // Not one of the table's changes, where these are counted.
     table: MARKS,
   };
