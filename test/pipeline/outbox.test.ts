@@ -14,13 +14,22 @@ test.each([
   {
     form: "relay",
     orders: 800,
+    // Steady, so that each task has work left to be killed at, however fast the machine is.
+    perSecond: 150,
     tasks: 2,
     kills: 1,
     freezes: 1,
     failpoints: ["batch-recorded=kill@2", "put-records-answered=kill@3"],
   },
-  { form: "table", orders: 200, tasks: 1, kills: 1, failpoints: ["before-slot-record=kill"] },
-  { form: "message", orders: 200, tasks: 1, kills: 1, failpoints: ["put-records-answered=kill"] },
+  { form: "table", orders: 200, perSecond: 100, tasks: 1, kills: 1, failpoints: ["before-slot-record=kill"] },
+  {
+    form: "message",
+    orders: 200,
+    perSecond: 100,
+    tasks: 1,
+    kills: 1,
+    failpoints: ["put-records-answered=kill"],
+  },
 ] as const)(
   "$form: every committed event once, in order, and no other, while capture is killed and frozen",
   async (trial) => {
