@@ -13,8 +13,8 @@ const [entry = "", handlerName = "", hostPid = ""] = process.argv.slice(2);
 
 type AsyncHandler = (event: unknown, context: Context) => unknown;
 
-// The host drains on Ctrl-C, which reaches the whole process group: only the host decides when this ends.
-process.on("SIGINT", () => {});
+// The host drains on these, which a terminal, timeout or systemd send to all processes: only the host decides when this ends.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
 dieWithHost(Number(hostPid));
 
 const pipe = new Socket({ fd: 3, readable: true, writable: true });

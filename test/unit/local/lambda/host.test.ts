@@ -170,13 +170,16 @@ describe("a function", () => {
     expect(lines.toSorted()).toEqual(["stderr third", "stdout first", "stdout second"]);
   });
 
-  test("ignores Ctrl-C: its host decides when it ends", async () => {
-    const fn = await start();
-    const { pid } = await answer(fn);
-    const waiting = fn.invoke({ act: "wait", ms: 200 });
-    process.kill(pid, "SIGINT");
-    expect(await waiting).toMatchObject({ ok: true, response: "waited" });
-  });
+  test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)(
+    "ignores %s: its host decides when it ends",
+    async (signal) => {
+      const fn = await start();
+      const { pid } = await answer(fn);
+      const waiting = fn.invoke({ act: "wait", ms: 200 });
+      process.kill(pid, signal);
+      expect(await waiting).toMatchObject({ ok: true, response: "waited" });
+    },
+  );
 
   test("stopped: its processes are gone, and what was under way or waited has failed", async () => {
     const fn = await start();
