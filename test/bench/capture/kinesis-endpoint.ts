@@ -1,8 +1,8 @@
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gunzipSync } from "node:zlib";
 import { serveFromChild } from "../../../lib/local/child.ts";
+import { type Answer, type PlainRequest, plainHttpServer } from "./plain-http.ts";
 
 /*
  * A Kinesis endpoint for measuring: answers PutRecords correctly and at once (or `?delay` milliseconds later), and keeps
@@ -44,7 +44,8 @@ interface Event {
 }
 
 const RECORD = '"PartitionKey"';
-let bodies: Buffer[] = [];
+/** As they came, in pieces. */
+let bodies: (readonly Buffer[])[] = [];
 let arrivedAt: number[] = [];
 let records = 0;
 let lastAnswerAt = 0;
@@ -56,53 +57,50 @@ let sequence = 0;
 let cpu = process.cpuUsage();
 
 await serveFromChild(async () => {
-  const server = createServer((request, response) => {
-    const chunks: Buffer[] = [];
-    request.on("data", (chunk: Buffer) => chunks.push(chunk));
-    request.on("end", () => serve(request, Buffer.concat(chunks), response));
-  });
-  server.keepAliveTimeout = 0;
+  const server = plainHttpServer(serve);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   return (server.address() as AddressInfo).port;
 });
 
-function serve(request: IncomingMessage, body: Buffer, response: ServerResponse): void {
-  const target = request.headers["x-amz-target"];
-  if (request.url?.startsWith("/report")) {
+function serve({ path, header, body }: PlainRequest, answer: Answer): void {
+  const target = header("x-amz-target");
+  if (path === "/report") {
     try {
-      response.end(JSON.stringify(report()));
+      answer(200, JSON.stringify(report()));
     } catch (error) {
-      response.writeHead(500).end(JSON.stringify({ message: (error as Error).message }));
+      answer(500, JSON.stringify({ message: (error as Error).message }));
     }
-  } else if (request.url === "/arrivals") {
-    response.end(JSON.stringify(arrivals()));
-  } else if (request.url?.startsWith("/delay/")) {
-    delayMs = Number(request.url.slice("/delay/".length));
-    response.end("{}");
-  } else if (request.url?.startsWith("/keep/")) {
-    keep = request.url === "/keep/true";
-    response.end("{}");
+  } else if (path === "/arrivals") {
+    answer(200, JSON.stringify(arrivals()));
+  } else if (path.startsWith("/delay/")) {
+    delayMs = Number(path.slice("/delay/".length));
+    answer(200, "{}");
+  } else if (path.startsWith("/keep/")) {
+    keep = path === "/keep/true";
+    answer(200, "{}");
   } else if (target === "Kinesis_20131202.PutRecords") {
-    const answer = putRecords(body);
-    if (delayMs === 0) send(response, answer);
-    else setTimeout(() => send(response, answer), delayMs);
+    const found = putRecords(body);
+    const send = () => {
+      lastAnswerAt = Date.now();
+      answer(200, found, "application/x-amz-json-1.1");
+    };
+    if (delayMs === 0) send();
+    else setTimeout(send, delayMs);
   } else {
-    response
-      .writeHead(400)
-      .end(JSON.stringify({ __type: "UnknownOperationException", message: `${target}` }));
+    answer(400, JSON.stringify({ __type: "UnknownOperationException", message: target }));
   }
 }
 
-function putRecords(body: Buffer): string {
+function putRecords(body: readonly Buffer[]): string {
   requests++;
-  bytes += body.length;
+  for (const piece of body) bytes += piece.length;
   if (keep) {
     bodies.push(body);
     arrivedAt.push(performance.timeOrigin + performance.now());
   }
   const answers: string[] = [];
-  for (let at = body.indexOf(RECORD); at !== -1; at = body.indexOf(RECORD, at + RECORD.length)) {
+  for (let i = countOf(RECORD, body); i > 0; i--) {
     sequence++;
     answers.push(`{"SequenceNumber":"${sequence}","ShardId":"shardId-000000000000"}`);
   }
@@ -110,14 +108,18 @@ function putRecords(body: Buffer): string {
   return `{"EncryptionType":"NONE","FailedRecordCount":0,"Records":[${answers.join()}]}`;
 }
 
-function send(response: ServerResponse, answer: string): void {
-  lastAnswerAt = Date.now();
-  response.writeHead(200, {
-    "content-type": "application/x-amz-json-1.1",
-    "content-length": Buffer.byteLength(answer),
-    "x-amzn-requestid": String(sequence),
-  });
-  response.end(answer);
+/** How often a text stands in the pieces, across their borders too. */
+function countOf(text: string, pieces: readonly Buffer[]): number {
+  let found = 0;
+  let end: Buffer = Buffer.alloc(0);
+  for (const piece of pieces) {
+    const border = Buffer.concat([end, piece.subarray(0, text.length - 1)]);
+    if (border.includes(text)) found++;
+    for (let at = piece.indexOf(text); at !== -1; at = piece.indexOf(text, at + text.length)) found++;
+    // A piece may be shorter than the text.
+    end = (piece.length < text.length ? border : piece).subarray(1 - text.length);
+  }
+  return found;
 }
 
 function report(): EndpointReport {
@@ -167,8 +169,10 @@ function arrivals(): Arrival[] {
   return found;
 }
 
-function recordsOf(body: Buffer): readonly { readonly PartitionKey: string; readonly Data: string }[] {
-  return JSON.parse(body.toString()).Records;
+function recordsOf(
+  body: readonly Buffer[],
+): readonly { readonly PartitionKey: string; readonly Data: string }[] {
+  return JSON.parse(Buffer.concat(body).toString()).Records;
 }
 
 function eventsOf(data: Buffer): readonly Event[] {
