@@ -16,6 +16,7 @@ import { pgTypeCatalog, type TypeCatalog } from "../postgres/type-catalog.ts";
 import type { ReadingRecord, ReadingState } from "../reading-record.ts";
 import type { TablesStatus } from "../tables-status.ts";
 import type { BatchPlan, BatchReader, Query } from "./batch-reader.ts";
+import { flushLog } from "./durable-log.ts";
 import { explainReadError, ReadingChangedError, TablesLinkError } from "./errors.ts";
 import { logPipeline } from "./log-pipeline.ts";
 import { type RowChange, RowMessages } from "./row-messages.ts";
@@ -74,6 +75,7 @@ export class BatchStream implements ChangeStream {
   #busy = false;
   #reconnects = 0;
   #attempts = 0;
+  #cannotFlush = false;
   #toldAt = Number.NEGATIVE_INFINITY;
   #oldestTransactionSeconds: number | undefined;
   #closed: Promise<void> | undefined;
@@ -186,12 +188,25 @@ export class BatchStream implements ChangeStream {
       await delay(intervalMs, undefined, { signal: until }).catch(() => {});
       return false;
     }
+    await this.#flush();
     const batch = { ...plan, first: this.#state.confirmedLsn + 1n };
     await this.#record({ after: this.#after, batch: { ...plan, first: batch.first.toString() } });
     failpoint("batch-recorded");
     this.#batch = batch;
     this.#whole = false;
     return true;
+  }
+
+  /** What the plan takes for ended must stay so after a crash of the server. */
+  async #flush(): Promise<void> {
+    if (this.#cannotFlush) return;
+    const refusal = await flushLog(this.#query);
+    if (refusal === undefined) return;
+    this.#cannotFlush = true;
+    this.#options.log.warn(
+      `the server does not tell what of its log is on disk (${refusal}): changes right after a crash of it may be missed`,
+      { remedy: "On Aurora set rds.logical_replication to 1." },
+    );
   }
 
   async *#pages(): AsyncGenerator<readonly RowChange[]> {

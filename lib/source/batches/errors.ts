@@ -1,5 +1,7 @@
 import pg from "pg";
 import { TributaryError } from "../../errors.ts";
+import { NEW_EPOCH } from "../../new-epoch.ts";
+import { ServerBehindError } from "../postgres/errors.ts";
 
 /** The session that reads the tables ended or fell silent; another one is opened. */
 export class TablesLinkError extends TributaryError {
@@ -17,6 +19,14 @@ export class TablesReadError extends TributaryError {
 export class ReadingChangedError extends TributaryError {
   readonly code = "READING_CHANGED";
   readonly retry = "stop";
+}
+
+/** Transaction ids went back: `now` comes next where `seen` was. */
+export function serverBehind(now: bigint, seen: bigint | string): ServerBehindError {
+  return new ServerBehindError({
+    message: `the server's next transaction id is ${now}, and ${seen} was seen there: it was restored from an older copy`,
+    remedy: `What was captured beyond that copy is in the stream and not in the database. Begin a new epoch: ${NEW_EPOCH}`,
+  });
 }
 
 /**

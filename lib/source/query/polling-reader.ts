@@ -1,12 +1,12 @@
 import { createHash } from "node:crypto";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
-import { TablesReadError } from "../batches/errors.ts";
+import { serverBehind, TablesReadError } from "../batches/errors.ts";
+import { parseRecord } from "../batches/record-text.ts";
 import type { RowChange, TableShape } from "../batches/row-messages.ts";
+import { parseSnapshot } from "../batches/snapshot.ts";
 import type { PollingSource } from "../definition.ts";
 import type { TypeCatalog } from "../postgres/type-catalog.ts";
-import { parseRecord } from "../trigger/record-text.ts";
-import { parseSnapshot } from "../trigger/snapshot.ts";
 import {
   type BatchBounds,
   batchBounds,
@@ -25,6 +25,7 @@ interface Now {
   /** When the oldest transaction began, as far as the role may see. */
   readonly oldest: number | null;
   readonly prepared: boolean;
+  readonly standby: boolean;
   readonly snapshot: string;
 }
 
@@ -71,17 +72,19 @@ export class PollingReader implements BatchReader {
     };
   }
 
-  /** The server's clock may have been set meanwhile. */
+  /** The server's clock may have been set meanwhile, and what was not recorded may have been undone by a crash. */
   connected(): void {
     this.#clocks = undefined;
+    this.#idle = undefined;
   }
 
   async plan(query: Query, after: unknown): Promise<BatchPlan | undefined> {
     const idle = this.#idle && this.#idle.after === after ? this.#idle.start : undefined;
     const stored = after === null || idle ? undefined : look.parse(after);
-    let now: LookUnderWay = stored?.under
+    let now = stored?.under
       ? { ...stored, under: stored.under }
       : await this.#begin(query, idle ?? stored ?? FIRST);
+    if (!now) return undefined;
     for (;;) {
       const [name] = now.under.tables;
       if (name === undefined) break;
@@ -133,12 +136,19 @@ export class PollingReader implements BatchReader {
       .filter((change, i, all) => change.commitLsn !== all[i - 1]?.commitLsn);
   }
 
-  /** Begins a look: up to which transaction, from which value on, in which tables there is something. */
-  async #begin(query: Query, start: LookStart): Promise<LookUnderWay> {
+  /**
+   * Begins a look: up to which transaction, from which value on, in which tables there is something. None on a replica that is
+   * behind the one that was asked before: it would give older states.
+   * @throws ServerBehindError on a primary that has lost what was seen there.
+   */
+  async #begin(query: Query, start: LookStart): Promise<LookUnderWay | undefined> {
     const asked = performance.now();
     const now = await this.#now(query);
-    const to = parseSnapshot(now.snapshot).xmin;
-    const { xmax } = parseSnapshot(now.snapshot);
+    const { xmin: to, xmax } = parseSnapshot(now.snapshot);
+    if (start.from !== null && to < BigInt(start.from)) {
+      if (now.standby) return undefined;
+      throw serverBehind(to, start.from);
+    }
     const fullUntil = start.fullUntil === "" ? xmax.toString() : start.fullUntil;
     const unsure = start.from !== null && fullUntil !== null && BigInt(start.from) < BigInt(fullUntil);
     const full = this.#full(start, now) || unsure;
@@ -176,7 +186,7 @@ export class PollingReader implements BatchReader {
       `WITH c AS MATERIALIZED (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS clock)
        SELECT c.clock, (SELECT (extract(epoch FROM min(xact_start)) * 1000)::float8 FROM pg_stat_activity
                 WHERE coalesce(backend_type, '') NOT IN ('autovacuum worker', 'walsender')) AS oldest,
-              EXISTS (SELECT FROM pg_prepared_xacts) AS prepared FROM c`,
+              EXISTS (SELECT FROM pg_prepared_xacts) AS prepared, pg_is_in_recovery() AS standby FROM c`,
     );
     const [seen] = await query<{ snapshot: string }>("SELECT pg_current_snapshot()::text AS snapshot");
     return { ...(clock as Omit<Now, "snapshot">), snapshot: seen?.snapshot ?? "" };

@@ -1,16 +1,14 @@
 import { z } from "zod";
-import { NEW_EPOCH } from "../../new-epoch.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
-import { TablesReadError } from "../batches/errors.ts";
+import { serverBehind, TablesReadError } from "../batches/errors.ts";
+import { parseRecord } from "../batches/record-text.ts";
 import type { RowChange } from "../batches/row-messages.ts";
+import { parseSnapshot } from "../batches/snapshot.ts";
 import type { TriggersSource } from "../definition.ts";
-import { ServerBehindError } from "../postgres/errors.ts";
 import { quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
 import type { RelationFacts, TypeCatalog } from "../postgres/type-catalog.ts";
-import { parseRecord } from "./record-text.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
-import { parseSnapshot } from "./snapshot.ts";
 
 const place = z.object({
   /** What was visible there has been given. */
@@ -23,8 +21,10 @@ const batchBounds = z.object({
   /** Null at the very first: everything that stands in the audit table. */
   from: z.string().nullable(),
   to: z.string(),
-  /** Set when rows above this id are taken whatever `from` says of their transaction. */
+  /** Set after a restart: rows above this id are taken whatever `from` says of their transaction. */
   above: z.string().nullable(),
+  /** The highest id: what has a higher one was written later, whatever `to` says of its transaction. */
+  upTo: z.string(),
   rows: z.number(),
   bytes: z.number(),
 });
@@ -100,32 +100,27 @@ export class TriggerReader implements BatchReader {
   async plan(query: Query, after: unknown): Promise<BatchPlan | undefined> {
     const last = after === null ? undefined : place.parse(after);
     const from = last?.snapshot ?? null;
-    const [found] = await query<{
-      snapshot: string;
-      id: string | null;
-      rows: number;
-      bytes: number;
-      reused: boolean;
-    }>(
-      `WITH now AS MATERIALIZED (SELECT pg_current_snapshot()::text AS snapshot)
-       SELECT now.snapshot, c.*, ${last && this.#checkRestart ? `EXISTS (SELECT FROM ${this.#changes} WHERE ${reused(last)})` : "false"} AS reused
-         FROM now, (SELECT max(id)::text AS id, count(*)::float8 AS rows,
-                      coalesce(sum(coalesce(octet_length(old_row), 0) + coalesce(octet_length(new_row), 0)), 0)::float8 AS bytes
-                      FROM ${this.#changes} WHERE ${since(from)}) c`,
-    );
-    if (!found) return undefined;
-    const { snapshot, id, rows, bytes, reused: above } = found;
-    if (last) checkBehind(last.snapshot, snapshot);
     // On a new session also without rows: who runs now, and with which id, is known from here on.
     const fresh = this.#checkRestart;
+    const above = fresh && last ? last.id : null;
+    const [found] = await query<{ snapshot: string; id: string | null; rows: number; bytes: number }>(
+      `WITH now AS MATERIALIZED (SELECT pg_current_snapshot()::text AS snapshot)
+       SELECT now.snapshot, c.* FROM now,
+              (SELECT max(id)::text AS id, count(*)::float8 AS rows,
+                      coalesce(sum(coalesce(octet_length(old_row), 0) + coalesce(octet_length(new_row), 0)), 0)::float8 AS bytes
+                 FROM ${this.#changes} WHERE ${since(from, above)}) c`,
+    );
+    if (!found) return undefined;
+    const { snapshot, id, rows, bytes } = found;
+    if (last) checkBehind(last.snapshot, snapshot);
     this.#checkRestart = false;
-    if (rows === 0 && !above && !fresh) return undefined;
-    const highest = [last?.id ?? "0", id ?? "0"].map(BigInt).reduce((a, b) => (a > b ? a : b));
-    const bounds: z.input<typeof batchBounds> = {
-      ...{ from, to: snapshot, above: above && last ? last.id : null },
-      ...{ rows: above ? Number.MAX_SAFE_INTEGER : rows, bytes },
-    };
-    return { bounds, after: { snapshot, id: highest.toString() } satisfies z.input<typeof place> };
+    if (rows === 0 && !fresh) return undefined;
+    const upTo = [last?.id ?? "0", id ?? "0"]
+      .map(BigInt)
+      .reduce((a, b) => (a > b ? a : b))
+      .toString();
+    const bounds: z.input<typeof batchBounds> = { from, to: snapshot, above, upTo, rows, bytes };
+    return { bounds, after: { snapshot, id: upTo } satisfies z.input<typeof place> };
   }
 
   async *read(query: Query, bounds: unknown, first: bigint): AsyncGenerator<readonly RowChange[]> {
@@ -139,15 +134,17 @@ export class TriggerReader implements BatchReader {
 
   /** What every later snapshot sees as ended has been given: it is not asked for again. */
   async recorded(query: Query, after: unknown): Promise<void> {
-    const { xmin } = parseSnapshot(place.parse(after).snapshot);
-    await query(`DELETE FROM ${this.#changes} WHERE xid < '${xmin}'::xid8`);
+    const { snapshot, id } = place.parse(after);
+    await query(
+      `DELETE FROM ${this.#changes} WHERE xid < '${parseSnapshot(snapshot).xmin}'::xid8 AND id <= ${digits(id)}`,
+    );
   }
 
   /** A small batch at once; of a large one first the places alone, sorted once, and then its rows page by page. */
   async *#pages(query: Query, batch: z.output<typeof batchBounds>): AsyncGenerator<readonly AuditRow[]> {
     const columns = `xid::text, id::text, relid::int8::float8 AS relid, op::text,
       (extract(epoch FROM at) * 1000000)::int8::text AS at, shape::text, old_row, new_row`;
-    const wanted = `(${since(batch.from)}${batch.above === null ? "" : ` OR id > ${digits(batch.above)}`})
+    const wanted = `${since(batch.from, batch.above)} AND id <= ${digits(batch.upTo)}
       AND pg_visible_in_snapshot(xid, '${parseSnapshot(batch.to) && batch.to}'::pg_snapshot)`;
     if (batch.rows <= this.#source.batchRows && batch.bytes <= PAGE_BYTES) {
       yield await query<AuditRow>(
@@ -236,20 +233,17 @@ function shapeKey({ relid, shape }: AuditRow): string {
   return `${relid}/${shape}`;
 }
 
-/** Not visible in `from`: by ranges of the primary key, so that what was read before costs nothing. */
-function since(from: string | null): string {
+/**
+ * Not visible in `from`: by ranges of the primary key, so that what was read before costs nothing.
+ *
+ * Or above an id: after a crash PostgreSQL gives transaction ids again that it had given to transactions that left no trace,
+ * and the snapshot before it took those for ended. Their rows have higher ids than all that was committed before.
+ */
+function since(from: string | null, above: string | null): string {
   if (from === null) return "true";
   const { xmax, running } = parseSnapshot(from);
   const late = running.length === 0 ? "" : ` OR xid = ANY ('{${running.join()}}'::xid8[])`;
-  return `(xid >= '${xmax}'::xid8${late})`;
-}
-
-/**
- * After a crash PostgreSQL gives transaction ids again that it had given to transactions that left no trace; the snapshot
- * before it took those for ended. Their rows have higher ids than all that was committed before.
- */
-function reused({ id, snapshot }: z.output<typeof place>): string {
-  return `id > ${digits(id)} AND xid < '${parseSnapshot(snapshot).xmax}'::xid8`;
+  return `(xid >= '${xmax}'::xid8${late}${above === null ? "" : ` OR id > ${digits(above)}`})`;
 }
 
 function digits(text: string): string {
@@ -258,11 +252,7 @@ function digits(text: string): string {
 
 function checkBehind(before: string, now: string): void {
   const [was, is] = [parseSnapshot(before).xmax, parseSnapshot(now).xmax];
-  if (is >= was) return;
-  throw new ServerBehindError({
-    message: `the server's next transaction id is ${is}, and ${was} was seen there: it was restored from an older copy`,
-    remedy: `What was captured beyond that copy is in the stream and not in the database. Begin a new epoch: ${NEW_EPOCH}`,
-  });
+  if (is < was) throw serverBehind(is, was);
 }
 
 /** In pages of bounded bytes. */

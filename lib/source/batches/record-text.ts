@@ -1,4 +1,4 @@
-import type { RowValues } from "../batches/row-messages.ts";
+import type { RowValues } from "./row-messages.ts";
 
 /**
  * The fields of a row as PostgreSQL prints a composite value: apart by commas, quoted where they must be, with doubled
