@@ -165,6 +165,16 @@ export const pollingSource = z.strictObject({
   intervalMs: intervalMs.default(1000),
   /** Rows read at once. */
   batchRows: z.int().min(1).max(100_000).default(1000),
+  /**
+   * Finds deletes by comparing the keys of the tables with those that were given, this often. Off without it. `tables`: patterns of
+   * those to compare; default all.
+   */
+  deletes: z
+    .strictObject({
+      everySeconds: z.int().min(1).max(604_800),
+      tables: z.array(tablePatternText).min(1).optional(),
+    })
+    .optional(),
   /** How much older a value may be than its transaction's begin, where applications write it by clocks of their own. */
   skewSeconds: z.int().min(0).max(86_400).default(10),
   /**

@@ -1,3 +1,4 @@
+import type { KeyRecord } from "./known-keys.ts";
 import type { NewEpoch } from "./postgres/slot-record.ts";
 
 /** How far a source that reads tables has come: kept outside the database, under the capture lease (rule 27). */
@@ -20,4 +21,6 @@ export interface ReadingRecord {
   newEpoch(): Promise<NewEpoch | undefined>;
   /** @throws CaptureLeaseLostError when another capture task has taken over. */
   write(state: ReadingState): Promise<void>;
+  /** For sources that find deletes by comparing keys. */
+  readonly keys: KeyRecord;
 }

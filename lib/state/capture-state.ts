@@ -17,6 +17,7 @@ import {
   StateTableError,
   StateTableUnavailableError,
 } from "./errors.ts";
+import { keyRecord } from "./known-keys.ts";
 import { DEFAULT_LEASE_MS } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";
 import { captureKey } from "./table.ts";
@@ -160,6 +161,7 @@ export class CaptureState implements SlotRecord {
           { "#reading": "reading" },
           { ":reading": { S: bigintsAsText(state) } },
         ),
+      keys: keyRecord({ ...this.#options, signal: this.lost }, this.generation),
     };
   }
 
@@ -314,8 +316,11 @@ async function readItem(options: TableOptions): Promise<Record<string, Attribute
   return Item;
 }
 
-/** Tries a call again until it is answered; every call here may be repeated without harm. */
-async function persistently<T>(
+/**
+ * Tries a call again until it is answered; it must be one that may be repeated without harm.
+ * @throws StateTableError, StateTableUnavailableError, ConditionalCheckFailedException
+ */
+export async function persistently<T>(
   options: Pick<TableOptions, "table" | "signal">,
   call: () => Promise<T>,
 ): Promise<T> {

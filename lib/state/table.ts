@@ -12,6 +12,11 @@ export function captureKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#capture`, sk: "capture" };
 }
 
+/** Some of the keys that polling knows of its tables. Without a number: what all of them begin with. */
+export function knownKeysKey(pipeline: string, part?: number): StateKey {
+  return { pk: `${pipeline}#keys`, sk: `part#${part ?? ""}` };
+}
+
 /** The backfill of one table. Without a table: what all of them begin with. */
 export function backfillKey(pipeline: string, table?: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: `table#${table ?? ""}` };

@@ -52,4 +52,13 @@ describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
     expect(verdict.surplusRows).toBeGreaterThan(0);
     expect(verdict.surplusRows).toBe(verdict.surplusDeleted);
   });
+
+  test("polling that looks for deletes: the rows that are there, and no others", async () => {
+    const verdict = await judgeBatches({
+      ...{ kind: "pollingDeletes", seed, changes: 600, faults },
+      recoverMs: 60_000,
+    });
+    expectWhole(verdict);
+    expect(verdict.surplusRows).toBe(0);
+  });
 });

@@ -1,6 +1,7 @@
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/pipeline.ts";
 import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
+import type { KeyPart, KeyRecord } from "../../lib/source/known-keys.ts";
 import { openSource } from "../../lib/source/open-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import type { NewEpoch } from "../../lib/source/postgres/slot-record.ts";
@@ -13,9 +14,22 @@ export class MemoryReading implements ReadingRecord {
   state: ReadingState | undefined;
   readonly writes: ReadingState[] = [];
   epoch: NewEpoch | undefined;
+  /** Parts of known keys, by number. */
+  readonly parts = new Map<number, KeyPart>();
+  readonly keys: KeyRecord = {
+    read: () => this.#readParts(),
+    write: async (part) => {
+      if (part.keys.length === 0) this.parts.delete(part.id);
+      else this.parts.set(part.id, JSON.parse(JSON.stringify(part)));
+    },
+  };
 
   constructor(state?: ReadingState) {
     this.state = state;
+  }
+
+  async *#readParts(): AsyncGenerator<readonly KeyPart[]> {
+    yield [...this.parts.values()];
   }
 
   async read(): Promise<ReadingState | undefined> {

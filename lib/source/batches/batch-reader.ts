@@ -25,6 +25,8 @@ export interface BatchReader {
   plan(query: Query, after: unknown): Promise<BatchPlan | undefined>;
   /** The batch's changes in order, in pages of bounded bytes; their `commitLsn` grows, from `first` on. */
   read(query: Query, bounds: unknown, first: bigint): AsyncIterable<readonly RowChange[]>;
+  /** All of a batch was acknowledged, and the record does not say so yet: it may come once more. */
+  acknowledged?(bounds: unknown): Promise<void>;
   /** Everything before `after` was acknowledged, and the record says so: what is kept for it may go. */
   recorded?(query: Query, after: unknown): Promise<void>;
 }

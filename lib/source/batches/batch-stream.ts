@@ -242,6 +242,7 @@ export class BatchStream implements ChangeStream {
   async #finish(): Promise<void> {
     const batch = this.#batch;
     if (!batch || !this.#whole || this.#acknowledged < this.#given) return;
+    await this.#options.reader.acknowledged?.(batch.bounds);
     this.#state = { ...this.#state, confirmedLsn: this.#given };
     await this.#record({ after: batch.after });
     this.#after = batch.after;

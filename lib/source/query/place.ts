@@ -54,10 +54,19 @@ export const batchBounds = z.object({
   atUs: z.string(),
 });
 
+/** The bounds of a batch of deletes: the rows themselves, since they cannot be asked for again. */
+export const deleteBounds = z.object({
+  number: z.int(),
+  gone: z.object({ table: z.string(), keys: z.array(z.array(z.string()).readonly()).readonly() }),
+  /** When they were found gone, microseconds since 1970. */
+  atUs: z.string(),
+});
+
 export type LookStart = z.output<typeof lookStart>;
 export type Look = z.output<typeof look>;
 export type Mark = z.output<typeof mark>;
 export type BatchBounds = z.output<typeof batchBounds>;
+export type DeleteBounds = z.input<typeof deleteBounds>;
 
 const MARKS = 64;
 

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
+import { formatTable, forTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import type { PollingSource } from "../definition.ts";
 import type { PreflightProblem } from "../postgres/errors.ts";
 import { quoteIdentifier, quoteTable } from "../postgres/preflight/captured-tables.ts";
@@ -24,6 +24,16 @@ export interface PolledColumn {
   readonly quoted: string;
   /** Its type for a cast. */
   readonly type: string;
+}
+
+/** Those whose deletes are looked for. */
+export function comparedTables(
+  { deletes }: PollingSource,
+  tables: readonly PolledTable[],
+): readonly PolledTable[] {
+  if (!deletes) return [];
+  const wanted = deletes.tables?.map(tablePattern);
+  return tables.filter(({ name }) => wanted?.some((fits) => fits(name)) ?? true);
 }
 
 const TIMES = ["timestamp with time zone", "timestamp without time zone"];

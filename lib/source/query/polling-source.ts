@@ -1,5 +1,6 @@
 import type pg from "pg";
-import type { TableName } from "../../change/table-pattern.ts";
+import { routeTables } from "../../change/route.ts";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import { BatchStream } from "../batches/batch-stream.ts";
 import { logPipeline } from "../batches/log-pipeline.ts";
@@ -13,7 +14,8 @@ import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-t
 import { gather } from "../postgres/preflight/findings.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables } from "../postgres/preflight/table-facts.ts";
-import { type PolledTable, polledTables } from "./polled-table.ts";
+import { MOST_KEYS } from "./known-keys.ts";
+import { comparedTables, type PolledTable, polledTables } from "./polled-table.ts";
 import { PollingReader } from "./polling-reader.ts";
 
 type Definition = PipelineOf<PollingSource>;
@@ -47,7 +49,7 @@ export async function openPollingSource(
   const { pipeline, record, log } = options;
   const { polled, server, warnings } = await checkPolling(options);
   for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
-  const reader = new PollingReader(pipeline.source, polled, server.version);
+  const reader = new PollingReader(pipeline.source, polled, server.version, record.reading.keys);
   return await BatchStream.open({
     ...options,
     record: record.reading,
@@ -68,9 +70,44 @@ async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
     captured,
     checkKeysOfWholeRows(pipeline, tables),
     polled,
+    { problems: await checkDeletes(client, pipeline, polled.tables), warnings: [] },
   ]);
   if (problems.length > 0) throw new PreflightError(problems);
   return { tables, polled: polled.tables, server, warnings };
+}
+
+/** Whether a delete can be found, and has a partition: of a row that is gone its primary key alone is known. */
+async function checkDeletes(
+  client: pg.Client,
+  pipeline: Definition,
+  tables: readonly PolledTable[],
+): Promise<PreflightProblem[]> {
+  const compared = comparedTables(pipeline.source, tables);
+  const route = routeTables(pipeline);
+  const problems = compared.flatMap(({ name, key }): PreflightProblem[] => {
+    const others = route(name).key?.filter((column) => key.every((own) => own.name !== column)) ?? [];
+    if (others.length === 0) return [];
+    return [
+      {
+        code: "POLLING_DELETES",
+        message: `the partition of ${formatTable(name)} is chosen by ${others.map(quoteIdentifier).join(", ")}, which is not in its primary key: its deletes would have none`,
+        remedy: "Leave the table out of source.deletes.tables, or its key out of topics.keys.",
+      },
+    ];
+  });
+  const { rows } = await client.query<{ estimate: number }>(
+    "SELECT coalesce(sum(greatest(reltuples, 0)), 0)::float8 AS estimate FROM pg_class WHERE oid = ANY ($1::oid[])",
+    [compared.map(({ oid }) => oid)],
+  );
+  const estimate = rows[0]?.estimate ?? 0;
+  if (estimate > MOST_KEYS) {
+    problems.push({
+      code: "POLLING_DELETES",
+      message: `the tables whose deletes are looked for hold about ${Math.round(estimate)} rows; ${MOST_KEYS} keys can be held`,
+      remedy: "Name the smaller ones alone in source.deletes.tables; the others are polled without.",
+    });
+  }
+  return problems;
 }
 
 async function checkServer(

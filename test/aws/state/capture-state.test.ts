@@ -187,3 +187,26 @@ test("generations of writers side by side grow with the lease's, and wait for a 
   expect(new Set(both).size).toBe(2);
   expect(Math.min(...both)).toBeGreaterThan(3);
 });
+
+test("known keys come back over several pages, and a predecessor cannot write where its successor has", async () => {
+  const given = await options({ leaseMs: 600_000 });
+  const zombie = await CaptureState.take(given);
+  const long = Array.from({ length: 300 }, (_, i) => [`${i} ${"ü☃".repeat(150)}`, "2"]);
+  const parts = Array.from({ length: 12 }, (_, id) => ({ id, table: "public.t", keys: long }));
+  for (const part of parts) await zombie.reading.keys.write(part);
+  const successor = await CaptureState.take({ ...given, leaseMs: 300 });
+  const read = async () => {
+    const found = [];
+    for await (const page of successor.reading.keys.read()) found.push(...page);
+    return found.sort((a, b) => a.id - b.id);
+  };
+  expect(await read()).toEqual(parts);
+  const changed = { id: 3, table: "public.t", keys: [["1", "2"]] };
+  await successor.reading.keys.write(changed);
+  await successor.reading.keys.write({ id: 4, table: "public.t", keys: [] });
+  await expect(zombie.reading.keys.write({ ...changed, keys: [] })).rejects.toThrow(CaptureLeaseLostError);
+  expect((await read()).map(({ id, keys }) => [id, keys.length])).toEqual(
+    parts.filter(({ id }) => id !== 4).map(({ id }) => [id, id === 3 ? 1 : 300]),
+  );
+  await successor.release();
+});

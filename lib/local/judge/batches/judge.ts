@@ -11,11 +11,12 @@ import { Rig } from "../rig.ts";
 import { JUDGED_SCHEMA, JUDGED_TABLES } from "../tables.ts";
 import { Truth, type TruthChange } from "../truth.ts";
 import { runWorkload } from "../workload.ts";
+import pollingDeletesPipeline from "./polling-deletes-pipeline.ts";
 import pollingPipeline from "./polling-pipeline.ts";
 import triggersPipeline from "./triggers-pipeline.ts";
 
 /** The sources that are judged here: their positions are their own, so that what they give is held against tables and counts. */
-export type BatchesKind = "triggers" | "polling";
+export type BatchesKind = "triggers" | "polling" | "pollingDeletes";
 
 /** What the judge found of a source that reads tables. */
 export interface BatchesVerdict {
@@ -39,6 +40,8 @@ const POLLED_COLUMN = JUDGED_TABLES.map(
   CREATE TRIGGER touch BEFORE UPDATE ON ${formatTable(table)} FOR EACH ROW EXECUTE FUNCTION touch();`,
 ).join("");
 
+const POLLED_SCHEMA = `CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$; ${POLLED_COLUMN}`;
+
 const SOURCES: Readonly<
   Record<BatchesKind, { readonly definition: Pipeline; readonly file: string; readonly schema: string }>
 > = {
@@ -53,7 +56,12 @@ const SOURCES: Readonly<
   polling: {
     definition: pollingPipeline,
     file: fileURLToPath(new URL("./polling-pipeline.ts", import.meta.url)),
-    schema: `CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$; ${POLLED_COLUMN}`,
+    schema: POLLED_SCHEMA,
+  },
+  pollingDeletes: {
+    definition: pollingDeletesPipeline,
+    file: fileURLToPath(new URL("./polling-deletes-pipeline.ts", import.meta.url)),
+    schema: POLLED_SCHEMA,
   },
 };
 
@@ -71,7 +79,8 @@ export interface BatchesJudgeOptions {
 
 /**
  * Runs the judge's workload behind triggers or polling, with faults, and counts what arrived. Triggers must give every event
- * the log gives; polling the last state of every row that is there, and nothing of deletes and of states in between.
+ * the log gives; polling the last state of every row that is there, and nothing of deletes and of states in between; where it
+ * looks for deletes, the rows that are there and no others.
  */
 export async function judgeBatches(options: BatchesJudgeOptions): Promise<BatchesVerdict> {
   const { definition, file, schema } = SOURCES[options.kind];
@@ -104,11 +113,13 @@ export async function judgeBatches(options: BatchesJudgeOptions): Promise<Batche
 export function isWhole(verdict: BatchesVerdict, kind: BatchesKind): boolean {
   const { doubled, outOfOrder, wrongRows, surplusRows, surplusDeleted } = verdict;
   const counts = Object.values(verdict.events);
-  const arrived =
-    kind === "triggers"
-      ? counts.every(({ expected, seen }) => expected === seen) && surplusRows === 0
-      : counts.every(({ expected, seen }) => seen <= expected) && surplusRows === surplusDeleted;
-  return arrived && doubled + outOfOrder + wrongRows === 0;
+  const arrived: Readonly<Record<BatchesKind, boolean>> = {
+    triggers: counts.every(({ expected, seen }) => expected === seen) && surplusRows === 0,
+    polling: counts.every(({ expected, seen }) => seen <= expected) && surplusRows === surplusDeleted,
+    // A truncate becomes a delete of each row.
+    pollingDeletes: surplusRows === 0,
+  };
+  return arrived[kind] && doubled + outOfOrder + wrongRows === 0;
 }
 
 async function look(
@@ -172,7 +183,7 @@ async function rows(
   } finally {
     await client.end();
   }
-  const gone = kind === "polling" ? goneKeys(truth) : undefined;
+  const gone = kind !== "triggers" ? goneKeys(truth) : undefined;
   const surplus = [...held.keys()].filter((key) => !there.has(key));
   return {
     wrongRows: [...there].filter(([key, text]) => held.get(key) !== text).length,

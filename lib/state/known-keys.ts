@@ -1,0 +1,74 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  PutItemCommand,
+  QueryCommand,
+} from "@aws-sdk/client-dynamodb";
+import { z } from "zod";
+import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
+import { type CaptureStateOptions, persistently } from "./capture-state.ts";
+import { CaptureLeaseLostError } from "./errors.ts";
+import { knownKeysKey } from "./table.ts";
+
+const rowKeys = z.array(z.array(z.string()));
+
+/**
+ * The known keys of a pipeline in the state table, one item a part. Each carries the generation that wrote it, and an older
+ * one cannot write there any more.
+ */
+export function keyRecord(
+  options: Pick<CaptureStateOptions, "dynamodb" | "table" | "pipeline" | "signal">,
+  generation: number,
+): KeyRecord {
+  const { dynamodb, table, pipeline } = options;
+  const condition = {
+    ConditionExpression: "attribute_not_exists(#generation) OR #generation <= :generation",
+    ExpressionAttributeNames: { "#generation": "generation" },
+    ExpressionAttributeValues: { ":generation": { N: String(generation) } },
+  };
+  return {
+    async *read() {
+      const { pk, sk } = knownKeysKey(pipeline);
+      let from: Record<string, AttributeValue> | undefined;
+      do {
+        const page = await persistently(options, () =>
+          dynamodb.send(
+            new QueryCommand({
+              TableName: table,
+              KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
+              ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
+              ConsistentRead: true,
+              ExclusiveStartKey: from,
+            }),
+          ),
+        );
+        yield (page.Items ?? []).map((item): KeyPart => {
+          const text = (name: string) => item[name]?.S ?? "";
+          const keys = rowKeys.parse(JSON.parse(text("keys")));
+          return { id: Number(text("sk").slice(sk.length)), table: text("table"), keys };
+        });
+        from = page.LastEvaluatedKey;
+      } while (from);
+    },
+    async write({ id, table: of, keys }) {
+      const { pk, sk } = knownKeysKey(pipeline, id);
+      const item = { pk: { S: pk }, sk: { S: sk } };
+      const values = { table: { S: of }, keys: { S: JSON.stringify(keys) } };
+      try {
+        await persistently(options, async () => {
+          if (keys.length === 0) {
+            await dynamodb.send(new DeleteItemCommand({ TableName: table, Key: item, ...condition }));
+            return;
+          }
+          const written = { ...item, ...values, generation: { N: String(generation) } };
+          await dynamodb.send(new PutItemCommand({ TableName: table, Item: written, ...condition }));
+        });
+      } catch (error) {
+        if (error instanceof ConditionalCheckFailedException)
+          throw new CaptureLeaseLostError(pipeline, generation);
+        throw error;
+      }
+    },
+  };
+}
