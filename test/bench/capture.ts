@@ -1,6 +1,8 @@
 import { availableParallelism, loadavg } from "node:os";
 import { type Backlog, makeBacklog } from "./capture/backlog.ts";
 import { type Client, Endpoints, Peers, pgRecvlogical, type Reading } from "./capture/clients.ts";
+import { installDebezium, JAVA_OPTIONS } from "./capture/debezium/installation.ts";
+import { DEBEZIUM_EMBEDDED, DEBEZIUM_SERVER, debeziumEmbedded, debeziumServer } from "./capture/debezium.ts";
 import { withWalsender } from "./capture/walsender.ts";
 import type { Bench, BenchValues } from "./main.ts";
 
@@ -20,6 +22,9 @@ export const capture: Bench = {
     runs: { type: "string" },
     /** Only clients whose name holds one of these. */
     only: { type: "string", multiple: true },
+    /** Debezium beside it, embedded and as a server, where Java and Maven are. */
+    debezium: { type: "boolean" },
+    "java-options": { type: "string", default: JAVA_OPTIONS },
     "cpu-prof": { type: "string" },
   },
   async run(say, values) {
@@ -32,6 +37,8 @@ export const capture: Bench = {
 
     await using endpoints = await Endpoints.start();
     await using peers = await Peers.install();
+    const javaOptions = values.debezium === true ? String(values["java-options"]) : undefined;
+    const debezium = await debeziumClients(endpoints, javaOptions, say);
     const clients = [
       pgRecvlogical,
       peers.client(false),
@@ -41,6 +48,7 @@ export const capture: Bench = {
         endpoints.tributary({ packing: "gzip", delayMs, nodeArguments }),
         endpoints.tributary({ packing: "none", delayMs, nodeArguments, upTo: UNPACKED }),
       ]),
+      ...debezium.clients,
     ].filter(chosen);
 
     say(`writing ${changes} changes …`);
@@ -49,9 +57,37 @@ export const capture: Bench = {
       `  ${backlog.commits} commits, ${Math.round(backlog.walBytes / 1e6)} MB of log, PostgreSQL ${backlog.server.version}`,
     );
     const readings = await alternate(clients, backlog, runs, say);
-    return summary(readings, { changes, runs, load: loadavg()[0] ?? 0 }, say);
+    return { ...summary(readings, { changes, runs, load: loadavg()[0] ?? 0 }, say), ...debezium.note };
   },
 };
+
+/** None where it is not asked for. What is missing is said, and stands in the closing line. */
+async function debeziumClients(
+  endpoints: Endpoints,
+  javaOptions: string | undefined,
+  say: (line: string) => void,
+): Promise<{ readonly clients: readonly Client[]; readonly note: object }> {
+  if (javaOptions === undefined) return { clients: [], note: {} };
+  say("installing Debezium …");
+  const found = await installDebezium(javaOptions);
+  if (typeof found === "string") {
+    say(`  SKIPPED: Debezium: ${found}`);
+    return { clients: [], note: { debeziumSkipped: found } };
+  }
+  const { about, embedded, server } = found;
+  say(`  ${about}`);
+  if (typeof server === "string") {
+    say(`  SKIPPED: ${server}`);
+    return {
+      clients: [debeziumEmbedded(embedded)],
+      note: { debezium: about, debeziumServerSkipped: server },
+    };
+  }
+  return {
+    clients: [debeziumEmbedded(embedded), debeziumServer(server, endpoints)],
+    note: { debezium: about },
+  };
+}
 
 type Measured = Reading & { readonly walsenderSeconds: number };
 type Readings = ReadonlyMap<string, readonly Measured[]>;
@@ -111,12 +147,17 @@ function summary(
   return {
     ratioToPgRecvlogical: ratio(packed, pgRecvlogical.name),
     ratioToPgLogicalReplication: ratio(packed, "pg-logical-replication, JSON"),
+    ratioToDebeziumEmbedded: ratio(packed, DEBEZIUM_EMBEDDED),
+    ratioToDebeziumServer: ratio(packed, DEBEZIUM_SERVER),
     peakMemoryMB: Math.round(peak),
     ratioToPgRecvlogicalWithRoundTrip: ratio(`${packed}, ${ROUND_TRIP_MS} ms`, pgRecvlogical.name),
     changes,
     runs,
     load: Number(load.toFixed(2)),
     changesPerSecond: Object.fromEntries(rates),
+    peakMemoryMBOf: Object.fromEntries(
+      [...readings].map(([name, of]) => [name, Math.round(Math.max(...of.map(({ peakMB }) => peakMB)))]),
+    ),
   };
 }
 

@@ -52,11 +52,18 @@ export const consume: Bench = {
     sizes: { type: "string", default: SIZES.join() },
     /** `tributary` or `powertools` alone. */
     subject: { type: "string" },
+    /** `no-op`, `async no-op` or `upsert` alone. */
+    effect: { type: "string" },
     /** A folder: each run's CPU profile goes there. */
     profile: { type: "string" },
   },
-  async run(say, { rounds, seconds, sizes, subject, profile }) {
-    const lines = LINES.filter((line) => subject === undefined || line.subject === subject);
+  async run(say, { rounds, seconds, sizes, subject, effect, profile }) {
+    const lines = LINES.filter(
+      (line) =>
+        (subject === undefined || line.subject === subject) &&
+        (effect === undefined || line.effect === effect),
+    );
+    if (lines.length === 0) throw new RangeError(`nothing is measured with ${subject} and ${effect}`);
     const peers = lines.some((line) => line.subject === "powertools")
       ? await installPeers("powertools", POWERTOOLS)
       : "";

@@ -33,7 +33,8 @@ export const scale: Bench = {
   options: {
     /** Rows, with commas between: see `ROWS`. */
     only: { type: "string" },
-    rounds: { type: "string", default: "3" },
+    /** One is ten minutes on a quiet machine. */
+    rounds: { type: "string", default: "1" },
     quick: { type: "boolean" },
     /** A folder for CPU profiles of the program. */
     "cpu-prof": { type: "string" },

@@ -1,13 +1,15 @@
+import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { outboxPlan } from "../../lib/outbox/install.ts";
 import { type Outbox, outboxTable } from "../../lib/outbox/publish.ts";
 import { type Pipeline, polling, postgres, triggers } from "../../lib/pipeline.ts";
+import type { SourceMessage } from "../../lib/source/change-source.ts";
 import { auditSchemaSql, tableTriggersSql } from "../../lib/source/trigger/audit-sql.ts";
 import { definitionOf, TablesReading } from "../postgres/tables-source.ts";
 import { cpuSeconds, usedBetween } from "./cpu.ts";
-import { type Latency, percentiles } from "./latency/commits.ts";
+import { percentiles } from "./latency/commits.ts";
 import type { Bench } from "./main.ts";
 import { median } from "./triggers.ts";
 
@@ -18,6 +20,8 @@ const SCHEMA = `CREATE TABLE orders (id bigint PRIMARY KEY, status text NOT NULL
   updated_at timestamptz NOT NULL DEFAULT now()); CREATE INDEX ON orders (updated_at, id)`;
 const NOTE = "Please leave the parcel with the neighbour on the second floor; the bell does not work.";
 const COMMITS_A_SECOND = 50;
+/** The table that nothing catches. */
+const BARE = "bare";
 
 interface Approach {
   readonly pipeline: Pipeline;
@@ -66,7 +70,7 @@ export const sources: Bench = {
     "Four approaches side by side: what they add to a transaction, from commit to event, and what they ask of the database.",
   options: {
     transactions: { type: "string", default: "500" },
-    rounds: { type: "string", default: "3" },
+    rounds: { type: "string", default: "5" },
     seconds: { type: "string", default: "8" },
   },
   async run(say, values) {
@@ -81,7 +85,7 @@ export const sources: Bench = {
       parts.defer(() => client.end());
       const { pipeline, install, outbox } = APPROACHES[name]();
       await client.query(SCHEMA);
-      await client.query("CREATE TABLE bare AS TABLE orders; ALTER TABLE bare ADD PRIMARY KEY (id)");
+      await client.query(`CREATE TABLE ${BARE} AS TABLE orders; ALTER TABLE ${BARE} ADD PRIMARY KEY (id)`);
       if (name === "polling") {
         await client.query(
           "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$; CREATE TRIGGER touch BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch()",
@@ -91,102 +95,140 @@ export const sources: Bench = {
       const reading = await TablesReading.open(server.url, pipeline);
       parts.defer(() => reading.close());
 
-      const overhead = await overheadOf(client, outbox, Number(values.transactions), Number(values.rounds));
-      const idle = await idleCpu(seconds);
-      const busy = await latencyOf(client, reading, outbox, seconds);
-      found[name] = { ...overhead, ...idle, ...busy };
+      for (const table of [BARE, "orders"])
+        await client.query(
+          `INSERT INTO ${table} SELECT i, 'placed', '${NOTE}', now() FROM generate_series(1, 1000) i`,
+        );
+      const subject = { client, reading, outbox };
+      const write = await overheadOf(subject, Number(values.transactions), Number(values.rounds));
+      await delay(2000);
+      const idleCpuMsASecond = await postgresCpu(() => delay(seconds * 1000), seconds);
+      const busy = await latencyOf(subject, seconds);
+      found[name] = { ...write, ...busy, idleCpuMsASecond };
       say(
-        `  ${name.padEnd(9)} a transaction ${overhead.plainUs} µs without, ${overhead.caughtUs} with (× ${overhead.ratio}); ` +
+        `  ${name.padEnd(9)} a transaction ${write.plainUs} µs without, ${write.caughtUs} with (× ${write.ratio}), ` +
+          `its log ${write.plainWalBytes} and ${write.caughtWalBytes} B; ` +
           `commit to event p50 ${busy.latency.p50Ms} ms, p99 ${busy.latency.p99Ms}; ` +
-          `PostgreSQL's CPU idle ${idle.idleCpuMsASecond} ms/s, at ${COMMITS_A_SECOND} commits/s ${busy.cpuMsASecond}`,
+          `PostgreSQL's CPU idle ${idleCpuMsASecond} ms/s, at ${COMMITS_A_SECOND} commits/s ${busy.plainCpuMsASecond} without, ${busy.caughtCpuMsASecond} with`,
       );
     }
-    return found;
+    return { ...found, load: loadavg()[0] };
   },
 };
 
-/** An update of one row in a transaction of its own, in a table that nothing catches and in the one that is caught. */
-async function overheadOf(
-  client: pg.Client,
-  outbox: Outbox | undefined,
-  transactions: number,
-  rounds: number,
-): Promise<{ readonly plainUs: number; readonly caughtUs: number; readonly ratio: number }> {
-  for (const table of ["bare", "orders"])
-    await client.query(
-      `INSERT INTO ${table} SELECT i, 'placed', '${NOTE}', now() FROM generate_series(1, 1000) i`,
-    );
-  const timeOf = async (table: string, publisher: Outbox | undefined) => {
+/** What is measured: one connection of an application, and the source that reads behind it. */
+interface Subject {
+  readonly client: pg.Client;
+  readonly reading: TablesReading;
+  readonly outbox: Outbox | undefined;
+}
+
+/**
+ * An update of one row in a transaction of its own, in a table that nothing catches and in the one that is caught, in
+ * turn and not always in the same one. A loop begins when the source has read what the one before it wrote.
+ */
+async function overheadOf({ client, reading, outbox }: Subject, transactions: number, rounds: number) {
+  const loop = async (table: string, publisher: Outbox | undefined, round: number) => {
+    const before = await insertLsn(client);
     const started = performance.now();
     for (let i = 0; i < transactions; i++) {
       await client.query("BEGIN");
-      await client.query(`UPDATE ${table} SET status = 'paid ${i}' WHERE id = ${1 + (i % 1000)}`);
-      await publisher?.publish(client, event(i));
+      await client.query(
+        `UPDATE ${table} SET status = '${mark(`${round}_${i}`)}' WHERE id = ${1 + (i % 1000)}`,
+      );
+      await publisher?.publish(client, event(`${round}_${i}`));
       await client.query("COMMIT");
     }
-    return ((performance.now() - started) * 1000) / transactions;
+    const us = ((performance.now() - started) * 1000) / transactions;
+    return { us, walBytes: ((await insertLsn(client)) - before) / transactions };
   };
-  const times: { plain: number; caught: number }[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const plain = await timeOf("bare", undefined);
-    times.push({ plain, caught: await timeOf("orders", outbox) });
-  }
-  return {
-    plainUs: Math.round(median(times.map(({ plain }) => plain))),
-    caughtUs: Math.round(median(times.map(({ caught }) => caught))),
-    ratio: Number(median(times.map(({ plain, caught }) => caught / plain)).toFixed(2)),
-  };
-}
-
-async function idleCpu(seconds: number): Promise<{ readonly idleCpuMsASecond: number }> {
-  await delay(2000);
-  return { idleCpuMsASecond: await postgresCpu(() => delay(seconds * 1000), seconds) };
-}
-
-/** One commit after the other at a steady rate; when the client knew of each, and when its event was there. */
-async function latencyOf(
-  client: pg.Client,
-  reading: TablesReading,
-  outbox: Outbox | undefined,
-  seconds: number,
-): Promise<{ readonly latency: Latency; readonly cpuMsASecond: number }> {
-  const committedAt = new Map<string, number>();
-  const seenAt = new Map<string, number>();
+  const times: Record<"plain" | "caught", { us: number; walBytes: number }>[] = [];
   let from = reading.messages.length;
-  const watch = setInterval(() => {
-    for (; from < reading.messages.length; from++) {
-      const message = reading.messages[from];
-      const id = message?.kind === "change" ? /mark-(\d+)/.exec(message.json)?.[1] : undefined;
-      if (id !== undefined && !seenAt.has(id)) seenAt.set(id, performance.now());
-    }
-  }, 1);
-  const begun = performance.now();
-  const cpuMsASecond = await postgresCpu(async () => {
+  for (let round = 0; round < rounds; round++) {
+    const plain = round % 2 === 0 ? await loop(BARE, undefined, round) : undefined;
+    const caught = await loop("orders", outbox, round);
+    const last = mark(`${round}_${transactions - 1}`);
+    await until(() => {
+      const seen = reading.messages.slice(from).some((message) => markOf(message) === last);
+      if (!seen) from = reading.messages.length;
+      return seen;
+    });
+    times.push({ caught, plain: plain ?? (await loop(BARE, undefined, round)) });
+  }
+  const whole = (of: (time: (typeof times)[number]) => number) => Math.round(median(times.map(of)));
+  return {
+    plainUs: whole(({ plain }) => plain.us),
+    caughtUs: whole(({ caught }) => caught.us),
+    ratio: Number(median(times.map(({ plain, caught }) => caught.us / plain.us)).toFixed(2)),
+    plainWalBytes: whole(({ plain }) => plain.walBytes),
+    caughtWalBytes: whole(({ caught }) => caught.walBytes),
+  };
+}
+
+async function insertLsn(client: pg.Client): Promise<number> {
+  const { rows } = await client.query("SELECT (pg_current_wal_insert_lsn() - '0/0')::float8 AS bytes");
+  return rows[0].bytes;
+}
+
+/**
+ * One commit after the other at a steady rate, first into the table that nothing catches, then into the one that is
+ * caught: what PostgreSQL spends on each, and when the client knew of a commit and its event was there.
+ */
+async function latencyOf({ client, reading, outbox }: Subject, seconds: number) {
+  const committedAt = new Map<string, number>();
+  const commit = async (table: string, publisher: Outbox | undefined) => {
+    const begun = performance.now();
     for (let i = 0; i < COMMITS_A_SECOND * seconds; i++) {
       await delay(Math.max(0, begun + (i * 1000) / COMMITS_A_SECOND - performance.now()));
       const id = 1_000_000 + i;
       await client.query("BEGIN");
-      await client.query(`INSERT INTO orders VALUES (${id}, 'mark-${id}', '${NOTE}')`);
-      await outbox?.publish(client, event(id));
+      await client.query(`INSERT INTO ${table} VALUES (${id}, '${mark(`${id}`)}', '${NOTE}', now())`);
+      await publisher?.publish(client, event(`${id}`));
       await client.query("COMMIT");
-      committedAt.set(String(id), performance.now());
+      committedAt.set(mark(`${id}`), performance.now());
     }
-  }, seconds);
-  const deadline = performance.now() + 30_000;
-  while ([...committedAt.keys()].some((id) => !seenAt.has(id)) && performance.now() < deadline)
-    await delay(20);
+  };
+  const plainCpuMsASecond = await postgresCpu(() => commit(BARE, undefined), seconds);
+  committedAt.clear();
+  const seenAt = new Map<string, number>();
+  let from = reading.messages.length;
+  const watch = setInterval(() => {
+    for (; from < reading.messages.length; from++) {
+      const seen = markOf(reading.messages[from]);
+      if (seen !== undefined && !seenAt.has(seen)) seenAt.set(seen, performance.now());
+    }
+  }, 1);
+  const caughtCpuMsASecond = await postgresCpu(() => commit("orders", outbox), seconds);
+  await until(() => [...committedAt.keys()].every((id) => seenAt.has(id)));
   clearInterval(watch);
-  const latencies = [...committedAt].map(([id, at]) => (seenAt.get(id) ?? Number.NaN) - at);
-  if (latencies.some(Number.isNaN)) throw new Error("not every commit became an event");
-  return { latency: percentiles(latencies), cpuMsASecond };
+  const latency = percentiles([...committedAt].map(([id, at]) => (seenAt.get(id) ?? Number.NaN) - at));
+  return { latency, plainCpuMsASecond, caughtCpuMsASecond };
 }
 
-function event(i: number) {
+/** Stands in the row and in the outbox's event, so that a change is known again. */
+function mark(which: string): string {
+  return `mark-${which}`;
+}
+
+/** The last one: before the new row stands the old one. */
+function markOf(message: SourceMessage | undefined): string | undefined {
+  return message?.kind === "change" ? message.json.match(/mark-\w+/g)?.at(-1) : undefined;
+}
+
+async function until(seen: () => boolean): Promise<void> {
+  const deadline = performance.now() + 30_000;
+  while (!seen()) {
+    if (performance.now() > deadline) throw new Error("not every commit became an event in 30 s");
+    await delay(20);
+  }
+}
+
+function event(which: string) {
   return {
     aggregateType: "order",
-    aggregateId: String(i % 100),
+    aggregateId: which.slice(-2),
     type: "Paid",
-    payload: { mark: `mark-${i}`, note: NOTE },
+    payload: { mark: mark(which), note: NOTE },
   };
 }
 

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { NODE_ARGUMENTS } from "../../../functions/capture/node-arguments.ts";
@@ -35,6 +36,7 @@ export interface Client {
 }
 
 const DEADLINE_MS = 600_000;
+const LOOK_MS = 100;
 /** pg-logical-replication, held fast: what is measured is this version. */
 const PEER = "pg-logical-replication@2.5.0";
 const CAPTURE = fileURLToPath(new URL("../../../functions/capture/main.ts", import.meta.url));
@@ -181,9 +183,7 @@ export class Endpoints implements AsyncDisposable {
     return {
       name: `Tributary, ${how}${delayMs ? `, ${delayMs} ms` : ""}`,
       read: async ({ databaseUrl, changes }, slot) => {
-        await this.#ask(`/delay/${delayMs}`);
-        await this.#ask(`/keep/${keep}`);
-        await this.#ask("/report");
+        await this.begin({ delayMs, keep });
         const { program, streaming, stored } = await this.#start(
           databaseUrl,
           slot,
@@ -196,7 +196,7 @@ export class Endpoints implements AsyncDisposable {
           await withDeadline(stored);
           const { peakMB } = program;
           const cpuSeconds = program.cpuSeconds - before;
-          const endpoint = (await this.#ask("/report")) as EndpointReport;
+          const endpoint = await this.report();
           const all = upTo >= changes;
           if (keep && ((all && endpoint.events !== changes) || endpoint.disorder > 0)) {
             throw new Error(`${endpoint.events} of ${changes} events, ${endpoint.disorder} out of order`);
@@ -208,6 +208,32 @@ export class Endpoints implements AsyncDisposable {
         }
       },
     };
+  }
+
+  /** Where Kinesis is, for clients that are not ours. */
+  get kinesis(): string {
+    return this.#kinesis.endpoint;
+  }
+
+  /** Forgets what the endpoint got: from now on it answers so late, and keeps events or not. */
+  async begin({ delayMs, keep }: { delayMs: number; keep: boolean }): Promise<void> {
+    await this.#ask(`/delay/${delayMs}`);
+    await this.#ask(`/keep/${keep}`);
+    await this.#ask("/report");
+  }
+
+  /** Waits for so many records since `begin`; when the last one was answered, milliseconds since 1970. */
+  async received(records: number, signal: AbortSignal): Promise<number> {
+    for (;;) {
+      const so = (await this.#ask("/received")) as Pick<EndpointReport, "records" | "lastAnswerAt">;
+      if (so.records >= records) return so.lastAnswerAt;
+      await delay(LOOK_MS, undefined, { signal });
+    }
+  }
+
+  /** What the endpoint got since `begin`, each event looked at. */
+  async report(): Promise<EndpointReport> {
+    return (await this.#ask("/report")) as EndpointReport;
   }
 
   /** The real program, left running: resolves once it streams. */
@@ -319,7 +345,8 @@ export class Endpoints implements AsyncDisposable {
   }
 }
 
-async function withDeadline<T>(promise: Promise<T>): Promise<T> {
+/** Rejects where a reading takes ten minutes. */
+export async function withDeadline<T>(promise: Promise<T>): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error(`not done in ${DEADLINE_MS / 1000} s`)), DEADLINE_MS);
   try {

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { gunzipSync } from "node:zlib";
+import { cbor } from "@smithy/core/cbor";
 import { serveFromChild } from "../../../lib/local/child.ts";
 import { type Answer, type PlainRequest, plainHttpServer } from "./plain-http.ts";
 
@@ -17,7 +18,7 @@ export interface EndpointReport {
   /** Of the request bodies. */
   readonly bytes: number;
   readonly events: number;
-  /** Events that did not name their predecessor in their partition, or did not stand behind it. */
+  /** Events that did not name their predecessor in their partition (ours do), or did not stand behind it. */
   readonly disorder: number;
   readonly partitions: number;
   /** When the last request was answered, milliseconds since 1970. */
@@ -33,19 +34,70 @@ export interface Arrival {
   readonly at: number;
 }
 
+const SHARD = "shardId-000000000000";
+
 interface Event {
   readonly after: { readonly id: string } | null;
-  readonly source: {
-    readonly epoch: number;
-    readonly commitLsn: string;
-    readonly ordinal: number;
-    readonly after: string | null;
-  };
+  readonly source:
+    | {
+        readonly epoch: number;
+        readonly commitLsn: string;
+        readonly ordinal: number;
+        readonly after: string | null;
+      }
+    // Debezium's: it names no predecessor.
+    | { readonly lsn: number; readonly commitLsn?: undefined; readonly after?: undefined };
 }
 
-const RECORD = '"PartitionKey"';
-/** As they came, in pieces. */
-let bodies: (readonly Buffer[])[] = [];
+/** How requests and answers are written: the SDKs for JavaScript take JSON, those for Java CBOR. */
+interface Protocol {
+  readonly contentType: string;
+  /** Stands once in each record. */
+  readonly record: string;
+  /** `Data` is base64 in JSON and bytes in CBOR. */
+  read(body: Buffer): { readonly Records: readonly EndpointRecord[] };
+  /** Put together as text: it is done while the clock runs. */
+  answer(sequenceNumbers: readonly string[]): string | Buffer;
+}
+
+interface EndpointRecord {
+  readonly PartitionKey: string;
+  readonly Data: string | Uint8Array;
+}
+
+/** https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html */
+const JSON_PROTOCOL: Protocol = {
+  contentType: "application/x-amz-json-1.1",
+  record: '"PartitionKey"',
+  read: (body) => JSON.parse(body.toString()),
+  answer: (numbers) => {
+    const records = numbers.map((number) => `{"SequenceNumber":"${number}","ShardId":"${SHARD}"}`);
+    return `{"EncryptionType":"NONE","FailedRecordCount":0,"Records":[${records.join()}]}`;
+  },
+};
+
+/**
+ * The same in CBOR, https://www.rfc-editor.org/rfc/rfc8949: before a short text stands the byte of 0x60 and its length
+ * (`l` for 12), before a map of two 0xa2, around a list 0x9f and 0xff.
+ */
+const CBOR_PROTOCOL: Protocol = {
+  contentType: "application/x-amz-cbor-1.1",
+  record: "lPartitionKey",
+  read: (body) => cbor.deserialize(body),
+  answer: (numbers) => {
+    const records = numbers.map((number) => `\xa2nSequenceNumbert${number}gShardIdt${SHARD}`);
+    const head = "\xa3nEncryptionTypedNONEqFailedRecordCount\x00gRecords";
+    return Buffer.from(`${head}\x9f${records.join("")}\xff`, "latin1");
+  },
+};
+
+interface Body {
+  readonly protocol: Protocol;
+  /** As they came. */
+  readonly pieces: readonly Buffer[];
+}
+
+let bodies: Body[] = [];
 let arrivedAt: number[] = [];
 let records = 0;
 let lastAnswerAt = 0;
@@ -71,6 +123,8 @@ function serve({ path, header, body }: PlainRequest, answer: Answer): void {
     } catch (error) {
       answer(500, JSON.stringify({ message: (error as Error).message }));
     }
+  } else if (path === "/received") {
+    answer(200, JSON.stringify({ records, lastAnswerAt }));
   } else if (path === "/arrivals") {
     answer(200, JSON.stringify(arrivals()));
   } else if (path.startsWith("/delay/")) {
@@ -80,10 +134,12 @@ function serve({ path, header, body }: PlainRequest, answer: Answer): void {
     keep = path === "/keep/true";
     answer(200, "{}");
   } else if (target === "Kinesis_20131202.PutRecords") {
-    const found = putRecords(body);
+    const cbor = header("content-type") === CBOR_PROTOCOL.contentType;
+    const protocol = cbor ? CBOR_PROTOCOL : JSON_PROTOCOL;
+    const found = protocol.answer(putRecords({ protocol, pieces: body }));
     const send = () => {
       lastAnswerAt = Date.now();
-      answer(200, found, "application/x-amz-json-1.1");
+      answer(200, found, protocol.contentType);
     };
     if (delayMs === 0) send();
     else setTimeout(send, delayMs);
@@ -92,20 +148,17 @@ function serve({ path, header, body }: PlainRequest, answer: Answer): void {
   }
 }
 
-function putRecords(body: readonly Buffer[]): string {
+/** Gives the sequence numbers, one a record. */
+function putRecords(body: Body): readonly string[] {
   requests++;
-  for (const piece of body) bytes += piece.length;
+  for (const piece of body.pieces) bytes += piece.length;
   if (keep) {
     bodies.push(body);
     arrivedAt.push(performance.timeOrigin + performance.now());
   }
-  const answers: string[] = [];
-  for (let i = countOf(RECORD, body); i > 0; i--) {
-    sequence++;
-    answers.push(`{"SequenceNumber":"${sequence}","ShardId":"shardId-000000000000"}`);
-  }
-  records += answers.length;
-  return `{"EncryptionType":"NONE","FailedRecordCount":0,"Records":[${answers.join()}]}`;
+  const count = countOf(body.protocol.record, body.pieces);
+  records += count;
+  return Array.from({ length: count }, () => String(++sequence).padStart(20, "0"));
 }
 
 /** How often a text stands in the pieces, across their borders too. */
@@ -129,11 +182,12 @@ function report(): EndpointReport {
   let disorder = 0;
   for (const body of bodies) {
     for (const { PartitionKey, Data } of recordsOf(body)) {
-      for (const { source } of eventsOf(Buffer.from(Data, "base64"))) {
+      for (const { source } of eventsOf(Data)) {
         events++;
         const before = last.get(PartitionKey) ?? null;
         const position = positionText(source);
-        if (source.after !== before || (before !== null && position <= before)) disorder++;
+        const named = source.after === undefined || source.after === before;
+        if (!named || (before !== null && position <= before)) disorder++;
         last.set(PartitionKey, position);
       }
     }
@@ -161,7 +215,7 @@ function report(): EndpointReport {
 function arrivals(): Arrival[] {
   const found = bodies.flatMap((body, i) =>
     recordsOf(body)
-      .flatMap(({ Data }) => eventsOf(Buffer.from(Data, "base64")))
+      .flatMap(({ Data }) => eventsOf(Data))
       .map(({ after }) => ({ id: after?.id ?? "", at: arrivedAt[i] as number })),
   );
   bodies = [];
@@ -169,14 +223,13 @@ function arrivals(): Arrival[] {
   return found;
 }
 
-function recordsOf(
-  body: readonly Buffer[],
-): readonly { readonly PartitionKey: string; readonly Data: string }[] {
-  return JSON.parse(Buffer.concat(body).toString()).Records;
+function recordsOf({ protocol, pieces }: Body): readonly EndpointRecord[] {
+  return protocol.read(Buffer.concat(pieces)).Records;
 }
 
-function eventsOf(data: Buffer): readonly Event[] {
-  const record = JSON.parse(data.toString());
+function eventsOf(data: EndpointRecord["Data"]): readonly Event[] {
+  const bytes = typeof data === "string" ? Buffer.from(data, "base64") : Buffer.from(data);
+  const record = JSON.parse(bytes.toString());
   if (record.op !== undefined) return [record];
   if (record.encoding === "gzip")
     return JSON.parse(gunzipSync(Buffer.from(record.events, "base64")).toString());
@@ -184,7 +237,9 @@ function eventsOf(data: Buffer): readonly Event[] {
 }
 
 /** Written anew, not by the product's own function: the format of docs/07. */
-function positionText({ epoch, commitLsn, ordinal }: Event["source"]): string {
+function positionText(source: Event["source"]): string {
+  if (source.commitLsn === undefined) return String(source.lsn).padStart(20, "0");
+  const { epoch, commitLsn, ordinal } = source;
   const [high = "", low = ""] = commitLsn.split("/");
   const hex = (text: string) => text.padStart(8, "0");
   return hex(epoch.toString(16).toUpperCase()) + hex(high) + hex(low) + String(ordinal).padStart(10, "0");
