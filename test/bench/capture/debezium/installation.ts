@@ -44,8 +44,8 @@ export interface DebeziumInstallation {
 }
 
 /**
- * Of the virtual machine. Beside its own choice (G1, a quarter of the memory) about the same CPU a change, at a fifth of
- * the memory.
+ * Of the virtual machine. Beside its own choice (G1, a quarter of the memory) the same CPU a change, at a quarter of the
+ * memory or less.
  */
 export const JAVA_OPTIONS = "-XX:+UseParallelGC -Xmx512m";
 
