@@ -89,7 +89,7 @@ export function parseArguments(
     .addOption(
       new Option(
         "--source <kind>",
-        "how the shop's changes are caught (polling sees no deletes; outbox: the events it publishes)",
+        "how the shop's changes are caught (polling sees last states; outbox: the events it publishes)",
       )
         .choices(Object.keys(SHOP_SOURCES))
         .default("log"),
@@ -195,7 +195,7 @@ function refuseContradictions(
     given.source === "polling" && given.exit,
     "--exit",
     true,
-    "leave it out: polling sees no deletes and not every state, so that counts and tables cannot agree",
+    "leave it out: polling does not see every state, so that counts cannot agree",
   );
   refuse(given.json && !given.exit, "--json", true, "say --exit too: the JSON line is printed at the end");
   refuse(

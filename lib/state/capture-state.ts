@@ -5,23 +5,17 @@ import {
   ConditionalCheckFailedException,
   type DynamoDBClient,
   GetItemCommand,
-  ResourceNotFoundException,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "../source/reading-record.ts";
-import {
-  CaptureLeaseHeldError,
-  CaptureLeaseLostError,
-  StateTableError,
-  StateTableUnavailableError,
-} from "./errors.ts";
+import { CaptureLeaseHeldError, CaptureLeaseLostError } from "./errors.ts";
 import { keyRecord } from "./known-keys.ts";
 import { DEFAULT_LEASE_MS } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";
 import { captureKey } from "./table.ts";
-import { isTransient } from "./table-error.ts";
+import { persistently } from "./table-call.ts";
 
 /** How the capture state reaches its item, and how long a silent owner keeps the lease. */
 export interface CaptureStateOptions {
@@ -39,8 +33,6 @@ export interface CaptureStateOptions {
 }
 
 const DEFAULT_WAIT_MS = 180_000;
-/** A call to DynamoDB is tried again for this long before the error is given on. */
-const CALL_DEADLINE_MS = 60_000;
 /** A wait is told when it begins, when the holder changes, and this often. */
 const TELL_EVERY_MS = 10_000;
 
@@ -314,47 +306,6 @@ async function readItem(options: TableOptions): Promise<Record<string, Attribute
     ),
   );
   return Item;
-}
-
-/**
- * Tries a call again until it is answered; it must be one that may be repeated without harm.
- * @throws StateTableError, StateTableUnavailableError, ConditionalCheckFailedException
- */
-export async function persistently<T>(
-  options: Pick<TableOptions, "table" | "signal">,
-  call: () => Promise<T>,
-): Promise<T> {
-  const deadline = performance.now() + CALL_DEADLINE_MS;
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await call();
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException) throw error;
-      if (!isTransient(error)) throw refused(options.table, error);
-      if (performance.now() >= deadline || options.signal.aborted)
-        throw new StateTableUnavailableError(options.table, error);
-      await sleep(Math.random() * Math.min(5000, 50 * 2 ** attempt));
-    }
-  }
-}
-
-function refused(table: string, error: unknown): StateTableError {
-  const { name } = error as Error;
-  if (error instanceof ResourceNotFoundException) {
-    return new StateTableError({
-      message: `the state table "${table}" does not exist`,
-      remedy: "Deploy the stack first, or set TRIBUTARY_STATE_TABLE to the table it made.",
-      cause: error,
-    });
-  }
-  return new StateTableError({
-    message: `DynamoDB refuses a call to the state table "${table}": ${name}`,
-    remedy:
-      name === "ValidationException"
-        ? 'The table must have the partition key "pk" and the sort key "sk", both strings: let the stack make it.'
-        : "Give the task's role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
-    cause: error,
-  });
 }
 
 function itemKey(pipeline: string): Record<string, AttributeValue> {

@@ -7,9 +7,10 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
-import { type CaptureStateOptions, persistently } from "./capture-state.ts";
+import type { CaptureStateOptions } from "./capture-state.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import { knownKeysKey } from "./table.ts";
+import { persistently } from "./table-call.ts";
 
 const rowKeys = z.array(z.array(z.string()));
 

@@ -1,8 +1,11 @@
 import shop from "../../../../cdk/pipeline.ts";
 import { definePipeline, polling } from "../../../pipeline.ts";
 
-/** The shop polled by a column that each of its tables is given; what is deleted stays in its consumers. */
+/** The shop polled by a column that each of its tables is given; deletes are found by comparing keys. */
 export default definePipeline({
   ...shop,
-  source: polling({ tables: [...shop.source.tables], column: "changed_at", intervalMs: 500 }),
+  source: polling({
+    ...{ tables: [...shop.source.tables], column: "changed_at", intervalMs: 500 },
+    deletes: { everySeconds: 2 },
+  }),
 });
