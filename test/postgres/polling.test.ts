@@ -375,6 +375,33 @@ eachPostgres("polling", (server) => {
     }
   });
 
+  test("a primary whose transaction ids went back stops; a replica that is behind another gives nothing yet", async () => {
+    const url = await freshDatabase(server());
+    const client = await openPinned(url);
+    try {
+      await client.query(STAMPED.replaceAll(" t ", " public.t "));
+      await client.query("INSERT INTO public.t VALUES (1, 'older')");
+      const { source } = pipelineOf();
+      const facts = await readTables(client, await readRelations(client));
+      const { tables } = await polledTables(client, source as PollingSource, facts);
+      const reader = new PollingReader(source as PollingSource, tables, 180_000);
+      const as =
+        (standby: boolean): Query =>
+        async <Row extends pg.QueryResultRow>(sql: string) => {
+          const { rows } = await client.query<Row & { standby?: boolean }>(sql);
+          return rows.map((row) => (row.standby === undefined ? row : { ...row, standby }));
+        };
+      const seen = { number: 1, from: "4000000000", low: null, lowValues: {}, marks: [] };
+      const after = { ...seen, fullUntil: null, under: null };
+      await expect(reader.plan(as(false), after)).rejects.toMatchObject({ code: "SERVER_BEHIND" });
+      expect(await reader.plan(as(true), after)).toBeUndefined();
+      // What was given stays given.
+      expect(await reader.plan(as(true), { ...after, from: "3" })).toMatchObject({ bounds: { from: "3" } });
+    } finally {
+      await client.end();
+    }
+  });
+
   test("says all that keeps tables from being polled", async () => {
     const url = await freshDatabase(server());
     const client = await superuser(url);
