@@ -149,7 +149,7 @@ function summary(
     ratioToPgLogicalReplication: ratio(packed, "pg-logical-replication, JSON"),
     ratioToDebeziumEmbedded: ratio(packed, DEBEZIUM_EMBEDDED),
     ratioToDebeziumServer: ratio(packed, DEBEZIUM_SERVER),
-    peakMemoryMB: Math.round(peak),
+    peakMemoryMB: Number.isFinite(peak) ? Math.round(peak) : undefined,
     ratioToPgRecvlogicalWithRoundTrip: ratio(`${packed}, ${ROUND_TRIP_MS} ms`, pgRecvlogical.name),
     changes,
     runs,

@@ -33,7 +33,7 @@ export const scale: Bench = {
   options: {
     /** Rows, with commas between: see `ROWS`. */
     only: { type: "string" },
-    /** One is ten minutes on a quiet machine. */
+    /** One is some ten minutes on a quiet machine. */
     rounds: { type: "string", default: "1" },
     quick: { type: "boolean" },
     /** A folder for CPU profiles of the program. */
