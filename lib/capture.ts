@@ -132,7 +132,7 @@ async function stream(options: CaptureOptions, state: CaptureState, signal: Abor
       record: backfillRecord(
         // Not the task's end: what is acknowledged then is still written.
         { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
-        state.generation,
+        state,
       ),
       standby,
     },

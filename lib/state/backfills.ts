@@ -17,7 +17,13 @@ import {
   hasEnded,
 } from "../source/postgres/backfill/backfill-record.ts";
 import { isWhole } from "../source/postgres/backfill/wanted-backfills.ts";
-import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "./errors.ts";
+import type { CaptureState } from "./capture-state.ts";
+import {
+  BackfillActiveError,
+  BackfillNotActiveError,
+  CaptureLeaseLostError,
+  StateTableError,
+} from "./errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
 
@@ -262,8 +268,12 @@ export async function writeBackfill(
   }
 }
 
-/** The backfills of a pipeline as a capture task of this generation keeps them. */
-export function backfillRecord(store: BackfillStore, generation: number): BackfillRecord {
+/** The backfills of a pipeline as the capture task that holds the lease keeps them. */
+export function backfillRecord(
+  store: BackfillStore,
+  lease: Pick<CaptureState, "generation" | "confirm">,
+): BackfillRecord {
+  const { generation } = lease;
   return {
     generation,
     list: () => readBackfills(store),
@@ -274,7 +284,17 @@ export function backfillRecord(store: BackfillStore, generation: number): Backfi
     restart: async (seen, wish) => {
       await restartBackfill(store, seen, wish);
     },
-    write: (backfill, update) => writeBackfill(store, backfill, generation, update),
+    write: async (backfill, update) => {
+      // A run that no later task has touched shows no generation. What was acknowledged before the lease was seen to be
+      // ours stands before all that a later task writes; after that consumers may have dropped it.
+      try {
+        await lease.confirm();
+      } catch (error) {
+        if (error instanceof CaptureLeaseLostError) return false;
+        throw error;
+      }
+      return await writeBackfill(store, backfill, generation, update);
+    },
   };
 }
 

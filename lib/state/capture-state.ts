@@ -196,6 +196,11 @@ export class CaptureState implements SlotRecord {
     );
   }
 
+  /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
+  async confirm(): Promise<void> {
+    await this.#update("SET #beat = #beat + :one", { "#beat": "beat" }, { ":one": { N: "1" } });
+  }
+
   /** Gives the lease back, so that a successor takes over at once. */
   async release(): Promise<void> {
     clearInterval(this.#renewal);
@@ -205,7 +210,7 @@ export class CaptureState implements SlotRecord {
 
   async #renew(): Promise<void> {
     try {
-      await this.#update("SET #beat = #beat + :one", { "#beat": "beat" }, { ":one": { N: "1" } });
+      await this.confirm();
     } catch (error) {
       // An unreachable table is no loss of the lease: the slot's own lock and the generation still hold.
       if (!(error instanceof CaptureLeaseLostError)) {

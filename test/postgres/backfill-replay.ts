@@ -49,3 +49,16 @@ export async function ended(
     { what: `the backfill of ${table} to be ${status}`, deadlineMs: 40_000 },
   );
 }
+
+/** Waits until the record says what a backfill waits for. */
+export async function waitsFor(record: MemoryBackfills, table: string, what: RegExp): Promise<void> {
+  await eventually(() => what.test(record.of(table).progress?.reason ?? ""), {
+    what: `${table} to wait for ${what}`,
+    deadlineMs: 20_000,
+  });
+}
+
+/** How many rows backfills gave. */
+export function rowsGiven(source: OpenSource): number {
+  return source.changes.filter(({ json }) => json.startsWith('{"op":"r"')).length;
+}

@@ -250,6 +250,9 @@ eachPostgres("backfill of hostile tables", (server) => {
       await ended(record, "public.t", open, "refused");
       expect(record.of("public.t").progress?.reason).toMatch(/the server refuses its filter/);
     }
+    await record.request("public.t", { where: "('x' || id)::int > 0", sweep: false, requestedAt: 3 });
+    await ended(record, "public.t", open, "refused");
+    expect(record.of("public.t").progress?.reason).toMatch(/^the server's error 22P02/);
     expect(await count(sql, "t")).toBe(50);
     await open.close();
     await sql.end();

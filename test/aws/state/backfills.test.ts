@@ -3,6 +3,7 @@ import {
   type Backfill,
   type BackfillProgress,
   type BackfillStore,
+  backfillRecord,
   hasEnded,
   readBackfill,
   readBackfillBell,
@@ -12,6 +13,7 @@ import {
   wantBackfill,
   writeBackfill,
 } from "../../../lib/state/backfills.ts";
+import { CaptureState } from "../../../lib/state/capture-state.ts";
 import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "../../../lib/state/errors.ts";
 import { emulatedAws } from "../emulated.ts";
 
@@ -126,6 +128,22 @@ test("a capture task that was taken over writes no more", async () => {
   expect(await write(2, 1)).toBe(true);
   expect(await write(1, 2)).toBe(false);
   expect((await readBackfill(given, "public.a"))?.progress?.chunk).toBe(1);
+});
+
+test("a task that has lost the lease and does not know it ends no run that nobody else has touched", async () => {
+  const given = await store();
+  const take = (leaseMs: number) => CaptureState.take({ ...given, leaseMs, log: () => {} });
+  // It renews so rarely that it does not hear of the other.
+  const zombie = await take(3_600_000);
+  await requestBackfill(given, "public.a", wish);
+  const backfill = (await readBackfill(given, "public.a")) as Backfill;
+  const successor = await take(50);
+  const done = { status: "done", epoch: 1, progress } as const;
+  expect(await backfillRecord(given, zombie).write(backfill, done)).toBe(false);
+  expect(await readBackfill(given, "public.a")).toEqual(backfill);
+  expect(await backfillRecord(given, successor).write(backfill, done)).toBe(true);
+  await successor.release();
+  await zombie.release();
 });
 
 test("the operator pauses and cancels what has not ended; the task's writes leave the wish alone", async () => {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { ChangeWindow, type WindowPlan } from "../../../lib/source/postgres/backfill/change-window.ts";
+import { WindowMemory } from "../../../lib/source/postgres/backfill/window-memory.ts";
 import { NULL, Tuple, UNCHANGED } from "../../../lib/source/postgres/pgoutput/tuple.ts";
 
 const text = { keyText: (buffer: Buffer, start: number, end: number) => buffer.toString("utf8", start, end) };
@@ -29,7 +30,7 @@ function update(window: ChangeWindow, ...values: readonly (string | null | undef
 
 describe("the window of a chunk", () => {
   test("what an earlier change of the window showed stands in what is kept of the row", () => {
-    const window = new ChangeWindow(["id"]);
+    const window = new ChangeWindow(["id"], new WindowMemory());
     update(window, "7", undefined, undefined);
     update(window, "7", "shown", undefined);
     update(window, "7", undefined, undefined);
@@ -41,9 +42,18 @@ describe("the window of a chunk", () => {
   });
 
   test("a change that does not hold the chunk's key makes it say nothing", () => {
-    const window = new ChangeWindow(["id"]);
+    const window = new ChangeWindow(["id"], new WindowMemory());
     const { buffer, row } = message(null, "b", "c");
     window.deleted(buffer, PLAN, row);
     expect(window.keyless).toBe(true);
+  });
+
+  test("a row that changes over and over takes its memory once, and what was let go of counts no more", () => {
+    const memory = new WindowMemory(10_000);
+    const window = new ChangeWindow(["id"], memory);
+    for (let n = 0; n < 1_000; n++) update(window, "7", `${n}`, undefined);
+    expect([memory.bytes < 1_000, window.overfull]).toEqual([true, false]);
+    for (let n = 0; n < 1_000; n++) update(window, `${n}`, "a", "b");
+    expect([memory.bytes, window.overfull]).toEqual([0, true]);
   });
 });

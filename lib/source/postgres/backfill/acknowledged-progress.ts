@@ -30,6 +30,7 @@ export class AcknowledgedProgress {
   #stopped = false;
   /** How it ended but for its last row; acknowledgements that still come move the progress only. */
   #end: { readonly status: BackfillStatus; readonly reason: string | undefined } | undefined;
+  #waitsFor: string | undefined;
 
   constructor(options: {
     readonly record: BackfillRecord;
@@ -50,7 +51,7 @@ export class AcknowledgedProgress {
 
   /** What is acknowledged. */
   get state(): RunState {
-    return this.#latest;
+    return { status: this.#latest.status, progress: this.#told(this.#latest) };
   }
 
   /** Whether the record holds all that was given. */
@@ -79,9 +80,18 @@ export class AcknowledgedProgress {
     this.#schedule(urgent ? 0 : WRITE_INTERVAL_MS);
   }
 
+  /** Tells what reading waits for; undefined: for nothing. Short waits are not worth a write. */
+  waits(reason: string | undefined): void {
+    if (reason === this.#waitsFor || this.#end) return;
+    this.#waitsFor = reason;
+    this.#dirty = true;
+    this.#schedule(WRITE_INTERVAL_MS);
+  }
+
   /** The run reads no more. What was given before still counts when it is acknowledged. */
   end(status: BackfillStatus, reason?: string): void {
     this.#end = { status, reason };
+    this.#waitsFor = undefined;
     this.set(this.#latest);
   }
 
@@ -100,12 +110,13 @@ export class AcknowledgedProgress {
   }
 
   #ended({ status, progress }: RunState): RunState {
-    if (!this.#end || status === "done") return { status, progress };
-    const { reason } = this.#end;
-    return {
-      status: this.#end.status,
-      progress: progress && (reason === undefined ? progress : { ...progress, reason }),
-    };
+    return { status: this.#end && status !== "done" ? this.#end.status : status, progress };
+  }
+
+  /** The progress with the reason of its end, or of its wait. */
+  #told({ status, progress }: RunState): BackfillProgress | undefined {
+    const reason = status === "done" ? undefined : this.#end ? this.#end.reason : this.#waitsFor;
+    return progress && { ...progress, reason };
   }
 
   #schedule(intervalMs: number): void {
@@ -131,7 +142,8 @@ export class AcknowledgedProgress {
   async #writeOnce(): Promise<number | undefined> {
     this.#dirty = false;
     this.#lastWrite = performance.now();
-    const { status, progress } = this.#latest;
+    const { status } = this.#latest;
+    const progress = this.#told(this.#latest);
     try {
       const written = await this.#record.write(this.#backfill, { status, epoch: this.#epoch, progress });
       if (written) return WRITE_INTERVAL_MS;

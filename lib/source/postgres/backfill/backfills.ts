@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { PROBE } from "../../../change/mark.ts";
 import type { RouteTable } from "../../../change/route.ts";
@@ -20,8 +21,9 @@ import { Pace } from "./pace.ts";
 import { probeDelivery } from "./probe.ts";
 import { startGate } from "./start-gate.ts";
 import { StreamedTransactions } from "./streamed-transactions.ts";
-import { TableRun } from "./table-run.ts";
+import { GOALS_HELD, TableRun } from "./table-run.ts";
 import { startStep } from "./wanted-backfills.ts";
+import { WindowMemory } from "./window-memory.ts";
 
 /** What a stream is given to backfill by. */
 export interface BackfillSettings {
@@ -63,6 +65,14 @@ const LIST_EVERY_MS = 60_000;
 const FORGET_EVERY_MS = 1_000;
 const MAX_REMEMBERED = 1_000_000;
 const GOAL: ChunkGoal = { ms: 250, bytes: 4 * 1024 * 1024, firstRows: 1_000 };
+/** Bytes of the rows that all tables together have read and not given; a single row may be larger. */
+const MAX_BYTES = 128 * 1024 * 1024;
+
+interface Gate {
+  readonly opened: Promise<void>;
+  readonly stop: AbortController;
+  isOpen: boolean;
+}
 
 /**
  * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows
@@ -82,7 +92,8 @@ export class Backfills {
   /** Reads of all runs: marks of a run that was paused may still come when it goes on. */
   #attempts = 0;
   /** Streamed transactions are remembered; the gate opens when chunks count. */
-  #gate: Promise<void> | undefined;
+  #gate: Gate | undefined;
+  readonly #memory = new WindowMemory();
   #bell: number | undefined;
   #listedAt = Number.NEGATIVE_INFINITY;
   #forgotAt = 0;
@@ -92,11 +103,7 @@ export class Backfills {
   private constructor(options: BackfillsOptions) {
     this.#options = options;
     const { log, pipeline } = options;
-    this.#pace = new Pace({
-      rowsPerSecond: pipeline.source.backfill.rowsPerSecond,
-      log,
-      signal: this.#stop.signal,
-    });
+    this.#pace = new Pace({ rowsPerSecond: pipeline.source.backfill.rowsPerSecond, log });
   }
 
   /**
@@ -282,20 +289,21 @@ export class Backfills {
 
   #begin(backfill: Backfill): void {
     const { record, tables, pipeline, state, log, plan, listen, goal } = this.#options;
+    const { tablesAtOnce } = pipeline.source.backfill;
     const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
     if (!table) {
       this.#refuseUnknown(backfill);
       return;
     }
-    const reader = this.#reader();
     const run: TableRun = new TableRun({
       backfill,
       table,
       record,
-      reader,
+      reader: (until, waits) => this.#reader(until, waits),
       streamed: this.#streamed,
-      gate: () => this.#opened(reader),
+      gate: (signal, waits) => this.#opened(signal, waits),
       pace: this.#pace,
+      memory: this.#memory,
       plan,
       listen,
       slot: state.slot,
@@ -304,7 +312,7 @@ export class Backfills {
       pipeline: pipeline.name,
       database: state.database,
       epoch: state.epoch,
-      goal: { ...GOAL, ...goal },
+      goal: { ...GOAL, bytes: Math.min(GOAL.bytes, MAX_BYTES / tablesAtOnce / GOALS_HELD), ...goal },
       log,
       signal: this.#stop.signal,
       onGiven: () => this.#forget(),
@@ -327,7 +335,7 @@ export class Backfills {
     void ended.finally(() => void this.#ending.splice(this.#ending.indexOf(ended), 1));
   }
 
-  #reader(): ChunkReader {
+  #reader(signal: AbortSignal, waits: (reason: string) => void = () => {}): ChunkReader {
     const { connection, standby, state, version } = this.#options;
     return new ChunkReader({
       connection,
@@ -335,7 +343,8 @@ export class Backfills {
       systemId: state.systemId,
       publication: state.publication,
       version,
-      signal: this.#stop.signal,
+      waits,
+      signal,
     });
   }
 
@@ -362,23 +371,47 @@ export class Backfills {
       .catch((error: Error) => log.warn("the refusal could not be written", { error: error.name }));
   }
 
-  /** Rule 25: from the first run on, streamed transactions are remembered; chunks wait for those of before. */
-  #opened(reader: ChunkReader): Promise<void> {
-    this.#gate ??= startGate({
+  /**
+   * Rule 25: from the first run on, streamed transactions are remembered; chunks wait for those of before. A standby needs
+   * none of that: behind the low mark's replay it sees all that was streamed before.
+   */
+  async #opened(signal: AbortSignal, waits: (reason: string | undefined) => void): Promise<void> {
+    if (this.#options.standby) return;
+    this.#gate ??= this.#openGate();
+    const { opened, isOpen } = this.#gate;
+    if (isOpen) return;
+    waits("transactions that were open when the capture task began have not ended");
+    signal.throwIfAborted();
+    await Promise.race([opened, once(signal, "abort")]);
+    signal.throwIfAborted();
+  }
+
+  #openGate(): Gate {
+    const stop = new AbortController();
+    const signal = AbortSignal.any([this.#stop.signal, stop.signal]);
+    // Of its own: runs come and go while it waits.
+    const reader = this.#reader(signal);
+    const opened = startGate({
       query: (sql) => reader.query(sql),
-      primary: (sql) => reader.primary(sql),
       streamed: (xid) => this.#streamed.has(xid),
-      signal: this.#stop.signal,
+      signal,
       log: this.#options.log,
-    }).catch((error) => {
-      this.#rest();
-      throw error;
-    });
-    return this.#gate;
+    }).finally(() => reader.end());
+    const gate: Gate = { opened, stop, isOpen: false };
+    opened.then(
+      () => {
+        gate.isOpen = true;
+      },
+      () => {
+        if (this.#gate === gate) this.#rest();
+      },
+    );
+    return gate;
   }
 
   /** Nothing runs: transactions need not be remembered until something does. */
   #rest(): void {
+    this.#gate?.stop.abort();
     this.#gate = undefined;
     this.#streamed.clear();
   }

@@ -1,6 +1,7 @@
 import { joinKeyText } from "../key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "../pgoutput/tuple.ts";
 import type { PlannedColumn, RelationPlan } from "../relations.ts";
+import type { MemoryHolder, WindowMemory } from "./window-memory.ts";
 
 /** What of a relation's plan a window needs. */
 export type WindowPlan = Pick<RelationPlan, "columns" | "sourceTail">;
@@ -18,32 +19,32 @@ export interface IncompleteRow {
   readonly missing: ReadonlySet<number>;
 }
 
-/** Bytes of keys and incomplete rows that a window keeps at most: with more the chunk is read again. */
-const MAX_BYTES = 32 * 1024 * 1024;
+/** Of a key beside its text. */
 const ENTRY_BYTES = 96;
 
 /**
  * What happened to a table between the low and the high mark of a chunk, as the stream gave it: rows of the chunk
  * that changed meanwhile are dropped, old and new keys alike (rule 24).
  */
-export class ChangeWindow {
+export class ChangeWindow implements MemoryHolder {
   readonly #keyColumns: readonly string[];
+  readonly #memory: WindowMemory;
   /** Key text to what is missing of the row; null: nothing, the stream has it all. */
   readonly #rows = new Map<string, IncompleteRow | null>();
   readonly #shapes = new Set<string>();
   #plan: WindowPlan | undefined;
   #key: readonly number[] = [];
-  #bytes = 0;
   #truncated = false;
   #overfull = false;
   #keyless = false;
 
   /** `keyColumns`: what tells rows of the chunk apart; the window's changes hold them in old and new rows. */
-  constructor(keyColumns: readonly string[]) {
+  constructor(keyColumns: readonly string[], memory: WindowMemory) {
     this.#keyColumns = keyColumns;
+    this.#memory = memory;
   }
 
-  /** Whether more came than the window keeps: it says nothing then. */
+  /** Whether more came than there is memory for: it says nothing then, and the chunk is read again. */
   get overfull(): boolean {
     return this.#overfull;
   }
@@ -96,9 +97,7 @@ export class ChangeWindow {
       this.#complete(key);
       return;
     }
-    const kept = keptRow(buffer, row, missing, before ?? undefined);
-    this.#rows.set(key, kept);
-    this.#grow(key.length * 2 + kept.message.length + row.count * 8 + ENTRY_BYTES);
+    this.#set(key, keptRow(buffer, row, missing, before ?? undefined));
   }
 
   truncated(plan: WindowPlan): void {
@@ -111,6 +110,16 @@ export class ChangeWindow {
     return this.#truncated ? null : this.#rows.get(key);
   }
 
+  overflow(): void {
+    this.#overfull = true;
+    this.#rows.clear();
+  }
+
+  /** It is not needed any more. */
+  end(): void {
+    this.#memory.release(this);
+  }
+
   #meet(plan: WindowPlan): void {
     if (plan === this.#plan) return;
     this.#plan = plan;
@@ -119,16 +128,15 @@ export class ChangeWindow {
   }
 
   #complete(key: string): void {
-    this.#rows.set(key, null);
-    this.#grow(key.length * 2 + ENTRY_BYTES);
+    this.#set(key, null);
   }
 
-  #grow(bytes: number): void {
-    this.#bytes += bytes;
-    if (this.#bytes <= MAX_BYTES) return;
-    this.#overfull = true;
-    this.#rows.clear();
-    this.#bytes = 0;
+  #set(key: string, row: IncompleteRow | null): void {
+    if (this.#overfull) return;
+    const before = this.#rows.get(key);
+    this.#rows.set(key, row);
+    const known = before === undefined ? 0 : key.length * 2 + ENTRY_BYTES + rowBytes(before);
+    this.#memory.grow(this, key.length * 2 + ENTRY_BYTES + rowBytes(row) - known);
   }
 
   #keyText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | undefined): string {
@@ -139,6 +147,10 @@ export class ChangeWindow {
     if (this.#key.length === 1) return valueText(buffer, plan, row, old, this.#key[0] as number);
     return joinKeyText(this.#key.map((i) => valueText(buffer, plan, row, old, i)));
   }
+}
+
+function rowBytes(row: IncompleteRow | null): number {
+  return row === null ? 0 : row.message.length + row.start.length * 8;
 }
 
 /**

@@ -1,17 +1,16 @@
-import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { formatLsn, parseLsn } from "../../../change/lsn.ts";
+import { parseLsn } from "../../../change/lsn.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../connection.ts";
 import { Tuple } from "../pgoutput/tuple.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
-import { identifySystem } from "../slot.ts";
 import { type ChunkMark, chunkMarkSql, HIGH_MARK, LOW_MARK } from "./chunk-mark.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
-import { BackfillRefusedError, BackfillServerError } from "./errors.ts";
+import { BackfillRefusedError } from "./errors.ts";
 import { PAGE_SETTINGS, pageSql, whereCheckSql } from "./page-sql.ts";
 import { Snapshot } from "./snapshot.ts";
+import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
 
 /** Where chunks are read from, and marks written. */
@@ -23,6 +22,8 @@ export interface ChunkReaderOptions {
   readonly publication: string;
   /** `server_version_num`. */
   readonly version: number;
+  /** Told what reading waits for. */
+  readonly waits: (reason: string) => void;
   readonly signal: AbortSignal;
 }
 
@@ -53,23 +54,35 @@ export interface ReadChunk {
 }
 
 const LOCK_TIMEOUT_MS = 5_000;
-const REPLAY_POLL_MS = 50;
-const REPLAY_DEADLINE_MS = 30_000;
+const CANCEL_DEADLINE_MS = 5_000;
 
-/** Reads the chunks of one table at a time, over sessions of its own. Not to be called twice at once. */
+/** Given up together: the standby was looked at beside this session of the primary. */
+interface Sessions {
+  readonly primary: pg.Client;
+  readonly standby: Standby | undefined;
+  /** Where rows are read. */
+  readonly source: pg.Client;
+}
+
+/**
+ * Reads the chunks of one table at a time, over sessions of its own. Not to be called twice at once. Its signal cuts what
+ * is under way, at the server too.
+ */
 export class ChunkReader {
   readonly #options: ChunkReaderOptions;
   readonly #row = new Tuple();
   #primary: Promise<pg.Client> | undefined;
-  #standby: Promise<pg.Client> | undefined;
+  #opened: Promise<Sessions> | undefined;
+  #copying = false;
 
   constructor(options: ChunkReaderOptions) {
     this.#options = options;
+    options.signal.addEventListener("abort", () => void this.#cut(), { once: true });
   }
 
   /** One statement on the server that rows are read from. */
   async query(sql: string): Promise<{ readonly rows: readonly unknown[] }> {
-    return await (await this.#source()).query(sql);
+    return await (await this.#sessions()).source.query(sql);
   }
 
   /** One statement on the primary. */
@@ -83,13 +96,20 @@ export class ChunkReader {
     return parseLsn((rows[0] as { lsn: string }).lsn);
   }
 
-  /** The table as it stands. @throws BackfillRefusedError, also where `where` is no expression over it. */
-  async shape(table: TableName, where: string | undefined): Promise<TableShape> {
-    const { publication, version } = this.#options;
-    const { rows } = await this.query(shapeSql(table, publication, version));
+  /**
+   * The table as it stands; `mark`: a low one, for a standby to replay first, or it may not have heard of the table.
+   * @throws BackfillRefusedError, also where `where` is no expression over it; the server's errors.
+   */
+  async shape(table: TableName, where: string | undefined, mark: ChunkMark): Promise<TableShape> {
+    const { publication, version, signal, waits } = this.#options;
+    const { primary, standby, source: client } = await this.#sessions();
+    if (standby) {
+      const marked = await primary.query(chunkMarkSql(LOW_MARK, mark, version));
+      await standby.replayed(endOfMark(marked), signal, waits);
+    }
+    const { rows } = await client.query(shapeSql(table, publication, version));
     const shape = readShape(table, publication, version, rows);
     if (where === undefined) return shape;
-    const client = await this.#source();
     await client.query("BEGIN READ ONLY");
     try {
       // The extended protocol takes one statement alone.
@@ -136,32 +156,26 @@ export class ChunkReader {
   }
 
   async end(): Promise<void> {
-    for (const session of [this.#primary, this.#standby]) {
-      const client = await session?.catch(() => undefined);
-      if (client) await disconnect(client);
-    }
+    await this.#giveUp(disconnect);
   }
 
   async #read({ table, mark, where, after, rows, maxBytes, ready }: ChunkRequest): Promise<ReadChunk> {
-    const { publication, version } = this.#options;
-    const marked = await this.primary(chunkMarkSql(LOW_MARK, mark, version));
-    if (this.#options.standby) await this.#replayed(endOfMark(marked));
+    const { publication, version, signal, waits } = this.#options;
+    const { primary, standby, source: client } = await this.#sessions();
+    const marked = await primary.query(chunkMarkSql(LOW_MARK, mark, version));
+    // In the session that reads: behind the same name there may be several servers.
+    await standby?.replayed(endOfMark(marked), signal, waits);
     await ready();
-    const client = await this.#source();
     const results = (await client.query(
       `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
     )) as unknown as readonly pg.QueryResult[];
     const shape = readShape(table, publication, version, results.at(-1)?.rows ?? []);
     const sql = pageSql({ shape, where, after, rows });
     const began = performance.now();
-    const copy = new CopyOut(sql, maxBytes, () => {
-      // There is no other way to stop it in time: the session is cut, and the next one is new.
-      client.connection.stream.destroy();
-    });
-    client.query(copy);
-    const copied = await copy.done;
-    if (copied.cut) await this.#reset();
-    else await client.query("COMMIT");
+    const copied = await this.#copy(client, sql, maxBytes);
+    const ms = performance.now() - began;
+    if (!copied.cut) await client.query("COMMIT");
+    if (standby) await standby.follows(copied.cut ? (await this.#sessions()).source : client);
     const lastKey =
       copied.last === undefined
         ? null
@@ -179,81 +193,86 @@ export class ChunkReader {
       snapshot: Snapshot.parse(shape.snapshot),
       lastKey,
       more: copied.cut || copied.rows >= rows,
-      ms: performance.now() - began,
+      ms,
     };
   }
 
-  /** @throws BackfillServerError where it does not follow the primary, or does not say how far. */
-  async #replayed(lsn: bigint): Promise<void> {
-    const deadline = performance.now() + REPLAY_DEADLINE_MS;
-    for (;;) {
-      const { rows } = await this.query(
-        `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() >= '${formatLsn(lsn)}' END AS here`,
-      );
-      const { here } = rows[0] as { here: boolean | null };
-      if (here) return;
-      if (here === null) {
-        throw new BackfillServerError({
-          message:
-            "the server to read rows from is no standby, or was promoted, or does not say how far it has replayed: its rows may be older than the log, or others",
-          remedy:
-            "Name a physical standby in TRIBUTARY_BACKFILL_DATABASE_URL, or leave it out; then start the backfill again.",
-        });
+  /** After a cut at the bound, sessions are new. */
+  async #copy(client: pg.Client, sql: string, maxBytes: number): Promise<CopiedRows> {
+    this.#options.signal.throwIfAborted();
+    const copy = new CopyOut(sql, maxBytes, () => {
+      // There is no other way to stop it in time: the session is cut, and the next one is new.
+      client.connection.stream.destroy();
+    });
+    client.query(copy);
+    this.#copying = true;
+    const copied = await copy.done.finally(() => {
+      this.#copying = false;
+    });
+    if (copied.cut) await this.#reset();
+    return copied;
+  }
+
+  /** Ends what is under way. A server that scans and finds no row would not notice that nobody waits for it. */
+  async #cut(): Promise<void> {
+    const { connection, standby } = this.#options;
+    const { processID } = ((await this.#opened?.catch(() => undefined))?.source ?? {}) as {
+      processID?: number;
+    };
+    if (this.#copying && processID !== undefined) {
+      try {
+        const signal = AbortSignal.timeout(CANCEL_DEADLINE_MS);
+        const other = await connect(standby ?? connection, { signal });
+        await other.query("SELECT pg_cancel_backend($1)", [processID]).finally(() => disconnect(other));
+      } catch {
+        // It ends by itself then, at its first row.
       }
-      if (performance.now() >= deadline)
-        throw new Error(`the standby has not replayed ${formatLsn(lsn)} in ${REPLAY_DEADLINE_MS / 1000} s`);
-      await delay(REPLAY_POLL_MS, undefined, { signal: this.#options.signal });
     }
+    await this.#reset();
   }
 
   #marker(): Promise<pg.Client> {
     const { connection, signal } = this.#options;
-    this.#primary ??= this.#opened(connect(connection, { signal }), () => {
-      this.#primary = undefined;
-    });
+    this.#primary ??= this.#kept(connect(connection, { signal }), (client) => client);
     return this.#primary;
   }
 
-  #source(): Promise<pg.Client> {
-    const { standby } = this.#options;
-    if (!standby) return this.#marker();
-    this.#standby ??= this.#opened(this.#openStandby(standby), () => {
-      this.#standby = undefined;
-    });
-    return this.#standby;
+  #sessions(): Promise<Sessions> {
+    this.#opened ??= this.#kept(this.#open(), ({ source }) => source);
+    return this.#opened;
   }
 
-  /** @throws BackfillServerError where it is not a copy of the primary. */
-  async #openStandby(standby: PostgresConnectionOptions): Promise<pg.Client> {
-    const { signal, systemId } = this.#options;
-    const replication = await connect(standby, { replication: true, signal });
-    try {
-      const system = await identifySystem(replication);
-      if (system.systemId !== systemId) {
-        throw new BackfillServerError({
-          message: `the server to read rows from is another cluster (system id ${system.systemId}) than the one whose log is read (${systemId})`,
-          remedy: "Correct TRIBUTARY_BACKFILL_DATABASE_URL: it must name a standby of the captured server.",
-        });
-      }
-    } finally {
-      await disconnect(replication);
-    }
-    return await connect(standby, { signal });
+  async #open(): Promise<Sessions> {
+    const { standby: where, systemId, signal } = this.#options;
+    const primary = await this.#marker();
+    if (!where) return { primary, standby: undefined, source: primary };
+    const { rows } = await primary.query(
+      "SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int AS timeline",
+    );
+    const { timeline } = rows[0] as { timeline: number };
+    const standby = await Standby.open(where, { systemId, timeline }, signal);
+    return { primary, standby, source: standby.client };
   }
 
-  #opened(session: Promise<pg.Client>, forget: () => void): Promise<pg.Client> {
-    session.then((client) => client.once("end", forget), forget);
-    return session;
+  /** What could not be opened, or has ended, is opened anew the next time. */
+  #kept<T>(opened: Promise<T>, client: (opened: T) => pg.Client): Promise<T> {
+    const forget = () => {
+      if (this.#primary === opened || this.#opened === opened) void this.#reset();
+    };
+    opened.then((session) => client(session).once("end", forget), forget);
+    return opened;
   }
 
   async #reset(): Promise<void> {
-    const sessions = [this.#primary, this.#standby];
+    await this.#giveUp(async ({ connection }) => void connection.stream.destroy());
+  }
+
+  async #giveUp(end: (client: pg.Client) => Promise<void>): Promise<void> {
+    const [primary, opened] = [this.#primary, this.#opened];
     this.#primary = undefined;
-    this.#standby = undefined;
-    for (const session of sessions) {
-      const client = await session?.catch(() => undefined);
-      client?.connection.stream.destroy();
-    }
+    this.#opened = undefined;
+    const clients = [await primary?.catch(() => undefined), (await opened?.catch(() => undefined))?.source];
+    await Promise.all([...new Set(clients)].map((client) => client && end(client)));
   }
 }
 

@@ -18,3 +18,18 @@ export class BackfillServerError extends TributaryError {
   readonly code = "BACKFILL_SERVER";
   readonly retry = "stop";
 }
+
+/** The standby that rows are read from is away, or has not got so far: backfills wait for it, and are tried again. */
+export class StandbyNotReadyError extends TributaryError {
+  readonly code = "BACKFILL_STANDBY";
+  readonly retry = "retry";
+
+  constructor(why: string, cause?: unknown) {
+    super({
+      message: `rows cannot be read from the standby: ${why}`,
+      remedy:
+        "Nothing to do when it comes, or catches up: the backfill goes on. Otherwise look at its replay (pg_is_wal_replay_paused(), recovery_min_apply_delay), at its connection to the primary and at TRIBUTARY_BACKFILL_DATABASE_URL, or leave that out.",
+      cause,
+    });
+  }
+}

@@ -4,6 +4,7 @@ import type { ChunkMark } from "./chunk-mark.ts";
 import type { ReadChunk } from "./chunk-reader.ts";
 import type { Snapshot } from "./snapshot.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
+import type { WindowMemory } from "./window-memory.ts";
 
 /** Why a chunk that was read may not be given: it is read again. */
 export type Flaw =
@@ -34,9 +35,14 @@ export class OpenChunk {
   }
 
   /** Its low mark came; `key`: the columns that tell rows apart. */
-  begin(key: readonly string[], streamed: StreamedTransactions): void {
-    this.window = new ChangeWindow(key);
+  begin(key: readonly string[], streamed: StreamedTransactions, memory: WindowMemory): void {
+    this.window = new ChangeWindow(key, memory);
     this.#streamedBefore = streamed.count;
+  }
+
+  /** It is given, or read again. */
+  end(): void {
+    this.window?.end();
   }
 
   /** What speaks against giving it, now that its high mark came. */

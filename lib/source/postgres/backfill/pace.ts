@@ -7,11 +7,11 @@ export interface PaceOptions {
   /** Rows in a second over all tables; undefined: no limit. */
   readonly rowsPerSecond: number | undefined;
   readonly log: Log;
-  readonly signal: AbortSignal;
 }
 
 /** Reading waits while the slot holds back more than this share of the WAL that the server allows it. */
 const WAL_SHARE = 0.5;
+const OVER_BUDGET = "the slot holds back more than half of the WAL that the server allows it";
 const POLL_MS = 500;
 
 /** When the next rows may be read: a rate limit, and a look at the WAL that the stream is behind with. */
@@ -37,19 +37,20 @@ export class Pace {
     return rowsPerSecond === undefined ? wanted : Math.max(1, Math.min(wanted, rowsPerSecond));
   }
 
-  /** Waits until rows may be read. */
-  async permit(): Promise<void> {
-    const { log, signal } = this.#options;
+  /** Waits until rows may be read, or the signal; `waits` is told for what. */
+  async permit(signal: AbortSignal, waits: (reason: string | undefined) => void): Promise<void> {
+    const { log } = this.#options;
     while (this.#walShare > WAL_SHARE && !signal.aborted) {
+      waits(OVER_BUDGET);
       if (!this.#told) {
         this.#told = true;
-        log.warn("backfills wait: the slot holds back more than half of the WAL that the server allows it", {
+        log.warn(`backfills wait: ${OVER_BUDGET}`, {
           remedy: "They go on by themselves when the stream has caught up.",
         });
       }
       await delay(POLL_MS, undefined, { signal }).catch(() => {});
     }
-    this.#told = false;
+    if (this.#walShare <= WAL_SHARE) this.#told = false;
     const waitMs = this.#allowedAt - performance.now();
     if (waitMs > 0) await delay(waitMs, undefined, { signal }).catch(() => {});
   }

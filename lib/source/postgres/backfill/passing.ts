@@ -1,6 +1,7 @@
 import pg from "pg";
 import { z } from "zod";
 import { TributaryError } from "../../../errors.ts";
+import { BackfillRefusedError } from "./errors.ts";
 
 /**
  * Whether an error of reading passes by itself: a lost session, a lock not granted in time, a conflict with a standby's
@@ -11,7 +12,10 @@ export function isPassing(error: unknown): boolean {
   // 25P02: what failed before it says why, and was seen first.
   if (error instanceof pg.DatabaseError) {
     // The catalog changed while it was read: another table was dropped at that moment.
-    if (error.code === "XX000") return /^(could not open relation|cache lookup failed)/.test(error.message);
+    if (error.code === "XX000" && /^(could not open relation|cache lookup failed)/.test(error.message))
+      return true;
+    // The primary is a standby by now (25006, 55000, 0A000, XX000): the stream finds the one that took over.
+    if (/recovery$|^recovery is in progress$/.test(error.message)) return true;
     return /^(08|40|53|55P03|57|58|25P02)/.test(error.code ?? "");
   }
   // Of the session, not of the server: the socket, the protocol's end.
@@ -19,4 +23,20 @@ export function isPassing(error: unknown): boolean {
     error instanceof Error &&
     !(error instanceof RangeError || error instanceof TypeError || error instanceof z.ZodError)
   );
+}
+
+/** Whether it was in the way of another's work: a standby's recovery, as a rule. */
+export function isConflict(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === "40001";
+}
+
+/** Classes of errors whose text may hold values of rows: what data and functions of the database's own complain of. */
+const TELLS_VALUES = /^(2[0-3]|38|39|P0)/;
+
+/** What to say of an error of reading where everybody may read it. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof BackfillRefusedError) return error.reason;
+  if (error instanceof pg.DatabaseError && TELLS_VALUES.test(error.code ?? ""))
+    return `the server's error ${error.code} (its text may hold values: see the server's log)`;
+  return (error as Error).message;
 }

@@ -7,10 +7,8 @@ type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 /** What the gate needs. */
 export interface StartGateOptions {
-  /** On the server that rows are read from. */
+  /** On the server that rows are read from, which is the one whose log is read. */
   readonly query: Query;
-  /** On the primary: takes a transaction id. */
-  readonly primary: Query;
   /** Whether the stream has shown a transaction since it is being remembered. */
   readonly streamed: (xid: number) => boolean;
   readonly signal: AbortSignal;
@@ -33,8 +31,8 @@ const xidRow = z.object({ xid: z.string().transform(xid32) });
  * @throws the server's errors; the signal's reason.
  */
 export async function startGate(options: StartGateOptions): Promise<void> {
-  const { query, primary, streamed, signal, log, pollMs = POLL_MS } = options;
-  const own = xidRow.parse((await primary("SELECT pg_current_xact_id()::text AS xid")).rows[0]).xid;
+  const { query, streamed, signal, log, pollMs = POLL_MS } = options;
+  const own = xidRow.parse((await query("SELECT pg_current_xact_id()::text AS xid")).rows[0]).xid;
   const began = performance.now();
   let toldAt = began + TELL_AFTER_MS - TELL_EVERY_MS;
   let waitedFor: ReadonlySet<number> | undefined;
@@ -42,7 +40,6 @@ export async function startGate(options: StartGateOptions): Promise<void> {
     const { snapshot } = snapshotRow.parse(
       (await query("SELECT pg_current_snapshot()::text AS snapshot")).rows[0],
     );
-    // A standby's snapshot counts from where it has replayed our own.
     if (!snapshot.hides(own)) {
       waitedFor = new Set(
         [...(waitedFor ?? snapshot.running)].filter((xid) => snapshot.hides(xid) && !streamed(xid)),
@@ -52,7 +49,7 @@ export async function startGate(options: StartGateOptions): Promise<void> {
     const now = performance.now();
     if (now - toldAt >= TELL_EVERY_MS) {
       toldAt = now;
-      log.info("backfills wait for transactions that were open when the task began, or for the standby", {
+      log.info("backfills wait for transactions that were open when the task began", {
         transactions: waitedFor && [...waitedFor].slice(0, 10),
         waitedSeconds: Math.round((now - began) / 1000),
         remedy:

@@ -22,21 +22,25 @@ import { BackfillRefusedError } from "./errors.ts";
 import { markEvent } from "./mark-event.ts";
 import { type Flaw, OpenChunk } from "./open-chunk.ts";
 import type { Pace } from "./pace.ts";
-import { isPassing } from "./passing.ts";
+import { isConflict, isPassing, reasonOf } from "./passing.ts";
 import { Snapshot } from "./snapshot.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
 import { pageOrder } from "./table-shape.ts";
+import type { WindowMemory } from "./window-memory.ts";
 
 /** What one table's run needs of its surroundings. */
 export interface TableRunOptions {
   readonly backfill: Backfill;
   readonly table: TableName;
   readonly record: BackfillRecord;
-  readonly reader: ChunkReader;
+  /** Opens what reads it, until the signal; `waits` is told for what reading waits. */
+  readonly reader: (signal: AbortSignal, waits: (reason: string) => void) => ChunkReader;
   readonly streamed: StreamedTransactions;
-  /** Resolves when chunks count (rule 25). */
-  readonly gate: () => Promise<void>;
+  /** Resolves when chunks count (rule 25); `waits` is told for what. @throws the signal's reason */
+  readonly gate: (signal: AbortSignal, waits: (reason: string | undefined) => void) => Promise<void>;
   readonly pace: Pace;
+  /** Shared by the windows of all tables. */
+  readonly memory: WindowMemory;
   /** The plan of a relation, as the log's would be. */
   readonly plan: (relation: Relation) => Promise<RelationPlan>;
   /** Lets a listener see the table's changes, or nobody. */
@@ -60,6 +64,8 @@ export interface TableRunOptions {
 const OPEN_CHUNKS = 2;
 /** A chunk is cut above this many times its goal of bytes. */
 const CUT_AT = 4;
+/** A run holds at most so many times its goal of bytes. */
+export const GOALS_HELD = OPEN_CHUNKS * CUT_AT;
 const MAX_SHAPE_FLAWS = 8;
 const RETRY_MS = 250;
 const MAX_RETRY_MS = 10_000;
@@ -78,6 +84,9 @@ export class TableRun implements ChangeListener {
   readonly #size: ChunkSize;
   readonly #state: AcknowledgedProgress;
   readonly #stop = new AbortController();
+  /** The task's end, or this run's. */
+  readonly #until: AbortSignal;
+  readonly #reader: ChunkReader;
   /** In the order of their marks. */
   #open: OpenChunk[] = [];
   #windows: readonly ChangeWindow[] = [];
@@ -103,6 +112,7 @@ export class TableRun implements ChangeListener {
     this.#options = options;
     this.name = formatTable(options.table);
     this.#size = new ChunkSize(options.goal);
+    this.#until = AbortSignal.any([options.signal, this.#stop.signal]);
     this.#state = new AcknowledgedProgress({
       record,
       backfill,
@@ -110,6 +120,7 @@ export class TableRun implements ChangeListener {
       log,
       onSuperseded: () => this.abandon(),
     });
+    this.#reader = options.reader(this.#until, (reason) => this.#state.waits(reason));
   }
 
   get backfill(): Backfill {
@@ -124,13 +135,13 @@ export class TableRun implements ChangeListener {
   /** Reads until the end, a refusal, `pause`, `cancel` or the signal. Resolves when the record says so. Never rejects. */
   async run(): Promise<void> {
     const { signal, log } = this.#options;
-    const until = AbortSignal.any([signal, this.#stop.signal]);
+    const until = this.#until;
     const wake = () => this.#wake?.();
     until.addEventListener("abort", wake, { once: true });
     try {
       for (let failures = 0; !until.aborted; ) {
         try {
-          await this.#begin(until);
+          await this.#begin();
           failures = await this.#read(until, failures);
         } catch (error) {
           if (until.aborted) break;
@@ -139,10 +150,13 @@ export class TableRun implements ChangeListener {
             break;
           }
           failures++;
+          // A shorter query is less in the way of a standby's recovery.
+          if (isConflict(error)) this.#size.halve();
           this.#anew();
-          log.warn(`the backfill of ${this.name} tries again: ${(error as Error).message}`, {
-            code: (error as { code?: string }).code,
-          });
+          const { code } = error as { code?: string };
+          const reason = `tries again: ${reasonOf(error)}`;
+          log.warn(`the backfill of ${this.name} ${reason}`, { code });
+          this.#state.waits(reason);
           const waitMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** failures);
           await delay(waitMs * (0.5 + Math.random() / 2), undefined, { signal: until }).catch(() => {});
         }
@@ -150,7 +164,7 @@ export class TableRun implements ChangeListener {
     } finally {
       until.removeEventListener("abort", wake);
       this.#discard();
-      await this.#options.reader.end();
+      await this.#reader.end();
     }
     while (this.#ended !== undefined && !this.#state.settled && !signal.aborted) await this.#sleep(signal);
   }
@@ -192,7 +206,7 @@ export class TableRun implements ChangeListener {
   low(mark: ChunkMark): void {
     const chunk = this.#open.find((open) => open.mark.attempt === mark.attempt);
     if (!chunk) return;
-    chunk.begin(this.#key, this.#options.streamed);
+    chunk.begin(this.#key, this.#options.streamed, this.#options.memory);
     this.#watch();
     this.#wake?.();
   }
@@ -209,6 +223,7 @@ export class TableRun implements ChangeListener {
     const { read, plan } = chunk.data as NonNullable<OpenChunk["data"]>;
     this.#open.shift();
     const window = chunk.window as ChangeWindow;
+    chunk.end();
     this.#watch();
     return {
       lsn,
@@ -240,21 +255,22 @@ export class TableRun implements ChangeListener {
   }
 
   /** The first time, or again after an error: where to go on. */
-  async #begin(until: AbortSignal): Promise<void> {
-    const { backfill, reader, table, epoch, gate } = this.#options;
-    await gate();
-    until.throwIfAborted();
-    const shape = await reader.shape(table, backfill.request.where);
+  async #begin(): Promise<void> {
+    const { backfill, table, epoch } = this.#options;
+    const reader = this.#reader;
+    if (this.#progress === undefined && backfill.progress === undefined) {
+      this.#progress = nothing(formatPosition({ epoch, commitLsn: await reader.logEnd(), ordinal: 0 }));
+      this.#state.set({ status: "running", progress: this.#progress });
+    }
+    const shape = await reader.shape(table, backfill.request.where, this.#mark(0));
     this.#key = shape.page.map((column) => column.name);
     const keyOrder = pageOrder(shape);
     if (this.#progress?.keyOrder !== keyOrder) {
-      const before = this.#progress ?? backfill.progress;
-      const startPosition =
-        before?.startPosition ?? formatPosition({ epoch, commitLsn: await reader.logEnd(), ordinal: 0 });
-      const same = before?.keyOrder === keyOrder;
+      const before = this.#progress ?? (backfill.progress as BackfillProgress);
+      const same = before.keyOrder === keyOrder;
       this.#progress = {
-        startPosition,
-        startedAt: before?.startedAt ?? Date.now(),
+        startPosition: before.startPosition,
+        startedAt: before.startedAt,
         lastKey: same ? before.lastKey : null,
         keyColumns: [...this.#key],
         keyOrder,
@@ -270,27 +286,22 @@ export class TableRun implements ChangeListener {
   }
 
   async #read(until: AbortSignal, failuresBefore: number): Promise<number> {
-    const { backfill, table, slot, task, nextAttempt, reader, goal, pace, gate, streamed } = this.#options;
+    const { backfill, table, goal, pace, gate, streamed } = this.#options;
+    const reader = this.#reader;
+    const waits = (reason: string | undefined) => this.#state.waits(reason);
     let failures = failuresBefore;
     while (!until.aborted) {
       if (this.#open.length >= OPEN_CHUNKS || !this.#more) {
         await this.#sleep(until);
         continue;
       }
-      await gate();
-      await pace.permit();
+      await gate(until, waits);
+      await pace.permit(until, waits);
       if (until.aborted) break;
       if (this.#open.length >= OPEN_CHUNKS || !this.#more) continue;
       const rows = pace.rows(this.#size.rows);
       const round = this.#round;
-      const mark = {
-        slot,
-        task,
-        table: this.name,
-        run: backfill.run,
-        chunk: (this.#progress?.chunk ?? 0) + this.#open.length + 1,
-        attempt: nextAttempt(),
-      };
+      const mark = this.#mark((this.#progress?.chunk ?? 0) + this.#open.length + 1);
       const chunk = new OpenChunk(mark, streamed.latest);
       this.#open.push(chunk);
       const read = await reader.read({
@@ -314,9 +325,15 @@ export class TableRun implements ChangeListener {
       this.#after = read.lastKey ?? this.#after;
       this.#more = read.more;
       await reader.close(mark);
+      this.#state.waits(undefined);
       failures = 0;
     }
     return failures;
+  }
+
+  #mark(chunk: number): ChunkMark {
+    const { slot, task, backfill, nextAttempt } = this.#options;
+    return { slot, task, table: this.name, run: backfill.run, chunk, attempt: nextAttempt() };
   }
 
   /** Another key than the windows watch, or another order of it: begun again from the beginning. */
@@ -430,6 +447,7 @@ export class TableRun implements ChangeListener {
 
   #discard(): void {
     this.#round++;
+    for (const chunk of this.#open) chunk.end();
     this.#open = [];
     this.#watch();
   }
@@ -445,7 +463,8 @@ export class TableRun implements ChangeListener {
    * not answer may hold it for hours.
    */
   async #untilVisible(chunk: OpenChunk, round: number, until: AbortSignal): Promise<void> {
-    const { reader, streamed, log } = this.#options;
+    const { streamed, log } = this.#options;
+    const reader = this.#reader;
     while (chunk.window === undefined && round === this.#round) {
       until.throwIfAborted();
       await this.#sleep(until);
@@ -471,23 +490,18 @@ export class TableRun implements ChangeListener {
     this.#ended = "refused";
     this.#stop.abort();
     this.#discard();
-    const reason = error instanceof BackfillRefusedError ? error.reason : (error as Error).message;
+    const reason = reasonOf(error);
     const { log } = this.#options;
     log.error(`the backfill of ${this.name} is refused: ${reason}`, {
       code: (error as { code?: string }).code,
       ...(error instanceof TributaryError ? { remedy: error.remedy } : {}),
     });
     // Refused before it began: the reason needs a place.
-    if (this.#state.state.progress === undefined)
-      this.#state.set({ status: "refused", progress: this.#nothing() });
+    if (this.#state.state.progress === undefined) {
+      const startPosition = formatPosition({ epoch: this.#options.epoch, commitLsn: 0n, ordinal: 0 });
+      this.#state.set({ status: "refused", progress: nothing(startPosition) });
+    }
     this.#state.end("refused", reason);
-  }
-
-  #nothing(): BackfillProgress {
-    const startPosition = formatPosition({ epoch: this.#options.epoch, commitLsn: 0n, ordinal: 0 });
-    const now = Date.now();
-    const none = { lastKey: null, keyColumns: [], chunk: 0, rows: 0, bytes: 0 };
-    return { startPosition, startedAt: now, updatedAt: now, ...none };
   }
 
   async #sleep(until: AbortSignal): Promise<void> {
@@ -501,4 +515,11 @@ export class TableRun implements ChangeListener {
     });
     this.#wake = undefined;
   }
+}
+
+/** The progress of a run that has read nothing. */
+function nothing(startPosition: string): BackfillProgress {
+  const now = Date.now();
+  const none = { lastKey: null, keyColumns: [], chunk: 0, rows: 0, bytes: 0 };
+  return { startPosition, startedAt: now, updatedAt: now, ...none };
 }
