@@ -63,7 +63,7 @@ export function backfillCommand(): Command {
     .description("existing rows of a table into the live stream: start, status, pause, resume, cancel")
     .addCommand(start)
     .addCommand(status)
-    .addCommand(steering("pause", "pause", "hold a backfill at its next chunk; changes go on"))
+    .addCommand(steering("pause", "pause", "hold a backfill where it stands; changes go on"))
     .addCommand(steering("resume", "run", "let a paused backfill go on where it stands"))
     .addCommand(steering("cancel", "cancel", "end a backfill; what was read stays in the stream"))
     .addHelpText(
@@ -98,7 +98,7 @@ function steering(verb: string, wanted: BackfillWanted, description: string): Co
       const store = storeOf(pipeline, options, []);
       const table = formatTable(tableOf(options.table));
       await wantBackfill(store, table, wanted);
-      const done = { run: "goes on", pause: "pauses at its next chunk", cancel: "ends at its next chunk" };
+      const done = { run: "goes on", pause: "pauses in a moment", cancel: "ends in a moment" };
       say(`The backfill of ${table} ${done[wanted]}.${await heard(store)}`);
     });
 }
