@@ -1,18 +1,13 @@
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { extname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { Stack } from "aws-cdk-lib";
 import { DockerImageAsset, Platform } from "aws-cdk-lib/aws-ecr-assets";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import { DISABLE_ASSET_STAGING_CONTEXT } from "aws-cdk-lib/cx-api";
 import type { Construct } from "constructs";
-import { buildSync } from "esbuild";
 import type { Pipeline } from "../../lib/pipeline.ts";
-
-const CAPTURE = fileURLToPath(new URL("../../functions/capture/", import.meta.url));
-/** TypeScript here, JavaScript where the package is installed. */
-const ENDING = extname(import.meta.filename);
+import { buildCapture, CAPTURE } from "./capture-program.ts";
 
 /** Where the image keeps the program. */
 export const APP_DIRECTORY = "/app";
@@ -46,7 +41,12 @@ export function captureImage(scope: Construct, props: CaptureImageProps): ecs.Co
  * at synth, and the Dockerfile. esbuild alone makes it: Docker is asked at deploy.
  */
 function writeContext(directory: string, { definition, certificateAuthorityFile }: CaptureImageProps): void {
-  buildCapture(directory, definition);
+  buildCapture(directory);
+  // The definition as it was evaluated for the stack: what it read from the environment does not change on the way.
+  writeFileSync(
+    join(directory, "pipeline.mjs"),
+    `export default ${JSON.stringify(definition, undefined, 2)};\n`,
+  );
   copyFileSync(join(CAPTURE, "Dockerfile"), join(directory, "Dockerfile"));
   mkdirSync(join(directory, "authorities"));
   writeFileSync(join(directory, "authorities", "README"), "The database's certificate authorities.\n");
@@ -54,33 +54,3 @@ function writeContext(directory: string, { definition, certificateAuthorityFile 
     copyFileSync(certificateAuthorityFile, join(directory, "authorities", "database.pem"));
   }
 }
-
-/** Writes `main.mjs`, `health.mjs` and `pipeline.mjs` to a directory: what the image runs, runnable by any Node 24. */
-function buildCapture(directory: string, definition: Pipeline): void {
-  buildSync({
-    entryPoints: ["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
-    outdir: directory,
-    outExtension: { ".js": ".mjs" },
-    bundle: true,
-    platform: "node",
-    target: "node24",
-    format: "esm",
-    minify: true,
-    keepNames: true,
-    mainFields: ["module", "main"],
-    // CommonJS packages inside of an ES module ask for what Node gives to CommonJS only.
-    banner: { js: REQUIRE_BANNER },
-    // pg asks for it if it is there.
-    external: ["pg-native"],
-    logLevel: "error",
-  });
-  // The definition as it was evaluated for the stack: what it read from the environment does not change on the way.
-  writeFileSync(
-    join(directory, "pipeline.mjs"),
-    `export default ${JSON.stringify(definition, undefined, 2)};\n`,
-  );
-}
-
-/** Gives `require` to CommonJS packages that were bundled into an ES module. */
-export const REQUIRE_BANNER =
-  'import{createRequire as tributaryRequire}from"node:module";const require=tributaryRequire(import.meta.url);';

@@ -1,5 +1,5 @@
 import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
-import { REQUIRE_BANNER } from "./capture-image.ts";
+import { REQUIRE_BANNER } from "./capture-program.ts";
 
 /** How Lambda functions of ours become one file. */
 export const FUNCTION_BUNDLING = {

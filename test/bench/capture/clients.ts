@@ -3,8 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { buildCapture } from "../../../cdk/constructs/capture-program.ts";
 import { NODE_ARGUMENTS } from "../../../functions/capture/node-arguments.ts";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { type ServingChild, startServingChild } from "../../../lib/local/child.ts";
@@ -39,7 +39,6 @@ const DEADLINE_MS = 600_000;
 const LOOK_MS = 100;
 /** pg-logical-replication, held fast: what is measured is this version. */
 const PEER = "pg-logical-replication@2.5.0";
-const CAPTURE = fileURLToPath(new URL("../../../functions/capture/main.ts", import.meta.url));
 
 /** PostgreSQL's own client: takes messages and writes them to /dev/null without looking at them. */
 export const pgRecvlogical: Client = recvlogicalOf(PUBLICATION);
@@ -159,10 +158,12 @@ export class Endpoints implements AsyncDisposable {
     const dynamodb = await startServingChild(
       new URL("../../../lib/local/emulators/dynamodb.ts", import.meta.url),
     );
-    return new Endpoints(kinesis, dynamodb, await mkdtemp(join(tmpdir(), "tributary-bench-capture-")));
+    const directory = await mkdtemp(join(tmpdir(), "tributary-bench-capture-"));
+    buildCapture(directory);
+    return new Endpoints(kinesis, dynamodb, directory);
   }
 
-  /** The real program, from the moment it streams until the endpoint has answered the last record. */
+  /** The real program as the image holds it, from the moment it streams until the endpoint has answered the last record. */
   tributary(options: {
     readonly packing: Packing;
     readonly delayMs: number;
@@ -265,7 +266,8 @@ export class Endpoints implements AsyncDisposable {
     const stored = Promise.withResolvers<void>();
     for (const { promise } of [streaming, stored]) promise.catch(() => {});
     const nodeArguments = "nodeArguments" in options ? (options.nodeArguments ?? []) : [];
-    const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, CAPTURE], {
+    const main = join(this.#directory, "main.mjs");
+    const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, main], {
       env: { ...environment, DATABASE_URL: databaseUrl },
       onLine: (line) => {
         if (line.includes("streaming from slot")) streaming.resolve(Date.now());

@@ -1,0 +1,33 @@
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { buildSync } from "esbuild";
+
+/** The directory of the capture program's source. */
+export const CAPTURE = fileURLToPath(new URL("../../functions/capture/", import.meta.url));
+/** TypeScript here, JavaScript where the package is installed. */
+const ENDING = extname(import.meta.filename);
+
+/** Writes `main.mjs` and `health.mjs` to a directory: the program as the image runs it, runnable by any Node 24. */
+export function buildCapture(directory: string): void {
+  buildSync({
+    entryPoints: ["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
+    outdir: directory,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    platform: "node",
+    target: "node24",
+    format: "esm",
+    minify: true,
+    keepNames: true,
+    mainFields: ["module", "main"],
+    // CommonJS packages inside of an ES module ask for what Node gives to CommonJS only.
+    banner: { js: REQUIRE_BANNER },
+    // pg asks for it if it is there.
+    external: ["pg-native"],
+    logLevel: "error",
+  });
+}
+
+/** Gives `require` to CommonJS packages that were bundled into an ES module. */
+export const REQUIRE_BANNER =
+  'import{createRequire as tributaryRequire}from"node:module";const require=tributaryRequire(import.meta.url);';
