@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigurationError } from "../lib/errors.ts";
 
 const flag = z.union([z.boolean(), z.stringbool()]);

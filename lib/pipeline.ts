@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { formatTable, type TableName, tablePattern } from "./change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
 import { outboxTableName } from "./outbox/table-name.ts";

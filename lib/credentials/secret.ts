@@ -1,5 +1,5 @@
 import { GetSecretValueCommand, type SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
-import { z } from "zod";
+import * as z from "zod";
 import { SecretFormatError, SecretUnavailableError } from "./errors.ts";
 
 const secretJson = z.object({

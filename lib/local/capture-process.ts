@@ -3,7 +3,7 @@ import { once } from "node:events";
 import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { z } from "zod";
+import * as z from "zod";
 import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 import { parseLsn } from "../change/lsn.ts";
 import { TributaryError } from "../errors.ts";

@@ -1,5 +1,5 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
-import { z } from "zod";
+import * as z from "zod";
 import { topicFilters } from "../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { formatTable, tablePattern } from "../change/table-pattern.ts";
 import type { ConfigurationError } from "../errors.ts";
 import { OUTBOX_PREFIX } from "../outbox/publish.ts";

@@ -7,7 +7,7 @@ import {
   GetItemCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
-import { z } from "zod";
+import * as z from "zod";
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "../source/reading-record.ts";
 import { CaptureLeaseHeldError, CaptureLeaseLostError } from "./errors.ts";

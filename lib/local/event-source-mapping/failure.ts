@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** The part of a mapping's options that rules over failures. */
 export interface FailurePolicy {

@@ -1,5 +1,5 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
-import { z } from "zod";
+import * as z from "zod";
 import { ConfigurationError } from "../../errors.ts";
 import type { LambdaFunction } from "../lambda/host.ts";
 import type { CheckpointStore } from "./checkpoint.ts";

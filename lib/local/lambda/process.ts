@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { extname } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { z } from "zod";
+import * as z from "zod";
 import { FunctionEntryError } from "./errors.ts";
 import { FrameReader, writeFrame } from "./frames.ts";
 import type { FunctionError, InvocationResult } from "./invocation.ts";

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { z } from "zod";
+import * as z from "zod";
 import { readDefinition } from "../../definition-file.ts";
 import { type LogPipeline, requireLog } from "../../pipeline.ts";
 import { connectionFromUrl, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";

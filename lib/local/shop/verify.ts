@@ -1,7 +1,7 @@
 import { type AttributeValue, ScanCommand } from "@aws-sdk/client-dynamodb";
 import { DeleteMessageBatchCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import type pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import type { LocalAws } from "../host.ts";
 import { POISON_REASON } from "./catalog.ts";
 import {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { routeTables } from "../../change/route.ts";
 import { TributaryError } from "../../errors.ts";
 import { failpoint } from "../../failpoint.ts";

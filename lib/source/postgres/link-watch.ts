@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseLsn } from "../../change/lsn.ts";
 import { isDead, type LinkPatience, linkPatience, nextStep, type Sighting } from "./liveness.ts";
 import { readOldestTransaction } from "./oldest-transaction.ts";

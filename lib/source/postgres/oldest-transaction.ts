@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** The transaction that holds the restart LSN of every logical slot back. */
 export interface OldestTransaction {

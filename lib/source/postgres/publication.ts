@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { PreflightProblem } from "./errors.ts";

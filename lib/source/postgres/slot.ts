@@ -1,5 +1,5 @@
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { formatLsn, parseLsn } from "../../change/lsn.ts";
 import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { TableName } from "../../change/table-pattern.ts";
 import { CatalogLookupError } from "./decode-errors.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** A clock of the server, and by table the largest value seen by then: what is assigned later is larger. */
 const mark = z.object({ at: z.number(), values: z.record(z.string(), z.string()) });

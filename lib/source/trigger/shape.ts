@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { TableName } from "../../change/table-pattern.ts";
 import { captures, type SourceDefinition } from "../../pipeline.ts";
 import type { RowValues, TableShape } from "../batches/row-messages.ts";

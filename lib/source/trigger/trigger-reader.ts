@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { PipelineOf } from "../../pipeline.ts";
 import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
 import { serverBehind, TablesReadError } from "../batches/errors.ts";

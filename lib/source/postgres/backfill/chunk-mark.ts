@@ -1,5 +1,5 @@
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 
 /** Prefixes of the logical messages around a chunk: what the log holds between them may be older or newer than the chunk. */
 export const LOW_MARK = "tributary.low";

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { TributaryError } from "../../../errors.ts";
 import { BackfillRefusedError } from "./errors.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PROBE } from "../../../change/mark.ts";
 import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";

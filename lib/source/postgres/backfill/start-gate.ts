@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import type { Log } from "../../../observe/log.ts";
 import { Snapshot, xid32 } from "./snapshot.ts";
 

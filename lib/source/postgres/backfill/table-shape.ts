@@ -1,5 +1,5 @@
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Relation, ReplicaIdentity } from "../pgoutput/messages.ts";
 import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
