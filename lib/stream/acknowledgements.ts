@@ -5,10 +5,11 @@ export interface Acknowledged {
   readonly commitTimeMs: number | undefined;
 }
 
-interface Transaction {
+/** Transactions of one moment; a long one is a group of its own or, where it began behind others, the next one. */
+interface Group {
   /** Event copies not yet stored. */
   outstanding: number;
-  /** Set when its commit was seen: what to acknowledge then. */
+  /** Set when a commit was seen: the latest, what to acknowledge then. */
   lsn: bigint | undefined;
   commitTimeMs: number | undefined;
   /** When its first message came, milliseconds. */
@@ -17,42 +18,49 @@ interface Transaction {
 
 /**
  * Commit-order accounting: a commit's end LSN may be acknowledged when every event of its transaction and of all
- * before it is stored; an idle LSN likewise in its own place (rule 20). Pure. Holds at most one transaction per
- * unstored event: empty ones melt into their predecessor, which is acknowledged at the same moment.
+ * before it is stored; an idle LSN likewise in its own place (rule 20). Pure.
+ *
+ * Transactions that come in one moment, as one batch of the source does, are counted as one group, and acknowledged together
+ * by the last commit of them: small transactions come by the thousand, and what is kept for each would be kept for a
+ * round trip. A group may hold the beginning of a transaction whose commit stands in a later one: its own commits
+ * then wait for those events too. Holds at most one group per unstored event.
  */
 export class Acknowledgements {
-  /** Transactions in commit order from number `#first`; the last may be open. */
-  #transactions: Transaction[] = [];
+  /** Groups in commit order from number `#first`. The last one is not done: once all are, they are cut off. */
+  #groups: Group[] = [];
   #first = 0;
-  /** Transactions at the array's start that are done and not yet cut off. */
+  /** Groups at the array's start that are done and not yet cut off. */
   #done = 0;
+  /** Events came since the last commit. */
+  #open = false;
   #acknowledged: Acknowledged | undefined;
 
-  /** Counts an event copy into the open transaction; gives its number for `settle`. */
+  /** Counts an event copy of the open transaction; gives the number of its group for `settle`. */
   add(now: number): number {
-    let open = this.#transactions.at(-1);
-    if (open === undefined || open.lsn !== undefined) {
-      open = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
-      this.#transactions.push(open);
+    let group = this.#groups.at(-1);
+    if (group === undefined || (group.lsn !== undefined && group.since !== now)) {
+      group = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
+      this.#groups.push(group);
     }
-    open.outstanding++;
-    return this.#first + this.#transactions.length - 1;
+    this.#open = true;
+    group.outstanding++;
+    return this.#first + this.#groups.length - 1;
   }
 
   /** The open transaction is whole; without one, a transaction of which nothing was published. */
   commit(lsn: bigint, commitTimeMs: number, now: number): void {
+    this.#open = false;
     this.#close(lsn, commitTimeMs, now);
   }
 
   /** Nothing happened up to here. Inside a transaction it says nothing: its commit will. */
   idle(lsn: bigint, now: number): void {
-    const last = this.#transactions.at(-1);
-    if (last === undefined || last.lsn !== undefined) this.#close(lsn, undefined, now);
+    if (!this.#open) this.#close(lsn, undefined, now);
   }
 
-  /** Copies of events of a transaction were stored. */
-  settle(transaction: number, copies: number): void {
-    const settled = this.#transactions[transaction - this.#first] as Transaction;
+  /** Copies of events of a group were stored. */
+  settle(group: number, copies: number): void {
+    const settled = this.#groups[group - this.#first] as Group;
     settled.outstanding -= copies;
     if (settled.outstanding < 0) throw new Error("more events stored than offered");
     this.#advance();
@@ -65,14 +73,14 @@ export class Acknowledgements {
 
   /** When the oldest message came that is not yet acknowledged, or undefined when all are. */
   get oldestSince(): number | undefined {
-    return this.#transactions[this.#done]?.since;
+    return this.#groups[this.#done]?.since;
   }
 
   #close(lsn: bigint, commitTimeMs: number | undefined, now: number): void {
-    let last = this.#transactions.length > this.#done ? this.#transactions.at(-1) : undefined;
+    let last = this.#groups.at(-1);
     if (last === undefined) {
       last = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
-      this.#transactions.push(last);
+      this.#groups.push(last);
     }
     last.lsn = lsn;
     last.commitTimeMs = commitTimeMs ?? last.commitTimeMs;
@@ -81,7 +89,7 @@ export class Acknowledgements {
 
   #advance(): void {
     for (;;) {
-      const oldest = this.#transactions[this.#done];
+      const oldest = this.#groups[this.#done];
       if (oldest === undefined || oldest.outstanding > 0 || oldest.lsn === undefined) break;
       const before = this.#acknowledged;
       this.#acknowledged = {
@@ -90,8 +98,8 @@ export class Acknowledgements {
       };
       this.#done++;
     }
-    if (this.#done > 0 && this.#done * 2 >= this.#transactions.length) {
-      this.#transactions = this.#transactions.slice(this.#done);
+    if (this.#done > 0 && this.#done * 2 >= this.#groups.length) {
+      this.#groups = this.#groups.slice(this.#done);
       this.#first += this.#done;
       this.#done = 0;
     }

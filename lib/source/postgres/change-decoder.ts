@@ -82,7 +82,7 @@ export class ChangeDecoder {
   #lastBegin = -1n;
   #lastCommit = -1n;
   /** Position of the last change given, in its two parts. */
-  #given: LastGiven = { commitLsn: -1n, ordinal: 0 };
+  readonly #given: LastGiven = { commitLsn: -1n, ordinal: 0 };
 
   constructor(options: ChangeDecoderOptions) {
     this.#options = options;
@@ -97,7 +97,8 @@ export class ChangeDecoder {
       given = commitPrefix(epoch, commitLsn);
       // Of another epoch all were given, or none.
       const all = epoch > options.epoch ? MAX_LSN : -1n;
-      this.#given = { commitLsn: epoch === options.epoch ? commitLsn : all, ordinal };
+      this.#given.commitLsn = epoch === options.epoch ? commitLsn : all;
+      this.#given.ordinal = ordinal;
     }
     this.#messages = new LogicalMessages({
       ...options,
@@ -272,7 +273,7 @@ export class ChangeDecoder {
     const text = this.#rowText.begin(this.#reader.buffer, plan, this.#lsnText);
     const value = (column: number) => text.value(this.#row, column);
     out.push(this.#outbox.row(columns, value, transaction, ordinal, this.#lsnText));
-    this.#given = { commitLsn: transaction.begin.commitLsn, ordinal };
+    this.#gave(transaction, ordinal);
   }
 
   #update(out: SourceMessage[]): undefined {
@@ -397,7 +398,12 @@ export class ChangeDecoder {
     event.copy(bytes, prefix, end);
     event.number(ordinal, ORDINAL_DIGITS);
     out.push(new EncodedChange(plan.topic, partition, plan.table, event));
-    this.#given = { commitLsn: transaction.begin.commitLsn, ordinal };
+    this.#gave(transaction, ordinal);
+  }
+
+  #gave(transaction: Transaction, ordinal: number): void {
+    this.#given.commitLsn = transaction.begin.commitLsn;
+    this.#given.ordinal = ordinal;
   }
 
   #message(out: SourceMessage[]): undefined {

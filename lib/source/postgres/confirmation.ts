@@ -1,5 +1,6 @@
 import { failpoint } from "../../failpoint.ts";
 import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
+import { StreamedCommits } from "./streamed-commits.ts";
 
 /** How many commits the record keeps to recognize history by. */
 const RECENT_COMMITS = 16;
@@ -29,7 +30,7 @@ export class Confirmation {
   #state: SlotState;
   #acknowledged: bigint;
   /** Commits streamed and not acknowledged, oldest first. */
-  #streamed: CommitFingerprint[] = [];
+  readonly #streamed = new StreamedCommits(STREAMED_COMMITS);
   #recent: CommitFingerprint[];
   #lastWrite = Number.NEGATIVE_INFINITY;
   #timer: { readonly handle: NodeJS.Timeout; readonly at: number } | undefined;
@@ -55,29 +56,23 @@ export class Confirmation {
 
   /** Commits that a replay must show again, oldest first. */
   get knownCommits(): readonly CommitFingerprint[] {
-    return [...this.#recent, ...this.#streamed];
+    return [...this.#recent, ...this.#streamed.all];
   }
 
   /** A commit was given downstream for the first time. */
   streamed(commit: CommitFingerprint): void {
-    this.#streamed.push(commit);
-    if (this.#streamed.length <= STREAMED_COMMITS) return;
     // What is left must have no hole in it: a replayed commit that is missing would look like another history.
-    this.#recent = [];
-    this.#streamed = this.#streamed.slice(STREAMED_COMMITS / 2);
+    if (this.#streamed.add(commit)) this.#recent = [];
   }
 
   /** Everything up to `lsn` is durable downstream. */
   acknowledge(lsn: bigint): void {
     if (lsn <= this.#acknowledged) return;
     this.#acknowledged = lsn;
-    let count = 0;
-    while (count < this.#streamed.length && (this.#streamed[count] as CommitFingerprint).commitLsn < lsn)
-      count++;
-    if (count > 0)
-      this.#recent = [...this.#recent, ...this.#streamed.splice(0, count)].slice(-RECENT_COMMITS);
+    const { taken, latest } = this.#streamed.take(lsn, RECENT_COMMITS);
+    if (taken > 0) this.#recent = [...this.#recent, ...latest].slice(-RECENT_COMMITS);
     const { commitIntervalMs = 1000, idleIntervalMs = 10_000 } = this.#options;
-    this.#schedule(count > 0 ? commitIntervalMs : idleIntervalMs);
+    this.#schedule(taken > 0 ? commitIntervalMs : idleIntervalMs);
   }
 
   /** The server went on on another timeline, of which ours is an ancestor. */

@@ -75,10 +75,12 @@ export class EventBytes {
     this.length = at;
   }
 
-  /** Writes a whole number that is not negative, with at least so many digits. */
+  /** Writes a safe whole number that is not negative, with at least so many digits. */
   number(value: number, digits = 1): void {
     if (value > 0x7fffffff) {
-      this.ascii(String(value).padStart(digits, "0"));
+      const upper = Math.floor(value / 1e9);
+      this.number(upper, Math.max(1, digits - 9));
+      this.number(value - upper * 1e9, 9);
       return;
     }
     let width = digits;

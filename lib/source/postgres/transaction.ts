@@ -27,8 +27,8 @@ export interface Transaction {
 
 /** The last change given: which transaction, and which of its changes. */
 export interface LastGiven {
-  readonly commitLsn: bigint;
-  readonly ordinal: number;
+  commitLsn: bigint;
+  ordinal: number;
 }
 
 /** Most that is written of a transaction. */
@@ -42,11 +42,18 @@ const TIME = Buffer.from(',"ts_ms":');
 const ORDINAL = Buffer.from(',"ordinal":');
 
 /** Opens a transaction. What its changes share is written to `out`. */
-export function openTransaction(begin: Begin, epoch: number, last: LastGiven, out: EventBytes): Transaction {
+export function openTransaction(
+  begin: Begin,
+  epoch: number,
+  last: Readonly<LastGiven>,
+  out: EventBytes,
+): Transaction {
   const { commitLsn } = begin;
-  const timeMs = Number(begin.commitTime / 1000n) + POSTGRES_EPOCH_MS;
-  const high = Number(commitLsn >> 32n);
-  const low = Number(commitLsn & 0xffffffffn);
+  // A number to the microsecond until the year 2255.
+  const micros = Number(begin.commitTime);
+  const timeMs = (micros - (micros % 1000)) / 1000 + POSTGRES_EPOCH_MS;
+  const high = Number(BigInt.asUintN(64, commitLsn) >> 32n);
+  const low = Number(BigInt.asUintN(32, commitLsn));
   out.begin();
   // All in one place.
   out.reserve(SHARED_BYTES);

@@ -62,6 +62,66 @@ test("the age is that of the oldest message not acknowledged", () => {
   expect(acks.oldestSince).toBe(200);
 });
 
+test("transactions of one moment are acknowledged together, none before what it stands behind", () => {
+  const acks = new Acknowledgements();
+  const first = acks.add(7);
+  acks.commit(10n, 1, 7);
+  expect(acks.add(7), "the same group").toBe(first);
+  acks.settle(first, 1);
+  // The second transaction's beginning is in the group; its end comes later.
+  expect(acks.acknowledged).toBeUndefined();
+  acks.settle(first, 1);
+  expect(acks.acknowledged?.lsn).toBe(10n);
+  const later = acks.add(8);
+  acks.idle(15n, 8);
+  acks.commit(20n, 2, 8);
+  expect(acks.acknowledged?.lsn).toBe(10n);
+  acks.settle(later, 1);
+  expect(acks.acknowledged?.lsn).toBe(20n);
+});
+
+test("whatever comes in one moment and in whatever order it is stored: never too far, and all of it in the end", () => {
+  const message = fc.record({
+    what: fc.constantFrom("event", "event", "commit", "idle"),
+    later: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(message, { maxLength: 60 }), fc.infiniteStream(fc.nat()), (messages, picks) => {
+      const acks = new Acknowledgements();
+      /** Events not stored: the place of each in the order of all messages, and its group. */
+      const waiting: { readonly place: number; readonly group: number }[] = [];
+      let now = 0;
+      let open = false;
+      let last = 0;
+      const settleOne = () => {
+        const [event] = waiting.splice((picks.next().value ?? 0) % waiting.length, 1);
+        if (event) acks.settle(event.group, 1);
+        // The LSN of a message is its place.
+        const unstored = Math.min(messages.length, ...waiting.map(({ place }) => place));
+        expect(Number(acks.acknowledged?.lsn ?? -1n)).toBeLessThan(unstored);
+      };
+      messages.forEach(({ what, later }, place) => {
+        if (later) now++;
+        if (what === "event") {
+          waiting.push({ place, group: acks.add(now) });
+          open = true;
+        } else if (what === "commit") {
+          acks.commit(BigInt(place), place, now);
+          open = false;
+          last = place;
+        } else {
+          acks.idle(BigInt(place), now);
+          if (!open) last = place;
+        }
+        if (waiting.length > 0 && (picks.next().value ?? 0) % 2 === 0) settleOne();
+      });
+      while (waiting.length > 0) settleOne();
+      expect(Number(acks.acknowledged?.lsn ?? 0n)).toBe(last);
+    }),
+    { numRuns: 1000 },
+  );
+});
+
 test("in any order of storing, it is the longest stored prefix of commits", () => {
   fc.assert(
     fc.property(

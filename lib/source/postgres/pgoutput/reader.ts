@@ -8,6 +8,8 @@ export class MessageReader {
   #type = "empty";
   buffer: Buffer = Buffer.alloc(0);
   offset = 0;
+  /** The same bytes as `buffer`: a Buffer makes its numbers of 64 bits of four others. */
+  #view: DataView | undefined;
   /** Where the message stands in `buffer`. */
   #start = 0;
   #end = 0;
@@ -18,7 +20,10 @@ export class MessageReader {
 
   /** Begins the message in `buffer[start, end)`. */
   open(buffer: Buffer, start: number, end: number): void {
-    this.buffer = buffer;
+    if (buffer !== this.buffer) {
+      this.buffer = buffer;
+      this.#view = undefined;
+    }
     this.offset = start;
     this.#start = start;
     this.#end = end;
@@ -28,6 +33,7 @@ export class MessageReader {
   /** Makes `buffer` a view on the message alone, for who keeps it. */
   isolate(): void {
     this.buffer = this.buffer.subarray(this.#start, this.#end);
+    this.#view = undefined;
     this.offset -= this.#start;
     this.#end -= this.#start;
     this.#start = 0;
@@ -63,7 +69,9 @@ export class MessageReader {
 
   uint64(field: string): bigint {
     this.#need(8, field);
-    const value = this.buffer.readBigUInt64BE(this.offset);
+    const { buffer } = this;
+    this.#view ??= new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+    const value = this.#view.getBigUint64(this.offset);
     this.offset += 8;
     return value;
   }

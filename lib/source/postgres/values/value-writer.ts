@@ -67,20 +67,26 @@ const writeText: ValueWriter = (buffer, start, end, out) => {
   let to = out.length;
   bytes[to++] = QUOTE;
   let at = start;
+  let ascii = true;
   for (; at < end; at++) {
     const byte = buffer[at] as number;
-    if (KIND[byte] !== 0) break;
+    const kind = KIND[byte];
+    if (kind !== 0) {
+      if (kind === 1) break;
+      ascii = false;
+    }
     bytes[to++] = byte;
   }
-  if (at === end) {
-    bytes[to++] = QUOTE;
+  if (at < end) {
     out.length = to;
+    writeEscaped(buffer, at, end, out);
+    // Whole and not from here: a broken character could begin before.
+    if (!isUtf8(buffer.subarray(start, end))) throw new NotText(start);
     return;
   }
+  if (!ascii && !isUtf8(buffer.subarray(start, end))) throw new NotText(start);
+  bytes[to++] = QUOTE;
   out.length = to;
-  // Whole and not from here: a broken character could begin before.
-  if (!isUtf8(buffer.subarray(start, end))) throw new NotText(start);
-  writeEscaped(buffer, at, end, out);
 };
 
 /** The rest of a string, some of which needs escapes, and the quote that closes it. */
