@@ -5,7 +5,7 @@ import {
   PutItemCommand,
   QueryCommand,
 } from "@aws-sdk/client-dynamodb";
-import { z } from "zod";
+import * as z from "zod";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
 import type { CaptureStateOptions } from "./capture-state.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
