@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { connect, disconnect, type PostgresConnectionOptions, type SessionOptions } from "../connection.ts";
 import { identifySystem } from "../slot.ts";
