@@ -1,9 +1,13 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type pg from "pg";
 import { highestEpoch } from "./consume/highest-epoch.ts";
 import { ConfigurationError } from "./errors.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
+import { readPublication } from "./source/postgres/publication.ts";
 import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
 import { type StoredSettings, sourceSettings } from "./state/settings.ts";
@@ -34,6 +38,16 @@ export interface EpochPlan {
   /** The old slot, where it is on this server. */
   readonly oldSlot: SlotFacts | undefined;
   readonly settings: StoredSettings | undefined;
+  /** Where there were, or will be, several slots: the others. */
+  readonly further: readonly FurtherSlot[];
+}
+
+/** A slot beside the first. */
+export interface FurtherSlot {
+  readonly number: number;
+  readonly oldSlot: SlotFacts | undefined;
+  /** Its publication, where the definition has no such slot any more and the publication is there. */
+  readonly leftPublication: string | undefined;
 }
 
 /** A living capture task renews within a third of its lease: this much longer than a lease is enough to see it. */
@@ -82,9 +96,10 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   if (nextSlot && oldName !== nextName && !nextSlot.unused) {
     throw refused("source.slot", nextName, "it exists and was read from: name one that does not exist");
   }
+  const further = await furtherSlots(options, record.slots);
   const settings = record.settings && { ...record.settings, ...sourceSettings(source) };
   const endedAt = record.slot?.confirmedLsn ?? record.reading?.confirmedLsn ?? record.newEpoch?.endedAt;
-  return { from, to: from + 1, endedAt, oldSlot, settings };
+  return { from, to: from + 1, endedAt, oldSlot, settings, further };
 }
 
 /**
@@ -95,29 +110,95 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
  * dropped, and what `planEpoch` throws; nothing was changed then.
  */
 export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
+  await using held = new AsyncDisposableStack();
+  const state = await take(options, 1);
+  held.defer(() => state.release());
+  const { further: known } = await planEpoch(options);
+  const others = new Map<number, CaptureState>();
+  for (const { number } of known) {
+    const other = await take(options, number);
+    held.defer(() => other.release());
+    others.set(number, other);
+  }
+  const plan = await planEpoch(options);
+  const drops = [plan, ...plan.further].flatMap(({ oldSlot }) =>
+    oldSlot && options.dropSlot ? [oldSlot] : [],
+  );
+  for (const { name, activePid, holder } of drops)
+    if (activePid !== undefined) throw slotInUse(name, activePid, holder);
+  // The first slot's record before the others': one that is still of the old epoch is refused beside it, and none goes
+  // on in the old epoch with a new slot.
+  const slots = options.pipeline.source.kind === "postgres" ? options.pipeline.source.slots : 1;
+  await state.beginEpoch({ epoch: plan.to, endedAt: plan.endedAt }, plan.settings, slots);
+  for (const other of others.values()) await other.forgetSlot();
+  for (const { name } of drops) await atServer(options, "SELECT pg_drop_replication_slot($1)", [name]);
+  for (const { leftPublication: name } of plan.further)
+    if (name !== undefined) await atServer(options, `DROP PUBLICATION ${quoteIdentifier(name)}`);
+  return plan;
+}
+
+async function take(options: EpochOptions, slot: number): Promise<CaptureState> {
   const { pipeline, dynamodb, stateTable, leaseMs, signal, log } = options;
-  const state = await CaptureState.take({
+  return await CaptureState.take({
     dynamodb,
     table: stateTable,
     pipeline: pipeline.name,
+    slot,
     leaseMs,
     waitMs: leaseMs + LEASE_MARGIN_MS,
     // Consumers drop what a writer below the newest one writes (rule 8). A table that was lost or restored may have
     // forgotten the newest; no sequence of single steps comes near the clock's seconds.
-    generationAtLeast: Math.floor(Date.now() / 1000),
+    ...(slot === 1 ? { generationAtLeast: Math.floor(Date.now() / 1000) } : {}),
     signal,
     log,
   });
+}
+
+/** @throws ConfigurationError where more must be said first. */
+async function furtherSlots(options: EpochOptions, stored: number): Promise<readonly FurtherSlot[]> {
+  const { pipeline, connection, dynamodb, stateTable, dropSlot, signal } = options;
+  const { source, name } = pipeline;
+  const wanted = source.kind === "postgres" ? source.slots : 1;
+  const found: FurtherSlot[] = [];
+  if (Math.max(stored, wanted) === 1) return found;
+  const client = await connect(connection, { signal });
   try {
-    const plan = await planEpoch(options);
-    const drop = options.dropSlot ? plan.oldSlot : undefined;
-    if (drop?.activePid !== undefined) throw slotInUse(drop.name, drop.activePid, drop.holder);
-    await state.beginEpoch({ epoch: plan.to, endedAt: plan.endedAt }, plan.settings);
-    if (drop) await dropOldSlot(options, drop.name);
-    return plan;
+    for (let number = 2; number <= Math.max(stored, wanted); number++) {
+      const place = { dynamodb, table: stateTable, pipeline: name, slot: number, signal };
+      const record = await readCaptureRecord(place);
+      const names = source.kind === "postgres" ? slotNames(source, number) : undefined;
+      const slot = record.slot?.slot ?? record.settings?.slot ?? names?.slot;
+      const publication = record.slot?.publication ?? record.settings?.publication ?? names?.publication;
+      const oldSlot = slot === undefined ? undefined : await readSlot((sql) => client.query(sql), slot);
+      if (oldSlot && !dropSlot && (slot === names?.slot || number > wanted)) {
+        throw refused(
+          "--drop-slot",
+          undefined,
+          `the old slot "${slot}" is still there: give the option to drop it (what it still holds is lost)`,
+        );
+      }
+      const left = publication !== undefined && number > wanted ? publication : undefined;
+      const facts = left && (await readPublication(client, left, await serverVersion(client)));
+      if (facts && !facts.ours) {
+        throw refused(
+          "source.slots",
+          wanted,
+          `drop the publication "${left}" first: it is that of slot ${number}, and we did not make it`,
+        );
+      }
+      found.push({ number, oldSlot, leftPublication: facts ? left : undefined });
+    }
+    return found;
   } finally {
-    await state.release();
+    await disconnect(client);
   }
+}
+
+async function serverVersion(client: pg.Client): Promise<number> {
+  const { rows } = await client.query<{ version: string }>(
+    "SELECT current_setting('server_version_num') AS version",
+  );
+  return Number(rows[0]?.version);
 }
 
 async function slotsOf(
@@ -135,10 +216,14 @@ async function slotsOf(
   }
 }
 
-async function dropOldSlot({ connection, signal }: EpochOptions, slot: string): Promise<void> {
+async function atServer(
+  { connection, signal }: EpochOptions,
+  sql: string,
+  values: readonly string[] = [],
+): Promise<void> {
   const client = await connect(connection, { signal });
   try {
-    await client.query("SELECT pg_drop_replication_slot($1)", [slot]);
+    await client.query(sql, [...values]);
   } finally {
     await disconnect(client);
   }

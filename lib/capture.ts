@@ -1,5 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import { agreeOnSlots, ownBackfills, soleSlot, takeShare } from "./capture-slot.ts";
 import type { ClaimStore } from "./change/claim-store.ts";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "./change/position.ts";
 import { routeTables } from "./change/route.ts";
@@ -11,11 +12,13 @@ import type { Pipeline } from "./pipeline.ts";
 import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
+import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { type Siblings, slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { backfillRecord } from "./state/backfills.ts";
-import { CaptureState } from "./state/capture-state.ts";
+import { type CaptureRecord, CaptureState, readCaptureRecord } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
-import { mergeSettings, settingsOf } from "./state/settings.ts";
+import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
 import { claimCheck, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
 import { omitColumns } from "./stream/omit-columns.ts";
@@ -25,6 +28,8 @@ import { unreadTopics } from "./unread-topics.ts";
 /** What a capture task needs: the definition, and what differs by place. */
 export interface CaptureOptions {
   readonly pipeline: Pipeline;
+  /** The number of the slot that it reads, where the pipeline has several. Default 1. */
+  readonly slot?: number | undefined;
   readonly connection: PostgresConnectionOptions;
   /** A standby that existing rows are read from. */
   readonly standby?: PostgresConnectionOptions | undefined;
@@ -54,45 +59,106 @@ export interface CaptureMetrics {
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
-  const { pipeline, connection, dynamodb, stateTable, leaseMs, log } = options;
+  const { pipeline, connection, dynamodb, stateTable, leaseMs, log, slot = 1 } = options;
   const { source } = pipeline;
   if (source.kind === "outbox") {
     const writer = (generation: number) => writerOptions(options, generation);
     return await runRelay({ ...options, pipeline: { ...pipeline, source }, writer }, signal);
   }
-  const { tables } = await checkSource({ connection, pipeline, signal });
-  for (const { message, remedy } of unreadTopics(pipeline, tables)) log.warn(message, { remedy });
-  const state = await CaptureState.take({
-    dynamodb,
-    table: stateTable,
-    pipeline: pipeline.name,
-    ...(leaseMs === undefined ? {} : { leaseMs }),
-    signal,
-    log: (line) => log.info(line),
-  });
-  log.info("took the capture lease", { generation: state.generation });
-  const until = AbortSignal.any([signal, state.lost]);
-  try {
-    await agree(options, state, tables, until);
-    await stream(options, state, until);
-    state.lost.throwIfAborted();
-  } finally {
-    await state.release();
+  const { tables } = await checkSource({ connection, pipeline, slot, signal });
+  for (;;) {
+    const state = await CaptureState.take({
+      dynamodb,
+      table: stateTable,
+      pipeline: pipeline.name,
+      slot,
+      ...(leaseMs === undefined ? {} : { leaseMs }),
+      signal,
+      log: (line) => log.info(line),
+    });
+    log.info("took the capture lease", { generation: state.generation });
+    const until = AbortSignal.any([signal, state.lost]);
+    try {
+      const part = await partOf({ ...options, slot }, tables, state, until);
+      if (part) {
+        await agree({ ...options, pipeline: part.pipeline, slot }, state, part, until);
+        await stream({ ...options, pipeline: part.pipeline, slot }, state, part, until);
+        state.lost.throwIfAborted();
+        return;
+      }
+    } finally {
+      await state.release();
+    }
   }
+}
+
+/** What a task streams: the whole pipeline, or the part of one of its slots. */
+interface Part {
+  readonly pipeline: Pipeline;
+  readonly tables: readonly TableName[];
+  /** All that the pipeline captures, over all its slots. */
+  readonly all: readonly TableName[];
+  /** Where a log is read through several slots. */
+  readonly siblings?: Siblings;
+  /** Limits the record of backfills to its own tables. */
+  readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
+}
+
+/** Undefined: tables have come from another slot, and the lease is to be taken anew. */
+async function partOf(
+  options: CaptureOptions & { readonly slot: number },
+  tables: readonly TableName[],
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<Part | undefined> {
+  const { pipeline, slot, log } = options;
+  const { source } = pipeline;
+  let part: Part | undefined = { pipeline, tables, all: tables };
+  if (source.kind === "postgres") {
+    const definition = { ...pipeline, source };
+    const epoch = await agreeOnSlots(options, definition, slot, state, signal);
+    part = { ...part, siblings: soleSlot(definition) };
+    if (source.slots > 1) {
+      const share = await takeShare(options, definition, slot, epoch, state, signal);
+      part = share && {
+        pipeline: share.pipeline,
+        tables: share.own,
+        all: share.all,
+        siblings: share.siblings,
+        ownBackfills: (record) => ownBackfills(record, definition, slot, share),
+      };
+    }
+  }
+  if (part && slot === 1)
+    for (const { message, remedy } of unreadTopics(pipeline, part.all)) log.warn(message, { remedy });
+  return part;
 }
 
 /** Stores what must not change, and gives new consumers their floor: both before the first record is written. */
 async function agree(
-  { pipeline, dynamodb, stateTable }: CaptureOptions,
+  options: CaptureOptions,
   state: CaptureState,
-  tables: readonly TableName[],
+  { tables }: Part,
   signal: AbortSignal,
 ): Promise<void> {
-  const floor = await floorOfNow(pipeline, dynamodb, stateTable, state, signal);
-  const stored = await state.readSettings();
+  const { pipeline, dynamodb, stateTable } = options;
+  const records = await recordsOfSlots(options, signal);
+  const floor = await floorOfNow(options, records, state, signal);
   const now = settingsOf(pipeline.source, routeTables(pipeline), [...tables, ...outboxTables(pipeline)]);
+  const stored = storedBySlots(await state.readSettings(), records, now);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+}
+
+/** What stands of all slots: one of them may have a table now that another one had. */
+async function recordsOfSlots(
+  { pipeline, dynamodb, stateTable }: CaptureOptions,
+  signal: AbortSignal,
+): Promise<readonly CaptureRecord[]> {
+  const { source, name } = pipeline;
+  const place = { dynamodb, table: stateTable, pipeline: name, signal };
+  const numbers = source.kind === "postgres" ? slotNumbers({ source }) : [1];
+  return await Promise.all(numbers.map((slot) => readCaptureRecord({ ...place, slot })));
 }
 
 /** The partitions of the outbox's topics must not change either. */
@@ -105,14 +171,20 @@ function outboxTables({ source }: Pipeline): readonly TableName[] {
  * @throws StateLostError where consumers have marks and the capture task has no record.
  */
 async function floorOfNow(
-  { name, consumers }: Pipeline,
-  dynamodb: DynamoDBClient,
-  stateTable: string,
+  { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,
+  records: readonly CaptureRecord[],
   state: CaptureState,
   signal: AbortSignal,
 ): Promise<PositionText> {
-  const record = (await state.read()) ?? (await state.reading.read());
-  if (record) return formatPosition({ epoch: record.epoch, commitLsn: record.confirmedLsn, ordinal: 0 });
+  const own = (await state.read()) ?? (await state.reading.read());
+  if (own || slot !== 1) {
+    // The slot that is least far: what another one has not written yet is a new consumer's business too.
+    const known = records.flatMap((record) => record.slot ?? record.reading ?? []);
+    const floors = known.map(({ epoch, confirmedLsn }) =>
+      formatPosition({ epoch, commitLsn: confirmedLsn, ordinal: 0 }),
+    );
+    return floors.sort()[0] ?? START_OF_HISTORY;
+  }
   const begun = await state.newEpoch();
   if (begun) return formatPosition({ epoch: begun.epoch, commitLsn: 0n, ordinal: 0 });
   const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
@@ -120,22 +192,26 @@ async function floorOfNow(
   return START_OF_HISTORY;
 }
 
-async function stream(options: CaptureOptions, state: CaptureState, signal: AbortSignal): Promise<void> {
+async function stream(
+  options: CaptureOptions,
+  state: CaptureState,
+  part: Part,
+  signal: AbortSignal,
+): Promise<void> {
   const { pipeline, connection, standby, kinesis, dynamodb, streamName, stateTable, log, onMetrics } =
     options;
   let status: AnySourceStatus | undefined;
+  const backfills = backfillRecord(
+    // Not the task's end: what is acknowledged then is still written.
+    { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
+    state,
+  );
   const source = await openSource({
     connection,
     pipeline,
     record: state,
-    backfill: {
-      record: backfillRecord(
-        // Not the task's end: what is acknowledged then is still written.
-        { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
-        state,
-      ),
-      standby,
-    },
+    siblings: part.siblings,
+    backfill: { record: part.ownBackfills?.(backfills) ?? backfills, standby },
     signal,
     log,
     onStatus: (latest) => {

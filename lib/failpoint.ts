@@ -7,6 +7,8 @@
 export const FAILPOINTS = [
   /** Capture from tables: a batch's bounds are recorded, nothing of it was given. */
   "batch-recorded",
+  /** Capture: a table has moved to this task's slot, and nothing of it was given. */
+  "table-moved",
   /** Capture: a change of a transaction was read, its commit was not. */
   "inside-transaction",
   /** Capture: a change too large for the stream is stored, its pointer is not. */

@@ -146,6 +146,15 @@ const pipeline = z
       }
       seen.add(c.name);
     });
+    const { source } = value;
+    if (source.kind === "postgres" && source.slots > 1 && source.outbox && value.topics.routes.length > 0) {
+      context.addIssue({
+        code: "custom",
+        path: ["source", "slots"],
+        message:
+          "leave it at 1, or remove topics.routes or source.outbox: a topic has one slot, and routes could send events of the outbox to the topic of a table that another slot has",
+      });
+    }
   });
 
 /** What a user writes: everything with a default may be left out. */

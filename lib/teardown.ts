@@ -6,12 +6,15 @@ import { SlotForeignError } from "./source/postgres/errors.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readPublication } from "./source/postgres/publication.ts";
 import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { slotNames, slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { CaptureState } from "./state/capture-state.ts";
 
 /** What is torn down, and where. */
 export interface TeardownOptions {
   readonly pipeline: LogPipeline;
+  /** The number of the slot. Default 1. */
+  readonly number?: number;
   readonly connection: PostgresConnectionOptions;
   /**
    * The capture lease is held meanwhile, so that a task between two connections is seen too. Undefined: the state table is
@@ -37,7 +40,7 @@ export interface TeardownPlan {
   readonly heldBytes: number;
   /** `drop`: we made it. `keep`: others did. `none`: it is not there. */
   readonly publication: "drop" | "keep" | "none";
-  /** Other slots of this database that nobody reads from, with the WAL they hold back. */
+  /** Slots of this database that are not the pipeline's and that nobody reads from, with the WAL they hold back. */
   readonly idleSlots: readonly { readonly name: string; readonly heldBytes: number }[];
 }
 
@@ -50,25 +53,26 @@ const LEASE_MARGIN_MS = 5_000;
  */
 export async function planTeardown({
   pipeline,
+  number = 1,
   connection,
   signal,
-}: Pick<TeardownOptions, "pipeline" | "connection" | "signal">): Promise<TeardownPlan> {
+}: Pick<TeardownOptions, "pipeline" | "number" | "connection" | "signal">): Promise<TeardownPlan> {
   const client = await connect(connection, { signal });
   try {
-    return await plan(client, pipeline);
+    return await plan(client, pipeline, number);
   } finally {
     await disconnect(client);
   }
 }
 
 /**
- * Drops the pipeline's slot, and its publication where we made it. Nothing else: no table, no role, no setting.
+ * Drops one of the pipeline's slots, and its publication where we made it. Nothing else: no table, no role, no setting.
  *
  * @throws SlotInUseError while somebody reads from the slot, CaptureLeaseHeldError while a capture task runs; nothing was
  * dropped then. What `planTeardown` throws.
  */
 export async function teardown(options: TeardownOptions): Promise<TeardownPlan> {
-  const { pipeline, connection, lease, signal, log } = options;
+  const { pipeline, number = 1, connection, lease, signal, log } = options;
   const seen = (await planTeardown(options)).slot;
   // At once; what comes after this is found below.
   if (seen?.activePid !== undefined) throw slotInUse(seen.name, seen.activePid, seen.holder);
@@ -78,6 +82,7 @@ export async function teardown(options: TeardownOptions): Promise<TeardownPlan> 
       dynamodb: lease.dynamodb,
       table: lease.stateTable,
       pipeline: pipeline.name,
+      slot: number,
       leaseMs: lease.leaseMs,
       waitMs: lease.leaseMs + LEASE_MARGIN_MS,
       signal,
@@ -86,11 +91,13 @@ export async function teardown(options: TeardownOptions): Promise<TeardownPlan> 
   try {
     const client = await connect(connection, { signal });
     try {
-      const found = await plan(client, pipeline);
+      const found = await plan(client, pipeline, number);
       if (found.slot) await dropSlot(client, found.slot);
       // Behind the slot: while there is one, it cannot be decoded without its publication.
       if (found.publication === "drop")
-        await client.query(`DROP PUBLICATION ${quoteIdentifier(pipeline.source.publication)}`);
+        await client.query(
+          `DROP PUBLICATION ${quoteIdentifier(slotNames(pipeline.source, number).publication)}`,
+        );
       return found;
     } finally {
       await disconnect(client);
@@ -100,7 +107,9 @@ export async function teardown(options: TeardownOptions): Promise<TeardownPlan> 
   }
 }
 
-async function plan(client: pg.Client, { source }: LogPipeline): Promise<TeardownPlan> {
+async function plan(client: pg.Client, pipeline: LogPipeline, number: number): Promise<TeardownPlan> {
+  const source = slotNames(pipeline.source, number);
+  const own = slotNumbers(pipeline).map((each) => slotNames(pipeline.source, each).slot);
   const query = (sql: string) => client.query(sql);
   const { rows } = await client.query<{ version: string; database: string }>(
     "SELECT current_setting('server_version_num') AS version, current_database() AS database",
@@ -115,7 +124,7 @@ async function plan(client: pg.Client, { source }: LogPipeline): Promise<Teardow
     heldBytes: idle.get(source.slot) ?? 0,
     publication: !publication ? "none" : publication.ours ? "drop" : "keep",
     idleSlots: [...idle]
-      .filter(([name]) => name !== source.slot)
+      .filter(([name]) => !own.includes(name))
       .map(([name, heldBytes]) => ({ name, heldBytes })),
   };
 }

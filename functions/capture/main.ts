@@ -9,6 +9,7 @@ import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/obser
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
 import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/observe/log.ts";
 import { checkSource } from "../../lib/source/open-source.ts";
+import { slotFromEnvironment } from "../../lib/source/postgres/slots/slot-number.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 
@@ -35,7 +36,8 @@ try {
   log.info(CAPTURE_STARTS_LINE);
   const { definition, stream, stateTable, leaseMs, metricsSeconds } = readEnvironment(process.env);
   const pipeline = await readDefinition(definition);
-  const publisher = new CapturePublisher({ pipeline: pipeline.name, seconds: metricsSeconds, write });
+  const slot = slotFromEnvironment(process.env, pipeline);
+  const publisher = new CapturePublisher({ pipeline: pipeline.name, slot, seconds: metricsSeconds, write });
   metrics = publisher;
   const connection = await databaseConnection(process.env, stopping.signal);
   const standby = await standbyConnection(process.env, stopping.signal);
@@ -43,13 +45,14 @@ try {
   if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
     const { signal } = stopping;
     // What a first deploy must fail for is found here, before anything is made.
-    await checkSource({ connection, pipeline, signal });
+    await checkSource({ connection, pipeline, slot, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line) });
   }
   await runCapture(
     {
       pipeline,
+      slot,
       connection,
       standby,
       kinesis: kinesisClient(),

@@ -16,6 +16,7 @@ import {
   wantBackfill,
 } from "../state/backfills.ts";
 import { captureIsAlive } from "../state/capture-liveness.ts";
+import { readCaptureRecord } from "../state/capture-state.ts";
 import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { showBackfills } from "./backfill-status.ts";
@@ -201,13 +202,18 @@ function tableOf(text: string): TableName {
   }
 }
 
-/** What to add where no capture task is there that hears it. */
-async function heard({ dynamodb, table, pipeline, signal }: BackfillStore): Promise<string> {
+/** What to add where a capture task is missing that could be the one that hears it. */
+async function heard(store: BackfillStore): Promise<string> {
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   if (problem) throw new ConfigurationError("The environment", [problem]);
-  return (await captureIsAlive({ dynamodb, table, pipeline, signal }, leaseMs))
-    ? ""
-    : "\nNo capture task is alive: this takes effect when one starts.";
+  const { slots } = await readCaptureRecord(store);
+  const alive = await Promise.all(
+    Array.from({ length: slots }, (_, i) => captureIsAlive({ ...store, slot: i + 1 }, leaseMs)),
+  );
+  if (alive.every(Boolean)) return "";
+  return slots === 1
+    ? "\nNo capture task is alive: this takes effect when one starts."
+    : "\nNot every slot's capture task is alive: this takes effect when that of the table's slot is.";
 }
 
 function note(text: string): void {

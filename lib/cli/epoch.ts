@@ -84,16 +84,21 @@ function describe(plan: EpochPlan, { pipeline, dropSlot }: EpochOptions, when: "
     plan.endedAt === undefined
       ? "The place where it ended is not known: its record is gone"
       : `It ended at ${formatLsn(plan.endedAt)}, what Kinesis had acknowledged`;
-  const old = plan.oldSlot;
-  const slot = !old
-    ? `There is no old slot on this server.`
-    : dropSlot
-      ? `The old slot "${old.name}" ${when === "did" ? "was" : "will be"} dropped.`
-      : `The old slot "${old.name}" stays and holds WAL back until someone drops it: SELECT pg_drop_replication_slot('${old.name}');`;
+  const was = when === "did" ? "was" : "will be";
+  const old = [plan, ...plan.further].flatMap(({ oldSlot }) => oldSlot ?? []);
+  const slots = old.map(({ name: slot }) =>
+    dropSlot
+      ? `The old slot "${slot}" ${was} dropped.`
+      : `The old slot "${slot}" stays and holds WAL back until someone drops it: SELECT pg_drop_replication_slot('${slot}');`,
+  );
+  const publications = plan.further.flatMap(({ leftPublication }) =>
+    leftPublication === undefined ? [] : [`The publication "${leftPublication}" ${was} dropped.`],
+  );
   return [
     `Pipeline "${name}": epoch ${plan.to} ${when === "did" ? "has begun" : "will begin"} after epoch ${plan.from}.`,
     `${ended}.`,
-    slot,
+    ...(slots.length > 0 ? slots : ["There is no old slot on this server."]),
+    ...publications,
     source.kind === "postgres"
       ? `The next start of the capture task makes the slot "${source.slot}".`
       : `The next start of the capture task begins to read by ${source.kind}.`,

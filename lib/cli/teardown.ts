@@ -4,6 +4,7 @@ import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { NEW_EPOCH } from "../new-epoch.ts";
 import { type LogPipeline, requireLog } from "../pipeline.ts";
+import { slotNames, slotNumbers } from "../source/postgres/slots/assignment.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
 import { confirmProblems } from "./confirm.ts";
@@ -20,7 +21,7 @@ interface TeardownArguments {
 /** `tributary teardown`: what a pipeline leaves behind at the server, removed. */
 export function teardownCommand(): Command {
   return new Command("teardown")
-    .description("drop a pipeline's replication slot, and its publication where we made it")
+    .description("drop a pipeline's replication slots, and their publications where we made them")
     .option(
       "--pipeline <file>",
       "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
@@ -56,25 +57,41 @@ async function run(given: TeardownArguments): Promise<void> {
     log: (line) => process.stderr.write(`tributary: ${line}\n`),
   };
   if (given.confirm === undefined) {
-    const plan = await planTeardown(options);
-    say(...describe(plan, pipeline, "will be"));
-    if (!plan.slot && plan.publication !== "drop") return;
-    const reader = plan.slot?.activePid;
-    if (reader !== undefined)
-      say(`Process ${reader} reads from the slot: stop the capture task first, or this is refused.`);
+    const plans: TeardownPlan[] = [];
+    for (const number of slotNumbers(pipeline)) plans.push(await planTeardown({ ...options, number }));
+    say(...describe(plans, pipeline, "will be"));
+    if (plans.every(({ slot, publication }) => !slot && publication !== "drop")) return;
+    for (const { slot } of plans) {
+      if (slot?.activePid === undefined) continue;
+      say(`Process ${slot.activePid} reads from the slot: stop the capture task first, or this is refused.`);
+    }
     say("", `Nothing was changed. To do it, repeat the command with: --confirm ${pipeline.name}`);
     process.exitCode = 2;
     return;
   }
-  say(...describe(await teardown(options), pipeline, "was"), "", ...remains(pipeline, stateTable));
+  const plans: TeardownPlan[] = [];
+  // The first one last: what a task of the others would make anew it makes only beside the first one.
+  for (const number of [...slotNumbers(pipeline)].reverse())
+    plans.unshift(await teardown({ ...options, number }));
+  say(...describe(plans, pipeline, "was"), "", ...remains(pipeline, stateTable));
 }
 
-function describe(
-  { slot, heldBytes, publication, idleSlots }: TeardownPlan,
-  { source }: LogPipeline,
+function describe(plans: readonly TeardownPlan[], pipeline: LogPipeline, when: "will be" | "was"): string[] {
+  const idle = plans[0]?.idleSlots ?? [];
+  return [
+    ...plans.flatMap((plan, i) => describeSlot(plan, slotNames(pipeline.source, i + 1), when)),
+    ...idle.map(
+      ({ name, heldBytes }) =>
+        `Not this pipeline's, and nobody reads from it: the slot "${name}" holds back ${held(heldBytes)}.`,
+    ),
+  ];
+}
+
+function describeSlot(
+  { slot, heldBytes, publication }: TeardownPlan,
+  source: ReturnType<typeof slotNames>,
   when: "will be" | "was",
 ): string[] {
-  const held = (bytes: number) => `${(bytes / 1024 / 1024).toFixed(1)} MB of WAL`;
   const publicationLine = {
     drop: `The publication "${source.publication}" ${when} dropped.`,
     keep: `The publication "${source.publication}" stays: we did not make it.`,
@@ -85,11 +102,11 @@ function describe(
       ? `The replication slot "${slot.name}" ${when} dropped${slot.activePid === undefined ? `, which ${when === "was" ? "held" : "holds"} back ${held(heldBytes)}` : ""}.`
       : `There is no replication slot "${source.slot}" on this server.`,
     publicationLine[publication],
-    ...idleSlots.map(
-      ({ name, heldBytes: bytes }) =>
-        `Not this pipeline's, and nobody reads from it: the slot "${name}" holds back ${held(bytes)}.`,
-    ),
   ];
+}
+
+function held(bytes: number): string {
+  return `${(bytes / 1024 / 1024).toFixed(1)} MB of WAL`;
 }
 
 function remains(pipeline: LogPipeline, stateTable: string | undefined): string[] {

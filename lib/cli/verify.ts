@@ -13,6 +13,8 @@ import type { SinkRow, VerifiableSink, VerifiableTable } from "../consume/verifi
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem, explain } from "../errors.ts";
 import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
+import { slotNames } from "../source/postgres/slots/assignment.ts";
+import { slotOfTable } from "../source/postgres/slots/share.ts";
 import { readCaptureRecord } from "../state/capture-state.ts";
 import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
@@ -102,9 +104,10 @@ async function compare(
   const { pipeline, table, stateTable, consumer, timeout, limit } = request;
   const dynamodb = dynamodbClient();
   const place = { dynamodb, table: stateTable, pipeline: pipeline.name };
-  const { slot } = await readCaptureRecord({ ...place, signal });
+  const number = await slotOfTable(client, pipeline, table);
+  const { slot } = await readCaptureRecord({ ...place, slot: number, signal });
   if (!slot) throw wrong("--state-table", stateTable, "no capture task of this pipeline ever ran with it");
-  const source = await SourceTable.open(client, pipeline.source.publication, table);
+  const source = await SourceTable.open(client, slotNames(pipeline.source, number).publication, table);
   checkColumns(source, sink);
   const { topic, key } = routeTables(pipeline)(table);
   const own = source.columns.filter((column) => source.key.includes(column)).map(({ name }) => name);

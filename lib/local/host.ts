@@ -5,7 +5,10 @@ import { pathToFileURL } from "node:url";
 import { dynamodbClient, kinesisClient, sqsClient } from "../aws.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../claim/open-claim-store.ts";
 import type { Pipeline } from "../pipeline.ts";
+import { slotNumbers } from "../source/postgres/slots/assignment.ts";
+import { SLOT_VARIABLE } from "../source/postgres/slots/slot-number.ts";
 import { CaptureProcess } from "./capture-process.ts";
+import { CaptureProcesses } from "./capture-processes.ts";
 import { type RunningConsumer, startConsumer } from "./consumer-host.ts";
 import { type Emulators, startEmulators } from "./emulators.ts";
 import { type AwsClients, createResources, type PipelineResources } from "./resources.ts";
@@ -20,7 +23,7 @@ export interface LocalAws {
 
 /** A pipeline that runs on this machine. */
 export interface LocalHost {
-  readonly capture: CaptureProcess;
+  readonly capture: CaptureProcesses;
   readonly consumers: readonly RunningConsumer[];
   /** Drains capture, then consumers. Idempotent. */
   stop(): Promise<void>;
@@ -72,7 +75,7 @@ export async function startLocalAws(definition: Pipeline, signal: AbortSignal): 
 export async function startLocalHost(options: LocalHostOptions): Promise<LocalHost> {
   const { definition, aws, onLog, onFailure } = options;
   const consumers: RunningConsumer[] = [];
-  let capture: CaptureProcess | undefined;
+  let capture: CaptureProcesses | undefined;
   const stop = async () => {
     await capture?.stop();
     await Promise.all(consumers.map((consumer) => consumer.stop()));
@@ -93,18 +96,22 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
       }),
     );
     for (const outcome of started) if (outcome.status === "rejected") throw outcome.reason;
-    capture = new CaptureProcess({
-      environment: {
-        ...aws.environment,
-        ...options.captureEnvironment,
-        DATABASE_URL: options.databaseUrl,
-        TRIBUTARY_PIPELINE: options.definitionFile,
-        TRIBUTARY_STREAM: aws.resources.stream,
-        TRIBUTARY_STATE_TABLE: aws.resources.stateTable,
-      },
-      onLog,
-      onFailure,
-    });
+    const environment = {
+      ...aws.environment,
+      ...options.captureEnvironment,
+      DATABASE_URL: options.databaseUrl,
+      TRIBUTARY_PIPELINE: options.definitionFile,
+      TRIBUTARY_STREAM: aws.resources.stream,
+      TRIBUTARY_STATE_TABLE: aws.resources.stateTable,
+    };
+    const { source } = definition;
+    const slots = source.kind === "postgres" ? slotNumbers({ source }) : [1];
+    capture = new CaptureProcesses(
+      slots.map((slot) => {
+        const which = { ...environment, ...(slot > 1 && { [SLOT_VARIABLE]: String(slot) }) };
+        return new CaptureProcess({ environment: which, onLog, onFailure });
+      }),
+    );
     await capture.ready;
     // In the order of the definition, whichever was up first.
     const order = definition.consumers.map(({ name }) => name);

@@ -30,6 +30,8 @@ export function metricsSecondsFromEnvironment(environment: Readonly<Record<strin
 /** What `CapturePublisher` needs. */
 export interface CapturePublisherOptions {
   readonly pipeline: string;
+  /** The number of the slot, where a pipeline has several: beyond the first it is a dimension. */
+  readonly slot?: number;
   /** Between two lines, in seconds. */
   readonly seconds: number;
   readonly write: (line: string) => void;
@@ -84,7 +86,11 @@ export class CapturePublisher {
     }
     const reconnects = metrics.source?.reconnects ?? 0;
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
-    const dimensions = { [DIMENSION.pipeline]: this.#options.pipeline };
+    const { pipeline, slot = 1 } = this.#options;
+    const dimensions = {
+      [DIMENSION.pipeline]: pipeline,
+      ...(slot > 1 && { [DIMENSION.slot]: String(slot) }),
+    };
     for (const line of this.#tables.lines(metrics.stream.tables)) this.#options.write(line);
     if (isLog(metrics.source))
       for (const line of this.#backfills.lines(metrics.source.backfills)) this.#options.write(line);

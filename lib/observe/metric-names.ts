@@ -6,8 +6,16 @@
 /** The CloudWatch namespace of all of them. */
 export const METRICS_NAMESPACE = "Tributary";
 
-/** Dimensions: every metric has `pipeline`; those of a consumer have `consumer` too, those of a table `table`. */
-export const DIMENSION = { pipeline: "pipeline", consumer: "consumer", table: "table" } as const;
+/**
+ * Dimensions: every metric has `pipeline`; those of a consumer have `consumer` too, those of a table `table`, those of a
+ * capture task that reads a further slot (`source.slots`) `slot`: "2", "3".
+ */
+export const DIMENSION = {
+  pipeline: "pipeline",
+  consumer: "consumer",
+  table: "table",
+  slot: "slot",
+} as const;
 
 /** One metric: its CloudWatch name and unit, and the statistic that answers its question. */
 export interface MetricName {

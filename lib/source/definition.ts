@@ -9,6 +9,9 @@ import { outboxTableName } from "../outbox/table-name.ts";
  * environment.
  */
 
+/** More walsenders than that would wear out the server for nothing: each decodes the whole log. */
+export const MAX_SLOTS = 16;
+
 /** A pattern of tables, checked. */
 export const tablePatternText = z.string().superRefine((text, context) => {
   try {
@@ -97,6 +100,11 @@ export const postgresSource = z
       .string()
       .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
       .optional(),
+    /**
+     * How many slots the tables are spread over, each with a publication and a capture task of its own. Each decodes the
+     * whole log: docs, "More than one slot". It may grow, never shrink.
+     */
+    slots: z.int().min(1).max(MAX_SLOTS).default(1),
     /** Prefixes of logical messages to deliver, each exact or with a trailing `*`. */
     messages: z.array(z.string().min(1)).default([]),
     /**
@@ -121,7 +129,13 @@ export const postgresSource = z
       })
       .prefault({}),
   })
-  .superRefine(({ tables: patterns, exclude, outbox }, context) => {
+  .superRefine(({ tables: patterns, exclude, outbox, slots, slot = "", publication = "" }, context) => {
+    const longest = 63 - slotSuffix(slots).length;
+    for (const [field, text] of Object.entries({ slot, publication })) {
+      if (Buffer.byteLength(text) <= longest) continue;
+      const message = `write at most ${longest} bytes: the names of ${slots} slots are made of it`;
+      context.addIssue({ code: "custom", path: [field], message });
+    }
     if (patterns.length === 0 && !outbox) {
       context.addIssue({
         code: "custom",
@@ -134,6 +148,11 @@ export const postgresSource = z
       context.addIssue({ code: "custom", path: ["exclude"], message: "let the outbox's table in" });
     }
   });
+
+/** What the names of a slot and its publication end in: nothing for the first. */
+export function slotSuffix(number: number): string {
+  return number === 1 ? "" : `_slot${number}`;
+}
 
 /** How often a source of tables looks for changes when there were none, in milliseconds. */
 const intervalMs = z.int().min(50).max(3_600_000);

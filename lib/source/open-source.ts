@@ -8,6 +8,7 @@ import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
+import type { Siblings } from "./postgres/slots/assignment.ts";
 import { checkPolling, openPollingSource } from "./query/polling-source.ts";
 import type { ReadingRecord } from "./reading-record.ts";
 import type { TablesStatus } from "./tables-status.ts";
@@ -20,6 +21,8 @@ export type AnySourceStatus = SourceStatus | TablesStatus;
 export interface SourceCheck {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Pipeline;
+  /** The number of the slot, where a pipeline has several. */
+  readonly slot?: number | undefined;
   readonly signal?: AbortSignal;
 }
 
@@ -30,6 +33,8 @@ export interface SourceOptions extends SourceCheck {
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
+  /** Where a log is read through several slots. */
+  readonly siblings?: Siblings | undefined;
   /** Where the backfills of a log are kept; undefined: existing rows are not read. */
   readonly backfill?: BackfillSettings | undefined;
   /** Called at least every few seconds. */

@@ -13,16 +13,19 @@ export async function captureIsAlive(
     dynamodb,
     table,
     pipeline,
+    slot,
     signal,
   }: {
     readonly dynamodb: DynamoDBClient;
     readonly table: string;
     readonly pipeline: string;
+    /** The number of the slot. Default 1. */
+    readonly slot?: number;
     readonly signal: AbortSignal;
   },
   leaseMs: number,
 ): Promise<boolean> {
-  const { pk, sk } = captureKey(pipeline);
+  const { pk, sk } = captureKey(pipeline, slot);
   const read = async (): Promise<string | undefined> => {
     const { Item } = await dynamodb.send(
       new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),

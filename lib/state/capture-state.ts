@@ -22,6 +22,8 @@ export interface CaptureStateOptions {
   readonly dynamodb: DynamoDBClient;
   readonly table: string;
   readonly pipeline: string;
+  /** The number of the slot, where a pipeline has several; the first one's item knows what they share. Default 1. */
+  readonly slot?: number | undefined;
   /** A lease not renewed for this long is taken over. */
   readonly leaseMs?: number;
   /** How long to wait for another owner before giving up. */
@@ -43,9 +45,16 @@ export interface CaptureRecord {
   readonly reading: ReadingState | undefined;
   readonly newEpoch: NewEpoch | undefined;
   readonly settings: StoredSettings | undefined;
+  /** Of the first slot only: how many there are. */
+  readonly slots: number;
+  /** Tables that move here, and the slot that has them or had them: nothing of them may be given yet. */
+  readonly arriving: Arriving;
 }
 
-type TableOptions = Pick<CaptureStateOptions, "dynamodb" | "table" | "pipeline" | "signal">;
+/** Tables as people write them, and the number of the slot they come from. */
+export type Arriving = Readonly<Record<string, number>>;
+
+type TableOptions = Pick<CaptureStateOptions, "dynamodb" | "table" | "pipeline" | "slot" | "signal">;
 
 /** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError */
 export async function readCaptureRecord(options: TableOptions): Promise<CaptureRecord> {
@@ -59,6 +68,8 @@ export async function readCaptureRecord(options: TableOptions): Promise<CaptureR
     reading: part("reading", readingState.parse),
     newEpoch: part("epoch", newEpoch.parse),
     settings: part("settings", storedSettings.parse),
+    slots: number(item?.slots ?? { N: "1" }),
+    arriving: part("arriving", arriving.parse) ?? {},
   };
 }
 
@@ -68,7 +79,10 @@ export async function readCaptureRecord(options: TableOptions): Promise<CaptureR
  * still for `leaseMs` of the newcomer's own time.
  */
 export class CaptureState implements SlotRecord {
-  /** Grows by one with every take-over; records of an older generation are dropped by consumers (rule 8). */
+  /**
+   * Greater than all that were given before, to whichever slot of the pipeline; records of an older one are dropped by
+   * consumers (rule 8), and a table may come from another slot.
+   */
   readonly generation: number;
   /** Aborts, with the error as its reason, when another task has taken over. */
   readonly lost: AbortSignal;
@@ -105,8 +119,10 @@ export class CaptureState implements SlotRecord {
       if (!seen || seen.generation !== generation || seen.beat !== beat)
         seen = { generation, beat, since: now };
       if (holder === undefined || now - seen.since >= leaseMs) {
-        const next = Math.max(generation + 1, options.generationAtLeast ?? 0);
-        const taken = await tryTake(options, owner, { generation, beat }, next);
+        const newest = await newestOfOthers(options, item);
+        if (newest === undefined) continue;
+        const next = Math.max(generation + 1, newest + 1, options.generationAtLeast ?? 0);
+        const taken = await tryTake(options, owner, { generation, beat, newest: item?.newest }, next);
         if (taken) return new CaptureState(options, next);
         continue;
       }
@@ -163,22 +179,22 @@ export class CaptureState implements SlotRecord {
   }
 
   /**
-   * Forgets the slot, or how far tables were read: the next start begins anew, in this epoch and with these settings.
+   * Forgets the slot, or how far tables were read: the next start begins anew, in this epoch, with these settings and so
+   * many slots.
    * @throws CaptureLeaseLostError when another task has taken over.
    */
-  async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined): Promise<void> {
+  async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined, slots = 1): Promise<void> {
+    const parts = {
+      epoch: { S: bigintsAsText(epoch) },
+      ...(settings && { settings: { S: JSON.stringify(settings) } }),
+      ...(slots > 1 && { slots: { N: String(slots) } }),
+    };
+    const gone = ["slot", "reading", "arriving", ...(slots > 1 ? [] : ["slots"])];
+    const set = Object.keys(parts).map((name) => `#${name} = :${name}`);
     await this.#update(
-      `SET #epoch = :epoch${settings ? ", #settings = :settings" : ""} REMOVE #slot, #reading`,
-      {
-        "#epoch": "epoch",
-        "#slot": "slot",
-        "#reading": "reading",
-        ...(settings ? { "#settings": "settings" } : {}),
-      },
-      {
-        ":epoch": { S: bigintsAsText(epoch) },
-        ...(settings ? { ":settings": { S: JSON.stringify(settings) } } : {}),
-      },
+      `SET ${set.join(", ")} REMOVE ${gone.map((name) => `#${name}`).join(", ")}`,
+      Object.fromEntries([...Object.keys(parts), ...gone].map((name) => [`#${name}`, name])),
+      Object.fromEntries(Object.entries(parts).map(([name, value]) => [`:${name}`, value])),
     );
   }
 
@@ -199,6 +215,29 @@ export class CaptureState implements SlotRecord {
   /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
   async confirm(): Promise<void> {
     await this.#update("SET #beat = #beat + :one", { "#beat": "beat" }, { ":one": { N: "1" } });
+  }
+
+  /** Tells the tasks of the other slots how many there are (of the first slot). @throws CaptureLeaseLostError */
+  async writeSlots(count: number): Promise<void> {
+    await this.#update("SET #slots = :slots", { "#slots": "slots" }, { ":slots": { N: String(count) } });
+  }
+
+  /** Notes which tables come from where, before they do. @throws CaptureLeaseLostError */
+  async writeArriving(tables: Arriving): Promise<void> {
+    await this.#update(
+      "SET #arriving = :arriving",
+      { "#arriving": "arriving" },
+      { ":arriving": { S: JSON.stringify(tables) } },
+    );
+  }
+
+  /** Forgets a further slot: a new epoch has begun. @throws CaptureLeaseLostError */
+  async forgetSlot(): Promise<void> {
+    await this.#update(
+      "REMOVE #slot, #settings, #arriving",
+      { "#slot": "slot", "#settings": "settings", "#arriving": "arriving" },
+      {},
+    );
   }
 
   /** Gives the lease back, so that a successor takes over at once. */
@@ -230,7 +269,7 @@ export class CaptureState implements SlotRecord {
         this.#options.dynamodb.send(
           new UpdateItemCommand({
             TableName: this.#options.table,
-            Key: itemKey(this.#options.pipeline),
+            Key: itemKey(this.#options),
             UpdateExpression: expression,
             ConditionExpression: "#generation = :generation",
             ExpressionAttributeNames: { ...names, "#generation": "generation" },
@@ -248,28 +287,75 @@ export class CaptureState implements SlotRecord {
   }
 }
 
+/**
+ * The highest generation that other slots were given: one count for a pipeline, kept in the first slot's item beside that
+ * slot's own. The first slot finds it there (absent with one slot); another one draws from it, so that what it gets is
+ * above the first one's too. Undefined: someone was quicker, look again.
+ */
+async function newestOfOthers(
+  options: CaptureStateOptions,
+  own: Record<string, AttributeValue> | undefined,
+): Promise<number | undefined> {
+  if ((options.slot ?? 1) === 1) return number(own?.newest);
+  const first = await readItem({ ...options, slot: 1 });
+  const newest = Math.max(number(first?.newest), number(first?.generation), number(own?.generation));
+  const drawn = await persistently(options, () =>
+    options.dynamodb.send(
+      new UpdateItemCommand({
+        TableName: options.table,
+        Key: itemKey({ ...options, slot: 1 }),
+        UpdateExpression: "SET #newest = :next",
+        ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
+        ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
+        ExpressionAttributeValues: {
+          ":next": { N: String(newest + 1) },
+          ...(first?.newest ? { ":newest": first.newest } : {}),
+          ...(first?.generation ? { ":generation": first.generation } : {}),
+        },
+      }),
+    ),
+  ).catch((error) => {
+    // Perhaps our own, whose answer was lost: a number that nobody has is no harm.
+    if (error instanceof ConditionalCheckFailedException) return undefined;
+    throw error;
+  });
+  return drawn && newest;
+}
+
+/** The condition that an attribute is what was read. */
+function same(name: string, value: string, seen: AttributeValue | undefined): string {
+  return seen === undefined ? `attribute_not_exists(${name})` : `${name} = ${value}`;
+}
+
 async function tryTake(
   options: CaptureStateOptions,
   owner: string,
-  seen: { generation: number; beat: number },
+  seen: { generation: number; beat: number; newest: AttributeValue | undefined },
   next: number,
 ): Promise<boolean> {
+  // What the others drew meanwhile is not passed over: only the first slot's item has this attribute.
+  const newest = same("#newest", ":newest", seen.newest);
   try {
     await persistently(options, () =>
       options.dynamodb.send(
         new UpdateItemCommand({
           TableName: options.table,
-          Key: itemKey(options.pipeline),
+          Key: itemKey(options),
           UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
-          ConditionExpression:
-            "attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))",
-          ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation", "#beat": "beat" },
+          ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
+          ExpressionAttributeNames: {
+            "#owner": "owner",
+            "#generation": "generation",
+            "#beat": "beat",
+            "#newest": "newest",
+          },
           ExpressionAttributeValues: {
             ":owner": { S: owner },
             ":next": { N: String(next) },
             ":seen": { N: String(seen.generation) },
             ":beat": { N: String(seen.beat) },
             ":zero": { N: "0" },
+            ...(seen.newest ? { ":newest": seen.newest } : {}),
           },
         }),
       ),
@@ -288,7 +374,7 @@ async function tryNext(options: TableOptions): Promise<number | undefined> {
       options.dynamodb.send(
         new UpdateItemCommand({
           TableName: options.table,
-          Key: itemKey(options.pipeline),
+          Key: itemKey(options),
           UpdateExpression: "ADD #generation :one",
           ConditionExpression: "attribute_not_exists(#owner)",
           ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
@@ -307,14 +393,17 @@ async function tryNext(options: TableOptions): Promise<number | undefined> {
 async function readItem(options: TableOptions): Promise<Record<string, AttributeValue> | undefined> {
   const { Item } = await persistently(options, () =>
     options.dynamodb.send(
-      new GetItemCommand({ TableName: options.table, Key: itemKey(options.pipeline), ConsistentRead: true }),
+      new GetItemCommand({ TableName: options.table, Key: itemKey(options), ConsistentRead: true }),
     ),
   );
   return Item;
 }
 
-function itemKey(pipeline: string): Record<string, AttributeValue> {
-  const { pk, sk } = captureKey(pipeline);
+function itemKey({
+  pipeline,
+  slot,
+}: Pick<TableOptions, "pipeline" | "slot">): Record<string, AttributeValue> {
+  const { pk, sk } = captureKey(pipeline, slot);
   return { pk: { S: pk }, sk: { S: sk } };
 }
 
@@ -358,6 +447,8 @@ const storedSettings = z.object({
     z.object({ topic: z.string(), partitions: z.int(), key: z.array(z.string()).nullable() }),
   ),
 });
+
+const arriving = z.record(z.string(), z.int());
 
 function bigintsAsText(state: SlotState | ReadingState | NewEpoch): string {
   return JSON.stringify(state, (_key, value: unknown) =>

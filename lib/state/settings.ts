@@ -53,6 +53,22 @@ export function settingsOf(
 }
 
 /**
+ * What one of several slots is held against: its own settings, and the tables of the others, which may come to it.
+ * `now` says its names where it has none stored yet.
+ */
+export function storedBySlots(
+  own: StoredSettings | undefined,
+  records: readonly { readonly settings: StoredSettings | undefined }[],
+  now: StoredSettings,
+): StoredSettings | undefined {
+  const known = records.flatMap(({ settings }) => settings ?? []);
+  const [some] = known;
+  if (some === undefined) return own;
+  const tables = Object.assign({}, ...known.map((settings) => settings.tables), own?.tables);
+  return { ...(own ?? { ...now, keyFormat: some.keyFormat, source: some.source }), tables };
+}
+
+/**
  * The settings to store from now on: the stored ones and the tables that are new.
  * @throws StoredSettingChangedError naming every setting that differs.
  */

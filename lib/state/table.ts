@@ -7,9 +7,9 @@ export interface StateKey {
   readonly sk: string;
 }
 
-/** The capture task's lease, slot state and stored settings: one item. */
-export function captureKey(pipeline: string): StateKey {
-  return { pk: `${pipeline}#capture`, sk: "capture" };
+/** A capture task's lease, slot state and stored settings: one item for each slot. */
+export function captureKey(pipeline: string, slot = 1): StateKey {
+  return { pk: `${pipeline}#capture`, sk: slot === 1 ? "capture" : `capture#${slot}` };
 }
 
 /** Some of the keys that polling knows of its tables. Without a number: what all of them begin with. */

@@ -39,6 +39,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/stream"],
   },
   {
+    name: "read a moved table before its old slot has confirmed",
+    file: "lib/source/postgres/slots/move.ts",
+    from: "if (at !== undefined && at >= wanted) break;",
+    to: "if (at !== undefined) break;",
+    tests: ["test/pipeline/slots.test.ts"],
+  },
+  {
+    name: "count generations by slot",
+    file: "lib/state/capture-state.ts",
+    from: "Math.max(generation + 1, newest + 1, options.generationAtLeast ?? 0)",
+    to: "Math.max(generation + 1, options.generationAtLeast ?? 0)",
+    tests: ["test/aws/state"],
+  },
+  {
     name: "the SDK's retries on",
     file: "lib/aws.ts",
     from: "const once = { maxAttempts: 1 } as const;",

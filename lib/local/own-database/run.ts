@@ -12,7 +12,7 @@ import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
-import { dropTraces, lookForTraces, resumeSlot } from "./traces.ts";
+import { dropTraces, lookForTraces, names, resumeSlots } from "./traces.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
@@ -55,7 +55,7 @@ export async function runOwnDatabase(
   display.say("starting the Kinesis, DynamoDB and SQS emulators …");
   const aws = await startLocalAws(definition, until);
   parts.defer(() => aws.stop());
-  if (before.slot) await resumeSlot(connection, definition, aws, until);
+  if (before.slot) await resumeSlots(connection, definition, aws, until);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
   const tables = new Map<string, Record<string, number>>();
   parts.defer(() => farewell(connection, definition, before, args, display));
@@ -116,10 +116,12 @@ interface Traces {
 function announce({ source }: LogPipeline, before: Traces, args: StartArguments, display: Display): void {
   const state = (there: boolean) => (there ? "is there already, goes on being used" : "will be created");
   display.say(`on this database, for the tables ${source.tables.join(", ")}:`);
-  display.say(`  publication       ${source.publication}  ${state(before.publication)}`);
-  display.say(
-    `  replication slot  ${source.slot}  ${state(before.slot)}; PostgreSQL keeps WAL for it until it is dropped`,
-  );
+  for (const { slot, publication } of names(source)) {
+    display.say(`  publication       ${publication}  ${state(before.publication)}`);
+    display.say(
+      `  replication slot  ${slot}  ${state(before.slot)}; PostgreSQL keeps WAL for it until it is dropped`,
+    );
+  }
   if (args.dropSlotOnExit) display.say("both are dropped at the end (--drop-slot-on-exit)");
   else for (const line of howToRemove(source)) display.say(line);
 }
@@ -148,10 +150,13 @@ async function farewell(
   for (const line of howToRemove(definition.source)) display.say(line);
 }
 
-function howToRemove({ slot, publication }: LogPipeline["source"]): string[] {
+function howToRemove(source: LogPipeline["source"]): string[] {
   return [
     "to remove both:",
-    `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,
+    ...names(source).map(
+      ({ slot, publication }) =>
+        `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,
+    ),
   ];
 }
 

@@ -11,6 +11,7 @@ import { applyPublication, PublicationRefused } from "./publication.ts";
 import { readPublicationOid } from "./publication-watch.ts";
 import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
+import type { Siblings } from "./slots/assignment.ts";
 
 /** After this long the log says what the creation of a slot waits for. */
 const TELL_AFTER_MS = 5000;
@@ -20,6 +21,8 @@ export interface FirstStartOptions {
   readonly pipeline: Pick<LogPipeline, "name" | "source">;
   /** Undefined: nothing is kept, and a slot that is there is read from where it stands. */
   readonly record: SlotRecord | undefined;
+  /** Where the pipeline has several slots. */
+  readonly siblings?: Siblings | undefined;
   readonly report: PreflightReport;
   readonly system: SystemFacts;
   readonly signal: AbortSignal;
@@ -54,9 +57,9 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
       undo.push(`SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)})`);
       log.info(`made the replication slot "${name}"`);
     }
-    const begun = await record?.newEpoch();
+    const begun = options.siblings?.epoch === undefined ? await record?.newEpoch() : undefined;
     const state: SlotState = {
-      epoch: begun?.epoch ?? 1,
+      epoch: options.siblings?.epoch ?? begun?.epoch ?? 1,
       slot: name,
       publication,
       publicationOid: await readPublicationOid((sql) => client.query(sql), publication),
@@ -85,14 +88,21 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
 /** Makes or changes the publication as preflight planned. @throws PreflightError, or the server's error. */
 export async function changePublication(
   client: pg.Client,
-  { pipeline, report, log }: Pick<FirstStartOptions, "pipeline" | "report" | "log">,
+  { pipeline, report, log, siblings }: Pick<FirstStartOptions, "pipeline" | "report" | "log" | "siblings">,
 ): Promise<void> {
   const { publication: name } = pipeline.source;
   const step = report.publication;
   let changed: boolean;
   try {
     const tables = [...report.tables, ...report.leaves];
-    changed = await applyPublication(client, name, step, tables, report.server.version);
+    changed = await applyPublication(
+      client,
+      name,
+      step,
+      tables,
+      report.server.version,
+      siblings?.publications,
+    );
   } catch (error) {
     if (error instanceof PublicationRefused) throw new PreflightError(error.problems);
     throw error;

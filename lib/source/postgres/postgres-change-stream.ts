@@ -3,7 +3,7 @@ import type pg from "pg";
 import { formatLsn } from "../../change/lsn.ts";
 import { formatPosition } from "../../change/position.ts";
 import { routeTables } from "../../change/route.ts";
-import type { TableName } from "../../change/table-pattern.ts";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
@@ -18,6 +18,7 @@ import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
+import type { OwnMessage } from "./logical-messages.ts";
 import { checkPublication, PublicationWatch, readPublicationOid } from "./publication-watch.ts";
 import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
@@ -25,6 +26,8 @@ import { SideConnection } from "./side-connection.ts";
 import { checkHistory, identifySystem, readSlot, timelineHistory } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
+import { TablesMovedError } from "./slots/errors.ts";
+import { MOVE, readMove } from "./slots/move.ts";
 import { explainStreamError, slotInUse } from "./stream-errors.ts";
 import { pgTypeCatalog } from "./type-catalog.ts";
 
@@ -54,6 +57,8 @@ export interface PostgresChangeStreamOptions {
   readonly takeoverMs: number;
   readonly state: SlotState;
   readonly tables: readonly TableName[];
+  /** Which of the pipeline's tables are this slot's, where it has several; undefined: all. */
+  readonly isOwn?: ((table: TableName) => boolean) | undefined;
   readonly encoding: TextEncoding;
   /** `server_version_num`. */
   readonly serverVersion: number;
@@ -140,6 +145,7 @@ export class PostgresChangeStream implements ChangeStream {
       },
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
+        if (prefix === MOVE) this.#moved(message);
         if (prefix === HEARTBEAT && !transactional) this.#heartbeatLsn = lsn;
         return this.#backfills?.message(message) ?? false;
       },
@@ -148,7 +154,7 @@ export class PostgresChangeStream implements ChangeStream {
     const publicationWatch = new PublicationWatch({
       name: state.publication,
       oid: state.publicationOid,
-      captures: (table) => captures(pipeline.source, table),
+      captures: (table) => captures(pipeline.source, table) && (options.isOwn?.(table) ?? true),
       query: (sql) => this.#side.query(sql),
       log: options.log,
     });
@@ -397,6 +403,17 @@ export class PostgresChangeStream implements ChangeStream {
     this.#options.log.warn(failure.message, { code: failure.code, retryInMs: waitMs });
     this.#tell();
     await delay(waitMs, undefined, { signal: until }).catch(() => {});
+  }
+
+  /**
+   * Tables of ours left at this place of the log: what follows of them is another slot's, rows that a backfill reads
+   * included. @throws TablesMovedError
+   */
+  #moved({ content }: OwnMessage): void {
+    const move = readMove(content);
+    if (move?.from !== this.#options.state.slot) return;
+    const gone = this.tables.map(formatTable).filter((table) => move.tables.includes(table));
+    if (gone.length > 0) throw new TablesMovedError(move.from, gone);
   }
 
   #fail(error: unknown): void {

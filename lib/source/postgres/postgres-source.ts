@@ -13,6 +13,8 @@ import { preflight as look, type PreflightReport } from "./preflight/preflight.t
 import { readPublicationOid } from "./publication-watch.ts";
 import { identifySystem } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
+import type { Siblings } from "./slots/assignment.ts";
+import { readShare } from "./slots/share.ts";
 
 export type { SourceStatus } from "./postgres-change-stream.ts";
 export type { PreflightReport } from "./preflight/preflight.ts";
@@ -22,6 +24,8 @@ export interface PostgresSourceOptions {
   readonly pipeline: LogPipeline;
   /** Undefined: nothing is kept outside the database, and an existing slot is read from where it stands. */
   readonly record: SlotRecord | undefined;
+  /** Where the pipeline has several slots. */
+  readonly siblings?: Siblings | undefined;
   /** Where backfills are kept; undefined: existing rows are not read. */
   readonly backfill?: BackfillSettings | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
@@ -45,17 +49,47 @@ const TAKEOVER_MS = 60_000;
 export async function preflight({
   connection,
   pipeline,
+  slot = 1,
   signal,
 }: {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pick<LogPipeline, "name" | "source" | "topics">;
+  readonly pipeline: LogPipeline;
+  /** The number of the slot whose tables are looked at. */
+  readonly slot?: number | undefined;
   readonly signal?: AbortSignal;
 }): Promise<PreflightReport> {
   const client = await connect(connection, signal ? { signal } : {});
   try {
-    const report = await look(client, pipeline);
+    const share = await readShare(client, pipeline, slot);
+    const report = await look(client, share?.pipeline ?? pipeline, share?.isOwn);
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     return report;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/**
+ * Makes the slot and the publication of a pipeline where it has no record yet; gives what preflight found.
+ * @throws PreflightError and the other errors of a first start.
+ */
+export async function makeSlot(
+  options: Omit<PostgresSourceOptions, "record"> & { readonly record: SlotRecord },
+): Promise<PreflightReport> {
+  const { connection, pipeline, record, signal } = options;
+  const client = await connect(connection, { signal });
+  try {
+    const report = await look(client, pipeline, options.siblings?.isOwn);
+    if (report.problems.length > 0) throw new PreflightError(report.problems);
+    if (await record.read()) return report;
+    const replication = await connect(connection, { replication: true, signal });
+    try {
+      const system = await identifySystem(replication);
+      await firstStart(client, { ...options, report, system });
+      return report;
+    } finally {
+      await disconnect(replication);
+    }
   } finally {
     await disconnect(client);
   }
@@ -78,7 +112,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
   const client = await connect(connection, { signal });
   let replication: pg.Client | undefined;
   try {
-    const report = await look(client, pipeline);
+    const report = await look(client, pipeline, options.siblings?.isOwn);
     for (const { code, message, remedy } of report.warnings) log.warn(message, { code, remedy });
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     replication = await connect(connection, { replication: true, walSenderTimeoutMs, signal });
@@ -86,14 +120,14 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     let state = await record?.read();
     if (state) {
       checkSettings(state, pipeline, report);
-      await changePublication(client, { pipeline, report, log });
+      await changePublication(client, { pipeline, report, log, siblings: options.siblings });
       state = {
         ...state,
         publicationOid:
           state.publicationOid ?? (await readPublicationOid((sql) => client.query(sql), state.publication)),
       };
     } else {
-      state = await firstStart(client, { connection, pipeline, record, report, system, signal, log });
+      state = await firstStart(client, { ...options, report, system });
     }
     const stream = new PostgresChangeStream(
       {
@@ -107,6 +141,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         takeoverMs: options.takeoverMs ?? TAKEOVER_MS,
         state,
         tables: report.tables,
+        isOwn: options.siblings?.isOwn,
         serverVersion: report.server.version,
         backfill: options.backfill,
         encoding:

@@ -8,6 +8,7 @@ import { quoteIdentifier, quoteTable } from "./preflight/captured-tables.ts";
 import type { Findings } from "./preflight/findings.ts";
 import type { ServerFacts } from "./preflight/server-facts.ts";
 import { identityColumns, type TableFacts } from "./preflight/table-facts.ts";
+import { TablesMovedError } from "./slots/errors.ts";
 
 /** Stands at the beginning of the comment on publications that we made, and may therefore change. */
 const OUR_COMMENT = "Made by Tributary";
@@ -241,9 +242,9 @@ async function execute(client: pg.ClientBase, text: string): Promise<void> {
 
 /**
  * Makes or changes the publication in one transaction; nothing stays when it would hurt the application's writes.
- * Tells whether anything changed.
+ * Tells whether anything changed. `others`: publications of the pipeline's other slots.
  *
- * @throws PublicationRefused, or the server's error.
+ * @throws PublicationRefused, TablesMovedError, or the server's error.
  */
 export async function applyPublication(
   client: pg.ClientBase,
@@ -251,6 +252,7 @@ export async function applyPublication(
   step: PublicationStep,
   tables: readonly TableFacts[],
   version: number,
+  others: readonly string[] = [],
 ): Promise<boolean> {
   if (step.kind === "use") return false;
   await client.query("BEGIN");
@@ -260,6 +262,7 @@ export async function applyPublication(
     const made = await readPublication(client, name, version);
     const problems = made ? checkPublishedIdentity(made, tables, version) : [];
     if (problems.length > 0) throw new PublicationRefused(problems);
+    await refuseShared(client, name, others);
     const changed = !isDeepStrictEqual(before, made);
     await client.query(changed ? "COMMIT" : "ROLLBACK");
     return changed;
@@ -267,6 +270,34 @@ export async function applyPublication(
     await client.query("ROLLBACK").catch(() => {});
     throw error;
   }
+}
+
+/**
+ * A table has one slot: one that another slot has taken meanwhile is not published by two. Adding a table to a publication
+ * locks it against being added to another one until the transaction ends, so that one of two sees the other.
+ * @throws TablesMovedError
+ */
+export async function refuseShared(
+  client: pg.ClientBase,
+  name: string,
+  others: readonly string[],
+): Promise<void> {
+  if (others.length === 0) return;
+  const { rows } = await client.query<TableName>(
+    `SELECT DISTINCT n.nspname::text AS schema, c.relname::text AS "table"
+       FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
+       JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE p.pubname = $1 AND EXISTS (
+            SELECT FROM pg_publication o JOIN pg_publication_rel s ON s.prpubid = o.oid
+             WHERE o.pubname = ANY ($2)
+               -- Another pipeline's may be named so: ours say whose they are.
+               AND obj_description(o.oid, 'pg_publication') IS NOT DISTINCT FROM obj_description(p.oid, 'pg_publication')
+               AND (s.prrelid = r.prrelid
+                    OR s.prrelid IN (SELECT relid FROM pg_partition_ancestors(r.prrelid))
+                    OR r.prrelid IN (SELECT relid FROM pg_partition_ancestors(s.prrelid))))`,
+    [name, others],
+  );
+  if (rows.length > 0) throw new TablesMovedError(name, rows.map(formatTable));
 }
 
 interface Difference {
@@ -351,7 +382,12 @@ function publishable(table: TableFacts, version: number): string[] {
     .map((column) => column.name);
 }
 
-function tableSql(source: LogPipeline["source"], table: TableFacts, version: number): string {
+/** A table as a publication's list names it, with its columns and row filter. */
+export function tableSql(
+  source: Pick<LogPipeline["source"], "excludeColumns" | "where">,
+  table: TableFacts,
+  version: number,
+): string {
   const excluded = forTable(source.excludeColumns, table);
   const filter = forTable(source.where, table);
   const columns = excluded

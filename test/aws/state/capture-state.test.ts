@@ -1,3 +1,4 @@
+import { GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
@@ -209,4 +210,46 @@ test("known keys come back over several pages, and a predecessor cannot write wh
     parts.filter(({ id }) => id !== 4).map(({ id }) => [id, id === 3 ? 1 : 300]),
   );
   await successor.release();
+});
+
+test("several slots of a pipeline count generations together, each under a lease of its own", async () => {
+  const table = await aws().freshTable();
+  const seen: number[] = [];
+  const leases: CaptureState[] = [];
+  // The second one first: the first one's item is not there yet. All of them are held at the same time.
+  for (const slot of [2, 1, 3]) {
+    const state = await CaptureState.take(await options({ table, slot }));
+    seen.push(state.generation);
+    leases.push(state);
+  }
+  for (const state of leases) await state.release();
+  const restarts = [1, 1, 2, 1, 3, 2];
+  for (const slot of restarts) {
+    const state = await CaptureState.take(await options({ table, slot }));
+    seen.push(state.generation);
+    await state.release();
+  }
+  expect(seen).toEqual([...seen].sort((a, b) => a - b));
+  expect(new Set(seen).size).toBe(seen.length);
+
+  const together = await Promise.all(
+    [1, 2, 3].map(async (slot) => CaptureState.take(await options({ table, slot }))),
+  );
+  const generations = together.map(({ generation }) => generation);
+  expect(new Set(generations).size).toBe(3);
+  expect(Math.min(...generations)).toBeGreaterThan(Math.max(...seen));
+  for (const state of together) await state.release();
+});
+
+test("a pipeline of one slot has in its item what it always had", async () => {
+  const given = await options();
+  const state = await CaptureState.take(given);
+  const { Item } = await aws().dynamodb.send(
+    new GetItemCommand({
+      TableName: given.table,
+      Key: { pk: { S: `${given.pipeline}#capture` }, sk: { S: "capture" } },
+    }),
+  );
+  expect(Object.keys(Item ?? {}).sort()).toEqual(["beat", "generation", "owner", "pk", "sk"]);
+  await state.release();
 });

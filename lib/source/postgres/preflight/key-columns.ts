@@ -1,4 +1,4 @@
-import { formatTable, forTable, tablePattern } from "../../../change/table-pattern.ts";
+import { formatTable, forTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
@@ -14,12 +14,14 @@ export function checkKeyColumns(
   definition: Pick<LogPipeline, "source" | "topics">,
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
+  /** Over all slots. */
+  captured: readonly TableName[] = tables,
 ): Findings {
   const problems: PreflightProblem[] = [];
   const problem = (message: string, remedy: string) => problems.push({ code: "KEY_COLUMN", message, remedy });
 
   for (const pattern of Object.keys(definition.topics.keys)) {
-    if (!tables.some((table) => tablePattern(pattern)(table)))
+    if (!captured.some((table) => tablePattern(pattern)(table)))
       problem(`topics.keys names "${pattern}", which is no captured table`, "Correct the pattern.");
   }
   for (const table of tables) {

@@ -1,4 +1,5 @@
 import type pg from "pg";
+import type { TableName } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
 import {
   checkPublishedIdentity,
@@ -28,19 +29,26 @@ export interface PreflightReport extends Findings {
 
 /**
  * Looks whether a database is fit for what the definition captures: server, role, tables, replica identities,
- * keys, publication. Finds all problems at once, each with the SQL that helps; touches nothing.
+ * keys, publication. Finds all problems at once, each with the SQL that helps; touches nothing. `isOwn` says which tables are
+ * this slot's, where there are several.
  */
 export async function preflight(
   client: pg.Client,
   definition: Pick<LogPipeline, "name" | "source" | "topics">,
+  isOwn: (table: TableName) => boolean = () => true,
 ): Promise<PreflightReport> {
   const { source } = definition;
   const server = await readServerFacts(client);
   const { rows } = await client.query("SELECT FROM pg_replication_slots WHERE slot_name = $1", [source.slot]);
   const captured = captureTables(source, await readRelations(client));
+  const own = captured.tables.filter(isOwn);
+  const roots = new Set(own.map(({ oid }) => oid));
   const [tables, leaves] = [
-    await readTables(client, captured.tables),
-    await readTables(client, captured.leaves),
+    await readTables(client, own),
+    await readTables(
+      client,
+      captured.leaves.filter(({ ancestors }) => ancestors.some((oid) => roots.has(oid))),
+    ),
   ];
   const existing = await readPublication(client, source.publication, server.version);
   const publication = planPublication(definition, server, tables, existing);
@@ -49,7 +57,7 @@ export async function preflight(
     captured,
     checkReading(source, server, tables),
     checkReplicaIdentity(source, tables, leaves, server.version),
-    checkKeyColumns(definition, tables, leaves),
+    checkKeyColumns(definition, tables, leaves, captured.tables),
     checkOutboxTable(source, tables),
     publication,
     {

@@ -1,0 +1,197 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type { CaptureOptions } from "./capture.ts";
+import { formatTable, parseTable } from "./change/table-pattern.ts";
+import type { LogPipeline } from "./pipeline.ts";
+import { retireSlots } from "./retire-slots.ts";
+import { MAX_SLOTS } from "./source/definition.ts";
+import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
+import { connect, disconnect } from "./source/postgres/connection.ts";
+import { makeSlot } from "./source/postgres/postgres-source.ts";
+import { type Siblings, slotNames, wantedSlot } from "./source/postgres/slots/assignment.ts";
+import { FirstSlotMissingError, SlotEpochError, SlotsReducedError } from "./source/postgres/slots/errors.ts";
+import { awaitSlots, moveTopic } from "./source/postgres/slots/move.ts";
+import { readShare, type SlotShare, type TopicShare } from "./source/postgres/slots/share.ts";
+import {
+  type Arriving,
+  type CaptureRecord,
+  type CaptureState,
+  readCaptureRecord,
+} from "./state/capture-state.ts";
+import { DEFAULT_LEASE_MS } from "./state/lease.ts";
+
+/*
+ * What the task of one of several slots does before it streams: it agrees with the first slot's task on how many there are,
+ * makes its own slot, takes over the topics that should be its own, and waits until their old slots have come as far.
+ */
+
+/** What a slot's task streams. */
+export interface TakenShare extends SlotShare {
+  readonly siblings: Siblings;
+}
+
+/** How long the first slot's task is waited for: a deploy starts them in any order. */
+const FIRST_SLOT_DEADLINE_MS = 600_000;
+const POLL_MS = 500;
+/** An attempt to move a table must end before another task could take our lease over. */
+const HELD_SHARE = 3;
+
+/** What one slot alone must know: one that comes later takes tables, and they are not taken back. */
+export function soleSlot(definition: LogPipeline): Siblings {
+  return { epoch: undefined, publications: otherPublications(definition, 1), isOwn: () => true };
+}
+
+/** Publications of the pipeline's other slots, those it does not have included. */
+function otherPublications({ source }: LogPipeline, slot: number): readonly string[] {
+  const numbers = Array.from({ length: MAX_SLOTS }, (_, i) => i + 1);
+  return numbers.filter((number) => number !== slot).map((number) => slotNames(source, number).publication);
+}
+
+/**
+ * Agrees on the number of slots, under the lease of ours. Gives the epoch that a further slot joins.
+ * @throws SlotsReducedError, FirstSlotMissingError, SlotEpochError
+ */
+export async function agreeOnSlots(
+  options: CaptureOptions,
+  definition: LogPipeline,
+  slot: number,
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  const { pipeline, dynamodb, stateTable, log } = options;
+  const wanted = definition.source.slots;
+  const read = (number: number) =>
+    readCaptureRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, slot: number, signal });
+  if (slot === 1) {
+    const { slots } = await read(1);
+    if (slots > wanted) await retireSlots(options, definition, slots, signal);
+    if (slots !== wanted) await state.writeSlots(wanted);
+    return undefined;
+  }
+  const deadline = performance.now() + FIRST_SLOT_DEADLINE_MS;
+  for (let told = false; ; told = true) {
+    const first = await read(1);
+    if (first.slots === wanted && first.slot) {
+      const own = (await read(slot)).slot;
+      if (own && own.epoch !== first.slot.epoch)
+        throw new SlotEpochError(own.slot, own.epoch, first.slot.epoch);
+      return first.slot.epoch;
+    }
+    const missing =
+      first.slots === wanted ? "has made no slot yet" : `knows of ${first.slots} slots, not of ${wanted}`;
+    if (performance.now() >= deadline) {
+      if (first.slots > wanted) throw new SlotsReducedError(pipeline.name, first.slots, wanted);
+      throw new FirstSlotMissingError({
+        message: `the first slot's capture task of "${pipeline.name}" ${missing}`,
+        remedy: "Look at its log; this task starts again and waits on.",
+      });
+    }
+    if (!told) log.info(`waiting: the first slot's capture task ${missing}`);
+    await delay(POLL_MS, undefined, { signal });
+  }
+}
+
+/**
+ * Makes the slot, and takes over what should be its own. Undefined: topics have come, and the lease is to be taken anew
+ * before they are read, since what this task writes of them must carry a newer generation than all that their old slot
+ * wrote (rule 8).
+ *
+ * @throws what the parts throw.
+ */
+export async function takeShare(
+  options: CaptureOptions,
+  definition: LogPipeline,
+  slot: number,
+  epoch: number | undefined,
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<TakenShare | undefined> {
+  const { connection, dynamodb, stateTable, log } = options;
+  const client = await connect(connection, { signal });
+  try {
+    const share = (await readShare(client, definition, slot)) as SlotShare;
+    const siblings: Siblings = {
+      epoch,
+      publications: otherPublications(definition, slot),
+      isOwn: share.isOwn,
+    };
+    const read = (number: number) =>
+      readCaptureRecord({ dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal });
+    // What was noted and did not come is not waited for.
+    const noted = Object.entries((await read(slot)).arriving).filter(([table]) =>
+      share.isOwn(parseTable(table)),
+    );
+    const incoming = await complete(share, read, log);
+    if (incoming.length === 0 && noted.length === 0) return { ...share, siblings };
+    // The slot before the tables: what is committed in between would be in none.
+    await makeSlot({ connection, pipeline: share.pipeline, record: state, siblings, signal, log });
+    const expected = { ...Object.fromEntries(noted), ...comesFrom(incoming) };
+    await state.writeArriving(expected);
+    for (const topic of incoming) {
+      await moveTopic(client, topic, {
+        pipeline: definition,
+        to: slot,
+        others: siblings.publications,
+        permit: async (from, tables) => {
+          const { arriving } = await read(from);
+          await state.confirm();
+          return !tables.some((table) => arriving[table] !== undefined);
+        },
+        heldMs: (options.leaseMs ?? DEFAULT_LEASE_MS) / HELD_SHARE,
+        signal,
+        log,
+      });
+    }
+    await awaitSlots(client, {
+      slots: [...new Set(Object.values(expected))],
+      confirmed: async (number) => (await read(number)).slot?.confirmedLsn,
+      signal,
+      log,
+    });
+    await state.writeArriving({});
+    return undefined;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** Of the topics that should come, those that their slots have wholly received themselves; the others come another time. */
+async function complete(
+  { incoming }: SlotShare,
+  read: (slot: number) => Promise<CaptureRecord>,
+  log: CaptureOptions["log"],
+): Promise<readonly TopicShare[]> {
+  const found: TopicShare[] = [];
+  for (const share of incoming) {
+    const { arriving } = await read(share.owner as number);
+    if (share.tables.every((table) => arriving[formatTable(table)] === undefined)) found.push(share);
+    else {
+      log.warn(`the topic "${share.topic}" is not moved here yet: slot ${share.owner} still receives it`, {
+        remedy: "Nothing is wrong; a later start of this task moves it.",
+      });
+    }
+  }
+  return found;
+}
+
+function comesFrom(incoming: readonly TopicShare[]): Arriving {
+  return Object.fromEntries(
+    incoming.flatMap(({ tables, owner }) => tables.map((table) => [formatTable(table), owner as number])),
+  );
+}
+
+/** The backfills of a slot's own tables; what is no table of any slot is refused by the one that would have it. */
+export function ownBackfills(
+  record: BackfillRecord,
+  definition: LogPipeline,
+  slot: number,
+  { own, all }: Pick<SlotShare, "own" | "all">,
+): BackfillRecord {
+  const ours = new Set(own.map(formatTable));
+  const known = new Set(all.map(formatTable));
+  const takes = (table: string) =>
+    ours.has(table) || (!known.has(table) && wantedSlot(definition, parseTable(table)) === slot);
+  return {
+    ...record,
+    list: async () => (await record.list()).filter(({ table }) => takes(table)),
+  };
+}

@@ -1,0 +1,83 @@
+import type { CaptureOptions } from "./capture.ts";
+import type { LogPipeline } from "./pipeline.ts";
+import { connect, disconnect } from "./source/postgres/connection.ts";
+import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
+import { readPublication } from "./source/postgres/publication.ts";
+import { readSlot } from "./source/postgres/slot.ts";
+import { slotNames } from "./source/postgres/slots/assignment.ts";
+import { SlotsReducedError } from "./source/postgres/slots/errors.ts";
+import { slotInUse } from "./source/postgres/stream-errors.ts";
+import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
+import { DEFAULT_LEASE_MS } from "./state/lease.ts";
+
+/** A living capture task renews within a third of its lease: this much longer than a lease is enough to see it. */
+const LEASE_MARGIN_MS = 5_000;
+
+/**
+ * Takes slots back that no table has moved to, as when the deploy that brought them is rolled back: drops them, so that they
+ * hold back no WAL. Each is under its own lease meanwhile, without which no table moves.
+ *
+ * @throws SlotsReducedError where one has tables; CaptureLeaseHeldError, SlotInUseError while its task runs.
+ */
+export async function retireSlots(
+  options: CaptureOptions,
+  definition: LogPipeline,
+  stored: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const { dynamodb, stateTable, leaseMs = DEFAULT_LEASE_MS, log } = options;
+  const place = { dynamodb, table: stateTable, pipeline: definition.name, signal };
+  const { slots: wanted } = definition.source;
+  const comesFrom = await Promise.all(
+    Array.from({ length: wanted }, async (_, i) => {
+      const { arriving } = await readCaptureRecord({ ...place, slot: i + 1 });
+      return Object.values(arriving);
+    }),
+  );
+  if (comesFrom.flat().some((from) => from > wanted))
+    throw new SlotsReducedError(definition.name, stored, wanted);
+  for (let slot = stored; slot > wanted; slot--) {
+    const state = await CaptureState.take({
+      ...place,
+      slot,
+      leaseMs,
+      waitMs: leaseMs + LEASE_MARGIN_MS,
+      log: (line) => log.info(line),
+    });
+    try {
+      await retireSlot(options, definition, slot, stored, state, signal);
+    } finally {
+      await state.release();
+    }
+  }
+}
+
+async function retireSlot(
+  { connection, log }: CaptureOptions,
+  definition: LogPipeline,
+  number: number,
+  stored: number,
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<void> {
+  const names = slotNames(definition.source, number);
+  const client = await connect(connection, { signal });
+  try {
+    const { rows } = await client.query<{ version: number }>(
+      "SELECT current_setting('server_version_num')::int AS version",
+    );
+    const publication = await readPublication(client, names.publication, rows[0]?.version ?? 0);
+    if (publication && publication.tables.length > 0)
+      throw new SlotsReducedError(definition.name, stored, definition.source.slots);
+    const slot = await readSlot((sql) => client.query(sql), names.slot);
+    if (slot?.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);
+    const known = await state.read();
+    await state.forgetSlot();
+    // Without a record of ours it may be anyone's.
+    if (slot && known) await client.query("SELECT pg_drop_replication_slot($1)", [slot.name]);
+    if (publication?.ours) await client.query(`DROP PUBLICATION ${quoteIdentifier(publication.name)}`);
+    log.warn(`slot ${number} is given up: it had no tables, and source.slots does not name it any more`);
+  } finally {
+    await disconnect(client);
+  }
+}

@@ -1,0 +1,132 @@
+import type pg from "pg";
+import { z } from "zod";
+import { routeTables } from "../../../change/route.ts";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { LogPipeline } from "../../../pipeline.ts";
+import { MAX_SLOTS } from "../../definition.ts";
+import { PreflightError } from "../errors.ts";
+import { captureTables } from "../preflight/captured-tables.ts";
+import { type RelationEntry, readRelations } from "../preflight/table-facts.ts";
+import { pipelineOfSlot, slotNames, wantedSlot } from "./assignment.ts";
+import { SlotsReducedError, TopicSplitError } from "./errors.ts";
+
+/** A topic's tables, and the slot that has them. */
+export interface TopicShare {
+  readonly topic: string;
+  readonly tables: readonly RelationEntry[];
+  /** The slot whose publication holds them; undefined: none does yet. */
+  readonly owner: number | undefined;
+  /** Those of them that it holds: a table may be new. */
+  readonly published: readonly RelationEntry[];
+  /** The slot that should have them. */
+  readonly wanted: number;
+}
+
+/** What one slot has of a pipeline. */
+export interface SlotShare {
+  /** The pipeline as this slot's task sees it. */
+  readonly pipeline: LogPipeline;
+  /** The tables it has. */
+  readonly own: readonly TableName[];
+  readonly isOwn: (table: TableName) => boolean;
+  /** All tables that the pipeline captures, over all its slots. */
+  readonly all: readonly TableName[];
+  /** Topics that another slot has and this one should have. */
+  readonly incoming: readonly TopicShare[];
+}
+
+const publishedRow = z.object({ publication: z.string(), oid: z.number() });
+
+/**
+ * What a slot has. Which slot has a table says the catalog alone: the publication that holds it. A table that none holds
+ * yet goes with its topic, or where it should be. With one slot that is the whole pipeline, and nothing is asked.
+ *
+ * @throws PreflightError, TopicSplitError, SlotsReducedError
+ */
+export async function readShare(
+  client: pg.Client,
+  pipeline: LogPipeline,
+  slot: number,
+): Promise<SlotShare | undefined> {
+  if (pipeline.source.slots === 1) return undefined;
+  const { topics, all } = await readTopics(client, pipeline);
+  const own = topics
+    .filter(({ owner, wanted }) => (owner ?? wanted) === slot)
+    .flatMap(({ tables }) => tables);
+  const names = new Set(own.map(formatTable));
+  return {
+    pipeline: pipelineOfSlot(pipeline, slot),
+    own,
+    isOwn: (table) => names.has(formatTable(table)),
+    all,
+    incoming: topics.filter(({ owner, wanted }) => wanted === slot && owner !== undefined && owner !== slot),
+  };
+}
+
+/** The number of the slot that has a table, or will have it. @throws as `readShare` */
+export async function slotOfTable(
+  client: pg.Client,
+  pipeline: LogPipeline,
+  table: TableName,
+): Promise<number> {
+  if (pipeline.source.slots === 1) return 1;
+  const { topics } = await readTopics(client, pipeline);
+  const own = topics.find(({ tables }) =>
+    tables.some((other) => other.schema === table.schema && other.table === table.table),
+  );
+  return own?.owner ?? own?.wanted ?? wantedSlot(pipeline, table);
+}
+
+async function readTopics(
+  client: pg.Client,
+  pipeline: LogPipeline,
+): Promise<{ readonly topics: readonly TopicShare[]; readonly all: readonly RelationEntry[] }> {
+  const { source } = pipeline;
+  const { tables, problems } = captureTables(source, await readRelations(client));
+  if (problems.length > 0) throw new PreflightError(problems);
+  const owners = await readOwners(client, source);
+  const route = routeTables(pipeline);
+  const topics = [...Map.groupBy(tables, (table) => route(table).topic.name)].map(
+    ([topic, members]): TopicShare => {
+      const published = members.filter(({ oid }) => owners.has(oid));
+      const found = new Set(published.flatMap(({ oid }) => owners.get(oid) ?? []));
+      if (found.size > 1) {
+        throw new TopicSplitError(
+          topic,
+          [...found].map((number) => slotNames(source, number).publication),
+        );
+      }
+      const [owner] = found;
+      return {
+        topic,
+        tables: members,
+        owner,
+        published,
+        wanted: wantedSlot(pipeline, members[0] as TableName),
+      };
+    },
+  );
+  const highest = Math.max(...topics.map(({ owner }) => owner ?? 1), 1);
+  if (highest > source.slots) throw new SlotsReducedError(pipeline.name, highest, source.slots);
+  return { topics, all: tables };
+}
+
+/** The slots whose publications hold a table, by the table's OID. */
+async function readOwners(
+  client: pg.Client,
+  source: LogPipeline["source"],
+): Promise<ReadonlyMap<number, readonly number[]>> {
+  const numbers = new Map(
+    Array.from({ length: MAX_SLOTS }, (_, i) => [slotNames(source, i + 1).publication, i + 1]),
+  );
+  const { rows } = await client.query(
+    `SELECT p.pubname::text AS publication, r.prrelid::int8::float8 AS oid
+       FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+      WHERE p.pubname = ANY ($1) ORDER BY p.pubname`,
+    [[...numbers.keys()]],
+  );
+  const owners = new Map<number, number[]>();
+  for (const { publication, oid } of z.array(publishedRow).parse(rows))
+    owners.set(oid, [...(owners.get(oid) ?? []), numbers.get(publication) as number]);
+  return owners;
+}
