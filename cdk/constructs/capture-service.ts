@@ -5,6 +5,7 @@ import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { HEALTH_FILE_VARIABLE } from "../../lib/observe/health.ts";
 import type { Pipeline } from "../../lib/pipeline.ts";
+import { SLOT_VARIABLE } from "../../lib/source/postgres/slots/slot-number.ts";
 import { APP_DIRECTORY, captureImage } from "./capture-image.ts";
 import { acknowledgeWildcard } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
@@ -41,6 +42,8 @@ export interface CaptureServiceProps {
   readonly environment: Readonly<Record<string, string>>;
   readonly logRetention: logs.RetentionDays;
   readonly removalPolicy: RemovalPolicy;
+  /** For a further slot of the pipeline (`source.slots`): its number, and the first one's service, whose ways it shares. */
+  readonly further?: { readonly slot: number; readonly first: CaptureService } | undefined;
 }
 
 /** Longer than the task needs to store and confirm what it has read, on a bad day; Fargate allows 120. */
@@ -51,7 +54,7 @@ const HEALTH_DIRECTORY = "/run/tributary";
 const HEAP_SHARE = 0.6;
 
 /**
- * The task that reads PostgreSQL's log: one, never two at work (a second would only wait for the slot), on Fargate and
+ * The task that reads a slot of PostgreSQL's log: one, never two at work (a second would only wait for it), on Fargate and
  * ARM64, without root and with a read-only root file system.
  */
 export class CaptureService extends Construct implements ec2.IConnectable {
@@ -59,19 +62,18 @@ export class CaptureService extends Construct implements ec2.IConnectable {
   readonly taskDefinition: ecs.FargateTaskDefinition;
   readonly logGroup: logs.LogGroup;
   readonly connections: ec2.Connections;
+  /** The number of the slot that it reads; 1 where there is one, or none. */
+  readonly slot: number;
+  private readonly securityGroup: ec2.ISecurityGroup;
+  private readonly image: ecs.ContainerImage;
 
   constructor(scope: Construct, id: string, props: CaptureServiceProps) {
     super(scope, id);
-    const { definition, vpc, settings, access } = props;
+    const { definition, vpc, settings, access, further } = props;
+    this.slot = further?.slot ?? 1;
     const subnets = selectSubnets({ vpc, ...(props.vpcSubnets ? { vpcSubnets: props.vpcSubnets } : {}) });
-    const securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
-      vpc,
-      description: `Tributary capture task of ${definition.name}`,
-      allowAllOutbound: false,
-    });
-    securityGroup.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), "AWS services");
-    allowToDatabase(securityGroup, access.database);
-    this.connections = securityGroup.connections;
+    this.securityGroup = further?.first.securityGroup ?? this.#ownSecurityGroup(props);
+    this.connections = this.securityGroup.connections;
 
     this.logGroup = new logs.LogGroup(this, "Logs", {
       retention: props.logRetention,
@@ -81,6 +83,10 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     this.taskDefinition = new ecs.FargateTaskDefinition(this, "Task", {
       cpu: settings.cpu ?? 1024,
       memoryLimitMiB: memoryMiB,
+      ...(further && {
+        taskRole: further.first.taskDefinition.taskRole,
+        executionRole: further.first.taskDefinition.obtainExecutionRole(),
+      }),
       runtimePlatform: {
         cpuArchitecture: ecs.CpuArchitecture.ARM64,
         operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
@@ -91,19 +97,22 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     // Of the root file system nothing can be written: the health file has a volume of its own. Its owner and mode come
     // from the image: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     this.taskDefinition.addVolume({ name: "health" });
+    this.image =
+      settings.image ??
+      further?.first.image ??
+      captureImage(this, {
+        definition,
+        certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile,
+      });
     const container = this.taskDefinition.addContainer("capture", {
-      image:
-        settings.image ??
-        captureImage(this, {
-          definition,
-          certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile,
-        }),
+      image: this.image,
       environment: {
         ...databaseEnvironment(access),
         ...authorityEnvironment(access),
         ...props.environment,
         TRIBUTARY_PIPELINE: `${APP_DIRECTORY}/pipeline.mjs`,
         [HEALTH_FILE_VARIABLE]: `${HEALTH_DIRECTORY}/alive`,
+        ...(further && { [SLOT_VARIABLE]: String(this.slot) }),
         NODE_OPTIONS: `--max-old-space-size=${Math.floor(memoryMiB * HEAP_SHARE)}`,
         ...settings.environment,
       },
@@ -127,16 +136,16 @@ export class CaptureService extends Construct implements ec2.IConnectable {
       "AwsSolutions-ECS2",
       "They name places and modes; no secret is among them: the program asks Secrets Manager or signs a token itself.",
     );
-    if (this.taskDefinition.executionRole) {
+    if (!further && this.taskDefinition.executionRole) {
       acknowledgeWildcard(
         this.taskDefinition.executionRole,
         "ecr:GetAuthorizationToken knows no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html",
         "Resource::*",
       );
     }
-    grantSignIn(this, this.taskDefinition.taskRole, access);
+    if (!further) grantSignIn(this, this.taskDefinition.taskRole, access);
 
-    const cluster = props.cluster ?? this.#ownCluster(vpc);
+    const cluster = props.cluster ?? further?.first.service.cluster ?? this.#ownCluster(vpc);
     this.service = new ecs.FargateService(this, "Service", {
       cluster,
       taskDefinition: this.taskDefinition,
@@ -147,12 +156,23 @@ export class CaptureService extends Construct implements ec2.IConnectable {
           { desiredCount: 1, minHealthyPercent: 0, maxHealthyPercent: 100 }),
       // A first deploy that does not come up is rolled back, an upgrade goes back to what ran before.
       circuitBreaker: { enable: true, rollback: true },
-      securityGroups: [securityGroup],
+      securityGroups: [this.securityGroup],
       vpcSubnets: { subnets: subnets.subnets },
       assignPublicIp: subnets.hasPublic,
       enableExecuteCommand: false,
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
+  }
+
+  #ownSecurityGroup({ definition, vpc, access }: CaptureServiceProps): ec2.ISecurityGroup {
+    const securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
+      vpc,
+      description: `Tributary capture task of ${definition.name}`,
+      allowAllOutbound: false,
+    });
+    securityGroup.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), "AWS services");
+    allowToDatabase(securityGroup, access.database);
+    return securityGroup;
   }
 
   #ownCluster(vpc: ec2.IVpc): ecs.Cluster {

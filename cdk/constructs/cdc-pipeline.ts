@@ -88,7 +88,10 @@ export class CdcPipeline extends Construct {
   readonly changeStream: ChangeStream;
   readonly stateTable: StateTable;
   readonly claimBucket: ClaimBucket;
+  /** The capture service; with `source.slots` the first slot's. */
   readonly capture: CaptureService;
+  /** One for each slot. */
+  readonly captures: readonly CaptureService[];
   readonly consumers: readonly Consumer[];
   readonly encryptionKey: kms.IKey;
   readonly alarms: readonly cloudwatch.Alarm[];
@@ -150,7 +153,7 @@ export class CdcPipeline extends Construct {
       authentication: props.authentication ?? "secret",
       secret: props.secret,
     };
-    this.capture = new CaptureService(this, "Capture", {
+    const capture = {
       definition,
       vpc,
       vpcSubnets,
@@ -165,7 +168,14 @@ export class CdcPipeline extends Construct {
       },
       logRetention,
       removalPolicy,
-    });
+    };
+    const first = new CaptureService(this, "Capture", capture);
+    this.capture = first;
+    const slots = definition.source.kind === "postgres" ? definition.source.slots : 1;
+    const further = Array.from({ length: slots - 1 }, (_, i) => i + 2).map(
+      (slot) => new CaptureService(this, `Capture${slot}`, { ...capture, further: { slot, first } }),
+    );
+    this.captures = [first, ...further];
     const { taskRole } = this.capture.taskDefinition;
     this.changeStream.grantWrite(taskRole);
     this.stateTable.grantUse(taskRole);
@@ -178,13 +188,13 @@ export class CdcPipeline extends Construct {
         this.capture,
         inVpc.flatMap((consumer) => [consumer.function, consumer.redrive.function]),
       );
-      this.capture.service.node.addDependency(way);
+      for (const { service } of this.captures) service.node.addDependency(way);
     }
     const database = databaseFacts(props.database);
     const { alarms } = new PipelineAlarms(this, "Alarms", {
       pipeline: definition.name,
       source: definition.source.kind,
-      capture: this.capture,
+      captures: this.captures,
       changeStream: this.changeStream,
       consumers: this.consumers,
       database,
@@ -196,19 +206,16 @@ export class CdcPipeline extends Construct {
       pipeline: definition.name,
       source: definition.source.kind,
       database,
-      capture: this.capture,
+      captures: this.captures,
       changeStream: this.changeStream,
       stateTable: this.stateTable.table,
       consumers: this.consumers,
       alarms,
     });
     // The task starts when all that it and its readers need stands; the mark, last of all, lets it make its slot.
-    this.capture.service.node.addDependency(
-      this.changeStream,
-      this.stateTable,
-      this.claimBucket,
-      ...this.consumers,
-    );
+    for (const { service } of this.captures) {
+      service.node.addDependency(this.changeStream, this.stateTable, this.claimBucket, ...this.consumers);
+    }
     this.deployed = new DeploymentMark(this, "Deployed", {
       logRetention,
       removalPolicy,
@@ -222,6 +229,8 @@ export class CdcPipeline extends Construct {
     new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });
     new CfnOutput(this, "CaptureCluster", { value: this.capture.service.cluster.clusterName });
     new CfnOutput(this, "CaptureServiceName", { value: this.capture.service.serviceName });
+    for (const { service, slot } of further)
+      new CfnOutput(this, `CaptureServiceName${slot}`, { value: service.serviceName });
     for (const consumer of this.consumers) {
       new CfnOutput(this, `RedriveFunction-${consumer.name}`, {
         value: consumer.redrive.function.functionName,

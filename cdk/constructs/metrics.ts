@@ -23,13 +23,15 @@ const MINUTE = Duration.minutes(1);
 /** What may be said otherwise about a metric. Alarms give no label: CloudFormation would make an expression of it. */
 type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;
 
-/** A metric that the capture task publishes. */
+/** A metric that the capture task publishes; `slot`: the number of its slot, where the pipeline has several. */
 export function captureMetric(
   pipeline: string,
   name: keyof typeof CAPTURE_METRIC,
   choice: MetricChoice = {},
+  slot = 1,
 ): cloudwatch.Metric {
-  return ours(CAPTURE_METRIC[name], { [DIMENSION.pipeline]: pipeline }, choice);
+  const further = slot > 1 && { [DIMENSION.slot]: String(slot) };
+  return ours(CAPTURE_METRIC[name], { [DIMENSION.pipeline]: pipeline, ...further }, choice);
 }
 
 /** A metric that a consumer publishes. */
@@ -154,18 +156,18 @@ export function oldestSlotLag(
 }
 
 /** Starts of the capture task, counted in its log: also those of a task that fails before it measures anything. */
-export function captureStarts(pipeline: string): cloudwatch.Metric {
+export function captureStarts(pipeline: string, slot = 1): cloudwatch.Metric {
   return new cloudwatch.Metric({
     namespace: METRICS_NAMESPACE,
-    metricName: captureStartsName(pipeline),
+    metricName: captureStartsName(pipeline, slot),
     statistic: cloudwatch.Stats.SUM,
     period: Duration.minutes(15),
   });
 }
 
-/** A metric filter with a value for "none" takes no dimensions: the pipeline is in the name. */
-export function captureStartsName(pipeline: string): string {
-  return `CaptureStarts-${pipeline}`;
+/** A metric filter with a value for "none" takes no dimensions: pipeline and further slot are in the name. */
+export function captureStartsName(pipeline: string, slot = 1): string {
+  return `CaptureStarts-${pipeline}${slot > 1 ? `-slot${slot}` : ""}`;
 }
 
 function ours(

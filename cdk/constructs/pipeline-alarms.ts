@@ -39,7 +39,8 @@ export interface AlarmThresholds {
 export interface PipelineAlarmsProps {
   readonly pipeline: string;
   readonly source: Pipeline["source"]["kind"];
-  readonly capture: CaptureService;
+  /** One for each slot. */
+  readonly captures: readonly CaptureService[];
   readonly changeStream: ChangeStream;
   readonly consumers: readonly Consumer[];
   readonly database: DatabaseFacts;
@@ -75,18 +76,23 @@ export class PipelineAlarms extends Construct {
 
   constructor(scope: Construct, id: string, props: PipelineAlarmsProps) {
     super(scope, id);
-    new logs.MetricFilter(this, "CaptureStarts", {
-      logGroup: props.capture.logGroup,
-      filterPattern: logs.FilterPattern.stringValue("$.message", "=", CAPTURE_STARTS_LINE),
-      metricNamespace: METRICS_NAMESPACE,
-      metricName: captureStartsName(props.pipeline),
-      metricValue: "1",
-      // With every line of the log: no data means no task.
-      defaultValue: 0,
-    });
+    for (const { logGroup, slot } of props.captures) {
+      new logs.MetricFilter(this, named("CaptureStarts", slot), {
+        logGroup,
+        filterPattern: logs.FilterPattern.stringValue("$.message", "=", CAPTURE_STARTS_LINE),
+        metricNamespace: METRICS_NAMESPACE,
+        metricName: captureStartsName(props.pipeline, slot),
+        metricValue: "1",
+        // With every line of the log: no data means no task.
+        defaultValue: 0,
+      });
+    }
+    const ofSource = ({ slot }: CaptureService) =>
+      props.source === "postgres" ? logRules(props, slot) : tablesRules(props);
     const rules = {
-      ...(props.source === "postgres" ? logRules(props) : tablesRules(props)),
-      ...captureRules(props),
+      ...ofSlots(props, ofSource),
+      ...rdsRules(props),
+      ...ofSlots(props, ({ slot }) => captureRules(props, slot)),
       ...streamRules(props),
       ...consumersRules(props),
     };
@@ -117,6 +123,26 @@ export class PipelineAlarms extends Construct {
   }
 }
 
+/** The name of what there is once for each slot: that of the first slot is what it was without others. */
+function named(name: string, slot: number): string {
+  return slot === 1 ? name : `${name}-slot${slot}`;
+}
+
+/** The rules of each slot's capture task, by name; an alarm of a further slot says which it is. */
+function ofSlots(
+  { captures }: PipelineAlarmsProps,
+  rules: (capture: CaptureService) => Record<string, Rule>,
+): Record<string, Rule> {
+  return Object.fromEntries(
+    captures.flatMap((capture) =>
+      Object.entries(rules(capture)).map(([name, rule]) => {
+        const { slot } = capture;
+        return [named(name, slot), slot === 1 ? rule : { ...rule, meaning: `Slot ${slot}: ${rule.meaning}` }];
+      }),
+    ),
+  );
+}
+
 /** Of a source that reads tables: it has no slot, and holds no log back. */
 function tablesRules({ pipeline, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
   const lag = thresholds.lag ?? Duration.minutes(10);
@@ -144,12 +170,11 @@ function tablesRules({ pipeline, thresholds }: PipelineAlarmsProps): Record<stri
 }
 
 /** Of the log: a slot that nobody reads fills the server's disk. */
-function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
-  const slotLag = oldestSlotLag(database);
+function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): Record<string, Rule> {
   const lagBytes = thresholds.lagBytes ?? GIB;
   return {
     SlotInactive: {
-      metric: captureMetric(pipeline, "slotActive"),
+      metric: captureMetric(pipeline, "slotActive", {}, slot),
       threshold: 1,
       below: true,
       missing: "dead",
@@ -159,7 +184,7 @@ function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Reco
         "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md. If the pipeline is not to come back, drop the slot: tributary teardown.",
     },
     ReplicationLag: {
-      metric: captureMetric(pipeline, "replicationLagBytes"),
+      metric: captureMetric(pipeline, "replicationLagBytes", {}, slot),
       threshold: lagBytes,
       periods: 10,
       missing: "dead",
@@ -168,7 +193,7 @@ function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Reco
         "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
     },
     WalBudget: {
-      metric: captureMetric(pipeline, "walBudgetLeft"),
+      metric: captureMetric(pipeline, "walBudgetLeft", {}, slot),
       threshold: thresholds.walBudgetPercent ?? 30,
       below: true,
       meaning:
@@ -177,13 +202,21 @@ function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Reco
         "Raise max_slot_wal_keep_size now if the disk allows (a reload does), then find what lags: SlotInactive, ReplicationLag.",
     },
     WalLoss: {
-      metric: captureMetric(pipeline, "walLossSeconds"),
+      metric: captureMetric(pipeline, "walLossSeconds", {}, slot),
       threshold: (thresholds.walLoss ?? Duration.hours(2)).toSeconds(),
       below: true,
       meaning: "If it goes on like this the slot is lost soon.",
       remedy:
         "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
     },
+  };
+}
+
+/** What RDS itself says, of all slots of the server. */
+function rdsRules({ source, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
+  const slotLag = source === "postgres" ? oldestSlotLag(database) : undefined;
+  const lagBytes = thresholds.lagBytes ?? GIB;
+  return {
     ...(slotLag
       ? {
           OldestReplicationSlotLag: {
@@ -201,10 +234,10 @@ function logRules({ pipeline, database, thresholds }: PipelineAlarmsProps): Reco
   };
 }
 
-function captureRules({ pipeline }: PipelineAlarmsProps): Record<string, Rule> {
+function captureRules({ pipeline }: PipelineAlarmsProps, slot: number): Record<string, Rule> {
   return {
     CaptureRestarting: {
-      metric: captureStarts(pipeline),
+      metric: captureStarts(pipeline, slot),
       threshold: STARTS_OF_A_DEPLOY + 1,
       periods: 1,
       missing: "dead",
@@ -212,13 +245,8 @@ function captureRules({ pipeline }: PipelineAlarmsProps): Record<string, Rule> {
       remedy:
         "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
     },
-  };
-}
-
-function streamRules({ pipeline, changeStream }: PipelineAlarmsProps): Record<string, Rule> {
-  return {
     Throttled: {
-      metric: captureMetric(pipeline, "throttles"),
+      metric: captureMetric(pipeline, "throttles", {}, slot),
       threshold: 1,
       periods: 10,
       missing: "dead",
@@ -227,6 +255,11 @@ function streamRules({ pipeline, changeStream }: PipelineAlarmsProps): Record<st
       remedy:
         "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
     },
+  };
+}
+
+function streamRules({ changeStream }: PipelineAlarmsProps): Record<string, Rule> {
+  return {
     ReadThrottled: {
       metric: streamMetric(changeStream.stream, "ReadProvisionedThroughputExceeded"),
       threshold: 1,

@@ -25,7 +25,8 @@ export interface PipelineDashboardProps {
   readonly pipeline: string;
   readonly source: Pipeline["source"]["kind"];
   readonly database: DatabaseFacts;
-  readonly capture: CaptureService;
+  /** One for each slot. */
+  readonly captures: readonly CaptureService[];
   readonly changeStream: ChangeStream;
   readonly stateTable: dynamodb.ITable;
   readonly consumers: readonly Consumer[];
@@ -70,11 +71,17 @@ export class PipelineDashboard extends Construct {
       }),
     );
     if (props.source === "postgres") {
-      this.#row("1. PostgreSQL: is its log read, and is there room for it?", logGraphs(props));
+      for (const { slot } of props.captures) {
+        const of = slot === 1 ? "" : ` (slot ${slot})`;
+        this.#row(`1. PostgreSQL: is its log read, and is there room for it?${of}`, logGraphs(props, slot));
+      }
     } else this.#row("1. PostgreSQL: are its tables read?", tablesGraphs(props));
-    this.#row("2. Capture: do changes get out?", captureGraphs(props));
+    for (const capture of props.captures) {
+      const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;
+      this.#row(`2. Capture: do changes get out?${of}`, captureGraphs(props, capture));
+    }
     if (props.source === "postgres") {
-      this.#row("2. Capture: how far are existing rows read (backfill)?", backfillGraphs(props.pipeline));
+      this.#row("2. Capture: how far are existing rows read (backfill)?", backfillGraphs(props));
     }
     this.#row("3. Kinesis: does the stream keep up?", streamGraphs(props));
     for (const consumer of props.consumers) {
@@ -134,56 +141,57 @@ function tablesGraphs({ pipeline }: PipelineDashboardProps): Graph[] {
   ];
 }
 
-function logGraphs({ pipeline, database }: PipelineDashboardProps): Graph[] {
+function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number): Graph[] {
   const slotLag = oldestSlotLag(database, { label: "oldest slot (RDS)" });
   return [
     {
       title: "Lag behind PostgreSQL",
-      left: [captureMetric(pipeline, "replicationLagBytes", { label: "bytes" })],
-      right: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" })],
+      left: [captureMetric(pipeline, "replicationLagBytes", { label: "bytes" }, slot)],
+      right: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" }, slot)],
       unit: "bytes",
       rightUnit: "ms",
     },
     {
       title: "Slot read by us (1) or not (0)",
-      left: [captureMetric(pipeline, "slotActive", { label: "active" })],
-      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" })],
+      left: [captureMetric(pipeline, "slotActive", { label: "active" }, slot)],
+      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" }, slot)],
       rightUnit: "count",
     },
     {
       title: "WAL held for the slot",
-      left: [captureMetric(pipeline, "walHeldBytes", { label: "held" }), ...(slotLag ? [slotLag] : [])],
-      right: [captureMetric(pipeline, "walBudgetLeft", { label: "budget left %" })],
+      left: [captureMetric(pipeline, "walHeldBytes", { label: "held" }, slot), ...(slotLag ? [slotLag] : [])],
+      right: [captureMetric(pipeline, "walBudgetLeft", { label: "budget left %" }, slot)],
       unit: "bytes",
       rightUnit: "%",
     },
     {
       title: "Time until the slot is lost; oldest transaction",
-      left: [captureMetric(pipeline, "walLossSeconds", { label: "until lost" })],
-      right: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" })],
+      left: [captureMetric(pipeline, "walLossSeconds", { label: "until lost" }, slot)],
+      right: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" }, slot)],
       unit: "s",
       rightUnit: "s",
     },
   ];
 }
 
-function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
+function captureGraphs({ pipeline }: PipelineDashboardProps, { service, slot }: CaptureService): Graph[] {
+  // By table, whatever its slot: once is enough.
+  const tables = slot === 1 ? tableGraphs(pipeline) : [];
   return [
-    { title: "Changes a second, by table", left: [tableRates(pipeline, "changes")], unit: "a second" },
-    { title: "Bytes a second, by table", left: [tableRates(pipeline, "bytes")], unit: "bytes a second" },
+    ...tables,
     {
       title: "Retries, throttles, oversize",
       left: (["retries", "throttles", "oversize"] as const).map((name) =>
-        captureMetric(pipeline, name, { label: name }),
+        captureMetric(pipeline, name, { label: name }, slot),
       ),
       unit: "count",
     },
     {
       title: "Waiting for Kinesis; the task",
-      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "waits, ms" })],
+      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "waits, ms" }, slot)],
       right: [
-        capture.service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
-        capture.service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
+        service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
+        service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
       ],
       unit: "ms",
       rightUnit: "%",
@@ -191,19 +199,42 @@ function captureGraphs({ pipeline, capture }: PipelineDashboardProps): Graph[] {
   ];
 }
 
-function backfillGraphs(pipeline: string): Graph[] {
+function tableGraphs(pipeline: string): Graph[] {
+  return [
+    { title: "Changes a second, by table", left: [tableRates(pipeline, "changes")], unit: "a second" },
+    { title: "Bytes a second, by table", left: [tableRates(pipeline, "bytes")], unit: "bytes a second" },
+  ];
+}
+
+function backfillGraphs({ pipeline, captures }: PipelineDashboardProps): Graph[] {
   return [
     { title: "Per cent of the table read, by table", left: [backfillProgress(pipeline)], unit: "%" },
     { title: "Rows a second, by table", left: [backfillRates(pipeline)], unit: "a second" },
     {
       title: "Backfills under way",
-      left: [captureMetric(pipeline, "backfills", { label: "under way or paused" })],
+      left: captures.map(({ slot }) =>
+        captureMetric(pipeline, "backfills", { label: named("under way or paused", slot) }, slot),
+      ),
       unit: "count",
     },
   ];
 }
 
-function streamGraphs({ pipeline, changeStream: { stream } }: PipelineDashboardProps): Graph[] {
+/** A label; a further slot's says which it is. */
+function named(label: string, slot: number): string {
+  return slot === 1 ? label : `${label}, slot ${slot}`;
+}
+
+/** The id of a slot's metric in an expression. */
+function metricId(name: string, slot: number): string {
+  return slot === 1 ? name : `${name}${slot}`;
+}
+
+function streamGraphs({ pipeline, captures, changeStream: { stream } }: PipelineDashboardProps): Graph[] {
+  const sum = (name: string) => {
+    const ids = captures.map(({ slot }) => metricId(name, slot));
+    return ids.length === 1 ? name : `(${ids.join(" + ")})`;
+  };
   return [
     {
       title: "Written to the stream",
@@ -216,11 +247,15 @@ function streamGraphs({ pipeline, changeStream: { stream } }: PipelineDashboardP
       title: "Changes in a record",
       left: [
         new cloudwatch.MathExpression({
-          expression: "changes / records",
-          usingMetrics: {
-            changes: captureMetric(pipeline, "changes"),
-            records: captureMetric(pipeline, "records"),
-          },
+          expression: `${sum("changes")} / ${sum("records")}`,
+          usingMetrics: Object.fromEntries(
+            captures.flatMap(({ slot }) =>
+              (["changes", "records"] as const).map((name) => [
+                metricId(name, slot),
+                captureMetric(pipeline, name, {}, slot),
+              ]),
+            ),
+          ),
           label: "changes in a record",
           period: MINUTE,
         }),

@@ -1,6 +1,7 @@
 import { Match } from "aws-cdk-lib/assertions";
 import { describe, expect, test } from "vitest";
 import { compileFilters } from "../../lib/local/event-source-mapping/filter.ts";
+import { postgres } from "../../lib/pipeline.ts";
 import {
   basics,
   definition,
@@ -394,6 +395,56 @@ describe("imported", () => {
     for (const { Properties } of Object.values(foreign.template.findResources("AWS::CloudWatch::Alarm"))) {
       const topic = ["arn:aws:sns:eu-central-1:123456789012:alarms"];
       expect(Properties).toMatchObject({ AlarmActions: topic, OKActions: topic });
+    }
+  });
+});
+
+describe("several slots", () => {
+  const source = postgres({ tables: ["public.*"], slots: 3 });
+  const several = synthesize((stack) => ({ definition: definition({ source }), ...basics(stack) }));
+  const tasks = Object.values(several.template.findResources("AWS::ECS::TaskDefinition"));
+  const environments = tasks.map(({ Properties }) =>
+    Object.fromEntries(
+      Properties.ContainerDefinitions[0].Environment.map(
+        ({ Name, Value }: { Name: string; Value: unknown }) => [Name, Value],
+      ),
+    ),
+  );
+
+  test("each has a service of its own, by the number of its slot; roles, ways and image are shared", () => {
+    several.template.resourceCountIs("AWS::ECS::Service", 3);
+    several.template.resourceCountIs("AWS::ECS::Cluster", 1);
+    several.template.resourceCountIs("AWS::EC2::SecurityGroup", 1);
+    expect(environments.map(({ TRIBUTARY_SLOT }) => TRIBUTARY_SLOT)).toEqual([undefined, "2", "3"]);
+    for (const part of ["TaskRoleArn", "ExecutionRoleArn"])
+      expect(new Set(tasks.map(({ Properties }) => JSON.stringify(Properties[part]))).size).toBe(1);
+    const images = tasks.map(({ Properties }) => JSON.stringify(Properties.ContainerDefinitions[0].Image));
+    expect(new Set(images).size).toBe(1);
+    expect(several.annotations.findError("*", Match.anyValue())).toEqual([]);
+  });
+
+  test("the first slot's resources are those of a pipeline without others", () => {
+    const ids = (of: Synthesized) => Object.keys(of.template.toJSON().Resources);
+    expect(ids(several)).toEqual(expect.arrayContaining(ids(small)));
+    const alarms = (of: Synthesized) =>
+      Object.values(of.template.findResources("AWS::CloudWatch::Alarm")).map(
+        ({ Properties }) => Properties.AlarmName,
+      );
+    expect(alarms(several)).toEqual(expect.arrayContaining(alarms(small)));
+  });
+
+  test("a slot that nobody reads rings, whichever it is", () => {
+    for (const slot of ["2", "3"]) {
+      several.template.hasResourceProperties("AWS::CloudWatch::Alarm", {
+        AlarmName: `Test/shop: SlotInactive-slot${slot}`,
+        MetricName: "SlotActive",
+        Dimensions: Match.arrayWith([{ Name: "slot", Value: slot }]),
+        TreatMissingData: "breaching",
+      });
+      several.template.hasResourceProperties("AWS::CloudWatch::Alarm", {
+        AlarmName: `Test/shop: CaptureRestarting-slot${slot}`,
+        MetricName: `CaptureStarts-shop-slot${slot}`,
+      });
     }
   });
 });
