@@ -33,8 +33,8 @@ export function costCommand(): Command {
     )
     .addOption(number("--retention-hours <n>", "of the stream", 24, preset.retentionHours))
     .addOption(number("--peak <n>", "peak load by average load", 1, preset.peak))
-    .addOption(number("--capture-vcpu <n>", "of the capture task", 0.25, preset.captureVcpu))
-    .addOption(number("--capture-memory-gb <n>", "of the capture task", 0.5, preset.captureMemoryGB))
+    .addOption(number("--capture-vcpu <n>", "of all capture tasks", 0.25, preset.captureVcpu))
+    .addOption(number("--capture-memory-gb <n>", "of all capture tasks", 0.5, preset.captureMemoryGB))
     .addOption(
       new Option("--packing <how>", "many changes a record, or one")
         .choices(["batch", "none"])
