@@ -10,7 +10,7 @@ import { makeSlot } from "./source/postgres/postgres-source.ts";
 import { type Siblings, slotNames, wantedSlot } from "./source/postgres/slots/assignment.ts";
 import { FirstSlotMissingError, SlotEpochError, SlotsReducedError } from "./source/postgres/slots/errors.ts";
 import { awaitSlots, moveTopic } from "./source/postgres/slots/move.ts";
-import { readShare, type SlotShare, type TopicShare } from "./source/postgres/slots/share.ts";
+import { readShare, type SlotShare, slotOfTable, type TopicShare } from "./source/postgres/slots/share.ts";
 import {
   type Arriving,
   type CaptureRecord,
@@ -185,13 +185,28 @@ export function ownBackfills(
   definition: LogPipeline,
   slot: number,
   { own, all }: Pick<SlotShare, "own" | "all">,
+  connection: CaptureOptions["connection"],
 ): BackfillRecord {
   const ours = new Set(own.map(formatTable));
   const known = new Set(all.map(formatTable));
+  const isStillOurs = async (table: string) => {
+    const client = await connect(connection);
+    try {
+      return (await slotOfTable(client, definition, parseTable(table))) === slot;
+    } finally {
+      await disconnect(client);
+    }
+  };
   const takes = (table: string) =>
     ours.has(table) || (!known.has(table) && wantedSlot(definition, parseTable(table)) === slot);
   return {
     ...record,
     list: async () => (await record.list()).filter(({ table }) => takes(table)),
+    write: async (backfill, update) => {
+      // The publication no longer holds a table that has just moved away: its new slot goes on with it.
+      if (update.status === "refused" && ours.has(backfill.table) && !(await isStillOurs(backfill.table)))
+        return false;
+      return await record.write(backfill, update);
+    },
   };
 }

@@ -125,7 +125,7 @@ async function partOf(
         tables: share.own,
         all: share.all,
         siblings: share.siblings,
-        ownBackfills: (record) => ownBackfills(record, definition, slot, share),
+        ownBackfills: (record) => ownBackfills(record, definition, slot, share, options.connection),
       };
     }
   }

@@ -8,6 +8,7 @@ import { failpoint } from "../../../failpoint.ts";
 import type { Log } from "../../../observe/log.ts";
 import { captures, type LogPipeline } from "../../../pipeline.ts";
 import { PreflightError } from "../errors.ts";
+import { heartbeatSql } from "../heartbeat.ts";
 import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import { readServerFacts } from "../preflight/server-facts.ts";
 import { readTables } from "../preflight/table-facts.ts";
@@ -206,8 +207,13 @@ export async function awaitSlots(
     readonly log: Log;
   },
 ): Promise<void> {
-  const { rows } = await client.query<{ lsn: string }>("SELECT pg_current_wal_flush_lsn()::text AS lsn");
-  const wanted = parseLsn((rows[0] as { lsn: string }).lsn);
+  const { rows } = await client.query<{ lsn: string; version: number }>(
+    "SELECT pg_current_wal_flush_lsn()::text AS lsn, current_setting('server_version_num')::int AS version",
+  );
+  const { lsn, version } = rows[0] as { lsn: string; version: number };
+  const wanted = parseLsn(lsn);
+  // A slot whose tables are quiet follows by keepalives, which may take their time: this comes at once. Without it they do.
+  await client.query(heartbeatSql(version)).catch(() => {});
   const deadline = performance.now() + FOLLOW_DEADLINE_MS;
   let toldAt = Number.NEGATIVE_INFINITY;
   for (const slot of slots) {
