@@ -115,15 +115,13 @@ export class CaptureState implements SlotRecord {
       const generation = number(item?.generation);
       const beat = number(item?.beat);
       const holder = item?.owner?.S;
-      if (holder === owner) return new CaptureState(options, generation);
+      if (holder === owner) return new CaptureState(options, await drawn(options, owner, generation));
       if (!seen || seen.generation !== generation || seen.beat !== beat)
         seen = { generation, beat, since: now };
       if (holder === undefined || now - seen.since >= leaseMs) {
-        const newest = await newestOfOthers(options, item);
-        if (newest === undefined) continue;
-        const next = Math.max(generation + 1, newest + 1, options.generationAtLeast ?? 0);
+        const next = Math.max(generation + 1, number(item?.newest) + 1, options.generationAtLeast ?? 0);
         const taken = await tryTake(options, owner, { generation, beat, newest: item?.newest }, next);
-        if (taken) return new CaptureState(options, next);
+        if (taken) return new CaptureState(options, await drawn(options, owner, next));
         continue;
       }
       if (now - started >= waitMs) throw new CaptureLeaseHeldError(options.pipeline, holder, now - started);
@@ -288,38 +286,69 @@ export class CaptureState implements SlotRecord {
 }
 
 /**
- * The highest generation that other slots were given: one count for a pipeline, kept in the first slot's item beside that
- * slot's own. The first slot finds it there (absent with one slot); another one draws from it, so that what it gets is
- * above the first one's too. Undefined: someone was quicker, look again.
+ * The generation of one who has just taken a lease. One count for a pipeline stands in the first slot's item, beside that
+ * slot's own: the first slot has counted it in (absent with one slot). Another one draws from it now, and not before it had
+ * the lease: what the slots were given until then must be below its own, or what it writes of a table that came from
+ * one of them would be dropped.
+ * @throws CaptureLeaseLostError when another task has taken over meanwhile.
  */
-async function newestOfOthers(
-  options: CaptureStateOptions,
-  own: Record<string, AttributeValue> | undefined,
-): Promise<number | undefined> {
-  if ((options.slot ?? 1) === 1) return number(own?.newest);
-  const first = await readItem({ ...options, slot: 1 });
-  const newest = Math.max(number(first?.newest), number(first?.generation), number(own?.generation));
-  const drawn = await persistently(options, () =>
-    options.dynamodb.send(
-      new UpdateItemCommand({
-        TableName: options.table,
-        Key: itemKey({ ...options, slot: 1 }),
-        UpdateExpression: "SET #newest = :next",
-        ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
-        ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
-        ExpressionAttributeValues: {
-          ":next": { N: String(newest + 1) },
-          ...(first?.newest ? { ":newest": first.newest } : {}),
-          ...(first?.generation ? { ":generation": first.generation } : {}),
-        },
-      }),
-    ),
-  ).catch((error) => {
-    // Perhaps our own, whose answer was lost: a number that nobody has is no harm.
-    if (error instanceof ConditionalCheckFailedException) return undefined;
+async function drawn(options: CaptureStateOptions, owner: string, generation: number): Promise<number> {
+  if ((options.slot ?? 1) === 1) return generation;
+  const next = await draw(options, generation);
+  try {
+    await persistently(options, () =>
+      options.dynamodb.send(
+        new UpdateItemCommand({
+          TableName: options.table,
+          Key: itemKey(options),
+          UpdateExpression: "SET #generation = :next",
+          // Ours already, where an answer was lost.
+          ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
+          ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+          ExpressionAttributeValues: {
+            ":owner": { S: owner },
+            ":generation": { N: String(generation) },
+            ":next": { N: String(next) },
+          },
+        }),
+      ),
+    );
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException)
+      throw new CaptureLeaseLostError(options.pipeline, generation);
     throw error;
-  });
-  return drawn && newest;
+  }
+  return next;
+}
+
+/** Gives a number, at least `atLeast`, that is above all that were given before, and counts it in the first slot's item. */
+async function draw(options: CaptureStateOptions, atLeast: number): Promise<number> {
+  for (;;) {
+    const first = await readItem({ ...options, slot: 1 });
+    const next = Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast);
+    try {
+      await persistently(options, () =>
+        options.dynamodb.send(
+          new UpdateItemCommand({
+            TableName: options.table,
+            Key: itemKey({ ...options, slot: 1 }),
+            UpdateExpression: "SET #newest = :next",
+            ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
+            ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
+            ExpressionAttributeValues: {
+              ":next": { N: String(next) },
+              ...(first?.newest ? { ":newest": first.newest } : {}),
+              ...(first?.generation ? { ":generation": first.generation } : {}),
+            },
+          }),
+        ),
+      );
+      return next;
+    } catch (error) {
+      // Someone was quicker, or it was ours and its answer was lost: a number that nobody has is no harm.
+      if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    }
+  }
 }
 
 /** The condition that an attribute is what was read. */

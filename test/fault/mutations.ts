@@ -48,8 +48,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "count generations by slot",
     file: "lib/state/capture-state.ts",
-    from: "Math.max(generation + 1, newest + 1, options.generationAtLeast ?? 0)",
-    to: "Math.max(generation + 1, options.generationAtLeast ?? 0)",
+    from: "Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast)",
+    to: "atLeast",
     tests: ["test/aws/state"],
   },
   {

@@ -1,4 +1,4 @@
-import { GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { type DynamoDBClient, GetItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
@@ -239,6 +239,33 @@ test("several slots of a pipeline count generations together, each under a lease
   expect(new Set(generations).size).toBe(3);
   expect(Math.min(...generations)).toBeGreaterThan(Math.max(...seen));
   for (const state of together) await state.release();
+});
+
+test("whose taking of a lease was long under way is above what other slots were given meanwhile", async () => {
+  const given = await options({ leaseMs: 600_000, slot: 2 });
+  const before = await CaptureState.take(given);
+  // It finds the one before silent, and its request to take over is on the wire for long.
+  const { promise: goOn, resolve: letGoOn } = Promise.withResolvers<void>();
+  const { promise: held, resolve: hold } = Promise.withResolvers<void>();
+  const slow = {
+    send: async (command: UpdateItemCommand) => {
+      if (command instanceof UpdateItemCommand && command.input.UpdateExpression?.includes("#owner")) {
+        hold();
+        await goOn;
+      }
+      return await given.dynamodb.send(command);
+    },
+  } as unknown as DynamoDBClient;
+  const taking = CaptureState.take({ ...given, leaseMs: 300, dynamodb: slow });
+  await held;
+  // Meanwhile the first slot's task starts anew, writes and confirms the last of a table; the one before lives, sees it, and ends.
+  const first = await CaptureState.take({ ...given, slot: 1 });
+  await before.release();
+  letGoOn();
+  const taken = await taking;
+  expect(taken.generation).toBeGreaterThan(first.generation);
+  await taken.confirm();
+  for (const state of [first, taken]) await state.release();
 });
 
 test("a pipeline of one slot has in its item what it always had", async () => {
