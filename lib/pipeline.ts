@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { formatTable, type TableName, tablePattern } from "./change/table-pattern.ts";
-import { ConfigurationError, type ConfigurationProblem } from "./errors.ts";
+import { definitionProblems, remedyOf } from "./definition-problems.ts";
+import { ConfigurationError } from "./errors.ts";
 import { outboxTableName } from "./outbox/table-name.ts";
 import {
   columnNames,
@@ -220,13 +221,9 @@ export function definePipeline(
 ): LogPipeline;
 export function definePipeline(input: PipelineInput): Pipeline;
 export function definePipeline(input: PipelineInput): Pipeline {
-  const parsed = pipeline.safeParse(input);
-  if (!parsed.success) {
-    throw new ConfigurationError(
-      "The pipeline definition",
-      parsed.error.issues.flatMap((issue) => problemsOf(issue, input)),
-    );
-  }
+  const parsed = pipeline.safeParse(input, { error: remedyOf });
+  if (!parsed.success)
+    throw new ConfigurationError("The pipeline definition", definitionProblems(parsed.error, input));
   const definition = parsed.data;
   const underscored = `tributary_${definition.name.replaceAll("-", "_")}`;
   return {
@@ -266,23 +263,4 @@ export function captures(source: Pick<SourceDefinition, "tables" | "exclude">, t
     source.tables.some((pattern) => tablePattern(pattern)(table)) &&
     !source.exclude.some((pattern) => tablePattern(pattern)(table))
   );
-}
-
-function problemsOf(issue: z.core.$ZodIssue, input: unknown): ConfigurationProblem[] {
-  const at = (path: readonly PropertyKey[]) =>
-    path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], input);
-  const show = (path: readonly PropertyKey[]) =>
-    path.reduce<string>(
-      (text, key) =>
-        typeof key === "number" ? `${text}[${key}]` : text ? `${text}.${String(key)}` : String(key),
-      "",
-    );
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((key) => ({
-      path: show([...issue.path, key]),
-      value: at([...issue.path, key]),
-      remedy: "no such field: remove it or correct its name",
-    }));
-  }
-  return [{ path: show(issue.path) || "(definition)", value: at(issue.path), remedy: issue.message }];
 }

@@ -57,7 +57,7 @@ const logOutbox = z
     table: tableName.optional(),
     /** Logical messages of this prefix; `true`: `outbox`. */
     messages: z
-      .union([z.boolean(), z.string().min(1)])
+      .union([z.boolean(), z.string().min(1)], { error: 'write true, or a prefix such as "outbox"' })
       .transform((given) => (given === true ? OUTBOX_PREFIX : given || undefined))
       .optional(),
     /** What becomes of what is no event: the task stops there, or it goes whole to the topic `$outbox-malformed`. */

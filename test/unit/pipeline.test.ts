@@ -1,6 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { ConfigurationError } from "../../lib/errors.ts";
-import { captures, definePipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import {
+  captures,
+  definePipeline,
+  type PipelineInput,
+  polling,
+  postgres,
+  triggers,
+} from "../../lib/pipeline.ts";
 import { unreadTopics } from "../../lib/unread-topics.ts";
 
 const smallest = { name: "shop", source: postgres({ tables: ["public.*"] }) } satisfies PipelineInput;
@@ -41,7 +48,7 @@ describe("definePipeline", () => {
     ["source.tables[0]", { ...smallest, source: postgres({ tables: ["orders"] }) }, "schema.table"],
     ["source.tables", { ...smallest, source: postgres({ tables: [] }) }, "at least one table"],
     ["source.slot", { ...smallest, source: postgres({ tables: ["a.b"], slot: "My-Slot" }) }, "underscores"],
-    ["topics.partitions", { ...smallest, topics: { partitions: 0 } }, ">=1"],
+    ["topics.partitions", { ...smallest, topics: { partitions: 0 } }, "at least 1"],
     [
       "topics.routes[0].match",
       { ...smallest, topics: { routes: [{ match: "(", to: "x" }] } },
@@ -62,7 +69,7 @@ describe("definePipeline", () => {
     [
       "consumers[0].batchSize",
       { ...smallest, consumers: [{ name: "a", entry: "a.ts", topics: ["*"], batchSize: 1e6 }] },
-      "<=10000",
+      "at most 10000",
     ],
     [
       "consumers[0].retires",
@@ -81,12 +88,47 @@ describe("definePipeline", () => {
       "name of its own",
     ],
     ["source", { name: "shop" }, "write postgres({…})"],
+    ["source.slots", { ...smallest, source: { ...smallest.source, slots: 0 } }, "at least 1"],
+    ["source.slots", { ...smallest, source: { ...smallest.source, slots: 17 } }, "at most 16"],
+    ["source.slots", { ...smallest, source: { ...smallest.source, slots: "2" } }, "write a number"],
+    [
+      "source.slots",
+      { ...smallest, source: { ...triggers({ tables: ["public.*"] }), slots: 2 } },
+      "no such field of a triggers source",
+    ],
+    [
+      "source.slot",
+      { ...smallest, source: { ...smallest.source, slots: 2, slot: "s".repeat(58) } },
+      "at most 57 bytes",
+    ],
+    [
+      "source.where.orders",
+      { ...smallest, source: { ...smallest.source, where: { orders: "true" } } },
+      "schema.table",
+    ],
+    [
+      'source.where["public.orders"]',
+      { ...smallest, source: { ...smallest.source, where: { "public.orders": "" } } },
+      "it is empty",
+    ],
+    [
+      "source.deletes.everySeconds",
+      { ...smallest, source: polling({ tables: ["public.*"], deletes: { everySeconds: 0 } }) },
+      "at least 1",
+    ],
+    [
+      "source.outbox.messages",
+      { ...smallest, source: { ...smallest.source, outbox: { messages: 7 } } },
+      "write true",
+    ],
+    ["stream.mode", { ...smallest, stream: { mode: "ondemand" } }, 'write "on-demand" or "provisioned"'],
+    ["(definition)", undefined, "an object"],
     [
       "source.publication",
       { ...smallest, source: { ...smallest.source, publication: "ü".repeat(40) } },
       "63 bytes",
     ],
-    ["consumers", { ...smallest, consumers: { a: 1n } }, "expected array"],
+    ["consumers", { ...smallest, consumers: { a: 1n } }, "a list"],
   ])("names %s, its value and the remedy", (path, input, remedy) => {
     expect(problems(input)[path]).toContain(remedy);
   });
