@@ -177,7 +177,8 @@ eachPostgres("polling that looks for deletes", (server) => {
     const client = await superuser(url);
     try {
       await client.query(
-        "CREATE TABLE o (id int PRIMARY KEY, customer int NOT NULL, updated_at timestamptz NOT NULL)",
+        `CREATE TABLE o (id int PRIMARY KEY, customer int NOT NULL, updated_at timestamptz NOT NULL);
+         CREATE TABLE other (id int PRIMARY KEY, updated_at timestamptz NOT NULL)`,
       );
       const topics = { keys: { "public.o": ["customer"] } };
       await expect(TablesReading.open(url, pipelineOf({}, topics))).rejects.toMatchObject({

@@ -424,6 +424,18 @@ eachPostgres("polling", (server) => {
       await expect(TablesReading.open(as, pipelineOf())).rejects.toMatchObject({
         problems: [{ code: "TRANSACTIONS", remedy: expect.stringContaining("GRANT pg_read_all_stats") }],
       });
+      const slips = { columns: { "public.tt": "id" }, timeZone: "Mars/Base_One" };
+      const deletes = { everySeconds: 1, tables: ["other.*"] };
+      await expect(TablesReading.open(url, pipelineOf({ ...slips, deletes }))).rejects.toMatchObject({
+        problems: [
+          { code: "TIME_ZONE", message: expect.stringContaining("Mars/Base_One") },
+          { code: "TABLE_PATTERN", message: expect.stringContaining('source.columns names "public.tt"') },
+          {
+            code: "TABLE_PATTERN",
+            message: expect.stringContaining('source.deletes.tables names "other.*"'),
+          },
+        ],
+      });
       await client.query("INSERT INTO t VALUES (1, 'a')");
       const reading = await TablesReading.open(as, pipelineOf({ longestTransactionSeconds: 5 }));
       await reading.until(1);

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { routeTables } from "../../change/route.ts";
-import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import { formatTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import { BatchStream } from "../batches/batch-stream.ts";
 import { logPipeline } from "../batches/log-pipeline.ts";
@@ -17,6 +17,9 @@ import { readRelations, readTables } from "../postgres/preflight/table-facts.ts"
 import { MOST_KEYS } from "./known-keys.ts";
 import { comparedTables, type PolledTable, polledTables } from "./polled-table.ts";
 import { PollingReader } from "./polling-reader.ts";
+
+/** https://www.postgresql.org/docs/18/errcodes-appendix.html */
+const INVALID_PARAMETER_VALUE = "22023";
 
 type Definition = PipelineOf<PollingSource>;
 
@@ -69,11 +72,29 @@ async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
     { problems: await checkServer(client, source, server), warnings: [] },
     captured,
     checkKeysOfWholeRows(pipeline, tables),
+    { problems: checkPatterns(source, captured.tables), warnings: [] },
     polled,
     { problems: await checkDeletes(client, pipeline, polled.tables), warnings: [] },
   ]);
   if (problems.length > 0) throw new PreflightError(problems);
   return { tables, polled: polled.tables, server, warnings };
+}
+
+/** A slip in a pattern would poll a table by another column than was meant, or look for no deletes. */
+function checkPatterns(
+  { columns, deletes }: PollingSource,
+  captured: readonly TableName[],
+): PreflightProblem[] {
+  const named = { columns: Object.keys(columns), "deletes.tables": deletes?.tables ?? [] };
+  return Object.entries(named).flatMap(([field, patterns]) =>
+    patterns
+      .filter((pattern) => !captured.some(tablePattern(pattern)))
+      .map((pattern) => ({
+        code: "TABLE_PATTERN",
+        message: `source.${field} names "${pattern}", which is no captured table`,
+        remedy: "Correct the pattern, or capture the table.",
+      })),
+  );
 }
 
 /** Whether a delete can be found, and has a partition: of a row that is gone its primary key alone is known. */
@@ -112,11 +133,18 @@ async function checkDeletes(
 
 async function checkServer(
   client: pg.Client,
-  { longestTransactionSeconds }: PollingSource,
+  { longestTransactionSeconds, timeZone }: PollingSource,
   server: ServerFacts,
 ): Promise<PreflightProblem[]> {
   const { standby, user } = server;
   const problems = checkTableServer(server);
+  if (!(await knowsZone(client, timeZone))) {
+    problems.push({
+      code: "TIME_ZONE",
+      message: `the server knows no time zone "${timeZone}" (source.timeZone)`,
+      remedy: 'Write one of: SELECT name FROM pg_timezone_names; such as "Europe/Berlin".',
+    });
+  }
   if (longestTransactionSeconds !== undefined) return problems;
   if (standby) {
     problems.push({
@@ -138,4 +166,14 @@ async function checkServer(
     });
   }
   return problems;
+}
+
+async function knowsZone(client: pg.Client, name: string): Promise<boolean> {
+  try {
+    await client.query("SELECT now() AT TIME ZONE $1", [name]);
+    return true;
+  } catch (error) {
+    if ((error as { code?: string }).code === INVALID_PARAMETER_VALUE) return false;
+    throw error;
+  }
 }
