@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { ConfigurationError } from "./errors.ts";
+import { ConfigurationError, TributaryError } from "./errors.ts";
 import { definePipeline, type Pipeline, type PipelineInput } from "./pipeline.ts";
 
 /**
@@ -11,11 +11,16 @@ import { definePipeline, type Pipeline, type PipelineInput } from "./pipeline.ts
 export async function readDefinition(file: string): Promise<Pipeline> {
   const path = resolve(file);
   const wrong = (remedy: string) =>
-    new ConfigurationError("The pipeline definition", [{ path: "TRIBUTARY_PIPELINE", value: file, remedy }]);
+    new ConfigurationError("The pipeline definition", [
+      { path: "--pipeline or TRIBUTARY_PIPELINE", value: file, remedy },
+    ]);
   const found = await stat(path).catch(() => undefined);
   if (!found?.isFile())
     throw wrong(`no such file (looked for ${path}): name the file that exports the definition`);
-  const module = (await import(pathToFileURL(path).href)) as { default?: unknown };
+  const module: { default?: unknown } = await import(pathToFileURL(path).href).catch((error: unknown) => {
+    if (error instanceof TributaryError) throw error;
+    throw wrong(`the file cannot be loaded: ${error instanceof Error ? error.message : String(error)}`);
+  });
   if (module.default === undefined)
     throw wrong("the file has no default export: export default definePipeline({…})");
   return definePipeline(module.default as PipelineInput);

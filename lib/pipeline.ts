@@ -248,12 +248,9 @@ function named(source: z.output<typeof pipeline>["source"], name: string): Sourc
 export function requireLog(pipeline: Pipeline, what: string): LogPipeline {
   const { source } = pipeline;
   if (source.kind === "postgres") return { ...pipeline, source };
-  throw new ConfigurationError(what, [
-    {
-      path: "source.kind",
-      value: source.kind,
-      remedy: "this is for pipelines that read the log: source: postgres({…})",
-    },
+  const remedy = `${what} is for pipelines that read the log: source: postgres({…})`;
+  throw new ConfigurationError("The pipeline definition", [
+    { path: "source.kind", value: source.kind, remedy },
   ]);
 }
 

@@ -46,6 +46,11 @@ export function formatOrdinal(ordinal: number): string {
   return ordinal.toString().padStart(10, "0");
 }
 
+/** Whether a text is one of a position. */
+export function isPosition(text: string): text is PositionText {
+  return POSITION.test(text);
+}
+
 /** Throws `RangeError` naming the text when it is not 34 characters of position. */
 export function parsePosition(text: PositionText): Position {
   const match = POSITION.exec(text);

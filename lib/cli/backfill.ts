@@ -21,6 +21,7 @@ import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { showBackfills } from "./backfill-status.ts";
 import { withDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 
 interface Place {
   readonly pipeline: string;
@@ -82,13 +83,8 @@ capture task. When it has read a whole table, consumers that keep rows remove th
 
 function withPlace(command: Command): Command {
   return command
-    .option(
-      "--pipeline <file>",
-      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-    )
-    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
-    .exitOverride();
+    .addOption(pipelineOption())
+    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
 }
 
 function steering(verb: string, wanted: BackfillWanted, description: string): Command {

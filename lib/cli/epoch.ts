@@ -5,9 +5,10 @@ import { formatLsn } from "../change/lsn.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { NEW_EPOCH } from "../new-epoch.ts";
-import { connectionFromEnvironment, connectionFromUrl } from "../source/postgres/connection.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
+import { commandDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface NewOptions {
@@ -24,17 +25,12 @@ export function epochCommand(): Command {
   return new Command("epoch").description("when history cannot go on: begin a new epoch").addCommand(
     new Command("new")
       .description("begin a new epoch after a lost slot, a restored or another server")
-      .option(
-        "--pipeline <file>",
-        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-      )
+      .addOption(pipelineOption())
       .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
       .option("--drop-slot", "drop the old replication slot")
       .option("--above <epoch>", "an epoch that was used for certain: when the state table was lost", epoch)
-      .option("--database-url <url>", "default: $DATABASE_URL or the PG* variables")
+      .option("--database-url <url>", "default: as the capture task finds it in the environment")
       .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
-      .exitOverride()
       .addHelpText(
         "after",
         `
@@ -57,9 +53,7 @@ async function begin(options: NewOptions): Promise<void> {
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   const given: EpochOptions = {
     pipeline,
-    connection: options.databaseUrl
-      ? connectionFromUrl(options.databaseUrl, process.env)
-      : connectionFromEnvironment(process.env),
+    connection: await commandDatabase(options.databaseUrl),
     dynamodb: dynamodbClient(),
     stateTable: stateTable as string,
     dropSlot: options.dropSlot === true,

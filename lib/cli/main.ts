@@ -26,7 +26,7 @@ const program = new Command("tributary")
   .addCommand(teardownCommand())
   .addCommand(costCommand());
 
-for (const command of program.commands)
+for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands]))
   command.exitOverride().showHelpAfterError("(--help shows the options)");
 
 try {

@@ -7,6 +7,7 @@ import { quoteOutboxTable } from "../outbox/table-name.ts";
 import type { Pipeline } from "../pipeline.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface OutboxArguments {
@@ -19,14 +20,7 @@ interface OutboxArguments {
 export function outboxCommand(): Command {
   const command = new Command("outbox").description("the outbox that applications publish events through");
   const verb = (name: string, about: string) =>
-    command
-      .command(name)
-      .description(about)
-      .option(
-        "--pipeline <file>",
-        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-      );
+    command.command(name).description(about).addOption(pipelineOption());
   const url = ["--database-url <url>", "default: as the capture task finds it in the environment"] as const;
   verb("plan", "print the SQL that makes it, and the grants that the roles need").action(plan);
   verb("install", "make it; again, nothing is changed")

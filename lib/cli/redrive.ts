@@ -1,6 +1,11 @@
 import { Command, InvalidArgumentError } from "commander";
 import { RedriveFailedError } from "../consume/errors.ts";
-import type { RedrivenLetter, RedriveReport, RedriveRequest } from "../consume/redrive-request.ts";
+import {
+  type RedrivenLetter,
+  type RedriveReport,
+  type RedriveRequest,
+  readRedriveRequest,
+} from "../consume/redrive-request.ts";
 import { ConfigurationError } from "../errors.ts";
 
 interface RedriveOptions {
@@ -59,9 +64,10 @@ superseded is refused. Exit code 1: something is left.
 }
 
 async function redrive(options: RedriveOptions): Promise<void> {
-  const run = await redriveOf(options);
   const { consumer, key, topic, position, dryRun, discard, json } = options;
   const chosen = { consumer, key, topic, position, dryRun, discard };
+  readRedriveRequest({ tributary: "redrive", ...chosen }, consumer);
+  const run = await redriveOf(options);
   const total = { redriven: 0, discarded: 0, done: 0, superseded: 0 };
   for (;;) {
     const done = total.redriven + total.discarded;

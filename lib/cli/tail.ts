@@ -6,15 +6,10 @@ import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { definePipeline, type LogPipeline, postgres } from "../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
-import {
-  connect,
-  connectionFromEnvironment,
-  connectionFromUrl,
-  disconnect,
-  type PostgresConnectionOptions,
-} from "../source/postgres/connection.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
 import { whenReaderLeaves } from "./closed-pipe.ts";
+import { commandDatabase } from "./database.ts";
 import { prettyLine } from "./pretty-line.ts";
 import { standardOutput } from "./standard-output.ts";
 
@@ -40,7 +35,7 @@ export function tailCommand(): Command {
     .description("print change events of a PostgreSQL database as JSON lines, as they happen")
     .option(
       "--database-url <url>",
-      "postgres://user:password@host/database (default: $DATABASE_URL or the PG* variables)",
+      "postgres://user:password@host/database; default: as the capture task finds it in the environment",
     )
     .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
     .option("--exclude <patterns>", "tables to leave out, stronger than --tables", list)
@@ -71,9 +66,7 @@ SELECT pg_drop_replication_slot('tributary_tail');`,
 }
 
 async function tail(options: TailOptions): Promise<void> {
-  const connection = options.databaseUrl
-    ? connectionFromUrl(options.databaseUrl, process.env)
-    : connectionFromEnvironment(process.env);
+  const connection = await commandDatabase(options.databaseUrl);
   const output = standardOutput();
   using ending = endOnSignals(output);
   const published = options.publication

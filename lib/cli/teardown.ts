@@ -9,6 +9,7 @@ import { leaseFromEnvironment } from "../state/lease.ts";
 import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface TeardownArguments {
@@ -22,11 +23,7 @@ interface TeardownArguments {
 export function teardownCommand(): Command {
   return new Command("teardown")
     .description("drop a pipeline's replication slots, and their publications where we made them")
-    .option(
-      "--pipeline <file>",
-      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-    )
+    .addOption(pipelineOption())
     .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
     .option("--database-url <url>", "default: as the capture task finds it in the environment")
     .option(

@@ -13,6 +13,7 @@ import {
 } from "../source/trigger/triggers.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface TriggersArguments {
@@ -30,13 +31,8 @@ export function triggersCommand(): Command {
     command
       .command(name)
       .description(about)
-      .option(
-        "--pipeline <file>",
-        "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-        process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-      )
-      .option("--database-url <url>", "of the owner of the tables; default: as the capture task finds it")
-      .exitOverride();
+      .addOption(pipelineOption())
+      .option("--database-url <url>", "of the owner of the tables; default: as the capture task finds it");
   const reader = ["--reader <role>", "the capture task's role: what it needs is granted"] as const;
   const timeout = ["--lock-timeout <seconds>", "how long a table in use is waited for", seconds, 10] as const;
   verb("plan", "print the SQL, and what is there; nothing is changed")

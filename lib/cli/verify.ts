@@ -20,6 +20,7 @@ import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
 import { type Comparison, compareTable, type Difference } from "../verify/verify.ts";
 import { withDatabase } from "./database.ts";
+import { pipelineOption } from "./options.ts";
 
 interface VerifyOptions {
   readonly table: string;
@@ -46,11 +47,7 @@ export function verifyCommand(): Command {
     .description("compare a table with what a consumer's sink holds of it, and tell lag from loss")
     .requiredOption("--table <name>", "the table: public.orders")
     .requiredOption("--consumer <name>", "the consumer, whose entry file exports `sink`")
-    .option(
-      "--pipeline <file>",
-      "the pipeline definition (default: $TRIBUTARY_PIPELINE or cdk/pipeline.ts)",
-      process.env.TRIBUTARY_PIPELINE ?? "cdk/pipeline.ts",
-    )
+    .addOption(pipelineOption())
     .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
     .option("--database-url <url>", "the primary; default: as the capture task finds it in the environment")
     .option("--timeout <seconds>", "how long to wait for a consumer that is behind", positive, 60)

@@ -1,5 +1,5 @@
 import * as z from "zod/mini";
-import type { PositionText } from "../change/position.ts";
+import { isPosition, type PositionText } from "../change/position.ts";
 import { ConfigurationError } from "../errors.ts";
 
 /**
@@ -77,16 +77,24 @@ export interface RedriveReport {
   readonly letters: readonly RedrivenLetter[];
 }
 
+const text = (what: string) => z.optional(z.string(`write ${what}`));
+const flag = z.optional(z.boolean("write true or false"));
+const number = (from: number) => {
+  const remedy = `write a whole number from ${from}`;
+  return z.optional(z.int(remedy).check(z.minimum(from, remedy)));
+};
+const AS_LETTERS_SAY = "write it as the dead letter has it: 34 characters";
+
 const request = z.object({
   tributary: z.literal("redrive"),
-  consumer: z.optional(z.string()),
-  key: z.optional(z.string()),
-  topic: z.optional(z.string()),
-  partition: z.optional(z.int().check(z.minimum(0))),
-  position: z.optional(z.string()),
-  dryRun: z.optional(z.boolean()),
-  discard: z.optional(z.boolean()),
-  limit: z.optional(z.int().check(z.minimum(1))),
+  consumer: text("the consumer's name"),
+  key: text("the values of the key columns, with commas between them: 5,17"),
+  topic: text("the name of a topic"),
+  partition: number(0),
+  position: z.optional(z.string(AS_LETTERS_SAY).check(z.refine(isPosition, AS_LETTERS_SAY))),
+  dryRun: flag,
+  discard: flag,
+  limit: number(1),
 });
 
 /** Whether an event is meant to be a redrive request. */

@@ -32,6 +32,8 @@ test("a plain object is validated as well as a defined one", async () => {
 test.each([
   ["a file that is not there", async () => join(directory, "none.ts"), /no such file .*none\.ts/],
   ["a directory", async () => directory, /no such file/],
+  ["a file of another kind", () => file("notes.md", "# Notes"), /cannot be loaded/],
+  ["a slip in the code", () => file("slip.mjs", "export default {{"), /cannot be loaded/],
   ["no default export", () => file("named.mjs", "export const pipeline = {}"), /no default export/],
   ["a wrong definition", () => file("wrong.mjs", `export default { name: "x" }`), /source: /],
 ])("%s: the error names it", async (_what, given, message) => {

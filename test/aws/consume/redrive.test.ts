@@ -159,7 +159,9 @@ describe("redrive", () => {
     const bench = await consumerBench(aws());
     const { handler } = failing(bench);
     await expect(redrive(handler, { consumer: "else" })).rejects.toThrow(bench.name);
-    await expect(redrive(handler, { limit: 0 })).rejects.toThrow(/limit/);
+    await expect(redrive(handler, { limit: 0 })).rejects.toThrow(/limit: write a whole number from 1/);
+    await expect(redrive(handler, { position: "17" })).rejects.toThrow(/position: .*34 characters.*"17"/);
+    await expect(redrive(handler, { discard: true })).rejects.toThrow(/discard: name the key/);
   });
 });
 
