@@ -35,6 +35,7 @@ export interface ReadModelTable {
   readonly columns: Readonly<Record<string, string>>;
 }
 
+/** The read model's orders. */
 export const orders: ReadModelTable = {
   name: "orders",
   key: ["id"],

@@ -88,7 +88,7 @@ export class ClaimBucket extends Construct {
 }
 
 /** Days from a change's storing to the end of every place a pointer to it may stand in, one after the other. */
-export function lifetimeDays(streamRetention: Duration): number {
+function lifetimeDays(streamRetention: Duration): number {
   return Math.ceil(
     streamRetention.toDays({ integral: false }) + DEAD_LETTER_RETENTION.toDays() + PARKING_LIFETIME.toDays(),
   );

@@ -4,7 +4,7 @@ import type { ChangeEventJson } from "./event.ts";
 import type { PositionText } from "./position.ts";
 
 /** Prefix of the logical messages that are ours: in the log, and as mark events in a table's topic. */
-export const MARK_PREFIX = "tributary.";
+const MARK_PREFIX = "tributary.";
 
 /** A backfill of the table has ended: everything it read stands before this mark. Content: `BackfillEnd`. */
 export const BACKFILL_END = `${MARK_PREFIX}backfill-end`;

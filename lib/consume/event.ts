@@ -249,7 +249,7 @@ export function keyOf(wire: ChangeEventJson): Row {
 }
 
 /** See `EventFacts.changed`. */
-export function changedColumns(wire: ChangeEventJson): string[] {
+function changedColumns(wire: ChangeEventJson): string[] {
   const { before, after } = wire;
   if (!after) return Object.keys(before ?? {});
   if (operationOf(wire.op) !== Operation.Update) return Object.keys(after);

@@ -7,7 +7,7 @@ import { ParkedTooLargeError } from "./errors.ts";
 import { retryDelay } from "./retries.ts";
 
 /** DynamoDB takes items of 400 KB; larger events than this go to the claim store. */
-export const LARGEST_PARKED_BYTES = 200 * 1024;
+const LARGEST_PARKED_BYTES = 200 * 1024;
 
 /** The event of a parked change, as it is stored. */
 export interface ParkedPayload {

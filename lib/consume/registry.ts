@@ -42,6 +42,7 @@ export interface SweepRegistration extends Registered {
   readonly handle: (sweep: Sweep, context: HandlerContext) => Outcome | Promise<Outcome>;
 }
 
+/** What a consumer registered, by kind. */
 export type Registration = SingleRegistration | BatchRegistration | SweepRegistration;
 
 /** The handlers of a consumer, in the order they were registered: the first that matches is the one. */

@@ -1,7 +1,8 @@
 import prices from "./prices.json" with { type: "json" };
 
-/** Prices by service: the one price basis of all estimates. */
+/** Prices by service. */
 export type Prices = typeof prices;
+/** The one price basis of all estimates. */
 export const PRICES: Prices = prices;
 
 /** Prices that no source read from AWS's price list, as `group.price`. */

@@ -44,7 +44,9 @@ export const DEFAULT_LOAD = {
   network: "endpoints",
 } as const satisfies Partial<Load>;
 
+/** Seconds of an hour. */
 export const SECONDS_PER_HOUR = 3600;
+/** Bytes of a GiB. */
 export const GIB = 1024 ** 3;
 
 /** Changes that all consumers together give up in a month. */

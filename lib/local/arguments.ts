@@ -4,12 +4,13 @@ import { tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
 
 /** How the shop's changes are caught, and the definition of each. */
-export const SHOP_SOURCES = {
+const SHOP_SOURCES = {
   log: "cdk/pipeline.ts",
   triggers: fileURLToPath(new URL("./shop/sources/triggers.ts", import.meta.url)),
   polling: fileURLToPath(new URL("./shop/sources/polling.ts", import.meta.url)),
   outbox: fileURLToPath(new URL("./shop/sources/outbox.ts", import.meta.url)),
 } as const;
+/** A way to catch the shop's changes. */
 export type ShopSource = keyof typeof SHOP_SOURCES;
 
 /** What `npm start` was asked for. */

@@ -161,6 +161,7 @@ function progressBar(percent: number, width: number): string {
   return "█".repeat(full) + "░".repeat(width - full);
 }
 
+/** Bytes for people: `1.5 MB`; `–` where unknown. */
 export function formatBytes(bytes: number | undefined): string {
   if (bytes === undefined) return "–";
   if (bytes < 1000) return `${Math.round(bytes)} B`;
@@ -168,11 +169,13 @@ export function formatBytes(bytes: number | undefined): string {
   return `${(bytes / 1000 ** power).toFixed(1)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 
-export function formatMs(ms: number | undefined): string {
+/** Milliseconds for people: `12 ms`, `12.3 s`; `–` where unknown. */
+function formatMs(ms: number | undefined): string {
   if (ms === undefined) return "–";
   return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** Milliseconds as `01:02:03`. */
 export function formatDuration(ms: number): string {
   const seconds = Math.floor(ms / 1000);
   const two = (value: number) => String(value).padStart(2, "0");

@@ -10,7 +10,7 @@ import { CAPTURE_METRIC, DIMENSION } from "./metric-names.ts";
 import { TableMetrics } from "./table-metrics.ts";
 
 /** How often the capture task writes its metrics, in seconds, where nothing else is said. */
-export const DEFAULT_METRICS_SECONDS = 20;
+const DEFAULT_METRICS_SECONDS = 20;
 
 /** Names the seconds between two lines of metrics. */
 export const METRICS_SECONDS_VARIABLE = "TRIBUTARY_METRICS_SECONDS";

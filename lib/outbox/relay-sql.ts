@@ -2,7 +2,7 @@ import { type OutboxTableName, quoteOutboxTable } from "./table-name.ts";
 import { outboxTableSql } from "./table-sql.ts";
 
 /** In how many lanes relays share the work: each is owned by one relay at a time. */
-export const RELAY_LANES = 16;
+const RELAY_LANES = 16;
 
 /** The lanes of topics with this many partitions: a partition belongs to one lane. */
 export function lanesOf(partitions: number): number {

@@ -30,7 +30,7 @@ export function quoteOutboxTable({ schema, table }: OutboxTableName, suffix = ""
 }
 
 /** An identifier as it may stand in SQL. */
-export function quoteName(name: string): string {
+function quoteName(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 

@@ -6,7 +6,7 @@ import { TributaryError } from "../../lib/errors.ts";
 import type { SourceMessage } from "../../lib/source/change-source.ts";
 import type { ChangeDecoder } from "../../lib/source/postgres/change-decoder.ts";
 import { CopyBoth } from "../../lib/source/postgres/copy-both.ts";
-import { parseCopyData } from "../../lib/source/postgres/copy-data.ts";
+import { parseCopyData } from "./fixtures/copy-data.ts";
 import {
   decodeFrames,
   recorded,

@@ -42,6 +42,7 @@ export interface MappingStats {
   readonly failure: Error | undefined;
 }
 
+/** How far one shard of a mapping is. */
 export interface ShardStats {
   readonly shardId: string;
   /** Last sequence number up to which everything is done, once there is one. */

@@ -11,7 +11,7 @@ import type { ConfigurationProblem } from "../../errors.ts";
 export type FilterPattern = Readonly<Record<string, unknown>>;
 
 /** Filters of one mapping at most (AWS raises it to ten on request). */
-export const MAX_FILTERS = 5;
+const MAX_FILTERS = 5;
 /** Characters of one pattern as JSON text at most. */
 const MAX_PATTERN_CHARACTERS = 4096;
 

@@ -1,7 +1,7 @@
 import type { Shard } from "@aws-sdk/client-kinesis";
 
 /** The shards a shard came out of: one after a split, two after a merge, none at the stream's creation. */
-export function parentsOf(shard: Shard): string[] {
+function parentsOf(shard: Shard): string[] {
   return [shard.ParentShardId, shard.AdjacentParentShardId].filter((id) => id !== undefined);
 }
 

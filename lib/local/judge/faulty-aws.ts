@@ -2,6 +2,7 @@ import type { Emulators } from "../emulators.ts";
 import { type AwsCall, AwsFaultProxy, type ChooseFault } from "../fault/aws-proxy.ts";
 
 const SERVICES = ["kinesis", "dynamodb", "sqs"] as const;
+/** A service that faults can be put before. */
 export type FaultyService = (typeof SERVICES)[number];
 
 /** The emulators behind fault proxies, one a service. */

@@ -2,7 +2,7 @@ import { appendFileSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
 /** What a handler of the judge does wrong. `hang` waits for ever, `block` stops the event loop. */
-export const MISCHIEF = ["throw", "hang", "block", "exit", "kill", "memory", "slow"] as const;
+const MISCHIEF = ["throw", "hang", "block", "exit", "kill", "memory", "slow"] as const;
 
 /** What goes wrong in handlers, how often, and where: written to a file by the judge, read by each invocation. */
 export interface Mischief {

@@ -5,7 +5,7 @@ import type { Effect, InvocationTimes } from "./check.ts";
  * Where the judge's handlers leave their effects: a PostgreSQL database of its own, so that a fault of the source is none of
  * the sinks, and what was committed survives the kill of a handler.
  */
-export const SINK_SCHEMA = `
+const SINK_SCHEMA = `
   CREATE TABLE invocations (id text PRIMARY KEY, consumer text NOT NULL, pid int NOT NULL,
     started timestamptz NOT NULL DEFAULT clock_timestamp(), ended timestamptz);
   CREATE TABLE effects (
@@ -21,7 +21,9 @@ export const SINK_SCHEMA = `
 
 /** Variables that the handlers read. */
 export const SINK_URL_VARIABLE = "JUDGE_SINK_URL";
+/** Names the file that says what goes wrong in handlers. */
 export const MISCHIEF_VARIABLE = "JUDGE_MISCHIEF_FILE";
+/** Names the file that, where it exists, mends a handler that fails. */
 export const MENDED_VARIABLE = "JUDGE_MENDED_FILE";
 
 /** Reads what the handlers left. */

@@ -52,12 +52,13 @@ export const KNOWN_REASONS = ["changed-mind", "found-cheaper", "too-late", "paym
 /** A reason without a letter: `notifications` fails on it every time. The poison of the demo. */
 export const POISON_REASON = "lost-in-the-warehouse-fire";
 
-/** A new customer, as the registration form would give it. */
+/** What the registration form asks for. */
 export interface NewCustomer {
   readonly name: string;
   readonly email: string;
 }
 
+/** A new customer, as the registration form would give it. */
 export function inventCustomer(random: Random): NewCustomer {
   const name = `${oneOf(random, GIVEN)} ${oneOf(random, FAMILY)}`;
   return { name, email: `user${between(random, 1, 999_999)}@example.com` };
@@ -71,6 +72,7 @@ export interface NewItem {
   readonly price: string;
 }
 
+/** One to four lines of an order. */
 export function inventItems(random: Random): NewItem[] {
   return Array.from({ length: between(random, 1, 4) }, (_, i) => ({
     line: i + 1,

@@ -19,6 +19,7 @@ export interface ComparedTable {
   readonly columns: Readonly<Record<string, string>>;
 }
 
+/** The shop's customers. */
 export const CUSTOMERS: ComparedTable = {
   name: "customers",
   key: ["id"],
@@ -33,6 +34,7 @@ export const CUSTOMERS: ComparedTable = {
   },
 };
 
+/** The shop's orders. */
 export const ORDERS: ComparedTable = {
   name: "orders",
   key: ["id"],
@@ -46,6 +48,7 @@ export const ORDERS: ComparedTable = {
   },
 };
 
+/** The lines of the orders. */
 export const ORDER_ITEMS: ComparedTable = {
   name: "order_items",
   key: ["order_id", "line"],

@@ -21,6 +21,7 @@ import { explainReadError, ReadingChangedError, TablesLinkError } from "./errors
 import { logPipeline } from "./log-pipeline.ts";
 import { type RowChange, RowMessages } from "./row-messages.ts";
 
+/** What `BatchStream.open` takes. */
 export interface BatchStreamOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Pipeline;

@@ -11,7 +11,7 @@ export interface Malformed {
 }
 
 /** The topic of what is no event: one partition, in the order of the log; with relays, one for each lane. */
-export function quarantineTopic({ topics }: Pick<Pipeline, "topics">): string {
+function quarantineTopic({ topics }: Pick<Pipeline, "topics">): string {
   return `${topics.prefix}.$outbox-malformed`;
 }
 

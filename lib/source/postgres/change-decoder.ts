@@ -34,6 +34,7 @@ import { type TextEncoding, textForm } from "./values/text.ts";
 export { OWN_PREFIX, type OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
 
+/** What `ChangeDecoder` is made of. */
 export interface ChangeDecoderOptions {
   readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
   /** Name of the database: `source.db`. */

@@ -7,6 +7,7 @@ const RECENT_COMMITS = 16;
 /** How many commits wait for their acknowledgement at most; older ones a replay may show unseen. */
 const STREAMED_COMMITS = 65_536;
 
+/** What `Confirmation` is made of. */
 export interface ConfirmationOptions {
   readonly record: SlotRecord;
   /** As it stands in the record. */

@@ -1,14 +1,5 @@
 import { MalformedMessageError } from "./decode-errors.ts";
 
-/** WAL data: one pgoutput message. */
-export interface XLogData {
-  readonly kind: "data";
-  /** WAL start of what the payload tells. */
-  readonly lsn: bigint;
-  /** A view on the frame, not a copy. */
-  readonly payload: Buffer;
-}
-
 /** The server is there, and how far its WAL has been read. */
 export interface Keepalive {
   readonly kind: "keepalive";
@@ -18,8 +9,14 @@ export interface Keepalive {
   readonly replyRequested: boolean;
 }
 
-/** Where XLogData holds the WAL start, and how long what stands before its payload is. */
+/*
+ * The frames of a replication copy stream: each is the content of one CopyData message.
+ * https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA
+ */
+
+/** Where XLogData holds the WAL start. */
 export const LSN = 1;
+/** Bytes before the payload of an XLogData. */
 export const XLOG_DATA_HEADER = 25;
 
 const XLOG_DATA = 0x77;
@@ -27,17 +24,6 @@ const XLOG_DATA = 0x77;
 /** Whether the frame in `buffer[start, end)` is an XLogData with its header whole. */
 export function isXLogData(buffer: Buffer, start: number, end: number): boolean {
   return buffer[start] === XLOG_DATA && end - start >= XLOG_DATA_HEADER;
-}
-
-/**
- * Reads one frame of a replication copy stream: the content of one CopyData message, whole.
- * https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA
- *
- * @throws MalformedMessageError
- */
-export function parseCopyData(frame: Buffer): XLogData | Keepalive {
-  if (!isXLogData(frame, 0, frame.length)) return parseKeepalive(frame);
-  return { kind: "data", lsn: frame.readBigUInt64BE(LSN), payload: frame.subarray(XLOG_DATA_HEADER) };
 }
 
 /** Reads a frame that is no XLogData. @throws MalformedMessageError */

@@ -16,6 +16,7 @@ import type { Siblings } from "./slots/assignment.ts";
 /** After this long the log says what the creation of a slot waits for. */
 const TELL_AFTER_MS = 5000;
 
+/** What a first start takes. */
 export interface FirstStartOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Pick<LogPipeline, "name" | "source">;

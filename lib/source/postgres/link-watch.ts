@@ -7,6 +7,7 @@ import type { SideConnection } from "./side-connection.ts";
 import { readSlot } from "./slot.ts";
 import type { SlotSighting } from "./slot-watch.ts";
 
+/** What `LinkWatch` is made of. */
 export interface LinkWatchOptions {
   readonly slot: string;
   readonly side: SideConnection;

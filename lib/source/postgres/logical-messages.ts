@@ -21,6 +21,7 @@ export interface OwnMessage {
   readonly transactional: boolean;
 }
 
+/** What `LogicalMessages` is made of. */
 export interface LogicalMessagesOptions {
   readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
   readonly database: string;

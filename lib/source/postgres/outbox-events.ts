@@ -12,6 +12,7 @@ import { OutboxFormsMixedError, OutboxMalformedError, OutboxTableError } from ".
 import { type LogicalMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
+/** What `OutboxEvents` is made of. */
 export interface OutboxEventsOptions {
   readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
   readonly database: string;

@@ -46,6 +46,7 @@ export interface SourceStatus extends SlotHealth {
   readonly backfills: readonly BackfillReport[];
 }
 
+/** What `PostgresChangeStream` is made of. */
 export interface PostgresChangeStreamOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: LogPipeline;

@@ -19,6 +19,7 @@ import { readShare } from "./slots/share.ts";
 export type { SourceStatus } from "./postgres-change-stream.ts";
 export type { PreflightReport } from "./preflight/preflight.ts";
 
+/** What opening the log of a pipeline takes. */
 export interface PostgresSourceOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: LogPipeline;

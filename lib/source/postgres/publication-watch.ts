@@ -33,6 +33,7 @@ export function checkPublication(name: string, stored: number | undefined, now: 
   });
 }
 
+/** What `PublicationWatch` is made of. */
 export interface PublicationWatchOptions {
   readonly name: string;
   /** As stored at first start. */

@@ -1,5 +1,5 @@
 /** Under load the socket is left alone for so long before it is read again. */
-export const GATHER_MS = 20;
+const GATHER_MS = 20;
 /** Load is: so much in that time. */
 const LOAD_BYTES = 32 * 1024;
 

@@ -64,6 +64,7 @@ export interface ChangeListener {
   truncated(plan: RelationPlan): void;
 }
 
+/** What `Relations` is made of. */
 export interface RelationsOptions {
   readonly pipeline: Pick<LogPipeline, "name" | "source">;
   readonly database: string;

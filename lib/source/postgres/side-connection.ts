@@ -2,6 +2,7 @@ import type pg from "pg";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { isServerEnding } from "./connection-errors.ts";
 
+/** What `SideConnection` is made of. */
 export interface SideConnectionOptions {
   readonly connection: PostgresConnectionOptions;
   readonly signal: AbortSignal;

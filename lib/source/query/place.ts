@@ -4,7 +4,7 @@ import * as z from "zod";
 const mark = z.object({ at: z.number(), values: z.record(z.string(), z.string()) });
 
 /** Where a look begins. */
-export const lookStart = z.object({
+const lookStart = z.object({
   /** Number of the last batch. */
   number: z.int(),
   /** Transactions below have been given (64 bits); null at the very first: every row there is. */
@@ -62,10 +62,15 @@ export const deleteBounds = z.object({
   atUs: z.string(),
 });
 
+/** Where a look begins. */
 export type LookStart = z.output<typeof lookStart>;
+/** A look under way, from page to page. */
 export type Look = z.output<typeof look>;
+/** A clock of the server, with the values seen by then. */
 export type Mark = z.output<typeof mark>;
+/** Between which rows a batch of a look lies. */
 export type BatchBounds = z.output<typeof batchBounds>;
+/** The keys of a batch of deletes. */
 export type DeleteBounds = z.input<typeof deleteBounds>;
 
 const MARKS = 64;

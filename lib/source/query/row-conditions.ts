@@ -75,6 +75,7 @@ export function texts(columns: readonly PolledColumn[]): string {
   return `ARRAY[${columns.map(({ quoted }) => `${quoted}::text`).join(", ")}]`;
 }
 
-export function literal(value: string): string {
+/** A text as an SQL literal. */
+function literal(value: string): string {
   return `'${value.replaceAll("'", "''")}'`;
 }

@@ -10,6 +10,7 @@ import { quoteIdentifier, quoteTable } from "../postgres/preflight/captured-tabl
 export const AUDIT_COMMENT = "Made by Tributary: tributary triggers uninstall removes it";
 /** First by name: what another trigger of the row does is written behind the change that it reacts to. */
 export const ROW_TRIGGER = "!tributary_row";
+/** The one that tells truncates. */
 export const TRUNCATE_TRIGGER = "!tributary_truncate";
 
 /** The settings that decide how values are printed: the trigger's session may have any (`postgres/session.ts`). */

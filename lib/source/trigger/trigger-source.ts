@@ -17,7 +17,7 @@ import { TriggerReader } from "./trigger-reader.ts";
 import { readTriggers } from "./triggers.ts";
 
 /** `tributary triggers` is run by who owns the tables. */
-export const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
+const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
 
 type Definition = PipelineOf<TriggersSource>;
 

@@ -2,6 +2,7 @@ import { definePipeline, outbox, type PipelineInput, postgres } from "../../../p
 
 /** The ways in which events of applications are caught. */
 export const OUTBOX_FORMS = ["table", "message", "relay"] as const;
+/** One of them. */
 export type OutboxForm = (typeof OUTBOX_FORMS)[number];
 
 /** Names the form for the capture task's process. */

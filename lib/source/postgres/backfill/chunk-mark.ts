@@ -3,6 +3,7 @@ import * as z from "zod";
 
 /** Prefixes of the logical messages around a chunk: what the log holds between them may be older or newer than the chunk. */
 export const LOW_MARK = "tributary.low";
+/** Of the message behind a chunk. */
 export const HIGH_MARK = "tributary.high";
 
 const chunkMark = z.object({

@@ -37,6 +37,6 @@ export function xid32(text: string): number {
 }
 
 /** Whether `a` was given out before `b`: ids go round, and living ones are within 2^31 of each other. */
-export function precedes(a: number, b: number): boolean {
+function precedes(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
 }

@@ -14,6 +14,7 @@ export interface Begin {
   readonly xid: number;
 }
 
+/** Reads a Begin behind its type byte. @throws MalformedMessageError */
 export function decodeBegin(reader: MessageReader): Begin {
   const commitLsn = reader.uint64("final LSN");
   const commitTime = reader.int64("commit time");
@@ -31,6 +32,7 @@ export interface Commit {
   readonly commitTime: bigint;
 }
 
+/** Reads a Commit behind its type byte. @throws MalformedMessageError */
 export function decodeCommit(reader: MessageReader): Commit {
   const flags = reader.uint8("flags");
   if (flags !== 0) throw reader.malformed("flags 0", String(flags), 1);
@@ -47,6 +49,7 @@ export interface Origin {
   readonly name: string;
 }
 
+/** Reads an Origin behind its type byte. @throws MalformedMessageError */
 export function decodeOrigin(reader: MessageReader): Origin {
   const commitLsn = reader.uint64("commit LSN at the origin");
   const name = reader.string("name of the origin");
@@ -73,6 +76,7 @@ export interface Relation {
   readonly columns: readonly RelationColumn[];
 }
 
+/** A published column of a relation, in the order of its tuples. */
 export interface RelationColumn {
   /** Part of the replica identity. With identity full, every column says so. */
   readonly key: boolean;
@@ -81,6 +85,7 @@ export interface RelationColumn {
   readonly modifier: number;
 }
 
+/** Reads a Relation behind its type byte. @throws MalformedMessageError */
 export function decodeRelation(reader: MessageReader): Relation {
   const oid = reader.uint32("relation OID");
   // pg_catalog travels as the empty string.
@@ -112,6 +117,7 @@ export interface Type {
   readonly name: string;
 }
 
+/** Reads a Type behind its type byte. @throws MalformedMessageError */
 export function decodeType(reader: MessageReader): Type {
   const oid = reader.uint32("type OID");
   const schema = reader.string("schema") || "pg_catalog";
@@ -127,6 +133,7 @@ export interface Truncate {
   readonly relations: readonly number[];
 }
 
+/** Reads a Truncate behind its type byte. @throws MalformedMessageError */
 export function decodeTruncate(reader: MessageReader): Truncate {
   const count = reader.int32("number of relations");
   if (count < 0) throw reader.malformed("number of relations of 0 or more", String(count), 4);
@@ -156,6 +163,7 @@ export function placeOfMessage(lsn: bigint): bigint {
   return lsn - 1n;
 }
 
+/** Reads a Message behind its type byte. @throws MalformedMessageError */
 export function decodeLogicalMessage(reader: MessageReader): LogicalMessage {
   const flags = reader.uint8("flags");
   if (flags > 1) throw reader.malformed("flags 0 or 1", String(flags), 1);

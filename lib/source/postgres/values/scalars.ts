@@ -49,6 +49,7 @@ export const charText: ValueEncoder = (buffer, start, end) => {
   return buffer.toString("latin1", start, end);
 };
 
+/** `"char"`: its one byte → a JSON string. */
 export const encodeChar: ValueEncoder = (buffer, start, end) => quote(charText(buffer, start, end));
 
 /** int2vector and oidvector: numbers with blanks between → a JSON array. */
