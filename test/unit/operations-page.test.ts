@@ -14,7 +14,9 @@ test("docs/11 and docs/04 name each variable of the programs that are deployed",
       .filter((name) => name.endsWith(".ts") && !name.startsWith(join("lib", "local"))),
   );
   const read = files.flatMap((name) =>
-    [...readFileSync(join(ROOT, name), "utf8").matchAll(/\bTRIBUTARY_[A-Z_]*[A-Z]\b/g)].map(([found]) => found),
+    [...readFileSync(join(ROOT, name), "utf8").matchAll(/\bTRIBUTARY_[A-Z_]*[A-Z]\b/g)].map(
+      ([found]) => found,
+    ),
   );
   const told = page("11-operations.md") + page("04-consumers.md");
   expect(new Set(read).size).toBeGreaterThan(10);
