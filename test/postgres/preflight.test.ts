@@ -345,6 +345,19 @@ eachPostgres("preflight", (server) => {
       expect((await look(url, source)).problems).toEqual([]);
     });
 
+    test("takes all tables by itself: refused beside other slots, which would write the same topics", async () => {
+      const { url, client } = await database(server, ...tables);
+      const name = definition(url).source.publication;
+      await client.query(`CREATE PUBLICATION ${name} FOR ALL TABLES WITH (publish_via_partition_root)`);
+      const found = (await look(url, { slots: 2 })).problems.join();
+      expect(found).toMatch(/^PUBLICATION .* two slots would write one topic/);
+      await client.query(`DROP PUBLICATION ${name}`);
+      const { rows } = await client.query("SELECT current_setting('server_version_num')::int AS version");
+      if (rows[0].version < 150_000) return;
+      await client.query(`CREATE PUBLICATION ${name}_slot2 FOR TABLES IN SCHEMA public`);
+      expect((await look(url, { slots: 2 })).problems.join()).toMatch(/"[^"]*_slot2" is for all tables/);
+    });
+
     test("of a foreign hand: a row filter that makes updates fail is found", async () => {
       const { url, client } = await database(server, ...tables);
       await client.query(

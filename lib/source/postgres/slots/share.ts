@@ -84,6 +84,7 @@ async function readTopics(
   const { source } = pipeline;
   const { tables, problems } = captureTables(source, await readRelations(client));
   if (problems.length > 0) throw new PreflightError(problems);
+  await refuseSweeping(client, source);
   const owners = await readOwners(client, source);
   const route = routeTables(pipeline);
   const topics = [...Map.groupBy(tables, (table) => route(table).topic.name)].map(
@@ -109,6 +110,32 @@ async function readTopics(
   const highest = Math.max(...topics.map(({ owner }) => owner ?? 1), 1);
   if (highest > source.slots) throw new SlotsReducedError(pipeline.name, highest, source.slots);
   return { topics, all: tables };
+}
+
+/**
+ * A publication of all tables, or of schemas, made by hand: it publishes what other slots have, and nothing can be taken out.
+ * @throws PreflightError
+ */
+async function refuseSweeping(client: pg.Client, source: LogPipeline["source"]): Promise<void> {
+  const names = Array.from({ length: MAX_SLOTS }, (_, i) => slotNames(source, i + 1).publication);
+  const version = await client.query(
+    "SELECT current_setting('server_version_num')::int >= 150000 AS schemas",
+  );
+  const schemas = (version.rows[0] as { schemas: boolean }).schemas
+    ? "OR EXISTS (SELECT FROM pg_publication_namespace WHERE pnpubid = p.oid)"
+    : "";
+  const { rows } = await client.query<{ name: string }>(
+    `SELECT p.pubname::text AS name FROM pg_publication p
+      WHERE p.pubname = ANY ($1) AND (p.puballtables ${schemas}) ORDER BY 1`,
+    [names],
+  );
+  const problems = rows.map(({ name }) => ({
+    code: "PUBLICATION",
+    message: `the publication "${name}" is for all tables or for whole schemas, and source.slots is ${source.slots}: it would publish the tables of the other slots too, and two slots would write one topic`,
+    remedy:
+      "Leave source.slots at 1. Or begin a new epoch, with every capture task stopped and this publication dropped: each slot's task makes one of its own.",
+  }));
+  if (problems.length > 0) throw new PreflightError(problems);
 }
 
 /** The slots whose publications hold a table, by the table's OID. */
