@@ -1,5 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type pg from "pg";
 import type { CaptureOptions } from "./capture.ts";
+import { parseLsn } from "./change/lsn.ts";
+import { routeTables } from "./change/route.ts";
 import { formatTable, parseTable } from "./change/table-pattern.ts";
 import type { LogPipeline } from "./pipeline.ts";
 import { retireSlots } from "./retire-slots.ts";
@@ -7,8 +10,13 @@ import { MAX_SLOTS } from "./source/definition.ts";
 import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
 import { makeSlot } from "./source/postgres/postgres-source.ts";
-import { type Siblings, slotNames, wantedSlot } from "./source/postgres/slots/assignment.ts";
-import { FirstSlotMissingError, SlotEpochError, SlotsReducedError } from "./source/postgres/slots/errors.ts";
+import { type Siblings, slotNames, slotNumbers, wantedSlot } from "./source/postgres/slots/assignment.ts";
+import {
+  FirstSlotMissingError,
+  SlotEpochError,
+  SlotsReducedError,
+  TopicTakenError,
+} from "./source/postgres/slots/errors.ts";
 import { awaitSlots, moveTopic } from "./source/postgres/slots/move.ts";
 import { readShare, type SlotShare, slotOfTable, type TopicShare } from "./source/postgres/slots/share.ts";
 import {
@@ -37,7 +45,12 @@ const HELD_SHARE = 3;
 
 /** What one slot alone must know: one that comes later takes tables, and they are not taken back. */
 export function soleSlot(definition: LogPipeline): Siblings {
-  return { epoch: undefined, publications: otherPublications(definition, 1), isOwn: () => true };
+  return {
+    epoch: undefined,
+    publications: otherPublications(definition, 1),
+    isOwn: () => true,
+    isForeign: () => false,
+  };
 }
 
 /** Publications of the pipeline's other slots, those it does not have included. */
@@ -108,20 +121,29 @@ export async function takeShare(
   const { connection, dynamodb, stateTable, log } = options;
   const client = await connect(connection, { signal });
   try {
+    const since = await writtenSoFar(client);
     const share = (await readShare(client, definition, slot)) as SlotShare;
+    const read = (number: number) =>
+      readCaptureRecord({ dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal });
+    const known = await read(slot);
+    // What was noted and did not come is not waited for.
+    const noted = Object.entries(known.arriving).filter(([table]) => share.isOwn(parseTable(table)));
+    const incoming = await complete(share, read, log);
+    const topicOf = routeTables(definition);
+    const arrived = noted.map(([table]) => topicOf(parseTable(table)).topic.name);
+    const topics = await topicsOf(share, slot, definition, [...known.topics, ...arrived], read);
     const siblings: Siblings = {
       epoch,
       publications: otherPublications(definition, slot),
       isOwn: share.isOwn,
+      isForeign: (topic, commitLsn) =>
+        !topics.now.has(topic) &&
+        (commitLsn >= since || (topics.others.has(topic) && !topics.written.has(topic))),
     };
-    const read = (number: number) =>
-      readCaptureRecord({ dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal });
-    // What was noted and did not come is not waited for.
-    const noted = Object.entries((await read(slot)).arriving).filter(([table]) =>
-      share.isOwn(parseTable(table)),
-    );
-    const incoming = await complete(share, read, log);
-    if (incoming.length === 0 && noted.length === 0) return { ...share, siblings };
+    if (incoming.length === 0 && noted.length === 0) {
+      await state.writeTopics([...topics.written]);
+      return { ...share, siblings };
+    }
     // The slot before the tables: what is committed in between would be in none.
     await makeSlot({ connection, pipeline: share.pipeline, record: state, siblings, signal, log });
     const expected = { ...Object.fromEntries(noted), ...comesFrom(incoming) };
@@ -147,11 +169,44 @@ export async function takeShare(
       signal,
       log,
     });
-    await state.writeArriving({});
+    await state.writeTopics([...topics.written, ...incoming.map(({ topic }) => topic)]);
     return undefined;
   } finally {
     await disconnect(client);
   }
+}
+
+/** The end of the log. */
+async function writtenSoFar(client: pg.Client): Promise<bigint> {
+  const { rows } = await client.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn()::text AS lsn");
+  return parseLsn((rows[0] as { lsn: string }).lsn);
+}
+
+/**
+ * Topics that a slot has `now`, those it has `written` (of which it may still have changes to give), and those of the
+ * `others`. A table that was renamed brings its slot with it: where that makes a topic another slot's, which nothing
+ * has handed over, what the two write has no order.
+ * @throws TopicTakenError
+ */
+async function topicsOf(
+  { topics }: SlotShare,
+  slot: number,
+  definition: LogPipeline,
+  known: readonly string[],
+  read: (slot: number) => Promise<CaptureRecord>,
+) {
+  const numbers = slotNumbers(definition).filter((number) => number !== slot);
+  const records = new Map(
+    await Promise.all(numbers.map(async (number) => [number, new Set((await read(number)).topics)] as const)),
+  );
+  const claimed = new Set([...records.values()].flatMap((names) => [...names]));
+  const now = new Set([...topics].flatMap(([topic, owner]) => (owner === slot ? topic : [])));
+  const taken = [...now].filter((topic) => claimed.has(topic) && !known.includes(topic));
+  if (taken.length > 0) throw new TopicTakenError(taken, slotNames(definition.source, slot).slot);
+  // One that has moved away is forgotten when its new slot has wholly received it.
+  const kept = known.filter((topic) => !records.get(topics.get(topic) ?? slot)?.has(topic));
+  const others = new Set([...claimed, ...[...topics.keys()].filter((topic) => !now.has(topic))]);
+  return { now, written: new Set([...kept, ...now]), others };
 }
 
 /** Of the topics that should come, those that their slots have wholly received themselves; the others come another time. */

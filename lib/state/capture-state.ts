@@ -49,6 +49,8 @@ export interface CaptureRecord {
   readonly slots: number;
   /** Tables that move here, and the slot that has them or had them: nothing of them may be given yet. */
   readonly arriving: Arriving;
+  /** Of one of several slots: the topics that it writes, and those it wrote that no other one has taken over. */
+  readonly topics: readonly string[];
 }
 
 /** Tables as people write them, and the number of the slot they come from. */
@@ -70,6 +72,7 @@ export async function readCaptureRecord(options: TableOptions): Promise<CaptureR
     settings: part("settings", storedSettings.parse),
     slots: number(item?.slots ?? { N: "1" }),
     arriving: part("arriving", arriving.parse) ?? {},
+    topics: part("topics", topics.parse) ?? [],
   };
 }
 
@@ -187,7 +190,7 @@ export class CaptureState implements SlotRecord {
       ...(settings && { settings: { S: JSON.stringify(settings) } }),
       ...(slots > 1 && { slots: { N: String(slots) } }),
     };
-    const gone = ["slot", "reading", "arriving", ...(slots > 1 ? [] : ["slots"])];
+    const gone = ["slot", "reading", "arriving", "topics", ...(slots > 1 ? [] : ["slots"])];
     const set = Object.keys(parts).map((name) => `#${name} = :${name}`);
     await this.#update(
       `SET ${set.join(", ")} REMOVE ${gone.map((name) => `#${name}`).join(", ")}`,
@@ -229,11 +232,20 @@ export class CaptureState implements SlotRecord {
     );
   }
 
+  /** Notes which topics this slot writes, before it does; what was to arrive has. @throws CaptureLeaseLostError */
+  async writeTopics(names: readonly string[]): Promise<void> {
+    await this.#update(
+      "SET #topics = :topics REMOVE #arriving",
+      { "#topics": "topics", "#arriving": "arriving" },
+      { ":topics": { S: JSON.stringify(names) } },
+    );
+  }
+
   /** Forgets a further slot: a new epoch has begun. @throws CaptureLeaseLostError */
   async forgetSlot(): Promise<void> {
     await this.#update(
-      "REMOVE #slot, #settings, #arriving",
-      { "#slot": "slot", "#settings": "settings", "#arriving": "arriving" },
+      "REMOVE #slot, #settings, #arriving, #topics",
+      { "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
       {},
     );
   }
@@ -478,6 +490,7 @@ const storedSettings = z.object({
 });
 
 const arriving = z.record(z.string(), z.int());
+const topics = z.array(z.string());
 
 function bigintsAsText(state: SlotState | ReadingState | NewEpoch): string {
   return JSON.stringify(state, (_key, value: unknown) =>

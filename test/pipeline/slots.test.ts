@@ -251,6 +251,46 @@ withPostgres((server) => {
     expect(await published(b)).toEqual([]);
   });
 
+  test("a table renamed to one of another slot does not overtake it", async () => {
+    const { b } = await bench();
+    const of = (slot: number) =>
+      TABLES.filter((table) => wantedSlot(two(), { schema: "public", table }) === slot) as [string, string];
+    const [mine, staying] = of(1);
+    const [theirs] = of(2);
+    const [one, second] = [await task(b, 2, 1), await task(b, 2, 2)];
+    const first = b.capture(one);
+    const other = kept(b, second);
+    cleanups.push(() => other.stop());
+    await first.printed("streaming from slot");
+    await eventually(() => other.lines.some((line) => line.includes("streaming from slot")), {
+      what: "slot 2",
+    });
+    first.signal("SIGKILL");
+    await first.ended;
+    // Unread by the first slot; then the other slot's table takes the name.
+    await b.client.query(`INSERT INTO ${mine} VALUES (1, 1); INSERT INTO ${staying} VALUES (1, 1)`);
+    await b.client.query(`BEGIN; ALTER TABLE ${mine} RENAME TO swapping; ALTER TABLE ${theirs} RENAME TO ${mine};
+      ALTER TABLE swapping RENAME TO ${theirs}; INSERT INTO ${mine} VALUES (1, 2); COMMIT`);
+    await eventually(() => other.lines.includes("STOPPED FOR GOOD"), { what: "the second slot to stop" });
+    expect(other.lines.join()).toMatch(/TABLE_RENAMED.*TOPIC_TAKEN/s);
+    const again = b.capture(one);
+    expect(await again.ended).toBe(2);
+    expect(again.lines.join()).toContain("TOPIC_TAKEN");
+    expect([...(await lastWritten(b)).keys()]).toEqual([]);
+
+    // Back: what the first slot had not read comes; the other one goes no further.
+    await b.client.query(`BEGIN; ALTER TABLE ${mine} RENAME TO swapping; ALTER TABLE ${theirs} RENAME TO ${mine};
+      ALTER TABLE swapping RENAME TO ${theirs}; COMMIT`);
+    const back = b.capture(one);
+    await eventually(async () => (await lastWritten(b)).size === 2, { what: "both rows of the first slot" });
+    expect(await tookEffect(b)).toEqual(new Map([`${mine}/1`, `${staying}/1`].map((key) => [key, 1])));
+    const stuck = b.capture(second);
+    expect(await stuck.ended).toBe(1);
+    expect(stuck.lines.join()).toContain("TABLE_RENAMED");
+    back.signal("SIGTERM");
+    expect(await back.ended).toBe(0);
+  });
+
   async function slots(b: CaptureBench): Promise<readonly string[]> {
     const { rows } = await b.client.query<{ name: string }>(
       "SELECT slot_name AS name FROM pg_replication_slots WHERE database = current_database()",

@@ -2,6 +2,7 @@ import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
 import { EVERY_PARTITION, partitionOf } from "../../change/topic.ts";
+import type { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
@@ -49,6 +50,8 @@ export interface ChangeDecoderOptions {
   readonly resumeAfter?: PositionText;
   /** Called at every BEGIN, replayed ones too: the forked-history check (rule 19). An error thrown here leaves `decode`. */
   readonly onBegin?: (commit: CommitFingerprint) => void;
+  /** Why changes must not go to a topic, if so: thrown at the first one. */
+  readonly refuses?: (topic: string) => TributaryError | undefined;
   /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
   readonly onMessage?: (message: OwnMessage) => boolean;
 }

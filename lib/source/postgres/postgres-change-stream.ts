@@ -26,7 +26,7 @@ import { SideConnection } from "./side-connection.ts";
 import { checkHistory, identifySystem, readSlot, timelineHistory } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
-import { TablesMovedError } from "./slots/errors.ts";
+import { TableRenamedError, TablesMovedError } from "./slots/errors.ts";
 import { MOVE, readMove } from "./slots/move.ts";
 import { explainStreamError, slotInUse } from "./stream-errors.ts";
 import { pgTypeCatalog } from "./type-catalog.ts";
@@ -60,6 +60,8 @@ export interface PostgresChangeStreamOptions {
   readonly tables: readonly TableName[];
   /** Which of the pipeline's tables are this slot's, where it has several; undefined: all. */
   readonly isOwn?: ((table: TableName) => boolean) | undefined;
+  /** Whether a topic may be another slot's. */
+  readonly isForeign?: ((topic: string, commitLsn: bigint) => boolean) | undefined;
   readonly encoding: TextEncoding;
   /** `server_version_num`. */
   readonly serverVersion: number;
@@ -89,6 +91,8 @@ export class PostgresChangeStream implements ChangeStream {
   #replay = new ReplayCheck([], 0n);
   /** Where the slot stood when the link was opened: what feedback says until history is known to be ours. */
   #slotLsn = 0n;
+  /** Of the transaction that is read. */
+  #commitLsn = 0n;
   #receivedLsn: bigint;
   #serverLsn = 0n;
   readonly #slotWatch: SlotWatch;
@@ -141,9 +145,12 @@ export class PostgresChangeStream implements ChangeStream {
           }
         : {}),
       onBegin: (commit) => {
+        this.#commitLsn = commit.commitLsn;
         if (this.#replay.begin(commit)) this.#confirmation.streamed(commit);
         this.#backfills?.began(commit.xid);
       },
+      refuses: (topic) =>
+        options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
         if (prefix === MOVE) this.#moved(message);

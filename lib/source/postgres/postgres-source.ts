@@ -143,6 +143,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         state,
         tables: report.tables,
         isOwn: options.siblings?.isOwn,
+        isForeign: options.siblings?.isForeign,
         serverVersion: report.server.version,
         backfill: options.backfill,
         encoding:

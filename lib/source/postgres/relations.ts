@@ -72,6 +72,8 @@ export interface RelationsOptions {
   readonly catalog: TypeCatalog;
   readonly text: TextForm;
   readonly outbox: OutboxEvents;
+  /** Why changes must not go to a topic, if so. */
+  readonly refuses?: ((topic: string) => TributaryError | undefined) | undefined;
 }
 
 /** The relations of one connection, as its Relation messages told them. */
@@ -137,7 +139,7 @@ export class Relations {
   }
 
   #plan(relation: Relation, facts: RelationFacts | undefined, captured: boolean): void {
-    const { pipeline, database, route, outbox: events } = this.#options;
+    const { pipeline, database, route, outbox: events, refuses } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
     const { key, watched, problem } = this.#key(relation, table, chosen, facts);
@@ -170,7 +172,7 @@ export class Relations {
       key,
       watched,
       wholeOldRows,
-      problem: problem ?? shared,
+      problem: problem ?? shared ?? (captured ? refuses?.(topic.name) : undefined),
       listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,

@@ -63,4 +63,6 @@ export interface Siblings {
   readonly publications: readonly string[];
   /** Whether a table is this slot's; the others are theirs. */
   readonly isOwn: (table: TableName) => boolean;
+  /** Whether a topic that a change of this commit goes to may be another slot's: a table was renamed. */
+  readonly isForeign: (topic: string, commitLsn: bigint) => boolean;
 }

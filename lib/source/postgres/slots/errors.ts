@@ -47,6 +47,32 @@ export class TopicSplitError extends TributaryError {
   }
 }
 
+/** A table has, or had, the name of another slot's: what follows would go to a topic that two slots write. */
+export class TableRenamedError extends TributaryError {
+  readonly code = "TABLE_RENAMED";
+  readonly retry = "restart";
+
+  constructor(slot: string, topic: string) {
+    super({
+      message: `a table of the slot "${slot}" was renamed, and its changes go to the topic "${topic}" now, which was not this slot's when the task began`,
+      remedy: `The task starts anew and looks at the names again. Where it ends here each time, the changes made under that name can be in no order with another slot's: begin a new epoch, with every capture task stopped: ${NEW_EPOCH_DROP_SLOT}`,
+    });
+  }
+}
+
+/** A table was renamed to what another slot writes: its changes must not overtake those. */
+export class TopicTakenError extends TributaryError {
+  readonly code = "TOPIC_TAKEN";
+  readonly retry = "stop";
+
+  constructor(topics: readonly string[], slot: string) {
+    super({
+      message: `tables of the slot "${slot}" have names now whose topics another slot writes (${topics.join(", ")}): two slots would write one topic, and its order would be lost`,
+      remedy: `Rename the tables back. Or begin a new epoch, with every capture task stopped: ${NEW_EPOCH_DROP_SLOT}`,
+    });
+  }
+}
+
 /** A table cannot be moved between slots: the role may not, or the publications are not ours. */
 export class TableMoveRefusedError extends TributaryError {
   readonly code = "TABLE_MOVE_REFUSED";

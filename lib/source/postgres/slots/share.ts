@@ -31,6 +31,8 @@ export interface SlotShare {
   readonly isOwn: (table: TableName) => boolean;
   /** All tables that the pipeline captures, over all its slots. */
   readonly all: readonly TableName[];
+  /** All topics of those, and the slot that has each, or will. */
+  readonly topics: ReadonlyMap<string, number>;
   /** Topics that another slot has and this one should have. */
   readonly incoming: readonly TopicShare[];
 }
@@ -59,6 +61,7 @@ export async function readShare(
     own,
     isOwn: (table) => names.has(formatTable(table)),
     all,
+    topics: new Map(topics.map(({ topic, owner, wanted }) => [topic, owner ?? wanted])),
     incoming: topics.filter(({ owner, wanted }) => wanted === slot && owner !== undefined && owner !== slot),
   };
 }
