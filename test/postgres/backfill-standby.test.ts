@@ -211,7 +211,21 @@ describe("backfill off a standby", () =>
       await waitsFor(backfills, "public.t", /timeline 1, the primary on 2/);
       expect(rowsGiven(other)).toBe(0);
       await other.close();
+
+      // And the other way round: a standby of a server that was promoted beside the primary.
+      await sql.query("DELETE FROM t");
       await sql.end();
+      const fork = await startStandby(primary);
+      const forked = Object.assign(new URL(url), { port: String(fork.port) }).toString();
+      const rest = new MemoryBackfills();
+      const third = await OpenSource.open(url, {
+        pipeline: definition(url, { slot: "beside", publication: "beside" }),
+        backfill: { record: rest, pollMs: 20, standby: connectionFromUrl(forked) },
+      });
+      await waitsFor(rest, "public.t", /timeline 2, the primary on 1/);
+      expect(rowsGiven(third)).toBe(0);
+      await third.close();
+      await fork.stop("immediate");
       await primary.stop("immediate");
 
       await control.query("SELECT pg_promote()");

@@ -14,7 +14,7 @@ const STANDS_STILL_MS = 30_000;
 /** What a standby must be a copy of. */
 export interface StandbyOf {
   readonly systemId: string;
-  /** Of the primary's history: a standby of an earlier one has other rows at the same place of the log. */
+  /** Of the primary's history: a standby of another one, earlier or forked off, has other rows at the same place of the log. */
   readonly timeline: number;
 }
 
@@ -38,7 +38,7 @@ export class Standby {
 
   /**
    * @throws BackfillServerError where it is no standby of the primary; StandbyNotReadyError where it lets nobody in (a role,
-   * a password, a database may come with the log), or does not follow the primary's timeline yet.
+   * a password, a database may come with the log), or is not on the primary's timeline.
    */
   static async open(
     connection: PostgresConnectionOptions,
@@ -59,7 +59,7 @@ export class Standby {
           remedy: "Correct TRIBUTARY_BACKFILL_DATABASE_URL: it must name a standby of the captured server.",
         });
       }
-      if (system.timeline < timeline)
+      if (system.timeline !== timeline)
         throw new StandbyNotReadyError(`it is on timeline ${system.timeline}, the primary on ${timeline}`);
     } finally {
       await disconnect(replication);
