@@ -76,8 +76,9 @@ export async function agreeOnSlots(
     readCaptureRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, slot: number, signal });
   if (slot === 1) {
     const { slots } = await read(1);
-    if (slots > wanted) await retireSlots(options, definition, slots, signal);
-    if (slots !== wanted) await state.writeSlots(wanted);
+    if (slots > wanted)
+      await retireSlots(options, definition, slots, (count) => state.writeSlots(count), signal);
+    if (slots < wanted) await state.writeSlots(wanted);
     return undefined;
   }
   const deadline = performance.now() + FIRST_SLOT_DEADLINE_MS;

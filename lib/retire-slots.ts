@@ -15,7 +15,8 @@ const LEASE_MARGIN_MS = 5_000;
 
 /**
  * Takes slots back that no table has moved to, as when the deploy that brought them is rolled back: drops them, so that they
- * hold back no WAL. Each is under its own lease meanwhile, without which no table moves.
+ * hold back no WAL. Each is under its own lease until `writeSlots` has told the number that is left: without it no table moves,
+ * and a task that waits for the lease then sees that its slot is no more.
  *
  * @throws SlotsReducedError where one has tables; CaptureLeaseHeldError, SlotInUseError while its task runs.
  */
@@ -23,6 +24,7 @@ export async function retireSlots(
   options: CaptureOptions,
   definition: LogPipeline,
   stored: number,
+  writeSlots: (count: number) => Promise<void>,
   signal: AbortSignal,
 ): Promise<void> {
   const { dynamodb, stateTable, leaseMs = DEFAULT_LEASE_MS, log } = options;
@@ -46,6 +48,7 @@ export async function retireSlots(
     });
     try {
       await retireSlot(options, definition, slot, stored, state, signal);
+      await writeSlots(slot - 1);
     } finally {
       await state.release();
     }

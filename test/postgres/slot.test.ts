@@ -113,6 +113,17 @@ eachPostgres("the first start", (server) => {
     expect(ids(second.changes)).toEqual([5]);
   });
 
+  test("a task that lost its lease meanwhile leaves the publication as it is", async () => {
+    const { url, client, record } = await ranBefore(server);
+    await client.query("CREATE TABLE later (id int PRIMARY KEY)");
+    const tables = async () =>
+      (await client.query("SELECT tablename FROM pg_publication_tables")).rows.length;
+    const before = await tables();
+    record.failure = new Error("another task has the lease");
+    await expect(open(url, { record })).rejects.toThrow("another task has the lease");
+    expect(await tables()).toBe(before);
+  });
+
   test("columns left out and rows filtered never leave the server; a changed filter counts from the next start", async () => {
     const { url, client } = await shop(server);
     await client.query("CREATE TABLE people (id int PRIMARY KEY, secret text)");

@@ -38,6 +38,10 @@ export class MemoryRecord implements SlotRecord {
     this.state = state;
     this.writes.push(state.confirmedLsn);
   }
+
+  async confirm(): Promise<void> {
+    if (this.failure) throw this.failure;
+  }
 }
 
 /** Log lines of a source, kept. */

@@ -89,21 +89,23 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
 /** Makes or changes the publication as preflight planned. @throws PreflightError, or the server's error. */
 export async function changePublication(
   client: pg.Client,
-  { pipeline, report, log, siblings }: Pick<FirstStartOptions, "pipeline" | "report" | "log" | "siblings">,
+  {
+    pipeline,
+    record,
+    report,
+    log,
+    siblings,
+  }: Pick<FirstStartOptions, "pipeline" | "record" | "report" | "log" | "siblings">,
 ): Promise<void> {
   const { publication: name } = pipeline.source;
   const step = report.publication;
   let changed: boolean;
   try {
     const tables = [...report.tables, ...report.leaves];
-    changed = await applyPublication(
-      client,
-      name,
-      step,
-      tables,
-      report.server.version,
-      siblings?.publications,
-    );
+    changed = await applyPublication(client, name, step, tables, report.server.version, {
+      others: siblings?.publications ?? [],
+      permit: async () => record?.confirm(),
+    });
   } catch (error) {
     if (error instanceof PublicationRefused) throw new PreflightError(error.problems);
     throw error;

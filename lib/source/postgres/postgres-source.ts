@@ -121,7 +121,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     let state = await record?.read();
     if (state) {
       checkSettings(state, pipeline, report);
-      await changePublication(client, { pipeline, report, log, siblings: options.siblings });
+      await changePublication(client, { pipeline, record, report, log, siblings: options.siblings });
       state = {
         ...state,
         publicationOid:
@@ -170,6 +170,7 @@ const NO_RECORD: SlotRecord = {
   read: async () => undefined,
   newEpoch: async () => undefined,
   write: async () => {},
+  confirm: async () => {},
 };
 
 function checkSettings(state: SlotState, pipeline: LogPipeline, report: PreflightReport): void {

@@ -240,11 +240,15 @@ async function execute(client: pg.ClientBase, text: string): Promise<void> {
   }
 }
 
+/** Less than a lease lasts. */
+const PERMITTED_MS = 5_000;
+
 /**
  * Makes or changes the publication in one transaction; nothing stays when it would hurt the application's writes.
- * Tells whether anything changed. `others`: publications of the pipeline's other slots.
+ * Tells whether anything changed. `others`: publications of the pipeline's other slots; `permit` is asked right before the
+ * commit: a task that slept after it looked at the tables must not undo what its successor did.
  *
- * @throws PublicationRefused, TablesMovedError, or the server's error.
+ * @throws PublicationRefused, TablesMovedError, what `permit` throws, or the server's error.
  */
 export async function applyPublication(
   client: pg.ClientBase,
@@ -252,11 +256,13 @@ export async function applyPublication(
   step: PublicationStep,
   tables: readonly TableFacts[],
   version: number,
-  others: readonly string[] = [],
+  { others, permit }: { readonly others: readonly string[]; readonly permit: () => Promise<void> },
 ): Promise<boolean> {
   if (step.kind === "use") return false;
   await client.query("BEGIN");
   try {
+    // One that sleeps between the permit and the commit loses its transaction before its lease.
+    await client.query(`SET LOCAL idle_in_transaction_session_timeout = ${PERMITTED_MS}`);
     const before = await readPublication(client, name, version);
     for (const sql of step.sql) await execute(client, sql);
     const made = await readPublication(client, name, version);
@@ -264,6 +270,7 @@ export async function applyPublication(
     if (problems.length > 0) throw new PublicationRefused(problems);
     await refuseShared(client, name, others);
     const changed = !isDeepStrictEqual(before, made);
+    if (changed) await permit();
     await client.query(changed ? "COMMIT" : "ROLLBACK");
     return changed;
   } catch (error) {

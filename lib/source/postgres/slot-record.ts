@@ -40,4 +40,6 @@ export interface SlotRecord {
   newEpoch(): Promise<NewEpoch | undefined>;
   /** @throws when the lease was lost: another capture task has taken over. */
   write(state: SlotState): Promise<void>;
+  /** Looks whether the lease is still ours. @throws when it was lost: another capture task has taken over. */
+  confirm(): Promise<void>;
 }

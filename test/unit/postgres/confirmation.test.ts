@@ -27,6 +27,7 @@ function confirmation(write: (state: SlotState) => Promise<void> = async () => {
         events.push(`write ${next.confirmedLsn}`);
         await write(next);
       },
+      confirm: async () => {},
     },
     state,
     onConfirmed: (lsn) => events.push(`told ${lsn}`),

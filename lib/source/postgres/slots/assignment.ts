@@ -25,12 +25,17 @@ export function slotNames(
  * outbox, and what could share topics with its events) is the first one's.
  */
 export function wantedSlot(pipeline: Pick<LogPipeline, "source" | "topics">, table: TableName): number {
-  const { source } = pipeline;
-  const outbox = source.outbox;
-  if (outbox && (formatTable(table) === outbox.table || table.schema === OUTBOX_TABLES.schema)) return 1;
+  if (isOutbox(pipeline, table)) return 1;
   const topic = routeTables(pipeline)(table).topic.name;
   const weights = slotNumbers(pipeline).map((number) => weight(topic, number));
   return weights.indexOf(weights.reduce((a, b) => (b > a ? b : a))) + 1;
+}
+
+/** Whether a table is the outbox, or stands where its events would. */
+export function isOutbox({ source: { outbox } }: Pick<LogPipeline, "source">, table: TableName): boolean {
+  return (
+    outbox !== undefined && (formatTable(table) === outbox.table || table.schema === OUTBOX_TABLES.schema)
+  );
 }
 
 function weight(topic: string, slot: number): bigint {

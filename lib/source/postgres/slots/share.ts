@@ -7,7 +7,7 @@ import { MAX_SLOTS } from "../../definition.ts";
 import { PreflightError } from "../errors.ts";
 import { captureTables } from "../preflight/captured-tables.ts";
 import { type RelationEntry, readRelations } from "../preflight/table-facts.ts";
-import { pipelineOfSlot, slotNames, wantedSlot } from "./assignment.ts";
+import { isOutbox, pipelineOfSlot, slotNames, wantedSlot } from "./assignment.ts";
 import { SlotsReducedError, TopicSplitError } from "./errors.ts";
 
 /** A topic's tables, and the slot that has them. */
@@ -62,8 +62,22 @@ export async function readShare(
     isOwn: (table) => names.has(formatTable(table)),
     all,
     topics: new Map(topics.map(({ topic, owner, wanted }) => [topic, owner ?? wanted])),
-    incoming: topics.filter(({ owner, wanted }) => wanted === slot && owner !== undefined && owner !== slot),
+    incoming: topics.filter(
+      ({ owner, wanted, tables }) =>
+        wanted === slot &&
+        owner !== undefined &&
+        comes(owner, slot, isOutbox(pipeline, tables[0] as TableName)),
+    ),
   };
+}
+
+/**
+ * Whether a topic that another slot has is taken over: only from an earlier one, as slots grow. A table that was renamed may be
+ * wanted the other way, and two slots that wait for each other would both stand still: it stays where it is. The outbox must
+ * come, since the first slot alone reads it.
+ */
+function comes(owner: number, slot: number, outbox: boolean): boolean {
+  return owner < slot || (outbox && owner !== slot);
 }
 
 /** The number of the slot that has a table, or will have it. @throws as `readShare` */
