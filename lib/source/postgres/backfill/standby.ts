@@ -3,7 +3,7 @@ import type pg from "pg";
 import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { connect, disconnect, type PostgresConnectionOptions, type SessionOptions } from "../connection.ts";
-import { identifySystem } from "../slot.ts";
+import { identifySystem, type SystemFacts } from "../slot.ts";
 import { BackfillServerError, StandbyNotReadyError } from "./errors.ts";
 
 const FIRST_POLL_MS = 2;
@@ -51,16 +51,15 @@ export class Standby {
         throw new StandbyNotReadyError(error.message, error);
       });
     const replication = await enter({ replication: true, signal });
+    let system: SystemFacts;
     try {
-      const system = await identifySystem(replication);
+      system = await identifySystem(replication);
       if (system.systemId !== systemId) {
         throw new BackfillServerError({
           message: `the server to read rows from is another cluster (system id ${system.systemId}) than the one whose log is read (${systemId})`,
           remedy: "Correct TRIBUTARY_BACKFILL_DATABASE_URL: it must name a standby of the captured server.",
         });
       }
-      if (system.timeline !== timeline)
-        throw new StandbyNotReadyError(`it is on timeline ${system.timeline}, the primary on ${timeline}`);
     } finally {
       await disconnect(replication);
     }
@@ -68,6 +67,8 @@ export class Standby {
     try {
       const { recovers, started } = await server(client);
       if (!recovers) throw notFollowing();
+      if (system.timeline !== timeline)
+        throw new StandbyNotReadyError(`it is on timeline ${system.timeline}, the primary on ${timeline}`);
       return new Standby(client, started);
     } catch (error) {
       await disconnect(client);
