@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { callJson, callRest } from "./aws-api.ts";
 import type { Cloud } from "./cloud.ts";
 

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 
 const manifest = z.object({
   dockerImages: z.record(z.string(), z.object({ source: z.object({ directory: z.string() }) })),

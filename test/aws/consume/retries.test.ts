@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { SinkUnavailableError } from "../../../lib/consume/errors.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { at, chain, kinesisRecord, packed, recordJson, TOPIC } from "../../unit/consume/records.ts";

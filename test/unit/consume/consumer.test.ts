@@ -1,5 +1,5 @@
 import { describe, expect, expectTypeOf, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { readConfiguration } from "../../../lib/consume/configuration.ts";
 import { consumer } from "../../../lib/consume/consumer.ts";
 import type { Row } from "../../../lib/consume/event.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { RowSchemaError } from "../../../lib/consume/errors.ts";
 import { type RowSchema, validateRows } from "../../../lib/consume/schema.ts";

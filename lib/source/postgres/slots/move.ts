@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { routeTables } from "../../../change/route.ts";
 import { formatTable } from "../../../change/table-pattern.ts";

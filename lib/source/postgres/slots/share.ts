@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { z } from "zod";
+import * as z from "zod";
 import { routeTables } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
