@@ -1,10 +1,15 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+
+/** Most tests wait for servers: one worker alone, Vitest's default on two processors, would leave them idle. */
+const maxWorkers = Math.max(2, availableParallelism() - 1);
 
 const minute = 60_000;
 
 /** One project a kind of real part, so that `npm test -- --project unit` needs nothing but Node. */
 export default defineConfig({
   test: {
+    maxWorkers,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: minute / 2 } },
       {
