@@ -291,6 +291,76 @@ withPostgres((server) => {
     expect(await back.ended).toBe(0);
   });
 
+  test("a table that is being backfilled moves: the rest comes through the new slot, and no row goes back", async () => {
+    const { b, url } = await bench();
+    const [table = ""] = TABLES.filter((each) => wantedSlot(two(), { schema: "public", table: each }) === 2);
+    const rows = 3000;
+    await b.client.query(`INSERT INTO ${table} SELECT id, 0 FROM generate_series(100, ${99 + rows}) id`);
+    const slowly = { tables: [`public.${table}`], snapshot: "initial", backfill: { rowsPerSecond: 300 } };
+    const one = kept(b, await task(b, 1, 1, slowly));
+    cleanups.push(() => one.stop());
+    const read = async () => (await b.written()).length;
+    await eventually(async () => (await read()) > 0, { what: "rows of the backfill" });
+    const stop = new AbortController();
+    const writing = (async () => {
+      const client = new pg.Client({ connectionString: url });
+      await client.connect();
+      for (let i = 0; !stop.signal.aborted; i++) {
+        await client.query(`UPDATE ${table} SET n = n + 1 WHERE id = 100 + ($1 * 37) % ${rows}`, [i]);
+        await delay(5);
+      }
+      await client.end();
+    })();
+    await one.stop();
+    expect(one.lines.join()).not.toContain("has read all rows");
+    const donor = kept(b, await task(b, 2, 1, slowly));
+    cleanups.push(() => donor.stop());
+    const taker = kept(b, await task(b, 2, 2, slowly));
+    cleanups.push(() => taker.stop());
+    const backfill = async () => {
+      const status = b.run(await task(b, 2, 1, slowly), "backfill", "status", "--json");
+      await status.ended;
+      return status.lines.join();
+    };
+    await eventually(async () => /"status":"done"/.test(await backfill()), { what: "the backfill to end" });
+    stop.abort();
+    await writing;
+    const { rows: held } = await b.client.query<{ id: number; n: number }>(`SELECT id, n FROM ${table}`);
+    const wanted = new Map(held.map(({ id, n }) => [id, n]));
+    const state = new Map<number, number>();
+    const wrong: string[] = [];
+    const keep = ({ after }: ChangeEvent) => {
+      const { id, n } = after as { id: number; n: number };
+      if (n < (state.get(id) ?? 0)) wrong.push(`${id}: ${n} after ${state.get(id)}`);
+      state.set(id, n);
+    };
+    const last = [...wanted].reduce((sum, [, n]) => sum + n, 0);
+    await eventually(
+      async () => {
+        const updates = (await b.records()).flatMap(
+          ({ kinesis }) => JSON.parse(Buffer.from(kinesis.data, "base64").toString()).events,
+        );
+        return (
+          new Set(
+            updates
+              .filter(({ op }) => op === "u")
+              .map(({ source }) => JSON.stringify([source.commitLsn, source.ordinal])),
+          ).size >= last
+        );
+      },
+      { what: "all updates in the stream" },
+    );
+    const handler = b.consumer.instance((consumer) =>
+      consumer.on("public.*", [Operation.Create, Operation.Update, Operation.Read], keep),
+    );
+    expect(await invoke(handler, await b.records())).toEqual(DONE);
+    expect(wrong).toEqual([]);
+    expect(state).toEqual(wanted);
+    expect(taker.lines.join()).toMatch(
+      new RegExp(`the backfill of public.${table} begins.*"rowsBefore":[1-9]`),
+    );
+  });
+
   async function slots(b: CaptureBench): Promise<readonly string[]> {
     const { rows } = await b.client.query<{ name: string }>(
       "SELECT slot_name AS name FROM pg_replication_slots WHERE database = current_database()",
