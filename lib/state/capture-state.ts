@@ -6,6 +6,8 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   UpdateItemCommand,
+  type UpdateItemCommandInput,
+  type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
@@ -275,18 +277,12 @@ export class CaptureState implements SlotRecord {
   ): Promise<void> {
     if (this.lost.aborted) throw this.lost.reason;
     try {
-      await persistently(this.#options, () =>
-        this.#options.dynamodb.send(
-          new UpdateItemCommand({
-            TableName: this.#options.table,
-            Key: itemKey(this.#options),
-            UpdateExpression: expression,
-            ConditionExpression: "#generation = :generation",
-            ExpressionAttributeNames: { ...names, "#generation": "generation" },
-            ExpressionAttributeValues: { ...values, ":generation": { N: String(this.generation) } },
-          }),
-        ),
-      );
+      await updateItem(this.#options, {
+        UpdateExpression: expression,
+        ConditionExpression: "#generation = :generation",
+        ExpressionAttributeNames: { ...names, "#generation": "generation" },
+        ExpressionAttributeValues: { ...values, ":generation": { N: String(this.generation) } },
+      });
     } catch (error) {
       if (!(error instanceof ConditionalCheckFailedException)) throw error;
       clearInterval(this.#renewal);
@@ -308,23 +304,17 @@ async function drawn(options: CaptureStateOptions, owner: string, generation: nu
   if ((options.slot ?? 1) === 1) return generation;
   const next = await draw(options, generation);
   try {
-    await persistently(options, () =>
-      options.dynamodb.send(
-        new UpdateItemCommand({
-          TableName: options.table,
-          Key: itemKey(options),
-          UpdateExpression: "SET #generation = :next",
-          // Ours already, where an answer was lost.
-          ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
-          ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
-          ExpressionAttributeValues: {
-            ":owner": { S: owner },
-            ":generation": { N: String(generation) },
-            ":next": { N: String(next) },
-          },
-        }),
-      ),
-    );
+    await updateItem(options, {
+      UpdateExpression: "SET #generation = :next",
+      // Ours already, where an answer was lost.
+      ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
+      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+      ExpressionAttributeValues: {
+        ":owner": { S: owner },
+        ":generation": { N: String(generation) },
+        ":next": { N: String(next) },
+      },
+    });
   } catch (error) {
     if (error instanceof ConditionalCheckFailedException)
       throw new CaptureLeaseLostError(options.pipeline, generation);
@@ -339,21 +329,18 @@ async function draw(options: CaptureStateOptions, atLeast: number): Promise<numb
     const first = await readItem({ ...options, slot: 1 });
     const next = Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast);
     try {
-      await persistently(options, () =>
-        options.dynamodb.send(
-          new UpdateItemCommand({
-            TableName: options.table,
-            Key: itemKey({ ...options, slot: 1 }),
-            UpdateExpression: "SET #newest = :next",
-            ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
-            ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
-            ExpressionAttributeValues: {
-              ":next": { N: String(next) },
-              ...(first?.newest ? { ":newest": first.newest } : {}),
-              ...(first?.generation ? { ":generation": first.generation } : {}),
-            },
-          }),
-        ),
+      await updateItem(
+        { ...options, slot: 1 },
+        {
+          UpdateExpression: "SET #newest = :next",
+          ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
+          ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
+          ExpressionAttributeValues: {
+            ":next": { N: String(next) },
+            ...(first?.newest ? { ":newest": first.newest } : {}),
+            ...(first?.generation ? { ":generation": first.generation } : {}),
+          },
+        },
       );
       return next;
     } catch (error) {
@@ -361,6 +348,15 @@ async function draw(options: CaptureStateOptions, atLeast: number): Promise<numb
       if (!(error instanceof ConditionalCheckFailedException)) throw error;
     }
   }
+}
+
+/** Updates the item of a slot. @throws ConditionalCheckFailedException, StateTableError, StateTableUnavailableError */
+function updateItem(
+  options: TableOptions,
+  update: Omit<UpdateItemCommandInput, "TableName" | "Key">,
+): Promise<UpdateItemCommandOutput> {
+  const input = { TableName: options.table, Key: itemKey(options), ...update };
+  return persistently(options, () => options.dynamodb.send(new UpdateItemCommand(input)));
 }
 
 /** The condition that an attribute is what was read. */
@@ -377,30 +373,24 @@ async function tryTake(
   // What the others drew meanwhile is not passed over: only the first slot's item has this attribute.
   const newest = same("#newest", ":newest", seen.newest);
   try {
-    await persistently(options, () =>
-      options.dynamodb.send(
-        new UpdateItemCommand({
-          TableName: options.table,
-          Key: itemKey(options),
-          UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
-          ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
-          ExpressionAttributeNames: {
-            "#owner": "owner",
-            "#generation": "generation",
-            "#beat": "beat",
-            "#newest": "newest",
-          },
-          ExpressionAttributeValues: {
-            ":owner": { S: owner },
-            ":next": { N: String(next) },
-            ":seen": { N: String(seen.generation) },
-            ":beat": { N: String(seen.beat) },
-            ":zero": { N: "0" },
-            ...(seen.newest ? { ":newest": seen.newest } : {}),
-          },
-        }),
-      ),
-    );
+    await updateItem(options, {
+      UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
+      ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
+      ExpressionAttributeNames: {
+        "#owner": "owner",
+        "#generation": "generation",
+        "#beat": "beat",
+        "#newest": "newest",
+      },
+      ExpressionAttributeValues: {
+        ":owner": { S: owner },
+        ":next": { N: String(next) },
+        ":seen": { N: String(seen.generation) },
+        ":beat": { N: String(seen.beat) },
+        ":zero": { N: "0" },
+        ...(seen.newest ? { ":newest": seen.newest } : {}),
+      },
+    });
     return true;
   } catch (error) {
     // Someone else was faster, or our own first try succeeded and its answer was lost: the next read tells.
@@ -411,19 +401,13 @@ async function tryTake(
 
 async function tryNext(options: TableOptions): Promise<number | undefined> {
   try {
-    const { Attributes } = await persistently(options, () =>
-      options.dynamodb.send(
-        new UpdateItemCommand({
-          TableName: options.table,
-          Key: itemKey(options),
-          UpdateExpression: "ADD #generation :one",
-          ConditionExpression: "attribute_not_exists(#owner)",
-          ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
-          ExpressionAttributeValues: { ":one": { N: "1" } },
-          ReturnValues: "UPDATED_NEW",
-        }),
-      ),
-    );
+    const { Attributes } = await updateItem(options, {
+      UpdateExpression: "ADD #generation :one",
+      ConditionExpression: "attribute_not_exists(#owner)",
+      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+      ExpressionAttributeValues: { ":one": { N: "1" } },
+      ReturnValues: "UPDATED_NEW",
+    });
     return number(Attributes?.generation);
   } catch (error) {
     if (error instanceof ConditionalCheckFailedException) return undefined;
