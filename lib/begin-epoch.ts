@@ -1,10 +1,10 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import type pg from "pg";
 import { highestEpoch } from "./consume/highest-epoch.ts";
 import { ConfigurationError } from "./errors.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
+import { readServerVersion } from "./source/postgres/preflight/server-facts.ts";
 import { readPublication } from "./source/postgres/publication.ts";
 import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
@@ -178,7 +178,7 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
         );
       }
       const left = publication !== undefined && number > wanted ? publication : undefined;
-      const facts = left && (await readPublication(client, left, await serverVersion(client)));
+      const facts = left && (await readPublication(client, left, await readServerVersion(client)));
       if (facts && !facts.ours) {
         throw refused(
           "source.slots",
@@ -192,13 +192,6 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
   } finally {
     await disconnect(client);
   }
-}
-
-async function serverVersion(client: pg.Client): Promise<number> {
-  const { rows } = await client.query<{ version: string }>(
-    "SELECT current_setting('server_version_num') AS version",
-  );
-  return Number(rows[0]?.version);
 }
 
 async function slotsOf(

@@ -70,10 +70,9 @@ export async function agreeOnSlots(
   state: CaptureState,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  const { pipeline, dynamodb, stateTable, log } = options;
+  const { pipeline, log } = options;
   const wanted = definition.source.slots;
-  const read = (number: number) =>
-    readCaptureRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, slot: number, signal });
+  const read = recordsBySlot(options, signal);
   if (slot === 1) {
     const { slots } = await read(1);
     if (slots > wanted)
@@ -119,13 +118,12 @@ export async function takeShare(
   state: CaptureState,
   signal: AbortSignal,
 ): Promise<TakenShare | undefined> {
-  const { connection, dynamodb, stateTable, log } = options;
+  const { connection, log } = options;
   const client = await connect(connection, { signal });
   try {
     const since = await writtenSoFar(client);
     const share = (await readShare(client, definition, slot)) as SlotShare;
-    const read = (number: number) =>
-      readCaptureRecord({ dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal });
+    const read = recordsBySlot(options, signal);
     const known = await read(slot);
     // What was noted and did not come is not waited for.
     const noted = Object.entries(known.arriving).filter(([table]) => share.isOwn(parseTable(table)));
@@ -175,6 +173,14 @@ export async function takeShare(
   } finally {
     await disconnect(client);
   }
+}
+
+/** Reads what stands of a slot, by its number. */
+function recordsBySlot(
+  { pipeline, dynamodb, stateTable }: CaptureOptions,
+  signal: AbortSignal,
+): (slot: number) => Promise<CaptureRecord> {
+  return (slot) => readCaptureRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, slot, signal });
 }
 
 /** The end of the log. */

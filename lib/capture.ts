@@ -143,9 +143,10 @@ async function agree(
 ): Promise<void> {
   const { pipeline, dynamodb, stateTable } = options;
   const records = await recordsOfSlots(options, signal);
-  const floor = await floorOfNow(options, records, state, signal);
+  const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
+  const floor = await floorOfNow(options, own, records, signal);
   const now = settingsOf(pipeline.source, routeTables(pipeline), [...tables, ...outboxTables(pipeline)]);
-  const stored = storedBySlots(await state.readSettings(), records, now);
+  const stored = storedBySlots(own.settings, records, now);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
 }
@@ -172,12 +173,11 @@ function outboxTables({ source }: Pipeline): readonly TableName[] {
  */
 async function floorOfNow(
   { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,
+  own: CaptureRecord,
   records: readonly CaptureRecord[],
-  state: CaptureState,
   signal: AbortSignal,
 ): Promise<PositionText> {
-  const own = (await state.read()) ?? (await state.reading.read());
-  if (own || slot !== 1) {
+  if (own.slot || own.reading || slot !== 1) {
     // The slot that is least far: what another one has not written yet is a new consumer's business too.
     const known = records.flatMap((record) => record.slot ?? record.reading ?? []);
     const floors = known.map(({ epoch, confirmedLsn }) =>
@@ -185,8 +185,7 @@ async function floorOfNow(
     );
     return floors.sort()[0] ?? START_OF_HISTORY;
   }
-  const begun = await state.newEpoch();
-  if (begun) return formatPosition({ epoch: begun.epoch, commitLsn: 0n, ordinal: 0 });
+  if (own.newEpoch) return formatPosition({ epoch: own.newEpoch.epoch, commitLsn: 0n, ordinal: 0 });
   const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
   if (highest > 0) throw new StateLostError(name, highest);
   return START_OF_HISTORY;

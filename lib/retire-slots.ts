@@ -2,6 +2,7 @@ import type { CaptureOptions } from "./capture.ts";
 import type { LogPipeline } from "./pipeline.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
+import { readServerVersion } from "./source/postgres/preflight/server-facts.ts";
 import { readPublication } from "./source/postgres/publication.ts";
 import { readSlot } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
@@ -66,10 +67,7 @@ async function retireSlot(
   const names = slotNames(definition.source, number);
   const client = await connect(connection, { signal });
   try {
-    const { rows } = await client.query<{ version: number }>(
-      "SELECT current_setting('server_version_num')::int AS version",
-    );
-    const publication = await readPublication(client, names.publication, rows[0]?.version ?? 0);
+    const publication = await readPublication(client, names.publication, await readServerVersion(client));
     if (publication && publication.tables.length > 0)
       throw new SlotsReducedError(definition.name, stored, definition.source.slots);
     const slot = await readSlot((sql) => client.query(sql), names.slot);

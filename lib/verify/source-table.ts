@@ -4,6 +4,7 @@ import { parseExactJson } from "../consume/json.ts";
 import { ConfigurationError } from "../errors.ts";
 import { pageSelect, rowSelect } from "../source/postgres/backfill/page-sql.ts";
 import { readShape, shapeSql, type TableShape } from "../source/postgres/backfill/table-shape.ts";
+import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { pgTypeCatalog } from "../source/postgres/type-catalog.ts";
 import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
 import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
@@ -53,10 +54,7 @@ export class SourceTable {
   static async open(client: pg.Client, publication: string, table: TableName): Promise<SourceTable> {
     // Rows that a policy hides from the role are an error, not rows that the sink has too many.
     await client.query("SET row_security = off");
-    const { rows: server } = await client.query<{ version: string }>(
-      "SELECT current_setting('server_version_num') AS version",
-    );
-    const version = Number(server[0]?.version);
+    const version = await readServerVersion(client);
     const { rows } = await client.query(shapeSql(table, publication, version));
     const shape = readShape(table, publication, version, rows);
     const types = new ColumnTypes(textForm("utf-8"));

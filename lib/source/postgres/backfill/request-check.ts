@@ -3,6 +3,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { ConfigurationProblem } from "../../../errors.ts";
 import type { LogPipeline } from "../../../pipeline.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
+import { readServerVersion } from "../preflight/server-facts.ts";
 import { whereCheckSql } from "./page-sql.ts";
 import { readShape, shapeSql } from "./table-shape.ts";
 
@@ -48,7 +49,7 @@ export async function checkBackfillRequest(
     ];
   }
   if (published[0]?.here) {
-    const version = Number((await client.query("SHOW server_version_num")).rows[0].server_version_num);
+    const version = await readServerVersion(client);
     const { rows } = await client.query(shapeSql(table, source.publication, version));
     readShape(table, source.publication, version, rows);
   }

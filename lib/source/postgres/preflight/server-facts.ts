@@ -44,6 +44,14 @@ const QUERY = `
          EXISTS (SELECT FROM pg_roles WHERE rolname = 'rds_superuser') AS rds
     FROM pg_roles r WHERE r.rolname = current_user`;
 
+/** Asks for `server_version_num` alone: 180004. */
+export async function readServerVersion(client: pg.ClientBase): Promise<number> {
+  const { rows } = await client.query<{ version: number }>(
+    "SELECT current_setting('server_version_num')::int AS version",
+  );
+  return (rows[0] as { version: number }).version;
+}
+
 /** Asks the server what it is. */
 export async function readServerFacts(client: pg.Client): Promise<ServerFacts> {
   const { rows } = await client.query<ServerFacts & pg.QueryResultRow>(QUERY);

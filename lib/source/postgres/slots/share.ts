@@ -6,6 +6,7 @@ import type { LogPipeline } from "../../../pipeline.ts";
 import { MAX_SLOTS } from "../../definition.ts";
 import { PreflightError } from "../errors.ts";
 import { captureTables } from "../preflight/captured-tables.ts";
+import { readServerVersion } from "../preflight/server-facts.ts";
 import { type RelationEntry, readRelations } from "../preflight/table-facts.ts";
 import { isOutbox, pipelineOfSlot, slotNames, wantedSlot } from "./assignment.ts";
 import { SlotsReducedError, TopicSplitError } from "./errors.ts";
@@ -135,12 +136,10 @@ async function readTopics(
  */
 async function refuseSweeping(client: pg.Client, source: LogPipeline["source"]): Promise<void> {
   const names = Array.from({ length: MAX_SLOTS }, (_, i) => slotNames(source, i + 1).publication);
-  const version = await client.query(
-    "SELECT current_setting('server_version_num')::int >= 150000 AS schemas",
-  );
-  const schemas = (version.rows[0] as { schemas: boolean }).schemas
-    ? "OR EXISTS (SELECT FROM pg_publication_namespace WHERE pnpubid = p.oid)"
-    : "";
+  const schemas =
+    (await readServerVersion(client)) >= 150_000
+      ? "OR EXISTS (SELECT FROM pg_publication_namespace WHERE pnpubid = p.oid)"
+      : "";
   const { rows } = await client.query<{ name: string }>(
     `SELECT p.pubname::text AS name FROM pg_publication p
       WHERE p.pubname = ANY ($1) AND (p.puballtables ${schemas}) ORDER BY 1`,
