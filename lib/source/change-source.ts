@@ -2,6 +2,12 @@ import type { PositionText } from "../change/position.ts";
 import type { Topic } from "../change/topic.ts";
 
 /**
+ * How long, in milliseconds, source and writer go on to the end of the transaction that they have begun, once they are
+ * asked to stop: what is half written comes again at the next start.
+ */
+export const FINISH_TRANSACTION_MS = 2_000;
+
+/**
  * The contract between a source and the stream: changes flow down, acknowledgements flow back on their own
  * way. A source promises: positions grow strictly (a truncate of several topics shares nothing), every
  * transaction's changes come together between two `commit` messages, and after a reconnect the stream goes on

@@ -1,6 +1,6 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { failpoint } from "../failpoint.ts";
-import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
+import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../source/change-source.ts";
 import { EncodedChange } from "../source/encoded-change.ts";
 import type { Random } from "./backoff.ts";
 import type { Oversize } from "./claim-check.ts";
@@ -43,8 +43,9 @@ export interface StreamWriterOptions {
  * Kinesis has acknowledged. What may pass (throttling, failures of the service or the network, credentials that run
  * out) is retried for ever, with backoff; nothing is dropped.
  *
- * Resolves when all that was read is stored: after the source ended, or after `signal` (then at the latest
- * after `limits.drainMs`; what is left comes again at the next start). Does not close the source: its `close`
+ * Resolves when all that was read is stored: after the source ended, or after `signal`, which also tells the source to
+ * end: a transaction that it has begun is taken to its end. Then at the latest after `limits.drainMs`; what is left
+ * comes again at the next start. Does not close the source: its `close`
  * confirms the last acknowledgements.
  *
  * @throws StreamNotFoundError, StreamAccessError, StreamRequestError, OversizeChangeError, PartitionKeyTooLongError,
@@ -75,12 +76,17 @@ class Run {
   readonly #oversize = new AbortController();
   #acknowledged: bigint | undefined;
   #oversizeChanges = 0;
+  /** Told to stop: no further transaction is begun. */
+  #stopping = false;
+  /** Changes were taken whose commit has not come. */
+  #inTransaction = false;
   /** Set once nothing more is pulled: `error` is what to throw when all is stored. */
   #draining: { readonly error: unknown } | undefined;
   #ended = false;
   #hasRoom: (() => void) | undefined;
   #wakeTimer: NodeJS.Timeout | undefined;
   #drainTimer: NodeJS.Timeout | undefined;
+  #patience: NodeJS.Timeout | undefined;
   #failureLoggedAt = Number.NEGATIVE_INFINITY;
 
   constructor(source: ChangeStream, sink: KinesisSink, options: StreamWriterOptions) {
@@ -94,7 +100,7 @@ class Run {
 
   async finished(signal: AbortSignal): Promise<void> {
     const metricsTimer = setInterval(() => this.#reportMetrics(), METRICS_MS);
-    const stop = () => this.#drain(undefined, this.#limits.drainMs);
+    const stop = () => this.#stop();
     const { superseded } = this.#options;
     const abandon = () => this.#finish(superseded?.reason);
     superseded?.addEventListener("abort", abandon, { once: true });
@@ -104,7 +110,10 @@ class Run {
     else {
       this.#pull().then(
         () => this.#drain(undefined),
-        (error) => this.#drain(error ?? new Error("the source failed"), this.#limits.drainMs),
+        (error) => {
+          this.#endWithin(this.#limits.drainMs);
+          this.#drain(error ?? new Error("the source failed"));
+        },
       );
     }
     try {
@@ -116,6 +125,7 @@ class Run {
       clearInterval(metricsTimer);
       clearTimeout(this.#wakeTimer);
       clearTimeout(this.#drainTimer);
+      clearTimeout(this.#patience);
       this.#hasRoom?.();
       for (const request of this.#requests) request.abort();
       this.#reportMetrics();
@@ -132,6 +142,7 @@ class Run {
       if (next.done || this.#stopped) return;
       await this.#offer(next.value);
       this.#pump();
+      if (this.#stopping && !this.#inTransaction) return;
     }
   }
 
@@ -140,6 +151,9 @@ class Run {
   }
 
   async #offer(messages: readonly SourceMessage[]): Promise<void> {
+    const last = messages.at(-1);
+    if (!last) return;
+    this.#inTransaction = true;
     const now = performance.now();
     for (const message of messages) {
       try {
@@ -158,6 +172,7 @@ class Run {
         this.#oversizeChanges++;
       }
     }
+    this.#inTransaction = last.kind === "change";
   }
 
   /** Sends what may go, acknowledges what is stored, and sees to being called again in time. */
@@ -215,21 +230,28 @@ class Run {
     this.#hasRoom = undefined;
   }
 
-  /** Pulls no more; finishes when all is stored, or at the deadline. */
-  #drain(error: unknown, withinMs?: number): void {
+  #stop(): void {
+    this.#stopping = true;
+    this.#endWithin(this.#limits.drainMs);
+    if (!this.#inTransaction) this.#drain(undefined);
+    else this.#patience = setTimeout(() => this.#drain(undefined), FINISH_TRANSACTION_MS);
+  }
+
+  /** Pulls no more; finishes when all is stored. */
+  #drain(error: unknown): void {
     if (this.#ended) return;
     this.#draining ??= { error };
-    if (withinMs !== undefined && this.#drainTimer === undefined) {
-      this.#drainTimer = setTimeout(() => {
-        const { bufferedBytes } = this.#machine;
-        this.#options.log.warn("Stopped before everything read was stored: it comes again", {
-          bufferedBytes,
-        });
-        this.#finish(this.#draining?.error);
-      }, withinMs);
-    }
     this.#hasRoom?.();
     this.#pump();
+  }
+
+  #endWithin(ms: number): void {
+    if (this.#ended) return;
+    this.#drainTimer ??= setTimeout(() => {
+      const { bufferedBytes } = this.#machine;
+      this.#options.log.warn("Stopped before everything read was stored: it comes again", { bufferedBytes });
+      this.#finish(this.#draining?.error);
+    }, ms);
   }
 
   #finish(error: unknown): void {

@@ -316,6 +316,31 @@ describe("stop", () => {
     expect(bufferedBytes).toBe(0);
   });
 
+  test("takes the transaction that it has begun to its end, and begins no other", async () => {
+    const begun = Promise.withResolvers<void>();
+    const rest = Promise.withResolvers<void>();
+    async function* halting(): AsyncGenerator<SourceMessage[]> {
+      yield [change(orders, 1, 16n, 1)];
+      begun.resolve();
+      await rest.promise;
+      yield [change(orders, 1, 16n, 2)];
+      yield [change(orders, 1, 16n, 3), { kind: "commit", endLsn: 24n, commitTimeMs: 1 }];
+      yield [change(orders, 1, 32n, 1), { kind: "commit", endLsn: 40n, commitTimeMs: 2 }];
+    }
+    const streamName = await aws().freshStream();
+    const source = sourceOf(halting());
+    const stop = new AbortController();
+    const written = writeStream(source, options(aws().kinesis, streamName), stop.signal);
+    await begun.promise;
+    stop.abort();
+    rest.resolve();
+    await written;
+    expect(source.acknowledged.at(-1)).toBe(24n);
+    expect((await effects(streamName)).get("shop.public.orders/1")).toEqual(
+      [1, 2, 3].map((ordinal) => change(orders, 1, 16n, ordinal).position),
+    );
+  });
+
   test("gives up at the deadline, acknowledging nothing that is not stored", async () => {
     let calls = 0;
     const { kinesis } = await faulty(() => {

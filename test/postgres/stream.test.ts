@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "vitest";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
+import type { SourceMessage } from "../../lib/source/change-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
@@ -213,6 +214,48 @@ withPostgres((server) => {
     await third.query(insert(311, 320));
     await next.until(10);
     expect(ids(next.changes)).toEqual(range(311, 320));
+  });
+
+  test("asked to stop inside a transaction it goes on to its end, and nothing of it comes again", async () => {
+    const { url, client } = await shop(server);
+    const record = new MemoryRecord();
+    const stop = new AbortController();
+    const { source } = await open(url, { record, blocked: true, signal: stop.signal });
+    await client.query(insert(1, 20_000, 100));
+    await client.query(insert(20_001, 20_100));
+    const given: SourceMessage[] = [];
+    for await (const batch of source.changes) {
+      given.push(...batch);
+      if (stop.signal.aborted || !batch.some(({ kind }) => kind === "change")) continue;
+      expect(batch.at(-1)?.kind).toBe("change");
+      stop.abort();
+    }
+    expect(given.filter(({ kind }) => kind === "change").length).toBe(20_000);
+    const commit = given.at(-1);
+    source.acknowledge(commit?.kind === "commit" ? commit.endLsn : 0n);
+    await source.close();
+
+    const next = await open(url, { record });
+    await next.until(100);
+    expect(ids(next.changes)).toEqual(range(20_001, 20_100));
+  });
+
+  test("asked to stop inside a transaction that does not come to its end, it ends all the same", async () => {
+    const { url, client } = await shop(server);
+    const proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: server().port });
+    cleanups.push(() => proxy.stop());
+    const stop = new AbortController();
+    const { source } = await open(proxy.urlFor(url), { blocked: true, signal: stop.signal });
+    await client.query(insert(1, 100_000, 100));
+    const given: SourceMessage[] = [];
+    for await (const batch of source.changes) {
+      given.push(...batch);
+      if (stop.signal.aborted || !batch.some(({ kind }) => kind === "change")) continue;
+      for (const link of proxy.links) link.halfOpen();
+      stop.abort();
+    }
+    expect(given.at(-1)?.kind).toBe("change");
+    await source.close();
   });
 
   test("a half-open link is given up and replaced", async () => {

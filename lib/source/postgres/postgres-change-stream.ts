@@ -7,7 +7,7 @@ import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
-import type { ChangeStream, SourceMessage } from "../change-source.ts";
+import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change-source.ts";
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
@@ -105,6 +105,9 @@ export class PostgresChangeStream implements ChangeStream {
   #fatal: unknown;
   #closed: Promise<void> | undefined;
   #backfills: Backfills | undefined;
+  /** Runs from the signal on. */
+  #patience: NodeJS.Timeout | undefined;
+  #impatient = false;
 
   constructor(options: PostgresChangeStreamOptions, side: pg.Client) {
     this.#options = options;
@@ -112,7 +115,7 @@ export class PostgresChangeStream implements ChangeStream {
     this.tables = options.tables;
     this.#receivedLsn = state.confirmedLsn;
     const until = AbortSignal.any([signal, this.#ending.signal]);
-    until.addEventListener("abort", () => this.#link?.interrupt(), { once: true });
+    until.addEventListener("abort", () => this.#stop(), { once: true });
     this.#side = new SideConnection(
       {
         connection: options.connection,
@@ -228,6 +231,8 @@ export class PostgresChangeStream implements ChangeStream {
 
   async #close(): Promise<void> {
     this.#ending.abort();
+    clearTimeout(this.#patience);
+    this.#link?.interrupt();
     const giveUp = new AbortController();
     await Promise.race([
       Promise.all([this.#confirmation.flush(), this.#backfills?.close()]),
@@ -246,10 +251,28 @@ export class PostgresChangeStream implements ChangeStream {
     this.#tell();
   }
 
+  #stop(): void {
+    this.#patience = setTimeout(() => {
+      this.#impatient = true;
+      this.#link?.interrupt();
+    }, FINISH_TRANSACTION_MS);
+    this.#link?.interrupt();
+  }
+
+  /** Once it was asked to stop: a transaction that was begun comes to its end, if it can in time. */
+  get #over(): boolean {
+    return this.#cut || !this.#decoder.inTransaction;
+  }
+
+  /** Nothing more is given, whatever is half done. */
+  get #cut(): boolean {
+    return this.#ending.signal.aborted || this.#impatient;
+  }
+
   async *#read(until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
     for (;;) {
       if (this.#fatal !== undefined) throw this.#fatal;
-      if (until.aborted) return;
+      if (until.aborted && (this.#over || !this.#link)) return;
       const batch: SourceMessage[] = [];
       let failure: unknown;
       try {
@@ -261,22 +284,25 @@ export class PostgresChangeStream implements ChangeStream {
       // The decoder will not give these again: they go downstream before the failure counts.
       if (batch.length > 0) yield batch;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
-      if (failure !== undefined && !until.aborted) await this.#recover(failure, until);
+      if (failure === undefined) continue;
+      if (until.aborted) break;
+      await this.#recover(failure, until);
     }
+    if (this.#fatal !== undefined) throw this.#fatal;
   }
 
   /** What goes to the place of a mark, in slices; then the place may be acknowledged. */
   async *#deliver(backfills: Backfills, until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
     const delivery = backfills.takeDue();
-    if (!delivery) return;
+    if (!delivery || until.aborted) return;
     try {
       for (const slice of delivery.slices) {
-        if (until.aborted) return;
+        if (this.#cut) return;
         yield slice;
         // Sockets are read meanwhile: the next chunk's, the link's.
         await setImmediate();
       }
-      if (until.aborted) return;
+      if (this.#cut) return;
       delivery.given();
     } catch (error) {
       delivery.failed(error);
@@ -288,8 +314,8 @@ export class PostgresChangeStream implements ChangeStream {
   async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
     let bytes = 0;
     // What is read in one go is bounded: who asks to stop waits that long at most.
-    let stopped = until.aborted;
-    while (!stopped && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
+    let stopping = until.aborted;
+    while (!(stopping && this.#over) && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
         if (batch.length > 0) return;
         this.#watch.waiting(true);
@@ -300,7 +326,7 @@ export class PostgresChangeStream implements ChangeStream {
         } finally {
           this.#watch.waiting(false);
         }
-        stopped = until.aborted;
+        stopping = until.aborted;
         continue;
       }
       this.#attempts = 0;
@@ -312,7 +338,7 @@ export class PostgresChangeStream implements ChangeStream {
         const wait = this.#decoder.decodeAt(buffer, start + XLOG_DATA_HEADER, end, high, low, batch);
         if (wait) {
           await wait;
-          stopped = until.aborted;
+          stopping = until.aborted;
         }
         const last = batch.at(-1);
         if (last?.kind === "commit") this.#receivedLsn = later(this.#receivedLsn, last.endLsn);
