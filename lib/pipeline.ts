@@ -221,6 +221,34 @@ export function definePipeline(
 ): LogPipeline;
 export function definePipeline(input: PipelineInput): Pipeline;
 export function definePipeline(input: PipelineInput): Pipeline {
+  const definition = completeDefinition(input);
+  const { source } = definition;
+  if (source.kind !== "postgres") return definition;
+  const problems = (["slot", "publication"] as const)
+    .filter((field) => isTailsOwn(source[field]))
+    .map((field) => ({
+      path: `source.${field}`,
+      value: source[field],
+      remedy: `write another: names that begin with ${TAIL_NAME} are for \`tributary tail\`, which drops what is named so`,
+    }));
+  if (problems.length > 0) throw new ConfigurationError("The pipeline definition", problems);
+  return definition;
+}
+
+/** The slot and the publication that `tributary tail` makes where it is given no name; with `_…` behind it, further slots of its own. */
+export const TAIL_NAME = "tributary_tail";
+
+/** Whether a slot or publication of that name is for `tributary tail` alone. */
+export function isTailsOwn(name: string): boolean {
+  return name === TAIL_NAME || name.startsWith(`${TAIL_NAME}_`);
+}
+
+/** `definePipeline` for `tributary tail`, which alone may use the names of `isTailsOwn`. @throws ConfigurationError */
+export function completeDefinition(
+  input: PipelineInput & { readonly source: z.input<typeof postgresSource> },
+): LogPipeline;
+export function completeDefinition(input: PipelineInput): Pipeline;
+export function completeDefinition(input: PipelineInput): Pipeline {
   const parsed = pipeline.safeParse(input, { error: remedyOf });
   if (!parsed.success)
     throw new ConfigurationError("The pipeline definition", definitionProblems(parsed.error, input));

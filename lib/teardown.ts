@@ -141,7 +141,8 @@ function checkOurs(slot: SlotFacts, database: string): void {
   });
 }
 
-async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
+/** Drops a slot that nobody reads from. @throws SlotInUseError while somebody does. */
+export async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
   if (activePid !== undefined) throw slotInUse(name, activePid, holder);
   try {
     await client.query("SELECT pg_drop_replication_slot($1)", [name]);

@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
-import { definePipeline, type LogPipeline, postgres } from "../pipeline.ts";
+import { completeDefinition, isTailsOwn, type LogPipeline, postgres, TAIL_NAME } from "../pipeline.ts";
 import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
@@ -12,6 +12,7 @@ import { whenReaderLeaves } from "./closed-pipe.ts";
 import { commandDatabase } from "./database.ts";
 import { prettyLine } from "./pretty-line.ts";
 import { standardOutput } from "./standard-output.ts";
+import { checkTailSlot, dropTailSlot } from "./tail-slot.ts";
 
 interface TailOptions {
   readonly databaseUrl?: string;
@@ -39,18 +40,15 @@ export function tailCommand(): Command {
     )
     .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
     .option("--exclude <patterns>", "tables to leave out, stronger than --tables", list)
-    .option(
-      "--publication <name>",
-      "an existing publication to read (default: one of our own, tributary_tail)",
-    )
+    .option("--publication <name>", `an existing publication to read (default: one of our own, ${TAIL_NAME})`)
     .option(
       "--slot <name>",
       "replication slot; it stays, so that the next tail goes on where this one ended",
-      "tributary_tail",
+      TAIL_NAME,
     )
     .option("--limit <n>", "end after this many events", count)
     .option("--pretty", "a short line for people instead of JSON")
-    .option("--drop-slot", "drop the slot (and our own publication) at the end")
+    .option("--drop-slot", "drop the slot (and our own publication) at the end; only one that tail made")
     .addHelpText(
       "after",
       `
@@ -59,8 +57,8 @@ was written out. A closed pipe, Ctrl-C or SIGTERM end it cleanly.
 
   tributary tail --database-url postgres://me@localhost/shop --tables 'public.*' | jq -c '[.op, .source.table, .after]'
 
-While the slot stays, PostgreSQL keeps WAL for it. Drop it when you are done: tail --drop-slot --limit 0, or
-SELECT pg_drop_replication_slot('tributary_tail');`,
+While the slot stays, PostgreSQL keeps WAL for it. Drop it when you are done: tail --drop-slot --limit 0. That drops a slot
+named ${TAIL_NAME} or ${TAIL_NAME}_…, or one that this run made. Others: SELECT pg_drop_replication_slot('…');`,
     )
     .action(tail);
 }
@@ -73,7 +71,10 @@ async function tail(options: TailOptions): Promise<void> {
     ? await publishedTables(connection, options.publication, ending.signal)
     : ["*.*"];
   const pipeline = definitionOf(options, options.tables ?? published);
-  if (options.limit !== 0) {
+  const { slot } = pipeline.source;
+  const [read, drop] = [options.limit !== 0, options.dropSlot === true];
+  await checkTailSlot({ connection, slot, read, drop });
+  if (read) {
     const source = await openPostgresSource({
       connection,
       pipeline,
@@ -91,19 +92,23 @@ async function tail(options: TailOptions): Promise<void> {
       await source.close();
     }
   }
-  if (options.dropSlot) await drop(connection, pipeline.source, options.publication === undefined);
-  else
-    say(`the slot "${pipeline.source.slot}" stays, and PostgreSQL keeps WAL for it; --drop-slot removes it`);
+  if (drop) {
+    const dropped = await dropTailSlot(connection, slot);
+    say(dropped.length > 0 ? `dropped ${dropped.join(" and ")}` : `there is no slot "${slot}" to drop`);
+  } else {
+    const how = isTailsOwn(slot) ? "--drop-slot" : `SELECT pg_drop_replication_slot('${slot}');`;
+    say(`the slot "${slot}" stays, and PostgreSQL keeps WAL for it; ${how} removes it`);
+  }
 }
 
 function definitionOf(options: TailOptions, tables: readonly string[]): LogPipeline {
-  return definePipeline({
+  return completeDefinition({
     name: "tail",
     source: postgres({
       tables: [...tables],
       exclude: [...(options.exclude ?? [])],
       slot: options.slot,
-      publication: options.publication ?? "tributary_tail",
+      publication: options.publication ?? TAIL_NAME,
       // Said on standard error at the end instead: someone is looking.
       acceptUnboundedWal: true,
       sqlAsciiEncoding: "utf-8",
@@ -219,27 +224,6 @@ async function publishedTables(
 function quoted({ schema, table }: TableName): string {
   const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
   return `${quote(schema)}.${quote(table)}`;
-}
-
-async function drop(
-  connection: PostgresConnectionOptions,
-  source: { readonly slot: string; readonly publication: string },
-  ownPublication: boolean,
-): Promise<void> {
-  const client = await connect(connection);
-  try {
-    await client.query(
-      "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
-      [source.slot],
-    );
-    if (ownPublication)
-      await client.query(`DROP PUBLICATION IF EXISTS ${client.escapeIdentifier(source.publication)}`);
-    say(
-      `dropped the slot "${source.slot}"${ownPublication ? ` and the publication "${source.publication}"` : ""}`,
-    );
-  } finally {
-    await disconnect(client);
-  }
 }
 
 /** What the source says, for a person at the terminal. */

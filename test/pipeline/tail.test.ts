@@ -18,7 +18,7 @@ withPostgres((server) => {
 
   beforeEach(async () => {
     url = await freshDatabase(server());
-    slot = `tail_${++tests}`;
+    slot = `tributary_tail_${++tests}`;
     client = new pg.Client({ connectionString: url });
     client.on("error", () => {});
     await client.connect();
@@ -160,6 +160,54 @@ withPostgres((server) => {
     expect(code).toBe(0);
     expect(events(out).map((event) => event.source.table)).toEqual(["orders"]);
     expect((await client.query("SELECT 1 FROM pg_publication WHERE pubname = 'mine'")).rowCount).toBe(1);
+  });
+
+  test("--drop-slot removes what an earlier tail left, and the publication with the last slot that needs it", async () => {
+    await Promise.all(
+      ["", "_b"].map(async (suffix) => {
+        const run = tail(["--slot", `${slot}${suffix}`]);
+        await run.streaming();
+        run.kill("SIGTERM");
+        await run.ended;
+      }),
+    );
+    const dropLeft = async (name: string) =>
+      (await tail(["--slot", name, "--limit", "0", "--drop-slot"]).ended).err;
+    expect(await dropLeft(`${slot}_b`)).toBe(`tributary: dropped the slot "${slot}_b"\n`);
+    expect(await dropLeft(slot)).toContain(`dropped the slot "${slot}" and the publication "tributary_tail"`);
+    expect(await dropLeft(slot)).toContain("there is no slot");
+    expect(await confirmed()).toBeUndefined();
+  });
+
+  test("--drop-slot drops a slot of another name when this run made it, and never one that was there", async () => {
+    slot = `shop_${tests}`;
+    const run = tail(["--limit", "1", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    expect((await run.ended).code).toBe(0);
+    expect(await confirmed()).toBeUndefined();
+
+    await client.query(`CREATE PUBLICATION ${slot} FOR TABLE orders`);
+    await client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [slot]);
+    const there = await confirmed();
+    try {
+      for (const limit of ["0", "1"]) {
+        const refused = await tail(["--publication", slot, "--limit", limit, "--drop-slot"]).ended;
+        expect(refused).toMatchObject({ code: 1, out: "" });
+        expect(refused.err).toMatch(
+          /shop_\d+" is not tail's to drop: .*pg_drop_replication_slot.*SLOT_FOREIGN/s,
+        );
+        expect(await confirmed()).toBe(there);
+      }
+      // What tail read would be missing in the pipeline.
+      await client.query(`COMMENT ON PUBLICATION ${slot} IS 'Made by Tributary for the pipeline "shop"'`);
+      const refused = await tail(["--limit", "1"]).ended;
+      expect(refused).toMatchObject({ code: 1, out: "" });
+      expect(refused.err).toMatch(/is that of the pipeline "shop".*SLOT_FOREIGN/s);
+      expect(await confirmed()).toBe(there);
+    } finally {
+      await client.query("SELECT pg_drop_replication_slot($1)", [slot]);
+    }
   });
 
   test("--pretty is a line for people", async () => {

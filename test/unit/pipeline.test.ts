@@ -88,6 +88,12 @@ describe("definePipeline", () => {
       "name of its own",
     ],
     ["source", { name: "shop" }, "write postgres({…})"],
+    ["source.slot", { ...smallest, name: "tail-orders" }, "tributary tail"],
+    [
+      "source.publication",
+      { ...smallest, source: postgres({ tables: ["a.b"], publication: "tributary_tail" }) },
+      "tributary tail",
+    ],
     ["source.slots", { ...smallest, source: { ...smallest.source, slots: 0 } }, "at least 1"],
     ["source.slots", { ...smallest, source: { ...smallest.source, slots: 17 } }, "at most 16"],
     ["source.slots", { ...smallest, source: { ...smallest.source, slots: "2" } }, "write a number"],

@@ -38,6 +38,8 @@ const publicationRow = z.object({
 export type PublicationFacts = z.output<typeof publicationRow> & {
   readonly name: string;
   readonly ours: boolean;
+  /** The pipeline that it was made for, as its comment says; undefined for one that others made. */
+  readonly madeFor: string | undefined;
 };
 
 /** Reads a publication with what it effectively publishes. */
@@ -64,7 +66,9 @@ export async function readPublication(
   );
   if (rows.length === 0) return undefined;
   const facts = publicationRow.parse(rows[0]);
-  return { ...facts, name, ours: facts.owned && (facts.comment ?? "").startsWith(OUR_COMMENT) };
+  const comment = facts.comment ?? "";
+  const madeFor = new RegExp(`^${OUR_COMMENT} for the pipeline "(.*)"$`).exec(comment)?.[1];
+  return { ...facts, name, ours: facts.owned && comment.startsWith(OUR_COMMENT), madeFor };
 }
 
 /** Columns that a row filter looks at: the Vars of its expression tree. */

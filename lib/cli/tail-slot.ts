@@ -1,0 +1,88 @@
+import type pg from "pg";
+import { NEW_EPOCH_DROP_SLOT } from "../new-epoch.ts";
+import { isTailsOwn, TAIL_NAME } from "../pipeline.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
+import { SlotForeignError } from "../source/postgres/errors.ts";
+import { quoteIdentifier } from "../source/postgres/preflight/captured-tables.ts";
+import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
+import { readPublication } from "../source/postgres/publication.ts";
+import { readSlot } from "../source/postgres/slot.ts";
+import { dropSlot } from "../teardown.ts";
+
+/** What tail is to do with a slot. */
+export interface TailSlotOptions {
+  readonly connection: PostgresConnectionOptions;
+  readonly slot: string;
+  /** Whether it is read from. */
+  readonly read: boolean;
+  /** Whether it is dropped at the end. */
+  readonly drop: boolean;
+}
+
+/**
+ * Looks whether tail may do so, before anything is touched. Tail keeps no record of its slots: a slot is its own when it makes it
+ * in this run, or by its name, which no definition may use.
+ *
+ * @throws SlotForeignError for a slot that is not tail's to drop, or that a pipeline reads from.
+ */
+export async function checkTailSlot({ connection, slot: name, read, drop }: TailSlotOptions): Promise<void> {
+  const client = await connect(connection);
+  try {
+    const slot = await readSlot((sql) => client.query(sql), name);
+    if (!slot) return;
+    if (drop && !isTailsOwn(name)) {
+      throw new SlotForeignError({
+        message: `the replication slot "${name}" is not tail's to drop: it was there before this run, and tail's own are named "${TAIL_NAME}" or "${TAIL_NAME}_…"; nothing was read or dropped`,
+        remedy: `The slot of a pipeline goes with tributary teardown. One that nobody needs any more, such as another name that an earlier tail was given: SELECT pg_drop_replication_slot('${name}');`,
+      });
+    }
+    // By default a pipeline's slot and publication have one name.
+    const pipeline = (await readPublication(client, name, await readServerVersion(client)))?.madeFor;
+    if (read && pipeline !== undefined && !isTailsOwn(name)) {
+      throw new SlotForeignError({
+        message: `the replication slot "${name}" is that of the pipeline "${pipeline}": what tail reads from it the pipeline would lack; nothing was read`,
+        remedy: `Leave --slot out, and tail makes one of its own (--publication ${name} shows what the pipeline sees). If tail read from it before, the pipeline needs a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
+      });
+    }
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/**
+ * Drops a slot that `checkTailSlot` let pass or this run made, and tail's own publication when no other slot of tail's is left that
+ * needs it.
+ *
+ * @returns what was dropped, in words.
+ * @throws SlotInUseError while somebody reads from it.
+ */
+export async function dropTailSlot(
+  connection: PostgresConnectionOptions,
+  slotName: string,
+): Promise<readonly string[]> {
+  const client = await connect(connection);
+  try {
+    const dropped: string[] = [];
+    const slot = await readSlot((sql) => client.query(sql), slotName);
+    if (slot) {
+      await dropSlot(client, slot);
+      dropped.push(`the slot "${slotName}"`);
+    }
+    const publication = await readPublication(client, TAIL_NAME, await readServerVersion(client));
+    if (publication?.ours && !(await hasOther(client))) {
+      await client.query(`DROP PUBLICATION ${quoteIdentifier(TAIL_NAME)}`);
+      dropped.push(`the publication "${TAIL_NAME}"`);
+    }
+    return dropped;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** A slot without its publication cannot be decoded any more, and from 18 on passes over changes in silence. */
+async function hasOther(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ name: string }>(
+    "SELECT slot_name AS name FROM pg_replication_slots WHERE database = current_database()",
+  );
+  return rows.some(({ name }) => isTailsOwn(name));
+}
