@@ -31,6 +31,7 @@ export class AcknowledgedProgress {
   /** How it ended but for its last row; acknowledgements that still come move the progress only. */
   #end: { readonly status: BackfillStatus; readonly reason: string | undefined } | undefined;
   #waitsFor: string | undefined;
+  #onSettled: (() => void) | undefined;
 
   constructor(options: {
     readonly record: BackfillRecord;
@@ -54,10 +55,15 @@ export class AcknowledgedProgress {
     return { status: this.#latest.status, progress: this.#told(this.#latest) };
   }
 
-  /** Whether the record holds all that was given. */
-  get settled(): boolean {
-    if (this.#stopped) return true;
-    return this.#given.length === 0 && !this.#dirty && this.#writing === undefined;
+  /** Resolves when the record holds all that was given, when nothing is written any more, or at the signal. */
+  async settled(signal: AbortSignal): Promise<void> {
+    if (this.#isSettled || signal.aborted) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const over = () => resolve();
+    this.#onSettled = over;
+    signal.addEventListener("abort", over, { once: true });
+    await promise;
+    signal.removeEventListener("abort", over);
   }
 
   /** This holds once `lsn` is acknowledged. */
@@ -107,6 +113,11 @@ export class AcknowledgedProgress {
   stop(): void {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    this.#onSettled?.();
+  }
+
+  get #isSettled(): boolean {
+    return this.#stopped || (this.#given.length === 0 && !this.#dirty && this.#writing === undefined);
   }
 
   #ended({ status, progress }: RunState): RunState {
@@ -134,6 +145,7 @@ export class AcknowledgedProgress {
     this.#writing ??= this.#writeOnce().then((again) => {
       this.#writing = undefined;
       if (again !== undefined && this.#dirty) this.#schedule(again);
+      if (this.#isSettled) this.#onSettled?.();
     });
     return this.#writing;
   }

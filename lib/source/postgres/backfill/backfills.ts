@@ -19,9 +19,10 @@ import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
 import { Pace } from "./pace.ts";
 import { probeDelivery } from "./probe.ts";
+import { GOALS_HELD } from "./read-ahead.ts";
 import { startGate } from "./start-gate.ts";
 import { StreamedTransactions } from "./streamed-transactions.ts";
-import { GOALS_HELD, TableRun } from "./table-run.ts";
+import { TableRun } from "./table-run.ts";
 import { startStep } from "./wanted-backfills.ts";
 import { WindowMemory } from "./window-memory.ts";
 

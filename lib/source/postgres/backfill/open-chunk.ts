@@ -16,6 +16,14 @@ export type Flaw =
   /** A transaction was streamed before the low mark that the chunk does not see (rule 25). */
   | { readonly kind: "visibility"; readonly xid: number };
 
+/** A chunk that may be given at its high mark: its rows, and what changed of them meanwhile. */
+export interface WholeChunk {
+  readonly kind: "whole";
+  readonly read: ReadChunk;
+  readonly plan: RelationPlan;
+  readonly window: ChangeWindow;
+}
+
 /** A chunk between the writing of its low mark and its rows being given. */
 export class OpenChunk {
   readonly mark: ChunkMark;
@@ -26,34 +34,44 @@ export class OpenChunk {
   data: { readonly read: ReadChunk; readonly plan: RelationPlan } | undefined;
   /** Set when its low mark came out of the slot. */
   window: ChangeWindow | undefined;
+  readonly #key: readonly string[];
   /** Transactions streamed before its low mark. */
   #streamedBefore = 0;
+  #ended = false;
 
-  constructor(mark: ChunkMark, floor: Snapshot | undefined) {
+  /** `key`: the columns that tell rows apart. */
+  constructor(mark: ChunkMark, key: readonly string[], floor: Snapshot | undefined) {
     this.mark = mark;
+    this.#key = key;
     this.floor = floor;
   }
 
-  /** Its low mark came; `key`: the columns that tell rows apart. */
-  begin(key: readonly string[], streamed: StreamedTransactions, memory: WindowMemory): void {
-    this.window = new ChangeWindow(key, memory);
+  /** Whether it is given, or to be read again. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Its low mark came. */
+  begin(streamed: StreamedTransactions, memory: WindowMemory): void {
+    this.window = new ChangeWindow(this.#key, memory);
     this.#streamedBefore = streamed.count;
   }
 
   /** It is given, or read again. */
   end(): void {
+    this.#ended = true;
     this.window?.end();
   }
 
-  /** What speaks against giving it, now that its high mark came. */
-  flaw(streamed: StreamedTransactions): Flaw | undefined {
+  /** What it is, now that its high mark came: whole, or what speaks against giving it. */
+  judged(streamed: StreamedTransactions): WholeChunk | Flaw {
     const { data, window } = this;
     if (!data || !window) return { kind: "window" };
     if (window.overfull) return { kind: "overfull" };
     if (window.keyless) return { kind: "shape" };
     for (const shape of window.shapes) if (shape !== data.plan.sourceTail) return { kind: "shape" };
     const xid = this.hidden(streamed, data.read.snapshot);
-    return xid === undefined ? undefined : { kind: "visibility", xid };
+    return xid === undefined ? { kind: "whole", ...data, window } : { kind: "visibility", xid };
   }
 
   /** A transaction streamed before the low mark that a snapshot does not see, or undefined. */

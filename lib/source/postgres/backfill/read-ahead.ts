@@ -1,0 +1,190 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { Log } from "../../../observe/log.ts";
+import type { Relation } from "../pgoutput/messages.ts";
+import type { RelationPlan } from "../relations.ts";
+import type { BackfillProgress } from "./backfill-record.ts";
+import type { ChunkMark } from "./chunk-mark.ts";
+import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
+import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
+import type { OpenChunk } from "./open-chunk.ts";
+import type { OpenChunks } from "./open-chunks.ts";
+import type { Pace } from "./pace.ts";
+import { Snapshot } from "./snapshot.ts";
+import type { StreamedTransactions } from "./streamed-transactions.ts";
+import { pageOrder, type TableShape } from "./table-shape.ts";
+
+/** What is read, by what, and what reading waits for. */
+export interface ReadAheadOptions {
+  readonly table: TableName;
+  readonly where: string | undefined;
+  readonly reader: ChunkReader;
+  /** Where chunks go when they are begun. */
+  readonly open: OpenChunks;
+  readonly streamed: StreamedTransactions;
+  /** Resolves when chunks count (rule 25); `waits` is told for what. @throws the signal's reason */
+  readonly gate: (signal: AbortSignal, waits: (reason: string | undefined) => void) => Promise<void>;
+  readonly pace: Pace;
+  /** The plan of a relation, as the log's would be. */
+  readonly plan: (relation: Relation) => Promise<RelationPlan>;
+  /** A mark that no read of the task had, for the chunk of that number. */
+  readonly mark: (chunk: number) => ChunkMark;
+  readonly goal: ChunkGoal;
+  /** Told what reading waits for; undefined: for nothing. */
+  readonly waits: (reason: string | undefined) => void;
+  readonly log: Log;
+}
+
+/** How many chunks are read ahead of the stream. */
+const OPEN_CHUNKS = 2;
+/** A chunk is cut above this many times its goal of bytes. */
+const CUT_AT = 4;
+/** One table's chunks hold at most so many times their goal of bytes. */
+export const GOALS_HELD = OPEN_CHUNKS * CUT_AT;
+const SEEN_POLL_MS = 5;
+const TELL_AFTER_MS = 2_500;
+const TELL_EVERY_MS = 60_000;
+
+/** Reads a table chunk after chunk, each between its marks, ahead of the stream that gives them. */
+export class ReadAhead {
+  /** How many rows the next chunk asks for. */
+  readonly size: ChunkSize;
+  /** Commits are streamed before they are visible: chunks wait until they are, or hardly any would do. */
+  patient = false;
+  readonly #options: ReadAheadOptions;
+  /** Columns that tell rows apart. */
+  #key: readonly string[] = [];
+  #keyOrder = "";
+  /** Page key that the next chunk is read behind, and whether there is one. */
+  #after: readonly string[] | null = null;
+  #more = true;
+  /** Number of the chunk begun last. */
+  #chunk = 0;
+  #relation = "";
+  #plan: RelationPlan | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(options: ReadAheadOptions) {
+    this.#options = options;
+    this.size = new ChunkSize(options.goal);
+  }
+
+  /** Chunks are of this shape from now on, behind what was given. */
+  begin(shape: TableShape, given: BackfillProgress): void {
+    this.#key = shape.page.map((column) => column.name);
+    this.#keyOrder = pageOrder(shape);
+    this.goOnBehind(given);
+  }
+
+  /** What is read and not given is read again. */
+  goOnBehind(given: BackfillProgress | undefined): void {
+    this.#options.open.discard();
+    this.#after = given?.lastKey ?? null;
+    this.#chunk = given?.chunk ?? 0;
+    this.#more = true;
+    this.look();
+  }
+
+  /** Something happened that reading may have waited for. */
+  look(): void {
+    this.#wake?.();
+  }
+
+  /**
+   * Reads until the signal, or until the table has another order of keys: then it is to be begun anew.
+   * @throws what the reader, the plan and the gate throw.
+   */
+  async read(until: AbortSignal): Promise<void> {
+    const { table, where, reader, open, streamed, gate, pace, mark: newMark, goal, waits } = this.#options;
+    while (!until.aborted) {
+      if (open.count >= OPEN_CHUNKS || !this.#more) {
+        await this.#sleep(until);
+        continue;
+      }
+      await gate(until, waits);
+      await pace.permit(until, waits);
+      if (until.aborted) break;
+      if (open.count >= OPEN_CHUNKS || !this.#more) continue;
+      const rows = pace.rows(this.size.rows);
+      const mark = newMark(++this.#chunk);
+      const chunk = open.open(mark, this.#key);
+      const read = await reader.read({
+        table,
+        mark,
+        where,
+        after: this.#after,
+        rows,
+        maxBytes: goal.bytes * CUT_AT,
+        ready: async () => {
+          if (this.patient) await this.#untilVisible(chunk, until);
+        },
+      });
+      streamed.saw(read.snapshot);
+      pace.took(read.copied.rows);
+      this.size.took(read.copied.rows, read.copied.bytes, read.ms);
+      if (chunk.ended) continue;
+      // Another key than the windows watch, or another order of it.
+      if (pageOrder(read.shape) !== this.#keyOrder) {
+        open.discard();
+        return;
+      }
+      chunk.data = { read, plan: await this.#planOf(read) };
+      if (chunk.ended) continue;
+      this.#after = read.lastKey ?? this.#after;
+      this.#more = read.more;
+      await reader.close(mark);
+      waits(undefined);
+    }
+  }
+
+  async #planOf({ shape }: ReadChunk): Promise<RelationPlan> {
+    const relation = JSON.stringify(shape.relation);
+    if (this.#plan === undefined || relation !== this.#relation) {
+      this.#plan = await this.#options.plan(shape.relation);
+      this.#relation = relation;
+    }
+    return this.#plan;
+  }
+
+  /**
+   * Waits for the low mark to come out of the slot, and until all that came before it is visible: a chunk that is read
+   * then has nothing against it. Beside a synchronous standby some commit is on its way at any time, and a standby that does
+   * not answer may hold it for hours.
+   */
+  async #untilVisible(chunk: OpenChunk, until: AbortSignal): Promise<void> {
+    const { table, reader, streamed, log } = this.#options;
+    while (chunk.window === undefined && !chunk.ended) {
+      until.throwIfAborted();
+      await this.#sleep(until);
+    }
+    let tellAt = performance.now() + TELL_AFTER_MS;
+    for (let waitMs = SEEN_POLL_MS; !chunk.ended; waitMs = Math.min(waitMs * 2, 1_000)) {
+      const { rows } = await reader.query("SELECT pg_current_snapshot()::text AS snapshot");
+      const xid = chunk.hidden(streamed, Snapshot.parse((rows[0] as { snapshot: string }).snapshot));
+      if (xid === undefined) return;
+      if (performance.now() >= tellAt) {
+        tellAt = performance.now() + TELL_EVERY_MS;
+        log.info(
+          `the backfill of ${formatTable(table)} waits for transaction ${xid}: it is in the log, and other sessions do not see it yet`,
+          { remedy: "See whether a synchronous standby answers: SELECT * FROM pg_stat_replication" },
+        );
+      }
+      await delay(waitMs, undefined, { signal: until });
+    }
+  }
+
+  async #sleep(until: AbortSignal): Promise<void> {
+    if (until.aborted) return;
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        until.removeEventListener("abort", wake);
+        this.#wake = undefined;
+        resolve();
+      };
+      const timer = setTimeout(wake, 1_000);
+      until.addEventListener("abort", wake, { once: true });
+      this.#wake = wake;
+    });
+  }
+}

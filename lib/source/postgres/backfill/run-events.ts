@@ -1,0 +1,55 @@
+import { BACKFILL_END, type BackfillEnd } from "../../../change/mark.ts";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { SourceMessage } from "../../change-source.ts";
+import type { Backfill } from "./backfill-record.ts";
+import { ChunkEvents } from "./chunk-events.ts";
+import { markEvent } from "./mark-event.ts";
+import type { WholeChunk } from "./open-chunk.ts";
+
+/** Whose events they are. */
+export interface RunEventsOptions {
+  readonly backfill: Backfill;
+  readonly table: TableName;
+  readonly pipeline: string;
+  readonly database: string;
+  readonly epoch: number;
+}
+
+/** A run as events of its table's topic: the rows of its chunks, and behind the last one the end of the backfill. */
+export class RunEvents {
+  readonly #options: RunEventsOptions;
+  readonly #rows = new ChunkEvents();
+
+  constructor(options: RunEventsOptions) {
+    this.#options = options;
+  }
+
+  /** A chunk at its place (`placeOfMessage` of its high mark), in slices. @throws what `ChunkEvents` throws. */
+  *slices(
+    { read, plan, window }: WholeChunk,
+    lsn: bigint,
+    startPosition: string,
+  ): Generator<readonly SourceMessage[]> {
+    const { backfill, table, pipeline, database, epoch } = this.#options;
+    const { run, request } = backfill;
+    const { consumer, sweep, where } = request;
+    const nowMs = Date.now();
+    yield* this.#rows.slices(read.copied, plan, read.shape.pageIndexes, window, {
+      epoch,
+      lsn,
+      nowMs,
+      backfill: consumer === undefined ? undefined : { run, consumer },
+    });
+    if (read.more) return;
+    const end: BackfillEnd = {
+      table: formatTable(table),
+      run,
+      startPosition,
+      sweep: sweep && where === undefined,
+      ...(consumer === undefined ? {} : { consumer }),
+    };
+    const ordinal = this.#rows.given + 1;
+    const place = { pipeline, database, epoch, lsn, ordinal, table, topic: plan.topic, nowMs };
+    yield [markEvent(BACKFILL_END, end, place)];
+  }
+}
