@@ -9,7 +9,8 @@ import { readPublication } from "./source/postgres/publication.ts";
 import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
-import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
+import { readCaptureRecord } from "./state/capture-record.ts";
+import { CaptureState } from "./state/capture-state.ts";
 import { type StoredSettings, sourceSettings } from "./state/settings.ts";
 
 /** What an epoch is begun with. */

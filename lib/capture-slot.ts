@@ -19,12 +19,8 @@ import {
 } from "./source/postgres/slots/errors.ts";
 import { awaitSlots, moveTopic } from "./source/postgres/slots/move.ts";
 import { readShare, type SlotShare, slotOfTable, type TopicShare } from "./source/postgres/slots/share.ts";
-import {
-  type Arriving,
-  type CaptureRecord,
-  type CaptureState,
-  readCaptureRecord,
-} from "./state/capture-state.ts";
+import { type Arriving, type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
+import type { CaptureState } from "./state/capture-state.ts";
 import { DEFAULT_LEASE_MS } from "./state/lease.ts";
 
 /*

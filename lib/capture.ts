@@ -16,7 +16,8 @@ import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { type Siblings, slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { backfillRecord } from "./state/backfills.ts";
-import { type CaptureRecord, CaptureState, readCaptureRecord } from "./state/capture-state.ts";
+import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
+import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
 import { claimCheck, type Oversize } from "./stream/claim-check.ts";

@@ -8,7 +8,8 @@ import { readSlot } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { SlotsReducedError } from "./source/postgres/slots/errors.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
-import { CaptureState, readCaptureRecord } from "./state/capture-state.ts";
+import { readCaptureRecord } from "./state/capture-record.ts";
+import { CaptureState } from "./state/capture-state.ts";
 import { DEFAULT_LEASE_MS } from "./state/lease.ts";
 
 /** A living capture task renews within a third of its lease: this much longer than a lease is enough to see it. */

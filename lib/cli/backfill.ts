@@ -16,7 +16,7 @@ import {
   wantBackfill,
 } from "../state/backfills.ts";
 import { captureIsAlive } from "../state/capture-liveness.ts";
-import { readCaptureRecord } from "../state/capture-state.ts";
+import { readCaptureRecord } from "../state/capture-record.ts";
 import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { showBackfills } from "./backfill-status.ts";

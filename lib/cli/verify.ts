@@ -15,7 +15,7 @@ import { ConfigurationError, type ConfigurationProblem, explain } from "../error
 import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
 import { slotNames } from "../source/postgres/slots/assignment.ts";
 import { slotOfTable } from "../source/postgres/slots/share.ts";
-import { readCaptureRecord } from "../state/capture-state.ts";
+import { readCaptureRecord } from "../state/capture-record.ts";
 import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
 import { type Comparison, compareTable, type Difference } from "../verify/verify.ts";

@@ -7,7 +7,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
-import type { CaptureStateOptions } from "./capture-state.ts";
+import type { CapturePlace } from "./capture-item.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import { knownKeysKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
@@ -18,10 +18,7 @@ const rowKeys = z.array(z.array(z.string()));
  * The known keys of a pipeline in the state table, one item a part. Each carries the generation that wrote it, and an older
  * one cannot write there any more.
  */
-export function keyRecord(
-  options: Pick<CaptureStateOptions, "dynamodb" | "table" | "pipeline" | "signal">,
-  generation: number,
-): KeyRecord {
+export function keyRecord(options: CapturePlace, generation: number): KeyRecord {
   const { dynamodb, table, pipeline } = options;
   const condition = {
     ConditionExpression: "attribute_not_exists(#generation) OR #generation <= :generation",

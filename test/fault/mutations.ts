@@ -47,7 +47,7 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "count generations by slot",
-    file: "lib/state/capture-state.ts",
+    file: "lib/state/capture-lease.ts",
     from: "Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast)",
     to: "atLeast",
     tests: ["test/aws/state"],

@@ -3,13 +3,14 @@ import { expect, test } from "vitest";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
 import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
-import { CaptureState, type CaptureStateOptions } from "../../../lib/state/capture-state.ts";
+import type { CaptureLeaseOptions } from "../../../lib/state/capture-lease.ts";
+import { CaptureState } from "../../../lib/state/capture-state.ts";
 import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "../../../lib/state/errors.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function options(over: Partial<CaptureStateOptions> = {}): Promise<CaptureStateOptions> {
+async function options(over: Partial<CaptureLeaseOptions> = {}): Promise<CaptureLeaseOptions> {
   return {
     dynamodb: aws().dynamodb,
     table: over.table ?? (await aws().freshTable()),

@@ -1,0 +1,175 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
+import { type CapturePlace, number, readItem, updateItem } from "./capture-item.ts";
+import { CaptureLeaseHeldError, CaptureLeaseLostError } from "./errors.ts";
+import { DEFAULT_LEASE_MS } from "./lease.ts";
+
+/** Whose lease is taken, and how long a silent owner keeps it. */
+export interface CaptureLeaseOptions extends CapturePlace {
+  /** A lease not renewed for this long is taken over. */
+  readonly leaseMs?: number;
+  /** How long to wait for another owner before giving up. */
+  readonly waitMs?: number;
+  /** The generation is at least this: for one who cannot trust what stands in the table. */
+  readonly generationAtLeast?: number;
+  readonly log: (line: string) => void;
+}
+
+const DEFAULT_WAIT_MS = 180_000;
+/** A wait is told when it begins, when the holder changes, and this often. */
+const TELL_EVERY_MS = 10_000;
+
+/**
+ * Takes the capture lease, waiting for its owner to end or to fall silent, and gives the generation that it is held under.
+ * Ownership compares no clocks: a newcomer takes over when the owner's beat stood still for `leaseMs` of the newcomer's own
+ * time.
+ * @throws CaptureLeaseHeldError when the owner is alive until the deadline; StateTableError, StateTableUnavailableError.
+ */
+export async function takeLease(options: CaptureLeaseOptions): Promise<number> {
+  const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
+  const waitMs = options.waitMs ?? DEFAULT_WAIT_MS;
+  const owner = randomUUID();
+  const started = performance.now();
+  let seen: { generation: number; beat: number; since: number } | undefined;
+  let told: { holder: string; at: number } | undefined;
+  for (;;) {
+    const item = await readItem(options);
+    const now = performance.now();
+    const generation = number(item?.generation);
+    const beat = number(item?.beat);
+    const holder = item?.owner?.S;
+    if (holder === owner) return await drawn(options, owner, generation);
+    if (!seen || seen.generation !== generation || seen.beat !== beat)
+      seen = { generation, beat, since: now };
+    if (holder === undefined || now - seen.since >= leaseMs) {
+      const next = Math.max(generation + 1, number(item?.newest) + 1, options.generationAtLeast ?? 0);
+      const taken = await tryTake(options, owner, { generation, beat, newest: item?.newest }, next);
+      if (taken) return await drawn(options, owner, next);
+      continue;
+    }
+    if (now - started >= waitMs) throw new CaptureLeaseHeldError(options.pipeline, holder, now - started);
+    if (told?.holder !== holder || now - told.at >= TELL_EVERY_MS) {
+      told = { holder, at: now };
+      options.log(`waiting for the capture lease of "${options.pipeline}", held by ${holder}`);
+    }
+    await sleep(Math.min(1000, leaseMs / 4), undefined, { signal: options.signal });
+  }
+}
+
+/**
+ * A generation above all that were given before; undefined: a task holds the lease.
+ * @throws StateTableError, StateTableUnavailableError
+ */
+export async function tryNextGeneration(place: CapturePlace): Promise<number | undefined> {
+  try {
+    const { Attributes } = await updateItem(place, {
+      UpdateExpression: "ADD #generation :one",
+      ConditionExpression: "attribute_not_exists(#owner)",
+      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+      ExpressionAttributeValues: { ":one": { N: "1" } },
+      ReturnValues: "UPDATED_NEW",
+    });
+    return number(Attributes?.generation);
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * The generation of one who has just taken a lease. One count for a pipeline stands in the first slot's item, beside that
+ * slot's own: the first slot has counted it in (absent with one slot). Another one draws from it now, and not before it had
+ * the lease: what the slots were given until then must be below its own, or what it writes of a table that came from
+ * one of them would be dropped.
+ * @throws CaptureLeaseLostError when another task has taken over meanwhile.
+ */
+async function drawn(options: CaptureLeaseOptions, owner: string, generation: number): Promise<number> {
+  if ((options.slot ?? 1) === 1) return generation;
+  const next = await draw(options, generation);
+  try {
+    await updateItem(options, {
+      UpdateExpression: "SET #generation = :next",
+      // Ours already, where an answer was lost.
+      ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
+      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+      ExpressionAttributeValues: {
+        ":owner": { S: owner },
+        ":generation": { N: String(generation) },
+        ":next": { N: String(next) },
+      },
+    });
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException)
+      throw new CaptureLeaseLostError(options.pipeline, generation);
+    throw error;
+  }
+  return next;
+}
+
+/** Gives a number, at least `atLeast`, that is above all that were given before, and counts it in the first slot's item. */
+async function draw(options: CaptureLeaseOptions, atLeast: number): Promise<number> {
+  for (;;) {
+    const first = await readItem({ ...options, slot: 1 });
+    const next = Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast);
+    try {
+      await updateItem(
+        { ...options, slot: 1 },
+        {
+          UpdateExpression: "SET #newest = :next",
+          ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
+          ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
+          ExpressionAttributeValues: {
+            ":next": { N: String(next) },
+            ...(first?.newest ? { ":newest": first.newest } : {}),
+            ...(first?.generation ? { ":generation": first.generation } : {}),
+          },
+        },
+      );
+      return next;
+    } catch (error) {
+      // Someone was quicker, or it was ours and its answer was lost: a number that nobody has is no harm.
+      if (!(error instanceof ConditionalCheckFailedException)) throw error;
+    }
+  }
+}
+
+async function tryTake(
+  options: CaptureLeaseOptions,
+  owner: string,
+  seen: { generation: number; beat: number; newest: AttributeValue | undefined },
+  next: number,
+): Promise<boolean> {
+  // What the others drew meanwhile is not passed over: only the first slot's item has this attribute.
+  const newest = same("#newest", ":newest", seen.newest);
+  try {
+    await updateItem(options, {
+      UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
+      ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
+      ExpressionAttributeNames: {
+        "#owner": "owner",
+        "#generation": "generation",
+        "#beat": "beat",
+        "#newest": "newest",
+      },
+      ExpressionAttributeValues: {
+        ":owner": { S: owner },
+        ":next": { N: String(next) },
+        ":seen": { N: String(seen.generation) },
+        ":beat": { N: String(seen.beat) },
+        ":zero": { N: "0" },
+        ...(seen.newest ? { ":newest": seen.newest } : {}),
+      },
+    });
+    return true;
+  } catch (error) {
+    // Someone else was faster, or our own first try succeeded and its answer was lost: the next read tells.
+    if (error instanceof ConditionalCheckFailedException) return false;
+    throw error;
+  }
+}
+
+/** The condition that an attribute is what was read. */
+function same(name: string, value: string, seen: AttributeValue | undefined): string {
+  return seen === undefined ? `attribute_not_exists(${name})` : `${name} = ${value}`;
+}

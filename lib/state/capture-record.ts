@@ -1,0 +1,88 @@
+import * as z from "zod";
+import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
+import type { ReadingState } from "../source/reading-record.ts";
+import { type CapturePlace, number, readItem } from "./capture-item.ts";
+import type { StoredSettings } from "./settings.ts";
+
+/** What stands in the table of a pipeline, whoever holds the lease. */
+export interface CaptureRecord {
+  readonly slot: SlotState | undefined;
+  /** Of a source that reads tables instead of the log. */
+  readonly reading: ReadingState | undefined;
+  readonly newEpoch: NewEpoch | undefined;
+  readonly settings: StoredSettings | undefined;
+  /** Of the first slot only: how many there are. */
+  readonly slots: number;
+  /** Tables that move here, and the slot that has them or had them: nothing of them may be given yet. */
+  readonly arriving: Arriving;
+  /** Of one of several slots: the topics that it writes, and those it wrote that no other one has taken over. */
+  readonly topics: readonly string[];
+}
+
+/** Tables as people write them, and the number of the slot they come from. */
+export type Arriving = Readonly<Record<string, number>>;
+
+/** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError */
+export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRecord> {
+  const item = await readItem(place);
+  const part = <T>(attribute: string, parse: (value: unknown) => T): T | undefined => {
+    const text = item?.[attribute]?.S;
+    return text === undefined ? undefined : parse(JSON.parse(text));
+  };
+  return {
+    slot: part("slot", slotState.parse),
+    reading: part("reading", readingState.parse),
+    newEpoch: part("epoch", newEpoch.parse),
+    settings: part("settings", storedSettings.parse),
+    slots: number(item?.slots ?? { N: "1" }),
+    arriving: part("arriving", arriving.parse) ?? {},
+    topics: part("topics", topics.parse) ?? [],
+  };
+}
+
+/** A state as the text of its attribute. */
+export function bigintsAsText(state: SlotState | ReadingState | NewEpoch): string {
+  return JSON.stringify(state, (_key, value: unknown) =>
+    typeof value === "bigint" ? value.toString() : value,
+  );
+}
+
+const lsn = z.string().regex(/^\d+$/).transform(BigInt);
+
+const slotState = z.object({
+  epoch: z.int().positive(),
+  slot: z.string(),
+  publication: z.string(),
+  publicationOid: z.int().optional(),
+  database: z.string(),
+  systemId: z.string(),
+  timeline: z.int().positive(),
+  confirmedLsn: lsn,
+  recentCommits: z.array(
+    z.object({ commitLsn: lsn, xid: z.int(), commitTime: z.string().transform(BigInt) }),
+  ),
+});
+
+const newEpoch = z.object({ epoch: z.int().positive(), endedAt: lsn.optional() });
+
+const readingState = z.object({
+  kind: z.string(),
+  epoch: z.int().positive(),
+  database: z.string(),
+  confirmedLsn: lsn,
+  place: z.unknown(),
+});
+
+const storedSettings = z.object({
+  keyFormat: z.string(),
+  source: z.string().optional(),
+  publication: z.string().optional(),
+  slot: z.string().optional(),
+  tables: z.record(
+    z.string(),
+    z.object({ topic: z.string(), partitions: z.int(), key: z.array(z.string()).nullable() }),
+  ),
+});
+
+const arriving = z.record(z.string(), z.int());
+const topics = z.array(z.string());
