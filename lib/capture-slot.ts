@@ -3,8 +3,8 @@ import type pg from "pg";
 import type { CaptureOptions } from "./capture.ts";
 import { parseLsn } from "./change/lsn.ts";
 import { routeTables } from "./change/route.ts";
-import { formatTable, parseTable } from "./change/table-pattern.ts";
-import type { LogPipeline } from "./pipeline.ts";
+import { formatTable, parseTable, type TableName } from "./change/table-pattern.ts";
+import type { LogPipeline, Pipeline } from "./pipeline.ts";
 import { retireSlots } from "./retire-slots.ts";
 import { MAX_SLOTS } from "./source/definition.ts";
 import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
@@ -28,9 +28,16 @@ import { DEFAULT_LEASE_MS } from "./state/lease.ts";
  * makes its own slot, takes over the topics that should be its own, and waits until their old slots have come as far.
  */
 
-/** What a slot's task streams. */
-export interface TakenShare extends SlotShare {
-  readonly siblings: Siblings;
+/** What a capture task streams: the whole pipeline, or the part of one of its slots. */
+export interface Part {
+  readonly pipeline: Pipeline;
+  readonly tables: readonly TableName[];
+  /** All that the pipeline captures, over all its slots. */
+  readonly all: readonly TableName[];
+  /** Where a log is read. */
+  readonly siblings?: Siblings;
+  /** Of one of several slots: limits the record of backfills to its own tables. */
+  readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
 }
 
 /** How long the first slot's task is waited for: a deploy starts them in any order. */
@@ -106,14 +113,14 @@ export async function agreeOnSlots(
  *
  * @throws what the parts throw.
  */
-export async function takeShare(
+export async function takePart(
   options: CaptureOptions,
   definition: LogPipeline,
   slot: number,
   epoch: number | undefined,
   state: CaptureState,
   signal: AbortSignal,
-): Promise<TakenShare | undefined> {
+): Promise<Part | undefined> {
   const { connection, log } = options;
   const client = await connect(connection, { signal });
   try {
@@ -137,7 +144,13 @@ export async function takeShare(
     };
     if (incoming.length === 0 && noted.length === 0) {
       await state.writeTopics([...topics.written]);
-      return { ...share, siblings };
+      return {
+        pipeline: share.pipeline,
+        tables: share.own,
+        all: share.all,
+        siblings,
+        ownBackfills: (record) => ownBackfills(record, definition, slot, share, connection),
+      };
     }
     // The slot before the tables: what is committed in between would be in none.
     await makeSlot({ connection, pipeline: share.pipeline, record: state, siblings, signal, log });
@@ -238,7 +251,7 @@ function comesFrom(incoming: readonly TopicShare[]): Arriving {
 }
 
 /** The backfills of a slot's own tables; what is no table of any slot is refused by the one that would have it. */
-export function ownBackfills(
+function ownBackfills(
   record: BackfillRecord,
   definition: LogPipeline,
   slot: number,

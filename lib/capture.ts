@@ -1,6 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
-import { agreeOnSlots, ownBackfills, soleSlot, takeShare } from "./capture-slot.ts";
+import { agreeOnSlots, type Part, soleSlot, takePart } from "./capture-slot.ts";
 import type { ClaimStore } from "./change/claim-store.ts";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "./change/position.ts";
 import { routeTables } from "./change/route.ts";
@@ -12,9 +12,8 @@ import type { Pipeline } from "./pipeline.ts";
 import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
-import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
-import { type Siblings, slotNumbers } from "./source/postgres/slots/assignment.ts";
+import { slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { backfillRecord } from "./state/backfills.ts";
 import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
 import { CaptureState } from "./state/capture-state.ts";
@@ -93,18 +92,6 @@ export async function runCapture(options: CaptureOptions, signal: AbortSignal): 
   }
 }
 
-/** What a task streams: the whole pipeline, or the part of one of its slots. */
-interface Part {
-  readonly pipeline: Pipeline;
-  readonly tables: readonly TableName[];
-  /** All that the pipeline captures, over all its slots. */
-  readonly all: readonly TableName[];
-  /** Where a log is read through several slots. */
-  readonly siblings?: Siblings;
-  /** Limits the record of backfills to its own tables. */
-  readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
-}
-
 /** Undefined: tables have come from another slot, and the lease is to be taken anew. */
 async function partOf(
   options: CaptureOptions & { readonly slot: number },
@@ -118,17 +105,10 @@ async function partOf(
   if (source.kind === "postgres") {
     const definition = { ...pipeline, source };
     const epoch = await agreeOnSlots(options, definition, slot, state, signal);
-    part = { ...part, siblings: soleSlot(definition) };
-    if (source.slots > 1) {
-      const share = await takeShare(options, definition, slot, epoch, state, signal);
-      part = share && {
-        pipeline: share.pipeline,
-        tables: share.own,
-        all: share.all,
-        siblings: share.siblings,
-        ownBackfills: (record) => ownBackfills(record, definition, slot, share, options.connection),
-      };
-    }
+    part =
+      source.slots === 1
+        ? { ...part, siblings: soleSlot(definition) }
+        : await takePart(options, definition, slot, epoch, state, signal);
   }
   if (part && slot === 1)
     for (const { message, remedy } of unreadTopics(pipeline, part.all)) log.warn(message, { remedy });
