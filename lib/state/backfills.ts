@@ -1,11 +1,9 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import {
   type AttributeValue,
   ConditionalCheckFailedException,
   type DynamoDBClient,
   GetItemCommand,
   QueryCommand,
-  ResourceNotFoundException,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
@@ -18,14 +16,9 @@ import {
 } from "../source/postgres/backfill/backfill-record.ts";
 import { isWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
-import {
-  BackfillActiveError,
-  BackfillNotActiveError,
-  CaptureLeaseLostError,
-  StateTableError,
-} from "./errors.ts";
+import { BackfillActiveError, BackfillNotActiveError, CaptureLeaseLostError } from "./errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
-import { isTransient } from "./table-error.ts";
+import { persistently } from "./table-call.ts";
 
 export { type Backfill, type BackfillStatus, hasEnded } from "../source/postgres/backfill/backfill-record.ts";
 
@@ -91,15 +84,13 @@ export interface BackfillUpdate {
   readonly progress: BackfillProgress | undefined;
 }
 
-const CALL_DEADLINE_MS = 60_000;
-
-/** The latest backfill of each table, by name. @throws StateTableError */
+/** The latest backfill of each table, by name. @throws StateTableError, StateTableUnavailableError */
 export async function readBackfills(store: BackfillStore): Promise<readonly Backfill[]> {
   const { pk, sk } = backfillKey(store.pipeline);
   const found: Backfill[] = [];
   let from: Record<string, AttributeValue> | undefined;
   do {
-    const page = await call(store, () =>
+    const page = await call(store, (until) =>
       store.dynamodb.send(
         new QueryCommand({
           TableName: store.table,
@@ -108,7 +99,7 @@ export async function readBackfills(store: BackfillStore): Promise<readonly Back
           ConsistentRead: true,
           ExclusiveStartKey: from,
         }),
-        { abortSignal: store.signal },
+        until,
       ),
     );
     found.push(...(page.Items ?? []).map((item) => parse(item, sk)));
@@ -117,12 +108,12 @@ export async function readBackfills(store: BackfillStore): Promise<readonly Back
   return found;
 }
 
-/** The latest backfill of one table, or undefined. @throws StateTableError */
+/** The latest backfill of one table, or undefined. @throws StateTableError, StateTableUnavailableError */
 export async function readBackfill(store: BackfillStore, table: string): Promise<Backfill | undefined> {
-  const { Item } = await call(store, () =>
+  const { Item } = await call(store, (until) =>
     store.dynamodb.send(
       new GetItemCommand({ TableName: store.table, Key: itemKey(store, table), ConsistentRead: true }),
-      { abortSignal: store.signal },
+      until,
     ),
   );
   return Item && parse(Item, backfillKey(store.pipeline).sk);
@@ -131,7 +122,7 @@ export async function readBackfill(store: BackfillStore, table: string): Promise
 /**
  * Asks for a backfill of a table. The capture task looks every few seconds.
  * @returns the number of the run.
- * @throws BackfillActiveError where one is under way; StateTableError
+ * @throws BackfillActiveError where one is under way; StateTableError, StateTableUnavailableError
  */
 export async function requestBackfill(
   store: BackfillStore,
@@ -148,7 +139,7 @@ export async function requestBackfill(
 /**
  * Begins a run anew in place of the one seen, whatever its status: the capture task's own act, where an epoch began
  * or its progress is worth nothing.
- * @throws BackfillActiveError where it is not the one seen any more; StateTableError
+ * @throws BackfillActiveError where it is not the one seen any more; StateTableError, StateTableUnavailableError
  */
 export async function restartBackfill(
   store: BackfillStore,
@@ -158,17 +149,17 @@ export async function restartBackfill(
   return await begin(store, seen.table, wish, seen);
 }
 
-/** A number that changes with every request and every wish of an operator. @throws StateTableError */
+/** A number that changes with every request and every wish of an operator. @throws StateTableError, StateTableUnavailableError */
 export async function readBackfillBell(store: BackfillStore): Promise<number> {
   const { pk, sk } = backfillBellKey(store.pipeline);
-  const { Item } = await call(store, () =>
+  const { Item } = await call(store, (until) =>
     store.dynamodb.send(
       new GetItemCommand({
         TableName: store.table,
         Key: { pk: { S: pk }, sk: { S: sk } },
         ConsistentRead: true,
       }),
-      { abortSignal: store.signal },
+      until,
     ),
   );
   return Number(Item?.rung?.N ?? "0");
@@ -177,7 +168,7 @@ export async function readBackfillBell(store: BackfillStore): Promise<number> {
 /** Should it fail after what it tells of was written, the capture task finds that within a minute. */
 async function ring(store: BackfillStore): Promise<void> {
   const { pk, sk } = backfillBellKey(store.pipeline);
-  await call(store, () =>
+  await call(store, (until) =>
     store.dynamodb.send(
       new UpdateItemCommand({
         TableName: store.table,
@@ -185,7 +176,7 @@ async function ring(store: BackfillStore): Promise<void> {
         UpdateExpression: "ADD rung :one",
         ExpressionAttributeValues: { ":one": { N: "1" } },
       }),
-      { abortSignal: store.signal },
+      until,
     ),
   );
 }
@@ -216,7 +207,7 @@ async function begin(
 
 /**
  * Says what is wanted of a backfill that has not ended.
- * @throws BackfillNotActiveError where there is none; StateTableError
+ * @throws BackfillNotActiveError where there is none; StateTableError, StateTableUnavailableError
  */
 export async function wantBackfill(
   store: BackfillStore,
@@ -240,7 +231,7 @@ export async function wantBackfill(
 /**
  * Writes what the capture task knows: only where the run is still this one, and no later capture task has written.
  * @returns false where it is not: look again.
- * @throws StateTableError
+ * @throws StateTableError, StateTableUnavailableError
  */
 export async function writeBackfill(
   store: BackfillStore,
@@ -310,7 +301,7 @@ function update(store: BackfillStore, table: string, { set, remove, condition, v
   const attributes = [...Object.keys(set), ...(remove ?? []), ...(names ?? [])];
   const sets = Object.keys(set).map((attribute) => `#${attribute} = :${attribute}`);
   const removes = remove ? ` REMOVE ${remove.map((attribute) => `#${attribute}`).join(", ")}` : "";
-  return call(store, () =>
+  return call(store, (until) =>
     store.dynamodb.send(
       new UpdateItemCommand({
         TableName: store.table,
@@ -323,38 +314,14 @@ function update(store: BackfillStore, table: string, { set, remove, condition, v
           ...values,
         },
       }),
-      { abortSignal: store.signal },
+      until,
     ),
   );
 }
 
-/** Every call here may be repeated without harm. */
-async function call<T>(store: BackfillStore, send: () => Promise<T>): Promise<T> {
-  const deadline = performance.now() + CALL_DEADLINE_MS;
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await send();
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException) throw error;
-      store.signal.throwIfAborted();
-      if (!isTransient(error) || performance.now() >= deadline) throw unusable(store.table, error);
-      const waitMs = Math.random() * Math.min(5000, 50 * 2 ** attempt);
-      await sleep(waitMs, undefined, { signal: store.signal });
-    }
-  }
-}
-
-function unusable(table: string, error: unknown): StateTableError {
-  const missing = error instanceof ResourceNotFoundException;
-  return new StateTableError({
-    message: missing
-      ? `the state table "${table}" does not exist`
-      : `the backfills in the state table "${table}" could not be used: ${(error as Error).name}`,
-    remedy: missing
-      ? "Deploy the stack first, or set TRIBUTARY_STATE_TABLE to the table it made."
-      : "Give the role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
-    cause: error,
-  });
+/** Every call here may be repeated without harm, and is cut by the signal. */
+function call<T>({ table, signal }: BackfillStore, send: Parameters<typeof persistently<T>>[1]): Promise<T> {
+  return persistently({ table, signal, cut: true }, send);
 }
 
 function itemKey(store: BackfillStore, table: string): Record<string, AttributeValue> {

@@ -6,24 +6,37 @@ import { isTransient } from "./table-error.ts";
 /** A call to DynamoDB is tried again for this long before the error is given on. */
 const CALL_DEADLINE_MS = 60_000;
 
+/** Which table is called, and until when. */
+export interface TableCallOptions {
+  readonly table: string;
+  /** A call that fails is not tried again from then on. */
+  readonly signal: AbortSignal;
+  /**
+   * Whether the signal cuts what is under way too. Default: no, since what a task writes at its end must get through; it then
+   * ends in its own error, not in the signal's reason.
+   */
+  readonly cut?: boolean;
+}
+
 /**
- * Tries a call again until it is answered; it must be one that may be repeated without harm.
- * @throws StateTableError, StateTableUnavailableError, ConditionalCheckFailedException
+ * Tries a call again until it is answered; it must be one that may be repeated without harm, and is given what cuts it.
+ * @throws StateTableError, StateTableUnavailableError, ConditionalCheckFailedException; with `cut`, the signal's reason.
  */
 export async function persistently<T>(
-  options: { readonly table: string; readonly signal: AbortSignal },
-  call: () => Promise<T>,
+  { table, signal, cut = false }: TableCallOptions,
+  call: (until: { readonly abortSignal?: AbortSignal }) => Promise<T>,
 ): Promise<T> {
   const deadline = performance.now() + CALL_DEADLINE_MS;
   for (let attempt = 0; ; attempt++) {
     try {
-      return await call();
+      return await call(cut ? { abortSignal: signal } : {});
     } catch (error) {
       if (error instanceof ConditionalCheckFailedException) throw error;
-      if (!isTransient(error)) throw refused(options.table, error);
-      if (performance.now() >= deadline || options.signal.aborted)
-        throw new StateTableUnavailableError(options.table, error);
-      await sleep(Math.random() * Math.min(5000, 50 * 2 ** attempt));
+      if (cut) signal.throwIfAborted();
+      if (!isTransient(error)) throw refused(table, error);
+      if (performance.now() >= deadline || signal.aborted) throw new StateTableUnavailableError(table, error);
+      const waitMs = Math.random() * Math.min(5000, 50 * 2 ** attempt);
+      await sleep(waitMs, undefined, cut ? { signal } : {});
     }
   }
 }
