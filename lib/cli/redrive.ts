@@ -133,7 +133,8 @@ async function redriveHere(entry: string): Promise<Redrive> {
       if (result.ok) return result.response as RedriveReport;
       const { type, message } = result.error;
       // Only of our own errors it is known that their message holds no row values.
-      throw new RedriveFailedError(entry, type === "ConfigurationError" ? message : type);
+      const ours = type === "ConfigurationError" || type === "FenceUnavailableError";
+      throw new RedriveFailedError(entry, ours ? message : type);
     } finally {
       await here.stop();
     }

@@ -1,3 +1,4 @@
+import { awsFailure, REACH_AWS } from "../aws-failure.ts";
 import type { PositionText } from "../change/position.ts";
 import { TributaryError } from "../errors.ts";
 
@@ -62,9 +63,8 @@ export class FenceUnavailableError extends TributaryError {
 
   constructor(what: string, cause: unknown) {
     super({
-      message: `the state table did not answer (${what}): ${cause instanceof Error ? cause.name : "unknown"}`,
-      remedy:
-        "The batch comes again. If it lasts, look at the table's throttling and at the function's permissions.",
+      message: `the state table did not answer (${what}): DynamoDB: ${awsFailure(cause)}`,
+      remedy: `What was under way comes again. If it lasts, look at the table's throttling and at the function's permissions, and ${REACH_AWS}.`,
       cause,
     });
   }
@@ -146,7 +146,7 @@ export class DeadLetterRefusedError extends TributaryError {
 
   constructor(cause: unknown) {
     super({
-      message: `the dead-letter queue did not take a letter: ${cause instanceof Error ? cause.name : "unknown"}`,
+      message: `the dead-letter queue did not take a letter: SQS: ${awsFailure(cause)}`,
       remedy: "Look at the queue's existence, its policy and key, and the function's permissions.",
       cause,
     });
@@ -217,12 +217,17 @@ export class RedriveFailedError extends TributaryError {
   readonly code = "REDRIVE_FAILED";
   readonly retry = "retry";
 
-  constructor(functionName: string, what: string, cause?: unknown) {
+  constructor(
+    functionName: string,
+    what: string,
+    facts: { readonly remedy?: string; readonly cause?: unknown } = {},
+  ) {
     super({
       message: `the redrive by the function ${functionName} failed: ${what}`,
       remedy:
+        facts.remedy ??
         "Look at the function's log. What took effect is on record, and a redrive may be repeated: a change whose handler ends the process is tried last the next time; --key leaves it out.",
-      cause,
+      cause: facts.cause,
     });
   }
 }

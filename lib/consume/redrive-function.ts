@@ -1,5 +1,6 @@
 import { InvokeCommand, type LambdaClient } from "@aws-sdk/client-lambda";
 import * as z from "zod/mini";
+import { awsFailure, REACH_AWS, wasAnswered } from "../aws-failure.ts";
 import { RedriveFailedError } from "./errors.ts";
 import type { RedriveReport, RedriveRequest } from "./redrive-request.ts";
 
@@ -24,7 +25,12 @@ export async function invokeRedrive(
       signal ? { abortSignal: signal } : {},
     );
   } catch (error) {
-    throw new RedriveFailedError(functionName, (error as Error).name, error);
+    throw new RedriveFailedError(functionName, `Lambda's Invoke: ${awsFailure(error)}`, {
+      remedy: wasAnswered(error)
+        ? "Name a function of this account and region (the stack's output RedriveFunction-<consumer>), and permit lambda:InvokeFunction on it."
+        : `Nothing is lost, and a redrive may be repeated: ${REACH_AWS} (for Lambda alone: AWS_ENDPOINT_URL_LAMBDA).`,
+      cause: error,
+    });
   }
   const payload = readJson(answer.Payload);
   if (answer.FunctionError !== undefined) {

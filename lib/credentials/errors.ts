@@ -1,3 +1,4 @@
+import { awsFailure } from "../aws-failure.ts";
 import { type RetryDirective, TributaryError } from "../errors.ts";
 
 /** The database's secret could not be read: `retry` tells whether that may pass. */
@@ -52,7 +53,7 @@ export class TokenUnavailableError extends TributaryError {
 
   constructor(user: string, cause: unknown) {
     super({
-      message: `no IAM token could be made for the database user "${user}": ${(cause as Error).name}`,
+      message: `no IAM token could be made for the database user "${user}": ${awsFailure(cause)}`,
       remedy: "Give the task a role that may rds-db:connect as this user, and AWS_REGION.",
       cause,
     });

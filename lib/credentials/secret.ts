@@ -1,5 +1,6 @@
 import { GetSecretValueCommand, type SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 import * as z from "zod";
+import { awsFailure } from "../aws-failure.ts";
 import { SecretFormatError, SecretUnavailableError } from "./errors.ts";
 
 const secretJson = z.object({
@@ -44,7 +45,7 @@ export async function readSecret(
   } catch (error) {
     signal?.throwIfAborted();
     const { name } = error as Error;
-    throw new SecretUnavailableError(arn, name, FOR_GOOD.has(name) ? "stop" : "retry", error);
+    throw new SecretUnavailableError(arn, awsFailure(error), FOR_GOOD.has(name) ? "stop" : "retry", error);
   }
   if (text === undefined) throw new SecretFormatError(arn, "it is binary");
   let value: unknown;

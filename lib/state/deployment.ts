@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { awsFailure } from "../aws-failure.ts";
 import { StateTableError, StateTableUnavailableError } from "./errors.ts";
 import { captureKey, type StateKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
@@ -61,7 +62,7 @@ function unfinished(table: string, pipeline: string): StateTableError {
 
 function refused(table: string, error: unknown): StateTableError {
   return new StateTableError({
-    message: `the state table "${table}" cannot be read: ${(error as Error).name}`,
+    message: `the state table "${table}" cannot be read: DynamoDB: ${awsFailure(error)}`,
     remedy: "Name the stack's own table, and permit dynamodb:GetItem on it.",
     cause: error,
   });

@@ -1,3 +1,4 @@
+import { awsFailure, REACH_AWS } from "../aws-failure.ts";
 import { TributaryError } from "../errors.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../new-epoch.ts";
 
@@ -56,9 +57,8 @@ export class StateTableUnavailableError extends TributaryError {
 
   constructor(table: string, cause: unknown) {
     super({
-      message: `the state table "${table}" could not be used for a minute: ${(cause as Error).name}`,
-      remedy:
-        "Nothing to do when it passes: the task starts again and goes on. Otherwise look at DynamoDB's throttles, the network and the credentials.",
+      message: `the state table "${table}" could not be used for a minute: DynamoDB: ${awsFailure(cause)}`,
+      remedy: `Nothing to do when it passes: a task starts again and goes on, a command may be repeated. Otherwise look at DynamoDB's throttles, and ${REACH_AWS}.`,
       cause,
     });
   }

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConditionalCheckFailedException, ResourceNotFoundException } from "@aws-sdk/client-dynamodb";
+import { awsFailure } from "../aws-failure.ts";
 import { StateTableError, StateTableUnavailableError } from "./errors.ts";
 import { isTransient } from "./table-error.ts";
 
@@ -51,7 +52,7 @@ function refused(table: string, error: unknown): StateTableError {
     });
   }
   return new StateTableError({
-    message: `DynamoDB refuses a call to the state table "${table}": ${name}`,
+    message: `DynamoDB refuses a call to the state table "${table}": ${awsFailure(error)}`,
     remedy:
       name === "ValidationException"
         ? 'The table must have the partition key "pk" and the sort key "sk", both strings: let the stack make it.'

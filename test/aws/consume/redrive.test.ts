@@ -285,7 +285,13 @@ describe("tributary redrive", () => {
     expect((await run(["--function", "Redrive-Orders"], place)).out).toContain("failed again");
     const absent = await run(["--function", "Nothing"], place);
     expect(absent).toMatchObject({ code: 1 });
-    expect(absent.error).toContain("REDRIVE_FAILED");
+    expect(absent.error).toMatch(/ResourceNotFoundException \(HTTP 404\).*RedriveFunction-.*REDRIVE_FAILED/s);
+    const nobody = { AWS_ENDPOINT_URL_LAMBDA: "http://127.0.0.1:1" };
+    const unreachable = await run(["--function", "Redrive-Orders"], nobody);
+    expect(unreachable).toMatchObject({ code: 1 });
+    expect(unreachable.error).toMatch(
+      /Redrive-Orders failed: Lambda's Invoke: ECONNREFUSED at 127.0.0.1:1.*AWS_ENDPOINT_URL_LAMBDA.*REDRIVE_FAILED/s,
+    );
 
     const before = { ...process.env };
     Object.assign(process.env, bench.environment, place, { TRIBUTARY_REDRIVE_FUNCTION: "Redrive-Orders" });
