@@ -116,6 +116,43 @@ withPostgres((server) => {
     expect(await held()).toHaveLength(50);
   });
 
+  test.for([
+    // By then `initial` knows each table, whatever the epoch; `always` asks nobody.
+    { snapshot: "initial", runs: 1 },
+    { snapshot: "always", runs: 3 },
+  ])(
+    "snapshot $snapshot: at three starts, the last one in a new epoch, existing rows are read $runs times",
+    async ({ snapshot, runs }) => {
+      const { b, consume, source, held, backfill } = await bench({ snapshot });
+      await b.insert(1, 3);
+      for (const start of [1, 2, 3]) {
+        if (start === 3) {
+          const epoch = b.command("epoch", "new", "--drop-slot", "--confirm", "shop");
+          expect([await epoch.ended, ...epoch.lines]).toEqual([0, ...epoch.lines]);
+        }
+        const capture = b.capture();
+        // Here it is decided what is read, and on record.
+        await capture.printed("streaming from slot");
+        await backfill("public.orders", `done at start ${start}`, done(Math.min(start, runs)));
+        await b.client.query("INSERT INTO orders VALUES ($1, 'live')", [10 + start]);
+        await b.reached(10 + start);
+        await stop(capture);
+      }
+      const records = (await b.records()).flatMap(
+        ({ kinesis }) => JSON.parse(Buffer.from(kinesis.data, "base64").toString()).events,
+      );
+      const read = Map.groupBy(
+        records.filter(({ op }: { op: string }) => op === "r"),
+        ({ after }: { after: { id: number } }) => after.id,
+      );
+      const times = [...read].map(([id, all]) => [id, all.length]).sort(([a = 0], [b = 0]) => a - b);
+      const live = [11, 12].map((id) => [id, runs - (id - 10)]).filter(([, n = 0]) => n > 0);
+      expect(times).toEqual([...[1, 2, 3].map((id) => [id, runs]), ...live]);
+      await consume();
+      expect(await held()).toEqual(await source());
+    },
+  );
+
   test("a running backfill pauses, resumes and is cancelled by command", async () => {
     const { b, backfill } = await bench({ snapshot: "never", backfill: { rowsPerSecond: 400 } });
     await b.client.query("INSERT INTO orders SELECT i, 'x' FROM generate_series(1, 20000) i; ANALYZE orders");
