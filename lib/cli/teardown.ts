@@ -33,8 +33,8 @@ export function teardownCommand(): Command {
     .addHelpText(
       "after",
       `
-Stop the capture task first (cdk destroy, or desired count 0). A slot that nobody reads from holds WAL back until the disk
-is full: cdk destroy does not reach into the database. See docs/11-operations.md.`,
+Stop the capture task first (desired count 0), and run cdk destroy after this: docs/10-deploy.md, "Tear-down". A slot that
+nobody reads from holds WAL back until the disk is full, and cdk destroy does not reach into the database.`,
     )
     .action(run);
 }
