@@ -54,8 +54,8 @@ eachPostgres("backfill of a table whose key changes its order", (server) => {
     expect([...rows.values()].map((row) => Number(row.id))).toEqual(
       expect.arrayContaining([-5, -4, -3, -2, -1, 0, 1]),
     );
-    // Marks of before the pause may still come out of the slot: none is taken for one of after it.
-    const attempts = reads.mock.calls.map(([{ mark }]) => mark.attempt);
+    // Watermarks of before the pause may still come out of the slot: none is taken for one of after it.
+    const attempts = reads.mock.calls.map(([{ watermark }]) => watermark.attempt);
     expect(new Set(attempts).size).toBe(attempts.length);
     reads.mockRestore();
   });

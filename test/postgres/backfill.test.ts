@@ -87,10 +87,10 @@ eachPostgres("backfill", (server) => {
     });
     await source.until(ROWS + 1);
     expect(record.of("public.t")).toMatchObject({ status: "running", progress: { rows: 0, lastKey: null } });
-    const marks = source.messages.flatMap((message) => (message.kind === "commit" ? message.endLsn : []));
-    source.source.acknowledge(marks[0] as bigint);
+    const commits = source.messages.flatMap((message) => (message.kind === "commit" ? message.endLsn : []));
+    source.source.acknowledge(commits[0] as bigint);
     await eventually(() => (record.of("public.t").progress?.chunk ?? 0) === 1, { what: "the first chunk" });
-    source.source.acknowledge(marks.at(-1) as bigint);
+    source.source.acknowledge(commits.at(-1) as bigint);
     await ended(record, "public.t", source);
     await source.close();
     await sql.end();

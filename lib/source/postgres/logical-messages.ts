@@ -9,7 +9,7 @@ import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
-/** Prefix of the logical messages that are ours: heartbeats and marks. */
+/** Prefix of the logical messages that are ours: heartbeats, watermarks of backfills, probes, moves of tables. */
 export const OWN_PREFIX = "tributary.";
 
 /** A logical message of our own. Never delivered as an event. */

@@ -291,7 +291,7 @@ export class PostgresChangeStream implements ChangeStream {
     if (this.#fatal !== undefined) throw this.#fatal;
   }
 
-  /** What goes to the place of a mark, in slices; then the place may be acknowledged. */
+  /** What goes to the place of a message of ours, in slices; then the place may be acknowledged. */
   async *#deliver(backfills: Backfills, until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
     const delivery = backfills.takeDue();
     if (!delivery || until.aborted) return;

@@ -13,7 +13,6 @@ import type { ChangeListener, RelationPlan } from "../relations.ts";
 import type { SlotFacts } from "../slot.ts";
 import type { SlotState } from "../slot-record.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
-import { HIGH_MARK, LOW_MARK, readChunkMark } from "./chunk-mark.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
@@ -24,6 +23,7 @@ import { startGate } from "./start-gate.ts";
 import { StreamedTransactions } from "./streamed-transactions.ts";
 import { TableRun } from "./table-run.ts";
 import { startStep } from "./wanted-backfills.ts";
+import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark } from "./watermark.ts";
 import { WindowMemory } from "./window-memory.ts";
 
 /** What a stream is given to backfill by. */
@@ -77,7 +77,7 @@ interface Gate {
 
 /**
  * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows
- * into the stream at their marks. What goes wrong here never ends the stream.
+ * into the stream at their watermarks. What goes wrong here never ends the stream.
  */
 export class Backfills {
   readonly #options: BackfillsOptions;
@@ -90,7 +90,7 @@ export class Backfills {
   /** What is wanted and waits for its turn. */
   #waiting: Backfill[] = [];
   #latest = new Map<string, Backfill>();
-  /** Reads of all runs: marks of a run that was paused may still come when it goes on. */
+  /** Reads of all runs: watermarks of a run that was paused may still come when it goes on. */
   #attempts = 0;
   /** Streamed transactions are remembered; the gate opens when chunks count. */
   #gate: Gate | undefined;
@@ -147,16 +147,16 @@ export class Backfills {
       this.#due = probeDelivery(content, lsn, this.#options);
       return this.#due !== undefined;
     }
-    if (prefix !== LOW_MARK && prefix !== HIGH_MARK) return false;
-    const mark = readChunkMark(content);
-    if (mark?.task !== this.#task || mark.slot !== this.#options.state.slot) return false;
-    const run = this.#runs.get(mark.table);
-    if (run?.backfill.run !== mark.run) return false;
-    if (prefix === LOW_MARK) {
-      run.low(mark);
+    if (prefix !== LOW_WATERMARK && prefix !== HIGH_WATERMARK) return false;
+    const watermark = readWatermark(content);
+    if (watermark?.task !== this.#task || watermark.slot !== this.#options.state.slot) return false;
+    const run = this.#runs.get(watermark.table);
+    if (run?.backfill.run !== watermark.run) return false;
+    if (prefix === LOW_WATERMARK) {
+      run.low(watermark);
       return false;
     }
-    this.#due = run.high(mark, lsn);
+    this.#due = run.high(watermark, lsn);
     return this.#due !== undefined;
   }
 
@@ -374,7 +374,7 @@ export class Backfills {
 
   /**
    * Rule 25: from the first run on, streamed transactions are remembered; chunks wait for those of before. A standby needs
-   * none of that: behind the low mark's replay it sees all that was streamed before.
+   * none of that: behind the low watermark's replay it sees all that was streamed before.
    */
   async #opened(signal: AbortSignal, waits: (reason: string | undefined) => void): Promise<void> {
     if (this.#options.standby) return;

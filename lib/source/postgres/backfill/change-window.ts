@@ -23,7 +23,7 @@ export interface IncompleteRow {
 const ENTRY_BYTES = 96;
 
 /**
- * What happened to a table between the low and the high mark of a chunk, as the stream gave it: rows of the chunk
+ * What happened to a table between the low and the high watermark of a chunk, as the stream gave it: rows of the chunk
  * that changed meanwhile are dropped, old and new keys alike (rule 24).
  */
 export class ChangeWindow implements MemoryHolder {

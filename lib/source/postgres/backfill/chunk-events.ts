@@ -15,7 +15,7 @@ import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
 /** Where the rows of a chunk stand in the stream. */
 export interface ChunkPlace {
   readonly epoch: number;
-  /** `placeOfMessage` of the high mark. */
+  /** `placeOfMessage` of the high watermark. */
   readonly lsn: bigint;
   /** Milliseconds since 1970 UTC. */
   readonly nowMs: number;
@@ -30,7 +30,7 @@ const ORDINAL_DIGITS = 10;
 
 /**
  * The rows of a chunk as events, in slices, in the order of its key; what changed in the window is left out. Position:
- * (epoch, LSN of the high mark, place in the chunk from 1). The buffers of the chunk are written to.
+ * (epoch, LSN of the high watermark, place in the chunk from 1). The buffers of the chunk are written to.
  *
  * @throws ValueFormatError, TextEncodingError, KeyValueMissingError, KeyColumnError, KeyUnknownError, EventTooLong.
  */

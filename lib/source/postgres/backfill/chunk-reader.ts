@@ -4,7 +4,6 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../connection.ts";
 import { Tuple } from "../pgoutput/tuple.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
-import { type ChunkMark, chunkMarkSql, HIGH_MARK, LOW_MARK } from "./chunk-mark.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
 import { BackfillRefusedError } from "./errors.ts";
@@ -12,11 +11,12 @@ import { PAGE_SETTINGS, pageSql, whereCheckSql } from "./page-sql.ts";
 import { Snapshot } from "./snapshot.ts";
 import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
+import { HIGH_WATERMARK, LOW_WATERMARK, type Watermark, watermarkSql } from "./watermark.ts";
 
-/** Where chunks are read from, and marks written. */
+/** Where chunks are read from, and watermarks written. */
 export interface ChunkReaderOptions {
   readonly connection: PostgresConnectionOptions;
-  /** A standby to read rows from; marks are written at the primary all the same. */
+  /** A standby to read rows from; watermarks are written at the primary all the same. */
   readonly standby: PostgresConnectionOptions | undefined;
   readonly systemId: string;
   readonly publication: string;
@@ -30,16 +30,16 @@ export interface ChunkReaderOptions {
 /** What to read. */
 export interface ChunkRequest {
   readonly table: TableName;
-  readonly mark: ChunkMark;
+  readonly watermark: Watermark;
   readonly where: string | undefined;
   readonly after: readonly string[] | null;
   readonly rows: number;
   readonly maxBytes: number;
-  /** Between the low mark and the rows: what they wait for. */
+  /** Between the low watermark and the rows: what they wait for. */
   readonly ready: () => Promise<void>;
 }
 
-/** A chunk as it was read, between its marks. */
+/** A chunk as it was read, between its watermarks. */
 export interface ReadChunk {
   readonly copied: CopiedRows;
   readonly shape: TableShape;
@@ -87,7 +87,7 @@ export class ChunkReader {
 
   /** One statement on the primary. */
   async primary(sql: string): Promise<{ readonly rows: readonly unknown[] }> {
-    return await (await this.#marker()).query(sql);
+    return await (await this.#primarySession()).query(sql);
   }
 
   /** Where the primary's log ends now. */
@@ -97,15 +97,15 @@ export class ChunkReader {
   }
 
   /**
-   * The table as it stands; `mark`: a low one, for a standby to replay first, or it may not have heard of the table.
+   * The table as it stands; `watermark`: a low one, for a standby to replay first, or it may not have heard of the table.
    * @throws BackfillRefusedError, also where `where` is no expression over it; the server's errors.
    */
-  async shape(table: TableName, where: string | undefined, mark: ChunkMark): Promise<TableShape> {
+  async shape(table: TableName, where: string | undefined, watermark: Watermark): Promise<TableShape> {
     const { publication, version, signal, waits } = this.#options;
     const { primary, standby, source: client } = await this.#sessions();
     if (standby) {
-      const marked = await primary.query(chunkMarkSql(LOW_MARK, mark, version));
-      await standby.replayed(endOfMark(marked), signal, waits);
+      const written = await primary.query(watermarkSql(LOW_WATERMARK, watermark, version));
+      await standby.replayed(endOfWatermark(written), signal, waits);
     }
     const { rows } = await client.query(shapeSql(table, publication, version));
     const shape = readShape(table, publication, version, rows);
@@ -130,9 +130,9 @@ export class ChunkReader {
   }
 
   /**
-   * Writes the low mark and reads the rows. The table is locked (as by any SELECT) before the snapshot is taken: nothing
-   * rewrites or alters it in between. READ COMMITTED does: the snapshot told is older than the rows' own, so what it
-   * sees they hold, and rule 25 errs on the safe side.
+   * Writes the low watermark and reads the rows. The table is locked (as by any SELECT) before the snapshot is taken:
+   * nothing rewrites or alters it in between. READ COMMITTED does: the snapshot told is older than the rows' own, so what
+   * it sees they hold, and rule 25 errs on the safe side.
    *
    * @throws BackfillRefusedError; the server's errors. After one, sessions are new.
    */
@@ -145,10 +145,10 @@ export class ChunkReader {
     }
   }
 
-  /** Writes the high mark: the chunk is ready to be given when it comes out of the slot. */
-  async close(mark: ChunkMark): Promise<void> {
+  /** Writes the high watermark: the chunk is ready to be given when it comes out of the slot. */
+  async close(watermark: Watermark): Promise<void> {
     try {
-      await this.primary(chunkMarkSql(HIGH_MARK, mark, this.#options.version));
+      await this.primary(watermarkSql(HIGH_WATERMARK, watermark, this.#options.version));
     } catch (error) {
       await this.#reset();
       throw error;
@@ -159,12 +159,12 @@ export class ChunkReader {
     await this.#giveUp(disconnect);
   }
 
-  async #read({ table, mark, where, after, rows, maxBytes, ready }: ChunkRequest): Promise<ReadChunk> {
+  async #read({ table, watermark, where, after, rows, maxBytes, ready }: ChunkRequest): Promise<ReadChunk> {
     const { publication, version, signal, waits } = this.#options;
     const { primary, standby, source: client } = await this.#sessions();
-    const marked = await primary.query(chunkMarkSql(LOW_MARK, mark, version));
+    const written = await primary.query(watermarkSql(LOW_WATERMARK, watermark, version));
     // In the session that reads: behind the same name there may be several servers.
-    await standby?.replayed(endOfMark(marked), signal, waits);
+    await standby?.replayed(endOfWatermark(written), signal, waits);
     await ready();
     const results = (await client.query(
       `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
@@ -231,7 +231,7 @@ export class ChunkReader {
     await this.#reset();
   }
 
-  #marker(): Promise<pg.Client> {
+  #primarySession(): Promise<pg.Client> {
     const { connection, signal } = this.#options;
     this.#primary ??= this.#kept(connect(connection, { signal }), (client) => client);
     return this.#primary;
@@ -244,7 +244,7 @@ export class ChunkReader {
 
   async #open(): Promise<Sessions> {
     const { standby: where, systemId, signal } = this.#options;
-    const primary = await this.#marker();
+    const primary = await this.#primarySession();
     if (!where) return { primary, standby: undefined, source: primary };
     const { rows } = await primary.query(
       "SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int AS timeline",
@@ -276,8 +276,8 @@ export class ChunkReader {
   }
 }
 
-/** Where the mark's record ends in the log. Several statements give several results. */
-function endOfMark(result: unknown): bigint {
+/** Where the watermark's record ends in the log. Several statements give several results. */
+function endOfWatermark(result: unknown): bigint {
   const results = (Array.isArray(result) ? result : [result]) as readonly pg.QueryResult<{ lsn?: string }>[];
   const row = results.flatMap(({ rows }) => rows).find(({ lsn }) => lsn !== undefined);
   return parseLsn(row?.lsn ?? "0/0");

@@ -1,8 +1,8 @@
 import type { SourceMessage } from "../../change-source.ts";
 
-/** What goes into the stream at the place of a mark: rows of a chunk, a mark event. */
+/** What goes into the stream at the place of a logical message of ours: rows of a chunk, a mark event. */
 export interface Delivery {
-  /** What to acknowledge when everything before it is durable, and this: where the mark's record ends. */
+  /** What to acknowledge when everything before it is durable, and this: where the message's record ends. */
   readonly lsn: bigint;
   /** What goes there. An error in it ends the backfill, not the stream. */
   readonly slices: Iterable<readonly SourceMessage[]>;

@@ -1,9 +1,9 @@
 import type { Tuple } from "../pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "../relations.ts";
 import type { ChangeWindow } from "./change-window.ts";
-import type { ChunkMark } from "./chunk-mark.ts";
 import { type Flaw, OpenChunk, type WholeChunk } from "./open-chunk.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
+import type { Watermark } from "./watermark.ts";
 import type { WindowMemory } from "./window-memory.ts";
 
 /** Where the open chunks of a table learn what the stream gives. */
@@ -16,8 +16,8 @@ export interface OpenChunksOptions {
 }
 
 /**
- * The chunks of a table that are read and not given, in the order of their marks. From the first low mark to the last high
- * one they see the table's changes.
+ * The chunks of a table that are read and not given, in the order of their watermarks. From the first low one to the last
+ * high one they see the table's changes.
  */
 export class OpenChunks implements ChangeListener {
   readonly #options: OpenChunksOptions;
@@ -36,25 +36,25 @@ export class OpenChunks implements ChangeListener {
     return this.#chunks[0];
   }
 
-  /** One more, whose low mark is about to be written; `key`: the columns that tell rows apart. */
-  open(mark: ChunkMark, key: readonly string[]): OpenChunk {
-    const chunk = new OpenChunk(mark, key, this.#options.streamed.latest);
+  /** One more, whose low watermark is about to be written; `key`: the columns that tell rows apart. */
+  open(watermark: Watermark, key: readonly string[]): OpenChunk {
+    const chunk = new OpenChunk(watermark, key, this.#options.streamed.latest);
     this.#chunks.push(chunk);
     return chunk;
   }
 
-  /** A low mark came out of the slot. */
-  low(mark: ChunkMark): void {
-    const chunk = this.#chunks.find((open) => open.mark.attempt === mark.attempt);
+  /** A low watermark came out of the slot. */
+  low(watermark: Watermark): void {
+    const chunk = this.#chunks.find((open) => open.watermark.attempt === watermark.attempt);
     if (!chunk) return;
     chunk.begin(this.#options.streamed, this.#options.memory);
     this.#watch();
   }
 
-  /** A high mark came: gives the chunk, which is no longer one of these, or what is wrong with it; undefined: it has none. */
-  high(mark: ChunkMark): WholeChunk | Flaw | undefined {
+  /** A high watermark came: gives its chunk, which is no longer one of these, or what is wrong with it; undefined: no chunk. */
+  high(watermark: Watermark): WholeChunk | Flaw | undefined {
     const [chunk] = this.#chunks;
-    if (chunk?.mark.attempt !== mark.attempt) return undefined;
+    if (chunk?.watermark.attempt !== watermark.attempt) return undefined;
     const judged = chunk.judged(this.#options.streamed);
     if (judged.kind === "whole") {
       this.#chunks.shift();
@@ -64,7 +64,7 @@ export class OpenChunks implements ChangeListener {
     return judged;
   }
 
-  /** None of them is given: their marks mean nothing any more. */
+  /** None of them is given: their watermarks mean nothing any more. */
   discard(): void {
     for (const chunk of this.#chunks) chunk.end();
     this.#chunks = [];

@@ -4,7 +4,6 @@ import type { Log } from "../../../observe/log.ts";
 import type { Relation } from "../pgoutput/messages.ts";
 import type { RelationPlan } from "../relations.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
-import type { ChunkMark } from "./chunk-mark.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
 import type { OpenChunk } from "./open-chunk.ts";
@@ -13,6 +12,7 @@ import type { Pace } from "./pace.ts";
 import { Snapshot } from "./snapshot.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
 import { pageOrder, type TableShape } from "./table-shape.ts";
+import type { Watermark } from "./watermark.ts";
 
 /** What is read, by what, and what reading waits for. */
 export interface ReadAheadOptions {
@@ -27,8 +27,8 @@ export interface ReadAheadOptions {
   readonly pace: Pace;
   /** The plan of a relation, as the log's would be. */
   readonly plan: (relation: Relation) => Promise<RelationPlan>;
-  /** A mark that no read of the task had, for the chunk of that number. */
-  readonly mark: (chunk: number) => ChunkMark;
+  /** A watermark that no read of the task had, for the chunk of that number. */
+  readonly watermark: (chunk: number) => Watermark;
   readonly goal: ChunkGoal;
   /** Told what reading waits for; undefined: for nothing. */
   readonly waits: (reason: string | undefined) => void;
@@ -45,7 +45,7 @@ const SEEN_POLL_MS = 5;
 const TELL_AFTER_MS = 2_500;
 const TELL_EVERY_MS = 60_000;
 
-/** Reads a table chunk after chunk, each between its marks, ahead of the stream that gives them. */
+/** Reads a table chunk after chunk, each between its watermarks, ahead of the stream that gives them. */
 export class ReadAhead {
   /** How many rows the next chunk asks for. */
   readonly size: ChunkSize;
@@ -95,7 +95,18 @@ export class ReadAhead {
    * @throws what the reader, the plan and the gate throw.
    */
   async read(until: AbortSignal): Promise<void> {
-    const { table, where, reader, open, streamed, gate, pace, mark: newMark, goal, waits } = this.#options;
+    const {
+      table,
+      where,
+      reader,
+      open,
+      streamed,
+      gate,
+      pace,
+      watermark: newWatermark,
+      goal,
+      waits,
+    } = this.#options;
     while (!until.aborted) {
       if (open.count >= OPEN_CHUNKS || !this.#more) {
         await this.#sleep(until);
@@ -106,11 +117,11 @@ export class ReadAhead {
       if (until.aborted) break;
       if (open.count >= OPEN_CHUNKS || !this.#more) continue;
       const rows = pace.rows(this.size.rows);
-      const mark = newMark(++this.#chunk);
-      const chunk = open.open(mark, this.#key);
+      const watermark = newWatermark(++this.#chunk);
+      const chunk = open.open(watermark, this.#key);
       const read = await reader.read({
         table,
-        mark,
+        watermark,
         where,
         after: this.#after,
         rows,
@@ -132,7 +143,7 @@ export class ReadAhead {
       if (chunk.ended) continue;
       this.#after = read.lastKey ?? this.#after;
       this.#more = read.more;
-      await reader.close(mark);
+      await reader.close(watermark);
       waits(undefined);
     }
   }
@@ -147,7 +158,7 @@ export class ReadAhead {
   }
 
   /**
-   * Waits for the low mark to come out of the slot, and until all that came before it is visible: a chunk that is read
+   * Waits for the low watermark to come out of the slot, and until all that came before it is visible: a chunk that is read
    * then has nothing against it. Beside a synchronous standby some commit is on its way at any time, and a standby that does
    * not answer may hold it for hours.
    */

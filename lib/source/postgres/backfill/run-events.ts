@@ -24,7 +24,7 @@ export class RunEvents {
     this.#options = options;
   }
 
-  /** A chunk at its place (`placeOfMessage` of its high mark), in slices. @throws what `ChunkEvents` throws. */
+  /** A chunk at its place (`placeOfMessage` of its high watermark), in slices. @throws what `ChunkEvents` throws. */
   *slices(
     { read, plan, window }: WholeChunk,
     lsn: bigint,

@@ -8,7 +8,6 @@ import { placeOfMessage } from "../pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../relations.ts";
 import { AcknowledgedProgress, type RunState } from "./acknowledged-progress.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
-import type { ChunkMark } from "./chunk-mark.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
@@ -22,6 +21,7 @@ import { RunEvents } from "./run-events.ts";
 import { behind, inOrderOf, notBegun } from "./run-progress.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
 import { pageOrder } from "./table-shape.ts";
+import type { Watermark } from "./watermark.ts";
 import type { WindowMemory } from "./window-memory.ts";
 
 /** What one table's run needs of its surroundings. */
@@ -42,7 +42,7 @@ export interface TableRunOptions {
   /** Lets a listener see the table's changes, or nobody. */
   readonly listen: (table: string, listener: ChangeListener | undefined) => void;
   readonly slot: string;
-  /** Tells this process's marks from all others'. */
+  /** Tells this process's watermarks from all others'. */
   readonly task: string;
   /** A number that no read of the task had. */
   readonly nextAttempt: () => number;
@@ -62,9 +62,9 @@ const RETRY_MS = 250;
 const MAX_RETRY_MS = 10_000;
 
 /**
- * The backfill of one table from its begin to its end: what is read ahead is given at its marks, and counted when it is
- * acknowledged. Whatever goes wrong between the marks, the table is read again from behind the last chunk given. An error
- * that another try does not heal ends this run as refused, and nothing else.
+ * The backfill of one table from its begin to its end: what is read ahead is given at its high watermarks, and counted when
+ * it is acknowledged. Whatever goes wrong between the watermarks, the table is read again from behind the last chunk given. An
+ * error that another try does not heal ends this run as refused, and nothing else.
  */
 export class TableRun {
   readonly name: string;
@@ -111,7 +111,7 @@ export class TableRun {
       gate: options.gate,
       pace: options.pace,
       plan: options.plan,
-      mark: (chunk) => this.#mark(chunk),
+      watermark: (chunk) => this.#watermark(chunk),
       goal: options.goal,
       waits,
       log,
@@ -127,7 +127,7 @@ export class TableRun {
     return this.#state.state;
   }
 
-  /** The first chunk between its marks. */
+  /** The first chunk between its watermarks. */
   get firstOpen(): OpenChunk | undefined {
     return this.#open.first;
   }
@@ -182,7 +182,7 @@ export class TableRun {
     this.#state.stop();
   }
 
-  /** A new connection: what was between its marks says nothing any more. */
+  /** A new connection: what was between its watermarks says nothing any more. */
   reconnected(): void {
     this.#ahead.goOnBehind(this.#progress);
   }
@@ -191,15 +191,15 @@ export class TableRun {
     this.#state.acknowledge(lsn);
   }
 
-  /** The low mark of a chunk came out of the slot. */
-  low(mark: ChunkMark): void {
-    this.#open.low(mark);
+  /** The low watermark of a chunk came out of the slot. */
+  low(watermark: Watermark): void {
+    this.#open.low(watermark);
     this.#ahead.look();
   }
 
-  /** The high mark came: gives what is to go there, or undefined for nothing. */
-  high(mark: ChunkMark, lsn: bigint): Delivery | undefined {
-    const chunk = this.#open.high(mark);
+  /** The high watermark came: gives what is to go there, or undefined for nothing. */
+  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
+    const chunk = this.#open.high(watermark);
     if (chunk === undefined) return undefined;
     if (chunk.kind !== "whole") {
       this.#again(chunk);
@@ -223,7 +223,7 @@ export class TableRun {
       given = notBegun(formatPosition({ epoch, commitLsn: logEnd, ordinal: 0 }));
       this.#goOn(given);
     }
-    const shape = await this.#reader.shape(table, backfill.request.where, this.#mark(0));
+    const shape = await this.#reader.shape(table, backfill.request.where, this.#watermark(0));
     if (this.#progress?.keyOrder !== pageOrder(shape)) {
       given = inOrderOf(shape, given);
       this.#goOn(given);
@@ -236,7 +236,7 @@ export class TableRun {
     this.#state.set({ status: "running", progress });
   }
 
-  #mark(chunk: number): ChunkMark {
+  #watermark(chunk: number): Watermark {
     const { slot, task, backfill, nextAttempt } = this.#options;
     return { slot, task, table: this.name, run: backfill.run, chunk, attempt: nextAttempt() };
   }

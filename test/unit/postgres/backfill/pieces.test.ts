@@ -2,13 +2,13 @@ import { EventEmitter } from "node:events";
 import fc from "fast-check";
 import type pg from "pg";
 import { describe, expect, test } from "vitest";
-import { readChunkMark } from "../../../../lib/source/postgres/backfill/chunk-mark.ts";
 import { ChunkSize } from "../../../../lib/source/postgres/backfill/chunk-size.ts";
 import { readCopiedRow, readTexts } from "../../../../lib/source/postgres/backfill/copied-row.ts";
 import { COPY_HEADER_BYTES, CopyOut } from "../../../../lib/source/postgres/backfill/copy-out.ts";
 import { Snapshot } from "../../../../lib/source/postgres/backfill/snapshot.ts";
 import { StreamedTransactions } from "../../../../lib/source/postgres/backfill/streamed-transactions.ts";
 import { startStep } from "../../../../lib/source/postgres/backfill/wanted-backfills.ts";
+import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
 import { NULL, Tuple } from "../../../../lib/source/postgres/pgoutput/tuple.ts";
 
 /** COPY's text of a value, written apart from the code under test. */
@@ -143,7 +143,7 @@ describe("snapshots", () => {
     expect(() => Snapshot.parse("1:2")).toThrow(RangeError);
   });
 
-  test("only what was streamed before the low mark makes a chunk bad, and what is seen is forgotten", () => {
+  test("only what was streamed before the low watermark makes a chunk bad, and what is seen is forgotten", () => {
     const streamed = new StreamedTransactions();
     for (const xid of [10, 11, 12]) streamed.streamed(xid);
     const low = streamed.count;
@@ -173,11 +173,11 @@ test("chunks come to take as long and hold as much as they should", () => {
   expect(size.rows).toBe(1);
 });
 
-test("marks of others are none", () => {
-  const mark = { slot: "s", task: "t", table: "public.a", run: 1, chunk: 2, attempt: 3 };
-  expect(readChunkMark(Buffer.from(JSON.stringify(mark)))).toEqual(mark);
-  for (const text of ["", "{}", "null", JSON.stringify({ ...mark, run: "1" })])
-    expect(readChunkMark(Buffer.from(text))).toBeUndefined();
+test("watermarks of others are none", () => {
+  const watermark = { slot: "s", task: "t", table: "public.a", run: 1, chunk: 2, attempt: 3 };
+  expect(readWatermark(Buffer.from(JSON.stringify(watermark)))).toEqual(watermark);
+  for (const text of ["", "{}", "null", JSON.stringify({ ...watermark, run: "1" })])
+    expect(readWatermark(Buffer.from(text))).toBeUndefined();
 });
 
 describe("what a start begins", () => {
