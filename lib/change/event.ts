@@ -33,7 +33,7 @@ export interface EventSource {
   readonly key: readonly string[];
   /** On both halves of a key change. */
   readonly keyChange?: { readonly from: WireRow; readonly to: WireRow };
-  /** On what a backfill read, and on its marks: which of the table's runs, and the one consumer it is for, if so. */
+  /** On what a backfill read, and on its control events: which of the table's runs, and the one consumer it is for, if so. */
   readonly backfill?: { readonly run: number; readonly consumer?: string };
   /** Left out for the log. */
   readonly mode?: "trigger" | "query" | "outbox";

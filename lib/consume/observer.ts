@@ -14,7 +14,7 @@ export interface InvocationReport {
   readonly duplicates: number;
   /** Events that no handler is registered for. */
   readonly unhandled: number;
-  /** Marks of the library's own, and what a backfill read for another consumer: no handler's business. */
+  /** Control events, and what a backfill read for another consumer: no handler's business. */
   readonly passed: number;
   /** Handler calls beyond the first for a change. */
   readonly retried: number;

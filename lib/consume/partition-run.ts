@@ -1,5 +1,5 @@
+import { isControlEvent } from "../change/control-event.ts";
 import type { ChangeEventJson } from "../change/event.ts";
-import { isMark } from "../change/mark.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
@@ -188,7 +188,7 @@ export class PartitionRun {
       return this.#flushed({ record, error, attempts: undefined });
     }
     if (!registration) {
-      if (passed || isMark(wire)) counts.passed++;
+      if (passed || isControlEvent(wire)) counts.passed++;
       else counts.unhandled++;
       this.#judged = position;
       if (this.#chunk.length === 0) this.#partition.mark = position;

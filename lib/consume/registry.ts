@@ -1,5 +1,5 @@
+import { isControlEvent, readBackfillEnd } from "../change/control-event.ts";
 import type { ChangeEventJson, OperationCode } from "../change/event.ts";
-import { isMark, readBackfillEnd } from "../change/mark.ts";
 import { type TableName, tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { HandlerContext } from "./context.ts";
@@ -60,9 +60,9 @@ export class Registry {
     this.#last = undefined;
   }
 
-  /** @throws RecordFormatError for a mark that is not of the format. */
+  /** @throws RecordFormatError for a control event that is not of the format. */
   find(topic: string, wire: ChangeEventJson): Registration | undefined {
-    if (isMark(wire)) {
+    if (isControlEvent(wire)) {
       if (!readBackfillEnd(wire)?.sweep) return undefined;
       return this.#registrations.find(
         (candidate) => candidate.kind === "sweep" && candidate.matches(topic, wire.source),

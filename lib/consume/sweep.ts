@@ -1,5 +1,5 @@
+import { readBackfillEnd } from "../change/control-event.ts";
 import type { ChangeEventJson } from "../change/event.ts";
-import { readBackfillEnd } from "../change/mark.ts";
 import type { PositionText } from "../change/position.ts";
 import type { EventPlace } from "./event.ts";
 
@@ -11,7 +11,7 @@ import type { EventPlace } from "./event.ts";
  *   database.query("DELETE FROM orders WHERE topic_partition = $1 AND position < $2", [partition, before]);
  */
 export interface Sweep {
-  /** The mark's own position as text, unique in its topic partition: for idempotency keys. */
+  /** The control event's position as text, unique in its topic partition: for idempotency keys. */
   readonly id: PositionText;
   readonly topic: string;
   readonly partition: number;
@@ -24,7 +24,7 @@ export interface Sweep {
 }
 
 /**
- * What a mark asks a sink to remove; undefined where it asks for nothing.
+ * What a control event asks a sink to remove; undefined where it asks for nothing.
  * @throws RecordFormatError
  */
 export function sweepOf(

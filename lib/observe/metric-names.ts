@@ -101,7 +101,7 @@ export const CONSUMER_METRIC = {
   duplicates: { name: "Duplicates", unit: "Count", statistic: "Sum" },
   /** Changes that no handler is registered for. */
   unhandled: { name: "Unhandled", unit: "Count", statistic: "Sum" },
-  /** Marks, and what a backfill read for another consumer. */
+  /** Control events, and what a backfill read for another consumer. */
   passed: { name: "Passed", unit: "Count", statistic: "Sum" },
   /** Handler calls beyond the first. */
   retried: { name: "Retried", unit: "Count", statistic: "Sum" },

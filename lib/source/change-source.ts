@@ -28,8 +28,8 @@ export interface ChangeStream {
 /** What a source gives. */
 export type SourceMessage = SourceChange | SourceCommit | SourceIdle;
 
-/** The `table` of marks, which are events and no changes. */
-export const MARKS = "$marks";
+/** The `table` of control events, which are no changes. */
+export const CONTROL_EVENTS = "$control-events";
 
 /** One routed change event, complete but for its place in its partition. */
 export interface SourceChange {

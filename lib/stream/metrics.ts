@@ -1,6 +1,6 @@
 /** What the writer did since it started, and where it stands. Counters only grow. */
 export interface StreamMetrics {
-  /** Copies of changes stored (a truncate counts once for each partition; marks are none), and their records and requests. */
+  /** Copies of changes stored (a truncate counts once for each partition; control events are none), and their records and requests. */
   readonly changes: number;
   readonly records: number;
   /** Bytes of the stored records, partition keys included. */

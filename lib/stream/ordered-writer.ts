@@ -291,7 +291,7 @@ export class OrderedWriter {
   #store(entry: Entry): void {
     const { queue } = entry;
     queue.stored();
-    this.#stored.changes += entry.events - entry.marks;
+    this.#stored.changes += entry.events - entry.controlEvents;
     this.#stored.records++;
     this.#stored.bytes += entry.bytes;
     this.#bufferedBytes -= entry.bufferedBytes;

@@ -23,8 +23,8 @@ export interface Entry {
   /** What it counts against the limits: data and partition key. */
   readonly bytes: number;
   readonly events: number;
-  /** How many of them are marks. */
-  readonly marks: number;
+  /** How many of them are control events. */
+  readonly controlEvents: number;
   /** What it occupied of the buffer. */
   readonly bufferedBytes: number;
   /** Numbers of the transactions its events belong to, and how many of each. */
@@ -142,7 +142,7 @@ export class PartitionQueue {
       data,
       bytes: data.length + this.partitionKeyBytes,
       events: record.events,
-      marks: record.marks,
+      controlEvents: record.controlEvents,
       bufferedBytes: record.capacity,
       transactions: record.transactions,
     };

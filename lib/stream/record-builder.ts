@@ -1,6 +1,6 @@
 import { gzipSync } from "node:zlib";
 import { COMPRESSED_TAIL } from "../change/record.ts";
-import { MARKS, type SourceChange } from "../source/change-source.ts";
+import { CONTROL_EVENTS, type SourceChange } from "../source/change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { RecordFormat } from "./packing.ts";
@@ -50,7 +50,7 @@ export class RecordBuilder {
   /** The transactions of the events, in order. */
   readonly transactions: TransactionRun[] = [];
   events = 0;
-  marks = 0;
+  controlEvents = 0;
   readonly #format: EventFormat;
   #buffer: Buffer;
   #length = 0;
@@ -117,7 +117,7 @@ export class RecordBuilder {
       this.#append(last);
       this.#append(closing);
     }
-    if (change.table === MARKS) this.marks++;
+    if (change.table === CONTROL_EVENTS) this.controlEvents++;
     this.#count(transaction);
   }
 

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
+import { PROBE, type Probe } from "../change/control-event.ts";
 import { parseLsn } from "../change/lsn.ts";
-import { PROBE, type Probe } from "../change/mark.ts";
 import { commitPrefix, type PositionText } from "../change/position.ts";
 
 const POLL_MS = 250;

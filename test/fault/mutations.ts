@@ -109,7 +109,7 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/slot.test.ts", "test/postgres/stream.test.ts"],
   },
   {
-    name: "sweep up to the mark instead of its bound",
+    name: "sweep up to its event instead of its bound",
     file: "lib/consume/sweep.ts",
     from: "return end?.sweep ? end.startPosition : undefined;",
     to: "return end?.sweep ? position : undefined;",

@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import { expect, test } from "vitest";
+import { readBackfillEnd } from "../../lib/change/control-event.ts";
 import type { WireRow } from "../../lib/change/event.ts";
-import { readBackfillEnd } from "../../lib/change/mark.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import { eventually } from "../eventually.ts";

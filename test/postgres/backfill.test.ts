@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { readBackfillEnd } from "../../lib/change/mark.ts";
+import { readBackfillEnd } from "../../lib/change/control-event.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
@@ -26,7 +26,7 @@ function idsOf(source: OpenSource): number[] {
 }
 
 eachPostgres("backfill", (server) => {
-  test("rows that are there come as r events, once, with the mark of their end", async () => {
+  test("rows that are there come as r events, once, with the control event of their end", async () => {
     const url = await freshDatabase(server());
     const sql = await superuser(url);
     await sql.query(
@@ -129,7 +129,7 @@ eachPostgres("backfill", (server) => {
     await sql.end();
   });
 
-  test("paused, resumed, cancelled, asked for again; probes become marks", async () => {
+  test("paused, resumed, cancelled, asked for again; probes become control events", async () => {
     const { url, sql } = await filled(server());
     const record = new MemoryBackfills();
     const pipeline = definition(url, { snapshot: "never", backfill: { rowsPerSecond: 400 } });

@@ -32,7 +32,7 @@ import { type LastGiven, openTransaction, type Transaction } from "./transaction
 import type { TypeCatalog } from "./type-catalog.ts";
 import { type TextEncoding, textForm } from "./values/text.ts";
 
-export { OWN_PREFIX, type OwnMessage } from "./logical-messages.ts";
+export type { OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
 
 /** What `ChangeDecoder` is made of. */

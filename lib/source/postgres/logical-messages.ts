@@ -1,3 +1,4 @@
+import { OWN_PREFIX } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText } from "../../change/position.ts";
 import { messageTopic } from "../../change/route.ts";
@@ -8,9 +9,6 @@ import { messageEvent } from "../message-event.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
-
-/** Prefix of the logical messages that are ours: heartbeats, watermarks of backfills, probes, moves of tables. */
-export const OWN_PREFIX = "tributary.";
 
 /** A logical message of our own. Never delivered as an event. */
 export interface OwnMessage {

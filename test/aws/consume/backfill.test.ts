@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { PROBE } from "../../../lib/change/mark.ts";
+import { PROBE } from "../../../lib/change/control-event.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import type { Sweep } from "../../../lib/consume/sweep.ts";
 import { at, backfillEnd, type Change, packed, TOPIC } from "../../unit/consume/records.ts";
@@ -67,7 +67,7 @@ describe("rows read by a backfill", () => {
   });
 });
 
-describe("marks", () => {
+describe("control events", () => {
   it("move the fence and are given to no handler", async () => {
     const bench = await consumerBench(aws());
     const seen: string[] = [];

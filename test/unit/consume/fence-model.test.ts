@@ -1,7 +1,7 @@
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PROBE } from "../../../lib/change/mark.ts";
+import { PROBE } from "../../../lib/change/control-event.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/consumer.ts";
 import { readPartition } from "../../../lib/consume/fence-item.ts";
@@ -17,9 +17,9 @@ import { at, type Change, packed, TOPIC } from "./records.ts";
 
 const PARTITIONS = [0, 1];
 
-/** What stands in a partition: a change, a row read by a backfill, or what only moves the fence: `mark`, `another` consumer's. */
-type Kind = "change" | "read" | "mark" | "another";
-const KINDS: readonly Kind[] = ["change", "change", "change", "read", "mark", "another"];
+/** What stands in a partition: a change, a row read by a backfill, or what only moves the fence: `control`, `another` consumer's. */
+type Kind = "change" | "read" | "control" | "another";
+const KINDS: readonly Kind[] = ["change", "change", "change", "read", "control", "another"];
 
 interface StreamRecord {
   readonly partition: number;
@@ -126,7 +126,7 @@ function shapeOf(kind: Kind): Pick<Change, "op" | "message" | "source"> & { quie
       return { op: "c", quiet: false };
     case "read":
       return { op: "r", quiet: false };
-    case "mark":
+    case "control":
       return { op: "m", message: { prefix: PROBE, content: "e30=" }, quiet: true };
     case "another":
       return { op: "r", source: { backfill: { run: 1, consumer: "another" } }, quiet: true };

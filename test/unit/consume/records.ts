@@ -1,7 +1,7 @@
 import type { KinesisStreamEvent, KinesisStreamRecord } from "aws-lambda";
+import { BACKFILL_END, type BackfillEnd } from "../../../lib/change/control-event.ts";
 import type { ChangeEventJson, OperationCode, WireRow } from "../../../lib/change/event.ts";
 import { formatLsn } from "../../../lib/change/lsn.ts";
-import { BACKFILL_END, type BackfillEnd } from "../../../lib/change/mark.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
 import { eventTail, RECORD_TAIL, recordHead } from "../../../lib/change/record.ts";
 
@@ -75,7 +75,7 @@ export function recordJson(
   return recordHead({ topic, partition, writer }) + changes.map(eventJson).join(",") + RECORD_TAIL;
 }
 
-/** The message of a mark that ends a backfill of `public.orders`, which began at a position. */
+/** The message of the control event that ends a backfill of `public.orders`, which began at a position. */
 export function backfillEnd(
   startPosition: string,
   content: Partial<BackfillEnd> = {},

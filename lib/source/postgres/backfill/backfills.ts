@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import { PROBE } from "../../../change/mark.ts";
+import { PROBE } from "../../../change/control-event.ts";
 import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../observe/log.ts";

@@ -1,6 +1,6 @@
 import type { SourceMessage } from "../../change-source.ts";
 
-/** What goes into the stream at the place of a logical message of ours: rows of a chunk, a mark event. */
+/** What goes into the stream at the place of a logical message of ours: rows of a chunk, a control event. */
 export interface Delivery {
   /** What to acknowledge when everything before it is durable, and this: where the message's record ends. */
   readonly lsn: bigint;

@@ -1,15 +1,15 @@
 import * as z from "zod";
-import { PROBE } from "../../../change/mark.ts";
+import { PROBE } from "../../../change/control-event.ts";
 import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { placeOfMessage } from "../pgoutput/messages.ts";
 import type { SlotState } from "../slot-record.ts";
+import { controlEvent } from "./control-event.ts";
 import type { Delivery } from "./delivery.ts";
-import { markEvent } from "./mark-event.ts";
 
 const probe = z.object({ slot: z.string(), table: z.string(), id: z.string().min(1).max(200) });
 
-/** A probe of ours as a mark of its table's topic; undefined where it is another slot's, or names no captured table. */
+/** A probe of ours as a control event of its table's topic; undefined where it is another slot's, or names no captured table. */
 export function probeDelivery(
   content: Buffer,
   lsn: bigint,
@@ -31,6 +31,6 @@ export function probeDelivery(
   if (!table || asked.slot !== state.slot) return undefined;
   const { database, epoch } = state;
   const place = { pipeline: pipeline.name, database, epoch, lsn: placeOfMessage(lsn), ordinal: 1, table };
-  const mark = markEvent(PROBE, asked, { ...place, topic: route(table).topic, nowMs: Date.now() });
-  return { lsn, slices: [[mark]], given: () => {}, failed: () => {} };
+  const event = controlEvent(PROBE, asked, { ...place, topic: route(table).topic, nowMs: Date.now() });
+  return { lsn, slices: [[event]], given: () => {}, failed: () => {} };
 }

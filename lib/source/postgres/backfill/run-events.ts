@@ -1,9 +1,9 @@
-import { BACKFILL_END, type BackfillEnd } from "../../../change/mark.ts";
+import { BACKFILL_END, type BackfillEnd } from "../../../change/control-event.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { SourceMessage } from "../../change-source.ts";
 import type { Backfill } from "./backfill-record.ts";
 import { ChunkEvents } from "./chunk-events.ts";
-import { markEvent } from "./mark-event.ts";
+import { controlEvent } from "./control-event.ts";
 import type { WholeChunk } from "./open-chunk.ts";
 
 /** Whose events they are. */
@@ -50,6 +50,6 @@ export class RunEvents {
     };
     const ordinal = this.#rows.given + 1;
     const place = { pipeline, database, epoch, lsn, ordinal, table, topic: plan.topic, nowMs };
-    yield [markEvent(BACKFILL_END, end, place)];
+    yield [controlEvent(BACKFILL_END, end, place)];
   }
 }

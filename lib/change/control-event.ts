@@ -3,22 +3,22 @@ import { RecordFormatError } from "./errors.ts";
 import type { ChangeEventJson } from "./event.ts";
 import type { PositionText } from "./position.ts";
 
-/** Prefix of the logical messages that are ours: in the log, and as mark events in a table's topic. */
-const MARK_PREFIX = "tributary.";
+/** Prefix of the logical messages that are ours: in the log, and as control events in a table's topic. */
+export const OWN_PREFIX = "tributary.";
 
-/** A backfill of the table has ended: everything it read stands before this mark. Content: `BackfillEnd`. */
-export const BACKFILL_END = `${MARK_PREFIX}backfill-end`;
+/** A backfill of the table has ended: everything it read stands before this event. Content: `BackfillEnd`. */
+export const BACKFILL_END = `${OWN_PREFIX}backfill-end`;
 
 /** Somebody wants to know when consumers have passed this point. Content: `Probe`. */
-export const PROBE = `${MARK_PREFIX}probe`;
+export const PROBE = `${OWN_PREFIX}probe`;
 
-/** The content of a `BACKFILL_END` mark. */
+/** The content of a `BACKFILL_END`. */
 export interface BackfillEnd {
   /** As `schema.table`, quoted where the names need it. */
   readonly table: string;
   /** Counts the table's backfills. */
   readonly run: number;
-  /** What a consumer holds below it when the mark comes was gone from the source when the backfill began. */
+  /** What a consumer holds below it when the event comes was gone from the source when the backfill began. */
   readonly startPosition: PositionText;
   /** Whether consumers that keep keys are to remove what stands below `startPosition`. */
   readonly sweep: boolean;
@@ -34,9 +34,9 @@ export interface Probe {
   readonly id: string;
 }
 
-/** Whether an event is a mark of ours instead of a change: it moves fences, handlers never see it. */
-export function isMark(event: Pick<ChangeEventJson, "op" | "message">): boolean {
-  return event.op === "m" && event.message?.prefix.startsWith(MARK_PREFIX) === true;
+/** Whether an event is a control event of ours, and no change: it moves fences, handlers never see it. */
+export function isControlEvent(event: Pick<ChangeEventJson, "op" | "message">): boolean {
+  return event.op === "m" && event.message?.prefix.startsWith(OWN_PREFIX) === true;
 }
 
 const backfillEnd = z.object({
@@ -48,7 +48,7 @@ const backfillEnd = z.object({
 });
 
 /**
- * What a mark says of the end of a backfill; undefined where it is another mark, or none.
+ * What a control event says of the end of a backfill; undefined where it is another one, or a change.
  * @throws RecordFormatError
  */
 export function readBackfillEnd(event: Pick<ChangeEventJson, "op" | "message">): BackfillEnd | undefined {

@@ -1,12 +1,12 @@
+import type { BackfillEnd, Probe } from "../../../change/control-event.ts";
 import { formatLsn } from "../../../change/lsn.ts";
-import type { BackfillEnd, Probe } from "../../../change/mark.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
-import { MARKS, type SourceChange } from "../../change-source.ts";
+import { CONTROL_EVENTS, type SourceChange } from "../../change-source.ts";
 import { messageEvent } from "../../message-event.ts";
 
-/** Where a mark stands and whose it is. */
-export interface MarkPlace {
+/** Where a control event stands and whose it is. */
+export interface ControlEventPlace {
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
@@ -20,10 +20,14 @@ export interface MarkPlace {
   readonly nowMs: number;
 }
 
-/** A mark as an event of its table's topic, in every partition. Format: docs, "Formats on the wire". */
-export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: MarkPlace): SourceChange {
+/** A control event of a table's topic, in every partition. Format: docs, "Formats on the wire". */
+export function controlEvent(
+  prefix: string,
+  content: BackfillEnd | Probe,
+  place: ControlEventPlace,
+): SourceChange {
   const { pipeline, database, epoch, lsn, ordinal, table, topic, nowMs } = place;
-  const consumer = "consumer" in mark ? mark.consumer : undefined;
+  const consumer = "consumer" in content ? content.consumer : undefined;
   return {
     kind: "change",
     topic,
@@ -31,16 +35,18 @@ export function markEvent(prefix: string, mark: BackfillEnd | Probe, place: Mark
     ...messageEvent(
       {
         ...{ pipeline, database, prefix, nowMs },
-        content: Buffer.from(JSON.stringify(mark)),
+        content: Buffer.from(JSON.stringify(content)),
         transactional: false,
         source: {
           ...{ schema: table.schema, table: table.table, snapshot: "true" },
-          ...(consumer === undefined || !("run" in mark) ? {} : { backfill: { run: mark.run, consumer } }),
+          ...(consumer === undefined || !("run" in content)
+            ? {}
+            : { backfill: { run: content.run, consumer } }),
         },
       },
       { epoch, commitLsn: lsn, ordinal, lsn: formatLsn(lsn), txId: "", timeMs: nowMs },
     ),
     // Not one of the table's changes, where these are counted.
-    table: MARKS,
+    table: CONTROL_EVENTS,
   };
 }
