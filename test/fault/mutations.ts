@@ -104,8 +104,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "start from our record instead of the slot's",
     file: "lib/source/postgres/postgres-change-stream.ts",
-    from: "      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
-    to: "      await client.query(\n        `SELECT pg_replication_slot_advance('${state.slot}', greatest('${formatLsn(state.confirmedLsn)}'::pg_lsn, '${formatLsn(slot.confirmedLsn)}'::pg_lsn))`,\n      );\n      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
+    from: "    this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
+    to: "    await client.query(\n      `SELECT pg_replication_slot_advance('${state.slot}', greatest('${formatLsn(state.confirmedLsn)}'::pg_lsn, '${formatLsn(slot.confirmedLsn)}'::pg_lsn))`,\n    );\n    this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);\n",
     tests: ["test/postgres/slot.test.ts", "test/postgres/stream.test.ts"],
   },
   {

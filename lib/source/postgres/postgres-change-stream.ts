@@ -11,24 +11,24 @@ import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "..
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
-import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import type { PostgresConnectionOptions } from "./connection.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
-import { ReplicationLinkError, SlotInUseError } from "./errors.ts";
+import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
 import type { OwnMessage } from "./logical-messages.ts";
-import { checkPublication, PublicationWatch, readPublicationOid } from "./publication-watch.ts";
+import { PublicationWatch } from "./publication-watch.ts";
 import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
 import { SideConnection } from "./side-connection.ts";
-import { checkHistory, identifySystem, readSlot, timelineHistory } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
+import { openSlotSession, type SlotSession } from "./slot-session.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
 import { TableRenamedError, TablesMovedError } from "./slots/errors.ts";
 import { MOVE, readMove } from "./slots/move.ts";
-import { explainStreamError, slotInUse } from "./stream-errors.ts";
+import { explainStreamError } from "./stream-errors.ts";
 import { pgTypeCatalog } from "./type-catalog.ts";
 
 /** What is known of the source, for metrics. */
@@ -72,9 +72,6 @@ export interface PostgresChangeStreamOptions {
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
 const BATCH_BYTES = 256 * 1024;
 const CLOSE_DEADLINE_MS = 10_000;
-const IN_USE_POLL_MS = 250;
-/** A wait is told when it begins, when its reason changes, and this often. */
-const TELL_EVERY_MS = 10_000;
 
 /** The change stream of one slot, over as many links as it takes. */
 export class PostgresChangeStream implements ChangeStream {
@@ -364,61 +361,31 @@ export class PostgresChangeStream implements ChangeStream {
     batch.push({ kind: "idle", lsn });
   }
 
-  /** Opens a link; a slot in use is waited for. The link's history was checked when this resolves. */
+  /** Opens a link; its history was checked when this resolves. */
   async #open(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
-    const deadline = performance.now() + this.#options.takeoverMs;
-    let session = first;
-    let told: { line: string; at: number } | undefined;
-    for (;;) {
-      try {
-        return await this.#tryOpen(until, session);
-      } catch (error) {
-        session = undefined;
-        const now = performance.now();
-        if (!(error instanceof SlotInUseError) || now >= deadline) throw error;
-        if (told?.line !== error.message || now - told.at >= TELL_EVERY_MS) {
-          told = { line: error.message, at: now };
-          this.#options.log.info(`waiting: ${error.message}`);
-        }
-        await delay(IN_USE_POLL_MS * (1 + Math.random()), undefined, { signal: until });
-      }
-    }
+    const record = () => this.#confirmation.state;
+    return await openSlotSession(this.#options, record, (session) => this.#start(session), until, first);
   }
 
-  async #tryOpen(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
-    const { connection, walSenderTimeoutMs, log } = this.#options;
-    const client =
-      first ?? (await connect(connection, { replication: true, walSenderTimeoutMs, signal: until }));
-    try {
-      const { state } = this.#confirmation;
-      const system = await identifySystem(client);
-      const moved = system.timeline !== state.timeline;
-      const history = moved ? await timelineHistory(client, system.timeline) : new Map<number, bigint>();
-      const slot = await readSlot((sql) => client.query(sql), state.slot);
-      checkHistory(state, slot, system, history);
-      const publication = await readPublicationOid((sql) => client.query(sql), state.publication);
-      checkPublication(state.publication, state.publicationOid, publication);
-      if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
-      if (moved) this.#confirmation.onTimeline(system.timeline);
-      this.#slotLsn = slot.confirmedLsn;
-      this.#serverLsn = later(this.#serverLsn, system.walEnd);
-      this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
-      this.#decoder.reconnected();
-      this.#backfills?.reconnected();
-      const link = await ReplicationLink.start(client, {
-        slot: state.slot,
-        publication: state.publication,
-        firstMessage: this.#feedback(false),
-      });
-      this.#link = link;
-      this.#watch.watch(link);
-      log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
-      this.#tell();
-      return link;
-    } catch (error) {
-      await disconnect(client);
-      throw explainStreamError(error, this.#options.state.slot, "opening");
-    }
+  /** What was half read comes again: the slot is streamed from where it stands. */
+  async #start({ client, system, slot }: SlotSession): Promise<ReplicationLink> {
+    const { state } = this.#confirmation;
+    if (system.timeline !== state.timeline) this.#confirmation.onTimeline(system.timeline);
+    this.#slotLsn = slot.confirmedLsn;
+    this.#serverLsn = later(this.#serverLsn, system.walEnd);
+    this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
+    this.#decoder.reconnected();
+    this.#backfills?.reconnected();
+    const link = await ReplicationLink.start(client, {
+      slot: state.slot,
+      publication: state.publication,
+      firstMessage: this.#feedback(false),
+    });
+    this.#link = link;
+    this.#watch.watch(link);
+    this.#options.log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
+    this.#tell();
+    return link;
   }
 
   /** Throws what another attempt cannot heal; otherwise waits and lets the next round open a new link. */

@@ -1,0 +1,94 @@
+import { setTimeout as delay } from "node:timers/promises";
+import type pg from "pg";
+import type { Log } from "../../observe/log.ts";
+import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { SlotInUseError } from "./errors.ts";
+import { checkPublication, readPublicationOid } from "./publication-watch.ts";
+import {
+  checkHistory,
+  identifySystem,
+  readSlot,
+  type SlotFacts,
+  type SystemFacts,
+  timelineHistory,
+} from "./slot.ts";
+import type { SlotState } from "./slot-record.ts";
+import { explainStreamError, slotInUse } from "./stream-errors.ts";
+
+/** Which slot, and how long another reader of it is waited for. */
+export interface SlotSessionOptions {
+  readonly connection: PostgresConnectionOptions;
+  readonly walSenderTimeoutMs: number;
+  readonly takeoverMs: number;
+  readonly log: Log;
+}
+
+/** A replication session to a slot that nobody reads, and whose history is ours. */
+export interface SlotSession {
+  readonly client: pg.Client;
+  readonly system: SystemFacts;
+  readonly slot: SlotFacts;
+}
+
+const IN_USE_POLL_MS = 250;
+/** A wait is told when it begins, when its reason changes, and this often. */
+const TELL_EVERY_MS = 10_000;
+
+/**
+ * Opens a session to the slot of a record, and gives it to `start`; a slot in use is waited for, also where somebody is quicker
+ * than `start`. Where it throws, the session is at its end. `first`: one that is there already, for the first try.
+ *
+ * @throws SlotInUseError after `takeoverMs`; what tells that the slot, its publication or the server's history is not the
+ * record's (rule 19); what `explainStreamError` makes of the server's errors.
+ */
+export async function openSlotSession<T>(
+  options: SlotSessionOptions,
+  record: () => SlotState,
+  start: (session: SlotSession) => Promise<T>,
+  signal: AbortSignal,
+  first?: pg.Client,
+): Promise<T> {
+  const deadline = performance.now() + options.takeoverMs;
+  let client = first;
+  let told: { line: string; at: number } | undefined;
+  for (;;) {
+    try {
+      return await tryOpen(options, record, start, signal, client);
+    } catch (error) {
+      client = undefined;
+      const now = performance.now();
+      if (!(error instanceof SlotInUseError) || now >= deadline) throw error;
+      if (told?.line !== error.message || now - told.at >= TELL_EVERY_MS) {
+        told = { line: error.message, at: now };
+        options.log.info(`waiting: ${error.message}`);
+      }
+      await delay(IN_USE_POLL_MS * (1 + Math.random()), undefined, { signal });
+    }
+  }
+}
+
+async function tryOpen<T>(
+  { connection, walSenderTimeoutMs }: SlotSessionOptions,
+  record: () => SlotState,
+  start: (session: SlotSession) => Promise<T>,
+  signal: AbortSignal,
+  first: pg.Client | undefined,
+): Promise<T> {
+  const client = first ?? (await connect(connection, { replication: true, walSenderTimeoutMs, signal }));
+  const state = record();
+  try {
+    const query = (sql: string) => client.query(sql);
+    const system = await identifySystem(client);
+    const moved = system.timeline !== state.timeline;
+    const history = moved ? await timelineHistory(client, system.timeline) : new Map<number, bigint>();
+    const slot = await readSlot(query, state.slot);
+    checkHistory(state, slot, system, history);
+    const publication = await readPublicationOid(query, state.publication);
+    checkPublication(state.publication, state.publicationOid, publication);
+    if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
+    return await start({ client, system, slot });
+  } catch (error) {
+    await disconnect(client);
+    throw explainStreamError(error, state.slot, "opening");
+  }
+}
