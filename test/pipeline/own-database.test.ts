@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { eventually } from "../eventually.ts";
@@ -47,6 +50,50 @@ describe("npm start -- --database-url", () => {
       expect(stdout).not.toContain("starting");
       expect(await traces(client)).toEqual([]);
       await client.end();
+    });
+
+    it("hosts a task for each of several slots, goes on with both, and refuses to leave one without a reader", async () => {
+      const { url, client } = await database();
+      // By their topics' names `a` is the first slot's, `c` the second one's.
+      await client.query("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY)");
+      const directory = await mkdtemp(join(tmpdir(), "tributary-own-database-"));
+      const file = join(directory, "mine.mjs");
+      const definition = {
+        name: "mine",
+        source: {
+          ...{ kind: "postgres", tables: ["public.a", "public.c"], slots: 2 },
+          ...{ acceptUnboundedWal: true, snapshot: "never" },
+        },
+        consumers: [{ name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"] }],
+      };
+      await writeFile(file, `export default ${JSON.stringify(definition)};`);
+      const args = ["--database-url", url, "--pipeline", file];
+      const both = ["tributary_local", "tributary_local_slot2"];
+      run = npmStart(...args);
+      await seen(run, /streaming from slot "tributary_local_slot2"/);
+      await client.query("INSERT INTO a VALUES (1); INSERT INTO c VALUES (1), (2)");
+      await seen(run, /public\.a create 1\b/);
+      await seen(run, /public\.c create 2\b/);
+      await stop(run);
+      const published = await client.query(
+        "SELECT pubname || ' ' || tablename AS held FROM pg_publication_tables ORDER BY 1",
+      );
+      expect(published.rows.map(({ held }) => held)).toEqual([`${both[0]} a`, `${both[1]} c`]);
+
+      await client.query("INSERT INTO a VALUES (3), (4), (5); INSERT INTO c VALUES (3), (4), (5), (6)");
+      run = npmStart("--database-url", url, "--tables", "public.a", "public.c");
+      const refused = await run.finished;
+      expect(refused.code).toBe(2);
+      expect(refused.stderr).toContain("SELECT pg_drop_replication_slot('tributary_local_slot2')");
+
+      run = npmStart(...args, "--drop-slot-on-exit");
+      await seen(run, /public\.a create 3\b/);
+      await seen(run, /public\.c create 4\b/);
+      const last = await stop(run);
+      expect(last.stdout).toContain(`dropped the slot ${both[1]}`);
+      expect(await traces(client)).toEqual([]);
+      await client.end();
+      await rm(directory, { recursive: true });
     });
 
     it("says what it makes, counts changes, goes on where it was stopped, and removes it when asked", async () => {

@@ -12,7 +12,7 @@ import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
-import { dropTraces, lookForTraces, names, resumeSlots } from "./traces.ts";
+import { checkFurtherSlots, dropTraces, lookForTraces, names, resumeSlots, type Traces } from "./traces.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
@@ -46,8 +46,9 @@ export async function runOwnDatabase(
   const definition = requireLog(await readDefinition(LOCAL_DEFINITION), "npm start on your own database");
   await checkHandlerFiles(definition);
 
-  await check(connection, definition, args, signal);
   const before = await lookForTraces(connection, definition, signal);
+  checkFurtherSlots(definition, before);
+  await check(connection, definition, args, signal);
   announce(definition, before, args, display);
   const failure = new AbortController();
   const until = AbortSignal.any([signal, failure.signal]);
@@ -55,7 +56,7 @@ export async function runOwnDatabase(
   display.say("starting the Kinesis, DynamoDB and SQS emulators …");
   const aws = await startLocalAws(definition, until);
   parts.defer(() => aws.stop());
-  if (before.slot) await resumeSlots(connection, definition, aws, until);
+  if (before.slots.length > 0) await resumeSlots(connection, definition, aws, until);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
   const tables = new Map<string, Record<string, number>>();
   parts.defer(() => farewell(connection, definition, before, args, display));
@@ -108,21 +109,16 @@ function forTheCommandLine(problem: PreflightProblem): PreflightProblem {
   return { ...problem, remedy };
 }
 
-interface Traces {
-  readonly slot: boolean;
-  readonly publication: boolean;
-}
-
 function announce({ source }: LogPipeline, before: Traces, args: StartArguments, display: Display): void {
   const state = (there: boolean) => (there ? "is there already, goes on being used" : "will be created");
   display.say(`on this database, for the tables ${source.tables.join(", ")}:`);
   for (const { slot, publication } of names(source)) {
-    display.say(`  publication       ${publication}  ${state(before.publication)}`);
+    display.say(`  publication       ${publication}  ${state(before.publications.includes(publication))}`);
     display.say(
-      `  replication slot  ${slot}  ${state(before.slot)}; PostgreSQL keeps WAL for it until it is dropped`,
+      `  replication slot  ${slot}  ${state(before.slots.includes(slot))}; PostgreSQL keeps WAL for it until it is dropped`,
     );
   }
-  if (args.dropSlotOnExit) display.say("both are dropped at the end (--drop-slot-on-exit)");
+  if (args.dropSlotOnExit) display.say("they are dropped at the end (--drop-slot-on-exit)");
   else for (const line of howToRemove(source)) display.say(line);
 }
 
@@ -135,24 +131,24 @@ async function farewell(
 ): Promise<void> {
   if (args.dropSlotOnExit) {
     await dropTraces(connection, definition);
-    display.say(
-      `dropped the slot ${definition.source.slot} and the publication ${definition.source.publication}`,
-    );
+    for (const { slot, publication } of names(definition.source))
+      display.say(`dropped the slot ${slot} and the publication ${publication}`);
     return;
   }
-  const { slot } = await lookForTraces(connection, definition, AbortSignal.timeout(10_000)).catch(
+  const { slots } = await lookForTraces(connection, definition, AbortSignal.timeout(10_000)).catch(
     () => before,
   );
-  if (!slot) return;
-  display.say(
-    `the slot ${definition.source.slot} stays, and PostgreSQL keeps WAL for it: the next start goes on from there.`,
-  );
+  for (const slot of slots)
+    display.say(
+      `the slot ${slot} stays, and PostgreSQL keeps WAL for it: the next start goes on from there.`,
+    );
+  if (slots.length === 0) return;
   for (const line of howToRemove(definition.source)) display.say(line);
 }
 
 function howToRemove(source: LogPipeline["source"]): string[] {
   return [
-    "to remove both:",
+    "to remove them:",
     ...names(source).map(
       ({ slot, publication }) =>
         `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,

@@ -1,28 +1,59 @@
-import type pg from "pg";
+import pg from "pg";
+import { ConfigurationError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
+import { MAX_SLOTS } from "../../source/definition.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
 import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
 import { CaptureState } from "../../state/capture-state.ts";
 import type { LocalAws } from "../host.ts";
 
-/** Which of the pipeline's traces the database has. */
+/** Names of what runs on this database have made: of each slot that a definition could have. */
+export interface Traces {
+  readonly slots: readonly string[];
+  readonly publications: readonly string[];
+}
+
+/** Which traces the database has. */
 export async function lookForTraces(
   connection: PostgresConnectionOptions,
   { source }: LogPipeline,
   signal: AbortSignal,
-): Promise<{ readonly slot: boolean; readonly publication: boolean }> {
+): Promise<Traces> {
+  const all = Array.from({ length: MAX_SLOTS }, (_, i) => slotNames(source, i + 1));
   const client = await connect(connection, { signal });
   try {
-    const { rows } = await client.query<{ slot: boolean; publication: boolean }>(
-      `SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = ANY ($1)) AS slot,
-              EXISTS (SELECT FROM pg_publication WHERE pubname = ANY ($2)) AS publication`,
-      [names(source).map(({ slot }) => slot), names(source).map(({ publication }) => publication)],
+    const { rows } = await client.query<Traces>(
+      `SELECT ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = ANY ($1)) AS slots,
+              ARRAY(SELECT pubname::text FROM pg_publication WHERE pubname = ANY ($2)) AS publications`,
+      [all.map(({ slot }) => slot), all.map(({ publication }) => publication)],
     );
-    return rows[0] ?? { slot: false, publication: false };
+    return rows[0] ?? { slots: [], publications: [] };
   } finally {
     await disconnect(client);
   }
+}
+
+/**
+ * The state table of an earlier run, which would tell, is gone with its emulator.
+ * @throws ConfigurationError where that run had more slots: their tables would have no reader.
+ */
+export function checkFurtherSlots({ source }: LogPipeline, { slots, publications }: Traces): void {
+  const own = names(source);
+  const further = slots.filter((name) => !own.some(({ slot }) => slot === name));
+  if (further.length === 0) return;
+  const left = publications.filter((name) => !own.some(({ publication }) => publication === name));
+  const sql = [
+    ...further.map((name) => `SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)});`),
+    ...left.map((name) => `DROP PUBLICATION ${pg.escapeIdentifier(name)};`),
+  ];
+  throw new ConfigurationError("The pipeline definition", [
+    {
+      path: "source.slots",
+      value: source.slots,
+      remedy: `an earlier run on this database left more slots: start with as many, or drop them, and what they still hold is not seen: ${sql.join(" ")}`,
+    },
+  ]);
 }
 
 /** Of each of its slots. */
