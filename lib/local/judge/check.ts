@@ -40,7 +40,7 @@ export interface InvocationTimes {
   readonly endedAt: number | undefined;
 }
 
-/** What was found. All of it must be 0, but for `tailDuplicates` where something was killed. */
+/** What was found. All of it must be 0, but for `tailDuplicates` where something was killed; with `underWay` the run has failed by its time. */
 export interface Findings {
   readonly events: number;
   readonly lost: number;
@@ -49,6 +49,11 @@ export interface Findings {
   readonly duplicates: number;
   /** Duplicates that the sink's promise allows: repeated by the successor of an invocation without an end. */
   readonly tailDuplicates: number;
+  /**
+   * Only where not everything arrived in time: repetitions by an invocation without an end that had come through a part of what it
+   * must repeat. What it had left to do would have made them tails, or shown them to be duplicates.
+   */
+  readonly underWay: number;
   /** The first findings in words; positions and names, no values. */
   readonly examples: readonly string[];
 }
@@ -57,17 +62,19 @@ export interface Findings {
 const EXAMPLES = 5;
 
 /**
- * Holds what a sink did against the truth. An invocation that `invocations` does not know did not end.
+ * Holds what a sink did against the truth. An invocation that `invocations` does not know did not end. `arrived`: whether
+ * the run came to its end; else a replay may have been cut off in the middle by looking.
  */
 export function checkEffects(
   kind: SinkKind,
   expected: readonly ExpectedEvent[],
   effects: readonly Effect[],
   invocations: ReadonlyMap<string, InvocationTimes>,
+  arrived = true,
 ): Findings {
   const examples: string[] = [];
-  const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
-  const report = (what: "lost" | "extra" | "outOfOrder" | "duplicates", text: string) => {
+  const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
+  const report = (what: "lost" | "extra" | "outOfOrder" | "duplicates" | "underWay", text: string) => {
     if (found[what]++ < EXAMPLES) examples.push(`${what}: ${text}`);
   };
 
@@ -127,7 +134,7 @@ export function checkEffects(
       if (tails?.allow(kind, earlier, later)) found.tailDuplicates++;
       else
         report(
-          "duplicates",
+          !arrived && tails?.underWay(kind, earlier, later) ? "underWay" : "duplicates",
           `${describe(later)}, first by ${earlier.invocation}, again by ${later.invocation}`,
         );
     }
@@ -170,12 +177,31 @@ class Tails {
       const next = this.#invocations.get(later.invocation);
       return kind !== "once" && next !== undefined && next.startedAt < endedAt;
     }
-    const done = this.#done.get(`${earlier.invocation}\0${this.#laneOf(earlier)}`) ?? [];
-    const tail = done.slice(done.lastIndexOf(earlier.position) + 1);
-    if (kind === "once") return tail.length === 0;
-    return tail.every(
-      (position) => this.#lastBy.get(`${this.#laneOf(earlier)}\0${position}`) !== earlier.invocation,
-    );
+    const repeated = this.#repeatedBehind(earlier);
+    return kind === "once" ? repeated.length === 0 : repeated.every(Boolean);
+  }
+
+  /**
+   * Whether neither of both ended, and what the first did after this came again from its beginning on, up to a place that the
+   * other had come to: behind that, nothing.
+   */
+  underWay(kind: SinkKind, earlier: Effect, later: Effect): boolean {
+    const { invocation } = later;
+    if (kind === "once" || earlier.invocation === invocation) return false;
+    if (this.#invocations.get(earlier.invocation)?.endedAt !== undefined) return false;
+    if (this.#invocations.get(invocation)?.endedAt !== undefined) return false;
+    const repeated = this.#repeatedBehind(earlier);
+    return !repeated.slice(repeated.indexOf(false)).some(Boolean);
+  }
+
+  /** Of each effect that an invocation had in this lane after this one, whether another had it later. */
+  #repeatedBehind(effect: Effect): boolean[] {
+    const { invocation, position } = effect;
+    const lane = this.#laneOf(effect);
+    const done = this.#done.get(`${invocation}\0${lane}`) ?? [];
+    return done
+      .slice(done.lastIndexOf(position) + 1)
+      .map((each) => this.#lastBy.get(`${lane}\0${each}`) !== invocation);
   }
 }
 

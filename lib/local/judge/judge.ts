@@ -253,7 +253,8 @@ export class Trial {
       if (!sink) continue;
       const invocations = (await sink.invocations?.()) ?? new Map();
       const effects = await sink.effects();
-      const findings = checkEffects(sink.kind, this.#applied(definition, events), effects, invocations);
+      const applied = this.#applied(definition, events);
+      const findings = checkEffects(sink.kind, applied, effects, invocations, seconds !== undefined);
       const poisoned = this.#poisoned(definition, events);
       const unlettered =
         poisoned.length === 0 ? [] : missing(poisoned, await this.rig.deadLetters(definition.name));

@@ -28,7 +28,7 @@ const times = (ended: string): Map<string, InvocationTimes> =>
       { startedAt: 10 * i, endedAt: ended.includes(id) ? 10 * i + 5 : undefined },
     ]),
   );
-const zero = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0 };
+const zero = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
 
 describe("check of effects", () => {
   test("finds nothing where everything came once, in order per partition", () => {
@@ -66,6 +66,19 @@ describe("check of effects", () => {
     expect(check("append", "1a 3a 2a 1b 3b 5b 4b 6b", "b")).toMatchObject({ ...zero, tailDuplicates: 2 });
     expect(check("append", "1a 3a 2a 1b 5b 4b 6b", "b")).toMatchObject({ ...zero, duplicates: 1 });
     expect(check("append", "1a 3a 1b 1c 3c 5c 2c 4c 6c", "c")).toMatchObject({ ...zero, tailDuplicates: 3 });
+  });
+
+  test("a replay that a run which did not arrive was looked at in is under way, not a duplicate", () => {
+    const cut = (text: string, ended: string, arrived: boolean, kind: "append" | "once" = "append") =>
+      checkEffects(kind, expected, effects(text), times(ended), arrived);
+    // 1, 3 and 5 are of one partition; 5 had not come again.
+    expect(cut("1a 3a 5a 1b 3b", "", false)).toMatchObject({ ...zero, lost: 3, underWay: 2 });
+    expect(cut("1a 3a 5a 2c 4c 6c 1b 3b", "c", true)).toMatchObject({ ...zero, duplicates: 2 });
+    // A replay that leaves one out, one that ended, one of an invocation that had ended: never allowed.
+    expect(cut("1a 3a 5a 1b 5b", "", false)).toMatchObject({ duplicates: 1, underWay: 0 });
+    expect(cut("1a 3a 5a 1b 3b", "b", false)).toMatchObject({ duplicates: 2, underWay: 0 });
+    expect(cut("1a 3a 5a 1b 3b", "a", false)).toMatchObject({ duplicates: 2, underWay: 0 });
+    expect(cut("1a 3a 5a 1b 3b", "", false, "once")).toMatchObject({ duplicates: 2, underWay: 0 });
   });
 
   test("once: only the last change of a killed invocation may come again", () => {
