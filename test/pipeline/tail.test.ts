@@ -163,14 +163,12 @@ withPostgres((server) => {
   });
 
   test("--drop-slot removes what an earlier tail left, and the publication with the last slot that needs it", async () => {
-    await Promise.all(
-      ["", "_b"].map(async (suffix) => {
-        const run = tail(["--slot", `${slot}${suffix}`]);
-        await run.streaming();
-        run.kill("SIGTERM");
-        await run.ended;
-      }),
-    );
+    for (const suffix of ["", "_b"]) {
+      const run = tail(["--slot", `${slot}${suffix}`]);
+      await run.streaming();
+      run.kill("SIGTERM");
+      await run.ended;
+    }
     const dropLeft = async (name: string) =>
       (await tail(["--slot", name, "--limit", "0", "--drop-slot"]).ended).err;
     expect(await dropLeft(`${slot}_b`)).toBe(`tributary: dropped the slot "${slot}_b"\n`);
