@@ -20,7 +20,7 @@ import { emf } from "../unit/observe/emf-line.ts";
 import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";
 import { cdk } from "./cdk.ts";
 import { type Cloud, cloudEnvironment, cloudKinds, NoCloudError } from "./cloud.ts";
-import { captureContainer, type DeployedFunction, functionLines, listFunctions } from "./deployed.ts";
+import { captureContainers, type DeployedFunction, functionLines, listFunctions } from "./deployed.ts";
 import { copyExampleApp, type ExampleApp } from "./example-app.ts";
 import { imageContext } from "./image-context.ts";
 import { inventory } from "./inventory.ts";
@@ -99,12 +99,7 @@ describe.each(cloudKinds())("on $name", (kind) => {
   });
 
   test("changes reach the deployed functions and take effect", async () => {
-    capture = await startCaptureProgram({
-      context: await imageContext(join(app.directory, ASSEMBLY), stack),
-      container: await captureContainer(cloud, stack),
-      cloud,
-      trusted: database.certificateAuthorityFile,
-    });
+    capture = await startCapture(1, 1);
     await soon("the capture program to read the log", async () => {
       const { rowCount } = await database.client.query(
         "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND usename = 'tributary'",
@@ -161,6 +156,8 @@ describe.each(cloudKinds())("on $name", (kind) => {
       "return { position: { S: event.position },",
       'return { deploy: { S: "second" }, position: { S: event.position },',
     );
+    // Its task is run below.
+    await app.edit("cdk/pipeline.ts", "source: postgres({", "source: postgres({\n    slots: 2,");
     await deploy();
     expect((await functionOf("customer-view")).CodeSha256).not.toBe(before.CodeSha256);
     await database.client.query(
@@ -212,11 +209,63 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect(table?.values).toMatchObject({ TableChanges: expect.anything(), TableBytes: expect.anything() });
   });
 
+  test("a second slot's service takes its tables over, and both go on", async () => {
+    await database.giveTables("tributary");
+    capture = await startCapture(1, 2);
+    const second = await startCapture(2, 2);
+    cleanups.unshift(() => second.stop());
+    // The first one then ends by itself, and ECS starts it anew.
+    await expect(Promise.race([capture.failed, second.failed])).rejects.toThrow("moved from");
+    const held = async () => {
+      const { rows } = await database.client.query<{ held: string }>(
+        "SELECT pubname || ' ' || tablename AS held FROM pg_publication_tables ORDER BY 1",
+      );
+      return rows.map((row) => row.held).join(", ");
+    };
+    // Table by table: it ended at the first one.
+    const [first, other] = ["tributary_shop", "tributary_shop_slot2"];
+    const shares = `${first} customers, ${first} orders, ${other} cancellations, ${other} order_items`;
+    await eventually(async () => (await held()) === shares, {
+      what: "each slot's tables",
+      deadlineMs: 60_000,
+    });
+    capture = await startCapture(1, 2);
+    const { LETTER_QUEUE_URL } = await environmentOf("notifications");
+    await database.client.query("INSERT INTO orders (id, customer_id, total) VALUES (9, 1, 1)");
+    await database.client.query("INSERT INTO cancellations VALUES (9, 'changed-mind')");
+    await database.client.query(
+      "INSERT INTO customers (id, email, name) VALUES (4, 'dan@example.org', 'Dan')",
+    );
+    await soon("the letter of order 9", async () => {
+      const letter = (await message(LETTER_QUEUE_URL)) as { readonly orderId: string };
+      return letter.orderId === "9" || undefined;
+    });
+    await customer("4", (item) => item.name !== undefined);
+    expect([await capture.stop(), await second.stop()]).toEqual([0, 0]);
+  });
+
   test(LAST, async () => {
     // What was deployed, without another synth.
     await runCdk(["destroy", "--force", "--app", ASSEMBLY]);
     expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
   });
+
+  /** The program of a slot's service, of so many that are deployed. */
+  async function startCapture(slot: number, of: number): Promise<CaptureProgram> {
+    const containers = await captureContainers(cloud, stack);
+    expect(containers).toHaveLength(of);
+    const container = containers.find(
+      ({ environment }) =>
+        (environment.find(({ name }) => name === "TRIBUTARY_SLOT")?.value ?? "1") === String(slot),
+    );
+    if (!container) throw new Error(`no service is slot ${slot}'s`);
+    return startCaptureProgram({
+      context: await imageContext(join(app.directory, ASSEMBLY), stack),
+      container,
+      cloud,
+      trusted: database.certificateAuthorityFile,
+    });
+  }
 
   /** Context of the app; what `deploy` adds stays. */
   const settings: string[] = [];

@@ -48,10 +48,16 @@ export async function listServices(
   return services.flat();
 }
 
-/** The container of the task definition that the stack's one service runs. */
-export async function captureContainer(cloud: Cloud, stack: string): Promise<ContainerDefinition> {
-  const [found, ...others] = await listServices(cloud, stack);
-  if (found === undefined || others.length > 0) throw new Error(`not one ECS service: ${1 + others.length}`);
+/** The containers of the task definitions that the stack's services run: of each slot's one. */
+export async function captureContainers(cloud: Cloud, stack: string): Promise<ContainerDefinition[]> {
+  const services = await listServices(cloud, stack);
+  return Promise.all(services.map((found) => containerOf(cloud, found)));
+}
+
+async function containerOf(
+  cloud: Cloud,
+  found: { readonly cluster: string; readonly service: string },
+): Promise<ContainerDefinition> {
   const { services } = await ecs(
     cloud,
     "DescribeServices",

@@ -20,6 +20,8 @@ export interface SourceDatabase {
   readonly client: pg.Client;
   /** Makes the role that reads the changes, as docs/05-postgres.md says. */
   createRole(name: string, password: string): Promise<void>;
+  /** Gives that role the tables, and the publication as one that Tributary made: it may then move tables between slots. */
+  giveTables(role: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -49,6 +51,16 @@ export async function startSourceDatabase(): Promise<SourceDatabase> {
         await client.query(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD ${secret}`);
         await client.query(`GRANT USAGE ON SCHEMA public TO ${role}`);
         await client.query(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO ${role}`);
+      },
+      async giveTables(name) {
+        const role = client.escapeIdentifier(name);
+        for (const table of ["customers", "orders", "order_items", "cancellations"])
+          await client.query(`ALTER TABLE ${table} OWNER TO ${role}`);
+        await client.query(`GRANT CREATE ON DATABASE postgres TO ${role}`);
+        await client.query(`ALTER PUBLICATION tributary_shop OWNER TO ${role}`);
+        await client.query(
+          `COMMENT ON PUBLICATION tributary_shop IS 'Made by Tributary for the pipeline "shop"'`,
+        );
       },
       async stop() {
         await client.end().catch(() => undefined);
