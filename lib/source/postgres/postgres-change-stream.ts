@@ -104,7 +104,9 @@ export class PostgresChangeStream implements ChangeStream {
   #backfills: Backfills | undefined;
   /** Runs from the signal on. */
   #patience: NodeJS.Timeout | undefined;
-  #impatient = false;
+  readonly #impatience = new AbortController();
+  /** Aborts when nothing more is given, whatever is half done. */
+  readonly #cut = AbortSignal.any([this.#ending.signal, this.#impatience.signal]);
 
   constructor(options: PostgresChangeStreamOptions, side: pg.Client) {
     this.#options = options;
@@ -132,7 +134,7 @@ export class PostgresChangeStream implements ChangeStream {
       database: state.database,
       epoch: state.epoch,
       route: routeTables(pipeline),
-      catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: until }),
+      catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: this.#cut }),
       encoding: options.encoding,
       // Everything whose commit record begins before R was acknowledged by Kinesis: it is not given again.
       ...(state.confirmedLsn > 0n
@@ -250,7 +252,7 @@ export class PostgresChangeStream implements ChangeStream {
 
   #stop(): void {
     this.#patience = setTimeout(() => {
-      this.#impatient = true;
+      this.#impatience.abort();
       this.#link?.interrupt();
     }, FINISH_TRANSACTION_MS);
     this.#link?.interrupt();
@@ -258,12 +260,7 @@ export class PostgresChangeStream implements ChangeStream {
 
   /** Once it was asked to stop: a transaction that was begun comes to its end, if it can in time. */
   get #over(): boolean {
-    return this.#cut || !this.#decoder.inTransaction;
-  }
-
-  /** Nothing more is given, whatever is half done. */
-  get #cut(): boolean {
-    return this.#ending.signal.aborted || this.#impatient;
+    return this.#cut.aborted || !this.#decoder.inTransaction;
   }
 
   async *#read(until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
@@ -294,12 +291,12 @@ export class PostgresChangeStream implements ChangeStream {
     if (!delivery || until.aborted) return;
     try {
       for (const slice of delivery.slices) {
-        if (this.#cut) return;
+        if (this.#cut.aborted) return;
         yield slice;
         // Sockets are read meanwhile: the next chunk's, the link's.
         await setImmediate();
       }
-      if (this.#cut) return;
+      if (this.#cut.aborted) return;
       delivery.given();
     } catch (error) {
       delivery.failed(error);
