@@ -10,6 +10,7 @@ import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import type { PostgresSourceOptions } from "../../lib/source/postgres/postgres-source.ts";
 import { PublicationWatch, readPublicationOid } from "../../lib/source/postgres/publication-watch.ts";
 import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
+import { CaptureLeaseLostError } from "../../lib/state/errors.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { definition, ids, KeptLog, MemoryRecord, OpenSource, superuser } from "./source.ts";
@@ -223,6 +224,9 @@ eachPostgres("a later start", (server) => {
     await client.query("INSERT INTO orders VALUES (11)");
     await client.query("SELECT pg_replication_slot_advance($1, pg_current_wal_lsn())", [slot]);
     expect(await refusal(url, { record })).toBe("SLOT_AHEAD");
+    // Its successor advanced it.
+    record.failure = new CaptureLeaseLostError("shop", 1);
+    expect(await refusal(url, { record })).toBe("CAPTURE_LEASE_LOST");
   });
 
   test("stops at a slot that was dropped, and at one made anew", async () => {

@@ -360,8 +360,8 @@ export class PostgresChangeStream implements ChangeStream {
 
   /** Opens a link; its history was checked when this resolves. */
   async #open(until: AbortSignal, first?: pg.Client): Promise<ReplicationLink> {
-    const record = () => this.#confirmation.state;
-    return await openSlotSession(this.#options, record, (session) => this.#start(session), until, first);
+    const state = () => this.#confirmation.state;
+    return await openSlotSession(this.#options, state, (session) => this.#start(session), until, first);
   }
 
   /** What was half read comes again: the slot is streamed from where it stands. */

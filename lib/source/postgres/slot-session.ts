@@ -12,7 +12,7 @@ import {
   type SystemFacts,
   timelineHistory,
 } from "./slot.ts";
-import type { SlotState } from "./slot-record.ts";
+import type { SlotRecord, SlotState } from "./slot-record.ts";
 import { explainStreamError, slotInUse } from "./stream-errors.ts";
 
 /** Which slot, and how long another reader of it is waited for. */
@@ -20,6 +20,8 @@ export interface SlotSessionOptions {
   readonly connection: PostgresConnectionOptions;
   readonly walSenderTimeoutMs: number;
   readonly takeoverMs: number;
+  /** Tells whether the lease is still ours. */
+  readonly record: Pick<SlotRecord, "confirm">;
   readonly log: Log;
 }
 
@@ -39,11 +41,11 @@ const TELL_EVERY_MS = 10_000;
  * than `start`. Where it throws, the session is at its end. `first`: one that is there already, for the first try.
  *
  * @throws SlotInUseError after `takeoverMs`; what tells that the slot, its publication or the server's history is not the
- * record's (rule 19); what `explainStreamError` makes of the server's errors.
+ * record's (rule 19), or that the lease was lost where that is why; what `explainStreamError` makes of the server's errors.
  */
 export async function openSlotSession<T>(
   options: SlotSessionOptions,
-  record: () => SlotState,
+  state: () => SlotState,
   start: (session: SlotSession) => Promise<T>,
   signal: AbortSignal,
   first?: pg.Client,
@@ -53,7 +55,7 @@ export async function openSlotSession<T>(
   let told: { line: string; at: number } | undefined;
   for (;;) {
     try {
-      return await tryOpen(options, record, start, signal, client);
+      return await tryOpen(options, state, start, signal, client);
     } catch (error) {
       client = undefined;
       const now = performance.now();
@@ -68,27 +70,30 @@ export async function openSlotSession<T>(
 }
 
 async function tryOpen<T>(
-  { connection, walSenderTimeoutMs }: SlotSessionOptions,
-  record: () => SlotState,
+  { connection, walSenderTimeoutMs, record }: SlotSessionOptions,
+  state: () => SlotState,
   start: (session: SlotSession) => Promise<T>,
   signal: AbortSignal,
   first: pg.Client | undefined,
 ): Promise<T> {
   const client = first ?? (await connect(connection, { replication: true, walSenderTimeoutMs, signal }));
-  const state = record();
+  const expected = state();
   try {
     const query = (sql: string) => client.query(sql);
     const system = await identifySystem(client);
-    const moved = system.timeline !== state.timeline;
+    const moved = system.timeline !== expected.timeline;
     const history = moved ? await timelineHistory(client, system.timeline) : new Map<number, bigint>();
-    const slot = await readSlot(query, state.slot);
-    checkHistory(state, slot, system, history);
-    const publication = await readPublicationOid(query, state.publication);
-    checkPublication(state.publication, state.publicationOid, publication);
-    if (slot.activePid !== undefined) throw slotInUse(state.slot, slot.activePid, slot.holder);
+    const slot = await readSlot(query, expected.slot);
+    checkHistory(expected, slot, system, history);
+    const publication = await readPublicationOid(query, expected.publication);
+    checkPublication(expected.publication, expected.publicationOid, publication);
+    if (slot.activePid !== undefined) throw slotInUse(expected.slot, slot.activePid, slot.holder);
     return await start({ client, system, slot });
   } catch (error) {
     await disconnect(client);
-    throw explainStreamError(error, state.slot, "opening");
+    const failure = explainStreamError(error, expected.slot, "opening");
+    // A task that was taken over finds its successor's doing: nothing that an operator must act on.
+    if (failure.retry === "stop") await record.confirm();
+    throw failure;
   }
 }
