@@ -30,7 +30,13 @@ function cutLinks(cut: (link: FaultLink, random: Random) => void): Fault["inject
   return async (rig, random, strength) => {
     let cuts = 0;
     while (cuts < 4 * strength) {
-      const link = await eventually(() => rig.link.replicationLinks[0], { what: "a replication link" });
+      const links = await eventually(
+        () => (rig.link.replicationLinks.length > 0 ? rig.link.replicationLinks : undefined),
+        {
+          what: "a replication link",
+        },
+      );
+      const link = pick(random, links);
       await delay(between(random, 50, 500));
       cut(link, random);
       await Promise.race([link.closed.then(() => cuts++), delay(10_000)]);
@@ -67,8 +73,21 @@ const puts =
 
 const refused = (status: number, code: string): AwsFault => ({ kind: "error", status, code });
 
-async function streaming(rig: Rig): Promise<void> {
-  await eventually(() => rig.capture.streaming, { what: "the capture task to stream" });
+/** One of several: of the capture tasks, of the links. */
+export function pick<T>(random: Random, values: readonly T[]): T {
+  return values[between(random, 0, values.length - 1)] as T;
+}
+
+/** Waits until a capture task streams. */
+export async function streaming(capture: CaptureTask): Promise<void> {
+  await eventually(() => capture.streaming, { what: "the capture task to stream" });
+}
+
+/** Every capture task is connected: as many replication links as slots. */
+async function linked(rig: Rig): Promise<void> {
+  await eventually(() => rig.link.replicationLinks.length >= rig.captures.length, {
+    what: "the capture tasks to be back",
+  });
 }
 
 /** Ends the capture task by a failpoint, again and again. */
@@ -76,12 +95,13 @@ function captureKilledAt(failpoint: string, hits: (random: Random) => number): F
   return async (rig, random, strength) => {
     let kills = 0;
     for (let i = 0; i < 2 * strength; i++) {
-      await streaming(rig);
-      const ends = rig.capture.ends.length;
-      rig.capture.arm(`${failpoint}=kill@${hits(random)}`);
-      rig.capture.kill();
+      const capture = pick(random, rig.captures);
+      await streaming(capture);
+      const ends = capture.ends.length;
+      capture.arm(`${failpoint}=kill@${hits(random)}`);
+      capture.kill();
       // The kill that starts it anew is one end, the failpoint the next.
-      await eventually(() => rig.capture.ends.length >= ends + 2, { what: `${failpoint} to be reached` });
+      await eventually(() => capture.ends.length >= ends + 2, { what: `${failpoint} to be reached` });
       kills += 2;
     }
     return kills;
@@ -150,18 +170,19 @@ async function reshard(rig: Rig, random: Random, strength: number): Promise<numb
 async function handOver(rig: Rig, random: Random, strength: number): Promise<number> {
   let handOvers = 0;
   for (let i = 0; i < strength; i++) {
-    const second = new CaptureTask(rig.captureEnvironment);
+    const capture = pick(random, rig.captures);
+    const second = new CaptureTask(capture.environment);
     second.start();
     try {
       await delay(between(random, 500, 2_000));
-      await rig.capture.stop();
+      await capture.stop();
       await eventually(() => second.log.some((line) => line.includes("took the capture lease")), {
         what: "the second capture task to take over",
       });
       await delay(500);
       handOvers++;
     } finally {
-      rig.capture.start();
+      capture.start();
       await delay(500);
       await second.stop();
     }
@@ -170,23 +191,24 @@ async function handOver(rig: Rig, random: Random, strength: number): Promise<num
 }
 
 /** The capture task freezes until another has taken over, and then thaws: it must see that it has lost. */
-async function zombie(rig: Rig, _random: Random, strength: number): Promise<number> {
+async function zombie(rig: Rig, random: Random, strength: number): Promise<number> {
   let zombies = 0;
   for (let i = 0; i < strength; i++) {
-    const second = new CaptureTask(rig.captureEnvironment);
-    rig.capture.freeze(true);
+    const capture = pick(random, rig.captures);
+    const second = new CaptureTask(capture.environment);
+    capture.freeze(true);
     second.start();
     try {
-      const ends = rig.capture.ends.length;
+      const ends = capture.ends.length;
       await eventually(() => second.log.some((line) => line.includes("took the capture lease")), {
         what: "the second capture task to take over",
         deadlineMs: 120_000,
       });
-      rig.capture.freeze(false);
+      capture.freeze(false);
       zombies++;
-      await eventually(() => rig.capture.ends.length > ends, { what: "the zombie to end" });
+      await eventually(() => capture.ends.length > ends, { what: "the zombie to end" });
     } finally {
-      rig.capture.freeze(false);
+      capture.freeze(false);
       await second.stop();
     }
   }
@@ -231,10 +253,11 @@ export function kills(count: number): Fault {
       };
       const killCapture = async () => {
         while (captureKills < count) {
-          await streaming(rig);
+          const capture = pick(random, rig.captures);
+          await streaming(capture);
           await delay(between(random, 0, 1_500));
-          if (rig.capture.kill()) captureKills++;
-          await eventually(() => !rig.capture.streaming, { what: "the kill" });
+          if (capture.kill()) captureKills++;
+          await eventually(() => !capture.streaming, { what: "the kill" });
         }
       };
       await Promise.all([killHandlers(), killCapture()]);
@@ -245,7 +268,7 @@ export function kills(count: number): Fault {
 
 /** Backfills of all tables under the workload, one after the other; the capture task is killed in the middle of each. */
 async function backfillsKilled(rig: Rig, random: Random, strength: number): Promise<number> {
-  const dynamodb = dynamodbClient(rig.captureEnvironment);
+  const dynamodb = dynamodbClient(rig.aws.environment);
   const signal = AbortSignal.timeout(15 * 60_000);
   const store = { dynamodb, table: rig.resources.stateTable, pipeline: rig.definition.name, signal };
   const names = JUDGED_TABLES.map(formatTable);
@@ -263,12 +286,13 @@ async function backfillsKilled(rig: Rig, random: Random, strength: number): Prom
   try {
     await Promise.all(names.map(request));
     for (let i = 0; i < 4 * strength; i++) {
-      await streaming(rig);
+      const capture = pick(random, rig.captures);
+      await streaming(capture);
       const before = await look(true);
       await eventually(async () => (await look(true)).done !== before.done, { what: "a chunk to be done" });
       await delay(between(random, 0, 600));
-      rig.capture.kill();
-      await eventually(() => !rig.capture.streaming, { what: "the kill" });
+      capture.kill();
+      await eventually(() => !capture.streaming, { what: "the kill" });
     }
     await eventually(async () => (await look(false)).left === 0, {
       what: "the backfills",
@@ -309,7 +333,7 @@ async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): 
   for (let i = 0; i < strength; i++) {
     await delay(500);
     await rig.source.restart({ mode });
-    await eventually(() => rig.link.replicationLinks.length > 0, { what: "the capture task to be back" });
+    await linked(rig);
     await delay(500);
   }
   return strength;
@@ -329,10 +353,12 @@ export const FAULTS: readonly Fault[] = [
   },
   {
     name: "link half-open",
-    async inject(rig) {
-      const link = await eventually(() => rig.link.replicationLinks[0], { what: "a replication link" });
+    async inject(rig, random) {
+      await linked(rig);
+      const before = rig.link.replicationLinks;
+      const link = pick(random, before);
       link.halfOpen();
-      await eventually(() => rig.link.replicationLinks.some((other) => other !== link), {
+      await eventually(() => rig.link.replicationLinks.some((other) => !before.includes(other)), {
         what: "another link to replace the dead one",
         deadlineMs: 90_000,
       });
@@ -360,7 +386,7 @@ export const FAULTS: readonly Fault[] = [
         for (const link of rig.link.links) link.cut("rst");
         await delay(WHILE_MS);
         await rig.link.accept();
-        await eventually(() => rig.link.replicationLinks.length > 0, { what: "the capture task to be back" });
+        await linked(rig);
       }
       return strength;
     },
@@ -424,10 +450,11 @@ export const FAULTS: readonly Fault[] = [
     name: "capture killed",
     async inject(rig, random, strength) {
       for (let i = 0; i < 3 * strength; i++) {
-        await streaming(rig);
+        const capture = pick(random, rig.captures);
+        await streaming(capture);
         await delay(between(random, 0, 1_500));
-        rig.capture.kill();
-        await eventually(() => !rig.capture.streaming, { what: "the kill" });
+        capture.kill();
+        await eventually(() => !capture.streaming, { what: "the kill" });
       }
       return 3 * strength;
     },
@@ -441,14 +468,15 @@ export const FAULTS: readonly Fault[] = [
     name: "capture killed before PutRecords' answer",
     async inject(rig, random, strength) {
       for (let i = 0; i < 2 * strength; i++) {
-        await streaming(rig);
-        const ends = rig.capture.ends.length;
+        const capture = pick(random, rig.captures);
+        await streaming(capture);
+        const ends = capture.ends.length;
         let at = between(random, 1, 6);
         rig.aws.choose("kinesis", (call) => {
-          if (call.operation !== "PutRecords" || --at !== 0) return undefined;
-          return { kind: "loseAnswer", meanwhile: () => rig.capture.kill() };
+          if (!capture.sent(call) || --at !== 0) return undefined;
+          return { kind: "loseAnswer", meanwhile: () => capture.kill() };
         });
-        await eventually(() => rig.capture.ends.length > ends, { what: "the kill" });
+        await eventually(() => capture.ends.length > ends, { what: "the kill" });
       }
       rig.aws.choose("kinesis", undefined);
       return 2 * strength;

@@ -1,31 +1,30 @@
-import { parseArgs } from "node:util";
+import { ConfigurationError, explain } from "../../lib/errors.ts";
 import type { Findings } from "../../lib/local/judge/check.ts";
 import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import { FAULTS, type Fault, kills } from "./faults.ts";
+import { type FaultOptions, readOptions } from "./options.ts";
+import { SLOT_FAULTS } from "./slot-faults.ts";
 
 /*
- * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--kills 100] [--log]
+ * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--kills 100] [--slots 2] [--log]
  *
  * One pipeline a seed, one fault after the other while a random workload runs; prints what the judge found of each.
  * Exit code 1 when anything but an append's counted tail is not zero, or a recovery took more than 60 s.
  */
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: "string" },
-    seeds: { type: "string" },
-    only: { type: "string" },
-    strength: { type: "string", default: "1" },
-    changes: { type: "string", default: "600" },
-    kills: { type: "string" },
-    log: { type: "boolean", default: false },
-  },
-});
-const seeds = (values.seeds ?? values.seed ?? "1").split(",").map(Number);
-const faults = values.kills
-  ? [kills(Number(values.kills))]
-  : FAULTS.filter(({ name }) => !values.only || new RegExp(values.only).test(name));
+const options = readOptionsOrExit();
+const { slots, strength, changes } = options;
+const named = [...FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
+const faults = options.kills
+  ? [kills(options.kills)]
+  : named.filter(({ name }) => options.only?.test(name) ?? true);
+if (faults.length === 0) {
+  const remedy = `name some of these: ${named.map(({ name }) => name).join("; ")}`;
+  refuse(
+    new ConfigurationError("The command line", [{ path: "--only", value: options.only?.source, remedy }]),
+  );
+}
 
 interface Row {
   readonly fault: string;
@@ -40,8 +39,8 @@ interface Row {
 }
 
 let failed = false;
-for (const seed of seeds) {
-  print(`seed ${seed}`);
+for (const seed of options.seeds) {
+  print(slots > 1 ? `seed ${seed}, ${slots} slots` : `seed ${seed}`);
   print(line(["fault", "injected", "lost", "extra", "order", "duplicates", "(tails)", "recovery s"]));
   failed = !(await run(seed)) || failed;
 }
@@ -54,7 +53,10 @@ async function run(seed: number): Promise<boolean> {
   let before: Verdict | undefined;
   try {
     for (const fault of faults) {
-      trial ??= await Trial.start({ onLog: (text) => values.log && process.stderr.write(`${text}\n`) });
+      trial ??= await Trial.start({
+        slots,
+        onLog: (text) => options.log && process.stderr.write(`${text}\n`),
+      });
       const { row, verdict } = await runFault(trial, fault, before, seed, random);
       before = verdict;
       print(rowLine(row) + handlerFailures(trial));
@@ -81,13 +83,13 @@ async function runFault(
   let injected = 0;
   let thrown: unknown;
   const verdict = await trial.round({
-    seed: seed + FAULTS.indexOf(fault) * 1000,
-    changes: Number(values.changes),
+    seed: seed + named.indexOf(fault) * 1000,
+    changes,
     // Kills take minutes, in which handlers come to little.
-    ...(values.kills ? { changesPerSecond: 60 } : {}),
+    ...(options.kills ? { changesPerSecond: 60 } : {}),
     faults: async (rig) => {
       try {
-        injected = await fault.inject(rig, random, Number(values.strength));
+        injected = await fault.inject(rig, random, strength);
       } catch (error) {
         thrown = error;
       }
@@ -105,7 +107,9 @@ async function runFault(
     ...(injected === 0 ? ["nothing was injected"] : []),
   ];
   if (problems.length > 0)
-    problems.push(...trial.rig.capture.log.slice(-8).map((text) => `capture: ${text}`));
+    problems.push(
+      ...trial.rig.captures.flatMap(({ log }, i) => log.slice(-8).map((text) => `capture ${i + 1}: ${text}`)),
+    );
   return {
     verdict,
     row: {
@@ -153,4 +157,17 @@ function line(cells: readonly string[]): string {
 
 function print(text: string): void {
   process.stdout.write(`${text}\n`);
+}
+
+function readOptionsOrExit(): FaultOptions {
+  try {
+    return readOptions(process.argv.slice(2));
+  } catch (error) {
+    return refuse(error);
+  }
+}
+
+function refuse(error: unknown): never {
+  process.stderr.write(`${explain(error)}\n`);
+  process.exit(2);
 }

@@ -4,6 +4,8 @@ import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { FAILPOINTS_VARIABLE } from "../../failpoint.ts";
+import type { AwsCall } from "../fault/aws-proxy.ts";
+import { entriesOf } from "../fault/put-records.ts";
 
 const MAIN = fileURLToPath(new URL("../../../functions/capture/main.ts", import.meta.url));
 const RESTART_MS = 50;
@@ -20,23 +22,33 @@ export interface CaptureEnd {
 
 /** The capture task as its host runs it: a process that is started again whenever it ends, until `stop`. */
 export class CaptureTask {
-  readonly #environment: Readonly<Record<string, string>>;
+  /** Of its processes. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly #ends: CaptureEnd[] = [];
   readonly #lines: string[] = [];
   #child: ChildProcess | undefined;
   #failpoints: string | undefined;
   #stopping = false;
   #streaming = false;
+  #generation: number | undefined;
   #running: Promise<void> = Promise.resolve();
 
   constructor(environment: Readonly<Record<string, string>>) {
-    this.#environment = environment;
+    this.environment = environment;
   }
 
   /** Starts it and keeps it running. */
   start(): void {
     this.#stopping = false;
     this.#running = this.#keepRunning();
+  }
+
+  /** Whether a call is a PutRecords of its own: packed records carry the generation of their writer, new with each lease. */
+  sent(call: AwsCall): boolean {
+    const [entry] = entriesOf(call);
+    if (!entry) return false;
+    const { writer } = JSON.parse(Buffer.from(entry.Data, "base64").toString()) as { writer?: number };
+    return writer !== undefined && writer === this.#generation;
   }
 
   /** Its process, while it has one. */
@@ -95,7 +107,7 @@ export class CaptureTask {
       const failpoints = this.#failpoints;
       this.#failpoints = undefined;
       const child = spawn(process.execPath, [MAIN], {
-        env: { ...this.#environment, ...(failpoints ? { [FAILPOINTS_VARIABLE]: failpoints } : {}) },
+        env: { ...this.environment, ...(failpoints ? { [FAILPOINTS_VARIABLE]: failpoints } : {}) },
         stdio: ["ignore", "pipe", "pipe", "ipc"],
       });
       this.#child = child;
@@ -114,6 +126,8 @@ export class CaptureTask {
     // Metrics come all the time and say nothing about a fault.
     if (line.startsWith(`{"tributary":"capture`)) return;
     if (/streaming from slot|relays the outbox|reading changes by/.test(line)) this.#streaming = true;
+    const generation = /took the capture lease.*"generation":(\d+)/.exec(line)?.[1];
+    if (generation) this.#generation = Number(generation);
     this.#lines.push(line);
     if (this.#lines.length > LOG_LINES) this.#lines.shift();
   }

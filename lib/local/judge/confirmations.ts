@@ -6,7 +6,7 @@ import type { AwsCall } from "../fault/aws-proxy.ts";
 import { entriesOf } from "../fault/put-records.ts";
 import type { ExpectedEvent } from "./check.ts";
 
-/** What a slot confirmed, and when that was known at the latest, in milliseconds of `performance.now()`. */
+/** What a slot had confirmed, and when that was known at the latest, in milliseconds of `performance.now()`. */
 interface Sample {
   readonly confirmed: bigint;
   readonly at: number;
@@ -14,6 +14,8 @@ interface Sample {
 
 /** A committed change with the events it became. */
 export interface ConfirmedChange {
+  /** The slot that gives it. */
+  readonly slot: string;
   readonly endLsn: bigint;
   readonly events: readonly ExpectedEvent[];
 }
@@ -21,12 +23,13 @@ export interface ConfirmedChange {
 const SAMPLE_MS = 40;
 
 /**
- * Proves that the slot's confirmed LSN never ran ahead of what Kinesis acknowledged: keeps when each event was
- * acknowledged to the capture task, and samples the slot all the while.
+ * Proves that no slot's confirmed LSN ran ahead of what Kinesis acknowledged of its changes: keeps when each event was
+ * acknowledged to a capture task, and samples the slots all the while.
  */
 export class Confirmations {
   readonly #acknowledgedAt = new Map<string, number>();
-  readonly #samples: Sample[] = [];
+  /** By slot. */
+  readonly #samples = new Map<string, Sample[]>();
   readonly #stopping = new AbortController();
   #sampling: Promise<void> = Promise.resolve();
 
@@ -47,15 +50,20 @@ export class Confirmations {
     });
   };
 
-  /** Samples the slot by a connection that no fault meets; a server that is away is asked again. */
-  watch(databaseUrl: string, slot: string): void {
-    this.#sampling = this.#sample(databaseUrl, slot);
+  /**
+   * Samples the slots that `slots` names at that time, by a connection that no fault meets; a server that is away is asked
+   * again, and a slot that is not there yet, too.
+   */
+  watch(databaseUrl: string, slots: () => readonly string[]): void {
+    this.#sampling = this.#sample(databaseUrl, slots);
   }
 
-  /** The slot has confirmed this, now at the latest. */
-  seen(confirmed: bigint): void {
-    if (this.#samples.at(-1)?.confirmed === confirmed) return;
-    this.#samples.push({ confirmed, at: performance.now() });
+  /** A slot has confirmed this, now at the latest. */
+  seen(slot: string, confirmed: bigint): void {
+    const samples = this.#samples.get(slot) ?? [];
+    this.#samples.set(slot, samples);
+    if (samples.at(-1)?.confirmed === confirmed) return;
+    samples.push({ confirmed, at: performance.now() });
   }
 
   async stop(): Promise<void> {
@@ -63,20 +71,25 @@ export class Confirmations {
     await this.#sampling;
   }
 
-  /** How often the slot was sampled at different positions. */
-  get samples(): number {
-    return this.#samples.length;
-  }
-
   /**
    * Changes that a sample found confirmed before they were acknowledged, in words; `changes` in commit order.
    */
   violations(changes: readonly ConfirmedChange[]): string[] {
+    return [...this.#samples].flatMap(([slot, samples]) =>
+      this.#violationsOf(
+        slot,
+        samples,
+        changes.filter((change) => change.slot === slot),
+      ),
+    );
+  }
+
+  #violationsOf(slot: string, samples: readonly Sample[], changes: readonly ConfirmedChange[]): string[] {
     const found: string[] = [];
     let due = 0;
     let latest = Number.NEGATIVE_INFINITY;
     let last = "";
-    for (const { confirmed, at } of [...this.#samples].sort((a, b) => (a.confirmed < b.confirmed ? -1 : 1))) {
+    for (const { confirmed, at } of [...samples].sort((a, b) => (a.confirmed < b.confirmed ? -1 : 1))) {
       for (; due < changes.length && (changes[due] as ConfirmedChange).endLsn <= confirmed; due++) {
         for (const event of (changes[due] as ConfirmedChange).events) {
           const time = this.#timeOf(event);
@@ -84,7 +97,9 @@ export class Confirmations {
         }
       }
       if (latest > at)
-        found.push(`the slot had confirmed ${formatLsn(confirmed)} before Kinesis acknowledged ${last}`);
+        found.push(
+          `the slot ${slot} had confirmed ${formatLsn(confirmed)} before Kinesis acknowledged ${last}`,
+        );
     }
     return found;
   }
@@ -97,7 +112,7 @@ export class Confirmations {
     return Math.max(...ids.map((id) => this.#acknowledgedAt.get(id) ?? Number.POSITIVE_INFINITY));
   }
 
-  async #sample(databaseUrl: string, slot: string): Promise<void> {
+  async #sample(databaseUrl: string, slots: () => readonly string[]): Promise<void> {
     let client: pg.Client | undefined;
     while (!this.#stopping.signal.aborted) {
       try {
@@ -106,13 +121,12 @@ export class Confirmations {
           client.on("error", () => {});
           await client.connect();
         }
-        const { rows } = await client.query<{ confirmed: string | null }>(
-          "SELECT confirmed_flush_lsn::text AS confirmed FROM pg_replication_slots WHERE slot_name = $1",
-          [slot],
+        const { rows } = await client.query<{ slot: string; confirmed: string }>(
+          `SELECT slot_name::text AS slot, confirmed_flush_lsn::text AS confirmed FROM pg_replication_slots
+            WHERE slot_name = ANY ($1) AND confirmed_flush_lsn IS NOT NULL`,
+          [slots()],
         );
-        if (rows[0]?.confirmed) {
-          this.seen(parseLsn(rows[0].confirmed));
-        }
+        for (const { slot, confirmed } of rows) this.seen(slot, parseLsn(confirmed));
       } catch {
         await client?.end().catch(() => {});
         client = undefined;

@@ -18,8 +18,9 @@ import { judgedTables, readRows } from "./judged-tables.ts";
 import judgedPipeline from "./pipeline.ts";
 import { isPoisoned } from "./poison.ts";
 import { Rig, type RiggedConsumer } from "./rig.ts";
+import { changesBySlot, readSlotOfTables, type SlotChange, slotsOf } from "./slot-history.ts";
 import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
-import { Truth, type TruthChange } from "./truth.ts";
+import { Truth } from "./truth.ts";
 import { runWorkload } from "./workload.ts";
 
 /** How the judge looks at one consumer. */
@@ -55,6 +56,8 @@ export interface JudgeOptions {
   readonly changes?: number;
   /** Default: the judge's own tables, workload and three sinks. */
   readonly pipeline?: JudgedPipeline;
+  /** How many slots the tables are spread over. Default: what the definition says. */
+  readonly slots?: number;
   /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
   readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
   /** How fast the judge's own workload goes while faults are injected. Default 200. */
@@ -70,7 +73,7 @@ export interface Verdict {
   readonly sinks: Readonly<Record<string, Findings>>;
   /** Rows that the position-comparing sink holds otherwise than the tables do: only for the judge's own tables. */
   readonly rowMismatches: number;
-  /** Where the slot had confirmed what Kinesis had not acknowledged, in words. */
+  /** Where a slot had confirmed what Kinesis had not acknowledged, in words. */
   readonly confirmedTooEarly: readonly string[];
   /** From the faults' end until every change was seen; undefined: not within `recoverMs`. */
   readonly secondsToRecover: number | undefined;
@@ -138,13 +141,17 @@ export class Trial {
     this.#tables = new Map(tables.map((table) => [formatTable(table), table]));
   }
 
-  /** Starts the pipeline; from here on the truth is kept. */
-  static async start(options: Pick<JudgeOptions, "pipeline" | "onLog">): Promise<Trial> {
+  /**
+   * Starts the pipeline; from here on the truth is kept.
+   * @throws ConfigurationError where the definition cannot have so many slots.
+   */
+  static async start(options: Pick<JudgeOptions, "pipeline" | "slots" | "onLog">): Promise<Trial> {
     const { pipeline } = options;
     const rig = await Rig.start({
       definition: pipeline?.definition ?? judgedPipeline,
       definitionFile: pipeline?.file ?? fileURLToPath(new URL("./pipeline.ts", import.meta.url)),
       schema: pipeline?.schema ?? JUDGED_SCHEMA,
+      ...(options.slots === undefined ? {} : { slots: options.slots }),
       ...(pipeline?.environment ? { environment: pipeline.environment } : {}),
       ...(options.onLog ? { onLog: options.onLog } : {}),
     });
@@ -162,7 +169,7 @@ export class Trial {
   async round(options: RoundOptions): Promise<Verdict> {
     const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS } = options;
     const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
-    const before = (await this.#truth.read()).length;
+    const before = (await this.#changes()).length;
     const { databaseUrl } = this.rig;
     const faultsEnded = new AbortController();
     const until = faultsEnded.signal;
@@ -182,7 +189,7 @@ export class Trial {
     })();
     await Promise.all([workload, faults, this.#redriveUntil(until)]);
     await this.rig.mended(true);
-    const all = await this.#truth.read();
+    const all = await this.#changes();
     const arrived = await this.#arrived(all.slice(before), recoverMs);
     const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
     await this.rig.mended(false);
@@ -208,8 +215,22 @@ export class Trial {
     return this.rig.consumers.filter(({ definition }) => definition.poison === "park");
   }
 
+  /** What was committed, as the slots give it. */
+  async #changes(): Promise<readonly SlotChange[]> {
+    const { databaseUrl, definition } = this.rig;
+    const [only = ""] = slotsOf(definition);
+    for (;;) {
+      const slotOfTable = await readSlotOfTables(databaseUrl, definition);
+      const changes = await this.#truth.read();
+      const now = await readSlotOfTables(databaseUrl, definition);
+      // A table that moved in between: the truth does not tell yet, or the publications did not.
+      if ([...now].some(([table, slot]) => slotOfTable.get(table) !== slot)) continue;
+      return changesBySlot(changes, slotOfTable, this.#truth.moves, only);
+    }
+  }
+
   /** Waits until every consumer has seen these changes and no invocation is under way. */
-  async #arrived(changes: readonly TruthChange[], deadlineMs: number): Promise<boolean> {
+  async #arrived(changes: readonly SlotChange[], deadlineMs: number): Promise<boolean> {
     const deadline = performance.now() + deadlineMs;
     const events = this.#events(changes);
     const first = events[0]?.position ?? START_OF_HISTORY;
@@ -225,7 +246,7 @@ export class Trial {
           missing(poisoned, await this.rig.deadLetters(definition.name)).length === 0) &&
         this.rig.idle();
       while (!(await arrived())) {
-        if (performance.now() > deadline || this.rig.capture.gaveUp) return false;
+        if (performance.now() > deadline || this.rig.captures.some(({ gaveUp }) => gaveUp)) return false;
         await delay(100);
         if (!parking.includes(consumer) || performance.now() - redriven < REDRIVE_EVERY_MS) continue;
         await this.rig.redrive(definition.name);
@@ -245,7 +266,7 @@ export class Trial {
     ).size;
   }
 
-  async #verdict(changes: readonly TruthChange[], seconds: number | undefined): Promise<Verdict> {
+  async #verdict(changes: readonly SlotChange[], seconds: number | undefined): Promise<Verdict> {
     const events = this.#events(changes);
     const sinks: Record<string, Findings> = {};
     for (const { definition } of this.rig.consumers) {
@@ -265,7 +286,10 @@ export class Trial {
       };
     }
     const confirmedTooEarly = this.rig.confirmations.violations(
-      changes.map((change) => ({ endLsn: change.endLsn, events: this.#events([change]) })),
+      changes.map((change) => ({
+        ...{ slot: change.slot, endLsn: change.endLsn },
+        events: this.#events([change]),
+      })),
     );
     const rowMismatches = this.#pipeline ? 0 : await this.#rowMismatches();
     const clean = Object.values(sinks).every(
@@ -308,7 +332,7 @@ export class Trial {
     return mismatches;
   }
 
-  #events(changes: readonly TruthChange[]): ExpectedEvent[] {
+  #events(changes: readonly SlotChange[]): ExpectedEvent[] {
     const tableOf = (name: string): TableName => {
       const table = this.#tables.get(name);
       if (!table) throw new Error(`${name} was not there when the judge began`);

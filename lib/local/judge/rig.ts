@@ -9,6 +9,7 @@ import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
 import type { RedriveReport } from "../../consume/redrive-request.ts";
 import { topicFilters } from "../../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
+import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
 import { type Emulators, startEmulators } from "../emulators.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "../event-source-mapping/mapping.ts";
@@ -20,12 +21,16 @@ import { Confirmations } from "./confirmations.ts";
 import { FaultyAws } from "./faulty-aws.ts";
 import { type Mischief, mischiefCount } from "./mischief.ts";
 import { MENDED_VARIABLE, MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
+import { withSlots, writeWithSlots } from "./slot-definition.ts";
+import { slotsOf } from "./slot-history.ts";
 
 /** What a rig is built from. */
 export interface RigOptions {
   readonly definition: Pipeline;
-  /** The file that exports it: the capture task reads it. */
+  /** The file that exports it: the capture tasks read it. */
   readonly definitionFile: string;
+  /** How many slots the tables are spread over. Default: what the definition says. */
+  readonly slots?: number;
   /** SQL that makes the tables. */
   readonly schema: string;
   /** More variables of the handlers' processes. */
@@ -51,24 +56,26 @@ const KEPT_BATCHES = 50;
 
 /** The whole pipeline on this machine, each part where a fault can reach it. */
 export class Rig {
-  readonly definition: Pipeline;
   readonly source: EmbeddedPostgres;
   /** The source database, reached without a fault proxy. */
   readonly databaseUrl: string;
-  /** Between the capture task and the source. */
+  /** Between the capture tasks and the source. */
   readonly link: TcpFaultProxy;
-  /** Between the capture task, the handlers and AWS. */
+  /** Between the capture tasks, the handlers and AWS. */
   readonly aws: FaultyAws;
   readonly kinesis: KinesisClient;
   readonly resources: PipelineResources;
-  readonly capture: CaptureTask;
-  readonly captureEnvironment: Readonly<Record<string, string>>;
   readonly confirmations: Confirmations;
   readonly sinks: SinkStore;
   readonly consumers: RiggedConsumer[] = [];
   /** Parked changes that redrives brought to effect, as far as they came to tell. */
   redriven = 0;
+  readonly #captures: CaptureTask[] = [];
+  readonly #captureEnvironment: Readonly<Record<string, string>>;
+  readonly #definitionFile: string;
+  readonly #directory: string;
   readonly #undo: (() => Promise<unknown>)[] = [];
+  #definition: Pipeline;
   readonly #mischiefFile: string;
   readonly #mendedFile: string;
   readonly #sqs: SQSClient;
@@ -83,21 +90,23 @@ export class Rig {
     kinesis: KinesisClient;
     resources: PipelineResources;
     captureEnvironment: Readonly<Record<string, string>>;
+    definitionFile: string;
     confirmations: Confirmations;
     sinks: SinkStore;
     sqs: SQSClient;
     directory: string;
     undo: (() => Promise<unknown>)[];
   }) {
-    this.definition = parts.definition;
+    this.#definition = parts.definition;
     this.source = parts.source;
     this.databaseUrl = parts.databaseUrl;
     this.link = parts.link;
     this.aws = parts.aws;
     this.kinesis = parts.kinesis;
     this.resources = parts.resources;
-    this.captureEnvironment = parts.captureEnvironment;
-    this.capture = new CaptureTask(parts.captureEnvironment);
+    this.#captureEnvironment = parts.captureEnvironment;
+    this.#definitionFile = parts.definitionFile;
+    this.#directory = parts.directory;
     this.confirmations = parts.confirmations;
     this.sinks = parts.sinks;
     this.#sqs = parts.sqs;
@@ -106,18 +115,20 @@ export class Rig {
     this.#undo = parts.undo;
   }
 
-  /** Starts everything, and waits until the capture task streams. */
+  /**
+   * Starts everything, and waits until the capture tasks stream.
+   * @throws ConfigurationError where the definition cannot have so many slots.
+   */
   static async start(options: RigOptions): Promise<Rig> {
     const undo: (() => Promise<unknown>)[] = [];
     try {
       const rig = await Rig.#build(options, undo);
       await rig.#startConsumers(options);
-      rig.capture.start();
-      undo.push(() => rig.capture.stop());
-      const { source } = rig.definition;
-      if (source.kind === "postgres") {
-        await rig.#slotIsActive(source.slot);
-        rig.confirmations.watch(rig.databaseUrl, source.slot);
+      const slots = slotsOf(rig.definition);
+      for (let number = 1; number <= Math.max(1, slots.length); number++) rig.#startCapture(number);
+      for (const slot of slots) await rig.#slotIsActive(slot);
+      if (slots.length > 0) {
+        rig.confirmations.watch(rig.databaseUrl, () => slotsOf(rig.definition));
         undo.push(() => rig.confirmations.stop());
       } else await rig.#captureReads();
       return rig;
@@ -128,7 +139,7 @@ export class Rig {
   }
 
   static async #build(options: RigOptions, undo: (() => Promise<unknown>)[]): Promise<Rig> {
-    const { definition } = options;
+    const definition = withSlots(options.definition, options.slots);
     const keep = async <T>(started: Promise<T>, end: (part: T) => Promise<unknown>): Promise<T> => {
       const part = await started;
       undo.push(() => end(part));
@@ -164,7 +175,7 @@ export class Rig {
       NODE_NO_WARNINGS: "1",
       ...aws.environment,
       DATABASE_URL: link.urlFor(databaseUrl),
-      TRIBUTARY_PIPELINE: options.definitionFile,
+      TRIBUTARY_PIPELINE: await writeWithSlots(options.definitionFile, options.slots, directory),
       TRIBUTARY_STREAM: resources.stream,
       TRIBUTARY_STATE_TABLE: resources.stateTable,
       // Kills come often here; the default of 15 s would be most of the time.
@@ -172,8 +183,41 @@ export class Rig {
     };
     return new Rig({
       ...{ definition, source, databaseUrl, link, aws, resources, captureEnvironment, confirmations, sinks },
-      ...{ directory, undo, kinesis: clients.kinesis, sqs: clients.sqs },
+      ...{
+        definitionFile: options.definitionFile,
+        directory,
+        undo,
+        kinesis: clients.kinesis,
+        sqs: clients.sqs,
+      },
     });
+  }
+
+  /** The pipeline as it is now: `addSlot` changes it. */
+  get definition(): Pipeline {
+    return this.#definition;
+  }
+
+  /** The capture tasks: one, or one for each slot in their order. */
+  get captures(): readonly CaptureTask[] {
+    return this.#captures;
+  }
+
+  /** The first slot's capture task; of a pipeline with one slot, the only one. */
+  get capture(): CaptureTask {
+    return this.#captures[0] as CaptureTask;
+  }
+
+  /**
+   * One slot more, as a deploy gives it: tasks read the new number when they start next, and the new slot's, which takes
+   * tables over, starts now with these failpoints. Only where `slots` was given at the start.
+   * @throws ConfigurationError where there are as many as there may be.
+   */
+  async addSlot(failpoints: string): Promise<CaptureTask> {
+    const number = this.#captures.length + 1;
+    this.#definition = withSlots(this.#definition, number);
+    await writeWithSlots(this.#definitionFile, number, this.#directory);
+    return this.#startCapture(number, failpoints);
   }
 
   /** What goes wrong in the judge's handlers from their next invocations on; undefined: nothing. */
@@ -297,6 +341,18 @@ export class Rig {
     }
   }
 
+  #startCapture(number: number, failpoints?: string): CaptureTask {
+    const capture = new CaptureTask({
+      ...this.#captureEnvironment,
+      ...(number === 1 ? {} : { [SLOT_VARIABLE]: String(number) }),
+    });
+    if (failpoints) capture.arm(failpoints);
+    this.#captures.push(capture);
+    capture.start();
+    this.#undo.push(() => capture.stop());
+    return capture;
+  }
+
   /** The SQS client takes the queue's URL for the endpoint. */
   #throughProxy(consumer: string): string {
     const { pathname } = new URL(this.resources.deadLetterQueues.get(consumer) ?? "");
@@ -323,8 +379,9 @@ export class Rig {
           [slot],
         );
         if (rowCount === 1) return;
-        if (performance.now() > deadline || this.capture.gaveUp) {
-          throw new Error(`the capture task does not stream:\n${this.capture.log.slice(-20).join("\n")}`);
+        if (performance.now() > deadline || this.captures.some(({ gaveUp }) => gaveUp)) {
+          const log = this.captures.flatMap((capture) => capture.log.slice(-20));
+          throw new Error(`the slot ${slot} is not streamed from:\n${log.join("\n")}`);
         }
         await delay(50);
       }

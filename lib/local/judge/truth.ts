@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import { MOVE } from "../../source/postgres/slots/move.ts";
 
 /** One row change as PostgreSQL itself tells it, in commit order. */
 export interface TruthChange {
@@ -10,12 +11,19 @@ export interface TruthChange {
   /** Of the commit record, and of its end: what a confirmed slot has passed. */
   readonly commitLsn: bigint;
   readonly endLsn: bigint;
-  /** The first ordinal that it takes (rule 1); an update takes the next one too. */
+  /** The first ordinal that it takes (rule 1), counted over all tables; an update takes the next one too. */
   readonly ordinal: number;
   /** Values of the key columns as PostgreSQL prints them, of the old row for deletes; none for truncates. */
   readonly key: readonly string[];
   /** Where the key changed: its old values. */
   readonly oldKey?: readonly string[];
+}
+
+/** Tables that left a slot, with this commit. */
+export interface TruthMove {
+  readonly commitLsn: bigint;
+  readonly from: string;
+  readonly tables: readonly string[];
 }
 
 /** A table whose truth is kept, and the columns that make its key. */
@@ -32,6 +40,7 @@ export class Truth {
   readonly #name: string;
   readonly #keys: ReadonlyMap<string, readonly string[]>;
   readonly #changes: TruthChange[] = [];
+  readonly #moves: TruthMove[] = [];
 
   private constructor(databaseUrl: string, name: string, tables: readonly TruthTable[]) {
     this.#databaseUrl = databaseUrl;
@@ -56,12 +65,17 @@ export class Truth {
     return new Truth(databaseUrl, name, tables);
   }
 
+  /** Moves of tables between the pipeline's slots since `begin`, as far as read, in commit order. */
+  get moves(): readonly TruthMove[] {
+    return this.#moves;
+  }
+
   /** Everything committed since `begin`, in commit order. May be called again and again. */
   async read(): Promise<readonly TruthChange[]> {
     await withClient(this.#databaseUrl, async (client) => {
       const { rows } = await client.query<{ data: Buffer }>(
         `SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
-           'proto_version', '1', 'publication_names', $2)`,
+           'proto_version', '1', 'publication_names', $2, 'messages', 'true')`,
         [this.#name, pg.escapeIdentifier(this.#name)],
       );
       const decoder = new TruthDecoder(this.#keys);
@@ -69,6 +83,8 @@ export class Truth {
       // After a crash of the server a slot gives again what it has given.
       const last = this.#changes.at(-1)?.commitLsn ?? 0n;
       for (const change of decoder.changes) if (change.commitLsn > last) this.#changes.push(change);
+      const lastMove = this.#moves.at(-1)?.commitLsn ?? 0n;
+      for (const move of decoder.moves) if (move.commitLsn > lastMove) this.#moves.push(move);
     });
     return this.#changes;
   }
@@ -114,6 +130,7 @@ type Tuple = readonly (string | undefined)[];
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html */
 class TruthDecoder {
   readonly changes: TruthChange[] = [];
+  readonly moves: TruthMove[] = [];
   readonly #keys: ReadonlyMap<string, readonly string[]>;
   readonly #relations = new Map<number, Relation>();
   #commitLsn = 0n;
@@ -143,6 +160,7 @@ class TruthDecoder {
     else if (type === "U") this.#update();
     else if (type === "D") this.#delete();
     else if (type === "T") this.#truncate();
+    else if (type === "M") this.#message();
   }
 
   #relation(): void {
@@ -192,6 +210,15 @@ class TruthDecoder {
       this.#push(this.#relationOf().table, "t", []);
       this.#ordinal += 1;
     }
+  }
+
+  #message(): void {
+    const transactional = this.#bytes.readUInt8(this.#at) === 1;
+    this.#at += 9;
+    if (this.#text() !== MOVE || !transactional) return;
+    const content = this.#bytes.toString("utf8", this.#at + 4);
+    const { from, tables } = JSON.parse(content) as { from: string; tables: string[] };
+    this.moves.push({ commitLsn: this.#commitLsn, from, tables });
   }
 
   #push(table: string, op: TruthChange["op"], key: readonly string[], oldKey?: readonly string[]): void {

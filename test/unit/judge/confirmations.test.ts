@@ -11,8 +11,8 @@ const event = (n: number, partitions?: number): ExpectedEvent => ({
   ...(partitions ? { partitions } : {}),
 });
 const changes = [
-  { endLsn: 15n, events: [event(10)] },
-  { endLsn: 25n, events: [event(20, 2)] },
+  { slot: "a", endLsn: 15n, events: [event(10)] },
+  { slot: "a", endLsn: 25n, events: [event(20, 2)] },
 ];
 
 /** Kinesis answers a PutRecords of one event of the commit at `n`; `stored` false: it failed that entry. */
@@ -32,22 +32,22 @@ describe("confirmations", () => {
   test("what was acknowledged first may be confirmed", () => {
     const confirmations = new Confirmations();
     answer(confirmations, 10, "c", 0);
-    confirmations.seen(15n);
+    confirmations.seen("a", 15n);
     answer(confirmations, 20, "t", 0);
     answer(confirmations, 20, "t", 1);
-    confirmations.seen(25n);
+    confirmations.seen("a", 25n);
     expect(confirmations.violations(changes)).toEqual([]);
   });
 
   test("what was confirmed before it was acknowledged is found: late, failed, never, or in one partition only", () => {
     const late = new Confirmations();
-    late.seen(15n);
+    late.seen("a", 15n);
     answer(late, 10, "c", 0);
     const failed = new Confirmations();
     answer(failed, 10, "c", 0, false);
-    failed.seen(15n);
+    failed.seen("a", 15n);
     const never = new Confirmations();
-    never.seen(20n);
+    never.seen("a", 20n);
     for (const confirmations of [late, failed, never]) {
       expect(confirmations.violations(changes)).toHaveLength(1);
       expect(confirmations.violations(changes)[0]).toContain(event(10).position);
@@ -55,7 +55,23 @@ describe("confirmations", () => {
     const half = new Confirmations();
     answer(half, 10, "c", 0);
     answer(half, 20, "t", 1);
-    half.seen(25n);
+    half.seen("a", 25n);
     expect(half.violations(changes)[0]).toContain(event(20).position);
+  });
+
+  test("each slot answers for its own changes alone", () => {
+    const confirmations = new Confirmations();
+    answer(confirmations, 20, "c", 0);
+    confirmations.seen("b", 25n);
+    const [first, second] = [
+      changes[0] as (typeof changes)[0],
+      { slot: "b", endLsn: 25n, events: [event(20)] },
+    ];
+    expect(confirmations.violations([first, second])).toEqual([]);
+    confirmations.seen("a", 15n);
+    const [found, ...others] = confirmations.violations([first, second]);
+    expect(others).toEqual([]);
+    expect(found).toMatch(/^the slot a had confirmed .* t /);
+    expect(found).toContain(event(10).position);
   });
 });
