@@ -63,7 +63,7 @@ export class Fence {
 
   /**
    * Writes the marks of partitions and gives them back. Returns those that are lost: another invocation has taken
-   * them, and has not come as far as this one.
+   * them, and has not come as far as this one, or has not seen the newest writer that this one saw.
    */
   async close(
     place: FenceGroup,
@@ -90,10 +90,10 @@ export class Fence {
       if (await this.#write(place, closeUpdate(open, token), "close", signal)) break;
       const stored = await this.#read(place, signal);
       const mine = open.filter(({ partition }) => readPartition(stored, partition).token === token);
-      for (const { partition, mark } of open.filter((entry) => !mine.includes(entry))) {
-        // Our own update whose answer was lost, or a successor that came as far: what we did is on record.
-        const { mark: storedMark } = readPartition(stored, partition);
-        if (storedMark === undefined || storedMark < mark) lost.push(partition);
+      for (const { partition, mark, writer } of open.filter((entry) => !mine.includes(entry))) {
+        // Our own update whose answer was lost, or a successor that came as far and saw as new a writer: what we did is on record.
+        const theirs = readPartition(stored, partition);
+        if (theirs.mark === undefined || theirs.mark < mark || theirs.writer < writer) lost.push(partition);
       }
       open = mine;
     }

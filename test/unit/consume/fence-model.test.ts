@@ -355,7 +355,43 @@ function expected(records: readonly StreamRecord[], partition: number): string[]
   return [...new Set(ids)].sort();
 }
 
+/** A record of one insert; its predecessor is at `[commit, ordinal]`, none for a writer's first. */
+function inserted(
+  [partition, writer]: readonly [number, number],
+  [commit, ordinal]: readonly [number, number],
+  after: readonly [number, number] | null,
+  more: { readonly ghost?: boolean } = {},
+): StreamRecord {
+  const id = (lsn: number, n: number) => at(lsn, { epoch: 2, ordinal: n } as Change);
+  const row = { id: String(ordinal) };
+  const place = { partition, t: commit - 1, at: commit, epoch: 2, ordinal, row };
+  const change = { op: "c", quiet: false, ...place, after: after && id(...after), ...more };
+  return { partition, writer, changes: [change as StreamRecord["changes"][number]] };
+}
+
 describe("the fence", () => {
+  it("gives a partition up to a successor that came as far, but has not seen the newer writer", async () => {
+    const records = [
+      inserted([0, 1], [1, 1], null),
+      inserted([0, 1], [1, 3], [1, 1]),
+      inserted([1, 1], [2, 1], null),
+      inserted([0, 1], [2, 3], [1, 3]),
+      inserted([1, 2], [2, 1], null),
+      inserted([1, 1], [2, 2], [2, 1], { ghost: true }),
+      inserted([0, 2], [2, 3], null),
+    ];
+    const quiet = { diesAt: undefined, hole: undefined, overlaps: false, fault: undefined };
+    await play(
+      records,
+      [
+        { ...quiet, share: 0, length: 2 },
+        { ...quiet, share: 1, length: 3, fault: { call: 2, kind: "lost" } },
+        { ...quiet, share: 1, length: 1, overlaps: true },
+      ],
+      [0],
+    );
+  });
+
   it("loses nothing, keeps order and repeats only what was not on record, whatever happens", async () => {
     await fc.assert(
       fc.asyncProperty(
