@@ -1,11 +1,11 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import pg from "pg";
+import type pg from "pg";
 import type { LogPipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import { SlotForeignError } from "./source/postgres/errors.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readPublication } from "./source/postgres/publication.ts";
-import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { dropSlot, readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotNames, slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { CaptureState } from "./state/capture-state.ts";
@@ -139,19 +139,6 @@ function checkOurs(slot: SlotFacts, database: string): void {
     message: `the replication slot "${slot.name}" is not the pipeline's: ${what}; nothing was dropped`,
     remedy: "Check the database that you connect to, and source.slot of the definition.",
   });
-}
-
-/** Drops a slot that nobody reads from. @throws SlotInUseError while somebody does. */
-export async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
-  if (activePid !== undefined) throw slotInUse(name, activePid, holder);
-  try {
-    await client.query("SELECT pg_drop_replication_slot($1)", [name]);
-  } catch (error) {
-    // Someone came in between.
-    if (error instanceof pg.DatabaseError && error.code === "55006")
-      throw slotInUse(name, undefined, undefined, error);
-    throw error;
-  }
 }
 
 /** Logical slots of this database that nobody reads from, by name, with the bytes of WAL they hold back. */

@@ -6,8 +6,7 @@ import { SlotForeignError } from "../source/postgres/errors.ts";
 import { quoteIdentifier } from "../source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { readPublication } from "../source/postgres/publication.ts";
-import { readSlot } from "../source/postgres/slot.ts";
-import { dropSlot } from "../teardown.ts";
+import { dropSlot, readSlot } from "../source/postgres/slot.ts";
 
 /** What tail is to do with a slot. */
 export interface TailSlotOptions {

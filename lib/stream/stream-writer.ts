@@ -111,7 +111,7 @@ class Run {
       this.#pull().then(
         () => this.#drain(undefined),
         (error) => {
-          this.#endWithin(this.#limits.drainMs);
+          this.#endInTime();
           this.#drain(error ?? new Error("the source failed"));
         },
       );
@@ -232,7 +232,7 @@ class Run {
 
   #stop(): void {
     this.#stopping = true;
-    this.#endWithin(this.#limits.drainMs);
+    this.#endInTime();
     if (!this.#inTransaction) this.#drain(undefined);
     else this.#patience = setTimeout(() => this.#drain(undefined), FINISH_TRANSACTION_MS);
   }
@@ -245,13 +245,14 @@ class Run {
     this.#pump();
   }
 
-  #endWithin(ms: number): void {
+  /** Finishes at the deadline, whatever is not stored by then. */
+  #endInTime(): void {
     if (this.#ended) return;
     this.#drainTimer ??= setTimeout(() => {
       const { bufferedBytes } = this.#machine;
       this.#options.log.warn("Stopped before everything read was stored: it comes again", { bufferedBytes });
       this.#finish(this.#draining?.error);
-    }, ms);
+    }, this.#limits.drainMs);
   }
 
   #finish(error: unknown): void {

@@ -23,7 +23,7 @@ export async function writeWithSlots(
   const from = JSON.stringify(pathToFileURL(resolve(definitionFile)).href);
   await writeFile(
     path,
-    `import pipeline from ${from};\nexport default { ...pipeline, source: { ...pipeline.source, slots: ${slots} } };\n`,
+    `import pipeline from ${from};\nimport { withSlots } from "${import.meta.url}";\nexport default withSlots(pipeline, ${slots});\n`,
   );
   return path;
 }

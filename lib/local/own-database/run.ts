@@ -12,7 +12,15 @@ import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
-import { checkFurtherSlots, dropTraces, lookForTraces, names, resumeSlots, type Traces } from "./traces.ts";
+import {
+  checkFurtherSlots,
+  dropSql,
+  dropTraces,
+  lookForTraces,
+  names,
+  resumeSlots,
+  type Traces,
+} from "./traces.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
@@ -150,8 +158,7 @@ function howToRemove(source: LogPipeline["source"]): string[] {
   return [
     "to remove them:",
     ...names(source).map(
-      ({ slot, publication }) =>
-        `  SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION "${publication.replaceAll('"', '""')}";`,
+      ({ slot, publication }) => `  ${dropSql({ slots: [slot], publications: [publication] })}`,
     ),
   ];
 }

@@ -43,17 +43,21 @@ export function checkFurtherSlots({ source }: LogPipeline, { slots, publications
   const further = slots.filter((name) => !own.some(({ slot }) => slot === name));
   if (further.length === 0) return;
   const left = publications.filter((name) => !own.some(({ publication }) => publication === name));
-  const sql = [
-    ...further.map((name) => `SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)});`),
-    ...left.map((name) => `DROP PUBLICATION ${pg.escapeIdentifier(name)};`),
-  ];
   throw new ConfigurationError("The pipeline definition", [
     {
       path: "source.slots",
       value: source.slots,
-      remedy: `an earlier run on this database left more slots: start with as many, or drop them, and what they still hold is not seen: ${sql.join(" ")}`,
+      remedy: `an earlier run on this database left more slots: start with as many, or drop them, and what they still hold is not seen: ${dropSql({ slots: further, publications: left })}`,
     },
   ]);
+}
+
+/** The SQL that drops traces, in one line. */
+export function dropSql({ slots, publications }: Traces): string {
+  return [
+    ...slots.map((name) => `SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)});`),
+    ...publications.map((name) => `DROP PUBLICATION ${pg.escapeIdentifier(name)};`),
+  ].join(" ");
 }
 
 /** Of each of its slots. */

@@ -12,6 +12,7 @@ import {
   TimelineForkedError,
 } from "./errors.ts";
 import type { SlotState } from "./slot-record.ts";
+import { slotInUse } from "./stream-errors.ts";
 
 const lsn = z.string().transform(parseLsn);
 
@@ -85,6 +86,19 @@ export async function readSlot(query: Query, name: string): Promise<SlotFacts | 
     invalidationReason: row.invalidation_reason ?? undefined,
     unused: row.decoded === 0 || row.decoded === null,
   };
+}
+
+/** Drops a slot that nobody reads from. @throws SlotInUseError while somebody does. */
+export async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
+  if (activePid !== undefined) throw slotInUse(name, activePid, holder);
+  try {
+    await client.query("SELECT pg_drop_replication_slot($1)", [name]);
+  } catch (error) {
+    // Someone came in between.
+    if (error instanceof pg.DatabaseError && error.code === "55006")
+      throw slotInUse(name, undefined, undefined, error);
+    throw error;
+  }
 }
 
 /** What IDENTIFY_SYSTEM says. */
