@@ -20,7 +20,7 @@ export class Effects {
       const stop = items.length > 0 ? await this.#together(registration, items) : undefined;
       items = [];
       // Past those too that wait behind the last one that took effect.
-      if (!stop) this.#partition.mark = upTo.position;
+      if (!stop) this.#partition.passed(upTo);
       return stop;
     };
     // A change of this very batch may have been parked since it was put together.
@@ -106,7 +106,7 @@ export class Effects {
       }
       const waits = await this.#partition.waits(item);
       if (waits === true) {
-        this.#partition.mark = item.position;
+        this.#partition.passed(item);
         continue;
       }
       if (waits !== false) return waits;
@@ -124,10 +124,10 @@ export class Effects {
   /** A call for one event. Gives a promise only where something is to be waited for. */
   single(registration: Registration, item: Item): Stop | undefined | Promise<Stop | undefined> {
     if (registration.kind === "single" && registration.claim) return this.#claimed(registration, item);
-    const { attempts, note } = this.#partition.start;
-    const { deadline } = this.#partition.invocation;
-    if (attempts || note || deadline.work.aborted) return this.#attempts(registration, item);
-    const begun = callHandler(registration, [item.event], 1, this.#partition.invocation);
+    const { checkpoint, start, invocation } = this.#partition;
+    const { deadline } = invocation;
+    if (checkpoint.attempts || start.note || deadline.work.aborted) return this.#attempts(registration, item);
+    const begun = callHandler(registration, [item.event], 1, invocation);
     if (begun instanceof Promise || begun.kind !== "done")
       return this.#attempts(registration, item, { begun });
     this.#partition.took([item]);
@@ -142,7 +142,7 @@ export class Effects {
       if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
         counts.duplicates++;
         this.#partition.parking.effect([item]);
-        this.#partition.mark = item.position;
+        this.#partition.passed(item);
         return undefined;
       }
       let recorded = false;

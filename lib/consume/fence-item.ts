@@ -1,9 +1,10 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
+import type { Attempts, CheckpointValue } from "./checkpoint.ts";
 
 /*
- * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>` its mark,
- * `w<p>` the newest writer seen, `t<p>` the token of the invocation that holds it, `a<p>` calls without an outcome,
+ * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
+ * `a<p>` its checkpoint (mark, writer and calls without an outcome), `t<p>` the token of the invocation that holds it,
  * `k<p>` its keys with open dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and how long (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
@@ -21,18 +22,6 @@ export function groupOf(partition: number): number {
   return Math.floor(partition / GROUP_SIZE);
 }
 
-/** Handler calls whose changes are not done yet: what a later invocation must know about. */
-export interface Attempts {
-  /** First and last change of the call, and how many there were. */
-  readonly from: PositionText;
-  readonly to: PositionText;
-  readonly count: number;
-  /** Calls so far, one that is under way included. */
-  readonly calls: number;
-  /** When the first of them failed or began, ISO 8601. */
-  readonly since: string;
-}
-
 /** What an item holds of a partition. */
 export interface StoredPartition {
   readonly mark: PositionText | undefined;
@@ -44,11 +33,8 @@ export interface StoredPartition {
 }
 
 /** What is to be written of a partition. */
-export interface PartitionProgress {
+export interface PartitionProgress extends CheckpointValue {
   readonly partition: number;
-  readonly mark: PositionText;
-  readonly writer: number;
-  readonly attempts: Attempts | undefined;
   /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
   readonly parked: string | undefined;
 }

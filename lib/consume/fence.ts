@@ -6,6 +6,7 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../state/table.ts";
+import { hasReached } from "./checkpoint.ts";
 import {
   closeUpdate,
   GROUP_SIZE,
@@ -90,10 +91,9 @@ export class Fence {
       if (await this.#write(place, closeUpdate(open, token), "close", signal)) break;
       const stored = await this.#read(place, signal);
       const mine = open.filter(({ partition }) => readPartition(stored, partition).token === token);
-      for (const { partition, mark, writer } of open.filter((entry) => !mine.includes(entry))) {
+      for (const entry of open.filter((one) => !mine.includes(one))) {
         // Our own update whose answer was lost, or a successor that came as far and saw as new a writer: what we did is on record.
-        const theirs = readPartition(stored, partition);
-        if (theirs.mark === undefined || theirs.mark < mark || theirs.writer < writer) lost.push(partition);
+        if (!hasReached(readPartition(stored, entry.partition), entry)) lost.push(entry.partition);
       }
       open = mine;
     }

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import type { PositionText } from "../change/position.ts";
 import { failpoint } from "../failpoint.ts";
+import { Checkpoint } from "./checkpoint.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import { runSideBySide } from "./concurrency.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
@@ -193,9 +194,7 @@ class InvocationRun {
     await runSideBySide(taken, sideBySide, async (one) => {
       const { place, lane, stored, floor } = one;
       const start = {
-        mark: stored.mark !== undefined && stored.mark > floor ? stored.mark : floor,
-        writer: stored.writer,
-        attempts: stored.attempts,
+        checkpoint: new Checkpoint(stored, floor),
         parked: stored.parked,
         overtake: (progress: PartitionProgress) =>
           fence.overtake(place, progress, this.#token, this.#deadline.end),

@@ -1,10 +1,10 @@
 import type { PositionText } from "../change/position.ts";
 
-/** What is known of a partition: how far changes took effect, and the newest writer seen in it. */
+/** What a partition's next event is judged by: what was judged before it, or where the partition's checkpoint stands. */
 export interface Seen {
-  /** Position of the last change that took effect or was passed. */
+  /** Position of the last change that was found to be the next one. */
   readonly mark: PositionText;
-  /** Highest writer generation of the records seen. */
+  /** Highest writer generation among the records of such changes and of their duplicates. */
   readonly writer: number;
 }
 

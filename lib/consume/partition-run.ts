@@ -45,15 +45,16 @@ type Prepared = Item | (Given & { readonly error: unknown });
 export class PartitionRun {
   readonly #partition: Partition;
   readonly #effects: Effects;
-  /** Everything up to here was judged: ahead of the mark by the events that wait in `#chunk`. */
-  #judged: PositionText;
+  /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
+  readonly #judged: { mark: PositionText; writer: number };
   #chunk: Item[] = [];
   #chunkOf: BatchRegistration | undefined;
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
     this.#effects = new Effects(this.#partition);
-    this.#judged = start.mark;
+    const { mark, writer } = start.checkpoint;
+    this.#judged = { mark, writer };
   }
 
   /** Never throws. */
@@ -61,7 +62,7 @@ export class PartitionRun {
     const stop = await this.#run();
     const partition = this.#partition;
     return {
-      progress: partition.progress(stop?.attempts ?? partition.remembered()),
+      progress: partition.progress(stop?.attempts),
       stopped: stop && { record: this.#firstOpen(stop.record), error: stop.error },
       superseded: partition.parking.superseded,
     };
@@ -72,19 +73,18 @@ export class PartitionRun {
    * were passed or parked while others waited for their call are not done before those are.
    */
   #firstOpen(stopped: BatchRecord): BatchRecord {
-    const { mark, lane } = this.#partition;
+    const { checkpoint, lane } = this.#partition;
+    const { mark } = checkpoint;
     return lane.records.find((record) => record === stopped || lastPosition(record) > mark) ?? stopped;
   }
 
   async #run(): Promise<Stop | undefined> {
     const { deadline } = this.#partition.invocation;
     for (const record of this.#partition.lane.records) {
-      const { mark, writer } = { mark: this.#judged, writer: this.#partition.writer };
-      if (isStaleWriter({ mark, writer }, record.writer)) {
+      if (isStaleWriter(this.#judged, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
         continue;
       }
-      this.#partition.writer = record.writer;
       if (record.claimed) {
         const stop = await this.#oversized(record, record.claimed);
         if (stop) return stop;
@@ -119,7 +119,7 @@ export class PartitionRun {
       return await oversize.withRoom(claimed, deadline.work, async () => {
         const wire = await this.#read(record, claimed);
         if (wire === "given up") {
-          this.#judged = claimed.position;
+          this.#passed(claimed.position, record.writer);
           return undefined;
         }
         if ("record" in wire) return wire;
@@ -161,9 +161,11 @@ export class PartitionRun {
   /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
   #turn(record: BatchRecord, position: PositionText, after: PositionText | null): "apply" | Ended {
     const { counts } = this.#partition.invocation;
-    const verdict = judge({ mark: this.#judged, writer: this.#partition.writer }, position, after);
+    const verdict = judge(this.#judged, position, after);
     if (verdict === "duplicate") {
       counts.duplicates++;
+      // Its writer has begun at or before what is done: all that an older one has beyond it, comes again from this one.
+      if (record.writer > this.#judged.writer) this.#passed(this.#judged.mark, record.writer);
       return undefined;
     }
     return verdict === "gap" ? this.#gap(record, position, after as PositionText) : "apply";
@@ -173,7 +175,7 @@ export class PartitionRun {
     const stop = await this.#flush();
     if (stop) return stop;
     this.#partition.invocation.counts.gaps++;
-    const error = new GapError(this.#partition.lane, this.#judged, position, after);
+    const error = new GapError(this.#partition.lane, this.#judged.mark, position, after);
     return { record, error, attempts: undefined };
   }
 
@@ -190,8 +192,7 @@ export class PartitionRun {
     if (!registration) {
       if (passed || isControlEvent(wire)) counts.passed++;
       else counts.unhandled++;
-      this.#judged = position;
-      if (this.#chunk.length === 0) this.#partition.mark = position;
+      this.#passed(position, record.writer);
       return undefined;
     }
     const given = { record, index, wire, position };
@@ -199,7 +200,6 @@ export class PartitionRun {
     if (this.#isPlain(registration) && this.#joins(registration, position)) {
       const item = this.#prepare(registration, given);
       if (item instanceof Promise || "error" in item) return this.#applyWaiting(registration, given, item);
-      this.#judged = position;
       return this.#take(registration, item);
     }
     return this.#applyWaiting(registration, given);
@@ -215,7 +215,7 @@ export class PartitionRun {
     given: Given,
     prepared?: Prepared | Promise<Prepared>,
   ): Promise<Stop | undefined> {
-    const { wire, position } = given;
+    const { record, wire, position } = given;
     if (!this.#joins(registration, position)) {
       const stop = await this.#flush();
       if (stop) return stop;
@@ -228,22 +228,22 @@ export class PartitionRun {
     const waits = await this.#partition.waits(given);
     if (typeof waits === "object") return (await this.#flush()) ?? waits;
     if (waits) {
-      this.#judged = position;
-      if (this.#chunk.length === 0) this.#partition.mark = position;
+      this.#passed(position, record.writer);
       return undefined;
     }
     const item = await (prepared ?? this.#prepare(registration, given));
     if ("error" in item) {
       const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
-      if (!stop) this.#judged = position;
+      if (!stop) this.#passed(position, record.writer);
       return stop;
     }
-    this.#judged = position;
     return this.#take(registration, item);
   }
 
   /** To the handler, or into the chunk of its next call. */
   #take(registration: Registration, item: Item): Ended {
+    this.#judged.mark = item.position;
+    this.#judged.writer = item.record.writer;
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);
     this.#chunkOf = registration;
@@ -261,7 +261,7 @@ export class PartitionRun {
 
   /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
   #limit({ maxEvents }: BatchRegistration, position: PositionText): number {
-    const { attempts } = this.#partition.start;
+    const { attempts } = this.#partition.checkpoint;
     const suspect = attempts && position >= attempts.from && position <= attempts.to;
     return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
   }
@@ -296,8 +296,15 @@ export class PartitionRun {
     this.#chunkOf = undefined;
     if (!registration || items.length === 0) return undefined;
     const stop = await this.#effects.several(registration, items);
-    if (!stop) this.#partition.mark = this.#judged;
+    if (!stop) this.#partition.checkpoint.reach(this.#judged.mark, this.#judged.writer);
     return stop;
+  }
+
+  /** An event needs no call: it is done once what waits before it is. */
+  #passed(position: PositionText, writer: number): void {
+    this.#judged.mark = position;
+    this.#judged.writer = writer;
+    if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
   }
 }
 

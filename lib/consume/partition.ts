@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
+import type { Attempts, Checkpoint } from "./checkpoint.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
@@ -8,7 +9,7 @@ import type { DeadLetterQueue } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
 import { OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
-import type { Attempts, PartitionProgress } from "./fence-item.ts";
+import type { PartitionProgress } from "./fence-item.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
@@ -39,9 +40,7 @@ export interface Invocation {
 
 /** Where a partition stood when it was taken. */
 export interface PartitionStart {
-  readonly mark: PositionText;
-  readonly writer: number;
-  readonly attempts: Attempts | undefined;
+  readonly checkpoint: Checkpoint;
   /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
   readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
   /** The keys with open dead letters: see `ParkedKeys`. */
@@ -72,43 +71,39 @@ export class Partition {
   readonly start: PartitionStart;
   readonly invocation: Invocation;
   readonly parking: Parking;
-  /** Everything up to here took effect, was passed, or lies in the dead letters. */
-  mark: PositionText;
-  /** The newest writer seen. */
-  writer: number;
+  /** Moves when changes took effect, were passed, or lie in the dead letters: never before. */
+  readonly checkpoint: Checkpoint;
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.lane = lane;
     this.start = start;
     this.invocation = invocation;
-    this.mark = start.mark;
-    this.writer = start.writer;
+    this.checkpoint = start.checkpoint;
     const { consumer, configuration, parking, payloads, letters, counts, deadline } = invocation;
     this.parking = new Parking(
       lane,
       start.parked,
       { consumer, configuration, table: parking, payloads, letters, counts, signal: deadline.end },
-      () => start.overtake(this.progress(this.remembered())),
+      () => start.overtake(this.progress()),
     );
   }
 
-  /** Where the partition stands now. */
-  progress(attempts: Attempts | undefined): PartitionProgress {
-    const { mark, writer } = this;
-    return { partition: this.lane.partition, mark, writer, attempts, parked: this.parking.format(mark) };
+  /** Where the partition stands now; `attempts` are calls that were made since. */
+  progress(attempts?: Attempts): PartitionProgress {
+    const value = this.checkpoint.value(attempts);
+    return { partition: this.lane.partition, ...value, parked: this.parking.format(value.mark) };
   }
 
-  /** Calls that are on record stay there until their changes are done. */
-  remembered(): Attempts | undefined {
-    const earlier = this.start.attempts;
-    return earlier && earlier.to > this.mark ? earlier : undefined;
+  /** This event is done, and everything before it. */
+  passed({ position, record }: Pick<Item, "position" | "record">): void {
+    this.checkpoint.reach(position, record.writer);
   }
 
   /** These took effect, and everything before them. */
   took(items: readonly Item[]): void {
     for (const { wire } of items) this.invocation.counts.effect(wire.source.ts_ms);
     this.parking.effect(items);
-    this.mark = (items.at(-1) as Item).position;
+    this.passed(items.at(-1) as Item);
   }
 
   /**
@@ -135,7 +130,7 @@ export class Partition {
 
   /** Calls for a change that earlier invocations have on record. */
   callsBefore(position: PositionText): { calls: number; since: string | undefined } {
-    const earlier = this.start.attempts;
+    const earlier = this.checkpoint.attempts;
     const known = earlier?.count === 1 && earlier.from === position ? earlier : undefined;
     return { calls: known?.calls ?? 0, since: known?.since };
   }
@@ -196,7 +191,7 @@ export class Partition {
       return stop(refusal);
     }
     this.log("a change went to the dead letters", item, calls, error);
-    this.mark = position;
+    this.passed(item);
     return undefined;
   }
 

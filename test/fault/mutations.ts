@@ -77,7 +77,14 @@ const MUTATIONS: readonly Mutation[] = [
     name: "fence before effect",
     file: "lib/consume/partition-run.ts",
     from: "    const passed = isForAnother(wire, consumer);\n",
-    to: "    this.#partition.mark = position;\n    const passed = isForAnother(wire, consumer);\n",
+    to: "    this.#partition.checkpoint.reach(position, record.writer);\n    const passed = isForAnother(wire, consumer);\n",
+    tests: ["test/unit/consume"],
+  },
+  {
+    name: "store a writer's generation when its record is judged",
+    file: "lib/consume/partition-run.ts",
+    from: "    const turn = this.#turn(record, position, wire.source.after);\n",
+    to: "    this.#partition.checkpoint.reach(this.#partition.checkpoint.mark, record.writer);\n    const turn = this.#turn(record, position, wire.source.after);\n",
     tests: ["test/unit/consume"],
   },
   {

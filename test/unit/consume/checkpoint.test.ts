@@ -1,0 +1,41 @@
+import { describe, expect, it } from "vitest";
+import { Checkpoint, hasReached } from "../../../lib/consume/checkpoint.ts";
+import { at } from "./records.ts";
+
+const attempts = { from: at(4), to: at(5), count: 2, calls: 1, since: "2026-01-01T00:00:00.000Z" };
+
+describe("a checkpoint", () => {
+  it("only moves forward, in position and generation", () => {
+    const checkpoint = new Checkpoint({ mark: at(3), writer: 2 }, at(1));
+    checkpoint.reach(at(2), 1);
+    expect(checkpoint.value(undefined)).toEqual({ mark: at(3), writer: 2, attempts: undefined });
+    checkpoint.reach(at(4), 3);
+    expect(checkpoint.value(undefined)).toEqual({ mark: at(4), writer: 3, attempts: undefined });
+  });
+
+  it("begins at the floor, if that is behind it", () => {
+    expect(new Checkpoint({}, at(7)).value(undefined)).toEqual({
+      mark: at(7),
+      writer: 0,
+      attempts: undefined,
+    });
+    expect(new Checkpoint({ mark: at(9), writer: 4 }, at(7)).mark).toBe(at(9));
+  });
+
+  it("keeps calls on record until the last of their changes is done", () => {
+    const checkpoint = new Checkpoint({ mark: at(3), writer: 1, attempts }, at(1));
+    checkpoint.reach(at(4), 1);
+    expect(checkpoint.value(undefined).attempts).toEqual(attempts);
+    checkpoint.reach(at(5), 1);
+    expect(checkpoint.value(undefined).attempts).toBeUndefined();
+    expect(new Checkpoint({ mark: at(3), writer: 1, attempts }, at(5)).attempts).toBeUndefined();
+  });
+
+  it("is reached by what stands as far and has seen as new a writer", () => {
+    const value = { mark: at(3), writer: 2, attempts: undefined };
+    expect(hasReached({ mark: at(3), writer: 2 }, value)).toBe(true);
+    expect(hasReached({ mark: at(4), writer: 1 }, value)).toBe(false);
+    expect(hasReached({ mark: at(2), writer: 3 }, value)).toBe(false);
+    expect(hasReached({}, value)).toBe(false);
+  });
+});
