@@ -13,10 +13,10 @@ const BACKSLASH = 0x5c;
 
 /**
  * The members of the JSON object that begins at `at`, in their order, without making values of them: the texts may
- * be large, and every digit of a number counts. Stops before the value of a member named `until`, whose `end` is
- * then its `valueStart`. The text must be JSON as capture writes it: no white space outside of values.
+ * be large, and every digit of a number counts. Stops before the value of the first member named in `until`, whose `end`
+ * is then its `valueStart`. The text must be JSON as capture writes it: no white space outside of values.
  */
-export function jsonMembers(text: string, at: number, until?: string): JsonMember[] {
+export function jsonMembers(text: string, at: number, ...until: readonly string[]): JsonMember[] {
   const members: JsonMember[] = [];
   let i = at + 1;
   while (text[i] !== "}") {
@@ -24,7 +24,7 @@ export function jsonMembers(text: string, at: number, until?: string): JsonMembe
     const nameEnd = stringEnd(text, start);
     const name = JSON.parse(text.slice(start, nameEnd)) as string;
     const valueStart = nameEnd + 1;
-    if (name === until) {
+    if (until.includes(name)) {
       members.push({ name, start, valueStart, end: valueStart });
       break;
     }

@@ -19,6 +19,17 @@ export interface RecordHeader {
   readonly writer: number;
 }
 
+/**
+ * Which changes of its partition a record holds. It stands ahead of the events, so that it is known of a record whose
+ * events cannot be read (rule 34). Records of earlier versions lack it.
+ */
+export interface RecordRange {
+  readonly first: PositionText;
+  readonly last: PositionText;
+  /** Position of the predecessor of `first` in the partition; null after a writer start. */
+  readonly after: PositionText | null;
+}
+
 /** Where a change stands that was too large to travel in the stream. */
 export interface ClaimCheck {
   /** Name of the S3 bucket, or URL of the directory. */
@@ -47,19 +58,20 @@ export interface ClaimRecord extends RecordHeader {
 /** What a Kinesis record holds. */
 export type StreamRecord = EventsRecord | ClaimRecord;
 
-/** What stands before the events of a packed record; they follow, parted by commas, and then `RECORD_TAIL`. */
-export function recordHead(header: RecordHeader): string {
-  const topic = JSON.stringify(header.topic);
-  return `{"v":${RECORD_VERSION},"topic":${topic},"partition":${header.partition},"writer":${header.writer},"events":[`;
+/**
+ * What stands before the events of a packed record; they follow, parted by commas, and then `RECORD_TAIL`. Without a
+ * range it is a record as earlier versions wrote it.
+ */
+export function recordHead(header: RecordHeader, range?: RecordRange): string {
+  return `${openHeader(header, range)},"events":[`;
 }
 
 /** What stands behind the events of a packed record. */
 export const RECORD_TAIL = "]}";
 
 /** What stands before the base64 of a packed record whose events are compressed; `COMPRESSED_TAIL` stands behind it. */
-export function compressedHead(header: RecordHeader): string {
-  const topic = JSON.stringify(header.topic);
-  return `{"v":${RECORD_VERSION},"topic":${topic},"partition":${header.partition},"writer":${header.writer},"encoding":"gzip","events":"`;
+export function compressedHead(header: RecordHeader, range?: RecordRange): string {
+  return `${openHeader(header, range)},"encoding":"gzip","events":"`;
 }
 
 /** What stands behind compressed events. */
@@ -70,10 +82,18 @@ export function eventTail(after: PositionText | null): string {
   return after === null ? ',"after":null}}' : `,"after":"${after}"}}`;
 }
 
-/** Closes an open event for a record of its own: what the packed record says around it stands in its `source`. */
-export function unpackedEventTail(after: PositionText | null, header: RecordHeader): string {
+/**
+ * Closes an open event for a record of its own: what the packed record says around it stands in its `source`. Without a
+ * position it is a record as earlier versions wrote it.
+ */
+export function unpackedEventTail(
+  after: PositionText | null,
+  header: RecordHeader,
+  position?: PositionText,
+): string {
   const topic = JSON.stringify(header.topic);
-  return `,"after":${after === null ? "null" : `"${after}"`},"topic":${topic},"partition":${header.partition},"writer":${header.writer}}}`;
+  const place = `"topic":${topic},"partition":${header.partition},"writer":${header.writer}`;
+  return `,"after":${positionJson(after)},${place}${position === undefined ? "" : `,"first":"${position}","last":"${position}"`}}}`;
 }
 
 /** The data of the record that stands for an event by claim check. */
@@ -83,8 +103,18 @@ export function claimRecord(
   position: PositionText,
   after: PositionText | null,
 ): string {
-  const { topic, partition, writer } = header;
-  return JSON.stringify({ v: RECORD_VERSION, topic, partition, writer, claim, position, after });
+  const open = openHeader(header, { first: position, last: position, after });
+  return `${open},"claim":${JSON.stringify(claim)},"position":"${position}"}`;
+}
+
+function openHeader({ topic, partition, writer }: RecordHeader, range: RecordRange | undefined): string {
+  const place = `{"v":${RECORD_VERSION},"topic":${JSON.stringify(topic)},"partition":${partition},"writer":${writer}`;
+  if (range === undefined) return place;
+  return `${place},"first":"${range.first}","last":"${range.last}","after":${positionJson(range.after)}`;
+}
+
+function positionJson(position: PositionText | null): string {
+  return position === null ? "null" : `"${position}"`;
 }
 
 /** The position of an event: its identity (`event.id`). */

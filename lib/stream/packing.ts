@@ -1,4 +1,4 @@
-import type { PositionText } from "../change/position.ts";
+import { type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import {
   type ClaimCheck,
   claimRecord,
@@ -6,9 +6,11 @@ import {
   eventTail,
   RECORD_TAIL,
   type RecordHeader,
+  type RecordRange,
   recordHead,
   unpackedEventTail,
 } from "../change/record.ts";
+import { POSITION_BYTES } from "../source/encoded-change.ts";
 
 /**
  * `batch`: many events of a partition in one record. `gzip`: the same, compressed where that saves. `none`: one event a record,
@@ -18,24 +20,30 @@ export type Packing = "batch" | "gzip" | "none";
 
 /** How the events of one partition become the data of its records, as UTF-8. */
 export interface RecordFormat {
-  /** What stands before the events of a record, and behind them; between them stand commas. */
-  readonly head: Buffer;
+  /** What stands before the events of a record: a text made anew for each record, and how long it is. */
+  readonly head: ((range: RecordRange) => string) | undefined;
+  headBytes(first: boolean): number;
+  /** What stands behind the events of a record; between them stand commas. */
   readonly tail: Buffer;
   /** What stands before compressed events; undefined: they never are. */
-  readonly compressedHead: Buffer | undefined;
+  readonly compressedHead: ((range: RecordRange) => string) | undefined;
   /** What closes an open event that has no predecessor in the partition. */
   readonly firstClosing: Buffer;
   /** What closes an open event: this, the predecessor's position, `closing`. */
   readonly after: Buffer;
   readonly closing: Buffer;
+  /** Places in `closing` and `firstClosing` where the event's own position is to be written. */
+  readonly ownPosition: { readonly closing: readonly number[]; readonly firstClosing: readonly number[] };
   /** Most events of a record. */
   readonly maxEvents: number;
   /** The record that stands for an event by claim check. */
   claim(claim: ClaimCheck, position: PositionText, after: PositionText | null): string;
 }
 
-/** Stands for a position: no topic holds a zero byte. */
+/** Stands for the predecessor's position: no topic holds a zero byte. */
 const PLACE = "\0";
+/** Stands for the event's own position; as long as one. */
+const OWN_PLACE = "\u0001".repeat(POSITION_BYTES);
 const NOTHING = Buffer.alloc(0);
 
 /** The same for all partitions: there may be tens of thousands. */
@@ -49,19 +57,45 @@ const PACKED = {
 export function recordFormat(packing: Packing, header: RecordHeader): RecordFormat {
   const claim: RecordFormat["claim"] = (...pointer) => claimRecord(header, ...pointer);
   if (packing !== "none") {
-    const compressed = packing === "gzip" ? Buffer.from(compressedHead(header)) : undefined;
-    return { ...PACKED, head: Buffer.from(recordHead(header)), compressedHead: compressed, claim };
+    const bytes = (after: PositionText | null) =>
+      Buffer.byteLength(recordHead(header, { first: START_OF_HISTORY, last: START_OF_HISTORY, after }));
+    const [firstBytes, laterBytes] = [bytes(null), bytes(START_OF_HISTORY)];
+    return {
+      ...PACKED,
+      head: (range) => recordHead(header, range),
+      headBytes: (first) => (first ? firstBytes : laterBytes),
+      compressedHead: packing === "gzip" ? (range) => compressedHead(header, range) : undefined,
+      claim,
+    };
   }
-  const unpacked = closings((after) => unpackedEventTail(after, header));
-  return { ...unpacked, head: NOTHING, tail: NOTHING, compressedHead: undefined, maxEvents: 1, claim };
+  const unpacked = closings((after) => unpackedEventTail(after, header, OWN_PLACE));
+  return {
+    ...unpacked,
+    head: undefined,
+    headBytes: () => 0,
+    tail: NOTHING,
+    compressedHead: undefined,
+    maxEvents: 1,
+    claim,
+  };
 }
 
 /** Taken apart around a position, so that the format is written down in one place alone. */
 function closings(tail: (after: PositionText | null) => string) {
-  const [after = "", closing = ""] = tail(PLACE).split(PLACE);
+  const [after = "", behind = ""] = tail(PLACE).split(PLACE);
+  const [firstClosing, closing] = [Buffer.from(tail(null)), Buffer.from(behind)];
   return {
-    firstClosing: Buffer.from(tail(null)),
+    firstClosing,
     after: Buffer.from(after),
-    closing: Buffer.from(closing),
+    closing,
+    ownPosition: { closing: placesOf(closing), firstClosing: placesOf(firstClosing) },
   };
+}
+
+/** Where the event's own position is to stand. */
+function placesOf(text: Buffer): number[] {
+  const places: number[] = [];
+  for (let at = text.indexOf(OWN_PLACE); at >= 0; at = text.indexOf(OWN_PLACE, at + POSITION_BYTES))
+    places.push(at);
+  return places;
 }

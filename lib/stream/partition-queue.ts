@@ -78,8 +78,9 @@ export class PartitionQueue {
 
   /** Bytes of the record that holds this event alone, partition key included. */
   bytesAlone(openBytes: number): number {
-    const { head, tail } = this.format;
-    return head.length + this.#closed(openBytes) + tail.length + this.partitionKeyBytes;
+    const { tail } = this.format;
+    const head = this.format.headBytes(!this.#hasLast);
+    return head + this.#closed(openBytes) + tail.length + this.partitionKeyBytes;
   }
 
   /** Closes the event and puts it at the end; gives what that occupies of the buffer. */
@@ -92,7 +93,10 @@ export class PartitionQueue {
       record.events >= this.format.maxEvents ||
       record.bytes + 1 + closed > this.#targetBytes
     ) {
-      record = RecordBuilder.begin(this.format, sequence, closed, this.#pool);
+      // Nothing more is added to the one before.
+      if (this.#hasLast) this.#records.at(-1)?.endAt(this.#last);
+      const place = { first: change.position, after: this.#afterText };
+      record = RecordBuilder.begin(this.format, sequence, closed, place, this.#pool);
       this.#records.push(record);
       record.add(change, openBytes, this.#after, transaction);
       this.#follow(change);
@@ -106,7 +110,8 @@ export class PartitionQueue {
 
   /** Puts the pointer to an event at the end; gives what it occupies of the buffer. */
   pushClaim(claim: ClaimCheck, position: PositionText, transaction: number, sequence: number): number {
-    const text = this.format.claim(claim, position, this.#after?.toString("latin1") ?? null);
+    const text = this.format.claim(claim, position, this.#afterText);
+    if (this.#hasLast) this.#records.at(-1)?.endAt(this.#last);
     this.#last.write(position, "latin1");
     this.#hasLast = true;
     const record = RecordBuilder.whole(text, sequence, transaction);
@@ -132,6 +137,7 @@ export class PartitionQueue {
     if (this.#sealed !== undefined) return this.#sealed.entry;
     const record = this.#records[this.#taken] as RecordBuilder;
     this.#records[this.#taken++] = undefined;
+    if (this.#taken === this.#records.length) record.endAt(this.#last);
     if (this.#taken * 2 >= this.#records.length) {
       this.#records = this.#records.slice(this.#taken);
       this.#taken = 0;
@@ -159,6 +165,10 @@ export class PartitionQueue {
 
   get #after(): Buffer | undefined {
     return this.#hasLast ? this.#last : undefined;
+  }
+
+  get #afterText(): PositionText | null {
+    return this.#after?.toString("latin1") ?? null;
   }
 
   /** Bytes of the event once closed. */

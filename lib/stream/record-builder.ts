@@ -1,5 +1,6 @@
 import { gzipSync } from "node:zlib";
-import { COMPRESSED_TAIL } from "../change/record.ts";
+import type { PositionText } from "../change/position.ts";
+import { COMPRESSED_TAIL, type RecordRange } from "../change/record.ts";
 import { CONTROL_EVENTS, type SourceChange } from "../source/change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import type { BufferPool } from "./buffer-pool.ts";
@@ -13,7 +14,7 @@ export interface TransactionRun {
 
 type EventFormat = Pick<
   RecordFormat,
-  "after" | "closing" | "firstClosing" | "head" | "tail" | "compressedHead"
+  "after" | "closing" | "firstClosing" | "ownPosition" | "head" | "tail" | "compressedHead"
 >;
 
 const NOTHING = Buffer.alloc(0);
@@ -21,10 +22,12 @@ const WHOLE: EventFormat = {
   after: NOTHING,
   closing: NOTHING,
   firstClosing: NOTHING,
-  head: NOTHING,
+  ownPosition: { closing: [], firstClosing: [] },
+  head: undefined,
   tail: NOTHING,
   compressedHead: undefined,
 };
+const LAST = '"last":"';
 /** What a record occupies beside its buffer, about: what counts where each change is a record. */
 const OBJECTS_BYTES = 640;
 /** Records below this are left as they are: little is to be saved. */
@@ -54,6 +57,10 @@ export class RecordBuilder {
   readonly #format: EventFormat;
   #buffer: Buffer;
   #length = 0;
+  /** Where the events begin, and where the head says the position of the last of them. */
+  #headLength = 0;
+  #lastAt = 0;
+  #range: RecordRange | undefined;
 
   /** Where the buffer comes from, if it is to go back there. */
   readonly #pool: BufferPool | undefined;
@@ -72,14 +79,23 @@ export class RecordBuilder {
     this.#pool = pool;
   }
 
-  /** A record to add events to; `bytes`: the size of the first one, closed. */
-  static begin(format: RecordFormat, sequence: number, bytes: number, pool: BufferPool): RecordBuilder {
-    const needed = format.head.length + bytes + format.tail.length;
+  /**
+   * A record to add events to; `bytes`: the size of the first one, closed. `first` is its position, `after` its
+   * predecessor's.
+   */
+  static begin(
+    format: RecordFormat,
+    sequence: number,
+    bytes: number,
+    { first, after }: { readonly first: PositionText; readonly after: PositionText | null },
+    pool: BufferPool,
+  ): RecordBuilder {
+    const needed = format.headBytes(after === null) + bytes + format.tail.length;
     // One event: its size is known, and mostly small.
     const grows = format.maxEvents > 1;
     const buffer = grows ? pool.take(needed) : Buffer.allocUnsafe(needed);
     const record = new RecordBuilder(format, sequence, false, buffer, grows ? pool : undefined);
-    record.#append(format.head);
+    record.#open({ first, last: first, after });
     return record;
   }
 
@@ -102,20 +118,37 @@ export class RecordBuilder {
     return this.#length + this.#format.tail.length;
   }
 
+  #open(range: RecordRange): void {
+    const head = this.#format.head?.(range);
+    if (head === undefined) return;
+    this.#range = range;
+    this.#length = this.#headLength = this.#buffer.write(head);
+    // Not behind the head: the buffer may hold what an earlier record left there.
+    this.#lastAt = this.#buffer.lastIndexOf(LAST, this.#headLength - LAST.length) + LAST.length;
+  }
+
+  /** Says in the head which event is the last one: its position's text. */
+  endAt(last: Uint8Array): void {
+    if (this.#headLength > 0) this.#buffer.set(last, this.#lastAt);
+  }
+
   /** Closes the event behind `last` (the predecessor's position, if there is one) and adds it. */
   add(change: SourceChange, openBytes: number, last: Uint8Array | undefined, transaction: number): void {
-    const { after, closing, firstClosing } = this.#format;
+    const { after, closing, firstClosing, ownPosition } = this.#format;
     this.#reserve(1 + openBytes + closingBytes(this.#format, last === undefined));
     if (this.events > 0) this.#buffer[this.#length++] = COMMA;
     if (change instanceof EncodedChange) {
       change.bytes.copy(this.#buffer, this.#length, change.start, change.end);
       this.#length += openBytes;
     } else this.#length += this.#buffer.write(change.json, this.#length);
-    if (last === undefined) this.#append(firstClosing);
-    else {
+    if (last === undefined) {
+      this.#append(firstClosing);
+      this.#insert(change, this.#length - firstClosing.length, ownPosition.firstClosing);
+    } else {
       this.#append(after);
       this.#append(last);
       this.#append(closing);
+      this.#insert(change, this.#length - closing.length, ownPosition.closing);
     }
     if (change.table === CONTROL_EVENTS) this.controlEvents++;
     this.#count(transaction);
@@ -126,12 +159,14 @@ export class RecordBuilder {
     this.#reserve(0);
     this.#append(this.#format.tail);
     const data = this.#buffer.subarray(0, this.#length);
-    const { head, tail, compressedHead } = this.#format;
-    if (compressedHead === undefined || data.length < COMPRESS_BYTES) return data;
+    const { tail, compressedHead } = this.#format;
+    if (compressedHead === undefined || this.#range === undefined || data.length < COMPRESS_BYTES)
+      return data;
     // The array of events: head and tail end and begin with its brackets.
-    const events = data.subarray(head.length - 1, data.length - tail.length + 1);
+    const events = data.subarray(this.#headLength - 1, data.length - tail.length + 1);
     const base64 = gzipSync(events, { level: 1 }).toString("base64");
-    const compressed = Buffer.concat([compressedHead, Buffer.from(base64 + COMPRESSED_TAIL)]);
+    const last = data.toString("latin1", this.#lastAt, this.#lastAt + POSITION_BYTES);
+    const compressed = Buffer.from(compressedHead({ ...this.#range, last }) + base64 + COMPRESSED_TAIL);
     return compressed.length < data.length ? compressed : data;
   }
 
@@ -145,6 +180,11 @@ export class RecordBuilder {
     const run = this.transactions.at(-1);
     if (run?.number === transaction) run.events++;
     else this.transactions.push({ number: transaction, events: 1 });
+  }
+
+  /** Writes the change's own position where its closing text left room for it. */
+  #insert(change: SourceChange, closing: number, places: readonly number[]): void {
+    for (const place of places) this.#buffer.write(change.position, closing + place, "latin1");
   }
 
   /** A few bytes: copied here, since a call to copy them costs more. */

@@ -1,9 +1,10 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { RecordFormatError } from "../../../lib/change/errors.ts";
 import {
   claimRecord,
+  compressedHead,
   eventTail,
   parseRecord,
   positionOf,
@@ -11,6 +12,7 @@ import {
   recordHead,
   unpackedEventTail,
 } from "../../../lib/change/record.ts";
+import { readHeader } from "../../../lib/change/record-header.ts";
 import { change } from "../../stream/changes.ts";
 
 const header = { topic: 'shop.public."odd"\n', partition: 12, writer: 3 };
@@ -180,4 +182,89 @@ function refusal(data: Buffer): Error {
     if (error instanceof RecordFormatError) return error;
   }
   throw new Error("not refused");
+}
+
+describe("the header of a record whose events cannot be read", () => {
+  const range = { first: position(3), last: position(9), after: position(2) };
+  const broken: [string, Buffer][] = [
+    ["no JSON", bytes(`${recordHead(header, range)}{"op":"c","after":{"n":--}}${RECORD_TAIL}`)],
+    ["cut off", bytes(`${recordHead(header, range)}{"op":"c","aft`)],
+    ["no UTF-8", Buffer.concat([bytes(recordHead(header, range)), Buffer.from([0xc3, 0x28]), bytes("]}")])],
+    ["no gzip", bytes(`${compressedHead(header, range)}c2VjcmV0"}`)],
+    ["events of another shape", bytes(`${recordHead(header, range)}17${RECORD_TAIL}`)],
+  ];
+
+  test.each(broken)("is read where its events are %s", (_, data) => {
+    expect(() => parseRecord(data)).toThrow(RecordFormatError);
+    expect(readHeader(data)).toEqual({ ...header, ...range });
+  });
+
+  test("is read of the first record of a writer, which follows nothing", () => {
+    const first = { ...range, after: null };
+    expect(readHeader(bytes(`${recordHead(header, first)}--]}`))).toEqual({ ...header, ...first });
+  });
+
+  test("is read of a claim check", () => {
+    const [at, after] = [position(3), position(2)];
+    const whole = claimRecord(header, { bucket: "b", key: "k", bytes: 1, sha256: "no hash" }, at, after);
+    expect(() => parseRecord(bytes(whole))).toThrow(RecordFormatError);
+    expect(readHeader(bytes(whole))).toEqual({ ...header, first: at, last: at, after });
+  });
+
+  test("is read of an unpacked event, at its end", () => {
+    const [at, after] = [position(3), position(2)];
+    const open = '{"op":"c","before":null,"after":{"n":--},"source":{"table":"orders"';
+    for (const predecessor of [after, null]) {
+      const data = bytes(open + unpackedEventTail(predecessor, header, at));
+      expect(readHeader(data)).toEqual({ ...header, first: at, last: at, after: predecessor });
+    }
+  });
+
+  test.each([
+    ["as earlier versions wrote it", `${recordHead(header)}--]}`],
+    [
+      "an unpacked event as earlier versions wrote it",
+      `{"op":"c",--,"source":{"a":1${unpackedEventTail(null, header)}`,
+    ],
+    ["of a newer version", recordHead(header, range).replace('"v":1', '"v":2')],
+    ["with its last event before its first", recordHead(header, { ...range, last: position(1) })],
+    ["that follows itself", recordHead(header, { ...range, after: range.first })],
+    ["with a position that is none", recordHead(header, { ...range, first: "0" })],
+    ["with a topic that is none", recordHead(header, range).replace(/"topic":"[^,]*,/, '"topic":7,')],
+    ["cut off before its events", recordHead(header, range).slice(0, -3)],
+    ["that is no object", '["v"]'],
+    ["that is nothing", ""],
+    ["that is text", "v"],
+  ])("is not taken for one where it is %s", (_, data) => {
+    expect(readHeader(bytes(data))).toBeUndefined();
+  });
+
+  test("is never taken from what rows hold", () => {
+    const forged = recordHead({ ...header, partition: 5 }, range);
+    const inside = JSON.stringify({ op: "c", after: { text: forged } });
+    expect(readHeader(bytes(recordHead(header, range) + inside + forged))).toMatchObject(header);
+    expect(readHeader(bytes(inside + forged))).toBeUndefined();
+  });
+
+  test("whatever stands in the record, reading its header never throws", () => {
+    const piece = fc.constantFrom(
+      '{"v":1',
+      ',"topic":"t"',
+      '"',
+      "\\",
+      "{",
+      "}",
+      "[",
+      ",",
+      ":",
+      "null",
+      '"events":',
+      '{"op":',
+    );
+    fc.assert(fc.property(fc.array(piece), (pieces) => void readHeader(bytes(pieces.join("")))));
+  });
+});
+
+function position(ordinal: number): string {
+  return change(orders, 12, 16n, ordinal).position;
 }

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { PositionText } from "../../../lib/change/position.ts";
 import { parseRecord, positionOf } from "../../../lib/change/record.ts";
+import { readHeader } from "../../../lib/change/record-header.ts";
 import { EVERY_PARTITION, partitionKey } from "../../../lib/change/topic.ts";
 import type { SourceMessage } from "../../../lib/source/change-source.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
@@ -188,9 +189,16 @@ class World {
     for (const entry of this.#late.splice(0)) this.stream.store(entry);
   }
 
-  /** Each event names its predecessor since the writer's start (rule 7). */
+  /** Each event names its predecessor since the writer's start (rule 7), and the header names the record's events (rule 34). */
   #checkChain({ data, queue: { partitionKey } }: Entry): void {
     const record = parseRecord(data);
+    if (record.kind === "events") {
+      const positions = record.events.map(positionOf);
+      expect(readHeader(data)).toEqual({
+        ...{ topic: record.topic, partition: record.partition, writer: record.writer },
+        ...{ first: positions[0], last: positions.at(-1), after: record.events[0]?.source.after },
+      });
+    }
     for (const event of record.kind === "events" ? record.events : []) {
       const last = this.#sent.get(partitionKey) ?? null;
       if (last !== null && positionOf(event) <= last) continue;
