@@ -25,6 +25,20 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "refuse the stream abort that PostgreSQL 18 sends in protocol 1",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: "case 0x41:",
+    to: "case 0x61:",
+    tests: ["test/unit/pgoutput.test.ts"],
+  },
+  {
+    name: "give replayed commits again",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",
+    to: "",
+    tests: ["test/unit/pgoutput.test.ts"],
+  },
+  {
     name: "confirm before ack",
     file: "lib/stream/acknowledgements.ts",
     from: "oldest === undefined || oldest.outstanding > 0 || oldest.lsn === undefined",

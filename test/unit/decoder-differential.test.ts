@@ -116,6 +116,8 @@ const script = table.chain((of) =>
     transactions: fc.array(
       fc.record({
         gap: fc.integer({ min: 1, max: 2 ** 40 }),
+        /** Rolled back before it: a server of version 18 tells. */
+        aborts: fc.array(fc.nat(2 ** 31 - 1), { maxLength: 2 }),
         changes: fc.array(
           fc.record({
             kind: fc.constantFrom("insert", "update", "update with old", "delete"),
@@ -136,8 +138,9 @@ test("events, partitions and positions are those of the plain decoder", async ()
     fc.asyncProperty(script, async ({ table, transactions, pieces }) => {
       const messages = [{ lsn: 0n, payload: relation(table) }];
       let lsn = 0x1234_5678n;
-      for (const { gap, changes } of transactions) {
+      for (const { gap, aborts, changes } of transactions) {
         const commitLsn = lsn + BigInt(gap);
+        for (const xid of aborts) messages.push({ lsn, payload: streamAbort(xid) });
         messages.push({ lsn, payload: begin(commitLsn) });
         for (const { kind, old, row, sameKey } of changes) {
           lsn += BigInt(gap % 97);
@@ -287,6 +290,10 @@ function begin(commitLsn: bigint): Buffer {
     long(848_926_000_123_456n),
     int(4, 4_000_000_000),
   ]);
+}
+
+function streamAbort(xid: number): Buffer {
+  return Buffer.concat([Buffer.from("A"), int(4, xid), int(4, xid + 1)]);
 }
 
 function commit(commitLsn: bigint): Buffer {

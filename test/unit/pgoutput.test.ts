@@ -2,6 +2,7 @@ import { Readable } from "node:stream";
 import { setImmediate as tick } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { formatLsn } from "../../lib/change/lsn.ts";
 import { TributaryError } from "../../lib/errors.ts";
 import type { SourceMessage } from "../../lib/source/change-source.ts";
 import type { ChangeDecoder } from "../../lib/source/postgres/change-decoder.ts";
@@ -82,7 +83,7 @@ describe("bytes that are not what they should be", () => {
   });
 
   test("random bytes: a typed error or none, never another, never a hang", async () => {
-    const typeByte = fc.constantFrom(...Buffer.from("BCORYIUDTMSEcA"));
+    const typeByte = fc.constantFrom(...Buffer.from("BCORYIUDTMSEcAbPKrp"));
     await fc.assert(
       fc.asyncProperty(typeByte, fc.uint8Array({ maxLength: 200 }), fc.boolean(), async (type, rest, raw) => {
         const decoder = await decoderBefore(4);
@@ -174,6 +175,92 @@ describe("bytes that are not what they should be", () => {
     expect(await refused(secondBegin, secondCommit, firstBegin)).toMatch(
       /expected a commit after [0-9A-F/]+, got commit/,
     );
+  });
+});
+
+describe("a link that is lost at any message and read again from the slot's place", () => {
+  const given = (out: readonly SourceMessage[]) =>
+    out.flatMap((m) =>
+      m.kind === "change" ? [m.position] : m.kind === "commit" ? [formatLsn(m.endLsn)] : [],
+    );
+  const once = async (decoder: ChangeDecoder, upTo: number) => {
+    const out: SourceMessage[] = [];
+    for (const { payload, lsn } of messages.slice(0, upTo)) await decoder.decode(payload, lsn, out);
+    return given(out);
+  };
+
+  test("gives each change and each commit once", async () => {
+    const whole = await once(stillDecoder(catalog), messages.length);
+    expect(whole.filter((m) => m.includes("/")).length).toBeGreaterThan(1);
+    for (let cut = 1; cut <= messages.length; cut++) {
+      const decoder = stillDecoder(catalog);
+      const before = await once(decoder, cut);
+      decoder.reconnected();
+      const after = await once(decoder, messages.length);
+      if ([...before, ...after].join() !== whole.join()) expect.fail(`cut behind message ${cut}`);
+    }
+  });
+});
+
+describe("messages that protocol 1 does not have", () => {
+  const abort = (bytes: number) => Buffer.concat([Buffer.from("A"), Buffer.alloc(bytes, 7)]);
+
+  test.each([8, 24])(
+    "a stream abort of %i bytes, which PostgreSQL 18 sends in protocol 1, changes nothing",
+    async (n) => {
+      const decoder = stillDecoder(catalog);
+      const out: SourceMessage[] = [];
+      for (const { payload, lsn } of messages) {
+        if (!decoder.inTransaction) expect(await failure(decoder, abort(n), lsn, out)).toBeUndefined();
+        await decoder.decode(payload, lsn, out);
+      }
+      const changes = out.flatMap((m) => (m.kind === "change" ? [m.json] : []));
+      const lines = expected.filter((l) => !l.startsWith("{")).map((l) => l.slice(l.indexOf(" {") + 1));
+      expect(changes).toEqual(lines);
+      expect(out.length).toBe(expected.length);
+    },
+  );
+
+  test("a stream abort of another length, or inside a transaction, is refused", async () => {
+    for (const n of [0, 4, 7, 9, 16, 23, 25])
+      expect(await failure(await decoderBefore(0), abort(n), 1n)).toMatchObject({
+        code: "PGOUTPUT_MALFORMED",
+        malformation: { type: "StreamAbort" },
+      });
+    const begin = messages.findIndex((m) => m.payload[0] === 0x42);
+    expect(await failure(await decoderBefore(begin + 1), abort(8), 1n)).toMatchObject({
+      code: "PGOUTPUT_ORDER",
+    });
+  });
+
+  test("each other type is refused by its name, inside a transaction and outside", async () => {
+    const begin = messages.findIndex((m) => m.payload[0] === 0x42);
+    const names = ["Stream Start", "Stream Stop", "Stream Commit", "Begin Prepare", "Prepare"];
+    names.push("Commit Prepared", "Rollback Prepared", "Stream Prepare");
+    for (const before of [0, begin + 1]) {
+      const told = [];
+      for (const letter of "SEcbPKrp") {
+        const error = await failure(
+          await decoderBefore(before),
+          Buffer.from(`${letter}rest`),
+          0x1_0000_00ffn,
+        );
+        expect(error).toMatchObject({ code: "PGOUTPUT_UNASKED", retry: "stop" });
+        told.push(error?.message.match(/^pgoutput (.+) message at 1\/FF: it belongs to protocol [23],/)?.[1]);
+      }
+      expect(told).toEqual(names);
+    }
+  });
+
+  test("bytes that no protocol gives to a message are refused", async () => {
+    const known = Buffer.from("BCORYIUDTMASEcbPKrp");
+    for (let type = 0; type < 256; type++) {
+      if (known.includes(type)) continue;
+      expect(await failure(await decoderBefore(0), Buffer.of(type, 0, 0), 1n)).toMatchObject({
+        code: "PGOUTPUT_MALFORMED",
+        malformation: { offset: 0 },
+      });
+    }
   });
 });
 

@@ -72,7 +72,7 @@ export class PlainDecoder {
       const old = this.#row();
       const json = `{"op":"d","before":${this.#before(table, old, whole)},"after":null`;
       this.#give(table, ++this.#ordinal, json, old);
-    }
+    } else if (!"CA".includes(type)) throw new Error(`no message of the scripts: ${type}`);
   }
 
   #update(table: Table): void {

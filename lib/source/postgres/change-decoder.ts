@@ -6,10 +6,11 @@ import type { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
-import { ChangeTooLargeError, MessageOrderError } from "./decode-errors.ts";
+import { ChangeTooLargeError, MessageOrderError, UnaskedMessageError } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
+import { REFUSED_TYPES } from "./pgoutput/later-protocols.ts";
 import {
   type Begin,
   decodeBegin,
@@ -17,6 +18,7 @@ import {
   decodeLogicalMessage,
   decodeOrigin,
   decodeRelation,
+  decodeStreamAbort,
   decodeTruncate,
   decodeType,
   type Relation,
@@ -147,7 +149,7 @@ export class ChangeDecoder {
    * keeps nothing of `payload`. Gives a promise only when a relation needs the catalog: await it before the
    * next message.
    *
-   * @throws MalformedMessageError, MessageOrderError, TextEncodingError, ValueFormatError, KeyValueMissingError,
+   * @throws MalformedMessageError, MessageOrderError, UnaskedMessageError, TextEncodingError, ValueFormatError, KeyValueMissingError,
    * KeyColumnError, KeyUnknownError, ChangeTooLargeError, and (as a rejection) CatalogLookupError.
    */
   decode(payload: Buffer, lsn: bigint, out: SourceMessage[]): Promise<void> | undefined {
@@ -216,9 +218,23 @@ export class ChangeDecoder {
         reader.named("Origin");
         decodeOrigin(reader);
         return undefined;
-      default:
+      case 0x41:
+        reader.named("StreamAbort");
+        return this.#streamAbort();
+      default: {
+        const refused = REFUSED_TYPES.get(type);
+        if (refused) throw new UnaskedMessageError({ ...refused, lsn: this.#lsnText });
         throw reader.malformed("a type of protocol 1: one of B C O R Y I U D T M", showByte(type), 1);
+      }
     }
+  }
+
+  /** Nothing of a rolled-back transaction was sent, so there is nothing to take back: no ordinal, no message downstream. */
+  #streamAbort(): undefined {
+    const { xid, subXid } = decodeStreamAbort(this.#reader);
+    // Transactions travel whole at their commit: inside one, an abort would mean that rows already given did not happen.
+    if (this.#transaction)
+      throw this.#outOfOrder("StreamAbort", "it outside a transaction", `${xid}/${subXid} inside one`);
   }
 
   #begin(begin: Begin): undefined {

@@ -41,6 +41,20 @@ export class MessageOrderError extends TributaryError {
   }
 }
 
+/** The server sends a message of a later protocol, which holds rows of a transaction whose commit is not known. */
+export class UnaskedMessageError extends TributaryError {
+  readonly code = "PGOUTPUT_UNASKED";
+  readonly retry = "stop";
+
+  constructor(facts: { name: string; protocol: number; lsn: string }) {
+    super({
+      message: `pgoutput ${facts.name} message at ${facts.lsn}: it belongs to protocol ${facts.protocol}, and protocol 1 was asked for`,
+      remedy:
+        "Nothing behind the last acknowledged position was confirmed. Check that no proxy stands between that changes the options of START_REPLICATION; then report this with the server's version.",
+    });
+  }
+}
+
 /** Where a value stands. Names only: values never enter an error. */
 export interface ValuePlace {
   /** As people write it: `public.orders`. */

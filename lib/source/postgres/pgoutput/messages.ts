@@ -1,7 +1,7 @@
 import { type MessageReader, showByte } from "./reader.ts";
 
 /*
- * The messages of pgoutput's protocol 1 that hold no row: one struct and one decode each. Rows: row-change.ts.
+ * The messages of pgoutput that hold no row and that a server sends in protocol 1: one struct and one decode each. Rows: row-change.ts.
  * https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
 
@@ -55,6 +55,32 @@ export function decodeOrigin(reader: MessageReader): Origin {
   const name = reader.string("name of the origin");
   reader.close();
   return { commitLsn, name };
+}
+
+/** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-STREAM-ABORT */
+export interface StreamAbort {
+  /** The top-level transaction. */
+  readonly xid: number;
+  /** What was rolled back: a subtransaction, or `xid` itself. */
+  readonly subXid: number;
+}
+
+/**
+ * Reads a Stream Abort behind its type byte. With `streaming = parallel` (protocol 4) the LSN and the time of the abort follow.
+ *
+ * It is of protocol 2, and PostgreSQL 18 sends it in protocol 1 as well: a transaction that is found rolled back when its
+ * changes outgrow `logical_decoding_work_mem` has its subtransactions marked as streamed, though nothing of them was sent.
+ * @throws MalformedMessageError
+ */
+export function decodeStreamAbort(reader: MessageReader): StreamAbort {
+  const xid = reader.uint32("transaction id");
+  const subXid = reader.uint32("subtransaction id");
+  if (!reader.atEnd) {
+    reader.uint64("abort LSN");
+    reader.int64("abort time");
+  }
+  reader.close();
+  return { xid, subXid };
 }
 
 /** What an UPDATE or DELETE carries of the old row. */

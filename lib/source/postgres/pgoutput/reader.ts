@@ -112,6 +112,11 @@ export class MessageReader {
     }
   }
 
+  /** Whether the whole message has been read. */
+  get atEnd(): boolean {
+    return this.offset === this.#end;
+  }
+
   /** Checks that nothing is left. */
   close(): void {
     if (this.offset !== this.#end) {
