@@ -8,7 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
  */
 export async function eventually<T>(
   condition: () => T | Promise<T>,
-  { what, deadlineMs = 60_000 }: { what: string; deadlineMs?: number },
+  { what, deadlineMs = 60_000 }: { what: string | (() => string); deadlineMs?: number },
 ): Promise<Exclude<T, undefined | false>> {
   const started = Date.now();
   let last: unknown;
@@ -22,7 +22,10 @@ export async function eventually<T>(
     }
     await delay(20);
   } while (Date.now() - started < deadlineMs);
-  throw new Error(`waited ${deadlineMs} ms for ${what}; last: ${String(last)}`, {
-    cause: last instanceof Error ? last : undefined,
-  });
+  throw new Error(
+    `waited ${deadlineMs} ms for ${typeof what === "string" ? what : what()}; last: ${String(last)}`,
+    {
+      cause: last instanceof Error ? last : undefined,
+    },
+  );
 }

@@ -144,6 +144,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/outbox-relay.test.ts"],
   },
   {
+    name: "changes of a batch that were decoded before a failure dropped",
+    file: "lib/source/batches/batch-stream.ts",
+    from: "          if (messages.length > 0) yield messages;\n          if (failure !== undefined) throw failure;\n",
+    to: "          if (failure !== undefined) throw failure;\n          if (messages.length > 0) yield messages;\n",
+    tests: ["test/postgres/batch-stream.test.ts"],
+  },
+  {
     name: "an outbox's batch forgotten by the next owner",
     file: "lib/source/outbox/relay-database.ts",
     from: "SET owner = $1, generation = $2 WHERE lane IN",

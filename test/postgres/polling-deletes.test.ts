@@ -5,7 +5,7 @@ import { polling } from "../../lib/pipeline.ts";
 import type { Query } from "../../lib/source/batches/batch-reader.ts";
 import type { PollingSource } from "../../lib/source/definition.ts";
 import { readRelations, readTables } from "../../lib/source/postgres/preflight/table-facts.ts";
-import { KeyComparison } from "../../lib/source/query/key-comparison.ts";
+import { type GoneRows, KeyComparison } from "../../lib/source/query/key-comparison.ts";
 import { KnownKeys } from "../../lib/source/query/known-keys.ts";
 import { polledTables } from "../../lib/source/query/polled-table.ts";
 import { eventually } from "../eventually.ts";
@@ -141,7 +141,7 @@ eachPostgres("polling that looks for deletes", (server) => {
     }
   });
 
-  test("asks once more before it tells of a delete, and not on a server that is behind", async () => {
+  test("asks once more before it tells of a delete, tells it until it was acknowledged, and not on a server that is behind", async () => {
     const url = await freshDatabase(server());
     const client = await openPinned(url);
     try {
@@ -160,12 +160,17 @@ eachPostgres("polling that looks for deletes", (server) => {
       expect(await comparison.next(query, "4000000000")).toBeUndefined();
       const first = await comparison.next(query, "3");
       expect(first?.keys).toHaveLength(1000);
+      // Nobody says that it was given: its batch could not be recorded.
+      expect(await comparison.next(query, "3")).toEqual(first);
       // All that is left is there again, but for one.
       await client.query(
-        "INSERT INTO public.t SELECT i, now() FROM generate_series(0, 1499) i WHERE i <> 7 AND i <> ALL ($1::int[])",
+        "INSERT INTO public.t SELECT i, now() FROM generate_series(0, 1499) i WHERE i <> 1207 AND i <> ALL ($1::int[])",
         [first?.keys.map(([id]) => Number(id))],
       );
-      expect(await comparison.next(query, "3")).toEqual({ table: "public.t", keys: [["7"]] });
+      await comparison.given(first as GoneRows);
+      const rest = { table: "public.t", keys: [["1207"]] };
+      expect(await comparison.next(query, "3")).toEqual(rest);
+      await comparison.given(rest);
       expect(await comparison.next(query, "3")).toBeUndefined();
     } finally {
       await client.end();

@@ -2,7 +2,7 @@ import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/pipeline.ts";
 import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
 import type { KeyPart, KeyRecord } from "../../lib/source/known-keys.ts";
-import { openSource } from "../../lib/source/open-source.ts";
+import { openSource, type SourceOptions } from "../../lib/source/open-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import type { NewEpoch } from "../../lib/source/postgres/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "../../lib/source/reading-record.ts";
@@ -73,10 +73,15 @@ export class TablesReading {
     {
       record = new MemoryReading(),
       acknowledging = true,
-    }: { record?: MemoryReading; acknowledging?: boolean } = {},
+      open = openSource,
+    }: {
+      record?: MemoryReading;
+      acknowledging?: boolean;
+      open?: (options: SourceOptions) => Promise<ChangeStream>;
+    } = {},
   ): Promise<TablesReading> {
     const reading = new TablesReading(record, acknowledging);
-    reading.#stream = await openSource({
+    reading.#stream = await open({
       connection: connectionFromUrl(url),
       pipeline,
       record: Object.assign(new MemoryRecord(), { reading: record }),
@@ -107,7 +112,7 @@ export class TablesReading {
         if (this.error) throw this.error;
         return this.changes.length >= changes;
       },
-      { what: `${changes} changes, of ${this.changes.length}`, deadlineMs: 20_000 },
+      { what: () => `${changes} changes, of ${this.changes.length}`, deadlineMs: 20_000 },
     );
     return this.events;
   }

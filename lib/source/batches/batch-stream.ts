@@ -46,6 +46,14 @@ interface Batch extends BatchPlan {
   readonly first: bigint;
 }
 
+/** What came of a page. */
+interface Decoded {
+  readonly messages: readonly SourceMessage[];
+  readonly last: bigint | undefined;
+  /** Why the rest of the page was not decoded, if so. */
+  readonly failure: unknown;
+}
+
 /** A statement that has no answer by then is given up with its session. */
 const QUERY_DEADLINE_MS = 600_000;
 const ABORT_GRACE_MS = 2_000;
@@ -165,8 +173,11 @@ export class BatchStream implements ChangeStream {
         if (!this.#client) await this.#connect(until);
         if (!this.#batch && !(await this.#plan(until))) continue;
         for await (const page of this.#pages()) {
-          const messages = await this.#decode(page);
+          const { messages, last, failure } = await this.#decode(page);
+          // Also after a failure: the decoder does not give them again.
+          if (last !== undefined) this.#given = last;
           if (messages.length > 0) yield messages;
+          if (failure !== undefined) throw failure;
           if (until.aborted) return;
         }
         this.#whole = true;
@@ -219,24 +230,33 @@ export class BatchStream implements ChangeStream {
     }
   }
 
-  async #decode(page: readonly RowChange[]): Promise<SourceMessage[]> {
+  /** Decodes a page as far as it can be: `last` is the `commitLsn` of the last whole change. */
+  async #decode(page: readonly RowChange[]): Promise<Decoded> {
     const messages: SourceMessage[] = [];
-    const { mode } = this.#options.reader;
-    for (const change of page) {
-      for (const payload of this.#messages.of(change)) {
-        const wait = this.#decoder.decode(payload, change.lsn, messages);
-        if (wait) await wait;
+    let last: bigint | undefined;
+    let failure: unknown;
+    try {
+      for (const change of page) {
+        for (const payload of this.#messages.of(change)) {
+          const wait = this.#decoder.decode(payload, change.lsn, messages);
+          if (wait) await wait;
+        }
+        last = change.commitLsn;
       }
-      this.#given = change.commitLsn;
+    } catch (error) {
+      failure = error;
     }
+    const { mode } = this.#options.reader;
     // Each change is a transaction of its own to the decoder; one commit a page is enough to acknowledge.
-    return messages.flatMap((message, i): SourceMessage[] => {
+    const commit = messages.findLastIndex(({ kind }) => kind === "commit");
+    const kept = messages.flatMap((message, i): SourceMessage[] => {
       if (message.kind === "change") {
         const { kind, topic, partition, position, table, json } = message;
         return [{ kind, topic, partition, position, table, json: `${json},"mode":"${mode}"` }];
       }
-      return i === messages.length - 1 ? [message] : [];
+      return i === commit ? [message] : [];
     });
+    return { messages: kept, last, failure };
   }
 
   /** The batch is acknowledged: the record says so, and what was kept for it goes. */
@@ -270,6 +290,8 @@ export class BatchStream implements ChangeStream {
     this.#client = await connect(this.#options.connection, { signal: until });
     this.#decoder.reconnected();
     this.#messages.forget();
+    // Another server may answer now, or this one in another state.
+    this.#cannotFlush = false;
     this.#options.reader.connected?.();
     await this.#tell(true);
   }

@@ -30,8 +30,8 @@ export class KeyComparison {
   readonly #tables: readonly PolledTable[];
   readonly #everyMs: number;
   #dueAt = Number.NEGATIVE_INFINITY;
-  /** Keys that the last comparison missed, by table. */
-  readonly #missed = new Map<PolledTable, string[]>();
+  /** By table, the keys that the last comparison missed and whose delete has not been acknowledged. */
+  readonly #missed = new Map<string, Set<string>>();
 
   constructor(known: KnownKeys, tables: readonly PolledTable[], everySeconds: number) {
     this.#known = known;
@@ -50,12 +50,18 @@ export class KeyComparison {
       for (const table of this.#tables) await this.#compare(query, table);
       this.#dueAt = performance.now() + this.#everyMs;
     }
-    for (const [table, missed] of this.#missed) {
-      while (missed.length > 0) {
-        const keys = await gone(query, table, some(missed).map(keyOf));
-        if (keys.length > 0) return { table: formatTable(table.name), keys };
+    for (const table of this.#tables) {
+      const name = formatTable(table.name);
+      const missed = this.#missed.get(name) ?? new Set();
+      while (missed.size > 0) {
+        const asked = some(missed);
+        const keys = await gone(query, table, asked.map(keyOf));
+        // Those that are gone stay until their delete was acknowledged: what comes between may fail.
+        const stay = new Set(keys.map(textOf));
+        for (const key of asked) if (!stay.has(key)) missed.delete(key);
+        if (keys.length > 0) return { table: name, keys };
       }
-      this.#missed.delete(table);
+      this.#missed.delete(name);
     }
     return undefined;
   }
@@ -64,6 +70,7 @@ export class KeyComparison {
   async given({ table, keys }: GoneRows): Promise<void> {
     await this.#known.load(false);
     await this.#known.remove(table, keys);
+    for (const key of keys) this.#missed.get(table)?.delete(textOf(key));
   }
 
   /** Learns what is there and was not known: rows that were given before deletes were looked for. */
@@ -82,7 +89,7 @@ export class KeyComparison {
       last = keys.at(-1);
       if (keys.length < PAGE_KEYS) break;
     }
-    if (missed.size > 0) this.#missed.set(table, [...missed]);
+    if (missed.size > 0) this.#missed.set(name, missed);
   }
 }
 
@@ -91,14 +98,14 @@ export function rowKey(text: string): RowKey {
   return parseRecord(text).map((value) => value ?? "");
 }
 
-/** Takes as many off the end as a batch holds. */
-function some(texts: string[]): string[] {
+/** As many as a batch holds. */
+function some(texts: Iterable<string>): string[] {
   const taken: string[] = [];
-  for (let bytes = 0; taken.length < GONE_KEYS && bytes < GONE_BYTES; ) {
-    const text = texts.pop();
-    if (text === undefined) break;
+  let bytes = 0;
+  for (const text of texts) {
     taken.push(text);
     bytes += text.length;
+    if (taken.length >= GONE_KEYS || bytes >= GONE_BYTES) break;
   }
   return taken;
 }
