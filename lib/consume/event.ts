@@ -84,7 +84,7 @@ export interface EventFacts {
   readonly omitted: readonly string[];
   /**
    * Columns that may have changed. Update: those of `after` but the key's, and but those whose value in
-   * `before` is equal. Create and read: all of `after`. Delete: all of `before`.
+   * `before` is equal. Create and read: all of `after`. Delete: all of `before`. And always the `omitted` ones.
    */
   readonly changed: readonly string[];
   readonly source: EventSource;
@@ -154,76 +154,68 @@ export interface EventPlace {
   readonly partition: number;
 }
 
-/** The event that a handler is given; what takes time to find out is found out when asked for. */
+/**
+ * The event that a handler is given. All its facts are fields of its own: a copy (`{ ...event }`, `structuredClone`) has
+ * them too.
+ */
 export class HandledEvent implements AnyEvent {
   readonly id: PositionText;
+  readonly position: PositionText;
+  readonly op: OperationCode;
   readonly operation: Operation;
   readonly topic: string;
   readonly partition: number;
+  readonly schema: string;
+  readonly table: string;
+  readonly committedAt: Date;
+  readonly key: Row;
+  readonly keyChange: { readonly from: Row; readonly to: Row } | undefined;
   readonly before: unknown;
   readonly after: unknown;
+  readonly row: unknown;
+  readonly unchanged: readonly string[];
+  readonly omitted: readonly string[];
+  readonly changed: readonly string[];
+  readonly message: LogicalMessage | undefined;
+  readonly source: EventSource;
   readonly #wire: ChangeEventJson;
 
   constructor(wire: ChangeEventJson, place: EventPlace, position: PositionText, rows: Rows) {
+    const { source, message } = wire;
     this.#wire = wire;
     this.id = position;
+    this.position = position;
+    this.op = wire.op;
     this.operation = operationOf(wire.op);
     this.topic = place.topic;
     this.partition = place.partition;
+    this.schema = source.schema;
+    this.table = source.table;
+    this.committedAt = new Date(source.ts_ms);
+    this.key = keyOf(wire);
+    this.keyChange = source.keyChange;
     this.before = rows.before;
     this.after = rows.after;
+    this.row = rows.after ?? rows.before;
+    this.unchanged = wire.unchanged ?? NONE;
+    this.omitted = wire.omitted ?? NONE;
+    this.changed = changedColumns(wire);
+    this.message = message && { ...message, content: Buffer.from(message.content, "base64") };
+    this.source = source;
   }
 
-  get position(): PositionText {
-    return this.id;
-  }
-  get op(): OperationCode {
-    return this.#wire.op;
-  }
-  get row(): unknown {
-    return this.after ?? this.before;
-  }
-  get schema(): string {
-    return this.#wire.source.schema;
-  }
-  get table(): string {
-    return this.#wire.source.table;
-  }
-  get source(): EventSource {
-    return this.#wire.source;
-  }
-  get committedAt(): Date {
-    return new Date(this.#wire.source.ts_ms);
-  }
-  get unchanged(): readonly string[] {
-    return this.#wire.unchanged ?? [];
-  }
-  get omitted(): readonly string[] {
-    return this.#wire.omitted ?? [];
-  }
-  get keyChange(): { from: Row; to: Row } | undefined {
-    return this.#wire.source.keyChange;
-  }
-  get key(): Row {
-    return keyOf(this.#wire);
-  }
-  get changed(): readonly string[] {
-    return changedColumns(this.#wire);
-  }
-  get message(): LogicalMessage | undefined {
-    const message = this.#wire.message;
-    return message && { ...message, content: Buffer.from(message.content, "base64") };
-  }
   /** What the handler of a sweep is given instead. */
   get sweep(): Sweep | undefined {
     return sweepOf(this.#wire, this, this.id);
   }
   /** What a log or a queue would want of it: the envelope's fields. */
   toJSON(): object {
-    const { id, operation, topic, partition, before, after } = this;
-    return { id, operation, topic, partition, before, after, source: this.#wire.source };
+    const { id, operation, topic, partition, before, after, source } = this;
+    return { id, operation, topic, partition, before, after, source };
   }
 }
+
+const NONE: readonly string[] = Object.freeze([]);
 
 /** What a handler without a schema gets: the rows as they came; of an update `before` only when it is whole. */
 export function wireRows(wire: ChangeEventJson): Rows {
@@ -244,21 +236,36 @@ export function isWholeBefore({ before, after, unchanged = [] }: ChangeEventJson
 /** See `EventFacts.key`. */
 export function keyOf(wire: ChangeEventJson): Row {
   const row = wire.after ?? wire.before ?? {};
-  const columns = (wire.source.key ?? []).filter((column) => Object.hasOwn(row, column));
-  return Object.fromEntries(columns.map((column) => [column, row[column] as ColumnValue]));
+  const columns = wire.source.key ?? NONE;
+  const [column] = columns;
+  // Nearly always one: this is done for each event.
+  if (columns.length === 1 && column !== undefined) {
+    return Object.hasOwn(row, column) ? { [column]: row[column] as ColumnValue } : {};
+  }
+  const present = columns.filter((each) => Object.hasOwn(row, each));
+  return Object.fromEntries(present.map((each) => [each, row[each] as ColumnValue]));
 }
 
 /** See `EventFacts.changed`. */
 function changedColumns(wire: ChangeEventJson): string[] {
-  const { before, after } = wire;
-  if (!after) return Object.keys(before ?? {});
-  if (operationOf(wire.op) !== Operation.Update) return Object.keys(after);
-  const key = wire.source.key ?? [];
-  return Object.keys(after).filter(
-    (column) =>
-      !key.includes(column) &&
-      !(before && Object.hasOwn(before, column) && equal(before[column], after[column])),
-  );
+  const { before, after, omitted } = wire;
+  const key = wire.source.key ?? NONE;
+  const isUpdate = operationOf(wire.op) === Operation.Update;
+  const row = after ?? before;
+  let changed = row ? Object.keys(row) : [];
+  if (isUpdate && after) {
+    changed = changed.filter(
+      (column) =>
+        !key.includes(column) &&
+        !(before && Object.hasOwn(before, column) && equal(before[column], after[column])),
+    );
+  }
+  // Nobody knows: they did not travel.
+  if (omitted)
+    changed.push(
+      ...omitted.filter((column) => !(isUpdate && key.includes(column)) && !changed.includes(column)),
+    );
+  return changed;
 }
 
 function equal(a: ColumnValue | undefined, b: ColumnValue | undefined): boolean {

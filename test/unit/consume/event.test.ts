@@ -24,6 +24,23 @@ describe("an event", () => {
     expect(event.committedAt.getTime()).toBe(event.source.ts_ms);
   });
 
+  it("keeps its facts in a copy", () => {
+    const event = eventOf({ op: "u", before: { id: "7", a: "x" }, row: { id: "7", a: "y" } });
+    const facts = { id: at(7), position: at(7), op: "u", operation: "update", topic: TOPIC, partition: 3 };
+    const rows = {
+      schema: "public",
+      table: "orders",
+      key: { id: "7" },
+      row: { id: "7", a: "y" },
+      changed: ["a"],
+    };
+    for (const copy of [{ ...event }, structuredClone(event), Object.assign({}, event)]) {
+      expect(copy).toMatchObject({ ...facts, ...rows, unchanged: [], omitted: [], source: event.source });
+      expect(copy.committedAt.getTime()).toBe(event.source.ts_ms);
+    }
+    expect({ ...eventOf({ op: "m" }) }.message?.content).toEqual(Buffer.from("hi"));
+  });
+
   it("has as row what is after, and for deletes what was before", () => {
     expect(eventOf({ row: { id: "1" } }).row).toEqual({ id: "1" });
     expect(eventOf({ op: "d", row: { id: "1" } })).toMatchObject({
@@ -67,6 +84,21 @@ describe("an event", () => {
     ],
   ])("knows the changed columns: %s", (_what, change, changed) => {
     expect(eventOf(change).changed).toEqual(changed);
+  });
+
+  it.each([
+    ["u", { id: "1", a: 1 }, ["a", "b"]],
+    ["c", { id: "1" }, ["id", "b"]],
+    ["d", { id: "1" }, ["id", "b"]],
+  ] as const)("counts among the changed columns those that were omitted: %s", (op, row, changed) => {
+    const wire = parseExactJson(eventJson({ at: 7, after: null, op, row })) as ChangeEventJson;
+    const event = new HandledEvent(
+      { ...wire, omitted: ["b"] },
+      { topic: TOPIC, partition: 3 },
+      at(7),
+      wireRows(wire),
+    );
+    expect(event).toMatchObject({ changed, omitted: ["b"] });
   });
 
   it("keeps a column named __proto__", () => {
