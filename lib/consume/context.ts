@@ -1,3 +1,5 @@
+import { codeOf, nameOf } from "./thrown.ts";
+
 /**
  * Writes log lines: JSON on standard output, each with the consumer, topic, partition and position. What you give
  * is written as it is: leave row values out.
@@ -33,24 +35,55 @@ export interface HandlerContext {
 /** Writes one log line; the local host and tests look at it, Lambda stores it. */
 export type WriteLine = (line: string) => void;
 
-/** A logger whose lines all have some fields. */
+/** A logger whose lines all have some fields. Never throws: a line that cannot be written whole is written without what it cannot hold. */
 export function jsonLogger(write: WriteLine, always: Readonly<Record<string, unknown>>): Logger {
   const log =
     (level: string) =>
-    (message: string, fields: Readonly<Record<string, unknown>> = {}): void =>
-      write(JSON.stringify({ level, message, ...always, ...fields }, bigintAsText));
+    (message: string, fields: Readonly<Record<string, unknown>> = {}): void => {
+      try {
+        write(lineOf({ level, message, ...always }, fields));
+      } catch {
+        // Nothing to log it with; what the line tells of must not fail for it.
+      }
+    };
   return { info: log("info"), warn: log("warn"), error: log("error") };
+}
+
+/** What is given may hold itself, or throw when it is read: then field by field. */
+function lineOf(
+  always: Readonly<Record<string, unknown>>,
+  fields: Readonly<Record<string, unknown>>,
+): string {
+  try {
+    return JSON.stringify({ ...always, ...fields }, bigintAsText);
+  } catch {
+    const readable: Record<string, unknown> = { ...always };
+    for (const name of namesOf(fields)) {
+      try {
+        const text = JSON.stringify(fields[name], bigintAsText);
+        if (text !== undefined) readable[name] = JSON.parse(text);
+      } catch {
+        readable[name] = "(unreadable)";
+      }
+    }
+    return JSON.stringify(readable, bigintAsText);
+  }
+}
+
+function namesOf(fields: object): string[] {
+  try {
+    return Object.keys(fields);
+  } catch {
+    return [];
+  }
 }
 
 function bigintAsText(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? value.toString() : value;
 }
 
-/** Class and code of an error: what a log may hold of it (rule 30). */
+/** Class and code of whatever was thrown: what a log may hold of it (rule 30). */
 export function errorFacts(error: unknown): { error: string; code?: string } {
-  if (!(error instanceof Error)) return { error: typeof error };
-  const code = (error as { code?: unknown }).code;
-  return typeof code === "string" && /^[\w-]{1,60}$/.test(code)
-    ? { error: error.name.slice(0, 100), code }
-    : { error: error.name.slice(0, 100) };
+  const code = codeOf(error);
+  return code === undefined ? { error: nameOf(error) } : { error: nameOf(error), code };
 }

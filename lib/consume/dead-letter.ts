@@ -3,6 +3,7 @@ import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck } from "../change/record.ts";
 import { DeadLetterRefusedError, DeadLetterTooLargeError } from "./errors.ts";
+import { factsOf } from "./thrown.ts";
 
 /** A change that failed for good: docs, "Formats on the wire". Redrive needs nothing else. */
 export interface DeadLetter {
@@ -46,8 +47,6 @@ export interface DeadLetterError {
 
 /** SQS takes 1 MiB at most; a queue may be set to less. */
 const MAX_BYTES = 1024 * 1024;
-const MAX_MESSAGE = 8 * 1024;
-const MAX_STACK = 16 * 1024;
 
 /** Sends dead letters to one queue. */
 export class DeadLetterQueue {
@@ -83,17 +82,7 @@ function isTooLong(error: Error): boolean {
   return error.name.startsWith("InvalidParameterValue") && /must be shorter/.test(error.message);
 }
 
-/** What a letter tells of an error, its causes behind the stack. */
+/** What a letter tells of whatever was thrown, its causes behind the stack. */
 export function deadLetterError(error: unknown): DeadLetterError {
-  if (!(error instanceof Error))
-    return { name: typeof error, message: String(error).slice(0, MAX_MESSAGE), stack: "" };
-  const stacks: string[] = [];
-  for (let at: unknown = error; at instanceof Error && stacks.length < 5; at = at.cause) {
-    stacks.push(at.stack ?? `${at.name}: ${at.message}`);
-  }
-  return {
-    name: error.name,
-    message: error.message.slice(0, MAX_MESSAGE),
-    stack: stacks.join("\nCaused by: ").slice(0, MAX_STACK),
-  };
+  return factsOf(error);
 }

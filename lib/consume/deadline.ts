@@ -2,6 +2,9 @@ import { setMaxListeners } from "node:events";
 import { setImmediate } from "node:timers/promises";
 import { HandlerTimeoutError } from "./errors.ts";
 
+/** Node's timers take no more: a longer one would fire at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** Handlers may run for so long, in milliseconds, before timers and the network have their turn. */
 const TURN_MS = 20;
 
@@ -21,24 +24,29 @@ export class Deadline {
   /** Rejects what runs. One listener for all: a pair for each of so many calls would cost more than they do. */
   readonly #bounded = new Set<(reason: unknown) => void>();
   #grace: NodeJS.Timeout | undefined;
+  /** No call is waited for any longer. */
+  #graceIsOver = false;
   #turnAt: number;
   #turn: Promise<void> | undefined;
 
-  /** `remainingMs`: until the function's timeout. A tenth of it, at least 0.5 s, at most 5 s, is kept for the close. */
-  constructor(remainingMs: number) {
+  /** `untilTimeoutMs`: until the function's timeout. A tenth of it, at least 0.5 s, at most 5 s, is kept for the close. */
+  constructor(untilTimeoutMs: number) {
+    const remainingMs = Math.min(Math.max(untilTimeoutMs || 0, 0), LONGEST_TIMER_MS);
     const reserve = Math.min(Math.max(remainingMs / 10, 500), 5_000, remainingMs / 2);
     const now = this.#startedAt;
     this.#turnAt = now;
     this.#workAt = now + remainingMs - reserve;
     this.#endAt = now + remainingMs - reserve / 10;
+    // They keep the process alive: with an empty event loop AWS's runtimes answer `null`, which is success, or exit with 0.
     const abortAt = (at: number, controller: AbortController) =>
-      setTimeout(() => controller.abort(new HandlerTimeoutError()), at - now).unref();
+      setTimeout(() => controller.abort(new HandlerTimeoutError()), at - now);
     const [work, end] = [new AbortController(), new AbortController()];
     // Every partition's handlers listen, and what they call.
     setMaxListeners(0, work.signal, end.signal);
     this.#timers = [abortAt(this.#workAt, work), abortAt(this.#endAt, end)];
     work.signal.addEventListener("abort", () => {
       this.#grace = setTimeout(() => {
+        this.#graceIsOver = true;
         for (const reject of this.#bounded) reject(work.signal.reason);
       }, this.untilEndMs() / 2);
     });
@@ -68,6 +76,11 @@ export class Deadline {
     return this.remainingMs() >= (this.#workAt - this.#startedAt) / 2;
   }
 
+  /** Whether handlers must have ended: no call begins any more. */
+  isOver(): boolean {
+    return this.work.aborted || performance.now() >= this.#workAt;
+  }
+
   /** Milliseconds until the process may be ended from outside. */
   untilEndMs(): number {
     return Math.max(0, this.#endAt - performance.now());
@@ -79,7 +92,8 @@ export class Deadline {
    */
   bound<T>(running: PromiseLike<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      this.#bounded.add(reject);
+      if (this.#graceIsOver) reject(this.work.reason);
+      else this.#bounded.add(reject);
       running.then(
         (value) => {
           this.#bounded.delete(reject);

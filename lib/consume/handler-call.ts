@@ -1,10 +1,11 @@
 import { failpoint } from "../failpoint.ts";
 import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./context.ts";
 import type { Deadline } from "./deadline.ts";
-import { FailedEvents, SinkUnavailableError } from "./errors.ts";
+import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { Registration } from "./registry.ts";
 import type { Sweep } from "./sweep.ts";
+import { causeOf, isA, propertyOf } from "./thrown.ts";
 
 /** How a handler's call ended. */
 export type CallResult =
@@ -34,16 +35,20 @@ export function callHandler(
   attempt: number,
   invocation: Invocation,
 ): CallResult | Promise<CallResult> {
-  const fair = invocation.deadline.isFair();
+  const { deadline } = invocation;
+  // What begins now would be bound by nothing.
+  if (deadline.isOver())
+    return { kind: "cut-short", fair: false, running: false, error: new HandlerTimeoutError() };
+  const fair = deadline.isFair();
   const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
   try {
     failpoint("before-effect");
     const returned = given(registration, events, context);
-    if (isPromise(returned)) return settled(registration, events, returned, fair, invocation.deadline);
+    if (isPromise(returned)) return settled(registration, events, returned, fair, deadline);
     failpoint("after-effect");
     return ended(registration, events, returned);
   } catch (error) {
-    return broken(registration, events, error, { fair, running: false, deadline: invocation.deadline });
+    return broken(registration, events, error, { fair, running: false, deadline });
   }
 }
 
@@ -69,8 +74,10 @@ async function settled(
 }
 
 function ended(registration: Registration, events: readonly HandledEvent[], returned: unknown): CallResult {
-  return registration.kind === "batch" && Array.isArray(returned)
-    ? someFailed(returned, events.length, new FailedEvents(returned))
+  if (registration.kind !== "batch" || !Array.isArray(returned)) return DONE;
+  const indexes = indexesOf(returned);
+  return indexes.length > 0
+    ? someFailed(indexes, events.length, new FailedEvents(indexes as number[]))
     : DONE;
 }
 
@@ -80,10 +87,11 @@ function broken(
   error: unknown,
   { fair, running, deadline }: { fair: boolean; running: boolean; deadline: Deadline },
 ): CallResult {
-  if (error instanceof SinkUnavailableError) return { kind: "unavailable", error };
+  const unavailable = causeOf(error, SinkUnavailableError);
+  if (unavailable) return { kind: "unavailable", error: unavailable };
   if (deadline.work.aborted) return { kind: "cut-short", fair, running, error };
-  return error instanceof FailedEvents && registration.kind === "batch"
-    ? someFailed(error.indexes, events.length, error.cause ?? error)
+  return isA(error, FailedEvents) && registration.kind === "batch"
+    ? someFailed(propertyOf(error, "indexes"), events.length, propertyOf(error, "cause") ?? error)
     : { kind: "failed", error };
 }
 
@@ -138,10 +146,27 @@ function given(
   }
 }
 
+/**
+ * What an array that a handler returned says of failed events. Nothing, where it holds no number: `Promise.all` over the
+ * events gives their answers. Where some of it is a number, what is undefined or null beside is not: each event's own
+ * index or nothing.
+ */
+function indexesOf(returned: readonly unknown[]): unknown[] {
+  const isNumber = (value: unknown) => typeof value === "number" || typeof value === "bigint";
+  return returned.some(isNumber) ? returned.filter((value) => value !== undefined && value !== null) : [];
+}
+
 /** Indexes that make no sense are the handler's error as a whole: nothing may count as done by mistake. */
-function someFailed(indexes: readonly unknown[], length: number, error: unknown): CallResult {
-  const valid = indexes.every((i) => Number.isInteger(i) && (i as number) >= 0 && (i as number) < length);
-  if (!valid) return { kind: "failed", error };
-  if (indexes.length === 0) return DONE;
-  return { kind: "some-failed", indexes: [...new Set(indexes as number[])].sort((a, b) => a - b), error };
+function someFailed(indexes: unknown, length: number, error: unknown): CallResult {
+  let failed: unknown[];
+  try {
+    failed = [...new Set(indexes as Iterable<unknown>)];
+  } catch {
+    return { kind: "failed", error };
+  }
+  const isIndex = (i: unknown): i is number =>
+    Number.isInteger(i) && (i as number) >= 0 && (i as number) < length;
+  if (!failed.every(isIndex)) return { kind: "failed", error };
+  if (failed.length === 0) return DONE;
+  return { kind: "some-failed", indexes: failed.sort((a, b) => a - b), error };
 }

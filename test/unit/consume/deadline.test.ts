@@ -1,0 +1,45 @@
+import { spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { describe, expect, it } from "vitest";
+import { Deadline } from "../../../lib/consume/deadline.ts";
+import { HandlerTimeoutError } from "../../../lib/consume/errors.ts";
+
+describe("the deadline of an invocation", () => {
+  it("keeps the process alive while it runs, and not when it is cleared", () => {
+    const file = new URL("../../../lib/consume/deadline.ts", import.meta.url).href;
+    const source = `
+      const { Deadline } = await import(${JSON.stringify(file)});
+      const cleared = new Deadline(60_000);
+      cleared.clear();
+      const deadline = new Deadline(300);
+      process.on("exit", (code) => console.log("exit", code));
+      try { await deadline.bound(new Promise(() => {})); } catch (error) { console.log(error.code); }
+      deadline.clear();
+    `;
+    const { stdout } = spawnSync(process.execPath, ["--input-type=module", "-e", source], {
+      encoding: "utf8",
+    });
+    expect(stdout).toBe("HANDLER_TIMEOUT\nexit 0\n");
+  });
+
+  it("bounds also what begins when the wait for calls is over", async () => {
+    const deadline = new Deadline(40);
+    await expect(deadline.bound(new Promise(() => {}))).rejects.toBeInstanceOf(HandlerTimeoutError);
+    await expect(deadline.bound(new Promise(() => {}))).rejects.toBeInstanceOf(HandlerTimeoutError);
+    deadline.clear();
+  });
+
+  it.each([Number.POSITIVE_INFINITY, 2 ** 40])("may be %d ms away", async (remainingMs) => {
+    const deadline = new Deadline(remainingMs);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([deadline.work.aborted, deadline.isOver()]).toEqual([false, false]);
+    deadline.clear();
+  });
+
+  it.each([0, -1, Number.NaN])("is over at once with %d ms", async (remainingMs) => {
+    const deadline = new Deadline(remainingMs);
+    expect(deadline.isOver()).toBe(true);
+    if (!deadline.end.aborted) await once(deadline.end, "abort");
+    deadline.clear();
+  });
+});
