@@ -13,7 +13,7 @@ import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
 import type { Fence, FenceGroup } from "./fence.ts";
 import { groupOf, type PartitionProgress, type StoredPartition } from "./fence-item.ts";
 import type { Floors } from "./floor.ts";
-import { type ConsumerObserver, InvocationCounts } from "./observer.ts";
+import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
 import type { ParkedPayloads } from "./parked-payload.ts";
@@ -68,8 +68,11 @@ export async function runInvocation(
     await run.run();
     failpoint("fence-closed");
     const { counts, failures } = run;
-    instance.observer.invocation(
-      counts.report(instance.consumer, failures.partitions, performance.now() - started),
+    const report = counts.report(instance.consumer, failures.partitions, performance.now() - started);
+    await tellObserver(
+      () => instance.observer.invocation(report),
+      deadline.untilEndMs(),
+      jsonLogger(instance.write, { consumer: instance.consumer }),
     );
     const lowest = failures.lowest === undefined ? undefined : event.Records[failures.lowest];
     return {

@@ -1,3 +1,4 @@
+import { errorFacts, type Logger } from "./context.ts";
 import type { RedriveReport } from "./redrive-request.ts";
 
 /**
@@ -61,9 +62,34 @@ export interface CommitToEffect {
  * const observer: ConsumerObserver = { invocation: (report) => metrics.add("applied", report.applied) };
  */
 export interface ConsumerObserver {
-  invocation(report: InvocationReport): void;
+  /** May return a promise, which is waited for: at most a second, and no longer than the function may run. */
+  invocation(report: InvocationReport): unknown;
   /** A redrive has ended; `letters` names keys, which are row values. */
-  redrive?(report: RedriveReport): void;
+  redrive?(report: RedriveReport): unknown;
+}
+
+/** How long an invocation waits for its observer, at most, in milliseconds. */
+const OBSERVER_MS = 1_000;
+
+/**
+ * Gives an observer its report. What becomes of it is the observer's affair: the invocation is closed by then. Never throws.
+ */
+export async function tellObserver(tell: () => unknown, leftMs: number, logger: Logger): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    const told = Promise.resolve(tell());
+    const late = new Promise<"late">((resolve) => {
+      timer = setTimeout(resolve, Math.min(OBSERVER_MS, leftMs / 2), "late");
+    });
+    if ((await Promise.race([told, late])) === "late") {
+      told.catch(() => {});
+      logger.warn("the observer did not end in time");
+    }
+  } catch (error) {
+    logger.warn("the observer failed", errorFacts(error));
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 const SPREAD = 20;

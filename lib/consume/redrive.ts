@@ -3,6 +3,7 @@ import { runSideBySide } from "./concurrency.ts";
 import { errorFacts, jsonLogger } from "./context.ts";
 import { Deadline } from "./deadline.ts";
 import type { ConsumerInstance } from "./invocation.ts";
+import { tellObserver } from "./observer.ts";
 import { ParkedKeys } from "./parked-keys.ts";
 import type { Letter } from "./parking-table.ts";
 import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
@@ -60,7 +61,11 @@ export async function runRedrive(
       durationMs: Math.round(performance.now() - started),
       letters: letters.slice(0, REPORTED),
     };
-    instance.observer.redrive?.(report);
+    await tellObserver(
+      () => instance.observer.redrive?.(report),
+      deadline.untilEndMs(),
+      jsonLogger(instance.write, { consumer: instance.consumer }),
+    );
     return report;
   } finally {
     deadline.clear();
