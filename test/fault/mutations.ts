@@ -102,6 +102,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume"],
   },
   {
+    name: "store a newer generation ahead of what waits in a call",
+    file: "lib/consume/partition-run.ts",
+    from: "    if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);\n",
+    to: "    this.#partition.checkpoint.reach(this.#chunk.length === 0 ? position : this.#partition.checkpoint.mark, writer);\n",
+    tests: ["test/unit/consume/fence-model.test.ts"],
+  },
+  {
+    name: "judge a record's writer by the checkpoint",
+    file: "lib/consume/partition-run.ts",
+    from: "if (isStaleWriter(this.#judged, record.writer)) {",
+    to: "if (isStaleWriter(this.#partition.checkpoint, record.writer)) {",
+    tests: ["test/unit/consume/fence-model.test.ts"],
+  },
+  {
     name: "no token",
     file: "lib/consume/fence-item.ts",
     from: 'ConditionExpression: progress.map(({ partition: p }) => `t${p}=:t`).join(" AND "),',

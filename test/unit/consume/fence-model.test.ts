@@ -1,31 +1,37 @@
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
-import { PROBE } from "../../../lib/change/control-event.ts";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/consumer.ts";
+import { SinkUnavailableError } from "../../../lib/consume/errors.ts";
 import { readPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import {
+  expected,
+  inserted,
+  olderOnly,
+  PARTITIONS,
+  type StreamRecord,
+  stream,
+  withHole,
+} from "./fence-stream.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
-import { at, type Change, packed, TOPIC } from "./records.ts";
+import { at, packed, TOPIC } from "./records.ts";
 
 /*
  * The whole consumer against a table in memory, every step of several invocations in any order: deliveries that come
- * again, stale ones, two at once, processes that die at any step, answers that are lost.
+ * again, stale ones, two at once, processes that die at any step, answers that are lost, handlers whose sink is away or
+ * that do not come back.
  */
 
-const PARTITIONS = [0, 1];
-
-/** What stands in a partition: a change, a row read by a backfill, or what only moves the fence: `control`, `another` consumer's. */
-type Kind = "change" | "read" | "control" | "another";
-const KINDS: readonly Kind[] = ["change", "change", "change", "read", "control", "another"];
-
-interface StreamRecord {
-  readonly partition: number;
-  readonly writer: number;
-  readonly changes: readonly (Change & { ghost?: boolean; quiet: boolean })[];
-}
+// Waiting takes no time here, and a process's time is over only when nothing else can go on.
+vi.mock("node:timers/promises", async (original) => {
+  const timers = await original<typeof import("node:timers/promises")>();
+  return { ...timers, setTimeout: (_ms: number, value: unknown) => timers.setImmediate(value) };
+});
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
+afterEach(() => void vi.useRealTimers());
 
 /** One invocation: starts at a share of the checkpoint, or behind it where `share` is 1. */
 interface Delivery {
@@ -38,100 +44,19 @@ interface Delivery {
   /** Begins while the one before still runs. */
   readonly overlaps: boolean;
   readonly fault: { readonly call: number; readonly kind: CallFault } | undefined;
+  /** A handler's call that fails, after so many of its events. */
+  readonly handler:
+    | { readonly call: number; readonly after: number; readonly kind: "away" | "hangs" }
+    | undefined;
 }
 
-const stream = fc
-  .record({
-    transactions: fc.array(
-      fc.array(fc.record({ partition: fc.constantFrom(...PARTITIONS), kind: fc.constantFrom(...KINDS) }), {
-        minLength: 1,
-        maxLength: 3,
-      }),
-      { minLength: 2, maxLength: 8 },
-    ),
-    newEpochAt: fc.nat(10),
-    newWriterAt: fc.nat(10),
-    replays: fc.nat(3),
-    recordSize: fc.integer({ min: 1, max: 3 }),
-  })
-  .map(makeStream);
+/** How the consumer has its events: one a call, or so many. */
+type Shape = { readonly kind: "on" } | { readonly kind: "onBatch"; readonly maxEvents: number };
 
-/** Transactions become records; at some place a new writer starts, repeats a little, and an old record comes late. */
-function makeStream(plan: {
-  transactions: { partition: number; kind: Kind }[][];
-  newEpochAt: number;
-  newWriterAt: number;
-  replays: number;
-  recordSize: number;
-}): StreamRecord[] {
-  const all = plan.transactions.flatMap((events, t) => {
-    const late = t >= plan.newEpochAt;
-    // A new epoch starts at smaller LSNs.
-    const commit = late ? 1 + t - plan.newEpochAt : 100 + t;
-    return events.map(({ partition, kind }, i) => ({
-      ...shapeOf(kind),
-      partition,
-      t,
-      at: commit,
-      epoch: late ? 2 : 1,
-      ordinal: 1 + 2 * i,
-      row: { id: String(i % 2) },
-    }));
-  });
-  const written = (changes: typeof all, writer: number, known: Map<number, string>): StreamRecord[] => {
-    const records: { partition: number; writer: number; changes: StreamRecord["changes"][number][] }[] = [];
-    for (const change of changes) {
-      const after = known.get(change.partition) ?? null;
-      known.set(change.partition, at(change.at, change));
-      const open = records.findLast((record) => record.partition === change.partition);
-      const entry = { ...change, after };
-      if (open && open.changes.length < plan.recordSize) open.changes.push(entry);
-      else records.push({ partition: change.partition, writer, changes: [entry] });
-    }
-    return records;
-  };
-  const cut = all.findIndex(({ t }) => t >= plan.newWriterAt);
-  if (cut < 0) return written(all, 1, new Map());
-  const known = new Map<number, string>();
-  const first = written(all.slice(0, cut), 1, known);
-  const second = written(all.slice(Math.max(0, cut - plan.replays)), 2, new Map());
-  // The old writer, of which nothing more may count once the new one was seen: in a record behind the new one's first.
-  const behind = second[0];
-  const last = behind?.changes.at(-1);
-  const ghost: StreamRecord[] =
-    behind && last
-      ? [
-          {
-            partition: behind.partition,
-            writer: 1,
-            changes: [
-              {
-                ...last,
-                ordinal: (last.ordinal ?? 1) + 1,
-                after: at(last.at, last),
-                ...shapeOf("change"),
-                row: { id: "ghost" },
-                ghost: true,
-              },
-            ],
-          },
-        ]
-      : [];
-  return [...first, ...second.slice(0, 1), ...ghost, ...second.slice(1)];
-}
-
-function shapeOf(kind: Kind): Pick<Change, "op" | "message" | "source"> & { quiet: boolean } {
-  switch (kind) {
-    case "change":
-      return { op: "c", quiet: false };
-    case "read":
-      return { op: "r", quiet: false };
-    case "control":
-      return { op: "m", message: { prefix: PROBE, content: "e30=" }, quiet: true };
-    case "another":
-      return { op: "r", source: { backfill: { run: 1, consumer: "another" } }, quiet: true };
-  }
-}
+const shape: fc.Arbitrary<Shape> = fc.oneof(
+  fc.constant({ kind: "on" as const }),
+  fc.record({ kind: fc.constant("onBatch" as const), maxEvents: fc.integer({ min: 1, max: 5 }) }),
+);
 
 const delivery: fc.Arbitrary<Delivery> = fc.record({
   share: fc.constantFrom(0, 0.5, 1, 1, 1),
@@ -142,6 +67,14 @@ const delivery: fc.Arbitrary<Delivery> = fc.record({
   fault: fc.option(
     fc.record({ call: fc.nat(6), kind: fc.constantFrom<CallFault>("lost", "lost", "throttled") }),
     { nil: undefined, freq: 3 },
+  ),
+  handler: fc.option(
+    fc.record({
+      call: fc.nat(4),
+      after: fc.nat(2),
+      kind: fc.constantFrom("away" as const, "away" as const, "hangs" as const),
+    }),
+    { nil: undefined, freq: 2 },
   ),
 });
 
@@ -163,7 +96,11 @@ class Interleaving {
   async run(processes: () => readonly Process[], enough: () => boolean): Promise<void> {
     while (processes().some((process) => process.alive) && !enough()) {
       for (let i = 0; i < 3; i++) await turn();
-      if (this.#waiting.length === 0) continue;
+      if (this.#waiting.length === 0) {
+        // All that is left hangs.
+        vi.advanceTimersToNextTimer();
+        continue;
+      }
       const choice = this.#choices[this.#next++ % this.#choices.length] as number;
       const [step] = this.#waiting.splice(choice % this.#waiting.length, 1);
       if (step?.process.alive) step.go();
@@ -182,6 +119,7 @@ function commitOf(id: string): number {
 
 async function play(
   records: readonly StreamRecord[],
+  shape: Shape,
   deliveries: readonly Delivery[],
   choices: readonly number[],
 ): Promise<void> {
@@ -205,11 +143,16 @@ async function play(
   const processes: Process[] = [];
   let checkpoint = 0;
 
-  /** Holds after every call: a mark never goes back, and never stands before its effect. */
+  /**
+   * Holds after every call: a mark never goes back, and never stands before its effect; and the stored generation shuts
+   * nothing out that only an older writer has.
+   */
   const checkMarks = () => {
     for (const partition of PARTITIONS) {
-      const { mark } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
+      const { mark, writer } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
       if (mark === undefined) continue;
+      if (olderOnly(records, partition, writer).some((id) => id > mark))
+        violations.push("the generation stands before the effect");
       if (mark < (marks.get(partition) ?? "")) violations.push("the mark went back");
       marks.set(partition, mark);
       const missing = expected(records, partition).some(
@@ -222,7 +165,7 @@ async function play(
   const start = (
     from: number,
     to: number,
-    { diesAt, fault, hole }: Pick<Delivery, "diesAt" | "fault" | "hole">,
+    { diesAt, fault, hole, handler: failing }: Omit<Delivery, "share" | "length" | "overlaps">,
   ) => {
     const process: Process = { alive: true, steps: 0 };
     processes.push(process);
@@ -241,23 +184,43 @@ async function play(
       if (when === "after") return "none";
       return calls++ === fault?.call ? fault.kind : "none";
     });
-    const handler = consumer(name)
-      .on("*", ALL_OPERATIONS, (event) => {
-        const effect = () => {
-          const key = `${event.partition}/${String(event.row?.id)}`;
-          if (event.id <= (atTake.get(event.partition) ?? "")) violations.push("repeats what was on record");
-          effects.push({ partition: event.partition, id: event.id, process });
-          if (event.id > (rows.get(key) ?? "")) rows.set(key, event.id);
-        };
-        // Some handlers give no promise: then nothing waits between two events.
-        return commitOf(event.id) % 3 === 0 ? effect() : step().then(effect).then(step);
-      })
-      .handler({
-        environment: { TRIBUTARY_STATE_TABLE: "t", TRIBUTARY_PIPELINE_NAME: "p", TRIBUTARY_POISON: "stop" },
-        dynamodb,
-        observer: { invocation: () => {} },
-        write: () => {},
-      });
+    const apply = ({ id, partition, row }: { id: string; partition: number; row?: unknown }) => {
+      const effect = () => {
+        const key = `${partition}/${String((row as { id?: unknown } | undefined)?.id)}`;
+        if (id <= (atTake.get(partition) ?? "")) violations.push("repeats what was on record");
+        effects.push({ partition, id, process });
+        if (id > (rows.get(key) ?? "")) rows.set(key, id);
+      };
+      // Some handlers give no promise: then nothing waits between two events.
+      return commitOf(id) % 3 === 0 ? effect() : step().then(effect).then(step);
+    };
+    let handled = 0;
+    const fails = () => (handled++ === failing?.call ? failing : undefined);
+    const fail = ({ kind }: { kind: "away" | "hangs" }) => {
+      if (kind === "away") throw new SinkUnavailableError("the sink is away");
+      return new Promise<void>(() => {});
+    };
+    const built =
+      shape.kind === "on"
+        ? consumer(name).on("*", ALL_OPERATIONS, (event) => {
+            const failure = fails();
+            return failure ? fail(failure) : apply(event);
+          })
+        : consumer(name).onBatch(
+            "*",
+            { operations: ALL_OPERATIONS, maxEvents: shape.maxEvents },
+            async (events) => {
+              const failure = fails();
+              for (const event of events.slice(0, failure?.after)) await apply(event);
+              if (failure) await fail(failure);
+            },
+          );
+    const handler = built.handler({
+      environment: { TRIBUTARY_STATE_TABLE: "t", TRIBUTARY_PIPELINE_NAME: "p", TRIBUTARY_POISON: "stop" },
+      dynamodb,
+      observer: { invocation: () => {} },
+      write: () => {},
+    });
     const { window, whole } = withHole(records.slice(from, to), hole);
     const delivered = window.map((r) => packed(r.changes, r));
     void (async () => {
@@ -292,7 +255,7 @@ async function play(
   );
   // The event source mapping goes on until everything is through.
   for (let i = 0; checkpoint < records.length && i < 5; i++) {
-    start(checkpoint, records.length, { diesAt: undefined, fault: undefined, hole: undefined });
+    start(checkpoint, records.length, NO_TROUBLE);
     await interleaving.run(
       () => processes,
       () => false,
@@ -308,6 +271,14 @@ async function play(
     expect(marks.get(partition) ?? "", "the mark stands at the end, whatever is there").toBe(
       ends.sort().at(-1) ?? "",
     );
+    const newest = Math.max(
+      0,
+      ...records.filter((r) => r.partition === partition).map(({ writer }) => writer),
+    );
+    expect(
+      readPartition(table.item(`fence#${TOPIC}#0`), partition).writer,
+      "and so does the generation",
+    ).toBe(newest);
     const wanted = expected(records, partition);
     const applied = effects.filter((effect) => effect.partition === partition).map(({ id }) => id);
     expect([...new Set(applied)], "nothing lost, nothing from a superseded writer, in order").toEqual(wanted);
@@ -328,45 +299,11 @@ async function play(
   expect(rows, "a sink that compares positions holds the last state").toEqual(state);
 }
 
-/** Leaves a record out, unless a writer's start stands in it or behind it: that hole cannot be seen. */
-function withHole(
-  window: readonly StreamRecord[],
-  hole: number | undefined,
-): { window: readonly StreamRecord[]; whole: boolean } {
-  const left = hole === undefined ? undefined : window[hole];
-  if (!left || hole === undefined) return { window, whole: true };
-  const fromThere = window.slice(hole).filter((record) => record.partition === left.partition);
-  if (fromThere.some(({ changes }) => changes[0]?.after === null)) return { window, whole: true };
-  return { window: window.filter((record) => record !== left), whole: false };
-}
+const NO_TROUBLE = { diesAt: undefined, fault: undefined, hole: undefined, handler: undefined };
 
 function enough(steps: number): () => boolean {
   let left = steps;
   return () => left-- <= 0;
-}
-
-/** Positions that must take effect in a partition, in order. */
-function expected(records: readonly StreamRecord[], partition: number): string[] {
-  const ids = records
-    .filter((record) => record.partition === partition)
-    .flatMap(({ changes }) =>
-      changes.filter(({ ghost, quiet }) => !ghost && !quiet).map((change) => at(change.at, change)),
-    );
-  return [...new Set(ids)].sort();
-}
-
-/** A record of one insert; its predecessor is at `[commit, ordinal]`, none for a writer's first. */
-function inserted(
-  [partition, writer]: readonly [number, number],
-  [commit, ordinal]: readonly [number, number],
-  after: readonly [number, number] | null,
-  more: { readonly ghost?: boolean } = {},
-): StreamRecord {
-  const id = (lsn: number, n: number) => at(lsn, { epoch: 2, ordinal: n } as Change);
-  const row = { id: String(ordinal) };
-  const place = { partition, t: commit - 1, at: commit, epoch: 2, ordinal, row };
-  const change = { op: "c", quiet: false, ...place, after: after && id(...after), ...more };
-  return { partition, writer, changes: [change as StreamRecord["changes"][number]] };
 }
 
 describe("the fence", () => {
@@ -380,9 +317,10 @@ describe("the fence", () => {
       inserted([1, 1], [2, 2], [2, 1], { ghost: true }),
       inserted([0, 2], [2, 3], null),
     ];
-    const quiet = { diesAt: undefined, hole: undefined, overlaps: false, fault: undefined };
+    const quiet = { ...NO_TROUBLE, overlaps: false };
     await play(
       records,
+      { kind: "on" },
       [
         { ...quiet, share: 0, length: 2 },
         { ...quiet, share: 1, length: 3, fault: { call: 2, kind: "lost" } },
@@ -396,11 +334,12 @@ describe("the fence", () => {
     await fc.assert(
       fc.asyncProperty(
         stream,
+        shape,
         fc.array(delivery, { minLength: 1, maxLength: 6 }),
         fc.array(fc.nat(1000), { minLength: 1, maxLength: 60 }),
         play,
       ),
-      { numRuns: 150 },
+      { numRuns: 300 },
     );
   }, 300_000);
 });

@@ -51,7 +51,7 @@ describe("the stored writer generation", () => {
 
   it("stands with the last change that took effect where only a part of a call did", async () => {
     const { handler, stored } = await consumerOf((ids) => {
-      if (ids.length > 1) throw new Error("in halves, please");
+      if (ids.length > 2) throw new Error("in halves, please");
       if (ids[0] === at(3)) throw new SinkUnavailableError("the sink is away");
     });
     await handler(invocationOf(old(), young()), context);
