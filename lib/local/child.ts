@@ -8,6 +8,8 @@ export interface ServingChild {
   /** Such as `http://127.0.0.1:40123`. */
   readonly endpoint: string;
   readonly pid: number;
+  /** Resolves when everything that it reported so far has arrived; at once when it has ended. */
+  settled(): Promise<void>;
   /** Ends the process at once: what it holds is in memory alone. Idempotent. */
   stop(): Promise<void>;
 }
@@ -22,7 +24,12 @@ const START_DEADLINE_MS = 60_000;
  */
 export async function startServingChild(
   entry: URL,
-  options: { environment?: Readonly<Record<string, string>>; signal?: AbortSignal } = {},
+  options: {
+    environment?: Readonly<Record<string, string>>;
+    signal?: AbortSignal;
+    /** Gets what the process reports with `reportToParent`. */
+    onReport?: (report: unknown) => void;
+  } = {},
 ): Promise<ServingChild> {
   options.signal?.throwIfAborted();
   const child = fork(fileURLToPath(entry), [], {
@@ -38,7 +45,10 @@ export async function startServingChild(
   });
   try {
     const endpoint = await firstMessage(child, options.signal);
-    return { endpoint, pid: child.pid ?? 0, stop: () => end(child) };
+    child.on("message", (message) => {
+      if (message !== SETTLED) options.onReport?.(message);
+    });
+    return { endpoint, pid: child.pid ?? 0, settled: () => settled(child), stop: () => end(child) };
   } catch (cause) {
     await end(child);
     options.signal?.throwIfAborted();
@@ -50,11 +60,38 @@ export async function startServingChild(
   }
 }
 
+/** What the parent sends, and the child sends back behind its reports. */
+const SETTLED = "settled?";
+
 /** In the child: serves until the parent is gone. `serve` listens on 127.0.0.1 and gives its port. */
 export async function serveFromChild(serve: () => Promise<number>): Promise<void> {
   process.once("disconnect", () => process.exit(0));
+  process.on("message", (message) => {
+    if (message === SETTLED) reportToParent(SETTLED);
+  });
   const port = await serve();
   process.send?.(`http://127.0.0.1:${port}`);
+}
+
+/** In the child: reports something that JSON can hold to whoever started it. */
+export function reportToParent(report: unknown): void {
+  if (process.connected) process.send?.(report);
+}
+
+async function settled(child: ChildProcess): Promise<void> {
+  if (!child.connected) return;
+  const over = new AbortController();
+  const answered = new Promise<void>((resolve) => {
+    const onMessage = (message: unknown) => {
+      if (message === SETTLED) resolve();
+    };
+    child.on("message", onMessage);
+    over.signal.addEventListener("abort", () => child.off("message", onMessage));
+  });
+  child.send(SETTLED, () => {});
+  const ended = once(child, "disconnect", { signal: over.signal }).catch(() => {});
+  await Promise.race([answered, ended]);
+  over.abort();
 }
 
 async function firstMessage(child: ChildProcess, signal: AbortSignal | undefined): Promise<string> {

@@ -41,6 +41,19 @@ export class DataDirectoryInUseError extends TributaryError {
   }
 }
 
+/** Something of ours made calls that AWS refuses, and that only an emulator would take. */
+export class CallsRefusedError extends TributaryError {
+  readonly code = "CALLS_REFUSED";
+  readonly retry = "stop";
+
+  constructor(calls: readonly string[]) {
+    super({
+      message: `AWS refuses calls that were made: ${calls.join("; ")}`,
+      remedy: "Keep to the limit that the message names.",
+    });
+  }
+}
+
 /** A child process of the local host (an emulator) did not come up. */
 export class ChildStartError extends TributaryError {
   readonly code = "CHILD_START";

@@ -10,7 +10,7 @@ import { SLOT_VARIABLE } from "../source/postgres/slots/slot-number.ts";
 import { CaptureProcess } from "./capture-process.ts";
 import { CaptureProcesses } from "./capture-processes.ts";
 import { type RunningConsumer, startConsumer } from "./consumer-host.ts";
-import { type Emulators, startEmulators } from "./emulators.ts";
+import { type Emulators, type RefusedCall, startEmulators } from "./emulators.ts";
 import { type AwsClients, createResources, type PipelineResources } from "./resources.ts";
 
 /** The AWS side of a pipeline on this machine: emulators, and in them what the CDK app would have made. */
@@ -44,9 +44,16 @@ export interface LocalHostOptions {
   readonly onFailure: (error: Error) => void;
 }
 
-/** Starts the emulators and makes the pipeline's stream, table and queues in them. */
-export async function startLocalAws(definition: Pipeline, signal: AbortSignal): Promise<LocalAws> {
-  const emulators: Emulators = await startEmulators({ signal });
+/**
+ * Starts the emulators and makes the pipeline's stream, table and queues in them. `onRefusal` gets each call that AWS
+ * would refuse, and that was refused for it.
+ */
+export async function startLocalAws(
+  definition: Pipeline,
+  signal: AbortSignal,
+  onRefusal?: (call: RefusedCall) => void,
+): Promise<LocalAws> {
+  const emulators: Emulators = await startEmulators({ signal, ...(onRefusal ? { onRefusal } : {}) });
   // A directory stands for the bucket of oversize changes.
   const claims = await mkdtemp(join(tmpdir(), "tributary-claims-"));
   const environment = { ...emulators.environment, [CLAIM_BUCKET_VARIABLE]: pathToFileURL(claims).href };

@@ -11,6 +11,9 @@ import {
 import S3rver from "s3rver";
 import { afterAll, beforeAll } from "vitest";
 import { s3Client } from "../../lib/aws.ts";
+import type { AwsRefusal } from "../../lib/local/aws-limits/refusal.ts";
+import { collectRefusals, type Refusals } from "../refusals.ts";
+import { limitedS3 } from "./limited-s3.ts";
 
 /** S3 as the tests of one file see it: any implementation behind `AWS_ENDPOINT_URL`, or an emulator of ours. */
 export interface EmulatedS3 {
@@ -19,6 +22,8 @@ export interface EmulatedS3 {
   readonly endpoint: string;
   /** A bucket that is there. */
   readonly bucket: string;
+  /** Returns the calls that AWS would have refused, and pardons them: any other fails the test that sent it. */
+  takeRefusals(): AwsRefusal[];
   overwrite(key: string, bytes: Uint8Array): Promise<void>;
   remove(key: string): Promise<void>;
 }
@@ -28,9 +33,10 @@ export function emulatedS3(): () => EmulatedS3 {
   let s3: EmulatedS3 | undefined;
   let client: S3Client | undefined;
   const cleanups: (() => Promise<unknown>)[] = [];
+  const refusals = collectRefusals();
   beforeAll(async () => {
     const foreign = process.env.AWS_ENDPOINT_URL_S3 ?? process.env.AWS_ENDPOINT_URL;
-    const endpoint = foreign ?? (await startEmulator(cleanups));
+    const endpoint = foreign ?? (await startEmulator(cleanups, refusals));
     const environment = {
       AWS_REGION: "us-east-1",
       AWS_ACCESS_KEY_ID: "S3RVER",
@@ -46,6 +52,7 @@ export function emulatedS3(): () => EmulatedS3 {
       environment,
       endpoint,
       bucket,
+      takeRefusals: refusals.take,
       async overwrite(Key, Body) {
         await made.send(new PutObjectCommand({ Bucket: bucket, Key, Body }));
       },
@@ -64,10 +71,11 @@ export function emulatedS3(): () => EmulatedS3 {
   };
 }
 
-async function startEmulator(cleanups: (() => Promise<unknown>)[]): Promise<string> {
+async function startEmulator(cleanups: (() => Promise<unknown>)[], refusals: Refusals): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "tributary-s3-"));
   const server = new S3rver({ address: "127.0.0.1", port: 0, silent: true, directory });
   const { port } = await server.run();
+  limitedS3(server.httpServer, (refusal) => refusals.note(refusal));
   cleanups.push(
     () => server.close(),
     () => rm(directory, { recursive: true, force: true }),

@@ -12,9 +12,9 @@ import {
   type KinesisClient,
 } from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, DeleteQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
-import { afterAll, beforeAll } from "vitest";
+import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
-import { type Emulators, startEmulators } from "../../lib/local/emulators.ts";
+import { type Emulators, type RefusedCall, startEmulators } from "../../lib/local/emulators.ts";
 import { eventually } from "../eventually.ts";
 
 /** AWS as the tests of one file see it: any implementation behind `AWS_ENDPOINT_URL`, or our own emulators. */
@@ -30,6 +30,8 @@ export interface EmulatedAws {
   freshTable(): Promise<string>;
   /** Creates a standard queue, gives its URL. */
   freshQueue(attributes?: Record<string, string>): Promise<string>;
+  /** Returns the calls that AWS would have refused, and pardons them: any other fails the test that sent it. */
+  takeRefusals(): Promise<readonly RefusedCall[]>;
 }
 
 /**
@@ -50,7 +52,11 @@ export function emulatedAws(): () => EmulatedAws {
       AWS_SECRET_ACCESS_KEY: "test",
       ...process.env,
     };
-    aws = connect(environment, foreign ? cleanups : undefined);
+    const takeRefusals = async () => (await emulators?.takeRefusals()) ?? [];
+    aws = { ...connect(environment, foreign ? cleanups : undefined), takeRefusals };
+  });
+  afterEach(async () => {
+    expect(await emulators?.takeRefusals(), "calls that AWS refuses").toEqual(emulators && []);
   });
   afterAll(async () => {
     await Promise.allSettled(cleanups.map((cleanup) => cleanup()));
@@ -69,7 +75,7 @@ export function emulatedAws(): () => EmulatedAws {
 function connect(
   environment: EmulatedAws["environment"],
   cleanups?: (() => Promise<unknown>)[],
-): EmulatedAws {
+): Omit<EmulatedAws, "takeRefusals"> {
   const kinesis = kinesisClient(environment);
   const dynamodb = dynamodbClient(environment);
   const sqs = sqsClient(environment);

@@ -1,10 +1,16 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import dynalite from "dynalite";
+import { dynamodbRefusal } from "../aws-limits/dynamodb.ts";
 import { serveFromChild } from "../child.ts";
+import { limited } from "./limited.ts";
 
 await serveFromChild(async () => {
-  const server = dynalite({ createTableMs: 10, deleteTableMs: 10, updateTableMs: 10 });
+  const server = limited(dynalite({ createTableMs: 10, deleteTableMs: 10, updateTableMs: 10 }), {
+    service: "dynamodb",
+    refusalOf: dynamodbRefusal,
+    ownRefusals: ["ValidationException", "SerializationException"],
+  });
   // Node closes idle connections after 5 s, and a request under way on one would fail.
   server.keepAliveTimeout = 0;
   server.listen(0, "127.0.0.1");

@@ -1,13 +1,19 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
+import { kinesisRefusal } from "../aws-limits/kinesis.ts";
 import { serveFromChild } from "../child.ts";
 import { boundedKinesis } from "./bounded-kinesis.ts";
+import { limited } from "./limited.ts";
 
 /** Of one stream, in base64; the process needs two to four times as much. */
 const RETAINED_BYTES = 256 * 1024 * 1024;
 
 await serveFromChild(async () => {
-  const server = boundedKinesis(RETAINED_BYTES);
+  const server = limited(boundedKinesis(RETAINED_BYTES), {
+    service: "kinesis",
+    refusalOf: kinesisRefusal,
+    ownRefusals: ["ValidationException", "SerializationException", "InvalidArgumentException"],
+  });
   // Node closes idle connections after 5 s, and a request under way on one would fail.
   server.keepAliveTimeout = 0;
   server.listen(0, "127.0.0.1");

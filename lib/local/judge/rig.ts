@@ -11,7 +11,8 @@ import { topicFilters } from "../../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
 import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
-import { type Emulators, startEmulators } from "../emulators.ts";
+import { type Emulators, refusedText, startEmulators } from "../emulators.ts";
+import { CallsRefusedError } from "../errors.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "../event-source-mapping/mapping.ts";
 import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
 import { type LambdaFunction, startLambdaFunction } from "../lambda/host.ts";
@@ -63,6 +64,7 @@ export class Rig {
   readonly link: TcpFaultProxy;
   /** Between the capture tasks, the handlers and AWS. */
   readonly aws: FaultyAws;
+  readonly #emulators: Emulators;
   readonly kinesis: KinesisClient;
   readonly resources: PipelineResources;
   readonly confirmations: Confirmations;
@@ -87,6 +89,7 @@ export class Rig {
     databaseUrl: string;
     link: TcpFaultProxy;
     aws: FaultyAws;
+    emulators: Emulators;
     kinesis: KinesisClient;
     resources: PipelineResources;
     captureEnvironment: Readonly<Record<string, string>>;
@@ -102,6 +105,7 @@ export class Rig {
     this.databaseUrl = parts.databaseUrl;
     this.link = parts.link;
     this.aws = parts.aws;
+    this.#emulators = parts.emulators;
     this.kinesis = parts.kinesis;
     this.resources = parts.resources;
     this.#captureEnvironment = parts.captureEnvironment;
@@ -182,7 +186,18 @@ export class Rig {
       TRIBUTARY_LEASE_MS: "3000",
     };
     return new Rig({
-      ...{ definition, source, databaseUrl, link, aws, resources, captureEnvironment, confirmations, sinks },
+      ...{
+        definition,
+        source,
+        databaseUrl,
+        link,
+        aws,
+        emulators,
+        resources,
+        captureEnvironment,
+        confirmations,
+        sinks,
+      },
       ...{
         definitionFile: options.definitionFile,
         directory,
@@ -272,8 +287,11 @@ export class Rig {
     });
   }
 
+  /** @throws CallsRefusedError where capture or a consumer made calls that AWS refuses. */
   async stop(): Promise<void> {
+    const refused = await this.#emulators.takeRefusals();
     await unwind(this.#undo);
+    if (refused.length > 0) throw new CallsRefusedError(refused.map(refusedText));
   }
 
   async #startConsumers(options: RigOptions): Promise<void> {

@@ -9,6 +9,7 @@ import { PreflightError, type PreflightProblem } from "../../source/postgres/err
 import { preflight } from "../../source/postgres/postgres-source.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
+import { refusedText } from "../emulators.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
@@ -62,7 +63,7 @@ export async function runOwnDatabase(
   const until = AbortSignal.any([signal, failure.signal]);
   await using parts = new AsyncDisposableStack();
   display.say("starting the Kinesis, DynamoDB and SQS emulators …");
-  const aws = await startLocalAws(definition, until);
+  const aws = await startLocalAws(definition, until, (call) => display.log(refusedText(call)));
   parts.defer(() => aws.stop());
   if (before.slots.length > 0) await resumeSlots(connection, definition, aws, until);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);

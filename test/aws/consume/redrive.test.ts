@@ -194,6 +194,7 @@ describe("a large change", () => {
       expect(items.filter(({ claim }) => claim)).toHaveLength(2);
       const [letter] = await bench.letters();
       sizes.push("payload" in (letter ?? {}) ? "whole" : Object.keys(letter ?? {}).at(-1));
+      expect(await aws().takeRefusals()).toHaveLength(MaximumMessageSize === "262144" ? 1 : 0);
       healed = true;
       expect(await redrive(handler)).toMatchObject({ done: 1, redriven: 3 });
       expect(texts).toEqual([500, 300, 100].map((kib) => kib * 1024));
@@ -207,6 +208,7 @@ describe("a large change", () => {
     expect(await invoke(handler, [packed([{ at: 1, after: null, op: "u", ...large(150) }])])).toEqual(DONE);
     const [letter = {}] = await bench.letters();
     expect(letter).toMatchObject({ position: at(1), payloadItem: { table: bench.table } });
+    expect(await aws().takeRefusals()).toMatchObject([{ operation: "SendMessage" }]);
     const { pk, sk } = letter.payloadItem as { pk: string; sk: string };
     const stored = (await bench.parkedItems()).find((item) => item.pk?.S === pk && item.sk?.S === sk);
     expect(JSON.parse(stored?.event?.S ?? "").after.text).toHaveLength(150 * 1024);

@@ -8,6 +8,14 @@ import {
   QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
+import { dynamodbRefusal, updatedItemRefusal } from "../../../lib/local/aws-limits/dynamodb.ts";
+import { collectRefusals } from "../../refusals.ts";
+
+/** The keys of the state table. */
+const KEY = { hash: "pk", range: "sk" } as const;
+
+/** What AWS would have refused of all tables of a test file. */
+const refusals = collectRefusals();
 
 type Item = Record<string, AttributeValue>;
 
@@ -22,7 +30,8 @@ interface Expressions {
 
 /**
  * The state table of a model test: just what our requests use of DynamoDB's expressions, in memory, so that
- * every step of several processes can be put in any order. The real behaviour is tested on an emulator.
+ * every step of several processes can be put in any order. The real behaviour is tested on an emulator. A call that DynamoDB
+ * refuses fails as there, and fails the test.
  */
 export class MemoryTable {
   readonly #items = new Map<string, Item>();
@@ -52,6 +61,9 @@ export class MemoryTable {
   }
 
   #carryOut(command: unknown): unknown {
+    const { input } = command as { input?: unknown };
+    const refusal = dynamodbRefusal((command as object).constructor.name.replace(/Command$/, ""), input, KEY);
+    if (refusal) return refusals.note(refusal);
     if (command instanceof GetItemCommand) {
       const item = this.#items.get(keyOf(command.input.Key));
       return { Item: item && { ...item } };
@@ -73,7 +85,10 @@ export class MemoryTable {
     const { Key, UpdateExpression = "", ConditionExpression, ReturnValues } = command.input;
     const old = this.#items.get(keyOf(Key));
     if (!holds(ConditionExpression, old, command.input)) return refused();
-    this.#items.set(keyOf(Key), { ...updated(UpdateExpression, old ?? {}, command.input), ...Key });
+    const item = { ...updated(UpdateExpression, old ?? {}, command.input), ...Key };
+    const tooLarge = updatedItemRefusal(item);
+    if (tooLarge) return refusals.note(tooLarge);
+    this.#items.set(keyOf(Key), item);
     return ReturnValues === "ALL_OLD" ? { Attributes: old } : {};
   }
 

@@ -9,7 +9,8 @@ import { relaySql } from "../../../outbox/relay-sql.ts";
 import { outboxTableName } from "../../../outbox/table-name.ts";
 import { outboxTableSql } from "../../../outbox/table-sql.ts";
 import { startEmbeddedPostgres } from "../../embedded-postgres.ts";
-import { startEmulators } from "../../emulators.ts";
+import { refusedText, startEmulators } from "../../emulators.ts";
+import { CallsRefusedError } from "../../errors.ts";
 import { runEventSourceMapping } from "../../event-source-mapping/mapping.ts";
 import { createResources } from "../../resources.ts";
 import { seededRandom } from "../../shop/catalog.ts";
@@ -68,7 +69,11 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
   await using parts = new AsyncDisposableStack();
   const [server, emulators] = await Promise.all([startEmbeddedPostgres(), startEmulators()]);
   parts.defer(() => server.stop("immediate"));
-  parts.defer(() => emulators.stop());
+  parts.defer(async () => {
+    const refused = await emulators.takeRefusals();
+    await emulators.stop();
+    if (refused.length > 0) throw new CallsRefusedError(refused.map(refusedText));
+  });
   await execute(server.url, [ORDERS_SCHEMA, ...schemaOf(form, definition.topics.partitions)]);
   const kinesis = kinesisClient(emulators.environment);
   const dynamodb = dynamodbClient(emulators.environment);

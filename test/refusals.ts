@@ -1,0 +1,26 @@
+import { afterEach, expect } from "vitest";
+import type { AwsRefusal } from "../lib/local/aws-limits/refusal.ts";
+
+/** What AWS refuses of a test's calls. */
+export interface Refusals {
+  /** Notes a refusal, and returns the error that the client sees. */
+  note(refusal: AwsRefusal): Error;
+  /** Returns what was refused, and pardons it. */
+  take(): AwsRefusal[];
+}
+
+/** Collects refusals for a test file: each test that leaves one fails. Call it at the top of a file. */
+export function collectRefusals(): Refusals {
+  const refusals: AwsRefusal[] = [];
+  const take = () => refusals.splice(0);
+  afterEach(() => {
+    expect(take(), "calls that AWS refuses").toEqual([]);
+  });
+  return {
+    take,
+    note(refusal) {
+      refusals.push(refusal);
+      return Object.assign(new Error(refusal.message), { name: refusal.code });
+    },
+  };
+}
