@@ -20,6 +20,11 @@ export interface CheckpointValue {
   readonly writer: number;
   /** Calls for changes behind the mark, if any. */
   readonly attempts: Attempts | undefined;
+  /**
+   * Behind the mark lies a record that could not be read and is a dead letter; its last event stands here. An event
+   * that follows exactly that one follows no gap (rule 34). It is void once the mark moves.
+   */
+  readonly explained?: PositionText | undefined;
 }
 
 /**
@@ -31,13 +36,16 @@ export class Checkpoint {
   #mark: PositionText;
   #writer: number;
   #attempts: Attempts | undefined;
+  #explained: PositionText | undefined;
 
   /** `stored`: where the fence has the partition; `floor`: where the consumer begins. */
   constructor(stored: Partial<CheckpointValue>, floor: PositionText) {
-    const { mark, writer = 0, attempts } = stored;
+    const { mark, writer = 0, attempts, explained } = stored;
     this.#mark = mark !== undefined && mark > floor ? mark : floor;
     this.#writer = writer;
     this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
+    this.#explained =
+      mark === this.#mark && explained !== undefined && explained > mark ? explained : undefined;
   }
 
   get mark(): PositionText {
@@ -53,20 +61,39 @@ export class Checkpoint {
     return this.#attempts;
   }
 
+  /** See `CheckpointValue.explained`. */
+  get explained(): PositionText | undefined {
+    return this.#explained;
+  }
+
   /** Everything up to `mark` is done; the record that said so is of `writer`. */
   reach(mark: PositionText, writer: number): void {
-    if (mark > this.#mark) this.#mark = mark;
+    if (mark > this.#mark) {
+      this.#mark = mark;
+      this.#explained = undefined;
+    }
     if (writer > this.#writer) this.#writer = writer;
     if (this.#attempts && this.#attempts.to <= this.#mark) this.#attempts = undefined;
   }
 
+  /** A record of `writer` that follows the mark could not be read, and is a dead letter; `last` is its last event. */
+  explain(last: PositionText, writer: number): void {
+    // A newer writer begins anew, maybe with a shorter record of the same changes: what follows, follows that one.
+    if (writer <= this.#writer && last <= (this.#explained ?? "")) return;
+    if (last > this.#mark) this.#explained = last;
+    if (writer > this.#writer) this.#writer = writer;
+  }
+
   /** What is to be stored; `attempts` are calls that were made since. */
   value(attempts: Attempts | undefined): CheckpointValue {
-    return { mark: this.#mark, writer: this.#writer, attempts: attempts ?? this.#attempts };
+    const value = { mark: this.#mark, writer: this.#writer, attempts: attempts ?? this.#attempts };
+    return this.#explained === undefined ? value : { ...value, explained: this.#explained };
   }
 }
 
 /** Whether what is stored has come as far as `value`, and has seen as new a writer. */
 export function hasReached(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {
-  return stored.mark !== undefined && stored.mark >= value.mark && (stored.writer ?? 0) >= value.writer;
+  const { mark, writer = 0, explained = "" } = stored;
+  if (mark === undefined || mark < value.mark || writer < value.writer) return false;
+  return mark > value.mark || writer > value.writer || explained >= (value.explained ?? "");
 }

@@ -24,9 +24,17 @@ export interface DeadLetter {
   readonly payloadItem?: { readonly table: string; readonly pk: string; readonly sk: string };
 }
 
-/** A record that cannot be read, whole: there is no change to name. */
+/**
+ * A record that cannot be read, whole: there is no change to name. Where its header can be read, it says of which topic
+ * partition it is, and which changes it held: they are healed by a swept backfill, never by redrive.
+ */
 export interface DeadRecordLetter {
   readonly consumer: string;
+  readonly topic?: string;
+  readonly partition?: number;
+  readonly first?: PositionText;
+  readonly last?: PositionText;
+  readonly after?: PositionText | null;
   readonly partitionKey: string;
   readonly shardId: string;
   readonly sequenceNumber: string;

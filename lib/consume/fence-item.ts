@@ -4,7 +4,8 @@ import type { Attempts, CheckpointValue } from "./checkpoint.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
- * `a<p>` its checkpoint (mark, writer and calls without an outcome), `t<p>` the token of the invocation that holds it,
+ * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
+ * (the mark and `explained`: void beside another mark), `t<p>` the token of the invocation that holds it,
  * `k<p>` its keys with open dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and how long (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
@@ -28,6 +29,7 @@ export interface StoredPartition {
   readonly writer: number;
   readonly token: string | undefined;
   readonly attempts: Attempts | undefined;
+  readonly explained: PositionText | undefined;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
 }
@@ -52,11 +54,14 @@ export function readPartition(
   partition: number,
 ): StoredPartition {
   const attempts = item?.[`a${partition}`]?.S;
+  const mark = item?.[`m${partition}`]?.S;
+  const explained = item?.[`e${partition}`]?.S;
   return {
-    mark: item?.[`m${partition}`]?.S,
+    mark,
     writer: Number(item?.[`w${partition}`]?.N ?? "0"),
     token: item?.[`t${partition}`]?.S,
     attempts: attempts === undefined ? undefined : (JSON.parse(attempts) as Attempts),
+    explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
     parked: item?.[`k${partition}`]?.S,
   };
 }
@@ -101,7 +106,7 @@ function progressUpdate(
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = { ":t": { S: token } };
-  for (const { partition: p, mark, writer, attempts, parked } of progress) {
+  for (const { partition: p, mark, writer, attempts, explained, parked } of progress) {
     set.push(`m${p}=:m${p}`, `w${p}=:w${p}`);
     values[`:m${p}`] = { S: mark };
     values[`:w${p}`] = { N: String(writer) };
@@ -109,6 +114,10 @@ function progressUpdate(
       set.push(`a${p}=:a${p}`);
       values[`:a${p}`] = { S: JSON.stringify(attempts) };
     } else remove.push(`a${p}`);
+    if (explained !== undefined) {
+      set.push(`e${p}=:e${p}`);
+      values[`:e${p}`] = { S: mark + explained };
+    }
     if (parked === "") remove.push(`k${p}`);
     else if (parked !== undefined) {
       set.push(`k${p}=:k${p}`);

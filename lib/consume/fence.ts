@@ -72,7 +72,8 @@ export class Fence {
     token: string,
     signal: AbortSignal,
   ): Promise<readonly number[]> {
-    const parts = progress.some(({ parked }) => parked !== undefined) ? PARTITIONS_WITH_PARKED : GROUP_SIZE;
+    const isLong = progress.some(({ parked, explained }) => (parked ?? explained) !== undefined);
+    const parts = isLong ? PARTITIONS_WITH_PARKED : GROUP_SIZE;
     const lost: number[] = [];
     for (let i = 0; i < progress.length; i += parts)
       lost.push(...(await this.#close(place, progress.slice(i, i + parts), token, signal)));

@@ -7,7 +7,8 @@ import type { ClaimReader } from "./claim-reader.ts";
 import { runSideBySide } from "./concurrency.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
-import { type DeadLetterQueue, deadLetterError } from "./dead-letter.ts";
+import type { DeadLetterQueue } from "./dead-letter.ts";
+import { giveUpRecord } from "./dead-record.ts";
 import { Deadline } from "./deadline.ts";
 import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
 import type { Fence, FenceGroup } from "./fence.ts";
@@ -119,35 +120,13 @@ class InvocationRun {
     for (const record of records) {
       try {
         if (record.error instanceof RecordNotSupportedError) throw record.error;
-        await this.#deadRecord(record);
+        await giveUpRecord(this.#invocation(), record);
       } catch (error) {
         this.#fail(record.index, error, { partitionKey: record.partitionKey });
         return record.index;
       }
     }
     return undefined;
-  }
-
-  /** The whole record goes to the dead letters, once: without a position no fence stops a second letter. */
-  async #deadRecord({ shardId, sequenceNumber, partitionKey, data, error }: UnreadableRecord): Promise<void> {
-    const { claims, configuration, consumer, letters } = this.#instance;
-    if (configuration.poison === "stop" || !letters) {
-      this.counts.held++;
-      throw error;
-    }
-    const name = `record/${shardId}/${sequenceNumber}`;
-    const { work, end } = this.#deadline;
-    if (!(await claims.claim(name, this.#token, this.#deadline.untilEndMs(), work))) return;
-    const at = new Date().toISOString();
-    const times = { attempts: 1, firstFailedAt: at, lastFailedAt: at } as const;
-    const facts = { consumer, partitionKey, shardId, sequenceNumber, ...times };
-    await letters.send({ ...facts, error: deadLetterError(error), record: data }, end);
-    await claims.done(name, this.#token, end);
-    this.counts.deadLettered++;
-    this.#log("a record that cannot be read went to the dead letters", error, {
-      partitionKey,
-      sequenceNumber,
-    });
   }
 
   /** Takes the partitions, group by group; a group that cannot be taken fails alone, unless all do. */
@@ -181,18 +160,23 @@ class InvocationRun {
     return taken;
   }
 
+  #invocation(): Invocation {
+    const { consumer, registry, configuration, letters, claims, oversize, write } = this.#instance;
+    const { parking, payloads } = this.#instance;
+    return {
+      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, write },
+      ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
+    };
+  }
+
   /** Runs partitions and tells where each stands. */
   async #apply(
     taken: readonly Taken[],
     careful: boolean,
     sideBySide: number,
   ): Promise<[Taken, PartitionOutcome][]> {
-    const { consumer, registry, configuration, letters, claims, oversize, write, fence } = this.#instance;
-    const { parking, payloads } = this.#instance;
-    const invocation: Invocation = {
-      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, write },
-      ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
-    };
+    const { fence } = this.#instance;
+    const invocation = this.#invocation();
     const outcomes: [Taken, PartitionOutcome][] = [];
     await runSideBySide(taken, sideBySide, async (one) => {
       const { place, lane, stored, floor } = one;

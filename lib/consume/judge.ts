@@ -6,6 +6,8 @@ export interface Seen {
   readonly mark: PositionText;
   /** Highest writer generation among the records of such changes and of their duplicates. */
   readonly writer: number;
+  /** See `CheckpointValue.explained`. */
+  readonly explained?: PositionText | undefined;
 }
 
 /** Whether a record's writer still counts: once a newer one was seen, an older one is dropped (rule 8). */
@@ -22,6 +24,6 @@ export type Verdict = "apply" | "duplicate" | "gap";
  */
 export function judge(seen: Seen, position: PositionText, after: PositionText | null): Verdict {
   if (position <= seen.mark) return "duplicate";
-  if (after !== null && after > seen.mark) return "gap";
+  if (after !== null && after > seen.mark && after !== seen.explained) return "gap";
   return "apply";
 }

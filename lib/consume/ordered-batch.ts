@@ -1,11 +1,13 @@
 import type { KinesisStreamRecord } from "aws-lambda";
 import { RecordFormatError } from "../change/errors.ts";
 import type { ChangeEventJson } from "../change/event.ts";
-import { type ClaimRecord, parseRecord, RECORD_VERSION } from "../change/record.ts";
+import { type ClaimRecord, parseRecord, RECORD_VERSION, type RecordRange } from "../change/record.ts";
+import { readHeader } from "../change/record-header.ts";
+import { partitionKey as partitionKeyOf } from "../change/topic.ts";
 import { RecordNotSupportedError } from "./errors.ts";
 import { parseExactJson, parseVerbatimJson } from "./json.ts";
 
-/** One record of an invocation that can be read. */
+/** One record of an invocation that can be read, or of which it is known what it holds. */
 export interface BatchRecord {
   /** Its place in the invocation's records, which come in the order of their sequence numbers. */
   readonly index: number;
@@ -14,15 +16,24 @@ export interface BatchRecord {
   readonly topic: string;
   readonly partition: number;
   readonly writer: number;
-  /** None where `claimed` stands for one. */
+  /** None where `claimed` stands for one, or where they are `unreadable`. */
   readonly events: readonly ChangeEventJson[];
   /** The pointer to one event that was too large for the stream. */
   readonly claimed?: ClaimRecord;
+  /** Its events cannot be read: which they are. */
+  readonly unreadable?: UnreadableEvents;
   /** An event again, such that its JSON text has every number's own digits. */
   verbatim(event: number): ChangeEventJson;
 }
 
-/** One record that cannot be read: `error` says whether it never will (`RecordFormatError`). */
+/** Events that cannot be read, and never will. */
+export interface UnreadableEvents extends RecordRange {
+  readonly partitionKey: string;
+  readonly data: string;
+  readonly error: RecordFormatError;
+}
+
+/** One record of which nothing is known: `error` says whether it never will (`RecordFormatError`). */
 export interface UnreadableRecord {
   readonly index: number;
   readonly sequenceNumber: string;
@@ -90,11 +101,30 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
         error: new RecordNotSupportedError(`of format version ${version}`),
       };
     }
-    if (error instanceof RecordFormatError || error instanceof RecordNotSupportedError) {
-      return { ...place, partitionKey, data, error };
+    if (error instanceof RecordFormatError) {
+      return knownRecord(place, partitionKey, data, error) ?? { ...place, partitionKey, data, error };
     }
+    if (error instanceof RecordNotSupportedError) return { ...place, partitionKey, data, error };
     throw error;
   }
+}
+
+/** A record whose events cannot be read, if its header can: one that fits the key it was written under. */
+function knownRecord(
+  place: Pick<BatchRecord, "index" | "sequenceNumber" | "shardId">,
+  partitionKey: string,
+  data: string,
+  error: RecordFormatError,
+): BatchRecord | undefined {
+  const header = readHeader(Buffer.from(data, "base64"));
+  if (header === undefined || partitionKeyOf(header.topic, header.partition) !== partitionKey)
+    return undefined;
+  const { topic, partition, writer, ...range } = header;
+  const verbatim = () => {
+    throw error;
+  };
+  const unreadable = { ...range, partitionKey, data, error };
+  return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
 }
 
 function verbatimEvents(data: string): readonly ChangeEventJson[] {

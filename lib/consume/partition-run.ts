@@ -3,12 +3,13 @@ import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
+import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
 import { GapError, HandlerDiedError } from "./errors.ts";
 import { HandledEvent, type Rows, wireRows } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { isStaleWriter, judge } from "./judge.ts";
-import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import type { BatchRecord, Lane, UnreadableEvents } from "./ordered-batch.ts";
 import type { ChainPlace } from "./parking-table.ts";
 import {
   attemptsOf,
@@ -46,15 +47,15 @@ export class PartitionRun {
   readonly #partition: Partition;
   readonly #effects: Effects;
   /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
-  readonly #judged: { mark: PositionText; writer: number };
+  readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
   #chunk: Item[] = [];
   #chunkOf: BatchRegistration | undefined;
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
     this.#effects = new Effects(this.#partition);
-    const { mark, writer } = start.checkpoint;
-    this.#judged = { mark, writer };
+    const { mark, writer, explained } = start.checkpoint;
+    this.#judged = { mark, writer, explained };
   }
 
   /** Never throws. */
@@ -74,8 +75,10 @@ export class PartitionRun {
    */
   #firstOpen(stopped: BatchRecord): BatchRecord {
     const { checkpoint, lane } = this.#partition;
-    const { mark } = checkpoint;
-    return lane.records.find((record) => record === stopped || lastPosition(record) > mark) ?? stopped;
+    const done = checkpoint.explained ?? checkpoint.mark;
+    const isOpen = (record: BatchRecord) =>
+      lastPosition(record) > (record.unreadable ? done : checkpoint.mark);
+    return lane.records.find((record) => record === stopped || isOpen(record)) ?? stopped;
   }
 
   async #run(): Promise<Stop | undefined> {
@@ -87,6 +90,10 @@ export class PartitionRun {
       }
       if (record.claimed) {
         const stop = await this.#oversized(record, record.claimed);
+        if (stop) return stop;
+      }
+      if (record.unreadable) {
+        const stop = await this.#unreadable(record, record.unreadable);
         if (stop) return stop;
       }
       const { events } = record;
@@ -156,6 +163,19 @@ export class PartitionRun {
         }
       }
     }
+  }
+
+  /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
+  async #unreadable(record: BatchRecord, events: UnreadableEvents): Promise<Stop | undefined> {
+    const { mark, writer, explained = mark } = this.#judged;
+    const position = record.writer <= writer && events.last <= explained ? mark : events.last;
+    const turn = await this.#turn(record, position, events.after);
+    if (turn !== "apply") return turn;
+    const stop = (await this.#flush()) ?? (await giveUpEvents(this.#partition, record, events));
+    if (stop) return stop;
+    this.#judged.explained = this.#partition.checkpoint.explained;
+    this.#judged.writer = this.#partition.checkpoint.writer;
+    return undefined;
   }
 
   /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
@@ -242,8 +262,7 @@ export class PartitionRun {
 
   /** To the handler, or into the chunk of its next call. */
   #take(registration: Registration, item: Item): Ended {
-    this.#judged.mark = item.position;
-    this.#judged.writer = item.record.writer;
+    this.#judge(item.position, item.record.writer);
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);
     this.#chunkOf = registration;
@@ -300,15 +319,20 @@ export class PartitionRun {
     return stop;
   }
 
-  /** An event needs no call: it is done once what waits before it is. */
-  #passed(position: PositionText, writer: number): void {
+  #judge(position: PositionText, writer: number): void {
+    if (position > this.#judged.mark) this.#judged.explained = undefined;
     this.#judged.mark = position;
     this.#judged.writer = writer;
+  }
+
+  /** An event needs no call: it is done once what waits before it is. */
+  #passed(position: PositionText, writer: number): void {
+    this.#judge(position, writer);
     if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
   }
 }
 
-function lastPosition({ claimed, events }: BatchRecord): PositionText {
+function lastPosition({ claimed, events, unreadable }: BatchRecord): PositionText {
   const last = events.at(-1);
-  return claimed?.position ?? (last ? positionOf(last) : "");
+  return unreadable?.last ?? claimed?.position ?? (last ? positionOf(last) : "");
 }

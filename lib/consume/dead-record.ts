@@ -1,0 +1,72 @@
+import type { RecordRange } from "../change/record.ts";
+import { errorFacts, jsonLogger } from "./context.ts";
+import { deadLetterError } from "./dead-letter.ts";
+import type { PartitionName } from "./errors.ts";
+import type { BatchRecord, UnreadableEvents, UnreadableRecord } from "./ordered-batch.ts";
+import type { Invocation, Partition, Stop } from "./partition.ts";
+
+/** What of an invocation sends a record to the dead letters. */
+export type RecordGiver = Pick<
+  Invocation,
+  "consumer" | "configuration" | "deadline" | "counts" | "letters" | "claims" | "token" | "write"
+>;
+
+/** Which record, and what is known of what it held. */
+type DeadRecord = Pick<UnreadableRecord, "shardId" | "sequenceNumber" | "partitionKey" | "data" | "error"> & {
+  readonly held?: PartitionName & RecordRange;
+};
+
+/**
+ * Sends a record of which nothing is known to the dead letters, once: without a position no fence stops a second letter.
+ * @throws the record's own error under the policy `stop`; what the queue and the state table throw.
+ */
+export async function giveUpRecord(invocation: RecordGiver, record: UnreadableRecord): Promise<void> {
+  const { claims, deadline, token } = invocation;
+  refuseUnderStop(invocation, record);
+  const name = `record/${record.shardId}/${record.sequenceNumber}`;
+  if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) return;
+  await send(invocation, record);
+  await claims.done(name, token, deadline.end);
+}
+
+/**
+ * Gives up the events of a record that cannot be read. They take no effect, and nobody knows their keys: a redrive would
+ * put old states over newer ones. What follows their last one goes on. Gives why the partition stops instead.
+ */
+export async function giveUpEvents(
+  partition: Partition,
+  record: BatchRecord,
+  { first, last, after, partitionKey, data, error }: UnreadableEvents,
+): Promise<Stop | undefined> {
+  const { topic, partition: number } = partition.lane;
+  const { shardId, sequenceNumber } = record;
+  const held = { topic, partition: number, first, last, after };
+  try {
+    const whole = { shardId, sequenceNumber, partitionKey, data, error, held };
+    refuseUnderStop(partition.invocation, whole);
+    await send(partition.invocation, whole);
+  } catch (refusal) {
+    return { record, error: refusal, attempts: undefined };
+  }
+  partition.checkpoint.explain(last, record.writer);
+  return undefined;
+}
+
+function refuseUnderStop({ configuration, letters, counts }: RecordGiver, { error }: DeadRecord): void {
+  if (configuration.poison !== "stop" && letters) return;
+  counts.held++;
+  throw error;
+}
+
+async function send(invocation: RecordGiver, record: DeadRecord): Promise<void> {
+  const { consumer, letters, counts, deadline, write } = invocation;
+  const { shardId, sequenceNumber, partitionKey, data, error, held } = record;
+  const at = new Date().toISOString();
+  const times = { attempts: 1, firstFailedAt: at, lastFailedAt: at } as const;
+  const facts = { consumer, ...held, partitionKey, shardId, sequenceNumber, ...times };
+  await letters?.send({ ...facts, error: deadLetterError(error), record: data }, deadline.end);
+  counts.deadLettered++;
+  jsonLogger(write, { consumer, partitionKey, sequenceNumber, ...errorFacts(error) }).warn(
+    "a record that cannot be read went to the dead letters",
+  );
+}
