@@ -1,56 +1,93 @@
+/*
+ * Parts of a JSON text by their places, without making values of them: the texts may be large, nested to any depth, and
+ * every digit of a number counts.
+ */
+
+/** Where a value's text stands: `[valueStart, end)`. */
+export interface JsonElement {
+  readonly valueStart: number;
+  readonly end: number;
+}
+
 /** A member of a JSON object, by its places in the text. */
-export interface JsonMember {
+export interface JsonMember extends JsonElement {
   readonly name: string;
   /** Where the name's quote stands. */
   readonly start: number;
-  /** The value's text is `[valueStart, end)`. */
-  readonly valueStart: number;
-  readonly end: number;
 }
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
 /**
- * The members of the JSON object that begins at `at`, in their order, without making values of them: the texts may
- * be large, and every digit of a number counts. Stops before the value of the first member named in `until`, whose `end`
- * is then its `valueStart`. The text must be JSON as capture writes it: no white space outside of values.
+ * The members of the JSON object that begins at `at`, in their order. Stops before the value of the first member named
+ * in `until`, whose `end` is then its `valueStart`. The text must be JSON, up to there.
  */
 export function jsonMembers(text: string, at: number, ...until: readonly string[]): JsonMember[] {
   const members: JsonMember[] = [];
-  let i = at + 1;
+  let i = behindBlanks(text, at + 1);
   while (text[i] !== "}") {
     const start = i;
     const nameEnd = stringEnd(text, start);
     const name = JSON.parse(text.slice(start, nameEnd)) as string;
-    const valueStart = nameEnd + 1;
+    const valueStart = behindBlanks(text, behindBlanks(text, nameEnd) + 1);
     if (until.includes(name)) {
       members.push({ name, start, valueStart, end: valueStart });
       break;
     }
     const end = valueEnd(text, valueStart);
     members.push({ name, start, valueStart, end });
-    i = text[end] === "," ? end + 1 : end;
+    i = nextStart(text, end);
   }
   return members;
 }
 
+/** The elements of the JSON array that begins at `at`, in their order. The text must be JSON. */
+export function jsonElements(text: string, at: number): JsonElement[] {
+  const elements: JsonElement[] = [];
+  let i = behindBlanks(text, at + 1);
+  while (text[i] !== "]") {
+    const end = valueEnd(text, i);
+    if (end === i) throw new SyntaxError("a JSON text has no value where one should be");
+    elements.push({ valueStart: i, end });
+    i = nextStart(text, end);
+  }
+  return elements;
+}
+
 /** Behind the closing quote of the string that begins at `at`. */
-function stringEnd(text: string, at: number): number {
+export function stringEnd(text: string, at: number): number {
   for (let quote = at; ; ) {
     quote = text.indexOf('"', quote + 1);
-    if (quote < 0) throw new RangeError("a JSON text ends inside a string");
+    if (quote < 0) throw new SyntaxError("a JSON text ends inside a string");
     let backslashes = 0;
     while (text.charCodeAt(quote - 1 - backslashes) === BACKSLASH) backslashes++;
     if (backslashes % 2 === 0) return quote + 1;
   }
 }
 
+/** Where the next member or element begins, or the bracket stands that closes them. */
+function nextStart(text: string, end: number): number {
+  const i = behindBlanks(text, end);
+  return text[i] === "," ? behindBlanks(text, i + 1) : i;
+}
+
+function behindBlanks(text: string, at: number): number {
+  let i = at;
+  while (isBlank(text.charCodeAt(i))) i++;
+  return i;
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x0a || code === 0x0d || code === 0x09;
+}
+
 /** Behind the value that begins at `at`. */
 function valueEnd(text: string, at: number): number {
   let depth = 0;
   for (let i = at; i < text.length; i++) {
-    switch (text.charCodeAt(i)) {
+    const code = text.charCodeAt(i);
+    switch (code) {
       case QUOTE:
         i = stringEnd(text, i) - 1;
         if (depth === 0) return i + 1;
@@ -66,6 +103,9 @@ function valueEnd(text: string, at: number): number {
         break;
       case 0x2c: // ,
         if (depth === 0) return i;
+        break;
+      default:
+        if (depth === 0 && isBlank(code)) return i;
     }
   }
   throw new RangeError("a JSON text ends inside a value");

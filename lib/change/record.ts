@@ -167,7 +167,7 @@ export function parseRecord(data: Uint8Array, parse: (json: string) => unknown =
   }
   if ("encoding" in value) {
     const { topic, partition, writer, events: text } = check(compressed, value);
-    const events = checkEvents(readJson(gunzip(text), parse, "events"));
+    const events = checkEvents(readJson(gunzipEvents(text), parse, "events"));
     return { kind: "events", topic, partition, writer, events };
   }
   const { v, events } = value as { readonly v?: unknown; readonly events?: unknown };
@@ -216,14 +216,18 @@ function check<T extends z.ZodMiniType>(schema: T, value: unknown): z.output<T> 
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Neither decoder's nor parser's error is passed on: both may quote the text. */
-function readJson(data: Uint8Array, parse: (json: string) => unknown, what: string): unknown {
-  let text: string;
+/** @throws RecordFormatError naming `what` where it is not UTF-8. */
+export function decodeText(data: Uint8Array, what: string): string {
   try {
-    text = UTF8.decode(data);
+    return UTF8.decode(data);
   } catch {
     throw new RecordFormatError(`${what} is not UTF-8`);
   }
+}
+
+/** Neither decoder's nor parser's error is passed on: both may quote the text. */
+function readJson(data: Uint8Array, parse: (json: string) => unknown, what: string): unknown {
+  const text = decodeText(data, what);
   try {
     return parse(text);
   } catch {
@@ -231,7 +235,11 @@ function readJson(data: Uint8Array, parse: (json: string) => unknown, what: stri
   }
 }
 
-function gunzip(base64: string): Uint8Array {
+/**
+ * The JSON of compressed events.
+ * @throws RecordFormatError
+ */
+export function gunzipEvents(base64: string): Uint8Array {
   try {
     return gunzipSync(Buffer.from(base64, "base64"), { maxOutputLength: MAX_UNCOMPRESSED_BYTES });
   } catch {

@@ -1,4 +1,5 @@
 import type { ChangeEventJson, WireRow, WireValue } from "../change/event.ts";
+import { printJson } from "../change/json-print.ts";
 import { formatTable } from "../change/table-pattern.ts";
 
 const NAMES = { c: "insert", u: "update", d: "delete", r: "read", t: "truncate", m: "message" } as const;
@@ -38,7 +39,7 @@ function columns(row: WireRow): string {
 }
 
 function show(value: WireValue | undefined): string {
-  const text = typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+  const text = typeof value === "string" ? value : value === undefined ? "" : printJson(value);
   const oneLine = text.replace(/\s+/g, " ");
   return oneLine.length > LONGEST_VALUE ? `${oneLine.slice(0, LONGEST_VALUE - 1)}…` : oneLine;
 }

@@ -67,11 +67,13 @@ export class DeadLetterQueue {
   }
 
   /**
+   * `payload` is the text of the change, and goes into the letter as it is.
    * @throws DeadLetterTooLargeError when no SQS queue, or not this one, takes a message of this size;
    *   DeadLetterRefusedError for all else. Either way the change is not done.
    */
-  async send(letter: DeadLetter | DeadRecordLetter, signal: AbortSignal): Promise<void> {
-    const body = JSON.stringify(letter);
+  async send(letter: DeadLetter | DeadRecordLetter, signal: AbortSignal, payload?: string): Promise<void> {
+    const facts = JSON.stringify(letter);
+    const body = acceptable(payload === undefined ? facts : `${facts.slice(0, -1)},"payload":${payload}}`);
     const bytes = Buffer.byteLength(body);
     if (bytes > MAX_BYTES) throw new DeadLetterTooLargeError(bytes);
     try {
@@ -83,6 +85,18 @@ export class DeadLetterQueue {
       throw new DeadLetterRefusedError(error);
     }
   }
+}
+
+/**
+ * What SQS refuses stands inside of strings only, where an escape means the same.
+ * "#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF":
+ * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+ */
+const REFUSED = /[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu;
+
+/** The same JSON, of characters that SQS takes. */
+function acceptable(json: string): string {
+  return json.replace(REFUSED, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** "One or more parameters are invalid. Reason: Message must be shorter than 262144 bytes." */

@@ -268,17 +268,20 @@ function changedColumns(wire: ChangeEventJson): string[] {
   return changed;
 }
 
-function equal(a: ColumnValue | undefined, b: ColumnValue | undefined): boolean {
-  if (a === b) return true;
-  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
-  if (Array.isArray(a) || Array.isArray(b)) {
-    return (
-      Array.isArray(a) && Array.isArray(b) && a.length === b.length && a.every((item, i) => equal(item, b[i]))
-    );
+/** Without recursion: json columns may be nested to any depth. */
+function equal(left: ColumnValue | undefined, right: ColumnValue | undefined): boolean {
+  const open: [unknown, unknown][] = [[left, right]];
+  for (let pair = open.pop(); pair !== undefined; pair = open.pop()) {
+    const [a, b] = pair;
+    if (a === b) continue;
+    if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false;
+    if (Array.isArray(a) !== Array.isArray(b)) return false;
+    const names = Object.keys(a);
+    if (names.length !== Object.keys(b).length) return false;
+    for (const name of names) {
+      if (!Object.hasOwn(b, name)) return false;
+      open.push([(a as Record<string, unknown>)[name], (b as Record<string, unknown>)[name]]);
+    }
   }
-  const names = Object.keys(a);
-  return (
-    names.length === Object.keys(b).length &&
-    names.every((name) => Object.hasOwn(b, name) && equal(a[name], b[name]))
-  );
+  return true;
 }

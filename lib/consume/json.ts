@@ -1,22 +1,20 @@
 /*
- * JSON whose numbers stay exact: `JSON.parse` with source text access.
- * https://tc39.es/proposal-json-parse-with-source/
+ * JSON whose numbers stay exact. No step recurses: PostgreSQL takes documents of 10,000 levels and more, and `JSON.parse`
+ * reads any depth, but not with a reviver, which calls itself for each level.
  */
-
-/** Node has both since 21; TypeScript's library not yet. */
-const json = JSON as unknown as {
-  parse(
-    text: string,
-    reviver: (key: string, value: unknown, context: { source?: string }) => unknown,
-  ): unknown;
-  rawJSON(text: string): unknown;
-};
+import { randomBytes } from "node:crypto";
+import { stringEnd } from "../change/json-members.ts";
 
 /**
  * A number, outside of a string, that a double may not hold: 16 digits or more, or an exponent. It may also match
  * inside a string, which costs time only.
  */
-const MAYBE_INEXACT = /[:,[\s]-?(?:\d[\d.]{15,}|\d[\d.]*[eE])/;
+const MAYBE_INEXACT = /[:,[\s]-?(?:\d[\d.]{15,}|\d[\d.]*[eE])/g;
+const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
+const BLANK = /\s*/y;
+
+/** Begins the string that stands for a `bigint` while `JSON.parse` runs; no document can know it. */
+const BIGINT = `bigint:${randomBytes(12).toString("base64url")}:`;
 
 /**
  * `JSON.parse`, but an integer beyond 2^53 becomes a `bigint`, and any other number that a double cannot hold
@@ -24,38 +22,85 @@ const MAYBE_INEXACT = /[:,[\s]-?(?:\d[\d.]{15,}|\d[\d.]*[eE])/;
  * @throws SyntaxError as `JSON.parse`.
  */
 export function parseExactJson(text: string): unknown {
+  MAYBE_INEXACT.lastIndex = 0;
   if (!MAYBE_INEXACT.test(text)) return JSON.parse(text);
-  return json.parse(text, (_key, value, { source }) =>
-    typeof value === "number" && source !== undefined ? exactNumber(value, source) : value,
-  );
+  MAYBE_INEXACT.lastIndex = 0;
+  const parts: string[] = [];
+  let done = 0;
+  let bigints = false;
+  /** No string is open here. */
+  let outside = 0;
+  for (let found = MAYBE_INEXACT.exec(text); found; found = MAYBE_INEXACT.exec(text)) {
+    const start = found.index + 1;
+    for (let quote = text.indexOf('"', outside); quote >= 0 && quote < start; ) {
+      outside = stringEnd(text, quote);
+      quote = text.indexOf('"', outside);
+    }
+    if (outside > start) {
+      // Inside of a string.
+      MAYBE_INEXACT.lastIndex = outside;
+      continue;
+    }
+    outside = start;
+    const source = match(NUMBER, text, start);
+    const end = start + source.length;
+    // Where a name should stand: no JSON, which it must not become.
+    const isName = text[end + match(BLANK, text, end).length] === ":";
+    const value = source === "" || isName ? 0 : exactNumber(Number(source), source);
+    if (typeof value === "number") continue;
+    if (typeof value === "bigint") bigints = true;
+    parts.push(text.slice(done, start), '"', typeof value === "bigint" ? BIGINT : "", source, '"');
+    done = end;
+    MAYBE_INEXACT.lastIndex = end;
+  }
+  if (parts.length === 0) return JSON.parse(text);
+  parts.push(text.slice(done));
+  const value: unknown = JSON.parse(parts.join(""));
+  return bigints ? withBigints(value) : value;
 }
 
-/** `JSON.parse`, but what `JSON.stringify` makes of the result has every number's own digits. */
-export function parseVerbatimJson(text: string): unknown {
-  return json.parse(text, (_key, value, { source }) =>
-    typeof value === "number" && source !== undefined && String(value) !== source
-      ? json.rawJSON(source)
-      : value,
-  );
+function match(pattern: RegExp, text: string, at: number): string {
+  pattern.lastIndex = at;
+  return pattern.exec(text)?.[0] ?? "";
+}
+
+/** Puts bigints in the places of the strings that stand for them. */
+function withBigints(root: unknown): unknown {
+  const whole = { root };
+  const open: object[] = [whole];
+  for (let at = open.pop(); at !== undefined; at = open.pop()) {
+    // An array has no names in the way, and may have many elements.
+    const names = Array.isArray(at) ? at.keys() : Object.keys(at);
+    for (const name of names) {
+      const value = (at as Record<string | number, unknown>)[name];
+      if (typeof value === "object" && value !== null) open.push(value);
+      else if (typeof value === "string" && value.startsWith(BIGINT)) {
+        // Not by assignment: a member may be named `__proto__`.
+        Object.defineProperty(at, name, {
+          value: BigInt(value.slice(BIGINT.length)),
+          ...{ writable: true, enumerable: true, configurable: true },
+        });
+      }
+    }
+  }
+  return whole.root;
 }
 
 function exactNumber(value: number, source: string): number | bigint | string {
-  if (/^-?\d+$/.test(source)) return Number.isSafeInteger(value) ? value : BigInt(source);
-  return sameDecimal(String(value), source) ? value : source;
+  if (!/[.eE]/.test(source)) return Number.isSafeInteger(value) ? value : BigInt(source);
+  return canonical(String(value)) === canonical(source) ? value : source;
 }
 
-/** Whether two decimal texts name the same number. */
-function sameDecimal(a: string, b: string): boolean {
-  return canonical(a) === canonical(b);
-}
-
-/** Sign, significant digits and the exponent of the last of them. `Infinity` stands for itself. */
+/** Sign, significant digits and the exponent of the last of them: equal for texts of one number. `Infinity` stands for itself. */
 function canonical(text: string): string {
   const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
   if (!match) return text;
   const [, sign, whole = "", fraction = "", exponent = "0"] = match;
-  const digits = (whole + fraction).replace(/^0+/, "");
-  const significant = digits.replace(/0+$/, "");
-  if (significant === "") return "0";
-  return `${sign}${significant}e${Number(exponent) - fraction.length + digits.length - significant.length}`;
+  const digits = whole + fraction;
+  // By hand: patterns for zeros at an end take quadratic time for many that are at none.
+  let [from, to] = [0, digits.length];
+  while (digits[from] === "0") from++;
+  while (to > from && digits[to - 1] === "0") to--;
+  if (from === to) return "0";
+  return `${sign}${digits.slice(from, to)}e${Number(exponent) - fraction.length + digits.length - to}`;
 }

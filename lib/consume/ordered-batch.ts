@@ -1,11 +1,12 @@
 import type { KinesisStreamRecord } from "aws-lambda";
 import { RecordFormatError } from "../change/errors.ts";
 import type { ChangeEventJson } from "../change/event.ts";
+import { eventTexts } from "../change/event-texts.ts";
 import { type ClaimRecord, parseRecord, RECORD_VERSION, type RecordRange } from "../change/record.ts";
 import { readHeader } from "../change/record-header.ts";
 import { partitionKey as partitionKeyOf } from "../change/topic.ts";
 import { RecordNotSupportedError } from "./errors.ts";
-import { parseExactJson, parseVerbatimJson } from "./json.ts";
+import { parseExactJson } from "./json.ts";
 
 /** One record of an invocation that can be read, or of which it is known what it holds. */
 export interface BatchRecord {
@@ -22,8 +23,8 @@ export interface BatchRecord {
   readonly claimed?: ClaimRecord;
   /** Its events cannot be read: which they are. */
   readonly unreadable?: UnreadableEvents;
-  /** An event again, such that its JSON text has every number's own digits. */
-  verbatim(event: number): ChangeEventJson;
+  /** The text of an event, byte for byte as capture wrote it. */
+  verbatim(event: number): string;
 }
 
 /** Events that cannot be read, and never will. */
@@ -84,10 +85,10 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   try {
     const parsed = parseRecord(Buffer.from(data, "base64"), parse);
     const { topic, partition, writer } = parsed;
-    let whole: readonly ChangeEventJson[] | undefined;
+    let texts: readonly string[] | undefined;
     const verbatim = (event: number) => {
-      whole ??= verbatimEvents(data);
-      return whole[event] as ChangeEventJson;
+      texts ??= eventTexts(Buffer.from(data, "base64"));
+      return texts[event] as string;
     };
     const known = { ...place, topic, partition, writer, verbatim };
     if (parsed.kind === "claim") return { ...known, events: [], claimed: parsed };
@@ -125,10 +126,4 @@ function knownRecord(
   };
   const unreadable = { ...range, partitionKey, data, error };
   return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
-}
-
-function verbatimEvents(data: string): readonly ChangeEventJson[] {
-  const parsed = parseRecord(Buffer.from(data, "base64"), parseVerbatimJson);
-  if (parsed.kind === "claim") throw new RangeError("a claim check has no events");
-  return parsed.events;
 }

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import type { ChangeEventJson } from "../change/event.ts";
+import { printJson } from "../change/json-print.ts";
 import type { PositionText } from "../change/position.ts";
 import { keyOf } from "./event.ts";
 
@@ -176,13 +177,17 @@ export function keyLabel(key: string): string {
  */
 function textOf(value: unknown): string {
   if (typeof value === "string") {
-    const text = value.replace(/ +$/, "");
-    return /^-?\d+\.\d+$/.test(text) ? text.replace(/\.?0+$/, "") : text;
+    const text = withoutEnd(value, " ");
+    return /^-?\d+\.\d+$/.test(text) ? withoutEnd(withoutEnd(text, "0"), ".") : text;
   }
-  if (typeof value !== "object" || value === null) return String(value);
-  return JSON.stringify(value, (_key, inner: unknown) =>
-    typeof inner === "bigint" ? inner.toString() : inner,
-  );
+  return typeof value === "object" && value !== null ? printJson(value) : String(value);
+}
+
+/** By hand: a pattern takes quadratic time for many such characters that are not at the end. */
+function withoutEnd(text: string, character: string): string {
+  let end = text.length;
+  while (end > 0 && text[end - 1] === character) end--;
+  return text.slice(0, end);
 }
 
 function hashOf(key: string): string {

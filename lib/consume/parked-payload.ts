@@ -1,7 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ClaimStore, claimOf } from "../change/claim-store.ts";
-import type { ChangeEventJson } from "../change/event.ts";
-import { type ClaimCheck, positionOf, type RecordHeader } from "../change/record.ts";
+import { asUnpacked } from "../change/event-texts.ts";
+import type { PositionText } from "../change/position.ts";
+import type { ClaimCheck, RecordHeader } from "../change/record.ts";
 import { TributaryError } from "../errors.ts";
 import { ParkedTooLargeError } from "./errors.ts";
 import { retryDelay } from "./retries.ts";
@@ -28,22 +29,25 @@ export class ParkedPayloads {
   }
 
   /**
-   * The payload of an event whose JSON text has every number's own digits; durable where it is a claim. What may pass
-   * is tried again until `signal` aborts.
+   * The payload of an event, whose text is kept as it was written; durable where it is a claim. What may pass is tried
+   * again until `signal` aborts.
    * @throws ParkedTooLargeError without a claim store, and the store's errors.
    */
-  async of(event: ChangeEventJson, header: RecordHeader, signal: AbortSignal): Promise<ParkedPayload> {
-    const json = JSON.stringify(event);
+  async of(
+    json: string,
+    position: PositionText,
+    header: RecordHeader,
+    signal: AbortSignal,
+  ): Promise<ParkedPayload> {
     const bytes = Buffer.byteLength(json);
     if (bytes <= LARGEST_PARKED_BYTES) return { json, bytes };
     const store = await this.#open();
     if (store === undefined) throw new ParkedTooLargeError(bytes);
-    const { topic, partition, writer } = header;
+    const { topic, partition } = header;
     // A record of its own, as the capture task writes what is too large for the stream.
-    const record = { ...event, source: { ...event.source, topic, partition, writer } };
-    const object = Buffer.from(JSON.stringify(record));
+    const object = Buffer.from(asUnpacked(json, header));
     const segment = topic.replaceAll(/[%/]/g, encodeURIComponent);
-    const path = [...this.#path, segment, String(partition), positionOf(event)].join("/");
+    const path = [...this.#path, segment, String(partition), position].join("/");
     const claim = claimOf(store, path, object);
     for (let failures = 1; ; failures++) {
       try {

@@ -195,17 +195,17 @@ export class Parking {
       : { payloadItem: { table: table.table, ...table.changeKey(place, position) } };
     if (record.claimed) return letters?.send({ ...letter, ...pointer }, signal);
     try {
-      await letters?.send({ ...letter, payload: record.verbatim(index) }, signal);
+      await letters?.send(letter, signal, record.verbatim(index));
     } catch (error) {
       if (!(error instanceof DeadLetterTooLargeError)) throw error;
       await letters?.send({ ...letter, ...pointer }, signal);
     }
   }
 
-  async #payload({ record, index }: ParkableChange): Promise<ParkedPayload> {
+  async #payload({ record, index, position }: ParkableChange): Promise<ParkedPayload> {
     const { payloads, signal } = this.#parts;
     if (record.claimed) return { claim: record.claimed.claim, bytes: record.claimed.claim.bytes };
-    return payloads.of(record.verbatim(index), record, signal);
+    return payloads.of(record.verbatim(index), position, record, signal);
   }
 
   async #store(

@@ -1,4 +1,5 @@
 import { hash } from "node:crypto";
+import { printJson } from "../change/json-print.ts";
 import { canonicalText } from "../source/postgres/key-text.ts";
 import type { BuiltinForm } from "../source/postgres/values/builtin-types.ts";
 
@@ -80,10 +81,6 @@ function timeText(text: string): string {
 
 /** Members in one order; numbers by their digits, as exact JSON has them. */
 function jsonText(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) => {
-    if (typeof inner === "bigint") return inner.toString();
-    if (typeof inner === "number") return String(inner);
-    if (typeof inner !== "object" || inner === null || Array.isArray(inner)) return inner;
-    return Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)));
-  });
+  const leaf = (inner: unknown) => (typeof inner === "number" ? String(inner) : inner);
+  return printJson(value, { sorted: true, leaf });
 }

@@ -179,6 +179,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/consume/backfill.test.ts"],
   },
   {
+    name: "parked keys compared as they are printed",
+    file: "lib/consume/parked-keys.ts",
+    from: 'return /^-?\\d+\\.\\d+$/.test(text) ? withoutEnd(withoutEnd(text, "0"), ".") : text;',
+    to: "return text;",
+    tests: ["test/unit/consume/parked-keys.test.ts"],
+  },
+  {
+    name: "a letter of characters that SQS refuses",
+    file: "lib/consume/dead-letter.ts",
+    from: "return json.replace(REFUSED, ",
+    to: "return json.replace(/[\\0]/g, ",
+    tests: ["test/unit/consume/dead-letter.test.ts"],
+  },
+  {
+    name: "a parked change printed anew",
+    file: "lib/change/event-texts.ts",
+    from: "array.slice(valueStart, end);",
+    to: "JSON.stringify(JSON.parse(array.slice(valueStart, end)));",
+    tests: ["test/unit/consume/any-document.test.ts"],
+  },
+  {
     name: "an outbox read by serial number",
     file: "lib/source/outbox/relay-database.ts",
     from: "WHERE o.lane = ready.lane AND o.published_at IS NULL ORDER BY",

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseExactJson, parseVerbatimJson } from "../../../lib/consume/json.ts";
+import { parseExactJson } from "../../../lib/consume/json.ts";
 
 describe("parseExactJson", () => {
   it.each([
@@ -60,11 +60,59 @@ describe("parseExactJson", () => {
       }),
     );
   });
-});
 
-describe("parseVerbatimJson", () => {
-  it("gives back every digit", () => {
-    const text = '{"a":1.10,"b":[1e400,9007199254740993,1],"__proto__":0.0,"s":"1.10"}';
-    expect(JSON.stringify(parseVerbatimJson(text))).toBe(text);
+  it.each(["1", "9007199254740993", "1e400"])("reads %s below a hundred thousand levels", (number) => {
+    const levels = 100_000;
+    let value = parseExactJson(`${'{"a":['.repeat(levels)}0,${number}${"]}".repeat(levels)}`);
+    for (let i = 0; i < levels; i++) value = (value as { a: unknown[] }).a.at(-1);
+    expect(value).toStrictEqual((parseExactJson(`[0,${number}]`) as unknown[])[1]);
+  });
+
+  it("takes no time that grows with the square of the digits", () => {
+    const zeros = "0".repeat(300_000);
+    for (const number of [`0.1${zeros}1`, `1${zeros}1.5`, `1${zeros}1`]) {
+      const [value] = parseExactJson(`[ ${number}]`) as [bigint | string];
+      expect(String(value).length).toBe(number.length);
+    }
+  });
+
+  it("tells numbers in strings from numbers, wherever quotes and backslashes stand", () => {
+    const token = fc.constantFrom(
+      '"',
+      "\\",
+      ",",
+      ": ",
+      "12345678901234567",
+      "1e400",
+      "bigint:",
+      "\ud800",
+      "x",
+    );
+    fc.assert(
+      fc.property(fc.array(fc.array(token).map((parts) => parts.join(""))), (texts) => {
+        const json = JSON.stringify(texts.flatMap((text) => [text, 0])).replaceAll(
+          ",0",
+          ",12345678901234567",
+        );
+        expect(parseExactJson(json)).toStrictEqual(
+          (JSON.parse(json) as unknown[]).map((v) => (typeof v === "number" ? 12345678901234567n : v)),
+        );
+      }),
+    );
+  });
+
+  it.each([
+    "{12345678901234567:1}",
+    '{"a":1,12345678901234567 :1}',
+    "[012345678901234567]",
+    "[12345678901234567.]",
+    "[1e]",
+    '[12345678901234567"a"]',
+    '["a" 12345678901234567]',
+    '["12345678901234567',
+    "[- 12345678901234567]",
+  ])("refuses %s as JSON.parse does", (text) => {
+    expect(() => JSON.parse(text)).toThrow(SyntaxError);
+    expect(() => parseExactJson(text)).toThrow(SyntaxError);
   });
 });
