@@ -1,12 +1,13 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import type { Attempts, CheckpointValue } from "./checkpoint.ts";
+import { type FenceToken, isHeld } from "./fence-token.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
  * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
- * (the mark and `explained`: void beside another mark), `t<p>` the token of the invocation that holds it,
- * `k<p>` its keys with open dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and how long (redrive-lease.ts).
+ * (the mark and `explained`: void beside another mark), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
+ * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
@@ -15,8 +16,8 @@ import type { Attempts, CheckpointValue } from "./checkpoint.ts";
 /** Partitions in an item. */
 export const GROUP_SIZE = 32;
 
-/** Partitions in one update of an item where some have keys with open dead letters: DynamoDB's limits again. */
-export const PARTITIONS_WITH_PARKED = 16;
+/** Partitions in one update of an item where some have attempts or keys with open dead letters: DynamoDB's limits again. */
+export const PARTITIONS_WITH_MORE = 16;
 
 /** The group that a partition belongs to. */
 export function groupOf(partition: number): number {
@@ -27,6 +28,7 @@ export function groupOf(partition: number): number {
 export interface StoredPartition {
   readonly mark: PositionText | undefined;
   readonly writer: number;
+  /** Of whoever holds it; undefined where it was given back. */
   readonly token: string | undefined;
   readonly attempts: Attempts | undefined;
   readonly explained: PositionText | undefined;
@@ -39,6 +41,12 @@ export interface PartitionProgress extends CheckpointValue {
   readonly partition: number;
   /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
   readonly parked: string | undefined;
+}
+
+/** Progress in a partition that an invocation holds. */
+export interface OwnProgress {
+  readonly progress: PartitionProgress;
+  readonly token: FenceToken;
 }
 
 /** The parts of an UpdateItem request that differ. */
@@ -56,58 +64,82 @@ export function readPartition(
   const attempts = item?.[`a${partition}`]?.S;
   const mark = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
+  const token = readToken(item, partition);
   return {
     mark,
     writer: Number(item?.[`w${partition}`]?.N ?? "0"),
-    token: item?.[`t${partition}`]?.S,
+    token: isHeld(token) ? token : undefined,
     attempts: attempts === undefined ? undefined : (JSON.parse(attempts) as Attempts),
     explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
     parked: item?.[`k${partition}`]?.S,
   };
 }
 
-/** Makes the invocation the owner of partitions; asked for all old attributes, it replaces the read. */
-export function takeUpdate(partitions: readonly number[], token: string): ItemUpdate {
+/** The token that stands there, held or given back. */
+export function readToken(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): string | undefined {
+  return item?.[`t${partition}`]?.S;
+}
+
+/**
+ * Makes the invocation the owner of partitions; asked for all old attributes, it replaces the read. Refused as a whole
+ * where one of them has a greater token. The same token passes: the answer to the first try may have been lost.
+ */
+export function takeUpdate(partitions: readonly number[], token: FenceToken): ItemUpdate {
   return {
     UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
-    ExpressionAttributeValues: { ":t": { S: token } },
+    ConditionExpression: partitions.map((p) => `(attribute_not_exists(t${p}) OR t${p}<=:t)`).join(" AND "),
+    ExpressionAttributeValues: { ":t": { S: token.held } },
   };
 }
 
 /** Writes marks and gives the partitions back; refused as a whole where one of them is another's. */
-export function closeUpdate(progress: readonly PartitionProgress[], token: string): ItemUpdate {
-  return progressUpdate(progress, token, true);
+export function closeUpdate(own: readonly OwnProgress[]): ItemUpdate {
+  return progressUpdate(
+    own.map(({ progress, token }) => ({ progress, held: token.held, next: token.givenBack })),
+  );
 }
 
-/** Writes where a partition stands and keeps it. */
-export function noteUpdate(progress: PartitionProgress, token: string): ItemUpdate {
-  return progressUpdate([progress], token, false);
+/** Writes where a partition stands and keeps it, from now on under the token `next`. */
+export function noteUpdate({ progress, token }: OwnProgress, next: string): ItemUpdate {
+  return progressUpdate([{ progress, held: token.held, next }]);
 }
 
 /**
  * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused while a
  * redrive is at work there. One whose time is over is shut out.
  */
-export function overtakeUpdate(progress: PartitionProgress, token: string, nowMs: number): ItemUpdate {
-  const update = progressUpdate([progress], token, false);
-  const p = progress.partition;
+export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): ItemUpdate {
+  const update = noteUpdate(own, next);
+  const p = own.progress.partition;
   return {
-    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p},u${p}`,
+    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p}`,
     ConditionExpression: `${update.ConditionExpression} AND (attribute_not_exists(r${p}) OR u${p}<:now)`,
     ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ":now": { N: String(nowMs) } },
   };
 }
 
 function progressUpdate(
-  progress: readonly PartitionProgress[],
-  token: string,
-  giveBack: boolean,
+  writes: readonly { readonly progress: PartitionProgress; readonly held: string; readonly next: string }[],
 ): ItemUpdate {
   const set: string[] = [];
   const remove: string[] = [];
-  const values: Record<string, AttributeValue> = { ":t": { S: token } };
-  for (const { partition: p, mark, writer, attempts, explained, parked } of progress) {
-    set.push(`m${p}=:m${p}`, `w${p}=:w${p}`);
+  const values: Record<string, AttributeValue> = {};
+  // Most partitions share both tokens.
+  const tokens = new Map<string, string>();
+  const tokenName = (text: string) => {
+    const name = tokens.get(text) ?? `:t${tokens.size}`;
+    tokens.set(text, name);
+    values[name] = { S: text };
+    return name;
+  };
+  const conditions: string[] = [];
+  for (const { progress, held, next } of writes) {
+    const { partition: p, mark, writer, attempts, explained, parked } = progress;
+    set.push(`m${p}=:m${p}`, `w${p}=:w${p}`, `t${p}=${tokenName(next)}`);
+    conditions.push(`t${p}=${tokenName(held)}`);
     values[`:m${p}`] = { S: mark };
     values[`:w${p}`] = { N: String(writer) };
     if (attempts) {
@@ -123,11 +155,10 @@ function progressUpdate(
       set.push(`k${p}=:k${p}`);
       values[`:k${p}`] = { S: parked };
     }
-    if (giveBack) remove.push(`t${p}`);
   }
   return {
     UpdateExpression: `SET ${set.join(",")}${remove.length > 0 ? ` REMOVE ${remove.join(",")}` : ""}`,
-    ConditionExpression: progress.map(({ partition: p }) => `t${p}=:t`).join(" AND "),
+    ConditionExpression: conditions.join(" AND "),
     ExpressionAttributeValues: values,
   };
 }

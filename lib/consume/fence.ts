@@ -4,6 +4,7 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   UpdateItemCommand,
+  type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../state/table.ts";
 import { hasReached } from "./checkpoint.ts";
@@ -12,13 +13,15 @@ import {
   GROUP_SIZE,
   type ItemUpdate,
   noteUpdate,
+  type OwnProgress,
   overtakeUpdate,
-  PARTITIONS_WITH_PARKED,
-  type PartitionProgress,
+  PARTITIONS_WITH_MORE,
   readPartition,
+  readToken,
   type StoredPartition,
   takeUpdate,
 } from "./fence-item.ts";
+import { counterAhead, FenceToken } from "./fence-token.ts";
 import { callTable } from "./table-call.ts";
 
 /** Where a fence item stands. */
@@ -27,10 +30,17 @@ export interface FenceGroup {
   readonly group: number;
 }
 
+/** A partition that was taken: what stood there before, and the token that its owner writes with from now on. */
+export interface TakenPartition {
+  readonly stored: StoredPartition;
+  readonly token: FenceToken;
+}
+
 /**
  * The fence of a consumer in the state table. An invocation takes its partitions before the first effect, and
  * closes them with their new marks after the last one; both are one conditional update an item. Whoever took
- * later owns: a predecessor that still lives cannot move the mark any more.
+ * later owns: a predecessor that still lives cannot move the mark any more. Each write moves the token on, so that a
+ * request which arrives a second time, however late, changes nothing (rule 37).
  */
 export class Fence {
   readonly #dynamodb: DynamoDBClient;
@@ -51,15 +61,28 @@ export class Fence {
    * knows, and it counts as not given back.
    */
   async take(
-    { topic, group }: FenceGroup,
+    place: FenceGroup,
     partitions: readonly number[],
-    token: string,
+    owner: string,
     signal: AbortSignal,
-  ): Promise<ReadonlyMap<number, StoredPartition>> {
-    const { Attributes } = await callTable(`take ${topic} group ${group}`, signal, () =>
-      this.#update({ topic, group }, takeUpdate(partitions, token), signal, "ALL_OLD"),
-    );
-    return new Map(partitions.map((partition) => [partition, readPartition(Attributes, partition)]));
+  ): Promise<ReadonlyMap<number, TakenPartition>> {
+    for (let counter = counterAhead([]); ; ) {
+      const update = takeUpdate(partitions, new FenceToken(counter, owner));
+      const answer = await this.#try(place, update, "take", signal, "ALL_OLD");
+      if (answer) {
+        const taken = (partition: number): TakenPartition => ({
+          stored: readPartition(answer.Attributes, partition),
+          token: new FenceToken(counter, owner),
+        });
+        return new Map(partitions.map((partition) => [partition, taken(partition)]));
+      }
+      // Another took it since with a clock that is ahead of ours, or in this very millisecond.
+      const stored = await this.#read(place, signal);
+      counter = Math.max(
+        counter + 1,
+        counterAhead(partitions.map((partition) => readToken(stored, partition))),
+      );
+    }
   }
 
   /**
@@ -68,33 +91,34 @@ export class Fence {
    */
   async close(
     place: FenceGroup,
-    progress: readonly PartitionProgress[],
-    token: string,
+    own: readonly OwnProgress[],
     signal: AbortSignal,
   ): Promise<readonly number[]> {
-    const isLong = progress.some(({ parked, explained }) => (parked ?? explained) !== undefined);
-    const parts = isLong ? PARTITIONS_WITH_PARKED : GROUP_SIZE;
+    const more = own.some(
+      ({ progress: { attempts, parked, explained } }) => (attempts ?? parked ?? explained) !== undefined,
+    );
+    const parts = more ? PARTITIONS_WITH_MORE : GROUP_SIZE;
     const lost: number[] = [];
-    for (let i = 0; i < progress.length; i += parts)
-      lost.push(...(await this.#close(place, progress.slice(i, i + parts), token, signal)));
+    for (let i = 0; i < own.length; i += parts)
+      lost.push(...(await this.#close(place, own.slice(i, i + parts), signal)));
     return lost;
   }
 
   async #close(
     place: FenceGroup,
-    progress: readonly PartitionProgress[],
-    token: string,
+    own: readonly OwnProgress[],
     signal: AbortSignal,
   ): Promise<readonly number[]> {
     const lost: number[] = [];
-    let open = progress;
+    let open = own;
     while (open.length > 0) {
-      if (await this.#write(place, closeUpdate(open, token), "close", signal)) break;
+      if (await this.#try(place, closeUpdate(open), "close", signal)) break;
       const stored = await this.#read(place, signal);
-      const mine = open.filter(({ partition }) => readPartition(stored, partition).token === token);
-      for (const entry of open.filter((one) => !mine.includes(one))) {
+      const mine = open.filter(({ progress, token }) => readToken(stored, progress.partition) === token.held);
+      for (const { progress } of open.filter((entry) => !mine.includes(entry))) {
         // Our own update whose answer was lost, or a successor that came as far and saw as new a writer: what we did is on record.
-        if (!hasReached(readPartition(stored, entry.partition), entry)) lost.push(entry.partition);
+        const theirs = readPartition(stored, progress.partition);
+        if (!hasReached(theirs, progress)) lost.push(progress.partition);
       }
       open = mine;
     }
@@ -102,13 +126,8 @@ export class Fence {
   }
 
   /** Writes where one partition stands and keeps it. Returns whether it is still ours. */
-  async note(
-    place: FenceGroup,
-    progress: PartitionProgress,
-    token: string,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    return this.#write(place, noteUpdate(progress, token), "note", signal);
+  async note(place: FenceGroup, own: OwnProgress, signal: AbortSignal): Promise<boolean> {
+    return (await this.#keep(place, own, noteUpdate, "note", signal)) === "ours";
   }
 
   /**
@@ -117,24 +136,46 @@ export class Fence {
    */
   async overtake(
     place: FenceGroup,
-    progress: PartitionProgress,
-    token: string,
+    own: OwnProgress,
     signal: AbortSignal,
   ): Promise<"ours" | "lost" | "redriven"> {
-    if (await this.#write(place, overtakeUpdate(progress, token, Date.now()), "overtake", signal))
-      return "ours";
-    const stored = await this.#read(place, signal);
-    return readPartition(stored, progress.partition).token === token ? "redriven" : "lost";
+    const update = (it: OwnProgress, next: string) => overtakeUpdate(it, next, Date.now());
+    return this.#keep(place, own, update, "overtake", signal);
   }
 
-  /** Returns false where one of the partitions is another's. */
-  async #write(place: FenceGroup, update: ItemUpdate, what: string, signal: AbortSignal): Promise<boolean> {
+  /** A write that keeps the partition; `redriven` where it is ours, and was refused for another reason. */
+  async #keep(
+    place: FenceGroup,
+    own: OwnProgress,
+    update: (own: OwnProgress, next: string) => ItemUpdate,
+    what: string,
+    signal: AbortSignal,
+  ): Promise<"ours" | "lost" | "redriven"> {
+    const { progress, token } = own;
+    const next = token.issue();
+    if (!(await this.#try(place, update(own, next), what, signal))) {
+      const stored = readToken(await this.#read(place, signal), progress.partition);
+      if (stored === token.held) return "redriven";
+      // Where it is the next one, the write was carried out, and its answer was lost.
+      if (stored !== next) return "lost";
+    }
+    token.advance();
+    return "ours";
+  }
+
+  /** Returns undefined where the condition does not hold. */
+  async #try(
+    place: FenceGroup,
+    update: ItemUpdate,
+    what: string,
+    signal: AbortSignal,
+    returned: "ALL_OLD" | "NONE" = "NONE",
+  ): Promise<UpdateItemCommandOutput | undefined> {
     return callTable(`${what} ${place.topic} group ${place.group}`, signal, async () => {
       try {
-        await this.#update(place, update, signal, "NONE");
-        return true;
+        return await this.#update(place, update, signal, returned);
       } catch (error) {
-        if (error instanceof ConditionalCheckFailedException) return false;
+        if (error instanceof ConditionalCheckFailedException) return undefined;
         throw error;
       }
     });

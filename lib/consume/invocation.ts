@@ -11,8 +11,8 @@ import type { DeadLetterQueue } from "./dead-letter.ts";
 import { giveUpRecord } from "./dead-record.ts";
 import { Deadline } from "./deadline.ts";
 import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
-import type { Fence, FenceGroup } from "./fence.ts";
-import { groupOf, type PartitionProgress, type StoredPartition } from "./fence-item.ts";
+import type { Fence, FenceGroup, TakenPartition } from "./fence.ts";
+import { groupOf, type PartitionProgress } from "./fence-item.ts";
 import type { Floors } from "./floor.ts";
 import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
 import type { Claims } from "./once.ts";
@@ -49,10 +49,9 @@ export interface ConsumerInstance {
 }
 
 /** A partition that was taken. */
-interface Taken {
+interface Taken extends TakenPartition {
   readonly place: FenceGroup;
   readonly lane: Lane;
-  readonly stored: StoredPartition;
   readonly floor: PositionText;
 }
 
@@ -146,9 +145,9 @@ class InvocationRun {
       try {
         const floor = await floors.of(place.topic, this.#deadline.work);
         const partitions = lanes.map(({ partition }) => partition);
-        const stored = await fence.take(place, partitions, this.#token, this.#deadline.work);
+        const group = await fence.take(place, partitions, this.#token, this.#deadline.work);
         for (const lane of lanes) {
-          taken.push({ place, lane, floor, stored: stored.get(lane.partition) as StoredPartition });
+          taken.push({ place, lane, floor, ...(group.get(lane.partition) as TakenPartition) });
         }
       } catch (error) {
         errors.push(error);
@@ -179,14 +178,14 @@ class InvocationRun {
     const invocation = this.#invocation();
     const outcomes: [Taken, PartitionOutcome][] = [];
     await runSideBySide(taken, sideBySide, async (one) => {
-      const { place, lane, stored, floor } = one;
+      const { place, lane, stored, token, floor } = one;
       const start = {
         checkpoint: new Checkpoint(stored, floor),
         parked: stored.parked,
         overtake: (progress: PartitionProgress) =>
-          fence.overtake(place, progress, this.#token, this.#deadline.end),
+          fence.overtake(place, { progress, token }, this.#deadline.end),
         note: careful
-          ? (note: PartitionProgress) => fence.note(place, note, this.#token, this.#deadline.end)
+          ? (progress: PartitionProgress) => fence.note(place, { progress, token }, this.#deadline.end)
           : undefined,
       };
       const outcome = await new PartitionRun(lane, start, invocation).run();
@@ -210,8 +209,8 @@ class InvocationRun {
     const closeGroup = async (entries: [Taken, PartitionOutcome][]) => {
       const [[{ place }]] = entries as [[Taken, PartitionOutcome]];
       try {
-        const parts = entries.map(([, { progress }]) => progress);
-        const lost = await this.#instance.fence.close(place, parts, this.#token, this.#deadline.end);
+        const own = entries.map(([{ token }, { progress }]) => ({ progress, token }));
+        const lost = await this.#instance.fence.close(place, own, this.#deadline.end);
         for (const [{ lane }, { superseded }] of entries) {
           if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
           else await this.#remove(superseded);

@@ -33,7 +33,7 @@ export interface Invocation {
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
-  /** The fence token; it also owns claims. */
+  /** Names the invocation, in the fence's tokens and as the owner of claims. */
   readonly token: string;
   readonly write: WriteLine;
 }

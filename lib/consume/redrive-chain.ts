@@ -11,7 +11,7 @@ import type { ConsumerInstance } from "./invocation.ts";
 import { parseExactJson } from "./json.ts";
 import { ParkedKeys } from "./parked-keys.ts";
 import type { Letter, StoredChange } from "./parking-table.ts";
-import type { RedriveLease } from "./redrive-lease.ts";
+import type { FencedPartition, RedriveLease } from "./redrive-lease.ts";
 import type { Registration } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
 import { validateRows } from "./schema.ts";
@@ -20,7 +20,7 @@ import { validateRows } from "./schema.ts";
 export interface RedriveRun {
   readonly instance: ConsumerInstance;
   readonly deadline: Deadline;
-  /** Owns leases and claims; by force, the fence's token. */
+  /** Owns leases and claims. */
   readonly owner: string;
   readonly discard: boolean;
   /** Changes that may still take effect. */
@@ -73,7 +73,8 @@ export class ChainRedrive {
     if (!letter) return this.#outcome("gone");
     let applied = letter.applied ?? "";
     for (let polls = 1; ; polls++) {
-      const { mark, parked } = await this.#lease.read();
+      const fenced = await this.#lease.read();
+      const { mark, parked } = fenced;
       const keys = ParkedKeys.parse(parked);
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
       if (parked === undefined || !entry) return this.#notListed(letter, mark);
@@ -83,7 +84,7 @@ export class ChainRedrive {
         if (ended) return ended;
         applied = change.position;
       }
-      if (await this.#unpark(keys, parked, polls > POLLS)) {
+      if (await this.#unpark(keys, fenced, polls > POLLS)) {
         await parking.remove(this.#place, this.#signal);
         return this.#outcome("done");
       }
@@ -191,7 +192,7 @@ export class ChainRedrive {
   }
 
   /** Parks the key no more, if nothing was parked since the list was read. */
-  async #unpark(keys: ParkedKeys, was: string, force: boolean): Promise<boolean> {
+  async #unpark(keys: ParkedKeys, was: FencedPartition, force: boolean): Promise<boolean> {
     keys.remove(this.#place.chain);
     return (
       (await this.#lease.replaceParked(was, keys.format("") || undefined, false)) ||

@@ -8,7 +8,8 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { fenceKey } from "../state/table.ts";
-import { groupOf, readPartition } from "./fence-item.ts";
+import { groupOf, readPartition, readToken } from "./fence-item.ts";
+import { counterAhead, FenceToken, GIVEN_BACK } from "./fence-token.ts";
 import { callTable } from "./table-call.ts";
 
 /** A redrive that has not renewed its lease for so long is dead; clocks of two machines may differ by a part of it. */
@@ -21,14 +22,21 @@ export interface FencedPartition {
   readonly mark: PositionText;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
+  /** What an invocation would take it from. */
+  readonly token: string | undefined;
 }
 
-/** Gives leases to redrives: one redrive at a time in a partition, and no key is overtaken there meanwhile. */
+/**
+ * Gives leases to redrives: one redrive at a time in a partition, and no key is overtaken there meanwhile. Attribute
+ * `r<p>` names the lease, `u<p>` is when it ends. The end stays when the lease is given back and only grows, so a late
+ * duplicate of any request changes nothing (rule 37).
+ */
 export class RedriveLeases {
   readonly #dynamodb: DynamoDBClient;
   readonly #table: string;
   readonly #pipeline: string;
   readonly #consumer: string;
+  #taken = 0;
 
   constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
     this.#dynamodb = dynamodb;
@@ -46,16 +54,23 @@ export class RedriveLeases {
   ): Promise<RedriveLease | undefined> {
     const item = this.#item(topic, partition, signal);
     const [r, u] = [`r${partition}`, `u${partition}`];
-    const taken = await item.update("take for redrive", {
-      UpdateExpression: `SET ${r}=:r,${u}=:u`,
-      ConditionExpression: `attribute_not_exists(${r}) OR ${r}=:r OR ${u}<:now`,
-      ExpressionAttributeValues: {
-        ":r": { S: owner },
-        ":u": { N: leaseEnd() },
-        ":now": { N: String(Date.now()) },
-      },
-    });
-    return taken ? new RedriveLease(item, partition, owner) : undefined;
+    const name = `${owner}.${++this.#taken}`;
+    for (let end = leaseEnd(); ; ) {
+      const taken = await item.update("take for redrive", {
+        UpdateExpression: `SET ${r}=:r,${u}=:u`,
+        ConditionExpression: `(attribute_not_exists(${r}) OR ${u}<:now) AND (attribute_not_exists(${u}) OR ${u}<:u)`,
+        ExpressionAttributeValues: {
+          ":r": { S: name },
+          ":u": { N: String(end) },
+          ":now": { N: String(Date.now()) },
+        },
+      });
+      const stored = taken ? undefined : readLease(await item.read(), partition);
+      if (!stored || stored.name === name) return new RedriveLease(item, partition, name, end);
+      if (stored.name !== undefined && stored.end >= Date.now()) return undefined;
+      // It is free, and was given back by one whose clock is ahead of ours.
+      end = Math.max(leaseEnd(), stored.end + 1);
+    }
   }
 
   /** How a partition stands now. */
@@ -76,14 +91,15 @@ export class RedriveLeases {
 export class RedriveLease {
   readonly #item: FenceItem;
   readonly #partition: number;
-  readonly #owner: string;
-
+  readonly #name: string;
   readonly #renewal: NodeJS.Timeout;
+  #end: number;
 
-  constructor(item: FenceItem, partition: number, owner: string) {
+  constructor(item: FenceItem, partition: number, name: string, end: number) {
     this.#item = item;
     this.#partition = partition;
-    this.#owner = owner;
+    this.#name = name;
+    this.#end = end;
     // A handler may take its time; where the lease is lost, the question before the next effect tells.
     this.#renewal = setInterval(() => void this.isOurs().catch(() => {}), RENEWAL_MS).unref();
   }
@@ -96,31 +112,43 @@ export class RedriveLease {
   /** Whether the lease still is this redrive's: asked before each effect. */
   async isOurs(): Promise<boolean> {
     const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
+    const end = Math.max(leaseEnd(), this.#end + 1);
+    this.#end = end;
     // A write: what is read may be old by the time it is answered, and who shuts us out removes the lease.
-    return this.#item.update("renew a redrive", {
+    const renewed = await this.#item.update("renew a redrive", {
       UpdateExpression: `SET ${u}=:u`,
-      ConditionExpression: `${r}=:r`,
-      ExpressionAttributeValues: { ":r": { S: this.#owner }, ":u": { N: leaseEnd() } },
+      ConditionExpression: `${r}=:r AND ${u}<:u`,
+      ExpressionAttributeValues: { ":r": { S: this.#name }, ":u": { N: String(end) } },
     });
+    if (renewed) return true;
+    // It was carried out and its answer was lost, or one that began later came first.
+    const stored = readLease(await this.#item.read(), this.#partition);
+    return stored.name === this.#name && stored.end >= end;
   }
 
   /**
    * Replaces the list of parked keys, if it still is what was read: nothing was parked since. While an invocation
    * holds the partition it may be about to park a change behind the key: then refused, unless by force, which takes
-   * the partition's token: the invocation cannot move the mark any more, and its batch comes again.
+   * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
    */
-  async replaceParked(was: string, now: string | undefined, force: boolean): Promise<boolean> {
+  async replaceParked(
+    { parked: was = "", token }: FencedPartition,
+    now: string | undefined,
+    force: boolean,
+  ): Promise<boolean> {
     const [r, k, t] = [`r${this.#partition}`, `k${this.#partition}`, `t${this.#partition}`];
-    const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:r`] : [])];
+    const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:t`] : [])];
+    const free = force ? `${t}<:t` : `contains(${t},:t)`;
     return this.#item.update("unpark", {
       UpdateExpression: [
         ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
         ...(now === undefined ? [`REMOVE ${k}`] : []),
       ].join(" "),
-      ConditionExpression: `${r}=:r AND ${k}=:was${force ? "" : ` AND (attribute_not_exists(${t}) OR ${t}=:r)`}`,
+      ConditionExpression: `${r}=:r AND ${k}=:was AND (attribute_not_exists(${t}) OR ${free})`,
       ExpressionAttributeValues: {
-        ":r": { S: this.#owner },
+        ":r": { S: this.#name },
         ":was": { S: was },
+        ":t": { S: force ? new FenceToken(counterAhead([token]), this.#name).givenBack : GIVEN_BACK },
         ...(now === undefined ? {} : { ":now": { S: now } }),
       },
     });
@@ -129,22 +157,27 @@ export class RedriveLease {
   /** Gives the lease back. */
   async release(): Promise<void> {
     clearInterval(this.#renewal);
-    const [r, u] = [`r${this.#partition}`, `u${this.#partition}`];
+    const r = `r${this.#partition}`;
     await this.#item.update("end a redrive", {
-      UpdateExpression: `REMOVE ${r},${u}`,
+      UpdateExpression: `REMOVE ${r}`,
       ConditionExpression: `${r}=:r`,
-      ExpressionAttributeValues: { ":r": { S: this.#owner } },
+      ExpressionAttributeValues: { ":r": { S: this.#name } },
     });
   }
 }
 
-function leaseEnd(): string {
-  return String(Date.now() + LEASE_MS);
+function leaseEnd(): number {
+  return Date.now() + LEASE_MS;
+}
+
+function readLease(item: Record<string, AttributeValue> | undefined, partition: number) {
+  return { name: item?.[`r${partition}`]?.S, end: Number(item?.[`u${partition}`]?.N ?? "0") };
 }
 
 async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {
-  const { mark = "", parked } = readPartition(await item.read(), partition);
-  return { mark, parked };
+  const stored = await item.read();
+  const { mark = "", parked } = readPartition(stored, partition);
+  return { mark, parked, token: readToken(stored, partition) };
 }
 
 /** One item of the fence. */

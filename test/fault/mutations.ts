@@ -146,8 +146,29 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "no token",
     file: "lib/consume/fence-item.ts",
-    from: 'ConditionExpression: progress.map(({ partition: p }) => `t${p}=:t`).join(" AND "),',
-    to: "ConditionExpression: `attribute_exists(pk) OR t${progress[0]?.partition ?? 0}=:t`,",
+    from: 'ConditionExpression: conditions.join(" AND "),',
+    to: 'ConditionExpression: `attribute_exists(pk) OR ${conditions.join(" AND ")}`,',
+    tests: ["test/aws/consume/fence.test.ts"],
+  },
+  {
+    name: "a take that does not look at who has it",
+    file: "lib/consume/fence-item.ts",
+    from: "OR t${p}<=:t)`)",
+    to: "OR NOT t${p}=:t)`)",
+    tests: ["test/aws/consume/fence.test.ts"],
+  },
+  {
+    name: "notes that share one token",
+    file: "lib/consume/fence-token.ts",
+    from: "return this.#text(++this.#issued);",
+    to: "return this.#text(this.#issued);",
+    tests: ["test/unit/consume"],
+  },
+  {
+    name: "a redrive's lease that can be taken a second time by its own request",
+    file: "lib/consume/redrive-lease.ts",
+    from: " AND (attribute_not_exists(${u}) OR ${u}<:u)`",
+    to: " AND (attribute_not_exists(${u}) OR ${u}<:u OR ${u}>:now)`",
     tests: ["test/aws/consume/fence.test.ts"],
   },
   {

@@ -3,7 +3,9 @@ import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
-import { at, chain, packed } from "../../unit/consume/records.ts";
+import { RedriveLeases } from "../../../lib/consume/redrive-lease.ts";
+import { fenceKey } from "../../../lib/state/table.ts";
+import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { type ConsumerBench, consumerBench, DONE, failedAt, invoke } from "./consumer-bench.ts";
 
@@ -132,6 +134,114 @@ describe("two invocations at once", () => {
     const { bench, first, second } = await overlap(packed(chain(1, 3)), packed(chain(1, 5)));
     expect([first, second]).toEqual([DONE, DONE]);
     expect(await bench.stored()).toMatchObject({ mark: at(5), token: undefined });
+  });
+});
+
+describe("a request that arrives a second time", () => {
+  /** Passes updates on, and keeps them. */
+  function recording(client: DynamoDBClient, updates: UpdateItemCommand[]): DynamoDBClient {
+    const send = (command: UpdateItemCommand, options: object) => {
+      if (command instanceof UpdateItemCommand) updates.push(command);
+      return client.send(command, options);
+    };
+    return { send } as unknown as DynamoDBClient;
+  }
+
+  it("changes nothing, neither after the close nor while the successor runs", async () => {
+    const bench = await consumerBench(aws());
+    const updates: UpdateItemCommand[] = [];
+    const first = noting(bench, [], recording(aws().dynamodb, updates));
+    await invoke(first, [packed(chain(1, 2)), packed(chain(1, 1), { partition: 1 })]);
+    expect(updates).toHaveLength(2);
+    const again = () =>
+      Promise.all(
+        updates.map((update) =>
+          aws()
+            .dynamodb.send(new UpdateItemCommand(update.input))
+            .then(
+              () => "carried out",
+              (error: Error) => error.name,
+            ),
+        ),
+      );
+    const refused = ["ConditionalCheckFailedException", "ConditionalCheckFailedException"];
+    expect(await again()).toEqual(refused);
+    expect(await bench.stored()).toMatchObject({ mark: at(2), token: undefined });
+    const successor = bench.instance((c) =>
+      c.on("public.orders", Operation.Create, async () => expect(await again()).toEqual(refused)),
+    );
+    expect(await invoke(successor, [packed(chain(3, 4))])).toEqual(DONE);
+    expect(bench.reports.at(-1)).toMatchObject({ applied: 2, failedPartitions: 0 });
+    expect(await bench.stored()).toMatchObject({ mark: at(4), token: undefined });
+  });
+
+  it("neither takes the lease of a redrive that has ended, nor ends one that began since", async () => {
+    const bench = await consumerBench(aws());
+    const updates: UpdateItemCommand[] = [];
+    const leases = new RedriveLeases(recording(aws().dynamodb, updates), bench.table, "shop", bench.name);
+    const { signal } = new AbortController();
+    const first = await leases.take(TOPIC, 0, "redrive", signal);
+    await first?.isOurs();
+    await first?.release();
+    const firsts = [...updates];
+    const again = async () => {
+      for (const update of firsts)
+        await expect(aws().dynamodb.send(new UpdateItemCommand(update.input))).rejects.toThrow();
+    };
+    await again();
+    const second = await leases.take(TOPIC, 0, "redrive", signal);
+    await again();
+    expect(await leases.take(TOPIC, 0, "another", signal)).toBeUndefined();
+    expect(await second?.isOurs()).toBe(true);
+    await second?.release();
+  });
+});
+
+describe("an invocation of an older library, which writes random tokens and removes them", () => {
+  /** An update as the older library made it. */
+  async function old(bench: ConsumerBench, update: string, condition?: string): Promise<boolean> {
+    const { pk, sk } = fenceKey("shop", bench.name, TOPIC, 0);
+    const command = new UpdateItemCommand({
+      TableName: bench.table,
+      Key: { pk: { S: pk }, sk: { S: sk } },
+      UpdateExpression: update,
+      ConditionExpression: condition,
+      ExpressionAttributeValues: {
+        ":t": { S: "zVoKq0lD3p8_Wx-1" },
+        ...(update.includes(":m") ? { ":m": { S: at(2) }, ":w": { N: "1" } } : {}),
+      },
+    });
+    return aws()
+      .dynamodb.send(command)
+      .then(
+        () => true,
+        () => false,
+      );
+  }
+  const close = (bench: ConsumerBench) => old(bench, "SET m0=:m,w0=:w REMOVE t0", "t0=:t");
+
+  it("loses its partition to one of this library, which sees that it was not given back", async () => {
+    const bench = await consumerBench(aws());
+    await old(bench, "SET t0=:t");
+    expect(await bench.stored()).toMatchObject({ token: "zVoKq0lD3p8_Wx-1" });
+    expect(await invoke(noting(bench, []), [packed(chain(1, 3))])).toEqual(DONE);
+    expect(await close(bench)).toBe(false);
+    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+  });
+
+  it("takes a partition from one of this library, and gives it back to the next", async () => {
+    const bench = await consumerBench(aws());
+    const records = [packed(chain(1, 3))];
+    const robbed = bench.instance((c) =>
+      c.on("public.orders", Operation.Create, async (event) => {
+        if (event.id === at(1)) expect(await old(bench, "SET t0=:t")).toBe(true);
+      }),
+    );
+    expect(await invoke(robbed, records)).toEqual(failedAt(records[0] as (typeof records)[0]));
+    expect(await close(bench)).toBe(true);
+    const seen: string[] = [];
+    expect(await invoke(noting(bench, seen), records)).toEqual(DONE);
+    expect(seen).toEqual(ids(0, 3));
   });
 });
 

@@ -5,11 +5,14 @@ import {
   groupOf,
   type ItemUpdate,
   noteUpdate,
+  type OwnProgress,
   overtakeUpdate,
-  PARTITIONS_WITH_PARKED,
+  PARTITIONS_WITH_MORE,
+  type PartitionProgress,
   readPartition,
   takeUpdate,
 } from "../../../lib/consume/fence-item.ts";
+import { counterAhead, FenceToken } from "../../../lib/consume/fence-token.ts";
 import { PARKING_LIMITS } from "../../../lib/consume/parked-keys.ts";
 import { at } from "./records.ts";
 
@@ -17,6 +20,8 @@ import { at } from "./records.ts";
 const partitions = Array.from({ length: GROUP_SIZE }, (_, i) => 4096 - GROUP_SIZE + i);
 /** A partition's list of keys with open dead letters, as long as it may be. */
 const parked = Array.from({ length: PARKING_LIMITS.keys }, () => "pabcdefghABCDEF7ps.1ekg").join(",");
+/** As long as they become. */
+const token = () => new FenceToken(counterAhead([]), "kJ1x8Qm0aWbq3N9e");
 const attempts = { from: at(1), to: at(2), count: 500, calls: 3, since: new Date().toISOString() };
 
 /** Everything DynamoDB could count as an operator or function, so more than it does. */
@@ -26,40 +31,33 @@ function operators({ UpdateExpression, ConditionExpression = "" }: ItemUpdate): 
   );
 }
 
+const plain = { mark: at(1), writer: 1, attempts: undefined, parked: undefined };
+const own = (partition: number, more: Partial<PartitionProgress> = {}): OwnProgress => ({
+  progress: { partition, ...plain, ...more },
+  token: token(),
+});
+/** What a careful invocation closes: each partition with a token of its own. */
+function noted(entry: OwnProgress): OwnProgress {
+  for (let i = 0; i < 1000; i++) entry.token.issue();
+  entry.token.advance();
+  return entry;
+}
+
 describe("a full group", () => {
   it.each([
-    ["take", takeUpdate(partitions, "token")],
+    ["take", takeUpdate(partitions, token())],
+    ["close", closeUpdate(partitions.map((partition) => own(partition)))],
+    ["close after notes", closeUpdate(partitions.map((partition) => noted(own(partition))))],
     [
-      "close",
-      closeUpdate(
-        partitions.map((partition) => ({
-          partition,
-          mark: at(1),
-          writer: 1,
-          attempts: undefined,
-          parked: undefined,
-        })),
-        "t",
-      ),
-    ],
-    [
-      "close with attempts",
-      closeUpdate(
-        partitions.map((partition) => ({ partition, mark: at(1), writer: 1, attempts, parked: undefined })),
-        "t",
-      ),
-    ],
-    [
-      "close with parked keys",
+      "close with attempts, what is explained and parked keys",
       closeUpdate(
         partitions
-          .slice(-PARTITIONS_WITH_PARKED)
-          .map((partition) => ({ partition, mark: at(1), writer: 1, attempts, parked })),
-        "t",
+          .slice(-PARTITIONS_WITH_MORE)
+          .map((partition) => noted(own(partition, { attempts, explained: at(2), parked }))),
       ),
     ],
-    ["note", noteUpdate({ partition: 4095, mark: at(1), writer: 1, attempts, parked }, "t")],
-    ["overtake", overtakeUpdate({ partition: 4095, mark: at(1), writer: 1, attempts, parked }, "t", 1)],
+    ["note", noteUpdate(own(4095, { attempts, parked }), "next")],
+    ["overtake", overtakeUpdate(own(4095, { attempts, parked }), "next", 1)],
   ])("%s stays inside of DynamoDB's limits on expressions", (_what, update) => {
     expect(operators(update)).toBeLessThanOrEqual(300);
     expect(Buffer.byteLength(update.UpdateExpression)).toBeLessThanOrEqual(4096);
@@ -74,8 +72,7 @@ describe("a full group", () => {
 
   it("stays far below the size of an item", () => {
     const values = closeUpdate(
-      partitions.map((partition) => ({ partition, mark: at(1), writer: 2 ** 40, attempts, parked })),
-      "t",
+      partitions.map((partition) => own(partition, { writer: 2 ** 40, attempts, parked })),
     );
     expect(JSON.stringify(values).length).toBeLessThan(256_000);
   });
@@ -83,16 +80,14 @@ describe("a full group", () => {
 
 describe("readPartition", () => {
   it("reads what an update wrote", () => {
-    const { ExpressionAttributeValues: values } = noteUpdate(
-      { partition: 7, mark: at(9), writer: 4, attempts, parked },
-      "t",
-    );
+    const written = own(7, { mark: at(9), writer: 4, attempts, parked });
+    const { ExpressionAttributeValues: values } = noteUpdate(written, "t");
     const item = {
       m7: values[":m7"],
       w7: values[":w7"],
       a7: values[":a7"],
       k7: values[":k7"],
-      t7: values[":t"],
+      t7: values[":t0"],
     } as never;
     expect(readPartition(item, 7)).toEqual({ mark: at(9), writer: 4, token: "t", attempts, parked });
   });

@@ -65,7 +65,10 @@ const delivery: fc.Arbitrary<Delivery> = fc.record({
   hole: fc.option(fc.nat(7), { nil: undefined, freq: 2 }),
   overlaps: fc.boolean(),
   fault: fc.option(
-    fc.record({ call: fc.nat(6), kind: fc.constantFrom<CallFault>("lost", "lost", "throttled") }),
+    fc.record({
+      call: fc.nat(6),
+      kind: fc.constantFrom<CallFault>("lost", "lost", "throttled", "late", "late", "twice", "twice"),
+    }),
     { nil: undefined, freq: 3 },
   ),
   handler: fc.option(
@@ -112,6 +115,9 @@ interface Process {
   alive: boolean;
   steps: number;
 }
+
+/** What is under way arrives, whatever has become of its sender. */
+const NETWORK: Process = { alive: true, steps: 0 };
 
 function commitOf(id: string): number {
   return Number.parseInt(id.slice(8, 24), 16);
@@ -175,15 +181,18 @@ async function play(
       await interleaving.gate(process);
     };
     const atTake = new Map<number, string>();
-    const dynamodb = table.client(async (when, what) => {
-      if (when === "after") {
-        checkMarks();
-        if (what.startsWith("SET t")) for (const [partition, mark] of marks) atTake.set(partition, mark);
-      }
-      await step();
-      if (when === "after") return "none";
-      return calls++ === fault?.call ? fault.kind : "none";
-    });
+    const dynamodb = table.client(
+      async (when, what) => {
+        if (when === "after") {
+          checkMarks();
+          if (what.startsWith("SET t")) for (const [partition, mark] of marks) atTake.set(partition, mark);
+        }
+        await step();
+        if (when === "after") return "none";
+        return calls++ === fault?.call ? fault.kind : "none";
+      },
+      () => interleaving.gate(NETWORK),
+    );
     const apply = ({ id, partition, row }: { id: string; partition: number; row?: unknown }) => {
       const effect = () => {
         const key = `${partition}/${String((row as { id?: unknown } | undefined)?.id)}`;
@@ -262,6 +271,7 @@ async function play(
     );
   }
   expect(violations).toEqual([]);
+  expect(table.repeated, "nothing is done a second time by a request that arrives twice").toEqual([]);
   expect(checkpoint, "the stream is through").toBe(records.length);
 
   for (const partition of PARTITIONS) {

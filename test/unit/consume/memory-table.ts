@@ -19,8 +19,11 @@ const refusals = collectRefusals();
 
 type Item = Record<string, AttributeValue>;
 
-/** What happens to one call: `lost` is carried out, but no answer comes. */
-export type CallFault = "none" | "throttled" | "lost";
+/**
+ * What happens to one call: `lost` is carried out, but no answer comes; `late` is carried out after its sender gave up
+ * waiting for an answer, whenever that is; `twice` is answered, and carried out once more at some later time.
+ */
+export type CallFault = "none" | "throttled" | "lost" | "late" | "twice";
 
 /** The expressions of a request. */
 interface Expressions {
@@ -35,14 +38,27 @@ interface Expressions {
  */
 export class MemoryTable {
   readonly #items = new Map<string, Item>();
+  /** Updates that changed something when they were carried out for the second time. */
+  readonly repeated: string[] = [];
 
-  /** A client for one process. `step` is awaited before and after each call, and says what becomes of it. */
-  client(step: (when: "before" | "after", what: string) => Promise<CallFault>): DynamoDBClient {
+  /**
+   * A client for one process. `step` is awaited before and after each call, and says what becomes of it; `arrival` before
+   * one that was under way for long arrives.
+   */
+  client(
+    step: (when: "before" | "after", what: string) => Promise<CallFault>,
+    arrival: () => Promise<void> = async () => {},
+  ): DynamoDBClient {
     const send = async (command: unknown) => {
       const what = describe(command);
       const fault = await step("before", what);
       if (fault === "throttled") throw named("ThrottlingException");
+      if (fault === "late") {
+        void arrival().then(() => this.#carryOut(command));
+        throw named("TimeoutError");
+      }
       const result = this.#carryOut(command);
+      if (fault === "twice") void arrival().then(() => this.#repeat(command));
       await step("after", what);
       if (fault === "lost") throw named("TimeoutError");
       if (result instanceof Error) throw result;
@@ -90,6 +106,14 @@ export class MemoryTable {
     if (tooLarge) return refusals.note(tooLarge);
     this.#items.set(keyOf(Key), item);
     return ReturnValues === "ALL_OLD" ? { Attributes: old } : {};
+  }
+
+  #repeat(command: unknown): void {
+    if (!(command instanceof UpdateItemCommand)) return void this.#carryOut(command);
+    const look = () => JSON.stringify(Object.entries(this.#items.get(keyOf(command.input.Key)) ?? {}).sort());
+    const before = look();
+    this.#carryOut(command);
+    if (look() !== before) this.repeated.push(`${command.input.Key?.sk?.S}: ${describe(command)}`);
   }
 
   #query(input: QueryCommand["input"]): unknown {
@@ -161,10 +185,16 @@ function holds(condition: string | undefined, item: Item | undefined, input: Exp
   if (text.startsWith("(")) return holds(text.slice(1, -1), item, input);
   const exists = /^attribute_(not_)?exists\((.*)\)$/.exec(text);
   if (exists) return (item?.[nameOf(exists[2] as string, input)] === undefined) === (exists[1] !== undefined);
-  const [, left = "", operator, right = ""] = /^([^=<]+)([=<])(.+)$/.exec(text) ?? [];
+  const contains = /^contains\((.*),(.*)\)$/.exec(text);
+  const [, left = "", operator, right = ""] = contains
+    ? [text, contains[1], "contains", contains[2]]
+    : (/^([^=<]+)(<=|=|<)(.+)$/.exec(text) ?? []);
   const [a, b] = [operand(left, item ?? {}, input), operand(right, item ?? {}, input)];
   if (a === undefined || b === undefined) return false;
-  return operator === "=" ? JSON.stringify(a) === JSON.stringify(b) : Number(a.N) < Number(b.N);
+  if (operator === "=") return JSON.stringify(a) === JSON.stringify(b);
+  if (operator === "contains") return a.S?.includes(b.S ?? "") ?? false;
+  const less = a.N === undefined ? (a.S ?? "") < (b.S ?? "") : Number(a.N) < Number(b.N);
+  return less || (operator === "<=" && JSON.stringify(a) === JSON.stringify(b));
 }
 
 function splitOutside(text: string, separator: string): string[] {

@@ -67,6 +67,9 @@ interface Process {
   steps: number;
 }
 
+/** What is under way arrives, whatever has become of its sender. */
+const NETWORK: Process = { kind: "invoke", alive: true, died: false, steps: 0 };
+
 interface Effect {
   readonly commit: number;
   readonly process: Process;
@@ -165,12 +168,15 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
       }
       await interleaving.gate(process);
     };
-    const dynamodb = table.client(async (when) => {
-      if (when === "after") checkMark();
-      await step();
-      if (when === "after") return "none";
-      return calls++ === trouble.fault?.call ? trouble.fault.kind : "none";
-    });
+    const dynamodb = table.client(
+      async (when) => {
+        if (when === "after") checkMark();
+        await step();
+        if (when === "after") return "none";
+        return calls++ === trouble.fault?.call ? trouble.fault.kind : "none";
+      },
+      () => interleaving.gate(NETWORK),
+    );
     const handle = (commit: number) => {
       if (kind === "redrive") checkRedrive(commit);
       const effect = () => {
@@ -267,6 +273,8 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   }
 
   expect(violations).toEqual([]);
+  const ofFence = table.repeated.filter((what) => what.startsWith("fence#"));
+  expect(ofFence, "nothing is done a second time by a request that arrives twice").toEqual([]);
   expect(stored().parked ?? "", "nothing is parked any more").toBe("");
   checkEffects(plan, effects);
   return { effects, letters, steps: processes.map(({ steps }) => steps) };
@@ -340,7 +348,10 @@ const after = fc.option(fc.nat(40), { nil: undefined, freq: 2 });
 const trouble = {
   diesAt: fc.option(fc.integer({ min: 0, max: 60 }), { nil: undefined, freq: 2 }),
   fault: fc.option(
-    fc.record({ call: fc.nat(12), kind: fc.constantFrom<CallFault>("lost", "lost", "throttled") }),
+    fc.record({
+      call: fc.nat(12),
+      kind: fc.constantFrom<CallFault>("lost", "lost", "throttled", "late", "late", "twice", "twice"),
+    }),
     { nil: undefined, freq: 3 },
   ),
   after,
