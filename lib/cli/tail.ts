@@ -79,6 +79,8 @@ async function tail(options: TailOptions): Promise<void> {
       connection,
       pipeline,
       record: undefined,
+      // There is no lease that says the other reader must end: the person who waits is told at once.
+      takeoverMs: 0,
       signal: ending.signal,
       log: spoken,
     }).catch((error) => {

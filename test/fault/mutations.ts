@@ -32,6 +32,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/pgoutput.test.ts"],
   },
   {
+    name: "call a slot that somebody reads one that was advanced by others",
+    file: "lib/source/postgres/slot.ts",
+    from: "  if (slot.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);\n",
+    to: "",
+    tests: ["test/unit/postgres/history.test.ts"],
+  },
+  {
     name: "give replayed commits again",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",

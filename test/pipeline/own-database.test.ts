@@ -5,6 +5,7 @@ import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
+import { definition, OpenSource } from "../postgres/source.ts";
 import { type Finished, npmStart, type Started } from "./npm-start.ts";
 
 describe("npm start -- --database-url", () => {
@@ -52,13 +53,40 @@ describe("npm start -- --database-url", () => {
       await client.end();
     });
 
+    it("does not start beside another reader of its slot, and names that", async () => {
+      const { url, client } = await database();
+      const other = await OpenSource.open(url, {
+        pipeline: definition(url, {
+          slot: "tributary_local",
+          publication: "others",
+          tables: ["public.good"],
+        }),
+      });
+      try {
+        const { rows } = await client.query("SELECT active_pid AS pid FROM pg_replication_slots");
+        run = npmStart("--database-url", url, "--tables", "public.good", "--drop-slot-on-exit");
+        const { code, stdout, stderr } = await run.finished;
+        expect(code).toBe(1);
+        expect(stderr).toContain(`"tributary_local" is in use by process ${rows[0].pid}`);
+        expect(stderr).not.toMatch(/^ +at |epoch/m);
+        expect(stdout).not.toContain("starting");
+        expect(await traces(client)).toEqual(["tributary_local", "others"]);
+        await client.query("INSERT INTO good VALUES (1)");
+        await other.until(1);
+      } finally {
+        await other.close();
+        await client.query("SELECT pg_drop_replication_slot('tributary_local')");
+        await client.end();
+      }
+    });
+
     it("hosts a task for each of several slots, goes on with both, and refuses to leave one without a reader", async () => {
       const { url, client } = await database();
       // By their topics' names `a` is the first slot's, `c` the second one's.
       await client.query("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE c (id int PRIMARY KEY)");
       const directory = await mkdtemp(join(tmpdir(), "tributary-own-database-"));
       const file = join(directory, "mine.mjs");
-      const definition = {
+      const mine = {
         name: "mine",
         source: {
           ...{ kind: "postgres", tables: ["public.a", "public.c"], slots: 2 },
@@ -66,7 +94,7 @@ describe("npm start -- --database-url", () => {
         },
         consumers: [{ name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"] }],
       };
-      await writeFile(file, `export default ${JSON.stringify(definition)};`);
+      await writeFile(file, `export default ${JSON.stringify(mine)};`);
       const args = ["--database-url", url, "--pipeline", file];
       const both = ["tributary_local", "tributary_local_slot2"];
       run = npmStart(...args);

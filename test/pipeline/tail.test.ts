@@ -91,6 +91,20 @@ withPostgres((server) => {
     expect(await confirmed()).toBeUndefined();
   });
 
+  test("a second tail of a slot says at once who reads it, and changes nothing", async () => {
+    const first = tail(["--tables", "public.*", "--limit", "2"]);
+    await first.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    await eventually(() => events(first.said.out).length === 1, { what: "the first change" });
+    const { rows } = await client.query("SELECT active_pid AS pid FROM pg_replication_slots");
+    const second = await tail(["--tables", "public.*", "--limit", "1"]).ended;
+    expect(second).toMatchObject({ code: 1, out: "" });
+    expect(second.err).toContain(`in use by process ${rows[0].pid} ("tributary")`);
+    expect(second.err).not.toMatch(/waiting|epoch|^ +at /m);
+    await client.query("INSERT INTO orders VALUES (2, 'b')");
+    expect(events((await first.ended).out).map((event) => event.after?.id)).toEqual(["1", "2"]);
+  });
+
   test("what was cut off inside a transaction comes again whole", async () => {
     const first = tail(["--limit", "2"]);
     await first.streaming();

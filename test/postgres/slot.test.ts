@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
+import { parseLsn } from "../../lib/change/lsn.ts";
 import type { TableName } from "../../lib/change/table-pattern.ts";
 import { TributaryError } from "../../lib/errors.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
@@ -362,6 +363,38 @@ eachPostgres("a later start", (server) => {
     const next = await waiting;
     await next.until(1);
     expect(ids(next.changes)).toEqual([11]);
+  });
+
+  test.each([
+    ["an older record of the same slot", (state: SlotState) => new MemoryRecord(state)],
+    ["a record of its own, still empty", () => new MemoryRecord()],
+    ["no record, as tail", () => undefined],
+  ])("a second reader with %s is told who reads, never to begin a new epoch", async (_, recordOf) => {
+    const { url, client, slot, record } = await ranBefore(server);
+    const old = structuredClone(record.state as SlotState);
+    const first = await open(url, { record });
+    await client.query("INSERT INTO orders SELECT generate_series(11, 20)");
+    await first.until(10);
+    const look = async () => {
+      const { rows } = await client.query<{ lsn: string; pid: number }>(
+        "SELECT confirmed_flush_lsn AS lsn, active_pid AS pid FROM pg_replication_slots WHERE slot_name = $1",
+        [slot],
+      );
+      return rows[0] as (typeof rows)[number];
+    };
+    await eventually(async () => parseLsn((await look()).lsn) > old.confirmedLsn, {
+      what: "the slot to move on from what the second reader knows",
+    });
+    const { pid } = await look();
+    const began = performance.now();
+    const error = await open(url, { record: recordOf(old), takeoverMs: 0 }).catch((e) => e);
+    expect(error).toMatchObject({ code: "SLOT_IN_USE", retry: "restart" });
+    expect(error.message).toContain(`process ${pid}`);
+    expect(`${error.message} ${error.remedy}`).not.toMatch(/epoch|drop/);
+    expect(performance.now() - began).toBeLessThan(10_000);
+    await client.query("INSERT INTO orders VALUES (21)");
+    await first.until(11);
+    expect(first.error).toBeUndefined();
   });
 
   test("a slot dropped under a running stream stops it", async () => {

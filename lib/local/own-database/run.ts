@@ -15,6 +15,7 @@ import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
 import {
   checkFurtherSlots,
+  checkUnread,
   dropSql,
   dropTraces,
   lookForTraces,
@@ -57,6 +58,7 @@ export async function runOwnDatabase(
 
   const before = await lookForTraces(connection, definition, signal);
   checkFurtherSlots(definition, before);
+  await checkUnread(connection, definition, signal);
   await check(connection, definition, args, signal);
   announce(definition, before, args, display);
   const failure = new AbortController();

@@ -5,6 +5,7 @@ import { MAX_SLOTS } from "../../source/definition.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
 import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
+import { slotInUse } from "../../source/postgres/stream-errors.ts";
 import { CaptureState } from "../../state/capture-state.ts";
 import type { LocalAws } from "../host.ts";
 
@@ -50,6 +51,26 @@ export function checkFurtherSlots({ source }: LogPipeline, { slots, publications
       remedy: `an earlier run on this database left more slots: start with as many, or drop them, and what they still hold is not seen: ${dropSql({ slots: further, publications: left })}`,
     },
   ]);
+}
+
+/**
+ * Refuses to start beside another reader: the lease of a local run is its own, so it could not tell a dying one from a healthy one.
+ * @throws SlotInUseError
+ */
+export async function checkUnread(
+  connection: PostgresConnectionOptions,
+  { source }: LogPipeline,
+  signal: AbortSignal,
+): Promise<void> {
+  const client = await connect(connection, { signal });
+  try {
+    for (const { slot } of names(source)) {
+      const found = await readSlot((sql) => client.query(sql), slot);
+      if (found?.activePid !== undefined) throw slotInUse(slot, found.activePid, found.holder);
+    }
+  } finally {
+    await disconnect(client);
+  }
 }
 
 /** The SQL that drops traces, in one line. */

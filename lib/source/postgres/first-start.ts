@@ -12,6 +12,7 @@ import { readPublicationOid } from "./publication-watch.ts";
 import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import type { Siblings } from "./slots/assignment.ts";
+import { slotInUse } from "./stream-errors.ts";
 
 /** After this long the log says what the creation of a slot waits for. */
 const TELL_AFTER_MS = 5000;
@@ -35,7 +36,7 @@ export interface FirstStartOptions {
  * publications up as of the log's time: one made after the slot breaks it). What this attempt made goes away
  * again when the attempt fails; nothing else is ever dropped.
  *
- * @throws SlotForeignError for a slot that others used, PreflightError, the server's errors, those of the record.
+ * @throws SlotInUseError, SlotForeignError for a slot that others used, PreflightError, the server's errors, those of the record.
  */
 export async function firstStart(client: pg.Client, options: FirstStartOptions): Promise<SlotState> {
   const { pipeline, record, report, system, log } = options;
@@ -46,6 +47,7 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
     let startLsn: bigint;
     if (found) {
       checkSlotKind(found, report.server.database);
+      if (found.activePid !== undefined) throw slotInUse(name, found.activePid, found.holder);
       if (record && !found.unused) throw usedByOthers(name);
       if (report.publication.kind === "create") throw slotWithoutPublication(name, publication);
       await changePublication(client, options);

@@ -13,7 +13,7 @@ import {
   timelineHistory,
 } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
-import { explainStreamError, slotInUse } from "./stream-errors.ts";
+import { explainStreamError } from "./stream-errors.ts";
 
 /** Which slot, and how long another reader of it is waited for. */
 export interface SlotSessionOptions {
@@ -87,7 +87,6 @@ async function tryOpen<T>(
     checkHistory(expected, slot, system, history);
     const publication = await readPublicationOid(query, expected.publication);
     checkPublication(expected.publication, expected.publicationOid, publication);
-    if (slot.activePid !== undefined) throw slotInUse(expected.slot, slot.activePid, slot.holder);
     return await start({ client, system, slot });
   } catch (error) {
     await disconnect(client);

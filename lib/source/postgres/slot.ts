@@ -12,7 +12,7 @@ import {
   TimelineForkedError,
 } from "./errors.ts";
 import type { SlotState } from "./slot-record.ts";
-import { slotInUse } from "./stream-errors.ts";
+import { explainStreamError, slotInUse } from "./stream-errors.ts";
 
 const lsn = z.string().transform(parseLsn);
 
@@ -96,7 +96,7 @@ export async function dropSlot(client: pg.Client, { name, activePid, holder }: S
   } catch (error) {
     // Someone came in between.
     if (error instanceof pg.DatabaseError && error.code === "55006")
-      throw slotInUse(name, undefined, undefined, error);
+      throw explainStreamError(error, name, "reading");
     throw error;
   }
 }
@@ -173,8 +173,8 @@ export function checkSlotKind(slot: SlotFacts, database: string): void {
  * Rule 19: whether the server's history still is the one that the record was written in.
  * `history` holds the switch points of the current timeline's ancestors.
  *
- * @throws OtherSystemError, TimelineForkedError, ServerBehindError, SlotMissingError, SlotAheadError, and those of
- * `checkSlotKind`.
+ * @throws OtherSystemError, TimelineForkedError, ServerBehindError, SlotMissingError, SlotInUseError, SlotAheadError, and those
+ * of `checkSlotKind`.
  */
 export function checkHistory(
   state: SlotState,
@@ -213,6 +213,8 @@ export function checkHistory(
     });
   }
   checkSlotKind(slot, state.database);
+  // Its reader moves it: where it stands says nothing, and the way on from SLOT_AHEAD would destroy a healthy pipeline (rule 43).
+  if (slot.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);
   if (slot.confirmedLsn > state.confirmedLsn) {
     throw new SlotAheadError({
       message: `the replication slot "${state.slot}" stands at ${formatLsn(slot.confirmedLsn)}, beyond the ${confirmed} that we confirmed: someone else read or advanced it, or it was made anew`,

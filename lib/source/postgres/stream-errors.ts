@@ -30,7 +30,7 @@ export function explainStreamError(
     );
   }
   const code = error.code ?? "";
-  if (code === "55006") return slotInUse(slot, undefined, undefined, error);
+  if (code === "55006") return slotInUse(slot, holderIn(error.message), undefined, error);
   if (/^(57P|08|53|58)/.test(code)) {
     return link(
       `the server ended the replication link (${code}): ${error.message}`,
@@ -61,6 +61,12 @@ export function explainStreamError(
   });
 }
 
+/** The process id at the end of "replication slot … is active for PID 4711", in whatever language. */
+function holderIn(message: string): number | undefined {
+  const pid = /(\d+)\D*$/.exec(message)?.[1];
+  return pid === undefined ? undefined : Number(pid);
+}
+
 /** Another process reads from the slot. */
 export function slotInUse(
   slot: string,
@@ -74,7 +80,7 @@ export function slotInUse(
     remedy:
       pid === undefined
         ? `SELECT active_pid FROM pg_replication_slots WHERE slot_name = '${slot}'; tells who. Two pipelines must not share a slot.`
-        : `Stop the other reader. Two pipelines must not share a slot (source.slot). A reader that hangs: SELECT pg_terminate_backend(${pid});`,
+        : `If that reader is the pipeline, leave it. Else stop it, or read from another slot (source.slot; tail --slot). A reader that hangs: SELECT pg_terminate_backend(${pid});`,
     cause,
   });
 }

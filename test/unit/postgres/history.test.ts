@@ -77,6 +77,21 @@ test.each<{
     );
 });
 
+test.each([0x400n, 0x500n, 0x501n])(
+  "a slot at %i that somebody reads is in use, wherever it stands: its reader moves it",
+  (confirmedLsn) => {
+    const held = { ...slot, confirmedLsn, activePid: 4711, holder: "tributary" };
+    expect(() => checkHistory(state, held, system, new Map())).toThrow(
+      expect.objectContaining({
+        code: "SLOT_IN_USE",
+        retry: "restart",
+        message: expect.stringContaining('process 4711 ("tributary")'),
+        remedy: expect.not.stringMatching(/epoch|drop/),
+      }),
+    );
+  },
+);
+
 test.each([
   ["no slot", undefined, {}, "epoch new ("],
   ["a slot read by others", { confirmedLsn: 0x501n }, {}, "epoch new --drop-slot"],
