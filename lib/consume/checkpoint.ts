@@ -1,4 +1,5 @@
 import type { PositionText } from "../change/position.ts";
+import type { RunningCall } from "./running-calls.ts";
 
 /** Handler calls whose changes are not done yet: what a later invocation must know about. */
 export interface Attempts {
@@ -10,6 +11,8 @@ export interface Attempts {
   readonly calls: number;
   /** When the first of them failed or began, ISO 8601. */
   readonly since: string;
+  /** Present where the last of them ran on when its invocation ended. */
+  readonly running?: RunningCall;
 }
 
 /** How far a partition has come, as the fence stores it. */

@@ -28,6 +28,8 @@ import {
   readRedriveRequest,
 } from "./redrive-request.ts";
 import { Registry, topicOrTable } from "./registry.ts";
+import { RunningCalls } from "./running-calls.ts";
+import { endAfterAnswer, endIfEnding } from "./sandbox.ts";
 import type { RowSchema } from "./schema.ts";
 import type { Sweep } from "./sweep.ts";
 import { topicPattern } from "./topic-pattern.ts";
@@ -253,11 +255,16 @@ export class Consumer {
       event: KinesisStreamEvent | RedriveRequest,
       context: Parameters<KinesisHandler>[1],
     ) => {
+      endIfEnding();
       instance ??= makeInstance(this.#name, this.#registry, parts);
       const remainingMs = context.getRemainingTimeInMillis();
-      return isRedriveRequest(event)
-        ? runRedrive(instance, readRedriveRequest(event, this.#name), remainingMs)
-        : runInvocation(instance, event, remainingMs);
+      try {
+        return isRedriveRequest(event)
+          ? await runRedrive(instance, readRedriveRequest(event, this.#name), remainingMs)
+          : await runInvocation(instance, event, remainingMs);
+      } finally {
+        if (instance.running.has()) endAfterAnswer(parts.environment ?? process.env);
+      }
     };
     // One function, two kinds of event: each has its own answer.
     return handle as KinesisHandler & RedriveHandler;
@@ -310,6 +317,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
     payloads: new ParkedPayloads(pipeline, name, openClaims),
     leases: new RedriveLeases(dynamodb, stateTable, pipeline, name),
+    running: new RunningCalls(),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,

@@ -62,7 +62,11 @@ export class Effects {
         return {
           record: first.record,
           error: result.error,
-          attempts: result.kind === "cut-short" && result.fair ? attemptsOf(items, 1, now()) : undefined,
+          attempts: this.#partition.attemptsOf(
+            items,
+            result.kind === "cut-short" && result.fair ? 1 : 0,
+            now(),
+          ),
         };
     }
   }
@@ -92,7 +96,8 @@ export class Effects {
       const again = await this.#call(registration, failed, calls, since);
       if ("record" in again) return again;
       if (again.kind === "unavailable" || again.kind === "cut-short") {
-        return { record: before.record, error: again.error, attempts: attemptsOf(failed, calls - 1, since) };
+        const attempts = this.#partition.attemptsOf(failed, calls - 1, since);
+        return { record: before.record, error: again.error, attempts };
       }
       result = again;
       if (again.kind === "done") failed = [];
@@ -136,7 +141,7 @@ export class Effects {
 
   /** Under a claim: not again once it was recorded as done. */
   async #claimed(registration: SingleRegistration, item: Item): Promise<Stop | undefined> {
-    const { claims, token, counts, deadline } = this.#partition.invocation;
+    const { claims, token, counts, deadline, running } = this.#partition.invocation;
     const name = `${this.#partition.lane.topic}/${this.#partition.lane.partition}/${item.position}`;
     try {
       if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
@@ -152,7 +157,7 @@ export class Effects {
       };
       const stop = await this.#attempts(registration, item, { recordSuccess });
       // Whoever comes next need not wait for the lease, unless the handler still runs.
-      if (!recorded && !(stop?.error instanceof HandlerTimeoutError)) {
+      if (!recorded && !running.has(this.#partition.lane)) {
         await claims.release(name, token, deadline.end);
       }
       return stop;
@@ -176,10 +181,14 @@ export class Effects {
       readonly begun?: CallResult | Promise<CallResult>;
     } = {},
   ): Promise<Stop | undefined> {
-    const { configuration, counts } = this.#partition.invocation;
+    const { configuration, counts, running } = this.#partition.invocation;
     let { calls, since } = this.#partition.callsBefore(item.position);
+    if (!begun && running.succeeded(this.#partition.lane, item.position))
+      return this.#done(item, recordSuccess);
     if (this.#partition.diedOften(calls))
       return this.#partition.poison(item, new HandlerDiedError(calls), calls, since ?? now(), overtaken);
+    if (this.#partition.ranOnOften(item.position, calls))
+      return this.#partition.poison(item, new HandlerTimeoutError(), calls, since ?? now(), overtaken);
     for (;;) {
       calls++;
       if (calls > 1) counts.retried++;
@@ -187,16 +196,16 @@ export class Effects {
         ? begun
         : this.#call(registration, [item], calls, since ?? now()));
       if ("record" in result) return result;
-      if (result.kind === "done") {
-        await recordSuccess?.();
-        this.#partition.took([item]);
-        return undefined;
-      }
+      if (result.kind === "done") return this.#done(item, recordSuccess);
       const { error } = result;
       this.#partition.log("a handler failed", item, calls, error);
       since ??= now();
       if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
-        return { record: item.record, error, attempts: attemptsOf([item], calls - 1, since) };
+        return { record: item.record, error, attempts: this.#partition.attemptsOf([item], calls - 1, since) };
+      }
+      // Not given up while it may still act: the next invocation does, when it has ended.
+      if (running.has(this.#partition.lane)) {
+        return { record: item.record, error, attempts: this.#partition.attemptsOf([item], calls, since) };
       }
       if (calls >= configuration.attempts) {
         return this.#partition.poison(item, error, calls, since, overtaken);
@@ -205,6 +214,11 @@ export class Effects {
         return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
       }
     }
+  }
+
+  async #done(item: Item, recordSuccess: (() => Promise<void>) | undefined): Promise<undefined> {
+    await recordSuccess?.();
+    this.#partition.took([item]);
   }
 
   /** One call of the handler, noted before where the predecessor died. */

@@ -123,6 +123,20 @@ export class HandlerTimeoutError extends TributaryError {
   }
 }
 
+/** A handler that an earlier invocation called still runs; what is behind its change waits for it. */
+export class HandlerStillRunningError extends TributaryError {
+  readonly code = "HANDLER_STILL_RUNNING";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName) {
+    super({
+      message: `${where.topic}/${where.partition}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
+      remedy:
+        "Heed ctx.signal: a handler that ends when it aborts holds nothing up. On Lambda the process is replaced and the partition goes on by itself within seconds; elsewhere start the process anew if the handler never ends.",
+    });
+  }
+}
+
 /** A row does not satisfy the schema the handler was registered with. The message names columns, never values. */
 export class RowSchemaError extends TributaryError {
   readonly code = "ROW_SCHEMA";

@@ -4,6 +4,7 @@ import type { Deadline } from "./deadline.ts";
 import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { Registration } from "./registry.ts";
+import type { RunningCalls } from "./running-calls.ts";
 import type { Sweep } from "./sweep.ts";
 import { causeOf, isA, propertyOf } from "./thrown.ts";
 
@@ -23,6 +24,7 @@ export type CallResult =
 interface Invocation {
   readonly consumer: string;
   readonly deadline: Deadline;
+  readonly running: RunningCalls;
   readonly write: WriteLine;
 }
 
@@ -44,7 +46,7 @@ export function callHandler(
   try {
     failpoint("before-effect");
     const returned = given(registration, events, context);
-    if (isPromise(returned)) return settled(registration, events, returned, fair, deadline);
+    if (isPromise(returned)) return settled(registration, events, returned, fair, invocation);
     failpoint("after-effect");
     return ended(registration, events, returned);
   } catch (error) {
@@ -57,18 +59,23 @@ async function settled(
   events: readonly HandledEvent[],
   returned: PromiseLike<unknown>,
   fair: boolean,
-  deadline: Deadline,
+  { deadline, running: calls }: Invocation,
 ): Promise<CallResult> {
   let running = true;
+  let call: Promise<unknown> | undefined;
   try {
-    const value = await deadline.bound(
-      Promise.resolve(returned).finally(() => {
-        running = false;
-      }),
-    );
+    call = Promise.resolve(returned).finally(() => {
+      running = false;
+    });
+    const value = await deadline.bound(call);
     failpoint("after-effect");
     return ended(registration, events, value);
   } catch (error) {
+    if (call && running) {
+      const [first] = events as [HandledEvent];
+      const succeeded = call.then((value) => ended(registration, events, value).kind === "done");
+      calls.add(first, succeeded, events.length === 1 ? first.position : undefined);
+    }
     return broken(registration, events, error, { fair, running, deadline });
   }
 }

@@ -23,6 +23,7 @@ import type { Invocation } from "./partition.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import type { RedriveLeases } from "./redrive-lease.ts";
 import type { Registry } from "./registry.ts";
+import type { RunningCalls } from "./running-calls.ts";
 
 /** Partitions of an invocation that run at the same time. */
 const SIDE_BY_SIDE = 16;
@@ -43,6 +44,7 @@ export interface ConsumerInstance {
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
   readonly leases: RedriveLeases;
+  readonly running: RunningCalls;
   readonly letters: DeadLetterQueue | undefined;
   readonly observer: ConsumerObserver;
   readonly write: WriteLine;
@@ -161,9 +163,9 @@ class InvocationRun {
 
   #invocation(): Invocation {
     const { consumer, registry, configuration, letters, claims, oversize, write } = this.#instance;
-    const { parking, payloads } = this.#instance;
+    const { parking, payloads, running } = this.#instance;
     return {
-      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, write },
+      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, running, write },
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
     };
   }

@@ -83,6 +83,8 @@ export class PartitionRun {
 
   async #run(): Promise<Stop | undefined> {
     const { deadline } = this.#partition.invocation;
+    const stop = await this.#partition.stillRunning();
+    if (stop) return stop;
     for (const record of this.#partition.lane.records) {
       if (isStaleWriter(this.#judged, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
@@ -281,7 +283,7 @@ export class PartitionRun {
   /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
   #limit({ maxEvents }: BatchRegistration, position: PositionText): number {
     const { attempts } = this.#partition.checkpoint;
-    const suspect = attempts && position >= attempts.from && position <= attempts.to;
+    const suspect = attempts && attempts.calls > 0 && position >= attempts.from && position <= attempts.to;
     return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
   }
 

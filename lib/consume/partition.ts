@@ -7,7 +7,7 @@ import type { ConsumerConfiguration } from "./configuration.ts";
 import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
 import type { DeadLetterQueue } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
-import { OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
+import { HandlerStillRunningError, OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import type { InvocationCounts } from "./observer.ts";
@@ -19,6 +19,7 @@ import { type Overtake, type ParkableChange, Parking } from "./parking.ts";
 import type { ParkingTable } from "./parking-table.ts";
 import type { Registry } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
+import type { RunningCalls } from "./running-calls.ts";
 import { removesBelow } from "./sweep.ts";
 
 /** What all partition runs of an invocation share. */
@@ -35,6 +36,7 @@ export interface Invocation {
   readonly payloads: ParkedPayloads;
   /** Names the invocation, in the fence's tokens and as the owner of claims. */
   readonly token: string;
+  readonly running: RunningCalls;
   readonly write: WriteLine;
 }
 
@@ -139,6 +141,38 @@ export class Partition {
   diedOften(calls: number): boolean {
     const { attempts, poison } = this.invocation.configuration;
     return this.start.note !== undefined && calls >= attempts && poison !== "stop";
+  }
+
+  /**
+   * Whether so many calls were cut short that the change is given up, the last of which ran on then: it was not given up
+   * at once, now it has ended (see `stillRunning`).
+   */
+  ranOnOften(position: PositionText, calls: number): boolean {
+    const { attempts, poison } = this.invocation.configuration;
+    const earlier = this.checkpoint.attempts;
+    const ranOn = earlier?.running !== undefined && earlier.from === position;
+    return ranOn && calls >= attempts && poison !== "stop";
+  }
+
+  /** Why nothing may happen here yet: a call that an earlier invocation made still runs. Waits for it. */
+  async stillRunning(): Promise<Stop | undefined> {
+    const { running, deadline } = this.invocation;
+    const known = this.checkpoint.attempts?.running;
+    const [record] = this.lane.records;
+    if (!record || !(known || running.has(this.lane))) return undefined;
+    if (await running.haveEnded(this.lane, known, deadline.work)) return undefined;
+    return { record, error: new HandlerStillRunningError(this.lane), attempts: undefined };
+  }
+
+  /** Calls for changes, as they are to be remembered where the partition stops. */
+  attemptsOf(items: readonly Pick<Item, "position">[], calls: number, since: string): Attempts | undefined {
+    const { running, deadline } = this.invocation;
+    const attempts = attemptsOf(items, calls, since);
+    const ranOn = running.describe(this.lane, deadline.untilEndMs());
+    if (!ranOn) return attempts;
+    const [from, to] = [items[0], items.at(-1)];
+    if (!from || !to) return attempts;
+    return { from: from.position, to: to.position, count: items.length, calls, since, running: ranOn };
   }
 
   /** Writes down that a call begins, where the predecessor died. Gives why it must not begin. */

@@ -4,7 +4,6 @@ import type { PositionText } from "../change/position.ts";
 import { isClaimFault } from "./claim-reader.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
-import { HandlerTimeoutError } from "./errors.ts";
 import { HandledEvent, wireRows } from "./event.ts";
 import { callHandler } from "./handler-call.ts";
 import type { ConsumerInstance } from "./invocation.ts";
@@ -96,8 +95,11 @@ export class ChainRedrive {
   /** One change: to its handler, on record, away. Gives how the chain ended, if it did. */
   async #change(change: StoredChange, letter: Letter): Promise<ChainOutcome | undefined> {
     const first = !this.#begun;
-    const { parking } = this.#run.instance;
+    const { parking, running } = this.#run.instance;
     if (this.#run.left <= 0 || this.#run.deadline.work.aborted) return this.#outcome("open");
+    // A call of an earlier redrive, or of an invocation, may still act in this process.
+    if (!(await running.haveEnded(this.#place, undefined, this.#run.deadline.work)))
+      return this.#outcome("busy");
     // Right before the effect: an invocation that had to overtake this key may have shut us out.
     if (!(await this.#lease.isOurs())) return this.#outcome("busy");
     this.#run.left--;
@@ -107,7 +109,9 @@ export class ChainRedrive {
       const known = first ? letter.attempts : 0;
       // On record before the call, since it may be what ends the process: such a key comes last then.
       if (first) await parking.trying(this.#place, this.#signal);
-      const outcome = await this.#bounded(change, known);
+      const outcome = running.succeeded(this.#place, change.position)
+        ? ({ kind: "applied" } as const)
+        : await this.#bounded(change, known);
       if (outcome.kind === "stopped") return this.#outcome("open");
       if (outcome.kind === "failed") return this.#failed(known + outcome.calls, outcome.error);
       this.#redriven++;
@@ -166,24 +170,26 @@ export class ChainRedrive {
     if (!(await claims.claim(name, owner, deadline.untilEndMs(), deadline.work))) return { kind: "applied" };
     const outcome = await this.#calls(registration, event, callsBefore);
     if (outcome.kind === "applied") await claims.done(name, owner, this.#signal);
-    else if (!(outcome.kind === "failed" && outcome.error instanceof HandlerTimeoutError))
-      await claims.release(name, owner, this.#signal);
+    else if (!this.#run.instance.running.has(this.#place)) await claims.release(name, owner, this.#signal);
     return outcome;
   }
 
   /** Calls the handler as often as the consumer is set to. */
   async #calls(registration: Registration, event: HandledEvent, callsBefore: number): Promise<ChangeOutcome> {
     const { instance, deadline } = this.#run;
-    const { consumer, write } = instance;
+    const { consumer, running, write } = instance;
     for (let calls = 1; ; calls++) {
       const result = await callHandler(registration, [event], callsBefore + calls, {
         consumer,
         deadline,
+        running,
         write,
       });
       if (result.kind === "done") return { kind: "applied" };
       const cutShort = result.kind === "cut-short" && !result.fair;
       if (result.kind === "unavailable" || cutShort) return { kind: "stopped" };
+      // It stays parked, and its lease ends by itself (see `redriveLetter`): who comes next waits so long.
+      if (running.has(this.#place)) return { kind: "failed", calls, error: result.error };
       const delay = retryDelay(calls);
       if (calls >= instance.configuration.attempts || delay >= deadline.remainingMs())
         return { kind: "failed", calls, error: result.error };

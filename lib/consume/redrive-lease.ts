@@ -154,6 +154,11 @@ export class RedriveLease {
     });
   }
 
+  /** Renews the lease no more. */
+  abandon(): void {
+    clearInterval(this.#renewal);
+  }
+
   /** Gives the lease back. */
   async release(): Promise<void> {
     clearInterval(this.#renewal);

@@ -129,8 +129,9 @@ async function redriveLetter(run: RedriveRun, letter: Letter): Promise<ChainOutc
     logger.warn("redrive of a key broke off", errorFacts(error));
     return { kind: "open", redriven: 0 };
   } finally {
-    // One that is not given back ends by itself.
-    await lease?.release().catch(() => {});
+    // One that is not given back ends by itself: so it must where a handler still runs.
+    if (instance.running.has(letter)) lease?.abandon();
+    else await lease?.release().catch(() => {});
   }
 }
 

@@ -255,6 +255,34 @@ const MUTATIONS: readonly Mutation[] = [
     to: "WHERE lane = $1 AND $2::uuid IS NOT NULL AND $3::bigint + $4::bigint > 0 RETURNING lane",
     tests: ["test/postgres/outbox-relay.test.ts"],
   },
+  {
+    name: "release a claim while its handler still runs",
+    file: "lib/consume/effects.ts",
+    from: "if (!recorded && !running.has(this.#partition.lane)) {",
+    to: "if (!recorded) {",
+    tests: ["test/unit/consume/still-running.test.ts"],
+  },
+  {
+    name: "give a change up while its handler still runs",
+    file: "lib/consume/effects.ts",
+    from: "      if (running.has(this.#partition.lane)) {",
+    to: "      if (calls < configuration.attempts && running.has(this.#partition.lane)) {",
+    tests: ["test/unit/consume/still-running.test.ts"],
+  },
+  {
+    name: "go on in a partition where an earlier call still runs",
+    file: "lib/consume/partition.ts",
+    from: "    if (!record || !(known || running.has(this.lane))) return undefined;",
+    to: "    if (!record || !known) return undefined;",
+    tests: ["test/unit/consume/still-running.test.ts"],
+  },
+  {
+    name: "timers of the deadline that do not keep the process alive",
+    file: "lib/consume/deadline.ts",
+    from: "setTimeout(() => controller.abort(new HandlerTimeoutError()), at - now);",
+    to: "setTimeout(() => controller.abort(new HandlerTimeoutError()), at - now).unref();",
+    tests: ["test/unit/consume/deadline.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

@@ -25,12 +25,16 @@ import { at, packed, TOPIC } from "./records.ts";
  * that do not come back.
  */
 
-// Waiting takes no time here, and a process's time is over only when nothing else can go on.
+// Waiting takes no time here but on the clock, and a process's time is over only when nothing else can go on.
 vi.mock("node:timers/promises", async (original) => {
   const timers = await original<typeof import("node:timers/promises")>();
-  return { ...timers, setTimeout: (_ms: number, value: unknown) => timers.setImmediate(value) };
+  const wait = (ms: number, value: unknown) => {
+    vi.setSystemTime(Date.now() + ms);
+    return timers.setImmediate(value);
+  };
+  return { ...timers, setTimeout: wait };
 });
-beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance"] }));
+beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] }));
 afterEach(() => void vi.useRealTimers());
 
 /** One invocation: starts at a share of the checkpoint, or behind it where `share` is 1. */

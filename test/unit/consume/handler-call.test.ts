@@ -6,6 +6,7 @@ import { type AnyEvent, HandledEvent, wireRows } from "../../../lib/consume/even
 import { callHandler } from "../../../lib/consume/handler-call.ts";
 import { parseExactJson } from "../../../lib/consume/json.ts";
 import type { BatchRegistration } from "../../../lib/consume/registry.ts";
+import { RunningCalls } from "../../../lib/consume/running-calls.ts";
 import { at, eventJson, TOPIC } from "./records.ts";
 
 const events = [1, 2, 3, 4].map((n) => {
@@ -23,7 +24,7 @@ async function endOf(handle: (events: readonly AnyEvent[]) => unknown, deadline 
     row: undefined,
     handle,
   };
-  const invocation = { consumer: "c", deadline, write: () => {} };
+  const invocation = { consumer: "c", deadline, running: new RunningCalls(), write: () => {} };
   try {
     const result = await callHandler(registration, events, 1, invocation);
     return result.kind === "some-failed" ? result.indexes : result.kind;

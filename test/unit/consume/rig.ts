@@ -11,6 +11,8 @@ import { type CallFault, MemoryTable } from "./memory-table.ts";
 interface RigOptions {
   readonly poison?: "park" | "skip" | "stop";
   readonly attempts?: number;
+  /** Default: one of its own. With another's this is a second process of the same consumer. */
+  readonly table?: MemoryTable;
   readonly observer?: ConsumerObserver;
   readonly step?: (when: "before" | "after", what: string) => Promise<CallFault>;
 }
@@ -18,9 +20,14 @@ interface RigOptions {
 /** A consumer "c" of all topics over a state table in memory and a queue that keeps what it is sent. */
 export async function rig(
   register: (consumer: Consumer) => Consumer,
-  { poison = "park", attempts = 3, observer, step = async () => "none" as const }: RigOptions = {},
+  {
+    poison = "park",
+    attempts = 3,
+    table = new MemoryTable(),
+    observer,
+    step = async () => "none" as const,
+  }: RigOptions = {},
 ) {
-  const table = new MemoryTable();
   const registered = [{ name: "c", topics: ["*"] }];
   await registerConsumers(
     table.client(async () => "none"),
