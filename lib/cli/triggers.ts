@@ -51,10 +51,15 @@ export function triggersCommand(): Command {
 
 async function plan(given: TriggersArguments): Promise<void> {
   await withClient(given, async (client, pipeline) => {
-    const { tables, missing, surplus, waiting, sql } = await planTriggers(client, pipeline, given.reader);
+    const { tables, missing, surplus, waiting, current, sql } = await planTriggers(
+      client,
+      pipeline,
+      given.reader,
+    );
     say(
       `-- ${tables.length} tables are captured; triggers are missing on ${list(missing)}, to be removed from ${list(surplus)}.`,
       `-- ${waiting} changes wait in the audit table.`,
+      ...(current ? [] : ["-- The function that the triggers call is none, or of another version."]),
       ...sql.map((statement) => `${statement};`),
     );
   });

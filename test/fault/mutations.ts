@@ -242,6 +242,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/batch-stream.test.ts"],
   },
   {
+    name: "the command of a deleted row taken from a number that stands for two",
+    file: "lib/source/trigger/audit-sql.ts",
+    from: "ELSIF TG_OP = 'DELETE' AND NOT own THEN",
+    to: "ELSIF TG_OP = 'DELETE' THEN",
+    tests: ["test/postgres/triggers.test.ts"],
+  },
+  {
     name: "an outbox's batch forgotten by the next owner",
     file: "lib/source/outbox/relay-database.ts",
     from: "SET owner = $1, generation = $2 WHERE lane IN",

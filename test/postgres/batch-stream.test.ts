@@ -20,7 +20,15 @@ function ids(reading: TablesReading): unknown[] {
 function shapeOf(oid: number, table: string, type: number): TableShape {
   const column = (name: string, of: number) => ({ name, type: of, modifier: -1, key: name === "id" });
   const columns = [column("id", INT4), column("v", type)];
-  return { oid, schema: "public", table, identity: "default", columns };
+  return {
+    oid,
+    schema: "public",
+    table,
+    identity: "default",
+    primaryKey: ["id"],
+    wholeOldRows: true,
+    columns,
+  };
 }
 
 function inserts(shape: TableShape, rows: Readonly<Record<number, string>>): RowChange[] {

@@ -1,5 +1,7 @@
+import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import type { PipelineOf } from "../../lib/pipeline.ts";
 import { triggers } from "../../lib/pipeline.ts";
 import type { TriggersSource } from "../../lib/source/definition.ts";
@@ -137,6 +139,138 @@ eachPostgres("triggers", (server) => {
     } finally {
       await reading.close();
       await slot.drop();
+      await client.end();
+    }
+  });
+
+  test.each([
+    ["added", "ALTER TABLE t ADD COLUMN x int DEFAULT 5", { id: 1, v: "a", x: 5 }],
+    ["dropped", "ALTER TABLE t DROP COLUMN v", { id: 1 }],
+    ["renamed", "ALTER TABLE t RENAME COLUMN v TO w", { id: 1, w: "a" }],
+    [
+      "swapped",
+      "ALTER TABLE t ADD COLUMN x text DEFAULT 'b'; ALTER TABLE t DROP COLUMN v",
+      { id: 1, x: "b" },
+    ],
+  ])(
+    "a row that is inserted and deleted in one transaction has its columns of each time: %s",
+    async (_what, ddl, before) => {
+      const url = await freshDatabase(server());
+      const { client, pipeline } = await prepared(url, "CREATE TABLE t (id int PRIMARY KEY, v text)");
+      try {
+        await client.query(`INSERT INTO t VALUES (1, 'a'); ${ddl}; DELETE FROM t`);
+        const reading = await TablesReading.open(url, pipeline);
+        const events = await reading.until(2);
+        expect(events.map((event) => [event.op, event.before, event.after])).toEqual([
+          ["c", null, { id: 1, v: "a" }],
+          ["d", before, null],
+        ]);
+        await reading.close();
+      } finally {
+        await client.end();
+      }
+    },
+  );
+
+  test("a primary key that changes between two changes: each has the key of its time", async () => {
+    const url = await freshDatabase(server());
+    const { client, pipeline } = await prepared(url, "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL)");
+    try {
+      await client.query(
+        `INSERT INTO t VALUES (1, 10); ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (n);
+         INSERT INTO t VALUES (2, 20); ALTER TABLE t RENAME COLUMN n TO m; DELETE FROM t`,
+      );
+      const reading = await TablesReading.open(url, pipeline);
+      const events = await reading.until(4);
+      const keys = events.map(({ source }) => (source as { key?: readonly string[] }).key);
+      expect(keys).toEqual([["id"], ["n"], ["m"], ["m"]]);
+      await reading.close();
+    } finally {
+      await client.end();
+    }
+  });
+
+  test("whatever is altered between the changes of a transaction, they are told as the log tells them", async () => {
+    const url = await freshDatabase(server());
+    const { client, pipeline } = await prepared(
+      url,
+      "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL",
+    );
+    const slot = await SlotReader.create(client, "FOR TABLE public.t");
+    const reading = await TablesReading.open(url, pipeline);
+    const random = seededRandom(4);
+    const columns = ["v"];
+    let made = 0;
+    const pick = (from: readonly string[]) => from[Math.floor(random() * from.length)];
+    const statements = {
+      insert: () => `INSERT INTO t (id) SELECT ${made++ * 3} + i FROM generate_series(0, 2) i`,
+      update: () =>
+        columns.length === 0 ? "" : `UPDATE t SET "${pick(columns)}" = '7' WHERE id % 3 = ${made % 3}`,
+      remove: () => `DELETE FROM t WHERE id % 7 = ${made % 7}`,
+      add: () => `ALTER TABLE t ADD COLUMN c${columns.push(`c${++made}`) && made} text DEFAULT 'new'`,
+      drop: () => (columns.length === 0 ? "" : `ALTER TABLE t DROP COLUMN "${columns.shift()}"`),
+      rename: () => {
+        if (columns.length === 0) return "";
+        const [old, now] = [columns.pop(), `r${++made}`];
+        columns.push(now);
+        return `ALTER TABLE t RENAME COLUMN "${old}" TO ${now}`;
+      },
+      undone: () => {
+        const name = `u${++made}`;
+        return `SAVEPOINT s; ALTER TABLE t ADD COLUMN ${name} int DEFAULT 1; DELETE FROM t WHERE id % 2 = 0; INSERT INTO t (id) VALUES (-1); ROLLBACK TO s`;
+      },
+    };
+    const kinds = Object.values(statements);
+    try {
+      for (let i = 0; i < 40; i++) {
+        await client.query("BEGIN");
+        for (let k = 0; k < 8; k++) await client.query(kinds[Math.floor(random() * kinds.length)]?.() ?? "");
+        await client.query("COMMIT");
+      }
+      const expected = changesOf(await decodeAll(decoderOver(client), await slot.take())).map(eventOf);
+      expect(expected.length).toBeGreaterThan(100);
+      const plain = (event: (typeof expected)[number]) => ({ ...(told(event) as object), schemaVersion: "" });
+      expect((await reading.until(expected.length)).map(plain)).toEqual(expected.map(plain));
+    } finally {
+      await reading.close();
+      await slot.drop();
+      await client.end();
+    }
+  });
+
+  test("what the triggers of the first version wrote is read; installing anew replaces them", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    await client.query(
+      `CREATE TABLE t (id int PRIMARY KEY, v text);
+       CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p FOR VALUES FROM (0) TO (10)`,
+    );
+    await client.query(await readFile(new URL("fixtures/triggers-first.sql", import.meta.url), "utf8"));
+    const pipeline = pipelineOf();
+    const record = new MemoryReading();
+    try {
+      await client.query(
+        "INSERT INTO t VALUES (1, 'a'); UPDATE t SET v = 'b'; INSERT INTO p VALUES (1); DELETE FROM p",
+      );
+      const first = await TablesReading.open(url, pipeline, { record });
+      await first.until(4);
+      expect(first.log.lines.join()).toContain("not that of this version");
+      expect((await planTriggers(client, pipeline, undefined)).current).toBe(false);
+      // Under way while the function is replaced.
+      await client.query("DELETE FROM t; TRUNCATE p");
+      await installTriggers(client, pipeline, { lockTimeoutMs: 5000 });
+      await client.query("INSERT INTO t VALUES (2, 'c'); INSERT INTO p VALUES (2)");
+      await first.until(8);
+      await first.settled();
+      await first.close();
+      expect(first.events.map(({ op, source }) => `${op} ${source.table}`)).toEqual([
+        ...["c t", "u t", "c p", "d p", "d t", "t p", "c t", "c p"],
+      ]);
+      const second = await TablesReading.open(url, pipeline, { record });
+      await second.settled();
+      await second.close();
+      expect(second.log.lines.join()).not.toContain("not that of this version");
+    } finally {
       await client.end();
     }
   });

@@ -12,7 +12,7 @@ import { ChangeDecoder } from "../postgres/change-decoder.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../postgres/connection.ts";
 import { reconnectDelayMs } from "../postgres/liveness.ts";
 import { readOldestTransaction } from "../postgres/oldest-transaction.ts";
-import { pgTypeCatalog, type TypeCatalog } from "../postgres/type-catalog.ts";
+import { pgTypeCatalog } from "../postgres/type-catalog.ts";
 import type { ReadingRecord, ReadingState } from "../reading-record.ts";
 import type { TablesStatus } from "../tables-status.ts";
 import type { BatchPlan, BatchReader, Query } from "./batch-reader.ts";
@@ -32,8 +32,6 @@ export interface BatchStreamOptions {
   readonly signal: AbortSignal;
   readonly log: Log;
   readonly onStatus?: ((status: TablesStatus) => void) | undefined;
-  /** Changes what the catalog says of tables, for a reader whose old rows are whole. */
-  readonly catalog?: ((catalog: TypeCatalog) => TypeCatalog) | undefined;
 }
 
 const place = z.object({
@@ -112,7 +110,7 @@ export class BatchStream implements ChangeStream {
   }
 
   private constructor(options: BatchStreamOptions, state: ReadingState) {
-    const { pipeline, signal, catalog = (same) => same } = options;
+    const { pipeline, signal } = options;
     this.#options = options;
     this.#state = state;
     this.#given = state.confirmedLsn;
@@ -121,14 +119,22 @@ export class BatchStream implements ChangeStream {
     this.#after = after;
     this.#batch = batch && { ...batch, after: batch.after, bounds: batch.bounds, first: BigInt(batch.first) };
     const until = AbortSignal.any([signal, this.#ending.signal]);
+    const types = pgTypeCatalog(async (sql, values) => ({ rows: await this.#query(sql, values) }), {
+      signal: until,
+    });
     this.#decoder = new ChangeDecoder({
       pipeline: logPipeline(pipeline),
       database: state.database,
       epoch: state.epoch,
       route: routeTables(pipeline),
-      catalog: catalog(
-        pgTypeCatalog(async (sql, values) => ({ rows: await this.#query(sql, values) }), { signal: until }),
-      ),
+      catalog: {
+        resolve: (oids) => types.resolve(oids),
+        // Of a table its shape says all: it may be another one by now, or gone.
+        relation: async (oid) => {
+          const { primaryKey = [], wholeOldRows = true } = this.#messages.told(oid) ?? {};
+          return { primaryKey, ancestors: [], wholeOldRows };
+        },
+      },
       encoding: "utf-8",
     });
     until.addEventListener(

@@ -11,6 +11,10 @@ export interface TableShape {
   readonly table: string;
   /** `full`: old rows are whole. `default`: they hold the key alone. */
   readonly identity: "full" | "default";
+  /** Columns of the primary key as it stood then, in key order. */
+  readonly primaryKey: readonly string[];
+  /** Whether old rows hold all values where the identity is full; a source may know of no more than the key. */
+  readonly wholeOldRows: boolean;
   readonly columns: readonly ShapeColumn[];
 }
 
@@ -50,6 +54,11 @@ const POSTGRES_EPOCH_US = 946_684_800_000_000n;
 /** Writes changes as messages; tells each table's shape when it is new. */
 export class RowMessages {
   readonly #told = new Map<number, TableShape>();
+
+  /** The shape that a table was last told with. */
+  told(oid: number): TableShape | undefined {
+    return this.#told.get(oid);
+  }
 
   /** Tells every shape anew: the decoder has forgotten them. */
   forget(): void {

@@ -7,7 +7,6 @@ import { parseRecord } from "../batches/record-text.ts";
 import type { RowChange, TableShape } from "../batches/row-messages.ts";
 import type { PollingSource } from "../definition.ts";
 import type { KeyRecord } from "../known-keys.ts";
-import type { TypeCatalog } from "../postgres/type-catalog.ts";
 import { type GoneRows, KeyComparison, rowKey } from "./key-comparison.ts";
 import { KnownKeys } from "./known-keys.ts";
 import { FIRST_LOOK, Looks, type LookUnderWay } from "./looks.ts";
@@ -59,20 +58,6 @@ export class PollingReader implements BatchReader {
     if (!source.deletes || !keys) return;
     this.#known = new KnownKeys(keys);
     this.#comparison = new KeyComparison(this.#known, compared, source.deletes.everySeconds);
-  }
-
-  /**
-   * What the decoder asks of a table: a key that is chosen need not be in its replica identity here, and of an old row
-   * only the key is known.
-   */
-  catalog(under: TypeCatalog): TypeCatalog {
-    const keys = new Map(
-      [...this.#tables.values()].map(({ oid, key }) => [oid, key.map(({ name }) => name)]),
-    );
-    return {
-      resolve: (oids) => under.resolve(oids),
-      relation: async (oid) => ({ primaryKey: keys.get(oid) ?? [], ancestors: [], wholeOldRows: false }),
-    };
   }
 
   /** The server's clock may have been set meanwhile, and what was not recorded may have been undone by a crash. */
@@ -237,7 +222,9 @@ export class PollingReader implements BatchReader {
     const shape = {
       ...{ fields: rows.length, kept },
       table: {
-        ...{ oid: table.oid, ...table.name, identity: "full" as const },
+        // A key that is chosen need not be in its replica identity here, and of an old row only the key is known.
+        ...{ oid: table.oid, ...table.name, identity: "full" as const, wholeOldRows: false },
+        primaryKey: table.key.map((column) => column.name),
         columns: kept.map((i) => {
           const { name, type, modifier } = rows[i] as (typeof rows)[number];
           return { name, type, modifier, key: true };

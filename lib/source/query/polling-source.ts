@@ -58,7 +58,6 @@ export async function openPollingSource(
     record: record.reading,
     reader,
     intervalMs: pipeline.source.intervalMs,
-    catalog: (catalog) => reader.catalog(catalog),
   });
 }
 

@@ -59,14 +59,29 @@ export function auditSchemaSql(schema: string): readonly string[] {
 }
 
 /**
- * Writes one change. `cmin` tells commands apart (a table cannot change inside of one): the shape is looked up once a
- * command and transaction, and remembered in a setting that ends with the transaction.
+ * Writes one change. `cmin` and `cmax` tell commands apart (a table cannot change inside of one): the shape is looked up
+ * once a command, and remembered in a setting that ends with the transaction.
+ *
+ * Not so of a row version that this transaction both made and replaced or deleted: it holds one number for both commands,
+ * which says nothing by itself and may be that of an earlier command. https://github.com/postgres/postgres/blob/master/src/backend/utils/time/combocid.c
  */
 function captureFunctionSql(s: string): string {
   return `CREATE OR REPLACE FUNCTION ${s}.capture() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER${PINNED}
-AS $tributary$
+AS $tributary$${functionBody(s)}$tributary$`;
+}
+
+/** The body of the function of a schema, as the catalog keeps it: another one is of another version. */
+export function captureFunctionBody(schema: string): string {
+  return functionBody(quoteIdentifier(schema));
+}
+
+function functionBody(s: string): string {
+  return `
 DECLARE
   remembered CONSTANT text := 'tributary.t' || TG_RELID;
+  xact CONSTANT bigint := pg_current_xact_id()::text::bigint;
+  -- Made by this transaction: below its id counts as older, round the 32 bits.
+  own CONSTANT boolean := TG_OP IN ('UPDATE', 'DELETE') AND (OLD.xmin::text::bigint - xact) & 4294967295 < 2147483648;
   command text;
   known text;
   described text;
@@ -75,8 +90,12 @@ DECLARE
   step integer := 0;
   prior tid;
 BEGIN
-  IF TG_OP <> 'TRUNCATE' THEN
-    command := coalesce(NEW.cmin, OLD.cmax)::text;
+  IF TG_OP IN ('INSERT', 'UPDATE') AND NEW.xmax = '0' THEN
+    command := NEW.cmin::text;
+  ELSIF TG_OP = 'DELETE' AND NOT own THEN
+    command := OLD.cmax::text;
+  END IF;
+  IF command IS NOT NULL THEN
     known := current_setting(remembered, true);
   END IF;
   IF command IS NOT NULL AND split_part(known, ':', 1) = command THEN
@@ -111,8 +130,7 @@ BEGIN
     VALUES (pg_current_xact_id(), nextval('${s.replaceAll("'", "''")}.change_id'), 0, TG_RELID, 'T', clock_timestamp(), shape_id);
     RETURN NULL;
   END IF;
-  -- Made by this transaction: below its id counts as older, round the 32 bits.
-  IF TG_OP <> 'INSERT' AND (OLD.xmin::text::bigint - pg_current_xact_id()::text::bigint) & 4294967295 < 2147483648 THEN
+  IF own THEN
     prior := OLD.ctid;
   END IF;
   IF TG_OP <> 'DELETE' AND NEW.xmax <> '0' THEN
@@ -124,7 +142,7 @@ BEGIN
     substr(TG_OP, 1, 1)::"char", clock_timestamp(), shape_id, prior, OLD::text, NEW::text);
   RETURN NULL;
 END
-$tributary$`;
+`;
 }
 
 /** The statements that put triggers on a table. They fire for replicated changes too, as the log has those. */

@@ -6,8 +6,6 @@ import type { RowValues, TableShape } from "../batches/row-messages.ts";
 /** A table as it was when a trigger fired: kept beside the changes, since the table may be another one when they are read. */
 export interface AuditShape {
   readonly shape: TableShape;
-  /** Columns of the primary key, in key order. */
-  readonly primaryKey: readonly string[];
   /** Indexes of the columns that travel; a printed row has the others too. */
   readonly kept: readonly number[];
   /** How many fields a printed row has. */
@@ -45,12 +43,13 @@ export function readShape(
       oid: relid,
       ...name,
       identity: "full",
+      primaryKey: key,
+      wholeOldRows: true,
       columns: kept.map((i) => {
         const [column, type, modifier] = columns[i] as (typeof columns)[number];
         return { name: column, type, modifier, key: true };
       }),
     },
-    primaryKey: key,
     kept,
     fields: columns.length,
   };

@@ -7,7 +7,6 @@ import type { RowChange } from "../batches/row-messages.ts";
 import { parseSnapshot } from "../batches/snapshot.ts";
 import type { TriggersSource } from "../definition.ts";
 import { quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
-import type { RelationFacts, TypeCatalog } from "../postgres/type-catalog.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
 
 const place = z.object({
@@ -70,7 +69,6 @@ export class TriggerReader implements BatchReader {
   readonly #shapesTable: string;
   readonly #version: number;
   readonly #shapes = new Map<string, AuditShape>();
-  readonly #primaryKeys = new Map<number, readonly string[]>();
   #checkRestart = true;
 
   constructor({ source }: Pick<PipelineOf<TriggersSource>, "source">, version: number) {
@@ -78,18 +76,6 @@ export class TriggerReader implements BatchReader {
     this.#version = version;
     this.#changes = `${quoteIdentifier(source.schema)}.changes`;
     this.#shapesTable = `${quoteIdentifier(source.schema)}.shapes`;
-  }
-
-  /** What the decoder asks of a table: told with its shape, so that a dropped table's changes can still be given. */
-  catalog(under: TypeCatalog): TypeCatalog {
-    return {
-      resolve: (oids) => under.resolve(oids),
-      relation: async (oid): Promise<RelationFacts> => ({
-        primaryKey: this.#primaryKeys.get(oid) ?? [],
-        ancestors: [],
-        wholeOldRows: true,
-      }),
-    };
   }
 
   /** The server may have crashed meanwhile. */
@@ -194,7 +180,6 @@ export class TriggerReader implements BatchReader {
     const op = OPERATIONS[row.op];
     const audit = this.#shapes.get(shapeKey(row)) as AuditShape;
     if (op === undefined) throw this.#unreadable(row, `its operation is "${row.op}"`);
-    this.#primaryKeys.set(row.relid, audit.primaryKey);
     try {
       const values = (text: string | null) => keptValues(audit, parseRecord(text ?? ""));
       const change: RowChange["change"] =

@@ -14,12 +14,18 @@ import { gather } from "../postgres/preflight/findings.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "../postgres/preflight/table-facts.ts";
 import { TriggerReader } from "./trigger-reader.ts";
-import { readTriggers } from "./triggers.ts";
+import { isFunctionCurrent, readTriggers } from "./triggers.ts";
 
 /** `tributary triggers` is run by who owns the tables. */
 const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
 
 type Definition = PipelineOf<TriggersSource>;
+
+interface Report {
+  readonly tables: readonly TableName[];
+  readonly server: ServerFacts;
+  readonly warnings: readonly PreflightProblem[];
+}
 
 /**
  * Looks whether the triggers are there for all that the definition captures; touches nothing.
@@ -27,7 +33,7 @@ type Definition = PipelineOf<TriggersSource>;
  */
 export async function checkTriggers(
   options: SourceCheck & { readonly pipeline: Definition },
-): Promise<{ readonly tables: readonly TableName[]; readonly server: ServerFacts }> {
+): Promise<Report> {
   const client = await connect(options.connection, options.signal ? { signal: options.signal } : {});
   try {
     return await look(client, options.pipeline);
@@ -40,34 +46,32 @@ export async function checkTriggers(
 export async function openTriggerSource(
   options: SourceOptions & { readonly pipeline: Definition },
 ): Promise<ChangeStream> {
-  const { pipeline, record } = options;
-  const { server } = await checkTriggers(options);
+  const { pipeline, record, log } = options;
+  const { server, warnings } = await checkTriggers(options);
+  for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
   const reader = new TriggerReader(pipeline, server.version);
   return await BatchStream.open({
     ...options,
     record: record.reading,
     reader,
     intervalMs: pipeline.source.intervalMs,
-    catalog: (catalog) => reader.catalog(catalog),
   });
 }
 
-async function look(
-  client: pg.Client,
-  pipeline: Definition,
-): Promise<{ readonly tables: readonly TableName[]; readonly server: ServerFacts }> {
+async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
   const { source } = pipeline;
   const server = await readServerFacts(client);
   const captured = captureTables(logPipeline(pipeline).source, await readRelations(client));
   const tables = await readTables(client, captured.tables);
-  const { problems } = gather([
+  const { problems, warnings } = gather([
     { problems: checkServer(server), warnings: [] },
     captured,
     checkKeysOfWholeRows(pipeline, tables),
     { problems: await checkInstalled(client, source, tables, server), warnings: [] },
+    { problems: [], warnings: await checkVersion(client, source) },
   ]);
   if (problems.length > 0) throw new PreflightError(problems);
-  return { tables, server };
+  return { tables, server, warnings };
 }
 
 function checkServer(server: ServerFacts): PreflightProblem[] {
@@ -80,6 +84,17 @@ function checkServer(server: ServerFacts): PreflightProblem[] {
     });
   }
   return problems;
+}
+
+async function checkVersion(client: pg.Client, { schema }: TriggersSource): Promise<PreflightProblem[]> {
+  if (await isFunctionCurrent(client, schema)) return [];
+  return [
+    {
+      code: "TRIGGERS_VERSION",
+      message: `the function "${schema}".capture is not that of this version: what it writes is read, with the faults it had`,
+      remedy: `As the owner of the tables: ${INSTALL}`,
+    },
+  ];
 }
 
 async function checkInstalled(

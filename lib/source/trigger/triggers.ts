@@ -9,6 +9,7 @@ import { readRelations } from "../postgres/preflight/table-facts.ts";
 import {
   AUDIT_COMMENT,
   auditSchemaSql,
+  captureFunctionBody,
   dropTriggersSql,
   ROW_TRIGGER,
   readerGrantsSql,
@@ -27,6 +28,8 @@ export interface TriggersPlan {
   readonly surplus: readonly TableName[];
   /** `none`, `ours`, or a schema of that name that we did not make. */
   readonly schema: "none" | "ours" | "foreign";
+  /** Whether the function that the triggers call is the one of this version. */
+  readonly current: boolean;
   /** Changes that stand in the audit table. */
   readonly waiting: number;
   /** The statements in their order; they may be run again. */
@@ -68,6 +71,7 @@ export async function planTriggers(
     missing: names.filter((name) => !has(whole, name)),
     surplus,
     schema,
+    current: await isFunctionCurrent(client, source.schema),
     waiting: schema === "ours" ? await readWaiting(client, source.schema) : 0,
     sql: [
       ...auditSchemaSql(source.schema),
@@ -103,6 +107,7 @@ export async function planUninstall(client: pg.Client, { source }: Definition): 
     missing: [],
     surplus: tables,
     schema,
+    current: true,
     waiting: schema === "ours" ? await readWaiting(client, source.schema) : 0,
     sql:
       schema === "ours"
@@ -144,6 +149,16 @@ export async function readTriggers(
     [schema, ROW_TRIGGER, TRUNCATE_TRIGGER],
   );
   return rows;
+}
+
+/** Whether the function that the triggers call is the one of this version; what an older one wrote is read as well. */
+export async function isFunctionCurrent(client: pg.ClientBase, schema: string): Promise<boolean> {
+  const { rows } = await client.query<{ body: string }>(
+    `SELECT p.prosrc AS body FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE n.nspname = $1 AND p.proname = 'capture' AND p.pronargs = 0`,
+    [schema],
+  );
+  return rows[0]?.body === captureFunctionBody(schema);
 }
 
 async function readSchema(client: pg.ClientBase, schema: string): Promise<TriggersPlan["schema"]> {
