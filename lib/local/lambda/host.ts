@@ -173,6 +173,8 @@ function lambdaEnvironment(
     _HANDLER: `${basename(entry, extname(entry))}.${handlerName}`,
     LAMBDA_TASK_ROOT: dirname(entry),
     AWS_REGION: region,
+    // Says that the process is Lambda's: one that ends is replaced. Nobody listens there, the pipe is the runtime's.
+    AWS_LAMBDA_RUNTIME_API: "127.0.0.1:9001",
     AWS_LAMBDA_FUNCTION_NAME: name,
     AWS_LAMBDA_FUNCTION_VERSION: "$LATEST",
     AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(memoryMB),
