@@ -9,6 +9,7 @@ import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/obser
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
 import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/observe/log.ts";
 import { checkSource } from "../../lib/source/open-source.ts";
+import { explainSessionError } from "../../lib/source/postgres/connection-errors.ts";
 import { slotFromEnvironment } from "../../lib/source/postgres/slots/slot-number.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
@@ -67,8 +68,9 @@ try {
     stopping.signal,
   );
   process.exitCode = 0;
-} catch (error) {
+} catch (thrown) {
   if (!stopping.signal.aborted) {
+    const error = explainSessionError(thrown);
     const ours = error instanceof TributaryError ? error : undefined;
     log.error(ours ? ours.message : "the capture task failed", {
       error: (error as Error).name,

@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
+import { explainSessionError } from "../source/postgres/connection-errors.ts";
 import { backfillCommand } from "./backfill.ts";
 import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
@@ -31,7 +32,8 @@ for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands
 
 try {
   await program.parseAsync();
-} catch (error) {
+} catch (thrown) {
+  const error = explainSessionError(thrown);
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode === 0 ? 0 : 2;
   } else {

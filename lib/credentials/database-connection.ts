@@ -18,19 +18,23 @@ export const AUTH_VARIABLE = "TRIBUTARY_DATABASE_AUTH";
  * IAM tokens (`TRIBUTARY_DATABASE_AUTH=iam`), or by a password as `connectionFromEnvironment` says, which gives all the
  * rest. The secret is read, and the token made, anew for each connection: a rotated password is met by the next attempt.
  *
+ * `place`: a URL without a password that says where, ahead of the environment's variables.
+ *
  * @throws ConfigurationError, SecretUnavailableError, SecretFormatError
  */
 export async function databaseConnection(
   environment: Environment,
   signal?: AbortSignal,
+  place?: string,
 ): Promise<PostgresConnectionOptions> {
   const arn = environment[SECRET_VARIABLE];
   const auth = environment[AUTH_VARIABLE];
   const problems = contradictions(environment);
   if (problems.length > 0) throw new ConfigurationError("The connection to PostgreSQL", problems);
-  if (arn) return bySecret(environment, arn, await secretsManagerClient(environment), signal);
-  if (auth === "iam") return byToken(environment);
-  return connectionFromEnvironment(environment);
+  const there = place === undefined ? environment : { ...environment, DATABASE_URL: place };
+  if (arn) return bySecret(there, arn, await secretsManagerClient(environment), signal);
+  if (auth === "iam") return byToken(there);
+  return connectionFromEnvironment(there);
 }
 
 async function bySecret(
@@ -49,6 +53,8 @@ async function bySecret(
   });
   return {
     ...options,
+    // The password is the secret's, so the user is, whatever a URL says.
+    user: first.username,
     password: async () => {
       const now = await readSecret(secrets, arn, signal);
       const changed = changedPart(first, now, environment);
@@ -61,8 +67,9 @@ async function bySecret(
 /** What a running task cannot follow: it was told where to connect when it started. */
 function changedPart(first: DatabaseSecret, now: DatabaseSecret, environment: Environment) {
   if (now.username !== first.username) return "user";
-  if (!environment.PGHOST && now.host !== first.host) return "host";
-  if (!environment.PGPORT && now.port !== first.port) return "port";
+  const { DATABASE_URL: place, PGHOST, PGPORT } = environment;
+  if (!place && !PGHOST && now.host !== first.host) return "host";
+  if (!place && !PGPORT && now.port !== first.port) return "port";
   return undefined;
 }
 

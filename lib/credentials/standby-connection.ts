@@ -26,14 +26,5 @@ export async function standbyConnection(
   const url = new URL(text);
   if (url.password) return connectionFromUrl(text, environment);
   const { DATABASE_URL: _, ...rest } = environment;
-  return databaseConnection(
-    {
-      ...rest,
-      PGHOST: url.hostname,
-      PGPORT: url.port || environment.PGPORT,
-      PGDATABASE: decodeURIComponent(url.pathname.slice(1)) || environment.PGDATABASE,
-      PGUSER: decodeURIComponent(url.username) || environment.PGUSER,
-    },
-    signal,
-  );
+  return databaseConnection(rest, signal, text);
 }

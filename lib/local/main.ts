@@ -1,4 +1,5 @@
 import { TributaryError } from "../errors.ts";
+import { explainSessionError } from "../source/postgres/connection-errors.ts";
 import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts";
 import { type Display, openDisplay } from "./display.ts";
 import { runOwnDatabase } from "./own-database/run.ts";
@@ -52,7 +53,8 @@ async function run(args: StartArguments): Promise<number> {
 }
 
 /** Errors of ours as sentences; a stack only where it is a bug. */
-function complain(error: unknown): number {
+function complain(thrown: unknown): number {
+  const error = explainSessionError(thrown);
   if (!(error instanceof TributaryError)) {
     process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
     return 1;

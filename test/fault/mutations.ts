@@ -39,6 +39,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/postgres/history.test.ts"],
   },
   {
+    name: "keep a look-up session that does not answer",
+    file: "lib/source/postgres/side-connection.ts",
+    from: "    }, deadlineMs);",
+    to: "    }, 2 ** 30);",
+    tests: ["test/postgres/side-half-open.test.ts"],
+  },
+  {
     name: "give replayed commits again",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",

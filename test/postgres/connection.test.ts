@@ -41,6 +41,8 @@ eachPostgres("a session", (server) => {
         statement_timeout: "1h",
         wal_sender_timeout: "1h",
         search_path: "x",
+        default_transaction_read_only: "on",
+        default_transaction_isolation: "serializable",
       },
     });
     const { client } = await attempt(connectionFromUrl(url), true);
@@ -52,8 +54,33 @@ eachPostgres("a session", (server) => {
     expect(await shown("statement_timeout")).toBe("0");
     expect(await shown("wal_sender_timeout")).toBe("7s");
     expect(await shown("search_path")).toBe("pg_catalog");
+    expect(await shown("default_transaction_read_only")).toBe("off");
+    expect(await shown("transaction_isolation")).toBe("read committed");
     expect(await shown("client_encoding")).toBe("UTF8");
     expect(await shown("application_name")).toBe("tributary");
+  });
+
+  test("tells the limits of the role and of the database apart", async () => {
+    const url = await freshDatabase(server());
+    const client = await superuser(url);
+    const name = new URL(url).pathname.slice(1);
+    const role = `limited_${name}`;
+    await client.query(`CREATE ROLE ${role} LOGIN PASSWORD 'x' CONNECTION LIMIT 0`);
+    const limited = new URL(url);
+    Object.assign(limited, { username: role, password: "x" });
+    const refused = () => attempt(connectionFromUrl(limited.toString()));
+    expect((await refused()).error).toMatchObject({
+      code: "POSTGRES_NOT_READY",
+      remedy: expect.stringContaining(`ALTER ROLE "${role}" CONNECTION LIMIT`),
+    });
+    await client.query(`ALTER ROLE ${role} CONNECTION LIMIT -1; ALTER DATABASE ${name} CONNECTION LIMIT 0`);
+    expect((await refused()).error).toMatchObject({
+      code: "POSTGRES_NOT_READY",
+      remedy: expect.stringContaining(`ALTER DATABASE "${name}" CONNECTION LIMIT`),
+    });
+    await client.query(`ALTER DATABASE ${name} CONNECTION LIMIT -1`);
+    expect((await refused()).error).toBeUndefined();
+    await client.end();
   });
 
   test("takes an SQL_ASCII database as it is", async () => {

@@ -7,6 +7,7 @@ import {
   PostgresNotReadyError,
   PostgresPermissionError,
   PostgresPoolerError,
+  PostgresStatementError,
   PostgresTlsError,
   PostgresUnreachableError,
 } from "./errors.ts";
@@ -82,18 +83,103 @@ export function explainConnectionError(
   });
 }
 
+/**
+ * The typed error of a statement that failed where nothing says more about it: the session was lost, the server is stopping, or
+ * it refuses. An error that is not of the database stays what it is.
+ */
+export function explainSessionError(error: unknown): unknown {
+  const root = error instanceof SuppressedError ? firstOf(error) : error;
+  if (root instanceof TributaryError || !(root instanceof Error)) return root;
+  if (!(root instanceof pg.DatabaseError)) {
+    if (!isConnectionLost(root)) return root;
+    return new PostgresUnreachableError({
+      message: `the connection to PostgreSQL was lost: ${root.message}`,
+      remedy: "Start again. When it repeats, look at the network between and at the server's log.",
+      cause: root,
+    });
+  }
+  const code = root.code ?? "";
+  if (/^(57P0|53)/.test(code)) {
+    return new PostgresNotReadyError({
+      message: `the server ended the session or has no room (${code}): ${root.message}`,
+      remedy: "Start again when the server is up; see its log.",
+      cause: root,
+    });
+  }
+  if (code === "42501") {
+    return new PostgresPermissionError({
+      message: `the role may not do what it must: ${root.message}`,
+      remedy: "GRANT what the message names, or let the owner do it.",
+      cause: root,
+    });
+  }
+  return new PostgresStatementError({
+    message: `the server refuses a statement (${code}): ${root.message}`,
+    remedy:
+      code === "25006"
+        ? "The server takes no writes: connect to the one that does (on Aurora the writer endpoint)."
+        : "See the server's log for the statement and the reason.",
+    cause: root,
+  });
+}
+
+/** What went wrong first: closing what was open failed only after it. */
+function firstOf(error: SuppressedError): unknown {
+  let first: unknown = error;
+  while (first instanceof SuppressedError) first = first.suppressed;
+  return first;
+}
+
+/** Whether it is how a socket, or `pg` for it, says that the other side is gone. */
+function isConnectionLost(error: Error): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return (
+    (code !== undefined && /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET|ERR_STREAM|ERR_SOCKET)/.test(code)) ||
+    /^Connection terminated|connection error and is not queryable|was closed and is not queryable|^no answer within/.test(
+      error.message,
+    )
+  );
+}
+
 /** Whether a failed connection attempt means that the server is stopping, starting or not there. */
 export function isServerEnding(error: unknown): boolean {
   const cause = (error as Error).cause as { code?: string } | undefined;
   return ["57P01", "57P02", "57P03", "ECONNREFUSED"].includes(cause?.code ?? "");
 }
 
+/** Poolers say who they are, or speak of parameters and limits that PostgreSQL does not have. */
 function isPooler(message: string): boolean {
   return (
     /RDS Proxy/i.test(message) ||
     /unsupported startup parameter/i.test(message) ||
-    /pgbouncer|pooler/i.test(message)
+    /max_client_conn|max client conn|query_wait_timeout|MaxClientsInSessionMode/i.test(message) ||
+    /pgbouncer|pgcat|odyssey|supavisor|pooler/i.test(message)
   );
+}
+
+/**
+ * Which limit was met. The server's words may be in any language, so the function that refuses says it:
+ * InitProcess (proc.c) has no free backend or walsender, InitializeSessionUserId (miscinit.c) counts the role's, CheckMyDatabase
+ * (postinit.c) the database's, InitPostgres (postinit.c) finds only what is kept for superusers.
+ */
+function connectionLimitRemedy(
+  { routine }: pg.DatabaseError,
+  { user, database }: PostgresConnectionOptions,
+  replication: boolean,
+): string {
+  const [role, name] = [user, database].map((word) => pg.escapeIdentifier(word));
+  const instead = (column: string, value: string) =>
+    `or end sessions that are not needed: SELECT pid, application_name, state FROM pg_stat_activity WHERE ${column} = ${pg.escapeLiteral(value)};`;
+  switch (routine) {
+    case "InitializeSessionUserId":
+      return `The role's own limit is met: ALTER ROLE ${role} CONNECTION LIMIT -1; ${instead("usename", user)}`;
+    case "CheckMyDatabase":
+      return `The database's own limit is met: ALTER DATABASE ${name} CONNECTION LIMIT -1; ${instead("datname", database)}`;
+    default:
+      return replication && routine === "InitProcess"
+        ? "The server's limit of replication sessions is met: raise max_wal_senders (a restart), or end sessions that are not needed: SELECT pid, application_name FROM pg_stat_replication;"
+        : `The server's limit is met: raise max_connections (a restart), or end sessions that are not needed: SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC;`;
+  }
 }
 
 function ofServer(
@@ -134,16 +220,18 @@ function ofServer(
           : `GRANT CONNECT ON DATABASE ${pg.escapeIdentifier(options.database)} TO ${pg.escapeIdentifier(options.user)};`,
       });
     case "53300":
+      return new PostgresNotReadyError({
+        ...facts,
+        message: `the server at ${at} takes no connection now: ${error.message}`,
+        remedy: connectionLimitRemedy(error, options, replication),
+      });
     case "57P01":
     case "57P02":
     case "57P03":
       return new PostgresNotReadyError({
         ...facts,
         message: `the server at ${at} takes no connection now: ${error.message}`,
-        remedy:
-          error.code === "53300"
-            ? "Raise max_connections or max_wal_senders, or close connections that are not needed."
-            : "Nothing to do: it is starting or stopping. We try again.",
+        remedy: "Nothing to do: it is starting or stopping. We try again.",
       });
     default:
       return new PostgresUnreachableError({

@@ -47,6 +47,12 @@ export class PostgresPermissionError extends TributaryError {
   readonly retry = "stop";
 }
 
+/** The server refuses a statement, for a reason that nothing here knows more about. */
+export class PostgresStatementError extends TributaryError {
+  readonly code = "POSTGRES_STATEMENT";
+  readonly retry = "restart";
+}
+
 /** One thing that preflight found. */
 export interface PreflightProblem {
   /** Stable name of the kind: `REPLICA_IDENTITY`. */

@@ -17,6 +17,8 @@ export interface IdleView {
 /** Less than this behind is no trouble: a segment of WAL is 16 MB. */
 const BEHIND_BYTES = 1024n * 1024n;
 const INTERVAL_MS = 30_000;
+/** The only failure that the next heartbeat would meet as well; a lost session, a failover, a lock pass. */
+const INSUFFICIENT_PRIVILEGE = "42501";
 
 /**
  * Carries the slot along where keepalives do not. They do so wherever they were tried (see docs, PostgreSQL, "Idle
@@ -49,9 +51,14 @@ export class Heartbeat {
     try {
       await this.#emit();
     } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      if (code !== INSUFFICIENT_PRIVILEGE) {
+        this.#log.info(`a heartbeat could not be written, the next one is tried: ${message}`);
+        return;
+      }
       this.#refused = true;
       this.#log.warn("the role may not write a heartbeat: an idle slot follows the log by keepalives alone", {
-        code: (error as { code?: string }).code,
+        code,
         remedy: "GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO the role.",
       });
     }

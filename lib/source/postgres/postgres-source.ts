@@ -6,6 +6,7 @@ import type { LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
 import type { BackfillSettings } from "./backfill/backfills.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { explainSessionError } from "./connection-errors.ts";
 import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
 import { changePublication, firstStart } from "./first-start.ts";
 import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
@@ -65,6 +66,8 @@ export async function preflight({
     const report = await look(client, share?.pipeline ?? pipeline, share?.isOwn);
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     return report;
+  } catch (error) {
+    throw explainSessionError(error);
   } finally {
     await disconnect(client);
   }
@@ -91,6 +94,8 @@ export async function makeSlot(
     } finally {
       await disconnect(replication);
     }
+  } catch (error) {
+    throw explainSessionError(error);
   } finally {
     await disconnect(client);
   }
@@ -162,7 +167,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     if (replication) await disconnect(replication);
     await disconnect(client);
     signal.throwIfAborted();
-    throw error;
+    throw explainSessionError(error);
   }
 }
 

@@ -18,6 +18,10 @@ const PINNED = {
   lock_timeout: "0",
   idle_in_transaction_session_timeout: "0",
   idle_session_timeout: "0",
+  // A role that is to read alone makes its publication and writes its watermarks all the same, where it was granted to.
+  default_transaction_read_only: "off",
+  default_transaction_isolation: "read committed",
+  default_transaction_deferrable: "off",
 } as const;
 
 /** A `client_encoding`: UTF8, but SQL_ASCII for a database of that encoding (the server could not convert). */

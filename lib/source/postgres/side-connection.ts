@@ -11,7 +11,12 @@ export interface SideConnectionOptions {
    * which wait for us (rule 22).
    */
   readonly onServerEnding: (error: Error) => void;
+  /** How long one statement may take until its session is given up; default 20 s. */
+  readonly deadlineMs?: number;
 }
+
+/** Below the 30 s of a catalog look-up: when that is tried again, it finds another session. */
+const DEADLINE_MS = 20_000;
 
 /**
  * An ordinary session beside the replication link: catalog look-ups and looks at the slot. Opened anew when it
@@ -30,10 +35,23 @@ export class SideConnection {
     }
   }
 
-  /** Runs one statement; fails with the session's error, and the next call opens another session. */
+  /**
+   * Runs one statement; fails with the session's error, and the next call opens another session. One that does not answer in
+   * time is cut: what it was asked for later waits behind the same silence (a half-open link, a lock on the catalog).
+   */
   async query(sql: string, values: unknown[] = []): Promise<{ readonly rows: readonly unknown[] }> {
-    const client = await this.#open();
-    return client.query<pg.QueryResultRow>(sql, values);
+    const session = this.#open();
+    const client = await session;
+    const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
+    const late = setTimeout(() => {
+      this.#forget(session);
+      client.connection.stream.destroy(new Error(`no answer within ${deadlineMs / 1000} s`));
+    }, deadlineMs);
+    try {
+      return await client.query<pg.QueryResultRow>(sql, values);
+    } finally {
+      clearTimeout(late);
+    }
   }
 
   /** Cuts a session that does not answer; the next query opens another. */

@@ -39,3 +39,14 @@ it("that is no URL is refused, and not shown", async () => {
   await expect(refused).rejects.toThrow(/TRIBUTARY_BACKFILL_DATABASE_URL: write postgres/);
   await expect(refused).rejects.not.toThrow(/secret/);
 });
+
+it("may be an IPv6 address, with and without a password, and its parameters count", async () => {
+  const of = (url: string) => standbyConnection({ ...primary, [STANDBY_VARIABLE]: url });
+  for (const user of ["", "a:b@"]) {
+    expect(await of(`postgres://${user}[2001:db8::7]:5433/shop?sslmode=require`)).toMatchObject({
+      ...{ host: "2001:db8::7", port: 5433, database: "shop", tls: { mode: "require" } },
+    });
+    await expect(of(`postgres://${user}replica/shop?pgbouncer=true`)).rejects.toThrow(ConfigurationError);
+  }
+  expect(await of("postgres://[::1]/shop")).toMatchObject({ host: "::1", port: 5432 });
+});

@@ -55,6 +55,26 @@ test("a role that may not write is told once, and tries no more", async () => {
   expect(warnings).toEqual([expect.stringMatching(/may not write/)]);
 });
 
+test.each([
+  ["a lost session", Object.assign(new Error("Connection terminated unexpectedly"), { code: "ECONNRESET" })],
+  ["a server that was a standby for a moment", Object.assign(new Error("in recovery"), { code: "25006" })],
+])("%s costs one heartbeat: the next one is written", async (_, failure) => {
+  const warnings: string[] = [];
+  let written = 0;
+  let tried = 0;
+  const heartbeat = new Heartbeat(
+    async () => {
+      if (++tried <= 2) throw failure;
+      written++;
+    },
+    { ...silent, warn: (message) => void warnings.push(message) },
+  );
+  for (let s = 0; s <= 600; s++)
+    await heartbeat.look({ atMs: s * 1000, serverLsn: BigInt(100 + s) * MB, receivedLsn: 0n, waiting: true });
+  expect([tried, written]).toEqual([20, 18]);
+  expect(warnings).toEqual([]);
+});
+
 test("the message is flushed at once where the server can", () => {
   expect(heartbeatSql(160_000)).toBe("SELECT pg_logical_emit_message(false, 'tributary.heartbeat', '')");
   expect(heartbeatSql(170_000)).toBe(
