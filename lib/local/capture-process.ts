@@ -9,6 +9,7 @@ import { parseLsn } from "../change/lsn.ts";
 import { TributaryError } from "../errors.ts";
 import { METRICS_SECONDS_VARIABLE } from "../observe/capture-metrics.ts";
 import { TABLE_METRIC } from "../observe/metric-names.ts";
+import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 
 /** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
@@ -70,6 +71,8 @@ export interface CaptureProcessOptions {
   /** See functions/capture/main.ts; the machine's own environment is not inherited. */
   readonly environment: Readonly<Record<string, string>>;
   readonly onLog: (line: string) => void;
+  /** The program that is run; default the capture task. */
+  readonly program?: string;
   /** It ended for good. */
   readonly onFailure: (error: CaptureFailedError) => void;
 }
@@ -88,6 +91,7 @@ export class CaptureProcess {
   readonly #running: Promise<void>;
   #child: ChildProcess | undefined;
   #lastError: z.infer<typeof errorLine> | undefined;
+  #errorShown = false;
   /** Changes of the starts before the current one. */
   #before = 0;
   readonly #tables: Record<string, number> = {};
@@ -151,7 +155,7 @@ export class CaptureProcess {
   }
 
   async #runOnce(): Promise<number | null> {
-    const child = spawn(process.execPath, [...NODE_ARGUMENTS, MAIN], {
+    const child = spawn(process.execPath, [...NODE_ARGUMENTS, this.#options.program ?? MAIN], {
       // A group of its own: Ctrl-C in the terminal is for the host. It ends with the host by the channel's end.
       detached: true,
       env: { PATH: process.env.PATH, [METRICS_SECONDS_VARIABLE]: "1", ...this.#options.environment },
@@ -167,6 +171,10 @@ export class CaptureProcess {
   }
 
   #onLine(line: string): void {
+    // It went on behind an error: that was not its end.
+    this.#showError();
+    const refusal = embeddedMetricsRefusal(line);
+    if (refusal) this.#options.onLog(`capture: CloudWatch takes no metrics from a line: ${refusal.message}`);
     const parsed = parseJson(line);
     const metrics = metricsLine.safeParse(parsed);
     if (metrics.success) {
@@ -187,8 +195,16 @@ export class CaptureProcess {
       this.#options.onLog(`capture: ${line}`);
       return;
     }
-    // Where it is what ended the task for good, it is reported as the failure.
+    // Where it is what ended the task, it is reported as the reason.
     this.#lastError = error.data;
+    this.#errorShown = false;
+  }
+
+  #showError(): void {
+    if (this.#lastError === undefined || this.#errorShown) return;
+    this.#errorShown = true;
+    const { message, remedy } = this.#lastError;
+    this.#options.onLog(`capture: ${message}${remedy === undefined ? "" : ` What to do: ${remedy}`}`);
   }
 }
 

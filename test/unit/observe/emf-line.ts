@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { embeddedMetricsRefusal } from "../../../lib/local/aws-limits/embedded-metrics.ts";
 
 /** The format's own rules: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html */
 const line = z.looseObject({
@@ -19,6 +20,8 @@ const line = z.looseObject({
 
 /** A metrics line as CloudWatch reads it: fails where a metric or dimension that it names is not there. */
 export function emf(text: string) {
+  const refusal = embeddedMetricsRefusal(text);
+  if (refusal) throw new Error(refusal.message);
   const parsed = line.parse(JSON.parse(text));
   const [directive] = parsed._aws.CloudWatchMetrics as [(typeof parsed._aws.CloudWatchMetrics)[0]];
   const value = z.union([z.number(), z.array(z.number()).min(1).max(100)]);
