@@ -125,7 +125,7 @@ async function redriveHere(entry: string): Promise<Redrive> {
       entry,
       timeoutMs: LOCAL_STEP_MS,
       concurrency: 1,
-      environment: Object.fromEntries(environment),
+      surroundings: Object.fromEntries(environment),
       onLog: (line) => process.stderr.write(`${line}\n`),
     });
     try {

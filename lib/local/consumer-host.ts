@@ -2,6 +2,7 @@ import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
 import { topicFilters } from "../consume/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
+import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
@@ -35,8 +36,8 @@ export interface ConsumerHostOptions {
   readonly definition: Pipeline;
   readonly resources: PipelineResources;
   readonly kinesis: KinesisClient;
-  /** Of the handler's process: endpoints, and what the user's handlers read. */
-  readonly environment: Readonly<Record<string, string>>;
+  /** Variables of the handler's process beside the consumer's own: endpoints, and what the user's handlers read. */
+  readonly surroundings: Readonly<Record<string, string>>;
   readonly onLog: (line: string) => void;
   /** The mapping has ended by itself. */
   readonly onFailure: (error: Error) => void;
@@ -91,8 +92,12 @@ export async function startConsumer(
     timeoutMs: consumer.timeoutSeconds * 1000,
     memoryMB: consumer.memoryMB,
     concurrency: consumer.parallelization * (definition.stream.shards ?? ON_DEMAND_SHARDS),
-    environment: { ...options.environment, ...consumerEnvironment(consumer, definition, resources) },
+    surroundings: options.surroundings,
+    environment: consumerEnvironment(consumer, definition, resources),
     onLog: (line) => {
+      const refusal = embeddedMetricsRefusal(line);
+      if (refusal)
+        options.onLog(`${consumer.name}: CloudWatch takes no metrics from a line: ${refusal.message}`);
       if (!count(counts, line)) options.onLog(`${consumer.name}: ${line}`);
     },
   });

@@ -95,7 +95,7 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
             definition,
             resources: aws.resources,
             kinesis: aws.clients.kinesis,
-            environment: { ...options.handlerEnvironment, ...aws.environment },
+            surroundings: { ...options.handlerEnvironment, ...aws.environment },
             onLog,
             onFailure,
           }),

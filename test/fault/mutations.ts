@@ -297,6 +297,34 @@ const MUTATIONS: readonly Mutation[] = [
     to: "setTimeout(() => controller.abort(new HandlerTimeoutError()), at - now).unref();",
     tests: ["test/unit/consume/deadline.test.ts"],
   },
+  {
+    name: "let a local Lambda's timers run behind its answer",
+    file: "lib/local/lambda/child.ts",
+    from: "    const frame = readFrameSync(PIPE);\n",
+    to: "    await new Promise((resolve) => setTimeout(resolve, 50));\n    const frame = readFrameSync(PIPE);\n",
+    tests: ["test/unit/local/lambda/host.test.ts"],
+  },
+  {
+    name: "keep a local Lambda alive that waits for nothing",
+    file: "lib/local/lambda/child.ts",
+    from: "void main();",
+    to: "void main();\nsetInterval(() => {}, 1000);",
+    tests: ["test/unit/local/lambda/host.test.ts"],
+  },
+  {
+    name: "send SQS what it refuses",
+    file: "lib/local/aws-limits/sqs.ts",
+    from: "uE000-\\uFFFD",
+    to: "uE000-\\uFFFF",
+    tests: ["test/aws/refused-calls.test.ts"],
+  },
+  {
+    name: "forget that AWS refuses a call",
+    file: "lib/local/emulators/limited.ts",
+    from: "        report({ service: limits.service, operation, ...refusal });\n",
+    to: "",
+    tests: ["test/aws/refused-calls.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

@@ -302,8 +302,8 @@ export class Rig {
         timeoutMs: definition.timeoutSeconds * 1000,
         memoryMB: definition.memoryMB,
         concurrency: definition.parallelization * 16,
+        surroundings: this.aws.environment,
         environment: {
-          ...this.aws.environment,
           TRIBUTARY_PIPELINE_NAME: this.definition.name,
           TRIBUTARY_STATE_TABLE: this.resources.stateTable,
           TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.#throughProxy(definition.name),

@@ -1,43 +1,21 @@
-import { Socket } from "node:net";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import type { Context } from "aws-lambda";
-import { FrameReader, writeFrame } from "./frames.ts";
-import { errorOf, MAX_PAYLOAD_BYTES } from "./invocation.ts";
+import { readFrameSync, writeFrameSync } from "./frames.ts";
+import { errorOf, type FunctionError, MAX_PAYLOAD_BYTES } from "./invocation.ts";
 
 /*
- * The main of a function's process: loads the handler file, then runs one invocation at a time until the host
- * closes the pipe. Started by process.ts with the file, the handler's name and the host's process id.
+ * The main of a function's process: loads the handler file, then runs one invocation at a time until the host closes the pipe.
+ * Started by process.ts with the file, the handler's name, the host's process id and the memory it may have.
+ *
+ * Like AWS's runtime client, nothing here keeps the event loop alive while a handler runs: one that waits for what cannot come any
+ * more ends the process. And nothing runs between two invocations: AWS freezes the environment behind an answer, here the
+ * thread stands still in reading the next event.
  */
-const [entry = "", handlerName = "", hostPid = ""] = process.argv.slice(2);
+const [entry = "", handlerName = "", hostPid = "", memoryMB = ""] = process.argv.slice(2);
+const PIPE = 3;
 
 type AsyncHandler = (event: unknown, context: Context) => unknown;
-
-// The host drains on these, which a terminal, timeout or systemd send to all processes: only the host decides when this ends.
-for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
-dieWithHost(Number(hostPid));
-
-const pipe = new Socket({ fd: 3, readable: true, writable: true });
-pipe.on("close", () => process.exit(0));
-pipe.on("error", () => process.exit(0));
-
-let handler: AsyncHandler;
-try {
-  const module = (await import(pathToFileURL(entry).href)) as Record<string, unknown>;
-  const exported =
-    module[handlerName] ?? (module.default as Record<string, unknown> | undefined)?.[handlerName];
-  if (typeof exported === "function") {
-    handler = exported as AsyncHandler;
-    const reader = new FrameReader((head, body) => void run(head as InvokeHead, body));
-    pipe.on("data", (chunk: Buffer) => reader.push(chunk));
-    writeFrame(pipe, { type: "ready" });
-  } else {
-    writeFrame(pipe, { type: "no-export", exports: Object.keys(module) });
-  }
-} catch (error) {
-  console.error(error);
-  writeFrame(pipe, { type: "threw", error: errorOf(error) });
-}
 
 interface InvokeHead {
   readonly requestId: string;
@@ -45,26 +23,59 @@ interface InvokeHead {
   readonly timeoutMs: number;
 }
 
-async function run(head: InvokeHead, body: Buffer): Promise<void> {
+// The host drains on these, which a terminal, timeout or systemd send to all processes: only the host decides when this ends.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {});
+watchOver(Number(hostPid), Number(memoryMB));
+void main();
+
+async function main(): Promise<void> {
+  const handler = await load();
+  if (!handler) return;
+  writeFrameSync(PIPE, { type: "ready" });
+  for (;;) {
+    const frame = readFrameSync(PIPE);
+    if (!frame) process.exit(0);
+    await run(handler, frame.head as InvokeHead, frame.body);
+  }
+}
+
+async function load(): Promise<AsyncHandler | undefined> {
+  try {
+    const module = (await import(pathToFileURL(entry).href)) as Record<string, unknown>;
+    const exported =
+      module[handlerName] ?? (module.default as Record<string, unknown> | undefined)?.[handlerName];
+    if (typeof exported === "function") return exported as AsyncHandler;
+    writeFrameSync(PIPE, { type: "no-export", exports: Object.keys(module) });
+  } catch (error) {
+    console.error(error);
+    writeFrameSync(PIPE, { type: "threw", error: errorOf(error) });
+  }
+  return undefined;
+}
+
+async function run(handler: AsyncHandler, head: InvokeHead, body: Buffer): Promise<void> {
   const deadline = performance.now() + head.timeoutMs;
   const { requestId } = head;
   let response: Buffer;
   try {
     const result = await handler(JSON.parse(body.toString("utf8")), contextOf(head, deadline));
     response = Buffer.from(JSON.stringify(result ?? null), "utf8");
-    if (response.length > MAX_PAYLOAD_BYTES) {
-      throw Object.assign(
-        new Error(`the response has ${response.length} bytes, Lambda allows ${MAX_PAYLOAD_BYTES}`),
-        {
-          name: "Function.ResponseSizeTooLarge",
-        },
-      );
-    }
   } catch (error) {
-    writeFrame(pipe, { type: "failed", requestId, error: errorOf(error) });
-    return;
+    return fail(requestId, errorOf(error));
   }
-  writeFrame(pipe, { type: "answered", requestId }, response);
+  if (response.length > MAX_PAYLOAD_BYTES) {
+    const message = `Response payload size exceeded maximum allowed payload size (${MAX_PAYLOAD_BYTES} bytes).`;
+    return fail(requestId, { type: "Function.ResponseSizeTooLarge", message });
+  }
+  writeFrameSync(PIPE, { type: "answered", requestId }, response);
+}
+
+/** Prints the error as AWS's runtime client does, so that what a handler threw is in the log. */
+function fail(requestId: string, error: FunctionError): void {
+  const { type: errorType, message: errorMessage, stack = "" } = error;
+  const printed = JSON.stringify({ errorType, errorMessage, stack: stack.split("\n") });
+  process.stderr.write(`${new Date().toISOString()}\t${requestId}\tERROR\tInvoke Error \t${printed}\n`);
+  writeFrameSync(PIPE, { type: "failed", requestId, error });
 }
 
 /** https://docs.aws.amazon.com/lambda/latest/dg/nodejs-context.html */
@@ -90,12 +101,22 @@ function contextOf(head: InvokeHead, deadline: number): Context {
 }
 
 /**
- * The pipe's end tells a waiting process that the host is gone; a handler in a busy loop never reads it. A
- * thread of its own looks at the parent's id and kills the process from inside.
+ * Kills this process when the host is gone (a handler in a busy loop never sees the pipe's end), and when it holds more memory
+ * than the function has: AWS counts all of the process, not the JavaScript heap alone. A thread of its own looks, and kills
+ * from inside.
  */
-function dieWithHost(host: number): void {
+function watchOver(host: number, megabytes: number): void {
   const source = `
-    setInterval(() => { if (process.ppid !== ${host}) process.kill(process.pid, "SIGKILL"); }, 500);
+    const { writeSync } = require("node:fs");
+    // What strips types is not there in AWS.
+    const FORGIVEN = 24 * 1024 * 1024;
+    setInterval(() => {
+      if (process.ppid !== ${host}) process.kill(process.pid, "SIGKILL");
+      const used = process.memoryUsage.rss() - FORGIVEN;
+      if (used <= ${megabytes} * 1024 * 1024) return;
+      writeSync(2, "Memory Size: ${megabytes} MB, used: " + Math.ceil(used / 1024 / 1024) + " MB: the process is killed\\n");
+      process.kill(process.pid, "SIGKILL");
+    }, 100);
   `;
   new Worker(source, {
     eval: true,

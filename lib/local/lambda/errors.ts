@@ -5,3 +5,6 @@ export class FunctionEntryError extends TributaryError {
   readonly code = "FUNCTION_ENTRY";
   readonly retry = "stop";
 }
+
+/** Loading the handler file took longer than it may. */
+export class FunctionInitTimeoutError extends FunctionEntryError {}

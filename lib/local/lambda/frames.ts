@@ -1,3 +1,4 @@
+import { readSync, writeSync } from "node:fs";
 import type { Writable } from "node:stream";
 
 /*
@@ -7,14 +8,56 @@ import type { Writable } from "node:stream";
  */
 const PREFIX_BYTES = 8;
 
+/** Writes one frame to a file descriptor that blocks; where the other side is gone, nothing comes of it. */
+export function writeFrameSync(fd: number, head: unknown, body: Buffer = Buffer.alloc(0)): void {
+  try {
+    for (const bytes of frameOf(head, body)) {
+      for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
+    }
+  } catch (error) {
+    if (!GONE.includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+  }
+}
+
+/** Waits for one frame on a file descriptor that blocks; undefined where the other side is gone. */
+export function readFrameSync(fd: number): { head: unknown; body: Buffer } | undefined {
+  const prefix = readBytesSync(fd, PREFIX_BYTES);
+  if (!prefix) return undefined;
+  const headLength = prefix.readUInt32BE(0);
+  const rest = readBytesSync(fd, headLength + prefix.readUInt32BE(4));
+  if (!rest) return undefined;
+  return { head: JSON.parse(rest.toString("utf8", 0, headLength)), body: rest.subarray(headLength) };
+}
+
+function readBytesSync(fd: number, length: number): Buffer | undefined {
+  const bytes = Buffer.alloc(length);
+  try {
+    for (let got = 0; got < length; ) {
+      const count = readSync(fd, bytes, got, length - got, null);
+      if (count === 0) return undefined;
+      got += count;
+    }
+  } catch (error) {
+    if (GONE.includes((error as NodeJS.ErrnoException).code ?? "")) return undefined;
+    throw error;
+  }
+  return bytes;
+}
+
+const GONE = ["EPIPE", "ECONNRESET", "EOF"];
+
 /** Writes one frame; a closed pipe is not an error here, the reader's side sees the process end. */
 export function writeFrame(pipe: Writable, head: unknown, body: Buffer = Buffer.alloc(0)): void {
+  for (const bytes of frameOf(head, body)) pipe.write(bytes);
+}
+
+function frameOf(head: unknown, body: Buffer): Buffer[] {
   const headBytes = Buffer.from(JSON.stringify(head), "utf8");
   const prefix = Buffer.alloc(PREFIX_BYTES);
   prefix.writeUInt32BE(headBytes.length, 0);
   prefix.writeUInt32BE(body.length, 4);
-  pipe.write(Buffer.concat([prefix, headBytes]));
-  if (body.length > 0) pipe.write(body);
+  const begin = Buffer.concat([prefix, headBytes]);
+  return body.length > 0 ? [begin, body] : [begin];
 }
 
 /** Cuts a byte stream back into frames and gives each to `onFrame` (head already parsed, body as bytes). */

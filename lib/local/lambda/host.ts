@@ -1,9 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, resolve } from "node:path";
-import { FunctionEntryError } from "./errors.ts";
+import { ConfigurationError } from "../../errors.ts";
+import { lambdaEnvironmentRefusal } from "../aws-limits/lambda.ts";
+import { FunctionEntryError, FunctionInitTimeoutError } from "./errors.ts";
 import { errorOf, type InvocationResult, MAX_PAYLOAD_BYTES } from "./invocation.ts";
-import { FunctionProcess, type ProcessSpec } from "./process.ts";
+import { FunctionProcess, type ProcessSpec, timedOut } from "./process.ts";
+
+/** What AWS gives the loading of a handler. */
+const INIT_MS = 10_000;
+/** At the start of the host, on a loaded machine. */
+const START_MS = 60_000;
 
 /** What `startLambdaFunction` needs. */
 export interface LambdaFunctionOptions {
@@ -14,12 +21,16 @@ export interface LambdaFunctionOptions {
   /** Name of the function; default the file's name without its ending. */
   readonly name?: string;
   readonly timeoutMs: number;
-  /** Bound of the handler's JavaScript heap, as `--max-old-space-size`. Default 512. */
+  /** Memory of the whole process, which is killed above it. Default 512. */
   readonly memoryMB?: number;
+  /** For the first try to load the handler; default 10,000, as AWS gives. */
+  readonly initMs?: number;
   /** Invocations at once at most, each in a process of its own; further ones wait for their turn. */
   readonly concurrency: number;
-  /** Variables of the handler's process. Like in Lambda, the host's own environment is not inherited. */
+  /** The function's variables, 4 KB at most. Like in Lambda, the host's own environment is not inherited. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** More variables of its process, for what is otherwise around a function in AWS: endpoints, credentials. */
+  readonly surroundings?: Readonly<Record<string, string>>;
   /** Gets each line that the handler prints. */
   readonly onLog?: (line: string, stream: "stdout" | "stderr") => void;
 }
@@ -42,9 +53,11 @@ export interface LambdaFunction {
 /**
  * Starts a Lambda function from its file, apart from this process: a handler that hangs, exits or eats its memory takes
  * nothing else along. One process is started at once, so that a wrong file is found here.
- * @throws FunctionEntryError naming the file when it is missing, exports no such function, or cannot be loaded.
+ * @throws FunctionEntryError naming the file when it is missing, exports no such function, or cannot be loaded;
+ *   ConfigurationError where AWS refuses the environment.
  */
 export async function startLambdaFunction(options: LambdaFunctionOptions): Promise<LambdaFunction> {
+  checkEnvironment(options);
   const entry = resolve(options.entry);
   const found = await stat(entry).catch(() => undefined);
   if (!found?.isFile()) {
@@ -58,6 +71,18 @@ export async function startLambdaFunction(options: LambdaFunctionOptions): Promi
   return host;
 }
 
+function checkEnvironment({ name = "", entry, environment = {} }: LambdaFunctionOptions): void {
+  const refusal = lambdaEnvironmentRefusal(environment);
+  if (!refusal) return;
+  throw new ConfigurationError(`The function ${name || entry}`, [
+    {
+      path: "environment",
+      value: Object.keys(environment).join(", "),
+      remedy: `${refusal.message} (${refusal.page}): give it less`,
+    },
+  ]);
+}
+
 class FunctionHost implements LambdaFunction {
   readonly name: string;
   readonly arn: string;
@@ -65,15 +90,17 @@ class FunctionHost implements LambdaFunction {
   readonly #processes = new Set<FunctionProcess>();
   readonly #idle: FunctionProcess[] = [];
   readonly #waiting: (() => void)[] = [];
+  readonly #initMs: number;
   #places: number;
   #stopped = false;
 
   constructor(options: LambdaFunctionOptions) {
-    const { entry, handlerName = "handler", environment = {}, memoryMB = 512 } = options;
+    const { entry, handlerName = "handler", environment = {}, surroundings = {}, memoryMB = 512 } = options;
     this.name = options.name ?? basename(entry, extname(entry));
-    const region = environment.AWS_REGION ?? "us-east-1";
+    const region = surroundings.AWS_REGION ?? environment.AWS_REGION ?? "us-east-1";
     this.arn = `arn:aws:lambda:${region}:000000000000:function:${this.name}`;
     this.#places = options.concurrency;
+    this.#initMs = options.initMs ?? INIT_MS;
     const onLog = options.onLog;
     this.#spec = {
       entry,
@@ -84,13 +111,14 @@ class FunctionHost implements LambdaFunction {
       onLine: (line, stream) => onLog?.(line, stream),
       environment: {
         ...lambdaEnvironment(this.name, region, memoryMB, entry, handlerName),
+        ...surroundings,
         ...environment,
       },
     };
   }
 
   async warmUp(): Promise<void> {
-    this.#idle.push(await this.#newProcess());
+    this.#idle.push(await this.#newProcess(START_MS));
   }
 
   async invoke(event: unknown): Promise<InvocationResult> {
@@ -103,11 +131,14 @@ class FunctionHost implements LambdaFunction {
     await this.#takePlace();
     try {
       if (this.#stopped) return stopped(requestId);
-      const process = this.#idleProcess() ?? (await this.#newProcess());
+      const process = this.#idleProcess() ?? (await this.#newProcess(this.#spec.timeoutMs));
       const result = await process.invoke(requestId, body);
       if (process.alive) this.#idle.push(process);
       return result;
     } catch (error) {
+      if (error instanceof FunctionInitTimeoutError) {
+        return { ok: false, requestId, error: timedOut(this.#spec.timeoutMs) };
+      }
       return { ok: false, requestId, error: { ...errorOf(error), type: "Runtime.InitError" } };
     } finally {
       this.#givePlace();
@@ -123,11 +154,28 @@ class FunctionHost implements LambdaFunction {
     await Promise.all([...this.#processes].map((process) => process.kill()));
   }
 
-  async #newProcess(): Promise<FunctionProcess> {
-    const process = new FunctionProcess(this.#spec);
+  /**
+   * Gives loading 10 s, and where they do not suffice a second time of its own: in AWS that is a part of the invocation.
+   * https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
+   */
+  async #newProcess(secondMs: number): Promise<FunctionProcess> {
+    const first = this.#startProcess(this.#initMs);
+    try {
+      await first.ready;
+      return first;
+    } catch (error) {
+      if (!(error instanceof FunctionInitTimeoutError) || this.#stopped) throw error;
+    }
+    this.#spec.onLine(`INIT_REPORT Init Duration: ${this.#initMs} ms Phase: init Status: timeout`, "stderr");
+    const second = this.#startProcess(secondMs);
+    await second.ready;
+    return second;
+  }
+
+  #startProcess(initMs: number): FunctionProcess {
+    const process = new FunctionProcess(this.#spec, initMs);
     this.#processes.add(process);
     void process.gone.then(() => this.#processes.delete(process));
-    await process.ready;
     return process;
   }
 

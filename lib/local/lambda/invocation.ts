@@ -14,8 +14,20 @@ export type InvocationResult =
   | { readonly ok: true; readonly requestId: string; readonly response: unknown }
   | { readonly ok: false; readonly requestId: string; readonly error: FunctionError };
 
-/** A thrown value in the form that travels. */
+/** A thrown value, whatever it is, in the form that travels. */
 export function errorOf(thrown: unknown): FunctionError {
-  if (thrown instanceof Error) return { type: thrown.name, message: thrown.message, stack: thrown.stack };
-  return { type: typeof thrown, message: String(thrown) };
+  try {
+    if (thrown instanceof Error) {
+      const { name, message, stack } = thrown;
+      return {
+        type: String(name),
+        message: String(message),
+        stack: stack === undefined ? undefined : String(stack),
+      };
+    }
+    return { type: typeof thrown, message: String(thrown) };
+  } catch {
+    // Getters may throw, and an object without a prototype is no text.
+    return { type: typeof thrown, message: "what was thrown cannot be read" };
+  }
 }

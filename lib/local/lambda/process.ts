@@ -3,7 +3,7 @@ import { extname } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
-import { FunctionEntryError } from "./errors.ts";
+import { FunctionEntryError, FunctionInitTimeoutError } from "./errors.ts";
 import { FrameReader, writeFrame } from "./frames.ts";
 import type { FunctionError, InvocationResult } from "./invocation.ts";
 import { forwardLines } from "./log-lines.ts";
@@ -21,8 +21,8 @@ export interface ProcessSpec {
 
 /** Beside this file, which is TypeScript here and JavaScript where the package is installed. */
 const CHILD = fileURLToPath(new URL(`./child${extname(import.meta.filename)}`, import.meta.url));
-/** Loading a handler with its SDK clients on a loaded machine; Lambda itself gives 10 s and then the function's own. */
-const INIT_TIMEOUT_MS = 60_000;
+/** Of the function's memory, as AWS's runtime gives to the JavaScript heap. */
+const HEAP_SHARE = 0.9;
 /** How long after a process' end its last answer may still be in the pipe. */
 const LAST_WORDS_MS = 1_000;
 
@@ -42,6 +42,12 @@ interface CurrentInvocation {
   readonly settle: (result: InvocationResult) => void;
 }
 
+/** The error of an invocation that took too long. */
+export function timedOut(timeoutMs: number): FunctionError {
+  const message = `Task timed out after ${(timeoutMs / 1000).toFixed(2)} seconds`;
+  return { type: "Sandbox.Timedout", message };
+}
+
 /** One warm process of a function: runs one invocation at a time, is gone after a timeout or a crash. */
 export class FunctionProcess {
   readonly #spec: ProcessSpec;
@@ -52,20 +58,21 @@ export class FunctionProcess {
   #alive = true;
   #current: CurrentInvocation | undefined;
 
-  /** Starts the process; it can be invoked once `ready` has resolved. */
-  constructor(spec: ProcessSpec) {
+  /** Starts the process, which has `initMs` to load the handler; it can be invoked once `ready` has resolved. */
+  constructor(spec: ProcessSpec, initMs: number) {
     this.#spec = spec;
     const hung = setTimeout(() => {
-      this.#fail(`does not finish loading within ${INIT_TIMEOUT_MS / 1000} s`);
+      this.#fail(`does not finish loading within ${initMs / 1000} s`, FunctionInitTimeoutError);
       void this.kill();
-    }, INIT_TIMEOUT_MS);
+    }, initMs);
     this.#started.promise.catch(() => void this.kill()).finally(() => clearTimeout(hung));
     const args = [
-      `--max-old-space-size=${spec.memoryMB}`,
+      `--max-old-space-size=${Math.floor(spec.memoryMB * HEAP_SHARE)}`,
       CHILD,
       spec.entry,
       spec.handlerName,
       `${process.pid}`,
+      `${spec.memoryMB}`,
     ];
     this.#child = spawn(process.execPath, args, {
       env: spec.environment,
@@ -99,7 +106,7 @@ export class FunctionProcess {
 
   /**
    * Resolves when the handler is loaded. Rejects with FunctionEntryError when the file has no such export, or
-   * throws, ends or hangs while it loads; the process is then killed.
+   * throws or ends while it loads, with FunctionInitTimeoutError when it hangs; the process is then killed.
    */
   get ready(): Promise<void> {
     return this.#started.promise;
@@ -128,8 +135,7 @@ export class FunctionProcess {
     const { timeoutMs, arn } = this.#spec;
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
-        const message = `Task timed out after ${(timeoutMs / 1000).toFixed(2)} seconds`;
-        current.epitaph = { type: "Sandbox.Timedout", message };
+        current.epitaph = timedOut(timeoutMs);
         void this.kill();
       }, timeoutMs);
       const current: CurrentInvocation = {
@@ -194,9 +200,9 @@ export class FunctionProcess {
   }
 
   /** Only counts before the process said that it is ready. */
-  #fail(what: string): void {
+  #fail(what: string, kind: typeof FunctionEntryError = FunctionEntryError): void {
     this.#started.reject(
-      new FunctionEntryError({
+      new kind({
         message: `The handler file ${this.#spec.entry} ${what}`,
         remedy: `Correct the file; it has to export an async function "${this.#spec.handlerName}".`,
       }),

@@ -1,4 +1,4 @@
-import { writeFileSync, writeSync } from "node:fs";
+import { appendFileSync, writeFileSync, writeSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import type { Context } from "aws-lambda";
 
@@ -16,7 +16,12 @@ interface Told {
     | "print"
     | "wait"
     | "length"
-    | "impostor";
+    | "impostor"
+    | "never"
+    | "never, with a timer that holds nothing"
+    | "later"
+    | "buffers"
+    | "odd";
   readonly ms?: number;
   readonly announce?: string;
   readonly text?: string;
@@ -50,6 +55,27 @@ export const handler = async (event: Told, context: Context): Promise<unknown> =
       await setTimeout(event.ms);
       return "mine";
     }
+    case "never":
+      return new Promise(() => {});
+    case "never, with a timer that holds nothing":
+      globalThis.setTimeout(() => {}, 60_000).unref();
+      return new Promise(() => {});
+    case "later":
+      globalThis.setTimeout(() => appendFileSync(event.text ?? "", "ran"), 1);
+      return "before it ran";
+    case "buffers": {
+      // Outside of the JavaScript heap.
+      const kept: Buffer[] = [];
+      for (;;) {
+        kept.push(Buffer.alloc(1024 * 1024, 1));
+        await setTimeout(1);
+      }
+    }
+    case "odd":
+      throw Object.defineProperties(new Error(), {
+        name: { value: 5 },
+        stack: { get: () => Object.create(null) },
+      });
     case "length":
       return event.text?.length;
     case "big":

@@ -1,10 +1,11 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Context } from "aws-lambda";
 import { describe, expect, onTestFinished, test } from "vitest";
+import { ConfigurationError } from "../../../../lib/errors.ts";
 import { FunctionEntryError } from "../../../../lib/local/lambda/errors.ts";
 import {
   type LambdaFunction,
@@ -86,6 +87,9 @@ describe("an invocation", () => {
     ["kill", "Runtime.ExitError"],
     ["memory", "Runtime.ExitError"],
     ["reject-later", "Runtime.ExitError"],
+    ["never", "Runtime.ExitError"],
+    ["never, with a timer that holds nothing", "Runtime.ExitError"],
+    ["odd", "object"],
     ["big", "Function.ResponseSizeTooLarge"],
     ["bigint", "TypeError"],
   ];
@@ -93,6 +97,28 @@ describe("an invocation", () => {
     const fn = await start({ memoryMB: 64 });
     expect(await failure(fn, { act })).toBe(type);
     expect((await answer(fn, { n: 1 })).event).toEqual({ n: 1 });
+  });
+
+  test("whose buffers are more than the function's memory fails, however small the JavaScript heap", async () => {
+    const lines: string[] = [];
+    const fn = await start({ memoryMB: 256, onLog: (line) => lines.push(line) });
+    expect(await failure(fn, { act: "buffers" })).toBe("Runtime.ExitError");
+    await eventually(() => lines.some((line) => line.startsWith("Memory Size: 256 MB")), {
+      what: "the log to say why",
+    });
+  });
+
+  test("that fails has its error in the log, as AWS's runtime prints it", async () => {
+    const lines: string[] = [];
+    const fn = await start({ onLog: (line) => lines.push(line) });
+    await failure(fn, { act: "throw" });
+    await eventually(
+      () =>
+        lines.some((line) =>
+          /ERROR\tInvoke Error \t{"errorType":"RangeError","errorMessage":"told to"/.test(line),
+        ),
+      { what: "the error in the log" },
+    );
   });
 
   test.each(["spin", "wait"])(
@@ -136,6 +162,47 @@ test("an answer to another request is not an answer", async () => {
   expect(await answer(fn, { act: "impostor", ms: 100 })).toBe("mine");
 });
 
+test("nothing of an invocation runs behind its answer, until the process is invoked again", async () => {
+  const fn = await start();
+  const other = await start();
+  const directory = mkdtempSync(join(tmpdir(), "tributary-lambda-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const mark = join(directory, "ran");
+  expect(await answer(fn, { act: "later", text: mark })).toBe("before it ran");
+  // Time for its timer of a millisecond to run, if it could.
+  await answer(other, { act: "wait", ms: 300 });
+  expect(existsSync(mark)).toBe(false);
+  await answer(fn, { act: "wait", ms: 50 });
+  expect(existsSync(mark)).toBe(true);
+});
+
+describe("loading", () => {
+  const loads = (name: string) => {
+    const directory = mkdtempSync(join(tmpdir(), "tributary-lambda-"));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    return { entry: file(name), environment: { LOADS: join(directory, "loads") } };
+  };
+
+  test("that takes longer than AWS gives it is tried once more", async () => {
+    const lines: string[] = [];
+    const fn = await start({
+      ...loads("./loads-slowly-once.ts"),
+      initMs: 2_000,
+      onLog: (line) => lines.push(line),
+    });
+    expect(await answer(fn)).toBe("loaded at the second try");
+    expect(lines.join()).toContain("INIT_REPORT");
+  });
+
+  test("that takes too long twice in an invocation is its time-out", async () => {
+    const fn = await start({ ...loads("./loads-slowly-later.ts"), initMs: 2_000, timeoutMs: 1_000 });
+    const [pid = 0] = fn.pids();
+    process.kill(pid, "SIGKILL");
+    await eventually(() => fn.pids().length === 0, { what: "the host to notice" });
+    expect(await failure(fn, {})).toBe("Sandbox.Timedout");
+  });
+});
+
 test("a process killed between invocations is not used again", async () => {
   const fn = await start();
   const { pid } = await answer(fn);
@@ -160,6 +227,18 @@ describe("a function", () => {
       TZ: "UTC",
     });
     expect(result.ok && result.response).not.toHaveProperty("TRIBUTARY_TEST_SECRET");
+  });
+
+  test("has 4 KB of environment, counted as AWS does, beside what surrounds it", async () => {
+    const empty = JSON.stringify({ TEXT: "" }).length;
+    const surroundings = { AWS_ENDPOINT_URL: "x".repeat(5_000) };
+    const variables = (bytes: number) => ({ TEXT: "x".repeat(bytes - empty) });
+    const fn = await start({ handlerName: "environment", surroundings, environment: variables(4096) });
+    const result = await fn.invoke({});
+    expect(result.ok && result.response).toMatchObject({ ...surroundings, ...variables(4096) });
+    const refused = await start({ environment: variables(4097) }).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(ConfigurationError);
+    expect(String(refused)).toContain("4KB");
   });
 
   test("forwards what the handler prints, line by line", async () => {
