@@ -1,6 +1,8 @@
+import type { KinesisStreamRecord } from "aws-lambda";
 import fc from "fast-check";
 import { PROBE } from "../../../lib/change/control-event.ts";
-import { at, type Change } from "./records.ts";
+import { recordHead } from "../../../lib/change/record.ts";
+import { at, type Change, kinesisRecord, packed, TOPIC } from "./records.ts";
 
 /*
  * What the fence's model reads: the records of two partitions, each with writers of its own. A writer that begins in both
@@ -18,6 +20,8 @@ export interface StreamRecord {
   readonly partition: number;
   readonly writer: number;
   readonly changes: readonly (Change & { ghost?: boolean; quiet: boolean })[];
+  /** Its events cannot be read (rule 34). */
+  readonly unreadable?: boolean;
 }
 
 /** Where a writer begins: at a transaction, and a little before it. */
@@ -34,6 +38,8 @@ interface Plan {
   readonly newEpochAt: number;
   readonly starts: readonly Start[];
   readonly recordSize: number;
+  /** Places of records that cannot be read. */
+  readonly unreadable: readonly number[];
 }
 
 export const stream = fc
@@ -56,11 +62,12 @@ export const stream = fc
       { maxLength: 4 },
     ),
     recordSize: fc.integer({ min: 1, max: 3 }),
+    unreadable: fc.oneof(fc.constant([]), fc.uniqueArray(fc.nat(9), { maxLength: 3 })),
   })
   .map(makeStream);
 
 /** Transactions become records; where a writer starts, it repeats a little, and an old record comes late. */
-function makeStream({ transactions, newEpochAt, starts, recordSize }: Plan): StreamRecord[] {
+function makeStream({ transactions, newEpochAt, starts, recordSize, unreadable }: Plan): StreamRecord[] {
   const all = transactions.flatMap((events, t) => {
     const late = t >= newEpochAt;
     // A new epoch starts at smaller LSNs.
@@ -110,7 +117,7 @@ function makeStream({ transactions, newEpochAt, starts, recordSize }: Plan): Str
     }
   }
   write(all.slice(written));
-  return records;
+  return records.map((record, i) => ({ ...record, unreadable: unreadable.includes(i) }));
 }
 
 /** A record of an old writer, of which nothing more may count once the new one was seen: behind `before`, in the new one's first record. */
@@ -137,6 +144,19 @@ function shapeOf(kind: Kind): Pick<Change, "op" | "message" | "source"> & { quie
     case "another":
       return { op: "r", source: { backfill: { run: 1, consumer: "another" } }, quiet: true };
   }
+}
+
+/** A record as Lambda hands it over. */
+export function delivered(record: StreamRecord): KinesisStreamRecord {
+  const { changes, partition, writer } = record;
+  if (!record.unreadable) return packed(changes, record);
+  const [first, last] = [changes[0] as Change, changes.at(-1) as Change];
+  const after = typeof first.after === "number" ? at(first.after, first) : first.after;
+  const head = recordHead(
+    { topic: TOPIC, partition, writer },
+    { first: at(first.at, first), last: at(last.at, last), after },
+  );
+  return kinesisRecord(`${head}--]}`, `${TOPIC}/${partition}`);
 }
 
 /** Leaves a record out, unless a writer's start stands in it or behind it: that hole cannot be seen. */
