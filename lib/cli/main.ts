@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
 import { explainSessionError } from "../source/postgres/connection-errors.ts";
 import { backfillCommand } from "./backfill.ts";
+import { consumerCommand } from "./consumer.ts";
 import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
 import { outboxCommand } from "./outbox.ts";
@@ -18,6 +19,7 @@ const program = new Command("tributary")
   .showHelpAfterError("(--help shows what there is)")
   .exitOverride()
   .addCommand(tailCommand())
+  .addCommand(consumerCommand())
   .addCommand(redriveCommand())
   .addCommand(backfillCommand())
   .addCommand(outboxCommand())

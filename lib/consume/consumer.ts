@@ -14,6 +14,7 @@ import type { ChangeEvent, Row } from "./event.ts";
 import { Fence } from "./fence.ts";
 import { Floors } from "./floor.ts";
 import { type ConsumerInstance, runInvocation } from "./invocation.ts";
+import { MissingTable } from "./missing-changes.ts";
 import type { ConsumerObserver } from "./observer.ts";
 import { Claims } from "./once.ts";
 import { ALL_OPERATIONS, type Operation } from "./operation.ts";
@@ -313,6 +314,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     fence: new Fence(dynamodb, stateTable, pipeline, name),
     floors: new Floors(dynamodb, stateTable, pipeline, name),
     claims: new Claims(dynamodb, stateTable, pipeline, name),
+    missing: new MissingTable(dynamodb, stateTable, pipeline, name),
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
     payloads: new ParkedPayloads(pipeline, name, openClaims),

@@ -45,6 +45,10 @@ export async function giveUpEvents(
     const whole = { shardId, sequenceNumber, partitionKey, data, error, held };
     refuseUnderStop(partition.invocation, whole);
     await send(partition.invocation, whole);
+    const { missing, deadline } = partition.invocation;
+    const behind = after ?? partition.checkpoint.mark;
+    const range = { behind, upTo: last, writer: record.writer };
+    await missing.found({ ...partition.lane, cause: "unreadable", ...range }, deadline.end);
   } catch (refusal) {
     return { record, error: refusal, attempts: undefined };
   }

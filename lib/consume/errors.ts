@@ -18,11 +18,16 @@ export class GapError extends TributaryError {
   readonly mark: PositionText;
   readonly after: PositionText;
 
-  constructor(where: PartitionName, mark: PositionText, position: PositionText, after: PositionText) {
+  constructor(
+    consumer: string,
+    where: PartitionName,
+    mark: PositionText,
+    position: PositionText,
+    after: PositionText,
+  ) {
     super({
       message: `${where.topic}/${where.partition}: the change at ${position} follows ${after}, but the last one that took effect stands at ${mark}: changes between them are missing`,
-      remedy:
-        "Look for records that were discarded (the event source mapping must not give up), expired or skipped. What is missing must be read from the source again (backfill) before the partition's mark is moved on.",
+      remedy: `Look for records that were discarded (the event source mapping must not give up), expired or skipped. If they are gone: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}' --partition ${where.partition}, which has the rows read again and lets the partition go on.`,
     });
     this.mark = mark;
     this.after = after;

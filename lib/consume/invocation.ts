@@ -14,6 +14,7 @@ import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
 import type { Fence, FenceGroup, TakenPartition } from "./fence.ts";
 import { groupOf, type PartitionProgress } from "./fence-item.ts";
 import type { Floors } from "./floor.ts";
+import type { MissingTable } from "./missing-changes.ts";
 import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
@@ -40,6 +41,7 @@ export interface ConsumerInstance {
   readonly fence: Fence;
   readonly floors: Floors;
   readonly claims: Claims;
+  readonly missing: MissingTable;
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
@@ -162,10 +164,11 @@ class InvocationRun {
   }
 
   #invocation(): Invocation {
-    const { consumer, registry, configuration, letters, claims, oversize, write } = this.#instance;
+    const { consumer, registry, configuration, letters, claims, missing, oversize, write } = this.#instance;
     const { parking, payloads, running } = this.#instance;
     return {
-      ...{ consumer, registry, configuration, letters, claims, oversize, parking, payloads, running, write },
+      ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
+      ...{ running, write },
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
     };
   }
@@ -211,6 +214,10 @@ class InvocationRun {
     const closeGroup = async (entries: [Taken, PartitionOutcome][]) => {
       const [[{ place }]] = entries as [[Taken, PartitionOutcome]];
       try {
+        // Before the mark is on record: an end that has passed does not come again.
+        for (const [{ lane }, { backfilled }] of entries) {
+          for (const end of backfilled) await this.#instance.missing.healedBy(lane, end, this.#deadline.end);
+        }
         const own = entries.map(([{ token }, { progress }]) => ({ progress, token }));
         const lost = await this.#instance.fence.close(place, own, this.#deadline.end);
         for (const [{ lane }, { superseded }] of entries) {

@@ -1,4 +1,4 @@
-import { isControlEvent } from "../change/control-event.ts";
+import { type BackfillEnd, isControlEvent, readBackfillEnd } from "../change/control-event.ts";
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimRecord, positionOf } from "../change/record.ts";
@@ -31,6 +31,8 @@ export interface PartitionOutcome {
   readonly stopped: { readonly record: BatchRecord; readonly error: unknown } | undefined;
   /** Chains of parked changes to remove once the progress is written: later changes took effect. */
   readonly superseded: readonly ChainPlace[];
+  /** Backfills for this consumer whose end has passed. */
+  readonly backfilled: readonly BackfillEnd[];
 }
 
 /** Why the partition goes no further, if so; a promise where that must be waited for. */
@@ -48,6 +50,8 @@ export class PartitionRun {
   readonly #effects: Effects;
   /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
   readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
+  /** Ends of backfills that were judged. */
+  readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
   #chunk: Item[] = [];
   #chunkOf: BatchRegistration | undefined;
 
@@ -66,6 +70,9 @@ export class PartitionRun {
       progress: partition.progress(stop?.attempts),
       stopped: stop && { record: this.#firstOpen(stop.record), error: stop.error },
       superseded: partition.parking.superseded,
+      backfilled: this.#ends
+        .filter(({ position }) => position <= partition.checkpoint.mark)
+        .map(({ end }) => end),
     };
   }
 
@@ -197,8 +204,19 @@ export class PartitionRun {
     const stop = await this.#flush();
     if (stop) return stop;
     this.#partition.invocation.counts.gaps++;
-    const error = new GapError(this.#partition.lane, this.#judged.mark, position, after);
-    return { record, error, attempts: undefined };
+    const { lane, invocation } = this.#partition;
+    const { mark } = this.#judged;
+    try {
+      const range = { behind: this.#judged.explained ?? mark, upTo: after, writer: record.writer };
+      await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+    return {
+      record,
+      error: new GapError(invocation.consumer, lane, mark, position, after),
+      attempts: undefined,
+    };
   }
 
   #apply(record: BatchRecord, index: number, wire: ChangeEventJson, position: PositionText): Ended {
@@ -206,7 +224,11 @@ export class PartitionRun {
     const passed = isForAnother(wire, consumer);
     let registration: Registration | undefined;
     try {
-      if (!passed) registration = registry.find(this.#partition.lane.topic, wire);
+      if (!passed) {
+        registration = registry.find(this.#partition.lane.topic, wire);
+        const end = readBackfillEnd(wire);
+        if (end) this.#ends.push({ position, end });
+      }
     } catch (error) {
       counts.held++;
       return this.#flushed({ record, error, attempts: undefined });

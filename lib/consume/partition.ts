@@ -10,6 +10,7 @@ import type { Deadline } from "./deadline.ts";
 import { HandlerStillRunningError, OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
+import type { MissingTable } from "./missing-changes.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
@@ -31,6 +32,7 @@ export interface Invocation {
   readonly counts: InvocationCounts;
   readonly letters: DeadLetterQueue | undefined;
   readonly claims: Claims;
+  readonly missing: MissingTable;
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;

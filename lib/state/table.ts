@@ -64,3 +64,13 @@ export function letterKey(
   const pk = `${pipeline}#consumer#${consumer}#parked`;
   return { pk, sk: place ? `letter#${place.topic}/${place.partition}#${place.chain}` : "letter#" };
 }
+
+/** Changes that are missing at a consumer, by their last position. Without one: the beginning of a partition's; without a place: of all. */
+export function missingKey(
+  pipeline: string,
+  consumer: string,
+  place?: { readonly topic: string; readonly partition: number; readonly upTo?: string },
+): StateKey {
+  const pk = `${pipeline}#consumer#${consumer}#missing`;
+  return { pk, sk: place ? `missing#${place.topic}/${place.partition}#${place.upTo ?? ""}` : "missing#" };
+}

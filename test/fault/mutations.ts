@@ -88,6 +88,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/clients.test.ts"],
   },
   {
+    name: "accept a gap without asking for a backfill that began behind it",
+    file: "lib/admin/accept-gap.ts",
+    from: "backfill.progress.startPosition >= upTo",
+    to: "backfill.progress.startPosition !== upTo",
+    tests: ["test/aws/consume/gaps.test.ts"],
+  },
+  {
+    name: "count a backfill that began before the missing changes",
+    file: "lib/consume/missing-changes.ts",
+    from: "end.startPosition < upTo || ",
+    to: "",
+    tests: ["test/aws/consume/gaps.test.ts"],
+  },
+  {
+    name: "accept a gap under the old generation",
+    file: "lib/admin/accept-gap.ts",
+    from: "checkpoint.explain(upTo, writer)",
+    to: "checkpoint.explain(upTo, 0)",
+    tests: ["test/aws/consume/gaps.test.ts"],
+  },
+  {
     name: "let an unreadable record explain any gap behind it",
     file: "lib/consume/judge.ts",
     from: "after !== seen.explained",

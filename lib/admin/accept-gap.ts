@@ -1,0 +1,127 @@
+import { randomBytes } from "node:crypto";
+import { Checkpoint } from "../consume/checkpoint.ts";
+import type { PartitionName } from "../consume/errors.ts";
+import { Fence } from "../consume/fence.ts";
+import { groupOf } from "../consume/fence-item.ts";
+import { Floors } from "../consume/floor.ts";
+import { type Acceptance, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
+import {
+  type Backfill,
+  type BackfillStore,
+  hasEnded,
+  readBackfill,
+  requestBackfill,
+} from "../state/backfills.ts";
+import { BackfillActiveError } from "../state/errors.ts";
+import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
+
+/** What is to be accepted as missing, and what would bring it. */
+export interface AcceptancePlan {
+  readonly missing: readonly MissingChanges[];
+  /** The tables of the topic: each is read again as a whole, for this consumer alone. */
+  readonly tables: readonly string[];
+}
+
+/** What became of one stretch of missing changes. */
+export interface Accepted extends PartitionName {
+  readonly missing: MissingChanges;
+  /** `passed`: the partition stands before the next change and goes on. `came`: it did come after all; nothing was done. */
+  readonly outcome: "passed" | "noted" | "came";
+}
+
+/** What of a consumer is missing in a topic, or in one partition of it, and is not in place again. Only reads. */
+export async function planAcceptance(
+  place: ConsumerPlace,
+  { topic, partition }: { readonly topic: string; readonly partition?: number | undefined },
+  tables: readonly string[],
+  signal: AbortSignal,
+): Promise<AcceptancePlan> {
+  const partitions = (await consumerStatus(place, signal)).filter(
+    (status) => status.topic === topic && (partition === undefined || status.partition === partition),
+  );
+  return { missing: partitions.flatMap(({ gap, unhealed }) => [...(gap ? [gap] : []), ...unhealed]), tables };
+}
+
+/**
+ * Accepts that changes are missing: asks for backfills of the topic's tables, for this consumer and with a sweep; notes who
+ * accepted what; and lets each partition go on with the change that follows them. The consumer's rows are right again when
+ * the backfills' ends have passed. May be repeated: it goes on where it broke off.
+ *
+ * @throws BackfillActiveError where another kind of backfill of a table is under way; nothing was accepted then.
+ * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
+ */
+export async function acceptGap(
+  place: ConsumerPlace,
+  { missing, tables }: AcceptancePlan,
+  by: string,
+  signal: AbortSignal,
+): Promise<Accepted[]> {
+  const { dynamodb, table, pipeline, consumer } = place;
+  const upTo = missing
+    .map((entry) => entry.upTo)
+    .sort()
+    .at(-1);
+  if (upTo === undefined) return [];
+  const store = { dynamodb, table, pipeline, signal };
+  const runs: Record<string, number> = {};
+  for (const name of tables) runs[name] = await backfillOf(store, name, consumer, upTo);
+  const accepted: Acceptance = { by, at: new Date().toISOString(), tables: runs };
+  const results: Accepted[] = [];
+  for (const entry of missing) {
+    const { topic, partition } = entry;
+    // Noted first: a partition never goes on without a trace of why.
+    await new MissingTable(dynamodb, table, pipeline, consumer).accept(entry, accepted, signal);
+    const outcome = entry.cause === "gap" ? await letPass(place, entry, signal) : "noted";
+    results.push({ topic, partition, missing: { ...entry, accepted }, outcome });
+  }
+  return results;
+}
+
+/** A backfill that brings all rows of a table as they are behind `upTo`: one that is under way, or a new one. */
+async function backfillOf(
+  store: BackfillStore,
+  table: string,
+  consumer: string,
+  upTo: string,
+): Promise<number> {
+  const heals = (backfill: Backfill | undefined): backfill is Backfill =>
+    backfill !== undefined &&
+    !hasEnded(backfill) &&
+    backfill.wanted === "run" &&
+    backfill.request.sweep &&
+    (backfill.request.consumer ?? consumer) === consumer &&
+    (backfill.progress === undefined || backfill.progress.startPosition >= upTo);
+  const known = await readBackfill(store, table);
+  if (heals(known)) return known.run;
+  try {
+    return await requestBackfill(store, table, { consumer, sweep: true, requestedAt: Date.now() });
+  } catch (error) {
+    const now = error instanceof BackfillActiveError ? await readBackfill(store, table) : undefined;
+    if (heals(now)) return now.run;
+    throw error;
+  }
+}
+
+/** Takes the partition as an invocation does, so that none can overwrite what is written. */
+async function letPass(
+  { dynamodb, table, pipeline, consumer }: ConsumerPlace,
+  { topic, partition, upTo, writer }: MissingChanges,
+  signal: AbortSignal,
+): Promise<Accepted["outcome"]> {
+  const fence = new Fence(dynamodb, table, pipeline, consumer);
+  const floor = await new Floors(dynamodb, table, pipeline, consumer).of(topic, signal);
+  const group = { topic, group: groupOf(partition) };
+  const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
+  for (;;) {
+    const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
+    if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
+    const { stored, token } = taken;
+    const checkpoint = new Checkpoint(stored, floor);
+    const came = checkpoint.mark >= upTo;
+    // With the generation of the record behind the gap: what an older writer still has of it is dropped.
+    if (!came) checkpoint.explain(upTo, writer);
+    const progress = { partition, ...checkpoint.value(undefined), parked: undefined };
+    const lost = await fence.close(group, [{ progress, token }], signal);
+    if (lost.length === 0) return came ? "came" : "passed";
+  }
+}

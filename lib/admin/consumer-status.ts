@@ -1,0 +1,124 @@
+import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../change/position.ts";
+import type { PartitionName } from "../consume/errors.ts";
+import { GROUP_SIZE, readPartition } from "../consume/fence-item.ts";
+import { isHealed, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
+import { ParkedKeys } from "../consume/parked-keys.ts";
+import { type Letter, ParkingTable } from "../consume/parking-table.ts";
+import { fenceKey } from "../state/table.ts";
+import { persistently } from "../state/table-call.ts";
+
+/** Where the state of a pipeline's consumers is. */
+export interface ConsumerPlace {
+  readonly dynamodb: DynamoDBClient;
+  /** The state table. */
+  readonly table: string;
+  readonly pipeline: string;
+  readonly consumer: string;
+}
+
+/** How a consumer stands in one topic partition. */
+export interface PartitionStatus extends PartitionName {
+  /** The last change that took effect, or was passed; undefined: none yet. */
+  readonly checkpoint: PositionText | undefined;
+  /** Generation of the capture task that wrote it. */
+  readonly writer: number;
+  /** The partition stands before these: they never came, and nobody has accepted that. */
+  readonly gap: MissingChanges | undefined;
+  /** Changes that took no effect and whose rows are not in place again; those of `gap` are not among them. */
+  readonly unhealed: readonly MissingChanges[];
+  /** Keys with open dead letters. */
+  readonly deadLetters: number;
+  /** Changes that wait behind a parked one of their key, itself included. */
+  readonly parked: number;
+}
+
+/**
+ * How a consumer stands in each topic partition of which it has had anything, in their order.
+ * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
+ */
+export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {
+  const { dynamodb, table, pipeline, consumer } = place;
+  const missing = await new MissingTable(dynamodb, table, pipeline, consumer).list(signal);
+  const letters = await openLetters(new ParkingTable(dynamodb, table, pipeline, consumer), signal);
+  const partitions = await readPartitions(place, signal);
+  // A gap may be noted of a partition nothing of which took effect.
+  for (const { topic, partition } of missing) {
+    if (partitions.some((known) => isAt(known, { topic, partition }))) continue;
+    partitions.push({ topic, partition, ...readPartition(undefined, partition) });
+  }
+  return partitions.sort(byPlace).map(({ topic, partition, mark, writer, explained, parked }) => {
+    const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
+    const passed = explained ?? mark ?? "";
+    // One that was found and came after all is none any more.
+    const gap = own.find((entry) => entry.cause === "gap" && entry.upTo > passed);
+    const open = letters.filter((letter) => isAt(letter, { topic, partition }));
+    return {
+      ...{ topic, partition, checkpoint: mark, writer, gap },
+      unhealed: own
+        .filter((entry) => entry.cause === "unreadable" || entry.accepted)
+        .filter((entry) => entry !== gap),
+      deadLetters: open.length,
+      parked: ParkedKeys.parse(parked)
+        .values()
+        .reduce((sum, { items }) => sum + items, 0),
+    };
+  });
+}
+
+/** Whether somebody should look at it. */
+export function needsAttention({ gap, unhealed, deadLetters }: PartitionStatus): boolean {
+  return gap !== undefined || unhealed.length > 0 || deadLetters > 0;
+}
+
+async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<Letter[]> {
+  const found: Letter[] = [];
+  for await (const letter of parking.letters(signal)) if (!letter.superseded) found.push(letter);
+  return found;
+}
+
+type KnownPartition = PartitionName & ReturnType<typeof readPartition>;
+
+/** Every partition that has a checkpoint. */
+async function readPartitions(
+  { dynamodb, table, pipeline, consumer }: ConsumerPlace,
+  signal: AbortSignal,
+): Promise<KnownPartition[]> {
+  const { pk } = fenceKey(pipeline, consumer, "", 0);
+  const found: KnownPartition[] = [];
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await persistently({ table, signal, cut: true }, (until) =>
+      dynamodb.send(
+        new QueryCommand({
+          TableName: table,
+          KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
+          ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: "fence#" } },
+          ConsistentRead: true,
+          ExclusiveStartKey: from,
+        }),
+        until,
+      ),
+    );
+    for (const item of page.Items ?? []) {
+      const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
+      if (topic === undefined) continue;
+      for (let i = 0; i < GROUP_SIZE; i++) {
+        const partition = Number(group) * GROUP_SIZE + i;
+        const stored = readPartition(item, partition);
+        if (stored.mark !== undefined) found.push({ topic, partition, ...stored });
+      }
+    }
+    from = page.LastEvaluatedKey;
+  } while (from);
+  return found;
+}
+
+function isAt(a: PartitionName, b: PartitionName): boolean {
+  return a.topic === b.topic && a.partition === b.partition;
+}
+
+function byPlace(a: PartitionName, b: PartitionName): number {
+  if (a.topic !== b.topic) return a.topic < b.topic ? -1 : 1;
+  return a.partition - b.partition;
+}

@@ -1,0 +1,30 @@
+import { routeTables } from "../change/route.ts";
+import { parseTable } from "../change/table-pattern.ts";
+import { captures, type Pipeline } from "../pipeline.ts";
+import { readCaptureRecord } from "../state/capture-record.ts";
+import type { ConsumerPlace } from "./consumer-status.ts";
+
+/**
+ * The tables that a topic's changes come from and that a backfill can read: of those that capture has ever had, the ones that
+ * the definition names now. None for a source that is no log, and for a topic of messages.
+ * @throws StateTableError, StateTableUnavailableError
+ */
+export async function tablesOfTopic(
+  { dynamodb, table, pipeline: name }: Omit<ConsumerPlace, "consumer">,
+  pipeline: Pipeline,
+  topic: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  if (pipeline.source.kind !== "postgres") return [];
+  const place = { dynamodb, table, pipeline: name, signal };
+  const first = await readCaptureRecord(place);
+  const others = await Promise.all(
+    Array.from({ length: first.slots - 1 }, (_, i) => readCaptureRecord({ ...place, slot: i + 2 })),
+  );
+  const known = new Set([first, ...others].flatMap(({ settings }) => Object.keys(settings?.tables ?? {})));
+  const route = routeTables(pipeline);
+  return [...known].sort().filter((text) => {
+    const parsed = parseTable(text);
+    return captures(pipeline.source, parsed) && route(parsed).topic.name === topic;
+  });
+}

@@ -1,0 +1,240 @@
+import { hostname, userInfo } from "node:os";
+import { createInterface } from "node:readline/promises";
+import { Command, InvalidArgumentError } from "commander";
+import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
+import {
+  type ConsumerPlace,
+  consumerStatus,
+  needsAttention,
+  type PartitionStatus,
+} from "../admin/consumer-status.ts";
+import { tablesOfTopic } from "../admin/topic-tables.ts";
+import { dynamodbClient } from "../aws.ts";
+import { formatLsn } from "../change/lsn.ts";
+import { type PositionText, parsePosition } from "../change/position.ts";
+import { type MissingChanges, unhealedTables } from "../consume/missing-changes.ts";
+import { topicPattern } from "../consume/topic-pattern.ts";
+import { readDefinition } from "../definition-file.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
+import type { Pipeline } from "../pipeline.ts";
+import { pipelineOption } from "./options.ts";
+import { say } from "./say.ts";
+
+interface Place {
+  readonly pipeline: string;
+  readonly stateTable?: string;
+}
+interface StatusOptions extends Place {
+  readonly consumer?: string;
+  readonly all?: boolean;
+  readonly json?: boolean;
+}
+interface AcceptOptions extends Place {
+  readonly consumer: string;
+  readonly topic: string;
+  readonly partition?: number;
+  readonly backfill: boolean;
+  readonly yes?: boolean;
+  readonly by?: string;
+  readonly json?: boolean;
+}
+
+/** `tributary consumer`: how consumers stand, and the way out of a gap. */
+export function consumerCommand(): Command {
+  const status = withPlace(new Command("status").description("how a consumer stands in each topic partition"))
+    .option("--consumer <name>", "only this one; default: all of the definition")
+    .option("--all", "partitions too with which nothing is wrong")
+    .option("--json", "print one line of JSON for each partition")
+    .action(showStatus);
+  const accept = withPlace(
+    new Command("accept-gap").description("accept that changes are missing, and have their rows read again"),
+  )
+    .requiredOption("--consumer <name>", "the consumer, as the pipeline definition names it")
+    .requiredOption("--topic <name>", "the topic: shop.public.orders")
+    .option("--partition <n>", "only this partition; default: all where changes are missing", partitionNumber)
+    .option("--no-backfill", "read nothing again: what is missing stays missing, or you bring it yourself")
+    .option("--yes", "do not ask")
+    .option("--by <name>", "who accepts it; default: the user and this machine")
+    .option("--json", "print one line of JSON for each partition")
+    .action(acceptMissing);
+  return new Command("consumer")
+    .description("how consumers stand: status; and the way out of a gap: accept-gap")
+    .addCommand(status)
+    .addCommand(accept)
+    .addHelpText(
+      "after",
+      `
+A partition whose changes are missing stops with a GAP: nothing behind it is applied until somebody accepts that. First look
+for the record: an event source mapping that gave up, a stream whose retention was over. accept-gap then has the topic's
+tables read again for this consumer, with a sweep, and the partition goes on. It shows as unhealed until the
+backfill's end has passed in it. Exit code of status: 1 where something needs attention. See docs/04-consumers.md.
+
+  tributary consumer status
+  tributary consumer accept-gap --consumer order-summary --topic shop.public.orders`,
+    );
+}
+
+function withPlace(command: Command): Command {
+  return command
+    .addOption(pipelineOption())
+    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
+}
+
+async function showStatus(options: StatusOptions): Promise<void> {
+  const pipeline = await readDefinition(options.pipeline);
+  const names = pipeline.consumers.map(({ name }) => name);
+  const problems =
+    options.consumer === undefined || names.includes(options.consumer)
+      ? []
+      : [unknownConsumer(options.consumer, names)];
+  const { signal } = new AbortController();
+  for (const consumer of options.consumer === undefined ? names : [options.consumer]) {
+    const all = await consumerStatus(placeOf(pipeline, { ...options, consumer }, problems), signal);
+    const shown = all.filter((status) => options.all || needsAttention(status));
+    if (all.some(needsAttention)) process.exitCode = 1;
+    if (options.json) for (const status of shown) say(JSON.stringify({ consumer, ...status }));
+    else say(summaryOf(consumer, all), ...shown.flatMap((status) => statusInWords(status, consumer)));
+  }
+}
+
+async function acceptMissing(options: AcceptOptions): Promise<void> {
+  const pipeline = await readDefinition(options.pipeline);
+  const { consumer, topic, partition, json } = options;
+  const place = placeOf(pipeline, options, topicProblems(pipeline, options));
+  const { signal } = new AbortController();
+  const tables = options.backfill ? await tablesOfTopic(place, pipeline, topic, signal) : [];
+  const plan = await planAcceptance(place, { topic, partition }, tables, signal);
+  const where = partition === undefined ? topic : `${topic}/${partition}`;
+  if (plan.missing.length === 0) {
+    if (!json) say(`Nothing is missing at ${consumer} in ${where}.`);
+    return;
+  }
+  if (!json) say(...plan.missing.map(missingInWords));
+  if (options.backfill && tables.length === 0) {
+    const remedy = `no table of ${topic} can be read again: --no-backfill accepts that what is missing stays missing`;
+    throw new ConfigurationError("The command line", [{ path: "--no-backfill", value: false, remedy }]);
+  }
+  const consequence =
+    tables.length > 0
+      ? `${consumer} goes on behind them, and ${tables.join(", ")} ${tables.length > 1 ? "are" : "is"} read again for it, with a sweep.`
+      : `${consumer} goes on behind them. Nothing is read again.`;
+  if (!json) say(consequence);
+  if (!options.yes && !(await agreed())) {
+    if (!json) say("Nothing was done.");
+    process.exitCode = 1;
+    return;
+  }
+  const by = options.by ?? `${userInfo().username}@${hostname()}`;
+  for (const accepted of await acceptGap(place, plan, by, signal)) {
+    if (json) say(JSON.stringify({ consumer, ...accepted }));
+    else say(`${accepted.topic}/${accepted.partition}: ${OUTCOMES[accepted.outcome]}`);
+  }
+  if (!json && tables.length > 0)
+    say(`Unhealed until the backfill has passed: tributary consumer status --consumer ${consumer}`);
+}
+
+const OUTCOMES = {
+  passed: "accepted, goes on",
+  noted: "accepted",
+  came: "the changes have come meanwhile, nothing to pass",
+};
+
+/** Asks on the terminal. @throws ConfigurationError where there is none */
+async function agreed(): Promise<boolean> {
+  if (!process.stdin.isTTY) {
+    const remedy = "there is no terminal to ask on: add --yes to accept";
+    throw new ConfigurationError("The command line", [{ path: "--yes", value: undefined, remedy }]);
+  }
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await terminal.question("Accept that they are missing? [y/N] ")).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
+  const gaps = all.filter(({ gap }) => gap).length;
+  const unhealed = all.filter((status) => status.unhealed.length > 0).length;
+  const letters = all.reduce((sum, { deadLetters }) => sum + deadLetters, 0);
+  return `${consumer}: ${all.length} partitions, ${gaps} before a gap, ${unhealed} unhealed, ${letters} keys with open dead letters`;
+}
+
+function statusInWords(status: PartitionStatus, consumer: string): string[] {
+  const { topic, partition, checkpoint, writer, gap, unhealed, deadLetters, parked } = status;
+  const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
+  const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
+  if (gap) {
+    lines.push(`    stands before a gap: ${rangeInWords(gap)}, found ${gap.foundAt}`);
+    lines.push(
+      `    tributary consumer accept-gap --consumer ${consumer} --topic '${topic}' --partition ${partition}`,
+    );
+  }
+  for (const missing of unhealed) lines.push(`    unhealed: ${unhealedInWords(missing)}`);
+  if (deadLetters > 0)
+    lines.push(`    ${deadLetters} keys with open dead letters, ${parked} changes parked: tributary redrive`);
+  return lines;
+}
+
+function unhealedInWords(missing: MissingChanges): string {
+  const { accepted, cause } = missing;
+  const what = `${rangeInWords(missing)}${cause === "unreadable" ? " came in a record that could not be read" : ""}`;
+  if (!accepted) return `${what}; accept-gap has their rows read again`;
+  const tables = unhealedTables(missing).map((table) => `${table} (backfill ${accepted.tables[table]})`);
+  return `${what}, accepted by ${accepted.by} at ${accepted.at}; waits for ${tables.join(", ")}`;
+}
+
+function missingInWords(missing: MissingChanges): string {
+  const { topic, partition, cause } = missing;
+  const why = cause === "gap" ? "never came" : "came in a record that could not be read";
+  return `${topic}/${partition}: ${rangeInWords(missing)} ${why} (found ${missing.foundAt})`;
+}
+
+function rangeInWords({ behind, upTo }: MissingChanges): string {
+  return `changes behind ${positionInWords(behind)}, up to ${positionInWords(upTo)}`;
+}
+
+/** `0/1F78A10#4`, with the epoch where it is not the first. */
+function positionInWords(text: PositionText): string {
+  const { epoch, commitLsn, ordinal } = parsePosition(text);
+  return `${formatLsn(commitLsn)}#${ordinal}${epoch > 1 ? ` of epoch ${epoch}` : ""}`;
+}
+
+function topicProblems(pipeline: Pipeline, { consumer, topic }: AcceptOptions): ConfigurationProblem[] {
+  const known = pipeline.consumers.find(({ name }) => name === consumer);
+  if (!known)
+    return [
+      unknownConsumer(
+        consumer,
+        pipeline.consumers.map(({ name }) => name),
+      ),
+    ];
+  if (known.topics.some((pattern) => topicPattern(pattern)(topic))) return [];
+  const remedy = `${consumer} does not read it, but ${known.topics.join(", ")}`;
+  return [{ path: "--topic", value: topic, remedy }];
+}
+
+function unknownConsumer(value: string, names: readonly string[]): ConfigurationProblem {
+  return {
+    path: "--consumer",
+    value,
+    remedy: `name one of the definition's: ${names.join(", ") || "it has none"}`,
+  };
+}
+
+/** @throws ConfigurationError with all that is wrong */
+function placeOf(
+  { name: pipeline }: Pipeline,
+  { stateTable = process.env.TRIBUTARY_STATE_TABLE, consumer }: { stateTable?: string; consumer: string },
+  problems: readonly ConfigurationProblem[],
+): ConsumerPlace {
+  const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
+  const all = stateTable ? problems : [...problems, missing];
+  if (all.length > 0) throw new ConfigurationError("The command line", all);
+  return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, consumer };
+}
+
+function partitionNumber(text: string): number {
+  if (!/^\d{1,6}$/.test(text)) throw new InvalidArgumentError("write a whole number from 0.");
+  return Number(text);
+}
