@@ -277,6 +277,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/triggers.test.ts"],
   },
   {
+    name: "each of several row triggers of a table writes",
+    file: "lib/source/trigger/audit-sql.ts",
+    from: "IF TG_NAME <> writer THEN RETURN NULL; END IF;",
+    to: "",
+    tests: ["test/postgres/trigger-partitions.test.ts"],
+  },
+  {
+    name: "a partition's truncate told of its whole table",
+    file: "lib/source/trigger/audit-sql.ts",
+    from: "IF covered THEN RETURN NULL; END IF;",
+    to: "",
+    tests: ["test/postgres/trigger-partitions.test.ts"],
+  },
+  {
     name: "an outbox's batch forgotten by the next owner",
     file: "lib/source/outbox/relay-database.ts",
     from: "SET owner = $1, generation = $2 WHERE lane IN",

@@ -1,4 +1,6 @@
 import * as z from "zod";
+import { formatTable } from "../../change/table-pattern.ts";
+import type { Log } from "../../observe/log.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
 import { serverBehind, TablesReadError } from "../batches/errors.ts";
@@ -7,6 +9,7 @@ import type { RowChange } from "../batches/row-messages.ts";
 import { parseSnapshot } from "../batches/snapshot.ts";
 import type { TriggersSource } from "../definition.ts";
 import { quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
+import { INSTALL, UNWATCHED_PARTITIONS } from "./installed.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
 
 const place = z.object({
@@ -50,6 +53,12 @@ interface Place {
 /** Bytes of rows that a page holds, at most (one change may be larger). */
 const PAGE_BYTES = 4 * 1024 * 1024;
 
+const PARTITIONS_EVERY_MS = 60_000;
+const MOST_NAMES = 5;
+
+/** The operation of a truncated partition whose rows could not be told. */
+const UNREAD = "R";
+
 const OPERATIONS: Readonly<Record<string, RowChange["change"]["op"]>> = {
   I: "insert",
   U: "update",
@@ -69,11 +78,19 @@ export class TriggerReader implements BatchReader {
   readonly #shapesTable: string;
   readonly #version: number;
   readonly #shapes = new Map<string, AuditShape>();
+  readonly #log: Log;
   #checkRestart = true;
+  /** Partitions that were said to be unwatched, and when they were looked for last. */
+  readonly #unwatched = new Set<string>();
+  #lookedAt = Number.NEGATIVE_INFINITY;
 
-  constructor({ source }: Pick<PipelineOf<TriggersSource>, "source">, version: number) {
+  constructor(
+    { source }: Pick<PipelineOf<TriggersSource>, "source">,
+    { version, log }: { readonly version: number; readonly log: Log },
+  ) {
     this.#source = source;
     this.#version = version;
+    this.#log = log;
     this.#changes = `${quoteIdentifier(source.schema)}.changes`;
     this.#shapesTable = `${quoteIdentifier(source.schema)}.shapes`;
   }
@@ -84,6 +101,7 @@ export class TriggerReader implements BatchReader {
   }
 
   async plan(query: Query, after: unknown): Promise<BatchPlan | undefined> {
+    await this.#lookForPartitions(query);
     const last = after === null ? undefined : place.parse(after);
     const from = last?.snapshot ?? null;
     // On a new session also without rows: who runs now, and with which id, is known from here on.
@@ -114,7 +132,7 @@ export class TriggerReader implements BatchReader {
     let next = first;
     for await (const rows of this.#pages(query, batch)) {
       await this.#learn(query, rows);
-      yield rows.map((row) => this.#change(row, next++));
+      yield rows.flatMap((row) => this.#change(row, next++) ?? []);
     }
   }
 
@@ -176,9 +194,37 @@ export class TriggerReader implements BatchReader {
     }
   }
 
-  #change(row: AuditRow, commitLsn: bigint): RowChange {
+  /** A partition that is made later has the row triggers of its table, but none for its truncate. */
+  async #lookForPartitions(query: Query): Promise<void> {
+    if (performance.now() - this.#lookedAt < PARTITIONS_EVERY_MS) return;
+    const found = await query<{ schema: string; table: string }>(UNWATCHED_PARTITIONS, [this.#source.schema]);
+    this.#lookedAt = performance.now();
+    const names = found.map(formatTable);
+    const fresh = names.filter((name) => !this.#unwatched.has(name));
+    this.#unwatched.clear();
+    for (const name of names) this.#unwatched.add(name);
+    if (fresh.length === 0) return;
+    const more = fresh.length > MOST_NAMES ? ` and ${fresh.length - MOST_NAMES} more` : "";
+    this.#log.warn(
+      `partitions without a trigger for their truncate: ${fresh.slice(0, MOST_NAMES).join(", ")}${more}; a TRUNCATE of one of them alone will not be seen`,
+      { code: "TRIGGERS_PARTITION", remedy: `As the owner of the tables: ${INSTALL}` },
+    );
+  }
+
+  /** Undefined: no change, but something that is said. */
+  #change(row: AuditRow, commitLsn: bigint): RowChange | undefined {
     const op = OPERATIONS[row.op];
     const audit = this.#shapes.get(shapeKey(row)) as AuditShape;
+    if (row.op === UNREAD) {
+      this.#log.warn(
+        `rows of a partition of ${formatTable(audit.shape)} went with its TRUNCATE, and not all could be read before: their deletes may be missing (audit row ${row.id})`,
+        {
+          code: "TRIGGERS_TRUNCATED",
+          remedy: "Compare with tributary verify, and remove from the sinks what the table does not have.",
+        },
+      );
+      return undefined;
+    }
     if (op === undefined) throw this.#unreadable(row, `its operation is "${row.op}"`);
     try {
       const values = (text: string | null) => keptValues(audit, parseRecord(text ?? ""));

@@ -13,11 +13,8 @@ import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-t
 import { gather } from "../postgres/preflight/findings.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "../postgres/preflight/table-facts.ts";
+import { INSTALL, isFunctionCurrent, readTriggers } from "./installed.ts";
 import { TriggerReader } from "./trigger-reader.ts";
-import { isFunctionCurrent, readTriggers } from "./triggers.ts";
-
-/** `tributary triggers` is run by who owns the tables. */
-const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
 
 type Definition = PipelineOf<TriggersSource>;
 
@@ -49,7 +46,7 @@ export async function openTriggerSource(
   const { pipeline, record, log } = options;
   const { server, warnings } = await checkTriggers(options);
   for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
-  const reader = new TriggerReader(pipeline, server.version);
+  const reader = new TriggerReader(pipeline, { version: server.version, log });
   return await BatchStream.open({
     ...options,
     record: record.reading,

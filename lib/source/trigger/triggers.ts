@@ -1,30 +1,31 @@
 import pg from "pg";
-import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import type { TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../pipeline.ts";
 import { logPipeline } from "../batches/log-pipeline.ts";
 import type { TriggersSource } from "../definition.ts";
 import { PreflightError } from "../postgres/errors.ts";
 import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
-import { readRelations } from "../postgres/preflight/table-facts.ts";
+import { type RelationEntry, readRelations } from "../postgres/preflight/table-facts.ts";
 import {
   AUDIT_COMMENT,
   auditSchemaSql,
-  captureFunctionBody,
+  BEFORE_TRUNCATE_TRIGGER,
   dropTriggersSql,
-  ROW_TRIGGER,
+  partitionTriggersSql,
   readerGrantsSql,
-  TRUNCATE_TRIGGER,
+  rowTriggerName,
   tableTriggersSql,
 } from "./audit-sql.ts";
 import { TriggersRefusedError } from "./errors.ts";
+import { isFunctionCurrent, readTriggers, type TableTriggers } from "./installed.ts";
 
 /** What `tributary triggers` would do. */
 export interface TriggersPlan {
   /** Tables that the definition captures. */
   readonly tables: readonly TableName[];
-  /** Of those, the ones whose triggers are missing or do not always fire. */
+  /** Of those and of their partitions, the ones whose triggers are missing, do not always fire, or are of an older version. */
   readonly missing: readonly TableName[];
-  /** Tables with our triggers that the definition does not capture any more. */
+  /** Tables with triggers of ours that they should not have: not captured any more, or partitions of a captured table by now. */
   readonly surplus: readonly TableName[];
   /** `none`, `ours`, or a schema of that name that we did not make. */
   readonly schema: "none" | "ours" | "foreign";
@@ -48,7 +49,10 @@ export async function planTriggers(
   reader: string | undefined,
 ): Promise<TriggersPlan> {
   const { source } = pipeline;
-  const { tables, problems } = captureTables(logPipeline(pipeline).source, await readRelations(client));
+  const { tables, leaves, problems } = captureTables(
+    logPipeline(pipeline).source,
+    await readRelations(client),
+  );
   const schema = await readSchema(client, source.schema);
   if (schema === "foreign") {
     throw new PreflightError([
@@ -61,22 +65,37 @@ export async function planTriggers(
   }
   if (problems.length > 0) throw new PreflightError(problems);
   const installed = await readTriggers(client, source.schema);
-  const names = tables.map(({ schema: s, table }) => ({ schema: s, table }));
-  const has = (list: readonly TableName[], name: TableName) =>
-    list.some((other) => formatTable(other) === formatTable(name));
-  const whole = installed.filter((table) => table.whole);
-  const surplus = installed.filter((table) => !has(names, table));
+  const found = new Map(installed.map((table) => [table.oid, table]));
+  const rowTrigger = new Map(
+    tables.map(({ oid, kind }) => [oid, rowTriggerName(kind === "p" ? oid : undefined)]),
+  );
+  const partitions = new Set(leaves.map(({ oid }) => oid));
+  const isMissing = ({ oid }: RelationEntry) => {
+    const { whole, beforeTruncate, rows = [] } = found.get(oid) ?? {};
+    const wanted = rowTrigger.get(oid);
+    return !beforeTruncate || (wanted !== undefined && !(whole && rows.includes(wanted)));
+  };
+  const surplusOf = ({ oid, names, rows }: TableTriggers): readonly string[] => {
+    const wanted = rowTrigger.get(oid);
+    if (wanted !== undefined) return rows.filter((name) => name !== wanted);
+    return partitions.has(oid) ? names.filter((name) => name !== BEFORE_TRUNCATE_TRIGGER) : names;
+  };
+  const surplus = installed.filter((table) => surplusOf(table).length > 0);
+  const nameOf = ({ schema: s, table }: TableName): TableName => ({ schema: s, table });
   return {
-    tables: names,
-    missing: names.filter((name) => !has(whole, name)),
-    surplus,
+    tables: tables.map(nameOf),
+    missing: [...tables, ...leaves].filter(isMissing).map(nameOf),
+    surplus: surplus.filter(({ oid }) => !rowTrigger.has(oid)).map(nameOf),
     schema,
     current: await isFunctionCurrent(client, source.schema),
     waiting: schema === "ours" ? await readWaiting(client, source.schema) : 0,
     sql: [
       ...auditSchemaSql(source.schema),
-      ...names.flatMap((name) => tableTriggersSql(source.schema, name)),
-      ...surplus.flatMap(dropTriggersSql),
+      ...tables.flatMap((table) =>
+        tableTriggersSql(source.schema, table, table.kind === "p" ? table.oid : undefined),
+      ),
+      ...leaves.flatMap((leaf) => partitionTriggersSql(source.schema, leaf)),
+      ...surplus.flatMap((table) => dropTriggersSql(table, surplusOf(table))),
       ...(reader === undefined ? [] : readerGrantsSql(source.schema, reader)),
     ],
   };
@@ -112,7 +131,7 @@ export async function planUninstall(client: pg.Client, { source }: Definition): 
     sql:
       schema === "ours"
         ? [
-            ...tables.flatMap(dropTriggersSql),
+            ...tables.flatMap((table) => dropTriggersSql(table, table.names)),
             // Without CASCADE: what others have put there stays, and this fails.
             `DROP FUNCTION ${s}.capture()`,
             `DROP TABLE ${s}.changes, ${s}.shapes`,
@@ -132,33 +151,6 @@ export async function uninstallTriggers(
   const plan = await planUninstall(client, pipeline);
   await inTransaction(client, lockTimeoutMs, plan.sql);
   return plan;
-}
-
-/** The tables that have our triggers; `whole`: both of them, and they always fire. */
-export async function readTriggers(
-  client: pg.ClientBase,
-  schema: string,
-): Promise<readonly (TableName & { readonly whole: boolean })[]> {
-  const { rows } = await client.query<TableName & { whole: boolean }>(
-    `SELECT n.nspname::text AS schema, c.relname::text AS "table",
-            count(*) FILTER (WHERE t.tgenabled = 'A' AND t.tgname IN ($2, $3)) = 2 AS whole
-       FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-       JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
-      WHERE f.nspname = $1 AND p.proname = 'capture' AND t.tgparentid = 0
-      GROUP BY 1, 2 ORDER BY 1, 2`,
-    [schema, ROW_TRIGGER, TRUNCATE_TRIGGER],
-  );
-  return rows;
-}
-
-/** Whether the function that the triggers call is the one of this version; what an older one wrote is read as well. */
-export async function isFunctionCurrent(client: pg.ClientBase, schema: string): Promise<boolean> {
-  const { rows } = await client.query<{ body: string }>(
-    `SELECT p.prosrc AS body FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-      WHERE n.nspname = $1 AND p.proname = 'capture' AND p.pronargs = 0`,
-    [schema],
-  );
-  return rows[0]?.body === captureFunctionBody(schema);
 }
 
 async function readSchema(client: pg.ClientBase, schema: string): Promise<TriggersPlan["schema"]> {
