@@ -1,7 +1,9 @@
 import type { SQSBatchResponse, SQSEvent } from "aws-lambda";
 import { lambdaClient } from "../lib/aws.ts";
+import { errorFacts } from "../lib/consume/context.ts";
+import { letterRequest } from "../lib/consume/letter-request.ts";
 import { invokeRedrive } from "../lib/consume/redrive-function.ts";
-import type { RedriveRequest } from "../lib/consume/redrive-request.ts";
+import { TributaryError } from "../lib/errors.ts";
 
 /*
  * Redrives without a person: by messages moved from a consumer's dead-letter queue into one of this function's own, each
@@ -9,9 +11,6 @@ import type { RedriveRequest } from "../lib/consume/redrive-request.ts";
  */
 
 const FUNCTION = "TRIBUTARY_REDRIVE_FUNCTION";
-
-/** What of a dead letter says which one it is. */
-type Letter = Pick<RedriveRequest, "consumer" | "topic" | "partition" | "position">;
 
 let lambda: ReturnType<typeof lambdaClient> | undefined;
 
@@ -26,11 +25,22 @@ export async function handler(event: SQSEvent | { readonly Records?: undefined }
   }
   const batchItemFailures: SQSBatchResponse["batchItemFailures"] = [];
   for (const { body, messageId } of event.Records) {
-    const { consumer, topic, partition, position } = JSON.parse(body) as Letter;
-    const request = { tributary: "redrive", consumer, topic, partition, position } as const;
-    const { failed, open, busy } = await invokeRedrive(client, name, request);
-    // A letter that is done, or superseded, needs nobody any more.
-    if (failed + open + busy > 0) batchItemFailures.push({ itemIdentifier: messageId });
+    try {
+      const {
+        failed,
+        open,
+        busy,
+        unhandled = 0,
+      } = await invokeRedrive(client, name, letterRequest(messageId, body));
+      // A letter that is done, or superseded, needs nobody any more.
+      if (failed + open + busy + unhandled === 0) continue;
+    } catch (error) {
+      // Our own errors hold no row values; of others the class has to do.
+      const reason = error instanceof TributaryError ? error.message : undefined;
+      const facts = { messageId, ...errorFacts(error), reason };
+      console.warn(JSON.stringify({ level: "warn", message: "a letter was not redriven", ...facts }));
+    }
+    batchItemFailures.push({ itemIdentifier: messageId });
   }
   return { batchItemFailures };
 }

@@ -1,10 +1,10 @@
 import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
-import type { PartitionName } from "../consume/errors.ts";
+import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence-item.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
 import { ParkedKeys } from "../consume/parked-keys.ts";
-import { type Letter, ParkingTable } from "../consume/parking-table.ts";
+import { ParkingTable } from "../consume/parking-table.ts";
 import { fenceKey } from "../state/table.ts";
 import { persistently } from "../state/table-call.ts";
 
@@ -71,9 +71,15 @@ export function needsAttention({ gap, unhealed, deadLetters }: PartitionStatus):
   return gap !== undefined || unhealed.length > 0 || deadLetters > 0;
 }
 
-async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<Letter[]> {
-  const found: Letter[] = [];
-  for await (const letter of parking.letters(signal)) if (!letter.superseded) found.push(letter);
+/** Where the open letters are; one that cannot be read counts as open. */
+async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
+  const found: PartitionName[] = [];
+  for await (const letter of parking.letters(signal)) {
+    const isUnread = letter instanceof StateItemError;
+    if (isUnread && !letter.place) throw letter;
+    const place = isUnread ? letter.place : letter.superseded ? undefined : letter;
+    if (place) found.push(place);
+  }
   return found;
 }
 

@@ -65,32 +65,104 @@ superseded is refused. Exit code 1: something is left.
 
 async function redrive(options: RedriveOptions): Promise<void> {
   const { consumer, key, topic, position, dryRun, discard, json } = options;
-  const chosen = { consumer, key, topic, position, dryRun, discard };
-  readRedriveRequest({ tributary: "redrive", ...chosen }, consumer);
+  const chosen = { tributary: "redrive", consumer, key, topic, position } as const;
+  readRedriveRequest({ ...chosen, dryRun, discard }, consumer);
   const run = await redriveOf(options);
-  const total = { redriven: 0, discarded: 0, done: 0, superseded: 0 };
-  for (;;) {
-    const done = total.redriven + total.discarded;
-    const limit = dryRun ? undefined : Math.min(STEP, (options.limit ?? Number.POSITIVE_INFINITY) - done);
-    // What was given up once is not given up again in the next step: those behind it come then.
-    const report = await run({ tributary: "redrive", ...chosen, discard: discard && done === 0, limit });
+  const total = new Totals(options.limit);
+  const tell = (report: RedriveReport) => {
     if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
-    total.redriven += report.redriven;
-    total.discarded += report.discarded;
-    total.done += report.done;
-    total.superseded += report.superseded;
-    const moved = report.redriven + report.discarded + report.done > 0;
-    const enough = total.redriven + total.discarded >= (options.limit ?? Number.POSITIVE_INFINITY);
-    const more = report.more && moved && !enough;
+    total.add(report);
+  };
+  if (dryRun) {
+    const report = await run({ ...chosen, dryRun });
+    if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
+    else {
+      for (const letter of report.letters) process.stdout.write(`${inWords(letter)}\n`);
+      process.stdout.write(`${report.open + report.busy} keys have open dead letters\n`);
+    }
+    return;
+  }
+  // Each change by its position, so that a step whose answer is lost gives up nothing that it did not name.
+  for (const named of discard ? await failedOnes(run, chosen) : []) {
+    for (let again = true; again && total.left() > 0; ) {
+      const limit = Math.min(STEP, total.left());
+      const report = await run({ ...named, discard: true, limit });
+      tell(report);
+      // A function of an earlier version would give the next one up: once only.
+      again = report.unhandled !== undefined && report.more && report.redriven > 0;
+    }
+  }
+  for (;;) {
+    if (total.left() === 0) break;
+    const report = await run({ ...chosen, limit: Math.min(STEP, total.left()) });
+    tell(report);
+    const moved = report.redriven + report.done > 0;
+    const more = report.more && moved && total.left() > 0;
     const told = report.letters.filter(
       ({ outcome, redriven }) => !more || outcome !== "open" || redriven > 0,
     );
     if (!json) for (const letter of told) process.stdout.write(`${inWords(letter)}\n`);
     if (more) continue;
-    if (!json) process.stdout.write(`${summary(report, total, dryRun)}\n`);
-    if (!dryRun && report.failed + report.open + report.busy > 0) process.exitCode = 1;
+    if (!json) process.stdout.write(`${total.inWords(report)}\n`);
+    if (leftOver(report) > 0) process.exitCode = 1;
     return;
   }
+  if (!json) process.stdout.write(`${total.inWords()}\n`);
+}
+
+/** The changes that failed among those that a request means, each named by its position. */
+async function failedOnes(run: Redrive, chosen: RedriveRequest): Promise<RedriveRequest[]> {
+  const { tributary, consumer, position } = chosen;
+  const { letters, unhandled } = await run({ ...chosen, dryRun: true });
+  return letters.flatMap((letter) => {
+    const { outcome, topic, partition } = letter;
+    // Functions of earlier versions name the change that began the key.
+    const failed = letter.failed ?? (unhandled === undefined ? letter.position : undefined);
+    const named = position ?? failed;
+    return outcome === "open" && named ? [{ tributary, consumer, topic, partition, position: named }] : [];
+  });
+}
+
+/** What the steps of a redrive come to. */
+class Totals {
+  readonly #limit: number;
+  #redriven = 0;
+  #discarded = 0;
+  #done = 0;
+  #superseded = 0;
+
+  constructor(limit = Number.POSITIVE_INFINITY) {
+    this.#limit = limit;
+  }
+
+  add({ redriven, discarded, done, superseded }: RedriveReport): void {
+    this.#redriven += redriven;
+    this.#discarded += discarded;
+    this.#done += done;
+    this.#superseded += superseded;
+  }
+
+  /** Changes that may still be redriven or given up. */
+  left(): number {
+    return Math.max(0, this.#limit - this.#redriven - this.#discarded);
+  }
+
+  /** `last`: the last step's report; missing where the limit was reached before it. */
+  inWords(last?: RedriveReport): string {
+    const parts = [`${this.#redriven} changes took effect`, `${this.#done} keys are parked no more`];
+    const say = (count: number, what: string) => void (count > 0 && parts.push(`${count} ${what}`));
+    say(this.#discarded, "changes given up");
+    say(last?.failed ?? 0, "keys failed again");
+    say((last?.open ?? 0) + (last?.busy ?? 0), "keys are left");
+    say(last?.unhandled ?? 0, "keys have no handler");
+    say(this.#superseded, "refused");
+    return parts.join(", ");
+  }
+}
+
+/** Functions of earlier versions do not tell `unhandled`. */
+function leftOver({ failed, open, busy, unhandled = 0 }: Partial<RedriveReport>): number {
+  return (failed ?? 0) + (open ?? 0) + (busy ?? 0) + unhandled;
 }
 
 async function redriveOf({ function: functionName, entry }: RedriveOptions): Promise<Redrive> {
@@ -141,32 +213,20 @@ async function redriveHere(entry: string): Promise<Redrive> {
   };
 }
 
-function inWords({ topic, partition, key, position, outcome, redriven, ...letter }: RedrivenLetter): string {
+function inWords(letter: RedrivenLetter): string {
+  const { topic, partition, key, position, failed, outcome, redriven, attempts, error } = letter;
   const facts = {
     done: `${redriven} took effect, parked no more`,
-    failed: `failed again (${letter.error}, ${letter.attempts} calls)${redriven > 0 ? `, ${redriven} before it took effect` : ""}`,
+    failed: `failed again (${error}, ${attempts} calls)${redriven > 0 ? `, ${redriven} before it took effect` : ""}`,
     open:
       letter.parked === undefined
         ? `${redriven} took effect, more wait`
-        : `${letter.parked} parked, first failed with ${letter.error} after ${letter.attempts} calls`,
+        : `${letter.parked} parked, ${failed === undefined ? "none failed since the last that took effect" : `first failed with ${error} after ${attempts} calls`}`,
     busy: "busy: another redrive, or a later change is on its way",
+    unhandled: "no handler is registered for it (any more): it stays parked",
     superseded: "refused: a later change took effect",
   };
-  return `${topic}/${partition} key ${key} at ${position}: ${facts[outcome]}`;
-}
-
-function summary(
-  report: RedriveReport,
-  total: { redriven: number; discarded: number; done: number; superseded: number },
-  dryRun: boolean | undefined,
-): string {
-  if (dryRun) return `${report.open + report.busy} keys have open dead letters`;
-  const parts = [`${total.redriven} changes took effect`, `${total.done} keys are parked no more`];
-  if (total.discarded > 0) parts.push(`${total.discarded} changes given up`);
-  if (report.failed > 0) parts.push(`${report.failed} keys failed again`);
-  if (report.open + report.busy > 0) parts.push(`${report.open + report.busy} keys are left`);
-  if (total.superseded > 0) parts.push(`${total.superseded} refused`);
-  return parts.join(", ");
+  return `${topic}/${partition} key ${key} at ${failed ?? position}: ${facts[outcome]}`;
 }
 
 function count(text: string): number {

@@ -5,6 +5,7 @@ import type pg from "pg";
 import { dynamodbClient } from "../aws.ts";
 import { routeTables } from "../change/route.ts";
 import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
+import { StateItemError } from "../consume/errors.ts";
 import { readMarks } from "../consume/marks.ts";
 import { keyLabel, keyText } from "../consume/parked-keys.ts";
 import { ParkingTable } from "../consume/parking-table.ts";
@@ -144,6 +145,7 @@ async function parkedRows(
 ): Promise<(row: SinkRow) => boolean> {
   const open = new Set<string>();
   for await (const letter of parking.letters(signal)) {
+    if (letter instanceof StateItemError) throw letter;
     const ofTable = letter.topic === topic && letter.table === `${table.schema}.${table.table}`;
     if (ofTable && !letter.superseded) open.add(letter.key);
   }

@@ -265,6 +265,54 @@ export class ParkedTooLargeError extends TributaryError {
   }
 }
 
+/** An item of the state table is not as this version of the library writes it. */
+export class StateItemError extends TributaryError {
+  readonly code = "STATE_ITEM";
+  readonly retry = "stop";
+  /** Of the topic partition that the item is about, where its key says so. */
+  readonly place: PartitionName | undefined;
+
+  /** `item` is its sort key, `problem` an attribute's name and what was expected there; never a value. */
+  constructor(consumer: string, item: string, problem: string) {
+    super({
+      message: `consumer "${consumer}": the item ${item} of the state table cannot be read: ${problem}`,
+      remedy:
+        "It is of a newer version, or was altered. Deploy that version of the consumer, or restore the item from a backup of the table; what it stands for waits.",
+    });
+    const [, topic = "", partition = ""] = /^(?:letter|change)#(.+)\/(\d+)#/.exec(item) ?? [];
+    this.place = topic === "" ? undefined : { topic, partition: Number(partition) };
+  }
+}
+
+/** A parked change is of an operation or table that no handler is registered for any more. */
+export class HandlerMissingError extends TributaryError {
+  readonly code = "HANDLER_MISSING";
+  readonly retry = "stop";
+
+  constructor(where: PartitionName, position: PositionText) {
+    super({
+      message: `${where.topic}/${where.partition}: no handler is registered for the parked change at ${position}`,
+      remedy:
+        "It stays parked. Redrive by the function whose code has its handler; where there is none any more, register one that does nothing, or give the change up with --discard.",
+    });
+  }
+}
+
+/** A message in the redrive queue is no dead letter of a change. */
+export class DeadLetterFormatError extends TributaryError {
+  readonly code = "DEAD_LETTER_FORMAT";
+  readonly retry = "stop";
+
+  /** `where` names what of consumer, topic, partition and sequence number the message says. */
+  constructor(message: string, where: string, problem: string) {
+    super({
+      message: `the message ${message} cannot be redriven: ${problem}${where ? ` (${where})` : ""}`,
+      remedy:
+        "It goes back to the dead letters. A record that could not be read is no change that a handler takes: read its rows again with a backfill; a message that is none of ours belongs elsewhere.",
+    });
+  }
+}
+
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
 export class ClaimHeldError extends TributaryError {
   readonly code = "CLAIM_HELD";

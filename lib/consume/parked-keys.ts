@@ -111,10 +111,11 @@ export class ParkedKeys {
     this.#known = true;
   }
 
-  /** The key's kind is another one from now on. */
-  turn(key: string, kind: ParkedKind): void {
-    const entry = this.find(key);
-    if (entry) this.#keys.set(hashOf(key), { ...entry, kind });
+  /** The kind of a chain is another one from now on. */
+  turn(chain: string, kind: ParkedKind): void {
+    const hash = chain.slice(0, HASH_LENGTH);
+    const entry = this.#keys.get(hash);
+    if (entry?.chain === chain) this.#keys.set(hash, { ...entry, kind });
   }
 
   /** The chain is open no more. */

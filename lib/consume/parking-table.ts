@@ -13,6 +13,8 @@ import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck } from "../change/record.ts";
 import { letterKey, parkedChangeKey, type StateKey } from "../state/table.ts";
 import type { DeadLetterError } from "./dead-letter.ts";
+import { StateItemError } from "./errors.ts";
+import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
 import { callTable } from "./table-call.ts";
 
 /** Where a chain of changes stands. */
@@ -44,14 +46,14 @@ export interface Letter extends ChainPlace {
   readonly error: DeadLetterError;
   /** The last change of the chain that redrive brought to effect. */
   readonly applied?: PositionText;
+  /** The change that failed last in a redrive; see `failedOf`. */
+  readonly failed?: PositionText;
   /** A redrive has begun with it, and did not come back. */
   readonly trying?: boolean;
   /** A later change took effect instead: redrive refuses it. */
   readonly superseded?: boolean;
 }
 
-/** How long a superseded letter is remembered. */
-const REMEMBERED_SECONDS = 14 * 24 * 3600;
 /** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
 const PAGE = 50;
 
@@ -78,8 +80,20 @@ export class ParkingTable {
     return parkedChangeKey(this.#pipeline, this.#consumer, topic, partition, chain, position);
   }
 
-  async putChange(place: ChainPlace, change: StoredChange, signal: AbortSignal): Promise<void> {
-    await this.#put(this.changeKey(place, change.position), changeItem(change), "park a change", signal);
+  /** `closed`: the chain is open no more from the beginning (see `Letter.superseded`), and will be forgotten. */
+  async putChange(
+    place: ChainPlace,
+    change: StoredChange,
+    closed: boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const item = changeItem(change, closed);
+    await this.#put(this.changeKey(place, change.position), item, "park a change", signal);
+  }
+
+  /** Whether a change of a chain is there: redrive removes it when it took effect. */
+  async hasChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<boolean> {
+    return (await this.#get("read a parked change", this.changeKey(place, position), signal)) !== undefined;
   }
 
   /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
@@ -88,27 +102,31 @@ export class ParkingTable {
     await this.#put(this.#letterKey(letter), letterItem(letter), "write a letter", signal, untouched);
   }
 
-  /** All letters there are, by topic, partition and chain. */
-  async *letters(signal: AbortSignal): AsyncGenerator<Letter> {
+  /** All letters there are, by topic, partition and chain; for one that cannot be read, why. */
+  async *letters(signal: AbortSignal): AsyncGenerator<Letter | StateItemError> {
     const prefix = letterKey(this.#pipeline, this.#consumer);
-    for await (const item of this.#query("read the letters", prefix, undefined, signal)) yield asLetter(item);
+    for await (const item of this.#query("read the letters", prefix, undefined, signal)) {
+      let letter: Letter | StateItemError;
+      try {
+        letter = asLetter(this.#consumer, item);
+      } catch (error) {
+        if (!(error instanceof StateItemError)) throw error;
+        letter = error;
+      }
+      yield letter;
+    }
   }
 
+  /** @throws StateItemError where it cannot be read. */
   async letter(place: ChainPlace, signal: AbortSignal): Promise<Letter | undefined> {
-    const { Item } = await callTable("read a letter", signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({
-          TableName: this.table,
-          Key: keyOf(this.#letterKey(place)),
-          ConsistentRead: true,
-        }),
-        { abortSignal: signal },
-      ),
-    );
-    return Item && asLetter(Item);
+    const item = await this.#get("read a letter", this.#letterKey(place), signal);
+    return item && asLetter(this.#consumer, item);
   }
 
-  /** The changes of a chain behind a position and up to another, in order. */
+  /**
+   * The changes of a chain behind a position and up to another, in order.
+   * @throws StateItemError at one that cannot be read.
+   */
   async *changes(
     place: ChainPlace,
     behind: PositionText,
@@ -117,7 +135,7 @@ export class ParkingTable {
   ): AsyncGenerator<StoredChange> {
     const prefix = this.changeKey(place, "");
     for await (const item of this.#query("read parked changes", prefix, { behind, upTo }, signal)) {
-      const change = asChange(item);
+      const change = asChange(this.#consumer, item);
       if (change.position > behind && change.position <= upTo) yield change;
     }
   }
@@ -136,10 +154,14 @@ export class ParkingTable {
     );
   }
 
-  /** A change failed again: the letter tells of the last failure. */
+  /**
+   * A change failed again: the letter tells of the last failure. A redrive's names the change; where its time was over,
+   * it names none, and stays on record as one that was begun.
+   */
   async failed(
     place: ChainPlace,
     failure: Pick<Letter, "attempts" | "lastFailedAt" | "error">,
+    named: PositionText | "timed out" | undefined,
     signal: AbortSignal,
   ): Promise<void> {
     const values = {
@@ -147,27 +169,25 @@ export class ParkingTable {
       ":at": { S: failure.lastFailedAt },
       ":error": { S: JSON.stringify(failure.error) },
     };
-    await this.#update(
-      place,
-      "SET attempts=:n,lastFailedAt=:at,#error=:error REMOVE trying",
-      values,
-      signal,
-      {
-        "#error": "error",
-      },
-    );
+    const facts = "SET attempts=:n,lastFailedAt=:at,#error=:error";
+    const names = { "#error": "error" };
+    if (named === undefined) return this.#update(place, `${facts} REMOVE trying`, values, signal, names);
+    const [which, value] =
+      named === "timed out"
+        ? (["trying=:which", { BOOL: true }] as const)
+        : (["failed=:which REMOVE trying", { S: named }] as const);
+    await this.#update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names);
   }
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
   async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
     const values = { ":p": { S: position }, ":none": { N: "0" } };
-    await this.#update(place, "SET applied=:p,attempts=:none REMOVE trying", values, signal);
+    await this.#update(place, "SET applied=:p,attempts=:none REMOVE trying,failed", values, signal);
   }
 
   /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */
   async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    const expires = Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
-    const values = { ":true": { BOOL: true }, ":expires": { N: String(expires) } };
+    const values = { ":true": { BOOL: true }, ":expires": expiry() };
     await this.#update(place, "SET superseded=:true,expiresAt=:expires", values, signal);
     await this.deleteChanges(place, signal);
   }
@@ -209,11 +229,14 @@ export class ParkingTable {
   }
 
   /** The changes of a chain without their events. */
-  async *#outline(place: ChainPlace, signal: AbortSignal): AsyncGenerator<StoredChange> {
+  async *#outline(
+    place: ChainPlace,
+    signal: AbortSignal,
+  ): AsyncGenerator<Pick<StoredChange, "position" | "table">> {
     const prefix = this.changeKey(place, "");
-    const columns = "#table,#position";
+    const columns = "sk,#table,#position";
     for await (const item of this.#query("read parked changes", prefix, undefined, signal, columns))
-      yield asChange(item);
+      yield outlineOf(this.#consumer, item);
   }
 
   /** Items whose sort key begins so, or lies between two positions behind that beginning. */
@@ -251,6 +274,20 @@ export class ParkingTable {
       yield* page.Items ?? [];
       from = page.LastEvaluatedKey;
     } while (from);
+  }
+
+  async #get(
+    what: string,
+    key: StateKey,
+    signal: AbortSignal,
+  ): Promise<Record<string, AttributeValue> | undefined> {
+    const { Item } = await callTable(what, signal, () =>
+      this.#dynamodb.send(
+        new GetItemCommand({ TableName: this.table, Key: keyOf(key), ConsistentRead: true }),
+        { abortSignal: signal },
+      ),
+    );
+    return Item;
   }
 
   async #put(
@@ -314,55 +351,15 @@ function keyOf({ pk, sk }: StateKey): Record<string, AttributeValue> {
   return { pk: { S: pk }, sk: { S: sk } };
 }
 
-function changeItem({ position, table, json, claim }: StoredChange): Record<string, AttributeValue> {
-  return {
-    position: { S: position },
-    table: { S: table },
-    ...(json === undefined ? {} : { event: { S: json } }),
-    ...(claim ? { claim: { S: JSON.stringify(claim) } } : {}),
-  };
-}
-
-function asChange(item: Record<string, AttributeValue>): StoredChange {
-  return {
-    position: item.position?.S ?? "",
-    table: item.table?.S ?? "",
-    ...(item.event?.S === undefined ? {} : { json: item.event.S }),
-    ...(item.claim?.S === undefined ? {} : { claim: JSON.parse(item.claim.S) as ClaimCheck }),
-  };
-}
-
-function letterItem(letter: Letter): Record<string, AttributeValue> {
-  const expires = Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
-  return {
-    topic: { S: letter.topic },
-    partition: { N: String(letter.partition) },
-    chain: { S: letter.chain },
-    key: { S: letter.key },
-    table: { S: letter.table },
-    position: { S: letter.position },
-    attempts: { N: String(letter.attempts) },
-    firstFailedAt: { S: letter.firstFailedAt },
-    lastFailedAt: { S: letter.lastFailedAt },
-    error: { S: JSON.stringify(letter.error) },
-    ...(letter.superseded ? { superseded: { BOOL: true }, expiresAt: { N: String(expires) } } : {}),
-  };
-}
-
-function asLetter(item: Record<string, AttributeValue>): Letter {
-  return {
-    topic: item.topic?.S ?? "",
-    partition: Number(item.partition?.N),
-    chain: item.chain?.S ?? "",
-    key: item.key?.S ?? "",
-    table: item.table?.S ?? "",
-    position: item.position?.S ?? "",
-    attempts: Number(item.attempts?.N),
-    firstFailedAt: item.firstFailedAt?.S ?? "",
-    lastFailedAt: item.lastFailedAt?.S ?? "",
-    error: JSON.parse(item.error?.S ?? "{}") as DeadLetterError,
-    ...(item.applied?.S === undefined ? {} : { applied: item.applied.S }),
-    ...(item.trying?.BOOL ? { trying: true } : {}),
-    ...(item.superseded?.BOOL ? { superseded: true } : {}),
-  };
+/**
+ * The change of a chain that failed, as far as it is on record: none where a redrive has come further. `behind` a
+ * position: letters of earlier versions did not name the change that failed in a redrive, but counted its calls.
+ */
+export function failedOf(
+  letter: Letter,
+): { readonly at: PositionText } | { readonly behind: PositionText } | undefined {
+  const { position, applied, failed, attempts, trying } = letter;
+  if (failed !== undefined && failed > (applied ?? "")) return { at: failed };
+  if (applied === undefined) return { at: position };
+  return attempts > 0 && !trying ? { behind: applied } : undefined;
 }

@@ -97,7 +97,7 @@ export class Parking {
     if (entry.kind === "parked") {
       const payload = await this.#payload(change);
       this.#checkRoom(key, payload);
-      await this.#store({ ...this.#place, chain: entry.chain }, change, payload);
+      await this.#store({ ...this.#place, chain: entry.chain }, change, payload, false);
       this.#keys.add(key, "parked", change.position, kibOf(payload));
       this.#parts.counts.parkedBehind++;
       return true;
@@ -105,7 +105,7 @@ export class Parking {
     if (entry.kind === "skipped") {
       const before = this.#keys;
       this.#keys = ParkedKeys.copy(before);
-      this.#keys.turn(key, "overtaken");
+      this.#keys.turn(entry.chain, "overtaken");
       await this.#commit(before);
     }
     return false;
@@ -158,11 +158,11 @@ export class Parking {
     if (open) this.#checkRoom(key, payload);
     const earlier = open ? this.#keys.find(key) : undefined;
     const place = { ...this.#place, chain: earlier?.chain ?? chainOf(key ?? "", change.position) };
-    await this.#store(place, change, payload);
+    await this.#store(place, change, payload, !open);
     const lastFailedAt = new Date().toISOString();
     const error = deadLetterError(failure.error);
     const { attempts, firstFailedAt } = failure;
-    if (earlier) await table.failed(place, { attempts, lastFailedAt, error }, signal);
+    if (earlier) await table.failed(place, { attempts, lastFailedAt, error }, undefined, signal);
     else {
       const facts = {
         key: keyLabel(key ?? ""),
@@ -212,10 +212,11 @@ export class Parking {
     place: ChainPlace,
     { position, wire }: ParkableChange,
     { json, claim }: ParkedPayload,
+    closed: boolean,
   ): Promise<void> {
     const { table, signal } = this.#parts;
     const payload = claim ? { claim } : { json: json ?? "" };
-    await table.putChange(place, { position, table: wire ? tableOf(wire) : "", ...payload }, signal);
+    await table.putChange(place, { position, table: wire ? tableOf(wire) : "", ...payload }, closed, signal);
   }
 
   #checkRoom(key: string, payload: ParkedPayload): void {

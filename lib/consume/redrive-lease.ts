@@ -24,6 +24,8 @@ export interface FencedPartition {
   readonly parked: string | undefined;
   /** What an invocation would take it from. */
   readonly token: string | undefined;
+  /** Whether an invocation holds it, or died there. */
+  readonly held: boolean;
 }
 
 /**
@@ -160,14 +162,15 @@ export class RedriveLease {
   }
 
   /** Gives the lease back. */
-  async release(): Promise<void> {
+  async release(signal?: AbortSignal): Promise<void> {
     clearInterval(this.#renewal);
     const r = `r${this.#partition}`;
-    await this.#item.update("end a redrive", {
+    const update = {
       UpdateExpression: `REMOVE ${r}`,
       ConditionExpression: `${r}=:r`,
       ExpressionAttributeValues: { ":r": { S: this.#name } },
-    });
+    };
+    await this.#item.update("end a redrive", update, signal);
   }
 }
 
@@ -181,8 +184,8 @@ function readLease(item: Record<string, AttributeValue> | undefined, partition: 
 
 async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {
   const stored = await item.read();
-  const { mark = "", parked } = readPartition(stored, partition);
-  return { mark, parked, token: readToken(stored, partition) };
+  const { mark = "", parked, token } = readPartition(stored, partition);
+  return { mark, parked, token: readToken(stored, partition), held: token !== undefined };
 }
 
 /** One item of the fence. */
@@ -213,11 +216,15 @@ class FenceItem {
   }
 
   /** Returns false when the condition does not hold. */
-  async update(what: string, update: Omit<UpdateItemCommandInput, "TableName" | "Key">): Promise<boolean> {
-    return callTable(what, this.#signal, async () => {
+  async update(
+    what: string,
+    update: Omit<UpdateItemCommandInput, "TableName" | "Key">,
+    signal = this.#signal,
+  ): Promise<boolean> {
+    return callTable(what, signal, async () => {
       try {
         await this.#dynamodb.send(new UpdateItemCommand({ ...this.#at, ...update }), {
-          abortSignal: this.#signal,
+          abortSignal: signal,
         });
         return true;
       } catch (error) {

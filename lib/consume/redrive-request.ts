@@ -17,7 +17,7 @@ export interface RedriveRequest {
   readonly key?: string;
   readonly topic?: string;
   readonly partition?: number;
-  /** Of the change that failed, as its dead letter says. */
+  /** Of a change that failed, as its dead letter says: its key is meant. */
   readonly position?: PositionText;
   /** Only tells what is open. */
   readonly dryRun?: boolean;
@@ -29,7 +29,8 @@ export interface RedriveRequest {
 
 /**
  * What became of one key's dead letter: `done` with all that waited behind it; `failed` again, `open` (not tried, or not
- * to the end), `busy` (another redrive, or a later change on its way), `superseded` by a later change: refused.
+ * to the end), `busy` (another redrive, or a later change on its way), `unhandled` (no handler is registered for a change
+ * of it: it stays parked), `superseded` by a later change: refused.
  *
  * @example
  * const bad = report.letters.filter(({ outcome }) => outcome === "failed");
@@ -40,7 +41,9 @@ export interface RedrivenLetter {
   readonly key: string;
   readonly table: string;
   readonly position: PositionText;
-  readonly outcome: "done" | "failed" | "open" | "busy" | "superseded";
+  /** The change that failed last: what `discard` gives up. Missing where none did since the last that took effect. */
+  readonly failed?: PositionText;
+  readonly outcome: "done" | "failed" | "open" | "busy" | "unhandled" | "superseded";
   /** Changes that took effect now. */
   readonly redriven: number;
   /** Handler calls for the change that failed, so far. */
@@ -69,6 +72,7 @@ export interface RedriveReport {
   readonly failed: number;
   readonly open: number;
   readonly busy: number;
+  readonly unhandled: number;
   readonly superseded: number;
   /** Time, or the limit, ended it before every key was tried: invoke it again. */
   readonly more: boolean;

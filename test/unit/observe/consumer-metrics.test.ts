@@ -45,7 +45,7 @@ it("a redrive's line counts what it did, and names no keys: they are row values"
   const line = redriveMetricsLine("shop", {
     tributary: "redrive",
     consumer: "orders",
-    ...{ redriven: 7, discarded: 1, done: 2, failed: 1, open: 0, busy: 0, superseded: 0 },
+    ...{ redriven: 7, discarded: 1, done: 2, failed: 1, open: 0, busy: 0, unhandled: 0, superseded: 0 },
     ...{ more: false, durationMs: 120 },
     letters: [
       {
