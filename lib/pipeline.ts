@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { formatTable, type TableName, tablePattern } from "./change/table-pattern.ts";
+import { MAX_TOPICS_BYTES, topicBytes } from "./consume/topic-variables.ts";
 import { definitionProblems, remedyOf } from "./definition-problems.ts";
 import { ConfigurationError } from "./errors.ts";
 import { outboxTableName } from "./outbox/table-name.ts";
@@ -107,7 +108,11 @@ const consumer = z.strictObject({
         error: 'write a topic pattern without commas and blanks, such as "*.public.orders"',
       }),
     )
-    .min(1, { error: 'name at least one topic, such as "*.public.orders"' }),
+    .min(1, { error: 'name at least one topic, such as "*.public.orders"' })
+    .refine((patterns) => topicBytes(patterns) <= MAX_TOPICS_BYTES, {
+      error:
+        'write fewer patterns, such as "shop.public.*" for many topics, or split the consumer: Lambda takes 4 KB of environment, and these do not fit even compressed',
+    }),
   /** Records in an invocation at most; 6 MB bound it too. Many cost no time: Lambda does not wait for them without a window. */
   batchSize: z.int().min(1).max(10_000).default(1000),
   /** How long an invocation waits for more records, in seconds. */

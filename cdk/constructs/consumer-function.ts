@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import type { Duration, RemovalPolicy } from "aws-cdk-lib";
+import { type Duration, type RemovalPolicy, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
@@ -7,6 +7,9 @@ import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
+import { topicVariables } from "../../lib/consume/topic-variables.ts";
+import { ConfigurationError } from "../../lib/errors.ts";
+import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../lib/local/aws-limits/lambda.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/pipeline.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
@@ -82,6 +85,16 @@ export class ConsumerFunction extends Construct {
       );
     }
     for (const statement of settings.policies ?? []) role.addToPolicy(statement);
+    const environment = {
+      // Lambda's Node trusts RDS's authorities only when told so.
+      NODE_EXTRA_CA_CERTS: "/var/runtime/ca-cert.pem",
+      ...consumerEnvironment(definition, consumer),
+      TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
+      TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
+      [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
+      ...settings.environment,
+    };
+    checkEnvironment(consumer.name, environment);
     this.function = new nodejs.NodejsFunction(this, "Function", {
       description: props.description,
       entry: resolve(projectRoot, consumer.entry),
@@ -95,15 +108,7 @@ export class ConsumerFunction extends Construct {
       logGroup: this.logGroup,
       loggingFormat: lambda.LoggingFormat.TEXT,
       role,
-      environment: {
-        // Lambda's Node trusts RDS's authorities only when told so.
-        NODE_EXTRA_CA_CERTS: "/var/runtime/ca-cert.pem",
-        ...consumerEnvironment(definition, consumer),
-        TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
-        TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
-        [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
-        ...settings.environment,
-      },
+      environment,
       ...(vpc
         ? {
             vpc,
@@ -119,12 +124,31 @@ export class ConsumerFunction extends Construct {
   }
 }
 
+/** What a value that is known only when it is deployed may take: the URL of a queue is the longest. */
+const UNKNOWN_VALUE = "x".repeat(200);
+
+/** Finds at synthesis what CloudFormation would find in the middle of a deployment. */
+function checkEnvironment(consumer: string, variables: Readonly<Record<string, string>>): void {
+  const known = Object.entries(variables).map(
+    ([name, value]) => [name, Token.isUnresolved(value) ? UNKNOWN_VALUE : value] as const,
+  );
+  const bytes = environmentBytes(Object.fromEntries(known));
+  if (bytes <= MAX_ENVIRONMENT_BYTES) return;
+  throw new ConfigurationError("The pipeline's stack", [
+    {
+      path: `consumers.${consumer}.environment`,
+      value: Object.keys(variables).join(", "),
+      remedy: `Lambda takes ${MAX_ENVIRONMENT_BYTES} bytes of variables, and these have about ${bytes}: keep long values in Parameter Store or S3, and topics in fewer patterns`,
+    },
+  ]);
+}
+
 /** What the local host sets too. */
 function consumerEnvironment(definition: Pipeline, consumer: ConsumerDefinition): Record<string, string> {
   return {
     TRIBUTARY_PIPELINE_NAME: definition.name,
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
-    TRIBUTARY_TOPICS: consumer.topics.join(","),
+    ...topicVariables(consumer.topics),
   };
 }

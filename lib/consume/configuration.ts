@@ -1,6 +1,7 @@
 import * as z from "zod/mini";
 import { CLAIM_BUCKET_VARIABLE, claimLocation } from "../claim/open-claim-store.ts";
 import { ConfigurationError } from "../errors.ts";
+import { unpackTopics } from "./topic-variables.ts";
 
 /** What a consumer's environment says; the CDK app and the local host set it from the pipeline definition. */
 export interface ConsumerConfiguration {
@@ -34,7 +35,22 @@ const environment = z.object({
   TRIBUTARY_TOPICS: z.optional(
     z.string().check(z.regex(/^[^,]+(,[^,]+)*$/, "write topic patterns with commas between them")),
   ),
+  TRIBUTARY_TOPICS_PACKED: z.optional(
+    z
+      .string()
+      .check(
+        z.refine(isPackedTopics, "leave it to the deployment, or list the patterns in TRIBUTARY_TOPICS"),
+      ),
+  ),
 });
+
+function isPackedTopics(text: string): boolean {
+  try {
+    return unpackTopics(text).every((pattern) => pattern !== "");
+  } catch {
+    return false;
+  }
+}
 
 /** @throws ConfigurationError naming every variable that is wrong. */
 export function readConfiguration(
@@ -68,6 +84,9 @@ export function readConfiguration(
     deadLetterQueueUrl: data.TRIBUTARY_DEAD_LETTER_QUEUE_URL,
     attempts: Number(data.TRIBUTARY_ATTEMPTS),
     poison: data.TRIBUTARY_POISON,
-    topics: data.TRIBUTARY_TOPICS?.split(","),
+    topics:
+      data.TRIBUTARY_TOPICS_PACKED === undefined
+        ? data.TRIBUTARY_TOPICS?.split(",")
+        : unpackTopics(data.TRIBUTARY_TOPICS_PACKED),
   };
 }

@@ -1,6 +1,7 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
 import { topicFilters } from "../consume/topic-filters.ts";
+import { topicVariables } from "../consume/topic-variables.ts";
 import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
@@ -153,7 +154,7 @@ function consumerEnvironment(
     TRIBUTARY_DEAD_LETTER_QUEUE_URL: resources.deadLetterQueues.get(consumer.name) ?? "",
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
-    TRIBUTARY_TOPICS: consumer.topics.join(","),
+    ...topicVariables(consumer.topics),
   };
 }
 

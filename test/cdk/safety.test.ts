@@ -306,6 +306,17 @@ describe("at synth", () => {
     }
     return "no error";
   };
+  test("variables of a consumer above Lambda's 4 KB, whatever else it is given", () => {
+    const problems = (bytes: number) =>
+      problemsOf((stack) => ({
+        ...basics(stack),
+        definition: definition(),
+        consumers: { notifications: { environment: { MORE: "x".repeat(bytes) } } },
+      }));
+    expect(problems(2_000)).toBe("no error");
+    expect(problems(3_500)).toMatch(/consumers\.notifications\.environment.*4096 bytes/s);
+  });
+
   const isolated = (stack: Parameters<typeof basics>[0]) =>
     new ec2.Vpc(stack, "Isolated", {
       maxAzs: 2,

@@ -1,14 +1,15 @@
 import { type AwsRefusal, utf8Bytes } from "./refusal.ts";
 
 const PAGE = "https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html";
-const ENVIRONMENT_BYTES = 4 * 1024;
+/** What all variables of a function may have together. */
+export const MAX_ENVIRONMENT_BYTES = 4 * 1024;
 
 /** Returns why Lambda refuses the variables of a function, or undefined; it measures them as JSON. */
 export function lambdaEnvironmentRefusal(
   variables: Readonly<Record<string, string>>,
 ): AwsRefusal | undefined {
   const bytes = environmentBytes(variables);
-  if (bytes <= ENVIRONMENT_BYTES) return undefined;
+  if (bytes <= MAX_ENVIRONMENT_BYTES) return undefined;
   return {
     code: "InvalidParameterValueException",
     message: `Lambda was unable to configure your environment variables because the environment variables you have provided exceeded the 4KB limit. String measured: ${bytes} bytes`,

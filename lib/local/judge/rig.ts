@@ -8,6 +8,7 @@ import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
 import type { RedriveReport } from "../../consume/redrive-request.ts";
 import { topicFilters } from "../../consume/topic-filters.ts";
+import { topicVariables } from "../../consume/topic-variables.ts";
 import type { ConsumerDefinition, Pipeline } from "../../pipeline.ts";
 import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../embedded-postgres.ts";
@@ -309,7 +310,7 @@ export class Rig {
           TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.#throughProxy(definition.name),
           TRIBUTARY_ATTEMPTS: String(definition.attempts),
           TRIBUTARY_POISON: definition.poison,
-          TRIBUTARY_TOPICS: definition.topics.join(","),
+          ...topicVariables(definition.topics),
           [SINK_URL_VARIABLE]: this.sinks.url,
           [MISCHIEF_VARIABLE]: this.#mischiefFile,
           [MENDED_VARIABLE]: this.#mendedFile,

@@ -5,7 +5,11 @@ import { consumer } from "../../../lib/consume/consumer.ts";
 import type { Row } from "../../../lib/consume/event.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { Registry, topicOrTable } from "../../../lib/consume/registry.ts";
+import { topicVariables } from "../../../lib/consume/topic-variables.ts";
 import { ConfigurationError } from "../../../lib/errors.ts";
+import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../../lib/local/aws-limits/lambda.ts";
+import { seededRandom } from "../../../lib/local/shop/catalog.ts";
+import { definePipeline, postgres } from "../../../lib/pipeline.ts";
 import { chain, invocationOf, packed } from "./records.ts";
 
 const nothing = () => {};
@@ -108,6 +112,38 @@ describe("the environment", () => {
       TRIBUTARY_TOPICS: "a.*,b.c.d",
     });
     expect(topics).toEqual(["a.*", "b.c.d"]);
+  });
+
+  const many = (count: number) =>
+    Array.from({ length: count }, (_, i) => `shop.public.customer_order_items_${String(i).padStart(4, "0")}`);
+
+  it("takes as many topics as compress into what Lambda allows, and says which consumer has more", () => {
+    const define = (topics: string[]) =>
+      definePipeline({
+        name: "shop",
+        source: postgres({ tables: ["public.*"] }),
+        consumers: [{ name: "c", entry: "functions/c.ts", topics }],
+      }).consumers[0]?.topics ?? [];
+    for (const topics of [["shop.public.orders"], many(120), many(1000)]) {
+      const variables = topicVariables(define(topics));
+      expect(environmentBytes(variables)).toBeLessThan(MAX_ENVIRONMENT_BYTES - 900);
+      const read = readConfiguration({ ...needed, TRIBUTARY_POISON: "stop", ...variables });
+      expect(read.topics).toEqual(topics);
+    }
+    const random = seededRandom(1);
+    const names = Array.from(
+      { length: 600 },
+      () => `shop.public.${Math.floor(random() * 2 ** 48).toString(36)}`,
+    );
+    expect(() => define(names)).toThrow(/consumers\[0\]\.topics.*4 KB of environment/s);
+  });
+
+  it("takes no packed topics that it cannot read", () => {
+    for (const packed of ["", "AAAA", "not packed", Buffer.from("shop.*").toString("base64")]) {
+      const read = () =>
+        readConfiguration({ ...needed, TRIBUTARY_POISON: "stop", TRIBUTARY_TOPICS_PACKED: packed });
+      expect(read, packed).toThrow(/TRIBUTARY_TOPICS_PACKED/);
+    }
   });
 });
 
