@@ -1,14 +1,23 @@
 import {
   type AttributeValue,
+  ConditionalCheckFailedException,
   type DynamoDBClient,
   GetItemCommand,
   UpdateItemCommand,
+  type UpdateItemCommandInput,
+  type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { floorKey } from "../state/table.ts";
 import { ConsumerNotRegisteredError } from "./errors.ts";
 import { callTable } from "./table-call.ts";
 import { topicPattern } from "./topic-pattern.ts";
+import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "./topic-spans.ts";
+
+/*
+ * One item a consumer: `floor:<pattern>` is where it began with a topic pattern for the first time, `spans` when it had
+ * which patterns since (topic-spans.ts), and `revision` counts the changes of `spans`. Older libraries know the floors alone.
+ */
 
 /** What of a consumer's definition its floor depends on. */
 export interface RegisteredConsumer {
@@ -18,11 +27,16 @@ export interface RegisteredConsumer {
 }
 
 const ATTRIBUTE = "floor:";
+/** Patterns in one update: DynamoDB takes expressions of 4 KB with 300 operators and functions. */
+const PATTERNS_AT_ONCE = 50;
+
+type Item = Record<string, AttributeValue>;
 
 /**
  * Gives every consumer its floor: changes at or before it are not its business. A consumer of a new pipeline starts
  * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
  * Never overwrites one that is there, so it is called at every start of capture, before the first record is written.
+ * Where topics were taken from a consumer or given to it since the last start, that is noted.
  */
 export async function registerConsumers(
   dynamodb: DynamoDBClient,
@@ -32,40 +46,67 @@ export async function registerConsumers(
   floor: PositionText,
   signal: AbortSignal = AbortSignal.timeout(60_000),
 ): Promise<void> {
-  for (const { name, topics } of consumers) {
-    const names = Object.fromEntries(topics.map((topic, i) => [`#t${i}`, ATTRIBUTE + topic]));
-    await callTable(`register ${name}`, signal, () =>
-      dynamodb.send(
-        new UpdateItemCommand({
-          TableName: table,
-          Key: key(pipeline, name),
-          UpdateExpression: `SET ${Object.keys(names)
-            .map((n) => `${n}=if_not_exists(${n},:floor)`)
-            .join(",")}`,
-          ExpressionAttributeNames: names,
-          ExpressionAttributeValues: { ":floor": { S: floor } },
-        }),
-        { abortSignal: signal },
-      ),
-    );
+  for (const consumer of consumers) {
+    const place: FloorPlace = { dynamodb, table, pipeline, consumer: consumer.name };
+    while (!(await register(place, consumer.topics, floor, signal))) signal.throwIfAborted();
   }
+}
+
+/** Returns false where another capture task has changed the item since it was read. */
+async function register(
+  place: FloorPlace,
+  topics: readonly string[],
+  position: PositionText,
+  signal: AbortSignal,
+): Promise<boolean> {
+  // A write that reads: it begins the item of a consumer that has none.
+  const { Attributes: item } =
+    (await update(place, signal, {
+      UpdateExpression: "SET revision=if_not_exists(revision,:none)",
+      ExpressionAttributeValues: { ":none": { N: "0" } },
+      ReturnValues: "ALL_NEW",
+    })) ?? {};
+  const revision = Number(item?.revision?.N ?? "0");
+  let spans = spansOf(item);
+  const changed = changeTopics(spans, topics, revision + 1, position);
+  if (changed) {
+    const written = await update(place, signal, {
+      UpdateExpression: "SET spans=:spans,revision=:next",
+      ConditionExpression: "revision=:was",
+      ExpressionAttributeValues: {
+        ":spans": { S: formatSpans(changed) },
+        ":next": { N: String(revision + 1) },
+        ":was": { N: String(revision) },
+      },
+    });
+    if (!written) return false;
+    spans = changed;
+  }
+  const missing = topics.filter((pattern) => item?.[ATTRIBUTE + pattern] === undefined);
+  for (let i = 0; i < missing.length; i += PATTERNS_AT_ONCE) {
+    const part = missing.slice(i, i + PATTERNS_AT_ONCE);
+    const first = (pattern: string) => spans[pattern]?.[0]?.position ?? position;
+    await update(place, signal, {
+      UpdateExpression: `SET ${part.map((_, n) => `#t${n}=if_not_exists(#t${n},:t${n})`).join(",")}`,
+      ExpressionAttributeNames: Object.fromEntries(part.map((pattern, n) => [`#t${n}`, ATTRIBUTE + pattern])),
+      ExpressionAttributeValues: Object.fromEntries(
+        part.map((pattern, n) => [`:t${n}`, { S: first(pattern) }]),
+      ),
+    });
+  }
+  return true;
 }
 
 /** The floors of one consumer: read when first needed, and again while one is missing. */
 export class Floors {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #place: FloorPlace;
   #patterns: readonly { matches: (topic: string) => boolean; floor: PositionText }[] = [];
+  #spans: TopicSpans = {};
   readonly #byTopic = new Map<string, PositionText>();
   #reading: Promise<void> | undefined;
 
   constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
-    this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
+    this.#place = { dynamodb, table, pipeline, consumer };
   }
 
   /**
@@ -78,9 +119,30 @@ export class Floors {
     if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#readOnce(signal);
     const floors = this.#patterns.filter(({ matches }) => matches(topic)).map(({ floor }) => floor);
     const floor = floors.sort()[0];
-    if (floor === undefined) throw new ConsumerNotRegisteredError(this.#pipeline, this.#consumer, topic);
+    const { pipeline, consumer } = this.#place;
+    if (floor === undefined) throw new ConsumerNotRegisteredError(pipeline, consumer, topic);
     this.#byTopic.set(topic, floor);
     return floor;
+  }
+
+  /**
+   * Where the consumer began with a topic that it had given up before, if all up to `missing` stands at or before that:
+   * then it is not its business. Undefined: it is, as far as capture knows.
+   */
+  async startedAgain(
+    topic: string,
+    missing: PositionText,
+    signal: AbortSignal,
+  ): Promise<PositionText | undefined> {
+    const start = () => {
+      const position = lastStart(this.#spans, topic);
+      return position !== undefined && position >= missing ? position : undefined;
+    };
+    const known = start();
+    if (known !== undefined) return known;
+    // A deploy gives the topic to the function first, and to the capture task behind it.
+    await this.#readOnce(signal);
+    return start();
   }
 
   /** All groups of a batch ask at the same time. */
@@ -92,25 +154,72 @@ export class Floors {
   }
 
   async #read(signal: AbortSignal): Promise<void> {
-    const { Item = {} } = await callTable("read floor", signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({
-          TableName: this.#table,
-          Key: key(this.#pipeline, this.#consumer),
-          ConsistentRead: true,
-        }),
-        { abortSignal: signal },
-      ),
-    );
-    this.#patterns = Object.entries(Item).flatMap(([name, value]) =>
-      name.startsWith(ATTRIBUTE) && value.S !== undefined
-        ? [{ matches: topicPattern(name.slice(ATTRIBUTE.length)), floor: value.S }]
-        : [],
-    );
+    const item = await readItem(this.#place, signal);
+    this.#patterns = Object.entries(floorsOf(item)).map(([pattern, floor]) => ({
+      matches: topicPattern(pattern),
+      floor,
+    }));
+    this.#spans = spansOf(item);
   }
 }
 
-function key(pipeline: string, consumer: string): Record<string, AttributeValue> {
+/** The positions that an item holds. */
+export function positionsOf(item: Item): PositionText[] {
+  const starts = Object.values(spansOf(item)).flatMap((spans) => spans.map(({ position }) => position));
+  return [...Object.values(floorsOf(item)), ...starts];
+}
+
+function floorsOf(item: Item | undefined): Record<string, PositionText> {
+  return Object.fromEntries(
+    Object.entries(item ?? {}).flatMap(([name, { S: floor }]) =>
+      name.startsWith(ATTRIBUTE) && floor !== undefined ? [[name.slice(ATTRIBUTE.length), floor]] : [],
+    ),
+  );
+}
+
+/** What an older library gave a floor alone counts as never given up. */
+function spansOf(item: Item | undefined): TopicSpans {
+  const floors = Object.entries(floorsOf(item));
+  const known = floors.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
+  return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S) };
+}
+
+/** The item of one consumer. */
+interface FloorPlace {
+  readonly dynamodb: DynamoDBClient;
+  readonly table: string;
+  readonly pipeline: string;
+  readonly consumer: string;
+}
+
+async function readItem(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
+  const { Item } = await callTable(`read the floor of ${place.consumer}`, signal, () =>
+    place.dynamodb.send(
+      new GetItemCommand({ TableName: place.table, Key: keyOf(place), ConsistentRead: true }),
+      { abortSignal: signal },
+    ),
+  );
+  return Item;
+}
+
+/** Returns undefined where the condition does not hold. */
+async function update(
+  place: FloorPlace,
+  signal: AbortSignal,
+  input: Omit<UpdateItemCommandInput, "TableName" | "Key">,
+): Promise<UpdateItemCommandOutput | undefined> {
+  const command = new UpdateItemCommand({ TableName: place.table, Key: keyOf(place), ...input });
+  return await callTable(`register ${place.consumer}`, signal, async () => {
+    try {
+      return await place.dynamodb.send(command, { abortSignal: signal });
+    } catch (error) {
+      if (error instanceof ConditionalCheckFailedException) return undefined;
+      throw error;
+    }
+  });
+}
+
+function keyOf({ pipeline, consumer }: FloorPlace): Item {
   const { pk, sk } = floorKey(pipeline, consumer);
   return { pk: { S: pk }, sk: { S: sk } };
 }

@@ -1,10 +1,11 @@
 import { type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
 import { type PositionText, parsePosition } from "../change/position.ts";
 import { floorKey } from "../state/table.ts";
+import { positionsOf } from "./floor.ts";
 import { callTable } from "./table-call.ts";
 
-/** A mark of a partition (`lib/consume/fence-item.ts`) or a floor (`lib/consume/floor.ts`). */
-const POSITIONED = /^(m\d+$|floor:)/;
+/** A mark of a partition (`lib/consume/fence-item.ts`). */
+const MARK = /^m\d+$/;
 
 /**
  * The highest epoch in which a change took effect anywhere, as far as the state table knows; 0 before any. A pipeline
@@ -35,8 +36,10 @@ export async function highestEpoch(
         ),
       );
       for (const item of Items) {
-        for (const [attribute, { S: position }] of Object.entries(item))
-          if (position !== undefined && POSITIONED.test(attribute) && position > highest) highest = position;
+        const marks = Object.entries(item).flatMap(([name, { S: mark = "" }]) =>
+          MARK.test(name) ? mark : [],
+        );
+        for (const position of [...marks, ...positionsOf(item)]) if (position > highest) highest = position;
       }
       from = LastEvaluatedKey;
     } while (from);

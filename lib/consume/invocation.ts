@@ -189,6 +189,8 @@ class InvocationRun {
         parked: stored.parked,
         overtake: (progress: PartitionProgress) =>
           fence.overtake(place, { progress, token }, this.#deadline.end),
+        startedAgain: (missing: PositionText) =>
+          this.#instance.floors.startedAgain(lane.topic, missing, this.#deadline.work),
         note: careful
           ? (progress: PartitionProgress) => fence.note(place, { progress, token }, this.#deadline.end)
           : undefined,

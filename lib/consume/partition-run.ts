@@ -35,6 +35,9 @@ export interface PartitionOutcome {
   readonly backfilled: readonly BackfillEnd[];
 }
 
+/** What an event's turn brings; undefined: it is a duplicate. */
+type Turn = "apply" | undefined;
+
 /** Why the partition goes no further, if so; a promise where that must be waited for. */
 type Ended = Stop | undefined | Promise<Stop | undefined>;
 
@@ -121,7 +124,9 @@ export class PartitionRun {
   #event(record: BatchRecord, index: number, wire: ChangeEventJson): Ended {
     const position = positionOf(wire);
     const turn = this.#turn(record, position, wire.source.after);
-    return turn === "apply" ? this.#apply(record, index, wire, position) : turn;
+    if (turn === "apply") return this.#apply(record, index, wire, position);
+    if (!(turn instanceof Promise)) return undefined;
+    return turn.then((ended) => (ended === "apply" ? this.#apply(record, index, wire, position) : ended));
   }
 
   /** An event that did not travel: read only when its turn has come, and then alone. */
@@ -188,7 +193,11 @@ export class PartitionRun {
   }
 
   /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
-  #turn(record: BatchRecord, position: PositionText, after: PositionText | null): "apply" | Ended {
+  #turn(
+    record: BatchRecord,
+    position: PositionText,
+    after: PositionText | null,
+  ): Turn | Promise<Turn | Stop> {
     const { counts } = this.#partition.invocation;
     const verdict = judge(this.#judged, position, after);
     if (verdict === "duplicate") {
@@ -200,9 +209,17 @@ export class PartitionRun {
     return verdict === "gap" ? this.#gap(record, position, after as PositionText) : "apply";
   }
 
-  async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Stop> {
+  async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Turn | Stop> {
     const stop = await this.#flush();
     if (stop) return stop;
+    try {
+      // Only here: while nothing is missing, the consumer may never have been without the topic.
+      const start = await this.#partition.start.startedAgain(after);
+      if (start !== undefined) this.#passed(start, this.#judged.writer);
+      if (judge(this.#judged, position, after) !== "gap") return this.#turn(record, position, after);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
     this.#partition.invocation.counts.gaps++;
     const { lane, invocation } = this.#partition;
     const { mark } = this.#judged;

@@ -51,6 +51,8 @@ export interface PartitionStart {
   readonly parked: string | undefined;
   /** Called before such keys are overtaken: see `Fence.overtake`. */
   readonly overtake: (progress: PartitionProgress) => ReturnType<Overtake>;
+  /** Called where changes are missing up to a position: see `Floors.startedAgain`. */
+  readonly startedAgain: (missing: PositionText) => Promise<PositionText | undefined>;
 }
 
 /** An event on its way to a handler. */

@@ -207,6 +207,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/consume/fence.test.ts"],
   },
   {
+    name: "a topic that is given back starts anew, though it was never given up",
+    file: "lib/consume/topic-spans.ts",
+    from: "span.until >= since);",
+    to: "span.until > since);",
+    tests: ["test/unit/consume/start-position.test.ts"],
+  },
+  {
     name: "drop the in-flight limit",
     file: "lib/stream/ordered-writer.ts",
     from: "    this.#inFlight++;\n    this.#takenAt = now;\n",

@@ -105,6 +105,7 @@ export class MemoryTable {
     const tooLarge = updatedItemRefusal(item);
     if (tooLarge) return refusals.note(tooLarge);
     this.#items.set(keyOf(Key), item);
+    if (ReturnValues === "ALL_NEW") return { Attributes: { ...item } };
     return ReturnValues === "ALL_OLD" ? { Attributes: old } : {};
   }
 
