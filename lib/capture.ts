@@ -18,6 +18,7 @@ import { backfillRecord } from "./state/backfills.ts";
 import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
+import { holdRecord } from "./state/holds.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
 import { claimCheck, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
@@ -192,6 +193,7 @@ async function stream(
     record: state,
     siblings: part.siblings,
     backfill: { record: part.ownBackfills?.(backfills) ?? backfills, standby },
+    holds: holdsOf(options, state),
     signal,
     log,
     onStatus: (latest) => {
@@ -215,6 +217,14 @@ async function stream(
   } finally {
     await source.close();
   }
+}
+
+/** Where changes are held that cannot become events; without a claim store they end the stream. */
+function holdsOf({ claims, dynamodb, stateTable, pipeline }: CaptureOptions, state: CaptureState) {
+  if (!claims) return undefined;
+  const { generation, lost: signal } = state;
+  const record = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
+  return { record, store: claims, generation };
 }
 
 /** How the stream is written, whatever the source. */

@@ -61,9 +61,10 @@ export class ClaimBucket extends Construct {
     this.url = `s3://${this.bucket.bucketName}/${CLAIM_PREFIX.slice(0, -1)}`;
   }
 
-  /** The capture task stores claims. */
+  /** The capture task stores claims, and reads what it stored of held topics. Without ListBucket a missing object looks forbidden. */
   grantStore(grantee: iam.IGrantable): void {
-    allowObjects(grantee, ["s3:PutObject"], this.bucket, CLAIM_PREFIX);
+    allowObjects(grantee, ["s3:PutObject", "s3:GetObject"], this.bucket, CLAIM_PREFIX);
+    allow(grantee, ["s3:ListBucket"], [this.bucket.bucketArn]);
     allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
   }
 

@@ -192,6 +192,15 @@ function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): 
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
     },
+    TopicHeld: {
+      metric: captureMetric(pipeline, "heldTopics", {}, slot),
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "A topic is held: a change of it cannot become an event. Its changes are stored in order; all other topics go on.",
+      remedy:
+        "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+    },
     WalBudget: {
       metric: captureMetric(pipeline, "walBudgetLeft", {}, slot),
       threshold: thresholds.walBudgetPercent ?? 30,

@@ -165,6 +165,13 @@ function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number)
       rightUnit: "%",
     },
     {
+      title: "Topics held; what is stored of them",
+      left: [captureMetric(pipeline, "heldTopics", { label: "topics" }, slot)],
+      right: [captureMetric(pipeline, "heldBytes", { label: "bytes" }, slot)],
+      unit: "count",
+      rightUnit: "bytes",
+    },
+    {
       title: "Time until the slot is lost; oldest transaction",
       left: [captureMetric(pipeline, "walLossSeconds", { label: "until lost" }, slot)],
       right: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" }, slot)],

@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { explain, TributaryError } from "../errors.ts";
 import { explainSessionError } from "../source/postgres/connection-errors.ts";
 import { backfillCommand } from "./backfill.ts";
+import { captureCommand } from "./capture.ts";
 import { consumerCommand } from "./consumer.ts";
 import { costCommand } from "./cost.ts";
 import { epochCommand } from "./epoch.ts";
@@ -22,6 +23,7 @@ const program = new Command("tributary")
   .addCommand(consumerCommand())
   .addCommand(redriveCommand())
   .addCommand(backfillCommand())
+  .addCommand(captureCommand())
   .addCommand(outboxCommand())
   .addCommand(epochCommand())
   .addCommand(verifyCommand())

@@ -133,7 +133,8 @@ async function print(
     for (const message of batch) {
       // Behind the last line its commit may follow: with it acknowledged, the next tail does not print the line again.
       done = left === 0;
-      if (message.kind !== "change") durable = message.kind === "commit" ? message.endLsn : message.lsn;
+      if (message.kind === "commit") durable = message.endLsn;
+      else if (message.kind === "idle") durable = message.lsn;
       if (done) break;
       if (message.kind === "change") {
         lines.push(lineOf(message, options.pretty === true));

@@ -121,6 +121,8 @@ function gauges(
           walHeldBytes: source.walHeldBytes,
           walBudgetLeft: walBudgetLeft(source),
           walLossSeconds: source.walLossSeconds,
+          heldTopics: source.holds.length,
+          heldBytes: source.holds.reduce((sum, { bytes }) => sum + bytes, 0),
           backfills: source.backfills.filter((report) => !hasEnded(report)).length,
         }
       : { sourceConnected: source && (source.connected ? 1 : 0) }),
@@ -173,6 +175,7 @@ function status({ stream, source }: CaptureMetrics, now: number): Record<string,
       walLossSeconds: source.walLossSeconds,
       oldestTransactionPid: source.oldestTransactionPid,
       backfills: toldBackfills(source.backfills, now),
+      ...(source.holds.length > 0 && { holds: source.holds }),
     }),
   };
 }

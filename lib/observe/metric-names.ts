@@ -58,6 +58,9 @@ export const CAPTURE_METRIC = {
   oversize: { name: "Oversize", unit: "Count", statistic: "Sum" },
   /** Times that the replication link was opened again. */
   reconnects: { name: "Reconnects", unit: "Count", statistic: "Sum" },
+  /** Topics whose changes are stored until somebody releases them, and the bytes that are stored. */
+  heldTopics: { name: "HeldTopics", unit: "Count", statistic: "Maximum" },
+  heldBytes: { name: "HeldBytes", unit: "Bytes", statistic: "Maximum" },
   /** Backfills that are under way, paused ones too. */
   backfills: { name: "Backfills", unit: "Count", statistic: "Maximum" },
   /** Bytes of events that Kinesis has not acknowledged, and the age of the oldest. */

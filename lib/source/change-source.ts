@@ -26,7 +26,7 @@ export interface ChangeStream {
 }
 
 /** What a source gives. */
-export type SourceMessage = SourceChange | SourceCommit | SourceIdle;
+export type SourceMessage = SourceChange | SourceCommit | SourceIdle | SourceReceipt;
 
 /** The `table` of control events, which are no changes. */
 export const CONTROL_EVENTS = "$control-events";
@@ -54,6 +54,13 @@ export interface SourceCommit {
   readonly endLsn: bigint;
   /** Commit time at the server, milliseconds since 1970 UTC. */
   readonly commitTimeMs: number;
+}
+
+/** Between transactions: the source wants to know when everything before is durable. */
+export interface SourceReceipt {
+  readonly kind: "receipt";
+  /** Called once, when it is. */
+  readonly stored: () => void;
 }
 
 /** Nothing happened up to here (a keepalive outside a transaction): may be acknowledged in its place. */

@@ -6,6 +6,7 @@ import type { ChangeStream } from "./change-source.ts";
 import { checkOutbox } from "./outbox/preflight.ts";
 import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
+import type { HoldSettings } from "./postgres/hold/held-topics.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
 import type { Siblings } from "./postgres/slots/assignment.ts";
@@ -37,6 +38,8 @@ export interface SourceOptions extends SourceCheck {
   readonly siblings?: Siblings | undefined;
   /** Where the backfills of a log are kept; undefined: existing rows are not read. */
   readonly backfill?: BackfillSettings | undefined;
+  /** Where changes of a log are held that cannot become events; undefined: they end the stream. */
+  readonly holds?: HoldSettings | undefined;
   /** Called at least every few seconds. */
   readonly onStatus?: (status: AnySourceStatus) => void;
 }

@@ -102,3 +102,16 @@ export class BackfillNotActiveError extends TributaryError {
     });
   }
 }
+
+/** A topic is to be released that is not held. */
+export class TopicNotHeldError extends TributaryError {
+  readonly code = "TOPIC_NOT_HELD";
+  readonly retry = "stop";
+
+  constructor(pipeline: string, topic: string, held: readonly string[]) {
+    super({
+      message: `the pipeline "${pipeline}" does not hold the topic ${topic}`,
+      remedy: `Name one that \`tributary capture status\` lists: ${held.join(", ") || "none is held now"}.`,
+    });
+  }
+}

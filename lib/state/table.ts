@@ -27,6 +27,16 @@ export function backfillBellKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: "bell" };
 }
 
+/** A held topic. Without a topic: what all of them begin with. */
+export function holdKey(pipeline: string, topic?: string): StateKey {
+  return { pk: `${pipeline}#holds`, sk: `topic#${topic ?? ""}` };
+}
+
+/** A segment of a held topic's changes: where its object stands. */
+export function holdSegmentKey(pipeline: string, topic: string, index: number): StateKey {
+  return { pk: `${pipeline}#hold-segments`, sk: `${topic}#${String(index).padStart(10, "0")}` };
+}
+
 /** The floor of a consumer: changes at or before it are not its business. */
 export function floorKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };

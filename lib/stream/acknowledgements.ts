@@ -14,6 +14,8 @@ interface Group {
   commitTimeMs: number | undefined;
   /** When its first message came, milliseconds. */
   readonly since: number;
+  /** Called when all of it and all before it are stored. */
+  receipts?: (() => void)[];
 }
 
 /**
@@ -58,6 +60,19 @@ export class Acknowledgements {
     if (!this.#open) this.#close(lsn, undefined, now);
   }
 
+  /** Calls `stored` when everything offered so far is stored, at once where it is. Between transactions. */
+  receipt(stored: () => void, now: number): void {
+    const last = this.#groups.at(-1);
+    if (last === undefined) {
+      stored();
+      return;
+    }
+    last.receipts ??= [];
+    last.receipts.push(stored);
+    this.#open = false;
+    this.#close(last.lsn ?? this.#acknowledged?.lsn ?? 0n, undefined, now);
+  }
+
   /** Copies of events of a group were stored. */
   settle(group: number, copies: number): void {
     const settled = this.#groups[group - this.#first] as Group;
@@ -97,6 +112,7 @@ export class Acknowledgements {
         commitTimeMs: oldest.commitTimeMs ?? before?.commitTimeMs,
       };
       this.#done++;
+      for (const stored of oldest.receipts ?? []) stored();
     }
     if (this.#done > 0 && this.#done * 2 >= this.#groups.length) {
       this.#groups = this.#groups.slice(this.#done);

@@ -110,7 +110,8 @@ export class OrderedWriter {
     else if (message.kind === "claimed") this.#offerClaimed(message, now);
     else if (message.kind === "commit") {
       this.#acknowledgements.commit(message.endLsn, message.commitTimeMs, now);
-    } else this.#acknowledgements.idle(message.lsn, now);
+    } else if (message.kind === "receipt") this.#acknowledgements.receipt(message.stored, now);
+    else this.#acknowledgements.idle(message.lsn, now);
   }
 
   /** The next request to send, or undefined when nothing may go now: then see `wakeAt`. */

@@ -129,6 +129,7 @@ async function intoSink(server: EmbeddedPostgres, sql: pg.Client, rows: number) 
       for (const message of batch) {
         if (message.kind === "commit") source.acknowledge(message.endLsn);
         else if (message.kind === "idle") source.acknowledge(message.lsn);
+        else if (message.kind === "receipt") message.stored();
         else if (message.table === "public.ticks")
           late.push(Date.now() - (JSON.parse(`${message.json}}}`).after.at as number));
         else if (++read === rows) done.resolve(performance.now());

@@ -135,6 +135,7 @@ export class OpenSource {
           this.messages.push(message);
           if (this.acknowledging && message.kind === "commit") this.source.acknowledge(message.endLsn);
           if (this.acknowledging && message.kind === "idle") this.source.acknowledge(message.lsn);
+          if (this.acknowledging && message.kind === "receipt") message.stored();
         }
         await this.#gate;
       }

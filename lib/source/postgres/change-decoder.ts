@@ -6,8 +6,9 @@ import type { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
-import { ChangeTooLargeError, MessageOrderError, UnaskedMessageError } from "./decode-errors.ts";
+import { ChangeTooLargeError, isOfOneChange, MessageOrderError, UnaskedMessageError } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
+import type { HeldMessage } from "./hold/held-change.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
 import { REFUSED_TYPES } from "./pgoutput/later-protocols.ts";
@@ -54,6 +55,11 @@ export interface ChangeDecoderOptions {
   readonly onBegin?: (commit: CommitFingerprint) => void;
   /** Why changes must not go to a topic, if so: thrown at the first one. */
   readonly refuses?: (topic: string) => TributaryError | undefined;
+  /**
+   * Takes a change aside that cannot become an event, and has its topic held; `before`: messages of the batch that stand
+   * before it. Without it, the error leaves `decode`.
+   */
+  readonly hold?: (change: HeldMessage, error: TributaryError, before: number) => void;
   /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
   readonly onMessage?: (message: OwnMessage) => boolean;
 }
@@ -171,10 +177,42 @@ export class ChangeDecoder {
       this.#reader.open(buffer, start, end);
       return this.#decode(out);
     } catch (error) {
-      if (error instanceof EventTooLong || isStringTooLong(error))
-        throw new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start });
-      throw error;
+      const failure =
+        error instanceof EventTooLong || isStringTooLong(error)
+          ? new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start })
+          : error;
+      if (!isOfOneChange(failure) || !this.#hold(failure, buffer.subarray(start, end), out)) throw failure;
+      return undefined;
     }
+  }
+
+  /** Decodes a change once more that was taken aside: by a decoder of its own. @throws why it still is no event. */
+  async decodeHeld(held: HeldMessage, out: SourceMessage[]): Promise<void> {
+    await this.#relations.learn(held.relation);
+    const nothing = { commitLsn: -1n, ordinal: 0 };
+    this.#transaction = openTransaction(held.begin, this.#options.epoch, nothing, this.#shared);
+    this.#transaction.ordinal = held.ordinal;
+    try {
+      await this.decode(held.payload, held.lsn, out);
+    } finally {
+      this.#transaction = undefined;
+    }
+  }
+
+  /** Takes the change aside that was being decoded: its ordinals are counted. Returns false where that cannot be. */
+  #hold(error: TributaryError, payload: Buffer, out: SourceMessage[]): boolean {
+    const transaction = this.#transaction;
+    const ordinals = ORDINALS.get(payload[0] as number);
+    const plan = ordinals && this.#relations.get(payload.readUInt32BE(1));
+    if (!this.#options.hold || !transaction || !plan || plan.outbox) return false;
+    const { begin, ordinal } = transaction;
+    const position = commitPrefix(this.#options.epoch, begin.commitLsn) + formatOrdinal(ordinal);
+    const { topic, table, relation } = plan;
+    const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
+    const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
+    this.#options.hold({ kind: "message", ...place, payload: Buffer.from(payload) }, error, out.length);
+    this.#gave(transaction, ordinal);
+    return true;
   }
 
   get #lsnText(): string {
@@ -357,7 +395,9 @@ export class ChangeDecoder {
     for (const oid of relations) {
       const plan = this.#planOf("Truncate", oid);
       const ordinal = ++transaction.ordinal;
-      if (!this.#wanted(plan, transaction, ordinal)) continue;
+      // It goes to every partition: a key that is not known is no problem of its.
+      if (!plan.captured || ordinal <= transaction.given) continue;
+      if (plan.problem && !isOfOneChange(plan.problem)) throw plan.problem;
       plan.listener?.truncated(plan);
       this.#begun(plan).event.append(TRUNCATE);
       this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
@@ -454,6 +494,12 @@ export class ChangeDecoder {
   }
 }
 
+/** Ordinals that a message counts, by its type: Insert, Update, Delete (rule 1). */
+const ORDINALS = new Map([
+  [0x49, 1],
+  [0x55, 2],
+  [0x44, 1],
+]);
 const INSERT = Buffer.from('{"op":"c","before":null,"after":');
 const UPDATE = Buffer.from('{"op":"u","before":');
 const DELETE = Buffer.from('{"op":"d","before":');

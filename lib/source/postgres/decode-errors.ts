@@ -206,3 +206,17 @@ export class OutboxFormsMixedError extends TributaryError {
     });
   }
 }
+
+/** Whether an error is of one change or one table: what stands beside it in the log can still be given. */
+export function isOfOneChange(error: unknown): error is TributaryError {
+  return OF_ONE_CHANGE.some((kind) => error instanceof kind);
+}
+
+const OF_ONE_CHANGE = [
+  TextEncodingError,
+  ValueFormatError,
+  ChangeTooLargeError,
+  KeyValueMissingError,
+  KeyColumnError,
+  KeyUnknownError,
+];

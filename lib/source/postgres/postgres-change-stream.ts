@@ -16,6 +16,7 @@ import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.t
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
+import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
 import type { OwnMessage } from "./logical-messages.ts";
@@ -44,6 +45,8 @@ export interface SourceStatus extends SlotHealth {
   readonly reconnects: number;
   /** The latest backfill of each table. */
   readonly backfills: readonly BackfillReport[];
+  /** Topics whose changes wait for a release. */
+  readonly holds: readonly HoldReport[];
 }
 
 /** What `PostgresChangeStream` is made of. */
@@ -67,6 +70,8 @@ export interface PostgresChangeStreamOptions {
   readonly serverVersion: number;
   /** Undefined: existing rows are not read. */
   readonly backfill: BackfillSettings | undefined;
+  /** Undefined: a change that cannot become an event ends the stream. */
+  readonly holds: HoldSettings | undefined;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -102,6 +107,9 @@ export class PostgresChangeStream implements ChangeStream {
   #fatal: unknown;
   #closed: Promise<void> | undefined;
   #backfills: Backfills | undefined;
+  #holds: HeldTopics | undefined;
+  /** Up to here the stream has acknowledged; what is held may not be stored that far. */
+  #acknowledged = 0n;
   /** Runs from the signal on. */
   #patience: NodeJS.Timeout | undefined;
   readonly #impatience = new AbortController();
@@ -130,12 +138,7 @@ export class PostgresChangeStream implements ChangeStream {
       onFailure: (error) => this.#fail(error),
     });
     this.#decoder = new ChangeDecoder({
-      pipeline,
-      database: state.database,
-      epoch: state.epoch,
-      route: routeTables(pipeline),
-      catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: this.#cut }),
-      encoding: options.encoding,
+      ...this.#decoding(),
       // Everything whose commit record begins before R was acknowledged by Kinesis: it is not given again.
       ...(state.confirmedLsn > 0n
         ? {
@@ -153,6 +156,7 @@ export class PostgresChangeStream implements ChangeStream {
       },
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
+      ...(options.holds ? { hold: (change, error, before) => this.#holds?.put(change, error, before) } : {}),
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
         if (prefix === MOVE) this.#moved(message);
@@ -198,9 +202,40 @@ export class PostgresChangeStream implements ChangeStream {
     this.changes = this.#read(until);
   }
 
-  /** Opens the first link, over a replication session that is there already. @throws what the backfills' record throws. */
+  /** What events look like, whoever decodes them. */
+  #decoding() {
+    const { pipeline, state, encoding } = this.#options;
+    return {
+      pipeline,
+      database: state.database,
+      epoch: state.epoch,
+      route: routeTables(pipeline),
+      catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: this.#cut }),
+      encoding,
+    };
+  }
+
+  async #openHolds(settings: HoldSettings): Promise<HeldTopics> {
+    const { pipeline, state, log } = this.#options;
+    const decoder = new ChangeDecoder(this.#decoding());
+    return await HeldTopics.open(
+      {
+        ...settings,
+        pipeline: pipeline.name,
+        log,
+        decode: (change, out) => decoder.decodeHeld(change, out),
+        onStored: () => this.acknowledge(this.#acknowledged),
+        onDue: () => this.#link?.interrupt(),
+        onFailure: (error) => this.#fail(error),
+      },
+      state.confirmedLsn,
+    );
+  }
+
+  /** Opens the first link, over a replication session that is there already. @throws what the record of backfills or holds throws. */
   async start(replication: pg.Client): Promise<void> {
-    const { backfill, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    const { backfill, holds, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    if (holds) this.#holds = await this.#openHolds(holds);
     if (backfill) {
       this.#backfills = await Backfills.open({
         ...backfill,
@@ -219,8 +254,10 @@ export class PostgresChangeStream implements ChangeStream {
   }
 
   acknowledge(lsn: bigint): void {
-    this.#confirmation.acknowledge(lsn);
-    this.#backfills?.acknowledge(lsn);
+    this.#acknowledged = later(this.#acknowledged, lsn);
+    const durable = this.#holds?.durable(this.#acknowledged) ?? this.#acknowledged;
+    this.#confirmation.acknowledge(durable);
+    this.#backfills?.acknowledge(durable);
   }
 
   close(): Promise<void> {
@@ -234,7 +271,7 @@ export class PostgresChangeStream implements ChangeStream {
     this.#link?.interrupt();
     const giveUp = new AbortController();
     await Promise.race([
-      Promise.all([this.#confirmation.flush(), this.#backfills?.close()]),
+      Promise.all([this.#flush(), this.#backfills?.close()]),
       delay(CLOSE_DEADLINE_MS, undefined, { signal: giveUp.signal }).catch(() => {}),
     ]);
     giveUp.abort();
@@ -248,6 +285,11 @@ export class PostgresChangeStream implements ChangeStream {
     }
     await this.#side.close();
     this.#tell();
+  }
+
+  async #flush(): Promise<void> {
+    await this.#holds?.close();
+    await this.#confirmation.flush();
   }
 
   #stop(): void {
@@ -275,9 +317,15 @@ export class PostgresChangeStream implements ChangeStream {
       } catch (error) {
         failure = error;
       }
-      // The decoder will not give these again: they go downstream before the failure counts.
-      if (batch.length > 0) yield batch;
+      // The decoder will not give these again: they go downstream, or are held, before the failure counts.
+      const given = this.#sift(batch);
+      if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
+      if (this.#holds) {
+        await this.#holds.room();
+        if (this.#releases && failure === undefined && !until.aborted)
+          failure = yield* this.#release(this.#holds);
+      }
       if (failure === undefined) continue;
       if (until.aborted) break;
       await this.#recover(failure, until);
@@ -292,7 +340,7 @@ export class PostgresChangeStream implements ChangeStream {
     try {
       for (const slice of delivery.slices) {
         if (this.#cut.aborted) return;
-        yield slice;
+        yield this.#sift(slice);
         // Sockets are read meanwhile: the next chunk's, the link's.
         await setImmediate();
       }
@@ -305,13 +353,32 @@ export class PostgresChangeStream implements ChangeStream {
     yield [{ kind: "commit", endLsn: delivery.lsn, commitTimeMs: Date.now() }];
   }
 
+  #sift(batch: readonly SourceMessage[]): readonly SourceMessage[] {
+    return this.#holds === undefined || this.#holds.isIdle ? batch : this.#holds.sift(batch);
+  }
+
+  /** Whether a held topic is to be released now. */
+  get #releases(): boolean {
+    return this.#holds?.isDue(this.#receivedLsn) === true && !this.#decoder.inTransaction;
+  }
+
+  /** Returns what went wrong, for the reader to wait and try again. */
+  async *#release(holds: HeldTopics): AsyncGenerator<readonly SourceMessage[], unknown> {
+    try {
+      yield* holds.release(this.#receivedLsn);
+    } catch (error) {
+      return error;
+    }
+    return undefined;
+  }
+
   async #fill(link: ReplicationLink, batch: SourceMessage[], until: AbortSignal): Promise<void> {
     let bytes = 0;
     // What is read in one go is bounded: who asks to stop waits that long at most.
     let stopping = until.aborted;
     while (!(stopping && this.#over) && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
-        if (batch.length > 0) return;
+        if (batch.length > 0 || this.#releases) return;
         this.#watch.waiting(true);
         try {
           await link.arrival();
@@ -320,6 +387,7 @@ export class PostgresChangeStream implements ChangeStream {
         } finally {
           this.#watch.waiting(false);
         }
+        if (this.#releases) return;
         stopping = until.aborted;
         continue;
       }
@@ -442,6 +510,7 @@ export class PostgresChangeStream implements ChangeStream {
       confirmedLsn: this.#confirmation.state.confirmedLsn,
       reconnects: this.#reconnects,
       backfills: this.#backfills?.reports ?? [],
+      holds: this.#holds?.reports ?? [],
       ...this.#slotWatch.health,
     });
   }

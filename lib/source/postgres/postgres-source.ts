@@ -9,6 +9,7 @@ import { connect, disconnect, type PostgresConnectionOptions } from "./connectio
 import { explainSessionError } from "./connection-errors.ts";
 import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
 import { changePublication, firstStart } from "./first-start.ts";
+import type { HoldSettings } from "./hold/held-topics.ts";
 import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
 import { preflight as look, type PreflightReport } from "./preflight/preflight.ts";
 import { readPublicationOid } from "./publication-watch.ts";
@@ -30,6 +31,8 @@ export interface PostgresSourceOptions {
   readonly siblings?: Siblings | undefined;
   /** Where backfills are kept; undefined: existing rows are not read. */
   readonly backfill?: BackfillSettings | undefined;
+  /** Where changes are held that cannot become events; undefined: they end the stream. */
+  readonly holds?: HoldSettings | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -151,6 +154,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         isForeign: options.siblings?.isForeign,
         serverVersion: report.server.version,
         backfill: options.backfill,
+        holds: options.holds,
         encoding:
           report.server.encoding === "SQL_ASCII" ? (pipeline.source.sqlAsciiEncoding ?? "utf-8") : "utf-8",
       },

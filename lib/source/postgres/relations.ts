@@ -26,6 +26,8 @@ export interface PlannedColumn {
 
 /** All that the changes of one relation need, computed once. */
 export interface RelationPlan {
+  /** What the server told. */
+  readonly relation: Relation;
   readonly columns: readonly PlannedColumn[];
   /** As people write it: `public.orders`. */
   readonly table: string;
@@ -164,6 +166,7 @@ export class Relations {
     ].join();
     const sourceTail = `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`;
     this.#plans.set(relation.oid, {
+      relation,
       columns,
       table,
       captured: captured && outbox === undefined,

@@ -228,7 +228,7 @@ class World {
     this.#late.push(...this.#inFlight.splice(0).flatMap((request) => request.entries));
     this.#writer = this.#start();
     this.#sent.clear();
-    const next = this.#messages.findIndex((m) => m.kind !== "change" && lsnOf(m) > this.confirmed);
+    const next = this.#messages.findIndex((m) => (lsnOf(m) ?? -1n) > this.confirmed);
     const before = next === -1 ? this.#messages.length : next;
     // The replay starts behind the last confirmed commit.
     let from = before;
@@ -241,7 +241,7 @@ class World {
     if (acknowledged === undefined || acknowledged === this.confirmed) return;
     expect(acknowledged).toBeGreaterThan(this.confirmed);
     this.confirmed = acknowledged;
-    const last = this.#messages.findIndex((m) => m.kind !== "change" && lsnOf(m) === acknowledged);
+    const last = this.#messages.findIndex((m) => lsnOf(m) === acknowledged);
     expect(last).toBeGreaterThanOrEqual(0);
     for (const [key, position] of this.#messages.slice(0, last).flatMap(copies)) {
       expect(this.stream.has(key, position), "acknowledged, so stored").toBe(true);
@@ -249,8 +249,9 @@ class World {
   }
 }
 
-function lsnOf(message: Exclude<SourceMessage, { kind: "change" }>): bigint {
-  return message.kind === "commit" ? message.endLsn : message.lsn;
+function lsnOf(message: SourceMessage): bigint | undefined {
+  if (message.kind === "commit") return message.endLsn;
+  return message.kind === "idle" ? message.lsn : undefined;
 }
 
 /** Where a message's copies go: partition key and position. */

@@ -1,0 +1,372 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ClaimStore } from "../../../change/claim-store.ts";
+import { parsePosition } from "../../../change/position.ts";
+import { TributaryError } from "../../../errors.ts";
+import type { Log } from "../../../observe/log.ts";
+import type { SourceChange, SourceMessage } from "../../change-source.ts";
+import { EncodedChange } from "../../encoded-change.ts";
+import { HoldFullError, HoldSegmentError } from "./errors.ts";
+import { type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
+import { HeldTopic } from "./held-topic.ts";
+import type { Hold, HoldReason, HoldRecord } from "./hold-record.ts";
+import { storeSegment } from "./hold-spill.ts";
+
+/** What held topics stand on. */
+export interface HoldSettings {
+  readonly record: HoldRecord;
+  readonly store: ClaimStore;
+  /** The capture lease. */
+  readonly generation: number;
+  /** Most that may be stored of one topic, in bytes. Default 10 GiB. */
+  readonly limitBytes?: number;
+}
+
+/** What `HeldTopics` is made of. */
+export interface HeldTopicsOptions extends HoldSettings {
+  readonly pipeline: string;
+  readonly log: Log;
+  /** Decodes a held message once more. @throws why it still cannot be. */
+  readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
+  /** More is stored than before: what the stream acknowledged may be confirmed. */
+  readonly onStored: () => void;
+  /** There is something to release: reading must not wait for the server. */
+  readonly onDue: () => void;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** A held topic, as metrics tell it. */
+export type HoldReport = Pick<Hold, "topic" | "since" | "changes" | "bytes">;
+
+const LIMIT_BYTES = 10 * 1024 ** 3;
+/** A segment is stored once it is as large, or after a moment. */
+const SEGMENT_BYTES = 1024 * 1024;
+const SEGMENT_MS = 500;
+/** So much waits to be stored at most. */
+const WAITING_BYTES = 8 * 1024 * 1024;
+/** How often the record is asked, while topics are held, whether one is to be released. */
+const LOOK_MS = 2_000;
+/** What waits is stored within this time when the task ends. */
+const CLOSE_MS = 5_000;
+/** Beside the event's text. */
+const OVERHEAD_BYTES = 200;
+
+/**
+ * The topics that are held (rule 32): their changes are stored in order instead of going into the stream, all other
+ * topics go on, and the slot moves. A released topic's changes go into the stream in their order before newer ones of it.
+ */
+export class HeldTopics {
+  readonly #options: HeldTopicsOptions;
+  readonly #topics = new Map<string, HeldTopic>();
+  /** Held changes of the batch that is being read, and the messages of the batch before each. */
+  #aside: { readonly before: number; readonly change: HeldMessage; readonly error: TributaryError }[] = [];
+  /** End of the last commit that was read. */
+  #lastEnd: bigint;
+  readonly #ending = new AbortController();
+  #storing: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #looking: Promise<void> | undefined;
+  #failed = false;
+
+  private constructor(options: HeldTopicsOptions, confirmedLsn: bigint) {
+    this.#options = options;
+    this.#lastEnd = confirmedLsn;
+  }
+
+  /** @throws what the record throws. */
+  static async open(options: HeldTopicsOptions, confirmedLsn: bigint): Promise<HeldTopics> {
+    const held = new HeldTopics(options, confirmedLsn);
+    for (const { released, ...hold } of await options.record.list()) {
+      held.#topics.set(hold.topic, new HeldTopic(hold, released));
+    }
+    held.#looking = held.#look();
+    return held;
+  }
+
+  get reports(): readonly HoldReport[] {
+    return [...this.#topics.values()].map(({ hold: { topic, since, changes, bytes } }) => ({
+      ...{ topic, since, changes, bytes },
+    }));
+  }
+
+  /** Holds a change, and what follows it in its topic; `before`: messages of the batch that stand before it. */
+  put(change: HeldMessage, error: TributaryError, before: number): void {
+    this.#aside.push({ before, change, error });
+  }
+
+  /** Whether a batch must be sifted. */
+  get isIdle(): boolean {
+    return this.#topics.size === 0 && this.#aside.length === 0;
+  }
+
+  /** Takes the changes of held topics out of a batch. */
+  sift(batch: readonly SourceMessage[]): SourceMessage[] {
+    const left: SourceMessage[] = [];
+    const aside = this.#aside;
+    this.#aside = [];
+    let next = 0;
+    const holdUpTo = (place: number) => {
+      for (let held = aside[next]; held && held.before <= place; held = aside[++next]) {
+        const { change, error } = held;
+        this.#begin(change.topic.name, reasonOf(error, change));
+        // Decoded when the hold began, and now it cannot be: it would have to go before the hold's changes.
+        if (this.#topics.get(change.topic.name)?.place(change.position) === "before") throw error;
+        this.#hold(change, change.payload.length * 1.4);
+      }
+    };
+    for (const [place, message] of batch.entries()) {
+      holdUpTo(place);
+      if (message.kind === "change") {
+        if (this.#topics.has(message.topic.name) && this.#siftChange(message)) continue;
+      } else if (message.kind === "commit") this.#lastEnd = later(this.#lastEnd, message.endLsn);
+      else if (message.kind === "idle") this.#lastEnd = later(this.#lastEnd, message.lsn);
+      left.push(message);
+    }
+    holdUpTo(batch.length);
+    return left;
+  }
+
+  /** Waits while too much is to be stored. */
+  async room(): Promise<void> {
+    while (!this.#failed && this.#waitingBytes() > WAITING_BYTES && this.#storing) await this.#storing;
+  }
+
+  /** Up to where the server may be told that what the stream acknowledged up to `lsn` is durable. */
+  durable(lsn: bigint): bigint {
+    let least = lsn;
+    for (const { durable } of this.#topics.values())
+      if (durable !== undefined && durable < least) least = durable;
+    return least;
+  }
+
+  /**
+   * Whether a topic is to be released now. `received`: end of what was read, all of the topic that was read before the hold's
+   * last change included: after a restart the server sends some of it again, and it goes first.
+   */
+  isDue(received: bigint): boolean {
+    return this.#due(received) !== undefined;
+  }
+
+  /** What a released topic held, in its order, segment by segment: each is in the stream before the next is read. */
+  async *release(received: bigint): AsyncGenerator<readonly SourceMessage[]> {
+    const topic = this.#due(received);
+    if (!topic) return;
+    const { log, record } = this.#options;
+    const { signal } = this.#ending;
+    log.info(`releasing the held topic ${topic.hold.topic}`, { changes: topic.hold.changes });
+    while (!this.#failed && !signal.aborted) {
+      await this.#storeAll();
+      const { hold } = topic;
+      if (hold.first >= hold.next) {
+        await record.end(hold);
+        this.#topics.delete(hold.topic);
+        log.info(`released the held topic ${hold.topic}`);
+        return;
+      }
+      const segment = await this.#segment(hold).catch((error) => this.#refuse(topic, error));
+      if (!segment) return;
+      const out: SourceMessage[] = [];
+      const refused = await this.#decode(segment.held, out);
+      const stored = Promise.withResolvers<void>();
+      yield [...out, { kind: "receipt", stored: () => stored.resolve() }];
+      await Promise.race([stored.promise, aborted(signal)]);
+      if (signal.aborted) return;
+      const last = out.findLast((message) => message.kind === "change");
+      const drained = refused ? (last?.position ?? hold.drained) : segment.last;
+      const passed = refused
+        ? { drained, reason: refused }
+        : {
+            drained,
+            first: hold.first + 1,
+            changes: hold.changes - segment.changes,
+            bytes: hold.bytes - segment.bytes,
+          };
+      const next = { ...topic.hold, ...passed };
+      if (refused) return await this.#stopRelease(topic, next);
+      await record.write(next);
+      topic.hold = next;
+    }
+  }
+
+  /** Stores what waits, in time or not at all: what is not stored is not confirmed and comes again. */
+  async close(): Promise<void> {
+    clearTimeout(this.#timer);
+    const patience = setTimeout(() => this.#ending.abort(), CLOSE_MS);
+    if (!this.#failed) await this.#storeAll().catch(() => {});
+    clearTimeout(patience);
+    this.#ending.abort();
+    await this.#looking;
+  }
+
+  /** A segment that cannot be read stops its topic's release, not the stream. */
+  async #refuse(topic: HeldTopic, error: unknown): Promise<undefined> {
+    if (!(error instanceof TributaryError) || error.retry === "retry") throw error;
+    const { code, message, remedy } = error;
+    const { hold } = topic;
+    const reason = { ...hold.reason, code, message, remedy };
+    await this.#stopRelease(topic, { ...hold, reason });
+  }
+
+  async #stopRelease(topic: HeldTopic, hold: Hold): Promise<void> {
+    await this.#options.record.write(hold, true);
+    topic.hold = hold;
+    topic.releasing = false;
+    const { code, message, remedy } = hold.reason;
+    this.#options.log.error(`the release of ${hold.topic} stopped: ${message}`, { code, remedy });
+  }
+
+  #due(received: bigint): HeldTopic | undefined {
+    for (const topic of this.#topics.values()) {
+      if (topic.releasing && parsePosition(topic.hold.last).commitLsn < received) return topic;
+    }
+    return undefined;
+  }
+
+  #begin(topic: string, reason: HoldReason): void {
+    if (this.#topics.has(topic)) return;
+    this.#topics.set(topic, HeldTopic.begin(topic, reason, Date.now()));
+    const { log } = this.#options;
+    const how = `Then: tributary capture release --topic ${topic}`;
+    log.error(`the topic ${topic} is held: ${reason.message}`, {
+      code: reason.code,
+      remedy: `${reason.remedy} ${how}`,
+    });
+  }
+
+  /** Returns whether the change is the hold's. */
+  #siftChange(message: SourceChange): boolean {
+    const { topic, partition, position, table } = message;
+    const place = this.#topics.get(topic.name)?.place(position);
+    if (place === "before") return false;
+    if (place === "next") {
+      const { json } = message;
+      this.#hold({ kind: "event", topic, partition, position, table, json }, json.length);
+    }
+    if (message instanceof EncodedChange) message.release();
+    return true;
+  }
+
+  #hold(change: HeldChange, bytes: number): void {
+    const topic = this.#topics.get(change.topic.name) as HeldTopic;
+    if (topic.place(change.position) !== "next") return;
+    const limit = this.#options.limitBytes ?? LIMIT_BYTES;
+    const all = topic.hold.bytes + topic.pendingBytes + bytes;
+    if (all > limit) throw new HoldFullError(change.topic.name, all, limit);
+    topic.add(change, bytes + OVERHEAD_BYTES, this.#lastEnd);
+    if (topic.pendingBytes >= SEGMENT_BYTES) this.#storeSoon(0);
+    else this.#storeSoon(SEGMENT_MS);
+  }
+
+  #waitingBytes(): number {
+    let bytes = 0;
+    for (const { pendingBytes } of this.#topics.values()) bytes += pendingBytes;
+    return bytes;
+  }
+
+  #storeSoon(delayMs: number): void {
+    if (this.#storing || this.#failed) return;
+    if (delayMs > 0 && this.#timer) return;
+    clearTimeout(this.#timer);
+    if (delayMs > 0) this.#timer = setTimeout(() => this.#storeSoon(0), delayMs);
+    else {
+      this.#timer = undefined;
+      this.#storeAll().catch((error) => this.#fail(error));
+    }
+  }
+
+  /** One at a time. */
+  async #storeAll(): Promise<void> {
+    while (this.#storing) await this.#storing;
+    this.#storing = (async () => {
+      for (const topic of this.#topics.values()) await this.#store(topic);
+    })().finally(() => {
+      this.#storing = undefined;
+    });
+    await this.#storing;
+    if (this.#waitingBytes() > 0) this.#storeSoon(SEGMENT_MS);
+  }
+
+  async #store(topic: HeldTopic): Promise<void> {
+    const changes = topic.take();
+    if (!changes) return;
+    const { record } = this.#options;
+    const { hold } = topic;
+    const segment = await storeSegment(this.#options, hold.topic, hold.next, changes, this.#ending.signal);
+    await record.writeSegment(hold.topic, hold.next, segment);
+    const next = topic.with(segment);
+    await record.write(next);
+    topic.stored(next);
+    this.#options.onStored();
+  }
+
+  /** The changes of the first segment that are not in the stream. */
+  async #segment(hold: Hold) {
+    const { record, store } = this.#options;
+    const { claim, changes, last } = await record.readSegment(hold.topic, hold.first);
+    const bytes = await store.get(claim, this.#ending.signal);
+    try {
+      const held = parseSegment(bytes).filter(({ position }) => position > hold.drained);
+      return { held, changes, last, bytes: claim.bytes };
+    } catch (error) {
+      throw new HoldSegmentError(hold.topic, hold.first, hold.drained, error);
+    }
+  }
+
+  /** Returns why a change cannot be given, if one cannot: `out` has those before it. */
+  async #decode(held: readonly HeldChange[], out: SourceMessage[]): Promise<HoldReason | undefined> {
+    for (const change of held) {
+      if (change.kind === "event") {
+        out.push({ ...change, kind: "change" });
+        continue;
+      }
+      const { length } = out;
+      try {
+        await this.#options.decode(change, out);
+      } catch (error) {
+        if (!(error instanceof TributaryError) || error.retry === "retry") throw error;
+        out.length = length;
+        return reasonOf(error, change);
+      }
+    }
+    return undefined;
+  }
+
+  /** Asks the record, as long as something is held, whether it is to be released. */
+  async #look(): Promise<void> {
+    const { signal } = this.#ending;
+    for (;;) {
+      await sleep(LOOK_MS, undefined, { signal, ref: false }).catch(() => {});
+      if (signal.aborted || this.#failed) return;
+      if (this.#topics.size === 0) continue;
+      try {
+        for (const { topic, released } of await this.#options.record.list()) {
+          const held = this.#topics.get(topic);
+          if (held && released) held.releasing = true;
+        }
+      } catch (error) {
+        this.#fail(error);
+      }
+      if ([...this.#topics.values()].some(({ releasing }) => releasing)) this.#options.onDue();
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#options.onFailure(error);
+  }
+}
+
+function reasonOf({ code, message, remedy }: TributaryError, { table, position }: HeldMessage): HoldReason {
+  return { code, message, remedy, table, position };
+}
+
+function later(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (signal.aborted) resolve();
+  else signal.addEventListener("abort", () => resolve(), { once: true });
+  return promise;
+}

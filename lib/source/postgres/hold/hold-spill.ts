@@ -1,0 +1,48 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { type ClaimStore, claimOf } from "../../../change/claim-store.ts";
+import { TributaryError } from "../../../errors.ts";
+import { formatHeldChange, type HeldChange } from "./held-change.ts";
+import type { HoldSegment } from "./hold-record.ts";
+
+/** Where the changes of held topics are stored. */
+export interface SpillPlace {
+  readonly store: ClaimStore;
+  readonly pipeline: string;
+  /** The capture lease: two tasks never write the same object. */
+  readonly generation: number;
+}
+
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 5_000;
+
+/**
+ * Stores changes of a topic as one object; durable when it resolves. What may pass is tried again until `signal` aborts.
+ * @throws ClaimStoreRefusedError, and what the store threw last when the signal aborted.
+ */
+export async function storeSegment(
+  { store, pipeline, generation }: SpillPlace,
+  topic: string,
+  index: number,
+  changes: readonly [HeldChange, ...HeldChange[]],
+  signal: AbortSignal,
+): Promise<HoldSegment> {
+  const bytes = Buffer.from(changes.map(formatHeldChange).join("\n"));
+  const path = [pipeline, "held", topic, `${index}-${generation}`].map(segmentOfPath).join("/");
+  const claim = claimOf(store, path, bytes);
+  const { position } = changes.at(-1) as HeldChange;
+  for (let failures = 0; ; failures++) {
+    try {
+      await store.put(claim, bytes, signal);
+      return { claim, changes: changes.length, last: position };
+    } catch (error) {
+      if (signal.aborted || !(error instanceof TributaryError) || error.retry !== "retry") throw error;
+      const waitMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures);
+      await sleep(waitMs * (0.5 + Math.random() / 2), undefined, { signal });
+    }
+  }
+}
+
+/** A topic may have any characters where the definition routes to it. */
+function segmentOfPath(text: string): string {
+  return text.replaceAll("%", "%25").replaceAll("/", "%2F");
+}
