@@ -42,11 +42,11 @@ export const ASSUMPTIONS = {
   encryptedParts: 3,
   keyRequestsPerHour: 12,
   /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
-  captureMetrics: 18,
+  captureMetrics: 20,
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,
-  captureAlarms: 8,
+  captureAlarms: 9,
   consumerAlarms: 6,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,

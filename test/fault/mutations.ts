@@ -402,6 +402,34 @@ const MUTATIONS: readonly Mutation[] = [
     to: "",
     tests: ["test/aws/refused-calls.test.ts"],
   },
+  {
+    name: "confirm what is held before it is stored",
+    file: "lib/source/postgres/hold/held-topics.ts",
+    from: "if (durable !== undefined && durable < least) least = durable;",
+    to: "if (durable !== undefined && durable > least) least = durable;",
+    tests: ["test/postgres/hold.test.ts"],
+  },
+  {
+    name: "release a topic before what comes again of it was read",
+    file: "lib/source/postgres/hold/held-topics.ts",
+    from: "topic.releasing && parsePosition(topic.hold.last).commitLsn < received",
+    to: "topic.releasing && received >= 0n",
+    tests: ["test/postgres/hold.test.ts"],
+  },
+  {
+    name: "take what stood before a hold for stored",
+    file: "lib/source/postgres/hold/held-topic.ts",
+    from: 'if (position < this.hold.from) return "before";',
+    to: 'if (position < this.hold.from) return "stored";',
+    tests: ["test/postgres/hold.test.ts"],
+  },
+  {
+    name: "end a hold before its changes are stored in the stream",
+    file: "lib/source/postgres/hold/held-topics.ts",
+    from: "await Promise.race([stored.promise, aborted(signal)]);",
+    to: "stored.resolve();",
+    tests: ["test/postgres/hold.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

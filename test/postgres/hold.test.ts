@@ -205,6 +205,28 @@ eachPostgres("a held topic", (server) => {
     await client.end();
   });
 
+  test("lasts until its changes are stored in the stream: a release that was cut off begins anew", async () => {
+    const { client, holds, open } = await scene(server());
+    const first = await open();
+    await put(client, "orders", 1, UNREADABLE);
+    await put(client, "orders", 2);
+    await eventually(() => [...holds.holds.values()][0]?.changes === 2, { what: "the hold" });
+    await first.close();
+    holds.wanted.add("shop.public.orders");
+    const second = await open("latin1", { acknowledging: false });
+    await put(client, "items", 1);
+    await second.until(2);
+    await second.close();
+    expect(rows(second.changes)).toEqual(["orders 1", "orders 2"]);
+    expect(holds.holds.size).toBe(1);
+    const third = await open("latin1");
+    await third.until(3);
+    expect(ofOrders(third.changes)).toEqual(["orders 1", "orders 2"]);
+    await eventually(() => holds.holds.size === 0, { what: "the hold's end" });
+    await third.close();
+    await client.end();
+  });
+
   test("is bounded: at its limit the stream ends with a remedy, and nothing more is confirmed", async () => {
     const { client, settings, open } = await scene(server());
     const source = await open("utf-8", { holds: { ...settings, limitBytes: 3000 } });

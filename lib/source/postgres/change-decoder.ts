@@ -6,7 +6,12 @@ import type { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
-import { ChangeTooLargeError, isOfOneChange, MessageOrderError, UnaskedMessageError } from "./decode-errors.ts";
+import {
+  ChangeTooLargeError,
+  isOfOneChange,
+  MessageOrderError,
+  UnaskedMessageError,
+} from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";

@@ -324,7 +324,7 @@ export class PostgresChangeStream implements ChangeStream {
       if (this.#holds) {
         await this.#holds.room();
         if (this.#releases && failure === undefined && !until.aborted)
-          failure = yield* this.#release(this.#holds);
+          failure = yield* this.#release(this.#holds, until);
       }
       if (failure === undefined) continue;
       if (until.aborted) break;
@@ -363,9 +363,9 @@ export class PostgresChangeStream implements ChangeStream {
   }
 
   /** Returns what went wrong, for the reader to wait and try again. */
-  async *#release(holds: HeldTopics): AsyncGenerator<readonly SourceMessage[], unknown> {
+  async *#release(holds: HeldTopics, until: AbortSignal): AsyncGenerator<readonly SourceMessage[], unknown> {
     try {
-      yield* holds.release(this.#receivedLsn);
+      yield* holds.release(this.#receivedLsn, until);
     } catch (error) {
       return error;
     }

@@ -146,12 +146,15 @@ export class HeldTopics {
     return this.#due(received) !== undefined;
   }
 
-  /** What a released topic held, in its order, segment by segment: each is in the stream before the next is read. */
-  async *release(received: bigint): AsyncGenerator<readonly SourceMessage[]> {
+  /**
+   * What a released topic held, in its order, segment by segment: each is in the stream before the next is read. Goes no
+   * further once `until` aborts; the release then begins anew behind what is in the stream.
+   */
+  async *release(received: bigint, until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
     const topic = this.#due(received);
     if (!topic) return;
     const { log, record } = this.#options;
-    const { signal } = this.#ending;
+    const signal = AbortSignal.any([until, this.#ending.signal]);
     log.info(`releasing the held topic ${topic.hold.topic}`, { changes: topic.hold.changes });
     while (!this.#failed && !signal.aborted) {
       await this.#storeAll();
