@@ -41,12 +41,16 @@ export const AGGREGATE_TYPE = "^[A-Za-z0-9_.-]{1,64}$";
 const aggregateType = new RegExp(AGGREGATE_TYPE);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
+/** Whether a text has more characters, as the table's constraints count them: a character outside the plane 0 is one. */
+function isLonger(text: string, max: number): boolean {
+  return text.length > max && (text.length > 2 * max || [...text].length > max);
+}
+
 /** What is wrong with the members of an event, or undefined. Names fields, never values. */
 export function outboxProblem(event: { readonly [member: string]: unknown }): string | undefined {
   const text = (member: string, max: number) => {
     const value = event[member];
-    const right =
-      typeof value === "string" && value.length >= 1 && value.length <= max && !value.includes("\0");
+    const right = typeof value === "string" && value !== "" && !isLonger(value, max) && !value.includes("\0");
     return right ? undefined : `${member} must be a text of 1 to ${max} characters`;
   };
   if (typeof event.aggregateType !== "string" || !aggregateType.test(event.aggregateType))

@@ -353,6 +353,56 @@ eachPostgres("outbox relays", (server) => {
     await client.end();
   });
 
+  test.each([
+    ["an aggregate id of 512 emoji", "aggregate_id", "repeat('😀', 512)", { aggregateId: "😀".repeat(512) }],
+    ["a type of 255 emoji", "type", "repeat('😀', 255)", { type: "😀".repeat(255) }],
+    ["a time without end", "created_at", "'infinity'", { createdAt: "infinity" }],
+    ["a time without begin", "created_at", "'-infinity'", { createdAt: "-infinity" }],
+    ["BC", "created_at", "'0044-03-15 12:00:00+00 BC'", { createdAt: "0044-03-15T12:00:00.000000Z BC" }],
+    [
+      "the last year",
+      "created_at",
+      "'294276-12-31 23:59:59+00'",
+      { createdAt: "294276-12-31T23:59:59.000000Z" },
+    ],
+    [
+      "odd JSON",
+      "payload",
+      'E\'{\n"a": 1e400,\r\n"a": "\\\\u0000\\\\ud800"}\'',
+      { payload: { a: "\u0000\ud800" } },
+    ],
+    ["headers of lines", "headers", "E'{\n\"a\":\t[null]\n}'", { headers: { a: [null] } }],
+  ])("what the table's constraints take becomes an event: %s", async (_what, column, value, expected) => {
+    const { client, relay } = await start();
+    const columns = {
+      aggregate_type: "'order'",
+      aggregate_id: "'17'",
+      type: "'Paid'",
+      payload: "'{}'",
+      [column]: value,
+    };
+    await client.query(
+      `INSERT INTO "Out ""box" (${Object.keys(columns)}) VALUES (${Object.values(columns)});
+       INSERT INTO "Out ""box" (aggregate_type, aggregate_id, type, payload) VALUES ('order', '18', 'Next', '{}')`,
+    );
+    const open = relay();
+    let ended: unknown;
+    void open.running.then((error) => {
+      ended = error;
+    });
+    const both = () => {
+      if (ended) throw ended;
+      return open.given.length === 2;
+    };
+    await eventually(both, { what: () => `both events; ended with ${ended}`, deadlineMs: 20_000 });
+    const events = open.given.map(({ json }) => JSON.parse(`${json}}}`));
+    const odd = events.find(({ after }) => after.type !== "Next");
+    expect(odd.after).toMatchObject(expected);
+    expect(Number.isNaN(new Date(odd.source.ts_ms).getTime())).toBe(false);
+    expect(await open.stop()).toBeUndefined();
+    await client.end();
+  });
+
   test("a row that is no event stops the relay, or goes whole to a topic of its own: a partition for each lane", async () => {
     const { client, relay } = await start();
     await client.query(`ALTER TABLE "Out ""box" DROP CONSTRAINT "Out ""box_type_check"`);

@@ -1,5 +1,8 @@
 import type { OutboxMembers } from "./envelope.ts";
 
+/** https://www.rfc-editor.org/rfc/rfc3339#section-5.6 */
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
+
 /**
  * The event as a CloudEvent, in the JSON event format. `partitionkey` is the attribute of the partitioning extension,
  * `traceparent` and `tracestate` those of distributed tracing (from the headers of that name); `aggregatetype` and
@@ -15,7 +18,8 @@ export function cloudEvent(members: OutboxMembers, source: string): string {
     source,
     type,
     subject: aggregateId,
-    time: createdAt,
+    // Left out where it has no such form: year 10000, before Christ, infinite, or whatever a message says.
+    time: TIME.test(createdAt) ? createdAt : undefined,
     datacontenttype: "application/json",
     partitionkey: aggregateId,
     aggregatetype: aggregateType,

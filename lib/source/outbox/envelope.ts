@@ -17,7 +17,7 @@ export interface OutboxMembers {
   readonly payload: string;
   /** JSON text of an object. */
   readonly headers: string;
-  /** ISO 8601. */
+  /** ISO 8601 as far as it has a form there: see `docs/03-values.md`. */
   readonly createdAt: string;
 }
 

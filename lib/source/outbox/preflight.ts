@@ -15,6 +15,7 @@ export interface OutboxCheck {
 }
 
 interface Facts {
+  readonly encoding: string;
   readonly columns: readonly string[];
   readonly lane: string | null;
   readonly lanes: string | null;
@@ -32,7 +33,7 @@ export async function checkOutbox({ connection, pipeline, signal }: OutboxCheck)
   try {
     const names = relayTables(table);
     const { rows } = await client.query<Facts & { readonly database: string }>(
-      `SELECT current_database() AS database, to_regclass($2)::text AS lanes, to_regclass($3)::text AS relays,
+      `SELECT current_database() AS database, getdatabaseencoding() AS encoding, to_regclass($2)::text AS lanes, to_regclass($3)::text AS relays,
          (SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute a ON a.attrelid = adrelid AND a.attnum = adnum
           WHERE adrelid = to_regclass($1) AND attname = 'lane') AS lane,
          ARRAY(SELECT attname::text FROM pg_attribute
@@ -64,6 +65,15 @@ const NEEDED = [
 
 function problemsOf(facts: Facts, table: TableName, partitions: number): PreflightProblem[] {
   const name = formatTable(table);
+  if (facts.encoding === "SQL_ASCII")
+    return [
+      {
+        code: "SQL_ASCII",
+        message: "the database's encoding is SQL_ASCII: nobody says how its text is to be read",
+        remedy:
+          "Convert the database, or let the outbox be read from the log, which has source.sqlAsciiEncoding.",
+      },
+    ];
   if (facts.columns.length === 0) return [problem(`there is no table ${name}`)];
   const missing = NEEDED.filter((column) => !facts.columns.includes(column));
   if (missing.length > 0) return [problem(`${name} has no ${missing.join(", ")}`)];

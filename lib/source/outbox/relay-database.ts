@@ -34,12 +34,16 @@ export interface OutboxRow {
   readonly type: string | null;
   readonly payload: string | null;
   readonly headers: string | null;
+  /** As the log's values have it: with ` BC`, or an infinity. */
   readonly created_at: string | null;
+  /** Null where it is infinite. */
   readonly created_ms: string | null;
   readonly xid: string;
 }
 
-/** Of a batch the payloads are cut here; a single larger one is a batch of its own. */
+/** What JavaScript takes for a time, milliseconds from 1970; PostgreSQL's go further. */
+const MOST_MS = 8_640_000_000_000_000n;
+/** Of a batch payloads and headers are cut here; a single larger one is a batch of its own. */
 const BATCH_BYTES = 4 * 1024 * 1024;
 const STATEMENT_TIMEOUT_MS = 30_000;
 /** Deleted at once of what was kept long enough. */
@@ -147,7 +151,7 @@ export class RelayDatabase {
              FROM unnest($2::smallint[]) AS ready (lane)
              CROSS JOIN LATERAL (
                SELECT seq, sum(bytes) OVER (ORDER BY seq) - bytes AS before
-               FROM (SELECT o.seq, octet_length(o.payload::text)::bigint AS bytes FROM ${outbox} o
+               FROM (SELECT o.seq, octet_length(o.payload::text)::bigint + coalesce(octet_length(o.headers::text), 0) AS bytes FROM ${outbox} o
                      WHERE o.lane = ready.lane AND o.published_at IS NULL ORDER BY o.seq LIMIT $3) first) picked
              WHERE picked.before < $4
              GROUP BY ready.lane) fresh
@@ -172,8 +176,13 @@ export class RelayDatabase {
   async rows(seqs: readonly string[]): Promise<readonly OutboxRow[]> {
     return this.#query<OutboxRow>(
       `SELECT seq::text, lane, id::text, aggregate_type, aggregate_id, type, payload::text, headers::text,
-         to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
-         (extract(epoch FROM created_at) * 1000)::bigint::text AS created_ms, xmin::text AS xid
+         CASE WHEN isfinite(created_at)
+           THEN to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+             || CASE WHEN extract(year FROM created_at AT TIME ZONE 'UTC') < 0 THEN ' BC' ELSE '' END
+           ELSE created_at::text END AS created_at,
+         CASE WHEN isfinite(created_at)
+           THEN least(greatest(extract(epoch FROM created_at) * 1000, -${MOST_MS}), ${MOST_MS})::bigint::text END AS created_ms,
+         xmin::text AS xid
        FROM ${this.#tables.outbox} WHERE seq = ANY($1::bigint[]) ORDER BY ${this.#tables.outbox}.seq`,
       [seqs],
     );

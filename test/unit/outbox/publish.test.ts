@@ -100,3 +100,16 @@ test.each(["outbox", "a.b.c", 'a."b', "a.b; DROP TABLE c", `a.${"b".repeat(49)}`
 test.each(["", "tributary.marks"])("%j is no prefix", (prefix) => {
   expect(() => outboxMessages({ prefix })).toThrow(ConfigurationError);
 });
+
+test("lengths count characters, as the table's constraints do", async () => {
+  const of = (more: object) => outboxTable().publish(new Statements(), { ...event, ...more });
+  const emoji = (count: number) => "😀".repeat(count);
+  await of({ aggregateId: emoji(512), type: emoji(255) });
+  for (const more of [
+    { aggregateId: emoji(513) },
+    { type: emoji(256) },
+    { type: "x".repeat(256) },
+    { aggregateId: "" },
+  ])
+    await expect(of(more)).rejects.toMatchObject({ code: "OUTBOX_EVENT" });
+});
