@@ -9,6 +9,7 @@
  *   .handler();
  */
 
+export type { JsonNullPath } from "./change/event.ts";
 export {
   type BatchHandler,
   type Consumer,
@@ -28,5 +29,10 @@ export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consu
 export { Operation } from "./consume/operation.ts";
 export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/redrive-request.ts";
 export type { Sweep } from "./consume/sweep.ts";
-export type { SinkRow, VerifiableSink, VerifiableTable } from "./consume/verifiable-sink.ts";
+export {
+  JSON_NULL,
+  type SinkRow,
+  type VerifiableSink,
+  type VerifiableTable,
+} from "./consume/verifiable-sink.ts";
 export { ConfigurationError, TributaryError } from "./errors.ts";

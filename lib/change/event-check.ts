@@ -26,6 +26,8 @@ export function eventFault(value: unknown): EventFault | undefined {
   if (!isRow(event.after)) return ["after", "an object or null"];
   if (!isList(event.unchanged)) return ["unchanged", "an array"];
   if (!isList(event.omitted)) return ["omitted", "an array"];
+  if (!isList(event.jsonNull)) return ["jsonNull", "an array"];
+  if (!isList(event.jsonNullBefore)) return ["jsonNullBefore", "an array"];
   const { message, source } = event;
   if (message !== undefined && !isMessage(message)) return ["message", "an object with prefix and content"];
   if (!isObject(source)) return ["source", "an object"];

@@ -9,6 +9,15 @@ export type WireValue = null | boolean | number | string | WireValue[] | { [key:
 /** A row on the wire: column name to value. */
 export type WireRow = { [column: string]: WireValue };
 
+/**
+ * Where a JSON null stands in a row: the column, or the column and the indexes of its array's element, from 0. A json column
+ * can hold `null` as its value, which is not NULL, and both are null in an event.
+ *
+ * @example
+ * const paths: JsonNullPath[] = ["settings", ["tags", 2]];
+ */
+export type JsonNullPath = string | readonly [column: string, ...indexes: number[]];
+
 /** Where a change event comes from and where it stands. */
 export interface EventSource {
   readonly connector: "postgresql" | "mysql";
@@ -48,6 +57,10 @@ export interface ChangeEventJson {
   readonly after: WireRow | null;
   /** Columns whose stored value did not travel (TOAST); left out when there are none. */
   readonly unchanged?: readonly string[];
+  /** JSON nulls in `after`, or in `before` where there is no `after`; left out when there are none. */
+  readonly jsonNull?: readonly JsonNullPath[];
+  /** JSON nulls in `before` of an update. */
+  readonly jsonNullBefore?: readonly JsonNullPath[];
   /** Columns left out because the change was too large for the stream (`stream.oversize: "omit"`). */
   readonly omitted?: readonly string[];
   readonly message?: {

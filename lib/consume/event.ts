@@ -1,4 +1,10 @@
-import type { ChangeEventJson, EventSource, OperationCode, WireValue } from "../change/event.ts";
+import type {
+  ChangeEventJson,
+  EventSource,
+  JsonNullPath,
+  OperationCode,
+  WireValue,
+} from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import { Operation, operationOf } from "./operation.ts";
 import { type Sweep, sweepOf } from "./sweep.ts";
@@ -77,6 +83,13 @@ export interface EventFacts {
   readonly keyChange: { readonly from: Row; readonly to: Row } | undefined;
   /** Columns whose stored value did not travel (large values the change did not touch): absent from `after`. */
   readonly unchanged: readonly string[];
+  /**
+   * Where `row` holds a JSON null, the value `null` of a json or jsonb column, and not NULL: the column's name, or for an element
+   * of an array `[column, index]`. In the row itself both are null.
+   */
+  readonly jsonNull: readonly JsonNullPath[];
+  /** The same of `before` of an update. */
+  readonly jsonNullBefore: readonly JsonNullPath[];
   /**
    * Columns left out of `before` and `after` because the change was too large for the stream
    * (`stream.oversize: "omit"`): they may have changed, read them from the source where they matter.
@@ -174,6 +187,8 @@ export class HandledEvent implements AnyEvent {
   readonly after: unknown;
   readonly row: unknown;
   readonly unchanged: readonly string[];
+  readonly jsonNull: readonly JsonNullPath[];
+  readonly jsonNullBefore: readonly JsonNullPath[];
   readonly omitted: readonly string[];
   readonly changed: readonly string[];
   readonly message: LogicalMessage | undefined;
@@ -198,6 +213,8 @@ export class HandledEvent implements AnyEvent {
     this.after = rows.after;
     this.row = rows.after ?? rows.before;
     this.unchanged = wire.unchanged ?? NONE;
+    this.jsonNull = wire.jsonNull ?? NO_PATHS;
+    this.jsonNullBefore = wire.jsonNullBefore ?? NO_PATHS;
     this.omitted = wire.omitted ?? NONE;
     this.changed = changedColumns(wire);
     this.message = message && { ...message, content: Buffer.from(message.content, "base64") };
@@ -216,6 +233,7 @@ export class HandledEvent implements AnyEvent {
 }
 
 const NONE: readonly string[] = Object.freeze([]);
+const NO_PATHS: readonly JsonNullPath[] = [];
 
 /** What a handler without a schema gets: the rows as they came; of an update `before` only when it is whole. */
 export function wireRows(wire: ChangeEventJson): Rows {
@@ -257,7 +275,12 @@ function changedColumns(wire: ChangeEventJson): string[] {
     changed = changed.filter(
       (column) =>
         !key.includes(column) &&
-        !(before && Object.hasOwn(before, column) && equal(before[column], after[column])),
+        !(
+          before &&
+          Object.hasOwn(before, column) &&
+          equal(before[column], after[column]) &&
+          sameJsonNulls(wire, column)
+        ),
     );
   }
   // Nobody knows: they did not travel.
@@ -266,6 +289,16 @@ function changedColumns(wire: ChangeEventJson): string[] {
       ...omitted.filter((column) => !(isUpdate && key.includes(column)) && !changed.includes(column)),
     );
   return changed;
+}
+
+/** Whether the column's nulls are of one kind in both rows. */
+function sameJsonNulls(
+  { jsonNull = NO_PATHS, jsonNullBefore = NO_PATHS }: ChangeEventJson,
+  column: string,
+): boolean {
+  const of = (paths: readonly JsonNullPath[]) =>
+    paths.filter((path) => (typeof path === "string" ? path : path[0]) === column).map(String);
+  return (jsonNull.length === 0 && jsonNullBefore.length === 0) || equal(of(jsonNull), of(jsonNullBefore));
 }
 
 /** Without recursion: json columns may be nested to any depth. */

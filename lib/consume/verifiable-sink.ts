@@ -17,6 +17,14 @@ export interface VerifiableSink {
 }
 
 /**
+ * The value `null` of a json or jsonb column, as a sink that tells it from NULL gives it to `tributary verify`.
+ *
+ * @example
+ * const row: SinkRow = { id: "17", settings: isJsonNull ? JSON_NULL : settings };
+ */
+export const JSON_NULL: unique symbol = Symbol.for("tributary.JSON_NULL");
+
+/**
  * What a sink holds of one source table. Only reads.
  *
  * @example
@@ -29,6 +37,11 @@ export interface VerifiableSink {
 export interface VerifiableTable {
   /** The source's columns that it holds unchanged, those of the key among them; default: all. */
   readonly columns?: readonly string[];
+  /**
+   * Whether it tells a JSON null from NULL and gives it as `JSON_NULL`, inside arrays too. By default both are compared as null: most
+   * drivers read them so.
+   */
+  readonly jsonNull?: boolean;
   /** All rows it holds now (no tombstones), in any order, in pages of any size. */
   rows(signal: AbortSignal): AsyncIterable<readonly SinkRow[]>;
   /** The row of a key now, read consistently; undefined where it holds none. */

@@ -1,6 +1,10 @@
+import type { JsonNullPath } from "../change/event.ts";
 import { type JsonMember, jsonMembers } from "../change/json-members.ts";
 import type { SourceChange } from "../source/change-source.ts";
 import type { OversizeChangeError } from "./errors.ts";
+
+/** Lists of what stands in the rows. */
+const JSON_NULLS = ["jsonNull", "jsonNullBefore"];
 
 /**
  * The change without its largest values, so that it fits: for `stream.oversize: "omit"`. The columns left out are
@@ -21,10 +25,17 @@ export function omitColumns(change: SourceChange, error: OversizeChangeError): S
       columns.set(column.name, (columns.get(column.name) ?? 0) + bytes);
     }
   }
+  for (const member of members.filter(({ name }) => JSON_NULLS.includes(name))) {
+    for (const path of jsonNulls(json, member)) {
+      const column = columnOf(path);
+      columns.set(column, (columns.get(column) ?? 0) + Buffer.byteLength(JSON.stringify(path)) + 1);
+    }
+  }
   const omitted = chooseOmitted(columns, keyColumns(json, members), error);
   const parts = members.map((member) => {
     const { name, start, valueStart, end } = member;
     if (name === "source") return json.slice(start);
+    if (JSON_NULLS.includes(name)) return `"${name}":${jsonNullsWithout(json, member, omitted)}`;
     const kept = rows.includes(member)
       ? `"${name}":${without(json, valueStart, omitted)}`
       : json.slice(start, end);
@@ -49,6 +60,18 @@ function chooseOmitted(
   }
   if (bytes > error.maxRecordBytes) throw error;
   return omitted;
+}
+
+function jsonNulls(json: string, { valueStart, end }: JsonMember): readonly JsonNullPath[] {
+  return JSON.parse(json.slice(valueStart, end));
+}
+
+function columnOf(path: JsonNullPath): string {
+  return typeof path === "string" ? path : path[0];
+}
+
+function jsonNullsWithout(json: string, member: JsonMember, omitted: ReadonlySet<string>): string {
+  return JSON.stringify(jsonNulls(json, member).filter((path) => !omitted.has(columnOf(path))));
 }
 
 /** The names in the event's `source.key`. */

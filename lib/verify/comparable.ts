@@ -1,12 +1,18 @@
 import { hash } from "node:crypto";
 import { printJson } from "../change/json-print.ts";
+import { JSON_NULL } from "../consume/verifiable-sink.ts";
 import { canonicalText } from "../source/postgres/key-text.ts";
 import type { BuiltinForm } from "../source/postgres/values/builtin-types.ts";
+
+/** How a JSON null is told from NULL inside an array: as what no array of PostgreSQL holds. */
+const NULL_IN_ARRAY = { "\0": "null" };
 
 /** A column as two sides are compared by it. */
 export interface ComparedColumn {
   readonly name: string;
   readonly form: BuiltinForm;
+  /** Whether `JSON_NULL` is another value than null; otherwise it is taken for null. */
+  readonly jsonNull?: boolean;
 }
 
 /** 64 bits of a row, in halves. */
@@ -23,7 +29,7 @@ export function comparableText(
   columns: readonly ComparedColumn[],
   row: Readonly<Record<string, unknown>>,
 ): string {
-  return columns.map(({ name, form }) => valueText(form, row[name])).join("\0");
+  return columns.map((column) => valueText(column, row[column.name])).join("\0");
 }
 
 /** Of `comparableText`. */
@@ -39,15 +45,18 @@ export function differingColumns(
   b: Readonly<Record<string, unknown>>,
 ): string[] {
   return columns
-    .filter(({ name, form }) => valueText(form, a[name]) !== valueText(form, b[name]))
+    .filter((column) => valueText(column, a[column.name]) !== valueText(column, b[column.name]))
     .map(({ name }) => name);
 }
 
-function valueText(form: BuiltinForm, value: unknown): string {
-  return value === null || value === undefined ? "" : `=${presentText(form, value)}`;
+function valueText({ form, jsonNull = false }: ComparedColumn, value: unknown): string {
+  const absent = value === null || value === undefined || (value === JSON_NULL && !jsonNull);
+  return absent ? "" : `=${presentText(form, value, jsonNull)}`;
 }
 
-function presentText(form: BuiltinForm, value: unknown): string {
+function presentText(form: BuiltinForm, value: unknown, jsonNull: boolean): string {
+  // A text that reads null has its quotes.
+  if (value === JSON_NULL) return "null";
   switch (form) {
     case "number":
     case "float":
@@ -64,9 +73,9 @@ function presentText(form: BuiltinForm, value: unknown): string {
     case "timestamptz":
       return timeText(value instanceof Date ? value.toISOString() : String(value));
     case "json":
-      return jsonText(value);
+      return jsonText(value, jsonNull);
     default:
-      return typeof value === "object" ? jsonText(value) : String(value);
+      return typeof value === "object" ? jsonText(value, jsonNull) : String(value);
   }
 }
 
@@ -80,7 +89,10 @@ function timeText(text: string): string {
 }
 
 /** Members in one order; numbers by their digits, as exact JSON has them. */
-function jsonText(value: unknown): string {
-  const leaf = (inner: unknown) => (typeof inner === "number" ? String(inner) : inner);
+function jsonText(value: unknown, jsonNull: boolean): string {
+  const leaf = (inner: unknown) => {
+    if (inner === JSON_NULL) return jsonNull ? NULL_IN_ARRAY : null;
+    return typeof inner === "number" ? String(inner) : inner;
+  };
   return printJson(value, { sorted: true, leaf });
 }

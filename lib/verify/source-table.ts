@@ -1,6 +1,7 @@
 import type pg from "pg";
 import type { TableName } from "../change/table-pattern.ts";
 import { parseExactJson } from "../consume/json.ts";
+import { JSON_NULL } from "../consume/verifiable-sink.ts";
 import { ConfigurationError } from "../errors.ts";
 import { pageSelect, rowSelect } from "../source/postgres/backfill/page-sql.ts";
 import { readShape, shapeSql, type TableShape } from "../source/postgres/backfill/table-shape.ts";
@@ -8,6 +9,7 @@ import { readServerVersion } from "../source/postgres/preflight/server-facts.ts"
 import { pgTypeCatalog } from "../source/postgres/type-catalog.ts";
 import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
 import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
+import type { NullPath } from "../source/postgres/values/json-null.ts";
 import { textForm } from "../source/postgres/values/text.ts";
 import type { ComparedColumn } from "./comparable.ts";
 
@@ -112,6 +114,18 @@ export class SourceTable {
   #value(text: string | null, i: number): unknown {
     if (text === null) return null;
     const bytes = Buffer.from(text);
-    return parseExactJson((this.#types[i] as ColumnType).encode(bytes, 0, bytes.length));
+    const { encode, jsonNulls } = this.#types[i] as ColumnType;
+    const value = parseExactJson(encode(bytes, 0, bytes.length));
+    const paths = jsonNulls?.(bytes, 0, bytes.length) ?? [];
+    return paths.reduce(withJsonNull, value);
   }
+}
+
+/** The value with a JSON null put where one stands; arrays are changed in place. */
+function withJsonNull(value: unknown, path: NullPath): unknown {
+  if (path.length === 0) return JSON_NULL;
+  let array = value as unknown[];
+  for (const index of path.slice(0, -1)) array = array[index] as unknown[];
+  array[path.at(-1) as number] = JSON_NULL;
+  return value;
 }

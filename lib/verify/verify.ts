@@ -69,9 +69,10 @@ interface Columns {
 export async function compareTable(options: ComparisonOptions): Promise<Comparison> {
   const { source, sink, maxRows = DEFAULT_MAX_ROWS, signal } = options;
   const names = sink.columns;
+  const compared = names ? source.columns.filter(({ name }) => names.includes(name)) : source.columns;
   const columns: Columns = {
     key: source.key,
-    all: names ? source.columns.filter(({ name }) => names.includes(name)) : source.columns,
+    all: compared.map((column) => ({ ...column, jsonNull: sink.jsonNull === true })),
   };
   const [here, there] = await Promise.all([
     sums(columns, sourceRows(source, signal)),

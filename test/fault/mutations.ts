@@ -46,6 +46,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/side-half-open.test.ts"],
   },
   {
+    name: "take a JSON null for NULL",
+    file: "lib/source/postgres/values/json-null.ts",
+    from: "buffer[at] === LETTER_N ? WHOLE : NONE",
+    to: "buffer[at] === LETTER_N ? NONE : NONE",
+    tests: ["test/unit/values.test.ts"],
+  },
+  {
+    name: "tell the old row's JSON nulls of the new row's key change",
+    file: "lib/source/postgres/row-bytes.ts",
+    from: "    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);\n    this.#oldJsonNulls.length = 0;\n",
+    to: "    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);\n",
+    tests: ["test/unit/decoder-differential.test.ts"],
+  },
+  {
     name: "give replayed commits again",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",

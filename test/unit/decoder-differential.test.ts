@@ -78,8 +78,8 @@ const VALUES: Readonly<Record<number, fc.Arbitrary<string>>> = {
   ),
   2950: fc.uuid(),
   3802: fc
-    .tuple(fc.json(), fc.constantFrom("", "\n", "\r\n "))
-    .map(([j, end]) => j.replaceAll("\\u0000", "") + end),
+    .tuple(fc.oneof(fc.json(), fc.constant("null")), fc.constantFrom("", "\n", "\r\n "))
+    .map(([j, end]) => end + j.replaceAll("\\u0000", "") + end),
 };
 const TYPES = Object.keys(VALUES).map(Number);
 

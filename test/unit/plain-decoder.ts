@@ -70,7 +70,8 @@ export class PlainDecoder {
       const table = this.#table();
       const whole = this.#int(1) === 0x4f;
       const old = this.#row();
-      const json = `{"op":"d","before":${this.#before(table, old, whole)},"after":null`;
+      const nulls = jsonNulls("jsonNull", table, this.#old(table, old, whole));
+      const json = `{"op":"d","before":${this.#before(table, old, whole)},"after":null${nulls}`;
       this.#give(table, ++this.#ordinal, json, old);
     } else if (!"CA".includes(type)) throw new Error(`no message of the scripts: ${type}`);
   }
@@ -91,12 +92,14 @@ export class PlainDecoder {
       old &&
       watched.some((i) => row[i] !== undefined && canonical(table, i, old) !== canonical(table, i, row));
     if (!changed) {
-      this.#give(table, first, `{"op":"u","before":${before},"after":${after(table, filled)}`, keyed);
+      const nulls = old ? jsonNulls("jsonNullBefore", table, this.#old(table, old, whole)) : "";
+      this.#give(table, first, `{"op":"u","before":${before},"after":${after(table, filled)}${nulls}`, keyed);
       return;
     }
     const members = (values: readonly Value[]) => watched.map((i) => member(table, i, values)).join();
     const keyChange = `,"keyChange":{"from":{${members(old)}},"to":{${members(keyed)}}}`;
-    this.#give(table, first, `{"op":"d","before":${before},"after":null`, old, keyChange);
+    const nulls = jsonNulls("jsonNull", table, this.#old(table, old, whole));
+    this.#give(table, first, `{"op":"d","before":${before},"after":null${nulls}`, old, keyChange);
     this.#give(table, second, `{"op":"c","before":null,"after":${after(table, filled)}`, keyed, keyChange);
   }
 
@@ -140,8 +143,13 @@ export class PlainDecoder {
     return columns.flatMap((column, i) => (isKey(column) ? [i] : []));
   }
 
+  /** The values of an old row that travel. */
+  #old(table: Table, old: readonly Value[], whole: boolean): readonly Value[] {
+    return old.map((value, i) => (whole || table.columns[i]?.key ? value : undefined));
+  }
+
   #before(table: Table, old: readonly Value[], whole: boolean): string {
-    const told = old.map((value, i) => (whole || table.columns[i]?.key ? value : undefined));
+    const told = this.#old(table, old, whole);
     return `{${table.columns.flatMap((_, i) => (told[i] === undefined ? [] : [member(table, i, told)])).join()}}`;
   }
 
@@ -195,7 +203,15 @@ function after(table: Table, row: readonly Value[]): string {
   const unchanged = table.columns.flatMap(({ name }, i) =>
     row[i] === undefined ? [JSON.stringify(name)] : [],
   );
-  return `{${told.join()}}${unchanged.length > 0 ? `,"unchanged":[${unchanged.join()}]` : ""}`;
+  return `{${told.join()}}${unchanged.length > 0 ? `,"unchanged":[${unchanged.join()}]` : ""}${jsonNulls("jsonNull", table, row)}`;
+}
+
+/** Columns that hold the value null of json, not NULL. */
+function jsonNulls(member: string, { columns }: Table, row: readonly Value[]): string {
+  const names = columns.flatMap(({ name, type }, i) =>
+    formOf(type) === "json" && row[i]?.trim() === "null" ? [JSON.stringify(name)] : [],
+  );
+  return names.length > 0 ? `,"${member}":[${names.join()}]` : "";
 }
 
 function member({ columns }: Table, i: number, values: readonly Value[]): string {

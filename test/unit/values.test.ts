@@ -29,6 +29,55 @@ const text = fc.string({ unit: "binary" }).map((s) => s.replaceAll("\0", ""));
 
 const quoted = (s: string) => `"${s.replace(/["\\]/g, "\\$&")}"`;
 
+describe("JSON nulls", () => {
+  type Nested = string | null | Nested[];
+  const element = fc.oneof(
+    fc.constantFrom("null", " null ", '"null"', "[null]", '{"a":null}', '"\\\\"', "1"),
+    fc.constant(null),
+  );
+  const nested: fc.Arbitrary<Nested[]> = fc.oneof(
+    fc.array(element, { minLength: 1, maxLength: 4 }),
+    fc.array(fc.array(element, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 3 }),
+  );
+  const asText = (value: Nested): string =>
+    value === null
+      ? "NULL"
+      : Array.isArray(value)
+        ? `{${value.map(asText).join()}}`
+        : quotedWhereItMust(value);
+  const quotedWhereItMust = (s: string) => (/^[0-9]+$/.test(s) ? s : quoted(s));
+  const nulls = (value: Nested, path: number[]): number[][] =>
+    Array.isArray(value)
+      ? value.flatMap((inner, i) => nulls(inner, [...path, i]))
+      : value?.trim() === "null"
+        ? [path]
+        : [];
+  const find = (name: string, array: boolean, text: string) => {
+    const [oid, arrayOid] = BUILTIN_TYPES.find((type) => type[2] === name) ?? [0, 0];
+    const value = Buffer.from(text);
+    const buffer = Buffer.concat([Buffer.from('null"{'), value, Buffer.from(',"null"}')]);
+    return types.get(array ? arrayOid : oid).jsonNulls?.(buffer, 6, 6 + value.length);
+  };
+
+  test.each(["json", "jsonb"])("of %s are found, in arrays of any depth, and NULL is none", (name) => {
+    fc.assert(
+      fc.property(nested, fc.constantFrom("", "[2:9]="), (value, bounds) => {
+        expect(find(name, true, bounds + asText(value))).toEqual(nulls(value, []));
+      }),
+    );
+    for (const text of ["null", " null", "\n\tnull "]) expect(find(name, false, text)).toEqual([[]]);
+    for (const text of ["1", '"null"', "[null]", '{"null":null}', "true"])
+      expect(find(name, false, text)).toEqual([]);
+  });
+
+  test("are of json alone", () => {
+    for (const name of ["text", "int4", "bool"]) {
+      expect(find(name, false, "null")).toBeUndefined();
+      expect(find(name, true, '{"null"}')).toBeUndefined();
+    }
+  });
+});
+
 describe("text", () => {
   test("every text comes back from its JSON", () => {
     fc.assert(

@@ -319,7 +319,7 @@ export class ChangeDecoder {
     const { event, rows } = this.#begun(plan);
     event.copy(INSERT);
     rows.row(this.#row, undefined);
-    rows.unchanged();
+    rows.notes();
     this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#row, undefined), "");
   }
 
@@ -361,12 +361,13 @@ export class ChangeDecoder {
         event.copy(DELETE);
         rows.before(old, whole);
         event.copy(NO_AFTER);
+        rows.notesOfOld();
         this.#give(out, plan, transaction, first, oldPartition, keyChange);
         event.begin();
       }
       event.copy(INSERT);
       rows.row(this.#row, whole ? old : undefined);
-      rows.unchanged();
+      rows.notes();
       this.#give(out, plan, transaction, second, partition, keyChange);
     } else if (first > transaction.given) {
       event.copy(UPDATE);
@@ -374,7 +375,7 @@ export class ChangeDecoder {
       else rows.before(old, whole);
       event.copy(AFTER);
       rows.row(this.#row, whole ? old : undefined);
-      rows.unchanged();
+      rows.notes();
       this.#give(out, plan, transaction, first, partition, "");
     }
   }
@@ -391,6 +392,7 @@ export class ChangeDecoder {
     event.copy(DELETE);
     rows.before(this.#old, oldRow === "full" && plan.wholeOldRows);
     event.copy(NO_AFTER);
+    rows.notesOfOld();
     this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#old, undefined), "");
   }
 

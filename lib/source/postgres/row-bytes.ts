@@ -11,6 +11,8 @@ const CLOSE = 0x7d;
 const COMMA = 0x2c;
 const NULL_TEXT = Buffer.from("null");
 const UNCHANGED_HEAD = Buffer.from(',"unchanged":[');
+const JSON_NULL_HEAD = Buffer.from(',"jsonNull":[');
+const OLD_JSON_NULL_HEAD = Buffer.from(',"jsonNullBefore":[');
 
 /**
  * Writes the rows of one change as UTF-8: what `RowText` gives as text, without the text. One serves all changes.
@@ -24,6 +26,9 @@ export class RowBytes {
   #lsn: () => string = () => "";
   /** Of the row written last by `row`: columns whose value did not travel. */
   #unchanged: number[] = [];
+  /** Of the row written last by `row`, and by `before`: where JSON nulls stand, as entries of `jsonNull`. */
+  readonly #jsonNulls: string[] = [];
+  readonly #oldJsonNulls: string[] = [];
   /** The keys of several columns, joined. */
   #key: Buffer = Buffer.alloc(256);
 
@@ -37,6 +42,8 @@ export class RowBytes {
     this.#buffer = buffer;
     this.#plan = plan;
     this.#lsn = lsn;
+    this.#jsonNulls.length = 0;
+    this.#oldJsonNulls.length = 0;
     return this;
   }
 
@@ -49,6 +56,7 @@ export class RowBytes {
   row(row: Tuple, old: Tuple | undefined): void {
     const { columns } = this.#plan as RelationPlan;
     this.#unchanged.length = 0;
+    this.#jsonNulls.length = 0;
     let first = true;
     for (let i = 0; i < row.count; i++) {
       let from = row;
@@ -60,14 +68,32 @@ export class RowBytes {
         }
         from = old;
       }
-      this.#member(columns[i] as PlannedColumn, from, i, first ? OPEN : COMMA);
+      this.#member(columns[i] as PlannedColumn, from, i, first ? OPEN : COMMA, this.#jsonNulls);
       first = false;
     }
     this.#close(first);
   }
 
-  /** `,"unchanged":[…]` of the row written last, or nothing. */
-  unchanged(): void {
+  /** What an event says of its rows beside them, each where there is some: `unchanged`, `jsonNull`, `jsonNullBefore`. */
+  notes(): void {
+    this.#writeUnchanged();
+    this.#writeList(JSON_NULL_HEAD, this.#jsonNulls);
+    this.#writeList(OLD_JSON_NULL_HEAD, this.#oldJsonNulls);
+  }
+
+  /** The same for an event that has the old row alone. */
+  notesOfOld(): void {
+    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);
+    this.#oldJsonNulls.length = 0;
+  }
+
+  #writeList(head: Buffer, entries: readonly string[]): void {
+    if (entries.length === 0) return;
+    this.#out.copy(head);
+    this.#out.text(`${entries.join()}]`);
+  }
+
+  #writeUnchanged(): void {
     if (this.#unchanged.length === 0) return;
     const { columns } = this.#plan as RelationPlan;
     this.#out.copy(UNCHANGED_HEAD);
@@ -78,11 +104,12 @@ export class RowBytes {
   /** The old row as a JSON object: all of it, or the columns of the replica identity. */
   before(old: Tuple, whole: boolean): void {
     const { columns } = this.#plan as RelationPlan;
+    this.#oldJsonNulls.length = 0;
     let first = true;
     for (let i = 0; i < old.count; i++) {
       const column = columns[i] as PlannedColumn;
       if ((!whole && !column.identity) || old.start[i] === UNCHANGED) continue;
-      this.#member(column, old, i, first ? OPEN : COMMA);
+      this.#member(column, old, i, first ? OPEN : COMMA, this.#oldJsonNulls);
       first = false;
     }
     this.#close(first);
@@ -133,7 +160,7 @@ export class RowBytes {
   }
 
   /** `{"id":17` or `,"id":17` */
-  #member(column: PlannedColumn, from: Tuple, i: number, before: number): void {
+  #member(column: PlannedColumn, from: Tuple, i: number, before: number, jsonNulls: string[]): void {
     const out = this.#out;
     const { prefixBytes, type } = column;
     out.reserve(1 + prefixBytes.length);
@@ -144,6 +171,9 @@ export class RowBytes {
     else {
       try {
         type.write(this.#buffer, start, from.end[i] as number, out);
+        if (type.jsonNulls === undefined) return;
+        for (const path of type.jsonNulls(this.#buffer, start, from.end[i] as number))
+          jsonNulls.push(JSON.stringify(path.length === 0 ? column.name : [column.name, ...path]));
       } catch (error) {
         throw this.#named(error, column);
       }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { ChangeEventJson } from "../../../lib/change/event.ts";
+import type { ChangeEventJson, JsonNullPath } from "../../../lib/change/event.ts";
 import { HandledEvent, wireRows } from "../../../lib/consume/event.ts";
 import { parseExactJson } from "../../../lib/consume/json.ts";
 import { at, type Change, eventJson, TOPIC } from "./records.ts";
@@ -99,6 +99,19 @@ describe("an event", () => {
       wireRows(wire),
     );
     expect(event).toMatchObject({ changed, omitted: ["b"] });
+  });
+
+  it("tells a JSON null from NULL, and knows a change from one to the other", () => {
+    const row = { id: "1", j: null, tags: [null, null] };
+    const same = eventOf({ op: "u", row, before: row });
+    expect(same).toMatchObject({ jsonNull: [], jsonNullBefore: [], changed: [] });
+    const paths: JsonNullPath[] = ["j", ["tags", 1]];
+    const both = { jsonNull: paths, jsonNullBefore: paths };
+    expect(eventOf({ op: "u", row, before: row, more: both })).toMatchObject({ ...both, changed: [] });
+    const nulled = { jsonNull: [["tags", 0]], jsonNullBefore: [["tags", 1]] } as const;
+    expect(eventOf({ op: "u", row, before: row, more: nulled }).changed).toEqual(["tags"]);
+    const gone = { jsonNullBefore: ["j"] };
+    expect(eventOf({ op: "u", row, before: row, more: gone }).changed).toEqual(["j"]);
   });
 
   it("keeps a column named __proto__", () => {

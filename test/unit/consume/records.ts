@@ -22,6 +22,8 @@ export interface Change {
   /** Columns of the row as JSON text, where the digits count. */
   readonly rowJson?: string;
   readonly source?: object;
+  /** More members of the event. */
+  readonly more?: Partial<ChangeEventJson>;
 }
 
 export const TOPIC = "shop.public.orders";
@@ -40,6 +42,7 @@ export function eventJson(change: Change): string {
   const isRow = op !== "t" && op !== "m";
   const head: Partial<ChangeEventJson> = {
     op,
+    ...change.more,
     ...(change.unchanged ? { unchanged: change.unchanged } : {}),
     ...(op === "m"
       ? { message: { prefix: "app", content: "aGk=", transactional: true, ...change.message } }

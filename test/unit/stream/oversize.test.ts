@@ -254,6 +254,20 @@ describe("omitColumns", () => {
     });
   });
 
+  test("places of JSON nulls are left out with their column", () => {
+    const update = open({ after: { id: "1", j: null, tags: Array(900).fill(null) } });
+    const paths = ["j", ...Array.from({ length: 900 }, (_, i) => ["tags", i])];
+    const whole = {
+      ...update,
+      json: update.json.replace('"unchanged"', `"jsonNull":${JSON.stringify(paths)},"unchanged"`),
+    };
+    expect(closed(omitColumns(whole, tooLarge(whole, 600)) as SourceChange)).toMatchObject({
+      after: { id: "1", j: null },
+      jsonNull: ["j"],
+      omitted: ["tags"],
+    });
+  });
+
   test("never the key: then, and for what has no columns, the typed stop remains", () => {
     const error = (of: SourceChange) => tooLarge(of, 500);
     const key = open({ after: { id: "x".repeat(3000), body: "y".repeat(3000) } });

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { JSON_NULL } from "../../../lib/consume/verifiable-sink.ts";
 import type { BuiltinForm } from "../../../lib/source/postgres/values/builtin-types.ts";
 import { CHUNKS, ChunkSums } from "../../../lib/verify/chunks.ts";
 import { comparableText, differingColumns, digestOf } from "../../../lib/verify/comparable.ts";
@@ -26,6 +27,24 @@ test.each<[BuiltinForm, unknown, unknown]>([
   const columns = [{ name: "x", form }];
   expect(comparableText(columns, { x: a })).toBe(comparableText(columns, { x: b }));
 });
+
+test.each<[BuiltinForm, unknown, unknown]>([
+  ["json", JSON_NULL, null],
+  ["json", JSON_NULL, "null"],
+  ["text", [JSON_NULL], [null]],
+  ["text", [[1], [JSON_NULL, null]], [[1], [null, JSON_NULL]]],
+])("%s: %o and %o are the same only to a sink that does not tell a JSON null from NULL", (form, a, b) => {
+  const text = (value: unknown, jsonNull: boolean) =>
+    comparableText([{ name: "x", form, jsonNull }], { x: value });
+  expect(text(a, true)).not.toBe(text(b, true));
+  expect(text(a, true)).toBe(text(copyOf(a), true));
+  if (b !== "null") expect(text(a, false)).toBe(text(b, false));
+});
+
+/** With its symbols, which `structuredClone` refuses. */
+function copyOf(value: unknown): unknown {
+  return Array.isArray(value) ? value.map(copyOf) : value;
+}
 
 test.each<[BuiltinForm, unknown, unknown]>([
   ["text", "", null],

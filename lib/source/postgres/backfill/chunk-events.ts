@@ -92,7 +92,7 @@ export class ChunkEvents {
             : hash % partitions;
         event.copy(ROW);
         rows.row(row, undefined);
-        rows.unchanged();
+        rows.notes();
         event.append(head);
         event.number(ordinal);
         event.append(tail);

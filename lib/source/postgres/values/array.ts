@@ -52,7 +52,7 @@ export function arrayEncoder(element: ValueEncoder, delimiter: string): ValueEnc
 }
 
 /** `[2:4][0:1]={…` → where the brace stands. */
-function skipBounds(buffer: Buffer, start: number, end: number): number {
+export function skipBounds(buffer: Buffer, start: number, end: number): number {
   if (buffer[start] !== 0x5b || start >= end) return start;
   const equals = buffer.indexOf(0x3d, start);
   if (equals === -1 || equals >= end) throw mismatch();

@@ -13,6 +13,7 @@ import {
 import type { ValueEncoder } from "./encoder.ts";
 import { hstoreEncoder } from "./hstore.ts";
 import { jsonEncoder } from "./json.ts";
+import { arrayJsonNulls, type JsonNullFinder, jsonNullAt } from "./json-null.ts";
 import { charText, encodeBoolean, encodeBytea, encodeChar, encodeNumber, encodeVector } from "./scalars.ts";
 import type { TextForm } from "./text.ts";
 import { encodedWriter, type ValueWriter, valueWriter } from "./value-writer.ts";
@@ -27,6 +28,8 @@ export interface ColumnType {
   readonly keyText: ValueEncoder;
   /** ASCII in a key is its own canonical text. */
   readonly keyIsText: boolean;
+  /** Where its values may hold a JSON null, which JSON cannot tell from NULL. */
+  readonly jsonNulls?: JsonNullFinder | undefined;
 }
 
 /** The types of one session: built-in ones are known, others come by what the catalog says of them. */
@@ -79,7 +82,11 @@ export class ColumnTypes {
   }
 
   #arrayOf(element: ColumnType, delimiter: string): ColumnType {
-    return this.#other(arrayEncoder(element.encode, delimiter));
+    const { encode, jsonNulls } = element;
+    return {
+      ...this.#other(arrayEncoder(encode, delimiter)),
+      jsonNulls: jsonNulls && arrayJsonNulls(jsonNulls, delimiter),
+    };
   }
 
   #other(encode: ValueEncoder): ColumnType {
@@ -127,6 +134,7 @@ export class ColumnTypes {
       const keyText: ValueEncoder = (b, start, end) => canonicalText(form, text.decode(b, start, end));
       return { encode, write, keyText, keyIsText: false };
     }
-    return { encode, write, keyText: text.decode, keyIsText: true };
+    const jsonNulls = form === "json" ? jsonNullAt : undefined;
+    return { encode, write, keyText: text.decode, keyIsText: true, jsonNulls };
   }
 }
