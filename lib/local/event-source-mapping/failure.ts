@@ -36,7 +36,7 @@ const batchResponse = z.object({
  * https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
  */
 export function completedByReply(reply: unknown, sequenceNumbers: readonly string[]): number {
-  if (reply === null || reply === undefined) return sequenceNumbers.length;
+  if (reply === null || reply === undefined || reply === "") return sequenceNumbers.length;
   const parsed = batchResponse.safeParse(reply);
   if (!parsed.success) return 0;
   const places = new Map(sequenceNumbers.map((sequenceNumber, i) => [sequenceNumber, i]));

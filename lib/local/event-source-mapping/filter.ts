@@ -1,10 +1,12 @@
 import type { ConfigurationProblem } from "../../errors.ts";
+import { DataNumber, isObject, readData } from "./filter-data.ts";
+import { compileRule, type Report } from "./filter-rules.ts";
 
 /*
  * Event filtering of an event source mapping, on `data` alone as for Kinesis.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis-filtering.html
- * https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-event-patterns-content-based-filtering.html
+ * https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
  */
 
 /** One filter pattern, as the object behind FilterCriteria's `Pattern` text: `{ data: { topic: ["shop.public.orders"] } }`. */
@@ -17,9 +19,6 @@ const MAX_PATTERN_CHARACTERS = 4096;
 
 /** Whether the value of a field satisfies; `undefined` is a field that is not there. */
 type Matcher = (value: unknown) => boolean;
-/** Whether one scalar satisfies a rule. */
-type ScalarTest = (scalar: unknown) => boolean;
-type Report = (path: string, value: unknown, remedy: string) => void;
 
 /** What `compileFilters` gives: whether a record's data satisfies any of the filters, or what is wrong with them. */
 export type CompiledFilters =
@@ -39,22 +38,18 @@ export function compileFilters(patterns: readonly FilterPattern[]): CompiledFilt
   const matchers = patterns.map((pattern, i) => compilePattern(pattern, `filters[${i}]`, report));
   if (problems.length > 0) return { problems };
   if (matchers.length === 0) return { matches: () => true };
+  const exact = patterns.some(holdsNumber);
   return {
     matches: (data) => {
-      const decoded = decode(data);
-      return typeof decoded === "object" && decoded !== null && matchers.some((matches) => matches(decoded));
+      const read = readData(data, exact);
+      return read !== undefined && matchers.some((matches) => matches(read));
     },
   };
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true });
-
-function decode(data: Uint8Array): unknown {
-  try {
-    return JSON.parse(utf8.decode(data));
-  } catch {
-    return undefined;
-  }
+function holdsNumber(pattern: unknown): boolean {
+  if (typeof pattern === "number") return true;
+  return typeof pattern === "object" && pattern !== null && Object.values(pattern).some(holdsNumber);
 }
 
 function compilePattern(pattern: FilterPattern, path: string, report: Report): Matcher {
@@ -111,92 +106,6 @@ function compileOr(value: unknown, path: string, report: Report): Matcher {
 /** The scalars a field holds: itself, or those of an array; an object is no leaf and holds none. */
 function scalarsOf(value: unknown): readonly unknown[] {
   if (Array.isArray(value)) return value.flatMap(scalarsOf);
+  if (typeof value === "number") return [new DataNumber(String(value), value)];
   return value === undefined || isObject(value) ? [] : [value];
-}
-
-function compileRule(rule: unknown, path: string, report: Report): (scalars: readonly unknown[]) => boolean {
-  if (isScalar(rule)) return (scalars) => scalars.includes(rule);
-  const entry = isObject(rule) && Object.keys(rule).length === 1 ? Object.entries(rule)[0] : undefined;
-  if (!entry) {
-    report(path, rule, "write a text, a number, true, false, null, or an object with one operator");
-    return () => false;
-  }
-  const [operator, operand] = entry;
-  if (operator === "exists") {
-    if (typeof operand !== "boolean") report(`${path}.exists`, operand, "write true or false");
-    return (scalars) => scalars.length > 0 === operand;
-  }
-  const test =
-    operator === "anything-but"
-      ? compileAnythingBut(operand, `${path}.anything-but`, report)
-      : compileOperator(operator, operand, path, report);
-  return (scalars) => scalars.some(test);
-}
-
-function compileOperator(operator: string, operand: unknown, path: string, report: Report): ScalarTest {
-  const at = `${path}.${operator}`;
-  if (operator === "numeric") return compileNumeric(operand, at, report);
-  const test = TEXT_OPERATORS[operator];
-  if (!test) {
-    const known = [...Object.keys(TEXT_OPERATORS), "anything-but", "exists", "numeric"].join(", ");
-    report(path, operator, `use one of the operators ${known}`);
-    return () => false;
-  }
-  if (typeof operand !== "string") {
-    report(at, operand, "write a text");
-    return () => false;
-  }
-  return (scalar) => typeof scalar === "string" && test(scalar, operand);
-}
-
-const TEXT_OPERATORS: Readonly<Record<string, (text: string, operand: string) => boolean>> = {
-  prefix: (text, operand) => text.startsWith(operand),
-  suffix: (text, operand) => text.endsWith(operand),
-  "equals-ignore-case": (text, operand) => text.toLowerCase() === operand.toLowerCase(),
-};
-
-/** Any value but the listed ones, or but those that satisfy a text operator; a field has to be there for it. */
-function compileAnythingBut(operand: unknown, path: string, report: Report): ScalarTest {
-  const listed = Array.isArray(operand) ? operand : [operand];
-  if (isObject(operand)) {
-    const [operator, text] = Object.entries(operand)[0] ?? ["", undefined];
-    const texts = Array.isArray(text) && text.length > 0 ? text : [text];
-    const tests = texts.map((one) => compileOperator(operator, one, path, report));
-    return (scalar) => !tests.some((test) => test(scalar));
-  }
-  if (listed.length === 0 || !listed.every((one) => typeof one === "string" || typeof one === "number")) {
-    report(path, operand, "write a text or a number, a list of them, or an object with one text operator");
-  }
-  return (scalar) => !listed.includes(scalar);
-}
-
-const COMPARISONS: Readonly<Record<string, (a: number, b: number) => boolean>> = {
-  "=": (a, b) => a === b,
-  "<": (a, b) => a < b,
-  "<=": (a, b) => a <= b,
-  ">": (a, b) => a > b,
-  ">=": (a, b) => a >= b,
-};
-
-/** One comparison, or two for a range: `[">", 0, "<=", 100]`. */
-function compileNumeric(operand: unknown, path: string, report: Report): ScalarTest {
-  const parts: readonly unknown[] = Array.isArray(operand) ? operand : [];
-  const comparisons: ((value: number) => boolean)[] = [];
-  for (let i = 0; i < parts.length; i += 2) {
-    const compare = COMPARISONS[String(parts[i])];
-    const bound = parts[i + 1];
-    if (compare && typeof bound === "number") comparisons.push((value) => compare(value, bound));
-  }
-  if (parts.length === 0 || parts.length > 4 || comparisons.length * 2 !== parts.length) {
-    report(path, operand, 'write one or two comparisons, such as ["=", 5] or [">", 0, "<=", 5]');
-  }
-  return (scalar) => typeof scalar === "number" && comparisons.every((holds) => holds(scalar));
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isScalar(value: unknown): boolean {
-  return value === null || ["string", "number", "boolean"].includes(typeof value);
 }
