@@ -55,6 +55,15 @@ export interface ClaimRecord extends RecordHeader {
   readonly after: PositionText | null;
 }
 
+/** Change events of one topic partition, as base64 of their gzip. */
+export interface CompressedRecord extends RecordHeader {
+  readonly kind: "compressed";
+  readonly compressed: string;
+}
+
+/** Reads JSON. */
+type ParseJson = (json: string) => unknown;
+
 /** What a Kinesis record holds. */
 export type StreamRecord = EventsRecord | ClaimRecord;
 
@@ -153,7 +162,19 @@ const claimed = z.looseObject({
  *
  * @throws RecordFormatError naming what is wrong, never the values.
  */
-export function parseRecord(data: Uint8Array, parse: (json: string) => unknown = JSON.parse): StreamRecord {
+export function parseRecord(data: Uint8Array, parse: ParseJson = JSON.parse): StreamRecord {
+  const record = openRecord(data, parse);
+  if (record.kind !== "compressed") return record;
+  const { topic, partition, writer, compressed } = record;
+  return { kind: "events", topic, partition, writer, events: compressedEvents(compressed, parse) };
+}
+
+/**
+ * Reads a Kinesis record's data as `parseRecord` does, but leaves compressed events as they are: they may take many times
+ * the memory.
+ * @throws RecordFormatError
+ */
+export function openRecord(data: Uint8Array, parse: ParseJson): StreamRecord | CompressedRecord {
   const value = readJson(data, parse, "its data");
   if (typeof value !== "object" || value === null)
     throw new RecordFormatError("its data is not a JSON object");
@@ -166,13 +187,20 @@ export function parseRecord(data: Uint8Array, parse: (json: string) => unknown =
     return { kind: "events", ...checkHeader(event.source, "source."), events: [event] };
   }
   if ("encoding" in value) {
-    const { topic, partition, writer, events: text } = check(compressed, value);
-    const events = checkEvents(readJson(gunzipEvents(text), parse, "events"));
-    return { kind: "events", topic, partition, writer, events };
+    const { topic, partition, writer, events } = check(compressed, value);
+    return { kind: "compressed", topic, partition, writer, compressed: events };
   }
   const { v, events } = value as { readonly v?: unknown; readonly events?: unknown };
   if (v !== RECORD_VERSION) throw new RecordFormatError(`v: expected ${RECORD_VERSION}`);
   return { kind: "events", ...checkHeader(value), events: checkEvents(events) };
+}
+
+/**
+ * The events of a compressed record.
+ * @throws RecordFormatError
+ */
+export function compressedEvents(base64: string, parse: ParseJson): ChangeEventJson[] {
+  return checkEvents(readJson(gunzipEvents(base64), parse, "events"));
 }
 
 /** By hand, as events are: unpacked, each event has one. */
@@ -236,13 +264,24 @@ function readJson(data: Uint8Array, parse: (json: string) => unknown, what: stri
 }
 
 /**
- * The JSON of compressed events.
+ * The JSON of compressed events: one member of gzip, as large as its end says.
  * @throws RecordFormatError
  */
 export function gunzipEvents(base64: string): Uint8Array {
+  let events: Uint8Array | undefined;
   try {
-    return gunzipSync(Buffer.from(base64, "base64"), { maxOutputLength: MAX_UNCOMPRESSED_BYTES });
+    events = gunzipSync(Buffer.from(base64, "base64"), { maxOutputLength: MAX_UNCOMPRESSED_BYTES });
   } catch {
-    throw new RecordFormatError(`events is not gzip of at most ${MAX_UNCOMPRESSED_BYTES} bytes`);
+    // Too large, cut off or no gzip at all.
   }
+  if (events?.length !== uncompressedBytes(base64))
+    throw new RecordFormatError(`events is not gzip of at most ${MAX_UNCOMPRESSED_BYTES} bytes`);
+  return events;
+}
+
+/** The size that compressed events say they have: known to be so once they were decompressed. */
+export function uncompressedBytes(base64: string): number {
+  // The last four bytes of base64 that ends in padding, or in none, are among the last eight characters.
+  const end = Buffer.from(base64.slice(-8), "base64");
+  return end.length < 4 ? 0 : end.readUInt32LE(end.length - 4);
 }

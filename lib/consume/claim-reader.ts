@@ -26,7 +26,12 @@ export class ClaimReader {
 
   /** Runs `work`, which reads the claim and uses its event, once there is room for it. */
   withRoom<T>({ claim }: ClaimRecord, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    return this.#memory.use(claim.bytes, signal, work);
+    return this.withBytes(claim.bytes, signal, work);
+  }
+
+  /** Runs `work`, which uses events of so many bytes that did not travel as such, once there is room for them. */
+  withBytes<T>(bytes: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    return this.#memory.use(bytes, signal, work);
   }
 
   /**

@@ -2,9 +2,16 @@ import type { KinesisStreamRecord } from "aws-lambda";
 import { RecordFormatError } from "../change/errors.ts";
 import type { ChangeEventJson } from "../change/event.ts";
 import { eventTexts } from "../change/event-texts.ts";
-import { type ClaimRecord, parseRecord, RECORD_VERSION, type RecordRange } from "../change/record.ts";
-import { readHeader } from "../change/record-header.ts";
+import {
+  type ClaimRecord,
+  compressedEvents,
+  openRecord,
+  RECORD_VERSION,
+  type RecordRange,
+} from "../change/record.ts";
+import { type KnownRecord, readHeader } from "../change/record-header.ts";
 import { partitionKey as partitionKeyOf } from "../change/topic.ts";
+import { CompressedEvents, rangeOf } from "./compressed-record.ts";
 import { RecordNotSupportedError } from "./errors.ts";
 import { parseExactJson } from "./json.ts";
 
@@ -17,12 +24,20 @@ export interface BatchRecord {
   readonly topic: string;
   readonly partition: number;
   readonly writer: number;
-  /** None where `claimed` stands for one, or where they are `unreadable`. */
+  /**
+   * None where `claimed` stands for one, or where they are `unreadable`. Of a record with a `range` they are made when they
+   * are asked for, may turn out to be unreadable then, and take memory until `close`.
+   */
   readonly events: readonly ChangeEventJson[];
   /** The pointer to one event that was too large for the stream. */
   readonly claimed?: ClaimRecord;
   /** Its events cannot be read: which they are. */
-  readonly unreadable?: UnreadableEvents;
+  readonly unreadable?: UnreadableEvents | undefined;
+  /** Which events it holds, where they are not there yet. */
+  readonly range?: RecordRange;
+  /** Their size in bytes. */
+  readonly bytes?: number;
+  close?(): void;
   /** The text of an event, byte for byte as capture wrote it. */
   verbatim(event: number): string;
 }
@@ -83,7 +98,14 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
     return value;
   };
   try {
-    const parsed = parseRecord(Buffer.from(data, "base64"), parse);
+    const bytes = Buffer.from(data, "base64");
+    const parsed = openRecord(bytes, parse);
+    if (parsed.kind === "compressed") {
+      // Where its header does not tell what it holds, its events do: once, and then again in their turn.
+      const header = headerOf(bytes, partitionKey);
+      const range = header ?? rangeOf(compressedEvents(parsed.compressed, parse));
+      return new CompressedEvents(place, parsed, range, { partitionKey, data });
+    }
     const { topic, partition, writer } = parsed;
     let texts: readonly string[] | undefined;
     const verbatim = (event: number) => {
@@ -117,13 +139,19 @@ function knownRecord(
   data: string,
   error: RecordFormatError,
 ): BatchRecord | undefined {
-  const header = readHeader(Buffer.from(data, "base64"));
-  if (header === undefined || partitionKeyOf(header.topic, header.partition) !== partitionKey)
-    return undefined;
+  const header = headerOf(Buffer.from(data, "base64"), partitionKey);
+  if (header === undefined) return undefined;
   const { topic, partition, writer, ...range } = header;
   const verbatim = () => {
     throw error;
   };
   const unreadable = { ...range, partitionKey, data, error };
   return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
+}
+
+/** What a record's header says, if it can be read and fits the key that the record was written under. */
+function headerOf(data: Uint8Array, partitionKey: string): KnownRecord | undefined {
+  const header = readHeader(data);
+  const fits = header && partitionKeyOf(header.topic, header.partition) === partitionKey;
+  return fits ? header : undefined;
 }

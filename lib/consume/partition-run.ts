@@ -47,6 +47,10 @@ type Given = Omit<Item, "event">;
 /** As its handler is to have it, or why its schema refused it. */
 type Prepared = Item | (Given & { readonly error: unknown });
 
+/** Compressed events up to this size may wait in a partition for others, in bytes, and so many of them. */
+const SMALL_BYTES = 128 * 1024;
+const TOGETHER_BYTES = 512 * 1024;
+
 /** Applies the events of one partition in order, until the end or the first that must come again. */
 export class PartitionRun {
   readonly #partition: Partition;
@@ -57,6 +61,8 @@ export class PartitionRun {
   readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
   #chunk: Item[] = [];
   #chunkOf: BatchRegistration | undefined;
+  /** Of the small compressed records whose events may wait in `#chunk`. */
+  #smallBytes = 0;
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
@@ -92,7 +98,6 @@ export class PartitionRun {
   }
 
   async #run(): Promise<Stop | undefined> {
-    const { deadline } = this.#partition.invocation;
     const stop = await this.#partition.stillRunning();
     if (stop) return stop;
     for (const record of this.#partition.lane.records) {
@@ -100,25 +105,60 @@ export class PartitionRun {
         this.#partition.invocation.counts.staleWriter++;
         continue;
       }
-      if (record.claimed) {
-        const stop = await this.#oversized(record, record.claimed);
-        if (stop) return stop;
-      }
-      if (record.unreadable) {
-        const stop = await this.#unreadable(record, record.unreadable);
-        if (stop) return stop;
-      }
-      const { events } = record;
-      for (let index = 0; index < events.length; index++) {
-        const turn = deadline.turn();
-        if (turn) await turn;
-        const ended = this.#event(record, index, events[index] as ChangeEventJson);
-        // Only what must wait: a promise for each of so many events would cost more than the events.
-        const stop = ended instanceof Promise ? await ended : ended;
-        if (stop) return stop;
-      }
+      const stop = await (record.range ? this.#compressed(record) : this.#record(record));
+      if (stop) return stop;
     }
     return this.#flush();
+  }
+
+  async #record(record: BatchRecord): Promise<Stop | undefined> {
+    const { deadline } = this.#partition.invocation;
+    if (record.claimed) {
+      const stop = await this.#oversized(record, record.claimed);
+      if (stop) return stop;
+    }
+    const { events } = record;
+    // Known only once the events were asked for.
+    if (record.unreadable) {
+      const stop = await this.#unreadable(record, record.unreadable);
+      if (stop) return stop;
+    }
+    for (let index = 0; index < events.length; index++) {
+      const turn = deadline.turn();
+      if (turn) await turn;
+      const ended = this.#event(record, index, events[index] as ChangeEventJson);
+      // Only what must wait: a promise for each of so many events would cost more than the events.
+      const stop = ended instanceof Promise ? await ended : ended;
+      if (stop) return stop;
+    }
+    return undefined;
+  }
+
+  /**
+   * Compressed events take memory while they are in use: a bounded number of bytes at a time over all partitions. Small
+   * records may be in a call together.
+   */
+  async #compressed(record: BatchRecord): Promise<Stop | undefined> {
+    const { oversize, deadline } = this.#partition.invocation;
+    const { bytes = 0 } = record;
+    const isSmall = bytes <= SMALL_BYTES;
+    if (!isSmall || this.#smallBytes + bytes > TOGETHER_BYTES) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+      this.#smallBytes = 0;
+    }
+    try {
+      if (isSmall) {
+        this.#smallBytes += bytes;
+        return await this.#record(record);
+      }
+      const whole = async () => (await this.#record(record)) ?? (await this.#flush());
+      return await oversize.withBytes(bytes, deadline.work, whole);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    } finally {
+      record.close?.();
+    }
   }
 
   #event(record: BatchRecord, index: number, wire: ChangeEventJson): Ended {
@@ -373,7 +413,8 @@ export class PartitionRun {
   }
 }
 
-function lastPosition({ claimed, events, unreadable }: BatchRecord): PositionText {
-  const last = events.at(-1);
-  return unreadable?.last ?? claimed?.position ?? (last ? positionOf(last) : "");
+function lastPosition(record: BatchRecord): PositionText {
+  const known = record.range?.last ?? record.unreadable?.last ?? record.claimed?.position;
+  const last = known === undefined ? record.events.at(-1) : undefined;
+  return known ?? (last ? positionOf(last) : "");
 }
