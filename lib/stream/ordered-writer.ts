@@ -12,6 +12,7 @@ import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
 import { PriorityQueue } from "./priority-queue.ts";
 import { openBytes } from "./record-builder.ts";
+import { TopicQueues } from "./topic-queues.ts";
 
 /** Entries to send in one PutRecords call: at most one of a partition. Give it back by `settle` or `fail`. */
 export interface PutRequest {
@@ -29,6 +30,8 @@ export interface OrderedWriterOptions {
   readonly packing: Packing;
   readonly limits: StreamLimits;
   readonly random: Random;
+  /** Idle partitions whose queues are kept for their next events. Default 4096. */
+  readonly idleQueues?: number | undefined;
 }
 
 /**
@@ -38,6 +41,8 @@ export interface OrderedWriterOptions {
 const GATHER_MS = 10;
 /** Memory of stored records that is kept for the next ones. */
 const POOL_BYTES = 8 * 1024 * 1024;
+/** A queue has about 1.4 KB: of 4,000 topics with 64 partitions each they would occupy 350 MB. */
+const IDLE_QUEUES = 4096;
 
 /**
  * The ordered writer as a pure machine: no clock, no promise, no network. Messages go in by `offer`, requests
@@ -53,7 +58,9 @@ const POOL_BYTES = 8 * 1024 * 1024;
  */
 export class OrderedWriter {
   readonly #options: OrderedWriterOptions;
-  readonly #topics = new Map<string, PartitionQueue[]>();
+  readonly #topics = new Map<string, TopicQueues>();
+  /** Queues without events, the longest idle first: when there are more than are kept, those are released. */
+  readonly #idle = new Set<PartitionQueue>();
   /** Partitions that may be taken, the one with the oldest event first: none is passed over for ever. */
   readonly #ready = new PriorityQueue<PartitionQueue>();
   /** Partitions that back off, by the time they may be tried again. */
@@ -62,10 +69,7 @@ export class OrderedWriter {
   readonly #tables = new Map<string, { changes: number; bytes: number }>();
   readonly #pool = new BufferPool(POOL_BYTES);
   /** Of the last change that was offered. */
-  #latest: { readonly topic: string | undefined; readonly queues: PartitionQueue[] } = {
-    topic: undefined,
-    queues: [],
-  };
+  #latest: { readonly topic: string; readonly queues: TopicQueues } | undefined;
   #counted: { readonly table: string | undefined; readonly counts: { changes: number; bytes: number } } = {
     table: undefined,
     counts: { changes: 0, bytes: 0 },
@@ -191,12 +195,12 @@ export class OrderedWriter {
     const bytes = openBytes(change);
     if (change.partition === EVERY_PARTITION) {
       // The last partition has the longest number, so what fits there fits everywhere.
-      this.#refuseOversize(change, this.#queue(queues, change.topic, change.topic.partitions - 1), bytes);
+      this.#refuseOversize(change, queues.queue(change.topic.partitions - 1), bytes);
       for (let i = 0; i < change.topic.partitions; i++) {
-        this.#push(this.#queue(queues, change.topic, i), change, bytes, now);
+        this.#push(queues.queue(i), change, bytes, now);
       }
     } else {
-      const queue = this.#queue(queues, change.topic, change.partition);
+      const queue = queues.queue(change.partition);
       this.#refuseOversize(change, queue, bytes);
       this.#push(queue, change, bytes, now);
     }
@@ -204,7 +208,7 @@ export class OrderedWriter {
   }
 
   #offerClaimed({ topic, partition, claim, position, table }: ClaimedChange, now: number): void {
-    const queue = this.#queue(this.#queues(topic), topic, partition);
+    const queue = this.#queues(topic).queue(partition);
     const transaction = this.#acknowledgements.add(now);
     const bytes = queue.pushClaim(claim, position, transaction, this.#sequence++);
     this.#gatheredBytes += bytes;
@@ -242,29 +246,36 @@ export class OrderedWriter {
 
   #buffered(queue: PartitionQueue, bytes: number): void {
     this.#bufferedBytes += bytes;
-    if (queue.state === "idle") this.#makeReady(queue);
+    if (queue.state !== "idle") return;
+    this.#idle.delete(queue);
+    this.#makeReady(queue);
   }
 
-  #queues(topic: Topic): PartitionQueue[] {
+  /** Keeps an idle queue for its next event, and releases the one that has been idle for longest where there are many. */
+  #rest(queue: PartitionQueue): void {
+    queue.state = "idle";
+    this.#idle.add(queue);
+    const [longest] = this.#idle;
+    if (longest === undefined || this.#idle.size <= (this.#options.idleQueues ?? IDLE_QUEUES)) return;
+    this.#idle.delete(longest);
+    this.#topics.get(longest.topic)?.release(longest);
+  }
+
+  #queues(topic: Topic): TopicQueues {
     // Changes come in runs of one topic.
-    if (topic.name !== this.#latest.topic) {
+    if (topic.name !== this.#latest?.topic) {
       let queues = this.#topics.get(topic.name);
       if (queues === undefined) {
-        queues = [];
+        const common = { ...this.#options, pool: this.#pool };
+        queues = new TopicQueues(
+          topic.partitions,
+          (partition, last) => new PartitionQueue(topic, partition, { ...common, last }),
+        );
         this.#topics.set(topic.name, queues);
       }
       this.#latest = { topic: topic.name, queues };
     }
     return this.#latest.queues;
-  }
-
-  #queue(queues: PartitionQueue[], topic: Topic, partition: number): PartitionQueue {
-    let queue = queues[partition];
-    if (queue === undefined) {
-      queue = new PartitionQueue(topic, partition, { ...this.#options, pool: this.#pool });
-      queues[partition] = queue;
-    }
-    return queue;
   }
 
   /** Whether a request should wait for company: others are under way, this one would be small, and it is early. */
@@ -297,7 +308,7 @@ export class OrderedWriter {
     this.#stored.bytes += entry.bytes;
     this.#bufferedBytes -= entry.bufferedBytes;
     for (const { number, events } of entry.transactions) this.#acknowledgements.settle(number, events);
-    if (queue.oldest === undefined) queue.state = "idle";
+    if (queue.oldest === undefined) this.#rest(queue);
     else this.#makeReady(queue);
   }
 

@@ -33,6 +33,8 @@ export interface Entry {
 
 /** The events of one topic partition that wait to be stored, in order. */
 export class PartitionQueue {
+  readonly topic: string;
+  readonly partition: number;
   readonly partitionKey: string;
   readonly explicitHashKey: string;
   readonly partitionKeyBytes: number;
@@ -60,10 +62,18 @@ export class PartitionQueue {
       readonly limits: StreamLimits;
       /** Where the records get their memory. */
       readonly pool: BufferPool;
+      /** Position of the partition's last event, where this writer has written one before. */
+      readonly last?: Buffer | undefined;
     },
   ) {
     const { writer, packing, limits } = options;
     this.#pool = options.pool;
+    this.topic = topic.name;
+    this.partition = partition;
+    if (options.last) {
+      options.last.copy(this.#last);
+      this.#hasLast = true;
+    }
     if (partition < 0 || partition >= topic.partitions) {
       throw new RangeError(`topic ${topic.name} has no partition ${partition} (it has ${topic.partitions})`);
     }
@@ -74,6 +84,11 @@ export class PartitionQueue {
     this.explicitHashKey = explicitHashKey(topic, partition);
     this.format = recordFormat(packing, { topic: topic.name, partition, writer });
     this.#targetBytes = Math.min(limits.targetRecordBytes, limits.maxRecordBytes) - this.partitionKeyBytes;
+  }
+
+  /** Text of the position of the last event, if there was one. */
+  get last(): Buffer | undefined {
+    return this.#hasLast ? this.#last : undefined;
   }
 
   /** Bytes of the record that holds this event alone, partition key included. */
@@ -98,12 +113,12 @@ export class PartitionQueue {
       const place = { first: change.position, after: this.#afterText };
       record = RecordBuilder.begin(this.format, sequence, closed, place, this.#pool);
       this.#records.push(record);
-      record.add(change, openBytes, this.#after, transaction);
+      record.add(change, openBytes, this.last, transaction);
       this.#follow(change);
       return record.capacity;
     }
     const before = record.capacity;
-    record.add(change, openBytes, this.#after, transaction);
+    record.add(change, openBytes, this.last, transaction);
     this.#follow(change);
     return record.capacity - before;
   }
@@ -163,12 +178,8 @@ export class PartitionQueue {
     this.failures = 0;
   }
 
-  get #after(): Buffer | undefined {
-    return this.#hasLast ? this.#last : undefined;
-  }
-
   get #afterText(): PositionText | null {
-    return this.#after?.toString("latin1") ?? null;
+    return this.last?.toString("latin1") ?? null;
   }
 
   /** Bytes of the event once closed. */

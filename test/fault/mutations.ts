@@ -228,6 +228,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/start-position.test.ts"],
   },
   {
+    name: "a released partition forgets its last position",
+    file: "lib/stream/topic-queues.ts",
+    from: "    queue.last?.copy(this.#last, queue.partition * POSITION_BYTES);\n",
+    to: "",
+    tests: ["test/unit/stream"],
+  },
+  {
     name: "drop the in-flight limit",
     file: "lib/stream/ordered-writer.ts",
     from: "    this.#inFlight++;\n    this.#takenAt = now;\n",

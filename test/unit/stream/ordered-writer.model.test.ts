@@ -106,6 +106,7 @@ class World {
   readonly stream = new KinesisModel();
   readonly #messages: readonly SourceMessage[];
   readonly #packing: "batch" | "none";
+  readonly #idleQueues: number;
   #writer: OrderedWriter;
   #offered = 0;
   /** By partition key: the last event that this writer has sent. */
@@ -115,9 +116,10 @@ class World {
   #now = 0;
   confirmed = -1n;
 
-  constructor(messages: readonly SourceMessage[], packing: "batch" | "none") {
+  constructor(messages: readonly SourceMessage[], packing: "batch" | "none", idleQueues: number) {
     this.#messages = messages;
     this.#packing = packing;
+    this.#idleQueues = idleQueues;
     this.#writer = this.#start();
   }
 
@@ -220,7 +222,8 @@ class World {
   }
 
   #start(): OrderedWriter {
-    return new OrderedWriter({ writer: 1, packing: this.#packing, limits, random: () => 0.5 });
+    const [packing, idleQueues] = [this.#packing, this.#idleQueues];
+    return new OrderedWriter({ writer: 1, packing, limits, random: () => 0.5, idleQueues });
   }
 
   /** The process dies: what was in flight may arrive any time; the source replays what was not confirmed. */
@@ -268,9 +271,10 @@ test("whatever happens, each partition's effects are what was offered, and what 
       fc.array(transaction, { maxLength: 20 }),
       fc.array(action, { maxLength: 150, size: "max" }),
       fc.constantFrom("batch" as const, "none" as const),
-      (transactions, actions, packing) => {
+      fc.constantFrom(0, 1, 100),
+      (transactions, actions, packing, idleQueues) => {
         const messages = history(transactions);
-        const world = new World(messages, packing);
+        const world = new World(messages, packing, idleQueues);
         for (const each of actions) world.apply(each);
         world.settle();
         const offered = Map.groupBy(messages.flatMap(copies), ([key]) => key);

@@ -47,6 +47,28 @@ test("while a partition's entry is in flight its changes gather, and then go tog
   expect(take(machine, 60_000).entries.map((entry) => entry.events)).toEqual([98]);
 });
 
+test("a partition that has been idle for longest is released, and its next event still follows its last", () => {
+  const idle = new OrderedWriter({
+    ...{ writer: 7, packing: "batch", limits: DEFAULT_LIMITS, random: () => 0.5, idleQueues: 2 },
+  });
+  const send = (partition: number, lsn: bigint) => {
+    idle.offer(change(orders, partition, lsn, 1), 0);
+    const request = take(idle, 0);
+    idle.settle(request, ["stored"], 0);
+    const [entry] = request.entries;
+    const after = /"after":"(\d[\dA-F]{33})"|"after":(null)\}/.exec(entry?.data.toString() ?? "");
+    return { queue: entry?.queue, after: after?.[1] };
+  };
+  const first = send(0, 10n);
+  const second = send(1, 11n);
+  expect(send(0, 12n)).toEqual({ queue: first.queue, after: change(orders, 0, 10n, 1).position });
+  send(2, 13n);
+  const again = send(1, 14n);
+  expect(again.queue).not.toBe(second.queue);
+  expect(again.after).toBe(change(orders, 1, 11n, 1).position);
+  expect(send(3, 15n).after).toBeUndefined();
+});
+
 test("a small request waits a little for company while another is under way, and not for ever", () => {
   const machine = writer();
   machine.offer(change(orders, 1, 10n, 1), 0);
