@@ -1,11 +1,18 @@
 import {
   type AttributeValue,
+  BatchGetItemCommand,
+  BatchWriteItemCommand,
   PutItemCommand,
   QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { PutRecordsCommand } from "@aws-sdk/client-kinesis";
-import { SendMessageCommand } from "@aws-sdk/client-sqs";
+import {
+  DeleteMessageBatchCommand,
+  ReceiveMessageCommand,
+  SendMessageBatchCommand,
+  SendMessageCommand,
+} from "@aws-sdk/client-sqs";
 import { beforeAll, describe, expect, test } from "vitest";
 import { emulatedAws } from "./emulated.ts";
 
@@ -166,7 +173,41 @@ describe("DynamoDB", () => {
       message: /too many operands; number of operands: 101/,
     },
   ];
-  test.each(limits)("takes $what, and refuses more", meets);
+  const batches: Limit[] = [
+    {
+      what: "a batch of 25 puts",
+      limit: 25,
+      send: (size) =>
+        aws().dynamodb.send(
+          new BatchWriteItemCommand({
+            RequestItems: {
+              [TableName]: Array.from({ length: size }, (_, i) => ({
+                PutRequest: { Item: { pk: { S: "batch" }, sk: { S: String(i) } } },
+              })),
+            },
+          }),
+        ),
+      code: "ValidationException",
+      message: /less than or equal to 25|Too many items/,
+    },
+    {
+      what: "a batch of 100 gets",
+      limit: 100,
+      send: (size) =>
+        aws().dynamodb.send(
+          new BatchGetItemCommand({
+            RequestItems: {
+              [TableName]: {
+                Keys: Array.from({ length: size }, (_, i) => ({ pk: { S: "batch" }, sk: { S: String(i) } })),
+              },
+            },
+          }),
+        ),
+      code: "ValidationException",
+      message: /less than or equal to 100|Too many items/,
+    },
+  ];
+  test.each([...limits, ...batches])("takes $what, and refuses more", meets);
 
   test.each(["pk", "sk"])("refuses an empty %s", async (name) => {
     await expect(put({ [name]: { S: "" } })).rejects.toMatchObject({
@@ -270,6 +311,55 @@ describe("SQS", () => {
         ),
       code: "InvalidParameterValue",
       message: /exceeds the allowed maximum/,
+    },
+    {
+      what: "a batch of ten messages",
+      limit: 10,
+      send: (size) =>
+        aws().sqs.send(
+          new SendMessageBatchCommand({
+            QueueUrl,
+            Entries: Array.from({ length: size }, (_, i) => ({ Id: String(i), MessageBody: "x" })),
+          }),
+        ),
+      code: "TooManyEntriesInBatchRequest",
+      message: /Maximum number of entries per request are 10. You have sent 11/,
+    },
+    {
+      what: "a batch of ten deletions",
+      limit: 10,
+      send: (size) =>
+        aws().sqs.send(
+          new DeleteMessageBatchCommand({
+            QueueUrl,
+            Entries: Array.from({ length: size }, (_, i) => ({ Id: String(i), ReceiptHandle: "AAAA" })),
+          }),
+        ),
+      code: "TooManyEntriesInBatchRequest",
+      message: /Maximum number of entries per request are 10. You have sent 11/,
+    },
+    {
+      what: "to receive ten messages",
+      limit: 10,
+      send: (size) =>
+        aws().sqs.send(
+          new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: size, VisibilityTimeout: 0 }),
+        ),
+      code: "InvalidParameterValue",
+      message: /Must be between 1 and 10/,
+    },
+    {
+      what: "to wait 20 s for messages",
+      limit: 20,
+      // The queue has messages: nothing is waited for.
+      send: async (size) => {
+        await send("x");
+        await aws().sqs.send(
+          new ReceiveMessageCommand({ QueueUrl, WaitTimeSeconds: size, VisibilityTimeout: 0 }),
+        );
+      },
+      code: "InvalidParameterValue",
+      message: /Must be >= 0 and <= 20/,
     },
   ];
   test.each(limits)("takes $what, and refuses more", meets);

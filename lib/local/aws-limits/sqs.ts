@@ -5,6 +5,8 @@ import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "./refusal
 const QUOTAS =
   "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html";
 const SEND = "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html";
+const RECEIVE =
+  "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html";
 const ATTRIBUTES =
   "https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html";
 /** The largest MaximumMessageSize that a queue can have, and its default; also of a batch in sum. */
@@ -25,6 +27,11 @@ const message = z.looseObject({
   MessageAttributes: z.record(z.string(), attribute).optional(),
 });
 const batch = z.looseObject({ Entries: z.array(message) });
+const batchOf = z.looseObject({ Entries: z.array(z.unknown()) });
+const receive = z.looseObject({
+  MaxNumberOfMessages: z.number().nullish(),
+  WaitTimeSeconds: z.number().nullish(),
+});
 type Message = z.infer<typeof message>;
 
 /**
@@ -40,20 +47,22 @@ export function sqsRefusal(
     const parsed = message.safeParse(input);
     return parsed.success ? messageRefusal(parsed.data, maximumMessageBytes) : undefined;
   }
+  if (operation === "ReceiveMessage") return receiveRefusal(input);
+  const entries = batchOf.safeParse(input);
+  if (operation.endsWith("Batch") && entries.success && entries.data.Entries.length > BATCH_ENTRIES) {
+    const sent = entries.data.Entries.length;
+    return refused(
+      "TooManyEntriesInBatchRequest",
+      `Maximum number of entries per request are ${BATCH_ENTRIES}. You have sent ${sent}.`,
+      QUOTAS,
+    );
+  }
   if (operation !== "SendMessageBatch") return undefined;
   const parsed = batch.safeParse(input);
   if (!parsed.success) return undefined;
   const { Entries } = parsed.data;
   const bytes = Entries.reduce((sum, entry) => sum + messageBytes(entry), 0);
   return firstRefusal([
-    () =>
-      Entries.length > BATCH_ENTRIES
-        ? refused(
-            "TooManyEntriesInBatchRequest",
-            `Maximum number of entries per request are 10. You have sent ${Entries.length}.`,
-            QUOTAS,
-          )
-        : undefined,
     () =>
       bytes > MESSAGE_BYTES
         ? refused(
@@ -64,6 +73,19 @@ export function sqsRefusal(
         : undefined,
     ...Entries.map((entry) => () => messageRefusal(entry, maximumMessageBytes)),
   ]);
+}
+
+function receiveRefusal(input: unknown): AwsRefusal | undefined {
+  const { MaxNumberOfMessages: messages, WaitTimeSeconds: seconds } = receive.safeParse(input).data ?? {};
+  const wrong = (value: number, name: string, reason: string) =>
+    invalid(`Value ${value} for parameter ${name} is invalid. Reason: ${reason}.`, RECEIVE);
+  if (typeof messages === "number" && (messages < 1 || messages > 10)) {
+    return wrong(messages, "MaxNumberOfMessages", "Must be between 1 and 10, if provided");
+  }
+  if (typeof seconds === "number" && (seconds < 0 || seconds > 20)) {
+    return wrong(seconds, "WaitTimeSeconds", "Must be >= 0 and <= 20, if provided");
+  }
+  return undefined;
 }
 
 function messageRefusal(sent: Message, maximumMessageBytes: number): AwsRefusal | undefined {
