@@ -1,8 +1,8 @@
-import type { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DeadLetterQueue, deadLetterError } from "../../../lib/consume/dead-letter.ts";
 import { DeadLetterTooLargeError } from "../../../lib/consume/errors.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { at } from "./records.ts";
 
 /** What SQS takes: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html */
@@ -11,9 +11,7 @@ const LARGEST = 1024 * 1024;
 
 const sent: string[] = [];
 const queue = new DeadLetterQueue(
-  {
-    send: async ({ input }: SendMessageCommand) => void sent.push(input.MessageBody ?? ""),
-  } as unknown as SQSClient,
+  memoryQueue((body) => sent.push(body)),
   "https://sqs.us-east-1.amazonaws.com/1/letters",
 );
 

@@ -1,5 +1,4 @@
 import { setImmediate as turn } from "node:timers/promises";
-import type { SQSClient } from "@aws-sdk/client-sqs";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -18,6 +17,7 @@ import {
   stream,
   withHole,
 } from "./fence-stream.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, TOPIC } from "./records.ts";
 
@@ -243,15 +243,13 @@ async function play(
         ...{ TRIBUTARY_ATTEMPTS: "100", TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs.test/q" },
       },
       dynamodb,
-      sqs: {
-        send: async ({ input }: { input: { MessageBody: string } }) => {
-          await step();
-          const { partition, first, last } = JSON.parse(input.MessageBody);
-          for (const id of expected(records, partition))
-            if (id >= first && id <= last) letters.add(`${partition}/${id}`);
-          await step();
-        },
-      } as unknown as SQSClient,
+      sqs: memoryQueue(async (body) => {
+        await step();
+        const { partition, first, last } = JSON.parse(body);
+        for (const id of expected(records, partition))
+          if (id >= first && id <= last) letters.add(`${partition}/${id}`);
+        await step();
+      }),
       observer: { invocation: () => {} },
       write: () => {},
     });

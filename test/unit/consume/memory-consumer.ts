@@ -1,8 +1,8 @@
-import type { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type Consumer, consumer } from "../../../lib/consume/consumer.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/observer.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 
 /** How a test's consumer differs from one that parks after the first call. */
@@ -13,9 +13,6 @@ export interface MemoryOptions {
   readonly claims?: string;
   readonly step?: (when: "before" | "after", what: string) => Promise<CallFault>;
 }
-
-/** A queue as strict as SQS about characters; the others' limits are not asked for. */
-const REFUSED = /[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/u;
 
 /** A consumer "c" of pipeline "p" on a state table in memory; `build` registers its handlers. */
 export async function memoryConsumer(
@@ -29,11 +26,6 @@ export async function memoryConsumer(
   const letters: string[] = [];
   const lines: Record<string, unknown>[] = [];
   const reports: InvocationReport[] = [];
-  const send = async ({ input: { MessageBody = "" } }: SendMessageCommand) => {
-    if (REFUSED.test(MessageBody)) throw Object.assign(new Error("no"), { name: "InvalidMessageContents" });
-    letters.push(MessageBody);
-    return {};
-  };
   /** A function of the same consumer with other handlers, as if it was deployed anew. */
   const deploy = (handlers: (c: Consumer) => unknown) => {
     const c = consumer("c");
@@ -48,7 +40,7 @@ export async function memoryConsumer(
         ...(claims === undefined ? {} : { TRIBUTARY_CLAIM_BUCKET: claims }),
       },
       dynamodb: table.client(step),
-      sqs: { send } as unknown as SQSClient,
+      sqs: memoryQueue((body) => letters.push(body)),
       observer: { invocation: (report) => void reports.push(report) },
       write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>),
     });

@@ -1,5 +1,4 @@
 import { setImmediate as turn } from "node:timers/promises";
-import type { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -8,12 +7,9 @@ import { readPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { ParkedKeys } from "../../../lib/consume/parked-keys.ts";
-import { sqsRefusal } from "../../../lib/local/aws-limits/sqs.ts";
-import { collectRefusals } from "../../refusals.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, backfillEnd, type Change, packed, TOPIC } from "./records.ts";
-
-const refusals = collectRefusals();
 
 /*
  * Parking and redrive against a table in memory: invocations, stale ones and redrives at once, every step of them in any
@@ -206,15 +202,11 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
           TRIBUTARY_DEAD_LETTER_QUEUE_URL: "http://queue",
         },
         dynamodb,
-        sqs: {
-          send: async ({ input }: SendMessageCommand) => {
-            await step();
-            const refusal = sqsRefusal("SendMessage", input);
-            if (refusal) throw refusals.note(refusal);
-            letters++;
-            await step();
-          },
-        } as unknown as SQSClient,
+        sqs: memoryQueue(async () => {
+          await step();
+          letters++;
+          await step();
+        }),
         observer: { invocation: () => {} },
         write: () => {},
       });

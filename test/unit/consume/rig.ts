@@ -1,10 +1,9 @@
-import { randomUUID } from "node:crypto";
-import type { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type Consumer, consumer } from "../../../lib/consume/consumer.ts";
 import type { DeadLetter, DeadRecordLetter } from "../../../lib/consume/dead-letter.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { ConsumerObserver, InvocationReport } from "../../../lib/consume/observer.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 
 /** What a test may change of the rig. */
@@ -39,10 +38,6 @@ export async function rig(
   const letters: (DeadLetter & DeadRecordLetter)[] = [];
   const lines: string[] = [];
   const reports: InvocationReport[] = [];
-  const send = async ({ input }: SendMessageCommand) => {
-    letters.push(JSON.parse(input.MessageBody as string));
-    return { MessageId: randomUUID() };
-  };
   const handler = register(consumer("c")).handler({
     environment: {
       TRIBUTARY_STATE_TABLE: "t",
@@ -52,7 +47,7 @@ export async function rig(
       TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs/q",
     },
     dynamodb: table.client(step),
-    sqs: { send } as unknown as SQSClient,
+    sqs: memoryQueue((body) => letters.push(JSON.parse(body))),
     observer: observer ?? { invocation: (report) => reports.push(report) },
     write: (line) => lines.push(line),
   });

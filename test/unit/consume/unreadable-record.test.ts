@@ -1,4 +1,3 @@
-import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -9,6 +8,7 @@ import { readPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/observer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import { memoryQueue } from "./memory-queue.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";
 
@@ -41,11 +41,7 @@ async function bench({ poison = "park", batch = false } = {}) {
   const letters: Record<string, unknown>[] = [];
   const reports: InvocationReport[] = [];
   const sink = { away: false };
-  const sqs = {
-    send: async ({ input }: { input: { MessageBody: string } }) => {
-      letters.push(JSON.parse(input.MessageBody));
-    },
-  } as unknown as SQSClient;
+  const sqs = memoryQueue((body) => letters.push(JSON.parse(body)));
   const apply = (ids: readonly string[]) => {
     if (sink.away) throw new SinkUnavailableError("the sink");
     effects.push(...ids);
