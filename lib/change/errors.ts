@@ -6,13 +6,19 @@ export class RecordFormatError extends TributaryError {
   readonly code = "RECORD_FORMAT";
   readonly retry = "stop";
 
-  /** `problem` names places and kinds, never what stands there: a record holds row values. */
-  constructor(problem: string) {
+  readonly problem: string;
+
+  /**
+   * `problem` names places and kinds, never what stands there: a record holds row values. `which` names the record, once
+   * that is known.
+   */
+  constructor(problem: string, which?: string) {
     super({
-      message: `A Kinesis record is not a Tributary record: ${problem}`,
+      message: `A Kinesis record is not a Tributary record: ${problem}${which === undefined ? "" : ` (${which})`}`,
       remedy:
         "Let nothing but Tributary's capture task write to the stream; if it did, consumer and capture are of versions that do not fit: deploy the consumer's newer version first.",
     });
+    this.problem = problem;
   }
 }
 

@@ -31,6 +31,8 @@ export class CompressedEvents implements BatchRecord {
   readonly #compressed: string;
   readonly #partitionKey: string;
   readonly #data: string;
+  /** Names it in errors. */
+  readonly #which: string;
   #events: readonly ChangeEventJson[] | undefined;
   #texts: readonly string[] | undefined;
   #unreadable: UnreadableEvents | undefined;
@@ -39,7 +41,7 @@ export class CompressedEvents implements BatchRecord {
     place: Place,
     record: CompressedRecord,
     range: RecordRange,
-    { partitionKey, data }: { readonly partitionKey: string; readonly data: string },
+    whole: { readonly partitionKey: string; readonly data: string; readonly which: string },
   ) {
     this.index = place.index;
     this.sequenceNumber = place.sequenceNumber;
@@ -50,8 +52,9 @@ export class CompressedEvents implements BatchRecord {
     this.range = range;
     this.#compressed = record.compressed;
     this.bytes = Math.min(uncompressedBytes(record.compressed), MAX_UNCOMPRESSED_BYTES);
-    this.#partitionKey = partitionKey;
-    this.#data = data;
+    this.#partitionKey = whole.partitionKey;
+    this.#data = whole.data;
+    this.#which = whole.which;
   }
 
   /** None where they cannot be read: then `unreadable` says why. */
@@ -88,8 +91,9 @@ export class CompressedEvents implements BatchRecord {
       return events;
     } catch (error) {
       if (!(error instanceof RecordFormatError)) throw error;
-      const whole = { partitionKey: this.#partitionKey, data: this.#data, error };
-      this.#unreadable = { ...this.range, ...whole };
+      const [partitionKey, data] = [this.#partitionKey, this.#data];
+      const named = new RecordFormatError(error.problem, this.#which);
+      this.#unreadable = { ...this.range, partitionKey, data, error: named };
       return [];
     }
   }

@@ -42,8 +42,17 @@ export interface DeadRecordLetter {
   readonly firstFailedAt: string;
   readonly lastFailedAt: string;
   readonly error: DeadLetterError;
-  /** The record's data, base64. */
-  readonly record: string;
+  /** The record's data, base64; or where it stands, where the queue does not take it. */
+  readonly record?: string;
+  readonly recordItems?: StoredRecord;
+}
+
+/** Items of the state table whose `data` make a record together: `<sk>1` to `<sk><pieces>`. */
+export interface StoredRecord {
+  readonly table: string;
+  readonly pk: string;
+  readonly sk: string;
+  readonly pieces: number;
 }
 
 /** The one place where a handler's error message may stand: it can hold row values. */

@@ -1,14 +1,14 @@
 import type { RecordRange } from "../change/record.ts";
 import { errorFacts, jsonLogger } from "./context.ts";
 import { deadLetterError } from "./dead-letter.ts";
-import type { PartitionName } from "./errors.ts";
+import { DeadLetterTooLargeError, type PartitionName } from "./errors.ts";
 import type { BatchRecord, UnreadableEvents, UnreadableRecord } from "./ordered-batch.ts";
 import type { Invocation, Partition, Stop } from "./partition.ts";
 
 /** What of an invocation sends a record to the dead letters. */
 export type RecordGiver = Pick<
   Invocation,
-  "consumer" | "configuration" | "deadline" | "counts" | "letters" | "claims" | "token" | "write"
+  "consumer" | "configuration" | "deadline" | "counts" | "letters" | "claims" | "parking" | "token" | "write"
 >;
 
 /** Which record, and what is known of what it held. */
@@ -63,14 +63,24 @@ function refuseUnderStop({ configuration, letters, counts }: RecordGiver, { erro
 }
 
 async function send(invocation: RecordGiver, record: DeadRecord): Promise<void> {
-  const { consumer, letters, counts, deadline, write } = invocation;
+  const { consumer, letters, counts, deadline, parking, write } = invocation;
   const { shardId, sequenceNumber, partitionKey, data, error, held } = record;
   const at = new Date().toISOString();
   const times = { attempts: 1, firstFailedAt: at, lastFailedAt: at } as const;
   const facts = { consumer, ...held, partitionKey, shardId, sequenceNumber, ...times };
-  await letters?.send({ ...facts, error: deadLetterError(error), record: data }, deadline.end);
+  const letter = { ...facts, error: deadLetterError(error) };
+  try {
+    await letters?.send({ ...letter, record: data }, deadline.end);
+  } catch (refusal) {
+    if (!(refusal instanceof DeadLetterTooLargeError)) throw refusal;
+    // A record may be larger than a message, the more so in base64.
+    const bytes = Buffer.from(data, "base64");
+    const recordItems = await parking.putRecord(record, bytes, deadline.end);
+    await letters?.send({ ...letter, recordItems }, deadline.end);
+  }
   counts.deadLettered++;
-  jsonLogger(write, { consumer, partitionKey, sequenceNumber, ...errorFacts(error) }).warn(
+  const place = { topic: held?.topic, partition: held?.partition, partitionKey, shardId, sequenceNumber };
+  jsonLogger(write, { consumer, ...place, ...errorFacts(error) }).warn(
     "a record that cannot be read went to the dead letters",
   );
 }

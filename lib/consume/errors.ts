@@ -80,9 +80,9 @@ export class RecordNotSupportedError extends TributaryError {
   readonly code = "RECORD_NOT_SUPPORTED";
   readonly retry = "stop";
 
-  constructor(what: string) {
+  constructor(what: string, which: string) {
     super({
-      message: `the record is ${what}, which this version of the consumer library cannot read`,
+      message: `the record is ${what}, which this version of the consumer library cannot read (${which})`,
       remedy: "Deploy the consumer with the library version of the capture task. Until then the shard waits.",
     });
   }

@@ -125,7 +125,8 @@ class InvocationRun {
         if (record.error instanceof RecordNotSupportedError) throw record.error;
         await giveUpRecord(this.#invocation(), record);
       } catch (error) {
-        this.#fail(record.index, error, { partitionKey: record.partitionKey });
+        const { partitionKey, shardId, sequenceNumber } = record;
+        this.#fail(record.index, error, { partitionKey, shardId, sequenceNumber });
         return record.index;
       }
     }

@@ -36,7 +36,7 @@ export function letterRequest(message: string, body: string): RedriveRequest {
 }
 
 function isRecord(value: unknown): boolean {
-  return typeof value === "object" && value !== null && "record" in value && !("position" in value);
+  return typeof value === "object" && value !== null && ("record" in value || "recordItems" in value);
 }
 
 /** What of it says where it is from, as far as it does. */

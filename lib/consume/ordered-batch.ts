@@ -91,10 +91,11 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   const { sequenceNumber, partitionKey, data } = record.kinesis;
   // eventID is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898"
   const place = { index, sequenceNumber, shardId: record.eventID.split(":")[0] ?? "" };
-  let version: unknown;
+  const which = `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
+  let outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined;
   const parse = (text: string): unknown => {
     const value = parseExactJson(text);
-    if (typeof value === "object" && value !== null && "v" in value) version ??= value.v;
+    if (typeof value === "object" && value !== null) outer ??= value;
     return value;
   };
   try {
@@ -104,7 +105,7 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
       // Where its header does not tell what it holds, its events do: once, and then again in their turn.
       const header = headerOf(bytes, partitionKey);
       const range = header ?? rangeOf(compressedEvents(parsed.compressed, parse));
-      return new CompressedEvents(place, parsed, range, { partitionKey, data });
+      return new CompressedEvents(place, parsed, range, { partitionKey, data, which });
     }
     const { topic, partition, writer } = parsed;
     let texts: readonly string[] | undefined;
@@ -116,20 +117,24 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
     if (parsed.kind === "claim") return { ...known, events: [], claimed: parsed };
     return { ...known, events: parsed.events };
   } catch (error) {
-    if (typeof version === "number" && version > RECORD_VERSION) {
-      return {
-        ...place,
-        partitionKey,
-        data,
-        error: new RecordNotSupportedError(`of format version ${version}`),
-      };
+    if (!(error instanceof RecordFormatError)) throw error;
+    const newer = ofNewerVersion(outer);
+    if (newer !== undefined) {
+      return { ...place, partitionKey, data, error: new RecordNotSupportedError(newer, which) };
     }
-    if (error instanceof RecordFormatError) {
-      return knownRecord(place, partitionKey, data, error) ?? { ...place, partitionKey, data, error };
-    }
-    if (error instanceof RecordNotSupportedError) return { ...place, partitionKey, data, error };
-    throw error;
+    const named = new RecordFormatError(error.problem, which);
+    return knownRecord(place, partitionKey, data, named) ?? { ...place, partitionKey, data, error: named };
   }
+}
+
+/** What of a record a newer library writes, as far as it says; it is not given up, but waits. */
+function ofNewerVersion(
+  outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined,
+): string | undefined {
+  const { v, encoding } = outer ?? {};
+  if (typeof v === "number" && v > RECORD_VERSION) return `of format version ${v}`;
+  const isNew = v === RECORD_VERSION && typeof encoding === "string" && encoding !== "gzip";
+  return isNew ? "of an unknown encoding" : undefined;
 }
 
 /** A record whose events cannot be read, if its header can: one that fits the key it was written under. */

@@ -11,8 +11,8 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck } from "../change/record.ts";
-import { letterKey, parkedChangeKey, type StateKey } from "../state/table.ts";
-import type { DeadLetterError } from "./dead-letter.ts";
+import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../state/table.ts";
+import type { DeadLetterError, StoredRecord } from "./dead-letter.ts";
 import { StateItemError } from "./errors.ts";
 import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
 import { callTable } from "./table-call.ts";
@@ -54,6 +54,8 @@ export interface Letter extends ChainPlace {
   readonly superseded?: boolean;
 }
 
+/** DynamoDB takes items of 400 KB. */
+const PIECE_BYTES = 350 * 1024;
 /** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
 const PAGE = 50;
 
@@ -89,6 +91,22 @@ export class ParkingTable {
   ): Promise<void> {
     const item = changeItem(change, closed);
     await this.#put(this.changeKey(place, change.position), item, "park a change", signal);
+  }
+
+  /** Stores a record that cannot be read, and is larger than a message of the queue; it expires as that would. */
+  async putRecord(
+    { shardId, sequenceNumber }: { readonly shardId: string; readonly sequenceNumber: string },
+    data: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<StoredRecord> {
+    const { pk, sk } = deadRecordKey(this.#pipeline, this.#consumer, shardId, sequenceNumber);
+    const pieces = Math.ceil(data.length / PIECE_BYTES);
+    for (let i = 0; i < pieces; i++) {
+      const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
+      const item = { data: { B: piece }, expiresAt: expiry() };
+      await this.#put({ pk, sk: `${sk}${i + 1}` }, item, "store a record", signal);
+    }
+    return { table: this.table, pk, sk, pieces };
   }
 
   /** Whether a change of a chain is there: redrive removes it when it took effect. */

@@ -65,6 +65,16 @@ export function parkedChangeKey(
   return { pk, sk: `change#${topic}/${partition}#${chain}#${position}` };
 }
 
+/** A record that cannot be read and is too large for the dead-letter queue: what its pieces' sort keys begin with. */
+export function deadRecordKey(
+  pipeline: string,
+  consumer: string,
+  shardId: string,
+  sequenceNumber: string,
+): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}#records`, sk: `record#${shardId}/${sequenceNumber}#` };
+}
+
 /** What is known of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
 export function letterKey(
   pipeline: string,
