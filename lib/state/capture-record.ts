@@ -2,6 +2,8 @@ import * as z from "zod";
 import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingState } from "../source/reading-record.ts";
 import { type CapturePlace, number, readItem } from "./capture-item.ts";
+import { type LongAttribute, readLong } from "./capture-parts.ts";
+import { CaptureRecordBrokenError } from "./errors.ts";
 import type { StoredSettings } from "./settings.ts";
 
 /** What stands in the table of a pipeline, whoever holds the lease. */
@@ -22,22 +24,47 @@ export interface CaptureRecord {
 /** Tables as people write them, and the number of the slot they come from. */
 export type Arriving = Readonly<Record<string, number>>;
 
-/** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError */
+/** How often an item is read again whose parts were replaced meanwhile. */
+const TRIES = 5;
+
+/** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError, CaptureRecordBrokenError */
 export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRecord> {
-  const item = await readItem(place);
-  const part = <T>(attribute: string, parse: (value: unknown) => T): T | undefined => {
-    const text = item?.[attribute]?.S;
-    return text === undefined ? undefined : parse(JSON.parse(text));
-  };
-  return {
-    slot: part("slot", slotState.parse),
-    reading: part("reading", readingState.parse),
-    newEpoch: part("epoch", newEpoch.parse),
-    settings: part("settings", storedSettings.parse),
-    slots: number(item?.slots ?? { N: "1" }),
-    arriving: part("arriving", arriving.parse) ?? {},
-    topics: part("topics", topics.parse) ?? [],
-  };
+  for (let tries = 1; ; tries++) {
+    const item = await readItem(place);
+    const part = <T>(attribute: string, parse: (value: unknown) => T): T | undefined => {
+      const text = item?.[attribute]?.S;
+      return text === undefined ? undefined : parse(JSON.parse(text));
+    };
+    const long = await longAttributes(place, item);
+    if (long) {
+      return {
+        slot: part("slot", slotState.parse),
+        reading: part("reading", readingState.parse),
+        newEpoch: part("epoch", newEpoch.parse),
+        settings: long.settings === undefined ? undefined : storedSettings.parse(JSON.parse(long.settings)),
+        slots: number(item?.slots ?? { N: "1" }),
+        arriving: arriving.parse(JSON.parse(long.arriving ?? "{}")),
+        topics: topics.parse(JSON.parse(long.topics ?? "[]")),
+      };
+    }
+    if (tries >= TRIES) throw new CaptureRecordBrokenError(place.pipeline);
+  }
+}
+
+/** Undefined: one of them was replaced while it was read. */
+async function longAttributes(
+  place: CapturePlace,
+  item: Awaited<ReturnType<typeof readItem>>,
+): Promise<Partial<Record<LongAttribute, string>> | undefined> {
+  const texts: Partial<Record<LongAttribute, string>> = {};
+  for (const attribute of ["settings", "arriving", "topics"] as const) {
+    const held = item?.[attribute]?.S;
+    if (held === undefined) continue;
+    const text = await readLong(place, attribute, held);
+    if (text === undefined) return undefined;
+    texts[attribute] = text;
+  }
+  return texts;
 }
 
 /** A state as the text of its attribute. */

@@ -3,6 +3,7 @@ import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-re
 import type { ReadingRecord } from "../source/reading-record.ts";
 import { updateItem } from "./capture-item.ts";
 import { type CaptureLeaseOptions, takeLease, tryNextGeneration } from "./capture-lease.ts";
+import { type LongAttribute, removeOthers, storeLong } from "./capture-parts.ts";
 import { type Arriving, bigintsAsText, readCaptureRecord } from "./capture-record.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import { keyRecord } from "./known-keys.ts";
@@ -90,9 +91,10 @@ export class CaptureState implements SlotRecord {
    * @throws CaptureLeaseLostError when another task has taken over.
    */
   async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined, slots = 1): Promise<void> {
+    const held = settings && (await this.#stored("settings", settings));
     const parts = {
       epoch: { S: bigintsAsText(epoch) },
-      ...(settings && { settings: { S: JSON.stringify(settings) } }),
+      ...(held !== undefined && { settings: { S: held } }),
       ...(slots > 1 && { slots: { N: String(slots) } }),
     };
     const gone = ["slot", "reading", "arriving", "topics", ...(slots > 1 ? [] : ["slots"])];
@@ -102,6 +104,9 @@ export class CaptureState implements SlotRecord {
       Object.fromEntries([...Object.keys(parts), ...gone].map((name) => [`#${name}`, name])),
       Object.fromEntries(Object.entries(parts).map(([name, value]) => [`:${name}`, value])),
     );
+    if (held !== undefined) await this.#removeOthers("settings", held);
+    await this.#removeOthers("arriving", undefined);
+    await this.#removeOthers("topics", undefined);
   }
 
   /** The settings stored at first start, or undefined before it. */
@@ -111,11 +116,13 @@ export class CaptureState implements SlotRecord {
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
   async writeSettings(settings: StoredSettings): Promise<void> {
+    const held = await this.#stored("settings", settings);
     await this.#update(
       "SET #settings = :settings",
       { "#settings": "settings" },
-      { ":settings": { S: JSON.stringify(settings) } },
+      { ":settings": { S: held } },
     );
+    await this.#removeOthers("settings", held);
   }
 
   /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
@@ -130,20 +137,25 @@ export class CaptureState implements SlotRecord {
 
   /** Notes which tables come from where, before they do. @throws CaptureLeaseLostError */
   async writeArriving(tables: Arriving): Promise<void> {
+    const held = await this.#stored("arriving", tables);
     await this.#update(
       "SET #arriving = :arriving",
       { "#arriving": "arriving" },
-      { ":arriving": { S: JSON.stringify(tables) } },
+      { ":arriving": { S: held } },
     );
+    await this.#removeOthers("arriving", held);
   }
 
   /** Notes which topics this slot writes, before it does; what was to arrive has. @throws CaptureLeaseLostError */
   async writeTopics(names: readonly string[]): Promise<void> {
+    const held = await this.#stored("topics", names);
     await this.#update(
       "SET #topics = :topics REMOVE #arriving",
       { "#topics": "topics", "#arriving": "arriving" },
-      { ":topics": { S: JSON.stringify(names) } },
+      { ":topics": { S: held } },
     );
+    await this.#removeOthers("topics", held);
+    await this.#removeOthers("arriving", undefined);
   }
 
   /** Forgets a further slot: a new epoch has begun. @throws CaptureLeaseLostError */
@@ -153,6 +165,8 @@ export class CaptureState implements SlotRecord {
       { "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
       {},
     );
+    for (const attribute of ["settings", "arriving", "topics"] as const)
+      await this.#removeOthers(attribute, undefined);
   }
 
   /** Gives the lease back, so that a successor takes over at once. */
@@ -160,6 +174,15 @@ export class CaptureState implements SlotRecord {
     clearInterval(this.#renewal);
     if (this.lost.aborted) return;
     await this.#update("REMOVE #owner", { "#owner": "owner" }, {});
+  }
+
+  /** What the item is to hold of a value that may be long. */
+  #stored(attribute: LongAttribute, value: unknown): Promise<string> {
+    return storeLong(this.#options, this.generation, attribute, JSON.stringify(value));
+  }
+
+  #removeOthers(attribute: LongAttribute, held: string | undefined): Promise<void> {
+    return removeOthers(this.#options, this.generation, attribute, held);
   }
 
   async #renew(): Promise<void> {

@@ -77,6 +77,19 @@ export class StateLostError extends TributaryError {
   }
 }
 
+/** The capture task's item names other items that are not there. */
+export class CaptureRecordBrokenError extends TributaryError {
+  readonly code = "CAPTURE_RECORD_BROKEN";
+  readonly retry = "stop";
+
+  constructor(pipeline: string) {
+    super({
+      message: `the record of pipeline "${pipeline}" is incomplete: its settings or topics stand in items of the state table that are not there`,
+      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
+    });
+  }
+}
+
 /** A backfill of the table is under way: one at a time. */
 export class BackfillActiveError extends TributaryError {
   readonly code = "BACKFILL_ACTIVE";

@@ -12,6 +12,16 @@ export function captureKey(pipeline: string, slot = 1): StateKey {
   return { pk: `${pipeline}#capture`, sk: slot === 1 ? "capture" : `capture#${slot}` };
 }
 
+/** A part of a long attribute of that item (`capture-parts.ts`); an empty one: the beginning of all of them. */
+export function capturePartKey(
+  pipeline: string,
+  slot: number | undefined,
+  attribute: string,
+  part: string,
+): StateKey {
+  return { pk: `${pipeline}#capture`, sk: `part#${slot ?? 1}#${attribute}#${part}` };
+}
+
 /** Some of the keys that polling knows of its tables. Without a number: what all of them begin with. */
 export function knownKeysKey(pipeline: string, part?: number): StateKey {
   return { pk: `${pipeline}#keys`, sk: `part#${part ?? ""}` };

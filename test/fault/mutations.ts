@@ -235,6 +235,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/stream"],
   },
   {
+    name: "a superseded task removes the settings that its successor wrote",
+    file: "lib/state/capture-parts.ts",
+    from: '"#generation <= :generation"',
+    to: '"#generation >= :generation"',
+    tests: ["test/aws/state"],
+  },
+  {
     name: "drop the in-flight limit",
     file: "lib/stream/ordered-writer.ts",
     from: "    this.#inFlight++;\n    this.#takenAt = now;\n",

@@ -1,9 +1,16 @@
-import { type DynamoDBClient, GetItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
-import { expect, test } from "vitest";
+import {
+  type DynamoDBClient,
+  GetItemCommand,
+  ScanCommand,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import { describe, expect, test } from "vitest";
 import { dynamodbClient } from "../../../lib/aws.ts";
 import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
 import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
 import type { CaptureLeaseOptions } from "../../../lib/state/capture-lease.ts";
+import { removeOthers } from "../../../lib/state/capture-parts.ts";
+import { readCaptureRecord } from "../../../lib/state/capture-record.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
 import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "../../../lib/state/errors.ts";
 import { emulatedAws } from "../emulated.ts";
@@ -49,6 +56,77 @@ test("the slot state and the settings come back as they were written", async () 
   expect(await state.read()).toEqual(slot);
   expect(await state.readSettings()).toEqual(settings);
   await state.release();
+});
+
+describe("what grows with the number of tables", () => {
+  const tables = Object.fromEntries(
+    Array.from({ length: 5000 }, (_, i) => [
+      `public.táble_${i}`,
+      { topic: `shop.public.täble_${i}`, partitions: 64, key: ["tenant_id", "id"] },
+    ]),
+  );
+  const large = { keyFormat: "murmur3/1", publication: "p", slot: "s", tables };
+  const topics = Object.values(tables).map(({ topic }) => topic);
+
+  async function items(table: string): Promise<{ sk: string; bytes: number }[]> {
+    const { Items = [] } = await aws().dynamodb.send(new ScanCommand({ TableName: table }));
+    return Items.map((item) => ({ sk: item.sk?.S ?? "", bytes: JSON.stringify(item).length }));
+  }
+
+  test("stands beside the item that is rewritten at each beat, and comes back as it was", async () => {
+    const table = await aws().freshTable();
+    const state = await CaptureState.take(await options({ table, slot: 2 }));
+    await state.writeArriving(Object.fromEntries(Object.keys(tables).map((name) => [name, 1])));
+    await state.writeSettings(large);
+    await state.writeTopics(topics);
+    expect(await state.readSettings()).toEqual(large);
+    const record = await readCaptureRecord(await options({ table, slot: 2 }));
+    expect(record).toMatchObject({ settings: large, topics, arriving: {} });
+    const item = (await items(table)).find(({ sk }) => sk === "capture#2");
+    expect(item?.bytes, "a write unit a beat").toBeLessThan(1024);
+    await state.writeSettings({ ...large, tables: {} });
+    await state.forgetSlot();
+    expect((await items(table)).map(({ sk }) => sk).sort()).toEqual(["capture", "capture#2"]);
+    await state.release();
+  });
+
+  test("is the holder's alone, and what a zombie has left goes with the next write", async () => {
+    const table = await aws().freshTable();
+    const zombie = await CaptureState.take(await options({ table, leaseMs: 600_000 }));
+    await zombie.writeSettings(large);
+    const state = await CaptureState.take(await options({ table, generationAtLeast: 1_000 }));
+    await expect(zombie.writeSettings({ ...large, slot: "z" })).rejects.toThrow(CaptureLeaseLostError);
+    expect(await state.readSettings()).toEqual(large);
+    await state.writeSettings({ ...large, slot: "t" });
+    const parts = (await items(table)).filter(({ sk }) => sk.startsWith("part#"));
+    const versions = new Set(parts.map(({ sk }) => sk.replace(/\/\d+$/, "")));
+    expect(versions.size, "one version is left").toBe(1);
+    await removeOthers(await options({ table }), 1, "settings", undefined);
+    expect(await state.readSettings(), "nothing of a newer generation is removed").toMatchObject({
+      slot: "t",
+    });
+    await state.release();
+  });
+
+  test("is read in the form of older versions, and missing is an error", async () => {
+    const table = await aws().freshTable();
+    const state = await CaptureState.take(await options({ table }));
+    const old = async (text: string) =>
+      await aws().dynamodb.send(
+        new UpdateItemCommand({
+          TableName: table,
+          Key: { pk: { S: "shop#capture" }, sk: { S: "capture" } },
+          UpdateExpression: "SET settings = :settings",
+          ExpressionAttributeValues: { ":settings": { S: text } },
+        }),
+      );
+    const some = { ...large, tables: Object.fromEntries(Object.entries(tables).slice(0, 1000)) };
+    await old(JSON.stringify(some));
+    expect(await state.readSettings()).toEqual(some);
+    await old("~gone/2");
+    await expect(state.readSettings()).rejects.toMatchObject({ code: "CAPTURE_RECORD_BROKEN" });
+    await state.release();
+  });
 });
 
 test("a released lease is taken at once, by the next generation", async () => {
