@@ -6,7 +6,6 @@ import { isClaimFault } from "./claim-reader.ts";
 import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
 import { GapError, HandlerDiedError } from "./errors.ts";
-import { HandledEvent, type Rows, wireRows } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { isStaleWriter, judge } from "./judge.ts";
 import type { BatchRecord, Lane, UnreadableEvents } from "./ordered-batch.ts";
@@ -20,8 +19,8 @@ import {
   type PartitionStart,
   type Stop,
 } from "./partition.ts";
+import { type Given, Preparation, type Prepared } from "./preparation.ts";
 import type { BatchRegistration, Registration } from "./registry.ts";
-import { validateRows } from "./schema.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
 
 /** Where a partition stands after its run. */
@@ -41,12 +40,6 @@ type Turn = "apply" | undefined;
 /** Why the partition goes no further, if so; a promise where that must be waited for. */
 type Ended = Stop | undefined | Promise<Stop | undefined>;
 
-/** An event of which it is the turn. */
-type Given = Omit<Item, "event">;
-
-/** As its handler is to have it, or why its schema refused it. */
-type Prepared = Item | (Given & { readonly error: unknown });
-
 /** Compressed events up to this size may wait in a partition for others, in bytes, and so many of them. */
 const SMALL_BYTES = 128 * 1024;
 const TOGETHER_BYTES = 512 * 1024;
@@ -54,6 +47,7 @@ const TOGETHER_BYTES = 512 * 1024;
 /** Applies the events of one partition in order, until the end or the first that must come again. */
 export class PartitionRun {
   readonly #partition: Partition;
+  readonly #preparation: Preparation;
   readonly #effects: Effects;
   /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
   readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
@@ -66,6 +60,7 @@ export class PartitionRun {
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
+    this.#preparation = new Preparation(this.#partition);
     this.#effects = new Effects(this.#partition);
     const { mark, writer, explained } = start.checkpoint;
     this.#judged = { mark, writer, explained };
@@ -75,8 +70,12 @@ export class PartitionRun {
   async run(): Promise<PartitionOutcome> {
     const stop = await this.#run();
     const partition = this.#partition;
+    const progress = partition.progress(stop?.attempts);
+    // The last call was noted when it began. Did its end reach the table with the close alone, a close that fails would make
+    // a handler that came back look like one that died.
+    await partition.start.note?.(progress).catch(() => false);
     return {
-      progress: partition.progress(stop?.attempts),
+      progress,
       stopped: stop && { record: this.#firstOpen(stop.record), error: stop.error },
       superseded: partition.parking.superseded,
       backfilled: this.#ends
@@ -299,8 +298,8 @@ export class PartitionRun {
     const given = { record, index, wire, position };
     // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
     if (this.#isPlain(registration) && this.#joins(registration, position)) {
-      const item = this.#prepare(registration, given);
-      if (item instanceof Promise || "error" in item) return this.#applyWaiting(registration, given, item);
+      const item = this.#preparation.prepare(registration, given);
+      if (item instanceof Promise || "kind" in item) return this.#applyWaiting(registration, given, item);
       return this.#take(registration, item);
     }
     return this.#applyWaiting(registration, given);
@@ -332,13 +331,15 @@ export class PartitionRun {
       this.#passed(position, record.writer);
       return undefined;
     }
-    const item = await (prepared ?? this.#prepare(registration, given));
-    if ("error" in item) {
-      const stop = (await this.#flush()) ?? (await this.#partition.poison(item, item.error, 1, now()));
-      if (!stop) this.#passed(position, record.writer);
-      return stop;
-    }
-    return this.#take(registration, item);
+    const ready = await (prepared ?? this.#preparation.prepare(registration, given));
+    if (!("kind" in ready)) return this.#take(registration, ready);
+    const before = await this.#flush();
+    // No time was left for a call of what waits before: what is to be remembered is the schema's.
+    if (before) return { ...before, attempts: before.attempts ?? ready.attempts };
+    if (ready.kind === "stopped") return { record, error: ready.error, attempts: ready.attempts };
+    const stop = await this.#partition.poison(given, ready.error, ready.calls, ready.since);
+    if (!stop) this.#passed(position, record.writer);
+    return stop;
   }
 
   /** To the handler, or into the chunk of its next call. */
@@ -364,24 +365,6 @@ export class PartitionRun {
     const { attempts } = this.#partition.checkpoint;
     const suspect = attempts && attempts.calls > 0 && position >= attempts.from && position <= attempts.to;
     return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
-  }
-
-  #prepare(registration: Registration, given: Given): Prepared | Promise<Prepared> {
-    try {
-      const row = registration.kind === "sweep" ? undefined : registration.row;
-      const rows = row ? validateRows(row, given.wire) : wireRows(given.wire);
-      if (!(rows instanceof Promise)) return { ...given, event: this.#handled(given, rows) };
-      return rows.then(
-        (ready) => ({ ...given, event: this.#handled(given, ready) }),
-        (error) => ({ ...given, error }),
-      );
-    } catch (error) {
-      return { ...given, error };
-    }
-  }
-
-  #handled({ wire, position }: Given, rows: Rows): HandledEvent {
-    return new HandledEvent(wire, this.#partition.lane, position, rows);
   }
 
   /** Applies what waits in the chunk, then gives why it goes no further. */

@@ -14,7 +14,7 @@ import { parseExactJson } from "./json.ts";
 import type { ChainPlace, StoredChange } from "./parking-table.ts";
 import type { Registration } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
-import { validateRows } from "./schema.ts";
+import { callSchema } from "./schema-call.ts";
 import { isForAnother } from "./sweep.ts";
 
 /** How one change's redrive ended. */
@@ -156,15 +156,15 @@ class ChangeRedrive {
   }
 
   async #prepared(registration: Registration, wire: ChangeEventJson): Promise<ChangeOutcome> {
-    let event: HandledEvent;
-    try {
-      const row = registration.kind === "sweep" ? undefined : registration.row;
-      const rows = row ? await validateRows(row, wire) : wireRows(wire);
-      event = new HandledEvent(wire, this.#place, this.#position, rows);
-    } catch (error) {
-      return { kind: "failed", calls: 1, error };
+    const schema = registration.kind === "sweep" ? undefined : registration.row;
+    const checked = schema && (await callSchema(schema, wire, this.#run.deadline));
+    if (checked && checked.kind !== "done") {
+      const { kind, error } = checked;
+      if (kind === "unavailable" || (kind === "cut-short" && !checked.fair)) return { kind: "stopped" };
+      return { kind: "failed", calls: 1, error, timedOut: kind === "cut-short" };
     }
-    return this.#calls(registration, event);
+    const rows = checked?.rows ?? wireRows(wire);
+    return this.#calls(registration, new HandledEvent(wire, this.#place, this.#position, rows));
   }
 
   /** Calls the handler as often as the consumer is set to. */

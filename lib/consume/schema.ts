@@ -23,7 +23,10 @@ export function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson):
   };
   const validate = (row: object): unknown => {
     const result = schema["~standard"].validate(row);
-    return result instanceof Promise ? result.then((ready) => accepted(row, ready)) : accepted(row, result);
+    // A thenable of another kind would else count as an answer without issues, and without a value.
+    return isThenable(result)
+      ? Promise.resolve(result).then((ready) => accepted(row, ready))
+      : accepted(row, result);
   };
   if (wire.op === "d") return { before, after: null };
   const old = wire.op === "u" && before && isWholeBefore(wire) ? validate(before) : null;
@@ -33,6 +36,10 @@ export function validateRows(schema: RowSchema<unknown>, wire: ChangeEventJson):
   return next instanceof Promise
     ? next.then((after) => ({ before: old, after }))
     : { before: old, after: next };
+}
+
+function isThenable<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
+  return typeof (value as { readonly then?: unknown } | null)?.then === "function";
 }
 
 function omit(row: unknown, columns: readonly string[]): unknown {

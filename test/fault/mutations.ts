@@ -403,6 +403,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/still-running.test.ts"],
   },
   {
+    name: "call a schema without a note",
+    file: "lib/consume/preparation.ts",
+    from: "if (checkpoint.attempts || start.note) return this.#attempts(schema, given);",
+    to: "if (checkpoint.attempts) return this.#attempts(schema, given);",
+    tests: ["test/unit/consume/schema-call.test.ts"],
+  },
+  {
+    name: "a call that ended counts only with the close",
+    file: "lib/consume/partition-run.ts",
+    from: "    await partition.start.note?.(progress).catch(() => false);\n",
+    to: "",
+    tests: ["test/unit/consume/died.test.ts"],
+  },
+  {
     name: "go on in a partition where an earlier call still runs",
     file: "lib/consume/partition.ts",
     from: "    if (!record || !(known || running.has(this.lane))) return undefined;",

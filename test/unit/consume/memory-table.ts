@@ -46,12 +46,12 @@ export class MemoryTable {
    * one that was under way for long arrives.
    */
   client(
-    step: (when: "before" | "after", what: string) => Promise<CallFault>,
+    step: (when: "before" | "after", what: string, command: unknown) => Promise<CallFault>,
     arrival: () => Promise<void> = async () => {},
   ): DynamoDBClient {
     const send = async (command: unknown) => {
       const what = describe(command);
-      const fault = await step("before", what);
+      const fault = await step("before", what, command);
       if (fault === "throttled") throw named("ThrottlingException");
       if (fault === "late") {
         void arrival().then(() => this.#carryOut(command));
@@ -59,7 +59,7 @@ export class MemoryTable {
       }
       const result = this.#carryOut(command);
       if (fault === "twice") void arrival().then(() => this.#repeat(command));
-      await step("after", what);
+      await step("after", what, command);
       if (fault === "lost") throw named("TimeoutError");
       if (result instanceof Error) throw result;
       return result;

@@ -4,7 +4,7 @@ import type { DeadLetter, DeadRecordLetter } from "../../../lib/consume/dead-let
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { ConsumerObserver, InvocationReport } from "../../../lib/consume/observer.ts";
 import { memoryQueue } from "./memory-queue.ts";
-import { type CallFault, MemoryTable } from "./memory-table.ts";
+import { MemoryTable } from "./memory-table.ts";
 
 /** What a test may change of the rig. */
 interface RigOptions {
@@ -13,7 +13,7 @@ interface RigOptions {
   /** Default: one of its own. With another's this is a second process of the same consumer. */
   readonly table?: MemoryTable;
   readonly observer?: ConsumerObserver;
-  readonly step?: (when: "before" | "after", what: string) => Promise<CallFault>;
+  readonly step?: Parameters<MemoryTable["client"]>[0];
 }
 
 /** A consumer "c" of all topics over a state table in memory and a queue that keeps what it is sent. */

@@ -12,6 +12,9 @@ const OLD_AND_NEW: Change[] = [
   { at: 2, after: 1, row: { id: "k", v: "new" } },
 ];
 
+/** Time enough that a handler has its share of it on a busy machine too. */
+const SHORT_MS = 1_200;
+
 /** Ends when the test says so, and heeds no signal. */
 function endless() {
   let end = () => {};
@@ -55,7 +58,7 @@ describe("a handler that runs on when its invocation has ended", () => {
       );
       const event = invocationOf(packed(OLD_AND_NEW));
       for (const _ of [1, 2, 3]) {
-        const { batchItemFailures } = await handler(event, lambdaContext(400));
+        const { batchItemFailures } = await handler(event, lambdaContext(SHORT_MS));
         expect([batchItemFailures.length, sink, letters]).toEqual([1, [], []]);
       }
       expect(calls).toBe(1);
@@ -85,7 +88,7 @@ describe("a handler that runs on when its invocation has ended", () => {
       { poison: "skip", attempts: 1 },
     );
     const event = invocationOf(packed(OLD_AND_NEW));
-    await handler(event, lambdaContext(400));
+    await handler(event, lambdaContext(SHORT_MS));
     end();
     expect(await handler(event, lambdaContext())).toEqual({ batchItemFailures: [] });
     expect([calls, letters.map(({ position, error }) => [position, error.name])]).toEqual([
@@ -103,8 +106,8 @@ describe("a handler that runs on when its invocation has ended", () => {
       table: first.table,
     });
     const event = invocationOf(packed(chain(1, 2)));
-    await first.handler(event, lambdaContext(400));
-    const early = await second.handler(event, lambdaContext(400));
+    await first.handler(event, lambdaContext(SHORT_MS));
+    const early = await second.handler(event, lambdaContext(SHORT_MS));
     expect([early.batchItemFailures.length, done, second.letters]).toEqual([1, [], []]);
     expect(second.lines.join()).toContain("HANDLER_STILL_RUNNING");
     await letLeasePass(first.table);
@@ -123,7 +126,7 @@ describe("a handler that runs on when its invocation has ended", () => {
       },
     );
     const event = invocationOf(packed(chain(1, 2)));
-    await first.handler(event, lambdaContext(400));
+    await first.handler(event, lambdaContext(SHORT_MS));
     await letLeasePass(first.table);
     expect(await second.handler(event, lambdaContext())).toEqual({ batchItemFailures: [] });
     expect(attempts).toEqual([2, 1]);
@@ -136,14 +139,14 @@ describe("a handler that runs on when its invocation has ended", () => {
     const { handler } = await rig((c) =>
       c.on("*", Operation.Create, async ({ after }) => {
         // The first takes most of the time there is.
-        if (calls++ === 0) await sleep(150);
+        if (calls++ === 0) await sleep(500);
         else if (calls === 2) await ended;
         done.push(String(after.id));
       }),
     );
     const event = invocationOf(packed(chain(1, 3)));
-    await handler(event, lambdaContext(400));
-    await handler(event, lambdaContext(400));
+    await handler(event, lambdaContext(SHORT_MS));
+    await handler(event, lambdaContext(SHORT_MS));
     expect([calls, done]).toEqual([2, ["1"]]);
     end();
     await handler(event, lambdaContext());
@@ -161,7 +164,7 @@ describe("a handler that runs on when its invocation has ended", () => {
       }),
     );
     const event = invocationOf(packed(chain(1, 2)), packed(chain(1, 2), { partition: 1 }));
-    for (const _ of [1, 2]) await handler(event, lambdaContext(400));
+    for (const _ of [1, 2]) await handler(event, lambdaContext(SHORT_MS));
     expect([calls, done]).toEqual([1, ["1/1", "1/2"]]);
     end();
     expect(await handler(event, lambdaContext())).toEqual({ batchItemFailures: [] });
@@ -177,7 +180,7 @@ describe("a handler that runs on when its invocation has ended", () => {
         effects++;
       });
     const { handler, table } = await rig(register(true), { attempts: 1 });
-    await handler(invocationOf(packed(chain(1, 1))), lambdaContext(400));
+    await handler(invocationOf(packed(chain(1, 1))), lambdaContext(SHORT_MS));
     expect([effects, table.items("claim").map(({ state }) => state?.S)]).toEqual([0, ["running"]]);
     end();
   });
@@ -190,7 +193,7 @@ describe("a handler that runs on when its invocation has ended", () => {
       }),
     );
     const event = invocationOf(packed(chain(1, 1)));
-    await handler(event, lambdaContext(400));
+    await handler(event, lambdaContext(SHORT_MS));
     expect(table.items("claim")).toEqual([]);
     expect(await handler(event, lambdaContext(1_000))).toEqual({ batchItemFailures: [] });
   });
@@ -209,11 +212,11 @@ describe("a handler that runs on when its invocation has ended", () => {
     const second = await rig(register, { attempts: 1, table: first.table });
     await first.handler(invocationOf(packed(OLD_AND_NEW)), lambdaContext());
     mode = "hangs";
-    await first.handler({ tributary: "redrive" }, lambdaContext(400));
+    await first.handler({ tributary: "redrive" }, lambdaContext(SHORT_MS));
     mode = "works";
     const discard = { tributary: "redrive", key: "k", discard: true } as const;
-    expect(await second.handler(discard, lambdaContext(400))).toMatchObject({ busy: 1, discarded: 0 });
-    expect(await first.handler(discard, lambdaContext(400))).toMatchObject({ busy: 1, discarded: 0 });
+    expect(await second.handler(discard, lambdaContext(SHORT_MS))).toMatchObject({ busy: 1, discarded: 0 });
+    expect(await first.handler(discard, lambdaContext(SHORT_MS))).toMatchObject({ busy: 1, discarded: 0 });
     expect(sink).toEqual([]);
     end();
   });
