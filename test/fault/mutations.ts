@@ -60,6 +60,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/decoder-differential.test.ts"],
   },
   {
+    name: "let the server convert the log's text",
+    file: "lib/source/postgres/connection.ts",
+    from: "(replication && serverEncoding(encoding))",
+    to: "(replication && serverEncoding(`${encoding}!`))",
+    tests: ["test/postgres/encodings.test.ts"],
+  },
+  {
+    name: "read messages of our own as UTF-8 whatever the database's encoding",
+    file: "lib/source/postgres/logical-messages.ts",
+    from: "if (decode === undefined || isAscii(content)) return message;",
+    to: "if (decode === undefined || content !== undefined) return message;",
+    tests: ["test/postgres/encodings.test.ts"],
+  },
+  {
     name: "give replayed commits again",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",

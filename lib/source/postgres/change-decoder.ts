@@ -10,6 +10,7 @@ import {
   ChangeTooLargeError,
   isOfOneChange,
   MessageOrderError,
+  NameEncodingError,
   UnaskedMessageError,
 } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
@@ -29,7 +30,7 @@ import {
   decodeType,
   type Relation,
 } from "./pgoutput/messages.ts";
-import { MessageReader, showByte } from "./pgoutput/reader.ts";
+import { MessageReader, NotName, showByte } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
 import { Tuple } from "./pgoutput/tuple.ts";
 import { type ChangeListener, type RelationPlan, Relations } from "./relations.ts";
@@ -38,7 +39,7 @@ import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 import { type LastGiven, openTransaction, type Transaction } from "./transaction.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
-import { type TextEncoding, textForm } from "./values/text.ts";
+import { nameForm, type TextEncoding, textForm } from "./values/text.ts";
 
 export type { OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
@@ -105,7 +106,7 @@ export class ChangeDecoder {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     const text = textForm(options.encoding);
-    this.#reader = new MessageReader(text);
+    this.#reader = new MessageReader(nameForm(options.encoding));
     this.#outbox = new OutboxEvents({ ...options, now: this.#now });
     this.#relations = new Relations({ ...options, text, outbox: this.#outbox });
     let given = "";
@@ -160,7 +161,7 @@ export class ChangeDecoder {
    * keeps nothing of `payload`. Gives a promise only when a relation needs the catalog: await it before the
    * next message.
    *
-   * @throws MalformedMessageError, MessageOrderError, UnaskedMessageError, TextEncodingError, ValueFormatError, KeyValueMissingError,
+   * @throws MalformedMessageError, MessageOrderError, UnaskedMessageError, NameEncodingError, TextEncodingError, ValueFormatError, KeyValueMissingError,
    * KeyColumnError, KeyUnknownError, ChangeTooLargeError, and (as a rejection) CatalogLookupError.
    */
   decode(payload: Buffer, lsn: bigint, out: SourceMessage[]): Promise<void> | undefined {
@@ -185,7 +186,9 @@ export class ChangeDecoder {
       const failure =
         error instanceof EventTooLong || isStringTooLong(error)
           ? new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start })
-          : error;
+          : error instanceof NotName
+            ? new NameEncodingError({ ...error, lsn: this.#lsnText })
+            : error;
       if (!isOfOneChange(failure) || !this.#hold(failure, buffer.subarray(start, end), out)) throw failure;
       return undefined;
     }

@@ -10,6 +10,8 @@ import {
   PostgresStatementError,
   PostgresTlsError,
   PostgresUnreachableError,
+  PreflightError,
+  type PreflightProblem,
 } from "./errors.ts";
 
 interface Circumstances {
@@ -157,6 +159,16 @@ function isPooler(message: string): boolean {
   );
 }
 
+/** A database whose text nobody but the server itself can read, or not even that. */
+export function unreadableEncoding(database: string, what: string, dump = "UTF8"): PreflightProblem {
+  const copy = pg.escapeIdentifier(`${database}_utf8`);
+  return {
+    code: "ENCODING",
+    message: `the encoding of the database "${database}" cannot be read: ${what}`,
+    remedy: `Move it to UTF-8: CREATE DATABASE ${copy} TEMPLATE template0 ENCODING 'UTF8'; then pg_dump --encoding=${dump} of the one into the other, and capture that.`,
+  };
+}
+
 /**
  * Which limit was met. The server's words may be in any language, so the function that refuses says it:
  * InitProcess (proc.c) has no free backend or walsender, InitializeSessionUserId (miscinit.c) counts the role's, CheckMyDatabase
@@ -232,6 +244,17 @@ function ofServer(
         ...facts,
         message: `the server at ${at} takes no connection now: ${error.message}`,
         remedy: "Nothing to do: it is starting or stopping. We try again.",
+      });
+    case "0A000":
+      if (error.routine === "InitializeClientEncoding")
+        return new PreflightError([
+          // Its characters have an encoding each: the server converts them to that one.
+          unreadableEncoding(options.database, error.message, "EUC_JP (or the one that its text is of)"),
+        ]);
+      return new PostgresUnreachableError({
+        ...facts,
+        message: `the server at ${at} refuses the session (${error.code}): ${error.message}`,
+        remedy: "See the server's log for the reason.",
       });
     default:
       return new PostgresUnreachableError({

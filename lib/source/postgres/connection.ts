@@ -2,6 +2,7 @@ import pg from "pg";
 import { explainConnectionError } from "./connection-errors.ts";
 import { PostgresAuthenticationError, PostgresTlsError } from "./errors.ts";
 import { sessionSettings } from "./session.ts";
+import { serverEncoding } from "./values/charset.ts";
 
 export { connectionFromEnvironment, connectionFromUrl } from "./connection-environment.ts";
 
@@ -83,7 +84,7 @@ export async function connect(
   const refusal = refuseWeakPasswords(client, options);
   try {
     await client.connect();
-    await pinLateSettings(client);
+    await pinLateSettings(client, replication);
     return client;
   } catch (error) {
     client.connection.stream.destroy();
@@ -111,12 +112,15 @@ function startupOptions(walSenderTimeoutMs: number | undefined): string {
 }
 
 /** What the startup packet cannot say: `pg` writes its own client_encoding there, and older servers lack a setting. */
-async function pinLateSettings(client: pg.Client): Promise<void> {
+async function pinLateSettings(client: pg.Client, replication: boolean): Promise<void> {
   const { rows } = await client.query<{ server_encoding: string; version: string }>(
     "SELECT current_setting('server_encoding') AS server_encoding, current_setting('server_version_num') AS version",
   );
   const facts = rows[0];
-  if (facts?.server_encoding === "SQL_ASCII") await client.query("SET client_encoding = 'SQL_ASCII'");
+  const encoding = facts?.server_encoding ?? "UTF8";
+  // The log's text comes as it is, and is read by us (values/charset.ts).
+  if (encoding === "SQL_ASCII" || (replication && serverEncoding(encoding)))
+    await client.query(`SET client_encoding = '${encoding}'`);
   if (Number(facts?.version) >= 170_000) await client.query("SET transaction_timeout = 0");
 }
 

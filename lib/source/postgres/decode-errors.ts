@@ -1,4 +1,5 @@
 import { TributaryError } from "../../errors.ts";
+import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 
 /** Where in a message its bytes are not what the protocol says. */
 export interface Malformation {
@@ -64,16 +65,38 @@ export interface ValuePlace {
   readonly lsn: string;
 }
 
-/** Text is not valid UTF-8, so no character of it may be guessed: only an SQL_ASCII database can hold such. */
+/** The only way past a place of the log that cannot be decoded: to correct a row does not correct what the log holds of it. */
+const BEGIN_ANEW = `then begin a new epoch, which reads the tables again: ${NEW_EPOCH_DROP_SLOT}. What the log already holds stays as it is.`;
+
+/**
+ * Bytes are no text in the encoding of the database, so no character of them may be guessed: in an SQL_ASCII database they are not
+ * UTF-8, in others they are bytes that the encoding gives to no character.
+ */
 export class TextEncodingError extends TributaryError {
   readonly code = "TEXT_ENCODING";
   readonly retry = "stop";
 
-  constructor(place: ValuePlace) {
+  constructor(place: ValuePlace, encoding = "UTF-8") {
+    const correct = `correct the row, or leave the column out with source.excludeColumns, ${BEGIN_ANEW}`;
     super({
-      message: `${place.table}, column ${place.column}, change at ${place.lsn}: the text is not valid UTF-8`,
+      message: `${place.table}, column ${place.column}, change at ${place.lsn}: the text is not valid ${encoding}`,
       remedy:
-        'If the whole database holds latin1, set source.sqlAsciiEncoding to "latin1"; else correct the row, or leave the column out with source.excludeColumns.',
+        encoding === "UTF-8"
+          ? `If the database holds latin1, set source.sqlAsciiEncoding to "latin1" and start again: each byte is a character then. Else ${correct}`
+          : `${correct[0]?.toUpperCase()}${correct.slice(1)}`,
+    });
+  }
+}
+
+/** The name of a table or column is no text in the encoding of the database. */
+export class NameEncodingError extends TributaryError {
+  readonly code = "NAME_ENCODING";
+  readonly retry = "stop";
+
+  constructor(facts: { what: string; shown: string; encoding: string; lsn: string }) {
+    super({
+      message: `the name of ${facts.what}, as the log has it at ${facts.lsn}, is not valid ${facts.encoding}: ${facts.shown}`,
+      remedy: `Rename it (ALTER TABLE … RENAME), or leave the table out with source.exclude, ${BEGIN_ANEW}`,
     });
   }
 }

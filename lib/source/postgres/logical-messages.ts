@@ -1,3 +1,4 @@
+import { isAscii } from "node:buffer";
 import { OWN_PREFIX } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText } from "../../change/position.ts";
@@ -9,6 +10,9 @@ import { messageEvent } from "../message-event.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
+import type { TextDecode } from "./values/charset.ts";
+import { NotText } from "./values/encoder.ts";
+import { type TextEncoding, textForm } from "./values/text.ts";
 
 /** A logical message of our own. Never delivered as an event. */
 export interface OwnMessage {
@@ -28,6 +32,7 @@ export interface LogicalMessagesOptions {
   /** Messages at or before this position are not given. */
   readonly resumeAfter: PositionText;
   readonly outbox: OutboxEvents;
+  readonly encoding: TextEncoding;
   readonly onMessage: ((message: OwnMessage) => boolean) | undefined;
 }
 
@@ -39,12 +44,16 @@ export interface LogicalMessagesOptions {
 export class LogicalMessages {
   readonly #options: LogicalMessagesOptions;
   readonly #topic: Topic;
+  /** Undefined where content is not of an encoding that we read ourselves. */
+  readonly #decode: TextDecode | undefined;
   /** Position of the last one seen, given or not. */
   #seen: PositionText;
 
   constructor(options: LogicalMessagesOptions) {
     this.#options = options;
     this.#topic = messageTopic(options.pipeline);
+    const { encoding } = options;
+    this.#decode = encoding === "utf-8" || encoding === "latin1" ? undefined : textForm(encoding).decode;
     this.#seen = options.resumeAfter;
   }
 
@@ -60,14 +69,28 @@ export class LogicalMessages {
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
     if (position <= this.#seen) return false;
     this.#seen = position;
-    if (message.prefix.startsWith(OWN_PREFIX)) return onMessage?.(message) ?? false;
+    if (message.prefix.startsWith(OWN_PREFIX)) return onMessage?.(this.#inUtf8(message)) ?? false;
     if (outbox.takes(message.prefix)) {
-      out.push(outbox.message(message, transaction, ordinal, formatLsn(message.lsn)));
+      out.push(outbox.message(this.#inUtf8(message), transaction, ordinal, formatLsn(message.lsn)));
     } else if (this.#delivers(message.prefix)) {
       const json = this.#json(message, transaction, commitLsn, ordinal);
       out.push({ kind: "change", topic: this.#topic, partition: 0, position, json, table: "$messages" });
     }
     return false;
+  }
+
+  /** The server gives the content as it stands in the log: a text that was written is in the database's encoding. */
+  #inUtf8(message: LogicalMessage): LogicalMessage {
+    const decode = this.#decode;
+    const { content } = message;
+    if (decode === undefined || isAscii(content)) return message;
+    try {
+      return { ...message, content: Buffer.from(decode(content, 0, content.length)) };
+    } catch (error) {
+      // No text: for its reader to refuse.
+      if (error instanceof NotText) return message;
+      throw error;
+    }
   }
 
   #delivers(prefix: string): boolean {

@@ -245,6 +245,7 @@ export class PostgresChangeStream implements ChangeStream {
         tables,
         route: routeTables(pipeline),
         version: serverVersion,
+        encoding: this.#options.encoding,
         log,
         plan: (relation) => this.#decoder.plan(relation),
         listen: (table, listener) => this.#decoder.listen(table, listener),

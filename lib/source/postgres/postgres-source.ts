@@ -17,6 +17,8 @@ import { identifySystem } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import type { Siblings } from "./slots/assignment.ts";
 import { readShare } from "./slots/share.ts";
+import { serverEncoding } from "./values/charset.ts";
+import type { TextEncoding } from "./values/text.ts";
 
 export type { SourceStatus } from "./postgres-change-stream.ts";
 export type { PreflightReport } from "./preflight/preflight.ts";
@@ -155,8 +157,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         serverVersion: report.server.version,
         backfill: options.backfill,
         holds: options.holds,
-        encoding:
-          report.server.encoding === "SQL_ASCII" ? (pipeline.source.sqlAsciiEncoding ?? "utf-8") : "utf-8",
+        encoding: textEncoding(report.server.encoding, pipeline),
       },
       client,
     );
@@ -173,6 +174,11 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     signal.throwIfAborted();
     throw explainSessionError(error);
   }
+}
+
+function textEncoding(encoding: string, { source }: LogPipeline): TextEncoding {
+  if (encoding === "SQL_ASCII") return source.sqlAsciiEncoding ?? "utf-8";
+  return serverEncoding(encoding) ?? "utf-8";
 }
 
 const NO_RECORD: SlotRecord = {

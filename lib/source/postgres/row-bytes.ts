@@ -189,7 +189,7 @@ export class RowBytes {
 
   #named(error: unknown, { name }: PlannedColumn): unknown {
     const place = { table: (this.#plan as RelationPlan).table, column: name, lsn: this.#lsn() };
-    if (error instanceof NotText) return new TextEncodingError(place);
+    if (error instanceof NotText) return new TextEncodingError(place, error.encoding);
     if (error instanceof ValueMismatch) return new ValueFormatError(place, error.expected);
     return error;
   }

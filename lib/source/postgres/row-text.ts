@@ -111,7 +111,7 @@ export class RowText {
     try {
       return encode(this.#buffer, start, end);
     } catch (error) {
-      if (error instanceof NotText) throw new TextEncodingError(this.#place(i));
+      if (error instanceof NotText) throw new TextEncodingError(this.#place(i), error.encoding);
       if (error instanceof ValueMismatch) throw new ValueFormatError(this.#place(i), error.expected);
       throw error;
     }

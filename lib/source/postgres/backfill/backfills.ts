@@ -12,6 +12,7 @@ import type { Relation } from "../pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../relations.ts";
 import type { SlotFacts } from "../slot.ts";
 import type { SlotState } from "../slot-record.ts";
+import type { TextEncoding } from "../values/text.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { ChunkGoal } from "./chunk-size.ts";
@@ -46,6 +47,8 @@ export interface BackfillsOptions extends BackfillSettings {
   readonly route: RouteTable;
   /** `server_version_num`. */
   readonly version: number;
+  /** How the text of rows is read. */
+  readonly encoding: TextEncoding;
   readonly log: Log;
   /** The plan of a relation, as the log's would be. */
   readonly plan: (relation: Relation) => Promise<RelationPlan>;
@@ -337,13 +340,14 @@ export class Backfills {
   }
 
   #reader(signal: AbortSignal, waits: (reason: string) => void = () => {}): ChunkReader {
-    const { connection, standby, state, version } = this.#options;
+    const { connection, standby, state, version, encoding } = this.#options;
     return new ChunkReader({
       connection,
       standby,
       systemId: state.systemId,
       publication: state.publication,
       version,
+      encoding,
       waits,
       signal,
     });

@@ -4,6 +4,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../connection.ts";
 import { Tuple } from "../pgoutput/tuple.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
+import { nameForm, type TextEncoding } from "../values/text.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
 import { BackfillRefusedError } from "./errors.ts";
@@ -22,6 +23,8 @@ export interface ChunkReaderOptions {
   readonly publication: string;
   /** `server_version_num`. */
   readonly version: number;
+  /** How the text of rows is read. */
+  readonly encoding: TextEncoding;
   /** Told what reading waits for. */
   readonly waits: (reason: string) => void;
   readonly signal: AbortSignal;
@@ -170,7 +173,9 @@ export class ChunkReader {
       `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
     )) as unknown as readonly pg.QueryResult[];
     const shape = readShape(table, publication, version, results.at(-1)?.rows ?? []);
-    const sql = pageSql({ shape, where, after, rows });
+    const { encoding } = this.#options;
+    const raw = encoding === "utf-8" || encoding === "latin1" ? undefined : encoding;
+    const sql = pageSql({ shape, where, after, rows, encoding: raw });
     const began = performance.now();
     const copied = await this.#copy(client, sql, maxBytes);
     const ms = performance.now() - began;
@@ -179,7 +184,13 @@ export class ChunkReader {
     const lastKey =
       copied.last === undefined
         ? null
-        : readTexts(copied.last, shape.relation.columns.length, shape.pageIndexes, this.#row);
+        : readTexts(
+            copied.last,
+            shape.relation.columns.length,
+            shape.pageIndexes,
+            this.#row,
+            nameForm(encoding).decode,
+          );
     if (lastKey === undefined) {
       throw new BackfillRefusedError(
         formatTable(table),

@@ -1,5 +1,7 @@
 import { MalformedMessageError } from "../decode-errors.ts";
 import { NULL, type Tuple } from "../pgoutput/tuple.ts";
+import type { TextDecode } from "../values/charset.ts";
+import { NotText } from "../values/encoder.ts";
 
 const TAB = 0x09;
 const BACKSLASH = 0x5c;
@@ -68,24 +70,25 @@ function undoEscapes(buffer: Buffer, first: number, end: number, column: number,
   return at;
 }
 
-/** The texts of these columns of a copied row, as UTF-8; undefined where one is null or not UTF-8. */
+/** The texts of these columns of a copied row; undefined where one is null or no text for `decode`. */
 export function readTexts(
   line: Buffer,
   columns: number,
   wanted: readonly number[],
   row: Tuple,
+  decode: TextDecode,
 ): string[] | undefined {
   const own = Buffer.from(line);
   readCopiedRow(own, 0, own.length, columns, row);
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const texts: string[] = [];
   for (const i of wanted) {
     const start = row.start[i] as number;
     if (start < 0) return undefined;
     try {
-      texts.push(decoder.decode(own.subarray(start, row.end[i])));
-    } catch {
-      return undefined;
+      texts.push(decode(own, start, row.end[i] as number));
+    } catch (error) {
+      if (error instanceof NotText) return undefined;
+      throw error;
     }
   }
   return texts;

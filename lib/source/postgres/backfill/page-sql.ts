@@ -1,5 +1,6 @@
 import pg from "pg";
 import { quoteIdentifier } from "../preflight/captured-tables.ts";
+import type { ServerEncoding } from "../values/charset.ts";
 import { type PageColumn, selectList, type TableShape } from "./table-shape.ts";
 
 /** Which rows of a table a chunk is to hold. */
@@ -10,11 +11,14 @@ export interface Page {
   /** Texts of the page key that the rows come after; null: from the beginning. */
   readonly after: readonly string[] | null;
   readonly rows: number;
+  /** As what the rows come; undefined: in the session's encoding. */
+  readonly encoding?: ServerEncoding | undefined;
 }
 
 /** The rows of one page in the order of its index, as COPY text. https://www.postgresql.org/docs/current/sql-copy.html */
 export function pageSql(page: Page): string {
-  return `COPY (${pageSelect(page)}) TO STDOUT`;
+  const raw = page.encoding === undefined ? "" : ` (ENCODING '${page.encoding}')`;
+  return `COPY (${pageSelect(page)}) TO STDOUT${raw}`;
 }
 
 /** The one row of a key (its texts), with one more expression behind its columns. */

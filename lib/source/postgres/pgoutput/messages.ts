@@ -115,8 +115,8 @@ export interface RelationColumn {
 export function decodeRelation(reader: MessageReader): Relation {
   const oid = reader.uint32("relation OID");
   // pg_catalog travels as the empty string.
-  const schema = reader.string("schema") || "pg_catalog";
-  const table = reader.string("table");
+  const schema = reader.name(`the schema of the table with OID ${oid}`) || "pg_catalog";
+  const table = reader.name(`the table with OID ${oid} in schema "${schema}"`);
   const byte = reader.uint8("replica identity");
   const identity = IDENTITIES[String.fromCharCode(byte)];
   if (identity === undefined)
@@ -127,7 +127,7 @@ export function decodeRelation(reader: MessageReader): Relation {
     const flags = reader.uint8("flags of a column");
     columns.push({
       key: (flags & 1) === 1,
-      name: reader.string("name of a column"),
+      name: reader.name(`column ${i + 1} of the table ${schema}.${table}`),
       type: reader.uint32("type of a column"),
       modifier: reader.int32("type modifier of a column"),
     });

@@ -97,19 +97,38 @@ export class MessageReader {
     return start;
   }
 
-  /** Text that a zero byte ends. */
-  string(field: string): string {
+  /** A name that a zero byte ends. @throws NotName where its bytes are no text. */
+  name(field: string): string {
     const start = this.offset;
-    const end = this.buffer.indexOf(0, start);
-    if (end === -1 || end >= this.#end)
-      throw this.malformed(`${field} ended by a zero byte`, "the end of the message");
-    this.offset = end + 1;
+    const end = this.#zero(field);
     try {
       return this.#text.decode(this.buffer, start, end);
     } catch (error) {
-      if (error instanceof NotText) throw this.malformed(`${field} in UTF-8`, "other bytes", end + 1 - start);
+      if (error instanceof NotText)
+        throw new NotName(field, this.buffer.subarray(start, end), error.encoding);
       throw error;
     }
+  }
+
+  /** Text that a zero byte ends and that must not stop the stream: bytes that are no text are read as latin1. */
+  string(field: string): string {
+    const start = this.offset;
+    const end = this.#zero(field);
+    try {
+      return this.#text.decode(this.buffer, start, end);
+    } catch (error) {
+      if (error instanceof NotText) return this.buffer.toString("latin1", start, end);
+      throw error;
+    }
+  }
+
+  /** Moves behind the zero byte; gives its place. */
+  #zero(field: string): number {
+    const end = this.buffer.indexOf(0, this.offset);
+    if (end === -1 || end >= this.#end)
+      throw this.malformed(`${field} ended by a zero byte`, "the end of the message");
+    this.offset = end + 1;
+    return end;
   }
 
   /** Whether the whole message has been read. */
@@ -138,6 +157,28 @@ export class MessageReader {
     const left = this.#end - this.offset;
     if (left < bytes) throw this.malformed(`${field} (${bytes} bytes)`, `${left} bytes`);
   }
+}
+
+/** The bytes of a name are not text in the encoding they should be in. */
+export class NotName extends Error {
+  readonly what: string;
+  readonly encoding: string;
+  /** As people may write it: `t\xe9`. */
+  readonly shown: string;
+
+  constructor(what: string, bytes: Uint8Array, encoding: string) {
+    super(`not valid ${encoding}`);
+    this.what = what;
+    this.encoding = encoding;
+    this.shown = showBytes(bytes);
+  }
+}
+
+/** Bytes as an error shows them: ASCII as it is, the rest as `\xe9`. */
+export function showBytes(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) =>
+    byte >= 32 && byte < 127 ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`,
+  ).join("");
 }
 
 /** A byte as an error shows it: `'I'` or `0x07`. */

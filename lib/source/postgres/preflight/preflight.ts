@@ -10,6 +10,7 @@ import {
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";
+import { checkNames } from "./names.ts";
 import { checkOutboxTable } from "./outbox-table.ts";
 import { checkReading } from "./permissions.ts";
 import { checkReplicaIdentity } from "./replica-identity.ts";
@@ -55,6 +56,7 @@ export async function preflight(
   const findings = gather([
     checkServer(server, source, { slotExists: rows.length > 0 }),
     captured,
+    checkNames([...tables, ...leaves]),
     checkReading(source, server, tables),
     checkReplicaIdentity(source, tables, leaves, server.version),
     checkKeyColumns(definition, tables, leaves, captured.tables),

@@ -1,6 +1,8 @@
 import pg from "pg";
 import type { LogPipeline } from "../../../pipeline.ts";
+import { unreadableEncoding } from "../connection-errors.ts";
 import type { PreflightProblem } from "../errors.ts";
+import { serverEncoding } from "../values/charset.ts";
 import type { Findings } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";
 
@@ -70,13 +72,7 @@ export function checkServer(
       remedy: `${parameter("max_slot_wal_keep_size", "50GB", false)} (less than the free disk space), or accept it with acceptUnboundedWal: true in the definition's source.`,
     });
   }
-  if (facts.encoding === "SQL_ASCII" && source.sqlAsciiEncoding === undefined) {
-    problems.push({
-      code: "SQL_ASCII",
-      message: `the database "${facts.database}" has the encoding SQL_ASCII: the server does not know what its text means`,
-      remedy: 'Say how to read it with sqlAsciiEncoding: "utf-8" or "latin1" in the definition\'s source.',
-    });
-  }
+  problems.push(...encodingProblems(facts, source));
   if (!facts.mayReplicate) {
     const role = pg.escapeIdentifier(facts.user);
     problems.push({
@@ -86,4 +82,35 @@ export function checkServer(
     });
   }
   return { problems, warnings };
+}
+
+/** Whether we can read the database's text. */
+function encodingProblems(
+  { encoding, database }: ServerFacts,
+  source: LogPipeline["source"],
+): PreflightProblem[] {
+  if (encoding === "UTF8") return [];
+  if (encoding === "SQL_ASCII") {
+    if (source.sqlAsciiEncoding !== undefined) return [];
+    return [
+      {
+        code: "SQL_ASCII",
+        message: `the database "${database}" has the encoding SQL_ASCII: the server does not know what its text means`,
+        remedy: 'Say how to read it with sqlAsciiEncoding: "utf-8" or "latin1" in the definition\'s source.',
+      },
+    ];
+  }
+  if (!serverEncoding(encoding)) {
+    const what = `only the server can convert ${encoding}, and a character that it has no UTF-8 for would end its stream for good`;
+    return [unreadableEncoding(database, what)];
+  }
+  // The statement that names it is UTF-8, in a session that is not.
+  if (/^[\x20-\x7e]*$/.test(source.publication)) return [];
+  return [
+    {
+      code: "ENCODING",
+      message: `the publication "${source.publication}" has a name that is not ASCII, and the database "${database}" has the encoding ${encoding}`,
+      remedy: "Choose another name with source.publication.",
+    },
+  ];
 }

@@ -10,6 +10,8 @@ export interface RelationEntry extends TableName {
   readonly persistence: string;
   /** Oids of the partitioned tables above, nearest first. */
   readonly ancestors: readonly number[];
+  /** In a database without an encoding (SQL_ASCII): the bytes of schema and name, in hexadecimal digits. */
+  readonly nameBytes: { readonly schema: string; readonly table: string } | null;
 }
 
 /** A column that exists now. */
@@ -20,6 +22,8 @@ export interface ColumnFacts {
   /** Empty, `s` stored, `v` virtual (18). */
   readonly generated: string;
   readonly readable: boolean;
+  /** In a database without an encoding: the bytes of the name, in hexadecimal digits. */
+  readonly nameBytes: string | null;
 }
 
 /** A table with what capture depends on. */
@@ -47,7 +51,10 @@ export async function readRelations(client: pg.Client): Promise<readonly Relatio
            CASE WHEN c.relispartition
                 THEN ARRAY(SELECT a.relid::oid::int8::float8 FROM pg_partition_ancestors(c.oid) WITH ORDINALITY a(relid, place)
                             WHERE a.relid <> c.oid ORDER BY a.place)
-                ELSE '{}' END AS ancestors
+                ELSE '{}' END AS ancestors,
+           CASE WHEN current_setting('server_encoding') = 'SQL_ASCII' THEN json_build_object(
+                'schema', encode(convert_to(n.nspname::text, 'SQL_ASCII'), 'hex'),
+                'table', encode(convert_to(c.relname::text, 'SQL_ASCII'), 'hex')) END AS "nameBytes"
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm')
        AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
@@ -69,7 +76,8 @@ export async function readTables(
            has_schema_privilege(c.relnamespace, 'USAGE') AS "schemaUsable",
            has_table_privilege(c.oid, 'SELECT') AS readable,
            (SELECT coalesce(json_agg(json_build_object('number', a.attnum, 'name', a.attname, 'notNull', a.attnotnull,
-                      'generated', a.attgenerated, 'readable', has_column_privilege(c.oid, a.attnum, 'SELECT'))
+                      'generated', a.attgenerated, 'nameBytes', CASE WHEN current_setting('server_encoding') = 'SQL_ASCII'
+                        THEN encode(convert_to(a.attname::text, 'SQL_ASCII'), 'hex') END, 'readable', has_column_privilege(c.oid, a.attnum, 'SELECT'))
                       ORDER BY a.attnum), '[]')
               FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
            ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)

@@ -19,9 +19,11 @@ export class ValueMismatch extends Error {
 export class NotText extends Error {
   /** Byte offset of the value's start in the message. */
   readonly offset: number;
+  readonly encoding: string;
 
-  constructor(offset: number) {
-    super("not valid UTF-8");
+  constructor(offset: number, encoding = "UTF-8") {
+    super(`not valid ${encoding}`);
     this.offset = offset;
+    this.encoding = encoding;
   }
 }

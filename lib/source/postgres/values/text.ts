@@ -1,8 +1,12 @@
 import { isUtf8 } from "node:buffer";
+import { type ServerEncoding, textDecode } from "./charset.ts";
 import { NotText, type ValueEncoder } from "./encoder.ts";
 
-/** How the bytes of text are read: UTF-8, or latin1 by choice for a database without an encoding (SQL_ASCII). */
-export type TextEncoding = "utf-8" | "latin1";
+/**
+ * How the bytes of text are read: UTF-8; latin1 by choice for a database without an encoding (SQL_ASCII), whose names are read as
+ * UTF-8 all the same; or the encoding of the database.
+ */
+export type TextEncoding = "utf-8" | "latin1" | ServerEncoding;
 
 /** Reads text in one encoding. */
 export interface TextForm {
@@ -20,7 +24,15 @@ const TO_ESCAPE = /["\\\u0000-\u001f]/;
 
 /** The reader for an encoding. */
 export function textForm(encoding: TextEncoding): TextForm {
-  return encoding === "utf-8" ? UTF8 : LATIN1;
+  if (encoding === "utf-8") return UTF8;
+  if (encoding === "latin1") return LATIN1;
+  const decode = textDecode(encoding);
+  return { encoding, decode, json: (b, start, end) => quote(decode(b, start, end)) };
+}
+
+/** The reader for names. What the catalog says of them over our other sessions comes as UTF-8. */
+export function nameForm(encoding: TextEncoding): TextForm {
+  return textForm(encoding === "latin1" ? "utf-8" : encoding);
 }
 
 const UTF8: TextForm = {

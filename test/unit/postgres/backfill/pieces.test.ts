@@ -10,6 +10,7 @@ import { StreamedTransactions } from "../../../../lib/source/postgres/backfill/s
 import { startStep } from "../../../../lib/source/postgres/backfill/wanted-backfills.ts";
 import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
 import { NULL, Tuple } from "../../../../lib/source/postgres/pgoutput/tuple.ts";
+import { textForm } from "../../../../lib/source/postgres/values/text.ts";
 
 /** COPY's text of a value, written apart from the code under test. */
 function copied(value: string | null): string {
@@ -56,9 +57,10 @@ describe("rows of COPY", () => {
 
   test("a key that is null, or not UTF-8, is none", () => {
     const row = new Tuple();
-    expect(readTexts(Buffer.from("a\\tb\t\\N\tc"), 3, [2, 0], row)).toEqual(["c", "a\tb"]);
-    expect(readTexts(Buffer.from("a\t\\N"), 2, [1], row)).toBeUndefined();
-    expect(readTexts(Buffer.from([0xff]), 1, [0], row)).toBeUndefined();
+    const utf8 = textForm("utf-8").decode;
+    expect(readTexts(Buffer.from("a\\tb\t\\N\tc"), 3, [2, 0], row, utf8)).toEqual(["c", "a\tb"]);
+    expect(readTexts(Buffer.from("a\t\\N"), 2, [1], row, utf8)).toBeUndefined();
+    expect(readTexts(Buffer.from([0xff]), 1, [0], row, utf8)).toBeUndefined();
   });
 });
 
