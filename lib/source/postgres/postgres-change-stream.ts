@@ -28,7 +28,7 @@ import type { SlotRecord, SlotState } from "./slot-record.ts";
 import { openSlotSession, type SlotSession } from "./slot-session.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
 import { TableRenamedError, TablesMovedError } from "./slots/errors.ts";
-import { MOVE, readMove } from "./slots/move.ts";
+import { MOVE, readMove, tablesGone } from "./slots/move.ts";
 import { explainStreamError } from "./stream-errors.ts";
 import { pgTypeCatalog } from "./type-catalog.ts";
 
@@ -107,6 +107,8 @@ export class PostgresChangeStream implements ChangeStream {
   #fatal: unknown;
   #closed: Promise<void> | undefined;
   #backfills: Backfills | undefined;
+  /** Tables that a message says have left, and nobody has looked yet. */
+  #saidToMove: readonly string[] = [];
   #holds: HeldTopics | undefined;
   /** Up to here the stream has acknowledged; what is held may not be stored that far. */
   #acknowledged = 0n;
@@ -315,6 +317,7 @@ export class PostgresChangeStream implements ChangeStream {
       try {
         const link = this.#link ?? (await this.#open(until));
         await this.#fill(link, batch, until);
+        await this.#checkMoves();
       } catch (error) {
         failure = error;
       }
@@ -472,15 +475,28 @@ export class PostgresChangeStream implements ChangeStream {
     await delay(waitMs, undefined, { signal: until }).catch(() => {});
   }
 
-  /**
-   * Tables of ours left at this place of the log: what follows of them is another slot's, rows that a backfill reads
-   * included. @throws TablesMovedError
-   */
+  /** Somebody says that tables of ours leave at this place of the log: looked at before anything behind it is given. */
   #moved({ content }: OwnMessage): void {
     const move = readMove(content);
     if (move?.from !== this.#options.state.slot) return;
-    const gone = this.tables.map(formatTable).filter((table) => move.tables.includes(table));
-    if (gone.length > 0) throw new TablesMovedError(move.from, gone);
+    const said = this.tables.map(formatTable).filter((table) => move.tables.includes(table));
+    if (said.length > 0) this.#saidToMove = [...this.#saidToMove, ...said];
+  }
+
+  /** What follows of tables that have left is another slot's, rows that a backfill reads included. @throws TablesMovedError */
+  async #checkMoves(): Promise<void> {
+    if (this.#saidToMove.length === 0) return;
+    const said = this.#saidToMove;
+    const { slot, publication } = this.#options.state;
+    const gone = await tablesGone((sql) => this.#side.query(sql), publication, said);
+    this.#saidToMove = [];
+    if (gone.length > 0) throw new TablesMovedError(slot, gone);
+    this.#options.log.warn(
+      `a message in the log says that ${said.join(", ")} moved to another slot, but the publication "${publication}" still has them: ignored`,
+      {
+        remedy: "It is not ours: find the role that calls pg_logical_emit_message with the prefix tributary.",
+      },
+    );
   }
 
   #fail(error: unknown): void {

@@ -31,6 +31,33 @@ export function readMove(content: Buffer): z.output<typeof moveContent> | undefi
   }
 }
 
+/**
+ * Which of these tables a publication really has no more. A message is no proof that a table moved: any role may write one. The
+ * true one is part of the transaction that changed the publication.
+ */
+export async function tablesGone(
+  query: (sql: string) => Promise<{ readonly rows: readonly unknown[] }>,
+  publication: string,
+  tables: readonly string[],
+): Promise<readonly string[]> {
+  const { rows } = await query(
+    `SELECT puballtables AS every,
+            (SELECT coalesce(json_agg(json_build_object('schema', n.nspname, 'table', c.relname)), '[]')
+               FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+               JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = p.oid) AS named
+       FROM pg_publication p WHERE p.pubname = ${pg.escapeLiteral(publication)}`,
+  );
+  if (rows.length === 0) return tables;
+  const { every, named } = publicationRow.parse(rows[0]);
+  const there = new Set(named.map(formatTable));
+  return every ? [] : tables.filter((table) => !there.has(table));
+}
+
+const publicationRow = z.object({
+  every: z.boolean(),
+  named: z.array(z.object({ schema: z.string(), table: z.string() })),
+});
+
 /** How topics are moved. */
 export interface MoveOptions {
   /** The whole pipeline. */
