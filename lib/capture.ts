@@ -20,7 +20,7 @@ import { CaptureState } from "./state/capture-state.ts";
 import { StateLostError } from "./state/errors.ts";
 import { holdRecord } from "./state/holds.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
-import { claimCheck, type Oversize } from "./stream/claim-check.ts";
+import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
 import { omitColumns } from "./stream/omit-columns.ts";
 import { writeStream } from "./stream/stream-writer.ts";
@@ -192,7 +192,11 @@ async function stream(
     pipeline,
     record: state,
     siblings: part.siblings,
-    backfill: { record: part.ownBackfills?.(backfills) ?? backfills, standby },
+    backfill: {
+      record: part.ownBackfills?.(backfills) ?? backfills,
+      standby,
+      maxEventBytes: maxRowBytes(options),
+    },
     holds: holdsOf(options, state),
     signal,
     log,
@@ -217,6 +221,15 @@ async function stream(
   } finally {
     await source.close();
   }
+}
+
+/** Of a record, beside its one event. */
+const RECORD_OVERHEAD_BYTES = 1024;
+
+/** Largest event of an existing row that the stream can take: nothing that a backfill reads may stop the stream. */
+function maxRowBytes({ pipeline: { stream }, claims }: CaptureOptions): number | undefined {
+  if (stream.oversize === "omit") return undefined;
+  return (claims ? MAX_CLAIM_BYTES : stream.maxRecordBytes) - RECORD_OVERHEAD_BYTES;
 }
 
 /** Where changes are held that cannot become events; without a claim store they end the stream. */

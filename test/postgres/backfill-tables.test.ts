@@ -276,6 +276,28 @@ eachPostgres("backfill of hostile tables", (server) => {
     await sql.end();
   });
 
+  test("a row that is larger than the stream takes ends its table's backfill, not the stream", async () => {
+    const url = await freshDatabase(server());
+    const sql = await superuser(url);
+    await sql.query(`CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'x'), (2, repeat('x', 5000));
+      CREATE TABLE good (id int PRIMARY KEY); INSERT INTO good VALUES (1)`);
+    const record = new MemoryBackfills();
+    const open = await OpenSource.open(url, {
+      pipeline: definition(url),
+      record: new MemoryRecord(),
+      backfill: { record, pollMs: 20, maxEventBytes: 4000 },
+    });
+    await ended(record, "public.t", open, "refused");
+    expect(record.of("public.t").progress?.reason).toMatch(/a row makes an event of 5\d\d\d bytes/);
+    await ended(record, "public.good", open);
+    const before = open.changes.length;
+    await sql.query("INSERT INTO t VALUES (3, 'y')");
+    await open.until(before + 1);
+    expect(open.error).toBeUndefined();
+    await open.close();
+    await sql.end();
+  });
+
   test("what cannot be backfilled is refused, and the stream and the rest go on", async () => {
     const url = await freshDatabase(server());
     const sql = await superuser(url);

@@ -36,6 +36,8 @@ export interface BackfillSettings {
   readonly pollMs?: number;
   /** Default: a quarter of a second, 4 MiB. */
   readonly goal?: Partial<ChunkGoal>;
+  /** Largest event that the stream can take, in bytes: a larger row ends its table's backfill. Default: any size. */
+  readonly maxEventBytes?: number | undefined;
 }
 
 /** What the engine needs of the stream that it writes into. */
@@ -316,6 +318,7 @@ export class Backfills {
       pipeline: pipeline.name,
       database: state.database,
       epoch: state.epoch,
+      maxEventBytes: this.#options.maxEventBytes,
       goal: { ...GOAL, bytes: Math.min(GOAL.bytes, MAX_BYTES / tablesAtOnce / GOALS_HELD), ...goal },
       log,
       signal: this.#stop.signal,

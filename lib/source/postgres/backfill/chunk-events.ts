@@ -11,6 +11,7 @@ import { RowText } from "../row-text.ts";
 import { type ChangeWindow, type IncompleteRow, rowKeyText } from "./change-window.ts";
 import { readCopiedRow } from "./copied-row.ts";
 import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
+import { BackfillRefusedError } from "./errors.ts";
 
 /** Where the rows of a chunk stand in the stream. */
 export interface ChunkPlace {
@@ -32,15 +33,21 @@ const ORDINAL_DIGITS = 10;
  * The rows of a chunk as events, in slices, in the order of its key; what changed in the window is left out. Position:
  * (epoch, LSN of the high watermark, place in the chunk from 1). The buffers of the chunk are written to.
  *
- * @throws ValueFormatError, TextEncodingError, KeyValueMissingError, KeyColumnError, KeyUnknownError, EventTooLong.
+ * @throws BackfillRefusedError for a row that is larger than the stream takes, ValueFormatError, TextEncodingError, KeyValueMissingError, KeyColumnError, KeyUnknownError, EventTooLong.
  */
 export class ChunkEvents {
   readonly #event = new EventBytes();
   readonly #text = new RowText();
   readonly #rows = new RowBytes(this.#event, this.#text);
   readonly #row = new Tuple();
+  readonly #maxEventBytes: number;
   /** Rows given of the last chunk. */
   given = 0;
+
+  /** `maxEventBytes`: what the stream can take. */
+  constructor(maxEventBytes = Number.POSITIVE_INFINITY) {
+    this.#maxEventBytes = maxEventBytes;
+  }
 
   *slices(
     copied: CopiedRows,
@@ -99,6 +106,8 @@ export class ChunkEvents {
         event.close(POSITION_BYTES);
         event.ascii(prefix);
         event.number(ordinal, ORDINAL_DIGITS);
+        if (event.end - event.start > this.#maxEventBytes)
+          throw tooLarge(plan.table, event.end - event.start, this.#maxEventBytes);
         slice.push(new EncodedChange(plan.topic, partition, plan.table, event));
         bytes += event.end - event.start;
         if (bytes < SLICE_BYTES) continue;
@@ -109,6 +118,14 @@ export class ChunkEvents {
     }
     if (slice.length > 0) yield slice;
   }
+}
+
+function tooLarge(table: string, bytes: number, most: number): BackfillRefusedError {
+  return new BackfillRefusedError(
+    table,
+    `a row makes an event of ${bytes} bytes, and the stream takes ${most}`,
+    'Name a claim bucket (TRIBUTARY_CLAIM_BUCKET), set stream.oversize to "omit", or leave its large column out with source.excludeColumns; then start the backfill again.',
+  );
 }
 
 /**

@@ -13,15 +13,18 @@ export interface RunEventsOptions {
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
+  /** Largest event that the stream can take, in bytes. Default: any size. */
+  readonly maxEventBytes?: number | undefined;
 }
 
 /** A run as events of its table's topic: the rows of its chunks, and behind the last one the end of the backfill. */
 export class RunEvents {
   readonly #options: RunEventsOptions;
-  readonly #rows = new ChunkEvents();
+  readonly #rows: ChunkEvents;
 
   constructor(options: RunEventsOptions) {
     this.#options = options;
+    this.#rows = new ChunkEvents(options.maxEventBytes);
   }
 
   /** A chunk at its place (`placeOfMessage` of its high watermark), in slices. @throws what `ChunkEvents` throws. */

@@ -49,6 +49,8 @@ export interface TableRunOptions {
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
+  /** Largest event that the stream can take, in bytes; undefined: any size. */
+  readonly maxEventBytes: number | undefined;
   readonly goal: ChunkGoal;
   readonly log: Log;
   readonly signal: AbortSignal;
