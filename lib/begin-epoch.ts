@@ -3,10 +3,11 @@ import { highestEpoch } from "./consume/highest-epoch.ts";
 import { ConfigurationError } from "./errors.ts";
 import type { Pipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import { SlotForeignError } from "./source/postgres/errors.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "./source/postgres/preflight/server-facts.ts";
 import { readPublication } from "./source/postgres/publication.ts";
-import { readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { checkOurs, readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { readCaptureRecord } from "./state/capture-record.ts";
@@ -85,8 +86,11 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   if (from >= LAST_EPOCH) throw refused("--above", from, `write a number below ${LAST_EPOCH}`);
   // A pipeline may come from another kind of source, or go to one: only the log has slots.
   const nextName = source.kind === "postgres" ? source.slot : undefined;
-  const oldName = record.slot?.slot ?? record.settings?.slot ?? nextName;
-  const [oldSlot, nextSlot] = await slotsOf(options, oldName, nextName);
+  const [retired] = record.retired;
+  const oldName = record.slot?.slot ?? retired?.slot ?? record.settings?.slot ?? nextName;
+  const [found, nextSlot] = await slotsOf(options, oldName, nextName);
+  // Another's of the same name may stay, where we do not need the name.
+  const oldSlot = found && (await isOurs(options, found, oldName === nextName)) ? found : undefined;
   if (oldSlot && oldName === nextName && !dropSlot) {
     throw refused(
       "--drop-slot",
@@ -130,11 +134,16 @@ export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
   // The first slot's record before the others': one that is still of the old epoch is refused beside it, and none goes
   // on in the old epoch with a new slot.
   const slots = options.pipeline.source.kind === "postgres" ? options.pipeline.source.slots : 1;
-  await state.beginEpoch({ epoch: plan.to, endedAt: plan.endedAt }, plan.settings, slots);
+  // What is to be dropped stays noted until the server has dropped it, and so does the number of slots.
+  const counted = Math.max(slots, ...others.keys());
+  const retired = plan.oldSlot && options.dropSlot ? [{ slot: plan.oldSlot.name, publication: "" }] : [];
+  await state.beginEpoch({ epoch: plan.to, endedAt: plan.endedAt }, plan.settings, counted, retired);
   for (const other of others.values()) await other.forgetSlot();
   for (const { name } of drops) await atServer(options, "SELECT pg_drop_replication_slot($1)", [name]);
   for (const { leftPublication: name } of plan.further)
     if (name !== undefined) await atServer(options, `DROP PUBLICATION ${quoteIdentifier(name)}`);
+  for (const held of [state, ...others.values()]) await held.forgetRetired();
+  if (counted !== slots) await state.writeSlots(slots);
   return plan;
 }
 
@@ -160,17 +169,24 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
   const { pipeline, connection, dynamodb, stateTable, dropSlot, signal } = options;
   const { source, name } = pipeline;
   const wanted = source.kind === "postgres" ? source.slots : 1;
-  const found: FurtherSlot[] = [];
-  if (Math.max(stored, wanted) === 1) return found;
+  const all: FurtherSlot[] = [];
+  if (Math.max(stored, wanted) === 1) return all;
   const client = await connect(connection, { signal });
   try {
     for (let number = 2; number <= Math.max(stored, wanted); number++) {
       const place = { dynamodb, table: stateTable, pipeline: name, slot: number, signal };
       const record = await readCaptureRecord(place);
       const names = source.kind === "postgres" ? slotNames(source, number) : undefined;
-      const slot = record.slot?.slot ?? record.settings?.slot ?? names?.slot;
-      const publication = record.slot?.publication ?? record.settings?.publication ?? names?.publication;
-      const oldSlot = slot === undefined ? undefined : await readSlot((sql) => client.query(sql), slot);
+      const [retired] = record.retired;
+      const slot = record.slot?.slot ?? retired?.slot ?? record.settings?.slot ?? names?.slot;
+      const publication =
+        record.slot?.publication ??
+        retired?.publication ??
+        record.settings?.publication ??
+        names?.publication;
+      const found = slot === undefined ? undefined : await readSlot((sql) => client.query(sql), slot);
+      const needed = slot === names?.slot && number <= wanted;
+      const oldSlot = found && (await isOurs(options, found, needed)) ? found : undefined;
       if (oldSlot && !dropSlot && (slot === names?.slot || number > wanted)) {
         throw refused(
           "--drop-slot",
@@ -187,9 +203,9 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
           `drop the publication "${left}" first: it is that of slot ${number}, and we did not make it`,
         );
       }
-      found.push({ number, oldSlot, leftPublication: facts ? left : undefined });
+      all.push({ number, oldSlot, leftPublication: facts ? left : undefined });
     }
-    return found;
+    return all;
   } finally {
     await disconnect(client);
   }
@@ -205,6 +221,26 @@ async function slotsOf(
     for (const name of names)
       found.push(name === undefined ? undefined : await readSlot((sql) => client.query(sql), name));
     return found;
+  } finally {
+    await disconnect(client);
+  }
+}
+
+/** Whether a slot is ours to drop. @throws SlotForeignError where it is not, and its name is `needed`. */
+async function isOurs(
+  { connection, dropSlot, signal }: EpochOptions,
+  slot: SlotFacts,
+  needed: boolean,
+): Promise<boolean> {
+  const client = await connect(connection, { signal });
+  try {
+    const { rows } = await client.query<{ database: string }>("SELECT current_database() AS database");
+    checkOurs(slot, (rows[0] as { database: string }).database);
+    return true;
+  } catch (error) {
+    if (!(error instanceof SlotForeignError)) throw error;
+    if (needed && dropSlot) throw error;
+    return needed;
   } finally {
     await disconnect(client);
   }

@@ -5,7 +5,7 @@ import { parseLsn } from "./change/lsn.ts";
 import { routeTables } from "./change/route.ts";
 import { formatTable, parseTable, type TableName } from "./change/table-pattern.ts";
 import type { LogPipeline, Pipeline } from "./pipeline.ts";
-import { retireSlots } from "./retire-slots.ts";
+import { dropRetired, retireSlots } from "./retire-slots.ts";
 import { MAX_SLOTS } from "./source/definition.ts";
 import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
@@ -77,7 +77,8 @@ export async function agreeOnSlots(
   const wanted = definition.source.slots;
   const read = recordsBySlot(options, signal);
   if (slot === 1) {
-    const { slots } = await read(1);
+    const { slots, retired } = await read(1);
+    if (retired.length > 0) await finishRetiring(options, state, signal);
     if (slots > wanted)
       await retireSlots(options, definition, slots, (count) => state.writeSlots(count), signal);
     if (slots < wanted) await state.writeSlots(wanted);
@@ -103,6 +104,20 @@ export async function agreeOnSlots(
     }
     if (!told) log.info(`waiting: the first slot's capture task ${missing}`);
     await delay(POLL_MS, undefined, { signal });
+  }
+}
+
+/** Drops what `tributary epoch new` had retired when it was killed. */
+async function finishRetiring(
+  { connection, dynamodb, stateTable, pipeline, log }: CaptureOptions,
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<void> {
+  const client = await connect(connection, { signal });
+  try {
+    await dropRetired(client, { dynamodb, table: stateTable, pipeline: pipeline.name, signal }, state, log);
+  } finally {
+    await disconnect(client);
   }
 }
 

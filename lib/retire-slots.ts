@@ -1,13 +1,16 @@
+import type pg from "pg";
 import type { CaptureOptions } from "./capture.ts";
+import type { Log } from "./observe/log.ts";
 import type { LogPipeline } from "./pipeline.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "./source/postgres/preflight/server-facts.ts";
 import { readPublication } from "./source/postgres/publication.ts";
-import { readSlot } from "./source/postgres/slot.ts";
+import { dropSlot, readSlot } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { SlotsReducedError } from "./source/postgres/slots/errors.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
+import type { CapturePlace } from "./state/capture-item.ts";
 import { readCaptureRecord } from "./state/capture-record.ts";
 import { CaptureState } from "./state/capture-state.ts";
 import { DEFAULT_LEASE_MS } from "./state/lease.ts";
@@ -57,8 +60,31 @@ export async function retireSlots(
   }
 }
 
+/**
+ * Drops the slots that the record has retired, where the server still has them and they are ours, and then forgets them:
+ * whoever is killed in between leaves them noted. Publications are left to the caller, who knows which are still used.
+ * @throws SlotInUseError while somebody reads from one; it stays noted.
+ */
+export async function dropRetired(
+  client: pg.Client,
+  place: CapturePlace,
+  state: CaptureState,
+  log: Pick<Log, "warn">,
+): Promise<void> {
+  const { retired } = await readCaptureRecord(place);
+  if (retired.length === 0) return;
+  const { rows } = await client.query<{ database: string }>("SELECT current_database() AS database");
+  const { database } = rows[0] as { database: string };
+  for (const { slot: name } of retired) {
+    const slot = await readSlot((sql) => client.query(sql), name);
+    if (slot?.plugin === "pgoutput" && slot.database === database) await dropSlot(client, slot);
+    else if (slot) log.warn(`the slot "${name}" is not ours any more, and stays`);
+  }
+  await state.forgetRetired();
+}
+
 async function retireSlot(
-  { connection, log }: CaptureOptions,
+  { connection, log, dynamodb, stateTable }: CaptureOptions,
   definition: LogPipeline,
   number: number,
   stored: number,
@@ -66,18 +92,20 @@ async function retireSlot(
   signal: AbortSignal,
 ): Promise<void> {
   const names = slotNames(definition.source, number);
+  const place = { dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal };
   const client = await connect(connection, { signal });
   try {
+    const { retired } = await readCaptureRecord(place);
     const publication = await readPublication(client, names.publication, await readServerVersion(client));
-    if (publication && publication.tables.length > 0)
+    if (publication && publication.tables.length > 0 && retired.length === 0)
       throw new SlotsReducedError(definition.name, stored, definition.source.slots);
     const slot = await readSlot((sql) => client.query(sql), names.slot);
     if (slot?.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);
-    const known = await state.read();
     await state.forgetSlot();
-    // Without a record of ours it may be anyone's.
-    if (slot && known) await client.query("SELECT pg_drop_replication_slot($1)", [slot.name]);
-    if (publication?.ours) await client.query(`DROP PUBLICATION ${quoteIdentifier(publication.name)}`);
+    // Without a record of ours a slot of that name may be anyone's.
+    await dropRetired(client, place, state, log);
+    if (publication?.ours)
+      await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication.name)}`);
     log.warn(`slot ${number} is given up: it had no tables, and source.slots does not name it any more`);
   } finally {
     await disconnect(client);

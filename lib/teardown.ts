@@ -2,10 +2,9 @@ import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type pg from "pg";
 import type { LogPipeline } from "./pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./source/postgres/connection.ts";
-import { SlotForeignError } from "./source/postgres/errors.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readPublication } from "./source/postgres/publication.ts";
-import { dropSlot, readSlot, type SlotFacts } from "./source/postgres/slot.ts";
+import { checkOurs, dropSlot, readSlot, type SlotFacts } from "./source/postgres/slot.ts";
 import { slotNames, slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
 import { CaptureState } from "./state/capture-state.ts";
@@ -127,18 +126,6 @@ async function plan(client: pg.Client, pipeline: LogPipeline, number: number): P
       .filter(([name]) => !own.includes(name))
       .map(([name, heldBytes]) => ({ name, heldBytes })),
   };
-}
-
-/** A lost slot is ours all the same: dropping it is what is left to do with it. */
-function checkOurs(slot: SlotFacts, database: string): void {
-  if (slot.plugin === "pgoutput" && slot.database === database) return;
-  const what = slot.logical
-    ? `its plugin is ${slot.plugin}, its database "${slot.database}"`
-    : "it is a physical slot";
-  throw new SlotForeignError({
-    message: `the replication slot "${slot.name}" is not the pipeline's: ${what}; nothing was dropped`,
-    remedy: "Check the database that you connect to, and source.slot of the definition.",
-  });
 }
 
 /** Logical slots of this database that nobody reads from, by name, with the bytes of WAL they hold back. */

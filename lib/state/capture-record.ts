@@ -12,6 +12,8 @@ export interface CaptureRecord {
   /** Of a source that reads tables instead of the log. */
   readonly reading: ReadingState | undefined;
   readonly newEpoch: NewEpoch | undefined;
+  /** What the record has forgotten and the server may still have. */
+  readonly retired: readonly RetiredSlot[];
   readonly settings: StoredSettings | undefined;
   /** Of the first slot only: how many there are. */
   readonly slots: number;
@@ -19,6 +21,12 @@ export interface CaptureRecord {
   readonly arriving: Arriving;
   /** Of one of several slots: the topics that it writes, and those it wrote that no other one has taken over. */
   readonly topics: readonly string[];
+}
+
+/** A slot that is to be dropped, and its publication: noted until the server has dropped them. */
+export interface RetiredSlot {
+  readonly slot: string;
+  readonly publication: string;
 }
 
 /** Tables as people write them, and the number of the slot they come from. */
@@ -41,6 +49,7 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
         slot: part("slot", slotState.parse),
         reading: part("reading", readingState.parse),
         newEpoch: part("epoch", newEpoch.parse),
+        retired: part("retired", retired.parse) ?? [],
         settings: long.settings === undefined ? undefined : storedSettings.parse(JSON.parse(long.settings)),
         slots: number(item?.slots ?? { N: "1" }),
         arriving: arriving.parse(JSON.parse(long.arriving ?? "{}")),
@@ -111,5 +120,6 @@ const storedSettings = z.object({
   ),
 });
 
+const retired = z.array(z.object({ slot: z.string(), publication: z.string() }));
 const arriving = z.record(z.string(), z.int());
 const topics = z.array(z.string());

@@ -4,7 +4,7 @@ import type { ReadingRecord } from "../source/reading-record.ts";
 import { updateItem } from "./capture-item.ts";
 import { type CaptureLeaseOptions, takeLease, tryNextGeneration } from "./capture-lease.ts";
 import { type LongAttribute, removeOthers, storeLong } from "./capture-parts.ts";
-import { type Arriving, bigintsAsText, readCaptureRecord } from "./capture-record.ts";
+import { type Arriving, bigintsAsText, type RetiredSlot, readCaptureRecord } from "./capture-record.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import { keyRecord } from "./known-keys.ts";
 import { DEFAULT_LEASE_MS } from "./lease.ts";
@@ -87,13 +87,19 @@ export class CaptureState implements SlotRecord {
 
   /**
    * Forgets the slot, or how far tables were read: the next start begins anew, in this epoch, with these settings and so
-   * many slots.
+   * many slots. `retired` is to be dropped at the server: see `forgetRetired`.
    * @throws CaptureLeaseLostError when another task has taken over.
    */
-  async beginEpoch(epoch: NewEpoch, settings: StoredSettings | undefined, slots = 1): Promise<void> {
+  async beginEpoch(
+    epoch: NewEpoch,
+    settings: StoredSettings | undefined,
+    slots = 1,
+    retired: readonly RetiredSlot[] = [],
+  ): Promise<void> {
     const held = settings && (await this.#stored("settings", settings));
     const parts = {
       epoch: { S: bigintsAsText(epoch) },
+      ...(retired.length > 0 && { retired: { S: JSON.stringify(retired) } }),
       ...(held !== undefined && { settings: { S: held } }),
       ...(slots > 1 && { slots: { N: String(slots) } }),
     };
@@ -158,15 +164,28 @@ export class CaptureState implements SlotRecord {
     await this.#removeOthers("arriving", undefined);
   }
 
-  /** Forgets a further slot: a new epoch has begun. @throws CaptureLeaseLostError */
+  /**
+   * Forgets a further slot: a new epoch has begun, or it is given up. What the server still has of it stays noted as retired.
+   * @throws CaptureLeaseLostError
+   */
   async forgetSlot(): Promise<void> {
+    const { slot: known, retired: earlier } = await readCaptureRecord(this.#options);
+    const retired = known ? [{ slot: known.slot, publication: known.publication }, ...earlier] : earlier;
     await this.#update(
-      "REMOVE #slot, #settings, #arriving, #topics",
-      { "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
-      {},
+      "SET #retired = :retired REMOVE #slot, #settings, #arriving, #topics",
+      {
+        ...{ "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
+        "#retired": "retired",
+      },
+      { ":retired": { S: JSON.stringify(retired) } },
     );
     for (const attribute of ["settings", "arriving", "topics"] as const)
       await this.#removeOthers(attribute, undefined);
+  }
+
+  /** The server has dropped what was retired. @throws CaptureLeaseLostError */
+  async forgetRetired(): Promise<void> {
+    await this.#update("REMOVE #retired", { "#retired": "retired" }, {});
   }
 
   /** Gives the lease back, so that a successor takes over at once. */

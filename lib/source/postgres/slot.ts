@@ -88,6 +88,21 @@ export async function readSlot(query: Query, name: string): Promise<SlotFacts | 
   };
 }
 
+/**
+ * Whether a slot can be one of ours in this database; a lost one is ours all the same. Who drops a slot asks first.
+ * @throws SlotForeignError for a physical slot, another plugin's, another database's.
+ */
+export function checkOurs(slot: SlotFacts, database: string): void {
+  if (slot.plugin === "pgoutput" && slot.database === database) return;
+  const what = slot.logical
+    ? `its plugin is ${slot.plugin}, its database "${slot.database}"`
+    : "it is a physical slot";
+  throw new SlotForeignError({
+    message: `the replication slot "${slot.name}" is not the pipeline's: ${what}; nothing was dropped`,
+    remedy: "Check the database that you connect to, and source.slot of the definition.",
+  });
+}
+
 /** Drops a slot that nobody reads from. @throws SlotInUseError while somebody does. */
 export async function dropSlot(client: pg.Client, { name, activePid, holder }: SlotFacts): Promise<void> {
   if (activePid !== undefined) throw slotInUse(name, activePid, holder);
