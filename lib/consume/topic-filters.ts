@@ -6,6 +6,8 @@ export interface TopicFilter {
 
 /** A pattern's text is refused above this: https://docs.aws.amazon.com/lambda/latest/api/API_Filter.html */
 const LONGEST_PATTERN = 4096;
+/** Filters of one mapping: https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html#filtering-basics */
+const MOST_PATTERNS = 5;
 
 /**
  * Filters that let only a consumer's topics through, so that it is invoked for nothing else; undefined where the
@@ -26,9 +28,28 @@ export function topicFilters(
     else if (topic.endsWith("*")) rules.push({ prefix: topic.slice(0, -1) });
     else rules.push(topic);
   }
-  // All rules of one field are alternatives: one filter does for all.
-  const filters = [{ data: { topic: rules } }];
-  // Unpacked events name their topic in `source`; claim checks among them at the top as ever.
-  const all = packing === "none" ? [...filters, { data: { source: { topic: rules } } }] : filters;
-  return all.some((filter) => JSON.stringify(filter).length > LONGEST_PATTERN) ? undefined : all;
+  const filters = [
+    ...patternsOf(rules, (some) => ({ data: { topic: some } })),
+    // Unpacked events name their topic in `source`; claim checks among them at the top as ever.
+    ...(packing === "none" ? patternsOf(rules, (some) => ({ data: { source: { topic: some } } })) : []),
+  ];
+  const fit = filters.every((filter) => JSON.stringify(filter).length <= LONGEST_PATTERN);
+  return fit && filters.length <= MOST_PATTERNS ? filters : undefined;
+}
+
+/** All rules of one field are alternatives, as all filters are: as many rules in each as its text holds. */
+function patternsOf(rules: readonly unknown[], filterOf: (some: unknown[]) => TopicFilter): TopicFilter[] {
+  const empty = JSON.stringify(filterOf([])).length;
+  const filters: unknown[][] = [];
+  let room = 0;
+  for (const rule of rules) {
+    const characters = JSON.stringify(rule).length + 1;
+    if (characters > room) {
+      filters.push([]);
+      room = LONGEST_PATTERN - empty;
+    }
+    filters.at(-1)?.push(rule);
+    room -= characters;
+  }
+  return filters.map(filterOf);
 }

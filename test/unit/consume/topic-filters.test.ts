@@ -32,10 +32,20 @@ describe("filters made of a consumer's topics", () => {
     }
   });
 
-  it("more patterns than a filter's text holds: no filter", () => {
-    const many = Array.from({ length: 200 }, (_, i) => `shop.public.a_table_with_a_name_${i}`);
-    expect(topicFilters(many)).toBeUndefined();
-    expect(topicFilters(many.slice(0, 50))).toHaveLength(1);
+  it("more patterns than a filter's text holds are several filters, until Lambda takes no more: then none", () => {
+    const many = Array.from({ length: 1000 }, (_, i) => `shop.public.a_table_with_a_name_${i}`);
+    const passes = (topics: string[], topic: string) => {
+      const filters = compileFilters(topicFilters(topics) ?? []);
+      if (filters.problems) throw new Error(JSON.stringify(filters.problems));
+      return filters.matches(Buffer.from(JSON.stringify({ v: 1, topic, events: [] })));
+    };
+    const counts = [50, 100, 200, 400, 500, 600].map((count) => topicFilters(many.slice(0, count))?.length);
+    expect(counts).toEqual([1, 1, 2, 4, 5, undefined]);
+    const most = many.slice(0, 500);
+    for (const topic of most) expect(passes(most, topic), topic).toBe(true);
+    expect(passes(most, many[500] as string)).toBe(false);
+    expect(topicFilters(many.slice(0, 200), "none")).toHaveLength(4);
+    expect(topicFilters(many.slice(0, 300), "none")).toBeUndefined();
   });
 
   it.each([[["*"]], [["shop.*.orders"]], [["*public*"]], [["shop.public.orders", "*"]]])(
