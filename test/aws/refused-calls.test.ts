@@ -7,14 +7,17 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { PutRecordsCommand } from "@aws-sdk/client-kinesis";
+import { PutObjectCommand, type S3Client } from "@aws-sdk/client-s3";
 import {
   DeleteMessageBatchCommand,
   ReceiveMessageCommand,
   SendMessageBatchCommand,
   SendMessageCommand,
 } from "@aws-sdk/client-sqs";
-import { beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { s3Client } from "../../lib/aws.ts";
 import { emulatedAws } from "./emulated.ts";
+import { emulatedS3 } from "./emulated-s3.ts";
 
 /*
  * Each limit of AWS: a call at it is taken, one beyond it is refused with AWS's error, and noted, so that the test that sent it
@@ -380,5 +383,30 @@ describe("SQS", () => {
   test("refuses an empty message", async () => {
     await expect(send("")).rejects.toMatchObject({ name: "MissingParameter" });
     expect(await aws().takeRefusals()).toHaveLength(1);
+  });
+});
+
+describe("S3", () => {
+  const s3 = emulatedS3();
+  let client: S3Client;
+  beforeAll(async () => {
+    client = await s3Client(s3().environment);
+  });
+  afterAll(() => client?.destroy());
+  const put = (Key: string, Metadata: Record<string, string>) =>
+    client.send(new PutObjectCommand({ Bucket: s3().bucket, Key, Body: "x", Metadata }));
+  /** A key of so many bytes whose parts a file system takes. */
+  const keyOf = (bytes: number) => "k".repeat(200).concat("/").repeat(6).slice(0, bytes);
+
+  test("takes keys of 1,024 bytes, and refuses longer ones", async () => {
+    await put(keyOf(1024), {});
+    await expect(put(keyOf(1025), {})).rejects.toMatchObject({ name: "KeyTooLongError" });
+    expect(s3().takeRefusals()).toMatchObject([{ code: "KeyTooLongError" }]);
+  });
+
+  test("takes 2 KB of metadata, and refuses more", async () => {
+    await put("key", { a: "m".repeat(2047) });
+    await expect(put("key", { a: "m".repeat(2048) })).rejects.toMatchObject({ name: "MetadataTooLarge" });
+    expect(s3().takeRefusals()).toMatchObject([{ code: "MetadataTooLarge" }]);
   });
 });
