@@ -1,5 +1,6 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import type { PositionText } from "../change/position.ts";
+import * as z from "zod/mini";
+import { isPosition, type PositionText } from "../change/position.ts";
 import type { Attempts, CheckpointValue } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
 
@@ -26,6 +27,8 @@ export function groupOf(partition: number): number {
 
 /** What an item holds of a partition. */
 export interface StoredPartition {
+  /** What of it is not as this library writes it: nothing may be built on the rest. */
+  readonly fault?: string;
   readonly mark: PositionText | undefined;
   readonly writer: number;
   /** Of whoever holds it; undefined where it was given back. */
@@ -65,14 +68,36 @@ export function readPartition(
   const mark = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
   const token = readToken(item, partition);
+  const writer = Number(item?.[`w${partition}`]?.N ?? "0");
+  const calls = attempts === undefined ? undefined : readAttempts(attempts);
+  const faults = [
+    ...(mark === undefined || isPosition(mark) ? [] : [`m${partition}: expected a position`]),
+    ...(Number.isSafeInteger(writer) && writer >= 0 ? [] : [`w${partition}: expected a whole number`]),
+    ...(attempts === undefined || calls ? [] : [`a${partition}: expected calls of a handler`]),
+  ];
   return {
+    ...(faults.length > 0 ? { fault: faults.join(", ") } : {}),
     mark,
-    writer: Number(item?.[`w${partition}`]?.N ?? "0"),
+    writer,
     token: isHeld(token) ? token : undefined,
-    attempts: attempts === undefined ? undefined : (JSON.parse(attempts) as Attempts),
+    attempts: calls,
     explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
     parked: item?.[`k${partition}`]?.S,
   };
+}
+
+const attemptsOf = z.looseObject({
+  ...{ from: z.string().check(z.refine(isPosition)), to: z.string().check(z.refine(isPosition)) },
+  ...{ count: z.int().check(z.minimum(1)), calls: z.int().check(z.nonnegative()), since: z.string() },
+  running: z.optional(z.looseObject({ process: z.string(), until: z.number() })),
+});
+
+function readAttempts(text: string): Attempts | undefined {
+  try {
+    return attemptsOf.parse(JSON.parse(text)) as Attempts;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The token that stands there, held or given back. */

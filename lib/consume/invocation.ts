@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import type { PositionText } from "../change/position.ts";
 import { failpoint } from "../failpoint.ts";
+import { fenceKey } from "../state/table.ts";
 import { Checkpoint } from "./checkpoint.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import { runSideBySide } from "./concurrency.ts";
@@ -10,7 +11,7 @@ import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
 import type { DeadLetterQueue } from "./dead-letter.ts";
 import { giveUpRecord } from "./dead-record.ts";
 import { Deadline } from "./deadline.ts";
-import { OwnershipLostError, RecordNotSupportedError } from "./errors.ts";
+import { OwnershipLostError, RecordNotSupportedError, StateItemError } from "./errors.ts";
 import type { Fence, FenceGroup, TakenPartition } from "./fence.ts";
 import { groupOf, type PartitionProgress } from "./fence-item.ts";
 import type { Floors } from "./floor.ts";
@@ -185,6 +186,7 @@ class InvocationRun {
     const outcomes: [Taken, PartitionOutcome][] = [];
     await runSideBySide(taken, sideBySide, async (one) => {
       const { place, lane, stored, token, floor } = one;
+      if (stored.fault !== undefined) return this.#failLane(lane, this.#altered(place, stored.fault));
       const start = {
         checkpoint: new Checkpoint(stored, floor),
         parked: stored.parked,
@@ -196,7 +198,14 @@ class InvocationRun {
           ? (progress: PartitionProgress) => fence.note(place, { progress, token }, this.#deadline.end)
           : undefined,
       };
-      const outcome = await new PartitionRun(lane, start, invocation).run();
+      let run: PartitionRun;
+      try {
+        run = new PartitionRun(lane, start, invocation);
+      } catch {
+        const fault = `k${lane.partition}: expected a list of parked keys`;
+        return this.#failLane(lane, this.#altered(place, fault));
+      }
+      const outcome = await run.run();
       outcomes.push([one, outcome]);
       if (outcome.stopped) {
         const { record, error } = outcome.stopped;
@@ -244,9 +253,17 @@ class InvocationRun {
     }
   }
 
+  /** That partition waits alone: what stands in the fence is not to be built on. */
+  #altered({ topic, group }: FenceGroup, fault: string): StateItemError {
+    const { consumer } = this.#instance;
+    return new StateItemError(consumer, fenceKey("", consumer, topic, group).sk, fault);
+  }
+
   #failLane({ topic, partition, records }: Lane, error: unknown): void {
     const [first] = records;
-    if (first) this.#fail(first.index, error, { topic, partition });
+    if (!first) return;
+    const { sequenceNumber } = first;
+    this.#fail(first.index, error, { topic, partition, sequenceNumber });
   }
 
   #fail(index: number, error: unknown, facts: Readonly<Record<string, unknown>>): void {

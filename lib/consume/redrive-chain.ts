@@ -3,10 +3,10 @@ import type { PositionText } from "../change/position.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
 import type { ConsumerInstance } from "./invocation.ts";
-import { ParkedKeys } from "./parked-keys.ts";
+import type { ParkedKeys } from "./parked-keys.ts";
 import { failedOf, type Letter, type StoredChange } from "./parking-table.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
-import type { FencedPartition, RedriveLease } from "./redrive-lease.ts";
+import { type FencedPartition, keysOf, type RedriveLease } from "./redrive-lease.ts";
 
 /** What all chains of a redrive share. */
 export interface RedriveRun {
@@ -69,7 +69,7 @@ export class ChainRedrive {
     for (let polls = 1; ; polls++) {
       const fenced = await this.#lease.read();
       const { mark, parked } = fenced;
-      const keys = ParkedKeys.parse(parked);
+      const keys = keysOf(this.#run.instance.consumer, this.#place, fenced);
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
       if (parked === undefined || !entry) return this.#notListed(letter, mark);
       if (entry.kind === "overtaken") {

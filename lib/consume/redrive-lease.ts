@@ -8,8 +8,10 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { fenceKey } from "../state/table.ts";
+import { type PartitionName, StateItemError } from "./errors.ts";
 import { groupOf, readPartition, readToken } from "./fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "./fence-token.ts";
+import { ParkedKeys } from "./parked-keys.ts";
 import { callTable } from "./table-call.ts";
 
 /** A redrive that has not renewed its lease for so long is dead; clocks of two machines may differ by a part of it. */
@@ -26,6 +28,8 @@ export interface FencedPartition {
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */
   readonly held: boolean;
+  /** See `StoredPartition`. */
+  readonly fault: string | undefined;
 }
 
 /**
@@ -184,8 +188,8 @@ function readLease(item: Record<string, AttributeValue> | undefined, partition: 
 
 async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {
   const stored = await item.read();
-  const { mark = "", parked, token } = readPartition(stored, partition);
-  return { mark, parked, token: readToken(stored, partition), held: token !== undefined };
+  const { mark = "", parked, token, fault } = readPartition(stored, partition);
+  return { mark, parked, token: readToken(stored, partition), held: token !== undefined, fault };
 }
 
 /** One item of the fence. */
@@ -232,5 +236,23 @@ class FenceItem {
         throw error;
       }
     });
+  }
+}
+
+/**
+ * The parked keys of a partition.
+ * @throws StateItemError where the fence is not as this version writes it.
+ */
+export function keysOf(
+  consumer: string,
+  { topic, partition }: PartitionName,
+  { parked, fault }: FencedPartition,
+): ParkedKeys {
+  const item = fenceKey("", consumer, topic, groupOf(partition)).sk;
+  if (fault !== undefined) throw new StateItemError(consumer, item, fault);
+  try {
+    return ParkedKeys.parse(parked);
+  } catch {
+    throw new StateItemError(consumer, item, `k${partition}: expected a list of parked keys`);
   }
 }

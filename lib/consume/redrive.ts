@@ -7,11 +7,12 @@ import { Deadline } from "./deadline.ts";
 import { StateItemError } from "./errors.ts";
 import type { ConsumerInstance } from "./invocation.ts";
 import { tellObserver } from "./observer.ts";
-import { ParkedKeys } from "./parked-keys.ts";
+import type { ParkedKey } from "./parked-keys.ts";
 import { failedOf, type Letter } from "./parking-table.ts";
 import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
-import type { RedriveLease } from "./redrive-lease.ts";
+import { keysOf, type RedriveLease } from "./redrive-lease.ts";
 import type { RedrivenLetter, RedriveReport, RedriveRequest } from "./redrive-request.ts";
+import { nameOf } from "./thrown.ts";
 
 /** Partitions that are worked on at the same time. */
 const SIDE_BY_SIDE = 8;
@@ -143,8 +144,18 @@ async function look(run: RedriveRun, letters: readonly Letter[]): Promise<Redriv
   const found: RedrivenLetter[] = [];
   await runSideBySide(byPartition(letters), SIDE_BY_SIDE, async (group) => {
     const [{ topic, partition }] = group as [Letter];
-    const { parked, held } = await run.instance.leases.look(topic, partition, run.deadline.end);
-    const keys = ParkedKeys.parse(parked).values();
+    const { consumer, leases, write } = run.instance;
+    const fenced = await leases.look(topic, partition, run.deadline.end);
+    const { held } = fenced;
+    let keys: readonly ParkedKey[];
+    try {
+      keys = keysOf(consumer, { topic, partition }, fenced).values();
+    } catch (error) {
+      jsonLogger(write, { consumer, topic, partition }).warn("a partition cannot be read", errorFacts(error));
+      const facts = { outcome: "failed", redriven: 0, error: nameOf(error) } as const;
+      found.push(...group.map((letter) => ({ ...asRedriven(letter), ...facts })));
+      return;
+    }
     for (const letter of group) {
       const entry = keys.find(({ chain }) => chain === letter.chain);
       if (entry) {

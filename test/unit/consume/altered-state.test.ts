@@ -3,8 +3,9 @@ import { describe, expect, it } from "vitest";
 import { DeadLetterFormatError } from "../../../lib/consume/errors.ts";
 import { letterRequest } from "../../../lib/consume/letter-request.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
+import { fenceKey } from "../../../lib/state/table.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
-import { at, chain, invocationOf, packed } from "./records.ts";
+import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
 
 /** Two parked keys, "1" and "2"; then the first item of a kind is altered. */
 async function altered(prefix: "letter#" | "change#", update: Partial<UpdateItemCommandInput>) {
@@ -76,6 +77,49 @@ describe("what stands in the state table and was altered is told, passed over by
     }
     expect(effects.length).toBe(1);
     expect(table.items("change#").length).toBe(1);
+  });
+});
+
+describe("what stands in the fence and was altered", () => {
+  const faults: [string, object][] = [
+    ["a1", { S: '{"from":"00' }],
+    ["a1", { S: "null" }],
+    ["a1", { S: '{"from":"1","to":"2","count":1,"calls":1,"since":""}' }],
+    ["m1", { S: "17" }],
+    ["w1", { N: "1.5" }],
+    ["k1", { S: "?unknown" }],
+  ];
+  it.each(faults)("%s: its partition waits alone, and the error says what", async (attribute, value) => {
+    let broken = true;
+    const effects: string[] = [];
+    const { handler, plain, lines } = await memoryConsumer((c) =>
+      c.on("*", Operation.Create, ({ partition, position }) => {
+        if (broken) throw new Error("poison");
+        effects.push(`${partition} ${position}`);
+      }),
+    );
+    const record = (from: number, partition: number) => packed(chain(from, from), { partition });
+    await handler(invocationOf(record(1, 0), record(1, 1), record(1, 2)), timeLeft());
+    broken = false;
+    const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+    const Key = { pk: { S: pk }, sk: { S: sk } };
+    await plain.send(new UpdateItemCommand({ TableName: "t", Key, ...set(attribute, value) }));
+    const second = { at: 2, after: 1, row: { id: "other" } };
+    const records = [0, 1, 2].map((partition) => packed([second], { partition }));
+    const answer = await handler(invocationOf(...records), timeLeft());
+    expect(answer.batchItemFailures).toEqual([{ itemIdentifier: records[1]?.kinesis.sequenceNumber }]);
+    expect(effects).toEqual([`0 ${at(2)}`, `2 ${at(2)}`]);
+    expect(lines).toContainEqual(
+      expect.objectContaining({
+        ...{ consumer: "c", code: "STATE_ITEM", topic: TOPIC, partition: 1 },
+        sequenceNumber: records[1]?.kinesis.sequenceNumber,
+      }),
+    );
+    for (const dryRun of [true, false])
+      expect(await handler({ tributary: "redrive", partition: 1, dryRun }, timeLeft())).toMatchObject({
+        letters: [{ outcome: "failed", error: "StateItemError" }],
+      });
+    expect(await handler({ tributary: "redrive" }, timeLeft())).toMatchObject({ redriven: 2, failed: 1 });
   });
 });
 
