@@ -10,7 +10,7 @@ export async function eventually<T>(
   condition: () => T | Promise<T>,
   { what, deadlineMs = 60_000 }: { what: string | (() => string); deadlineMs?: number },
 ): Promise<Exclude<T, undefined | false>> {
-  const started = Date.now();
+  const started = performance.now();
   let last: unknown;
   do {
     try {
@@ -21,7 +21,7 @@ export async function eventually<T>(
       last = error;
     }
     await delay(20);
-  } while (Date.now() - started < deadlineMs);
+  } while (performance.now() - started < deadlineMs);
   throw new Error(
     `waited ${deadlineMs} ms for ${typeof what === "string" ? what : what()}; last: ${String(last)}`,
     {

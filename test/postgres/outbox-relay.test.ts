@@ -332,6 +332,23 @@ eachPostgres("outbox relays", (server) => {
     await client.end();
   });
 
+  test("kept rows that grow old faster than one statement removes them are removed all the same", async () => {
+    const { client, relay } = await start();
+    await client.query(
+      `INSERT INTO "Out ""box" (aggregate_type, aggregate_id, type, payload, published_at)
+       SELECT 'order', i::text, 'Old', '{}', now() - interval '2 hours' FROM generate_series(1, 12000) i`,
+    );
+    const [one, two] = [relay({ keepHours: 1 }), relay({ keepHours: 1 })];
+    await eventually(async () => (await remaining(client)).length === 0, {
+      what: "an empty outbox",
+      deadlineMs: 30_000,
+    });
+    expect([...one.types, ...two.types]).toEqual([]);
+    await one.stop();
+    await two.stop();
+    await client.end();
+  });
+
   test("a lost session is opened anew, and nothing comes twice", async () => {
     const { client, relay } = await start();
     const open = relay();

@@ -47,7 +47,7 @@ const MOST_MS = 8_640_000_000_000_000n;
 const BATCH_BYTES = 4 * 1024 * 1024;
 const STATEMENT_TIMEOUT_MS = 30_000;
 /** Deleted at once of what was kept long enough. */
-const CLEAN_ROWS = 5000;
+export const CLEAN_ROWS = 5000;
 
 /**
  * What a relay asks of the database: each call one statement, and so whole or nothing. Every write to a lane is
@@ -202,14 +202,17 @@ export class RelayDatabase {
     return row?.closed === true;
   }
 
-  /** Deletes rows that were published longer ago. */
-  async clean(keepHours: number): Promise<void> {
+  /** Deletes some of the rows that were published longer ago; gives how many. Other relays delete others meanwhile. */
+  async clean(keepHours: number): Promise<number> {
     const { outbox } = this.#tables;
-    await this.#query(
-      `DELETE FROM ${outbox} WHERE seq IN (SELECT seq FROM ${outbox}
-         WHERE published_at < clock_timestamp() - $1 * interval '1 hour' ORDER BY published_at LIMIT ${CLEAN_ROWS})`,
+    const [row] = await this.#query<{ removed: number }>(
+      `WITH old AS (SELECT seq FROM ${outbox} WHERE published_at < clock_timestamp() - $1 * interval '1 hour'
+                    ORDER BY published_at LIMIT ${CLEAN_ROWS} FOR UPDATE SKIP LOCKED),
+            removed AS (DELETE FROM ${outbox} o USING old WHERE o.seq = old.seq RETURNING o.seq)
+       SELECT count(*)::int AS removed FROM removed`,
       [keepHours],
     );
+    return row?.removed ?? 0;
   }
 
   /** Ends the session; the next call opens another. */

@@ -6,7 +6,7 @@ import { CaptureLeaseLostError } from "../../state/errors.ts";
 import type { TablesStatus } from "../tables-status.ts";
 import { OutboxDatabaseError } from "./errors.ts";
 import { Lane } from "./lane.ts";
-import type { Batch, RelayDatabase } from "./relay-database.ts";
+import { type Batch, CLEAN_ROWS, type RelayDatabase } from "./relay-database.ts";
 import { type RowChangeOptions, rowChange } from "./row-change.ts";
 
 /** What a relay needs. */
@@ -50,6 +50,7 @@ export class Relay {
   #leaving: ReadonlySet<number> = new Set();
   #generation: number | undefined;
   #asking = false;
+  /** When, by `performance.now()`: a clock that is set back must not silence us. */
   #nextBeat = 0;
   #nextClean = 0;
   readonly #stopping = new AbortController();
@@ -83,7 +84,7 @@ export class Relay {
       let connected = true;
       let found = false;
       try {
-        if (Date.now() >= this.#nextBeat) await this.#beat();
+        if (performance.now() >= this.#nextBeat) await this.#beat();
         await this.#closeAcknowledged();
         found = await this.#assign();
         await this.#clean();
@@ -104,7 +105,8 @@ export class Relay {
         oldestTransactionSeconds: undefined,
       });
       if (failures > 0) await this.#sleep(Math.min(LONGEST_BACKOFF_MS, 100 * 2 ** failures));
-      else if (!found) await this.#sleep(Math.min(intervalMs, Math.max(1, this.#nextBeat - Date.now())));
+      else if (!found)
+        await this.#sleep(Math.min(intervalMs, Math.max(1, this.#nextBeat - performance.now())));
     }
   }
 
@@ -114,7 +116,7 @@ export class Relay {
     await check();
     const alive = await database.beat(leaseMs);
     let stored = await database.survey(leaseMs);
-    this.#nextBeat = Date.now() + leaseMs / 3;
+    this.#nextBeat = performance.now() + leaseMs / 3;
     const share = Math.ceil(lanesOf(rows.pipeline.topics.partitions) / alive);
     const ours = () => stored.filter(({ owner }) => owner === database.id);
     const free = stored.filter(({ alive: owned }) => !owned);
@@ -249,9 +251,10 @@ export class Relay {
 
   async #clean(): Promise<void> {
     const { database, keepHours } = this.#options;
-    if (keepHours === 0 || Date.now() < this.#nextClean) return;
-    this.#nextClean = Date.now() + CLEAN_MS;
-    await database.clean(keepHours);
+    if (keepHours === 0 || performance.now() < this.#nextClean) return;
+    const removed = await database.clean(keepHours);
+    // More has grown old than one statement removes: at once again, between batches.
+    this.#nextClean = removed < CLEAN_ROWS ? performance.now() + CLEAN_MS : 0;
   }
 
   /** Lets the writers store what they hold, closes what was acknowledged, and gives the lanes back. */
