@@ -389,6 +389,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/trigger-partitions.test.ts"],
   },
   {
+    name: "a polled batch read at once, however large its rows",
+    file: "lib/source/query/row-pages.ts",
+    from: "reduce((sum, { bytes }) => sum + bytes, 0) <= PAGE_BYTES",
+    to: "length > 0",
+    tests: ["test/postgres/polling.test.ts"],
+  },
+  {
     name: "an outbox's batch forgotten by the next owner",
     file: "lib/source/outbox/relay-database.ts",
     from: "SET owner = $1, generation = $2 WHERE lane IN",

@@ -2,6 +2,7 @@ import type pg from "pg";
 import { expect, test } from "vitest";
 import { polling } from "../../lib/pipeline.ts";
 import type { Query } from "../../lib/source/batches/batch-reader.ts";
+import type { RowChange } from "../../lib/source/batches/row-messages.ts";
 import type { PollingSource } from "../../lib/source/definition.ts";
 import { readRelations, readTables } from "../../lib/source/postgres/preflight/table-facts.ts";
 import { polledTables } from "../../lib/source/query/polled-table.ts";
@@ -372,6 +373,58 @@ eachPostgres("polling", (server) => {
       await reading.close();
       await client.end();
       await other.end();
+    }
+  });
+
+  test("a batch of large rows is read in pages of bounded bytes; a row that changes between two of them is left to the next look", async () => {
+    const url = await freshDatabase(server());
+    const client = await openPinned(url);
+    try {
+      await client.query(
+        `CREATE TABLE public.t (tenant text, id int, v text, raw bytea, doc jsonb, updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (id, tenant));
+         INSERT INTO public.t SELECT 'it''s', i, repeat('x', 1500000), NULL, NULL FROM generate_series(1, 6) i;
+         INSERT INTO public.t SELECT 'a', i, NULL, decode(repeat('ab', 800000), 'hex'), NULL FROM generate_series(7, 12) i;
+         INSERT INTO public.t SELECT 'a', i, NULL, NULL, jsonb_build_object('a', repeat('y', 1500000)) FROM generate_series(13, 18) i;
+         INSERT INTO public.t SELECT 'a', i FROM generate_series(19, 60) i`,
+      );
+      const { source } = pipelineOf();
+      const { tables } = await polledTables(
+        client,
+        source as PollingSource,
+        await readTables(client, await readRelations(client)),
+      );
+      const reader = new PollingReader(source as PollingSource, tables, 180_000);
+      const query: Query = async (sql, values = []) => (await client.query(sql, [...values])).rows;
+      const plan = await reader.plan(query, null);
+      const read = async (between: () => Promise<unknown> = async () => {}) => {
+        const pages: RowChange[][] = [];
+        for await (const page of reader.read(query, plan?.bounds)) {
+          pages.push([...page]);
+          await between();
+        }
+        return pages;
+      };
+      const pages = await read();
+      const bytes = ({ change }: RowChange) => JSON.stringify(change).length;
+      expect(pages.length).toBeGreaterThan(5);
+      for (const page of pages) {
+        const sizes = page.map(bytes);
+        expect(sizes.reduce((a, b) => a + b, 0) - Math.max(...sizes)).toBeLessThan(4 * 1024 * 1024);
+      }
+      const places = pages.flat().map(({ commitLsn }) => commitLsn);
+      expect(places).toHaveLength(60);
+      expect(places).toEqual([...places].sort((a, b) => (a < b ? -1 : 1)));
+      const last = pages.at(-1) as RowChange[];
+      const changed = new Set<bigint>(last.map(({ commitLsn }) => commitLsn));
+      const ids = last.map(({ change }) => (change.op === "update" ? change.row[1] : ""));
+      const again = await read(() =>
+        client.query("UPDATE public.t SET tenant = tenant WHERE id = ANY ($1::int[])", [ids]),
+      );
+      expect(again.flat().map(({ commitLsn }) => commitLsn)).toEqual(
+        places.filter((place) => !changed.has(place)),
+      );
+    } finally {
+      await client.end();
     }
   });
 

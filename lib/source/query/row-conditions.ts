@@ -51,6 +51,11 @@ export function range(
   ];
 }
 
+/** With one of these keys. */
+export function withKeys({ key }: PolledTable, keys: readonly (readonly string[])[]): string {
+  return `${names(key)} IN (${keys.map((values) => tuple(key, values)).join(", ")})`;
+}
+
 /** Behind a key, in the order of keys. */
 export function behindKey({ key }: PolledTable, last: RowKey): string {
   return `${names(key)} > ${tuple(key, last)}`;
