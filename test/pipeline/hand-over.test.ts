@@ -17,6 +17,13 @@ afterEach(async () => {
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
+/** Without what a writer stored again. */
+function withoutCopies<Row extends { readonly id: number; readonly writer: number }>(
+  rows: readonly Row[],
+): Row[] {
+  return [...new Map(rows.map((row) => [`${row.writer} ${row.id}`, row])).values()];
+}
+
 /** What a consumer does with all that stands in the stream. */
 async function consume(bench: CaptureBench): Promise<number[]> {
   const ids: number[] = [];
@@ -67,8 +74,9 @@ withPostgres((server) => {
     next.signal("SIGTERM");
     expect(await next.ended).toBe(0);
 
-    // The old one has stored and confirmed all that it had read.
-    const written = await b.written();
+    // The old one has stored and confirmed all that it had read. Once, but where Kinesis' answer was lost and a request sent again.
+    const again = [old, next].some(({ lines }) => lines.some((line) => line.includes("retrying")));
+    const written = again ? withoutCopies(await b.written()) : await b.written();
     expect(written.map(({ id }) => id)).toEqual(range(1, last));
     expect(new Set(written.map((row) => row.writer))).toEqual(new Set([1, 2]));
     expect(await consume(b)).toEqual(range(1, last));
