@@ -67,6 +67,7 @@ export async function runCapture(options: CaptureOptions, signal: AbortSignal): 
     return await runRelay({ ...options, pipeline: { ...pipeline, source }, writer }, signal);
   }
   const { tables } = await checkSource({ connection, pipeline, slot, signal });
+  const quietSince = await lastBeat(options, signal);
   for (;;) {
     const state = await CaptureState.take({
       dynamodb,
@@ -83,7 +84,7 @@ export async function runCapture(options: CaptureOptions, signal: AbortSignal): 
       const part = await partOf({ ...options, slot }, tables, state, until);
       if (part) {
         await agree({ ...options, pipeline: part.pipeline, slot }, state, part, until);
-        await stream({ ...options, pipeline: part.pipeline, slot }, state, part, until);
+        await stream({ ...options, pipeline: part.pipeline, slot }, quietSince, state, part, until);
         state.lost.throwIfAborted();
         return;
       }
@@ -173,8 +174,15 @@ async function floorOfNow(
   return START_OF_HISTORY;
 }
 
+/** When a task of any slot last showed that it was alive: before this one, nothing was written since. */
+async function lastBeat(options: CaptureOptions, signal: AbortSignal): Promise<number | undefined> {
+  const beats = (await recordsOfSlots(options, signal)).flatMap(({ beatAt }) => beatAt ?? []);
+  return beats.length > 0 ? Math.max(...beats) : undefined;
+}
+
 async function stream(
   options: CaptureOptions,
+  quietSince: number | undefined,
   state: CaptureState,
   part: Part,
   signal: AbortSignal,
@@ -213,6 +221,8 @@ async function stream(
         writer: state.generation,
         ...writerOptions(options, state.generation),
         superseded: state.lost,
+        // One task does for all: a shard has records of every slot.
+        beats: (options.slot ?? 1) === 1 ? { name: pipeline.topics.prefix, quietSince } : undefined,
         onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
         log,
       },

@@ -48,9 +48,9 @@ export class ChangeStream extends Construct {
     }
   }
 
-  /** The capture task writes. */
+  /** The capture task writes, into each shard once in a while. */
   grantWrite(grantee: iam.IGrantable): void {
-    allow(grantee, ["kinesis:PutRecords"], [this.stream.streamArn]);
+    allow(grantee, ["kinesis:ListShards", "kinesis:PutRecords"], [this.stream.streamArn]);
     allow(grantee, ["kms:GenerateDataKey"], [this.#key.keyArn]);
   }
 

@@ -150,5 +150,6 @@ function consumerEnvironment(definition: Pipeline, consumer: ConsumerDefinition)
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
     ...topicVariables(consumer.topics),
+    TRIBUTARY_RETENTION_HOURS: String(definition.stream.retentionHours),
   };
 }

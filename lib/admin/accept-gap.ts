@@ -20,6 +20,20 @@ export interface AcceptancePlan {
   readonly missing: readonly MissingChanges[];
   /** The tables of the topic: each is read again as a whole, for this consumer alone. */
   readonly tables: readonly string[];
+  /**
+   * Partitions that have not come to such a change yet, where records of all of them may have expired: what may be missing in
+   * them is accepted with the rest, since the same backfill brings it.
+   */
+  readonly others: readonly PartitionName[];
+}
+
+/** Where changes are missing. */
+export interface AcceptanceScope {
+  readonly topic: string;
+  /** Undefined: in all partitions. */
+  readonly partition?: number | undefined;
+  /** How many the topic has. */
+  readonly partitions?: number | undefined;
 }
 
 /** What became of one stretch of missing changes. */
@@ -32,14 +46,18 @@ export interface Accepted extends PartitionName {
 /** What of a consumer is missing in a topic, or in one partition of it, and is not in place again. Only reads. */
 export async function planAcceptance(
   place: ConsumerPlace,
-  { topic, partition }: { readonly topic: string; readonly partition?: number | undefined },
+  { topic, partition, partitions = 0 }: AcceptanceScope,
   tables: readonly string[],
   signal: AbortSignal,
 ): Promise<AcceptancePlan> {
-  const partitions = (await consumerStatus(place, signal)).filter(
+  const found = (await consumerStatus(place, signal)).filter(
     (status) => status.topic === topic && (partition === undefined || status.partition === partition),
   );
-  return { missing: partitions.flatMap(({ gap, unhealed }) => [...(gap ? [gap] : []), ...unhealed]), tables };
+  const missing = found.flatMap(({ gap, unhealed }) => [...(gap ? [gap] : []), ...unhealed]);
+  const isWide = partition === undefined && missing.some(({ cause }) => cause === "expired");
+  const known = new Set(missing.filter(({ cause }) => cause === "expired").map((entry) => entry.partition));
+  const all = Array.from({ length: isWide ? partitions : 0 }, (_, i) => ({ topic, partition: i }));
+  return { missing, tables, others: all.filter((other) => !known.has(other.partition)) };
 }
 
 /**
@@ -52,7 +70,7 @@ export async function planAcceptance(
  */
 export async function acceptGap(
   place: ConsumerPlace,
-  { missing, tables }: AcceptancePlan,
+  { missing, tables, others }: AcceptancePlan,
   by: string,
   signal: AbortSignal,
 ): Promise<Accepted[]> {
@@ -71,9 +89,10 @@ export async function acceptGap(
     const { topic, partition } = entry;
     // Noted first: a partition never goes on without a trace of why.
     await new MissingTable(dynamodb, table, pipeline, consumer).accept(entry, accepted, signal);
-    const outcome = entry.cause === "gap" ? await letPass(place, entry, signal) : "noted";
+    const outcome = entry.cause === "unreadable" ? "noted" : await letPass(place, entry, signal);
     results.push({ topic, partition, missing: { ...entry, accepted }, outcome });
   }
+  for (const other of others) await letPass(place, { ...other, cause: "expired", upTo, writer: 0 }, signal);
   return results;
 }
 
@@ -105,7 +124,13 @@ async function backfillOf(
 /** Takes the partition as an invocation does, so that none can overwrite what is written. */
 async function letPass(
   { dynamodb, table, pipeline, consumer }: ConsumerPlace,
-  { topic, partition, upTo, writer }: MissingChanges,
+  {
+    topic,
+    partition,
+    cause,
+    upTo,
+    writer,
+  }: Pick<MissingChanges, "topic" | "partition" | "cause" | "upTo" | "writer">,
   signal: AbortSignal,
 ): Promise<Accepted["outcome"]> {
   const fence = new Fence(dynamodb, table, pipeline, consumer);
@@ -119,9 +144,10 @@ async function letPass(
     const checkpoint = new Checkpoint(stored, floor);
     const came = checkpoint.mark >= upTo;
     // With the generation of the record behind the gap: what an older writer still has of it is dropped.
-    if (!came) checkpoint.explain(upTo, writer);
+    if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
+    else if (!came) checkpoint.explain(upTo, writer);
     const progress = { partition, ...checkpoint.value(undefined), parked: undefined };
-    const lost = await fence.close(group, [{ progress, token }], signal);
-    if (lost.length === 0) return came ? "came" : "passed";
+    const another = await fence.close(group, [{ progress, token }], signal);
+    if (another.length === 0) return came ? "came" : "passed";
   }
 }

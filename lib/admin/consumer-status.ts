@@ -47,11 +47,13 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     if (partitions.some((known) => isAt(known, { topic, partition }))) continue;
     partitions.push({ topic, partition, ...readPartition(undefined, partition) });
   }
-  return partitions.sort(byPlace).map(({ topic, partition, mark, writer, explained, parked }) => {
+  return partitions.sort(byPlace).map(({ topic, partition, mark, writer, explained, lost, parked }) => {
     const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
     const passed = explained ?? mark ?? "";
     // One that was found and came after all is none any more.
-    const gap = own.find((entry) => entry.cause === "gap" && entry.upTo > passed);
+    const gap = own.find(
+      (entry) => entry.cause !== "unreadable" && entry.upTo > passed && !isSettled(entry, lost),
+    );
     const open = letters.filter((letter) => isAt(letter, { topic, partition }));
     return {
       ...{ topic, partition, checkpoint: mark, writer, gap },
@@ -72,6 +74,11 @@ export function needsAttention({ gap, unhealed, deadLetters }: PartitionStatus):
 }
 
 /** Where the open letters are; one that cannot be read counts as open. */
+/** The change behind it has not come again since it was accepted. */
+function isSettled({ cause, accepted }: MissingChanges, lost: KnownPartition["lost"]): boolean {
+  return cause === "expired" && accepted !== undefined && lost?.state === "settled";
+}
+
 async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
   const found: PartitionName[] = [];
   for await (const letter of parking.letters(signal)) {

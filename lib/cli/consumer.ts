@@ -103,7 +103,12 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
   const place = placeOf(pipeline, options, topicProblems(pipeline, options));
   const { signal } = new AbortController();
   const tables = options.backfill ? await tablesOfTopic(place, pipeline, topic, signal) : [];
-  const plan = await planAcceptance(place, { topic, partition }, tables, signal);
+  const plan = await planAcceptance(
+    place,
+    { topic, partition, partitions: pipeline.topics.partitions },
+    tables,
+    signal,
+  );
   const where = partition === undefined ? topic : `${topic}/${partition}`;
   if (plan.missing.length === 0) {
     if (!json) say(`Nothing is missing at ${consumer} in ${where}.`);
@@ -132,6 +137,12 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
   if (!json && tables.length > 0)
     say(`Unhealed until the backfill has passed: tributary consumer status --consumer ${consumer}`);
 }
+
+const WHY = {
+  gap: "never came",
+  expired: "may have expired unread",
+  unreadable: "came in a record that could not be read",
+};
 
 const OUTCOMES = {
   passed: "accepted, goes on",
@@ -186,8 +197,7 @@ function unhealedInWords(missing: MissingChanges): string {
 
 function missingInWords(missing: MissingChanges): string {
   const { topic, partition, cause } = missing;
-  const why = cause === "gap" ? "never came" : "came in a record that could not be read";
-  return `${topic}/${partition}: ${rangeInWords(missing)} ${why} (found ${missing.foundAt})`;
+  return `${topic}/${partition}: ${rangeInWords(missing)} ${WHY[cause]} (found ${missing.foundAt})`;
 }
 
 function rangeInWords({ behind, upTo }: MissingChanges): string {

@@ -28,6 +28,16 @@ export interface CheckpointValue {
    * that follows exactly that one follows no gap (rule 34). It is void once the mark moves.
    */
   readonly explained?: PositionText | undefined;
+  /** Until when records of the partition that arrived may have expired unread, and whether that was settled. As a value to be stored: left out, it stays as it is. */
+  readonly lost?: LostRecords | undefined;
+}
+
+/** What is known of records that may have expired before they were read (rule 35). */
+export interface LostRecords {
+  /** They arrived before this, in milliseconds since 1970 UTC. */
+  readonly until: number;
+  /** `open`: the partition stands before a change that may follow some. `settled`: none did, or it was accepted. */
+  readonly state: "open" | "settled";
 }
 
 /**
@@ -40,10 +50,13 @@ export class Checkpoint {
   #writer: number;
   #attempts: Attempts | undefined;
   #explained: PositionText | undefined;
+  #lost: LostRecords | undefined;
+  #lostIsNew = false;
 
   /** `stored`: where the fence has the partition; `floor`: where the consumer begins. */
   constructor(stored: Partial<CheckpointValue>, floor: PositionText) {
-    const { mark, writer = 0, attempts, explained } = stored;
+    const { mark, writer = 0, attempts, explained, lost } = stored;
+    this.#lost = lost;
     this.#mark = mark !== undefined && mark > floor ? mark : floor;
     this.#writer = writer;
     this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
@@ -69,6 +82,20 @@ export class Checkpoint {
     return this.#explained;
   }
 
+  /** See `CheckpointValue.lost`. */
+  get lost(): LostRecords | undefined {
+    return this.#lost;
+  }
+
+  /** See `LostRecords`. What is settled is so for everything that arrived before. */
+  noteLost(lost: LostRecords): void {
+    const known = this.#lost;
+    if (known?.state === "settled" && known.until >= lost.until) return;
+    if (known?.state === lost.state && known.until === lost.until) return;
+    this.#lost = lost;
+    this.#lostIsNew = true;
+  }
+
   /** Everything up to `mark` is done; the record that said so is of `writer`. */
   reach(mark: PositionText, writer: number): void {
     if (mark > this.#mark) {
@@ -90,7 +117,11 @@ export class Checkpoint {
   /** What is to be stored; `attempts` are calls that were made since. */
   value(attempts: Attempts | undefined): CheckpointValue {
     const value = { mark: this.#mark, writer: this.#writer, attempts: attempts ?? this.#attempts };
-    return this.#explained === undefined ? value : { ...value, explained: this.#explained };
+    return {
+      ...value,
+      ...(this.#explained === undefined ? {} : { explained: this.#explained }),
+      ...(this.#lostIsNew ? { lost: this.#lost } : {}),
+    };
   }
 }
 

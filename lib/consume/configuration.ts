@@ -17,6 +17,8 @@ export interface ConsumerConfiguration {
   readonly poison: "park" | "skip" | "stop";
   /** Topic patterns of the consumer; records of other topics are passed. Undefined: all are its own. */
   readonly topics: readonly string[] | undefined;
+  /** How long the stream keeps records, in milliseconds. Undefined: records that expired unread behind a writer's start are not detected. */
+  readonly retentionMs: number | undefined;
 }
 
 const words = (what: string) => z.string(`set it to ${what}`).check(z.minLength(1, `set it to ${what}`));
@@ -32,6 +34,9 @@ const environment = z.object({
     "3",
   ),
   TRIBUTARY_POISON: z._default(z.enum(["park", "skip", "stop"], "write park, skip or stop"), "park"),
+  TRIBUTARY_RETENTION_HOURS: z.optional(
+    z.string().check(z.regex(/^[1-9]\d{0,4}$/, "write the stream's retention in whole hours")),
+  ),
   TRIBUTARY_TOPICS: z.optional(
     z.string().check(z.regex(/^[^,]+(,[^,]+)*$/, "write topic patterns with commas between them")),
   ),
@@ -88,5 +93,9 @@ export function readConfiguration(
       data.TRIBUTARY_TOPICS_PACKED === undefined
         ? data.TRIBUTARY_TOPICS?.split(",")
         : unpackTopics(data.TRIBUTARY_TOPICS_PACKED),
+    retentionMs:
+      data.TRIBUTARY_RETENTION_HOURS === undefined
+        ? undefined
+        : Number(data.TRIBUTARY_RETENTION_HOURS) * 3_600_000,
   };
 }

@@ -1,14 +1,15 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
-import { dynamodbClient, sqsClient } from "../aws.ts";
+import { dynamodbClient, kinesisClient, sqsClient } from "../aws.ts";
 import type { ClaimStore } from "../change/claim-store.ts";
 import { claimStoreFromEnvironment } from "../claim/open-claim-store.ts";
 import { ConfigurationError } from "../errors.ts";
 import { metricsObserver } from "../observe/consumer-metrics.ts";
 import { ClaimReader } from "./claim-reader.ts";
 import { readConfiguration } from "./configuration.ts";
-import type { HandlerContext, WriteLine } from "./context.ts";
+import { errorFacts, type HandlerContext, jsonLogger, type WriteLine } from "./context.ts";
 import { DeadLetterQueue } from "./dead-letter.ts";
 import type { ChangeEvent, Row } from "./event.ts";
 import { Fence } from "./fence.ts";
@@ -32,6 +33,8 @@ import { Registry, topicOrTable } from "./registry.ts";
 import { RunningCalls } from "./running-calls.ts";
 import { endAfterAnswer, endIfEnding } from "./sandbox.ts";
 import type { RowSchema } from "./schema.ts";
+import { shardParents } from "./shard-parents.ts";
+import { Shards, type ShardsOptions } from "./shards.ts";
 import type { Sweep } from "./sweep.ts";
 import { topicPattern } from "./topic-pattern.ts";
 
@@ -105,6 +108,8 @@ export interface ConsumerParts {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   readonly dynamodb?: DynamoDBClient;
   readonly sqs?: SQSClient;
+  /** Made when a shard of the stream is met for the first time. */
+  readonly kinesis?: () => KinesisClient;
   readonly observer?: ConsumerObserver;
   /** Where log lines go; default standard output. */
   readonly write?: WriteLine;
@@ -315,6 +320,10 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     floors: new Floors(dynamodb, stateTable, pipeline, name),
     claims: new Claims(dynamodb, stateTable, pipeline, name),
     missing: new MissingTable(dynamodb, stateTable, pipeline, name),
+    shards: new Shards({
+      ...{ dynamodb, table: stateTable, pipeline, consumer: name, retentionMs: configuration.retentionMs },
+      parentsOf: parentsOf(name, parts.kinesis ?? (() => kinesisClient(environment)), write),
+    }),
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
     payloads: new ParkedPayloads(pipeline, name, openClaims),
@@ -332,4 +341,24 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
 function oversizeBytes(environment: Readonly<Record<string, string | undefined>>): number {
   const memoryMB = Number(environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE) || 512;
   return (memoryMB * 1024 * 1024) / 8;
+}
+
+/** Where the stream cannot be asked, a new shard begins as if the consumer were new; that is said, not passed over. */
+function parentsOf(
+  consumer: string,
+  open: () => KinesisClient,
+  write: WriteLine,
+): ShardsOptions["parentsOf"] {
+  let kinesis: KinesisClient | undefined;
+  return async (shardId, streamArn, signal) => {
+    try {
+      kinesis ??= open();
+      return await shardParents(kinesis, streamArn, shardId, signal);
+    } catch (error) {
+      jsonLogger(write, { consumer, shardId, ...errorFacts(error) }).warn(
+        "the stream's shards cannot be listed: records that expired before this shard was made are not detected",
+      );
+      return [];
+    }
+  };
 }

@@ -34,6 +34,28 @@ export class GapError extends TributaryError {
   }
 }
 
+/**
+ * A writer starts in a partition at a change that may follow others which expired before they were read: the consumer had
+ * finished nothing of the shard for about as long as the stream keeps records. The partition stops; the other ones go on.
+ */
+export class ExpiredGapError extends TributaryError {
+  readonly code = "GAP_EXPIRED";
+  readonly retry = "retry";
+
+  constructor(
+    consumer: string,
+    where: PartitionName,
+    mark: PositionText,
+    position: PositionText,
+    until: number,
+  ) {
+    super({
+      message: `${where.topic}/${where.partition}: a writer starts at ${position}, the last change that took effect stands at ${mark}, and records that arrived before ${new Date(until).toISOString()} may have expired unread: changes between them may be missing`,
+      remedy: `See why the consumer did not read for so long. Then: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}', which has the rows read again and lets the partitions go on.`,
+    });
+  }
+}
+
 /** The capture program has not written this consumer's floor yet; nothing is lost, the batch comes again. */
 export class ConsumerNotRegisteredError extends TributaryError {
   readonly code = "CONSUMER_NOT_REGISTERED";

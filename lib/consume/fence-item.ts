@@ -1,13 +1,14 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../change/position.ts";
-import type { Attempts, CheckpointValue } from "./checkpoint.ts";
+import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
  * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
- * (the mark and `explained`: void beside another mark), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
+ * (the mark and `explained`: void beside another mark), `j<p>` until when records may have expired unread (`!` before it
+ * while that is open), `b` the same for all of an item that was begun later, `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
  * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
@@ -35,6 +36,7 @@ export interface StoredPartition {
   readonly token: string | undefined;
   readonly attempts: Attempts | undefined;
   readonly explained: PositionText | undefined;
+  readonly lost: LostRecords | undefined;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
 }
@@ -67,6 +69,7 @@ export function readPartition(
   const attempts = item?.[`a${partition}`]?.S;
   const mark = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
+  const [, isOpen, until] = /^(!?)(\d+)$/.exec(item?.[`j${partition}`]?.S ?? "") ?? [];
   const token = readToken(item, partition);
   const writer = Number(item?.[`w${partition}`]?.N ?? "0");
   const calls = attempts === undefined ? undefined : readAttempts(attempts);
@@ -82,6 +85,8 @@ export function readPartition(
     token: isHeld(token) ? token : undefined,
     attempts: calls,
     explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
+    lost:
+      until === undefined ? bornAfter(item) : { until: Number(until), state: isOpen ? "open" : "settled" },
     parked: item?.[`k${partition}`]?.S,
   };
 }
@@ -162,7 +167,7 @@ function progressUpdate(
   };
   const conditions: string[] = [];
   for (const { progress, held, next } of writes) {
-    const { partition: p, mark, writer, attempts, explained, parked } = progress;
+    const { partition: p, mark, writer, attempts, explained, lost, parked } = progress;
     set.push(`m${p}=:m${p}`, `w${p}=:w${p}`, `t${p}=${tokenName(next)}`);
     conditions.push(`t${p}=${tokenName(held)}`);
     values[`:m${p}`] = { S: mark };
@@ -171,6 +176,10 @@ function progressUpdate(
       set.push(`a${p}=:a${p}`);
       values[`:a${p}`] = { S: JSON.stringify(attempts) };
     } else remove.push(`a${p}`);
+    if (lost !== undefined) {
+      set.push(`j${p}=:j${p}`);
+      values[`:j${p}`] = { S: `${lost.state === "open" ? "!" : ""}${lost.until}` };
+    }
     if (explained !== undefined) {
       set.push(`e${p}=:e${p}`);
       values[`:e${p}`] = { S: mark + explained };
@@ -186,4 +195,18 @@ function progressUpdate(
     ConditionExpression: conditions.join(" AND "),
     ExpressionAttributeValues: values,
   };
+}
+
+/** Notes when the item was begun: nothing that expired before then is missing in it. */
+export function beginUpdate(nowMs: number): ItemUpdate {
+  return {
+    UpdateExpression: "SET b=:now",
+    ConditionExpression: "attribute_not_exists(b)",
+    ExpressionAttributeValues: { ":now": { N: String(nowMs) } },
+  };
+}
+
+function bornAfter(item: Record<string, AttributeValue> | undefined): LostRecords | undefined {
+  const born = item?.b?.N;
+  return born === undefined ? undefined : { until: Number(born), state: "settled" };
 }

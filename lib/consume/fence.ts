@@ -9,6 +9,7 @@ import {
 import { fenceKey } from "../state/table.ts";
 import { hasReached } from "./checkpoint.ts";
 import {
+  beginUpdate,
   closeUpdate,
   GROUP_SIZE,
   type ItemUpdate,
@@ -34,6 +35,8 @@ export interface FenceGroup {
 export interface TakenPartition {
   readonly stored: StoredPartition;
   readonly token: FenceToken;
+  /** Nothing of the partition's group stood there. */
+  readonly isNew: boolean;
 }
 
 /**
@@ -73,6 +76,7 @@ export class Fence {
         const taken = (partition: number): TakenPartition => ({
           stored: readPartition(answer.Attributes, partition),
           token: new FenceToken(counter, owner),
+          isNew: answer.Attributes === undefined,
         });
         return new Map(partitions.map((partition) => [partition, taken(partition)]));
       }
@@ -85,6 +89,11 @@ export class Fence {
     }
   }
 
+  /** Notes that a group which is new has nothing to do with what expired before now. */
+  async begin(place: FenceGroup, nowMs: number, signal: AbortSignal): Promise<void> {
+    await this.#try(place, beginUpdate(nowMs), "begin", signal);
+  }
+
   /**
    * Writes the marks of partitions and gives them back. Returns those that are lost: another invocation has taken
    * them, and has not come as far as this one, or has not seen the newest writer that this one saw.
@@ -95,7 +104,8 @@ export class Fence {
     signal: AbortSignal,
   ): Promise<readonly number[]> {
     const more = own.some(
-      ({ progress: { attempts, parked, explained } }) => (attempts ?? parked ?? explained) !== undefined,
+      ({ progress: { attempts, parked, explained, lost } }) =>
+        (attempts ?? parked ?? explained ?? lost) !== undefined,
     );
     const parts = more ? PARTITIONS_WITH_MORE : GROUP_SIZE;
     const lost: number[] = [];

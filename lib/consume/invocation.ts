@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import type { PositionText } from "../change/position.ts";
+import { readShardBeat, SHARD_TOPIC, type ShardBeat } from "../change/shard-beat.ts";
 import { failpoint } from "../failpoint.ts";
 import { fenceKey } from "../state/table.ts";
-import { Checkpoint } from "./checkpoint.ts";
+import { Checkpoint, type LostRecords } from "./checkpoint.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import { runSideBySide } from "./concurrency.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
@@ -18,7 +19,7 @@ import type { Floors } from "./floor.ts";
 import type { MissingTable } from "./missing-changes.ts";
 import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
 import type { Claims } from "./once.ts";
-import { type Lane, orderedBatch, type UnreadableRecord } from "./ordered-batch.ts";
+import { type Lane, orderedBatch, shardIdOf, type UnreadableRecord } from "./ordered-batch.ts";
 import type { ParkedPayloads } from "./parked-payload.ts";
 import type { ChainPlace, ParkingTable } from "./parking-table.ts";
 import type { Invocation } from "./partition.ts";
@@ -26,6 +27,7 @@ import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import type { RedriveLeases } from "./redrive-lease.ts";
 import type { Registry } from "./registry.ts";
 import type { RunningCalls } from "./running-calls.ts";
+import type { Shards } from "./shards.ts";
 
 /** Partitions of an invocation that run at the same time. */
 const SIDE_BY_SIDE = 16;
@@ -43,6 +45,7 @@ export interface ConsumerInstance {
   readonly floors: Floors;
   readonly claims: Claims;
   readonly missing: MissingTable;
+  readonly shards: Shards;
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
@@ -107,15 +110,52 @@ class InvocationRun {
 
   async run(): Promise<void> {
     const { lanes, unreadable } = orderedBatch(this.#event.Records);
-    const own = lanes.filter(({ topic }) => this.#instance.isOwn(topic));
+    const { own, beats } = this.#sort(lanes);
+    await this.#enter(beats);
     const held = await this.#unreadable(unreadable);
     const taken = await this.#take(held === undefined ? own : before(held, own));
     failpoint("fence-taken");
+    await this.#run(taken);
+    await this.#finished(beats.length > 0);
+  }
+
+  async #run(taken: Taken[]): Promise<void> {
     // With a predecessor that died, one at a time, and what was under way last: so that the culprit is found.
     const careful = taken.some(({ stored }) => stored.token !== undefined);
     if (!careful) return this.#close(await this.#apply(taken, false, SIDE_BY_SIDE));
     for (const one of taken.sort((a, b) => Number(!!a.stored.attempts) - Number(!!b.stored.attempts))) {
       await this.#close(await this.#apply([one], true, 1));
+    }
+  }
+
+  /** The partitions that are the consumer's business, and the beats of the shard. */
+  #sort(lanes: readonly Lane[]): { readonly own: Lane[]; readonly beats: readonly ShardBeat[] } {
+    const isBeat = ({ topic }: Lane) => topic === SHARD_TOPIC;
+    const beats = lanes.filter(isBeat).flatMap(({ records }) => records.flatMap(({ events }) => events));
+    return {
+      own: lanes.filter((lane) => !isBeat(lane) && this.#instance.isOwn(lane.topic)),
+      beats: beats.flatMap((event) => readShardBeat(event) ?? []),
+    };
+  }
+
+  /** The records of an invocation are of one shard. */
+  async #enter(beats: readonly ShardBeat[]): Promise<void> {
+    const [first] = this.#event.Records;
+    if (!first) return;
+    await this.#instance.shards.enter(shardIdOf(first), first.eventSourceARN, beats, this.#deadline.work);
+  }
+
+  /** Notes how far the shard is finished: up to the first record that comes again. */
+  async #finished(sawBeat: boolean): Promise<void> {
+    const records = this.#event.Records.slice(0, this.failures.lowest);
+    const last = records.at(-1);
+    if (!last) return;
+    const arrivedMs = Math.floor(last.kinesis.approximateArrivalTimestamp * 1000);
+    const whole = sawBeat && this.failures.lowest === undefined;
+    try {
+      await this.#instance.shards.finished(shardIdOf(last), arrivedMs, whole, this.#deadline.end);
+    } catch (error) {
+      this.#log("how far the shard is finished could not be noted", error, {});
     }
   }
 
@@ -152,8 +192,10 @@ class InvocationRun {
         const floor = await floors.of(place.topic, this.#deadline.work);
         const partitions = lanes.map(({ partition }) => partition);
         const group = await fence.take(place, partitions, this.#token, this.#deadline.work);
+        const begun = await this.#beginNew(place, lanes, group);
         for (const lane of lanes) {
-          taken.push({ place, lane, floor, ...(group.get(lane.partition) as TakenPartition) });
+          const { stored, ...own } = group.get(lane.partition) as TakenPartition;
+          taken.push({ place, lane, floor, ...own, stored: { ...stored, lost: stored.lost ?? begun } });
         }
       } catch (error) {
         errors.push(error);
@@ -165,12 +207,28 @@ class InvocationRun {
     return taken;
   }
 
+  /** A group of which nothing was ever there, in a shard that has lost records: what it begins with follows none of them. */
+  async #beginNew(
+    place: FenceGroup,
+    lanes: readonly Lane[],
+    group: ReadonlyMap<number, TakenPartition>,
+  ): Promise<LostRecords | undefined> {
+    const isNew = [...group.values()].some((taken) => taken.isNew);
+    const [shardId] = lanes.flatMap(({ records }) => records.map((record) => record.shardId));
+    if (!isNew || shardId === undefined) return undefined;
+    const until = this.#instance.shards.lostUntil(shardId);
+    const nowMs = Date.now();
+    if (typeof until !== "number" || until >= nowMs) return undefined;
+    await this.#instance.fence.begin(place, nowMs, this.#deadline.work);
+    return { until: nowMs, state: "settled" };
+  }
+
   #invocation(): Invocation {
     const { consumer, registry, configuration, letters, claims, missing, oversize, write } = this.#instance;
-    const { parking, payloads, running } = this.#instance;
+    const { parking, payloads, running, shards } = this.#instance;
     return {
       ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
-      ...{ running, write },
+      ...{ running, shards, write },
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
     };
   }

@@ -17,9 +17,11 @@ const REMEMBERED_SECONDS = 365 * 24 * 3600;
 
 /**
  * Why changes are missing. `gap`: they never came, and the partition stands before them until somebody accepts that.
+ * `expired`: the same, of changes that may have been there.
  * `unreadable`: they came in a record that could not be read and is a dead letter; the partition goes on.
  */
-export type MissingCause = "gap" | "unreadable";
+export type MissingCause = (typeof CAUSES)[number];
+const CAUSES = ["gap", "expired", "unreadable"] as const;
 
 /** Changes of a topic partition that took no effect at a consumer, and never will by themselves. */
 export interface MissingChanges extends PartitionName {
@@ -189,7 +191,7 @@ function parse(item: Record<string, AttributeValue>): MissingChanges {
     topic,
     partition: Number(partition),
     upTo,
-    cause: item.cause?.S === "unreadable" ? "unreadable" : "gap",
+    cause: CAUSES.find((cause) => cause === item.cause?.S) ?? "gap",
     behind: item.behind?.S ?? "",
     writer: Number(item.writer?.N ?? "0"),
     foundAt: item.foundAt?.S ?? "",

@@ -66,6 +66,11 @@ export interface Lane {
   readonly records: BatchRecord[];
 }
 
+/** `eventID` is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898". */
+export function shardIdOf({ eventID }: KinesisStreamRecord): string {
+  return eventID.split(":")[0] ?? "";
+}
+
 /** Sorts the records of an invocation into topic partitions; each keeps its order. */
 export function orderedBatch(records: readonly KinesisStreamRecord[]): {
   lanes: Lane[];
@@ -89,8 +94,7 @@ export function orderedBatch(records: readonly KinesisStreamRecord[]): {
 
 function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | UnreadableRecord {
   const { sequenceNumber, partitionKey, data } = record.kinesis;
-  // eventID is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898"
-  const place = { index, sequenceNumber, shardId: record.eventID.split(":")[0] ?? "" };
+  const place = { index, sequenceNumber, shardId: shardIdOf(record) };
   const which = `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
   let outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined;
   const parse = (text: string): unknown => {

@@ -5,7 +5,7 @@ import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
 import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
-import { GapError, HandlerDiedError } from "./errors.ts";
+import { ExpiredGapError, GapError, HandlerDiedError } from "./errors.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { isStaleWriter, judge } from "./judge.ts";
 import type { BatchRecord, Lane, UnreadableEvents } from "./ordered-batch.ts";
@@ -51,6 +51,8 @@ export class PartitionRun {
   readonly #effects: Effects;
   /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
   readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
+  /** A shard of which nothing of this partition has expired unread. */
+  #whole: string | undefined;
   /** Ends of backfills that were judged. */
   readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
   #chunk: Item[] = [];
@@ -245,7 +247,18 @@ export class PartitionRun {
       if (record.writer > this.#judged.writer) this.#passed(this.#judged.mark, record.writer);
       return undefined;
     }
-    return verdict === "gap" ? this.#gap(record, position, after as PositionText) : "apply";
+    if (verdict === "gap") return this.#gap(record, position, after as PositionText);
+    if (record.shardId === this.#whole) return "apply";
+    const until = this.#lostUntil(record);
+    if (until === undefined) {
+      this.#whole = record.shardId;
+      return "apply";
+    }
+    if (typeof until === "object") return this.#flushed(until);
+    if (after === null) return this.#expired(record, position, until);
+    // It follows what was judged before it: nothing of this partition has expired.
+    this.#partition.checkpoint.noteLost({ until, state: "settled" });
+    return "apply";
   }
 
   async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Turn | Stop> {
@@ -273,6 +286,38 @@ export class PartitionRun {
       error: new GapError(invocation.consumer, lane, mark, position, after),
       attempts: undefined,
     };
+  }
+
+  /** Until when records of the partition may have expired, unless that is settled; or why nobody knows. */
+  #lostUntil(record: BatchRecord): number | undefined | Stop {
+    const { checkpoint, invocation } = this.#partition;
+    try {
+      const until = invocation.shards.lostUntil(record.shardId);
+      const { lost } = checkpoint;
+      // Elsewhere than in an invocation of the shard, what was found there counts.
+      if (until === "unknown") return lost?.state === "open" ? lost.until : undefined;
+      if (until === undefined || (lost?.state === "settled" && lost.until >= until)) return undefined;
+      return until;
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+  }
+
+  async #expired(record: BatchRecord, position: PositionText, until: number): Promise<Stop> {
+    const stop = await this.#flush();
+    if (stop) return stop;
+    const { lane, invocation, checkpoint } = this.#partition;
+    invocation.counts.gaps++;
+    const { mark } = this.#judged;
+    try {
+      const range = { behind: mark, upTo: position, writer: record.writer };
+      await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+    checkpoint.noteLost({ until, state: "open" });
+    const error = new ExpiredGapError(invocation.consumer, lane, mark, position, until);
+    return { record, error, attempts: undefined };
   }
 
   #apply(record: BatchRecord, index: number, wire: ChangeEventJson, position: PositionText): Ended {

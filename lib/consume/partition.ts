@@ -21,6 +21,7 @@ import type { ParkingTable } from "./parking-table.ts";
 import type { Registry } from "./registry.ts";
 import { retryDelay } from "./retries.ts";
 import type { RunningCalls } from "./running-calls.ts";
+import type { Shards } from "./shards.ts";
 import { removesBelow } from "./sweep.ts";
 
 /** What all partition runs of an invocation share. */
@@ -33,6 +34,7 @@ export interface Invocation {
   readonly letters: DeadLetterQueue | undefined;
   readonly claims: Claims;
   readonly missing: MissingTable;
+  readonly shards: Shards;
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;

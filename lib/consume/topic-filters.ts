@@ -1,3 +1,5 @@
+import { SHARD_TOPIC } from "../change/shard-beat.ts";
+
 /** One filter pattern of an event source mapping, as the object behind FilterCriteria's `Pattern` text. */
 export interface TopicFilter {
   readonly data: Readonly<Record<string, unknown>>;
@@ -10,7 +12,7 @@ const LONGEST_PATTERN = 4096;
 const MOST_PATTERNS = 5;
 
 /**
- * Filters that let only a consumer's topics through, so that it is invoked for nothing else; undefined where the
+ * Filters that let only a consumer's topics through, and the beats of the shards, so that it is invoked for nothing else; undefined where the
  * filter language cannot say it (a `*` in the middle, more patterns than a filter holds): the consumer library then
  * passes over what is not its own. `cdk deploy` and the local host both take them from here.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html#filtering-syntax
@@ -28,6 +30,8 @@ export function topicFilters(
     else if (topic.endsWith("*")) rules.push({ prefix: topic.slice(0, -1) });
     else rules.push(topic);
   }
+  // However idle its topics are, a consumer hears from each shard (rule 35).
+  rules.push(SHARD_TOPIC);
   const filters = [
     ...patternsOf(rules, (some) => ({ data: { topic: some } })),
     // Unpacked events name their topic in `source`; claim checks among them at the top as ever.

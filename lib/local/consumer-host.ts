@@ -155,6 +155,7 @@ function consumerEnvironment(
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
     ...topicVariables(consumer.topics),
+    TRIBUTARY_RETENTION_HOURS: String(definition.stream.retentionHours),
   };
 }
 

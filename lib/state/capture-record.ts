@@ -21,6 +21,8 @@ export interface CaptureRecord {
   readonly arriving: Arriving;
   /** Of one of several slots: the topics that it writes, and those it wrote that no other one has taken over. */
   readonly topics: readonly string[];
+  /** When a task last renewed its lease, in milliseconds since 1970 UTC by its own clock. */
+  readonly beatAt: number | undefined;
 }
 
 /** A slot that is to be dropped, and its publication: noted until the server has dropped them. */
@@ -54,6 +56,7 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
         slots: number(item?.slots ?? { N: "1" }),
         arriving: arriving.parse(JSON.parse(long.arriving ?? "{}")),
         topics: topics.parse(JSON.parse(long.topics ?? "[]")),
+        beatAt: item?.beatAt?.N === undefined ? undefined : Number(item.beatAt.N),
       };
     }
     if (tries >= TRIES) throw new CaptureRecordBrokenError(place.pipeline);

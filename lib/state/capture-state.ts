@@ -133,7 +133,11 @@ export class CaptureState implements SlotRecord {
 
   /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
   async confirm(): Promise<void> {
-    await this.#update("SET #beat = #beat + :one", { "#beat": "beat" }, { ":one": { N: "1" } });
+    await this.#update(
+      "SET #beat = #beat + :one, #beatAt = :now",
+      { "#beat": "beat", "#beatAt": "beatAt" },
+      { ":one": { N: "1" }, ":now": { N: String(Date.now()) } },
+    );
   }
 
   /** Tells the tasks of the other slots how many there are (of the first slot). @throws CaptureLeaseLostError */

@@ -1,4 +1,5 @@
 import { MAX_UNCOMPRESSED_BYTES } from "../change/record.ts";
+import { SHARD_TOPIC } from "../change/shard-beat.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
 import type { SourceChange, SourceMessage } from "../source/change-source.ts";
 import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
@@ -12,6 +13,7 @@ import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
 import { PriorityQueue } from "./priority-queue.ts";
 import { openBytes } from "./record-builder.ts";
+import type { BeatRecord } from "./shard-beats.ts";
 import { TopicQueues } from "./topic-queues.ts";
 
 /** Entries to send in one PutRecords call: at most one of a partition. Give it back by `settle` or `fail`. */
@@ -61,6 +63,8 @@ export class OrderedWriter {
   readonly #topics = new Map<string, TopicQueues>();
   /** Queues without events, the longest idle first: when there are more than are kept, those are released. */
   readonly #idle = new Set<PartitionQueue>();
+  /** Of the shards, by their numbers. */
+  readonly #beats = new Map<number, PartitionQueue>();
   /** Partitions that may be taken, the one with the oldest event first: none is passed over for ever. */
   readonly #ready = new PriorityQueue<PartitionQueue>();
   /** Partitions that back off, by the time they may be tried again. */
@@ -116,6 +120,16 @@ export class OrderedWriter {
       this.#acknowledgements.commit(message.endLsn, message.commitTimeMs, now);
     } else if (message.kind === "receipt") this.#acknowledgements.receipt(message.stored, now);
     else this.#acknowledgements.idle(message.lsn, now);
+  }
+
+  /** Takes a beat for a shard, unless the one before it is still on its way. It counts for no acknowledgement. */
+  offerBeat({ partition, explicitHashKey, data }: BeatRecord): void {
+    const topic = { name: SHARD_TOPIC, partitions: partition + 1 };
+    const known = this.#beats.get(partition);
+    const queue =
+      known ?? new PartitionQueue(topic, partition, { ...this.#options, pool: this.#pool, explicitHashKey });
+    this.#beats.set(partition, queue);
+    if (queue.state === "idle") this.#buffered(queue, queue.pushBeat(data, this.#sequence++));
   }
 
   /** The next request to send, or undefined when nothing may go now: then see `wakeAt`. */

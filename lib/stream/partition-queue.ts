@@ -64,6 +64,8 @@ export class PartitionQueue {
       readonly pool: BufferPool;
       /** Position of the partition's last event, where this writer has written one before. */
       readonly last?: Buffer | undefined;
+      /** Default: the partition's own. */
+      readonly explicitHashKey?: string;
     },
   ) {
     const { writer, packing, limits } = options;
@@ -81,7 +83,7 @@ export class PartitionQueue {
     const characters = [...this.partitionKey].length;
     if (characters > MAX_PARTITION_KEY_CHARACTERS) throw new PartitionKeyTooLongError(topic.name, characters);
     this.partitionKeyBytes = Buffer.byteLength(this.partitionKey);
-    this.explicitHashKey = explicitHashKey(topic, partition);
+    this.explicitHashKey = options.explicitHashKey ?? explicitHashKey(topic, partition);
     this.format = recordFormat(packing, { topic: topic.name, partition, writer });
     this.#targetBytes = Math.min(limits.targetRecordBytes, limits.maxRecordBytes) - this.partitionKeyBytes;
   }
@@ -130,6 +132,13 @@ export class PartitionQueue {
     this.#last.write(position, "latin1");
     this.#hasLast = true;
     const record = RecordBuilder.whole(text, sequence, transaction);
+    this.#records.push(record);
+    return record.capacity;
+  }
+
+  /** Puts a record at the end that is made already, follows nothing, and belongs to no transaction; gives what it occupies. */
+  pushBeat(data: string, sequence: number): number {
+    const record = RecordBuilder.whole(data, sequence, undefined);
     this.#records.push(record);
     return record.capacity;
   }

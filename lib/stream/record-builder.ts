@@ -99,12 +99,16 @@ export class RecordBuilder {
     return record;
   }
 
-  /** A record that is there as a whole, and stands for one event. */
-  static whole(text: string, sequence: number, transaction: number): RecordBuilder {
+  /** A record that is there as a whole, and stands for one event; one of no transaction is a control event. */
+  static whole(text: string, sequence: number, transaction: number | undefined): RecordBuilder {
     const data = Buffer.from(text);
     const record = new RecordBuilder(WHOLE, sequence, true, data, undefined);
     record.#length = data.length;
-    record.#count(transaction);
+    if (transaction !== undefined) record.#count(transaction);
+    else {
+      record.events++;
+      record.controlEvents++;
+    }
     return record;
   }
 

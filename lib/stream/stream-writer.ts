@@ -10,6 +10,7 @@ import { DEFAULT_LIMITS, type StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
 import { OrderedWriter, type PutRequest } from "./ordered-writer.ts";
 import type { Packing } from "./packing.ts";
+import { type ShardBeatOptions, ShardBeats } from "./shard-beats.ts";
 
 /** Where the writer says how it goes. A Powertools logger fits. */
 export interface StreamLog {
@@ -31,6 +32,8 @@ export interface StreamWriterOptions {
   readonly oversize?: Oversize | undefined;
   /** Ends the run at once with its reason as the error, storing nothing more: another writer has taken over. */
   readonly superseded?: AbortSignal | undefined;
+  /** Writes a beat into each shard, before the first change and then every hour. Default: none. */
+  readonly beats?: ShardBeatOptions | undefined;
   /** Called about every second, and once at the end. */
   readonly onMetrics?: (metrics: StreamMetrics) => void;
   readonly log: StreamLog;
@@ -84,6 +87,12 @@ class Run {
   #draining: { readonly error: unknown } | undefined;
   #ended = false;
   #hasRoom: (() => void) | undefined;
+  readonly #beats: ShardBeats | undefined;
+  /** Ends what asks for the stream's shards. */
+  readonly #listing = new AbortController();
+  /** Called once nothing is buffered. */
+  #isEmpty: (() => void) | undefined;
+  #beatTimer: NodeJS.Timeout | undefined;
   #wakeTimer: NodeJS.Timeout | undefined;
   #drainTimer: NodeJS.Timeout | undefined;
   #patience: NodeJS.Timeout | undefined;
@@ -96,6 +105,9 @@ class Run {
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     const { writer, packing, random = Math.random } = options;
     this.#machine = new OrderedWriter({ writer, packing, limits: this.#limits, random });
+    const { kinesis, streamName, beats, log } = options;
+    const about = { writer, packed: packing !== "none" };
+    this.#beats = beats && new ShardBeats(kinesis, streamName, { ...beats, ...about }, log);
   }
 
   async finished(signal: AbortSignal): Promise<void> {
@@ -108,7 +120,7 @@ class Run {
     if (superseded?.aborted) abandon();
     else if (signal.aborted) stop();
     else {
-      this.#pull().then(
+      this.#changes().then(
         () => this.#drain(undefined),
         (error) => {
           this.#endInTime();
@@ -126,10 +138,36 @@ class Run {
       clearTimeout(this.#wakeTimer);
       clearTimeout(this.#drainTimer);
       clearTimeout(this.#patience);
+      clearTimeout(this.#beatTimer);
+      this.#listing.abort();
       this.#hasRoom?.();
+      this.#isEmpty?.();
       for (const request of this.#requests) request.abort();
       this.#reportMetrics();
     }
+  }
+
+  /** The first beats stand before all changes: what a consumer is to know of the time before them comes first. */
+  async #changes(): Promise<void> {
+    await this.#beat();
+    while (this.#machine.bufferedBytes > 0 && !this.#stopped) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#isEmpty = resolve;
+      await promise;
+    }
+    this.#isEmpty = undefined;
+    await this.#pull();
+  }
+
+  /** Writes a beat into each shard, and sees to the next ones. */
+  async #beat(): Promise<void> {
+    if (!this.#beats) return;
+    const patience = AbortSignal.timeout(this.#limits.requestTimeoutMs);
+    const { records, nextMs } = await this.#beats.round(AbortSignal.any([this.#listing.signal, patience]));
+    if (this.#stopped) return;
+    for (const record of records) this.#machine.offerBeat(record);
+    this.#beatTimer = setTimeout(() => void this.#beat(), nextMs);
+    this.#pump();
   }
 
   async #pull(): Promise<void> {
@@ -196,6 +234,7 @@ class Run {
     }
     const { bufferedBytes, wakeAt } = this.#machine;
     if (bufferedBytes <= this.#limits.bufferBytes / 2) this.#hasRoom?.();
+    if (bufferedBytes === 0) this.#isEmpty?.();
     if (bufferedBytes === 0 && this.#draining) this.#finish(this.#draining.error);
     clearTimeout(this.#wakeTimer);
     if (wakeAt !== undefined && !this.#ended) {
@@ -242,6 +281,7 @@ class Run {
     if (this.#ended) return;
     this.#draining ??= { error };
     this.#hasRoom?.();
+    this.#isEmpty?.();
     this.#pump();
   }
 

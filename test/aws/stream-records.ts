@@ -5,6 +5,7 @@ import {
   ListShardsCommand,
 } from "@aws-sdk/client-kinesis";
 import { parseRecord, type StreamRecord } from "../../lib/change/record.ts";
+import { SHARD_TOPIC } from "../../lib/change/shard-beat.ts";
 
 /** A record as it stands in the stream. */
 export interface StoredRecord {
@@ -15,11 +16,18 @@ export interface StoredRecord {
   readonly record: StreamRecord;
 }
 
-/** All that stands in the stream now, each shard in its order. */
+/** All that stands in the stream now but the beats of its shards, each shard in its order. */
 export async function readStream(kinesis: KinesisClient, StreamName: string): Promise<StoredRecord[]> {
+  const shards = await readShards(kinesis, StreamName);
+  return shards.flat().filter(({ record }) => record.topic !== SHARD_TOPIC);
+}
+
+/** All that stands in the stream now, shard by shard in their order. */
+export async function readShards(kinesis: KinesisClient, StreamName: string): Promise<StoredRecord[][]> {
   const { Shards = [] } = await kinesis.send(new ListShardsCommand({ StreamName }));
-  const stored: StoredRecord[] = [];
+  const shards: StoredRecord[][] = [];
   for (const { ShardId = "" } of Shards) {
+    const stored: StoredRecord[] = [];
     const start = await kinesis.send(
       new GetShardIteratorCommand({ StreamName, ShardId, ShardIteratorType: "TRIM_HORIZON" }),
     );
@@ -37,6 +45,7 @@ export async function readStream(kinesis: KinesisClient, StreamName: string): Pr
       }
       iterator = page.Records?.length ? page.NextShardIterator : undefined;
     }
+    shards.push(stored);
   }
-  return stored;
+  return shards;
 }

@@ -1,13 +1,15 @@
 import { ListShardsCommand } from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
 import { positionOf } from "../../lib/change/record.ts";
+import { readShardBeat } from "../../lib/change/shard-beat.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
 import type { SourceMessage } from "../../lib/source/change-source.ts";
 import type { StreamMetrics } from "../../lib/stream/metrics.ts";
 import { writeStream } from "../../lib/stream/stream-writer.ts";
+import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
 import { emulatedAws } from "./emulated.ts";
-import { readStream } from "./stream-records.ts";
+import { readShards, readStream, type StoredRecord } from "./stream-records.ts";
 
 const aws = emulatedAws();
 const log = { info: () => {}, warn: () => {} };
@@ -104,4 +106,62 @@ test("metrics at the end: all that was stored, nothing left", async () => {
   const given = [...transactions(50)].flat().flatMap((m) => (m.kind === "change" ? [m.json.length] : []));
   expect(tableBytes).toBeGreaterThanOrEqual(given.reduce((sum, length) => sum + length, 0));
   expect(tableBytes).toBeLessThan(seen.at(-1)?.bytes ?? 0);
+});
+
+test("a beat stands in each open shard before the first change, is repeated, and counts as no change", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream(3);
+  let latest: StreamMetrics | undefined;
+  const metrics = { onMetrics: (now: StreamMetrics) => (latest = now) };
+  const beats = { name: "shop", quietSince: 1_700_000_000_000, everyMs: 20 };
+  const stopping = new AbortController();
+  const source = sourceOf(
+    (async function* () {
+      yield* transactions(20);
+      await new Promise((resolve) => stopping.signal.addEventListener("abort", resolve));
+    })(),
+  );
+  const options = { kinesis, streamName, writer: 3, packing: "batch", log, beats, ...metrics } as const;
+  const written = writeStream(source, options, stopping.signal);
+  const beatOf = ({ record }: StoredRecord) =>
+    record.kind === "events" && record.events[0] ? readShardBeat(record.events[0]) : undefined;
+  const beatsOf = async () => (await readShards(kinesis, streamName)).map((records) => records.map(beatOf));
+  await eventually(async () => (await beatsOf()).every((shard) => shard.filter(Boolean).length > 2), {
+    what: "beats in all shards",
+  });
+  stopping.abort();
+  await written;
+
+  for (const [number, shard] of (await beatsOf()).entries()) {
+    const shardId = `shardId-${String(number).padStart(12, "0")}`;
+    expect(shard[0], "the first record says since when it was quiet").toEqual({
+      shardId,
+      quietSince: beats.quietSince,
+    });
+    expect(new Set(shard.slice(1).flatMap((beat) => (beat ? [JSON.stringify(beat)] : [])))).toEqual(
+      new Set([JSON.stringify({ shardId })]),
+    );
+  }
+  expect(source.acknowledged.at(-1)).toBe(20n * 16n + 8n);
+  expect(latest?.changes).toBe(40);
+});
+
+test("capture goes on where the shards cannot be listed", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream();
+  const send = kinesis.send.bind(kinesis) as (command: unknown, ...rest: unknown[]) => Promise<unknown>;
+  const forbidden = Object.assign(Object.create(kinesis), {
+    send: async (command: unknown, ...rest: unknown[]) => {
+      if (command instanceof ListShardsCommand) throw new Error("not permitted");
+      return await send(command, ...rest);
+    },
+  });
+  const warnings: string[] = [];
+  const said = { ...log, warn: (message: string) => void warnings.push(message) };
+  const beats = { name: "shop", quietSince: undefined };
+  const options = { kinesis: forbidden, streamName, writer: 3, packing: "batch", log: said, beats } as const;
+  const source = sourceOf(transactions(5));
+  await writeStream(source, options, new AbortController().signal);
+  expect(source.acknowledged.at(-1)).toBe(5n * 16n + 8n);
+  expect(warnings.join()).toContain("shards cannot be listed");
 });

@@ -1,5 +1,6 @@
 import { Match } from "aws-cdk-lib/assertions";
 import { describe, expect, test } from "vitest";
+import { SHARD_TOPIC } from "../../lib/change/shard-beat.ts";
 import { compileFilters } from "../../lib/local/event-source-mapping/filter.ts";
 import { postgres } from "../../lib/pipeline.ts";
 import {
@@ -242,6 +243,8 @@ describe("minimal", () => {
     const passes = (topic: string) =>
       filters.matches(Buffer.from(JSON.stringify({ v: 1, topic, events: [] })));
     expect([passes("shop.public.cancellations"), passes("shop.public.orders")]).toEqual([true, false]);
+    // However idle its topics: a beat of each shard, every hour.
+    expect(passes(SHARD_TOPIC)).toBe(true);
   });
 
   test("many topics are one filter or a few, until Lambda takes no more: then the library filters", () => {
@@ -260,7 +263,7 @@ describe("minimal", () => {
     // Lambda takes five filters.
     const nine = filtersOf(Array.from({ length: 9 }, (_, i) => `shop.public.table_${i}`)).FilterCriteria;
     expect(nine?.Filters).toHaveLength(1);
-    expect(JSON.parse(nine?.Filters[0]?.Pattern ?? "").data.topic).toHaveLength(9);
+    expect(JSON.parse(nine?.Filters[0]?.Pattern ?? "").data.topic).toHaveLength(9 + 1);
     const many = Array.from({ length: 1000 }, (_, i) => `shop.public.table_${i}`);
     expect(filtersOf(many.slice(0, 300)).FilterCriteria?.Filters).toHaveLength(2);
     const { made, FilterCriteria } = filtersOf(many);

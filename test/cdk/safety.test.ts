@@ -225,7 +225,10 @@ test("what the library asks of AWS is permitted, and the capture task is permitt
   expect([...asked].filter((action) => !permitted.has(action))).toEqual([]);
   const capture = statements(small).filter(({ policy }) => policy.includes("CaptureTaskTaskRole"));
   const ofKinesis = capture.flatMap(({ statement }) => [statement.Action].flat());
-  expect(ofKinesis.filter((action) => action.startsWith("kinesis:"))).toEqual(["kinesis:PutRecords"]);
+  expect(ofKinesis.filter((action) => action.startsWith("kinesis:"))).toEqual([
+    "kinesis:ListShards",
+    "kinesis:PutRecords",
+  ]);
 });
 
 test("starts of the capture task are counted from its first line", () => {

@@ -137,6 +137,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/consume/gaps.test.ts"],
   },
   {
+    name: "forget expired records once anything newer of their shard was read",
+    file: "lib/consume/shards.ts",
+    from: "return { ...state, lost: { from: arrived, until } };",
+    to: "return state;",
+    tests: ["test/unit/consume/shards.test.ts"],
+  },
+  {
+    name: "take every quiet time for one in which nothing was written",
+    file: "lib/consume/shards.ts",
+    from: "last >= quietSince - BEAT_SLACK_MS",
+    to: "last > 0",
+    tests: ["test/unit/consume/shards.test.ts"],
+  },
+  {
+    name: "let a new shard begin without what its parents lost",
+    file: "lib/consume/shards.ts",
+    from: "if (states.length === 0) return undefined;",
+    to: "if (states.length >= 0) return undefined;",
+    tests: ["test/unit/consume/shards.test.ts"],
+  },
+  {
     name: "let an unreadable record explain any gap behind it",
     file: "lib/consume/judge.ts",
     from: "after !== seen.explained",

@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { consumerStatus } from "../../../lib/admin/consumer-status.ts";
 import { recordHead } from "../../../lib/change/record.ts";
+import { shardBeatRecord } from "../../../lib/change/shard-beat.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
 import { readBackfill, requestBackfill, writeBackfill } from "../../../lib/state/backfills.ts";
 import { backfillKey, captureKey, type StateKey } from "../../../lib/state/table.ts";
@@ -291,5 +292,46 @@ describe("tributary consumer", () => {
     expect(await run("accept-gap", "--consumer", bench.name, "--topic", "shop.other")).toMatchObject({
       code: 2,
     });
+  });
+});
+
+describe("records that may have expired unread", () => {
+  it("show in the status, and are accepted for all partitions of the topic at once", async () => {
+    const bench = await consumerBench(aws());
+    const effects: string[] = [];
+    const place = { dynamodb: aws().dynamodb, table: bench.table, pipeline: "shop", consumer: bench.name };
+    const fresh = () => {
+      const handler = bench.instance(
+        (c) => c.on("*", ALL_OPERATIONS, ({ partition, id }) => void effects.push(`${partition}:${id}`)),
+        { TRIBUTARY_RETENTION_HOURS: "24" },
+      );
+      return (...records: KinesisStreamRecord[]) => invoke(handler, records);
+    };
+    /** It arrived so many hours ago. */
+    const ago = (hours: number, record: KinesisStreamRecord) => ({
+      ...record,
+      kinesis: { ...record.kinesis, approximateArrivalTimestamp: Date.now() / 1000 - hours * 3600 },
+    });
+    const shardId = "shardId-000000000000";
+    const about = { name: "shop", writer: 1, nowMs: Date.now(), packed: true };
+    const beat = kinesisRecord(shardBeatRecord({ shardId }, about), "$shards/0");
+    const first = [0, 1].map((partition) => ago(30, packed(chain(1, 1), { partition })));
+    expect(await fresh()(ago(30, beat), ...first)).toEqual(DONE);
+    const [one, two] = [0, 1].map((partition) => packed(chain(5, 5, null), { partition, writer: 2 }));
+    if (!one || !two) throw new Error("two records expected");
+    expect(await fresh()(one)).toEqual(failedAt(one));
+    expect((await consumerStatus(place, signal)).filter(({ gap }) => gap)).toMatchObject([
+      { partition: 0, checkpoint: at(1), gap: { cause: "expired", behind: at(1), upTo: at(5), writer: 2 } },
+    ]);
+    const plan = await planAcceptance(place, { topic: TOPIC, partitions: 2 }, [ORDERS], signal);
+    expect(await acceptGap(place, plan, "me@here", signal)).toMatchObject([
+      { partition: 0, outcome: "passed" },
+    ]);
+    expect(await fresh()(one, two)).toEqual(DONE);
+    expect(effects).toEqual([...ids(0, 1), ...ids(1, 1), ...ids(0, 5), ...ids(1, 5)]);
+    expect(await consumerStatus(place, signal)).toMatchObject([
+      { partition: 0, gap: undefined, unhealed: [{ cause: "expired" }] },
+      { partition: 1, gap: undefined, unhealed: [] },
+    ]);
   });
 });

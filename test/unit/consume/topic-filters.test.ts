@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { shardBeatRecord } from "../../../lib/change/shard-beat.ts";
 import { topicFilters } from "../../../lib/consume/topic-filters.ts";
 import { topicPattern } from "../../../lib/consume/topic-pattern.ts";
 import { compileFilters } from "../../../lib/local/event-source-mapping/filter.ts";
@@ -30,6 +31,15 @@ describe("filters made of a consumer's topics", () => {
     ]) {
       expect(filters.matches(Buffer.from(JSON.stringify(record)))).toBe(topic.startsWith("shop.public."));
     }
+  });
+
+  it.each(["batch", "none"] as const)("let the beats of the shards through, packed or not: %s", (packing) => {
+    const filters = compileFilters(topicFilters(["shop.public.orders"], packing) ?? []);
+    if (filters.problems) throw new Error(JSON.stringify(filters.problems));
+    const about = { name: "shop", writer: 1, nowMs: 1, packed: packing !== "none" };
+    expect(filters.matches(Buffer.from(shardBeatRecord({ shardId: "shardId-000000000006" }, about)))).toBe(
+      true,
+    );
   });
 
   it("more patterns than a filter's text holds are several filters, until Lambda takes no more: then none", () => {

@@ -1,0 +1,107 @@
+import { type KinesisClient, ListShardsCommand } from "@aws-sdk/client-kinesis";
+import { awsFailure } from "../aws-failure.ts";
+import { SHARD_BEAT_MS, shardBeatRecord, shardNumber } from "../change/shard-beat.ts";
+import type { StreamLog } from "./stream-writer.ts";
+
+/** One beat to write: a whole record, for the shard that its hash key lies in. */
+export interface BeatRecord {
+  /** Number of the shard: the partition of the beat's topic. */
+  readonly partition: number;
+  readonly explicitHashKey: string;
+  readonly data: string;
+}
+
+/** What the beats of one writer need. */
+export interface ShardBeatOptions {
+  /** `source.name` of the events. */
+  readonly name: string;
+  /** Since when no capture task had written when this one began, in milliseconds since 1970 UTC. Undefined: not known. */
+  readonly quietSince: number | undefined;
+  /** Default: an hour. */
+  readonly everyMs?: number | undefined;
+}
+
+function isTimeout(reason: unknown): boolean {
+  return reason instanceof Error && reason.name === "TimeoutError";
+}
+
+/** The shards of a stream cannot be listed: asked for again after this. */
+const RETRY_MS = 60_000;
+
+/**
+ * The beats of one writer: a record into each open shard when it begins, and then every hour, so that a consumer can tell
+ * an idle shard from one whose records have expired unread (rule 35). Where the shards cannot be listed there are none: capture
+ * goes on, and what consumers detect is less.
+ */
+export class ShardBeats {
+  readonly everyMs: number;
+  readonly #kinesis: KinesisClient;
+  readonly #streamName: string;
+  readonly #options: ShardBeatOptions & { readonly writer: number; readonly packed: boolean };
+  readonly #log: StreamLog;
+  #first = true;
+
+  constructor(
+    kinesis: KinesisClient,
+    streamName: string,
+    options: ShardBeatOptions & { readonly writer: number; readonly packed: boolean },
+    log: StreamLog,
+  ) {
+    this.#kinesis = kinesis;
+    this.#streamName = streamName;
+    this.#options = options;
+    this.#log = log;
+    this.everyMs = options.everyMs ?? SHARD_BEAT_MS;
+  }
+
+  /** Gives the records of one round, and after how long the next one is due. Never throws. */
+  async round(
+    signal: AbortSignal,
+  ): Promise<{ readonly records: readonly BeatRecord[]; readonly nextMs: number }> {
+    try {
+      const shards = await this.#openShards(signal);
+      const { quietSince, ...about } = this.#options;
+      const nowMs = Date.now();
+      const records = shards.map(({ shardId, hashKey }) => ({
+        partition: shardNumber(shardId),
+        explicitHashKey: hashKey,
+        data: shardBeatRecord(
+          this.#first && quietSince !== undefined ? { shardId, quietSince } : { shardId },
+          { ...about, nowMs },
+        ),
+      }));
+      this.#first = false;
+      return { records, nextMs: this.everyMs };
+    } catch (error) {
+      if (!signal.aborted || isTimeout(signal.reason)) {
+        this.#log.warn(
+          "The stream's shards cannot be listed; consumers cannot tell idle shards from expired ones",
+          {
+            error: awsFailure(error),
+            remedy: "Permit kinesis:ListShards on the stream.",
+          },
+        );
+      }
+      return { records: [], nextMs: Math.min(RETRY_MS, this.everyMs) };
+    }
+  }
+
+  async #openShards(signal: AbortSignal): Promise<{ shardId: string; hashKey: string }[]> {
+    const found: { shardId: string; hashKey: string }[] = [];
+    let next: string | undefined;
+    do {
+      const { Shards = [], NextToken } = await this.#kinesis.send(
+        new ListShardsCommand(next ? { NextToken: next } : { StreamName: this.#streamName }),
+        { abortSignal: signal },
+      );
+      for (const { ShardId, HashKeyRange, SequenceNumberRange } of Shards) {
+        // One that was split or merged takes no more.
+        const isOpen = SequenceNumberRange?.EndingSequenceNumber === undefined;
+        const hashKey = HashKeyRange?.StartingHashKey;
+        if (ShardId && hashKey !== undefined && isOpen) found.push({ shardId: ShardId, hashKey });
+      }
+      next = NextToken;
+    } while (next);
+    return found;
+  }
+}
