@@ -276,6 +276,20 @@ eachPostgres("outbox relays", (server) => {
     await client.end();
   });
 
+  test("a dead relay's lanes are taken though its last beat lies in the future, as after a clock that was set back", async () => {
+    const { client, relay, database } = await start();
+    const dead = database();
+    await dead.beat(LEASE_MS);
+    expect(await dead.take(7, 16, LEASE_MS)).toHaveLength(16);
+    await dead.disconnect();
+    await client.query(`UPDATE "Out ""box_relay" SET seen_at = seen_at + interval '1 hour'`);
+    let generation = 7;
+    const heir = relay({ nextGeneration: async () => ++generation });
+    await eventually(() => heir.lanes.size === 16, { what: "the lanes", deadlineMs: 20_000 });
+    await heir.stop();
+    await client.end();
+  });
+
   test("a replay is the same though rows were deleted by hand, and says so", async () => {
     const { client, relay, database } = await start();
     const dead = database();

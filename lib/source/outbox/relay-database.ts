@@ -3,6 +3,7 @@ import { TributaryError } from "../../errors.ts";
 import { relayTables } from "../../outbox/relay-sql.ts";
 import { type OutboxTableName, outboxTableName } from "../../outbox/table-name.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "../postgres/connection.ts";
+import { Beats } from "./beats.ts";
 import { OutboxDatabaseError, OutboxRelayError } from "./errors.ts";
 
 /** A batch of a lane: which rows, stored before the first of them is published (rules 27 and 28). */
@@ -46,6 +47,8 @@ const MOST_MS = 8_640_000_000_000_000n;
 /** Of a batch payloads and headers are cut here; a single larger one is a batch of its own. */
 const BATCH_BYTES = 4 * 1024 * 1024;
 const STATEMENT_TIMEOUT_MS = 30_000;
+/** A relay that has been silent for this many leases is not coming back. */
+const FORGOTTEN_LEASES = 10;
 /** Deleted at once of what was kept long enough. */
 export const CLEAN_ROWS = 5000;
 
@@ -59,6 +62,7 @@ export class RelayDatabase {
   readonly #signal: AbortSignal;
   /** Names this relay. */
   readonly id: string;
+  readonly #beats = new Beats();
   #client: pg.Client | undefined;
 
   constructor(options: {
@@ -82,41 +86,52 @@ export class RelayDatabase {
        ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()`,
       [this.id],
     );
-    await this.#query(`DELETE FROM ${relays} WHERE seen_at < clock_timestamp() - 10 * $1 * interval '1 ms'`, [
-      leaseMs,
-    ]);
-    const [row] = await this.#query<{ alive: string }>(
-      `SELECT count(*)::text AS alive FROM ${relays} WHERE seen_at > clock_timestamp() - $1 * interval '1 ms'`,
-      [leaseMs],
-    );
-    return Number(row?.alive);
+    const alive = await this.#living(leaseMs);
+    const silent = this.#beats.silent(FORGOTTEN_LEASES * leaseMs);
+    if (silent.length > 0)
+      await this.#query(
+        `DELETE FROM ${relays} r USING unnest($1::uuid[], $2::text[]) AS silent (id, beat)
+         WHERE r.id = silent.id AND r.seen_at::text = silent.beat`,
+        [silent.map(({ id }) => id), silent.map(({ beat }) => beat)],
+      );
+    return alive.size;
   }
 
   /** All lanes. */
   async survey(leaseMs: number): Promise<readonly StoredLane[]> {
-    const { lanes, relays } = this.#tables;
-    const rows = await this.#query<Omit<StoredLane, "generation"> & { generation: string }>(
-      `SELECT l.lane, l.owner::text, l.generation::text, r.id IS NOT NULL AS alive, l.seqs IS NOT NULL AS open
-       FROM ${lanes} l LEFT JOIN ${relays} r ON r.id = l.owner AND r.seen_at > clock_timestamp() - $1 * interval '1 ms'
-       ORDER BY l.lane`,
-      [leaseMs],
+    const alive = await this.#living(leaseMs);
+    const rows = await this.#query<Omit<StoredLane, "generation" | "alive"> & { generation: string }>(
+      `SELECT lane, owner::text, generation::text, seqs IS NOT NULL AS open FROM ${this.#tables.lanes} ORDER BY lane`,
     );
-    return rows.map((row) => ({ ...row, generation: Number(row.generation) }));
+    return rows.map((row) => ({
+      ...row,
+      generation: Number(row.generation),
+      alive: row.owner !== null && alive.has(row.owner),
+    }));
   }
 
   /** Takes up to `most` lanes whose owner is dead or that have none. */
   async take(generation: number, most: number, leaseMs: number): Promise<readonly number[]> {
-    const { lanes, relays } = this.#tables;
+    const stored = await this.survey(leaseMs);
+    const dead = stored.flatMap(({ owner, alive }) => (owner === null || alive ? [] : [owner]));
+    const { lanes } = this.#tables;
     const rows = await this.#query<{ lane: number }>(
       `UPDATE ${lanes} SET owner = $1, generation = $2 WHERE lane IN (
-         SELECT l.lane FROM ${lanes} l
-         LEFT JOIN ${relays} r ON r.id = l.owner AND r.seen_at > clock_timestamp() - $4 * interval '1 ms'
-         WHERE r.id IS NULL AND l.generation < $2
-         ORDER BY l.lane LIMIT $3 FOR UPDATE OF l SKIP LOCKED)
+         SELECT lane FROM ${lanes} WHERE (owner IS NULL OR owner = ANY ($4::uuid[])) AND generation < $2
+         ORDER BY lane LIMIT $3 FOR UPDATE SKIP LOCKED)
        RETURNING lane`,
-      [this.id, generation, most, leaseMs],
+      [this.id, generation, most, dead],
     );
     return rows.map(({ lane }) => lane);
+  }
+
+  /** Who is alive: whose beat has moved within the last lease. */
+  async #living(leaseMs: number): Promise<ReadonlySet<string>> {
+    const rows = await this.#query<{ id: string; beat: string }>(
+      `SELECT id::text, seen_at::text AS beat FROM ${this.#tables.relays}`,
+    );
+    this.#beats.see(new Map(rows.map(({ id, beat }) => [id, beat])));
+    return this.#beats.living(leaseMs);
   }
 
   /** Gives lanes back that have no open batch; all of them without `lanes`. */
