@@ -1,4 +1,5 @@
 import type { PositionText } from "../change/position.ts";
+import { formatDone, parseDone } from "./done-ahead.ts";
 import type { RunningCall } from "./running-calls.ts";
 
 /** Handler calls whose changes are not done yet: what a later invocation must know about. */
@@ -13,6 +14,8 @@ export interface Attempts {
   readonly since: string;
   /** Present where the last of them ran on when its invocation ended. */
   readonly running?: RunningCall;
+  /** Changes behind the mark that took effect already: see `formatDone`. */
+  readonly done?: string;
 }
 
 /** How far a partition has come, as the fence stores it. */
@@ -52,6 +55,7 @@ export class Checkpoint {
   #explained: PositionText | undefined;
   #lost: LostRecords | undefined;
   #lostIsNew = false;
+  readonly #done: Set<PositionText>;
 
   /** `stored`: where the fence has the partition; `floor`: where the consumer begins. */
   constructor(stored: Partial<CheckpointValue>, floor: PositionText) {
@@ -60,6 +64,7 @@ export class Checkpoint {
     this.#mark = mark !== undefined && mark > floor ? mark : floor;
     this.#writer = writer;
     this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
+    this.#done = new Set(parseDone(this.#attempts?.done));
     this.#explained =
       mark === this.#mark && explained !== undefined && explained > mark ? explained : undefined;
   }
@@ -96,6 +101,16 @@ export class Checkpoint {
     this.#lostIsNew = true;
   }
 
+  /** These took effect although something before them did not: they are not to be called again when that comes again. */
+  tookAhead(positions: readonly PositionText[]): void {
+    for (const position of positions) this.#done.add(position);
+  }
+
+  /** Whether a change behind the mark took effect already. */
+  isDone(position: PositionText): boolean {
+    return this.#done.size > 0 && this.#done.has(position);
+  }
+
   /** Everything up to `mark` is done; the record that said so is of `writer`. */
   reach(mark: PositionText, writer: number): void {
     if (mark > this.#mark) {
@@ -116,12 +131,26 @@ export class Checkpoint {
 
   /** What is to be stored; `attempts` are calls that were made since. */
   value(attempts: Attempts | undefined): CheckpointValue {
-    const value = { mark: this.#mark, writer: this.#writer, attempts: attempts ?? this.#attempts };
+    const value = {
+      mark: this.#mark,
+      writer: this.#writer,
+      attempts: this.#withDone(attempts ?? this.#attempts),
+    };
     return {
       ...value,
       ...(this.#explained === undefined ? {} : { explained: this.#explained }),
       ...(this.#lostIsNew ? { lost: this.#lost } : {}),
     };
+  }
+
+  #withDone(attempts: Attempts | undefined): Attempts | undefined {
+    if (this.#done.size === 0) return attempts;
+    const ahead = [...this.#done].filter((position) => position > this.#mark).sort();
+    const done = formatDone(ahead);
+    const [from, to] = [ahead[0], ahead.at(-1)];
+    if (!done || !from || !to) return attempts && { ...attempts, done: undefined };
+    const known = attempts ?? { from, to, count: ahead.length, calls: 0, since: new Date().toISOString() };
+    return { ...known, to: known.to > to ? known.to : to, done };
   }
 }
 

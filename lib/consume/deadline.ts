@@ -7,6 +7,8 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Handlers may run for so long, in milliseconds, before timers and the network have their turn. */
 const TURN_MS = 20;
+/** Calls that are given the same signal: adding a listener is the slower, the more are there. */
+const CALLS_OF_SIGNAL = 256;
 
 /**
  * The times of one invocation: handlers end at `work`, the fence is closed between `work` and `end`, a little
@@ -26,6 +28,8 @@ export class Deadline {
   #grace: NodeJS.Timeout | undefined;
   /** No call is waited for any longer. */
   #graceIsOver = false;
+  readonly #signals: AbortController[] = [];
+  #calls = 0;
   #turnAt: number;
   #turn: Promise<void> | undefined;
 
@@ -45,6 +49,7 @@ export class Deadline {
     setMaxListeners(0, work.signal, end.signal);
     this.#timers = [abortAt(this.#workAt, work), abortAt(this.#endAt, end)];
     work.signal.addEventListener("abort", () => {
+      for (const controller of this.#signals) controller.abort(work.signal.reason);
       this.#grace = setTimeout(() => {
         this.#graceIsOver = true;
         for (const reject of this.#bounded) reject(work.signal.reason);
@@ -56,6 +61,17 @@ export class Deadline {
 
   /** Milliseconds left for handlers. Needs no `this`: handlers are given it. */
   readonly remainingMs = (): number => Math.max(0, this.#workAt - performance.now());
+
+  /** Aborts as `work` does; for one call. What handlers leave on it, the calls of a long batch do not share. */
+  callSignal(): AbortSignal {
+    if (this.#calls++ % CALLS_OF_SIGNAL === 0) {
+      const controller = new AbortController();
+      setMaxListeners(0, controller.signal);
+      if (this.work.aborted) controller.abort(this.work.reason);
+      this.#signals.push(controller);
+    }
+    return (this.#signals.at(-1) as AbortController).signal;
+  }
 
   /**
    * To be awaited between events, where it is given: handlers that never wait would else keep timers, `work` and the

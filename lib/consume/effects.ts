@@ -46,6 +46,14 @@ export class Effects {
       case "done":
         this.#partition.took(items);
         return undefined;
+      case "unavailable": {
+        const open = itemsAt(items, result.indexes);
+        const [before] = open as [Item, ...Item[]];
+        const done = items.slice(0, items.indexOf(before));
+        if (done.length > 0) this.#partition.took(done);
+        this.#tookAhead(items.slice(done.length), open);
+        return { record: before.record, error: result.error, attempts: undefined };
+      }
       case "some-failed":
         return this.#failedOnes(registration, items, result);
       case "failed": {
@@ -62,11 +70,7 @@ export class Effects {
         return {
           record: first.record,
           error: result.error,
-          attempts: this.#partition.attemptsOf(
-            items,
-            result.kind === "cut-short" && result.fair ? 1 : 0,
-            now(),
-          ),
+          attempts: this.#partition.attemptsOf(items, result.fair ? 1 : 0, now()),
         };
     }
   }
@@ -82,6 +86,10 @@ export class Effects {
     const items = all.slice(first.indexes[0]);
     if (items.length < all.length) this.#partition.took(all.slice(0, first.indexes[0]));
     let result: CallResult = first;
+    const stopped = (stop: Stop, open: readonly Item[]): Stop => {
+      this.#tookAhead(items, open);
+      return stop;
+    };
     for (
       let calls = 2;
       result.kind === "some-failed" && calls <= this.#partition.invocation.configuration.attempts;
@@ -90,14 +98,16 @@ export class Effects {
       const [before] = failed as [Item, ...Item[]];
       this.#partition.log("some events of a handler failed", before, calls - 1, result.error);
       if (!(await this.#partition.wait(calls - 1))) {
-        return { record: before.record, error: result.error, attempts: attemptsOf(failed, calls - 1, since) };
+        const attempts = attemptsOf(failed, calls - 1, since);
+        return stopped({ record: before.record, error: result.error, attempts }, failed);
       }
       this.#partition.invocation.counts.retried++;
       const again = await this.#call(registration, failed, calls, since);
-      if ("record" in again) return again;
+      if ("record" in again) return stopped(again, failed);
       if (again.kind === "unavailable" || again.kind === "cut-short") {
         const attempts = this.#partition.attemptsOf(failed, calls - 1, since);
-        return { record: before.record, error: again.error, attempts };
+        const open = again.kind === "unavailable" ? itemsAt(failed, again.indexes) : failed;
+        return stopped({ record: before.record, error: again.error, attempts }, open);
       }
       result = again;
       if (again.kind === "done") failed = [];
@@ -114,16 +124,23 @@ export class Effects {
         this.#partition.passed(item);
         continue;
       }
-      if (waits !== false) return waits;
+      if (waits !== false) return stopped(waits, [...left]);
       const { attempts } = this.#partition.invocation.configuration;
       const overtaken = items.slice(i).some((later) => !left.has(later) && overtakes(later, item));
       const stop =
         result.kind === "some-failed"
           ? await this.#partition.poison(item, result.error, attempts, since, overtaken)
           : await this.#attempts(registration, item, { overtaken });
-      if (stop) return stop;
+      if (stop) return stopped(stop, [...left]);
     }
     return undefined;
+  }
+
+  /** All of a call took effect but what is open still: it need not be called again. */
+  #tookAhead(items: readonly Item[], open: readonly Item[]): void {
+    const left = new Set(open);
+    const ahead = items.filter((item) => !left.has(item));
+    this.#partition.checkpoint.tookAhead(ahead.map(({ position }) => position));
   }
 
   /** A call for one event. Gives a promise only where something is to be waited for. */
@@ -241,6 +258,11 @@ export class Effects {
       this.#partition.invocation,
     );
   }
+}
+
+/** The items at these places; without places all. */
+function itemsAt(items: readonly Item[], places: readonly number[] | undefined): readonly Item[] {
+  return places ? places.map((i) => items[i] as Item) : items;
 }
 
 /** Whether a later change makes an earlier one pointless. */

@@ -17,8 +17,8 @@ export type CallResult =
   | { readonly kind: "some-failed"; readonly indexes: readonly number[]; readonly error: unknown }
   /** The invocation's time was over; `fair` says whether it had its share of it, `running` whether it still runs. */
   | { readonly kind: "cut-short"; readonly fair: boolean; readonly running: boolean; readonly error: unknown }
-  /** Not the change's fault: no attempt. */
-  | { readonly kind: "unavailable"; readonly error: unknown };
+  /** Not the change's fault: no attempt. Where indexes are given, the other events took effect. */
+  | { readonly kind: "unavailable"; readonly error: unknown; readonly indexes?: readonly number[] };
 
 /** What a call stands on. */
 interface Invocation {
@@ -95,7 +95,15 @@ function broken(
   { fair, running, deadline }: { fair: boolean; running: boolean; deadline: Deadline },
 ): CallResult {
   const unavailable = causeOf(error, SinkUnavailableError);
-  if (unavailable) return { kind: "unavailable", error: unavailable };
+  if (unavailable) {
+    const failed =
+      isA(error, FailedEvents) && registration.kind === "batch"
+        ? someFailed(propertyOf(error, "indexes"), events.length, unavailable)
+        : undefined;
+    return failed?.kind === "some-failed"
+      ? { kind: "unavailable", error: unavailable, indexes: failed.indexes }
+      : { kind: "unavailable", error: unavailable };
+  }
   if (deadline.work.aborted) return { kind: "cut-short", fair, running, error };
   return isA(error, FailedEvents) && registration.kind === "batch"
     ? someFailed(propertyOf(error, "indexes"), events.length, propertyOf(error, "cause") ?? error)
@@ -121,7 +129,7 @@ class CallContext implements HandlerContext {
   #logger: Logger | undefined;
 
   constructor({ consumer, deadline, write }: Invocation, event: HandledEvent, attempt: number) {
-    this.signal = deadline.work;
+    this.signal = deadline.callSignal();
     this.remainingMs = deadline.remainingMs;
     this.attempt = attempt;
     this.consumer = consumer;

@@ -389,6 +389,12 @@ export class PartitionRun {
 
   /** To the handler, or into the chunk of its next call. */
   #take(registration: Registration, item: Item): Ended {
+    if (registration.kind === "batch" && this.#partition.checkpoint.isDone(item.position)) {
+      this.#partition.invocation.counts.duplicates++;
+      this.#partition.parking.effect([item]);
+      this.#passed(item.position, item.record.writer);
+      return undefined;
+    }
     this.#judge(item.position, item.record.writer);
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);

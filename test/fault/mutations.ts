@@ -459,6 +459,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/died.test.ts"],
   },
   {
+    name: "call again what took effect before a failure",
+    file: "lib/consume/partition-run.ts",
+    from: 'if (registration.kind === "batch" && this.#partition.checkpoint.isDone(item.position)) {',
+    to: "if (false) {",
+    tests: ["test/unit/consume/done-ahead.test.ts"],
+  },
+  {
     name: "go on in a partition where an earlier call still runs",
     file: "lib/consume/partition.ts",
     from: "    if (!record || !(known || running.has(this.lane))) return undefined;",

@@ -42,4 +42,20 @@ describe("the deadline of an invocation", () => {
     if (!deadline.end.aborted) await once(deadline.end, "abort");
     deadline.clear();
   });
+
+  it("gives no two of many calls a long list of listeners", async () => {
+    const deadline = new Deadline(60);
+    const aborted = new Set<number>();
+    const signals = new Map<AbortSignal, number>();
+    for (let i = 0; i < 5_000; i++) {
+      const signal = deadline.callSignal();
+      signals.set(signal, (signals.get(signal) ?? 0) + 1);
+      signal.addEventListener("abort", () => aborted.add(i));
+    }
+    expect(Math.max(...signals.values())).toBeLessThan(1_000);
+    if (!deadline.end.aborted) await once(deadline.end, "abort");
+    expect(aborted.size).toBe(5_000);
+    expect(deadline.callSignal().aborted).toBe(true);
+    deadline.clear();
+  });
 });
