@@ -275,6 +275,21 @@ describe("tributary redrive", () => {
     expect((await run([])).code).toBe(2);
   });
 
+  it("gives up the change that failed by its position, and no other when the command is repeated", async () => {
+    const { run, applied, heal } = await parked("discard");
+    const entry = ["--entry", "test/aws/consume/parked-orders.ts"];
+    const one = await run([...entry, "--key", "bad", "--discard"]);
+    expect(one).toMatchObject({ code: 1 });
+    expect(one.out).toContain(`key bad at ${at(2)}: failed again`);
+    expect(one.out).toMatch(/1 changes given up, 1 keys failed again/);
+    await heal();
+    // As if its answer had been lost.
+    const again = await run([...entry, "--position", at(1), "--discard"]);
+    expect(again).toMatchObject({ code: 0 });
+    expect(again.out).not.toContain("given up");
+    expect(await applied()).toEqual(["bad@2", "bad@3"]);
+  });
+
   it("invokes the function in AWS; so does functions/redrive, for letters and on a schedule", async () => {
     const { bench, run } = await parked("function");
     const { handler, state } = failing(bench);
