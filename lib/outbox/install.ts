@@ -25,7 +25,8 @@ export function outboxPlan({ source, topics }: Pick<Pipeline, "source" | "topics
       install: relaySql(table, topics.partitions),
       uninstall: dropOutboxSql(table),
       grants: [
-        `GRANT INSERT ON ${outbox} TO application;`,
+        // Not published_at: a row that an application marked itself would never be told.
+        `GRANT INSERT (id, aggregate_type, aggregate_id, type, payload, headers, created_at) ON ${outbox} TO application;`,
         `GRANT SELECT, DELETE, UPDATE (published_at) ON ${outbox} TO tributary;`,
         `GRANT SELECT, UPDATE ON ${lanes} TO tributary;`,
         `GRANT SELECT, INSERT, UPDATE, DELETE ON ${relays} TO tributary;`,

@@ -77,6 +77,12 @@ withPostgres((server) => {
     cleanups.push(() => application.end());
     await publish(application, "1", "Placed");
     await expect(application.query("DELETE FROM outbox")).rejects.toThrow(/permission denied/);
+    // A row that is marked as published would never be told.
+    await expect(
+      application.query(
+        "INSERT INTO outbox (aggregate_type, aggregate_id, type, payload, published_at) VALUES ('order', '1', 'Paid', '{}', now())",
+      ),
+    ).rejects.toThrow(/permission denied/);
 
     const shown = await tributary("uninstall");
     expect(shown).toMatchObject({
