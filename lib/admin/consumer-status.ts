@@ -4,6 +4,7 @@ import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence-item.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
 import { ParkedKeys } from "../consume/parked-keys.ts";
+import { ParkedLists } from "../consume/parked-lists.ts";
 import { ParkingTable } from "../consume/parking-table.ts";
 import { fenceKey } from "../state/table.ts";
 import { persistently } from "../state/table-call.ts";
@@ -98,6 +99,7 @@ async function readPartitions(
   signal: AbortSignal,
 ): Promise<KnownPartition[]> {
   const { pk } = fenceKey(pipeline, consumer, "", 0);
+  const lists = new ParkedLists(dynamodb, table, pipeline, consumer);
   const found: KnownPartition[] = [];
   let from: Record<string, AttributeValue> | undefined;
   do {
@@ -119,7 +121,9 @@ async function readPartitions(
       for (let i = 0; i < GROUP_SIZE; i++) {
         const partition = Number(group) * GROUP_SIZE + i;
         const stored = readPartition(item, partition);
-        if (stored.mark !== undefined) found.push({ topic, partition, ...stored });
+        if (stored.mark === undefined) continue;
+        const parked = await lists.read({ topic, partition }, stored.parked, signal);
+        found.push({ topic, partition, ...stored, parked });
       }
     }
     from = page.LastEvaluatedKey;

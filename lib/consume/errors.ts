@@ -225,6 +225,20 @@ export class ParkingFullError extends TributaryError {
   }
 }
 
+/** The fence names a list of parked keys that is not there: the partition must not go on as if nothing were parked. */
+export class ParkedKeysMissingError extends TributaryError {
+  readonly code = "PARKED_KEYS_MISSING";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName, version: string) {
+    super({
+      message: `${where.topic}/${where.partition}: the list of its parked keys (version ${version}) is not in the state table`,
+      remedy:
+        "Restore the state table to a time before. Until then the partition waits: without the list, changes would overtake parked ones of their key.",
+    });
+  }
+}
+
 /** A change failed for good that has no key behind which others could wait: its partition stops (rule 17). */
 export class PoisonWithoutKeyError extends TributaryError {
   readonly code = "POISON_WITHOUT_KEY";

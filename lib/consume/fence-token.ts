@@ -20,6 +20,11 @@ export const GIVEN_BACK = "|";
 export class FenceToken {
   readonly #counter: string;
   readonly #owner: string;
+  /** What the fence holds or names as the partition's parked keys, and the list that this is. */
+  list: { readonly stored: string | undefined; readonly keys: string | undefined } = {
+    stored: undefined,
+    keys: undefined,
+  };
   #held = 0;
   #issued = 0;
 

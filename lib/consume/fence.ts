@@ -8,6 +8,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../state/table.ts";
 import { hasReached } from "./checkpoint.ts";
+import { ParkedKeysMissingError, type PartitionName } from "./errors.ts";
 import {
   beginUpdate,
   closeUpdate,
@@ -23,6 +24,7 @@ import {
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken } from "./fence-token.ts";
+import { ParkedLists } from "./parked-lists.ts";
 import { callTable } from "./table-call.ts";
 
 /** Where a fence item stands. */
@@ -37,6 +39,13 @@ export interface TakenPartition {
   readonly token: FenceToken;
   /** Nothing of the partition's group stood there. */
   readonly isNew: boolean;
+  /** Why nothing may take effect there. */
+  readonly error?: unknown;
+}
+
+/** Progress as the fence is to hold it, and the list of parked keys that it names then. */
+interface NamedProgress extends OwnProgress {
+  readonly list: FenceToken["list"];
 }
 
 /**
@@ -50,12 +59,14 @@ export class Fence {
   readonly #table: string;
   readonly #pipeline: string;
   readonly #consumer: string;
+  readonly #lists: ParkedLists;
 
   constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
     this.#dynamodb = dynamodb;
     this.#table = table;
     this.#pipeline = pipeline;
     this.#consumer = consumer;
+    this.#lists = new ParkedLists(dynamodb, table, pipeline, consumer);
   }
 
   /**
@@ -73,12 +84,14 @@ export class Fence {
       const update = takeUpdate(partitions, new FenceToken(counter, owner));
       const answer = await this.#try(place, update, "take", signal, "ALL_OLD");
       if (answer) {
-        const taken = (partition: number): TakenPartition => ({
-          stored: readPartition(answer.Attributes, partition),
-          token: new FenceToken(counter, owner),
-          isNew: answer.Attributes === undefined,
+        const isNew = answer.Attributes === undefined;
+        const taken = partitions.map(async (partition) => {
+          const stored = readPartition(answer.Attributes, partition);
+          const token = new FenceToken(counter, owner);
+          const named = await this.#withList({ ...place, partition }, { stored, token, isNew }, signal);
+          return [partition, named] as const;
         });
-        return new Map(partitions.map((partition) => [partition, taken(partition)]));
+        return new Map(await Promise.all(taken));
       }
       // Another took it since with a clock that is ahead of ours, or in this very millisecond.
       const stored = await this.#read(place, signal);
@@ -94,6 +107,19 @@ export class Fence {
     await this.#try(place, beginUpdate(nowMs), "begin", signal);
   }
 
+  /** With the list of parked keys that the fence names; one that is missing stops its partition alone. */
+  async #withList(place: PartitionName, taken: TakenPartition, signal: AbortSignal): Promise<TakenPartition> {
+    const { stored, token } = taken;
+    try {
+      const keys = await this.#lists.read(place, stored.parked, signal);
+      token.list = { stored: stored.parked, keys };
+      return { ...taken, stored: { ...stored, parked: keys } };
+    } catch (error) {
+      if (!(error instanceof ParkedKeysMissingError)) throw error;
+      return { ...taken, error };
+    }
+  }
+
   /**
    * Writes the marks of partitions and gives them back. Returns those that are lost: another invocation has taken
    * them, and has not come as far as this one, or has not seen the newest writer that this one saw.
@@ -103,26 +129,53 @@ export class Fence {
     own: readonly OwnProgress[],
     signal: AbortSignal,
   ): Promise<readonly number[]> {
-    const more = own.some(
+    const named = await Promise.all(own.map((entry) => this.#named(place, entry, signal)));
+    const more = named.some(
       ({ progress: { attempts, parked, explained, lost } }) =>
         (attempts ?? parked ?? explained ?? lost) !== undefined,
     );
     const parts = more ? PARTITIONS_WITH_MORE : GROUP_SIZE;
     const lost: number[] = [];
-    for (let i = 0; i < own.length; i += parts)
-      lost.push(...(await this.#close(place, own.slice(i, i + parts), signal)));
+    for (let i = 0; i < named.length; i += parts)
+      lost.push(...(await this.#close(place, named.slice(i, i + parts), signal)));
     return lost;
+  }
+
+  /** As the fence is to hold it: a list of parked keys that has changed is stored first, and named. */
+  async #named(
+    { topic }: FenceGroup,
+    { progress, token }: OwnProgress,
+    signal: AbortSignal,
+  ): Promise<NamedProgress> {
+    const { partition, parked } = progress;
+    const { list } = token;
+    if (parked === undefined || parked === (list.keys ?? ""))
+      return { progress: { ...progress, parked: list.stored }, token, list };
+    if (parked === "") return { progress, token, list: { stored: undefined, keys: undefined } };
+    const stored = await this.#lists.write({ topic, partition }, parked, signal);
+    return { progress: { ...progress, parked: stored }, token, list: { stored, keys: parked } };
+  }
+
+  /** The fence names this list now. What it named before may go; a process that dies here leaves it to redrive. */
+  async #renamed({ topic }: FenceGroup, { progress, token, list }: NamedProgress, signal: AbortSignal) {
+    const { stored } = token.list;
+    token.list = list;
+    if (stored === list.stored) return;
+    await this.#lists.remove({ topic, partition: progress.partition }, stored, signal).catch(() => {});
   }
 
   async #close(
     place: FenceGroup,
-    own: readonly OwnProgress[],
+    own: readonly NamedProgress[],
     signal: AbortSignal,
   ): Promise<readonly number[]> {
     const lost: number[] = [];
     let open = own;
     while (open.length > 0) {
-      if (await this.#try(place, closeUpdate(open), "close", signal)) break;
+      if (await this.#try(place, closeUpdate(open), "close", signal)) {
+        await Promise.all(open.map((entry) => this.#renamed(place, entry, signal)));
+        break;
+      }
       const stored = await this.#read(place, signal);
       const mine = open.filter(({ progress, token }) => readToken(stored, progress.partition) === token.held);
       for (const { progress } of open.filter((entry) => !mine.includes(entry))) {
@@ -162,14 +215,16 @@ export class Fence {
     signal: AbortSignal,
   ): Promise<"ours" | "lost" | "redriven"> {
     const { progress, token } = own;
+    const named = await this.#named(place, own, signal);
     const next = token.issue();
-    if (!(await this.#try(place, update(own, next), what, signal))) {
+    if (!(await this.#try(place, update(named, next), what, signal))) {
       const stored = readToken(await this.#read(place, signal), progress.partition);
       if (stored === token.held) return "redriven";
       // Where it is the next one, the write was carried out, and its answer was lost.
       if (stored !== next) return "lost";
     }
     token.advance();
+    await this.#renamed(place, named, signal);
     return "ours";
   }
 

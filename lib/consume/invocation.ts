@@ -194,8 +194,9 @@ class InvocationRun {
         const group = await fence.take(place, partitions, this.#token, this.#deadline.work);
         const begun = await this.#beginNew(place, lanes, group);
         for (const lane of lanes) {
-          const { stored, ...own } = group.get(lane.partition) as TakenPartition;
-          taken.push({ place, lane, floor, ...own, stored: { ...stored, lost: stored.lost ?? begun } });
+          const { stored, error, ...own } = group.get(lane.partition) as TakenPartition;
+          if (error !== undefined) this.#failLane(lane, error);
+          else taken.push({ place, lane, floor, ...own, stored: { ...stored, lost: stored.lost ?? begun } });
         }
       } catch (error) {
         errors.push(error);

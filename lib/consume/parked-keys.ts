@@ -5,8 +5,8 @@ import type { PositionText } from "../change/position.ts";
 import { keyOf } from "./event.ts";
 
 /*
- * The keys of one partition that have open dead letters: attribute `k<p>` of the fence item, so that taking the
- * partition tells them, and only the partition's owner changes them, together with its mark. The changes themselves
+ * The keys of one partition that have open dead letters: a list that attribute `k<p>` of the fence item names
+ * (parked-lists.ts), so that only the partition's owner changes it, together with its mark. The changes themselves
  * stand in items of their own (parking-table.ts), under the name of their chain.
  */
 
@@ -33,7 +33,7 @@ export interface ParkingLimits {
   readonly kib: number;
 }
 
-/** 32 partitions with 256 keys each keep the fence item below 200 KB: DynamoDB allows 400. */
+/** A list of 256 keys has 6 KB. */
 export const PARKING_LIMITS: ParkingLimits = { keys: 256, items: 10_000, kib: 64 * 1024 };
 
 const LETTERS: Readonly<Record<ParkedKind, string>> = { parked: "p", skipped: "s", overtaken: "x" };

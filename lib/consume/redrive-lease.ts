@@ -8,10 +8,11 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { fenceKey } from "../state/table.ts";
-import { type PartitionName, StateItemError } from "./errors.ts";
+import { ParkedKeysMissingError, type PartitionName, StateItemError } from "./errors.ts";
 import { groupOf, readPartition, readToken } from "./fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "./fence-token.ts";
 import { ParkedKeys } from "./parked-keys.ts";
+import { ParkedLists } from "./parked-lists.ts";
 import { callTable } from "./table-call.ts";
 
 /** A redrive that has not renewed its lease for so long is dead; clocks of two machines may differ by a part of it. */
@@ -24,6 +25,8 @@ export interface FencedPartition {
   readonly mark: PositionText;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
+  /** What the fence holds or names as that list. */
+  readonly stored: string | undefined;
   /** What an invocation would take it from. */
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */
@@ -42,6 +45,7 @@ export class RedriveLeases {
   readonly #table: string;
   readonly #pipeline: string;
   readonly #consumer: string;
+  readonly #lists: ParkedLists;
   #taken = 0;
 
   constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
@@ -49,6 +53,7 @@ export class RedriveLeases {
     this.#table = table;
     this.#pipeline = pipeline;
     this.#consumer = consumer;
+    this.#lists = new ParkedLists(dynamodb, table, pipeline, consumer);
   }
 
   /** A lease that is renewed until it is given back; undefined while another redrive has one. */
@@ -72,7 +77,7 @@ export class RedriveLeases {
         },
       });
       const stored = taken ? undefined : readLease(await item.read(), partition);
-      if (!stored || stored.name === name) return new RedriveLease(item, partition, name, end);
+      if (!stored || stored.name === name) return new RedriveLease(item, name, end);
       if (stored.name !== undefined && stored.end >= Date.now()) return undefined;
       // It is free, and was given back by one whose clock is ahead of ours.
       end = Math.max(leaseEnd(), stored.end + 1);
@@ -81,12 +86,21 @@ export class RedriveLeases {
 
   /** How a partition stands now. */
   async look(topic: string, partition: number, signal: AbortSignal): Promise<FencedPartition> {
-    return readFenced(this.#item(topic, partition, signal), partition);
+    return readFenced(this.#item(topic, partition, signal));
+  }
+
+  /** Removes lists of a partition's parked keys that processes left which died. */
+  async removeOrphans(topic: string, partition: number, signal: AbortSignal): Promise<void> {
+    const item = this.#item(topic, partition, signal);
+    const named = async () => readPartition(await item.read(), partition).parked;
+    await this.#lists.removeOrphans({ topic, partition }, named, signal);
   }
 
   #item(topic: string, partition: number, signal: AbortSignal): FenceItem {
     const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition));
-    return new FenceItem(this.#dynamodb, this.#table, { pk: { S: pk }, sk: { S: sk } }, signal);
+    const key = { pk: { S: pk }, sk: { S: sk } };
+    const place = { topic, partition };
+    return new FenceItem(this.#dynamodb, this.#table, key, { place, lists: this.#lists, signal });
   }
 }
 
@@ -101,9 +115,9 @@ export class RedriveLease {
   readonly #renewal: NodeJS.Timeout;
   #end: number;
 
-  constructor(item: FenceItem, partition: number, name: string, end: number) {
+  constructor(item: FenceItem, name: string, end: number) {
     this.#item = item;
-    this.#partition = partition;
+    this.#partition = item.place.partition;
     this.#name = name;
     this.#end = end;
     // A handler may take its time; where the lease is lost, the question before the next effect tells.
@@ -112,7 +126,7 @@ export class RedriveLease {
 
   /** How the partition stands now. */
   async read(): Promise<FencedPartition> {
-    return readFenced(this.#item, this.#partition);
+    return readFenced(this.#item);
   }
 
   /** Whether the lease still is this redrive's: asked before each effect. */
@@ -138,14 +152,16 @@ export class RedriveLease {
    * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
    */
   async replaceParked(
-    { parked: was = "", token }: FencedPartition,
-    now: string | undefined,
+    { stored: was = "", token }: FencedPartition,
+    left: string | undefined,
     force: boolean,
   ): Promise<boolean> {
     const [r, k, t] = [`r${this.#partition}`, `k${this.#partition}`, `t${this.#partition}`];
+    const { lists, place, signal } = this.#item;
+    const now = left === undefined ? undefined : await lists.write(place, left, signal);
     const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:t`] : [])];
     const free = force ? `${t}<:t` : `contains(${t},:t)`;
-    return this.#item.update("unpark", {
+    const replaced = await this.#item.update("unpark", {
       UpdateExpression: [
         ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
         ...(now === undefined ? [`REMOVE ${k}`] : []),
@@ -158,6 +174,9 @@ export class RedriveLease {
         ...(now === undefined ? {} : { ":now": { S: now } }),
       },
     });
+    // Where it was refused, nothing names the new list, unless the answer to a first try was lost: then it stays.
+    if (replaced) await lists.remove(place, was, signal).catch(() => {});
+    return replaced;
   }
 
   /** Renews the lease no more. */
@@ -186,34 +205,50 @@ function readLease(item: Record<string, AttributeValue> | undefined, partition: 
   return { name: item?.[`r${partition}`]?.S, end: Number(item?.[`u${partition}`]?.N ?? "0") };
 }
 
-async function readFenced(item: FenceItem, partition: number): Promise<FencedPartition> {
-  const stored = await item.read();
-  const { mark = "", parked, token, fault } = readPartition(stored, partition);
-  return { mark, parked, token: readToken(stored, partition), held: token !== undefined, fault };
+async function readFenced(item: FenceItem): Promise<FencedPartition> {
+  const { lists, place, signal } = item;
+  let seen: string | undefined;
+  for (;;) {
+    const fence = await item.read();
+    const { mark = "", parked: stored, token, fault } = readPartition(fence, place.partition);
+    try {
+      const parked = await lists.read(place, stored, signal);
+      const held = token !== undefined;
+      return { mark, parked, stored, token: readToken(fence, place.partition), held, fault };
+    } catch (error) {
+      // An invocation may have replaced it since; what is named still, and is not there, is missing.
+      if (!(error instanceof ParkedKeysMissingError) || stored === seen) throw error;
+      seen = stored;
+    }
+  }
 }
 
-/** One item of the fence. */
+/** The item of the fence in which a partition stands. */
 class FenceItem {
   readonly #dynamodb: DynamoDBClient;
   readonly #at: Pick<UpdateItemCommandInput, "TableName" | "Key">;
-  readonly #signal: AbortSignal;
+  readonly place: PartitionName;
+  readonly lists: ParkedLists;
+  readonly signal: AbortSignal;
 
   constructor(
     dynamodb: DynamoDBClient,
     table: string,
     key: Record<string, AttributeValue>,
-    signal: AbortSignal,
+    { place, lists, signal }: { place: PartitionName; lists: ParkedLists; signal: AbortSignal },
   ) {
     this.#dynamodb = dynamodb;
     this.#at = { TableName: table, Key: key };
-    this.#signal = signal;
+    this.place = place;
+    this.lists = lists;
+    this.signal = signal;
   }
 
   async read(): Promise<Record<string, AttributeValue> | undefined> {
-    const { Item } = await callTable("read the fence", this.#signal, () =>
+    const { Item } = await callTable("read the fence", this.signal, () =>
       this.#dynamodb.send(
         new GetItemCommand({ TableName: this.#at.TableName, Key: this.#at.Key, ConsistentRead: true }),
-        { abortSignal: this.#signal },
+        { abortSignal: this.signal },
       ),
     );
     return Item;
@@ -223,7 +258,7 @@ class FenceItem {
   async update(
     what: string,
     update: Omit<UpdateItemCommandInput, "TableName" | "Key">,
-    signal = this.#signal,
+    signal = this.signal,
   ): Promise<boolean> {
     return callTable(what, signal, async () => {
       try {

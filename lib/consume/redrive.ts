@@ -195,6 +195,9 @@ async function redrive(run: RedriveRun, letters: readonly Letter[]): Promise<Red
       const { kind, ...facts } = outcome;
       found.push({ ...asRedriven(letter), outcome: kind, ...facts });
     }
+    const [{ topic, partition }] = group as [Letter];
+    // What stays does no harm; the next redrive finds it.
+    await run.instance.leases.removeOrphans(topic, partition, run.deadline.work).catch(() => {});
   });
   return found;
 }

@@ -85,6 +85,17 @@ export function deadRecordKey(
   return { pk: `${pipeline}#consumer#${consumer}#records`, sk: `record#${shardId}/${sequenceNumber}#` };
 }
 
+/** A version of the list of a partition's parked keys; without one: the beginning of all of them. */
+export function parkedListKey(
+  pipeline: string,
+  consumer: string,
+  { topic, partition }: { readonly topic: string; readonly partition: number },
+  version: string,
+): StateKey {
+  const pk = `${pipeline}#consumer#${consumer}#parked`;
+  return { pk, sk: `keys#${topic}/${partition}#${version}` };
+}
+
 /** What is known of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
 export function letterKey(
   pipeline: string,

@@ -277,6 +277,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/state"],
   },
   {
+    name: "the list of parked keys that the fence names is removed before it names another",
+    file: "lib/consume/fence.ts",
+    from: "    const stored = await this.#lists.write({ topic, partition }, parked, signal);\n",
+    to: "    await this.#lists.remove({ topic, partition }, list.stored, signal);\n    const stored = await this.#lists.write({ topic, partition }, parked, signal);\n",
+    tests: ["test/unit/consume/parking-model.test.ts"],
+  },
+  {
+    name: "a list of parked keys that is missing counts as empty",
+    file: "lib/consume/parked-lists.ts",
+    from: "    if (keys === undefined) throw new ParkedKeysMissingError(place, version);\n",
+    to: "    if (keys === undefined) return undefined;\n",
+    tests: ["test/aws/consume/parked-lists.test.ts"],
+  },
+  {
     name: "drop the in-flight limit",
     file: "lib/stream/ordered-writer.ts",
     from: "    this.#inFlight++;\n    this.#takenAt = now;\n",

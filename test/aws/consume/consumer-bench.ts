@@ -36,7 +36,9 @@ export interface ConsumerBench {
     dynamodb?: DynamoDBClient,
   ): KinesisHandler & RedriveHandler;
   stored(partition?: number): Promise<StoredPartition>;
-  /** What is stored of parked changes: sort keys, letters and changes. */
+  /** All that the state table holds. */
+  items(): Promise<Record<string, AttributeValue>[]>;
+  /** What is stored of parked changes: lists of keys, letters and changes. */
   parkedItems(): Promise<Record<string, AttributeValue>[]>;
   /** The claims there are. */
   claims(): Promise<Record<string, AttributeValue>[]>;
@@ -87,6 +89,12 @@ export async function consumerBench(
         new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),
       );
       return readPartition(Item, partition);
+    },
+    async items() {
+      const { Items = [] } = await aws.dynamodb.send(
+        new ScanCommand({ TableName: table, ConsistentRead: true }),
+      );
+      return Items;
     },
     async parkedItems() {
       const { Items = [] } = await aws.dynamodb.send(

@@ -121,7 +121,13 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   let lastMark = "";
   let letters = 0;
 
-  const stored = () => readPartition(table.item(`fence#${TOPIC}#0`), 0);
+  const stored = () => {
+    const partition = readPartition(table.item(`fence#${TOPIC}#0`), 0);
+    if (!partition.parked?.startsWith("~")) return partition;
+    const list = table.item(`keys#${TOPIC}/0#${partition.parked.slice(1)}`);
+    if (!list) violations.push("the fence names a list of parked keys that is not there");
+    return { ...partition, parked: list?.keys?.S };
+  };
   const keyOf = (commit: number) => changes[commit - 1] as string;
   const checkMark = () => {
     const { mark = "" } = stored();
