@@ -201,6 +201,14 @@ function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): 
       remedy:
         "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
     },
+    LeftoverSlot: {
+      metric: captureMetric(pipeline, "leftoverSlots", {}, slot),
+      threshold: 1,
+      periods: 5,
+      meaning:
+        "A server that is not read from has a slot of this pipeline, as an old primary does that came back after a failover: it keeps WAL until its disk is full.",
+      remedy: "The capture log names the server, and the statement to run there.",
+    },
     WalBudget: {
       metric: captureMetric(pipeline, "walBudgetLeft", {}, slot),
       threshold: thresholds.walBudgetPercent ?? 30,

@@ -46,7 +46,7 @@ export const ASSUMPTIONS = {
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,
-  captureAlarms: 9,
+  captureAlarms: 10,
   consumerAlarms: 6,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,

@@ -83,6 +83,12 @@ function byToken(environment: Environment): PostgresConnectionOptions {
       { path, value: environment.TRIBUTARY_TLS ?? options.host, remedy },
     ]);
   }
+  if (options.hosts) {
+    const remedy = "name one server (on Aurora the writer endpoint): an IAM token is made for one";
+    throw new ConfigurationError("The connection to PostgreSQL", [
+      { path: "PGHOST", value: options.hosts.list.map(({ host }) => host).join(","), remedy },
+    ]);
+  }
   const region = environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION;
   return { ...options, password: iamToken({ ...options, region }) };
 }

@@ -24,6 +24,12 @@ export async function standbyConnection(
   ]);
   if (!/^postgres(ql)?:\/\//.test(text) || !URL.canParse(text)) throw wrong;
   const url = new URL(text);
+  // Of several servers the one that takes writes would be looked for.
+  if (url.hostname.includes(",") || url.searchParams.get("host")?.includes(",")) {
+    throw new ConfigurationError("The connection to the standby", [
+      { path: STANDBY_VARIABLE, value: "several servers", remedy: "name one standby" },
+    ]);
+  }
   if (url.password) return connectionFromUrl(text, environment);
   const { DATABASE_URL: _, ...rest } = environment;
   return databaseConnection(rest, signal, text);

@@ -46,6 +46,8 @@ export const CAPTURE_METRIC = {
   walLossSeconds: { name: "WalLossSeconds", unit: "Seconds", statistic: "Minimum" },
   /** Age of the oldest transaction open at the server, which holds WAL back. Where known. */
   oldestTransactionSeconds: { name: "OldestTransactionSeconds", unit: "Seconds", statistic: "Maximum" },
+  /** Slots of our name on servers that are not read from, where DATABASE_URL names several: they hold WAL back there. */
+  leftoverSlots: { name: "LeftoverSlots", unit: "Count", statistic: "Maximum" },
   /** Change events that Kinesis acknowledged, and the bytes of their records. */
   changes: { name: "Changes", unit: "Count", statistic: "Sum" },
   bytes: { name: "Bytes", unit: "Bytes", statistic: "Sum" },

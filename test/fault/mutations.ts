@@ -74,6 +74,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/encodings.test.ts"],
   },
   {
+    name: "read from an old primary that came back",
+    file: "lib/source/postgres/hosts.ts",
+    from: "if (timeline < this.#timeline)",
+    to: "if (timeline < 0)",
+    tests: ["test/postgres/hosts.test.ts"],
+  },
+  {
+    name: "read a new timeline before it is in the record",
+    file: "lib/source/postgres/confirmation.ts",
+    from: "    await this.#options.record.write(this.#state);\n",
+    to: "    void this.#options.record.write(this.#state).catch(() => {});\n",
+    tests: ["test/unit/postgres/confirmation.test.ts"],
+  },
+  {
     name: "give replayed commits again",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (commit.commitLsn <= this.#lastCommit) return;\n",

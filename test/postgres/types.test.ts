@@ -248,6 +248,8 @@ eachPostgres("text of a database without an encoding (SQL_ASCII)", (server: () =
 
 /** The JSON text of column `v`. */
 function valueJson(change: SourceChange): string {
-  const match = /"after":\{"id":\d+,"v":(.*?)(?:,"list":null)?\},(?:"jsonNull":.*\],)?"ts_ms":/s.exec(change.json);
+  const match = /"after":\{"id":\d+,"v":(.*?)(?:,"list":null)?\},(?:"jsonNull":.*\],)?"ts_ms":/s.exec(
+    change.json,
+  );
   return match?.[1] ?? `no v in ${change.json}`;
 }

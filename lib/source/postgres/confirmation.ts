@@ -76,9 +76,14 @@ export class Confirmation {
     this.#schedule(taken > 0 ? commitIntervalMs : idleIntervalMs);
   }
 
-  /** The server went on on another timeline, of which ours is an ancestor. */
-  onTimeline(timeline: number): void {
+  /**
+   * The server went on on another timeline, of which ours is an ancestor. Resolves when that is in the record: what is read after it
+   * must not be followed by the old primary's log, should that come back (rule 44).
+   */
+  async onTimeline(timeline: number): Promise<void> {
     this.#state = { ...this.#state, timeline };
+    while (this.#writing) await this.#writing;
+    await this.#options.record.write(this.#state);
   }
 
   /** Writes what is acknowledged now, and waits for it. */

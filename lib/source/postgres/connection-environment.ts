@@ -1,12 +1,23 @@
 import { readFileSync } from "node:fs";
 import { ConfigurationError, type ConfigurationProblem } from "../../errors.ts";
 import type { PostgresConnectionOptions, PostgresTls } from "./connection.ts";
+import { Hosts } from "./hosts.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
 const TLS_MODES = ["disable", "require", "verify-full"] as const;
 const TLS_REMEDY = "write disable, require or verify-full";
-const URL_PARAMETERS = ["sslmode", "sslrootcert", "application_name", "connect_timeout"];
+const URL_PARAMETERS = [
+  "sslmode",
+  "sslrootcert",
+  "application_name",
+  "connect_timeout",
+  "target_session_attrs",
+  "host",
+  "port",
+];
+/** Capture reads from the server that takes writes, whatever is asked for. */
+const WRITER_ATTRIBUTES = ["read-write", "primary"];
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|::1|\/.*)$/;
 
 /**
@@ -22,10 +33,12 @@ export function connectionFromEnvironment(environment: Environment): PostgresCon
   const url = environment.DATABASE_URL ? parseUrl(environment.DATABASE_URL, problems) : undefined;
   const part = (name: string, ofUrl: string | undefined) => ofUrl || environment[name] || undefined;
 
-  const host = part("PGHOST", url?.host);
+  const hostList = part("PGHOST", url?.host)?.split(",");
+  const host = hostList?.[0];
   const user = part("PGUSER", url?.user);
   const database = part("PGDATABASE", url?.database);
-  const port = Number(part("PGPORT", url?.port) ?? "5432");
+  const portList = (part("PGPORT", url?.port) ?? "5432").split(",").map((text) => Number(text || "5432"));
+  const port = portList[0] ?? Number.NaN;
   if (problems.length === 0) {
     if (!environment.DATABASE_URL && !host) {
       problems.push({
@@ -55,15 +68,26 @@ export function connectionFromEnvironment(environment: Environment): PostgresCon
         });
       }
     }
-    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+    if (portList.some((number) => !Number.isInteger(number) || number < 1 || number > 65_535))
       problems.push({ path: "PGPORT", value: environment.PGPORT, remedy: "write a port number" });
+    if (hostList?.includes(""))
+      problems.push({ path: "PGHOST", value: hostList.join(","), remedy: "name each server" });
+    if (hostList && portList.length > 1 && portList.length !== hostList.length) {
+      const remedy = "write one port for all servers, or one for each";
+      problems.push({ path: "PGPORT", value: portList.join(","), remedy });
+    }
   }
-  const tls = tlsOf(environment, url, host ?? "", problems);
-  if (problems.length > 0 || !host || !user || !database)
+  // In the open only where every server is this machine.
+  const farthest = hostList?.find((name) => !LOOPBACK.test(name)) ?? host ?? "";
+  const tls = tlsOf(environment, url, farthest, problems);
+  if (problems.length > 0 || !hostList || !host || !user || !database)
     throw new ConfigurationError("The connection to PostgreSQL", problems);
   return {
     host,
     port,
+    ...(hostList.length > 1
+      ? { hosts: new Hosts(hostList.map((name, i) => ({ host: name, port: portList[i] ?? port }))) }
+      : {}),
     user,
     database,
     password: url?.password || environment.PGPASSWORD || "",
@@ -105,10 +129,17 @@ function parseUrl(text: string, problems: ConfigurationProblem[]): UrlParts | un
   };
   const form = "write postgres://user:password@host:5432/database, with odd characters per-cent encoded";
   if (!/^postgres(ql)?:\/\//.test(text)) return wrong(form, "(not shown: it may hold a password)");
+  // URLs have one host: those of the list are taken out, and another stands in for them.
+  const [, scheme = "", credentials = "", authority = "", rest = ""] =
+    /^(postgres(?:ql)?:\/\/)([^/?#]*@)?([^/?#]*)(.*)$/s.exec(text) ?? [];
+  const several = authority.split(",");
+  const servers = several.map((server) => /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(server));
+  if (servers.some((server) => server === null)) return wrong(form, "(not shown: it may hold a password)");
+  const standsIn = several.length > 1 || (authority === "" && /[?&]host=/.test(rest));
   let url: URL;
   let parts: Pick<UrlParts, "user" | "password" | "database">;
   try {
-    url = new URL(text);
+    url = new URL(standsIn ? `${scheme}${credentials}several${rest}` : text);
     parts = {
       user: decodeURIComponent(url.username),
       password: decodeURIComponent(url.password),
@@ -117,17 +148,27 @@ function parseUrl(text: string, problems: ConfigurationProblem[]): UrlParts | un
   } catch {
     return wrong(form, "(not shown: it may hold a password)");
   }
-  if (url.hostname.includes(",")) return wrong("name one host: the one that takes writes", url.hostname);
+  const attributes = url.searchParams.get("target_session_attrs");
+  if (attributes !== null && !WRITER_ATTRIBUTES.includes(attributes))
+    wrong(
+      `write target_session_attrs=${WRITER_ATTRIBUTES.join(" or ")}: the log is read from the server that takes writes`,
+      attributes,
+    );
   for (const [name, value] of url.searchParams) {
     if (name === "pgbouncer") wrong("connect to PostgreSQL itself, not to PgBouncer", `${name}=${value}`);
     else if (!URL_PARAMETERS.includes(name))
       wrong(`remove the parameter "${name}": only ${URL_PARAMETERS.join(", ")} are understood`, name);
   }
   const timeout = url.searchParams.get("connect_timeout");
+  const hosts =
+    several.length > 1
+      ? servers.map((server) => decodeURIComponent(server?.[1] ?? "").replace(/^\[(.*)\]$/, "$1"))
+      : [url.hostname.replace(/^\[(.*)\]$/, "$1")];
+  const ports = several.length > 1 ? servers.map((server) => server?.[2] ?? "") : [url.port];
   return {
     ...parts,
-    host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-    port: url.port,
+    host: url.searchParams.get("host") ?? hosts.join(","),
+    port: url.searchParams.get("port") ?? (ports.some((port) => port !== "") ? ports.join(",") : ""),
     sslmode: url.searchParams.get("sslmode") ?? undefined,
     sslrootcert: url.searchParams.get("sslrootcert") ?? undefined,
     applicationName: url.searchParams.get("application_name") ?? undefined,

@@ -1,6 +1,7 @@
 import pg from "pg";
 import { explainConnectionError } from "./connection-errors.ts";
 import { PostgresAuthenticationError, PostgresTlsError } from "./errors.ts";
+import type { Hosts } from "./hosts.ts";
 import { sessionSettings } from "./session.ts";
 import { serverEncoding } from "./values/charset.ts";
 
@@ -17,6 +18,8 @@ export interface PostgresTls {
 export interface PostgresConnectionOptions {
   readonly host: string;
   readonly port: number;
+  /** Where there are several servers: `host` and `port` are the first one's, and each session looks for the one that takes writes. */
+  readonly hosts?: Hosts | undefined;
   readonly database: string;
   readonly user: string;
   /** A function is asked for every connection: RDS IAM tokens live 15 minutes. */
@@ -49,7 +52,16 @@ const DEFAULT_CONNECT_TIMEOUT_MS = 15_000;
  */
 export async function connect(
   options: PostgresConnectionOptions,
-  { replication = false, walSenderTimeoutMs, signal }: SessionOptions = {},
+  session: SessionOptions = {},
+): Promise<pg.Client> {
+  return options.hosts
+    ? await options.hosts.connect(options, session, connectTo)
+    : await connectTo(options, session);
+}
+
+async function connectTo(
+  options: PostgresConnectionOptions,
+  { replication = false, walSenderTimeoutMs, signal }: SessionOptions,
 ): Promise<pg.Client> {
   signal?.throwIfAborted();
   const { password } = options;

@@ -17,6 +17,7 @@ import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
+import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
 import type { OwnMessage } from "./logical-messages.ts";
@@ -45,6 +46,8 @@ export interface SourceStatus extends SlotHealth {
   readonly reconnects: number;
   /** The latest backfill of each table. */
   readonly backfills: readonly BackfillReport[];
+  /** Slots of our name on servers that are not read from; undefined where there is one server only. */
+  readonly leftoverSlots?: readonly LeftoverSlot[] | undefined;
   /** Topics whose changes wait for a release. */
   readonly holds: readonly HoldReport[];
 }
@@ -98,6 +101,7 @@ export class PostgresChangeStream implements ChangeStream {
   #receivedLsn: bigint;
   #serverLsn = 0n;
   readonly #slotWatch: SlotWatch;
+  readonly #leftovers: LeftoverSlots;
   readonly #heartbeat: Heartbeat;
   /** A heartbeat of ours came outside of transactions. */
   #heartbeatLsn: bigint | undefined;
@@ -167,6 +171,7 @@ export class PostgresChangeStream implements ChangeStream {
       },
     });
     this.#slotWatch = new SlotWatch(options.log);
+    this.#leftovers = new LeftoverSlots(options.connection, state.slot, options.log, this.#ending.signal);
     const publicationWatch = new PublicationWatch({
       name: state.publication,
       oid: state.publicationOid,
@@ -191,6 +196,7 @@ export class PostgresChangeStream implements ChangeStream {
         this.#serverLsn = later(this.#serverLsn, sighting.serverLsn);
         this.#slotWatch.take(sighting);
         this.#backfills?.slot(sighting.slot, sighting.serverLsn);
+        void this.#leftovers.look(sighting.atMs);
         publicationWatch.look().catch((error) => this.#fail(error));
         void this.#heartbeat.look({
           atMs: sighting.atMs,
@@ -439,7 +445,8 @@ export class PostgresChangeStream implements ChangeStream {
   /** What was half read comes again: the slot is streamed from where it stands. */
   async #start({ client, system, slot }: SlotSession): Promise<ReplicationLink> {
     const { state } = this.#confirmation;
-    if (system.timeline !== state.timeline) this.#confirmation.onTimeline(system.timeline);
+    if (system.timeline !== state.timeline) await this.#confirmation.onTimeline(system.timeline);
+    this.#options.connection.hosts?.noteTimeline(system.timeline);
     this.#slotLsn = slot.confirmedLsn;
     this.#serverLsn = later(this.#serverLsn, system.walEnd);
     this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
@@ -528,6 +535,7 @@ export class PostgresChangeStream implements ChangeStream {
       reconnects: this.#reconnects,
       backfills: this.#backfills?.reports ?? [],
       holds: this.#holds?.reports ?? [],
+      leftoverSlots: this.#options.connection.hosts && this.#leftovers.found,
       ...this.#slotWatch.health,
     });
   }

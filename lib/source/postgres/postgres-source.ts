@@ -130,6 +130,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
     const system = await identifySystem(replication);
     let state = await record?.read();
     if (state) {
+      connection.hosts?.noteTimeline(state.timeline);
       checkSettings(state, pipeline, report);
       await changePublication(client, { pipeline, record, report, log, siblings: options.siblings });
       state = {

@@ -33,6 +33,13 @@ it("has an IAM token for its own name", async () => {
   expect(typeof connection?.password).toBe("function");
 });
 
+it("is one server: of several the one that takes writes would be looked for", async () => {
+  for (const url of ["postgres://a,b/shop", "postgres://u:p@a,b/shop", "postgres://a/shop?host=b,c"])
+    await expect(standbyConnection({ ...primary, [STANDBY_VARIABLE]: url })).rejects.toThrow(
+      /name one standby/,
+    );
+});
+
 it("that is no URL is refused, and not shown", async () => {
   const refused = standbyConnection({ ...primary, [STANDBY_VARIABLE]: "replica:secret" });
   await expect(refused).rejects.toThrow(ConfigurationError);

@@ -34,6 +34,7 @@ function metrics(
       confirmedLsn: 100n,
       reconnects: 0,
       backfills: [],
+      leftoverSlots: [],
       holds: [],
       walStatus: "reserved",
       safeWalBytes: undefined,

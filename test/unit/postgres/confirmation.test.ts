@@ -138,3 +138,32 @@ test("commits that wait for Kinesis are bounded, and what is known of them has n
   expect(known.at(-1)).toBe(300_200n);
   expect(known).toEqual(known.map((_, i) => 300_200n - BigInt(known.length - 1 - i)));
 });
+
+test("a new timeline is in the record before anything of it is read, also where a write is under way", async () => {
+  const written: [number, bigint][] = [];
+  const gate = Promise.withResolvers<void>();
+  const { confirming } = confirmation(async ({ timeline, confirmedLsn }) => {
+    if (written.length === 0) await gate.promise;
+    written.push([timeline, confirmedLsn]);
+  });
+  confirming.streamed(commit(150n));
+  confirming.acknowledge(200n);
+  await vi.advanceTimersByTimeAsync(1000);
+  let known = false;
+  const noting = confirming.onTimeline(2).then(() => {
+    known = true;
+  });
+  await vi.advanceTimersByTimeAsync(10);
+  expect(known).toBe(false);
+  gate.resolve();
+  await noting;
+  expect(written.at(-1)).toEqual([2, 200n]);
+  confirming.stop();
+});
+
+test("a record that cannot be written keeps the new timeline from being read", async () => {
+  const { confirming } = confirmation(async () => {
+    throw new Error("no table");
+  });
+  await expect(confirming.onTimeline(2)).rejects.toThrow("no table");
+});

@@ -51,7 +51,14 @@ test.each([
   [{ DATABASE_URL: "postgres://h/d" }, "PGUSER", "name the role"],
   [{ PGUSER: "u", PGDATABASE: "d", PGPORT: "1", DATABASE_URL: "" }, "DATABASE_URL", "set postgres://"],
   [{ PGHOST: "h", PGUSER: "u", PGDATABASE: "d", PGPORT: "70000" }, "PGPORT", "port number"],
-  [{ DATABASE_URL: "postgres://u:secret@a,b/d" }, "DATABASE_URL", "one host"],
+  [{ DATABASE_URL: "postgres://u:secret@a,b:1,c:2x/d" }, "DATABASE_URL", "postgres://"],
+  [{ DATABASE_URL: "postgres://u:secret@a,,c/d" }, "PGHOST", "name each server"],
+  [
+    { DATABASE_URL: "postgres://u:secret@a,b/d?target_session_attrs=any" },
+    "DATABASE_URL",
+    "read-write or primary",
+  ],
+  [{ PGHOST: "a,b,c", PGPORT: "1,2", PGUSER: "u", PGDATABASE: "d" }, "PGPORT", "one for each"],
   [{ DATABASE_URL: "postgres://u:secret@h/d?sslmode=prefer" }, "DATABASE_URL sslmode", "verify-full does"],
   [
     { DATABASE_URL: "postgres://u:secret@h/d?sslmode=on" },
@@ -87,4 +94,27 @@ test.each([
     expect(problems[0]?.remedy).toContain(remedy);
     expect(message).not.toMatch(/secret|sec%ret/);
   }
+});
+
+test.each([
+  [
+    { DATABASE_URL: "postgres://u:p@a,b:5433,[::1]:1/d?target_session_attrs=read-write" },
+    "a:5432 b:5433 ::1:1",
+  ],
+  [{ DATABASE_URL: "postgres://u:p@/d?host=a,b&port=1,2&target_session_attrs=primary" }, "a:1 b:2"],
+  [{ DATABASE_URL: "postgres://u:p@a,b/d", PGPORT: "7" }, "a:7 b:7"],
+  [{ PGHOST: "a,b", PGPORT: "1,2", PGUSER: "u", PGDATABASE: "d", PGPASSWORD: "p" }, "a:1 b:2"],
+])("several servers: %o", (environment, expected) => {
+  const { hosts, host, user, database, password, tls } = connectionFromEnvironment(environment);
+  expect(hosts?.list.map((place) => `${place.host}:${place.port}`).join(" ")).toBe(expected);
+  expect({ host, user, database, password }).toEqual({ host: "a", user: "u", database: "d", password: "p" });
+  expect(tls.mode).toBe("verify-full");
+});
+
+test("one server is one, and only this machine's servers are reached in the open", () => {
+  expect(connectionFromEnvironment({ DATABASE_URL: "postgres://u:p@a/d" }).hosts).toBeUndefined();
+  const mode = (hosts: string) =>
+    connectionFromEnvironment({ DATABASE_URL: `postgres://u:p@${hosts}/d` }).tls.mode;
+  expect(mode("localhost:1,127.0.0.1:2")).toBe("disable");
+  expect(mode("localhost,b")).toBe("verify-full");
 });
