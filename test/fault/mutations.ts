@@ -494,6 +494,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/done-ahead.test.ts"],
   },
   {
+    name: "go on while another process may run a handler",
+    file: "lib/consume/running-calls.ts",
+    from: "    return Date.now() >= known.until;",
+    to: "    return true;",
+    tests: ["test/unit/consume/still-running.test.ts"],
+  },
+  {
     name: "go on in a partition where an earlier call still runs",
     file: "lib/consume/partition.ts",
     from: "    if (!record || !(known || running.has(this.lane))) return undefined;",

@@ -74,6 +74,28 @@ describe("a handler that runs on when its invocation has ended", () => {
     },
   );
 
+  it("holds its partition also where the fence could not be told", async () => {
+    const { ended, end } = endless();
+    const sink: unknown[] = [];
+    let calls = 0;
+    let isAway = false;
+    const { handler } = await rig(
+      (c) =>
+        c.on("*", Operation.Create, async ({ after }) => {
+          isAway = true;
+          if (calls++ === 0) await ended;
+          sink.push(after.v);
+        }),
+      { step: async (when) => (isAway && when === "before" ? "throttled" : "none") },
+    );
+    const event = invocationOf(packed(OLD_AND_NEW));
+    expect((await handler(event, lambdaContext(SHORT_MS))).batchItemFailures).toHaveLength(1);
+    isAway = false;
+    expect((await handler(event, lambdaContext(SHORT_MS))).batchItemFailures).toHaveLength(1);
+    expect([calls, sink]).toEqual([1, []]);
+    end();
+  });
+
   it("is given up, without another call, when it has failed late and its attempts are used up", async () => {
     const { ended, end } = endless();
     let calls = 0;
