@@ -166,7 +166,9 @@ export class Partition {
     const known = this.checkpoint.attempts?.running;
     const [record] = this.lane.records;
     if (!record || !(known || running.has(this.lane))) return undefined;
-    if (await running.haveEnded(this.lane, known, deadline.work)) return undefined;
+    const ended = await running.haveEnded(this.lane, known, deadline.work);
+    // In what is left after a long wait the next call would be cut short again, and count for nothing: never a way on.
+    if (ended && deadline.isFair()) return undefined;
     return { record, error: new HandlerStillRunningError(this.lane), attempts: undefined };
   }
 
