@@ -4,6 +4,7 @@ import type { Backlog } from "./capture/backlog.ts";
 import { Endpoints, pgRecvlogical, type Reading } from "./capture/clients.ts";
 import type { Bench } from "./main.ts";
 import { ROWS, type Row, type Step } from "./scale/rows.ts";
+import { measureState, STATE_ROWS, type StateCost } from "./scale/state-rows.ts";
 import { writeStep } from "./scale/step-backlog.ts";
 
 /** A step of one row, medians over the rounds. */
@@ -31,7 +32,7 @@ type Found = Omit<Measured, "cost" | "cpuCost" | "pgRecvlogicalCost">;
 export const scale: Bench = {
   about: `How the cost of a change grows, through the real capture program, on ${availableParallelism()} cores.`,
   options: {
-    /** Rows, with commas between: see `ROWS`. */
+    /** Rows, with commas between: see `ROWS` and `STATE_ROWS`. */
     only: { type: "string" },
     /** One is some ten minutes on a quiet machine. */
     rounds: { type: "string", default: "1" },
@@ -40,10 +41,21 @@ export const scale: Bench = {
     "cpu-prof": { type: "string" },
   },
   async run(say, { only, rounds, quick, "cpu-prof": profile }) {
-    const chosen = ROWS.filter(({ name }) => only === undefined || String(only).split(",").includes(name));
-    if (chosen.length === 0)
-      throw new RangeError(`--only ${only}: write some of ${ROWS.map(({ name }) => name)}`);
+    const isChosen = ({ name }: { readonly name: string }) =>
+      only === undefined || String(only).split(",").includes(name);
+    const chosen = ROWS.filter(isChosen);
+    const ofState = STATE_ROWS.filter(isChosen);
+    if (chosen.length + ofState.length === 0)
+      throw new RangeError(
+        `--only ${only}: write some of ${[...ROWS, ...STATE_ROWS].map(({ name }) => name)}`,
+      );
     const found: Record<string, object> = {};
+    for (const row of ofState) {
+      say(`${row.name}: ${row.grows}`);
+      const steps = await measureState(row);
+      for (const { step, cost } of steps) say(`  ${String(step).padStart(9)} ${print(cost)}`);
+      found[row.name] = { steps };
+    }
     for (const row of chosen) {
       say(`${row.name}: ${row.grows}; cost by ${row.per === "byte" ? "byte sent" : row.per}`);
       const steps = row.steps(quick === true);
@@ -148,6 +160,12 @@ function describe(one: Measured): string {
   const ours = `${one.step.padStart(9)} ${rate}  ${one.cost} ×  ${one.peakMB} MB  CPU ${one.cpuMicros} µs (${one.cpuCost} ×)`;
   const sent = `${one.sentBytes} B sent a change, ${one.records} records in ${one.requests} requests`;
   return `${ours}; ${sent}; pg_recvlogical ${one.pgRecvlogicalPerSecond}/s (${one.pgRecvlogicalCost} ×)`;
+}
+
+function print(cost: StateCost): string {
+  return Object.entries(cost)
+    .map(([what, value]) => `${value} ${what}`)
+    .join(", ");
 }
 
 function median(values: readonly number[]): number {

@@ -80,13 +80,13 @@ export const ROWS: readonly Row[] = [
     name: "tables",
     grows: "tables, changes spread evenly, 64 partitions each",
     per: "change",
-    steps: (quick) => [1, 10, 100, 1_000].map((count) => tables(count, quick)),
+    steps: (quick) => [1, 10, 100, 1_000, 5_000].map((count) => tables(count, quick)),
   },
   {
     name: "small-tables",
     grows: "tables, changes spread evenly, 4 partitions each",
     per: "change",
-    steps: (quick) => [1, 10, 100, 1_000].map((count) => ({ ...tables(count, quick), partitions: 4 })),
+    steps: (quick) => [1, 10, 100, 1_000, 5_000].map((count) => ({ ...tables(count, quick), partitions: 4 })),
   },
   {
     name: "transactions",
