@@ -334,7 +334,7 @@ function consumerRules(
       metric: consumerMetric(pipeline, name, "gaps"),
       threshold: 1,
       periods: 1,
-      meaning: `Consumer ${name} was given a change whose predecessor never came: records expired or were discarded. The partition stands still rather than pass over it.`,
+      meaning: `Consumer ${name} was given a change whose predecessor never came: records expired or were discarded. The partition is held rather than pass over it, its shard goes on.`,
       remedy:
         "docs/08-errors.md, GAP: find the missing records (the bucket's aws/lambda/), or fill the consumer anew.",
     },
@@ -342,15 +342,28 @@ function consumerRules(
       metric: consumerMetric(pipeline, name, "parkingFull"),
       threshold: 1,
       periods: 1,
-      meaning: `So many changes are parked in ${name} that their partition stands still.`,
+      meaning: `So many changes are parked in ${name} that their partition is held.`,
       remedy: `Redrive what is parked (tributary redrive --consumer ${name}), or give it up with --discard.`,
     },
     [`Held-${name}`]: {
       metric: consumerMetric(pipeline, name, "held"),
       threshold: 1,
-      meaning: `Partitions of ${name} are held at a change that fails.`,
+      meaning: `Partitions of ${name} stopped at a change that fails and cannot be passed.`,
       remedy:
         "Its log names topic, partition and position. Correct the handler and deploy; it goes on by itself.",
+    },
+    [`HeldPartitions-${name}`]: {
+      metric: consumerMetric(pipeline, name, "heldPartitions"),
+      threshold: 1,
+      meaning: `Partitions of ${name} wait for somebody. Their changes are stored, in order, up to 256 MiB a partition; all else goes on.`,
+      remedy: `tributary redrive --consumer ${name} --dry-run says what for (key "*"). Correct it and deploy, then: tributary redrive --consumer ${name}.`,
+    },
+    [`HoldFull-${name}`]: {
+      metric: consumerMetric(pipeline, name, "holdFull"),
+      threshold: 1,
+      periods: 1,
+      meaning: `A partition of ${name} holds as much as it may: its shard waits, with all tables in it.`,
+      remedy: `Correct what it waits for before the stream's retention is over, then: tributary redrive --consumer ${name}.`,
     },
   };
 }

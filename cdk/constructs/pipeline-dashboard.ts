@@ -300,7 +300,7 @@ function consumerGraphs(pipeline: string, { name, function: handler }: Consumer)
     { title: "Commit to effect", left: [latency("p50"), latency("p99")], unit: "ms" },
     {
       title: "What fails",
-      left: counted("retried", "parked", "deadLettered", "gaps", "held"),
+      left: counted("retried", "parked", "deadLettered", "gaps", "held", "heldPartitions"),
       right: [handler.metricErrors({ period: MINUTE, label: "errors" })],
       unit: "count",
     },

@@ -146,8 +146,11 @@ async function letPass(
     // With the generation of the record behind the gap: what an older writer still has of it is dropped.
     if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
     else if (!came) checkpoint.explain(upTo, writer);
-    const progress = { partition, ...checkpoint.value(undefined), parked: undefined };
-    const another = await fence.close(group, [{ progress, token }], signal);
+    const { parked, hold } = stored;
+    const progress = { partition, ...checkpoint.value(undefined), parked };
+    // What is held is tried by the next invocation, or redrive.
+    const own = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
+    const another = await fence.close(group, [{ progress: own, token }], signal);
     if (another.length === 0) return came ? "came" : "passed";
   }
 }

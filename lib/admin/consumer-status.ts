@@ -2,6 +2,7 @@ import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk
 import type { PositionText } from "../change/position.ts";
 import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence-item.ts";
+import { type Hold, heldBy } from "../consume/hold.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
 import { ParkedKeys } from "../consume/parked-keys.ts";
 import { ParkedLists } from "../consume/parked-lists.ts";
@@ -24,6 +25,8 @@ export interface PartitionStatus extends PartitionName {
   readonly checkpoint: PositionText | undefined;
   /** Generation of the capture task that wrote it. */
   readonly writer: number;
+  /** It waits for somebody: since when, for what (class of the error), and how many bytes of records it holds. */
+  readonly hold: Pick<Hold, "since" | "cause" | "bytes"> | undefined;
   /** The partition stands before these: they never came, and nobody has accepted that. */
   readonly gap: MissingChanges | undefined;
   /** Changes that took no effect and whose rows are not in place again; those of `gap` are not among them. */
@@ -48,7 +51,8 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     if (partitions.some((known) => isAt(known, { topic, partition }))) continue;
     partitions.push({ topic, partition, ...readPartition(undefined, partition) });
   }
-  return partitions.sort(byPlace).map(({ topic, partition, mark, writer, explained, lost, parked }) => {
+  return partitions.sort(byPlace).map((known) => {
+    const { topic, partition, mark, writer, explained, lost, parked, hold } = known;
     const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
     const passed = explained ?? mark ?? "";
     // One that was found and came after all is none any more.
@@ -58,6 +62,7 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     const open = letters.filter((letter) => isAt(letter, { topic, partition }));
     return {
       ...{ topic, partition, checkpoint: mark, writer, gap },
+      hold: hold && { since: hold.since, cause: hold.cause, bytes: hold.bytes },
       unhealed: own
         .filter((entry) => entry.cause === "unreadable" || entry.accepted)
         .filter((entry) => entry !== gap),
@@ -70,8 +75,8 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
 }
 
 /** Whether somebody should look at it. */
-export function needsAttention({ gap, unhealed, deadLetters }: PartitionStatus): boolean {
-  return gap !== undefined || unhealed.length > 0 || deadLetters > 0;
+export function needsAttention({ hold, gap, unhealed, deadLetters }: PartitionStatus): boolean {
+  return hold !== undefined || gap !== undefined || unhealed.length > 0 || deadLetters > 0;
 }
 
 /** Where the open letters are; one that cannot be read counts as open. */
@@ -85,7 +90,8 @@ async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<
   for await (const letter of parking.letters(signal)) {
     const isUnread = letter instanceof StateItemError;
     if (isUnread && !letter.place) throw letter;
-    const place = isUnread ? letter.place : letter.superseded ? undefined : letter;
+    const isClosed = !isUnread && (letter.superseded || heldBy(letter.chain) !== undefined);
+    const place = isUnread ? letter.place : isClosed ? undefined : letter;
     if (place) found.push(place);
   }
   return found;

@@ -64,7 +64,7 @@ export function consumerCommand(): Command {
     .addHelpText(
       "after",
       `
-A partition whose changes are missing stops with a GAP: nothing behind it is applied until somebody accepts that. First look
+A partition whose changes are missing is held by a GAP: nothing behind it is applied until somebody accepts that. First look
 for the record: an event source mapping that gave up, a stream whose retention was over. accept-gap then has the topic's
 tables read again for this consumer, with a sweep, and the partition goes on. It shows as unhealed until the
 backfill's end has passed in it. Exit code of status: 1 where something needs attention. See docs/04-consumers.md.
@@ -168,13 +168,18 @@ function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
   const gaps = all.filter(({ gap }) => gap).length;
   const unhealed = all.filter((status) => status.unhealed.length > 0).length;
   const letters = all.reduce((sum, { deadLetters }) => sum + deadLetters, 0);
-  return `${consumer}: ${all.length} partitions, ${gaps} before a gap, ${unhealed} unhealed, ${letters} keys with open dead letters`;
+  const held = all.filter(({ hold }) => hold).length;
+  return `${consumer}: ${all.length} partitions, ${held} held, ${gaps} before a gap, ${unhealed} unhealed, ${letters} keys with open dead letters`;
 }
 
 function statusInWords(status: PartitionStatus, consumer: string): string[] {
-  const { topic, partition, checkpoint, writer, gap, unhealed, deadLetters, parked } = status;
+  const { topic, partition, checkpoint, writer, hold, gap, unhealed, deadLetters, parked } = status;
   const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
   const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
+  if (hold)
+    lines.push(
+      `    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB: tributary redrive`,
+    );
   if (gap) {
     lines.push(`    stands before a gap: ${rangeInWords(gap)}, found ${gap.foundAt}`);
     lines.push(

@@ -1,5 +1,6 @@
 import type { PositionText } from "../change/position.ts";
 import { formatDone, parseDone } from "./done-ahead.ts";
+import type { Hold } from "./hold.ts";
 import type { RunningCall } from "./running-calls.ts";
 
 /** Handler calls whose changes are not done yet: what a later invocation must know about. */
@@ -154,8 +155,22 @@ export class Checkpoint {
   }
 }
 
-/** Whether what is stored has come as far as `value`, and has seen as new a writer. */
-export function hasReached(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {
+/** Whether what is stored has come as far as `value`, and has seen as new a writer. What is held of both counts as reached. */
+export function hasReached(stored: Partial<Held>, value: Held): boolean {
+  const { hold } = stored;
+  // What was held of records without a position is told by their place in the stream only.
+  if (value.hold && (hold?.last ?? "") < value.hold.last) return false;
+  // A hold with a hole says nothing of what lies in it.
+  const theirs = hold && hold.holes.length === 0 ? hold.intake : stored;
+  return hasCome(theirs, { attempts: undefined, ...(value.hold?.intake ?? value) });
+}
+
+/** A checkpoint, and how far what lies behind it is held. */
+type Held = CheckpointValue & {
+  readonly hold?: Pick<Hold, "intake" | "last" | "holes"> | null | undefined;
+};
+
+function hasCome(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {
   const { mark, writer = 0, explained = "" } = stored;
   if (mark === undefined || mark < value.mark || writer < value.writer) return false;
   return mark > value.mark || writer > value.writer || explained >= (value.explained ?? "");

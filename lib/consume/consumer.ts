@@ -14,6 +14,7 @@ import { DeadLetterQueue } from "./dead-letter.ts";
 import type { ChangeEvent, Row } from "./event.ts";
 import { Fence } from "./fence.ts";
 import { Floors } from "./floor.ts";
+import { HoldTable } from "./hold-table.ts";
 import { type ConsumerInstance, runInvocation } from "./invocation.ts";
 import { MissingTable } from "./missing-changes.ts";
 import type { ConsumerObserver } from "./observer.ts";
@@ -327,6 +328,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
     payloads: new ParkedPayloads(pipeline, name, openClaims),
+    holds: new HoldTable(dynamodb, stateTable, pipeline, name),
     leases: new RedriveLeases(dynamodb, stateTable, pipeline, name),
     running: new RunningCalls(),
     letters: deadLetterQueueUrl

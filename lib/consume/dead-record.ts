@@ -50,7 +50,7 @@ export async function giveUpEvents(
     const range = { behind, upTo: last, writer: record.writer };
     await missing.found({ ...partition.lane, cause: "unreadable", ...range }, deadline.end);
   } catch (refusal) {
-    return { record, error: refusal, attempts: undefined };
+    return { record, error: refusal, attempts: undefined, held: refusal === error };
   }
   partition.checkpoint.explain(last, record.writer);
   return undefined;

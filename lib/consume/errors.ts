@@ -97,6 +97,34 @@ export class FenceUnavailableError extends TributaryError {
   }
 }
 
+/** As much is held of a partition as may be: its shard waits, nothing is dropped. */
+export class HoldFullError extends TributaryError {
+  readonly code = "HELD_FULL";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName, bytes: number, cause: string) {
+    super({
+      message: `${where.topic}/${where.partition}: no more records can be held (at most ${bytes / 1024 / 1024} MiB a partition); it is held because of ${cause}`,
+      remedy:
+        "Correct what it is held for (its letter says what: `tributary redrive --dry-run`), then run `tributary redrive`. Until then its shard waits, with all tables in it; that must end before the stream's retention is over.",
+    });
+  }
+}
+
+/** Records that a partition holds are gone from the state table: it goes no further. */
+export class HoldIncompleteError extends TributaryError {
+  readonly code = "HELD_INCOMPLETE";
+  readonly retry = "stop";
+
+  constructor(where: PartitionName, mark: PositionText, intake: PositionText) {
+    super({
+      message: `${where.topic}/${where.partition}: what is held ends at ${mark}, but was stored up to ${intake}: records are missing in the state table`,
+      remedy:
+        "Restore the state table's items of this hold (point-in-time recovery), or read the table anew with a swept backfill once the gap is accepted.",
+    });
+  }
+}
+
 /** A record is of a format that this version of the library cannot read; it waits for a newer one. */
 export class RecordNotSupportedError extends TributaryError {
   readonly code = "RECORD_NOT_SUPPORTED";
@@ -105,7 +133,8 @@ export class RecordNotSupportedError extends TributaryError {
   constructor(what: string, which: string) {
     super({
       message: `the record is ${what}, which this version of the consumer library cannot read (${which})`,
-      remedy: "Deploy the consumer with the library version of the capture task. Until then the shard waits.",
+      remedy:
+        "Deploy the consumer with the library version of the capture task. Until then its partition is held.",
     });
   }
 }

@@ -3,12 +3,14 @@ import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../change/position.ts";
 import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
+import { formatHold, type Hold, parseHold } from "./hold.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
  * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
  * (the mark and `explained`: void beside another mark), `j<p>` until when records may have expired unread (`!` before it
- * while that is open), `b` the same for all of an item that was begun later, `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
+ * while that is open), `b` the same for all of an item that was begun later, `h<p>` the hold of a partition and its
+ * checkpoint, beside which `m<p>` and `w<p>` are the intake's (hold.ts), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
  * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
@@ -26,6 +28,9 @@ export function groupOf(partition: number): number {
   return Math.floor(partition / GROUP_SIZE);
 }
 
+/** In the list of parked keys of a held partition: libraries that know of no holds refuse it. */
+const HELD = "h";
+
 /** What an item holds of a partition. */
 export interface StoredPartition {
   /** What of it is not as this library writes it: nothing may be built on the rest. */
@@ -39,6 +44,8 @@ export interface StoredPartition {
   readonly lost: LostRecords | undefined;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
+  /** While it is held; its checkpoint is what is said above. */
+  readonly hold?: Hold;
 }
 
 /** What is to be written of a partition. */
@@ -46,6 +53,8 @@ export interface PartitionProgress extends CheckpointValue {
   readonly partition: number;
   /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
   readonly parked: string | undefined;
+  /** While it is held; null: it is held no more. */
+  readonly hold?: Hold | null;
 }
 
 /** Progress in a partition that an invocation holds. */
@@ -69,25 +78,31 @@ export function readPartition(
   const attempts = item?.[`a${partition}`]?.S;
   const mark = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
-  const [, isOpen, until] = /^(!?)(\d+)$/.exec(item?.[`j${partition}`]?.S ?? "") ?? [];
-  const token = readToken(item, partition);
+  const stored = readToken(item, partition);
+  const held = item?.[`h${partition}`]?.S;
   const writer = Number(item?.[`w${partition}`]?.N ?? "0");
   const calls = attempts === undefined ? undefined : readAttempts(attempts);
+  const hold = held === undefined ? undefined : parseHold(held, { mark: mark ?? "", writer });
   const faults = [
     ...(mark === undefined || isPosition(mark) ? [] : [`m${partition}: expected a position`]),
     ...(Number.isSafeInteger(writer) && writer >= 0 ? [] : [`w${partition}: expected a whole number`]),
     ...(attempts === undefined || calls ? [] : [`a${partition}: expected calls of a handler`]),
+    ...(held === undefined || hold ? [] : [`h${partition}: expected a hold`]),
   ];
-  return {
+  const parked = item?.[`k${partition}`]?.S;
+  const common = {
     ...(faults.length > 0 ? { fault: faults.join(", ") } : {}),
+    token: isHeld(stored) ? stored : undefined,
+    parked: held === undefined ? parked : withoutHeld(parked),
+    lost: readLost(item, partition),
+  };
+  if (hold) return { ...common, ...hold.checkpoint, explained: hold.checkpoint.explained, hold: hold.hold };
+  return {
+    ...common,
     mark,
     writer,
-    token: isHeld(token) ? token : undefined,
     attempts: calls,
     explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
-    lost:
-      until === undefined ? bornAfter(item) : { until: Number(until), state: isOpen ? "open" : "settled" },
-    parked: item?.[`k${partition}`]?.S,
   };
 }
 
@@ -103,6 +118,16 @@ function readAttempts(text: string): Attempts | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** The list of parked keys as the fence has it. */
+export function storedKeys(parked: string | undefined, isHeld: boolean): string | undefined {
+  return isHeld ? [...(parked ? [parked] : []), HELD].join(",") : parked;
+}
+
+function withoutHeld(keys = ""): string | undefined {
+  const left = keys.split(",").filter((entry) => entry !== HELD && entry !== "");
+  return left.length === 0 ? undefined : left.join(",");
 }
 
 /** The token that stands there, held or given back. */
@@ -167,7 +192,10 @@ function progressUpdate(
   };
   const conditions: string[] = [];
   for (const { progress, held, next } of writes) {
-    const { partition: p, mark, writer, attempts, explained, lost, parked } = progress;
+    const { partition: p, hold, lost } = progress;
+    const parked = storedKeys(progress.parked, !!hold) ?? (hold === null ? "" : undefined);
+    const { mark, writer } = hold ? hold.intake : progress;
+    const { attempts, explained } = hold ? { attempts: undefined, explained: undefined } : progress;
     set.push(`m${p}=:m${p}`, `w${p}=:w${p}`, `t${p}=${tokenName(next)}`);
     conditions.push(`t${p}=${tokenName(held)}`);
     values[`:m${p}`] = { S: mark };
@@ -184,6 +212,10 @@ function progressUpdate(
       set.push(`e${p}=:e${p}`);
       values[`:e${p}`] = { S: mark + explained };
     }
+    if (hold) {
+      set.push(`h${p}=:h${p}`);
+      values[`:h${p}`] = { S: formatHold(hold, progress) };
+    } else if (hold === null) remove.push(`h${p}`);
     if (parked === "") remove.push(`k${p}`);
     else if (parked !== undefined) {
       set.push(`k${p}=:k${p}`);
@@ -204,6 +236,15 @@ export function beginUpdate(nowMs: number): ItemUpdate {
     ConditionExpression: "attribute_not_exists(b)",
     ExpressionAttributeValues: { ":now": { N: String(nowMs) } },
   };
+}
+
+function readLost(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): LostRecords | undefined {
+  const [, isOpen, until] = /^(!?)(\d+)$/.exec(item?.[`j${partition}`]?.S ?? "") ?? [];
+  if (until === undefined) return bornAfter(item);
+  return { until: Number(until), state: isOpen ? "open" : "settled" };
 }
 
 function bornAfter(item: Record<string, AttributeValue> | undefined): LostRecords | undefined {

@@ -131,8 +131,8 @@ export class Fence {
   ): Promise<readonly number[]> {
     const named = await Promise.all(own.map((entry) => this.#named(place, entry, signal)));
     const more = named.some(
-      ({ progress: { attempts, parked, explained, lost } }) =>
-        (attempts ?? parked ?? explained ?? lost) !== undefined,
+      ({ progress: { attempts, parked, explained, lost, hold } }) =>
+        (attempts ?? parked ?? explained ?? lost ?? hold) !== undefined,
     );
     const parts = more ? PARTITIONS_WITH_MORE : GROUP_SIZE;
     const lost: number[] = [];

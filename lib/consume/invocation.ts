@@ -14,16 +14,27 @@ import { giveUpRecord } from "./dead-record.ts";
 import { Deadline } from "./deadline.ts";
 import { OwnershipLostError, RecordNotSupportedError, StateItemError } from "./errors.ts";
 import type { Fence, FenceGroup, TakenPartition } from "./fence.ts";
-import { groupOf, type PartitionProgress } from "./fence-item.ts";
+import { groupOf } from "./fence-item.ts";
 import type { Floors } from "./floor.ts";
+import { withBarred } from "./hold-lane.ts";
+import { HoldRun } from "./hold-run.ts";
+import type { HoldTable } from "./hold-table.ts";
 import type { MissingTable } from "./missing-changes.ts";
 import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
 import type { Claims } from "./once.ts";
-import { type Lane, orderedBatch, shardIdOf, type UnreadableRecord } from "./ordered-batch.ts";
+import {
+  type BatchRecord,
+  type Lane,
+  orderedBatch,
+  shardIdOf,
+  type UnreadableRecord,
+} from "./ordered-batch.ts";
+import { ParkedKeys } from "./parked-keys.ts";
 import type { ParkedPayloads } from "./parked-payload.ts";
 import type { ChainPlace, ParkingTable } from "./parking-table.ts";
 import type { Invocation } from "./partition.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
+import { partitionStart } from "./partition-start.ts";
 import type { RedriveLeases } from "./redrive-lease.ts";
 import type { Registry } from "./registry.ts";
 import type { RunningCalls } from "./running-calls.ts";
@@ -49,6 +60,7 @@ export interface ConsumerInstance {
   readonly oversize: ClaimReader;
   readonly parking: ParkingTable;
   readonly payloads: ParkedPayloads;
+  readonly holds: HoldTable;
   readonly leases: RedriveLeases;
   readonly running: RunningCalls;
   readonly letters: DeadLetterQueue | undefined;
@@ -91,6 +103,19 @@ export async function runInvocation(
   }
 }
 
+/** What an instance and one invocation of it give the runs of partitions. */
+export function asInvocation(
+  instance: ConsumerInstance,
+  own: Pick<Invocation, "deadline" | "counts" | "token">,
+): Invocation {
+  const { consumer, registry, configuration, letters, claims, missing, oversize, write } = instance;
+  const { parking, payloads, running, shards } = instance;
+  return {
+    ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
+    ...{ running, shards, write, ...own },
+  };
+}
+
 class InvocationRun {
   readonly counts = new InvocationCounts();
   readonly failures: { lowest: number | undefined; partitions: number } = {
@@ -110,10 +135,11 @@ class InvocationRun {
 
   async run(): Promise<void> {
     const { lanes, unreadable } = orderedBatch(this.#event.Records);
-    const { own, beats } = this.#sort(lanes);
+    const { lanes: all, rest } = withBarred(lanes, unreadable, this.#instance);
+    const { own, beats } = this.#sort(all);
     await this.#enter(beats);
-    const held = await this.#unreadable(unreadable);
-    const taken = await this.#take(held === undefined ? own : before(held, own));
+    const waiting = await this.#unreadable(rest);
+    const taken = await this.#take(waiting === undefined ? own : before(waiting, own));
     failpoint("fence-taken");
     await this.#run(taken);
     await this.#finished(beats.length > 0);
@@ -225,13 +251,9 @@ class InvocationRun {
   }
 
   #invocation(): Invocation {
-    const { consumer, registry, configuration, letters, claims, missing, oversize, write } = this.#instance;
-    const { parking, payloads, running, shards } = this.#instance;
-    return {
-      ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
-      ...{ running, shards, write },
+    return asInvocation(this.#instance, {
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
-    };
+    });
   }
 
   /** Runs partitions and tells where each stands. */
@@ -240,32 +262,16 @@ class InvocationRun {
     careful: boolean,
     sideBySide: number,
   ): Promise<[Taken, PartitionOutcome][]> {
-    const { fence } = this.#instance;
     const invocation = this.#invocation();
     const outcomes: [Taken, PartitionOutcome][] = [];
     await runSideBySide(taken, sideBySide, async (one) => {
-      const { place, lane, stored, token, floor } = one;
-      if (stored.fault !== undefined) return this.#failLane(lane, this.#altered(place, stored.fault));
-      const start = {
-        checkpoint: new Checkpoint(stored, floor),
-        parked: stored.parked,
-        overtake: (progress: PartitionProgress) =>
-          fence.overtake(place, { progress, token }, this.#deadline.end),
-        startedAgain: (missing: PositionText) =>
-          this.#instance.floors.startedAgain(lane.topic, missing, this.#deadline.work),
-        note: careful
-          ? (progress: PartitionProgress) => fence.note(place, { progress, token }, this.#deadline.end)
-          : undefined,
-      };
-      let run: PartitionRun;
-      try {
-        run = new PartitionRun(lane, start, invocation);
-      } catch {
-        const fault = `k${lane.partition}: expected a list of parked keys`;
-        return this.#failLane(lane, this.#altered(place, fault));
-      }
-      const outcome = await run.run();
+      const { place, lane, stored } = one;
+      const fault = stored.fault ?? faultOfKeys(stored.parked, lane.partition);
+      if (fault !== undefined) return this.#failLane(lane, this.#altered(place, fault));
+      const outcome = await this.#one(one, invocation, careful);
       outcomes.push([one, outcome]);
+      const { hold } = outcome.progress;
+      if (hold) this.counts.holds(hold.bytes);
       if (outcome.stopped) {
         const { record, error } = outcome.stopped;
         this.#fail(record.index, error, {
@@ -276,6 +282,44 @@ class InvocationRun {
       }
     });
     return outcomes;
+  }
+
+  /** Runs one partition. What waits for somebody is held; where that cannot be, the partition's records come again. */
+  async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome> {
+    const { fence, floors, holds } = this.#instance;
+    const { place, lane, stored, token, floor } = one;
+    const budgetMs = this.#deadline.remainingMs() / 2;
+    const parts = { invocation, fence, floors, holds, place, token, floor, careful, budgetMs };
+    const hold = new HoldRun(parts, lane, this.#event.Records);
+    if (stored.hold) {
+      try {
+        return await hold.goOn(stored, stored.hold);
+      } catch (error) {
+        const { mark = floor } = stored;
+        const progress = { ...stored, partition: lane.partition, mark };
+        return {
+          progress,
+          superseded: [],
+          backfilled: [],
+          stopped: { record: lane.records[0] as BatchRecord, error },
+        };
+      }
+    }
+    const start = partitionStart(parts, new Checkpoint(stored, floor), stored.parked);
+    const outcome = await new PartitionRun(lane, start, invocation).run();
+    const { stopped } = outcome;
+    if (!stopped?.held) return outcome;
+    try {
+      const held = await hold.begin(outcome, stopped.error);
+      this.#log("a partition is held, its shard goes on", stopped.error, {
+        ...{ topic: lane.topic, partition: lane.partition, mark: outcome.progress.mark },
+        ...this.#placeOf(stopped.record),
+      });
+      return held;
+    } catch (error) {
+      this.#log("a partition could not be held", error, { topic: lane.topic, partition: lane.partition });
+      return outcome;
+    }
   }
 
   /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
@@ -318,6 +362,11 @@ class InvocationRun {
     return new StateItemError(consumer, fenceKey("", consumer, topic, group).sk, fault);
   }
 
+  /** Where a record stands in the stream, for the log. */
+  #placeOf({ index, shardId, sequenceNumber }: BatchRecord) {
+    return { partitionKey: this.#event.Records[index]?.kinesis.partitionKey, shardId, sequenceNumber };
+  }
+
   #failLane({ topic, partition, records }: Lane, error: unknown): void {
     const [first] = records;
     if (!first) return;
@@ -334,6 +383,15 @@ class InvocationRun {
   #log(message: string, error: unknown, facts: Readonly<Record<string, unknown>>): void {
     const { write, consumer } = this.#instance;
     jsonLogger(write, { consumer, ...facts, ...errorFacts(error) }).warn(message);
+  }
+}
+
+function faultOfKeys(parked: string | undefined, partition: number): string | undefined {
+  try {
+    ParkedKeys.parse(parked);
+    return undefined;
+  } catch {
+    return `k${partition}: expected a list of parked keys`;
   }
 }
 

@@ -32,8 +32,14 @@ export interface InvocationReport {
   readonly gaps: number;
   /** Records of a writer that was superseded. */
   readonly staleWriter: number;
-  /** Partitions held by the policy `stop`, or at a change that failed and has no key. */
+  /** Times that a partition stopped by the policy `stop`, at a change that failed and has no key, or at what this version cannot read. */
   readonly held: number;
+  /** Partitions of the invocation that are held at its end: their shards go on, they wait for somebody. */
+  readonly heldPartitions: number;
+  /** Bytes of records that these hold. */
+  readonly heldBytes: number;
+  /** Partitions stopped because no more can be held of them: their shards wait. */
+  readonly holdFull: number;
   /** Partitions that stopped: their records come again. */
   readonly failedPartitions: number;
   /** From commit at the source to the handler's success, milliseconds, over the invocation's events. */
@@ -109,6 +115,9 @@ export class InvocationCounts {
   gaps = 0;
   staleWriter = 0;
   held = 0;
+  heldPartitions = 0;
+  heldBytes = 0;
+  holdFull = 0;
   readonly #latencies: number[] = [];
 
   /** An event took effect whose transaction was committed at `committedMs`. */
@@ -117,13 +126,20 @@ export class InvocationCounts {
     this.#latencies.push(Date.now() - committedMs);
   }
 
+  /** A partition is held, with so many bytes. */
+  holds(bytes: number): void {
+    this.heldPartitions++;
+    this.heldBytes += bytes;
+  }
+
   report(consumer: string, failedPartitions: number, durationMs: number): InvocationReport {
     const { applied, duplicates, unhandled, passed, retried, deadLettered, gaps, staleWriter, held } = this;
-    const { parked, parkedBehind, superseded, parkingFull } = this;
+    const { parked, parkedBehind, superseded, parkingFull, heldPartitions, heldBytes, holdFull } = this;
     return {
       consumer,
       ...{ applied, duplicates, unhandled, passed, retried, deadLettered },
       ...{ parked, parkedBehind, superseded, parkingFull, gaps, staleWriter, held },
+      ...{ heldPartitions, heldBytes, holdFull },
       failedPartitions,
       commitToEffectMs: this.#latency(),
       durationMs: Math.round(durationMs),

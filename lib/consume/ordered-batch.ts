@@ -38,6 +38,8 @@ export interface BatchRecord {
   /** Their size in bytes. */
   readonly bytes?: number;
   close?(): void;
+  /** Nothing is known of it but its place, and it must wait: why. */
+  readonly barred?: UnreadableRecord["error"];
   /** The text of an event, byte for byte as capture wrote it. */
   verbatim(event: number): string;
 }

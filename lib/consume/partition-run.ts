@@ -7,6 +7,8 @@ import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
 import { ExpiredGapError, GapError, HandlerDiedError } from "./errors.ts";
 import type { PartitionProgress } from "./fence-item.ts";
+import { waitsForSomebody } from "./hold.ts";
+import { lastPosition } from "./hold-intake.ts";
 import { isStaleWriter, judge } from "./judge.ts";
 import type { BatchRecord, Lane, UnreadableEvents } from "./ordered-batch.ts";
 import type { ChainPlace } from "./parking-table.ts";
@@ -27,7 +29,14 @@ import { isForAnother, removesBelow } from "./sweep.ts";
 export interface PartitionOutcome {
   readonly progress: PartitionProgress;
   /** The record that must come again, and why. */
-  readonly stopped: { readonly record: BatchRecord; readonly error: unknown } | undefined;
+  readonly stopped:
+    | {
+        readonly record: BatchRecord;
+        readonly error: unknown;
+        /** It waits for somebody, so the partition is to be held: see `waitsForSomebody`. */
+        readonly held?: boolean;
+      }
+    | undefined;
   /** Chains of parked changes to remove once the progress is written: later changes took effect. */
   readonly superseded: readonly ChainPlace[];
   /** Backfills for this consumer whose end has passed. */
@@ -78,7 +87,11 @@ export class PartitionRun {
     await partition.start.note?.(progress).catch(() => false);
     return {
       progress,
-      stopped: stop && { record: this.#firstOpen(stop.record), error: stop.error },
+      stopped: stop && {
+        record: this.#firstOpen(stop.record),
+        error: stop.error,
+        held: stop.held || waitsForSomebody(stop.error),
+      },
       superseded: partition.parking.superseded,
       backfilled: this.#ends
         .filter(({ position }) => position <= partition.checkpoint.mark)
@@ -102,6 +115,10 @@ export class PartitionRun {
     const stop = await this.#partition.stillRunning();
     if (stop) return stop;
     for (const record of this.#partition.lane.records) {
+      if (record.barred) {
+        this.#partition.invocation.counts.held++;
+        return this.#flushed({ record, error: record.barred, attempts: undefined, held: true });
+      }
       if (isStaleWriter(this.#judged, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
         continue;
@@ -332,7 +349,7 @@ export class PartitionRun {
       }
     } catch (error) {
       counts.held++;
-      return this.#flushed({ record, error, attempts: undefined });
+      return this.#flushed({ record, error, attempts: undefined, held: true });
     }
     if (!registration) {
       if (passed || isControlEvent(wire)) counts.passed++;
@@ -445,10 +462,4 @@ export class PartitionRun {
     this.#judge(position, writer);
     if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
   }
-}
-
-function lastPosition(record: BatchRecord): PositionText {
-  const known = record.range?.last ?? record.unreadable?.last ?? record.claimed?.position;
-  const last = known === undefined ? record.events.at(-1) : undefined;
-  return known ?? (last ? positionOf(last) : "");
 }

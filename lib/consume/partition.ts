@@ -10,6 +10,7 @@ import type { Deadline } from "./deadline.ts";
 import { HandlerStillRunningError, OwnershipLostError, PoisonWithoutKeyError } from "./errors.ts";
 import type { HandledEvent } from "./event.ts";
 import type { PartitionProgress } from "./fence-item.ts";
+import type { Hold } from "./hold.ts";
 import type { MissingTable } from "./missing-changes.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { Claims } from "./once.ts";
@@ -49,6 +50,8 @@ export interface PartitionStart {
   readonly checkpoint: Checkpoint;
   /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
   readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
+  /** While the partition is held; what runs are records that it holds. */
+  readonly hold?: Hold | undefined;
   /** The keys with open dead letters: see `ParkedKeys`. */
   readonly parked: string | undefined;
   /** Called before such keys are overtaken: see `Fence.overtake`. */
@@ -71,6 +74,8 @@ export interface Stop {
   readonly record: BatchRecord;
   readonly error: unknown;
   readonly attempts: Attempts | undefined;
+  /** Not before somebody acts: see `waitsForSomebody`. */
+  readonly held?: boolean;
 }
 
 /** What the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
@@ -99,7 +104,9 @@ export class Partition {
   /** Where the partition stands now; `attempts` are calls that were made since. */
   progress(attempts?: Attempts): PartitionProgress {
     const value = this.checkpoint.value(attempts);
-    return { partition: this.lane.partition, ...value, parked: this.parking.format(value.mark) };
+    const { hold } = this.start;
+    const progress = { partition: this.lane.partition, ...value, parked: this.parking.format(value.mark) };
+    return hold ? { ...progress, hold } : progress;
   }
 
   /** This event is done, and everything before it. */
@@ -212,14 +219,13 @@ export class Partition {
   ): Promise<Stop | undefined> {
     const { configuration, counts, letters } = this.invocation;
     const { record, position, wire } = item;
-    const stop = (reason: unknown): Stop => ({
-      record,
-      error: reason,
+    const stop = (reason: unknown, held = false): Stop => ({
+      ...{ record, error: reason, held },
       attempts: attemptsOf([item], calls, since),
     });
     if (configuration.poison === "stop" || !letters) {
       counts.held++;
-      return stop(error);
+      return stop(error, true);
     }
     // What cannot be read at all is passed under `skip`: nobody would ever know its key.
     const passed = wire === undefined && configuration.poison === "skip";

@@ -9,8 +9,9 @@ import {
 import type { PositionText } from "../change/position.ts";
 import { fenceKey } from "../state/table.ts";
 import { ParkedKeysMissingError, type PartitionName, StateItemError } from "./errors.ts";
-import { groupOf, readPartition, readToken } from "./fence-item.ts";
+import { groupOf, readPartition, readToken, storedKeys } from "./fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "./fence-token.ts";
+import type { Hold } from "./hold.ts";
 import { ParkedKeys } from "./parked-keys.ts";
 import { ParkedLists } from "./parked-lists.ts";
 import { callTable } from "./table-call.ts";
@@ -27,6 +28,8 @@ export interface FencedPartition {
   readonly parked: string | undefined;
   /** What the fence holds or names as that list. */
   readonly stored: string | undefined;
+  /** While it is held. */
+  readonly hold?: Hold | undefined;
   /** What an invocation would take it from. */
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */
@@ -152,13 +155,15 @@ export class RedriveLease {
    * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
    */
   async replaceParked(
-    { stored: was = "", token }: FencedPartition,
+    { stored: listed = "", token, hold }: FencedPartition,
     left: string | undefined,
     force: boolean,
   ): Promise<boolean> {
+    const isHeld = hold !== undefined;
+    const was = storedKeys(listed, isHeld) ?? "";
     const [r, k, t] = [`r${this.#partition}`, `k${this.#partition}`, `t${this.#partition}`];
     const { lists, place, signal } = this.#item;
-    const now = left === undefined ? undefined : await lists.write(place, left, signal);
+    const now = storedKeys(left === undefined ? undefined : await lists.write(place, left, signal), isHeld);
     const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:t`] : [])];
     const free = force ? `${t}<:t` : `contains(${t},:t)`;
     const replaced = await this.#item.update("unpark", {
@@ -175,7 +180,7 @@ export class RedriveLease {
       },
     });
     // Where it was refused, nothing names the new list, unless the answer to a first try was lost: then it stays.
-    if (replaced) await lists.remove(place, was, signal).catch(() => {});
+    if (replaced) await lists.remove(place, listed, signal).catch(() => {});
     return replaced;
   }
 
@@ -210,11 +215,11 @@ async function readFenced(item: FenceItem): Promise<FencedPartition> {
   let seen: string | undefined;
   for (;;) {
     const fence = await item.read();
-    const { mark = "", parked: stored, token, fault } = readPartition(fence, place.partition);
+    const { mark = "", parked: stored, token, hold, fault } = readPartition(fence, place.partition);
     try {
       const parked = await lists.read(place, stored, signal);
       const held = token !== undefined;
-      return { mark, parked, stored, token: readToken(fence, place.partition), held, fault };
+      return { mark, parked, stored, hold, token: readToken(fence, place.partition), held, fault };
     } catch (error) {
       // An invocation may have replaced it since; what is named still, and is not there, is missing.
       if (!(error instanceof ParkedKeysMissingError) || stored === seen) throw error;

@@ -5,6 +5,8 @@ import { runSideBySide } from "./concurrency.ts";
 import { errorFacts, jsonLogger } from "./context.ts";
 import { Deadline } from "./deadline.ts";
 import { StateItemError } from "./errors.ts";
+import { heldBy } from "./hold.ts";
+import { redriveHold } from "./hold-redrive.ts";
 import type { ConsumerInstance } from "./invocation.ts";
 import { tellObserver } from "./observer.ts";
 import type { ParkedKey } from "./parked-keys.ts";
@@ -146,7 +148,7 @@ async function look(run: RedriveRun, letters: readonly Letter[]): Promise<Redriv
     const [{ topic, partition }] = group as [Letter];
     const { consumer, leases, write } = run.instance;
     const fenced = await leases.look(topic, partition, run.deadline.end);
-    const { held } = fenced;
+    const { held, hold } = fenced;
     let keys: readonly ParkedKey[];
     try {
       keys = keysOf(consumer, { topic, partition }, fenced).values();
@@ -158,7 +160,10 @@ async function look(run: RedriveRun, letters: readonly Letter[]): Promise<Redriv
     }
     for (const letter of group) {
       const entry = keys.find(({ chain }) => chain === letter.chain);
-      if (entry) {
+      const holdOf = heldBy(letter.chain);
+      if (holdOf !== undefined) {
+        if (hold?.id === holdOf) found.push({ ...asRedriven(letter), outcome: "open", redriven: 0 });
+      } else if (entry) {
         const outcome = entry.kind === "overtaken" && held ? "busy" : "open";
         const failed = await failedPosition(run, letter);
         found.push({ ...asRedriven(letter), ...failed, outcome, redriven: 0, parked: entry.items });
@@ -208,6 +213,8 @@ async function redriveLetter(run: RedriveRun, letter: Letter, patient: boolean):
   const { topic, partition, position } = letter;
   const logger = jsonLogger(instance.write, { consumer: instance.consumer, topic, partition, position });
   if (run.left <= 0 || deadline.work.aborted) return { kind: "open", redriven: 0 };
+  const held = heldBy(letter.chain);
+  if (held !== undefined) return redriveHold(run, letter, held);
   let lease: RedriveLease | undefined;
   try {
     lease = await leaseOf(run, letter, patient ? PATIENCE_MS : 0);
@@ -250,9 +257,13 @@ async function giveBack({ instance }: RedriveRun, letter: Letter, lease: Redrive
   void ended.then(() => lease.release(AbortSignal.timeout(RELEASE_MS))).catch(() => {});
 }
 
-/** By partition: what was not tried for longest comes first, what ended the process last time at the end. */
+/**
+ * By partition: what was not tried for longest comes first, what ended the process last time at the end, and behind all
+ * what a partition holds: it may wait for room that the others make.
+ */
 function byPartition(letters: readonly Letter[]): Letter[][] {
-  const rank = (letter: Letter) => `${letter.trying ? 1 : 0}${letter.lastFailedAt}${letter.position}`;
+  const rank = (letter: Letter) =>
+    `${heldBy(letter.chain) === undefined ? 0 : 1}${letter.trying ? 1 : 0}${letter.lastFailedAt}${letter.position}`;
   const sorted = letters.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
   return [...Map.groupBy(sorted, ({ topic, partition }) => `${topic}/${partition}`).values()];
 }

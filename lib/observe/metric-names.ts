@@ -119,8 +119,13 @@ export const CONSUMER_METRIC = {
   superseded: { name: "Superseded", unit: "Count", statistic: "Sum" },
   /** Partitions stopped because a change before never came. */
   gaps: { name: "Gaps", unit: "Count", statistic: "Sum" },
-  /** Partitions held at a change that failed. */
+  /** Times that a partition stopped at a change that failed and cannot be passed. */
   held: { name: "Held", unit: "Count", statistic: "Sum" },
+  /** Partitions that wait for somebody while their shards go on, and the bytes of records that they hold. */
+  heldPartitions: { name: "HeldPartitions", unit: "Count", statistic: "Maximum" },
+  heldBytes: { name: "HeldPartitionBytes", unit: "Bytes", statistic: "Maximum" },
+  /** Partitions of which no more can be held: their shards wait. */
+  holdFull: { name: "HoldFull", unit: "Count", statistic: "Sum" },
   /** Partitions whose records come again, whatever the reason. */
   failedPartitions: { name: "FailedPartitions", unit: "Count", statistic: "Sum" },
   /** Records dropped because a newer capture task had written behind them. */

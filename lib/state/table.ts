@@ -120,3 +120,16 @@ export function missingKey(
 export function shardKey(pipeline: string, consumer: string, shardId: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}#shards`, sk: `shard#${shardId}` };
 }
+
+/** Records that a consumer's partition holds; `record` begins with a sequence number that sorts. */
+export function heldRecordsKey(
+  pipeline: string,
+  consumer: string,
+  topic: string,
+  partition: number,
+  hold: string,
+  record: string,
+): StateKey {
+  const pk = `${pipeline}#consumer#${consumer}#held`;
+  return { pk, sk: `hold#${topic}/${partition}#${hold}#${record}` };
+}

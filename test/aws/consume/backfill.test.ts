@@ -4,7 +4,7 @@ import { Operation } from "../../../lib/consume/operation.ts";
 import type { Sweep } from "../../../lib/consume/sweep.ts";
 import { at, backfillEnd, type Change, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
-import { consumerBench, DONE, failedAt, invoke, redrive } from "./consumer-bench.ts";
+import { consumerBench, DONE, invoke, redrive } from "./consumer-bench.ts";
 
 const aws = emulatedAws();
 
@@ -90,16 +90,16 @@ describe("control events", () => {
     expect(bench.reports[1]).toMatchObject({ duplicates: 6, passed: 0 });
   });
 
-  it("that cannot be read stop their partition: a sweep may not be lost", async () => {
+  it("that cannot be read hold their partition: a sweep may not be lost", async () => {
     const bench = await consumerBench(aws());
     const handler = bench.instance((c) => c.onSweep("public.orders", () => {}));
     const record = packed([
       { at: 1, after: null },
       { at: 2, after: 1, op: "m", message: { ...backfillEnd(""), content: "e30=" } },
     ]);
-    expect(await invoke(handler, [record])).toEqual(failedAt(record));
+    expect(await invoke(handler, [record])).toEqual(DONE);
     expect(bench.lines.join()).toContain("RECORD_FORMAT");
-    expect((await bench.stored()).mark).toBe(at(1));
+    expect(await bench.stored()).toMatchObject({ mark: at(1), hold: { cause: "RecordFormatError" } });
   });
 });
 
@@ -140,7 +140,7 @@ describe("a sweep", () => {
     expect(effects).toHaveLength(4);
   });
 
-  it("that fails for good stops its partition", async () => {
+  it("that fails for good holds its partition", async () => {
     const bench = await consumerBench(aws());
     const handler = bench.instance(
       (c) =>
@@ -153,9 +153,9 @@ describe("a sweep", () => {
       { at: 1, after: null },
       { at: 2, after: 1, op: "m", message: backfillEnd(at(1)) },
     ]);
-    expect(await invoke(handler, [record])).toEqual(failedAt(record));
+    expect(await invoke(handler, [record])).toEqual(DONE);
     expect(bench.lines.join()).toContain("POISON_WITHOUT_KEY");
-    expect(bench.reports[0]).toMatchObject({ held: 1, deadLettered: 0 });
+    expect(bench.reports[0]).toMatchObject({ held: 1, heldPartitions: 1, deadLettered: 0 });
     expect((await bench.stored()).mark).toBe(at(1));
   });
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
-import { consumerBench, DONE, failedAt, invoke } from "./consumer-bench.ts";
+import { consumerBench, DONE, invoke } from "./consumer-bench.ts";
 
 const aws = emulatedAws();
 
@@ -48,7 +48,7 @@ describe("an invocation", () => {
     expect(bench.reports[1]).toMatchObject({ applied: 3, duplicates: 5 });
   });
 
-  it("stops only the partition of the first failure, and asks for the lowest record again", async () => {
+  it("holds only the partition of the first failure, and asks for nothing again", async () => {
     const bench = await consumerBench(aws());
     const seen: string[] = [];
     const handler = bench.instance(
@@ -66,9 +66,10 @@ describe("an invocation", () => {
       packed(chain(2, 2), { partition: 2 }),
       packed(chain(3, 3), { partition: 1 }),
     ] as const;
-    expect(await invoke(handler, [...records])).toEqual(failedAt(records[2]));
+    expect(await invoke(handler, [...records])).toEqual(DONE);
     expect(seen.sort()).toEqual([`1:${at(1)}`, `2:${at(1)}`, `2:${at(2)}`]);
-    expect(await bench.stored(1)).toMatchObject({ mark: at(1), attempts: { calls: 1 } });
+    const hold = { intake: { mark: at(3) } };
+    expect(await bench.stored(1)).toMatchObject({ mark: at(1), attempts: { calls: 1 }, hold });
     expect(await bench.stored(2)).toMatchObject({ mark: at(2) });
     expect(bench.lines.join()).not.toContain("secret");
   });

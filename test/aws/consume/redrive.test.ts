@@ -217,12 +217,12 @@ describe("a large change", () => {
     expect(state.effects).toEqual(["bad@1"]);
   });
 
-  it("without a claim store stops its partition", async () => {
+  it("without a claim store holds its partition", async () => {
     const bench = await consumerBench(aws());
     const { handler } = failing(bench);
     const record = packed([...updates("a"), { at: 2, after: 1, op: "u", ...large(300) }]);
-    expect(await invoke(handler, [record])).toEqual(failedAt(record));
-    expect(await bench.stored()).toMatchObject({ mark: at(1) });
+    expect(await invoke(handler, [record])).toEqual(DONE);
+    expect(await bench.stored()).toMatchObject({ mark: at(1), hold: { cause: "ParkedTooLargeError" } });
     expect(bench.lines.join()).toContain("PARKED_TOO_LARGE");
     expect(await bench.letters()).toEqual([]);
   });

@@ -38,4 +38,17 @@ describe("a checkpoint", () => {
     expect(hasReached({ mark: at(2), writer: 3 }, value)).toBe(false);
     expect(hasReached({}, value)).toBe(false);
   });
+
+  it("is reached by what a successor holds, but for what may lie in a hole of it", () => {
+    const value = { mark: at(5), writer: 1, attempts: undefined };
+    const hold = { intake: { mark: at(9), writer: 1 }, last: "9", holes: [] };
+    const held = { mark: at(3), writer: 1, hold };
+    expect(hasReached(held, value)).toBe(true);
+    expect(hasReached({ ...held, hold: { ...hold, holes: [["3", "9"]] } }, value)).toBe(false);
+    expect(hasReached(held, { ...held, attempts: undefined, hold: { ...hold, last: "8" } })).toBe(true);
+    expect(hasReached({ ...held, hold: { ...hold, last: "8" } }, { ...held, attempts: undefined })).toBe(
+      false,
+    );
+    expect(hasReached({ mark: at(9), writer: 1 }, { ...held, attempts: undefined })).toBe(false);
+  });
 });

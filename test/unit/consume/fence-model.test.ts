@@ -1,4 +1,5 @@
 import { setImmediate as turn } from "node:timers/promises";
+import type { KinesisStreamRecord } from "aws-lambda";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -24,7 +25,7 @@ import { at, TOPIC } from "./records.ts";
 /*
  * The whole consumer against a table in memory, every step of several invocations in any order: deliveries that come
  * again, stale ones, two at once, processes that die at any step, answers that are lost, handlers whose sink is away or
- * that do not come back.
+ * that do not come back, and partitions that are held, replayed and redriven meanwhile.
  */
 
 // Waiting takes no time here but on the clock, and a process's time is over only when nothing else can go on.
@@ -52,8 +53,12 @@ interface Delivery {
   readonly fault: { readonly call: number; readonly kind: CallFault } | undefined;
   /** A handler's call that fails, after so many of its events. */
   readonly handler:
-    | { readonly call: number; readonly after: number; readonly kind: "away" | "hangs" }
+    | { readonly call: number; readonly after: number; readonly kind: "away" | "hangs" | "poison" }
     | undefined;
+  /** It is no delivery, but a redrive. */
+  readonly redrive: boolean;
+  /** So much time has passed, in seconds. */
+  readonly later: number;
 }
 
 /** How the consumer has its events: one a call, or so many. */
@@ -81,10 +86,12 @@ const delivery: fc.Arbitrary<Delivery> = fc.record({
     fc.record({
       call: fc.nat(4),
       after: fc.nat(2),
-      kind: fc.constantFrom("away" as const, "away" as const, "hangs" as const),
+      kind: fc.constantFrom("away" as const, "hangs" as const, "poison" as const, "poison" as const),
     }),
     { nil: undefined, freq: 2 },
   ),
+  redrive: fc.constantFrom(false, false, false, true),
+  later: fc.constantFrom(0, 1, 4),
 });
 
 /** Lets one waiting step at a time go on, in an order that fast-check chooses. */
@@ -155,6 +162,9 @@ async function play(
   const violations: string[] = [];
   const interleaving = new Interleaving(choices);
   const processes: Process[] = [];
+  /** Under `stop`, poison holds its partition; a record that cannot be read would hold it for good. */
+  const isHolding = !records.some(({ unreadable }) => unreadable);
+  const sent = new Map(records.map((record) => [record, delivered(record)]));
   let checkpoint = 0;
 
   /**
@@ -183,7 +193,13 @@ async function play(
   const start = (
     from: number,
     to: number,
-    { diesAt, fault, hole, handler: failing }: Omit<Delivery, "share" | "length" | "overlaps">,
+    {
+      diesAt,
+      fault,
+      hole,
+      handler: failing,
+      redrive,
+    }: Omit<Delivery, "share" | "length" | "overlaps" | "later">,
   ) => {
     const process: Process = { alive: true, steps: 0 };
     processes.push(process);
@@ -216,9 +232,15 @@ async function play(
       return commitOf(id) % 3 === 0 ? effect() : step().then(effect).then(step);
     };
     let handled = 0;
-    const fails = () => (handled++ === failing?.call ? failing : undefined);
-    const fail = ({ kind }: { kind: "away" | "hangs" }) => {
-      if (kind === "away") throw new SinkUnavailableError("the sink is away");
+    const fails = () => {
+      const call = handled++;
+      // Poison stays what it is, and has no effect.
+      if (failing?.kind === "poison") return call >= failing.call ? { ...failing, after: 0 } : undefined;
+      return call === failing?.call ? failing : undefined;
+    };
+    const fail = ({ kind }: Pick<NonNullable<Delivery["handler"]>, "kind">) => {
+      if (kind === "poison" && isHolding) throw new Error("poison");
+      if (kind !== "hangs") throw new SinkUnavailableError("the sink is away");
       return new Promise<void>(() => {});
     };
     const built =
@@ -238,9 +260,11 @@ async function play(
           );
     const handler = built.handler({
       environment: {
-        ...{ TRIBUTARY_STATE_TABLE: "t", TRIBUTARY_PIPELINE_NAME: "p", TRIBUTARY_POISON: "park" },
+        ...{ TRIBUTARY_STATE_TABLE: "t", TRIBUTARY_PIPELINE_NAME: "p" },
+        TRIBUTARY_POISON: isHolding ? "stop" : "park",
         // No change that can be read is given up.
-        ...{ TRIBUTARY_ATTEMPTS: "100", TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs.test/q" },
+        TRIBUTARY_ATTEMPTS: isHolding ? "1" : "100",
+        TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs.test/q",
       },
       dynamodb,
       sqs: memoryQueue(async (body) => {
@@ -254,13 +278,17 @@ async function play(
       write: () => {},
     });
     const { window, whole } = withHole(records.slice(from, to), hole);
-    const batch = window.map(delivered);
+    const batch = window.map((record) => sent.get(record) as KinesisStreamRecord);
+    const context = { getRemainingTimeInMillis: () => 60_000 };
+    if (redrive) {
+      void handler({ tributary: "redrive" }, context).finally(() => {
+        process.alive = false;
+      });
+      return;
+    }
     void (async () => {
       try {
-        const { batchItemFailures } = await handler(
-          { Records: batch },
-          { getRemainingTimeInMillis: () => 60_000 },
-        );
+        const { batchItemFailures } = await handler({ Records: batch }, context);
         const failed = batch.findIndex(
           (record) => record.kinesis.sequenceNumber === batchItemFailures[0]?.itemIdentifier,
         );
@@ -271,7 +299,8 @@ async function play(
     })();
   };
 
-  for (const { share, length, overlaps, ...trouble } of deliveries) {
+  for (const { share, length, overlaps, later, ...trouble } of deliveries) {
+    vi.setSystemTime(Date.now() + later * 1_000);
     if (!overlaps)
       await interleaving.run(
         () => processes,
@@ -293,7 +322,17 @@ async function play(
       () => false,
     );
   }
+  const isHeld = () =>
+    PARTITIONS.some((partition) => readPartition(table.item(`fence#${TOPIC}#0`), partition).hold);
+  for (let i = 0; isHeld() && i < 5; i++) {
+    start(0, 0, { ...NO_TROUBLE, redrive: true });
+    await interleaving.run(
+      () => processes,
+      () => false,
+    );
+  }
   expect(violations).toEqual([]);
+  expect(isHeld(), "nothing is held any more").toBe(false);
   expect(table.repeated, "nothing is done a second time by a request that arrives twice").toEqual([]);
   expect(checkpoint, "the stream is through").toBe(records.length);
 
@@ -339,7 +378,13 @@ async function play(
   expect(rows, "a sink that compares positions holds the last state").toEqual(state);
 }
 
-const NO_TROUBLE = { diesAt: undefined, fault: undefined, hole: undefined, handler: undefined };
+const NO_TROUBLE = {
+  diesAt: undefined,
+  fault: undefined,
+  hole: undefined,
+  handler: undefined,
+  redrive: false,
+};
 
 function enough(steps: number): () => boolean {
   let left = steps;
@@ -357,7 +402,7 @@ describe("the fence", () => {
       inserted([1, 1], [2, 2], [2, 1], { ghost: true }),
       inserted([0, 2], [2, 3], null),
     ];
-    const quiet = { ...NO_TROUBLE, overlaps: false };
+    const quiet = { ...NO_TROUBLE, overlaps: false, later: 0 };
     await play(
       records,
       { kind: "on" },
@@ -369,6 +414,37 @@ describe("the fence", () => {
       [0],
     );
   });
+
+  it("survives the death of each process that has to do with a hold, at every step", async () => {
+    const records = [
+      inserted([0, 1], [1, 1], null),
+      inserted([0, 1], [2, 1], [1, 1]),
+      inserted([0, 1], [3, 1], [2, 1]),
+      inserted([0, 2], [4, 1], null),
+      inserted([1, 1], [4, 3], null),
+    ];
+    const quiet = { ...NO_TROUBLE, overlaps: false, later: 0, share: 0, length: 5 };
+    const poisoned = { handler: { call: 1, after: 0, kind: "poison" } } as const;
+    const begun = { ...quiet, length: 3, hole: 1 };
+    const more = { ...quiet, hole: 1 };
+    const redrive = { ...quiet, redrive: true };
+    const courses: Delivery[][] = [
+      [begun, more, quiet],
+      [
+        { ...quiet, ...poisoned },
+        { ...quiet, later: 4 },
+      ],
+      [{ ...quiet, ...poisoned }, redrive],
+      [{ ...quiet, ...poisoned }, { ...redrive, ...poisoned }, redrive],
+    ];
+    for (const course of courses) {
+      for (const [i, dies] of course.entries()) {
+        for (let diesAt = 0; diesAt < 40; diesAt++) {
+          await play(records, { kind: "on" }, course.with(i, { ...dies, diesAt }), [0]);
+        }
+      }
+    }
+  }, 120_000);
 
   it("loses nothing, keeps order and repeats only what was not on record, whatever happens", async () => {
     await fc.assert(

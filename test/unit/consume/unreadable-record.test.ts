@@ -89,11 +89,11 @@ describe("a record whose events cannot be read", () => {
   it("does not explain that a record behind it is missing too", async () => {
     const { invoke, effects, letters, stored, reports } = await bench();
     // 6 and 7 have expired.
-    expect(await invoke(packed(chain(1, 2)), unreadable(3, 5), packed(chain(8, 9)))).toBe(2);
+    expect(await invoke(packed(chain(1, 2)), unreadable(3, 5), packed(chain(8, 9)))).toBeUndefined();
     expect(effects).toEqual(ids(1, 2));
     expect(letters).toHaveLength(1);
-    expect(reports[0]).toMatchObject({ gaps: 1 });
-    expect(stored()).toMatchObject({ mark: at(2), explained: at(5) });
+    expect(reports[0]).toMatchObject({ gaps: 1, heldPartitions: 1 });
+    expect(stored()).toMatchObject({ mark: at(2), explained: at(5), hold: { cause: "GapError" } });
   });
 
   it("explains as much when it was the last of its batch", async () => {
@@ -104,15 +104,16 @@ describe("a record whose events cannot be read", () => {
 
     const stops = await bench();
     expect(await stops.invoke(packed(chain(1, 2)), unreadable(3, 5))).toBeUndefined();
-    expect(await stops.invoke(packed(chain(8, 9)))).toBe(0);
+    expect(await stops.invoke(packed(chain(8, 9)))).toBeUndefined();
+    expect(stops.stored()).toMatchObject({ hold: { cause: "GapError" } });
     expect(stops.effects).toEqual(ids(1, 2));
   });
 
   it("does not explain that a record before it is missing", async () => {
     const { invoke, letters, reports } = await bench();
-    expect(await invoke(packed(chain(1, 2)), unreadable(4, 5))).toBe(1);
+    expect(await invoke(packed(chain(1, 2)), unreadable(4, 5))).toBeUndefined();
     expect(letters).toEqual([]);
-    expect(reports[0]).toMatchObject({ gaps: 1 });
+    expect(reports[0]).toMatchObject({ gaps: 1, heldPartitions: 1 });
   });
 
   it("explains together with others that follow it", async () => {
@@ -191,19 +192,20 @@ describe("a record whose events cannot be read", () => {
   it("holds its own partition alone under the policy stop", async () => {
     const { invoke, effects, letters, reports } = await bench({ poison: "stop" });
     const records = [unreadable(1, 2), packed(chain(3, 3)), packed(chain(1, 2), { partition: 1 })];
-    expect(await invoke(...records)).toBe(0);
+    expect(await invoke(...records)).toBeUndefined();
     expect(effects).toEqual(ids(1, 2));
     expect(letters).toEqual([]);
-    expect(reports[0]).toMatchObject({ held: 1, failedPartitions: 1 });
+    expect(reports[0]).toMatchObject({ held: 1, heldPartitions: 1, failedPartitions: 0 });
   });
 
   it("explains nothing when its header is of another partition than its key, or of an earlier version", async () => {
-    const { invoke, letters } = await bench();
+    const { invoke, letters, reports } = await bench();
     const foreign = kinesisRecord(Buffer.from(unreadable(3, 5).kinesis.data, "base64"), `${TOPIC}/1`);
     const early = kinesisRecord(`${recordHead({ topic: TOPIC, partition: 0, writer: 1 })}--]}`);
     for (const lost of [foreign, early]) {
-      expect(await invoke(packed(chain(1, 2)), lost, packed(chain(6, 7)))).toBe(2);
+      expect(await invoke(packed(chain(1, 2)), lost, packed(chain(6, 7)))).toBeUndefined();
     }
+    expect(reports[0]).toMatchObject({ gaps: 1, heldPartitions: 1 });
     expect(letters).toHaveLength(2);
     expect(letters.map(({ last }) => last)).toEqual([undefined, undefined]);
   });
@@ -214,7 +216,8 @@ describe("a record whose events cannot be read", () => {
     const item = table.item(`fence#${TOPIC}#0`);
     if (item) item.m0 = { S: at(4) };
     expect(stored()).toMatchObject({ mark: at(4), explained: undefined });
-    expect(await invoke(packed(chain(6, 7)))).toBe(0);
+    expect(await invoke(packed(chain(6, 7)))).toBeUndefined();
+    expect(stored()).toMatchObject({ hold: { cause: "GapError" } });
     expect(effects).toEqual(ids(1, 2));
   });
 });

@@ -60,11 +60,10 @@ describe("the stored writer generation", () => {
 
   it("does not come from a record that stopped at a gap", async () => {
     const { handler, stored } = await consumerOf(() => {});
-    const behind = packed(chain(6, 7), { writer: 2 });
-    const { batchItemFailures } = await handler(invocationOf(old(), behind), context);
-    expect(batchItemFailures).toEqual([{ itemIdentifier: behind.kinesis.sequenceNumber }]);
-    expect(stored()).toMatchObject({ mark: at(3), writer: 1 });
     const missing = packed(chain(4, 5), { writer: 1 });
+    const behind = packed(chain(6, 7), { writer: 2 });
+    await handler(invocationOf(old(), behind), context);
+    expect(stored()).toMatchObject({ mark: at(3), writer: 1 });
     expect(await handler(invocationOf(missing, behind), context)).toEqual({ batchItemFailures: [] });
     expect(stored()).toMatchObject({ mark: at(7), writer: 2 });
   });

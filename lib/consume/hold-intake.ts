@@ -1,0 +1,100 @@
+import type { PositionText } from "../change/position.ts";
+import { positionOf } from "../change/record.ts";
+import type { CheckpointValue } from "./checkpoint.ts";
+import { HOLD_BYTES, type Hold, type Hole, sequenceKey, withHole } from "./hold.ts";
+import type { BatchRecord } from "./ordered-batch.ts";
+
+/** What of an invocation's records goes into a hold. */
+export interface Intake {
+  /** Records to be stored, in order; where one may be missing between two of them, they stand apart. */
+  readonly runs: readonly (readonly BatchRecord[])[];
+  /** The hold once they are stored. */
+  readonly hold: Hold;
+  /** A record that was missing has come. */
+  readonly filled: boolean;
+  /** The first for which there is no room: it and all behind it come again. */
+  readonly refused: BatchRecord | undefined;
+  readonly stale: number;
+  readonly duplicates: number;
+}
+
+/**
+ * Chooses what is to be held of the records that came: a copy of the stream from the checkpoint on, without what a
+ * newer writer has superseded. What stands in the hold already (it came again) is not stored twice, unless it fills a hole.
+ */
+export function takeIn(
+  records: readonly BatchRecord[],
+  start: Hold,
+  checkpoint: CheckpointValue,
+  bytesOf: (record: BatchRecord) => number,
+): Intake {
+  let { last, bytes } = start;
+  let holes: readonly Hole[] = start.holes;
+  let { mark, writer } = start.intake;
+  let [stale, duplicates, filled] = [0, 0, false];
+  const runs: BatchRecord[][] = [];
+  /** What the next record follows: not what filled a hole, whose place is before that. */
+  let tail: BatchRecord[] | undefined;
+  let refused: BatchRecord | undefined;
+  for (const record of records) {
+    const key = sequenceKey(record.sequenceNumber);
+    const hole = key <= last ? holes.find(([from, to]) => key > from && key < to) : undefined;
+    if (key <= last && !hole) {
+      duplicates++;
+      continue;
+    }
+    if (!record.barred) {
+      if (record.writer < (hole ? checkpoint.writer : writer)) {
+        stale++;
+        continue;
+      }
+      if (lastPosition(record) <= checkpoint.mark && record.writer <= checkpoint.writer) {
+        duplicates++;
+        continue;
+      }
+    }
+    const size = bytesOf(record);
+    // What fills a hole is let in: without it the hold never ends.
+    if (bytes + size > HOLD_BYTES && !hole) {
+      refused = record;
+      break;
+    }
+    bytes += size;
+    if (hole) {
+      filled = true;
+      // They come in order: what stands before this one in the hole has come, or never will.
+      holes = holes.map((one) => (one === hole ? [key, one[1]] : one));
+      runs.push([record]);
+      continue;
+    }
+    const after = predecessor(record);
+    const isGap = after !== null && after > mark;
+    if (isGap) holes = withHole(holes, [last, key]);
+    if (isGap || tail === undefined) {
+      tail = [];
+      runs.push(tail);
+    }
+    tail.push(record);
+    last = key;
+    if (record.barred) continue;
+    if (lastPosition(record) > mark && !record.unreadable) mark = lastPosition(record);
+    if (record.writer > writer) writer = record.writer;
+  }
+  return {
+    ...{ runs, filled, refused, stale, duplicates },
+    hold: { ...start, intake: { mark, writer }, last, bytes, holes },
+  };
+}
+
+/** The position of a record's last event, also where it is not there yet or cannot be read. */
+export function lastPosition(record: BatchRecord): PositionText {
+  const known = record.range?.last ?? record.unreadable?.last ?? record.claimed?.position;
+  const last = known === undefined ? record.events.at(-1) : undefined;
+  return known ?? (last ? positionOf(last) : "");
+}
+
+/** What a record's first event follows; null where a writer begins. */
+function predecessor(record: BatchRecord): PositionText | null {
+  const known = record.range ?? record.unreadable ?? record.claimed;
+  return known ? known.after : (record.events[0]?.source.after ?? null);
+}

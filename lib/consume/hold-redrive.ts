@@ -1,0 +1,70 @@
+import { errorFacts, jsonLogger } from "./context.ts";
+import { groupOf } from "./fence-item.ts";
+import { holdChain } from "./hold.ts";
+import { HoldReplay } from "./hold-replay.ts";
+import { asInvocation } from "./invocation.ts";
+import { InvocationCounts } from "./observer.ts";
+import type { Letter } from "./parking-table.ts";
+import type { ChainOutcome, RedriveRun } from "./redrive-chain.ts";
+
+/** What a hold that the fence does not name was left by is ended for long: an invocation has 15 minutes. */
+const FORGOTTEN_MS = 24 * 3600 * 1000;
+
+/**
+ * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition
+ * from whoever has it. Never throws.
+ */
+export async function redriveHold(run: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
+  const { instance, deadline, owner } = run;
+  const { topic, partition } = letter;
+  const { fence, floors, holds, leases, write, consumer } = instance;
+  const open: ChainOutcome = { kind: "open", redriven: 0 };
+  // Nothing of it can be given up: what it waits for may be one change, what it holds is all that came since.
+  if (run.left <= 0 || run.discard || deadline.work.aborted) return open;
+  const counts = new InvocationCounts();
+  try {
+    const { hold: seen, fault } = await leases.look(topic, partition, deadline.end);
+    if (fault !== undefined)
+      return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
+    if (seen?.id !== id) return await forget(run, letter, id);
+    const place = { topic, group: groupOf(partition) };
+    const floor = await floors.of(topic, deadline.work);
+    const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
+    if (!taken) return open;
+    const { stored, token } = taken;
+    if (stored.fault !== undefined) return open;
+    const { hold, mark = floor } = stored;
+    const invocation = asInvocation(instance, { deadline, counts, token: owner });
+    const careful = stored.token !== undefined;
+    const parts = { invocation, fence, floors, holds, place, token, floor, careful };
+    const now = { ...stored, partition, mark };
+    const budgetMs = deadline.remainingMs();
+    const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
+    const own = [{ progress: outcome?.progress ?? now, token }];
+    const lost = await fence.close(place, own, deadline.end);
+    for (const chain of outcome?.superseded ?? []) await instance.parking.supersede(chain, deadline.end);
+    run.redriven += counts.applied;
+    run.left -= counts.applied;
+    const redriven = counts.applied;
+    if (lost.length > 0) return { kind: "busy", redriven };
+    if (!outcome?.progress.hold) return { kind: "done", redriven };
+    const { tries, cause, nextTry } = outcome.progress.hold;
+    return nextTry <= Date.now()
+      ? { kind: "open", redriven }
+      : { kind: "failed", redriven, attempts: tries, error: cause };
+  } catch (error) {
+    const logger = jsonLogger(write, { consumer, topic, partition, hold: id });
+    logger.warn("redrive of a hold broke off", errorFacts(error));
+    return { ...open, redriven: counts.applied };
+  }
+}
+
+/** The fence does not name the hold: it is over, or is being begun right now. */
+async function forget({ instance, deadline }: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
+  if (Date.now() - Date.parse(letter.firstFailedAt) > FORGOTTEN_MS) {
+    const { topic, partition } = letter;
+    await instance.holds.removeAll({ topic, partition, id }, deadline.end);
+    await instance.parking.remove({ topic, partition, chain: holdChain(id) }, deadline.end);
+  }
+  return { kind: "gone", redriven: 0 };
+}

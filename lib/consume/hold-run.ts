@@ -1,0 +1,90 @@
+import { randomBytes } from "node:crypto";
+import type { KinesisStreamRecord } from "aws-lambda";
+import { Checkpoint } from "./checkpoint.ts";
+import { deadLetterError } from "./dead-letter.ts";
+import { HoldFullError } from "./errors.ts";
+import type { PartitionProgress, StoredPartition } from "./fence-item.ts";
+import { HOLD_BYTES, type Hold, holdChain, holdDelay } from "./hold.ts";
+import { type Intake, takeIn } from "./hold-intake.ts";
+import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
+import { heldBytes } from "./hold-table.ts";
+import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import type { PartitionOutcome } from "./partition-run.ts";
+
+/** An invocation's part in the hold of one partition. */
+export class HoldRun {
+  readonly #parts: ReplayParts;
+  readonly #lane: Lane;
+  /** All of the invocation's records, by their index. */
+  readonly #records: readonly KinesisStreamRecord[];
+
+  constructor(parts: ReplayParts, lane: Lane, records: readonly KinesisStreamRecord[]) {
+    this.#parts = parts;
+    this.#lane = lane;
+    this.#records = records;
+  }
+
+  /**
+   * The partition stopped at what waits for somebody: what is not done of its records is held, and the shard goes on.
+   * @throws errors of the state table: then its records come again.
+   */
+  async begin(
+    { progress, superseded, backfilled }: PartitionOutcome,
+    error: unknown,
+  ): Promise<PartitionOutcome> {
+    const { parking, deadline } = this.#parts.invocation;
+    const now = new Date().toISOString();
+    const { name } = deadLetterError(error);
+    const begun: Hold = {
+      id: randomBytes(9).toString("base64url"),
+      intake: { mark: progress.mark, writer: progress.writer },
+      ...{ cause: name, since: now, last: "", bytes: 0, holes: [] },
+      ...{ tries: 0, nextTry: Date.now() + holdDelay(0) },
+    };
+    const intake = await this.#take(begun, progress);
+    const place = { topic: this.#lane.topic, partition: this.#lane.partition, chain: holdChain(begun.id) };
+    const letter = { ...place, key: "*", table: "", position: progress.mark, attempts: 1 };
+    await parking.putLetter(
+      { ...letter, firstFailedAt: now, lastFailedAt: now, error: deadLetterError(error) },
+      deadline.end,
+    );
+    return { ...this.#outcome({ ...progress, hold: intake.hold }, intake, superseded), backfilled };
+  }
+
+  /**
+   * The partition is held: what came is held behind the rest. Then, when it is time or a missing record has come, what is
+   * held is tried.
+   * @throws errors of the state table: then its records come again.
+   */
+  async goOn(stored: StoredPartition, hold: Hold): Promise<PartitionOutcome> {
+    const checkpoint = new Checkpoint(stored, this.#parts.floor).value(undefined);
+    const intake = await this.#take(hold, checkpoint);
+    const { partition } = this.#lane;
+    const progress = { partition, ...checkpoint, parked: stored.parked, hold: intake.hold };
+    if (!intake.filled && Date.now() < hold.nextTry) return this.#outcome(progress, intake, []);
+    const replay = new HoldReplay(this.#parts, this.#lane.topic, progress, intake.hold);
+    const outcome = await replay.run();
+    return this.#outcome(outcome.progress, intake, outcome.superseded);
+  }
+
+  async #take(hold: Hold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {
+    const { invocation, holds } = this.#parts;
+    const { topic, partition } = this.#lane;
+    const raw = ({ index }: BatchRecord) => this.#records[index] as KinesisStreamRecord;
+    const intake = takeIn(this.#lane.records, hold, checkpoint, (record) => heldBytes(raw(record)));
+    const runs = intake.runs.map((run) => run.map(raw));
+    await holds.put({ topic, partition, id: hold.id }, runs, invocation.token, invocation.deadline.end);
+    invocation.counts.staleWriter += intake.stale;
+    return intake;
+  }
+
+  #outcome(
+    progress: PartitionProgress,
+    { refused, hold }: Intake,
+    superseded: PartitionOutcome["superseded"],
+  ): PartitionOutcome {
+    if (refused) this.#parts.invocation.counts.holdFull++;
+    const error = refused && new HoldFullError(this.#lane, HOLD_BYTES, hold.cause);
+    return { progress, superseded, backfilled: [], stopped: refused && { record: refused, error } };
+  }
+}
