@@ -8,6 +8,7 @@ import { readPartition } from "../../../lib/consume/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/observer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import { shardParents } from "../../../lib/consume/shard-parents.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";
 
@@ -50,6 +51,7 @@ async function bench({ retentionHours = "168" as string | null, topics = "shop.*
   const reports: InvocationReport[] = [];
   const lines: string[] = [];
   const shards = {
+    fails: false,
     list: [] as { ShardId: string; ParentShardId?: string; AdjacentParentShardId?: string }[],
   };
   const instance = () => {
@@ -65,7 +67,13 @@ async function bench({ retentionHours = "168" as string | null, topics = "shop.*
           TRIBUTARY_TOPICS: topics,
         },
         dynamodb,
-        kinesis: () => ({ send: async () => ({ Shards: shards.list }) }) as unknown as KinesisClient,
+        kinesis: () =>
+          ({
+            send: async () => {
+              if (shards.fails) throw new Error("no way to Kinesis");
+              return { Shards: shards.list };
+            },
+          }) as unknown as KinesisClient,
         observer: { invocation: (report) => void reports.push(report) },
         write: (line) => void lines.push(line),
       });
@@ -224,6 +232,30 @@ describe("a shard that was made by resharding", () => {
     days(1);
     expect(await instance()(beat({}, 1), arriving(start(2, 2), 1))).toBe("held");
     expect(effects).toEqual(ids(0, 1));
+  });
+
+  it("is asked for under the stream's name, by a function that has a fan-out of its own too, and not for long", async () => {
+    const asked: unknown[] = [];
+    const { signal } = new AbortController();
+    const kinesis = {
+      send: async ({ input }: { input: unknown }, { abortSignal }: { abortSignal: AbortSignal }) => {
+        asked.push(input, abortSignal === signal);
+        return { Shards: [{ ShardId: child, ParentShardId: parent }] };
+      },
+    } as unknown as KinesisClient;
+    const stream = "arn:aws:kinesis:eu-central-1:000000000000:stream/shop";
+    for (const arn of [stream, `${stream}/consumer/orders:1604012345`])
+      expect(await shardParents(kinesis, arn, child, signal)).toEqual([parent]);
+    expect(asked).toEqual([{ StreamName: "shop" }, false, { StreamName: "shop" }, false]);
+  });
+
+  it("begins as for a new consumer where the stream cannot be asked, and says so", async () => {
+    const { instance, effects, lines, shards } = await bench();
+    await instance()(beat(), arriving(start(1, 1)));
+    shards.fails = true;
+    expect(await instance()(arriving(start(2, 2), 1))).toBeUndefined();
+    expect(effects).toEqual(ids(0, 1, 2));
+    expect(lines.join()).toContain("shards cannot be listed");
   });
 
   it("alarms nobody where its parents were read to their end", async () => {
