@@ -25,6 +25,13 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "keep a chunk's row under the key that it left in the window",
+    file: "lib/source/postgres/backfill/change-window.ts",
+    from: "      if (oldKey !== key) this.#complete(oldKey);\n",
+    to: "",
+    tests: ["test/unit/postgres/change-window.test.ts"],
+  },
+  {
     name: "refuse the stream abort that PostgreSQL 18 sends in protocol 1",
     file: "lib/source/postgres/change-decoder.ts",
     from: "case 0x41:",

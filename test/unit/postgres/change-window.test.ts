@@ -41,6 +41,26 @@ describe("the window of a chunk", () => {
     expect(row?.start[2]).toBe(UNCHANGED);
   });
 
+  test("a row that moved to another key is dropped under both keys", () => {
+    for (const whole of [false, true]) {
+      const window = new ChangeWindow(["id"], new WindowMemory());
+      const old = message("7", whole ? "was" : null, null);
+      const { buffer, row } = message("8", "is", "more");
+      // One message holds both, the old row behind the new one.
+      for (let i = 0; i < old.row.count; i++) {
+        if ((old.row.start[i] as number) < 0) continue;
+        old.row.start[i] = (old.row.start[i] as number) + buffer.length;
+        old.row.end[i] = (old.row.end[i] as number) + buffer.length;
+      }
+      window.updated(Buffer.concat([buffer, old.buffer]), PLAN, row, old.row, whole);
+      expect([window.verdict("7"), window.verdict("8"), window.verdict("9")]).toEqual([
+        null,
+        null,
+        undefined,
+      ]);
+    }
+  });
+
   test("a change that does not hold the chunk's key makes it say nothing", () => {
     const window = new ChangeWindow(["id"], new WindowMemory());
     const { buffer, row } = message(null, "b", "c");
