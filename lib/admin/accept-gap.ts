@@ -150,7 +150,7 @@ async function letPass(
     const progress = { partition, ...checkpoint.value(undefined), parked };
     // What is held is tried by the next invocation, or redrive.
     const own = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
-    const another = await fence.close(group, [{ progress: own, token }], signal);
-    if (another.length === 0) return came ? "came" : "passed";
+    const { lost } = await fence.close(group, [{ progress: own, token }], signal);
+    if (lost.length === 0) return came ? "came" : "passed";
   }
 }

@@ -112,6 +112,11 @@ export class Checkpoint {
     return this.#done.size > 0 && this.#done.has(position);
   }
 
+  /** Whether a change behind this position took effect already. */
+  isAnyDoneBehind(position: PositionText): boolean {
+    return [...this.#done].some((done) => done > position);
+  }
+
   /** Everything up to `mark` is done; the record that said so is of `writer`. */
   reach(mark: PositionText, writer: number): void {
     if (mark > this.#mark) {

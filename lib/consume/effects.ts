@@ -1,7 +1,6 @@
 import { HandlerDiedError, HandlerTimeoutError } from "./errors.ts";
 import { type CallResult, callHandler } from "./handler-call.ts";
-import { parkingKey } from "./parked-keys.ts";
-import { attemptsOf, type Item, now, type Partition, type Stop } from "./partition.ts";
+import { attemptsOf, type Item, now, overtakes, type Partition, type Stop } from "./partition.ts";
 import type { BatchRegistration, Registration, SingleRegistration } from "./registry.ts";
 
 /** Brings events of one partition to their handlers: retries, halves, claims, and what failed for good. */
@@ -126,7 +125,7 @@ export class Effects {
       }
       if (waits !== false) return stopped(waits, [...left]);
       const { attempts } = this.#partition.invocation.configuration;
-      const overtaken = items.slice(i).some((later) => !left.has(later) && overtakes(later, item));
+      const overtaken = items.slice(i).some((later) => !left.has(later) && overtakes(later.wire, item.wire));
       const stop =
         result.kind === "some-failed"
           ? await this.#partition.poison(item, result.error, attempts, since, overtaken)
@@ -263,14 +262,4 @@ export class Effects {
 /** The items at these places; without places all. */
 function itemsAt(items: readonly Item[], places: readonly number[] | undefined): readonly Item[] {
   return places ? places.map((i) => items[i] as Item) : items;
-}
-
-/** Whether a later change makes an earlier one pointless. */
-function overtakes(later: Item, earlier: Item): boolean {
-  if (later.wire.op === "t") {
-    const [a, b] = [later.wire.source, earlier.wire.source];
-    return a.schema === b.schema && a.table === b.table;
-  }
-  const key = parkingKey(earlier.wire);
-  return key !== undefined && key === parkingKey(later.wire);
 }

@@ -43,6 +43,14 @@ export interface TakenPartition {
   readonly error?: unknown;
 }
 
+/** What became of partitions that were to be closed; all others are closed. */
+export interface Closed {
+  /** Another invocation has taken them, and has not come as far. */
+  readonly lost: readonly number[];
+  /** Another has taken them and has come as far: what else the state table holds of them is that one's. */
+  readonly overtaken: readonly number[];
+}
+
 /** Progress as the fence is to hold it, and the list of parked keys that it names then. */
 interface NamedProgress extends OwnProgress {
   readonly list: FenceToken["list"];
@@ -121,24 +129,23 @@ export class Fence {
   }
 
   /**
-   * Writes the marks of partitions and gives them back. Returns those that are lost: another invocation has taken
-   * them, and has not come as far as this one, or has not seen the newest writer that this one saw.
+   * Writes the marks of partitions and gives them back. Returns those that another invocation has taken: they are lost
+   * where it has not come as far as this one, or has not seen the newest writer that this one saw.
    */
-  async close(
-    place: FenceGroup,
-    own: readonly OwnProgress[],
-    signal: AbortSignal,
-  ): Promise<readonly number[]> {
+  async close(place: FenceGroup, own: readonly OwnProgress[], signal: AbortSignal): Promise<Closed> {
     const named = await Promise.all(own.map((entry) => this.#named(place, entry, signal)));
     const more = named.some(
       ({ progress: { attempts, parked, explained, lost, hold } }) =>
         (attempts ?? parked ?? explained ?? lost ?? hold) !== undefined,
     );
     const parts = more ? PARTITIONS_WITH_MORE : GROUP_SIZE;
-    const lost: number[] = [];
-    for (let i = 0; i < named.length; i += parts)
-      lost.push(...(await this.#close(place, named.slice(i, i + parts), signal)));
-    return lost;
+    const closed = { lost: [] as number[], overtaken: [] as number[] };
+    for (let i = 0; i < named.length; i += parts) {
+      const { lost, overtaken } = await this.#close(place, named.slice(i, i + parts), signal);
+      closed.lost.push(...lost);
+      closed.overtaken.push(...overtaken);
+    }
+    return closed;
   }
 
   /** As the fence is to hold it: a list of parked keys that has changed is stored first, and named. */
@@ -164,12 +171,9 @@ export class Fence {
     await this.#lists.remove({ topic, partition: progress.partition }, stored, signal).catch(() => {});
   }
 
-  async #close(
-    place: FenceGroup,
-    own: readonly NamedProgress[],
-    signal: AbortSignal,
-  ): Promise<readonly number[]> {
+  async #close(place: FenceGroup, own: readonly NamedProgress[], signal: AbortSignal): Promise<Closed> {
     const lost: number[] = [];
+    const overtaken: number[] = [];
     let open = own;
     while (open.length > 0) {
       if (await this.#try(place, closeUpdate(open), "close", signal)) {
@@ -178,14 +182,17 @@ export class Fence {
       }
       const stored = await this.#read(place, signal);
       const mine = open.filter(({ progress, token }) => readToken(stored, progress.partition) === token.held);
-      for (const { progress } of open.filter((entry) => !mine.includes(entry))) {
-        // Our own update whose answer was lost, or a successor that came as far and saw as new a writer: what we did is on record.
-        const theirs = readPartition(stored, progress.partition);
-        if (!hasReached(theirs, progress)) lost.push(progress.partition);
+      for (const { progress, token } of open.filter((entry) => !mine.includes(entry))) {
+        const { partition } = progress;
+        // Our own update, whose answer was lost.
+        if (readToken(stored, partition) === token.givenBack) continue;
+        // A successor that came as far and saw as new a writer: what we did is on record.
+        if (hasReached(readPartition(stored, partition), progress)) overtaken.push(partition);
+        else lost.push(partition);
       }
       open = mine;
     }
-    return lost;
+    return { lost, overtaken };
   }
 
   /** Writes where one partition stands and keeps it. Returns whether it is still ours. */

@@ -41,8 +41,10 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     const budgetMs = deadline.remainingMs();
     const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
     const own = [{ progress: outcome?.progress ?? now, token }];
-    const lost = await fence.close(place, own, deadline.end);
-    for (const chain of outcome?.superseded ?? []) await instance.parking.supersede(chain, deadline.end);
+    const { lost, overtaken } = await fence.close(place, own, deadline.end);
+    const isOurs = lost.length + overtaken.length === 0;
+    for (const chain of isOurs ? (outcome?.superseded ?? []) : [])
+      await instance.parking.supersede(chain, deadline.end);
     run.redriven += counts.applied;
     run.left -= counts.applied;
     const redriven = counts.applied;

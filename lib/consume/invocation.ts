@@ -334,10 +334,11 @@ class InvocationRun {
           for (const end of backfilled) await this.#instance.missing.healedBy(lane, end, this.#deadline.end);
         }
         const own = entries.map(([{ token }, { progress }]) => ({ progress, token }));
-        const lost = await this.#instance.fence.close(place, own, this.#deadline.end);
+        const { lost, overtaken } = await this.#instance.fence.close(place, own, this.#deadline.end);
         for (const [{ lane }, { superseded }] of entries) {
           if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
-          else await this.#remove(superseded);
+          // A successor may have put more into a chain, and lists it.
+          else if (!overtaken.includes(lane.partition)) await this.#remove(superseded);
         }
       } catch (error) {
         for (const [{ lane }] of entries) this.#failLane(lane, error);

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
+import { positionOf } from "../change/record.ts";
 import type { Attempts, Checkpoint } from "./checkpoint.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import type { ConsumerConfiguration } from "./configuration.ts";
@@ -234,7 +235,8 @@ export class Partition {
       return stop(new PoisonWithoutKeyError(this.lane, position, error));
     }
     try {
-      await this.parking.poison(item, { error, attempts: calls, firstFailedAt: since }, overtaken);
+      const closed = overtaken || this.#isOvertaken(item);
+      await this.parking.poison(item, { error, attempts: calls, firstFailedAt: since }, closed);
     } catch (refusal) {
       return stop(refusal);
     }
@@ -243,12 +245,35 @@ export class Partition {
     return undefined;
   }
 
+  /** Whether a later change of its key took effect in an earlier invocation (`tookAhead`): it has come again with this one. */
+  #isOvertaken({ record: own, position, wire }: ParkableChange): boolean {
+    const { checkpoint } = this;
+    if (!wire || !checkpoint.isAnyDoneBehind(position)) return false;
+    return this.lane.records.some((record) => {
+      if (record.index < own.index) return false;
+      const isLater = (event: ChangeEventJson) => positionOf(event) > position && overtakes(event, wire);
+      const found = record.events.some((event) => isLater(event) && checkpoint.isDone(positionOf(event)));
+      if (record !== own) record.close?.();
+      return found;
+    });
+  }
+
   /** A line of class, code and position; never a value (rule 30). */
   log(message: string, { position }: Pick<Item, "position">, attempt: number, error: unknown): void {
     const { consumer, write } = this.invocation;
     const { topic, partition } = this.lane;
     jsonLogger(write, { consumer, topic, partition, position, attempt, ...errorFacts(error) }).warn(message);
   }
+}
+
+/** Whether a later change makes an earlier one pointless. */
+export function overtakes(later: ChangeEventJson, earlier: ChangeEventJson): boolean {
+  if (later.op === "t") {
+    const [a, b] = [later.source, earlier.source];
+    return a.schema === b.schema && a.table === b.table;
+  }
+  const key = parkingKey(earlier);
+  return key !== undefined && key === parkingKey(later);
 }
 
 /** What is to be remembered of calls; nothing where there was none. */

@@ -73,9 +73,11 @@ export class ChainRedrive {
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
       if (parked === undefined || !entry) return this.#notListed(letter, mark);
       if (entry.kind === "overtaken") {
-        // Its later change is at work in an invocation. Where none is, that change comes again and asks again.
+        // Its later change is at work in an invocation, or in a call that ran on. Where it is not, it comes again and asks again.
+        const { running } = this.#run.instance;
+        if (fenced.held || running.mayRun(fenced.running)) return this.#outcome("busy");
         keys.turn(entry.chain, "skipped");
-        if (await this.#lease.replaceParked(fenced, keys.format(mark), false)) continue;
+        if (await this.#lease.replaceParked(fenced, keys.format(mark), "untouched")) continue;
         return this.#outcome("busy");
       }
       for await (const change of parking.changes(this.#place, applied, mark, this.#signal)) {
@@ -168,8 +170,8 @@ export class ChainRedrive {
   async #unpark(keys: ParkedKeys, was: FencedPartition, force: boolean): Promise<boolean> {
     keys.remove(this.#place.chain);
     return (
-      (await this.#lease.replaceParked(was, keys.format("") || undefined, false)) ||
-      (force && (await this.#lease.replaceParked(was, keys.format("") || undefined, true)))
+      (await this.#lease.replaceParked(was, keys.format("") || undefined, "free")) ||
+      (force && (await this.#lease.replaceParked(was, keys.format("") || undefined, "by force")))
     );
   }
 

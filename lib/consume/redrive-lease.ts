@@ -14,6 +14,7 @@ import { counterAhead, FenceToken, GIVEN_BACK } from "./fence-token.ts";
 import type { Hold } from "./hold.ts";
 import { ParkedKeys } from "./parked-keys.ts";
 import { ParkedLists } from "./parked-lists.ts";
+import type { RunningCall } from "./running-calls.ts";
 import { callTable } from "./table-call.ts";
 
 /** A redrive that has not renewed its lease for so long is dead; clocks of two machines may differ by a part of it. */
@@ -34,6 +35,8 @@ export interface FencedPartition {
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */
   readonly held: boolean;
+  /** A call that ran on when its invocation ended. */
+  readonly running: RunningCall | undefined;
   /** See `StoredPartition`. */
   readonly fault: string | undefined;
 }
@@ -153,19 +156,22 @@ export class RedriveLease {
    * Replaces the list of parked keys, if it still is what was read: nothing was parked since. While an invocation
    * holds the partition it may be about to park a change behind the key: then refused, unless by force, which takes
    * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
+   * `untouched`: refused too where an invocation has come and gone since.
    */
   async replaceParked(
     { stored: listed = "", token, hold }: FencedPartition,
     left: string | undefined,
-    force: boolean,
+    when: "free" | "untouched" | "by force",
   ): Promise<boolean> {
     const isHeld = hold !== undefined;
+    const force = when === "by force";
     const was = storedKeys(listed, isHeld) ?? "";
     const [r, k, t] = [`r${this.#partition}`, `k${this.#partition}`, `t${this.#partition}`];
     const { lists, place, signal } = this.#item;
     const now = storedKeys(left === undefined ? undefined : await lists.write(place, left, signal), isHeld);
     const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:t`] : [])];
-    const free = force ? `${t}<:t` : `contains(${t},:t)`;
+    const given = when === "untouched" && token !== undefined ? token : GIVEN_BACK;
+    const free = force ? `${t}<:t` : given === GIVEN_BACK ? `contains(${t},:t)` : `${t}=:t`;
     const replaced = await this.#item.update("unpark", {
       UpdateExpression: [
         ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
@@ -175,7 +181,7 @@ export class RedriveLease {
       ExpressionAttributeValues: {
         ":r": { S: this.#name },
         ":was": { S: was },
-        ":t": { S: force ? new FenceToken(counterAhead([token]), this.#name).givenBack : GIVEN_BACK },
+        ":t": { S: force ? new FenceToken(counterAhead([token]), this.#name).givenBack : given },
         ...(now === undefined ? {} : { ":now": { S: now } }),
       },
     });
@@ -215,11 +221,12 @@ async function readFenced(item: FenceItem): Promise<FencedPartition> {
   let seen: string | undefined;
   for (;;) {
     const fence = await item.read();
-    const { mark = "", parked: stored, token, hold, fault } = readPartition(fence, place.partition);
+    const { mark = "", parked: stored, token, hold, attempts, fault } = readPartition(fence, place.partition);
     try {
       const parked = await lists.read(place, stored, signal);
       const held = token !== undefined;
-      return { mark, parked, stored, hold, token: readToken(fence, place.partition), held, fault };
+      const running = attempts?.running;
+      return { mark, parked, stored, hold, token: readToken(fence, place.partition), held, running, fault };
     } catch (error) {
       // An invocation may have replaced it since; what is named still, and is not there, is missing.
       if (!(error instanceof ParkedKeysMissingError) || stored === seen) throw error;
