@@ -62,7 +62,9 @@ export class HoldRun {
     const { partition } = this.#lane;
     const progress = { partition, ...checkpoint, parked: stored.parked, hold: intake.hold };
     if (!intake.filled && Date.now() < hold.nextTry) return this.#outcome(progress, intake, []);
-    const replay = new HoldReplay(this.#parts, this.#lane.topic, progress, intake.hold);
+    // What was settled of expired records stands beside the checkpoint.
+    const known = { ...progress, lost: stored.lost };
+    const replay = new HoldReplay(this.#parts, this.#lane.topic, known, intake.hold);
     const outcome = await replay.run();
     return this.#outcome(outcome.progress, intake, outcome.superseded);
   }
