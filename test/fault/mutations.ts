@@ -137,6 +137,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/aws/clients.test.ts"],
   },
   {
+    name: "a session that cannot be opened refuses the table's backfill",
+    file: "lib/source/postgres/backfill/passing.ts",
+    from: "  if (isOfConnecting(error)) return true;\n",
+    to: "",
+    tests: ["test/postgres/backfill-sessions.test.ts"],
+  },
+  {
+    name: "a backfill waits for a secret that only a new start reads",
+    file: "lib/source/postgres/backfill/table-run.ts",
+    from: "        if (needsNewStart(error)) this.#options.restart(error);\n",
+    to: "",
+    tests: ["test/postgres/backfill-sessions.test.ts"],
+  },
+  {
     name: "accept a gap without asking for a backfill that began behind it",
     file: "lib/admin/accept-gap.ts",
     from: "backfill.progress.startPosition >= upTo",

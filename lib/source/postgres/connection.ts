@@ -42,6 +42,13 @@ export interface SessionOptions {
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 15_000;
 
+const OF_CONNECTING = new WeakSet<object>();
+
+/** Whether an error came from opening a session, the password's provider included: it says nothing of what the session was for. */
+export function isOfConnecting(error: unknown): boolean {
+  return typeof error === "object" && error !== null && OF_CONNECTING.has(error);
+}
+
 /**
  * Opens a session with pinned settings (see `session.ts`). SCRAM-SHA-256; a clear-text password (RDS IAM tokens
  * travel so) only under TLS `verify-full`, MD5 never. Every later error of the session arrives at its queries; the
@@ -54,9 +61,14 @@ export async function connect(
   options: PostgresConnectionOptions,
   session: SessionOptions = {},
 ): Promise<pg.Client> {
-  return options.hosts
-    ? await options.hosts.connect(options, session, connectTo)
-    : await connectTo(options, session);
+  try {
+    return options.hosts
+      ? await options.hosts.connect(options, session, connectTo)
+      : await connectTo(options, session);
+  } catch (error) {
+    if (typeof error === "object" && error !== null) OF_CONNECTING.add(error);
+    throw error;
+  }
 }
 
 async function connectTo(

@@ -257,6 +257,7 @@ export class PostgresChangeStream implements ChangeStream {
         log,
         plan: (relation) => this.#decoder.plan(relation),
         listen: (table, listener) => this.#decoder.listen(table, listener),
+        restart: (error) => this.#fail(error),
       });
     }
     await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);

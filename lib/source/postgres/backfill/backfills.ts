@@ -55,6 +55,8 @@ export interface BackfillsOptions extends BackfillSettings {
   /** The plan of a relation, as the log's would be. */
   readonly plan: (relation: Relation) => Promise<RelationPlan>;
   readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+  /** Only a new start of the task opens sessions again. */
+  readonly restart: (error: unknown) => void;
 }
 
 /** How a table's backfill stands, for metrics. */
@@ -82,7 +84,7 @@ interface Gate {
 
 /**
  * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows
- * into the stream at their watermarks. What goes wrong here never ends the stream.
+ * into the stream at their watermarks. What goes wrong here never ends the stream, but for what only a new start of the task heals.
  */
 export class Backfills {
   readonly #options: BackfillsOptions;
@@ -294,7 +296,7 @@ export class Backfills {
   }
 
   #begin(backfill: Backfill): void {
-    const { record, tables, pipeline, state, log, plan, listen, goal } = this.#options;
+    const { record, tables, pipeline, state, log, plan, listen, restart, goal } = this.#options;
     const { tablesAtOnce } = pipeline.source.backfill;
     const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
     if (!table) {
@@ -312,6 +314,7 @@ export class Backfills {
       memory: this.#memory,
       plan,
       listen,
+      restart,
       slot: state.slot,
       task: this.#task,
       nextAttempt: () => ++this.#attempts,

@@ -1,14 +1,18 @@
 import pg from "pg";
 import * as z from "zod";
 import { TributaryError } from "../../../errors.ts";
+import { isOfConnecting } from "../connection.ts";
 import { BackfillRefusedError } from "./errors.ts";
 
 /**
- * Whether an error of reading passes by itself: a lost session, a lock not granted in time, a conflict with a standby's
- * recovery, a server out of room. https://www.postgresql.org/docs/current/errcodes-appendix.html
+ * Whether an error of reading is none of the table's: a lost session, a lock not granted in time, a conflict with a standby's
+ * recovery, a server out of room; a session that could not be opened, for whatever reason, and what a new start of the
+ * task heals. https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 export function isPassing(error: unknown): boolean {
-  if (error instanceof TributaryError) return error.retry === "retry";
+  // A rotated secret, a role that may not connect just now: true of every table, and of none of them.
+  if (isOfConnecting(error)) return true;
+  if (error instanceof TributaryError) return error.retry !== "stop";
   // 25P02: what failed before it says why, and was seen first.
   if (error instanceof pg.DatabaseError) {
     // The catalog changed while it was read: another table was dropped at that moment.
@@ -23,6 +27,11 @@ export function isPassing(error: unknown): boolean {
     error instanceof Error &&
     !(error instanceof RangeError || error instanceof TypeError || error instanceof z.ZodError)
   );
+}
+
+/** Whether no session opens any more until the task starts anew: its secret names another user. */
+export function needsNewStart(error: unknown): boolean {
+  return isOfConnecting(error) && error instanceof TributaryError && error.retry === "restart";
 }
 
 /** Whether it was in the way of another's work: a standby's recovery, as a rule. */

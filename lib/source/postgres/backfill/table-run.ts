@@ -15,7 +15,7 @@ import { BackfillRefusedError } from "./errors.ts";
 import type { Flaw, OpenChunk } from "./open-chunk.ts";
 import { OpenChunks } from "./open-chunks.ts";
 import type { Pace } from "./pace.ts";
-import { isConflict, isPassing, reasonOf } from "./passing.ts";
+import { isConflict, isPassing, needsNewStart, reasonOf } from "./passing.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { RunEvents } from "./run-events.ts";
 import { behind, inOrderOf, notBegun } from "./run-progress.ts";
@@ -41,6 +41,8 @@ export interface TableRunOptions {
   readonly plan: (relation: Relation) => Promise<RelationPlan>;
   /** Lets a listener see the table's changes, or nobody. */
   readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+  /** Only a new start of the task opens sessions again. */
+  readonly restart: (error: unknown) => void;
   readonly slot: string;
   /** Tells this process's watermarks from all others'. */
   readonly task: string;
@@ -148,13 +150,15 @@ export class TableRun {
           this.#refuse(error);
           break;
         }
+        if (needsNewStart(error)) this.#options.restart(error);
         failures++;
         // A shorter query is less in the way of a standby's recovery.
         if (isConflict(error)) this.#ahead.size.halve();
         this.#ahead.goOnBehind(this.#progress);
         const { code } = error as { code?: string };
         const reason = `tries again: ${reasonOf(error)}`;
-        log.warn(`the backfill of ${this.name} ${reason}`, { code });
+        const remedy = error instanceof TributaryError ? { remedy: error.remedy } : {};
+        log.warn(`the backfill of ${this.name} ${reason}`, { code, ...remedy });
         this.#state.waits(reason);
         const waitMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** failures);
         await delay(waitMs * (0.5 + Math.random() / 2), undefined, { signal: until }).catch(() => {});
