@@ -5,6 +5,8 @@ import type { PartitionName } from "./errors.ts";
 
 /** Clocks of two machines may differ by this much, in milliseconds. */
 const CLOCK_SKEW_MS = 5_000;
+/** Late successes that a process remembers: each was a call that outlived its invocation. */
+const REMEMBERED = 1_000;
 
 /** A call that ran on when its invocation ended, as a later one must know of it: where, and until when at most. */
 export interface RunningCall {
@@ -22,7 +24,7 @@ export class RunningCalls {
   /** Stands for this process. */
   readonly process = randomBytes(9).toString("base64url");
   readonly #running = new Map<string, Promise<void>>();
-  readonly #succeeded = new Map<string, PositionText>();
+  readonly #succeeded = new Set<string>();
 
   /** Whether calls still run, of one partition or of any. */
   has(place?: PartitionName): boolean {
@@ -33,12 +35,14 @@ export class RunningCalls {
   add(place: PartitionName, call: PromiseLike<boolean>, position: PositionText | undefined): void {
     const name = nameOf(place);
     const earlier = this.#running.get(name);
-    const ended = Promise.all([earlier, call]).then(
-      ([, succeeded]) => {
-        if (succeeded && position !== undefined) this.#succeeded.set(name, position);
+    const own = call.then(
+      (succeeded) => {
+        if (succeeded && position !== undefined) this.#succeed(`${name}/${position}`);
       },
       () => {},
     );
+    // Of an invocation and of a redrive beside it: the one's end says nothing of the other.
+    const ended = Promise.all([earlier, own]).then(() => {});
     this.#running.set(name, ended);
     void ended.then(() => {
       if (this.#running.get(name) === ended) this.#running.delete(name);
@@ -47,7 +51,13 @@ export class RunningCalls {
 
   /** Whether a call for this change succeeded after its invocation had ended. */
   succeeded(place: PartitionName, position: PositionText): boolean {
-    return this.#succeeded.size > 0 && this.#succeeded.get(nameOf(place)) === position;
+    return this.#succeeded.size > 0 && this.#succeeded.has(`${nameOf(place)}/${position}`);
+  }
+
+  #succeed(change: string): void {
+    this.#succeeded.add(change);
+    const [oldest] = this.#succeeded;
+    if (this.#succeeded.size > REMEMBERED && oldest !== undefined) this.#succeeded.delete(oldest);
   }
 
   /** What is to be remembered of a partition's call, if one runs; `leftMs` is until the function's own timeout. */
