@@ -117,7 +117,8 @@ export class MissingTable {
 
   /** Records that somebody accepts it. The last one counts: their backfills are under way. */
   async accept(missing: MissingChanges, accepted: Acceptance, signal: AbortSignal): Promise<void> {
-    await this.#write({ ...missing, accepted }, signal);
+    // What is swept is not: a backfill's end may have passed since it was read.
+    await this.#write({ ...missing, accepted }, { accepted }, signal);
   }
 
   /**
@@ -129,14 +130,19 @@ export class MissingTable {
     for (const missing of await this.list(signal, place)) {
       const { upTo, swept } = missing;
       if (end.startPosition < upTo || swept.includes(end.table)) continue;
-      await this.#write({ ...missing, swept: [...swept, end.table] }, signal);
+      const healed = { swept: [...swept, end.table] };
+      await this.#write({ ...missing, ...healed }, healed, signal);
     }
   }
 
-  async #write(missing: MissingChanges, signal: AbortSignal): Promise<void> {
-    const { accepted, swept } = missing;
+  /** Writes what is new of a stretch; healed, it is forgotten some day. */
+  async #write(
+    missing: MissingChanges,
+    { accepted, swept }: Partial<Pick<MissingChanges, "accepted" | "swept">>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const set = [
-      `swept=:swept`,
+      ...(swept ? ["swept=:swept"] : []),
       ...(accepted ? ["accepted=:accepted"] : []),
       ...(isHealed(missing) ? ["expiresAt=:expires"] : []),
     ];
@@ -146,7 +152,7 @@ export class MissingTable {
       signal,
       undefined,
       {
-        ":swept": { S: JSON.stringify(swept) },
+        ...(swept ? { ":swept": { S: JSON.stringify(swept) } } : {}),
         ...(accepted ? { ":accepted": { S: JSON.stringify(accepted) } } : {}),
         ...(isHealed(missing)
           ? { ":expires": { N: String(Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS) } }
