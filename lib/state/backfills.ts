@@ -14,7 +14,7 @@ import {
   ENDS,
   hasEnded,
 } from "../source/postgres/backfill/backfill-record.ts";
-import { isWhole } from "../source/postgres/backfill/wanted-backfills.ts";
+import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
 import { BackfillActiveError, BackfillNotActiveError, CaptureLeaseLostError } from "./errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
@@ -246,7 +246,7 @@ export async function writeBackfill(
         epoch: { N: String(epoch) },
         generation: { N: String(generation) },
         ...(latest ? { progress: json(latest) } : {}),
-        ...(hasEnded({ status }) && isWhole(wish, epoch) ? { wholeEpoch: { N: String(epoch) } } : {}),
+        ...(standsForWhole(status, wish, epoch) ? { wholeEpoch: { N: String(epoch) } } : {}),
       },
       condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
       values: { ":run": { N: String(run) } },

@@ -151,6 +151,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/backfill-sessions.test.ts"],
   },
   {
+    name: "a refused backfill counts as whole",
+    file: "lib/source/postgres/backfill/wanted-backfills.ts",
+    from: '(status === "done" || status === "cancelled") && isWhole',
+    to: "isWhole",
+    tests: ["test/aws/state/backfills.test.ts"],
+  },
+  {
     name: "accept a gap without asking for a backfill that began behind it",
     file: "lib/admin/accept-gap.ts",
     from: "backfill.progress.startPosition >= upTo",

@@ -4,7 +4,7 @@ import {
   type BackfillRequest,
   hasEnded,
 } from "../../lib/source/postgres/backfill/backfill-record.ts";
-import { isWhole } from "../../lib/source/postgres/backfill/wanted-backfills.ts";
+import { standsForWhole } from "../../lib/source/postgres/backfill/wanted-backfills.ts";
 
 type Update = Parameters<BackfillRecord["write"]>[1];
 
@@ -60,7 +60,7 @@ export class MemoryBackfills implements BackfillRecord {
       ...now,
       status: update.status,
       epoch: update.epoch,
-      ...(hasEnded(update) && isWhole(request, update.epoch) ? { wholeEpoch: update.epoch } : {}),
+      ...(standsForWhole(update.status, request, update.epoch) ? { wholeEpoch: update.epoch } : {}),
       generation: this.generation,
       progress: update.progress ?? now.progress,
     });

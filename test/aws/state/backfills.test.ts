@@ -85,6 +85,20 @@ test("what a run of the whole table brought stays on record, whatever runs of so
   expect(await end(2)).toBe(2);
 });
 
+test("of the ends of a run of the whole table a refusal brings nothing", async () => {
+  const given = await store();
+  for (const [status, wholeEpoch] of [
+    ["refused", undefined],
+    ["cancelled", 1],
+    ["done", 1],
+  ] as const) {
+    await requestBackfill(given, `public.${status}`, { sweep: false, requestedAt: 1 });
+    const backfill = (await readBackfill(given, `public.${status}`)) as Backfill;
+    await writeBackfill(given, backfill, 1, { status, epoch: 1, progress });
+    expect((await readBackfill(given, `public.${status}`))?.wholeEpoch).toBe(wholeEpoch);
+  }
+});
+
 test("one at a time: a second request is refused until the first has ended", async () => {
   const given = await store();
   await requestBackfill(given, "public.a", wish);

@@ -57,7 +57,7 @@ export interface Backfill {
   readonly request: BackfillRequest;
   /** The epoch it was begun in (rule 26); undefined before. */
   readonly epoch: number | undefined;
-  /** Epoch of the last run of the whole table that ended, whatever runs of some rows came after; undefined: none did. */
+  /** Epoch of the last run of the whole table that was done or cancelled, whatever runs of some rows came after; undefined: none did. */
   readonly wholeEpoch?: number | undefined;
   /** Generation of the capture task that wrote last; 0 before one did. */
   readonly generation: number;

@@ -1,7 +1,7 @@
-import { type Backfill, type BackfillRequest, hasEnded } from "./backfill-record.ts";
+import { type Backfill, type BackfillRequest, type BackfillStatus, hasEnded } from "./backfill-record.ts";
 
 /**
- * What the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline, and all
+ * What the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline or refused the last time, and all
  * again after a new epoch, whose consumers may lack changes and hold rows that are gone. `initial`: the former only.
  * `always`: all tables at each start. `never`: what operators ask for. A run of an earlier epoch is begun anew in each:
  * its progress is worth nothing (rule 26).
@@ -21,6 +21,11 @@ export function isWhole({ where, consumer, sweep }: BackfillRequest, epoch: numb
   return where === undefined && consumer === undefined && (sweep || epoch === 1);
 }
 
+/** Whether a run with this status has brought what its epoch needs, or an operator has said that it need not. A refused one has not. */
+export function standsForWhole(status: BackfillStatus, request: BackfillRequest, epoch: number): boolean {
+  return (status === "done" || status === "cancelled") && isWhole(request, epoch);
+}
+
 /** What a start does about a table whose latest backfill is `latest`. */
 export function startStep(
   mode: SnapshotMode,
@@ -28,15 +33,17 @@ export function startStep(
   epoch: number,
   nowMs: number,
 ): StartStep {
-  // In a later epoch consumers may hold rows that were deleted in between.
-  const whole = { sweep: epoch > 1, requestedAt: nowMs };
+  // Earlier versions noted a refused run as whole.
+  const refused = latest?.status === "refused" && isWhole(latest.request, latest.epoch ?? epoch);
+  // In a later epoch consumers may hold rows that were deleted in between; so they may of a table that was not captured.
+  const whole = { sweep: epoch > 1 || refused, requestedAt: nowMs };
   const request: StartStep = { kind: "request", request: whole };
   if (latest === undefined) return mode === "never" ? { kind: "leave" } : request;
   const old = latest.epoch !== undefined && latest.epoch < epoch;
   const missing =
     mode === "when-needed"
-      ? (latest.wholeEpoch ?? 0) < epoch
-      : mode === "initial" && latest.wholeEpoch === undefined;
+      ? refused || (latest.wholeEpoch ?? 0) < epoch
+      : mode === "initial" && (refused || latest.wholeEpoch === undefined);
   if (hasEnded(latest)) return mode === "always" || missing ? request : { kind: "leave" };
   // What an operator asked for some rows of must not stand for what is needed of all.
   if (missing && (old || !isWhole(latest.request, epoch))) return { kind: "restart", request: whole };

@@ -227,6 +227,24 @@ describe("what a start begins", () => {
     }
   });
 
+  test("a refused run stands for nothing: the table is read again, with a sweep; nothing is where none is wanted", () => {
+    // `wholeEpoch`: as earlier versions noted it.
+    for (const wholeEpoch of [undefined, 1]) {
+      const latest = {
+        status: "refused",
+        epoch: 1,
+        wholeEpoch,
+        request: { sweep: false, requestedAt: 1 },
+      } as const;
+      for (const mode of ["when-needed", "initial"] as const)
+        expect(step(mode, latest, 1)).toEqual({ kind: "request", request: whole });
+      expect(step("never", latest, 1)).toEqual({ kind: "leave" });
+      // Refused was what an operator asked for of some rows, after all had been read.
+      const some = { ...latest, request };
+      expect(step("when-needed", some, 1).kind).toBe(wholeEpoch === 1 ? "leave" : "request");
+    }
+  });
+
   test("initial, always, never", () => {
     expect(step("initial", undefined).kind).toBe("request");
     expect(step("initial", of("done", 1)).kind).toBe("leave");
