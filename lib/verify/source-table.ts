@@ -11,6 +11,7 @@ import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
 import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
 import type { NullPath } from "../source/postgres/values/json-null.ts";
 import { textForm } from "../source/postgres/values/text.ts";
+import { AS_TEXT, boundedRows, type Texts } from "./bounded-rows.ts";
 import type { ComparedColumn } from "./comparable.ts";
 
 /** A row of the source: values as events carry them. */
@@ -21,11 +22,9 @@ export interface SourceRow {
 }
 
 const PAGE_ROWS = 5_000;
+/** Of rows that are given together. A single row may be larger. */
+const BATCH_BYTES = 8 * 2 ** 20;
 const FORMS = new Map(BUILTIN_TYPES.map(([oid, , , form]) => [oid, form]));
-/** All values as PostgreSQL prints them. */
-const AS_TEXT: pg.CustomTypesConfig = { getTypeParser: () => (text: unknown) => text };
-
-type Texts = readonly (string | null)[];
 
 /** Reads a captured table as its backfill would: published columns, row filter, values as in events. */
 export class SourceTable {
@@ -80,18 +79,21 @@ export class SourceTable {
     return made;
   }
 
-  /** All rows, in pages of a statement each: no snapshot is held over them. */
+  /** All rows, in pages of a statement each, so that no snapshot is held over them, and in batches bounded in bytes. */
   async *pages(signal: AbortSignal): AsyncGenerator<readonly SourceRow[]> {
     let after: readonly string[] | null = null;
     for (;;) {
       signal.throwIfAborted();
       const page = { shape: this.#shape, where: undefined, after, rows: PAGE_ROWS };
-      const rows: readonly Texts[] = await this.#query(pageSelect(page));
-      const last = rows.at(-1);
-      if (!last) return;
-      yield rows.map((row) => ({ values: this.#values(row), version: undefined }));
-      after = this.#shape.pageIndexes.map((i) => last[i] as string);
-      if (rows.length < PAGE_ROWS) return;
+      let rows = 0;
+      for await (const batch of boundedRows(this.#client, pageSelect(page), BATCH_BYTES)) {
+        signal.throwIfAborted();
+        rows += batch.length;
+        const last = batch.at(-1) as Texts;
+        after = this.#shape.pageIndexes.map((i) => last[i] as string);
+        yield batch.map((row) => ({ values: this.#values(row), version: undefined }));
+      }
+      if (rows < PAGE_ROWS) return;
     }
   }
 

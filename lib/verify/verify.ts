@@ -7,7 +7,7 @@ import {
   differingColumns,
   digestOf,
 } from "./comparable.ts";
-import type { SourceRow, SourceTable } from "./source-table.ts";
+import type { SourceTable } from "./source-table.ts";
 
 /** A row that source and sink do not hold alike, although the consumer has passed all that made it so. */
 export interface Difference {
@@ -145,8 +145,7 @@ async function suspectKeys(
   const [here, there] = await Promise.all([rowsOf(sourceRows(source, signal)), rowsOf(sink.rows(signal))]);
   const suspects: SinkRow[] = [];
   for (const [keyText, { digest, key }] of here) {
-    const other = there.get(keyText)?.digest;
-    if (other?.high !== digest.high || other.low !== digest.low) suspects.push(key);
+    if (!sameDigest(there.get(keyText)?.digest, digest)) suspects.push(key);
     there.delete(keyText);
   }
   return [...suspects, ...[...there.values()].map(({ key }) => key)];
@@ -160,10 +159,11 @@ async function decide(
   const differences: Difference[] = [];
   let open = suspects;
   for (let round = 1; open.length > 0; round++) {
-    const before: { row: SourceRow | undefined; held: SinkRow | undefined }[] = [];
+    // Not the rows, which may be large.
+    const before: { version: string | undefined; held: Digest | undefined }[] = [];
     for (const key of open) {
-      const held = await sink.row(key, signal);
-      before.push({ row: await source.row(key), held });
+      const held = digestIn(columns, await sink.row(key, signal));
+      before.push({ version: (await source.row(key))?.version, held });
     }
     const behind = await pass();
     const moved: SinkRow[] = [];
@@ -174,8 +174,7 @@ async function decide(
       const difference = compareRow(columns, key, now?.values, held);
       if (!difference) continue;
       const was = before[i];
-      const still =
-        now?.version === was?.row?.version && textOf(columns, held) === textOf(columns, was?.held);
+      const still = now?.version === was?.version && sameDigest(digestIn(columns, held), was?.held);
       if (still) differ.push({ ...difference, parked: isParked(now?.values ?? held ?? key) });
       else moved.push(key);
     }
@@ -187,8 +186,12 @@ async function decide(
   return { differences, behind: [], undecided: 0 };
 }
 
-function textOf({ all }: Columns, row: SinkRow | undefined): string | undefined {
-  return row && comparableText(all, row);
+function digestIn({ all }: Columns, row: SinkRow | undefined): Digest | undefined {
+  return row && digestOf(comparableText(all, row));
+}
+
+function sameDigest(a: Digest | undefined, b: Digest | undefined): boolean {
+  return a?.high === b?.high && a?.low === b?.low;
 }
 
 function compareRow(

@@ -25,6 +25,13 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "take in all rows of a page that verify reads, however large",
+    file: "lib/verify/bounded-rows.ts",
+    from: "    socket?.pause();\n",
+    to: "",
+    tests: ["test/postgres/verify-large-rows.test.ts"],
+  },
+  {
     name: "keep a chunk's row under the key that it left in the window",
     file: "lib/source/postgres/backfill/change-window.ts",
     from: "      if (oldKey !== key) this.#complete(oldKey);\n",
