@@ -179,6 +179,7 @@ export class ChangeDecoder {
   ): Promise<void> | undefined {
     this.#lsnHigh = lsnHigh;
     this.#lsnLow = lsnLow;
+    const before = out.length;
     try {
       this.#reader.open(buffer, start, end);
       return this.#decode(out);
@@ -189,7 +190,8 @@ export class ChangeDecoder {
           : error instanceof NotName
             ? new NameEncodingError({ ...error, lsn: this.#lsnText })
             : error;
-      if (!isOfOneChange(failure) || !this.#hold(failure, buffer.subarray(start, end), out)) throw failure;
+      const payload = buffer.subarray(start, end);
+      if (!isOfOneChange(failure) || !this.#hold(failure, payload, out, before)) throw failure;
       return undefined;
     }
   }
@@ -198,7 +200,9 @@ export class ChangeDecoder {
   async decodeHeld(held: HeldMessage, out: SourceMessage[]): Promise<void> {
     await this.#relations.learn(held.relation);
     const nothing = { commitLsn: -1n, ordinal: 0 };
-    this.#transaction = openTransaction(held.begin, this.#options.epoch, nothing, this.#shared);
+    // Not this decoder's: the hold may be of an epoch before.
+    const { epoch } = parsePosition(held.position);
+    this.#transaction = openTransaction(held.begin, epoch, nothing, this.#shared);
     this.#transaction.ordinal = held.ordinal;
     try {
       await this.decode(held.payload, held.lsn, out);
@@ -207,8 +211,11 @@ export class ChangeDecoder {
     }
   }
 
-  /** Takes the change aside that was being decoded: its ordinals are counted. Returns false where that cannot be. */
-  #hold(error: TributaryError, payload: Buffer, out: SourceMessage[]): boolean {
+  /**
+   * Takes the change aside that was being decoded: its ordinals are counted, and events that it gave already (a key change's
+   * delete), from place `before` of `out` on, are taken back. Returns false where that cannot be.
+   */
+  #hold(error: TributaryError, payload: Buffer, out: SourceMessage[], before: number): boolean {
     const transaction = this.#transaction;
     const ordinals = ORDINALS.get(payload[0] as number);
     const plan = ordinals && this.#relations.get(payload.readUInt32BE(1));
@@ -218,7 +225,8 @@ export class ChangeDecoder {
     const { topic, table, relation } = plan;
     const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
     const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
-    this.#options.hold({ kind: "message", ...place, payload: Buffer.from(payload) }, error, out.length);
+    for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
+    this.#options.hold({ kind: "message", ...place, payload: Buffer.from(payload) }, error, before);
     this.#gave(transaction, ordinal);
     return true;
   }

@@ -230,6 +230,7 @@ export class PostgresChangeStream implements ChangeStream {
       {
         ...settings,
         pipeline: pipeline.name,
+        epoch: state.epoch,
         log,
         decode: (change, out) => decoder.decodeHeld(change, out),
         onStored: () => this.acknowledge(this.#acknowledged),

@@ -8,6 +8,8 @@ export class HeldTopic {
   hold: Hold;
   /** Somebody wants its changes in the stream. */
   releasing: boolean;
+  /** The stream has stored more of its changes than the record tells. */
+  unwritten = false;
   /** Changes that are in no segment yet, and how large they are, about. */
   #pending: HeldChange[] = [];
   #pendingBytes = 0;
@@ -24,9 +26,8 @@ export class HeldTopic {
     this.#last = hold.last;
   }
 
-  /** A topic that is held from the change on that the reason names: nothing of it is stored. `since`: milliseconds. */
-  static begin(topic: string, reason: HoldReason, since: number): HeldTopic {
-    const from = reason.position;
+  /** A topic that is held from the position `from` on: nothing of it is stored. `since`: milliseconds. */
+  static begin(topic: string, reason: HoldReason, from: PositionText, since: number): HeldTopic {
     const empty = {
       last: START_OF_HISTORY,
       drained: START_OF_HISTORY,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimStore } from "../../../change/claim-store.ts";
-import { parsePosition } from "../../../change/position.ts";
+import { formatOrdinal, type PositionText, parsePosition } from "../../../change/position.ts";
 import { TributaryError } from "../../../errors.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { SourceChange, SourceMessage } from "../../change-source.ts";
@@ -24,6 +24,8 @@ export interface HoldSettings {
 /** What `HeldTopics` is made of. */
 export interface HeldTopicsOptions extends HoldSettings {
   readonly pipeline: string;
+  /** Of the history that is read. */
+  readonly epoch: number;
   readonly log: Log;
   /** Decodes a held message once more. @throws why it still cannot be. */
   readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
@@ -47,6 +49,8 @@ const WAITING_BYTES = 8 * 1024 * 1024;
 const LOOK_MS = 2_000;
 /** What waits is stored within this time when the task ends. */
 const CLOSE_MS = 5_000;
+/** Characters of a position that all changes of a transaction share. */
+const COMMIT_PREFIX = 24;
 /** Beside the event's text. */
 const OVERHEAD_BYTES = 200;
 
@@ -107,9 +111,9 @@ export class HeldTopics {
     const holdUpTo = (place: number) => {
       for (let held = aside[next]; held && held.before <= place; held = aside[++next]) {
         const { change, error } = held;
-        this.#begin(change.topic.name, reasonOf(error, change));
+        this.#begin(change, error);
         // Decoded when the hold began, and now it cannot be: it would have to go before the hold's changes.
-        if (this.#topics.get(change.topic.name)?.place(change.position) === "before") throw error;
+        if (this.#topics.get(change.topic.name)?.place(firstPosition(change)) === "before") throw error;
         this.#hold(change, change.payload.length * 1.4);
       }
     };
@@ -168,25 +172,28 @@ export class HeldTopics {
       const segment = await this.#segment(hold).catch((error) => this.#refuse(topic, error));
       if (!segment) return;
       const out: SourceMessage[] = [];
-      const refused = await this.#decode(segment.held, out);
+      const { given, refused } = await this.#decode(segment.held, out);
       const stored = Promise.withResolvers<void>();
-      yield [...out, { kind: "receipt", stored: () => stored.resolve() }];
-      await Promise.race([stored.promise, aborted(signal)]);
-      if (signal.aborted) return;
-      const last = out.findLast((message) => message.kind === "change");
-      const drained = refused ? (last?.position ?? hold.drained) : segment.last;
       const passed = refused
-        ? { drained, reason: refused }
+        ? { drained: given ?? hold.drained }
         : {
-            drained,
+            drained: segment.last,
             first: hold.first + 1,
             changes: hold.changes - segment.changes,
             bytes: hold.bytes - segment.bytes,
           };
-      const next = { ...topic.hold, ...passed };
-      if (refused) return await this.#stopRelease(topic, next);
-      await record.write(next);
-      topic.hold = next;
+      // Noted at once: the stream may store what it was given while the task ends, and `close` writes it then.
+      const onStored = () => {
+        topic.hold = { ...topic.hold, ...passed };
+        topic.unwritten = true;
+        stored.resolve();
+      };
+      yield [...out, { kind: "receipt", stored: onStored }];
+      await Promise.race([stored.promise, aborted(signal)]);
+      if (signal.aborted) return;
+      if (refused) return await this.#stopRelease(topic, { ...topic.hold, reason: refused });
+      await record.write(topic.hold);
+      topic.unwritten = false;
     }
   }
 
@@ -195,9 +202,18 @@ export class HeldTopics {
     clearTimeout(this.#timer);
     const patience = setTimeout(() => this.#ending.abort(), CLOSE_MS);
     if (!this.#failed) await this.#storeAll().catch(() => {});
+    await this.#writeDrained().catch(() => {});
     clearTimeout(patience);
     this.#ending.abort();
     await this.#looking;
+  }
+
+  /** What the stream has stored meanwhile is not given again after a restart. */
+  async #writeDrained(): Promise<void> {
+    for (const topic of this.#topics.values()) {
+      if (topic.unwritten) await this.#options.record.write(topic.hold);
+      topic.unwritten = false;
+    }
   }
 
   /** A segment that cannot be read stops its topic's release, not the stream. */
@@ -212,6 +228,7 @@ export class HeldTopics {
   async #stopRelease(topic: HeldTopic, hold: Hold): Promise<void> {
     await this.#options.record.write(hold, true);
     topic.hold = hold;
+    topic.unwritten = false;
     topic.releasing = false;
     const { code, message, remedy } = hold.reason;
     this.#options.log.error(`the release of ${hold.topic} stopped: ${message}`, { code, remedy });
@@ -219,14 +236,19 @@ export class HeldTopics {
 
   #due(received: bigint): HeldTopic | undefined {
     for (const topic of this.#topics.values()) {
-      if (topic.releasing && parsePosition(topic.hold.last).commitLsn < received) return topic;
+      if (!topic.releasing) continue;
+      const { epoch, commitLsn } = parsePosition(topic.hold.last);
+      // Places of another history say nothing about this one, and nothing of that one comes again.
+      if (epoch < this.#options.epoch || commitLsn < received) return topic;
     }
     return undefined;
   }
 
-  #begin(topic: string, reason: HoldReason): void {
+  #begin(change: HeldMessage, error: TributaryError): void {
+    const topic = change.topic.name;
     if (this.#topics.has(topic)) return;
-    this.#topics.set(topic, HeldTopic.begin(topic, reason, Date.now()));
+    const reason = reasonOf(error, change);
+    this.#topics.set(topic, HeldTopic.begin(topic, reason, firstPosition(change), Date.now()));
     const { log } = this.#options;
     const how = `Then: tributary capture release --topic ${topic}`;
     log.error(`the topic ${topic} is held: ${reason.message}`, {
@@ -250,10 +272,11 @@ export class HeldTopics {
 
   #hold(change: HeldChange, bytes: number): void {
     const topic = this.#topics.get(change.topic.name) as HeldTopic;
-    if (topic.place(change.position) !== "next") return;
+    if (topic.place(firstPosition(change)) !== "next") return;
     const limit = this.#options.limitBytes ?? LIMIT_BYTES;
     const all = topic.hold.bytes + topic.pendingBytes + bytes;
-    if (all > limit) throw new HoldFullError(change.topic.name, all, limit);
+    // While it is released, what is stored ends at the next commit: a full hold could never be released otherwise.
+    if (all > limit && !topic.releasing) throw new HoldFullError(change.topic.name, all, limit);
     topic.add(change, bytes + OVERHEAD_BYTES, this.#lastEnd);
     if (topic.pendingBytes >= SEGMENT_BYTES) this.#storeSoon(0);
     else this.#storeSoon(SEGMENT_MS);
@@ -314,23 +337,29 @@ export class HeldTopics {
     }
   }
 
-  /** Returns why a change cannot be given, if one cannot: `out` has those before it. */
-  async #decode(held: readonly HeldChange[], out: SourceMessage[]): Promise<HoldReason | undefined> {
+  /**
+   * Tells why a change cannot be given, if one cannot: `out` has those before it, and `given` is the last one's own position
+   * (an update that is one event has the first of its two).
+   */
+  async #decode(
+    held: readonly HeldChange[],
+    out: SourceMessage[],
+  ): Promise<{ given?: PositionText; refused?: HoldReason }> {
+    let given: { given?: PositionText } = {};
     for (const change of held) {
-      if (change.kind === "event") {
-        out.push({ ...change, kind: "change" });
-        continue;
-      }
       const { length } = out;
       try {
-        await this.#options.decode(change, out);
+        if (change.kind === "event") out.push({ ...change, kind: "change" });
+        else await this.#options.decode(change, out);
       } catch (error) {
-        if (!(error instanceof TributaryError) || error.retry === "retry") throw error;
+        if (!(error instanceof TributaryError) || error.retry === "retry" || change.kind === "event")
+          throw error;
         out.length = length;
-        return reasonOf(error, change);
+        return { ...given, refused: reasonOf(error, change) };
       }
+      given = { given: change.position };
     }
-    return undefined;
+    return given;
   }
 
   /** Asks the record, as long as something is held, whether it is to be released. */
@@ -361,6 +390,12 @@ export class HeldTopics {
 
 function reasonOf({ code, message, remedy }: TributaryError, { table, position }: HeldMessage): HoldReason {
   return { code, message, remedy, table, position };
+}
+
+/** Where an update stands that can be decoded another time: at the first of its two ordinals. */
+function firstPosition(change: HeldChange): PositionText {
+  if (change.kind === "event") return change.position;
+  return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);
 }
 
 function later(a: bigint, b: bigint): bigint {

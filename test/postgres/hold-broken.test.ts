@@ -1,0 +1,177 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
+import type { SourceChange } from "../../lib/source/change-source.ts";
+import { HoldFullError } from "../../lib/source/postgres/hold/errors.ts";
+import type { Hold } from "../../lib/source/postgres/hold/hold-record.ts";
+import { eventually } from "../eventually.ts";
+import { MemoryHolds } from "./hold-record.ts";
+import { eachPostgres, freshDatabase } from "./server.ts";
+import { definition, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";
+
+let directory: string;
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "tributary-hold-broken-"));
+});
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+const TOPIC = "shop.public.orders";
+/** In a database without an encoding: one byte that is no UTF-8. */
+const UNREADABLE = "chr(233)";
+
+async function scene(server: Parameters<typeof freshDatabase>[0]) {
+  const url = await freshDatabase(server, { encoding: "SQL_ASCII" });
+  const client = await superuser(url);
+  await client.query("SET client_encoding = 'SQL_ASCII'");
+  await client.query("CREATE TABLE public.orders (id int PRIMARY KEY, v text)");
+  const record = new MemoryRecord();
+  const holds = new MemoryHolds();
+  const open = (
+    encoding: "utf-8" | "latin1" = "utf-8",
+    more: Partial<Parameters<typeof OpenSource.open>[1]> & { limitBytes?: number } = {},
+  ) =>
+    OpenSource.open(url, {
+      pipeline: definition(
+        url,
+        { sqlAsciiEncoding: encoding },
+        { topics: { keys: { "public.orders": ["id"] } } },
+      ),
+      record,
+      holds: {
+        record: holds,
+        store: new DirectoryClaimStore(directory),
+        generation: 1,
+        ...(more.limitBytes === undefined ? {} : { limitBytes: more.limitBytes }),
+      },
+      ...more,
+    });
+  const held = (changes: number) =>
+    eventually(() => holds.holds.get(TOPIC)?.changes === changes, { what: `${changes} held changes` });
+  const ended = () =>
+    eventually(() => holds.holds.size === 0, { what: "the hold's end", deadlineMs: 20_000 });
+  return { url, client, record, holds, open, held, ended };
+}
+
+/** `c1`: the insert of the row with id 1. */
+const ops = (changes: readonly SourceChange[]) =>
+  changes.map(({ json }) => {
+    const { op, before, after } = JSON.parse(`${json}}}`);
+    return `${op}${(after ?? before).id}`;
+  });
+
+eachPostgres("a held topic", (server) => {
+  test("has the old key's delete once where the new row cannot be read", async () => {
+    const { client, holds, open, held, ended } = await scene(server());
+    const first = await open();
+    await client.query("INSERT INTO public.orders VALUES (1, 'x')");
+    await first.until(1);
+    await client.query(`UPDATE public.orders SET id = 10, v = ${UNREADABLE} WHERE id = 1`);
+    await held(1);
+    await first.close();
+    holds.wanted.add(TOPIC);
+    const second = await open("latin1");
+    await ended();
+    await second.close();
+    expect(ops([...first.changes, ...second.changes])).toEqual(["c1", "d1", "c10"]);
+    await client.end();
+  });
+
+  test("begins at an update's first ordinal: read again, it is stored already", async () => {
+    const { client, holds, open, held, ended } = await scene(server());
+    await client.query("INSERT INTO public.orders VALUES (1, 'x')");
+    const first = await open("utf-8", { acknowledging: false });
+    await client.query(`UPDATE public.orders SET v = ${UNREADABLE} WHERE id = 1`);
+    await held(1);
+    await first.close();
+    holds.wanted.add(TOPIC);
+    const second = await open("latin1");
+    await ended();
+    await second.close();
+    expect(ops(second.changes)).toEqual(["u1"]);
+    await client.end();
+  });
+
+  test("gives nothing twice where a release was refused behind an update and is asked for again", async () => {
+    const { client, holds, open, held } = await scene(server());
+    await client.query("INSERT INTO public.orders VALUES (1, 'x')");
+    const first = await open();
+    // In one segment. The key that the definition chose is gone for a while.
+    await client.query(
+      `BEGIN; UPDATE public.orders SET v = ${UNREADABLE} WHERE id = 1; ALTER TABLE public.orders DROP COLUMN id; INSERT INTO public.orders VALUES ('y'); COMMIT`,
+    );
+    await held(2);
+    await first.close();
+    await client.query("ALTER TABLE public.orders ADD COLUMN id serial PRIMARY KEY");
+    const second = await open("latin1");
+    for (const refusals of [1, 2]) {
+      holds.wanted.add(TOPIC);
+      await eventually(
+        () => second.log.lines.filter((line) => line.includes("stopped")).length === refusals,
+        { what: "the refusal" },
+      );
+    }
+    expect(ops(second.changes)).toEqual(["u1"]);
+    await second.close();
+    await client.end();
+  });
+
+  test("keeps its positions in a new epoch, whose log may begin anywhere", async () => {
+    const { client, record, holds, open, held, ended } = await scene(server());
+    const first = await open();
+    await client.query(`INSERT INTO public.orders VALUES (1, ${UNREADABLE})`);
+    await client.query("INSERT INTO public.orders VALUES (2, 'x')");
+    await held(2);
+    await first.close();
+    if (!record.state) throw new Error("no state");
+    record.state = { ...record.state, epoch: record.state.epoch + 1 };
+    const hold = holds.holds.get(TOPIC) as Hold;
+    // The log of the epoch before was longer than the new one is.
+    holds.holds.set(TOPIC, { ...hold, last: hold.last.replace(/^(.{8}).{16}/, "$1FFFFFFFF00000000") });
+    holds.wanted.add(TOPIC);
+    const second = await open("latin1");
+    await ended();
+    await second.close();
+    expect(ops(second.changes)).toEqual(["c1", "c2"]);
+    inOrder(second.changes);
+    await client.end();
+  });
+
+  test("that is full is released at the next start, also where the rest of its transaction is to come", async () => {
+    const { client, holds, open, ended } = await scene(server());
+    const first = await open("utf-8", { limitBytes: 3000 });
+    await client.query(
+      `BEGIN; INSERT INTO public.orders VALUES (1, ${UNREADABLE}); INSERT INTO public.orders VALUES (2, repeat('x', 4000)); COMMIT`,
+    );
+    expect(await first.failure()).toBeInstanceOf(HoldFullError);
+    await first.close();
+    holds.wanted.add(TOPIC);
+    const second = await open("latin1", { limitBytes: 3000 });
+    await second.until(2);
+    await ended();
+    await second.close();
+    expect(ops(second.changes)).toEqual(["c1", "c2"]);
+    await client.end();
+  });
+
+  test("is given once where the task is told to stop while the stream stores what was released", async () => {
+    const { client, holds, open, held, ended } = await scene(server());
+    const first = await open();
+    await client.query(`INSERT INTO public.orders VALUES (1, ${UNREADABLE})`);
+    await held(1);
+    await first.close();
+    holds.wanted.add(TOPIC);
+    const second = await open("latin1", { acknowledging: false });
+    await second.until(1);
+    const closing = second.close();
+    // As the writer does: it stores what it was given, then the source is closed.
+    for (const message of second.messages) if (message.kind === "receipt") message.stored();
+    await closing;
+    const third = await open("latin1");
+    await ended();
+    await third.close();
+    expect(ops([...second.changes, ...third.changes])).toEqual(["c1"]);
+    await client.end();
+  });
+});
