@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { Checkpoint } from "../consume/checkpoint.ts";
-import type { PartitionName } from "../consume/errors.ts";
+import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { Fence } from "../consume/fence.ts";
 import { groupOf } from "../consume/fence-item.ts";
 import { Floors } from "../consume/floor.ts";
@@ -13,6 +13,7 @@ import {
   requestBackfill,
 } from "../state/backfills.ts";
 import { BackfillActiveError } from "../state/errors.ts";
+import { fenceKey } from "../state/table.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
 
 /** What is to be accepted as missing, and what would bring it. */
@@ -66,7 +67,8 @@ export async function planAcceptance(
  * the backfills' ends have passed. May be repeated: it goes on where it broke off.
  *
  * @throws BackfillActiveError where another kind of backfill of a table is under way; nothing was accepted then.
- * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
+ * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError; StateItemError, ParkedKeysMissingError where
+ *   what the state table holds of a partition is not to be built on.
  */
 export async function acceptGap(
   place: ConsumerPlace,
@@ -140,7 +142,11 @@ async function letPass(
   for (;;) {
     const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
     if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
-    const { stored, token } = taken;
+    const { stored, token, error } = taken;
+    if (error !== undefined) throw error;
+    // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
+    if (stored.fault !== undefined)
+      throw new StateItemError(consumer, fenceKey("", consumer, topic, group.group).sk, stored.fault);
     const checkpoint = new Checkpoint(stored, floor);
     const came = checkpoint.mark >= upTo;
     // With the generation of the record behind the gap: what an older writer still has of it is dropped.

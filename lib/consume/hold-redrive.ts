@@ -31,7 +31,8 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     const floor = await floors.of(topic, deadline.work);
     const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
     if (!taken) return open;
-    const { stored, token } = taken;
+    const { stored, token, error } = taken;
+    if (error !== undefined) throw error;
     if (stored.fault !== undefined) return open;
     const { hold, mark = floor } = stored;
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
