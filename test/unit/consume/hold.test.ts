@@ -1,3 +1,4 @@
+import { DeleteItemCommand } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Consumer } from "../../../lib/consume/consumer.ts";
@@ -155,6 +156,20 @@ describe("a partition that waits for somebody", () => {
     clock += 1_000;
     await invoke(packed(chain(4, 4)));
     expect(effects).toEqual(ids(1, 4));
+  });
+
+  it("goes no further where records that it holds are gone from the table", async () => {
+    const { invoke, redrive, bad, plain, held, effects, stored } = await holdingConsumer({ poison: "stop" });
+    bad.add(at(2));
+    await invoke(packed(chain(1, 3)));
+    bad.clear();
+    for (const { pk = { S: "" }, sk = { S: "" } } of held())
+      await plain.send(new DeleteItemCommand({ TableName: "t", Key: { pk, sk } }));
+    expect((await redrive()).letters).toEqual([
+      expect.objectContaining({ key: "*", outcome: "failed", error: "HoldIncompleteError" }),
+    ]);
+    expect(stored()).toMatchObject({ mark: at(1), hold: { intake: { mark: at(3) } } });
+    expect(effects).toEqual(ids(1, 1));
   });
 
   it("refuses libraries that know of no holds, in its list of parked keys", async () => {
