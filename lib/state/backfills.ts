@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import {
   type AttributeValue,
   ConditionalCheckFailedException,
@@ -7,6 +8,7 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
+import { ConfigurationError } from "../errors.ts";
 import {
   type Backfill,
   type BackfillRecord,
@@ -33,6 +35,9 @@ const request = z.object({
   /** Milliseconds since 1970 UTC. */
   requestedAt: z.number(),
 });
+
+/** Bytes of what is asked for, as it is stored. An item holds 400 KB, and the progress and its reason must have room beside it. */
+const MAX_REQUEST_BYTES = 256 * 1024;
 
 /** What the capture task knows: written as a whole, after Kinesis acknowledged the rows it counts. */
 const progress = z.object({
@@ -110,25 +115,37 @@ export async function readBackfills(store: BackfillStore): Promise<readonly Back
 
 /** The latest backfill of one table, or undefined. @throws StateTableError, StateTableUnavailableError */
 export async function readBackfill(store: BackfillStore, table: string): Promise<Backfill | undefined> {
+  const item = await readItem(store, table);
+  return item && parse(item, backfillKey(store.pipeline).sk);
+}
+
+async function readItem(store: BackfillStore, table: string) {
   const { Item } = await call(store, (until) =>
     store.dynamodb.send(
       new GetItemCommand({ TableName: store.table, Key: itemKey(store, table), ConsistentRead: true }),
       until,
     ),
   );
-  return Item && parse(Item, backfillKey(store.pipeline).sk);
+  return Item;
 }
 
 /**
  * Asks for a backfill of a table. The capture task looks every few seconds.
  * @returns the number of the run.
- * @throws BackfillActiveError where one is under way; StateTableError, StateTableUnavailableError
+ * @throws BackfillActiveError where one is under way; ConfigurationError where the filter is too long to be kept;
+ * StateTableError, StateTableUnavailableError
  */
 export async function requestBackfill(
   store: BackfillStore,
   table: string,
   wish: BackfillRequest,
 ): Promise<number> {
+  const bytes = Buffer.byteLength(JSON.stringify(wish));
+  if (bytes > MAX_REQUEST_BYTES) {
+    const remedy = `write a filter of at most ${MAX_REQUEST_BYTES / 1024} KB: put a long list of keys into a table, and name it in a subquery (id IN (SELECT id FROM …))`;
+    const problem = { path: "--where", value: `a request of ${bytes} bytes`, remedy };
+    throw new ConfigurationError("The backfill's filter", [problem]);
+  }
   const before = await readBackfill(store, table);
   if (before && !hasEnded(before)) throw new BackfillActiveError(table, before.status);
   const run = await begin(store, table, wish, before);
@@ -188,19 +205,27 @@ async function begin(
   seen: Backfill | undefined,
 ): Promise<number> {
   const run = (seen?.run ?? 0) + 1;
+  // Two may ask for the same, and at the same time: what tells one's own write is drawn.
+  const asked = randomUUID();
   try {
     await update(store, table, {
-      set: { run: { N: String(run) }, wanted: { S: "run" }, status: { S: "requested" }, request: json(wish) },
+      set: {
+        run: { N: String(run) },
+        wanted: { S: "run" },
+        status: { S: "requested" },
+        request: json(wish),
+        asked: { S: asked },
+      },
       remove: ["progress", "epoch"],
       condition: seen ? "#run = :seenRun AND #status = :seenStatus" : "attribute_not_exists(#run)",
       values: seen ? { ":seenRun": { N: String(seen.run) }, ":seenStatus": { S: seen.status } } : {},
     });
   } catch (error) {
     if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    const now = await readBackfill(store, table);
     // Our own first try may have succeeded, its answer lost.
-    if (now?.run === run && now.request.requestedAt === wish.requestedAt) return run;
-    throw new BackfillActiveError(table, now?.status ?? "requested");
+    const now = await readItem(store, table);
+    if (now?.run?.N === String(run) && now.asked?.S === asked) return run;
+    throw new BackfillActiveError(table, now?.status?.S ?? "requested");
   }
   return run;
 }

@@ -1,3 +1,4 @@
+import { UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
 import {
   type Backfill,
@@ -128,6 +129,55 @@ test("of many requests at once one begins", async () => {
   expect((await readBackfill(given, "public.a"))?.run).toBe(1);
 });
 
+test("two who ask in one millisecond, for the same or not: one of them is told that another was quicker", async () => {
+  const given = await store();
+  const pairs = [
+    [wish, wish],
+    [
+      { ...wish, where: "id < 5" },
+      { ...wish, consumer: "view", sweep: true },
+    ],
+  ] as const;
+  for (const [i, pair] of pairs.entries()) {
+    const asked = await Promise.allSettled(pair.map((one) => requestBackfill(given, `public.t${i}`, one)));
+    expect(asked.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+    const won = pair[asked.findIndex(({ status }) => status === "fulfilled")];
+    expect((await readBackfill(given, `public.t${i}`))?.request).toEqual(won);
+  }
+});
+
+test("a request whose answer was lost is known again as one's own", async () => {
+  const given = await store();
+  let lost = 0;
+  const send = given.dynamodb.send.bind(given.dynamodb) as (...args: unknown[]) => Promise<unknown>;
+  const dynamodb = new Proxy(given.dynamodb, {
+    get: (target, member) =>
+      member !== "send"
+        ? Reflect.get(target, member)
+        : async (...args: unknown[]) => {
+            const answer = await send(...args);
+            if (args[0] instanceof UpdateItemCommand && lost++ === 0)
+              throw Object.assign(new Error("cut"), { name: "TimeoutError", code: "ECONNRESET" });
+            return answer;
+          },
+  });
+  expect(await requestBackfill({ ...given, dynamodb }, "public.a", wish)).toBe(1);
+  expect(lost).toBeGreaterThan(1);
+});
+
+test("a filter that would leave no room for the progress is refused before it is written", async () => {
+  const given = await store();
+  const where = (ids: number) => `id IN (${Array.from({ length: ids }, (_, i) => 1_000_000 + i).join(",")})`;
+  const asked = requestBackfill(given, "public.t", { where: where(60_000), sweep: false, requestedAt: 1 });
+  await expect(asked).rejects.toThrow(/--where: write a filter of at most 256 KB/);
+  expect(await readBackfill(given, "public.t")).toBeUndefined();
+  // The longest that is taken, with the longest key that PostgreSQL indexes.
+  await requestBackfill(given, "public.t", { where: where(32_000), sweep: false, requestedAt: 1 });
+  const backfill = (await readBackfill(given, "public.t")) as Backfill;
+  const long = { ...progress, lastKey: ["\u0001".repeat(2_700)], reason: "\u0001".repeat(2_000) };
+  expect(await writeBackfill(given, backfill, 1, { status: "running", epoch: 1, progress: long })).toBe(true);
+});
+
 test("a capture task that was taken over writes no more", async () => {
   const given = await store();
   await requestBackfill(given, "public.a", wish);
@@ -190,10 +240,9 @@ test("the capture task begins a run anew in place of the one it saw", async () =
     progress: undefined,
     epoch: undefined,
   });
-  // The same wish again is our own, of a lost answer; another's comes too late.
-  expect(await restartBackfill(given, running, whole)).toBe(2);
-  const other = { ...whole, requestedAt: 8 };
-  await expect(restartBackfill(given, running, other)).rejects.toThrow(BackfillActiveError);
+  // What was seen is the past by now, whoever asks, and for whatever.
+  for (const late of [whole, { ...whole, requestedAt: 8 }])
+    await expect(restartBackfill(given, running, late)).rejects.toThrow(BackfillActiveError);
 });
 
 test("the bell rings for every wish, and not for progress", async () => {

@@ -42,10 +42,17 @@ export function isConflict(error: unknown): boolean {
 /** Classes of errors whose text may hold values of rows: what data and functions of the database's own complain of. */
 const TELLS_VALUES = /^(2[0-3]|38|39|P0)/;
 
+/** A server may say the whole of a filter again, and the reason is stored beside it. */
+const MAX_REASON = 2_000;
+
 /** What to say of an error of reading where everybody may read it. */
 export function reasonOf(error: unknown): string {
-  if (error instanceof BackfillRefusedError) return error.reason;
+  if (error instanceof BackfillRefusedError) return shortened(error.reason);
   if (error instanceof pg.DatabaseError && TELLS_VALUES.test(error.code ?? ""))
     return `the server's error ${error.code} (its text may hold values: see the server's log)`;
-  return (error as Error).message;
+  return shortened((error as Error).message);
+}
+
+function shortened(text: string): string {
+  return text.length <= MAX_REASON ? text : `${text.slice(0, MAX_REASON)}…`;
 }
