@@ -87,6 +87,8 @@ export interface BackfillUpdate {
   readonly status: BackfillStatus;
   readonly epoch: number;
   readonly progress: BackfillProgress | undefined;
+  /** The table is not captured (any more). */
+  readonly left?: boolean;
 }
 
 /** The latest backfill of each table, by name. @throws StateTableError, StateTableUnavailableError */
@@ -260,10 +262,12 @@ export async function wantBackfill(
  */
 export async function writeBackfill(
   store: BackfillStore,
-  { table, run, request: wish }: Pick<Backfill, "table" | "run" | "request">,
+  backfill: Pick<Backfill, "table" | "run" | "request" | "left">,
   generation: number,
-  { status, epoch, progress: latest }: BackfillUpdate,
+  { status, epoch, progress: latest, left = false }: BackfillUpdate,
 ): Promise<boolean> {
+  const { table, run } = backfill;
+  const whole = !left && standsForWhole(status, backfill, epoch);
   try {
     await update(store, table, {
       set: {
@@ -271,8 +275,10 @@ export async function writeBackfill(
         epoch: { N: String(epoch) },
         generation: { N: String(generation) },
         ...(latest ? { progress: json(latest) } : {}),
-        ...(standsForWhole(status, wish, epoch) ? { wholeEpoch: { N: String(epoch) } } : {}),
+        ...(whole ? { wholeEpoch: { N: String(epoch) } } : {}),
+        ...(left ? { left: { BOOL: true } } : {}),
       },
+      remove: left ? ["wholeEpoch"] : whole ? ["left"] : [],
       condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
       values: { ":run": { N: String(run) } },
       names: ["run"],
@@ -325,7 +331,7 @@ interface Update {
 function update(store: BackfillStore, table: string, { set, remove, condition, values, names }: Update) {
   const attributes = [...Object.keys(set), ...(remove ?? []), ...(names ?? [])];
   const sets = Object.keys(set).map((attribute) => `#${attribute} = :${attribute}`);
-  const removes = remove ? ` REMOVE ${remove.map((attribute) => `#${attribute}`).join(", ")}` : "";
+  const removes = remove?.length ? ` REMOVE ${remove.map((attribute) => `#${attribute}`).join(", ")}` : "";
   return call(store, (until) =>
     store.dynamodb.send(
       new UpdateItemCommand({
@@ -371,6 +377,7 @@ function parse(item: Record<string, AttributeValue>, prefix: string): Backfill {
     request: part("request", request),
     epoch: item.epoch?.N === undefined ? undefined : Number(item.epoch.N),
     wholeEpoch: item.wholeEpoch?.N === undefined ? undefined : Number(item.wholeEpoch.N),
+    ...(item.left?.BOOL ? { left: true } : {}),
     generation: Number(item.generation?.N ?? "0"),
     progress: part("progress", progress.optional()),
   };

@@ -158,6 +158,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/backfill-sessions.test.ts"],
   },
   {
+    name: "a table that left stays read",
+    file: "lib/source/postgres/backfill/backfills.ts",
+    from: "if (!captured.has(backfill.table)) await this.#leave(backfill);",
+    to: "if (!captured.has(backfill.table) && !hasEnded(backfill)) await this.#leave(backfill);",
+    tests: ["test/postgres/backfill-again.test.ts"],
+  },
+  {
     name: "a refused backfill counts as whole",
     file: "lib/source/postgres/backfill/wanted-backfills.ts",
     from: '(status === "done" || status === "cancelled") && isWhole',

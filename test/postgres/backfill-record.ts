@@ -48,11 +48,10 @@ export class MemoryBackfills implements BackfillRecord {
     return backfill;
   }
 
-  async write(
-    { table, run, request }: Parameters<BackfillRecord["write"]>[0],
-    update: Update,
-  ): Promise<boolean> {
+  async write(backfill: Parameters<BackfillRecord["write"]>[0], update: Update): Promise<boolean> {
     if (this.failure) throw this.failure;
+    const { table, run } = backfill;
+    const whole = !update.left && standsForWhole(update.status, backfill, update.epoch);
     const now = this.of(table);
     if (now.run !== run || now.generation > this.generation) return false;
     this.writes.push({ table, ...update });
@@ -60,7 +59,8 @@ export class MemoryBackfills implements BackfillRecord {
       ...now,
       status: update.status,
       epoch: update.epoch,
-      ...(standsForWhole(update.status, request, update.epoch) ? { wholeEpoch: update.epoch } : {}),
+      ...(whole ? { wholeEpoch: update.epoch, left: undefined } : {}),
+      ...(update.left ? { wholeEpoch: undefined, left: true } : {}),
       generation: this.generation,
       progress: update.progress ?? now.progress,
     });
@@ -76,6 +76,7 @@ export class MemoryBackfills implements BackfillRecord {
       request,
       epoch: undefined,
       wholeEpoch: this.items.get(table)?.wholeEpoch,
+      left: this.items.get(table)?.left,
       generation: this.items.get(table)?.generation ?? 0,
       progress: undefined,
     });

@@ -86,6 +86,27 @@ test("what a run of the whole table brought stays on record, whatever runs of so
   expect(await end(2)).toBe(2);
 });
 
+test("a table that left is noted, whatever is asked for meanwhile, until it is read as a whole with a sweep", async () => {
+  const given = await store();
+  const end = async (wanted: { sweep: boolean; where?: string } | undefined, left: boolean) => {
+    if (wanted) await requestBackfill(given, "public.a", { ...wanted, requestedAt: 1 });
+    const backfill = (await readBackfill(given, "public.a")) as Backfill;
+    await writeBackfill(given, backfill, 1, {
+      status: "done",
+      epoch: 1,
+      progress,
+      ...(left ? { left } : {}),
+    });
+    const now = (await readBackfill(given, "public.a")) as Backfill;
+    return [now.left, now.wholeEpoch];
+  };
+  expect(await end({ sweep: false }, false)).toEqual([undefined, 1]);
+  expect(await end(undefined, true)).toEqual([true, undefined]);
+  expect(await end({ sweep: false, where: "id > 5" }, false)).toEqual([true, undefined]);
+  expect(await end({ sweep: false }, false)).toEqual([true, undefined]);
+  expect(await end({ sweep: true }, false)).toEqual([undefined, 1]);
+});
+
 test("of the ends of a run of the whole table a refusal brings nothing", async () => {
   const given = await store();
   for (const [status, wholeEpoch] of [

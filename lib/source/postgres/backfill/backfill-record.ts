@@ -59,6 +59,8 @@ export interface Backfill {
   readonly epoch: number | undefined;
   /** Epoch of the last run of the whole table that was done or cancelled, whatever runs of some rows came after; undefined: none did. */
   readonly wholeEpoch?: number | undefined;
+  /** A capture task ran without the table since it was last read as a whole: what changed then, and went, is missing. */
+  readonly left?: boolean | undefined;
   /** Generation of the capture task that wrote last; 0 before one did. */
   readonly generation: number;
   readonly progress: BackfillProgress | undefined;
@@ -78,8 +80,10 @@ export interface BackfillRecord {
   restart(seen: Backfill, request: BackfillRequest): Promise<void>;
   /** @returns false where the run is another by now, or a later task has written. */
   write(
-    backfill: Pick<Backfill, "table" | "run" | "request">,
+    backfill: Pick<Backfill, "table" | "run" | "request" | "left">,
     update: {
+      /** The table is not captured (any more): whatever was read of it before stands for nothing when it comes back. */
+      readonly left?: boolean;
       readonly status: BackfillStatus;
       readonly epoch: number;
       readonly progress: BackfillProgress | undefined;

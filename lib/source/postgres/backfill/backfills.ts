@@ -13,7 +13,13 @@ import type { ChangeListener, RelationPlan } from "../relations.ts";
 import type { SlotFacts } from "../slot.ts";
 import type { SlotState } from "../slot-record.ts";
 import type { TextEncoding } from "../values/text.ts";
-import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
+import {
+  type Backfill,
+  type BackfillProgress,
+  type BackfillRecord,
+  type BackfillStatus,
+  hasEnded,
+} from "./backfill-record.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
@@ -204,6 +210,8 @@ export class Backfills {
     const { record, pipeline, state, tables } = this.#options;
     const outbox = pipeline.source.outbox?.table;
     const latest = new Map((await record.list()).map((backfill) => [backfill.table, backfill]));
+    const captured = new Set(tables.map(formatTable));
+    for (const backfill of latest.values()) if (!captured.has(backfill.table)) await this.#leave(backfill);
     for (const table of tables) {
       const name = formatTable(table);
       if (name === outbox) continue;
@@ -226,6 +234,15 @@ export class Backfills {
         await record.write(backfill, { status, epoch: backfill.epoch ?? state.epoch, progress });
       }
     }
+  }
+
+  /** From now on the table's changes are not in the stream: noted before the first that is missing. */
+  async #leave(backfill: Backfill): Promise<void> {
+    const { record, state } = this.#options;
+    const { status, epoch } = backfill;
+    if (!hasEnded(backfill)) await this.#refuseUnknown(backfill);
+    else if (!backfill.left)
+      await record.write(backfill, { status, epoch: epoch ?? state.epoch, progress: undefined, left: true });
   }
 
   async #poll(): Promise<void> {
@@ -300,7 +317,9 @@ export class Backfills {
     const { tablesAtOnce } = pipeline.source.backfill;
     const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
     if (!table) {
-      this.#refuseUnknown(backfill);
+      this.#refuseUnknown(backfill).catch((error: Error) =>
+        this.#options.log.warn("the refusal could not be written", { error: error.name }),
+      );
       return;
     }
     const run: TableRun = new TableRun({
@@ -359,7 +378,7 @@ export class Backfills {
     });
   }
 
-  #refuseUnknown(backfill: Backfill): void {
+  async #refuseUnknown(backfill: Backfill): Promise<void> {
     const { record, state, log } = this.#options;
     const { table, progress } = backfill;
     const reason = "it is not captured";
@@ -377,9 +396,7 @@ export class Backfills {
       finishedAt: now,
       reason,
     };
-    record
-      .write(backfill, { status: "refused", epoch: state.epoch, progress: refused })
-      .catch((error: Error) => log.warn("the refusal could not be written", { error: error.name }));
+    await record.write(backfill, { status: "refused", epoch: state.epoch, progress: refused, left: true });
   }
 
   /**
