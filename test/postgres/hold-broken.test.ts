@@ -1,6 +1,8 @@
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
@@ -174,4 +176,23 @@ eachPostgres("a held topic", (server) => {
     expect(ops([...second.changes, ...third.changes])).toEqual(["c1"]);
     await client.end();
   });
+
+  test("lets the task end while the claim store is down and as much waits as may", async () => {
+    const { client, open } = await scene(server());
+    const store = new DirectoryClaimStore(directory);
+    store.put = async (_claim, _bytes, signal) => {
+      await once(signal, "abort");
+      signal.throwIfAborted();
+    };
+    const source = await open("utf-8", { holds: { record: new MemoryHolds(), store, generation: 1 } });
+    await client.query(`INSERT INTO public.orders VALUES (0, ${UNREADABLE})`);
+    await client.query(
+      "INSERT INTO public.orders SELECT g, repeat('x', 1000000) FROM generate_series(1, 30) g",
+    );
+    await eventually(() => source.log.lines.some((line) => line.includes("is held")), { what: "the hold" });
+    await delay(2_000);
+    const ended = await Promise.race([source.close().then(() => true), delay(20_000, false)]);
+    expect(ended).toBe(true);
+    await client.end();
+  }, 40_000);
 });

@@ -334,7 +334,7 @@ export class PostgresChangeStream implements ChangeStream {
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
       if (this.#holds) {
-        await this.#holds.room();
+        await this.#holds.room(this.#cut);
         if (this.#releases && failure === undefined && !until.aborted)
           failure = yield* this.#release(this.#holds, until);
       }

@@ -129,9 +129,10 @@ export class HeldTopics {
     return left;
   }
 
-  /** Waits while too much is to be stored. */
-  async room(): Promise<void> {
-    while (!this.#failed && this.#waitingBytes() > WAITING_BYTES && this.#storing) await this.#storing;
+  /** Waits while too much is to be stored, until `signal`: a store that is down must not keep the task from ending. */
+  async room(signal: AbortSignal): Promise<void> {
+    while (!this.#failed && !signal.aborted && this.#waitingBytes() > WAITING_BYTES && this.#storing)
+      await settledOrAborted(this.#storing, signal);
   }
 
   /** Up to where the server may be told that what the stream acknowledged up to `lsn` is durable. */
@@ -400,6 +401,17 @@ function firstPosition(change: HeldChange): PositionText {
 
 function later(a: bigint, b: bigint): bigint {
   return a > b ? a : b;
+}
+
+async function settledOrAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const stop = () => resolve();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
