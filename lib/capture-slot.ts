@@ -9,6 +9,7 @@ import { dropRetired, retireSlots } from "./retire-slots.ts";
 import { MAX_SLOTS } from "./source/definition.ts";
 import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
+import type { HoldRecord } from "./source/postgres/hold/hold-record.ts";
 import { makeSlot } from "./source/postgres/postgres-source.ts";
 import { type Siblings, slotNames, slotNumbers, wantedSlot } from "./source/postgres/slots/assignment.ts";
 import {
@@ -38,6 +39,8 @@ export interface Part {
   readonly siblings?: Siblings;
   /** Of one of several slots: limits the record of backfills to its own tables. */
   readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
+  /** The same for the record of held topics. */
+  readonly ownHolds?: (record: HoldRecord) => HoldRecord;
 }
 
 /** How long the first slot's task is waited for: a deploy starts them in any order. */
@@ -165,6 +168,7 @@ export async function takePart(
         all: share.all,
         siblings,
         ownBackfills: (record) => ownBackfills(record, definition, slot, share, connection),
+        ownHolds: (record) => ownHolds(record, slot, topics),
       };
     }
     // The slot before the tables: what is committed in between would be in none.
@@ -293,6 +297,35 @@ function ownBackfills(
       if (update.status === "refused" && ours.has(backfill.table) && !(await isStillOurs(backfill.table)))
         return false;
       return await record.write(backfill, update);
+    },
+  };
+}
+
+/** Topics as one of several slots sees them. */
+interface TopicsOfSlot {
+  readonly now: ReadonlySet<string>;
+  readonly written: ReadonlySet<string>;
+  readonly others: ReadonlySet<string>;
+}
+
+/**
+ * The holds of a slot's own topics. One that has moved away stays held here until its new slot has wholly received it, and that
+ * one releases it; what is no topic of any slot, since its tables are gone, is the first slot's.
+ */
+export function ownHolds(
+  record: HoldRecord,
+  slot: number,
+  { now, written, others }: TopicsOfSlot,
+): HoldRecord {
+  const isOrphan = (topic: string) => slot === 1 && !written.has(topic) && !others.has(topic);
+  return {
+    ...record,
+    list: async () => {
+      const holds = (await record.list()).filter(({ topic }) => written.has(topic) || isOrphan(topic));
+      return holds.map((hold) => ({
+        ...hold,
+        released: hold.released && (now.has(hold.topic) || !others.has(hold.topic)),
+      }));
     },
   };
 }

@@ -205,7 +205,7 @@ async function stream(
       standby,
       maxEventBytes: maxRowBytes(options),
     },
-    holds: holdsOf(options, state),
+    holds: holdsOf(options, state, part),
     signal,
     log,
     onStatus: (latest) => {
@@ -243,11 +243,15 @@ function maxRowBytes({ pipeline: { stream }, claims }: CaptureOptions): number |
 }
 
 /** Where changes are held that cannot become events; without a claim store they end the stream. */
-function holdsOf({ claims, dynamodb, stateTable, pipeline }: CaptureOptions, state: CaptureState) {
+function holdsOf(
+  { claims, dynamodb, stateTable, pipeline }: CaptureOptions,
+  state: CaptureState,
+  part: Part,
+) {
   if (!claims) return undefined;
   const { generation, lost: signal } = state;
   const record = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
-  return { record, store: claims, generation };
+  return { record: part.ownHolds?.(record) ?? record, store: claims, generation };
 }
 
 /** How the stream is written, whatever the source. */
