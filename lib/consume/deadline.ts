@@ -87,6 +87,14 @@ export class Deadline {
     return this.#turn;
   }
 
+  /** For what is stored before the fence is closed: aborts so early that this can still be, for all partitions. */
+  storing(): AbortSignal {
+    return AbortSignal.any([
+      this.end,
+      AbortSignal.timeout(Math.ceil(Math.max(this.remainingMs(), this.untilEndMs() / 2))),
+    ]);
+  }
+
   /** Whether what starts now has a fair share of the invocation's time: to be cut short is then its own fault. */
   isFair(): boolean {
     return this.remainingMs() >= (this.#workAt - this.#startedAt) / 2;

@@ -1,7 +1,7 @@
 import type { PositionText } from "../change/position.ts";
 import { positionOf } from "../change/record.ts";
 import type { CheckpointValue } from "./checkpoint.ts";
-import { HOLD_BYTES, type Hold, type Hole, sequenceKey, withHole } from "./hold.ts";
+import { fillHole, HOLD_BYTES, type Hold, type Hole, sequenceKey, withHole } from "./hold.ts";
 import type { BatchRecord } from "./ordered-batch.ts";
 
 /** What of an invocation's records goes into a hold. */
@@ -35,6 +35,8 @@ export function takeIn(
   const runs: BatchRecord[][] = [];
   /** What the next record follows: not what filled a hole, whose place is before that. */
   let tail: BatchRecord[] | undefined;
+  /** The same in a hole: what is left of it. */
+  let fill: { readonly run: BatchRecord[]; readonly rest: Hole } | undefined;
   let refused: BatchRecord | undefined;
   for (const record of records) {
     const key = sequenceKey(record.sequenceNumber);
@@ -62,15 +64,24 @@ export function takeIn(
     bytes += size;
     if (hole) {
       filled = true;
-      // They come in order: what stands before this one in the hole has come, or never will.
-      holes = holes.map((one) => (one === hole ? [key, one[1]] : one));
-      runs.push([record]);
+      const before = fill?.rest === hole ? fill.run : undefined;
+      const follows = isNext(record, before, hole[2]);
+      const [, to, known] = hole;
+      const rest: Hole = [
+        key,
+        to,
+        record.barred || lastPosition(record) < known ? known : lastPosition(record),
+      ];
+      holes = fillHole(holes, hole, follows ? [rest] : [[hole[0], key, known], rest]);
+      const run = follows && isAlike(record, before) ? (before as BatchRecord[]) : [];
+      if (run.length === 0) runs.push(run);
+      run.push(record);
+      fill = { run, rest };
       continue;
     }
-    const after = predecessor(record);
-    const isGap = after !== null && after > mark;
-    if (isGap) holes = withHole(holes, [last, key]);
-    if (isGap || tail === undefined) {
+    const isGap = !isNext(record, tail, mark);
+    if (isGap) holes = withHole(holes, [last, key, mark]);
+    if (isGap || tail === undefined || !isAlike(record, tail)) {
       tail = [];
       runs.push(tail);
     }
@@ -84,6 +95,24 @@ export function takeIn(
     ...{ runs, filled, refused, stale, duplicates },
     hold: { ...start, intake: { mark, writer }, last, bytes, holes },
   };
+}
+
+/** Whether nothing can be missing between a record and those before it, which end at `mark`. */
+function isNext(
+  record: BatchRecord,
+  before: readonly BatchRecord[] | undefined,
+  mark: PositionText,
+): boolean {
+  // Of one that says nothing nobody knows; a row of them, as a newer library writes them, counts as whole.
+  if (record.barred) return isAlike(record, before);
+  const after = predecessor(record);
+  return after === null || after <= mark;
+}
+
+/** Records of which nothing is known stand apart: others may yet come between them and the next. */
+function isAlike(record: BatchRecord, before: readonly BatchRecord[] | undefined): boolean {
+  const last = before?.at(-1);
+  return last !== undefined && (last.barred === undefined) === (record.barred === undefined);
 }
 
 /** The position of a record's last event, also where it is not there yet or cannot be read. */

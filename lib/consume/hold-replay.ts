@@ -72,12 +72,12 @@ export class HoldReplay {
       this.#place,
       chunk.flatMap(({ records }) => records),
     );
-    const { end } = invocation.deadline;
+    const signal = () => invocation.deadline.storing();
     const start = partitionStart(this.#parts, this.#checkpoint, this.#parked, this.#hold);
     const run = await new PartitionRun(lane, start, invocation).run();
     const { progress, stopped, superseded } = run;
     // Before the mark is on record: an end that has passed does not come again.
-    for (const ended of run.backfilled) await invocation.missing.healedBy(lane, ended, end);
+    for (const ended of run.backfilled) await invocation.missing.healedBy(lane, ended, signal());
     this.#superseded.push(...superseded);
     this.#parked = progress.parked;
     this.#progress = progress;
@@ -88,7 +88,7 @@ export class HoldReplay {
     await this.#note(this.#progress);
     await holds.remove(
       chunk.flatMap(({ keys }) => keys),
-      end,
+      signal(),
     );
     return undefined;
   }
@@ -107,18 +107,23 @@ export class HoldReplay {
     const ended = { ...progress, ...this.#checkpoint.value(undefined), hold: null };
     await this.#note(ended);
     this.#log("a partition is held no more", undefined);
-    const { end } = invocation.deadline;
-    await holds.removeAll(this.#place, end);
-    await invocation.parking.remove({ ...this.#place, chain: holdChain(id) }, end);
     const { hold: _gone, ...after } = ended;
     this.#progress = after;
+    const signal = invocation.deadline.storing();
+    try {
+      await holds.removeAll(this.#place, signal);
+      await invocation.parking.remove({ ...this.#place, chain: holdChain(id) }, signal);
+    } catch (error) {
+      // The letter is the last that goes: by it, a later redrive finds the rest.
+      this.#log("what was held could not be removed", error);
+    }
     return this.#outcome();
   }
 
   /** @throws OwnershipLostError where another invocation has the partition. */
   async #note(progress: PartitionProgress): Promise<void> {
     const { fence, place, token, invocation } = this.#parts;
-    if (await fence.note(place, { progress, token }, invocation.deadline.end)) return;
+    if (await fence.note(place, { progress, token }, invocation.deadline.storing())) return;
     throw new OwnershipLostError(this.#place);
   }
 
@@ -138,7 +143,7 @@ export class HoldReplay {
       error: deadLetterError(error),
     };
     await parking
-      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, failure, undefined, deadline.end)
+      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, failure, undefined, deadline.storing())
       .catch(() => {});
   }
 
@@ -146,7 +151,7 @@ export class HoldReplay {
     const { holds, invocation } = this.#parts;
     let chunk: HeldRecords[] = [];
     let bytes = 0;
-    for await (const held of holds.records(this.#place, this.#hold.last, invocation.deadline.end)) {
+    for await (const held of holds.records(this.#place, this.#hold.last, invocation.deadline.storing())) {
       chunk.push(held);
       bytes += held.bytes;
       if (bytes < CHUNK_BYTES) continue;

@@ -41,13 +41,18 @@ export class HoldRun {
       ...{ cause: name, since: now, last: "", bytes: 0, holes: [] },
       ...{ tries: 0, nextTry: Date.now() + holdDelay(0) },
     };
-    const intake = await this.#take(begun, progress);
     const place = { topic: this.#lane.topic, partition: this.#lane.partition, chain: holdChain(begun.id) };
+    const storing = deadline.storing();
+    // First: what a process that dies here leaves in the table is found by it.
     const letter = { ...place, key: "*", table: "", position: progress.mark, attempts: 1 };
     await parking.putLetter(
       { ...letter, firstFailedAt: now, lastFailedAt: now, error: deadLetterError(error) },
-      deadline.end,
+      storing,
     );
+    const intake = await this.#take(begun, progress).catch(async (failure: unknown) => {
+      await this.#undo(begun.id).catch(() => {});
+      throw failure;
+    });
     return { ...this.#outcome({ ...progress, hold: intake.hold }, intake, superseded), backfilled };
   }
 
@@ -69,13 +74,22 @@ export class HoldRun {
     return this.#outcome(outcome.progress, intake, outcome.superseded);
   }
 
+  /** The fence never names this hold: nothing of it stays, as far as that can be. */
+  async #undo(id: string): Promise<void> {
+    const { invocation, holds } = this.#parts;
+    const { topic, partition } = this.#lane;
+    const signal = invocation.deadline.storing();
+    await holds.removeAll({ topic, partition, id }, signal);
+    await invocation.parking.remove({ topic, partition, chain: holdChain(id) }, signal);
+  }
+
   async #take(hold: Hold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {
     const { invocation, holds } = this.#parts;
     const { topic, partition } = this.#lane;
     const raw = ({ index }: BatchRecord) => this.#records[index] as KinesisStreamRecord;
     const intake = takeIn(this.#lane.records, hold, checkpoint, (record) => heldBytes(raw(record)));
     const runs = intake.runs.map((run) => run.map(raw));
-    await holds.put({ topic, partition, id: hold.id }, runs, invocation.token, invocation.deadline.end);
+    await holds.put({ topic, partition, id: hold.id }, runs, invocation.token, invocation.deadline.storing());
     invocation.counts.staleWriter += intake.stale;
     return intake;
   }

@@ -26,8 +26,11 @@ export const HOLD_BYTES = 256 * 1024 * 1024;
 /** Gaps between held records that are told apart: beyond, the last one grows. */
 const HOLES = 8;
 
-/** A range of the stream, both ends excluded, from which records are missing in the hold: see `sequenceKey`. */
-export type Hole = readonly [from: string, to: string];
+/**
+ * A range of the stream, both ends excluded, from which records are missing in the hold (see `sequenceKey`), and the
+ * position that what is held before it ends at.
+ */
+export type Hole = readonly [from: string, to: string, mark: PositionText];
 
 /** A partition whose records are held until somebody acts. */
 export interface Hold {
@@ -62,7 +65,7 @@ const stored = z.object({
   ...{ id: z.string(), mark: position, writer: z.number() },
   ...{ attempts: z.optional(attempts), explained: z.optional(position) },
   ...{ cause: z.string(), since: z.string(), last: z.string(), bytes: z.number() },
-  holes: z.array(z.tuple([z.string(), z.string()])),
+  holes: z.array(z.tuple([z.string(), z.string(), position])),
   ...{ tries: z.number(), next: z.number() },
 });
 
@@ -77,7 +80,7 @@ export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
       since,
       last,
       bytes,
-      holes: holes.map(([from, to]) => [from, to]),
+      holes: holes.map(([from, to, before]) => [from, to, before]),
       tries,
       next: nextTry,
     },
@@ -141,5 +144,12 @@ export function heldBy(chain: string): string | undefined {
 export function withHole(holes: readonly Hole[], hole: Hole): readonly Hole[] {
   const last = holes.at(-1);
   if (holes.length < HOLES || !last) return [...holes, hole];
-  return [...holes.slice(0, -1), [last[0], hole[1]]];
+  return [...holes.slice(0, -1), [last[0], hole[1], last[2]]];
+}
+
+/** A record has come into a hole: what is left of it, in two where something is missing before the record too. */
+export function fillHole(holes: readonly Hole[], hole: Hole, left: readonly Hole[]): readonly Hole[] {
+  // Without room it stays whole: what has come is stored once more should it come again.
+  if (holes.length - 1 + left.length > HOLES) return holes;
+  return holes.flatMap((one) => (one === hole ? left : [one]));
 }

@@ -44,7 +44,7 @@ describe("a checkpoint", () => {
     const hold = { intake: { mark: at(9), writer: 1 }, last: "9", holes: [] };
     const held = { mark: at(3), writer: 1, hold };
     expect(hasReached(held, value)).toBe(true);
-    expect(hasReached({ ...held, hold: { ...hold, holes: [["3", "9"]] } }, value)).toBe(false);
+    expect(hasReached({ ...held, hold: { ...hold, holes: [["3", "9", at(3)]] } }, value)).toBe(false);
     expect(hasReached(held, { ...held, attempts: undefined, hold: { ...hold, last: "8" } })).toBe(true);
     expect(hasReached({ ...held, hold: { ...hold, last: "8" } }, { ...held, attempts: undefined })).toBe(
       false,

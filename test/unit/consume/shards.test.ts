@@ -1,6 +1,7 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type ShardBeat, shardBeatRecord, shardNumber } from "../../../lib/change/shard-beat.ts";
 import { consumer } from "../../../lib/consume/consumer.ts";
@@ -87,7 +88,15 @@ async function bench({ retentionHours = "168" as string | null, topics = "shop.*
     };
   };
   const stored = (partition = 0) => readPartition(table.item(`fence#${TOPIC}#0`), partition);
-  return { instance, invoke: instance(), effects, reports, lines, stored, table, shards };
+  /** As `accept-gap` does it. */
+  const settle = async () => {
+    const place = { dynamodb, table: "t", pipeline: "p", consumer: "c" };
+    const signal = AbortSignal.timeout(10_000);
+    const plan = await planAcceptance(place, { topic: TOPIC, partition: 0 }, [], signal);
+    expect(plan.missing).toHaveLength(1);
+    await acceptGap(place, plan, "test", signal);
+  };
+  return { settle, instance, invoke: instance(), effects, reports, lines, stored, table, shards };
 }
 
 const ids = (partition: number, ...commits: number[]) =>
@@ -191,6 +200,30 @@ describe("a writer's start", () => {
     expect(effects).toEqual([...ids(0, 1), ...ids(0, 3), ...ids(1, 3)]);
     // One that was there and has said nothing since is another matter.
     expect(await instance()(arriving(start(2, 2)))).toBe("held");
+  });
+
+  it("is applied once that was accepted, by an invocation that brings the next change", async () => {
+    const { invoke, instance, effects, settle, stored } = await bench();
+    await invoke(beat(), arriving(start(1, 1)));
+    days(8);
+    const behind = arriving(start(5, 2));
+    expect(await invoke(behind)).toBe("held");
+    await settle();
+    vi.setSystemTime(Date.now() + 60_000);
+    expect(await instance()(arriving(packed(chain(6, 6), { writer: 2 })))).toBeUndefined();
+    expect(effects).toEqual(ids(0, 1, 5, 6));
+    expect(stored().hold).toBeUndefined();
+  });
+
+  it("stays held in an invocation of another shard", async () => {
+    const { invoke, instance, effects, shards } = await bench();
+    shards.list = [{ ShardId: "shardId-000000000000" }, { ShardId: "shardId-000000000001" }];
+    await invoke(beat(), arriving(start(1, 1)));
+    days(8);
+    expect(await invoke(arriving(start(5, 2)))).toBe("held");
+    vi.setSystemTime(Date.now() + 60_000);
+    expect(await instance()(arriving(packed(chain(6, 6), { writer: 2 }), 1))).toBe("held");
+    expect(effects).toEqual(ids(0, 1));
   });
 
   it("is a gap and not less where its record cannot be read", async () => {
