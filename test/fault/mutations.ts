@@ -165,6 +165,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/backfill-again.test.ts"],
   },
   {
+    name: "page by a key that may hold NULLs",
+    file: "lib/source/postgres/backfill/table-shape.ts",
+    from: "AND NOT nn.convalidated AND",
+    to: "AND nn.convalidated IS NULL AND",
+    tests: ["test/postgres/backfill-tables.test.ts"],
+  },
+  {
     name: "a refused backfill counts as whole",
     file: "lib/source/postgres/backfill/wanted-backfills.ts",
     from: '(status === "done" || status === "cancelled") && isWhole',

@@ -120,8 +120,13 @@ const OPERATOR = (strategy: number) => `(
    WHERE ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
      AND ao.amopstrategy = ${strategy})`;
 
+/** NULL is proven absent: from 18 on a column may be NOT NULL for new rows alone (`NOT VALID`), and pages would not hold its NULLs. */
+const NOT_NULL = `(a.attnotnull AND NOT EXISTS (
+  SELECT FROM pg_constraint nn
+   WHERE nn.conrelid = a.attrelid AND nn.contype = 'n' AND NOT nn.convalidated AND a.attnum = ANY (nn.conkey)))`;
+
 const INDEX_COLUMNS = `(
-  SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, -1), 'notNull', a.attnotnull,
+  SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, -1), 'notNull', ${NOT_NULL},
            'collation', CASE WHEN i.indcollation[k.place - 1] <> a.attcollation
               THEN (SELECT quote_ident(s.nspname) || '.' || quote_ident(l.collname)
                       FROM pg_collation l JOIN pg_namespace s ON s.oid = l.collnamespace
@@ -174,8 +179,8 @@ export function readShape(
       name,
       facts.identity === "f"
         ? "it has neither a primary key nor a unique index over published NOT NULL columns: rows could not be told apart"
-        : "its replica identity has no index: rows could not be told apart",
-      `ALTER TABLE ${quoteTable(table)} ADD PRIMARY KEY (…); then start the backfill again.`,
+        : "its replica identity has no index over published NOT NULL columns: rows could not be told apart",
+      `ALTER TABLE ${quoteTable(table)} ADD PRIMARY KEY (…), or VALIDATE CONSTRAINT where NOT NULL is NOT VALID; then start the backfill again.`,
     );
   }
   const identity = facts.identity === "f" ? names : page.columns.map((column) => column.name);
