@@ -63,16 +63,6 @@ export function isHeld(stored: string | undefined): stored is string {
   return stored !== undefined && !(TOKEN.test(stored) && stored.endsWith(GIVEN_BACK));
 }
 
-/** An invocation has 15 minutes; clocks of two machines may differ by a part of the rest. */
-const LONGEST_MS = 16 * 60_000;
-
-/** Whether the invocation that took a partition and has not given it back may still be at work there. */
-export function isAtWork(stored: string | undefined): boolean {
-  if (!isHeld(stored)) return false;
-  const counter = Number.parseInt(TOKEN.exec(stored)?.[1] ?? "0", 36);
-  return Date.now() - counter < LONGEST_MS;
-}
-
 /** The smallest counter that is ahead of these tokens, and of the clock. */
 export function counterAhead(stored: readonly (string | undefined)[]): number {
   const counters = stored.map((text) => Number.parseInt(TOKEN.exec(text ?? "")?.[1] ?? "0", 36));

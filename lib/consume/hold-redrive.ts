@@ -1,6 +1,5 @@
 import { errorFacts, jsonLogger } from "./context.ts";
 import { groupOf } from "./fence-item.ts";
-import { isAtWork } from "./fence-token.ts";
 import { holdChain } from "./hold.ts";
 import { HoldReplay } from "./hold-replay.ts";
 import { asInvocation } from "./invocation.ts";
@@ -12,8 +11,8 @@ import type { ChainOutcome, RedriveRun } from "./redrive-chain.ts";
 const FORGOTTEN_MS = 24 * 3600 * 1000;
 
 /**
- * Brings what a partition holds to effect, as an invocation does for which its next try has come. Where one may be at work
- * on the partition, it leaves it to that one: both would call handlers for the same changes. Never throws.
+ * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition
+ * from whoever has it. Never throws.
  */
 export async function redriveHold(run: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
   const { instance, deadline, owner } = run;
@@ -24,11 +23,10 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
   if (run.left <= 0 || run.discard || deadline.work.aborted) return open;
   const counts = new InvocationCounts();
   try {
-    const { hold: seen, fault, token: known } = await leases.look(topic, partition, deadline.end);
+    const { hold: seen, fault } = await leases.look(topic, partition, deadline.end);
     if (fault !== undefined)
       return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
     if (seen?.id !== id) return await forget(run, letter, id);
-    if (isAtWork(known)) return { kind: "busy", redriven: 0 };
     const place = { topic, group: groupOf(partition) };
     const floor = await floors.of(topic, deadline.work);
     const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
@@ -42,9 +40,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     const parts = { invocation, fence, floors, holds, place, token, floor, careful };
     const now = { ...stored, partition, mark };
     const budgetMs = deadline.remainingMs();
-    const meanwhile = isAtWork(stored.token);
-    const outcome =
-      hold && !meanwhile ? await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run() : undefined;
+    const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
     const own = [{ progress: outcome?.progress ?? now, token }];
     const { lost, overtaken } = await fence.close(place, own, deadline.end);
     const isOurs = lost.length + overtaken.length === 0;
@@ -53,7 +49,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     run.redriven += counts.applied;
     run.left -= counts.applied;
     const redriven = counts.applied;
-    if (lost.length > 0 || meanwhile) return { kind: "busy", redriven };
+    if (lost.length > 0) return { kind: "busy", redriven };
     if (!outcome?.progress.hold) return { kind: "done", redriven };
     const { tries, cause, nextTry } = outcome.progress.hold;
     return nextTry <= Date.now()
