@@ -88,11 +88,11 @@ function withBigints(root: unknown): unknown {
 
 function exactNumber(value: number, source: string): number | bigint | string {
   if (!/[.eE]/.test(source)) return Number.isSafeInteger(value) ? value : BigInt(source);
-  return canonical(String(value)) === canonical(source) ? value : source;
+  return canonicalNumber(String(value)) === canonicalNumber(source) ? value : source;
 }
 
-/** Sign, significant digits and the exponent of the last of them: equal for texts of one number. `Infinity` stands for itself. */
-function canonical(text: string): string {
+/** Of a number's text: sign, significant digits and the exponent of the last of them: equal for texts of one number. `Infinity` stands for itself. */
+export function canonicalNumber(text: string): string {
   const match = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text);
   if (!match) return text;
   const [, sign, whole = "", fraction = "", exponent = "0"] = match;

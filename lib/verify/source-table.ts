@@ -6,7 +6,8 @@ import { ConfigurationError } from "../errors.ts";
 import { pageSelect, rowSelect } from "../source/postgres/backfill/page-sql.ts";
 import { readShape, shapeSql, type TableShape } from "../source/postgres/backfill/table-shape.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
-import { pgTypeCatalog } from "../source/postgres/type-catalog.ts";
+import { pgTypeCatalog, type TypeFacts } from "../source/postgres/type-catalog.ts";
+import { arrayEncoder } from "../source/postgres/values/array.ts";
 import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
 import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
 import type { NullPath } from "../source/postgres/values/json-null.ts";
@@ -25,6 +26,9 @@ const PAGE_ROWS = 5_000;
 /** Of rows that are given together. A single row may be larger. */
 const BATCH_BYTES = 8 * 2 ** 20;
 const FORMS = new Map(BUILTIN_TYPES.map(([oid, , , form]) => [oid, form]));
+const TEXT = textForm("utf-8");
+/** Forms of elements by the arrays' types. */
+const ELEMENTS = new Map(BUILTIN_TYPES.flatMap(([, array, , form]) => (array === 0 ? [] : [[array, form]])));
 
 /** Reads a captured table as its backfill would: published columns, row filter, values as in events. */
 export class SourceTable {
@@ -36,13 +40,19 @@ export class SourceTable {
   readonly #shape: TableShape;
   readonly #types: readonly ColumnType[];
 
-  private constructor(client: pg.Client, shape: TableShape, types: readonly ColumnType[]) {
+  private constructor(
+    client: pg.Client,
+    shape: TableShape,
+    types: readonly ColumnType[],
+    facts: ReadonlyMap<number, TypeFacts>,
+  ) {
     this.#client = client;
     this.#shape = shape;
     this.#types = types;
-    this.columns = shape.relation.columns.map(({ name, type }) => ({
+    this.columns = shape.relation.columns.map(({ name, type }, i) => ({
       name,
-      form: FORMS.get(type) ?? "text",
+      ...comparedAs(type, facts),
+      read: readsText(type, facts) ? (text: string) => readPrinted(types[i] as ColumnType, text) : undefined,
     }));
     this.key = shape.pageIndexes.map((i) => this.columns[i] as ComparedColumn);
   }
@@ -58,17 +68,17 @@ export class SourceTable {
     const version = await readServerVersion(client);
     const { rows } = await client.query(shapeSql(table, publication, version));
     const shape = readShape(table, publication, version, rows);
-    const types = new ColumnTypes(textForm("utf-8"));
+    const types = new ColumnTypes(TEXT);
     const oids = shape.relation.columns.map(({ type }) => type);
     const unknown = oids.filter((oid) => !types.has(oid));
-    if (unknown.length > 0) {
-      const catalog = pgTypeCatalog((sql, values) => client.query<pg.QueryResultRow>(sql, values));
-      types.learn(unknown, await catalog.resolve(unknown));
-    }
+    const catalog = pgTypeCatalog((sql, values) => client.query<pg.QueryResultRow>(sql, values));
+    const facts = unknown.length > 0 ? await catalog.resolve(unknown) : new Map<number, TypeFacts>();
+    types.learn(unknown, facts);
     const made = new SourceTable(
       client,
       shape,
       oids.map((oid) => types.get(oid)),
+      facts,
     );
     const binary = made.key.find(({ form }) => form === "bytea");
     if (binary) {
@@ -115,12 +125,58 @@ export class SourceTable {
 
   #value(text: string | null, i: number): unknown {
     if (text === null) return null;
-    const bytes = Buffer.from(text);
-    const { encode, jsonNulls } = this.#types[i] as ColumnType;
-    const value = parseExactJson(encode(bytes, 0, bytes.length));
-    const paths = jsonNulls?.(bytes, 0, bytes.length) ?? [];
-    return paths.reduce(withJsonNull, value);
+    const value = eventValue(this.#types[i] as ColumnType, text);
+    // A string of JSON as it is printed, so that "1" is not taken for a print of 1.
+    return typeof value === "string" && this.columns[i]?.form === "json" ? JSON.stringify(value) : value;
   }
+}
+
+/** A value as events carry it, with its JSON nulls. */
+function eventValue({ encode, jsonNulls }: ColumnType, text: string): unknown {
+  const bytes = Buffer.from(text);
+  const value = parseExactJson(encode(bytes, 0, bytes.length));
+  const paths = jsonNulls?.(bytes, 0, bytes.length) ?? [];
+  return paths.reduce(withJsonNull, value);
+}
+
+/** Elements as texts, which are compared by their form: those of times and intervals depend on the session's settings. */
+const elementTexts = arrayEncoder(TEXT.json, ",");
+
+/** What a sink gives as PostgreSQL prints it; what it does not print so stays as it is. */
+function readPrinted(type: ColumnType, text: string): unknown {
+  try {
+    return eventValue(type, text);
+  } catch {
+    return readTexts(text);
+  }
+}
+
+function readTexts(text: string): unknown {
+  const bytes = Buffer.from(text);
+  try {
+    return parseExactJson(elementTexts(bytes, 0, bytes.length));
+  } catch {
+    return text;
+  }
+}
+
+/** Arrays and hstore, also under domains. */
+function readsText(type: number, facts: ReadonlyMap<number, TypeFacts>): boolean {
+  const fact = facts.get(type);
+  if (fact?.kind === "domain") return readsText(fact.base, facts);
+  return ELEMENTS.has(type) || fact?.kind === "array" || fact?.kind === "hstore";
+}
+
+function comparedAs(
+  type: number,
+  facts: ReadonlyMap<number, TypeFacts>,
+): Pick<ComparedColumn, "form" | "elements"> {
+  const form = FORMS.get(type);
+  if (form !== undefined) return { form };
+  const fact = facts.get(type);
+  if (fact?.kind === "domain") return comparedAs(fact.base, facts);
+  const elements = fact?.kind === "array" ? comparedAs(fact.element, facts).form : ELEMENTS.get(type);
+  return { form: "text", elements };
 }
 
 /** The value with a JSON null put where one stands; arrays are changed in place. */

@@ -11,8 +11,8 @@ import type { SourceTable } from "./source-table.ts";
 
 /** A row that source and sink do not hold alike, although the consumer has passed all that made it so. */
 export interface Difference {
-  /** `missing`: the sink does not hold it. `extra`: the source does not. `different`: both do, with other values. */
-  readonly kind: "missing" | "extra" | "different";
+  /** `missing`: the sink does not hold it. `extra`: the source does not. `different`: both do, with other values. `repeated`: the sink holds it more than once. */
+  readonly kind: "missing" | "extra" | "different" | "repeated";
   /** Whether its key has an open dead letter: redrive brings it. */
   readonly parked: boolean;
   /** Values of the row's key. */
@@ -85,9 +85,15 @@ export async function compareTable(options: ComparisonOptions): Promise<Comparis
   };
   if (differing.length === 0) return { ...found, differences: [], behind: [], undecided: 0, more: false };
   const { chunks, cut } = bounded(differing, here, there);
-  const suspects = await suspectKeys(columns, chunks, options);
+  const { suspects, repeated } = await suspectKeys(columns, chunks, options);
   const decided = await decide(columns, suspects.slice(0, maxRows), options);
-  return { ...found, ...decided, more: cut || suspects.length > maxRows };
+  const twice = await stillRepeated(columns, repeated, maxRows, options);
+  return {
+    ...found,
+    ...decided,
+    differences: [...decided.differences, ...twice],
+    more: cut || Math.max(suspects.length, repeated.size) > maxRows,
+  };
 }
 
 async function sums(columns: Columns, pages: AsyncIterable<readonly SinkRow[]>): Promise<ChunkSums> {
@@ -125,30 +131,63 @@ function bounded(differing: readonly number[], here: ChunkSums, there: ChunkSums
   return { chunks, cut: false };
 }
 
-/** Keys whose rows differ between two readings of both sides. */
+/** Keys whose rows differ between two readings of both sides, and the texts of those that the sink gave more than once. */
 async function suspectKeys(
   columns: Columns,
   chunks: ReadonlySet<number>,
   { source, sink, signal }: ComparisonOptions,
-): Promise<SinkRow[]> {
-  const rowsOf = async (pages: AsyncIterable<readonly SinkRow[]>) => {
+): Promise<{ suspects: SinkRow[]; repeated: ReadonlySet<string> }> {
+  const repeated = new Set<string>();
+  const rowsOf = async (pages: AsyncIterable<readonly SinkRow[]>, ofSink: boolean) => {
     const rows = new Map<string, { digest: Digest; key: SinkRow }>();
     await eachRow(columns, pages, (keyText, digest, row) => {
       if (!chunks.has(chunkOf(keyText))) return;
+      if (ofSink && rows.has(keyText)) repeated.add(keyText);
       rows.set(keyText, {
         digest,
-        key: Object.fromEntries(columns.key.map(({ name }) => [name, row[name]])),
+        key: keyOf(columns, row),
       });
     });
     return rows;
   };
-  const [here, there] = await Promise.all([rowsOf(sourceRows(source, signal)), rowsOf(sink.rows(signal))]);
+  const [here, there] = await Promise.all([
+    rowsOf(sourceRows(source, signal), false),
+    rowsOf(sink.rows(signal), true),
+  ]);
   const suspects: SinkRow[] = [];
   for (const [keyText, { digest, key }] of here) {
     if (!sameDigest(there.get(keyText)?.digest, digest)) suspects.push(key);
     there.delete(keyText);
   }
-  return [...suspects, ...[...there.values()].map(({ key }) => key)];
+  return { suspects: [...suspects, ...[...there.values()].map(({ key }) => key)], repeated };
+}
+
+/**
+ * Which of these keys the sink gives more than once at another reading too: a row that moved while it was read may come
+ * twice. A sink's `row` shows one of them, which may well be right.
+ */
+async function stillRepeated(
+  columns: Columns,
+  repeated: ReadonlySet<string>,
+  maxRows: number,
+  { sink, isParked, signal }: ComparisonOptions,
+): Promise<Difference[]> {
+  if (repeated.size === 0) return [];
+  const seen = new Map<string, number>();
+  const differences: Difference[] = [];
+  await eachRow(columns, sink.rows(signal), (keyText, _, row) => {
+    if (!repeated.has(keyText)) return;
+    const times = (seen.get(keyText) ?? 0) + 1;
+    seen.set(keyText, times);
+    if (times !== 2 || differences.length >= maxRows) return;
+    const key = keyOf(columns, row);
+    differences.push({ kind: "repeated", parked: isParked(row), key, columns: [] });
+  });
+  return differences;
+}
+
+function keyOf({ key }: Columns, row: SinkRow): SinkRow {
+  return Object.fromEntries(key.map(({ name }) => [name, row[name]]));
 }
 
 async function decide(

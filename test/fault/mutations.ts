@@ -25,6 +25,20 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "call a sink equal that holds a row twice",
+    file: "lib/verify/verify.ts",
+    from: "if (ofSink && rows.has(keyText))",
+    to: "if (!ofSink && rows.has(keyText))",
+    tests: ["test/unit/verify/compare-table.test.ts"],
+  },
+  {
+    name: "take a number in JSON for the text of its digits when a table is verified",
+    file: "lib/verify/comparable.ts",
+    from: "    return wideNumber ? wide(BigInt(inner)) : inner;",
+    to: '    return wideNumber ? inner : typeof inner === "number" ? String(inner) : inner;',
+    tests: ["test/unit/verify/comparable.test.ts"],
+  },
+  {
     name: "take in all rows of a page that verify reads, however large",
     file: "lib/verify/bounded-rows.ts",
     from: "    socket?.pause();\n",

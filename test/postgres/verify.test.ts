@@ -151,5 +151,38 @@ describe("a table compared with a sink", () => {
       expect(found.differences).toHaveLength(4);
       expect(found.more).toBe(true);
     });
+
+    it("holds equal what PostgreSQL prints with any settings, and what its driver makes of it", async () => {
+      await source.query(`
+        CREATE DOMAIN moment AS timestamptz; CREATE DOMAIN flag AS boolean;
+        CREATE TABLE every (id int PRIMARY KEY, b bytea, j jsonb, js json, s jsonb, n numeric, f float8, t timestamptz, d date,
+          i interval, o flag, m moment, ints int[], texts text[], nested int[][], times timestamptz[], jsons jsonb[], bytes bytea[]);
+        INSERT INTO every VALUES (1, '\\x6100', '{"a": [1, "1", null, 12345678901234567890, 1e30]}', '{"b" :1}', '"7"', 1.50,
+          1e21, '2026-11-22 23:15:30.12+00', '2026-11-23', '1 year -3 days 04:05:06.5', true, '2026-01-01 00:00:00+00',
+          '{1,NULL,3}', '{1,"a,b","",NULL,"NULL"}', '{{1,2},{3,4}}', '{"2026-11-22 23:15:30+00",infinity}',
+          ARRAY['{"a": "x"}', '5']::jsonb[], ARRAY['\\x01']::bytea[]);
+        INSERT INTO every (id) VALUES (2);
+        ALTER PUBLICATION shop ADD TABLE every; SET TimeZone = 'Asia/Kolkata'; SET IntervalStyle = 'postgres'`);
+      const printed = { getTypeParser: () => (text: unknown) => text };
+      const driver = {
+        getTypeParser: (oid: number) => (oid === 3802 ? printed : pg.types).getTypeParser(oid),
+      };
+      for (const types of [printed, driver] as pg.CustomTypesConfig[]) {
+        const { rows } = await source.query({ text: "SELECT * FROM every", types });
+        const found = await compareTable({
+          source: await SourceTable.open(reader, "shop", { schema: "public", table: "every" }),
+          sink: {
+            async *rows() {
+              yield rows;
+            },
+            row: async ({ id }) => rows.find((row) => Number(row.id) === Number(id)),
+          },
+          pass: async () => [],
+          isParked: () => false,
+          signal: new AbortController().signal,
+        });
+        expect(found).toMatchObject({ differences: [], undecided: 0, chunks: { differing: 0 } });
+      }
+    });
   });
 });

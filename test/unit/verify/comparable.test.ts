@@ -20,7 +20,20 @@ test.each<[BuiltinForm, unknown, unknown]>([
   ["timestamptz", "0044-03-15T00:00:00Z BC", "0044-03-15 00:00:00+00 BC"],
   ["timestamptz", "infinity", "infinity"],
   ["timestamp", "2026-11-23T10:15:30.1", "2026-11-23 10:15:30.1"],
-  ["json", { b: [1, 2n], a: null }, { a: null, b: ["1", "2"] }],
+  ["timestamptz", "2026-11-22T23:15:30.1Z", "2026-11-23 01:15:30.100+02"],
+  ["timestamptz", "2026-11-23T10:15:30Z", "2026-11-23 04:45:30-05:30"],
+  ["timestamptz", "-infinity", Number.NEGATIVE_INFINITY],
+  ["date", "2026-11-23", new Date(2026, 10, 23)],
+  ["interval", "P1Y2M3DT4H5M6.789S", "1 year 2 mons 3 days 04:05:06.789"],
+  ["interval", "PT-0.5S", "-00:00:00.5"],
+  ["interval", "P-1DT2H", "-1 days +02:00:00"],
+  ["bytea", "YQ==", "\\x61"],
+  ["numeric", "1000000000000000000000", 1e21],
+  ["json", { b: [1, 2n], a: null }, { a: null, b: [1n, 2] }],
+  ["json", { a: 10n ** 21n }, { a: 1e21 }],
+  ["json", { a: [1, "x"] }, '{"a": [1, "x"]}'],
+  ["json", "abc", '"abc"'],
+  ["text", [1, 2], "{1,2}"],
   ["text", "17", 17],
   ["text", ["a", null], ["a", null]],
 ])("%s: %o and %o are the same", (form, a, b) => {
@@ -41,6 +54,19 @@ test.each<[BuiltinForm, unknown, unknown]>([
   if (b !== "null") expect(text(a, false)).toBe(text(b, false));
 });
 
+test("a text for JSON is right as a print and as the string itself; the source's own strings are no prints", () => {
+  const columns = [{ name: "x", form: "json" as const }];
+  const differs = (source: unknown, sink: unknown) =>
+    differingColumns(columns, { x: source }, { x: sink }).length > 0;
+  expect([differs(1, "1"), differs('"1"', "1"), differs('"1"', '"1"'), differs(JSON_NULL, "null")]).toEqual([
+    false,
+    false,
+    false,
+    false,
+  ]);
+  expect([differs('"1"', 1), differs(2, "1"), differs('"null"', null)]).toEqual([true, true, true]);
+});
+
 /** With its symbols, which `structuredClone` refuses. */
 function copyOf(value: unknown): unknown {
   return Array.isArray(value) ? value.map(copyOf) : value;
@@ -56,6 +82,21 @@ test.each<[BuiltinForm, unknown, unknown]>([
   ["timestamptz", "2026-11-20T10:15:30Z", "2026-11-20T10:15:03Z"],
   ["json", { a: [1, 2] }, { a: [2, 1] }],
   ["boolean", true, false],
+  ["boolean", false, 1],
+  ["boolean", false, "yes"],
+  ["number", 0, ""],
+  ["number", 5, "5x"],
+  ["timestamptz", "2026-11-23T10:15:30Z", "2026-11-23 10:15:30+02"],
+  ["interval", "P1D", "24:00:00"],
+  ["interval", "PT1M", "1 mon"],
+  ["date", "2026-11-23", new Date(2026, 10, 24)],
+  ["bytea", "YQ==", "\\x62"],
+  ["json", { b: [1, 2n] }, { b: ["1", "2"] }],
+  ["json", { a: true }, { a: "true" }],
+  ["json", { a: 12345678901234567890n }, { a: "12345678901234567890" }],
+  ["text", [1], ["1"]],
+  ["text", ["a,b"], ["a", "b"]],
+  ["text", [null], ["null"]],
 ])("%s: %o and %o are not", (form, a, b) => {
   const columns = [{ name: "x", form }];
   expect(comparableText(columns, { x: a })).not.toBe(comparableText(columns, { x: b }));
