@@ -13,11 +13,12 @@ import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
+import type { HoldSettings } from "./source/postgres/hold/held-topics.ts";
 import { slotNumbers } from "./source/postgres/slots/assignment.ts";
 import { backfillRecord } from "./state/backfills.ts";
 import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
 import { CaptureState } from "./state/capture-state.ts";
-import { StateLostError } from "./state/errors.ts";
+import { HoldStoreMissingError, StateLostError } from "./state/errors.ts";
 import { holdRecord } from "./state/holds.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
 import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "./stream/claim-check.ts";
@@ -205,7 +206,7 @@ async function stream(
       standby,
       maxEventBytes: maxRowBytes(options),
     },
-    holds: holdsOf(options, state, part),
+    holds: await holdsOf(options, state, part),
     signal,
     log,
     onStatus: (latest) => {
@@ -242,16 +243,22 @@ function maxRowBytes({ pipeline: { stream }, claims }: CaptureOptions): number |
   return (claims ? MAX_CLAIM_BYTES : stream.maxRecordBytes) - RECORD_OVERHEAD_BYTES;
 }
 
-/** Where changes are held that cannot become events; without a claim store they end the stream. */
-function holdsOf(
+/**
+ * Where changes are held that cannot become events; without a claim store they end the stream.
+ * @throws HoldStoreMissingError where there is none, and topics are held.
+ */
+async function holdsOf(
   { claims, dynamodb, stateTable, pipeline }: CaptureOptions,
   state: CaptureState,
   part: Part,
-) {
-  if (!claims) return undefined;
+): Promise<HoldSettings | undefined> {
   const { generation, lost: signal } = state;
-  const record = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
-  return { record: part.ownHolds?.(record) ?? record, store: claims, generation };
+  const whole = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
+  const record = part.ownHolds?.(whole) ?? whole;
+  if (claims) return { record, store: claims, generation };
+  const held = pipeline.source.kind === "postgres" ? await record.list() : [];
+  if (held.length > 0) throw new HoldStoreMissingError(held.map(({ topic }) => topic));
+  return undefined;
 }
 
 /** How the stream is written, whatever the source. */

@@ -128,3 +128,17 @@ export class TopicNotHeldError extends TributaryError {
     });
   }
 }
+
+/** Topics are held, and this task knows no claim store: it could neither store what comes nor release what is stored. */
+export class HoldStoreMissingError extends TributaryError {
+  readonly code = "HOLD_STORE_MISSING";
+  readonly retry = "stop";
+
+  constructor(topics: readonly string[]) {
+    super({
+      message: `the pipeline holds ${topics.join(", ")}, and this capture task's environment names no claim store`,
+      remedy:
+        "Set TRIBUTARY_CLAIM_BUCKET to what it was: newer changes of these topics would overtake those that are stored there.",
+    });
+  }
+}
