@@ -12,7 +12,7 @@ import {
 import { parseExactJson } from "./json.ts";
 import type { BatchRecord, UnreadableEvents } from "./ordered-batch.ts";
 
-type Place = Pick<BatchRecord, "index" | "sequenceNumber" | "shardId">;
+type Place = Pick<BatchRecord, "index" | "sequenceNumber" | "shardId" | "arrivedMs">;
 
 /**
  * A record whose events are compressed. A payload of 6 MB can hold 160 of 4 MiB each: their events are there only from when
@@ -22,6 +22,7 @@ export class CompressedEvents implements BatchRecord {
   readonly index: number;
   readonly sequenceNumber: string;
   readonly shardId: string;
+  readonly arrivedMs: number | undefined;
   readonly topic: string;
   readonly partition: number;
   readonly writer: number;
@@ -46,6 +47,7 @@ export class CompressedEvents implements BatchRecord {
     this.index = place.index;
     this.sequenceNumber = place.sequenceNumber;
     this.shardId = place.shardId;
+    this.arrivedMs = place.arrivedMs;
     this.topic = record.topic;
     this.partition = record.partition;
     this.writer = record.writer;

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { KinesisStreamRecord } from "aws-lambda";
-import { Checkpoint } from "./checkpoint.ts";
+import { Checkpoint, type LostRecords } from "./checkpoint.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { HoldFullError } from "./errors.ts";
 import type { PartitionProgress, StoredPartition } from "./fence-item.ts";
@@ -65,13 +65,15 @@ export class HoldRun {
     const checkpoint = new Checkpoint(stored, this.#parts.floor).value(undefined);
     const intake = await this.#take(hold, checkpoint);
     const { partition } = this.#lane;
-    const progress = { partition, ...checkpoint, parked: stored.parked, hold: intake.hold };
+    const lost = this.#lost(stored.lost);
+    const noted = lost === stored.lost ? {} : { lost };
+    const progress = { partition, ...checkpoint, ...noted, parked: stored.parked, hold: intake.hold };
     if (!intake.filled && Date.now() < hold.nextTry) return this.#outcome(progress, intake, []);
     // What was settled of expired records stands beside the checkpoint.
-    const known = { ...progress, lost: stored.lost };
+    const known = { ...progress, lost };
     const replay = new HoldReplay(this.#parts, this.#lane.topic, known, intake.hold);
     const outcome = await replay.run();
-    return this.#outcome(outcome.progress, intake, outcome.superseded);
+    return this.#outcome({ ...noted, ...outcome.progress }, intake, outcome.superseded);
   }
 
   /** The fence never names this hold: nothing of it stays, as far as that can be. */
@@ -81,6 +83,14 @@ export class HoldRun {
     const signal = invocation.deadline.storing();
     await holds.removeAll({ topic, partition, id }, signal);
     await invocation.parking.remove({ topic, partition, chain: holdChain(id) }, signal);
+  }
+
+  /** What may have expired before these records, for those who replay them elsewhere than in their shard. */
+  #lost(known: LostRecords | undefined): LostRecords | undefined {
+    const [first] = this.#lane.records;
+    const until = first && this.#parts.invocation.shards.lostUntil(first.shardId);
+    if (typeof until !== "number" || (known && known.until >= until)) return known;
+    return { until, state: "open" };
   }
 
   async #take(hold: Hold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {

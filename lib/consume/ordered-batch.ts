@@ -21,6 +21,8 @@ export interface BatchRecord {
   readonly index: number;
   readonly sequenceNumber: string;
   readonly shardId: string;
+  /** When it came into the stream, in milliseconds since 1970. */
+  readonly arrivedMs?: number;
   readonly topic: string;
   readonly partition: number;
   readonly writer: number;
@@ -95,8 +97,9 @@ export function orderedBatch(records: readonly KinesisStreamRecord[]): {
 }
 
 function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | UnreadableRecord {
-  const { sequenceNumber, partitionKey, data } = record.kinesis;
-  const place = { index, sequenceNumber, shardId: shardIdOf(record) };
+  const { sequenceNumber, partitionKey, data, approximateArrivalTimestamp } = record.kinesis;
+  const arrivedMs = approximateArrivalTimestamp * 1000;
+  const place = { index, sequenceNumber, shardId: shardIdOf(record), arrivedMs };
   const which = `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
   let outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined;
   const parse = (text: string): unknown => {
@@ -145,7 +148,7 @@ function ofNewerVersion(
 
 /** A record whose events cannot be read, if its header can: one that fits the key it was written under. */
 function knownRecord(
-  place: Pick<BatchRecord, "index" | "sequenceNumber" | "shardId">,
+  place: Pick<BatchRecord, "index" | "sequenceNumber" | "shardId" | "arrivedMs">,
   partitionKey: string,
   data: string,
   error: RecordFormatError,

@@ -272,6 +272,9 @@ export class PartitionRun {
       return "apply";
     }
     if (typeof until === "object") return this.#flushed(until);
+    const { start, invocation } = this.#partition;
+    // Held before the shard was left unread: what is missing stands behind it.
+    if (start.hold && invocation.shards.isOlder(record, until)) return "apply";
     if (after === null) return this.#expired(record, position, until);
     // It follows what was judged before it: nothing of this partition has expired.
     this.#partition.checkpoint.noteLost({ until, state: "settled" });

@@ -72,6 +72,11 @@ export class Shards {
     return known ? known.state?.lost?.until : "unknown";
   }
 
+  /** Whether a record was read before those expired that arrived up to `until`: it says nothing of them. */
+  isOlder({ arrivedMs }: { readonly arrivedMs?: number | undefined }, until: number): boolean {
+    return arrivedMs !== undefined && arrivedMs < until - this.#marginMs;
+  }
+
   /** Looks at a shard before anything of a batch takes effect; `beats` are those in the batch. Never throws: see `lostUntil`. */
   async enter(
     shardId: string,

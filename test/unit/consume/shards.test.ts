@@ -215,6 +215,25 @@ describe("a writer's start", () => {
     expect(stored().hold).toBeUndefined();
   });
 
+  it.each([
+    ["there", 0],
+    ["in an invocation of another shard", 1],
+  ])(
+    "stays held behind what was held before the shard was left unread, when that goes on %s",
+    async (_, shard) => {
+      const { invoke, instance, effects, shards } = await bench();
+      shards.list = [{ ShardId: "shardId-000000000000" }, { ShardId: "shardId-000000000001" }];
+      const missing = packed(chain(2, 2));
+      await invoke(beat(), arriving(start(1, 1)));
+      expect(await invoke(arriving(packed(chain(3, 3))))).toBe("held");
+      const came = arriving(missing, shard);
+      days(8);
+      expect(await instance()(arriving(start(9, 2)))).toBe("held");
+      expect(await instance()(came)).toBe("held");
+      expect(effects).toEqual(ids(0, 1, 2, 3));
+    },
+  );
+
   it("stays held in an invocation of another shard", async () => {
     const { invoke, instance, effects, shards } = await bench();
     shards.list = [{ ShardId: "shardId-000000000000" }, { ShardId: "shardId-000000000001" }];
