@@ -47,7 +47,7 @@ export interface TakenPartition {
 export interface Closed {
   /** Another invocation has taken them, and has not come as far. */
   readonly lost: readonly number[];
-  /** Another has taken them and has come as far: what else the state table holds of them is that one's. */
+  /** Another may have taken them, and has come as far: what else the state table holds of them may be that one's. */
   readonly overtaken: readonly number[];
 }
 
@@ -182,11 +182,10 @@ export class Fence {
       }
       const stored = await this.#read(place, signal);
       const mine = open.filter(({ progress, token }) => readToken(stored, progress.partition) === token.held);
-      for (const { progress, token } of open.filter((entry) => !mine.includes(entry))) {
+      for (const { progress } of open.filter((entry) => !mine.includes(entry))) {
         const { partition } = progress;
-        // Our own update, whose answer was lost.
-        if (readToken(stored, partition) === token.givenBack) continue;
-        // A successor that came as far and saw as new a writer: what we did is on record.
+        // Our own update whose answer was lost, or a successor that came as far and saw as new a writer: what we did is on
+        // record. Which of the two, the token does not tell: who took it in one millisecond with us gives it back as we do.
         if (hasReached(readPartition(stored, partition), progress)) overtaken.push(partition);
         else lost.push(partition);
       }
