@@ -72,7 +72,8 @@ export interface Lane {
 
 /** `eventID` is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898". */
 export function shardIdOf({ eventID }: KinesisStreamRecord): string {
-  return eventID.split(":")[0] ?? "";
+  const end = eventID.indexOf(":");
+  return end < 0 ? eventID : eventID.slice(0, end);
 }
 
 /** Sorts the records of an invocation into topic partitions; each keeps its order. */
@@ -100,7 +101,8 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   const { sequenceNumber, partitionKey, data, approximateArrivalTimestamp } = record.kinesis;
   const arrivedMs = approximateArrivalTimestamp * 1000;
   const place = { index, sequenceNumber, shardId: shardIdOf(record), arrivedMs };
-  const which = `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
+  // Of the few that need it: a batch may have ten thousand records.
+  const which = () => `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
   let outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined;
   const parse = (text: string): unknown => {
     const value = parseExactJson(text);
@@ -114,7 +116,7 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
       // Where its header does not tell what it holds, its events do: once, and then again in their turn.
       const header = headerOf(bytes, partitionKey);
       const range = header ?? rangeOf(compressedEvents(parsed.compressed, parse));
-      return new CompressedEvents(place, parsed, range, { partitionKey, data, which });
+      return new CompressedEvents(place, parsed, range, { partitionKey, data, which: which() });
     }
     const { topic, partition, writer } = parsed;
     let texts: readonly string[] | undefined;
@@ -129,9 +131,9 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
     if (!(error instanceof RecordFormatError)) throw error;
     const newer = ofNewerVersion(outer);
     if (newer !== undefined) {
-      return { ...place, partitionKey, data, error: new RecordNotSupportedError(newer, which) };
+      return { ...place, partitionKey, data, error: new RecordNotSupportedError(newer, which()) };
     }
-    const named = new RecordFormatError(error.problem, which);
+    const named = new RecordFormatError(error.problem, which());
     return knownRecord(place, partitionKey, data, named) ?? { ...place, partitionKey, data, error: named };
   }
 }

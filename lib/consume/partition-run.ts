@@ -123,25 +123,67 @@ export class PartitionRun {
         this.#partition.invocation.counts.staleWriter++;
         continue;
       }
-      const stop = await (record.range ? this.#compressed(record) : this.#record(record));
+      const ended = this.#isPlainRecord(record)
+        ? this.#events(record)
+        : record.range
+          ? this.#compressed(record)
+          : this.#record(record);
+      // Only what must wait: a promise for each of so many records would cost more than the records.
+      const stop = ended instanceof Promise ? await ended : ended;
       if (stop) return stop;
     }
     return this.#flush();
   }
 
+  /** Whether a record has all its events with it. */
+  #isPlainRecord({ range, claimed, unreadable }: BatchRecord): boolean {
+    return range === undefined && claimed === undefined && unreadable === undefined;
+  }
+
   async #record(record: BatchRecord): Promise<Stop | undefined> {
-    const { deadline } = this.#partition.invocation;
     if (record.claimed) {
       const stop = await this.#oversized(record, record.claimed);
       if (stop) return stop;
     }
-    const { events } = record;
     // Known only once the events were asked for.
-    if (record.unreadable) {
-      const stop = await this.#unreadable(record, record.unreadable);
+    const unreadable = record.events && record.unreadable;
+    if (unreadable) {
+      const stop = await this.#unreadable(record, unreadable);
       if (stop) return stop;
     }
+    return this.#events(record);
+  }
+
+  /** The events of a record, until the first that must be waited for, and from there on. */
+  #events(record: BatchRecord): Ended {
+    const { deadline } = this.#partition.invocation;
+    const { events } = record;
     for (let index = 0; index < events.length; index++) {
+      const turn = deadline.turn();
+      if (turn)
+        return this.#waiting(
+          record,
+          index,
+          turn.then(() => undefined),
+        );
+      const ended = this.#event(record, index, events[index] as ChangeEventJson);
+      if (ended instanceof Promise) return this.#waiting(record, index + 1, ended);
+      if (ended) return ended;
+    }
+    return undefined;
+  }
+
+  /** The events of a record from one on, behind what must be waited for first. */
+  async #waiting(
+    record: BatchRecord,
+    from: number,
+    first: Promise<Stop | undefined>,
+  ): Promise<Stop | undefined> {
+    const stop = await first;
+    if (stop) return stop;
+    const { deadline } = this.#partition.invocation;
+    const { events } = record;
+    for (let index = from; index < events.length; index++) {
       const turn = deadline.turn();
       if (turn) await turn;
       const ended = this.#event(record, index, events[index] as ChangeEventJson);

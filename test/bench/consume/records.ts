@@ -3,9 +3,12 @@ import type { KinesisStreamEvent, KinesisStreamRecord } from "aws-lambda";
 import { formatLsn } from "../../../lib/change/lsn.ts";
 import { formatPosition, type PositionText } from "../../../lib/change/position.ts";
 import {
+  COMPRESSED_TAIL,
+  compressedHead,
   eventTail,
   RECORD_TAIL,
   type RecordHeader,
+  type RecordRange,
   recordHead,
   unpackedEventTail,
 } from "../../../lib/change/record.ts";
@@ -41,7 +44,7 @@ export class Batches {
 
   /** One invocation's records of so many changes. */
   next(changes: number): KinesisStreamEvent {
-    const waiting = new Map<number, string[]>();
+    const waiting = new Map<number, { readonly events: string[]; range: RecordRange }>();
     const records: KinesisStreamRecord[] = [];
     for (let i = 0; i < changes; i++) {
       const { partition, open, position } = this.#open();
@@ -52,22 +55,27 @@ export class Batches {
         records.push(this.#record(open + unpackedEventTail(after, header), header));
         continue;
       }
-      const events = waiting.get(partition);
-      if (events) events.push(open + eventTail(after));
-      else waiting.set(partition, [open + eventTail(after)]);
+      const record = waiting.get(partition);
+      if (record) {
+        record.events.push(open + eventTail(after));
+        record.range = { ...record.range, last: position };
+      } else {
+        const range = { first: position, last: position, after };
+        waiting.set(partition, { events: [open + eventTail(after)], range });
+      }
     }
-    for (const [partition, events] of waiting) {
+    for (const [partition, { events, range }] of waiting) {
       const header = { topic: TOPIC, partition, writer: 1 };
-      records.push(this.#record(this.#packed(header, events), header));
+      records.push(this.#record(this.#packed(header, events, range), header));
     }
     return { Records: records };
   }
 
-  #packed(header: RecordHeader, events: readonly string[]): string {
-    if (this.#shape === "batch") return recordHead(header) + events.join(",") + RECORD_TAIL;
+  /** As capture writes it. */
+  #packed(header: RecordHeader, events: readonly string[], range: RecordRange): string {
+    if (this.#shape === "batch") return recordHead(header, range) + events.join(",") + RECORD_TAIL;
     const compressed = gzipSync(`[${events.join(",")}]`, { level: 1 }).toString("base64");
-    const { topic, partition, writer } = header;
-    return JSON.stringify({ v: 1, topic, partition, writer, encoding: "gzip", events: compressed });
+    return compressedHead(header, range) + compressed + COMPRESSED_TAIL;
   }
 
   #open(): { partition: number; open: string; position: PositionText } {
