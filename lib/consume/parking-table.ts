@@ -236,14 +236,24 @@ export class ParkingTable {
   ): Promise<boolean> {
     const older: PositionText[] = [];
     let others = false;
+    let firstOther: PositionText | undefined;
     for await (const change of this.#outline(place, signal)) {
-      if (change.table !== table) others = true;
-      else if (change.position < bound) older.push(change.position);
+      if (change.table === table && change.position < bound) {
+        older.push(change.position);
+        continue;
+      }
       // What stands behind was left by a process that died, and comes again.
-      else if (change.position < position) others = true;
+      if (change.table === table && change.position >= position) continue;
+      others = true;
+      firstOther ??= change.position;
     }
-    if (others) for (const each of older) await this.deleteChange(place, each, signal);
-    return !others;
+    if (!others) return true;
+    const last = older.at(-1);
+    // The request that stored one may arrive a second time, however late: on the letter's record it is done.
+    if (last !== undefined && firstOther !== undefined && last < firstOther)
+      await this.applied(place, last, signal);
+    for (const each of older) await this.deleteChange(place, each, signal);
+    return false;
   }
 
   /** The changes of a chain without their events. */
