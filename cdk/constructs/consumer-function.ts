@@ -124,7 +124,7 @@ export class ConsumerFunction extends Construct {
   }
 }
 
-/** What a value that is known only when it is deployed may take: the URL of a queue is the longest. */
+/** Stands for a value that is known only at deployment, as long as the longest of them: the URL of a queue. */
 const UNKNOWN_VALUE = "x".repeat(200);
 
 /** Finds at synthesis what CloudFormation would find in the middle of a deployment. */

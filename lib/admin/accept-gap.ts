@@ -16,7 +16,7 @@ import { BackfillActiveError } from "../state/errors.ts";
 import { fenceKey } from "../state/table.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
 
-/** What is to be accepted as missing, and what would bring it. */
+/** The missing changes to accept, and the backfills that replace them. */
 export interface AcceptancePlan {
   readonly missing: readonly MissingChanges[];
   /** The tables of the topic: each is read again as a whole, for this consumer alone. */
@@ -28,7 +28,7 @@ export interface AcceptancePlan {
   readonly others: readonly PartitionName[];
 }
 
-/** Where changes are missing. */
+/** The topic, or the one partition of it, whose missing changes are to be accepted. */
 export interface AcceptanceScope {
   readonly topic: string;
   /** Undefined: in all partitions. */
@@ -37,14 +37,14 @@ export interface AcceptanceScope {
   readonly partitions?: number | undefined;
 }
 
-/** What became of one stretch of missing changes. */
+/** The outcome for one stretch of missing changes. */
 export interface Accepted extends PartitionName {
   readonly missing: MissingChanges;
   /** `passed`: the partition stands before the next change and goes on. `came`: it did come after all; nothing was done. */
   readonly outcome: "passed" | "noted" | "came";
 }
 
-/** What of a consumer is missing in a topic, or in one partition of it, and is not in place again. Only reads. */
+/** Returns what a consumer still lacks in a topic, or in one partition of it, and the tables to read again. Only reads. */
 export async function planAcceptance(
   place: ConsumerPlace,
   { topic, partition, partitions = 0 }: AcceptanceScope,

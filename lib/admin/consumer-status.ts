@@ -10,7 +10,7 @@ import { ParkingTable } from "../consume/parking-table.ts";
 import { fenceKey } from "../state/table.ts";
 import { persistently } from "../state/table-call.ts";
 
-/** Where the state of a pipeline's consumers is. */
+/** The state table of a pipeline's consumers, and how to reach it. */
 export interface ConsumerPlace {
   readonly dynamodb: DynamoDBClient;
   /** The state table. */
@@ -74,17 +74,17 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
   });
 }
 
-/** Whether somebody should look at it. */
+/** Returns whether a partition needs an operator. */
 export function needsAttention({ hold, gap, unhealed, deadLetters }: PartitionStatus): boolean {
   return hold !== undefined || gap !== undefined || unhealed.length > 0 || deadLetters > 0;
 }
 
-/** Where the open letters are; one that cannot be read counts as open. */
 /** The change behind it has not come again since it was accepted. */
 function isSettled({ cause, accepted }: MissingChanges, lost: KnownPartition["lost"]): boolean {
   return cause === "expired" && accepted !== undefined && lost?.state === "settled";
 }
 
+/** Returns the place of each open letter; one that cannot be read counts as open. */
 async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
   const found: PartitionName[] = [];
   for await (const letter of parking.letters(signal)) {
