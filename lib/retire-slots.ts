@@ -6,7 +6,7 @@ import { connect, disconnect } from "./source/postgres/connection.ts";
 import { quoteIdentifier } from "./source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "./source/postgres/preflight/server-facts.ts";
 import { readPublication } from "./source/postgres/publication.ts";
-import { dropSlot, readSlot } from "./source/postgres/slot.ts";
+import { dropSlot, isOurs, readSlot } from "./source/postgres/slot.ts";
 import { slotNames } from "./source/postgres/slots/assignment.ts";
 import { SlotsReducedError } from "./source/postgres/slots/errors.ts";
 import { slotInUse } from "./source/postgres/stream-errors.ts";
@@ -77,7 +77,7 @@ export async function dropRetired(
   const { database } = rows[0] as { database: string };
   for (const { slot: name } of retired) {
     const slot = await readSlot((sql) => client.query(sql), name);
-    if (slot?.plugin === "pgoutput" && slot.database === database) await dropSlot(client, slot);
+    if (slot && isOurs(slot, database)) await dropSlot(client, slot);
     else if (slot) log.warn(`the slot "${name}" is not ours any more, and stays`);
   }
   await state.forgetRetired();

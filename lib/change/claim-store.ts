@@ -24,6 +24,11 @@ export interface ClaimStore {
   get(claim: ClaimCheck, signal: AbortSignal): Promise<Uint8Array>;
 }
 
+/** A name as one part of a claim's path: a topic may have any characters where the definition routes to it. */
+export function pathSegment(text: string): string {
+  return text.replaceAll("%", "%25").replaceAll("/", "%2F");
+}
+
 /**
  * The claim check of some bytes. Their hash is a part of the key: a replay may write the event anew with another
  * `ts_ms`, and must not overwrite what an earlier pointer stands for.

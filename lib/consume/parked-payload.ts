@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClaimStore, claimOf } from "../change/claim-store.ts";
+import { type ClaimStore, claimOf, pathSegment } from "../change/claim-store.ts";
 import { asUnpacked } from "../change/event-texts.ts";
 import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck, RecordHeader } from "../change/record.ts";
@@ -46,7 +46,7 @@ export class ParkedPayloads {
     const { topic, partition } = header;
     // A record of its own, as the capture task writes what is too large for the stream.
     const object = Buffer.from(asUnpacked(json, header));
-    const segment = topic.replaceAll(/[%/]/g, encodeURIComponent);
+    const segment = pathSegment(topic);
     const path = [...this.#path, segment, String(partition), position].join("/");
     const claim = claimOf(store, path, object);
     for (let failures = 1; ; failures++) {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClaimStore, claimOf } from "../change/claim-store.ts";
+import { type ClaimStore, claimOf, pathSegment } from "../change/claim-store.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimCheck, unpackedEventTail } from "../change/record.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
@@ -100,9 +100,4 @@ export function claimCheck({
 
 function deadline(bytes: number): AbortSignal {
   return AbortSignal.timeout(ATTEMPT_MS + Math.ceil(bytes / 1024));
-}
-
-/** A topic may have any characters where the definition routes to it. */
-function pathSegment(text: string): string {
-  return text.replaceAll("%", "%25").replaceAll("/", "%2F");
 }

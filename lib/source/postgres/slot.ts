@@ -88,12 +88,14 @@ export async function readSlot(query: Query, name: string): Promise<SlotFacts | 
   };
 }
 
-/**
- * Whether a slot can be one of ours in this database; a lost one is ours all the same. Who drops a slot asks first.
- * @throws SlotForeignError for a physical slot, another plugin's, another database's.
- */
+/** Whether a slot can be one of ours in this database; a lost one is ours all the same. Who drops a slot asks first. */
+export function isOurs({ plugin, database: of }: SlotFacts, database: string): boolean {
+  return plugin === "pgoutput" && of === database;
+}
+
+/** @throws SlotForeignError for a slot that is not ours: a physical one, another plugin's, another database's. */
 export function checkOurs(slot: SlotFacts, database: string): void {
-  if (slot.plugin === "pgoutput" && slot.database === database) return;
+  if (isOurs(slot, database)) return;
   const what = slot.logical
     ? `its plugin is ${slot.plugin}, its database "${slot.database}"`
     : "it is a physical slot";

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ClaimStore, claimOf } from "../../../change/claim-store.ts";
+import { type ClaimStore, claimOf, pathSegment } from "../../../change/claim-store.ts";
 import { TributaryError } from "../../../errors.ts";
 import { formatHeldChange, type HeldChange } from "./held-change.ts";
 import type { HoldSegment } from "./hold-record.ts";
@@ -27,7 +27,7 @@ export async function storeSegment(
   signal: AbortSignal,
 ): Promise<HoldSegment> {
   const bytes = Buffer.from(changes.map(formatHeldChange).join("\n"));
-  const path = [pipeline, "held", topic, `${index}-${generation}`].map(segmentOfPath).join("/");
+  const path = [pipeline, "held", topic, `${index}-${generation}`].map(pathSegment).join("/");
   const claim = claimOf(store, path, bytes);
   const { position } = changes.at(-1) as HeldChange;
   for (let failures = 0; ; failures++) {
@@ -40,9 +40,4 @@ export async function storeSegment(
       await sleep(waitMs * (0.5 + Math.random() / 2), undefined, { signal });
     }
   }
-}
-
-/** A topic may have any characters where the definition routes to it. */
-function segmentOfPath(text: string): string {
-  return text.replaceAll("%", "%25").replaceAll("/", "%2F");
 }
