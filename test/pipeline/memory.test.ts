@@ -50,7 +50,8 @@ withPostgres((server) => {
           const entries = entriesOf(call);
           for (const { Data } of entries) {
             const { events } = JSON.parse(Buffer.from(Data, "base64").toString());
-            for (const event of events) ids.add(event.after.id);
+            // Control events (a shard's beat among them) carry no row.
+            for (const { after } of events) if (after !== null) ids.add(after.id);
           }
           const Records = entries.map((_, i) => ({
             SequenceNumber: `${call.number}${i}`,
