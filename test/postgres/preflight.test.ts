@@ -95,6 +95,21 @@ eachPostgres("preflight", (server) => {
     expect((await look(url, {}, keys)).problems).toEqual([]);
   });
 
+  test("refuses a chosen key that may hold NULLs of before its NOT NULL, and its remedy heals that (18)", async () => {
+    const { url, client } = await database(
+      server,
+      "CREATE TABLE k (id int PRIMARY KEY, c int); ALTER TABLE k REPLICA IDENTITY FULL",
+    );
+    const { rows } = await client.query("SELECT current_setting('server_version_num')::int AS version");
+    if (rows[0].version < 180_000) return;
+    await client.query("ALTER TABLE k ADD CONSTRAINT c_there NOT NULL c NOT VALID");
+    const keys = { topics: { keys: { "public.k": ["c"] } } };
+    const { problems } = await look(url, {}, keys);
+    expect(problems).toEqual([expect.stringMatching(/^KEY_COLUMN .*"c" of public\.k may be null/)]);
+    await client.query(firstSql(problems[0]));
+    expect((await look(url, {}, keys)).problems).toEqual([]);
+  });
+
   test("identity by index, a dropped index, and names that need quotes", async () => {
     const { url } = await database(
       server,

@@ -8,7 +8,7 @@ import { nameForm, type TextEncoding } from "../values/text.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
 import { BackfillRefusedError } from "./errors.ts";
-import { PAGE_SETTINGS, pageSql, whereCheckSql } from "./page-sql.ts";
+import { boundSql, PAGE_SETTINGS, type Page, pageSql, whereCheckSql } from "./page-sql.ts";
 import { Snapshot } from "./snapshot.ts";
 import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
@@ -30,7 +30,7 @@ export interface ChunkReaderOptions {
   readonly signal: AbortSignal;
 }
 
-/** What to read. */
+/** What to read. Of a table with a filter `rows` are those that are looked at, so that no chunk looks for its rows without end. */
 export interface ChunkRequest {
   readonly table: TableName;
   readonly watermark: Watermark;
@@ -52,6 +52,8 @@ export interface ReadChunk {
   readonly lastKey: string[] | null;
   /** Rows may be left behind it. */
   readonly more: boolean;
+  /** Rows of the table that were looked at, about: a filter may pass few of them, or none. */
+  readonly looked: number;
   /** Of the rows alone. */
   readonly ms: number;
 }
@@ -175,37 +177,55 @@ export class ChunkReader {
     const shape = readShape(table, publication, version, results.at(-1)?.rows ?? []);
     const { encoding } = this.#options;
     const raw = encoding === "utf-8" || encoding === "latin1" ? undefined : encoding;
-    const sql = pageSql({ shape, where, after, rows, encoding: raw });
     const began = performance.now();
-    const copied = await this.#copy(client, sql, maxBytes);
+    const page = { shape, after, rows, encoding: raw };
+    const filtered = where !== undefined || shape.filter !== undefined;
+    const upTo = filtered ? await this.#bound(client, page) : undefined;
+    const copied = await this.#copy(client, pageSql({ ...page, where, upTo }), maxBytes);
     const ms = performance.now() - began;
     if (!copied.cut) await client.query("COMMIT");
     if (standby) await standby.follows(copied.cut ? (await this.#sessions()).source : client);
     const lastKey =
-      copied.last === undefined
-        ? null
-        : readTexts(
-            copied.last,
-            shape.relation.columns.length,
-            shape.pageIndexes,
-            this.#row,
-            nameForm(encoding).decode,
-          );
-    if (lastKey === undefined) {
-      throw new BackfillRefusedError(
-        formatTable(table),
-        "its key is not UTF-8: pages could not be cut by it",
-        "Correct the row's text, or leave the table out.",
-      );
-    }
+      upTo !== undefined && !copied.cut
+        ? upTo
+        : this.#keyIn(shape, copied, shape.relation.columns.length, shape.pageIndexes);
     return {
       copied,
       shape,
       snapshot: Snapshot.parse(shape.snapshot),
       lastKey,
-      more: copied.cut || copied.rows >= rows,
+      more: copied.cut || (filtered ? upTo !== undefined : copied.rows >= rows),
+      looked: filtered ? rows : copied.rows,
       ms,
     };
+  }
+
+  /** The key that a page ends with which looks at so many rows; undefined where the table ends before. */
+  async #bound(
+    client: pg.Client,
+    page: Omit<Page, "shape" | "where"> & { readonly shape: TableShape },
+  ): Promise<string[] | undefined> {
+    const { shape } = page;
+    const found = await this.#copy(client, boundSql(page), Number.POSITIVE_INFINITY);
+    const indexes = shape.page.map((_, i) => i);
+    return this.#keyIn(shape, found, shape.page.length, indexes) ?? undefined;
+  }
+
+  /** Texts of the page key in the last row; null for no row. */
+  #keyIn(
+    { relation }: TableShape,
+    { last }: CopiedRows,
+    columns: number,
+    indexes: readonly number[],
+  ): string[] | null {
+    if (last === undefined) return null;
+    const key = readTexts(last, columns, indexes, this.#row, nameForm(this.#options.encoding).decode);
+    if (key !== undefined) return key;
+    throw new BackfillRefusedError(
+      formatTable(relation),
+      "its key is not UTF-8: pages could not be cut by it",
+      "Correct the row's text, or leave the table out.",
+    );
   }
 
   /** After a cut at the bound, sessions are new. */

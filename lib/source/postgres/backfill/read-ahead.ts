@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { Relation } from "../pgoutput/messages.ts";
@@ -119,20 +120,28 @@ export class ReadAhead {
       const rows = pace.rows(this.size.rows);
       const watermark = newWatermark(++this.#chunk);
       const chunk = open.open(watermark, this.#key);
-      const read = await reader.read({
-        table,
-        watermark,
-        where,
-        after: this.#after,
-        rows,
-        maxBytes: goal.bytes * CUT_AT,
-        ready: async () => {
-          if (this.patient) await this.#untilVisible(chunk, until);
-        },
-      });
+      const read = await reader
+        .read({
+          table,
+          watermark,
+          where,
+          after: this.#after,
+          rows,
+          maxBytes: goal.bytes * CUT_AT,
+          ready: async () => {
+            if (this.patient) await this.#untilVisible(chunk, until);
+          },
+        })
+        .catch(async (error) => {
+          if (!isOfValue(error) || !(await this.#hasOtherOrder(watermark))) throw error;
+        });
+      if (read === undefined) {
+        open.discard();
+        return;
+      }
       streamed.saw(read.snapshot);
       pace.took(read.copied.rows);
-      this.size.took(read.copied.rows, read.copied.bytes, read.ms);
+      this.size.took(read.looked, read.copied.bytes, read.ms);
       if (chunk.ended) continue;
       // Another key than the windows watch, or another order of it.
       if (pageOrder(read.shape) !== this.#keyOrder) {
@@ -146,6 +155,12 @@ export class ReadAhead {
       await reader.close(watermark);
       waits(undefined);
     }
+  }
+
+  /** Whether the key that pages are read behind may mean nothing any more, as the label of an enum that was renamed. */
+  async #hasOtherOrder(watermark: Watermark): Promise<boolean> {
+    const { table, where, reader } = this.#options;
+    return pageOrder(await reader.shape(table, where, watermark)) !== this.#keyOrder;
   }
 
   async #planOf({ shape }: ReadChunk): Promise<RelationPlan> {
@@ -198,4 +213,9 @@ export class ReadAhead {
       this.#wake = wake;
     });
   }
+}
+
+/** A data exception, as SQLSTATE has them: the server does not take a value. */
+function isOfValue(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code?.startsWith("22") === true;
 }

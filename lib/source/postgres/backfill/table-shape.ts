@@ -3,6 +3,7 @@ import * as z from "zod";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Relation, ReplicaIdentity } from "../pgoutput/messages.ts";
 import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
+import { NOT_NULL } from "../preflight/table-facts.ts";
 import { BackfillRefusedError } from "./errors.ts";
 
 /** A column that pages are cut by. Operators and collation are those of the index, so that it is used. */
@@ -10,10 +11,14 @@ export interface PageColumn {
   readonly name: string;
   /** Its type for a literal, such as `pg_catalog.int8`. */
   readonly type: string;
+  /** The type to compare it as, where operators do not take its own: a domain over an enum is no enum to them. */
+  readonly comparedAs: string | undefined;
   /** Where the index has another collation than the column. */
   readonly collation: string | undefined;
   /** OID of the index's collation, 0 for none. */
   readonly order: number;
+  /** Tells the labels of an enum from others, and their order; null where there are none. */
+  readonly labels: string | null;
   /** Operators in the order of pages: `OPERATOR(pg_catalog.<)` and so on. */
   readonly before: string;
   readonly notAfter: string;
@@ -44,9 +49,11 @@ const operator = z.string();
 const indexColumn = z.object({
   name: z.string(),
   type: z.string(),
+  enumOfDomain: z.string().nullable(),
   notNull: z.boolean(),
   collation: z.string().nullable(),
   order: z.number(),
+  labels: z.string().nullable(),
   descending: z.boolean(),
   less: operator,
   lessEqual: operator,
@@ -120,18 +127,35 @@ const OPERATOR = (strategy: number) => `(
    WHERE ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
      AND ao.amopstrategy = ${strategy})`;
 
-/** NULL is proven absent: from 18 on a column may be NOT NULL for new rows alone (`NOT VALID`), and pages would not hold its NULLs. */
-const NOT_NULL = `(a.attnotnull AND NOT EXISTS (
-  SELECT FROM pg_constraint nn
-   WHERE nn.conrelid = a.attrelid AND nn.contype = 'n' AND NOT nn.convalidated AND a.attnum = ANY (nn.conkey)))`;
+/**
+ * The labels, in their order, of all enums that the type of the attribute `a` is made of; NULL for none. Renamed, a label that was
+ * read is no value any more, or another one.
+ */
+const LABELS = `(
+  WITH RECURSIVE parts(oid) AS (
+    SELECT a.atttypid
+    UNION SELECT part.oid FROM parts JOIN pg_type t ON t.oid = parts.oid CROSS JOIN LATERAL (
+      SELECT t.typbasetype UNION ALL SELECT t.typelem
+      UNION ALL SELECT f.atttypid FROM pg_attribute f WHERE f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped
+      UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)) part(oid))
+  SELECT md5(string_agg(e.enumtypid || ' ' || e.enumlabel, ', ' ORDER BY e.enumtypid, e.enumsortorder))
+    FROM pg_enum e JOIN parts ON parts.oid = e.enumtypid)`;
+
+/** The enum that the type of the attribute `a` is a domain over; NULL where it is none. */
+const ENUM_OF_DOMAIN = `(
+  WITH RECURSIVE bases(oid) AS (
+    SELECT t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid AND t.typtype = 'd'
+    UNION SELECT t.typbasetype FROM bases JOIN pg_type t ON t.oid = bases.oid WHERE t.typtype = 'd')
+  SELECT format_type(t.oid, -1) FROM bases JOIN pg_type t ON t.oid = bases.oid WHERE t.typtype = 'e')`;
 
 const INDEX_COLUMNS = `(
   SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, -1), 'notNull', ${NOT_NULL},
+           'enumOfDomain', ${ENUM_OF_DOMAIN},
            'collation', CASE WHEN i.indcollation[k.place - 1] <> a.attcollation
               THEN (SELECT quote_ident(s.nspname) || '.' || quote_ident(l.collname)
                       FROM pg_collation l JOIN pg_namespace s ON s.oid = l.collnamespace
                      WHERE l.oid = i.indcollation[k.place - 1]) END,
-           'order', i.indcollation[k.place - 1]::int8,
+           'order', i.indcollation[k.place - 1]::int8, 'labels', ${LABELS},
            'descending', i.indoption[k.place - 1] & 1 = 1,
            'less', ${OPERATOR(1)}, 'lessEqual', ${OPERATOR(2)}, 'equal', ${OPERATOR(3)},
            'greaterEqual', ${OPERATOR(4)}, 'greater', ${OPERATOR(5)}) ORDER BY k.place)
@@ -220,8 +244,10 @@ function pageColumn(column: z.output<typeof indexColumn>): PageColumn {
   return {
     name,
     type,
+    comparedAs: column.enumOfDomain ?? undefined,
     collation: column.collation ?? undefined,
     order: column.order,
+    labels: column.labels,
     equal,
     ...(descending
       ? { before: greater, notAfter: greaterEqual, notBefore: lessEqual, after: less }
@@ -241,7 +267,11 @@ function pageColumn(column: z.output<typeof indexColumn>): PageColumn {
 export function pageOrder({ relation, page }: Pick<TableShape, "relation" | "page">): string {
   return JSON.stringify([
     relation.oid,
-    ...page.map(({ name, type, order, before }) => [name, type, order, before]),
+    ...page.map(({ name, type, order, before, labels }) => [
+      ...[name, type, order, before],
+      // Not where there are none: what was stored before labels counted is still the same order.
+      ...(labels === null ? [] : [labels]),
+    ]),
   ]);
 }
 

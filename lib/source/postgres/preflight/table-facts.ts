@@ -43,6 +43,14 @@ export interface TableFacts extends RelationEntry {
   readonly readable: boolean;
 }
 
+/**
+ * Of the attribute `a`: NULL is proven absent. From 18 on a column may be NOT NULL for new rows alone (`NOT VALID`): rows of before may
+ * hold NULL all the same.
+ */
+export const NOT_NULL = `(a.attnotnull AND NOT EXISTS (
+  SELECT FROM pg_constraint nn
+   WHERE nn.conrelid = a.attrelid AND nn.contype = 'n' AND NOT nn.convalidated AND a.attnum = ANY (nn.conkey)))`;
+
 /** Every table-like relation outside of the system's own schemas. */
 export async function readRelations(client: pg.Client): Promise<readonly RelationEntry[]> {
   const { rows } = await client.query<RelationEntry & pg.QueryResultRow>(`
@@ -75,7 +83,7 @@ export async function readTables(
            c.relrowsecurity AS "rowSecurity",
            has_schema_privilege(c.relnamespace, 'USAGE') AS "schemaUsable",
            has_table_privilege(c.oid, 'SELECT') AS readable,
-           (SELECT coalesce(json_agg(json_build_object('number', a.attnum, 'name', a.attname, 'notNull', a.attnotnull,
+           (SELECT coalesce(json_agg(json_build_object('number', a.attnum, 'name', a.attname, 'notNull', ${NOT_NULL},
                       'generated', a.attgenerated, 'nameBytes', CASE WHEN current_setting('server_encoding') = 'SQL_ASCII'
                         THEN encode(convert_to(a.attname::text, 'SQL_ASCII'), 'hex') END, 'readable', has_column_privilege(c.oid, a.attnum, 'SELECT'))
                       ORDER BY a.attnum), '[]')
