@@ -21,6 +21,7 @@ import { CaptureState } from "./state/capture-state.ts";
 import { HoldStoreMissingError, StateLostError } from "./state/errors.ts";
 import { holdRecord } from "./state/holds.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
+import { unhealedRecord } from "./state/unhealed.ts";
 import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "./stream/claim-check.ts";
 import type { StreamMetrics } from "./stream/metrics.ts";
 import { omitColumns } from "./stream/omit-columns.ts";
@@ -207,6 +208,10 @@ async function stream(
       maxEventBytes: maxRowBytes(options),
     },
     holds: await holdsOf(options, state, part),
+    unhealed: unhealedRecord(
+      { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
+      state.generation,
+    ),
     signal,
     log,
     onStatus: (latest) => {

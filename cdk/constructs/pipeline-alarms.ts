@@ -201,6 +201,15 @@ function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): 
       remedy:
         "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
     },
+    TableUnhealed: {
+      metric: captureMetric(pipeline, "unhealedTables", {}, slot),
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "Changes of a table may be missing in the stream: the publication was changed and left some out. Everything else goes on.",
+      remedy:
+        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table …` reads them again, with a sweep; `tributary capture release --table …` accepts it.",
+    },
     LeftoverSlot: {
       metric: captureMetric(pipeline, "leftoverSlots", {}, slot),
       threshold: 1,

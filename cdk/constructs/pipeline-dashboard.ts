@@ -165,8 +165,11 @@ function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number)
       rightUnit: "%",
     },
     {
-      title: "Topics held; what is stored of them",
-      left: [captureMetric(pipeline, "heldTopics", { label: "topics" }, slot)],
+      title: "Topics held, and what is stored of them; tables with missing changes",
+      left: [
+        captureMetric(pipeline, "heldTopics", { label: "topics" }, slot),
+        captureMetric(pipeline, "unhealedTables", { label: "tables" }, slot),
+      ],
       right: [captureMetric(pipeline, "heldBytes", { label: "bytes" }, slot)],
       unit: "count",
       rightUnit: "bytes",

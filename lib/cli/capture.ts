@@ -1,10 +1,14 @@
 import { Command } from "commander";
 import { dynamodbClient } from "../aws.ts";
+import { formatTable } from "../change/table-pattern.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { requireLog } from "../pipeline.ts";
+import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
+import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { type HoldStore, readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
-import { pipelineOption } from "./options.ts";
+import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
+import { pipelineOption, tableOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface Place {
@@ -12,24 +16,31 @@ interface Place {
   readonly stateTable?: string;
 }
 interface ReleaseOptions extends Place {
-  readonly topic: string;
+  readonly topic?: string;
+  readonly table?: string;
 }
 interface StatusOptions extends Place {
   readonly json?: boolean;
 }
 
-/** `tributary capture`: topics that the capture task holds, and their release. The task does it; this asks and shows. */
+/**
+ * `tributary capture`: topics that the capture task holds, tables of which changes may be missing, and what to do about both. The task does
+ * it; this asks and shows.
+ */
 export function captureCommand(): Command {
-  const status = withPlace(new Command("status").description("the topics that are held, and why"))
+  const status = withPlace(
+    new Command("status").description("topics that are held, tables with missing changes, and why"),
+  )
     .option("--json", "print them as one line of JSON")
-    .action(showHolds);
+    .action(showStatus);
   const release = withPlace(
     new Command("release").description("give what is held of a topic into the stream, and hold it no more"),
   )
-    .requiredOption("--topic <name>", "the topic: shop.public.orders")
-    .action(releaseTopic);
+    .option("--topic <name>", "the topic: shop.public.orders")
+    .option("--table <name>", "accept that changes of this table are missing: public.orders")
+    .action(releaseOne);
   return new Command("capture")
-    .description("topics that the capture task holds: status, release")
+    .description("topics that the capture task holds, tables with missing changes: status, release")
     .addCommand(status)
     .addCommand(release)
     .addHelpText(
@@ -38,8 +49,13 @@ export function captureCommand(): Command {
 A change that cannot become an event holds its topic: from there on the topic's changes are stored in order, and all other
 topics go on. Correct what the status names, then release it: the stored changes go into the stream before newer ones.
 
+A table of which changes may be missing in the stream is listed until its rows were read again, with a sweep, or until you
+accept that they are missing.
+
   tributary capture status
-  tributary capture release --topic shop.public.orders`,
+  tributary capture release --topic shop.public.orders
+  tributary backfill start --table public.orders
+  tributary capture release --table public.orders`,
     );
 }
 
@@ -49,12 +65,25 @@ function withPlace(command: Command): Command {
     .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
 }
 
-async function showHolds({ json, ...place }: StatusOptions): Promise<void> {
-  const holds = await readHolds(await storeOf(place, "capture status"));
-  if (json) say(JSON.stringify({ holds }));
-  else if (holds.length === 0) say("No topic is held.");
-  else for (const hold of holds) say(...linesOf(hold), "");
-  if (holds.length > 0) process.exitCode = 1;
+async function showStatus({ json, ...place }: StatusOptions): Promise<void> {
+  const store = await storeOf(place, "capture status");
+  const [holds, unhealed] = [await readHolds(store), await readUnhealed(store)];
+  if (json) say(JSON.stringify({ holds, unhealed }));
+  else {
+    if (holds.length === 0) say("No topic is held.");
+    if (unhealed.length === 0) say("No changes are known to be missing.");
+    for (const hold of holds) say(...linesOf(hold), "");
+    for (const table of unhealed) say(...linesOfTable(table), "");
+  }
+  if (holds.length + unhealed.length > 0) process.exitCode = 1;
+}
+
+function linesOfTable(entry: UnhealedTable): string[] {
+  return [
+    `${entry.table}: changes may be missing in the stream`,
+    `  ${describe(entry)}`,
+    `  what to do: ${healingRemedy(entry)}`,
+  ];
 }
 
 function linesOf({ topic, reason, since, from, last, changes, bytes, released }: StoredHold): string[] {
@@ -67,9 +96,24 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
   ];
 }
 
-async function releaseTopic({ topic, ...place }: ReleaseOptions): Promise<void> {
-  await wantRelease(await storeOf(place, "capture release"), topic);
-  say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
+async function releaseOne({ topic, table, ...place }: ReleaseOptions): Promise<void> {
+  const given = [topic, table].filter((name) => name !== undefined);
+  if (given.length !== 1) {
+    const remedy =
+      "name a topic that is held, or a table with missing changes: tributary capture status lists them";
+    throw new ConfigurationError("The command line", [
+      { path: "--topic, --table", value: given.join(" "), remedy },
+    ]);
+  }
+  const store = await storeOf(place, "capture release");
+  if (topic !== undefined) {
+    await wantRelease(store, topic);
+    say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
+  } else {
+    const name = formatTable(tableOption(table as string));
+    await acceptUnhealed(store, name);
+    say(`Accepted: what may be missing of ${name} stays missing.`);
+  }
 }
 
 async function storeOf(

@@ -42,11 +42,11 @@ export const ASSUMPTIONS = {
   encryptedParts: 3,
   keyRequestsPerHour: 12,
   /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
-  captureMetrics: 20,
+  captureMetrics: 21,
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,
-  captureAlarms: 10,
+  captureAlarms: 11,
   consumerAlarms: 8,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,

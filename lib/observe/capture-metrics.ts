@@ -124,6 +124,7 @@ function gauges(
           leftoverSlots: source.leftoverSlots?.length,
           heldTopics: source.holds.length,
           heldBytes: source.holds.reduce((sum, { bytes }) => sum + bytes, 0),
+          unhealedTables: (source.unhealed ?? []).filter(({ asks }) => !asks).length,
           backfills: source.backfills.filter((report) => !hasEnded(report)).length,
         }
       : { sourceConnected: source && (source.connected ? 1 : 0) }),

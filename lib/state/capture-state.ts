@@ -25,6 +25,8 @@ export class CaptureState implements SlotRecord {
   readonly #options: CaptureLeaseOptions;
   readonly #loss = new AbortController();
   #renewal: NodeJS.Timeout | undefined;
+  /** The publication's terms as they stand in the record, as far as this task has written them. */
+  #terms: string | undefined;
 
   private constructor(options: CaptureLeaseOptions, generation: number) {
     this.#options = options;
@@ -61,8 +63,22 @@ export class CaptureState implements SlotRecord {
   }
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
-  async write(state: SlotState): Promise<void> {
-    await this.#update("SET #slot = :slot", { "#slot": "slot" }, { ":slot": { S: bigintsAsText(state) } });
+  async write({ terms, ...state }: SlotState): Promise<void> {
+    const slot = { ":slot": { S: bigintsAsText(state) } };
+    const text = terms && JSON.stringify(terms);
+    if (text === undefined || text === this.#terms) {
+      await this.#update("SET #slot = :slot", { "#slot": "slot" }, slot);
+      return;
+    }
+    // They name each table: written only where they changed, and not with each confirmation.
+    const held = await this.#stored("terms", terms);
+    await this.#update(
+      "SET #slot = :slot, #terms = :terms",
+      { "#slot": "slot", "#terms": "terms" },
+      { ...slot, ":terms": { S: held } },
+    );
+    this.#terms = text;
+    await this.#removeOthers("terms", held);
   }
 
   /** The same for a source that reads tables: its record, under the same lease. */
@@ -103,16 +119,18 @@ export class CaptureState implements SlotRecord {
       ...(held !== undefined && { settings: { S: held } }),
       ...(slots > 1 && { slots: { N: String(slots) } }),
     };
-    const gone = ["slot", "reading", "arriving", "topics", ...(slots > 1 ? [] : ["slots"])];
+    const gone = ["slot", "terms", "reading", "arriving", "topics", ...(slots > 1 ? [] : ["slots"])];
     const set = Object.keys(parts).map((name) => `#${name} = :${name}`);
     await this.#update(
       `SET ${set.join(", ")} REMOVE ${gone.map((name) => `#${name}`).join(", ")}`,
       Object.fromEntries([...Object.keys(parts), ...gone].map((name) => [`#${name}`, name])),
       Object.fromEntries(Object.entries(parts).map(([name, value]) => [`:${name}`, value])),
     );
+    this.#terms = undefined;
     if (held !== undefined) await this.#removeOthers("settings", held);
     await this.#removeOthers("arriving", undefined);
     await this.#removeOthers("topics", undefined);
+    await this.#removeOthers("terms", undefined);
   }
 
   /** The settings stored at first start, or undefined before it. */
@@ -176,14 +194,14 @@ export class CaptureState implements SlotRecord {
     const { slot: known, retired: earlier } = await readCaptureRecord(this.#options);
     const retired = known ? [{ slot: known.slot, publication: known.publication }, ...earlier] : earlier;
     await this.#update(
-      "SET #retired = :retired REMOVE #slot, #settings, #arriving, #topics",
+      "SET #retired = :retired REMOVE #slot, #terms, #settings, #arriving, #topics",
       {
         ...{ "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
-        "#retired": "retired",
+        ...{ "#terms": "terms", "#retired": "retired" },
       },
       { ":retired": { S: JSON.stringify(retired) } },
     );
-    for (const attribute of ["settings", "arriving", "topics"] as const)
+    for (const attribute of ["settings", "arriving", "topics", "terms"] as const)
       await this.#removeOthers(attribute, undefined);
   }
 

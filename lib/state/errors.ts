@@ -129,6 +129,19 @@ export class TopicNotHeldError extends TributaryError {
   }
 }
 
+/** What may be missing of a table is to be accepted, and nothing is. */
+export class TableNotUnhealedError extends TributaryError {
+  readonly code = "TABLE_NOT_UNHEALED";
+  readonly retry = "stop";
+
+  constructor(pipeline: string, table: string, known: readonly string[]) {
+    super({
+      message: `the pipeline "${pipeline}" knows of no missing changes of ${table}`,
+      remedy: `Name a table that \`tributary capture status\` lists: ${known.join(", ") || "there is none now"}.`,
+    });
+  }
+}
+
 /** Topics are held, and this task knows no claim store: it could neither store what comes nor release what is stored. */
 export class HoldStoreMissingError extends TributaryError {
   readonly code = "HOLD_STORE_MISSING";

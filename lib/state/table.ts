@@ -47,6 +47,11 @@ export function holdSegmentKey(pipeline: string, topic: string, index: number): 
   return { pk: `${pipeline}#hold-segments`, sk: `${topic}#${String(index).padStart(10, "0")}` };
 }
 
+/** A table of which changes may be missing. Without a table: what all of them begin with. */
+export function unhealedKey(pipeline: string, table?: string): StateKey {
+  return { pk: `${pipeline}#unhealed`, sk: `table#${table ?? ""}` };
+}
+
 /** The floor of a consumer: changes at or before it are not its business. */
 export function floorKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };

@@ -661,6 +661,34 @@ const MUTATIONS: readonly Mutation[] = [
     to: "stored.resolve();",
     tests: ["test/postgres/hold.test.ts"],
   },
+  {
+    name: "compare what a publication says, and not who wrote it",
+    file: "lib/source/postgres/contract/difference.ts",
+    from: "if (now.xmin === before.xmin || isOwn(now.xmin, before))",
+    to: "if (true)",
+    tests: ["test/postgres/publication-contract.test.ts"],
+  },
+  {
+    name: "take our own ALTER PUBLICATION for somebody's",
+    file: "lib/source/postgres/contract/difference.ts",
+    from: "return own !== undefined && xmin === own;",
+    to: "return own !== undefined && xmin === `${own}0`;",
+    tests: ["test/postgres/publication-contract.test.ts"],
+  },
+  {
+    name: "call a table healed by a backfill that sweeps nothing",
+    file: "lib/source/postgres/contract/unhealed-tables.ts",
+    from: "    request.sweep &&\n",
+    to: "",
+    tests: ["test/postgres/publication-contract.test.ts"],
+  },
+  {
+    name: "let tail change the publication that it follows",
+    file: "lib/source/postgres/preflight/preflight.ts",
+    from: "    follow && existing\n",
+    to: "    follow && !existing\n",
+    tests: ["test/pipeline/tail.test.ts"],
+  },
 ];
 
 const { values } = parseArgs({ options: { only: { type: "string" } } });

@@ -12,6 +12,9 @@ import { type BackfillReport, type BackfillSettings, Backfills } from "./backfil
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import type { PostgresConnectionOptions } from "./connection.ts";
+import type { ContractTable } from "./contract/difference.ts";
+import type { UnhealedTable } from "./contract/unhealed-record.ts";
+import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
@@ -50,6 +53,8 @@ export interface SourceStatus extends SlotHealth {
   readonly leftoverSlots?: readonly LeftoverSlot[] | undefined;
   /** Topics whose changes wait for a release. */
   readonly holds: readonly HoldReport[];
+  /** Tables of which changes may be missing in the stream. */
+  readonly unhealed?: readonly UnhealedTable[];
 }
 
 /** What `PostgresChangeStream` is made of. */
@@ -64,6 +69,11 @@ export interface PostgresChangeStreamOptions {
   readonly takeoverMs: number;
   readonly state: SlotState;
   readonly tables: readonly TableName[];
+  /** What is watched of the publication: the tables that must stay in it. */
+  readonly contract: readonly ContractTable[];
+  /** Publications of the pipeline's other slots. */
+  readonly others: readonly string[];
+  readonly unhealed: UnhealedTables;
   /** Which of the pipeline's tables are this slot's, where it has several; undefined: all. */
   readonly isOwn?: ((table: TableName) => boolean) | undefined;
   /** Whether a topic may be another slot's. */
@@ -105,6 +115,7 @@ export class PostgresChangeStream implements ChangeStream {
   readonly #heartbeat: Heartbeat;
   /** A heartbeat of ours came outside of transactions. */
   #heartbeatLsn: bigint | undefined;
+  #looking = false;
   #reconnects = 0;
   /** Failed attempts since something last came. */
   #attempts = 0;
@@ -175,9 +186,17 @@ export class PostgresChangeStream implements ChangeStream {
     const publicationWatch = new PublicationWatch({
       name: state.publication,
       oid: state.publicationOid,
+      terms: state.terms,
+      seen: state.termsSeen,
+      tables: options.contract,
+      others: options.others,
+      version: options.serverVersion,
       captures: (table) => captures(pipeline.source, table) && (options.isOwn?.(table) ?? true),
       query: (sql) => this.#side.query(sql),
       log: options.log,
+      note: (losses) => options.unhealed.note(losses),
+      store: (terms, seen) => this.#confirmation.onTerms(terms, seen),
+      saw: (seen) => this.#confirmation.sawTerms(seen),
     });
     this.#heartbeat = new Heartbeat(() => this.#side.query(heartbeatSql(options.serverVersion)), options.log);
     this.#watch = new LinkWatch({
@@ -197,7 +216,7 @@ export class PostgresChangeStream implements ChangeStream {
         this.#slotWatch.take(sighting);
         this.#backfills?.slot(sighting.slot, sighting.serverLsn);
         void this.#leftovers.look(sighting.atMs);
-        publicationWatch.look().catch((error) => this.#fail(error));
+        this.#look(publicationWatch).catch((error) => this.#fail(error));
         void this.#heartbeat.look({
           atMs: sighting.atMs,
           serverLsn: sighting.serverLsn,
@@ -208,6 +227,20 @@ export class PostgresChangeStream implements ChangeStream {
       onTick: () => this.#tell(),
     });
     this.changes = this.#read(until);
+  }
+
+  /** Looks whether the publication is whole, ends what a backfill has healed, and asks for those that are to come by themselves. */
+  async #look(publication: PublicationWatch): Promise<void> {
+    if (this.#looking || this.#fatal !== undefined) return;
+    this.#looking = true;
+    try {
+      await publication.look();
+      const backfills = this.#backfills;
+      const wanted = await this.#options.unhealed.look(backfills?.reports ?? []);
+      for (const table of wanted) await backfills?.want(table);
+    } finally {
+      this.#looking = false;
+    }
   }
 
   /** What events look like, whoever decodes them. */
@@ -537,6 +570,7 @@ export class PostgresChangeStream implements ChangeStream {
       reconnects: this.#reconnects,
       backfills: this.#backfills?.reports ?? [],
       holds: this.#holds?.reports ?? [],
+      unhealed: this.#options.unhealed.reports,
       leftoverSlots: this.#options.connection.hosts && this.#leftovers.found,
       ...this.#slotWatch.health,
     });

@@ -17,6 +17,7 @@ import {
   type Backfill,
   type BackfillProgress,
   type BackfillRecord,
+  type BackfillRequest,
   type BackfillStatus,
   hasEnded,
 } from "./backfill-record.ts";
@@ -69,6 +70,7 @@ export interface BackfillsOptions extends BackfillSettings {
 export interface BackfillReport {
   readonly table: string;
   readonly run: number;
+  readonly request: BackfillRequest;
   readonly status: BackfillStatus;
   readonly progress: BackfillProgress | undefined;
 }
@@ -190,10 +192,26 @@ export class Backfills {
 
   /** How the backfills stand that are known. */
   get reports(): readonly BackfillReport[] {
-    return [...this.#latest.values()].map(({ table, run, status, progress }) => {
+    return [...this.#latest.values()].map(({ table, run, request, status, progress }) => {
       const own = this.#runs.get(table);
-      return own?.backfill.run === run ? { table, run, ...own.state } : { table, run, status, progress };
+      const state = own?.backfill.run === run ? own.state : { status, progress };
+      return { table, run, request, ...state };
     });
+  }
+
+  /** Asks for a backfill of a whole table, with a sweep, where none is under way. @throws what the record throws. */
+  async want(table: string): Promise<void> {
+    const { record, log } = this.#options;
+    const latest = this.#latest.get(table);
+    if (latest && !hasEnded(latest) && !this.#stop.signal.aborted) return;
+    try {
+      await record.request(table, { sweep: true, requestedAt: Date.now() });
+      log.info(`asked for a backfill of ${table}`);
+    } catch (error) {
+      // An operator was quicker; when that one has ended this is asked for again, if it is still needed.
+      if ((error as { code?: string }).code !== "BACKFILL_ACTIVE") throw error;
+    }
+    this.#bell = undefined;
   }
 
   /** Ends reading, and writes what is acknowledged. */
