@@ -20,6 +20,7 @@ import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts
 import { CaptureState } from "./state/capture-state.ts";
 import { HoldStoreMissingError, StateLostError } from "./state/errors.ts";
 import { holdRecord } from "./state/holds.ts";
+import { rereadRecord } from "./state/rereads.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
 import { unhealedRecord } from "./state/unhealed.ts";
 import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "./stream/claim-check.ts";
@@ -192,11 +193,9 @@ async function stream(
   const { pipeline, connection, standby, kinesis, dynamodb, streamName, stateTable, log, onMetrics } =
     options;
   let status: AnySourceStatus | undefined;
-  const backfills = backfillRecord(
-    // Not the task's end: what is acknowledged then is still written.
-    { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
-    state,
-  );
+  // Not the task's end: what is acknowledged then is still written.
+  const store = { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost };
+  const backfills = backfillRecord(store, state);
   const source = await openSource({
     connection,
     pipeline,
@@ -204,6 +203,7 @@ async function stream(
     siblings: part.siblings,
     backfill: {
       record: part.ownBackfills?.(backfills) ?? backfills,
+      rereads: rereadRecord(store, state),
       standby,
       maxEventBytes: maxRowBytes(options),
     },

@@ -37,6 +37,11 @@ export function backfillBellKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: "bell" };
 }
 
+/** What of one table is to be read again. Without a table: what all of them begin with. */
+export function rereadKey(pipeline: string, table?: string): StateKey {
+  return { pk: `${pipeline}#rereads`, sk: `table#${table ?? ""}` };
+}
+
 /** A held topic. Without a topic: what all of them begin with. */
 export function holdKey(pipeline: string, topic?: string): StateKey {
   return { pk: `${pipeline}#holds`, sk: `topic#${topic ?? ""}` };

@@ -32,14 +32,16 @@ import {
 } from "./pgoutput/messages.ts";
 import { MessageReader, NotName, showByte } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
-import { Tuple } from "./pgoutput/tuple.ts";
-import { type ChangeListener, type RelationPlan, Relations } from "./relations.ts";
+import { Tuple, UNCHANGED } from "./pgoutput/tuple.ts";
+import { type ChangeListener, type PlannedColumn, type RelationPlan, Relations } from "./relations.ts";
+import type { IncompleteCreate } from "./reread/incomplete-create.ts";
 import { RowBytes } from "./row-bytes.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 import { type LastGiven, openTransaction, type Transaction } from "./transaction.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
-import { nameForm, type TextEncoding, textForm } from "./values/text.ts";
+import { NotText } from "./values/encoder.ts";
+import { nameForm, type TextEncoding, type TextForm, textForm } from "./values/text.ts";
 
 export type { OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
@@ -66,6 +68,8 @@ export interface ChangeDecoderOptions {
    * before it. Without it, the error leaves `decode`.
    */
   readonly hold?: (change: HeldMessage, error: TributaryError, before: number) => void;
+  /** A row's create was given without a value that did not travel, and that no consumer may have. */
+  readonly onIncomplete?: (create: IncompleteCreate) => void;
   /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
   readonly onMessage?: (message: OwnMessage) => boolean;
 }
@@ -79,6 +83,7 @@ export class ChangeDecoder {
   readonly #now: () => number;
   readonly #relations: Relations;
   readonly #reader: MessageReader;
+  readonly #nameForm: TextForm;
   readonly #rowText = new RowText();
   readonly #event = new EventBytes();
   /** What the changes of a transaction share. */
@@ -106,7 +111,8 @@ export class ChangeDecoder {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     const text = textForm(options.encoding);
-    this.#reader = new MessageReader(nameForm(options.encoding));
+    this.#nameForm = nameForm(options.encoding);
+    this.#reader = new MessageReader(this.#nameForm);
     this.#outbox = new OutboxEvents({ ...options, now: this.#now });
     this.#relations = new Relations({ ...options, text, outbox: this.#outbox });
     let given = "";
@@ -332,6 +338,8 @@ export class ChangeDecoder {
     rows.row(this.#row, undefined);
     rows.notes();
     this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#row, undefined), "");
+    // A row that comes into the publication's filter by an update is an insert of what the update told.
+    if (!rows.isWhole) this.#incomplete(plan, transaction, ordinal, undefined);
   }
 
   #outboxEvent(
@@ -380,6 +388,7 @@ export class ChangeDecoder {
       rows.row(this.#row, whole ? old : undefined);
       rows.notes();
       this.#give(out, plan, transaction, second, partition, keyChange);
+      if (!rows.isWhole) this.#incomplete(plan, transaction, second, old);
     } else if (first > transaction.given) {
       event.copy(UPDATE);
       if (old === undefined) event.copy(NULL);
@@ -477,6 +486,38 @@ export class ChangeDecoder {
     event.number(ordinal, ORDINAL_DIGITS);
     out.push(new EncodedChange(plan.topic, partition, plan.table, event));
     this.#gave(transaction, ordinal);
+  }
+
+  /** Tells of a create that was given without all of its row's values. */
+  #incomplete(plan: RelationPlan, transaction: Transaction, ordinal: number, old: Tuple | undefined): void {
+    const { onIncomplete, epoch } = this.#options;
+    if (!onIncomplete) return;
+    const { commitLsn } = transaction.begin;
+    const { table } = plan;
+    const key = this.#keyTexts(plan, old);
+    onIncomplete({
+      table,
+      key,
+      position: commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal),
+      commitLsn,
+    });
+  }
+
+  /** The texts of the row's key by column, for a look at the table; undefined: no text that a query could hold. */
+  #keyTexts({ watched, columns }: RelationPlan, old: Tuple | undefined): Record<string, string> | undefined {
+    const { buffer } = this.#reader;
+    const texts: Record<string, string> = {};
+    for (const i of watched) {
+      const from = this.#row.start[i] === UNCHANGED && old !== undefined ? old : this.#row;
+      try {
+        const text = this.#nameForm.decode(buffer, from.start[i] as number, from.end[i] as number);
+        texts[(columns[i] as PlannedColumn).name] = text;
+      } catch (error) {
+        if (error instanceof NotText) return undefined;
+        throw error;
+      }
+    }
+    return texts;
   }
 
   #gave(transaction: Transaction, ordinal: number): void {

@@ -174,6 +174,7 @@ export class PostgresChangeStream implements ChangeStream {
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
       ...(options.holds ? { hold: (change, error, before) => this.#holds?.put(change, error, before) } : {}),
+      onIncomplete: (create) => this.#backfills?.ask(create),
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
         if (prefix === MOVE) this.#moved(message);
@@ -258,7 +259,10 @@ export class PostgresChangeStream implements ChangeStream {
 
   async #openHolds(settings: HoldSettings): Promise<HeldTopics> {
     const { pipeline, state, log } = this.#options;
-    const decoder = new ChangeDecoder(this.#decoding());
+    const decoder = new ChangeDecoder({
+      ...this.#decoding(),
+      onIncomplete: (create) => this.#backfills?.ask(create),
+    });
     return await HeldTopics.open(
       {
         ...settings,
@@ -266,6 +270,7 @@ export class PostgresChangeStream implements ChangeStream {
         epoch: state.epoch,
         log,
         decode: (change, out) => decoder.decodeHeld(change, out),
+        asked: async () => await this.#backfills?.asked(),
         onStored: () => this.acknowledge(this.#acknowledged),
         onDue: () => this.#link?.interrupt(),
         onFailure: (error) => this.#fail(error),
@@ -292,6 +297,7 @@ export class PostgresChangeStream implements ChangeStream {
         plan: (relation) => this.#decoder.plan(relation),
         listen: (table, listener) => this.#decoder.listen(table, listener),
         restart: (error) => this.#fail(error),
+        onAsked: () => this.acknowledge(this.#acknowledged),
       });
     }
     await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);
@@ -299,7 +305,8 @@ export class PostgresChangeStream implements ChangeStream {
 
   acknowledge(lsn: bigint): void {
     this.#acknowledged = later(this.#acknowledged, lsn);
-    const durable = this.#holds?.durable(this.#acknowledged) ?? this.#acknowledged;
+    const stored = this.#holds?.durable(this.#acknowledged) ?? this.#acknowledged;
+    const durable = this.#backfills?.durable(stored) ?? stored;
     this.#confirmation.acknowledge(durable);
     this.#backfills?.acknowledge(durable);
   }
@@ -333,6 +340,8 @@ export class PostgresChangeStream implements ChangeStream {
 
   async #flush(): Promise<void> {
     await this.#holds?.close();
+    // What is not in the record is not confirmed, and is asked for again.
+    await this.#backfills?.asked().catch(() => {});
     await this.#confirmation.flush();
   }
 

@@ -29,6 +29,8 @@ export interface HeldTopicsOptions extends HoldSettings {
   readonly log: Log;
   /** Decodes a held message once more. @throws why it still cannot be. */
   readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
+  /** Resolves when rows are on record that decoding asked for again (rule 42). */
+  readonly asked: () => Promise<void>;
   /** More is stored than before: what the stream acknowledged may be confirmed. */
   readonly onStored: () => void;
   /** There is something to release: reading must not wait for the server. */
@@ -193,8 +195,7 @@ export class HeldTopics {
       await Promise.race([stored.promise, aborted(signal)]);
       if (signal.aborted) return;
       if (refused) return await this.#stopRelease(topic, { ...topic.hold, reason: refused });
-      await record.write(topic.hold);
-      topic.unwritten = false;
+      await this.#writeDrained();
     }
   }
 
@@ -212,7 +213,9 @@ export class HeldTopics {
   /** What the stream has stored meanwhile is not given again after a restart. */
   async #writeDrained(): Promise<void> {
     for (const topic of this.#topics.values()) {
-      if (topic.unwritten) await this.#options.record.write(topic.hold);
+      if (!topic.unwritten) continue;
+      await this.#options.asked();
+      await this.#options.record.write(topic.hold);
       topic.unwritten = false;
     }
   }
@@ -227,6 +230,7 @@ export class HeldTopics {
   }
 
   async #stopRelease(topic: HeldTopic, hold: Hold): Promise<void> {
+    await this.#options.asked();
     await this.#options.record.write(hold, true);
     topic.hold = hold;
     topic.unwritten = false;
@@ -319,6 +323,8 @@ export class HeldTopics {
     const { hold } = topic;
     const segment = await storeSegment(this.#options, hold.topic, hold.next, changes, this.#ending.signal);
     await record.writeSegment(hold.topic, hold.next, segment);
+    // What went into the stream meanwhile is told with it.
+    if (topic.unwritten) await this.#options.asked();
     const next = topic.with(segment);
     await record.write(next);
     topic.stored(next);
