@@ -147,7 +147,8 @@ export class Effects {
     if (registration.kind === "single" && registration.claim) return this.#claimed(registration, item);
     const { checkpoint, start, invocation } = this.#partition;
     const { deadline } = invocation;
-    if (checkpoint.attempts || start.note || deadline.hasAborted) return this.#attempts(registration, item);
+    const asks = start.note !== undefined || start.right?.isFresh() === false;
+    if (checkpoint.attempts || asks || deadline.hasAborted) return this.#attempts(registration, item);
     const begun = callHandler(registration, [item.event], 1, invocation);
     if (begun instanceof Promise || begun.kind !== "done")
       return this.#attempts(registration, item, { begun });

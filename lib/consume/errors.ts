@@ -83,6 +83,20 @@ export class OwnershipLostError extends TributaryError {
   }
 }
 
+/** Somebody else applies what a partition holds. */
+export class HoldAtWorkError extends TributaryError {
+  readonly code = "HELD_AT_WORK";
+  readonly retry = "retry";
+
+  constructor(where: PartitionName, until: number) {
+    super({
+      message: `${where.topic}/${where.partition}: an invocation or a redrive applies what this partition holds, until ${new Date(until).toISOString()} unless it renews its lease`,
+      remedy:
+        "Nothing to do in the stream: the records come again. Repeat a redrive that was told so; where the other one has died, its lease ends 30 s after its last sign of life, and the next one goes on.",
+    });
+  }
+}
+
 /** The fence could not be read or written in the time there was. */
 export class FenceUnavailableError extends TributaryError {
   readonly code = "FENCE_UNAVAILABLE";

@@ -13,6 +13,8 @@ import {
   beginUpdate,
   closeUpdate,
   GROUP_SIZE,
+  giveBackUpdate,
+  handOverUpdate,
   type ItemUpdate,
   noteUpdate,
   type OwnProgress,
@@ -24,6 +26,7 @@ import {
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken } from "./fence-token.ts";
+import { formatHold } from "./hold.ts";
 import { ParkedLists } from "./parked-lists.ts";
 import { callTable } from "./table-call.ts";
 
@@ -96,6 +99,7 @@ export class Fence {
         const taken = partitions.map(async (partition) => {
           const stored = readPartition(answer.Attributes, partition);
           const token = new FenceToken(counter, owner);
+          token.hold = answer.Attributes?.[`h${partition}`]?.S;
           const named = await this.#withList({ ...place, partition }, { stored, token, isNew }, signal);
           return [partition, named] as const;
         });
@@ -230,8 +234,50 @@ export class Fence {
       if (stored !== next) return "lost";
     }
     token.advance();
+    token.hold = progress.hold ? formatHold(progress.hold, progress) : undefined;
     await this.#renamed(place, named, signal);
     return "ours";
+  }
+
+  /** How a partition that is ours stands now; undefined where another has taken it. */
+  async look(
+    { topic, group }: FenceGroup,
+    partition: number,
+    token: FenceToken,
+    signal: AbortSignal,
+  ): Promise<StoredPartition | undefined> {
+    const item = await this.#read({ topic, group }, signal);
+    if (readToken(item, partition) !== token.held) return undefined;
+    const stored = readPartition(item, partition);
+    token.hold = item?.[`h${partition}`]?.S;
+    const taken = await this.#withList({ topic, partition }, { stored, token, isNew: false }, signal);
+    if (taken.error !== undefined) throw taken.error;
+    return taken.stored;
+  }
+
+  /** Gives a partition back on which nothing was done. */
+  async giveBack(
+    place: FenceGroup,
+    partition: number,
+    token: FenceToken,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#try(place, giveBackUpdate(partition, token), "give back", signal);
+  }
+
+  /**
+   * Another took the partition while we replayed what it holds, and waits for the lease `replay`: what we came to is written
+   * for that one, or it would be done again. Nothing is written where that one has gone on.
+   */
+  async handOver(place: FenceGroup, own: OwnProgress, replay: string, signal: AbortSignal): Promise<void> {
+    const { progress, token } = own;
+    const item = await this.#read(place, signal);
+    const taker = readToken(item, progress.partition);
+    if (!progress.hold || taker === undefined || token.hold === undefined) return;
+    if (item?.[`h${progress.partition}`]?.S !== token.hold) return;
+    const named = await this.#named(place, own, signal);
+    const update = handOverUpdate({ progress: named.progress, token }, taker, replay);
+    if (await this.#try(place, update, "hand over", signal)) await this.#renamed(place, named, signal);
   }
 
   /** Returns undefined where the condition does not hold. */

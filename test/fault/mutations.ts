@@ -25,6 +25,41 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "let a replay that was overtaken while it was frozen call a handler",
+    file: "lib/consume/replay-lease.ts",
+    from: "      if (readToken(item, this.#lease.item.place.partition) !== this.#token.held) return false;\n",
+    to: "",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
+    name: "replay a hold beside a redrive that is at work on it",
+    file: "lib/consume/hold-run.ts",
+    from: "const known = before.replay !== undefined;",
+    to: "const known = false;",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
+    name: "forget what a redrive did whose partition was taken",
+    file: "lib/consume/hold-redrive.ts",
+    from: "    if (!isOurs) await fence.handOver(",
+    to: "    if (overtaken.length < 0) await fence.handOver(",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
+    name: "take a partition for a redrive of a hold that has ended meanwhile",
+    file: "lib/consume/hold-redrive.ts",
+    from: "    if ((await leases.look(topic, partition, deadline.end)).hold?.id !== id)\n",
+    to: "    if (deadline.work.aborted)\n",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
+    name: "take a lease of another who renews it",
+    file: "lib/consume/partition-lease.ts",
+    from: "(attribute_not_exists(${r}) OR ${u}<:now)",
+    to: "(attribute_not_exists(${r}) OR ${u}<:u)",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
     name: "call a sink equal that holds a row twice",
     file: "lib/verify/verify.ts",
     from: "if (ofSink && rows.has(keyText))",
