@@ -90,9 +90,9 @@ export class HoldAtWorkError extends TributaryError {
 
   constructor(where: PartitionName, until: number) {
     super({
-      message: `${where.topic}/${where.partition}: an invocation or a redrive applies what this partition holds, until ${new Date(until).toISOString()} unless it renews its lease`,
+      message: `${where.topic}/${where.partition}: an invocation or a redrive applies what is held, until ${new Date(until).toISOString()} or longer`,
       remedy:
-        "Nothing to do in the stream: the records come again. Repeat a redrive that was told so; where the other one has died, its lease ends 30 s after its last sign of life, and the next one goes on.",
+        "Nothing to do in the stream: the records come again. Repeat a redrive; where the other one has died, its lease ends within 30 s.",
     });
   }
 }

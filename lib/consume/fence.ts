@@ -1,11 +1,4 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-  type UpdateItemCommandOutput,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../state/table.ts";
 import { hasReached } from "./checkpoint.ts";
 import { ParkedKeysMissingError, type PartitionName } from "./errors.ts";
@@ -28,7 +21,7 @@ import {
 import { counterAhead, FenceToken } from "./fence-token.ts";
 import { formatHold } from "./hold.ts";
 import { ParkedLists } from "./parked-lists.ts";
-import { callTable } from "./table-call.ts";
+import { readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** Where a fence item stands. */
 export interface FenceGroup {
@@ -281,52 +274,24 @@ export class Fence {
   }
 
   /** Returns undefined where the condition does not hold. */
-  async #try(
+  #try(
     place: FenceGroup,
     update: ItemUpdate,
     what: string,
     signal: AbortSignal,
     returned: "ALL_OLD" | "NONE" = "NONE",
   ): Promise<UpdateItemCommandOutput | undefined> {
-    return callTable(`${what} ${place.topic} group ${place.group}`, signal, async () => {
-      try {
-        return await this.#update(place, update, signal, returned);
-      } catch (error) {
-        if (error instanceof ConditionalCheckFailedException) return undefined;
-        throw error;
-      }
-    });
+    const input = { ...this.#at(place), ...update, ReturnValues: returned };
+    return updateItem(this.#dynamodb, `${what} ${place.topic} group ${place.group}`, input, signal);
   }
 
-  #update(
-    { topic, group }: FenceGroup,
-    update: ItemUpdate,
-    signal: AbortSignal,
-    returned: "ALL_OLD" | "NONE",
-  ) {
-    return this.#dynamodb.send(
-      new UpdateItemCommand({
-        TableName: this.#table,
-        Key: this.#key({ topic, group }),
-        ...update,
-        ReturnValues: returned,
-      }),
-      { abortSignal: signal },
-    );
+  #read(place: FenceGroup, signal: AbortSignal): Promise<TableItem | undefined> {
+    const what = `read ${place.topic} group ${place.group}`;
+    return readItem(this.#dynamodb, what, this.#at(place), signal);
   }
 
-  async #read(place: FenceGroup, signal: AbortSignal): Promise<Record<string, AttributeValue> | undefined> {
-    const { Item } = await callTable(`read ${place.topic} group ${place.group}`, signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({ TableName: this.#table, Key: this.#key(place), ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    return Item;
-  }
-
-  #key({ topic, group }: FenceGroup): Record<string, AttributeValue> {
+  #at({ topic, group }: FenceGroup): { TableName: string; Key: TableItem } {
     const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, group);
-    return { pk: { S: pk }, sk: { S: sk } };
+    return { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
   }
 }

@@ -1,14 +1,7 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-  type UpdateItemCommandInput,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient, UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
 import type { PartitionName } from "./errors.ts";
 import type { ParkedLists } from "./parked-lists.ts";
-import { callTable } from "./table-call.ts";
+import { readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** What an update changes, and on what condition. */
 type Update = Omit<UpdateItemCommandInput, "TableName" | "Key">;
@@ -16,7 +9,7 @@ type Update = Omit<UpdateItemCommandInput, "TableName" | "Key">;
 /** The item of the fence in which a partition stands, for those who work on that partition alone. */
 export class PartitionItem {
   readonly #dynamodb: DynamoDBClient;
-  readonly #at: Pick<UpdateItemCommandInput, "TableName" | "Key">;
+  readonly #at: { readonly TableName: string; readonly Key: TableItem };
   readonly place: PartitionName;
   readonly lists: ParkedLists;
   readonly signal: AbortSignal;
@@ -24,7 +17,7 @@ export class PartitionItem {
   constructor(
     dynamodb: DynamoDBClient,
     table: string,
-    key: Record<string, AttributeValue>,
+    key: TableItem,
     { place, lists, signal }: { place: PartitionName; lists: ParkedLists; signal: AbortSignal },
   ) {
     this.#dynamodb = dynamodb;
@@ -34,31 +27,14 @@ export class PartitionItem {
     this.signal = signal;
   }
 
-  async read(): Promise<Record<string, AttributeValue> | undefined> {
-    const { Item } = await callTable("read the fence", this.signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({ TableName: this.#at.TableName, Key: this.#at.Key, ConsistentRead: true }),
-        { abortSignal: this.signal },
-      ),
-    );
-    return Item;
+  read(): Promise<TableItem | undefined> {
+    return readItem(this.#dynamodb, "read the fence", this.#at, this.signal);
   }
 
   /** Returns the item as it stands then; undefined when the condition does not hold. */
-  async update(
-    what: string,
-    update: Update,
-    signal = this.signal,
-  ): Promise<Record<string, AttributeValue> | undefined> {
-    return callTable(what, signal, async () => {
-      const command = new UpdateItemCommand({ ...this.#at, ...update, ReturnValues: "ALL_NEW" });
-      try {
-        const { Attributes = {} } = await this.#dynamodb.send(command, { abortSignal: signal });
-        return Attributes;
-      } catch (error) {
-        if (error instanceof ConditionalCheckFailedException) return undefined;
-        throw error;
-      }
-    });
+  async update(what: string, update: Update, signal = this.signal): Promise<TableItem | undefined> {
+    const input = { ...this.#at, ...update, ReturnValues: "ALL_NEW" } as const;
+    const answer = await updateItem(this.#dynamodb, what, input, signal);
+    return answer && (answer.Attributes ?? {});
   }
 }
