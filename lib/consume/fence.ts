@@ -84,8 +84,8 @@ export class Fence {
     owner: string,
     signal: AbortSignal,
   ): Promise<ReadonlyMap<number, TakenPartition>> {
-    for (let counter = counterAhead([]); ; ) {
-      const update = takeUpdate(partitions, new FenceToken(counter, owner));
+    for (let [counter, isFirst] = [counterAhead([]), true]; ; isFirst = false) {
+      const update = takeUpdate(partitions, new FenceToken(counter, owner), !isFirst);
       const answer = await this.#try(place, update, "take", signal, "ALL_OLD");
       if (answer) {
         const isNew = answer.Attributes === undefined;
