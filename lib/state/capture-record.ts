@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { publicationTerms } from "../source/postgres/contract/terms.ts";
+import { knownTables } from "../source/postgres/identity/known-tables.ts";
 import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingState } from "../source/reading-record.ts";
 import { type CapturePlace, number, readItem } from "./capture-item.ts";
@@ -50,8 +51,9 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
     if (long) {
       const slot = part("slot", slotState.parse);
       const terms = long.terms === undefined ? undefined : publicationTerms.parse(JSON.parse(long.terms));
+      const tables = long.tables === undefined ? undefined : knownTables.parse(JSON.parse(long.tables));
       return {
-        slot: slot && terms ? { ...slot, terms } : slot,
+        slot: slot && { ...slot, ...(terms && { terms }), ...(tables && { tables }) },
         reading: part("reading", readingState.parse),
         newEpoch: part("epoch", newEpoch.parse),
         retired: part("retired", retired.parse) ?? [],
@@ -72,7 +74,7 @@ async function longAttributes(
   item: Awaited<ReturnType<typeof readItem>>,
 ): Promise<Partial<Record<LongAttribute, string>> | undefined> {
   const texts: Partial<Record<LongAttribute, string>> = {};
-  for (const attribute of ["settings", "arriving", "topics", "terms"] as const) {
+  for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const) {
     const held = item?.[attribute]?.S;
     if (held === undefined) continue;
     const text = await readLong(place, attribute, held);

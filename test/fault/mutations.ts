@@ -690,6 +690,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/hold.test.ts"],
   },
   {
+    name: "take another table of a captured name for the one before",
+    file: "lib/source/postgres/identity/table-identities.ts",
+    from: "    if (here?.oid === current.oid) {",
+    to: "    if (here) {",
+    tests: ["test/postgres/table-names.test.ts"],
+  },
+  {
+    name: "let the truncate of another table through under a captured name",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: "        this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out.length);\n        continue;\n",
+    to: "",
+    tests: ["test/postgres/table-names.test.ts"],
+  },
+  {
+    name: "accept another table without reading it",
+    file: "lib/source/postgres/postgres-change-stream.ts",
+    from: "    if (isNew) await this.#backfills?.readAnew(table);\n",
+    to: "",
+    tests: ["test/postgres/table-names.test.ts"],
+  },
+  {
     name: "end a hold before its changes are stored in the stream",
     file: "lib/source/postgres/hold/held-topics.ts",
     from: "await Promise.race([stored.promise, aborted(signal)]);",

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
@@ -9,12 +10,15 @@ import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
 import {
   ChangeTooLargeError,
   isOfOneChange,
+  KeyValueMissingError,
   MessageOrderError,
   NameEncodingError,
   UnaskedMessageError,
 } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
+import { KeyChangedError, TableReplacedError } from "./identity/errors.ts";
+import type { TableIdentities } from "./identity/table-identities.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
 import { REFUSED_TYPES } from "./pgoutput/later-protocols.ts";
@@ -55,6 +59,8 @@ export interface ChangeDecoderOptions {
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;
   readonly encoding: TextEncoding;
+  /** Which tables the captured names stand for, where that is kept. */
+  readonly identities?: TableIdentities | undefined;
   /** Milliseconds since 1970 UTC; the clock of `ts_ms`. */
   readonly now?: () => number;
   /** Changes at or before this position are not given. */
@@ -134,6 +140,11 @@ export class ChangeDecoder {
     });
   }
 
+  /** Plans these relations anew: what is known of their tables has changed. */
+  replan(oids: readonly number[]): void {
+    this.#relations.replan(oids);
+  }
+
   /** Between BEGIN and COMMIT. */
   get inTransaction(): boolean {
     return this.#transaction !== undefined;
@@ -147,7 +158,10 @@ export class ChangeDecoder {
       outbox: this.#outbox,
     });
     await relations.learn(relation);
-    return relations.get(relation.oid) as RelationPlan;
+    let plan = relations.get(relation.oid) as RelationPlan;
+    // What is read beside the log is as it is now.
+    while (plan.later) plan = plan.later.plan;
+    return plan;
   }
 
   /** Lets `listener` see the changes of a table, as `formatTable` writes it, from now on; undefined: nobody. */
@@ -204,7 +218,8 @@ export class ChangeDecoder {
 
   /** Decodes a change once more that was taken aside: by a decoder of its own. @throws why it still is no event. */
   async decodeHeld(held: HeldMessage, out: SourceMessage[]): Promise<void> {
-    await this.#relations.learn(held.relation);
+    if (!isDeepStrictEqual(this.#relations.get(held.relation.oid)?.relation, held.relation))
+      await this.#relations.learn(held.relation);
     const nothing = { commitLsn: -1n, ordinal: 0 };
     // Not this decoder's: the hold may be of an epoch before.
     const { epoch } = parsePosition(held.position);
@@ -224,17 +239,38 @@ export class ChangeDecoder {
   #hold(error: TributaryError, payload: Buffer, out: SourceMessage[], before: number): boolean {
     const transaction = this.#transaction;
     const ordinals = ORDINALS.get(payload[0] as number);
-    const plan = ordinals && this.#relations.get(payload.readUInt32BE(1));
+    const plan = ordinals && this.#planBefore(payload.readUInt32BE(1), ordinals);
     if (!this.#options.hold || !transaction || !plan || plan.outbox) return false;
+    for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
+    this.#takeAside(plan, transaction, ordinals, Buffer.from(payload), because(error, plan), before);
+    return true;
+  }
+
+  /** The plan of a change whose ordinals are counted already. */
+  #planBefore(oid: number, ordinals: number): RelationPlan | undefined {
+    const transaction = this.#transaction;
+    if (!transaction) return undefined;
+    transaction.ordinal -= ordinals;
+    const plan = this.#relations.get(oid);
+    const here = plan && this.#planHere(plan);
+    transaction.ordinal += ordinals;
+    return here;
+  }
+
+  #takeAside(
+    { topic, table, relation }: RelationPlan,
+    transaction: Transaction,
+    ordinals: number,
+    payload: Buffer,
+    error: TributaryError,
+    before: number,
+  ): void {
     const { begin, ordinal } = transaction;
     const position = commitPrefix(this.#options.epoch, begin.commitLsn) + formatOrdinal(ordinal);
-    const { topic, table, relation } = plan;
     const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
     const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
-    for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
-    this.#options.hold({ kind: "message", ...place, payload: Buffer.from(payload) }, error, before);
+    this.#options.hold?.({ kind: "message", ...place, payload }, error, before);
     this.#gave(transaction, ordinal);
-    return true;
   }
 
   get #lsnText(): string {
@@ -422,9 +458,15 @@ export class ChangeDecoder {
     for (const oid of relations) {
       const plan = this.#planOf("Truncate", oid);
       const ordinal = ++transaction.ordinal;
-      // It goes to every partition: a key that is not known is no problem of its.
       if (!plan.captured || ordinal <= transaction.given) continue;
-      if (plan.problem && !isOfOneChange(plan.problem)) throw plan.problem;
+      const { problem } = plan;
+      if (problem instanceof TableReplacedError || problem instanceof KeyChangedError) {
+        if (!this.#options.hold) throw problem;
+        this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out.length);
+        continue;
+      }
+      // It goes to every partition: a key that is not known is no problem of its.
+      if (problem && !isOfOneChange(problem)) throw problem;
       plan.listener?.truncated(plan);
       this.#begun(plan).event.append(TRUNCATE);
       this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
@@ -544,13 +586,45 @@ export class ChangeDecoder {
 
   #planOf(type: string, oid: number): RelationPlan {
     const plan = this.#relations.get(oid);
-    if (plan) return plan;
+    if (plan) return plan.later === undefined ? plan : this.#planHere(plan);
     throw this.#outOfOrder(type, "a relation told before", `relation ${oid}`);
+  }
+
+  /** Of the plans of a relation, the one of the change that comes next. */
+  #planHere(first: RelationPlan): RelationPlan {
+    const { begin, ordinal, epoch } = this.#transaction as Transaction;
+    let plan = first;
+    while (plan.later) {
+      const { from } = plan.later;
+      const reached =
+        epoch > from.epoch ||
+        (epoch === from.epoch &&
+          (begin.commitLsn > from.commitLsn ||
+            (begin.commitLsn === from.commitLsn && ordinal + 1 >= from.ordinal)));
+      if (!reached) break;
+      plan = plan.later.plan;
+    }
+    return plan;
   }
 
   #outOfOrder(type: string, expected: string, got: string): MessageOrderError {
     return new MessageOrderError({ type, lsn: this.#lsnText, expected, got });
   }
+}
+
+/** The Truncate message of one relation. */
+function truncateOf(oid: number): Buffer {
+  const message = Buffer.from([0x54, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+  message.writeUInt32BE(oid, 6);
+  return message;
+}
+
+/** Why a change cannot be given, where its table has another key by now: that it lacks a value of the old one follows from it. */
+function because(error: TributaryError, plan: RelationPlan): TributaryError {
+  if (!(error instanceof KeyValueMissingError)) return error;
+  for (let later = plan.later; later; later = later.plan.later)
+    if (later.plan.problem instanceof KeyChangedError) return later.plan.problem;
+  return error;
 }
 
 /** Ordinals that a message counts, by its type: Insert, Update, Delete (rule 1). */

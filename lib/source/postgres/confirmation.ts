@@ -1,5 +1,6 @@
 import { failpoint } from "../../failpoint.ts";
 import type { PublicationTerms, Sighting } from "./contract/terms.ts";
+import type { KnownTables } from "./identity/known-tables.ts";
 import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
 import { StreamedCommits } from "./streamed-commits.ts";
 
@@ -93,6 +94,11 @@ export class Confirmation {
   /** The publication says the same as before: the next write notes when that was. */
   sawTerms(termsSeen: Sighting): void {
     this.#state = { ...this.#state, termsSeen };
+  }
+
+  /** Which tables the captured names stand for. Resolves when that is in the record. */
+  async onTables(tables: KnownTables): Promise<void> {
+    await this.#store({ tables });
   }
 
   async #store(part: Partial<SlotState>): Promise<void> {

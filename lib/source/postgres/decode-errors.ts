@@ -1,5 +1,6 @@
 import { TributaryError } from "../../errors.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
+import { KeyChangedError, TableReplacedError } from "./identity/errors.ts";
 
 /** Where in a message its bytes are not what the protocol says. */
 export interface Malformation {
@@ -242,4 +243,6 @@ const OF_ONE_CHANGE = [
   KeyValueMissingError,
   KeyColumnError,
   KeyUnknownError,
+  KeyChangedError,
+  TableReplacedError,
 ];

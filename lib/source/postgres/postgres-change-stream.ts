@@ -1,14 +1,16 @@
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import type pg from "pg";
+import { PROBE } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
-import { formatPosition } from "../../change/position.ts";
+import { formatPosition, parsePosition } from "../../change/position.ts";
 import { routeTables } from "../../change/route.ts";
-import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import { formatTable, parseTable, type TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
 import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change-source.ts";
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
+import { controlEvent } from "./backfill/control-event.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import type { PostgresConnectionOptions } from "./connection.ts";
@@ -16,10 +18,15 @@ import type { ContractTable } from "./contract/difference.ts";
 import type { UnhealedTable } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
+import { CatalogLookupError } from "./decode-errors.ts";
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
+import { firstHeld, type Hold } from "./hold/hold-record.ts";
+import { TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
+import { compareKeys, formatKey } from "./identity/known-tables.ts";
+import { type Difference, isAlike, TableIdentities } from "./identity/table-identities.ts";
 import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
@@ -85,6 +92,10 @@ export interface PostgresChangeStreamOptions {
   readonly backfill: BackfillSettings | undefined;
   /** Undefined: a change that cannot become an event ends the stream. */
   readonly holds: HoldSettings | undefined;
+  /** OIDs of the tables that the publication was made to hold at this start. */
+  readonly published: ReadonlySet<number>;
+  /** Whether the record outlives the task. */
+  readonly keeps: boolean;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -125,6 +136,9 @@ export class PostgresChangeStream implements ChangeStream {
   /** Tables that a message says have left, and nobody has looked yet. */
   #saidToMove: readonly string[] = [];
   #holds: HeldTopics | undefined;
+  readonly #identities: TableIdentities;
+  /** Decodes what was held once more. */
+  #heldDecoder: ChangeDecoder | undefined;
   /** Up to here the stream has acknowledged; what is held may not be stored that far. */
   #acknowledged = 0n;
   /** Runs from the signal on. */
@@ -153,6 +167,23 @@ export class PostgresChangeStream implements ChangeStream {
       state,
       onConfirmed: () => this.#sendFeedback(false),
       onFailure: (error) => this.#fail(error),
+    });
+    this.#identities = new TableIdentities({
+      known: state.tables,
+      epoch: state.epoch,
+      route: routeTables(pipeline),
+      captures: (table) =>
+        captures(pipeline.source, table) &&
+        (options.isOwn?.(table) ?? true) &&
+        formatTable(table) !== pipeline.source.outbox?.table,
+      query: (sql, values) => this.#side.query(sql, values),
+      store: (tables) => this.#confirmation.onTables(tables),
+      log: options.log,
+      onChange: (oids) => {
+        this.#decoder.replan(oids);
+        this.#heldDecoder?.replan(oids);
+      },
+      onDue: () => this.#link?.interrupt(),
     });
     this.#decoder = new ChangeDecoder({
       ...this.#decoding(),
@@ -218,6 +249,7 @@ export class PostgresChangeStream implements ChangeStream {
         this.#backfills?.slot(sighting.slot, sighting.serverLsn);
         void this.#leftovers.look(sighting.atMs);
         this.#look(publicationWatch).catch((error) => this.#fail(error));
+        void this.#lookAtTables();
         void this.#heartbeat.look({
           atMs: sighting.atMs,
           serverLsn: sighting.serverLsn,
@@ -254,7 +286,17 @@ export class PostgresChangeStream implements ChangeStream {
       route: routeTables(pipeline),
       catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: this.#cut }),
       encoding,
+      identities: this.#identities,
     };
+  }
+
+  /** That the catalog did not answer is passed over: the next look tells. */
+  async #lookAtTables(): Promise<void> {
+    try {
+      await this.#identities.lookAtAll();
+    } catch (error) {
+      if (!(error instanceof CatalogLookupError)) this.#fail(error);
+    }
   }
 
   async #openHolds(settings: HoldSettings): Promise<HeldTopics> {
@@ -263,6 +305,7 @@ export class PostgresChangeStream implements ChangeStream {
       ...this.#decoding(),
       onIncomplete: (create) => this.#backfills?.ask(create),
     });
+    this.#heldDecoder = decoder;
     return await HeldTopics.open(
       {
         ...settings,
@@ -271,6 +314,8 @@ export class PostgresChangeStream implements ChangeStream {
         log,
         decode: (change, out) => decoder.decodeHeld(change, out),
         asked: async () => await this.#backfills?.asked(),
+        accept: (hold) => this.#accept(hold),
+        barrier: (hold) => this.#barrier(hold),
         onStored: () => this.acknowledge(this.#acknowledged),
         onDue: () => this.#link?.interrupt(),
         onFailure: (error) => this.#fail(error),
@@ -282,7 +327,10 @@ export class PostgresChangeStream implements ChangeStream {
   /** Opens the first link, over a replication session that is there already. @throws what the record of backfills or holds throws. */
   async start(replication: pg.Client): Promise<void> {
     const { backfill, holds, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    await this.#identities.begin(tables);
     if (holds) this.#holds = await this.#openHolds(holds);
+    for (const { reason, from } of this.#holds?.holds ?? [])
+      if (isOfIdentity(reason.code)) this.#identities.isHeldFrom(reason.table, from);
     if (backfill) {
       this.#backfills = await Backfills.open({
         ...backfill,
@@ -300,7 +348,93 @@ export class PostgresChangeStream implements ChangeStream {
         onAsked: () => this.acknowledge(this.#acknowledged),
       });
     }
+    for (const difference of [...this.#identities.differences.values()]) await this.#goOn(difference);
     await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);
+  }
+
+  /** At a start: goes on by itself with a table that has taken a captured one's name, where nothing stands against it. */
+  async #goOn(difference: Difference): Promise<void> {
+    const { pipeline, log, keeps } = this.#options;
+    const { table, error, now, from } = difference;
+    const replaced = error instanceof TableReplacedError;
+    if (!keeps) return await this.#identities.accept(table, now, from);
+    const alike = isAlike(difference, this.#identities.known);
+    const reads =
+      this.#backfills !== undefined && ["when-needed", "always"].includes(pipeline.source.snapshot);
+    if (!replaced || (now && !alike)) {
+      // Without a claim store nothing can be held: the first change ends the stream.
+      return;
+    }
+    if (now && reads) {
+      const hold = this.#holds?.holds.find(({ reason }) => reason.table === table);
+      if (hold && isOfIdentity(hold.reason.code)) {
+        this.#holds?.releaseNow(hold.topic);
+        return;
+      }
+      await this.#backfills?.readAnew(table);
+      await this.#identities.accept(table, now, from);
+      log.warn(`${table} is read anew, with a sweep: another table has the name`);
+    } else if (!this.#holds) {
+      await this.#identities.accept(table, now, from);
+      log.warn(`what was in ${table} before the name was its own is not in the stream`, {
+        code: error.code,
+        remedy: `tributary backfill start --table ${table}`,
+      });
+    }
+  }
+
+  /** What a release accepts: the table that has the name now, with the key that it has now. */
+  async #accept(hold: Hold): Promise<void> {
+    const { reason } = hold;
+    if (!isOfIdentity(reason.code)) return;
+    const { table } = reason;
+    const now = await this.#identities.present(table);
+    const known = this.#identities.known[table]?.at(-1);
+    if (now && now.oid !== known?.oid && !this.#options.published.has(now.oid))
+      throw new TableAcceptedError(table);
+    const isNew = now && (now.oid !== known?.oid || compareKeys(known.key, now.key) !== "same");
+    if (isNew) await this.#backfills?.readAnew(table);
+    await this.#identities.accept(table, now, firstHeld(hold));
+    this.#options.log.warn(
+      now
+        ? `${table} goes on with OID ${now.oid} and the key ${formatKey(now.key)}${isNew ? ": it is read anew, with a sweep" : ""}`
+        : `${table} is not captured any more: no table has the name`,
+    );
+  }
+
+  /** Stands in each partition before what a release gives: who has passed it holds nothing of the time before. */
+  #barrier(hold: Hold): SourceMessage | undefined {
+    const { table, code } = hold.reason;
+    if (!isOfIdentity(code)) return undefined;
+    const { pipeline, state } = this.#options;
+    const name = parseTable(table);
+    const { epoch, commitLsn, ordinal } = parsePosition(firstHeld(hold));
+    return controlEvent(
+      PROBE,
+      { slot: state.slot, table, id: `hold ${hold.topic}` },
+      {
+        ...{ pipeline: pipeline.name, database: state.database, epoch },
+        ...{ lsn: commitLsn, ordinal: ordinal - 1, table: name },
+        ...{ topic: routeTables(pipeline)(name).topic, nowMs: Date.now() },
+      },
+    );
+  }
+
+  /** Holds the topics of tables that are other ones from here on. Returns what ends the stream instead. */
+  async #holdDifferent(): Promise<unknown> {
+    for (const { table, error, from, now } of this.#identities.takeDue(this.#receivedLsn)) {
+      const { code, message, remedy } = error;
+      const topic = routeTables(this.#options.pipeline)(parseTable(table)).topic.name;
+      try {
+        if (!this.#options.keeps) await this.#identities.accept(table, now, from);
+        else if (this.#holds)
+          await this.#holds.hold(topic, { code, message, remedy, table, position: from }, from);
+        else if (error instanceof TableReplacedError) return error;
+      } catch (failure) {
+        return failure;
+      }
+    }
+    return undefined;
   }
 
   acknowledge(lsn: bigint): void {
@@ -375,7 +509,10 @@ export class PostgresChangeStream implements ChangeStream {
       const given = this.#sift(batch);
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
+      if (this.#differs && failure === undefined && !until.aborted) failure = await this.#holdDifferent();
       if (this.#holds) {
+        const barriers = this.#decoder.inTransaction ? [] : this.#holds.takeBarriers(this.#receivedLsn);
+        if (barriers.length > 0) yield barriers;
         await this.#holds.room(this.#cut);
         if (this.#releases && failure === undefined && !until.aborted)
           failure = yield* this.#release(this.#holds, until);
@@ -411,6 +548,11 @@ export class PostgresChangeStream implements ChangeStream {
     return this.#holds === undefined || this.#holds.isIdle ? batch : this.#holds.sift(batch);
   }
 
+  /** Whether a topic is to be held now whose table is another one. */
+  get #differs(): boolean {
+    return this.#identities.isDue(this.#receivedLsn) && !this.#decoder.inTransaction;
+  }
+
   /** Whether a held topic is to be released now. */
   get #releases(): boolean {
     return this.#holds?.isDue(this.#receivedLsn) === true && !this.#decoder.inTransaction;
@@ -432,7 +574,7 @@ export class PostgresChangeStream implements ChangeStream {
     let stopping = until.aborted;
     while (!(stopping && this.#over) && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
-        if (batch.length > 0 || this.#releases) return;
+        if (batch.length > 0 || this.#releases || this.#differs) return;
         this.#watch.waiting(true);
         try {
           await link.arrival();
@@ -441,7 +583,7 @@ export class PostgresChangeStream implements ChangeStream {
         } finally {
           this.#watch.waiting(false);
         }
-        if (this.#releases) return;
+        if (this.#releases || this.#differs) return;
         stopping = until.aborted;
         continue;
       }
@@ -584,6 +726,11 @@ export class PostgresChangeStream implements ChangeStream {
       ...this.#slotWatch.health,
     });
   }
+}
+
+/** Whether a hold is for a table that is another one, or has another key: releasing it accepts that. */
+function isOfIdentity(code: string): boolean {
+  return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
 }
 
 function later(a: bigint, b: bigint): bigint {

@@ -178,6 +178,8 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         serverVersion: report.server.version,
         backfill: options.backfill,
         holds: options.holds,
+        published: new Set(report.tables.map(({ oid }) => oid)),
+        keeps: record !== undefined,
         encoding: textEncoding(report.server.encoding, pipeline),
       },
       client,

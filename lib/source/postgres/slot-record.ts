@@ -1,4 +1,5 @@
 import type { PublicationTerms, Sighting } from "./contract/terms.ts";
+import type { KnownTables } from "./identity/known-tables.ts";
 
 /** What we know of the slot: kept outside the database, so that a restored or replaced server is noticed. */
 export interface SlotState {
@@ -11,6 +12,8 @@ export interface SlotState {
   readonly terms?: PublicationTerms | undefined;
   /** When it last said so. */
   readonly termsSeen?: Sighting | undefined;
+  /** Which tables the captured names stand for, and their keys. Undefined in records of before they were kept. */
+  readonly tables?: KnownTables | undefined;
   readonly database: string;
   /** `systemid` of IDENTIFY_SYSTEM. */
   readonly systemId: string;

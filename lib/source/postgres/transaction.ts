@@ -6,6 +6,7 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 /** A transaction being read: what its changes share, computed once. */
 export interface Transaction {
   readonly begin: Begin;
+  readonly epoch: number;
   /** Commit time, milliseconds since 1970 UTC. */
   readonly timeMs: number;
   /** Holds what follows, as UTF-8. */
@@ -77,6 +78,7 @@ export function openTransaction(
   out.hex(low, true);
   return {
     begin,
+    epoch,
     timeMs,
     bytes: out.bytes,
     head,

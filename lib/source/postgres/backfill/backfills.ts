@@ -249,6 +249,19 @@ export class Backfills {
     this.#bell = undefined;
   }
 
+  /**
+   * Has a table read anew as a whole, with a sweep, whatever is under way: another table has its name now, or its rows have
+   * another key. @throws what the record throws.
+   */
+  async readAnew(table: string): Promise<void> {
+    const { record } = this.#options;
+    const request = { sweep: true, requestedAt: Date.now() };
+    const latest = (await record.list()).find((backfill) => backfill.table === table);
+    if (latest && !hasEnded(latest)) await record.restart(latest, request);
+    else await record.request(table, request);
+    this.#bell = undefined;
+  }
+
   /** Ends reading, and writes what is acknowledged. */
   close(): Promise<void> {
     this.#closed ??= (async () => {

@@ -31,6 +31,10 @@ export interface HeldTopicsOptions extends HoldSettings {
   readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
   /** Resolves when rows are on record that decoding asked for again (rule 42). */
   readonly asked: () => Promise<void>;
+  /** Goes on under what the hold is for, where that is an operator's to accept. @throws why it cannot be. */
+  readonly accept: (hold: Hold) => Promise<void>;
+  /** What consumers of the topic must have passed before its release; undefined: nothing. */
+  readonly barrier: (hold: Hold) => SourceMessage | undefined;
   /** More is stored than before: what the stream acknowledged may be confirmed. */
   readonly onStored: () => void;
   /** There is something to release: reading must not wait for the server. */
@@ -99,6 +103,39 @@ export class HeldTopics {
     this.#aside.push({ before, change, error });
   }
 
+  /** Holds a topic of which no change may be given from a position on, though none came yet. @throws what the record throws. */
+  async hold(topic: string, reason: HoldReason, from: PositionText): Promise<void> {
+    if (this.#topics.has(topic)) return;
+    const held = HeldTopic.begin(topic, reason, from, Date.now());
+    this.#topics.set(topic, held);
+    this.#say(topic, reason);
+    await this.#options.record.write(held.hold);
+  }
+
+  /** The holds, as the record has them. */
+  get holds(): readonly Hold[] {
+    return [...this.#topics.values()].map(({ hold }) => hold);
+  }
+
+  /** Releases a topic without being asked to. */
+  releaseNow(topic: string): void {
+    const held = this.#topics.get(topic);
+    if (held) held.releasing = true;
+    this.#options.onDue();
+  }
+
+  /** What consumers must have passed before topics can be released; `received`: end of what was read. */
+  takeBarriers(received: bigint): SourceMessage[] {
+    const barriers: SourceMessage[] = [];
+    for (const topic of this.#topics.values()) {
+      if (topic.barrier || !isBehind(topic.hold, received)) continue;
+      topic.barrier = true;
+      const barrier = this.#options.barrier(topic.hold);
+      if (barrier) barriers.push(barrier);
+    }
+    return barriers;
+  }
+
   /** Whether a batch must be sifted. */
   get isIdle(): boolean {
     return this.#topics.size === 0 && this.#aside.length === 0;
@@ -163,6 +200,13 @@ export class HeldTopics {
     const { log, record } = this.#options;
     const signal = AbortSignal.any([until, this.#ending.signal]);
     log.info(`releasing the held topic ${topic.hold.topic}`, { changes: topic.hold.changes });
+    try {
+      await this.#options.accept(topic.hold);
+    } catch (error) {
+      if (error instanceof TributaryError && error.retry === "restart") throw error;
+      await this.#refuse(topic, error);
+      return;
+    }
     while (!this.#failed && !signal.aborted) {
       await this.#storeAll();
       const { hold } = topic;
@@ -235,6 +279,7 @@ export class HeldTopics {
     topic.hold = hold;
     topic.unwritten = false;
     topic.releasing = false;
+    topic.barrier = false;
     const { code, message, remedy } = hold.reason;
     this.#options.log.error(`the release of ${hold.topic} stopped: ${message}`, { code, remedy });
   }
@@ -254,11 +299,14 @@ export class HeldTopics {
     if (this.#topics.has(topic)) return;
     const reason = reasonOf(error, change);
     this.#topics.set(topic, HeldTopic.begin(topic, reason, firstPosition(change), Date.now()));
-    const { log } = this.#options;
-    const how = `Then: tributary capture release --topic ${topic}`;
-    log.error(`the topic ${topic} is held: ${reason.message}`, {
-      code: reason.code,
-      remedy: `${reason.remedy} ${how}`,
+    this.#say(topic, reason);
+  }
+
+  #say(topic: string, { code, message, remedy }: HoldReason): void {
+    const release = `tributary capture release --topic ${topic}`;
+    this.#options.log.error(`the topic ${topic} is held: ${message}`, {
+      code,
+      remedy: remedy.includes(release) ? remedy : `${remedy} Then: ${release}`,
     });
   }
 
@@ -397,6 +445,12 @@ export class HeldTopics {
 
 function reasonOf({ code, message, remedy }: TributaryError, { table, position }: HeldMessage): HoldReason {
   return { code, message, remedy, table, position };
+}
+
+/** Whether all that stands before a hold was read. */
+function isBehind({ from }: Hold, received: bigint): boolean {
+  const { commitLsn, ordinal } = parsePosition(from);
+  return commitLsn < received || (commitLsn === received && ordinal <= 1);
 }
 
 /** Where an update stands that can be decoded another time: at the first of its two ordinals. */
