@@ -165,10 +165,10 @@ function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number)
       rightUnit: "%",
     },
     {
-      title: "Topics held, and what is stored of them; tables with missing changes",
+      title: "Topics held, changes put aside; what is stored",
       left: [
         captureMetric(pipeline, "heldTopics", { label: "topics" }, slot),
-        captureMetric(pipeline, "unhealedTables", { label: "tables" }, slot),
+        captureMetric(pipeline, "putAside", { label: "put aside" }, slot),
       ],
       right: [captureMetric(pipeline, "heldBytes", { label: "bytes" }, slot)],
       unit: "count",

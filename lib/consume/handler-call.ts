@@ -38,11 +38,10 @@ export function callHandler(
   invocation: Invocation,
 ): CallResult | Promise<CallResult> {
   const { deadline } = invocation;
-  const share = deadline.share();
   // What begins now would be bound by nothing.
-  if (share === "none")
+  if (deadline.isOver())
     return { kind: "cut-short", fair: false, running: false, error: new HandlerTimeoutError() };
-  const fair = share === "fair";
+  const fair = deadline.isFair();
   const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
   try {
     failpoint("before-effect");

@@ -26,9 +26,8 @@ export function callSchema(
   wire: ChangeEventJson,
   deadline: Deadline,
 ): SchemaResult | Promise<SchemaResult> {
-  const share = deadline.share();
-  if (share === "none") return { kind: "cut-short", fair: false, error: new HandlerTimeoutError() };
-  const fair = share === "fair";
+  if (deadline.isOver()) return { kind: "cut-short", fair: false, error: new HandlerTimeoutError() };
+  const fair = deadline.isFair();
   try {
     const rows = validateRows(schema, wire);
     if (!(rows instanceof Promise)) return { kind: "done", rows };

@@ -1,6 +1,4 @@
 import * as z from "zod";
-import { publicationTerms } from "../source/postgres/contract/terms.ts";
-import { knownTables } from "../source/postgres/identity/known-tables.ts";
 import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingState } from "../source/reading-record.ts";
 import { type CapturePlace, number, readItem } from "./capture-item.ts";
@@ -49,11 +47,8 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
     };
     const long = await longAttributes(place, item);
     if (long) {
-      const slot = part("slot", slotState.parse);
-      const terms = long.terms === undefined ? undefined : publicationTerms.parse(JSON.parse(long.terms));
-      const tables = long.tables === undefined ? undefined : knownTables.parse(JSON.parse(long.tables));
       return {
-        slot: slot && { ...slot, ...(terms && { terms }), ...(tables && { tables }) },
+        slot: part("slot", slotState.parse),
         reading: part("reading", readingState.parse),
         newEpoch: part("epoch", newEpoch.parse),
         retired: part("retired", retired.parse) ?? [],
@@ -74,7 +69,7 @@ async function longAttributes(
   item: Awaited<ReturnType<typeof readItem>>,
 ): Promise<Partial<Record<LongAttribute, string>> | undefined> {
   const texts: Partial<Record<LongAttribute, string>> = {};
-  for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const) {
+  for (const attribute of ["settings", "arriving", "topics"] as const) {
     const held = item?.[attribute]?.S;
     if (held === undefined) continue;
     const text = await readLong(place, attribute, held);
@@ -98,7 +93,6 @@ const slotState = z.object({
   slot: z.string(),
   publication: z.string(),
   publicationOid: z.int().optional(),
-  termsSeen: z.object({ lsn, atMs: z.number() }).optional(),
   database: z.string(),
   systemId: z.string(),
   timeline: z.int().positive(),

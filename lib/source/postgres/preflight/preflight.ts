@@ -5,7 +5,6 @@ import {
   checkPublishedIdentity,
   type PublicationStep,
   planPublication,
-  publishes,
   readPublication,
 } from "../publication.ts";
 import { captureTables } from "./captured-tables.ts";
@@ -32,20 +31,18 @@ export interface PreflightReport extends Findings {
 /**
  * Looks whether a database is fit for what the definition captures: server, role, tables, replica identities,
  * keys, publication. Finds all problems at once, each with the SQL that helps; touches nothing. `isOwn` says which tables are
- * this slot's, where there are several. `follow`: the publication is read as it is, whatever it holds.
+ * this slot's, where there are several.
  */
 export async function preflight(
   client: pg.Client,
   definition: Pick<LogPipeline, "name" | "source" | "topics">,
   isOwn: (table: TableName) => boolean = () => true,
-  follow = false,
 ): Promise<PreflightReport> {
   const { source } = definition;
   const server = await readServerFacts(client);
   const { rows } = await client.query("SELECT FROM pg_replication_slots WHERE slot_name = $1", [source.slot]);
   const captured = captureTables(source, await readRelations(client));
-  const existing = await readPublication(client, source.publication, server.version);
-  const own = captured.tables.filter((table) => isOwn(table) && (!follow || publishes(existing, table)));
+  const own = captured.tables.filter(isOwn);
   const roots = new Set(own.map(({ oid }) => oid));
   const [tables, leaves] = [
     await readTables(client, own),
@@ -54,30 +51,24 @@ export async function preflight(
       captured.leaves.filter(({ ancestors }) => ancestors.some((oid) => roots.has(oid))),
     ),
   ];
-  const publication =
-    follow && existing
-      ? { problems: [], warnings: [], step: { kind: "use" } as const }
-      : planPublication(definition, server, tables, existing);
+  const existing = await readPublication(client, source.publication, server.version);
+  const publication = planPublication(definition, server, tables, existing);
   const findings = gather([
     checkServer(server, source, { slotExists: rows.length > 0 }),
+    captured,
     checkNames([...tables, ...leaves]),
     checkReading(source, server, tables),
-    ...(follow
-      ? []
-      : [
-          captured,
-          checkReplicaIdentity(source, tables, leaves, server.version),
-          checkKeyColumns(definition, tables, leaves, captured.tables),
-          checkOutboxTable(source, tables),
-          {
-            problems:
-              existing && publication.step.kind === "use"
-                ? checkPublishedIdentity(existing, [...tables, ...leaves], server.version)
-                : [],
-            warnings: [],
-          },
-        ]),
+    checkReplicaIdentity(source, tables, leaves, server.version),
+    checkKeyColumns(definition, tables, leaves, captured.tables),
+    checkOutboxTable(source, tables),
     publication,
+    {
+      problems:
+        existing && publication.step.kind === "use"
+          ? checkPublishedIdentity(existing, [...tables, ...leaves], server.version)
+          : [],
+      warnings: [],
+    },
   ]);
   return { ...findings, server, tables, leaves, publication: publication.step };
 }
