@@ -10,7 +10,6 @@ import type { Pipeline } from "../../lib/pipeline.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
-import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import {
   captureMetric,
   captureStarts,
@@ -44,7 +43,6 @@ export interface PipelineAlarmsProps {
   readonly captures: readonly CaptureService[];
   readonly changeStream: ChangeStream;
   readonly consumers: readonly Consumer[];
-  readonly captureDeadLetters: DeadLetterQueue | undefined;
   readonly database: DatabaseFacts;
   readonly thresholds: AlarmThresholds;
   readonly topic: sns.ITopic | undefined;
@@ -93,7 +91,6 @@ export class PipelineAlarms extends Construct {
       props.source === "postgres" ? logRules(props, slot) : tablesRules(props);
     const rules = {
       ...ofSlots(props, ofSource),
-      ...asideRules(props),
       ...rdsRules(props),
       ...ofSlots(props, ({ slot }) => captureRules(props, slot)),
       ...streamRules(props),
@@ -172,25 +169,6 @@ function tablesRules({ pipeline, thresholds }: PipelineAlarmsProps): Record<stri
   };
 }
 
-/** Changes of the log that were put aside: one queue for all slots. */
-function asideRules({ captureDeadLetters }: PipelineAlarmsProps): Record<string, Rule> {
-  if (!captureDeadLetters) return {};
-  return {
-    PutAside: {
-      metric: captureDeadLetters.queue.metricApproximateNumberOfMessagesVisible({
-        statistic: cloudwatch.Stats.MAXIMUM,
-        period: Duration.minutes(1),
-      }),
-      threshold: 1,
-      periods: 1,
-      meaning:
-        "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
-      remedy:
-        "Each letter names table, column, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then delete the letter.",
-    },
-  };
-}
-
 /** Of the log: a slot that nobody reads fills the server's disk. */
 function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): Record<string, Rule> {
   const lagBytes = thresholds.lagBytes ?? GIB;
@@ -222,6 +200,15 @@ function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): 
         "A topic is held: a change of it cannot become an event. Its changes are stored in order; all other topics go on.",
       remedy:
         "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+    },
+    TableUnhealed: {
+      metric: captureMetric(pipeline, "unhealedTables", {}, slot),
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "Changes of a table may be missing in the stream: the publication was changed and left some out. Everything else goes on.",
+      remedy:
+        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table …` reads them again, with a sweep; `tributary capture release --table …` accepts it.",
     },
     LeftoverSlot: {
       metric: captureMetric(pipeline, "leftoverSlots", {}, slot),

@@ -1,6 +1,5 @@
-import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
+import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
-import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture-dead-letters.ts";
 import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { standbyConnection } from "../../lib/credentials/standby-connection.ts";
@@ -51,8 +50,6 @@ try {
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line) });
   }
-  const claims = await claimStoreFromEnvironment(process.env);
-  const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];
   await runCapture(
     {
       pipeline,
@@ -64,8 +61,7 @@ try {
       streamName: stream,
       stateTable,
       leaseMs,
-      claims,
-      deadLetters: queue ? new CaptureDeadLetterQueue(sqsClient(), queue, claims) : undefined,
+      claims: await claimStoreFromEnvironment(process.env),
       log,
       onMetrics: (latest) => publisher.take(latest),
     },

@@ -28,12 +28,49 @@ export function formatPosition(position: Position): PositionText {
   return commitPrefix(position.epoch, position.commitLsn) + formatOrdinal(position.ordinal);
 }
 
-/** The text of a position whose commit LSN stands there as PostgreSQL prints it, and has been checked. */
+/**
+ * The text of a position whose commit LSN stands there as PostgreSQL prints it, and has been checked. Consumers make one
+ * for every event: letter by letter into one buffer, without the strings in between.
+ */
 export function printedPosition(epoch: number, commitLsn: string, ordinal: number): PositionText {
+  if (epoch !== written.epoch) {
+    written.text.write(hex(epoch, 8), "latin1");
+    written.epoch = epoch;
+  }
   const slash = commitLsn.indexOf("/");
-  const high = commitLsn.slice(0, slash).padStart(8, "0");
-  const low = commitLsn.slice(slash + 1).padStart(8, "0");
-  return hex(epoch, 8) + (high + low).toUpperCase() + formatOrdinal(ordinal);
+  writeHex(commitLsn, 0, slash, 16);
+  writeHex(commitLsn, slash + 1, commitLsn.length, 24);
+  writeOrdinal(ordinal);
+  return written.text.toString("latin1");
+}
+
+const LENGTH = 34;
+const ZERO = 48;
+/** The position that was printed last. */
+const written = { text: Buffer.alloc(LENGTH, ZERO), epoch: -1 };
+
+/** Writes 8 hex digits that end before `end`: a part of a text, in upper case. */
+function writeHex(text: string, from: number, to: number, end: number): void {
+  const digits = end - (to - from);
+  for (let i = end - 8; i < digits; i++) written.text[i] = ZERO;
+  for (let i = digits, at = from; i < end; i++, at++) {
+    const letter = text.charCodeAt(at);
+    // a to f
+    written.text[i] = letter > 96 ? letter - 32 : letter;
+  }
+}
+
+function writeOrdinal(ordinal: number): void {
+  let left = ordinal;
+  for (let i = LENGTH - 1; i >= 24; i--) {
+    if (left === 0) {
+      written.text[i] = ZERO;
+      continue;
+    }
+    const tens = Math.floor(left / 10);
+    written.text[i] = ZERO + (left - tens * 10);
+    left = tens;
+  }
 }
 
 /** The part of the text that all changes of one transaction share (24 characters). */

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { dynamodbClient } from "../aws.ts";
 import { routeTables } from "../change/route.ts";
-import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
+import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { topicPattern } from "../consume/topic-pattern.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
@@ -21,7 +21,7 @@ import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { showBackfills } from "./backfill-status.ts";
 import { withDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
+import { pipelineOption, tableOption } from "./options.ts";
 
 interface Place {
   readonly pipeline: string;
@@ -93,7 +93,7 @@ function steering(verb: string, wanted: BackfillWanted, description: string): Co
     .action(async (options: OfTable) => {
       const pipeline = requireLog(await readDefinition(options.pipeline), `backfill ${verb}`);
       const store = storeOf(pipeline, options, []);
-      const table = formatTable(tableOf(options.table));
+      const table = formatTable(tableOption(options.table));
       await wantBackfill(store, table, wanted);
       const done = { run: "goes on", pause: "pauses in a moment", cancel: "ends in a moment" };
       say(`The backfill of ${table} ${done[wanted]}.${await heard(store)}`);
@@ -102,7 +102,7 @@ function steering(verb: string, wanted: BackfillWanted, description: string): Co
 
 async function startBackfill(options: StartOptions): Promise<void> {
   const pipeline = requireLog(await readDefinition(options.pipeline), "backfill start");
-  const table = tableOf(options.table);
+  const table = tableOption(options.table);
   const store = storeOf(pipeline, options, requestProblems(pipeline, table, options));
   const problems = await databaseProblems(pipeline, table, options);
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
@@ -169,7 +169,7 @@ async function showStatus({ table, json, watch, ...place }: StatusOptions): Prom
   const pipeline = requireLog(await readDefinition(place.pipeline), "backfill status");
   const store = storeOf(pipeline, place, []);
   await showBackfills(store, {
-    table: table === undefined ? undefined : formatTable(tableOf(table)),
+    table: table === undefined ? undefined : formatTable(tableOption(table)),
     json: json === true,
     watch: watch === true,
   });
@@ -186,16 +186,6 @@ function storeOf(
   if (all.length > 0) throw new ConfigurationError("The command line", all);
   const { signal } = new AbortController();
   return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, signal };
-}
-
-/** @throws ConfigurationError */
-function tableOf(text: string): TableName {
-  try {
-    return parseTable(text);
-  } catch {
-    const remedy = 'write one table: public.orders, or public."Odd.Name"';
-    throw new ConfigurationError("The command line", [{ path: "--table", value: text, remedy }]);
-  }
 }
 
 /** What to add where a capture task is missing that could be the one that hears it. */

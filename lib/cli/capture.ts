@@ -1,12 +1,14 @@
 import { Command } from "commander";
 import { dynamodbClient } from "../aws.ts";
-import { isPosition } from "../change/position.ts";
+import { formatTable } from "../change/table-pattern.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { requireLog } from "../pipeline.ts";
-import { readAsides, readWantedAsides, wantAside } from "../state/asides.ts";
+import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
+import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { type HoldStore, readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
-import { pipelineOption } from "./options.ts";
+import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
+import { pipelineOption, tableOption } from "./options.ts";
 import { say } from "./say.ts";
 
 interface Place {
@@ -14,48 +16,46 @@ interface Place {
   readonly stateTable?: string;
 }
 interface ReleaseOptions extends Place {
-  readonly topic: string;
-}
-interface PutAsideOptions extends Place {
-  readonly at: string;
+  readonly topic?: string;
+  readonly table?: string;
 }
 interface StatusOptions extends Place {
   readonly json?: boolean;
 }
 
-/** `tributary capture`: topics that the capture task holds, and their release. The task does it; this asks and shows. */
+/**
+ * `tributary capture`: topics that the capture task holds, tables of which changes may be missing, and what to do about both. The task does
+ * it; this asks and shows.
+ */
 export function captureCommand(): Command {
-  const status = withPlace(new Command("status").description("the topics that are held, and why"))
+  const status = withPlace(
+    new Command("status").description("topics that are held, tables with missing changes, and why"),
+  )
     .option("--json", "print them as one line of JSON")
-    .action(showHolds);
+    .action(showStatus);
   const release = withPlace(
     new Command("release").description("give what is held of a topic into the stream, and hold it no more"),
   )
-    .requiredOption("--topic <name>", "the topic: shop.public.orders")
-    .action(releaseTopic);
-  const deadLetter = withPlace(
-    new Command("dead-letter").description("put one change aside that cannot become an event, and go on"),
-  )
-    .requiredOption("--at <position>", "its position, as the error and the status name it: 34 characters")
-    .action(putAside);
+    .option("--topic <name>", "the topic: shop.public.orders")
+    .option("--table <name>", "accept that changes of this table are missing: public.orders")
+    .action(releaseOne);
   return new Command("capture")
-    .description("changes that cannot become events: status, release, dead-letter")
+    .description("topics that the capture task holds, tables with missing changes: status, release")
     .addCommand(status)
     .addCommand(release)
-    .addCommand(deadLetter)
     .addHelpText(
       "after",
       `
 A change that cannot become an event holds its topic: from there on the topic's changes are stored in order, and all other
 topics go on. Correct what the status names, then release it: the stored changes go into the stream before newer ones.
 
+A table of which changes may be missing in the stream is listed until its rows were read again, with a sweep, or until you
+accept that they are missing.
+
   tributary capture status
   tributary capture release --topic shop.public.orders
-
-Where it cannot be corrected, the one change is put aside: it goes whole to the dead-letter queue of capture, its table is read
-again with a sweep, and its topic is released. All such changes at once: source.undecodable: "dead-letter".
-
-  tributary capture dead-letter --at 000000010000000001E446180000000002`,
+  tributary backfill start --table public.orders
+  tributary capture release --table public.orders`,
     );
 }
 
@@ -65,22 +65,25 @@ function withPlace(command: Command): Command {
     .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
 }
 
-async function showHolds({ json, ...place }: StatusOptions): Promise<void> {
+async function showStatus({ json, ...place }: StatusOptions): Promise<void> {
   const store = await storeOf(place, "capture status");
-  const [holds, putAside, wanted] = await Promise.all([
-    readHolds(store),
-    readAsides(store),
-    readWantedAsides(store),
-  ]);
-  if (json) say(JSON.stringify({ holds, putAside, wanted }));
+  const [holds, unhealed] = [await readHolds(store), await readUnhealed(store)];
+  if (json) say(JSON.stringify({ holds, unhealed }));
   else {
     if (holds.length === 0) say("No topic is held.");
+    if (unhealed.length === 0) say("No changes are known to be missing.");
     for (const hold of holds) say(...linesOf(hold), "");
-    for (const { table, position, code, reread } of putAside)
-      say(`${table}: the change at ${position} was put aside (${code})${reread ? "" : ", to be read again"}`);
-    for (const position of wanted) say(`the change at ${position} is to be put aside when it comes`);
+    for (const table of unhealed) say(...linesOfTable(table), "");
   }
-  if (holds.length > 0) process.exitCode = 1;
+  if (holds.length + unhealed.length > 0) process.exitCode = 1;
+}
+
+function linesOfTable(entry: UnhealedTable): string[] {
+  return [
+    `${entry.table}: changes may be missing in the stream`,
+    `  ${describe(entry)}`,
+    `  what to do: ${healingRemedy(entry)}`,
+  ];
 }
 
 function linesOf({ topic, reason, since, from, last, changes, bytes, released }: StoredHold): string[] {
@@ -90,27 +93,27 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
     `  stored: ${changes} changes, ${bytes} bytes, from ${from} to ${last}`,
     `  what to do: ${reason.remedy}`,
     `              then: tributary capture release --topic ${topic}`,
-    `              or, to go on without this one change: tributary capture dead-letter --at ${reason.position}`,
   ];
 }
 
-async function releaseTopic({ topic, ...place }: ReleaseOptions): Promise<void> {
-  await wantRelease(await storeOf(place, "capture release"), topic);
-  say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
-}
-
-async function putAside({ at, ...place }: PutAsideOptions): Promise<void> {
-  if (!isPosition(at)) {
-    const remedy = "write the position that the error names, and `tributary capture status`: 34 characters";
-    throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
+async function releaseOne({ topic, table, ...place }: ReleaseOptions): Promise<void> {
+  const given = [topic, table].filter((name) => name !== undefined);
+  if (given.length !== 1) {
+    const remedy =
+      "name a topic that is held, or a table with missing changes: tributary capture status lists them";
+    throw new ConfigurationError("The command line", [
+      { path: "--topic, --table", value: given.join(" "), remedy },
+    ]);
   }
-  const store = await storeOf(place, "capture dead-letter");
-  await wantAside(store, at);
-  const held = (await readHolds(store)).find(({ reason }) => reason.position === at);
-  if (held) await wantRelease(store, held.topic);
-  say(
-    `The capture task puts the change at ${at} aside when it comes to it${held ? `, and releases ${held.topic}` : ""}. See: tributary capture status`,
-  );
+  const store = await storeOf(place, "capture release");
+  if (topic !== undefined) {
+    await wantRelease(store, topic);
+    say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
+  } else {
+    const name = formatTable(tableOption(table as string));
+    await acceptUnhealed(store, name);
+    say(`Accepted: what may be missing of ${name} stays missing.`);
+  }
 }
 
 async function storeOf(

@@ -222,7 +222,10 @@ function inWords(letter: RedrivenLetter): string {
       letter.parked === undefined
         ? `${redriven} took effect, more wait`
         : `${letter.parked} parked, ${failed === undefined ? "none failed since the last that took effect" : `first failed with ${error} after ${attempts} calls`}`,
-    busy: "busy: another redrive, or a later change is on its way",
+    busy:
+      error === "HoldAtWorkError"
+        ? "busy: an invocation or another redrive applies it; where that one died, repeat this in 30 s"
+        : "busy: another redrive, or a later change is on its way",
     unhandled: "no handler is registered for it (any more): it stays parked",
     superseded: "refused: a later change took effect",
   };

@@ -1,7 +1,6 @@
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { Command, InvalidArgumentError } from "commander";
-import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { completeDefinition, isTailsOwn, type LogPipeline, postgres, TAIL_NAME } from "../pipeline.ts";
@@ -40,7 +39,10 @@ export function tailCommand(): Command {
     )
     .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
     .option("--exclude <patterns>", "tables to leave out, stronger than --tables", list)
-    .option("--publication <name>", `an existing publication to read (default: one of our own, ${TAIL_NAME})`)
+    .option(
+      "--publication <name>",
+      `an existing publication to follow: tables that join it are printed (default: one of our own, ${TAIL_NAME})`,
+    )
     .option(
       "--slot <name>",
       "replication slot; it stays, so that the next tail goes on where this one ended",
@@ -67,10 +69,8 @@ async function tail(options: TailOptions): Promise<void> {
   const connection = await commandDatabase(options.databaseUrl);
   const output = standardOutput();
   using ending = endOnSignals(output);
-  const published = options.publication
-    ? await publishedTables(connection, options.publication, ending.signal)
-    : ["*.*"];
-  const pipeline = definitionOf(options, options.tables ?? published);
+  if (options.publication) await checkPublication(connection, options.publication, ending.signal);
+  const pipeline = definitionOf(options, options.tables ?? ["*.*"]);
   const { slot } = pipeline.source;
   const [read, drop] = [options.limit !== 0, options.dropSlot === true];
   await checkTailSlot({ connection, slot, read, drop });
@@ -79,6 +79,7 @@ async function tail(options: TailOptions): Promise<void> {
       connection,
       pipeline,
       record: undefined,
+      follow: options.publication !== undefined,
       // There is no lease that says the other reader must end: the person who waits is told at once.
       takeoverMs: 0,
       signal: ending.signal,
@@ -200,33 +201,27 @@ function endOnSignals(output: Writable): Ending {
   };
 }
 
-/** The tables of an existing publication. @throws ConfigurationError when there is none of that name, or it is empty. */
-async function publishedTables(
+/** @throws ConfigurationError when there is no publication of that name. */
+async function checkPublication(
   connection: PostgresConnectionOptions,
   publication: string,
   signal: AbortSignal,
-): Promise<string[]> {
+): Promise<void> {
   const client = await connect(connection, { signal });
   try {
-    const { rows } = await client.query<TableName>(
-      `SELECT schemaname AS schema, tablename AS "table" FROM pg_publication_tables WHERE pubname = $1`,
+    const { rows } = await client.query<{ tables: number }>(
+      `SELECT (SELECT count(*)::int FROM pg_publication_tables t WHERE t.pubname = p.pubname) AS tables
+         FROM pg_publication p WHERE p.pubname = $1`,
       [publication],
     );
-    if (rows.length > 0) return rows.map(quoted);
-    const { rowCount } = await client.query("SELECT 1 FROM pg_publication WHERE pubname = $1", [publication]);
-    const remedy = rowCount
-      ? `give it a table: ALTER PUBLICATION ${client.escapeIdentifier(publication)} ADD TABLE …`
-      : "name an existing publication, or leave the option out for one of our own";
+    if (rows[0]?.tables === 0)
+      say(`the publication "${publication}" holds no table now: what joins it is printed from then on`);
+    if (rows.length > 0) return;
+    const remedy = "name an existing publication, or leave the option out for one of our own";
     throw new ConfigurationError("The command line", [{ path: "--publication", value: publication, remedy }]);
   } finally {
     await disconnect(client);
   }
-}
-
-/** A pattern that takes just this table. */
-function quoted({ schema, table }: TableName): string {
-  const quote = (name: string) => `"${name.replaceAll('"', '""')}"`;
-  return `${quote(schema)}.${quote(table)}`;
 }
 
 /** What the source says, for a person at the terminal. */

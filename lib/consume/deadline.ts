@@ -26,6 +26,7 @@ export class Deadline {
   /** Rejects what runs. One listener for all: a pair for each of so many calls would cost more than they do. */
   readonly #bounded = new Set<(reason: unknown) => void>();
   #grace: NodeJS.Timeout | undefined;
+  #hasAborted = false;
   /** No call is waited for any longer. */
   #graceIsOver = false;
   readonly #signals: AbortController[] = [];
@@ -49,6 +50,7 @@ export class Deadline {
     setMaxListeners(0, work.signal, end.signal);
     this.#timers = [abortAt(this.#workAt, work), abortAt(this.#endAt, end)];
     work.signal.addEventListener("abort", () => {
+      this.#hasAborted = true;
       for (const controller of this.#signals) controller.abort(work.signal.reason);
       this.#grace = setTimeout(() => {
         this.#graceIsOver = true;
@@ -100,9 +102,16 @@ export class Deadline {
     return this.remainingMs() >= (this.#workAt - this.#startedAt) / 2;
   }
 
-  /** Whether handlers must have ended: no call begins any more. */
-  isOver(): boolean {
-    return this.work.aborted || performance.now() >= this.#workAt;
+  /** Whether `work` has aborted: asked for every event, and a signal's own getter is slow. */
+  get hasAborted(): boolean {
+    return this.#hasAborted;
+  }
+
+  /** What is left for a call that begins now: a fair share of the time (see `isFair`), less, or nothing: none begins any more. */
+  share(): "fair" | "less" | "none" {
+    const leftMs = this.#workAt - performance.now();
+    if (this.#hasAborted || leftMs <= 0) return "none";
+    return leftMs >= (this.#workAt - this.#startedAt) / 2 ? "fair" : "less";
   }
 
   /** Milliseconds until the process may be ended from outside. */

@@ -147,7 +147,8 @@ export class Effects {
     if (registration.kind === "single" && registration.claim) return this.#claimed(registration, item);
     const { checkpoint, start, invocation } = this.#partition;
     const { deadline } = invocation;
-    if (checkpoint.attempts || start.note || deadline.work.aborted) return this.#attempts(registration, item);
+    const asks = start.note !== undefined || start.right?.isFresh() === false;
+    if (checkpoint.attempts || asks || deadline.hasAborted) return this.#attempts(registration, item);
     const begun = callHandler(registration, [item.event], 1, invocation);
     if (begun instanceof Promise || begun.kind !== "done")
       return this.#attempts(registration, item, { begun });
@@ -245,7 +246,7 @@ export class Effects {
     since: string,
   ): Promise<CallResult | Stop> {
     const { record } = items[0] as Item;
-    if (this.#partition.invocation.deadline.work.aborted) {
+    if (this.#partition.invocation.deadline.hasAborted) {
       return { record, error: new HandlerTimeoutError(), attempts: attemptsOf(items, calls - 1, since) };
     }
     const lost = await this.#partition.noteCall(items, calls, since);

@@ -4,6 +4,7 @@ import { isPosition, type PositionText } from "../change/position.ts";
 import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
 import { formatHold, type Hold, parseHold } from "./hold.ts";
+import { type LeaseState, REPLAY, readLease } from "./partition-lease.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
@@ -11,7 +12,8 @@ import { formatHold, type Hold, parseHold } from "./hold.ts";
  * (the mark and `explained`: void beside another mark), `j<p>` until when records may have expired unread (`!` before it
  * while that is open), `b` the same for all of an item that was begun later, `h<p>` the hold of a partition and its
  * checkpoint, beside which `m<p>` and `w<p>` are the intake's (hold.ts), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
- * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts).
+ * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts), `v<p>` and `x<p>` who
+ * applies what it holds and until when (replay-lease.ts).
  * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
  * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
@@ -46,6 +48,8 @@ export interface StoredPartition {
   readonly parked: string | undefined;
   /** While it is held; its checkpoint is what is said above. */
   readonly hold?: Hold;
+  /** Who applies what it holds, or died there. */
+  readonly replay?: LeaseState;
 }
 
 /** What is to be written of a partition. */
@@ -96,7 +100,12 @@ export function readPartition(
     parked: held === undefined ? parked : withoutHeld(parked),
     lost: readLost(item, partition),
   };
-  if (hold) return { ...common, ...hold.checkpoint, explained: hold.checkpoint.explained, hold: hold.hold };
+  if (hold) {
+    const replay = readLease(item, REPLAY, partition);
+    const { checkpoint } = hold;
+    const held = { ...common, ...checkpoint, explained: checkpoint.explained, hold: hold.hold };
+    return replay.name === undefined ? held : { ...held, replay };
+  }
   return {
     ...common,
     mark,
@@ -141,11 +150,15 @@ export function readToken(
 /**
  * Makes the invocation the owner of partitions; asked for all old attributes, it replaces the read. Refused as a whole
  * where one of them has a greater token. The same token passes: the answer to the first try may have been lost.
+ *
+ * A comparison with an attribute that does not exist is false, so its opposite is true. `inWords` asks for that attribute
+ * instead, which emulators parse fifteen times as slowly: for a try after one that was refused, whatever the reason.
  */
-export function takeUpdate(partitions: readonly number[], token: FenceToken): ItemUpdate {
+export function takeUpdate(partitions: readonly number[], token: FenceToken, inWords: boolean): ItemUpdate {
+  const isFree = (p: number) => (inWords ? `(attribute_not_exists(t${p}) OR t${p}<=:t)` : `NOT t${p}>:t`);
   return {
     UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
-    ConditionExpression: partitions.map((p) => `(attribute_not_exists(t${p}) OR t${p}<=:t)`).join(" AND "),
+    ConditionExpression: partitions.map(isFree).join(" AND "),
     ExpressionAttributeValues: { ":t": { S: token.held } },
   };
 }
@@ -173,6 +186,33 @@ export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): I
     UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p}`,
     ConditionExpression: `${update.ConditionExpression} AND (attribute_not_exists(r${p}) OR u${p}<:now)`,
     ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ":now": { N: String(nowMs) } },
+  };
+}
+
+/** Gives a partition back without a word on where it stands. */
+export function giveBackUpdate(partition: number, token: FenceToken): ItemUpdate {
+  const t = `t${partition}`;
+  return {
+    UpdateExpression: `SET ${t}=:next`,
+    ConditionExpression: `${t}=:held`,
+    ExpressionAttributeValues: { ":next": { S: token.givenBack }, ":held": { S: token.held } },
+  };
+}
+
+/**
+ * Writes where a replay came to, under the token of the one who has taken the partition meanwhile: nothing was written since,
+ * and that one waits for the lease `replay`.
+ */
+export function handOverUpdate({ progress, token }: OwnProgress, taker: string, replay: string): ItemUpdate {
+  const update = progressUpdate([{ progress, held: taker, next: taker }]);
+  const p = progress.partition;
+  return {
+    UpdateExpression: update.UpdateExpression,
+    ConditionExpression: `${update.ConditionExpression} AND h${p}=:was AND v${p}=:replay`,
+    ExpressionAttributeValues: {
+      ...update.ExpressionAttributeValues,
+      ...{ ":was": { S: token.hold ?? "" }, ":replay": { S: replay } },
+    },
   };
 }
 

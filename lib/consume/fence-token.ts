@@ -25,6 +25,8 @@ export class FenceToken {
     stored: undefined,
     keys: undefined,
   };
+  /** What the fence holds of the partition's hold, as it stands there. */
+  hold: string | undefined;
   #held = 0;
   #issued = 0;
 

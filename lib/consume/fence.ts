@@ -1,11 +1,4 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-  type UpdateItemCommandOutput,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../state/table.ts";
 import { hasReached } from "./checkpoint.ts";
 import { ParkedKeysMissingError, type PartitionName } from "./errors.ts";
@@ -13,6 +6,8 @@ import {
   beginUpdate,
   closeUpdate,
   GROUP_SIZE,
+  giveBackUpdate,
+  handOverUpdate,
   type ItemUpdate,
   noteUpdate,
   type OwnProgress,
@@ -24,8 +19,9 @@ import {
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken } from "./fence-token.ts";
+import { formatHold } from "./hold.ts";
 import { ParkedLists } from "./parked-lists.ts";
-import { callTable } from "./table-call.ts";
+import { readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** Where a fence item stands. */
 export interface FenceGroup {
@@ -88,14 +84,15 @@ export class Fence {
     owner: string,
     signal: AbortSignal,
   ): Promise<ReadonlyMap<number, TakenPartition>> {
-    for (let counter = counterAhead([]); ; ) {
-      const update = takeUpdate(partitions, new FenceToken(counter, owner));
+    for (let [counter, isFirst] = [counterAhead([]), true]; ; isFirst = false) {
+      const update = takeUpdate(partitions, new FenceToken(counter, owner), !isFirst);
       const answer = await this.#try(place, update, "take", signal, "ALL_OLD");
       if (answer) {
         const isNew = answer.Attributes === undefined;
         const taken = partitions.map(async (partition) => {
           const stored = readPartition(answer.Attributes, partition);
           const token = new FenceToken(counter, owner);
+          token.hold = answer.Attributes?.[`h${partition}`]?.S;
           const named = await this.#withList({ ...place, partition }, { stored, token, isNew }, signal);
           return [partition, named] as const;
         });
@@ -230,57 +227,71 @@ export class Fence {
       if (stored !== next) return "lost";
     }
     token.advance();
+    token.hold = progress.hold ? formatHold(progress.hold, progress) : undefined;
     await this.#renamed(place, named, signal);
     return "ours";
   }
 
+  /** How a partition that is ours stands now; undefined where another has taken it. */
+  async look(
+    { topic, group }: FenceGroup,
+    partition: number,
+    token: FenceToken,
+    signal: AbortSignal,
+  ): Promise<StoredPartition | undefined> {
+    const item = await this.#read({ topic, group }, signal);
+    if (readToken(item, partition) !== token.held) return undefined;
+    const stored = readPartition(item, partition);
+    token.hold = item?.[`h${partition}`]?.S;
+    const taken = await this.#withList({ topic, partition }, { stored, token, isNew: false }, signal);
+    if (taken.error !== undefined) throw taken.error;
+    return taken.stored;
+  }
+
+  /** Gives a partition back on which nothing was done. */
+  async giveBack(
+    place: FenceGroup,
+    partition: number,
+    token: FenceToken,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#try(place, giveBackUpdate(partition, token), "give back", signal);
+  }
+
+  /**
+   * Another took the partition while we replayed what it holds, and waits for the lease `replay`: what we came to is written
+   * for that one, or it would be done again. Nothing is written where that one has gone on.
+   */
+  async handOver(place: FenceGroup, own: OwnProgress, replay: string, signal: AbortSignal): Promise<void> {
+    const { progress, token } = own;
+    const item = await this.#read(place, signal);
+    const taker = readToken(item, progress.partition);
+    if (!progress.hold || taker === undefined || token.hold === undefined) return;
+    if (item?.[`h${progress.partition}`]?.S !== token.hold) return;
+    const named = await this.#named(place, own, signal);
+    const update = handOverUpdate({ progress: named.progress, token }, taker, replay);
+    if (await this.#try(place, update, "hand over", signal)) await this.#renamed(place, named, signal);
+  }
+
   /** Returns undefined where the condition does not hold. */
-  async #try(
+  #try(
     place: FenceGroup,
     update: ItemUpdate,
     what: string,
     signal: AbortSignal,
     returned: "ALL_OLD" | "NONE" = "NONE",
   ): Promise<UpdateItemCommandOutput | undefined> {
-    return callTable(`${what} ${place.topic} group ${place.group}`, signal, async () => {
-      try {
-        return await this.#update(place, update, signal, returned);
-      } catch (error) {
-        if (error instanceof ConditionalCheckFailedException) return undefined;
-        throw error;
-      }
-    });
+    const input = { ...this.#at(place), ...update, ReturnValues: returned };
+    return updateItem(this.#dynamodb, `${what} ${place.topic} group ${place.group}`, input, signal);
   }
 
-  #update(
-    { topic, group }: FenceGroup,
-    update: ItemUpdate,
-    signal: AbortSignal,
-    returned: "ALL_OLD" | "NONE",
-  ) {
-    return this.#dynamodb.send(
-      new UpdateItemCommand({
-        TableName: this.#table,
-        Key: this.#key({ topic, group }),
-        ...update,
-        ReturnValues: returned,
-      }),
-      { abortSignal: signal },
-    );
+  #read(place: FenceGroup, signal: AbortSignal): Promise<TableItem | undefined> {
+    const what = `read ${place.topic} group ${place.group}`;
+    return readItem(this.#dynamodb, what, this.#at(place), signal);
   }
 
-  async #read(place: FenceGroup, signal: AbortSignal): Promise<Record<string, AttributeValue> | undefined> {
-    const { Item } = await callTable(`read ${place.topic} group ${place.group}`, signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({ TableName: this.#table, Key: this.#key(place), ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    return Item;
-  }
-
-  #key({ topic, group }: FenceGroup): Record<string, AttributeValue> {
+  #at({ topic, group }: FenceGroup): { TableName: string; Key: TableItem } {
     const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, group);
-    return { pk: { S: pk }, sk: { S: sk } };
+    return { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
   }
 }

@@ -1,16 +1,13 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-  type UpdateItemCommandInput,
-  type UpdateItemCommandOutput,
+import type {
+  AttributeValue,
+  DynamoDBClient,
+  UpdateItemCommandInput,
+  UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { floorKey } from "../state/table.ts";
 import { ConsumerNotRegisteredError } from "./errors.ts";
-import { callTable } from "./table-call.ts";
+import { readItem, updateItem } from "./table-call.ts";
 import { topicPattern } from "./topic-pattern.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "./topic-spans.ts";
 
@@ -154,7 +151,7 @@ export class Floors {
   }
 
   async #read(signal: AbortSignal): Promise<void> {
-    const item = await readItem(this.#place, signal);
+    const item = await readFloor(this.#place, signal);
     this.#patterns = Object.entries(floorsOf(item)).map(([pattern, floor]) => ({
       matches: topicPattern(pattern),
       floor,
@@ -192,31 +189,19 @@ interface FloorPlace {
   readonly consumer: string;
 }
 
-async function readItem(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
-  const { Item } = await callTable(`read the floor of ${place.consumer}`, signal, () =>
-    place.dynamodb.send(
-      new GetItemCommand({ TableName: place.table, Key: keyOf(place), ConsistentRead: true }),
-      { abortSignal: signal },
-    ),
-  );
-  return Item;
+function readFloor(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
+  const at = { TableName: place.table, Key: keyOf(place) };
+  return readItem(place.dynamodb, `read the floor of ${place.consumer}`, at, signal);
 }
 
 /** Returns undefined where the condition does not hold. */
-async function update(
+function update(
   place: FloorPlace,
   signal: AbortSignal,
   input: Omit<UpdateItemCommandInput, "TableName" | "Key">,
 ): Promise<UpdateItemCommandOutput | undefined> {
-  const command = new UpdateItemCommand({ TableName: place.table, Key: keyOf(place), ...input });
-  return await callTable(`register ${place.consumer}`, signal, async () => {
-    try {
-      return await place.dynamodb.send(command, { abortSignal: signal });
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException) return undefined;
-      throw error;
-    }
-  });
+  const update = { TableName: place.table, Key: keyOf(place), ...input };
+  return updateItem(place.dynamodb, `register ${place.consumer}`, update, signal);
 }
 
 function keyOf({ pipeline, consumer }: FloorPlace): Item {

@@ -38,10 +38,11 @@ export function callHandler(
   invocation: Invocation,
 ): CallResult | Promise<CallResult> {
   const { deadline } = invocation;
+  const share = deadline.share();
   // What begins now would be bound by nothing.
-  if (deadline.isOver())
+  if (share === "none")
     return { kind: "cut-short", fair: false, running: false, error: new HandlerTimeoutError() };
-  const fair = deadline.isFair();
+  const fair = share === "fair";
   const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
   try {
     failpoint("before-effect");

@@ -1,18 +1,25 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { errorFacts, jsonLogger } from "./context.ts";
+import { HoldAtWorkError } from "./errors.ts";
 import { groupOf } from "./fence-item.ts";
 import { holdChain } from "./hold.ts";
 import { HoldReplay } from "./hold-replay.ts";
 import { asInvocation } from "./invocation.ts";
 import { InvocationCounts } from "./observer.ts";
 import type { Letter } from "./parking-table.ts";
+import { type LeaseState, PartitionLease } from "./partition-lease.ts";
 import type { ChainOutcome, RedriveRun } from "./redrive-chain.ts";
+import { ReplayLease, takeReplay } from "./replay-lease.ts";
 
 /** What a hold that the fence does not name was left by is ended for long: an invocation has 15 minutes. */
 const FORGOTTEN_MS = 24 * 3600 * 1000;
+/** Between two looks at whether another has ended its replay, and how many follow once that one is known to be alive. */
+const POLL_MS = 250;
+const POLLS = 8;
 
 /**
  * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition
- * from whoever has it. Never throws.
+ * from whoever has it, unless that one replays, too. Never throws.
  */
 export async function redriveHold(run: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
   const { instance, deadline, owner } = run;
@@ -22,43 +29,84 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
   // Nothing of it can be given up: what it waits for may be one change, what it holds is all that came since.
   if (run.left <= 0 || run.discard || deadline.work.aborted) return open;
   const counts = new InvocationCounts();
+  const logger = jsonLogger(write, { consumer, topic, partition, hold: id });
+  let right: PartitionLease | LeaseState | undefined;
   try {
     const { hold: seen, fault } = await leases.look(topic, partition, deadline.end);
     if (fault !== undefined)
       return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
     if (seen?.id !== id) return await forget(run, letter, id);
+    right = await rightToReplay(run, letter, (error) =>
+      logger.info("a redrive waits for another replay of a hold", errorFacts(error)),
+    );
+    if (!(right instanceof PartitionLease)) {
+      const error = new HoldAtWorkError(letter, right.end);
+      logger.warn("a redrive left a hold to another replay", errorFacts(error));
+      return { kind: "busy", redriven: 0, error: error.name };
+    }
+    // Nobody else can end it now. Were it over, the partition would be taken from an invocation that applies what came since.
+    if ((await leases.look(topic, partition, deadline.end)).hold?.id !== id)
+      return await forget(run, letter, id);
     const place = { topic, group: groupOf(partition) };
     const floor = await floors.of(topic, deadline.work);
     const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
     if (!taken) return open;
     const { stored, token, error } = taken;
-    if (error !== undefined) throw error;
-    if (stored.fault !== undefined) return open;
+    if (error !== undefined || stored.fault !== undefined) {
+      await fence.giveBack(place, partition, token, deadline.end);
+      if (error !== undefined) throw error;
+      return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
+    }
     const { hold, mark = floor } = stored;
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
     const careful = stored.token !== undefined;
-    const parts = { invocation, fence, floors, holds, place, token, floor, careful };
+    const lease = new ReplayLease(right, token);
+    const parts = { invocation, fence, floors, holds, place, token, floor, careful, lease };
     const now = { ...stored, partition, mark };
     const budgetMs = deadline.remainingMs();
     const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
-    const own = [{ progress: outcome?.progress ?? now, token }];
-    const { lost, overtaken } = await fence.close(place, own, deadline.end);
+    const own = { progress: outcome?.progress ?? now, token };
+    const { lost, overtaken } = await fence.close(place, [own], deadline.end);
     const isOurs = lost.length + overtaken.length === 0;
+    if (!isOurs) await fence.handOver(place, own, lease.name, deadline.end);
     for (const chain of isOurs ? (outcome?.superseded ?? []) : [])
       await instance.parking.supersede(chain, deadline.end);
-    run.redriven += counts.applied;
-    run.left -= counts.applied;
     const redriven = counts.applied;
-    if (lost.length > 0) return { kind: "busy", redriven };
+    if (!isOurs) return { kind: "busy", redriven, error: HoldAtWorkError.name };
     if (!outcome?.progress.hold) return { kind: "done", redriven };
     const { tries, cause, nextTry } = outcome.progress.hold;
     return nextTry <= Date.now()
       ? { kind: "open", redriven }
       : { kind: "failed", redriven, attempts: tries, error: cause };
   } catch (error) {
-    const logger = jsonLogger(write, { consumer, topic, partition, hold: id });
     logger.warn("redrive of a hold broke off", errorFacts(error));
     return { ...open, redriven: counts.applied };
+  } finally {
+    run.redriven += counts.applied;
+    run.left -= counts.applied;
+    if (right instanceof PartitionLease) await right.release(deadline.end).catch(() => {});
+  }
+}
+
+/**
+ * The lease of a replay. Where another has it, waits until that one ends, or its lease does: it died. One that renews it is
+ * alive, and is waited for a little.
+ */
+async function rightToReplay(
+  { instance, deadline, owner }: RedriveRun,
+  { topic, partition }: Letter,
+  waits: (error: HoldAtWorkError) => void,
+): Promise<PartitionLease | LeaseState> {
+  const item = instance.leases.item(topic, partition, deadline.end);
+  let first: LeaseState | undefined;
+  for (let left = POLLS; ; ) {
+    const taken = await takeReplay(item, owner);
+    if (taken instanceof PartitionLease) return taken;
+    if (!first) waits(new HoldAtWorkError({ topic, partition }, taken.end));
+    first ??= taken;
+    const isAlive = taken.name !== first.name || taken.end > first.end;
+    if (deadline.work.aborted || (isAlive && left-- <= 0)) return taken;
+    await sleep(POLL_MS, undefined, { signal: deadline.work }).catch(() => {});
   }
 }
 

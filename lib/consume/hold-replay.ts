@@ -9,10 +9,12 @@ import type { HeldRecords, HoldPlace, HoldTable } from "./hold-table.ts";
 import type { ChainPlace } from "./parking-table.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import { type OwnedPartition, partitionStart } from "./partition-start.ts";
+import type { ReplayLease } from "./replay-lease.ts";
 
 /** What the replay of a hold stands on: whoever replays has taken the partition. */
 export interface ReplayParts extends OwnedPartition {
   readonly holds: HoldTable;
+  readonly lease: ReplayLease;
   /** Milliseconds that it may take; the rest waits for the next try. */
   readonly budgetMs: number;
 }
@@ -22,7 +24,8 @@ const CHUNK_BYTES = 2 * 1024 * 1024;
 
 /**
  * Brings what a partition holds to effect, from behind its checkpoint on, under the rules that hold for records of the
- * stream. What is through is on record before it is removed. When all is through, the hold is over.
+ * stream. What is through is on record before it is removed. When all is through, the hold is over. One at a time: see
+ * `ReplayLease`.
  */
 export class HoldReplay {
   readonly #parts: ReplayParts;
@@ -73,7 +76,8 @@ export class HoldReplay {
       chunk.flatMap(({ records }) => records),
     );
     const signal = () => invocation.deadline.storing();
-    const start = partitionStart(this.#parts, this.#checkpoint, this.#parked, this.#hold);
+    const held = { hold: this.#hold, right: this.#parts.lease };
+    const start = partitionStart(this.#parts, this.#checkpoint, this.#parked, held);
     const run = await new PartitionRun(lane, start, invocation).run();
     const { progress, stopped, superseded } = run;
     // Before the mark is on record: an end that has passed does not come again.
@@ -128,7 +132,9 @@ export class HoldReplay {
   }
 
   /** It goes no further now: when it is tried again, and what its letter says. */
-  async #tried(moved: boolean, error: unknown): Promise<void> {
+  async #tried(moved: boolean, failure: unknown): Promise<void> {
+    // Who has taken the partition goes on at once.
+    const error = failure instanceof OwnershipLostError ? undefined : failure;
     const tries = moved ? 1 : this.#hold.tries + 1;
     const later = error === undefined ? 0 : holdDelay(tries);
     const cause = error === undefined ? this.#hold.cause : deadLetterError(error).name;
@@ -137,13 +143,13 @@ export class HoldReplay {
     if (error === undefined) return;
     this.#log("a held partition waits on", error);
     const { parking, deadline } = this.#parts.invocation;
-    const failure = {
+    const facts = {
       attempts: tries,
       lastFailedAt: new Date().toISOString(),
       error: deadLetterError(error),
     };
     await parking
-      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, failure, undefined, deadline.storing())
+      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, facts, undefined, deadline.storing())
       .catch(() => {});
   }
 

@@ -1,24 +1,39 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { Checkpoint, type LostRecords } from "./checkpoint.ts";
 import { deadLetterError } from "./dead-letter.ts";
-import { HoldFullError } from "./errors.ts";
+import { HoldAtWorkError, HoldFullError, OwnershipLostError } from "./errors.ts";
 import type { PartitionProgress, StoredPartition } from "./fence-item.ts";
 import { HOLD_BYTES, type Hold, holdChain, holdDelay } from "./hold.ts";
 import { type Intake, takeIn } from "./hold-intake.ts";
 import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
 import { heldBytes } from "./hold-table.ts";
 import type { BatchRecord, Lane } from "./ordered-batch.ts";
+import type { PartitionItem } from "./partition-item.ts";
+import { isLive, PartitionLease } from "./partition-lease.ts";
 import type { PartitionOutcome } from "./partition-run.ts";
+import { ReplayLease, takeReplay } from "./replay-lease.ts";
+
+/** What an invocation's part in a hold stands on. */
+export interface HoldParts extends Omit<ReplayParts, "lease"> {
+  /** Where the partition stands in the fence. */
+  readonly item: PartitionItem;
+  /** Told of each lease that is taken, so that none is renewed beyond the invocation. */
+  readonly leased: (lease: ReplayLease) => void;
+}
+
+/** Between two looks at whether another has ended its replay. */
+const POLL_MS = 50;
 
 /** An invocation's part in the hold of one partition. */
 export class HoldRun {
-  readonly #parts: ReplayParts;
+  readonly #parts: HoldParts;
   readonly #lane: Lane;
   /** All of the invocation's records, by their index. */
   readonly #records: readonly KinesisStreamRecord[];
 
-  constructor(parts: ReplayParts, lane: Lane, records: readonly KinesisStreamRecord[]) {
+  constructor(parts: HoldParts, lane: Lane, records: readonly KinesisStreamRecord[]) {
     this.#parts = parts;
     this.#lane = lane;
     this.#records = records;
@@ -61,19 +76,62 @@ export class HoldRun {
    * held is tried.
    * @throws errors of the state table: then its records come again.
    */
-  async goOn(stored: StoredPartition, hold: Hold): Promise<PartitionOutcome> {
+  async goOn(before: StoredPartition, seen: Hold): Promise<PartitionOutcome> {
+    const alone = await this.#alone(before, seen);
+    const { stored, hold } = alone;
+    const isTime = Date.now() >= hold.nextTry;
     const checkpoint = new Checkpoint(stored, this.#parts.floor).value(undefined);
     const intake = await this.#take(hold, checkpoint);
     const { partition } = this.#lane;
     const lost = this.#lost(stored.lost);
     const noted = lost === stored.lost ? {} : { lost };
     const progress = { partition, ...checkpoint, ...noted, parked: stored.parked, hold: intake.hold };
-    if (!intake.filled && Date.now() < hold.nextTry) return this.#outcome(progress, intake, []);
+    let { lease } = alone;
+    if (intake.filled) lease ??= await this.#lease();
+    const held = { ...this.#outcome(progress, intake, []), lease };
+    if (!lease || !(intake.filled || isTime)) return held;
     // What was settled of expired records stands beside the checkpoint.
     const known = { ...progress, lost };
-    const replay = new HoldReplay(this.#parts, this.#lane.topic, known, intake.hold);
+    const replay = new HoldReplay({ ...this.#parts, lease }, this.#lane.topic, known, intake.hold);
     const outcome = await replay.run();
-    return this.#outcome({ ...noted, ...outcome.progress }, intake, outcome.superseded);
+    return { ...this.#outcome({ ...noted, ...outcome.progress }, intake, outcome.superseded), lease };
+  }
+
+  /**
+   * Waits until nobody else replays what is held: where the partition was taken from a redrive at work, that one writes what it
+   * has come to. With the lease where it is time for a replay, or where one may sleep that had it.
+   * @throws HoldAtWorkError, OwnershipLostError, and errors of the state table.
+   */
+  async #alone(
+    before: StoredPartition,
+    seen: Hold,
+  ): Promise<{ stored: StoredPartition; hold: Hold; lease: ReplayLease | undefined }> {
+    const known = before.replay !== undefined;
+    if (!known && Date.now() < seen.nextTry) return { stored: before, hold: seen, lease: undefined };
+    const { invocation, fence, place, token, budgetMs } = this.#parts;
+    const { work, end } = invocation.deadline;
+    const until = performance.now() + budgetMs;
+    let lease = isLive(before.replay) ? undefined : await this.#lease();
+    if (lease && !known) return { stored: before, hold: seen, lease };
+    for (;;) {
+      const stored = await fence.look(place, this.#lane.partition, token, end);
+      if (!stored?.hold) throw new OwnershipLostError(this.#lane);
+      if (lease) return { stored, hold: stored.hold, lease };
+      if (work.aborted || performance.now() >= until)
+        throw new HoldAtWorkError(this.#lane, stored.replay?.end ?? Date.now());
+      await sleep(POLL_MS, undefined, { signal: work }).catch(() => {});
+      if (!isLive(stored.replay)) lease = await this.#lease();
+    }
+  }
+
+  /** Undefined where another has it. */
+  async #lease(): Promise<ReplayLease | undefined> {
+    const { item, token, invocation, leased } = this.#parts;
+    const taken = await takeReplay(item, invocation.token);
+    if (!(taken instanceof PartitionLease)) return undefined;
+    const lease = new ReplayLease(taken, token);
+    leased(lease);
+    return lease;
   }
 
   /** The fence never names this hold: nothing of it stays, as far as that can be. */

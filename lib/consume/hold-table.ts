@@ -1,16 +1,10 @@
-import {
-  type AttributeValue,
-  DeleteItemCommand,
-  type DynamoDBClient,
-  PutItemCommand,
-  QueryCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import * as z from "zod/mini";
 import { heldRecordsKey, type StateKey } from "../state/table.ts";
 import { runSideBySide } from "./concurrency.ts";
 import { sequenceKey } from "./hold.ts";
-import { callTable } from "./table-call.ts";
+import { deleteItem, putItem, queryItems, type TableItem } from "./table-call.ts";
 
 /** Where the records of a hold stand. */
 export interface HoldPlace {
@@ -73,9 +67,7 @@ export class HoldTable {
   ): Promise<void> {
     const items = runs.flatMap(pack).flatMap((records) => this.#items(place, records, writer));
     await runSideBySide(items, SIDE_BY_SIDE, async (Item) => {
-      await callTable("hold records", signal, () =>
-        this.#dynamodb.send(new PutItemCommand({ TableName: this.#table, Item }), { abortSignal: signal }),
-      );
+      await putItem(this.#dynamodb, "hold records", { TableName: this.#table, Item }, signal);
     });
   }
 
@@ -98,13 +90,8 @@ export class HoldTable {
 
   async remove(keys: readonly StateKey[], signal: AbortSignal): Promise<void> {
     await runSideBySide(keys, SIDE_BY_SIDE, async ({ pk, sk }) => {
-      const command = new DeleteItemCommand({
-        TableName: this.#table,
-        Key: { pk: { S: pk }, sk: { S: sk } },
-      });
-      await callTable("remove held records", signal, () =>
-        this.#dynamodb.send(command, { abortSignal: signal }),
-      );
+      const at = { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
+      await deleteItem(this.#dynamodb, "remove held records", at, signal);
     });
   }
 
@@ -134,30 +121,21 @@ export class HoldTable {
     });
   }
 
-  async *#query(
+  #query(
     place: HoldPlace,
     upTo: string,
     signal: AbortSignal,
     projection?: string,
-  ): AsyncGenerator<Record<string, AttributeValue>> {
+  ): AsyncGenerator<TableItem> {
     const { pk, sk } = this.#key(place, "");
-    let from: Record<string, AttributeValue> | undefined;
-    do {
-      const command = new QueryCommand({
-        TableName: this.#table,
-        KeyConditionExpression: "pk = :pk AND sk BETWEEN :from AND :to",
-        ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk }, ":to": { S: sk + upTo } },
-        ConsistentRead: true,
-        Limit: PAGE,
-        ExclusiveStartKey: from,
-        ...(projection ? { ProjectionExpression: projection } : {}),
-      });
-      const page = await callTable("read held records", signal, () =>
-        this.#dynamodb.send(command, { abortSignal: signal }),
-      );
-      yield* page.Items ?? [];
-      from = page.LastEvaluatedKey;
-    } while (from);
+    const input = {
+      TableName: this.#table,
+      KeyConditionExpression: "pk = :pk AND sk BETWEEN :from AND :to",
+      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk }, ":to": { S: sk + upTo } },
+      Limit: PAGE,
+      ...(projection ? { ProjectionExpression: projection } : {}),
+    };
+    return queryItems(this.#dynamodb, "read held records", input, signal);
   }
 
   #key({ topic, partition, id }: HoldPlace, record: string): StateKey {

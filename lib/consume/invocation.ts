@@ -37,6 +37,7 @@ import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import { partitionStart } from "./partition-start.ts";
 import type { RedriveLeases } from "./redrive-lease.ts";
 import type { Registry } from "./registry.ts";
+import type { ReplayLease } from "./replay-lease.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import type { Shards } from "./shards.ts";
 
@@ -126,6 +127,8 @@ class InvocationRun {
   readonly #event: KinesisStreamEvent;
   readonly #deadline: Deadline;
   readonly #token = randomBytes(12).toString("base64url");
+  /** Of what is replayed, until the partitions are closed. */
+  readonly #leases: ReplayLease[] = [];
 
   constructor(instance: ConsumerInstance, event: KinesisStreamEvent, deadline: Deadline) {
     this.#instance = instance;
@@ -141,7 +144,7 @@ class InvocationRun {
     const waiting = await this.#unreadable(rest);
     const taken = await this.#take(waiting === undefined ? own : before(waiting, own));
     failpoint("fence-taken");
-    await this.#run(taken);
+    await this.#run(taken).finally(() => this.#release());
     await this.#finished(beats.length > 0);
   }
 
@@ -269,6 +272,7 @@ class InvocationRun {
       const fault = stored.fault ?? faultOfKeys(stored.parked, lane.partition);
       if (fault !== undefined) return this.#failLane(lane, this.#altered(place, fault));
       const outcome = await this.#one(one, invocation, careful);
+      if (!outcome) return;
       outcomes.push([one, outcome]);
       const { hold } = outcome.progress;
       if (hold) this.counts.holds(hold.bytes);
@@ -285,24 +289,24 @@ class InvocationRun {
   }
 
   /** Runs one partition. What waits for somebody is held; where that cannot be, the partition's records come again. */
-  async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome> {
-    const { fence, floors, holds } = this.#instance;
+  async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome | undefined> {
+    const { fence, floors, holds, leases } = this.#instance;
     const { place, lane, stored, token, floor } = one;
     const budgetMs = this.#deadline.remainingMs() / 2;
-    const parts = { invocation, fence, floors, holds, place, token, floor, careful, budgetMs };
+    const item = leases.item(lane.topic, lane.partition, this.#deadline.end);
+    const leased = (lease: ReplayLease) => void this.#leases.push(lease);
+    const parts = { invocation, fence, floors, holds, place, token, floor, careful, budgetMs, item, leased };
     const hold = new HoldRun(parts, lane, this.#event.Records);
     if (stored.hold) {
       try {
         return await hold.goOn(stored, stored.hold);
       } catch (error) {
-        const { mark = floor } = stored;
-        const progress = { ...stored, partition: lane.partition, mark };
-        return {
-          progress,
-          superseded: [],
-          backfilled: [],
-          stopped: { record: lane.records[0] as BatchRecord, error },
-        };
+        this.counts.holds(stored.hold.bytes);
+        this.#failLane(lane, error);
+        // Without a word on where it stands: another may have written that meanwhile.
+        const storing = this.#deadline.storing();
+        await fence.giveBack(place, lane.partition, token, storing).catch(() => {});
+        return undefined;
       }
     }
     const start = partitionStart(parts, new Checkpoint(stored, floor), stored.parked);
@@ -335,16 +339,25 @@ class InvocationRun {
         }
         const own = entries.map(([{ token }, { progress }]) => ({ progress, token }));
         const { lost, overtaken } = await this.#instance.fence.close(place, own, this.#deadline.end);
-        for (const [{ lane }, { superseded }] of entries) {
+        for (const [{ lane, token }, { superseded, progress, lease }] of entries) {
+          const isClosed = ![...lost, ...overtaken].includes(lane.partition);
+          if (!isClosed && lease)
+            await this.#instance.fence.handOver(place, { progress, token }, lease.name, this.#deadline.end);
           if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
           // A successor may have put more into a chain, and lists it.
-          else if (!overtaken.includes(lane.partition)) await this.#remove(superseded);
+          if (isClosed) await this.#remove(superseded);
         }
       } catch (error) {
         for (const [{ lane }] of entries) this.#failLane(lane, error);
       }
     };
     await Promise.all([...groups.values()].map(closeGroup));
+    await this.#release();
+  }
+
+  /** Gives the leases of replays back: what they came to is on record, or never will be. One that stays ends by itself. */
+  async #release(): Promise<void> {
+    for (const lease of this.#leases.splice(0)) await lease.release(this.#deadline.end).catch(() => {});
   }
 
   /** Parked changes that are listed no more: what stays for lack of time, the next redrive removes. */

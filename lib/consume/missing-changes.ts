@@ -1,16 +1,10 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  QueryCommand,
-  UpdateItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import type { BackfillEnd } from "../change/control-event.ts";
 import type { PositionText } from "../change/position.ts";
 import { missingKey, type StateKey } from "../state/table.ts";
 import type { PartitionName } from "./errors.ts";
-import { callTable } from "./table-call.ts";
+import { queryItems, updateItem } from "./table-call.ts";
 
 /** How long it is remembered who accepted what, once it is healed. */
 const REMEMBERED_SECONDS = 365 * 24 * 3600;
@@ -79,39 +73,25 @@ export class MissingTable {
   ): Promise<void> {
     const key = missingKey(this.#pipeline, this.#consumer, { topic, partition, upTo });
     const set = "SET cause=:cause,behind=:behind,writer=:writer,foundAt=if_not_exists(foundAt,:now)";
-    try {
-      await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
-        ":cause": { S: cause },
-        ":behind": { S: behind },
-        ":writer": { N: String(writer) },
-        ":now": { S: new Date().toISOString() },
-      });
-    } catch (error) {
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    }
+    await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
+      ":cause": { S: cause },
+      ":behind": { S: behind },
+      ":writer": { N: String(writer) },
+      ":now": { S: new Date().toISOString() },
+    });
   }
 
   /** Everything that is noted of a consumer, or of one partition: what is healed too. */
   async list(signal: AbortSignal, place?: PartitionName): Promise<MissingChanges[]> {
     const { pk, sk } = missingKey(this.#pipeline, this.#consumer, place);
+    const query = {
+      TableName: this.#table,
+      KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
+      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk } },
+    };
     const found: MissingChanges[] = [];
-    let from: Record<string, AttributeValue> | undefined;
-    do {
-      const page = await callTable("read what is missing", signal, () =>
-        this.#dynamodb.send(
-          new QueryCommand({
-            TableName: this.#table,
-            KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
-            ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk } },
-            ConsistentRead: true,
-            ExclusiveStartKey: from,
-          }),
-          { abortSignal: signal },
-        ),
-      );
-      found.push(...(page.Items ?? []).map(parse));
-      from = page.LastEvaluatedKey;
-    } while (from);
+    for await (const item of queryItems(this.#dynamodb, "read what is missing", query, signal))
+      found.push(parse(item));
     return found;
   }
 
@@ -168,18 +148,14 @@ export class MissingTable {
     condition: string | undefined,
     values: Record<string, AttributeValue>,
   ): Promise<void> {
-    await callTable("note what is missing", signal, () =>
-      this.#dynamodb.send(
-        new UpdateItemCommand({
-          TableName: this.#table,
-          Key: { pk: { S: pk }, sk: { S: sk } },
-          UpdateExpression: expression,
-          ...(condition ? { ConditionExpression: condition } : {}),
-          ExpressionAttributeValues: values,
-        }),
-        { abortSignal: signal },
-      ),
-    );
+    const input = {
+      TableName: this.#table,
+      Key: { pk: { S: pk }, sk: { S: sk } },
+      UpdateExpression: expression,
+      ...(condition ? { ConditionExpression: condition } : {}),
+      ExpressionAttributeValues: values,
+    };
+    await updateItem(this.#dynamodb, "note what is missing", input, signal);
   }
 }
 

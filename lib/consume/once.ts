@@ -1,21 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import {
-  ConditionalCheckFailedException,
-  DeleteItemCommand,
-  type DynamoDBClient,
-  GetItemCommand,
-  PutItemCommand,
-  UpdateItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { claimKey } from "../state/table.ts";
 import { ClaimHeldError } from "./errors.ts";
-import { callTable } from "./table-call.ts";
+import { deleteItem, putItem, readItem, updateItem } from "./table-call.ts";
 
 /** How long a done claim is remembered: longer than a record comes again with the default retention. */
 const REMEMBERED_SECONDS = 14 * 24 * 3600;
 /** Clocks of two machines may differ by this much, in milliseconds. */
 const CLOCK_SKEW_MS = 5_000;
 const POLL_MS = 200;
+const NAMES = { "#state": "state", "#owner": "owner" };
 
 /** What a claim is for. */
 export type ClaimName = string;
@@ -59,97 +53,65 @@ export class Claims {
 
   /** The effect took place: no handler runs for this event any more. */
   async done(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    try {
-      await callTable("finish claim", signal, () =>
-        this.#dynamodb.send(
-          new UpdateItemCommand({
-            TableName: this.#table,
-            Key: this.#key(name),
-            UpdateExpression: "SET #state=:done, expiresAt=:expires REMOVE leaseUntil",
-            ConditionExpression: "#owner=:owner",
-            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
-            ExpressionAttributeValues: {
-              ":done": { S: "done" },
-              ":owner": { S: owner },
-              ":expires": { N: expiry() },
-            },
-          }),
-          { abortSignal: signal },
-        ),
-      );
-    } catch (error) {
-      // The lease ran out and another took it: it is that one's to finish.
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    }
+    const input = {
+      ...this.#at(name),
+      UpdateExpression: "SET #state=:done, expiresAt=:expires REMOVE leaseUntil",
+      // Where it is refused, the lease ran out and another took it: it is that one's to finish.
+      ConditionExpression: "#owner=:owner",
+      ExpressionAttributeNames: NAMES,
+      ExpressionAttributeValues: {
+        ":done": { S: "done" },
+        ":owner": { S: owner },
+        ":expires": { N: expiry() },
+      },
+    };
+    await updateItem(this.#dynamodb, "finish claim", input, signal);
   }
 
   /** The handler failed: whoever comes next need not wait for the lease. */
   async release(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    try {
-      await callTable("release claim", signal, () =>
-        this.#dynamodb.send(
-          new DeleteItemCommand({
-            TableName: this.#table,
-            Key: this.#key(name),
-            ConditionExpression: "#owner=:owner AND #state=:running",
-            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
-            ExpressionAttributeValues: { ":owner": { S: owner }, ":running": { S: "running" } },
-          }),
-          { abortSignal: signal },
-        ),
-      );
-    } catch (error) {
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    }
+    const input = {
+      ...this.#at(name),
+      ConditionExpression: "#owner=:owner AND #state=:running",
+      ExpressionAttributeNames: NAMES,
+      ExpressionAttributeValues: { ":owner": { S: owner }, ":running": { S: "running" } },
+    };
+    await deleteItem(this.#dynamodb, "release claim", input, signal);
   }
 
   /** Whether an event's effect is recorded. */
   async isDone(name: ClaimName, signal: AbortSignal): Promise<boolean> {
-    const { Item } = await callTable("read claim", signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({ TableName: this.#table, Key: this.#key(name), ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    return Item?.state?.S === "done";
+    const item = await readItem(this.#dynamodb, "read claim", this.#at(name), signal);
+    return item?.state?.S === "done";
   }
 
-  async #tryClaim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
+  #tryClaim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
     const now = Date.now();
-    try {
-      await callTable("claim", signal, () =>
-        this.#dynamodb.send(
-          new PutItemCommand({
-            TableName: this.#table,
-            Item: {
-              ...this.#key(name),
-              state: { S: "running" },
-              owner: { S: owner },
-              leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
-              expiresAt: { N: expiry() },
-            },
-            ConditionExpression:
-              "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
-            ExpressionAttributeNames: { "#state": "state", "#owner": "owner" },
-            ExpressionAttributeValues: {
-              ":running": { S: "running" },
-              ":owner": { S: owner },
-              ":now": { N: String(now) },
-            },
-          }),
-          { abortSignal: signal },
-        ),
-      );
-      return true;
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException) return false;
-      throw error;
-    }
+    const { TableName, Key } = this.#at(name);
+    const input = {
+      TableName,
+      Item: {
+        ...Key,
+        state: { S: "running" },
+        owner: { S: owner },
+        leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
+        expiresAt: { N: expiry() },
+      },
+      ConditionExpression:
+        "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
+      ExpressionAttributeNames: NAMES,
+      ExpressionAttributeValues: {
+        ":running": { S: "running" },
+        ":owner": { S: owner },
+        ":now": { N: String(now) },
+      },
+    };
+    return putItem(this.#dynamodb, "claim", input, signal);
   }
 
-  #key(name: ClaimName) {
+  #at(name: ClaimName) {
     const { pk, sk } = claimKey(this.#pipeline, this.#consumer, name);
-    return { pk: { S: pk }, sk: { S: sk } };
+    return { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
   }
 }
 

@@ -1,16 +1,8 @@
 import { randomBytes } from "node:crypto";
-import {
-  type AttributeValue,
-  DeleteItemCommand,
-  type DynamoDBClient,
-  GetItemCommand,
-  PutItemCommand,
-  QueryCommand,
-  type QueryCommandOutput,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { parkedListKey } from "../state/table.ts";
 import { ParkedKeysMissingError, type PartitionName } from "./errors.ts";
-import { callTable } from "./table-call.ts";
+import { deleteItem, putItem, queryItems, readItem, type TableItem } from "./table-call.ts";
 
 /*
  * The lists of keys with open dead letters (`ParkedKeys`), each an item of its own (rule 36): in the fence item those of 32
@@ -50,17 +42,8 @@ export class ParkedLists {
     if (version === undefined) return stored;
     const known = this.#known.get(version);
     if (known !== undefined) return known;
-    const { Item } = await callTable("read parked keys", signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({
-          TableName: this.#table,
-          Key: this.#key(place, version),
-          ConsistentRead: true,
-        }),
-        { abortSignal: signal },
-      ),
-    );
-    const keys = Item?.keys?.S;
+    const at = { TableName: this.#table, Key: this.#key(place, version) };
+    const keys = (await readItem(this.#dynamodb, "read parked keys", at, signal))?.keys?.S;
     if (keys === undefined) throw new ParkedKeysMissingError(place, version);
     this.#keep(version, keys);
     return keys;
@@ -70,15 +53,8 @@ export class ParkedLists {
   async write({ topic, partition }: PartitionName, keys: string, signal: AbortSignal): Promise<string> {
     const version = randomBytes(12).toString("base64url");
     const item = { keys: { S: keys }, createdAt: { N: String(Date.now()) } };
-    await callTable("write parked keys", signal, () =>
-      this.#dynamodb.send(
-        new PutItemCommand({
-          TableName: this.#table,
-          Item: { ...this.#key({ topic, partition }, version), ...item },
-        }),
-        { abortSignal: signal },
-      ),
-    );
+    const input = { TableName: this.#table, Item: { ...this.#key({ topic, partition }, version), ...item } };
+    await putItem(this.#dynamodb, "write parked keys", input, signal);
     this.#keep(version, keys);
     return `~${version}`;
   }
@@ -99,25 +75,14 @@ export class ParkedLists {
   ): Promise<void> {
     const { pk, sk: prefix } = parkedListKey(this.#pipeline, this.#consumer, place, "");
     const old: string[] = [];
-    let from: QueryCommandOutput["LastEvaluatedKey"];
-    do {
-      const page: QueryCommandOutput = await callTable("read parked keys", signal, () =>
-        this.#dynamodb.send(
-          new QueryCommand({
-            TableName: this.#table,
-            KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
-            ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: prefix } },
-            ProjectionExpression: "sk, createdAt",
-            ConsistentRead: true,
-            ExclusiveStartKey: from,
-          }),
-          { abortSignal: signal },
-        ),
-      );
-      for (const { sk, createdAt } of page.Items ?? [])
-        if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.length) ?? "");
-      from = page.LastEvaluatedKey;
-    } while (from);
+    const query = {
+      TableName: this.#table,
+      KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
+      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: prefix } },
+      ProjectionExpression: "sk, createdAt",
+    };
+    for await (const { sk, createdAt } of queryItems(this.#dynamodb, "read parked keys", query, signal))
+      if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.length) ?? "");
     if (old.length === 0) return;
     // Read after them: what it does not name now, nobody can name any more.
     const current = await named();
@@ -125,12 +90,8 @@ export class ParkedLists {
       if (!current?.split(",").includes(`~${version}`)) await this.#delete(this.#key(place, version), signal);
   }
 
-  async #delete(key: Record<string, AttributeValue>, signal: AbortSignal): Promise<void> {
-    await callTable("remove parked keys", signal, () =>
-      this.#dynamodb.send(new DeleteItemCommand({ TableName: this.#table, Key: key }), {
-        abortSignal: signal,
-      }),
-    );
+  #delete(key: TableItem, signal: AbortSignal): Promise<void> {
+    return deleteItem(this.#dynamodb, "remove parked keys", { TableName: this.#table, Key: key }, signal);
   }
 
   #keep(version: string, keys: string): void {
@@ -139,7 +100,7 @@ export class ParkedLists {
     if (this.#known.size > KEPT && oldest !== undefined) this.#known.delete(oldest);
   }
 
-  #key(place: PartitionName, version: string): Record<string, AttributeValue> {
+  #key(place: PartitionName, version: string): TableItem {
     const { pk, sk } = parkedListKey(this.#pipeline, this.#consumer, place, version);
     return { pk: { S: pk }, sk: { S: sk } };
   }

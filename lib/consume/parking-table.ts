@@ -1,21 +1,11 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  DeleteItemCommand,
-  type DynamoDBClient,
-  GetItemCommand,
-  PutItemCommand,
-  QueryCommand,
-  type QueryCommandInput,
-  UpdateItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import type { ClaimCheck } from "../change/record.ts";
 import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../state/table.ts";
 import type { DeadLetterError, StoredRecord } from "./dead-letter.ts";
 import { StateItemError } from "./errors.ts";
 import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
-import { callTable } from "./table-call.ts";
+import { deleteItem, putItem, queryItems, readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** Where a chain of changes stands. */
 export interface ChainPlace {
@@ -275,7 +265,7 @@ export class ParkingTable {
     signal: AbortSignal,
     projection?: string,
   ): AsyncGenerator<Record<string, AttributeValue>> {
-    const input: QueryCommandInput = {
+    const input = {
       TableName: this.table,
       KeyConditionExpression: range
         ? "pk = :pk AND sk BETWEEN :from AND :to"
@@ -285,7 +275,6 @@ export class ParkingTable {
         ":from": { S: sk + (range?.behind ?? "") },
         ...(range ? { ":to": { S: sk + range.upTo } } : {}),
       },
-      ConsistentRead: true,
       Limit: PAGE,
       ...(projection
         ? {
@@ -294,28 +283,11 @@ export class ParkingTable {
           }
         : {}),
     };
-    let from: Record<string, AttributeValue> | undefined;
-    do {
-      const page = await callTable(what, signal, () =>
-        this.#dynamodb.send(new QueryCommand({ ...input, ExclusiveStartKey: from }), { abortSignal: signal }),
-      );
-      yield* page.Items ?? [];
-      from = page.LastEvaluatedKey;
-    } while (from);
+    yield* queryItems(this.#dynamodb, what, input, signal);
   }
 
-  async #get(
-    what: string,
-    key: StateKey,
-    signal: AbortSignal,
-  ): Promise<Record<string, AttributeValue> | undefined> {
-    const { Item } = await callTable(what, signal, () =>
-      this.#dynamodb.send(
-        new GetItemCommand({ TableName: this.table, Key: keyOf(key), ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    return Item;
+  #get(what: string, key: StateKey, signal: AbortSignal): Promise<TableItem | undefined> {
+    return readItem(this.#dynamodb, what, { TableName: this.table, Key: keyOf(key) }, signal);
   }
 
   async #put(
@@ -325,12 +297,12 @@ export class ParkingTable {
     signal: AbortSignal,
     condition?: string,
   ): Promise<void> {
-    const command = new PutItemCommand({
+    const input = {
       TableName: this.table,
       Item: { ...keyOf(key), ...item },
       ...(condition ? { ConditionExpression: condition } : {}),
-    });
-    await callTable(what, signal, () => unlessRefused(this.#dynamodb.send(command, { abortSignal: signal })));
+    };
+    await putItem(this.#dynamodb, what, input, signal);
   }
 
   /** Of a letter that is there: what was removed must not come back as half an item. */
@@ -341,37 +313,24 @@ export class ParkingTable {
     signal: AbortSignal,
     names?: Record<string, string>,
   ): Promise<void> {
-    const command = new UpdateItemCommand({
+    const input = {
       TableName: this.table,
       Key: keyOf(this.#letterKey(place)),
       UpdateExpression: expression,
       ConditionExpression: "attribute_exists(pk)",
       ExpressionAttributeValues: values,
       ...(names ? { ExpressionAttributeNames: names } : {}),
-    });
-    await callTable("update a letter", signal, () =>
-      unlessRefused(this.#dynamodb.send(command, { abortSignal: signal })),
-    );
+    };
+    await updateItem(this.#dynamodb, "update a letter", input, signal);
   }
 
-  async #delete(key: StateKey, signal: AbortSignal): Promise<void> {
-    await callTable("delete a parked change", signal, () =>
-      this.#dynamodb.send(new DeleteItemCommand({ TableName: this.table, Key: keyOf(key) }), {
-        abortSignal: signal,
-      }),
-    );
+  #delete(key: StateKey, signal: AbortSignal): Promise<void> {
+    const at = { TableName: this.table, Key: keyOf(key) };
+    return deleteItem(this.#dynamodb, "delete a parked change", at, signal);
   }
 
   #letterKey(place: ChainPlace): StateKey {
     return letterKey(this.#pipeline, this.#consumer, place);
-  }
-}
-
-async function unlessRefused(call: Promise<unknown>): Promise<void> {
-  try {
-    await call;
-  } catch (error) {
-    if (!(error instanceof ConditionalCheckFailedException)) throw error;
   }
 }
 

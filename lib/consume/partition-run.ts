@@ -23,6 +23,7 @@ import {
 } from "./partition.ts";
 import { type Given, Preparation, type Prepared } from "./preparation.ts";
 import type { BatchRegistration, Registration } from "./registry.ts";
+import type { ReplayLease } from "./replay-lease.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
 
 /** Where a partition stands after its run. */
@@ -41,6 +42,8 @@ export interface PartitionOutcome {
   readonly superseded: readonly ChainPlace[];
   /** Backfills for this consumer whose end has passed. */
   readonly backfilled: readonly BackfillEnd[];
+  /** Under which what the partition holds was replayed: to be given back once the progress is written. */
+  readonly lease?: ReplayLease | undefined;
 }
 
 /** What an event's turn brings; undefined: it is a duplicate. */

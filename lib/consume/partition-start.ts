@@ -5,7 +5,7 @@ import type { PartitionProgress } from "./fence-item.ts";
 import type { FenceToken } from "./fence-token.ts";
 import type { Floors } from "./floor.ts";
 import type { Hold } from "./hold.ts";
-import type { Invocation, PartitionStart } from "./partition.ts";
+import type { CallRight, Invocation, PartitionStart } from "./partition.ts";
 
 /** A partition that somebody has taken, and what its runs need. */
 export interface OwnedPartition {
@@ -24,12 +24,12 @@ export function partitionStart(
   { invocation, fence, floors, place, token, careful }: OwnedPartition,
   checkpoint: Checkpoint,
   parked: string | undefined,
-  hold?: Hold,
+  held: { readonly hold?: Hold; readonly right?: CallRight } = {},
 ): PartitionStart {
   const { work, end } = invocation.deadline;
   const note = (progress: PartitionProgress) => fence.note(place, { progress, token }, end);
   return {
-    ...{ checkpoint, parked, hold },
+    ...{ checkpoint, parked, ...held },
     overtake: (progress) => fence.overtake(place, { progress, token }, end),
     startedAgain: (missing) => floors.startedAgain(place.topic, missing, work),
     note: careful ? note : undefined,

@@ -46,6 +46,14 @@ export interface Invocation {
   readonly write: WriteLine;
 }
 
+/** The right to call handlers where others may have it too: see `ReplayLease`. */
+export interface CallRight {
+  /** Whether it was confirmed a moment ago. */
+  isFresh(): boolean;
+  /** Asked before a call where it was not. */
+  confirm(): Promise<boolean>;
+}
+
 /** Where a partition stood when it was taken. */
 export interface PartitionStart {
   readonly checkpoint: Checkpoint;
@@ -53,6 +61,8 @@ export interface PartitionStart {
   readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
   /** While the partition is held; what runs are records that it holds. */
   readonly hold?: Hold | undefined;
+  /** Present with it. */
+  readonly right?: CallRight | undefined;
   /** The keys with open dead letters: see `ParkedKeys`. */
   readonly parked: string | undefined;
   /** Called before such keys are overtaken: see `Fence.overtake`. */
@@ -191,16 +201,20 @@ export class Partition {
     return { from: from.position, to: to.position, count: items.length, calls, since, running: ranOn };
   }
 
-  /** Writes down that a call begins, where the predecessor died. Gives why it must not begin. */
+  /** Writes down that a call begins, where the predecessor died, or others may call too. Gives why it must not begin. */
   async noteCall(
     items: readonly Pick<Item, "record" | "position">[],
     calls: number,
     since: string,
   ): Promise<Stop | undefined> {
-    if (!this.start.note) return undefined;
+    const { note, right } = this.start;
+    if (!note && (right?.isFresh() ?? true)) return undefined;
     const { record } = items[0] as Pick<Item, "record">;
     try {
-      const ours = await this.start.note(this.progress(attemptsOf(items, calls, since)));
+      const may = async () => right === undefined || right.isFresh() || (await right.confirm());
+      const noted = async () => (await note?.(this.progress(attemptsOf(items, calls, since)))) ?? true;
+      // Asked again at the end: noting it may have taken long.
+      const ours = (await may()) && (await noted()) && (await may());
       return ours ? undefined : { record, error: new OwnershipLostError(this.lane), attempts: undefined };
     } catch (error) {
       return { record, error, attempts: attemptsOf(items, calls - 1, since) };

@@ -24,7 +24,9 @@ export interface RedriveRun {
 
 /** How a chain's redrive ended. `gone`: it is not open, and never will be again. */
 export type ChainOutcome =
-  | { readonly kind: "done" | "open" | "busy" | "superseded" | "gone"; readonly redriven: number }
+  | { readonly kind: "done" | "open" | "superseded" | "gone"; readonly redriven: number }
+  /** `error`: why, where the letter does not say it. */
+  | { readonly kind: "busy"; readonly redriven: number; readonly error?: string }
   | {
       readonly kind: "failed" | "unhandled";
       readonly redriven: number;

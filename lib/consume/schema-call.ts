@@ -26,8 +26,9 @@ export function callSchema(
   wire: ChangeEventJson,
   deadline: Deadline,
 ): SchemaResult | Promise<SchemaResult> {
-  if (deadline.isOver()) return { kind: "cut-short", fair: false, error: new HandlerTimeoutError() };
-  const fair = deadline.isFair();
+  const share = deadline.share();
+  if (share === "none") return { kind: "cut-short", fair: false, error: new HandlerTimeoutError() };
+  const fair = share === "fair";
   try {
     const rows = validateRows(schema, wire);
     if (!(rows instanceof Promise)) return { kind: "done", rows };

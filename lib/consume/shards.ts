@@ -1,13 +1,7 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { SHARD_BEAT_MS, type ShardBeat } from "../change/shard-beat.ts";
 import { shardKey } from "../state/table.ts";
-import { callTable } from "./table-call.ts";
+import { readItem, updateItem } from "./table-call.ts";
 
 /*
  * Rule 35. What stands in a partition behind a writer's start follows nothing (`after: null`), so a record before it that
@@ -186,17 +180,14 @@ export class Shards {
   }
 
   async #item(shardId: string, signal: AbortSignal): Promise<ShardState | undefined> {
-    const { Item } = await callTable(`read ${shardId}`, signal, () =>
-      this.#options.dynamodb.send(
-        new GetItemCommand({ TableName: this.#options.table, Key: this.#key(shardId), ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    if (Item?.arrived?.N === undefined) return undefined;
-    const [from, until] = [Item.lostFrom?.N, Item.lostUntil?.N];
+    const { dynamodb, table } = this.#options;
+    const at = { TableName: table, Key: this.#key(shardId) };
+    const item = await readItem(dynamodb, `read ${shardId}`, at, signal);
+    if (item?.arrived?.N === undefined) return undefined;
+    const [from, until] = [item.lostFrom?.N, item.lostUntil?.N];
     return {
-      arrived: Number(Item.arrived.N),
-      beats: Item.beats?.BOOL === true,
+      arrived: Number(item.arrived.N),
+      beats: item.beats?.BOOL === true,
       lost:
         from === undefined || until === undefined ? undefined : { from: Number(from), until: Number(until) },
     };
@@ -210,22 +201,14 @@ export class Shards {
     condition: string,
     values: Record<string, AttributeValue>,
   ): Promise<void> {
-    await callTable(`note ${shardId}`, signal, async () => {
-      try {
-        await this.#options.dynamodb.send(
-          new UpdateItemCommand({
-            TableName: this.#options.table,
-            Key: this.#key(shardId),
-            UpdateExpression: expression,
-            ConditionExpression: condition,
-            ExpressionAttributeValues: values,
-          }),
-          { abortSignal: signal },
-        );
-      } catch (error) {
-        if (!(error instanceof ConditionalCheckFailedException)) throw error;
-      }
-    });
+    const input = {
+      TableName: this.#options.table,
+      Key: this.#key(shardId),
+      UpdateExpression: expression,
+      ConditionExpression: condition,
+      ExpressionAttributeValues: values,
+    };
+    await updateItem(this.#options.dynamodb, `note ${shardId}`, input, signal);
   }
 
   #key(shardId: string): Record<string, AttributeValue> {

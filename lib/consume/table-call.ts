@@ -1,4 +1,20 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  type DeleteItemCommandInput,
+  type DynamoDBClient,
+  GetItemCommand,
+  PutItemCommand,
+  type PutItemCommandInput,
+  QueryCommand,
+  type QueryCommandInput,
+  type QueryCommandOutput,
+  UpdateItemCommand,
+  type UpdateItemCommandInput,
+  type UpdateItemCommandOutput,
+} from "@aws-sdk/client-dynamodb";
 import { isTransient } from "../state/table-error.ts";
 import { FenceUnavailableError } from "./errors.ts";
 
@@ -23,4 +39,81 @@ export async function callTable<T>(what: string, signal: AbortSignal, call: () =
       if (signal.aborted) throw new FenceUnavailableError(what, error);
     }
   }
+}
+
+/** An item of the state table, with its attributes as DynamoDB has them. */
+export type TableItem = Record<string, AttributeValue>;
+
+/** Reads one item as it stands now. */
+export async function readItem(
+  dynamodb: DynamoDBClient,
+  what: string,
+  at: { readonly TableName: string; readonly Key: TableItem },
+  signal: AbortSignal,
+): Promise<TableItem | undefined> {
+  const command = new GetItemCommand({ ...at, ConsistentRead: true });
+  const { Item } = await callTable(what, signal, () => dynamodb.send(command, { abortSignal: signal }));
+  return Item;
+}
+
+/** Changes one item; undefined where the condition does not hold. */
+export function updateItem(
+  dynamodb: DynamoDBClient,
+  what: string,
+  input: UpdateItemCommandInput,
+  signal: AbortSignal,
+): Promise<UpdateItemCommandOutput | undefined> {
+  const command = new UpdateItemCommand(input);
+  return callTable(what, signal, () => unlessRefused(dynamodb.send(command, { abortSignal: signal })));
+}
+
+/** Writes an item; returns whether the condition held. */
+export async function putItem(
+  dynamodb: DynamoDBClient,
+  what: string,
+  input: PutItemCommandInput,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const command = new PutItemCommand(input);
+  const send = () => unlessRefused(dynamodb.send(command, { abortSignal: signal }));
+  return (await callTable(what, signal, send)) !== undefined;
+}
+
+/** Deletes an item, where the condition holds. */
+export async function deleteItem(
+  dynamodb: DynamoDBClient,
+  what: string,
+  input: DeleteItemCommandInput,
+  signal: AbortSignal,
+): Promise<void> {
+  const command = new DeleteItemCommand(input);
+  await callTable(what, signal, () => unlessRefused(dynamodb.send(command, { abortSignal: signal })));
+}
+
+/** What a call answers; undefined where its condition does not hold. */
+async function unlessRefused<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (error instanceof ConditionalCheckFailedException) return undefined;
+    throw error;
+  }
+}
+
+/** The items that a query finds as they stand now, page by page. */
+export async function* queryItems(
+  dynamodb: DynamoDBClient,
+  what: string,
+  input: QueryCommandInput,
+  signal: AbortSignal,
+): AsyncGenerator<TableItem> {
+  let from: TableItem | undefined;
+  do {
+    const command = new QueryCommand({ ...input, ConsistentRead: true, ExclusiveStartKey: from });
+    const page: QueryCommandOutput = await callTable(what, signal, () =>
+      dynamodb.send(command, { abortSignal: signal }),
+    );
+    yield* page.Items ?? [];
+    from = page.LastEvaluatedKey;
+  } while (from);
 }

@@ -54,8 +54,8 @@ export const ASSUMPTIONS = {
   metricsLinesPerMinute: 3,
   invocationLineBytes: 850,
   lambdaLineBytes: 420,
-  /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, SQS, ECR twice), in so many zones. */
-  endpoints: 6,
+  /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, ECR twice), in so many zones. */
+  endpoints: 5,
   zones: 2,
   /** DMS: storage of the replication instance. MSK: brokers, copies of the data, changes a second that a Connect unit decodes. */
   dmsStorageGb: 100,

@@ -108,7 +108,8 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
       ...options.captureEnvironment,
       DATABASE_URL: options.databaseUrl,
       TRIBUTARY_PIPELINE: options.definitionFile,
-      ...aws.resources.captureEnvironment,
+      TRIBUTARY_STREAM: aws.resources.stream,
+      TRIBUTARY_STATE_TABLE: aws.resources.stateTable,
     };
     const { source } = definition;
     const slots = source.kind === "postgres" ? slotNumbers({ source }) : [1];

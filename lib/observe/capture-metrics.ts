@@ -86,8 +86,6 @@ export class CapturePublisher {
     }
     const reconnects = metrics.source?.reconnects ?? 0;
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
-    if (isLog(metrics.source))
-      measurements.push([CAPTURE_METRIC.putAside, this.#added("putAside", metrics.source.putAside)]);
     const { pipeline, slot = 1 } = this.#options;
     const dimensions = {
       [DIMENSION.pipeline]: pipeline,
@@ -126,6 +124,7 @@ function gauges(
           leftoverSlots: source.leftoverSlots?.length,
           heldTopics: source.holds.length,
           heldBytes: source.holds.reduce((sum, { bytes }) => sum + bytes, 0),
+          unhealedTables: (source.unhealed ?? []).filter(({ asks }) => !asks).length,
           backfills: source.backfills.filter((report) => !hasEnded(report)).length,
         }
       : { sourceConnected: source && (source.connected ? 1 : 0) }),

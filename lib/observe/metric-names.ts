@@ -63,8 +63,8 @@ export const CAPTURE_METRIC = {
   /** Topics whose changes are stored until somebody releases them, and the bytes that are stored. */
   heldTopics: { name: "HeldTopics", unit: "Count", statistic: "Maximum" },
   heldBytes: { name: "HeldBytes", unit: "Bytes", statistic: "Maximum" },
-  /** Changes that could not become events and were put aside. */
-  putAside: { name: "PutAside", unit: "Count", statistic: "Sum" },
+  /** Tables of which changes may be missing in the stream, until an operator has their rows read again or accepts it. */
+  unhealedTables: { name: "UnhealedTables", unit: "Count", statistic: "Maximum" },
   /** Backfills that are under way, paused ones too. */
   backfills: { name: "Backfills", unit: "Count", statistic: "Maximum" },
   /** Bytes of events that Kinesis has not acknowledged, and the age of the oldest. */

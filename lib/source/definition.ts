@@ -119,11 +119,6 @@ export const postgresSource = z
      * after a new epoch. `initial`: the former only. `always`: at each start. `never`: what operators ask for.
      */
     snapshot: z.enum(["when-needed", "initial", "always", "never"]).default("when-needed"),
-    /**
-     * What becomes of a change that cannot become an event. `stop`: its topic is held (without a claim store, the task stops there).
-     * `dead-letter`: it goes whole to the dead-letter queue of capture, its table is read again, and the stream goes on.
-     */
-    undecodable: z.enum(["stop", "dead-letter"]).default("stop"),
     /** How existing rows are read. */
     backfill: z
       .strictObject({

@@ -4,9 +4,9 @@ import type { Log } from "../observe/log.ts";
 import type { Pipeline, SourceDefinition } from "../pipeline.ts";
 import type { ChangeStream } from "./change-source.ts";
 import { checkOutbox } from "./outbox/preflight.ts";
-import type { AsideSettings } from "./postgres/aside/asides.ts";
 import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
+import type { UnhealedRecord } from "./postgres/contract/unhealed-record.ts";
 import type { HoldSettings } from "./postgres/hold/held-topics.ts";
 import { openPostgresSource, preflight, type SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord } from "./postgres/slot-record.ts";
@@ -41,8 +41,8 @@ export interface SourceOptions extends SourceCheck {
   readonly backfill?: BackfillSettings | undefined;
   /** Where changes of a log are held that cannot become events; undefined: they end the stream. */
   readonly holds?: HoldSettings | undefined;
-  /** How changes are put aside; undefined: none is. */
-  readonly asides?: AsideSettings | undefined;
+  /** Where tables of a log are noted of which changes may be missing; undefined: they are only told. */
+  readonly unhealed?: UnhealedRecord | undefined;
   /** Called at least every few seconds. */
   readonly onStatus?: (status: AnySourceStatus) => void;
 }

@@ -1,4 +1,6 @@
 import * as z from "zod";
+import { publicationTerms } from "../source/postgres/contract/terms.ts";
+import { knownTables } from "../source/postgres/identity/known-tables.ts";
 import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingState } from "../source/reading-record.ts";
 import { type CapturePlace, number, readItem } from "./capture-item.ts";
@@ -47,8 +49,11 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
     };
     const long = await longAttributes(place, item);
     if (long) {
+      const slot = part("slot", slotState.parse);
+      const terms = long.terms === undefined ? undefined : publicationTerms.parse(JSON.parse(long.terms));
+      const tables = long.tables === undefined ? undefined : knownTables.parse(JSON.parse(long.tables));
       return {
-        slot: part("slot", slotState.parse),
+        slot: slot && { ...slot, ...(terms && { terms }), ...(tables && { tables }) },
         reading: part("reading", readingState.parse),
         newEpoch: part("epoch", newEpoch.parse),
         retired: part("retired", retired.parse) ?? [],
@@ -69,7 +74,7 @@ async function longAttributes(
   item: Awaited<ReturnType<typeof readItem>>,
 ): Promise<Partial<Record<LongAttribute, string>> | undefined> {
   const texts: Partial<Record<LongAttribute, string>> = {};
-  for (const attribute of ["settings", "arriving", "topics"] as const) {
+  for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const) {
     const held = item?.[attribute]?.S;
     if (held === undefined) continue;
     const text = await readLong(place, attribute, held);
@@ -93,6 +98,7 @@ const slotState = z.object({
   slot: z.string(),
   publication: z.string(),
   publicationOid: z.int().optional(),
+  termsSeen: z.object({ lsn, atMs: z.number() }).optional(),
   database: z.string(),
   systemId: z.string(),
   timeline: z.int().positive(),

@@ -25,6 +25,8 @@ export class CaptureState implements SlotRecord {
   readonly #options: CaptureLeaseOptions;
   readonly #loss = new AbortController();
   #renewal: NodeJS.Timeout | undefined;
+  /** What names each table, as it stands in the record, as far as this task has written it. */
+  #long: Partial<Record<"terms" | "tables", string>> = {};
 
   private constructor(options: CaptureLeaseOptions, generation: number) {
     this.#options = options;
@@ -61,8 +63,24 @@ export class CaptureState implements SlotRecord {
   }
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
-  async write(state: SlotState): Promise<void> {
-    await this.#update("SET #slot = :slot", { "#slot": "slot" }, { ":slot": { S: bigintsAsText(state) } });
+  async write({ terms, tables, ...state }: SlotState): Promise<void> {
+    const names: Record<string, string> = { "#slot": "slot" };
+    const values: Record<string, AttributeValue> = { ":slot": { S: bigintsAsText(state) } };
+    // What names each table: written only where it changed, and not with each confirmation.
+    const changed = Object.entries({ terms, tables }).flatMap(([name, value]) => {
+      const [attribute, text] = [name as "terms" | "tables", value && JSON.stringify(value)];
+      return text === undefined || text === this.#long[attribute] ? [] : [{ attribute, text, value }];
+    });
+    for (const { attribute, value } of changed) {
+      names[`#${attribute}`] = attribute;
+      values[`:${attribute}`] = { S: await this.#stored(attribute, value) };
+    }
+    const sets = Object.values(names).map((name) => `#${name} = :${name}`);
+    await this.#update(`SET ${sets.join(", ")}`, names, values);
+    for (const { attribute, text } of changed) {
+      this.#long[attribute] = text;
+      await this.#removeOthers(attribute, values[`:${attribute}`]?.S);
+    }
   }
 
   /** The same for a source that reads tables: its record, under the same lease. */
@@ -103,16 +121,27 @@ export class CaptureState implements SlotRecord {
       ...(held !== undefined && { settings: { S: held } }),
       ...(slots > 1 && { slots: { N: String(slots) } }),
     };
-    const gone = ["slot", "reading", "arriving", "topics", ...(slots > 1 ? [] : ["slots"])];
+    const gone = [
+      "slot",
+      "terms",
+      "tables",
+      "reading",
+      "arriving",
+      "topics",
+      ...(slots > 1 ? [] : ["slots"]),
+    ];
     const set = Object.keys(parts).map((name) => `#${name} = :${name}`);
     await this.#update(
       `SET ${set.join(", ")} REMOVE ${gone.map((name) => `#${name}`).join(", ")}`,
       Object.fromEntries([...Object.keys(parts), ...gone].map((name) => [`#${name}`, name])),
       Object.fromEntries(Object.entries(parts).map(([name, value]) => [`:${name}`, value])),
     );
+    this.#long = {};
     if (held !== undefined) await this.#removeOthers("settings", held);
     await this.#removeOthers("arriving", undefined);
     await this.#removeOthers("topics", undefined);
+    await this.#removeOthers("terms", undefined);
+    await this.#removeOthers("tables", undefined);
   }
 
   /** The settings stored at first start, or undefined before it. */
@@ -176,14 +205,14 @@ export class CaptureState implements SlotRecord {
     const { slot: known, retired: earlier } = await readCaptureRecord(this.#options);
     const retired = known ? [{ slot: known.slot, publication: known.publication }, ...earlier] : earlier;
     await this.#update(
-      "SET #retired = :retired REMOVE #slot, #settings, #arriving, #topics",
+      "SET #retired = :retired REMOVE #slot, #terms, #tables, #settings, #arriving, #topics",
       {
         ...{ "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
-        "#retired": "retired",
+        ...{ "#terms": "terms", "#tables": "tables", "#retired": "retired" },
       },
       { ":retired": { S: JSON.stringify(retired) } },
     );
-    for (const attribute of ["settings", "arriving", "topics"] as const)
+    for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const)
       await this.#removeOthers(attribute, undefined);
   }
 

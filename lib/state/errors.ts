@@ -129,16 +129,15 @@ export class TopicNotHeldError extends TributaryError {
   }
 }
 
-/** Changes are to be put aside, and this task knows no queue for them. */
-export class CaptureQueueMissingError extends TributaryError {
-  readonly code = "CAPTURE_QUEUE_MISSING";
+/** What may be missing of a table is to be accepted, and nothing is. */
+export class TableNotUnhealedError extends TributaryError {
+  readonly code = "TABLE_NOT_UNHEALED";
   readonly retry = "stop";
 
-  constructor(why: string) {
+  constructor(pipeline: string, table: string, known: readonly string[]) {
     super({
-      message: `${why}, and this capture task's environment names no dead-letter queue`,
-      remedy:
-        "Set TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL to the URL of an SQS queue that the task may send to (the construct does both).",
+      message: `the pipeline "${pipeline}" knows of no missing changes of ${table}`,
+      remedy: `Name a table that \`tributary capture status\` lists: ${known.join(", ") || "there is none now"}.`,
     });
   }
 }

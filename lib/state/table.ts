@@ -37,6 +37,11 @@ export function backfillBellKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: "bell" };
 }
 
+/** What of one table is to be read again. Without a table: what all of them begin with. */
+export function rereadKey(pipeline: string, table?: string): StateKey {
+  return { pk: `${pipeline}#rereads`, sk: `table#${table ?? ""}` };
+}
+
 /** A held topic. Without a topic: what all of them begin with. */
 export function holdKey(pipeline: string, topic?: string): StateKey {
   return { pk: `${pipeline}#holds`, sk: `topic#${topic ?? ""}` };
@@ -47,18 +52,9 @@ export function holdSegmentKey(pipeline: string, topic: string, index: number): 
   return { pk: `${pipeline}#hold-segments`, sk: `${topic}#${String(index).padStart(10, "0")}` };
 }
 
-/** A change that was put aside at capture. Without one: what all of them begin with. */
-export function asideKey(
-  pipeline: string,
-  change?: { readonly topic: string; readonly position: string },
-): StateKey {
-  const sk = `change#${change ? `${change.topic}#${change.position}` : ""}`;
-  return { pk: `${pipeline}#put-aside`, sk };
-}
-
-/** A change that an operator wants put aside. Without a position: what all of them begin with. */
-export function wantedAsideKey(pipeline: string, position?: string): StateKey {
-  return { pk: `${pipeline}#put-aside`, sk: `wanted#${position ?? ""}` };
+/** A table of which changes may be missing. Without a table: what all of them begin with. */
+export function unhealedKey(pipeline: string, table?: string): StateKey {
+  return { pk: `${pipeline}#unhealed`, sk: `table#${table ?? ""}` };
 }
 
 /** The floor of a consumer: changes at or before it are not its business. */

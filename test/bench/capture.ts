@@ -24,6 +24,8 @@ export const capture: Bench = {
     only: { type: "string", multiple: true },
     /** Debezium beside it, embedded and as a server, where Java and Maven are. */
     debezium: { type: "boolean" },
+    /** A folder with another checkout, installed: its program in turn with this one's. */
+    beside: { type: "string" },
     "java-options": { type: "string", default: JAVA_OPTIONS },
     "cpu-prof": { type: "string" },
   },
@@ -32,10 +34,11 @@ export const capture: Bench = {
     const runs = count(values, "runs", RUNS);
     const only = (values.only ?? []) as string[];
     const chosen = ({ name }: Client) => only.length === 0 || only.some((part) => name.includes(part));
+    const beside = typeof values.beside === "string" ? values.beside : undefined;
     const profile = values["cpu-prof"];
     const nodeArguments = profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`];
 
-    await using endpoints = await Endpoints.start();
+    await using endpoints = await Endpoints.start(beside);
     await using peers = await Peers.install();
     const javaOptions = values.debezium === true ? String(values["java-options"]) : undefined;
     const debezium = await debeziumClients(endpoints, javaOptions, say);
@@ -43,11 +46,13 @@ export const capture: Bench = {
       pgRecvlogical,
       peers.client(false),
       peers.client(true),
-      ...[0, ROUND_TRIP_MS].flatMap((delayMs) => [
-        endpoints.tributary({ packing: "batch", delayMs, nodeArguments }),
-        endpoints.tributary({ packing: "gzip", delayMs, nodeArguments }),
-        endpoints.tributary({ packing: "none", delayMs, nodeArguments, upTo: UNPACKED }),
-      ]),
+      ...[0, ROUND_TRIP_MS].flatMap((delayMs) =>
+        (["batch", "gzip", "none"] as const).flatMap((packing) => {
+          const how = { packing, delayMs, nodeArguments, ...(packing === "none" ? { upTo: UNPACKED } : {}) };
+          const ours = endpoints.tributary(how);
+          return beside === undefined ? [ours] : [ours, endpoints.tributary({ ...how, beside: true })];
+        }),
+      ),
       ...debezium.clients,
     ].filter(chosen);
 
@@ -140,6 +145,8 @@ function summary(
     const [above, below] = [rates.get(name), rates.get(to)];
     return above === undefined || below === undefined ? undefined : Number((above / below).toFixed(2));
   };
+  const besides = [...rates.keys()].filter((name) => name.startsWith("beside, "));
+  const ours = (name: string) => name.replace("beside", "Tributary");
   const packed = "Tributary, packed";
   const peak = Math.max(
     ...[...readings].flatMap(([name, of]) => (name.startsWith(packed) ? of : [])).map(({ peakMB }) => peakMB),
@@ -151,6 +158,9 @@ function summary(
     ratioToDebeziumServer: ratio(packed, DEBEZIUM_SERVER),
     peakMemoryMB: Number.isFinite(peak) ? Math.round(peak) : undefined,
     ratioToPgRecvlogicalWithRoundTrip: ratio(`${packed}, ${ROUND_TRIP_MS} ms`, pgRecvlogical.name),
+    ...(besides.length > 0
+      ? { ratioToBeside: Object.fromEntries(besides.map((name) => [ours(name), ratio(ours(name), name)])) }
+      : {}),
     changes,
     runs,
     load: Number(load.toFixed(2)),

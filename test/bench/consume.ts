@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { loadavg } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startServingChild } from "../../lib/local/child.ts";
 import type { Run, RunResult } from "./consume/child.ts";
@@ -14,7 +15,10 @@ const SIZES = [100, 1_000, 10_000];
 /** One after the other, larger batches take minutes and show nothing new. */
 const MOST_IN_ORDER = 1_000;
 
-type Line = Pick<Run, "subject" | "way" | "effect" | "shape">;
+interface Line extends Pick<Run, "way" | "effect" | "shape"> {
+  /** `beside`: Tributary as it stands in the folder of `--beside`. */
+  readonly subject: Run["subject"] | "beside";
+}
 
 /** What is measured for each size of batch. Powertools knows no packing: one event is one record. */
 const LINES: readonly Line[] = [
@@ -54,13 +58,17 @@ export const consume: Bench = {
     subject: { type: "string" },
     /** `no-op`, `async no-op` or `upsert` alone. */
     effect: { type: "string" },
+    /** A folder with another checkout, installed: the same runs with its library, in turn with this one's. */
+    beside: { type: "string" },
     /** A folder: each run's CPU profile goes there. */
     profile: { type: "string" },
   },
-  async run(say, { rounds, seconds, sizes, subject, effect, profile }) {
-    const lines = LINES.filter(
+  async run(say, { rounds, seconds, sizes, subject, effect, beside, profile }) {
+    const ours = LINES.filter((line) => line.subject === "tributary");
+    const others = beside === undefined ? [] : ours.map((line) => ({ ...line, subject: "beside" as const }));
+    const lines = [...LINES, ...others].filter(
       (line) =>
-        (subject === undefined || line.subject === subject) &&
+        (subject === undefined || line.subject === subject || line.subject === "beside") &&
         (effect === undefined || line.effect === effect),
     );
     if (lines.length === 0) throw new RangeError(`nothing is measured with ${subject} and ${effect}`);
@@ -76,7 +84,13 @@ export const consume: Bench = {
           if (line.way === "in order" && batch > MOST_IN_ORDER) continue;
           const results = found.get(line) ?? [];
           found.set(line, results);
-          results.push(await runOnce({ ...line, batch, seconds: Number(seconds) }, peers, profile));
+          const child =
+            line.subject === "beside" ? join(String(beside), "test/bench/consume/child.ts") : CHILD;
+          const run = {
+            ...line,
+            subject: line.subject === "powertools" ? line.subject : "tributary",
+          } as const;
+          results.push(await runOnce(child, { ...run, batch, seconds: Number(seconds) }, peers, profile));
         }
       }
       say(`batches of ${batch} events (load ${loadavg()[0]?.toFixed(1)}):`);
@@ -93,7 +107,12 @@ export const consume: Bench = {
 };
 
 /** Each run on an emulator of its own: what earlier runs stored slows nobody down. */
-async function runOnce(run: Omit<Run, "place">, peers: string, profile: unknown): Promise<RunResult> {
+async function runOnce(
+  childPath: string,
+  run: Omit<Run, "place">,
+  peers: string,
+  profile: unknown,
+): Promise<RunResult> {
   const dynamodb = await startServingChild(DYNAMODB, { environment: { AWS_REGION: "us-east-1" } });
   try {
     const environment = {
@@ -104,7 +123,7 @@ async function runOnce(run: Omit<Run, "place">, peers: string, profile: unknown)
     };
     const profiled = typeof profile === "string" ? ["--cpu-prof", `--cpu-prof-dir=${profile}`] : [];
     const argument = JSON.stringify({ ...run, place: { environment, peers } } satisfies Run);
-    const child = spawn(process.execPath, [...profiled, CHILD, argument], {
+    const child = spawn(process.execPath, [...profiled, childPath, argument], {
       env: { PATH: process.env.PATH, NODE_NO_WARNINGS: "1", POWERTOOLS_DEV: "false" },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -169,6 +188,17 @@ function ratios(measured: readonly Measured[]): object {
       ),
     };
   };
+  const besides = of("tributary", "no-op").flatMap((one) => {
+    const [before] = of("beside", "no-op", one.shape).filter(({ way }) => way === one.way);
+    const share = (value: number, to: number) => Number((value / to).toFixed(3));
+    return before
+      ? {
+          ...{ way: one.way, shape: one.shape },
+          events: share(one.eventsPerSecond, before.eventsPerSecond),
+          cpu: share(one.cpuMicros, before.cpuMicros),
+        }
+      : [];
+  });
   const noop = ratio("no-op");
   const upsert = ratio("upsert");
   return {
@@ -177,6 +207,7 @@ function ratios(measured: readonly Measured[]): object {
     ratioToPowertoolsNoOp: noop?.events,
     ratioToPowertoolsUpsert: upsert?.events,
     powertoolsWritesPerOurs: noop?.writes,
+    ...(besides.length > 0 ? { ratioToBeside: besides } : {}),
   };
 }
 

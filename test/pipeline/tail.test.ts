@@ -176,6 +176,42 @@ withPostgres((server) => {
     expect((await client.query("SELECT 1 FROM pg_publication WHERE pubname = 'mine'")).rowCount).toBe(1);
   });
 
+  test("a publication is followed: what joins it is printed, and what left it for the time it was in", async () => {
+    await client.query("CREATE TABLE later (id int PRIMARY KEY); CREATE PUBLICATION mine FOR TABLE orders");
+    const first = tail(["--publication", "mine", "--limit", "2"]);
+    await first.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'in')");
+    await client.query("ALTER PUBLICATION mine ADD TABLE later");
+    await client.query("INSERT INTO later VALUES (2)");
+    expect(events((await first.ended).out).map(({ source, after }) => [source.table, after?.id])).toEqual([
+      ["orders", "1"],
+      ["later", 2],
+    ]);
+    // While nobody reads, both leave: the publication is empty then.
+    await client.query("INSERT INTO orders VALUES (3, 'still in')");
+    await client.query("ALTER PUBLICATION mine DROP TABLE orders, later");
+    await client.query("INSERT INTO orders VALUES (4, 'out')");
+    const second = tail(["--publication", "mine", "--limit", "2", "--drop-slot"]);
+    await second.streaming();
+    await client.query("ALTER PUBLICATION mine ADD TABLE orders");
+    await client.query("INSERT INTO orders VALUES (5, 'in again')");
+    const { out, err } = await second.ended;
+    expect(events(out).map(({ after }) => after?.id)).toEqual(["3", "5"]);
+    expect(err).toMatch(/"mine" holds no table now/);
+  });
+
+  test("a pipeline's publication is read as it is, and left as it is", async () => {
+    await client.query(`CREATE PUBLICATION theirs FOR TABLE orders WHERE (id > 10);
+      COMMENT ON PUBLICATION theirs IS 'Made by Tributary for the pipeline "shop"'`);
+    const rows = async () => (await client.query("SELECT xmin, * FROM pg_publication_rel")).rows;
+    const before = await rows();
+    const run = tail(["--publication", "theirs", "--limit", "1", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'filtered'), (11, 'seen')");
+    expect(events((await run.ended).out).map(({ after }) => after?.id)).toEqual(["11"]);
+    expect(await rows()).toEqual(before);
+  });
+
   test("--drop-slot removes what an earlier tail left, and the publication with the last slot that needs it", async () => {
     for (const suffix of ["", "_b"]) {
       const run = tail(["--slot", `${slot}${suffix}`]);

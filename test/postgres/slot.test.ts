@@ -311,6 +311,22 @@ eachPostgres("a later start", (server) => {
     expect(log.lines).toEqual([expect.stringMatching(/^public\.orders left the publication "watched"/)]);
   });
 
+  test("a captured table that moved to the publication of another slot is nobody's loss", async () => {
+    const { client } = await shop(server);
+    await client.query("CREATE PUBLICATION one FOR TABLE orders; CREATE PUBLICATION two");
+    const [log, losses] = [new KeptLog(), [] as unknown[]];
+    const query = (sql: string) => client.query(sql);
+    const watch = new PublicationWatch({
+      ...{ name: "one", oid: await readPublicationOid(query, "one"), captures: () => true, query, log },
+      others: ["two"],
+      note: async (found) => void losses.push(...found),
+    });
+    await watch.look();
+    await client.query("ALTER PUBLICATION one DROP TABLE orders; ALTER PUBLICATION two ADD TABLE orders");
+    await watch.look();
+    expect([...losses, ...log.lines]).toEqual([]);
+  });
+
   test("stops at a replay that is not what was there", async () => {
     const { url, client, slot, record } = await ranBefore(server);
     await client.query("INSERT INTO orders VALUES (11)");

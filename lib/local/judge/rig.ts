@@ -181,7 +181,8 @@ export class Rig {
       ...aws.environment,
       DATABASE_URL: link.urlFor(databaseUrl),
       TRIBUTARY_PIPELINE: await writeWithSlots(options.definitionFile, options.slots, directory),
-      ...resources.captureEnvironment,
+      TRIBUTARY_STREAM: resources.stream,
+      TRIBUTARY_STATE_TABLE: resources.stateTable,
       // Kills come often here; the default of 15 s would be most of the time.
       TRIBUTARY_LEASE_MS: "3000",
     };

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
@@ -6,16 +7,18 @@ import type { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
-import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import {
   ChangeTooLargeError,
   isOfOneChange,
+  KeyValueMissingError,
   MessageOrderError,
   NameEncodingError,
   UnaskedMessageError,
 } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
+import { KeyChangedError, TableReplacedError } from "./identity/errors.ts";
+import type { TableIdentities } from "./identity/table-identities.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
 import { REFUSED_TYPES } from "./pgoutput/later-protocols.ts";
@@ -33,14 +36,16 @@ import {
 } from "./pgoutput/messages.ts";
 import { MessageReader, NotName, showByte } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
-import { Tuple } from "./pgoutput/tuple.ts";
-import { type ChangeListener, type RelationPlan, Relations } from "./relations.ts";
+import { Tuple, UNCHANGED } from "./pgoutput/tuple.ts";
+import { type ChangeListener, type PlannedColumn, type RelationPlan, Relations } from "./relations.ts";
+import type { IncompleteCreate } from "./reread/incomplete-create.ts";
 import { RowBytes } from "./row-bytes.ts";
 import { RowText } from "./row-text.ts";
 import type { CommitFingerprint } from "./slot-record.ts";
 import { type LastGiven, openTransaction, type Transaction } from "./transaction.ts";
 import type { TypeCatalog } from "./type-catalog.ts";
-import { nameForm, type TextEncoding, textForm } from "./values/text.ts";
+import { NotText } from "./values/encoder.ts";
+import { nameForm, type TextEncoding, type TextForm, textForm } from "./values/text.ts";
 
 export type { OwnMessage } from "./logical-messages.ts";
 export type { TextEncoding } from "./values/text.ts";
@@ -54,6 +59,8 @@ export interface ChangeDecoderOptions {
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;
   readonly encoding: TextEncoding;
+  /** Which tables the captured names stand for, where that is kept. */
+  readonly identities?: TableIdentities | undefined;
   /** Milliseconds since 1970 UTC; the clock of `ts_ms`. */
   readonly now?: () => number;
   /** Changes at or before this position are not given. */
@@ -63,12 +70,12 @@ export interface ChangeDecoderOptions {
   /** Why changes must not go to a topic, if so: thrown at the first one. */
   readonly refuses?: (topic: string) => TributaryError | undefined;
   /**
-   * Takes a change aside that cannot become an event: puts into `out` what is to stand in its place, if anything. Where it gives
-   * false, and without it, the error leaves `decode`.
+   * Takes a change aside that cannot become an event, and has its topic held; `before`: messages of the batch that stand
+   * before it. Without it, the error leaves `decode`.
    */
-  readonly takeAside?: (change: HeldMessage, error: Error, out: SourceMessage[]) => boolean;
-  /** Ordinals of a transaction whose changes were put aside before: they are taken aside again. */
-  readonly putAside?: (commitLsn: bigint) => ReadonlySet<number> | undefined;
+  readonly hold?: (change: HeldMessage, error: TributaryError, before: number) => void;
+  /** A row's create was given without a value that did not travel, and that no consumer may have. */
+  readonly onIncomplete?: (create: IncompleteCreate) => void;
   /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
   readonly onMessage?: (message: OwnMessage) => boolean;
 }
@@ -82,6 +89,7 @@ export class ChangeDecoder {
   readonly #now: () => number;
   readonly #relations: Relations;
   readonly #reader: MessageReader;
+  readonly #nameForm: TextForm;
   readonly #rowText = new RowText();
   readonly #event = new EventBytes();
   /** What the changes of a transaction share. */
@@ -109,7 +117,8 @@ export class ChangeDecoder {
     this.#options = options;
     this.#now = options.now ?? Date.now;
     const text = textForm(options.encoding);
-    this.#reader = new MessageReader(nameForm(options.encoding));
+    this.#nameForm = nameForm(options.encoding);
+    this.#reader = new MessageReader(this.#nameForm);
     this.#outbox = new OutboxEvents({ ...options, now: this.#now });
     this.#relations = new Relations({ ...options, text, outbox: this.#outbox });
     let given = "";
@@ -131,6 +140,11 @@ export class ChangeDecoder {
     });
   }
 
+  /** Plans these relations anew: what is known of their tables has changed. */
+  replan(oids: readonly number[]): void {
+    this.#relations.replan(oids);
+  }
+
   /** Between BEGIN and COMMIT. */
   get inTransaction(): boolean {
     return this.#transaction !== undefined;
@@ -144,7 +158,10 @@ export class ChangeDecoder {
       outbox: this.#outbox,
     });
     await relations.learn(relation);
-    return relations.get(relation.oid) as RelationPlan;
+    let plan = relations.get(relation.oid) as RelationPlan;
+    // What is read beside the log is as it is now.
+    while (plan.later) plan = plan.later.plan;
+    return plan;
   }
 
   /** Lets `listener` see the changes of a table, as `formatTable` writes it, from now on; undefined: nobody. */
@@ -191,18 +208,18 @@ export class ChangeDecoder {
         error instanceof EventTooLong || isStringTooLong(error)
           ? new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start })
           : error instanceof NotName
-            ? new NameEncodingError({ ...error, lsn: this.#lsnText }, true)
+            ? new NameEncodingError({ ...error, lsn: this.#lsnText })
             : error;
       const payload = buffer.subarray(start, end);
-      const isOne = failure instanceof PutAsideBefore || isOfOneChange(failure);
-      if (!isOne || !this.#takeAside(failure, payload, out, before)) throw failure;
+      if (!isOfOneChange(failure) || !this.#hold(failure, payload, out, before)) throw failure;
       return undefined;
     }
   }
 
   /** Decodes a change once more that was taken aside: by a decoder of its own. @throws why it still is no event. */
   async decodeHeld(held: HeldMessage, out: SourceMessage[]): Promise<void> {
-    await this.#relations.learn(held.relation);
+    if (!isDeepStrictEqual(this.#relations.get(held.relation.oid)?.relation, held.relation))
+      await this.#relations.learn(held.relation);
     const nothing = { commitLsn: -1n, ordinal: 0 };
     // Not this decoder's: the hold may be of an epoch before.
     const { epoch } = parsePosition(held.position);
@@ -219,21 +236,41 @@ export class ChangeDecoder {
    * Takes the change aside that was being decoded: its ordinals are counted, and events that it gave already (a key change's
    * delete), from place `before` of `out` on, are taken back. Returns false where that cannot be.
    */
-  #takeAside(error: Error, payload: Buffer, out: SourceMessage[], before: number): boolean {
+  #hold(error: TributaryError, payload: Buffer, out: SourceMessage[], before: number): boolean {
     const transaction = this.#transaction;
-    const ordinals = payload.length < 5 ? undefined : ORDINALS.get(payload[0] as number);
-    const plan = ordinals && this.#relations.get(payload.readUInt32BE(1));
-    if (!this.#options.takeAside || !transaction || !plan || plan.outbox) return false;
+    const ordinals = ORDINALS.get(payload[0] as number);
+    const plan = ordinals && this.#planBefore(payload.readUInt32BE(1), ordinals);
+    if (!this.#options.hold || !transaction || !plan || plan.outbox) return false;
+    for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
+    this.#takeAside(plan, transaction, ordinals, Buffer.from(payload), because(error, plan), before);
+    return true;
+  }
+
+  /** The plan of a change whose ordinals are counted already. */
+  #planBefore(oid: number, ordinals: number): RelationPlan | undefined {
+    const transaction = this.#transaction;
+    if (!transaction) return undefined;
+    transaction.ordinal -= ordinals;
+    const plan = this.#relations.get(oid);
+    const here = plan && this.#planHere(plan);
+    transaction.ordinal += ordinals;
+    return here;
+  }
+
+  #takeAside(
+    { topic, table, relation }: RelationPlan,
+    transaction: Transaction,
+    ordinals: number,
+    payload: Buffer,
+    error: TributaryError,
+    before: number,
+  ): void {
     const { begin, ordinal } = transaction;
     const position = commitPrefix(this.#options.epoch, begin.commitLsn) + formatOrdinal(ordinal);
-    const { topic, table, relation } = plan;
     const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
     const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
-    for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
-    const change: HeldMessage = { kind: "message", ...place, payload: Buffer.from(payload) };
-    if (!this.#options.takeAside(change, error, out)) return false;
+    this.#options.hold?.({ kind: "message", ...place, payload }, error, before);
     this.#gave(transaction, ordinal);
-    return true;
   }
 
   get #lsnText(): string {
@@ -261,7 +298,7 @@ export class ChangeDecoder {
         return this.#commit(out);
       case 0x52:
         reader.named("Relation");
-        return this.#relations.learn(decodeRelation(reader, this.#lsnText));
+        return this.#relations.learn(decodeRelation(reader));
       case 0x54:
         reader.named("Truncate");
         return this.#truncate(out);
@@ -309,7 +346,6 @@ export class ChangeDecoder {
     this.#options.onBegin?.(begin);
     this.#lastBegin = begin.commitLsn;
     this.#transaction = openTransaction(begin, this.#options.epoch, this.#given, this.#shared);
-    this.#transaction.aside = this.#options.putAside?.(begin.commitLsn);
   }
 
   #commit(out: SourceMessage[]): undefined {
@@ -338,6 +374,8 @@ export class ChangeDecoder {
     rows.row(this.#row, undefined);
     rows.notes();
     this.#give(out, plan, transaction, ordinal, this.#partition(plan, this.#row, undefined), "");
+    // A row that comes into the publication's filter by an update is an insert of what the update told.
+    if (!rows.isWhole) this.#incomplete(plan, transaction, ordinal, undefined);
   }
 
   #outboxEvent(
@@ -386,6 +424,7 @@ export class ChangeDecoder {
       rows.row(this.#row, whole ? old : undefined);
       rows.notes();
       this.#give(out, plan, transaction, second, partition, keyChange);
+      if (!rows.isWhole) this.#incomplete(plan, transaction, second, old);
     } else if (first > transaction.given) {
       event.copy(UPDATE);
       if (old === undefined) event.copy(NULL);
@@ -419,9 +458,15 @@ export class ChangeDecoder {
     for (const oid of relations) {
       const plan = this.#planOf("Truncate", oid);
       const ordinal = ++transaction.ordinal;
-      // It goes to every partition: a key that is not known is no problem of its.
       if (!plan.captured || ordinal <= transaction.given) continue;
-      if (plan.problem && !isOfOneChange(plan.problem)) throw plan.problem;
+      const { problem } = plan;
+      if (problem instanceof TableReplacedError || problem instanceof KeyChangedError) {
+        if (!this.#options.hold) throw problem;
+        this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out.length);
+        continue;
+      }
+      // It goes to every partition: a key that is not known is no problem of its.
+      if (problem && !isOfOneChange(problem)) throw problem;
       plan.listener?.truncated(plan);
       this.#begun(plan).event.append(TRUNCATE);
       this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
@@ -431,7 +476,6 @@ export class ChangeDecoder {
   /** Whether a change is to be given, `last` being the last of its ordinals. */
   #wanted(plan: RelationPlan, transaction: Transaction, last: number): boolean {
     if (!plan.captured || last <= transaction.given) return false;
-    if (transaction.aside?.has(last)) throw new PutAsideBefore();
     if (plan.problem) throw plan.problem;
     return true;
   }
@@ -486,6 +530,38 @@ export class ChangeDecoder {
     this.#gave(transaction, ordinal);
   }
 
+  /** Tells of a create that was given without all of its row's values. */
+  #incomplete(plan: RelationPlan, transaction: Transaction, ordinal: number, old: Tuple | undefined): void {
+    const { onIncomplete, epoch } = this.#options;
+    if (!onIncomplete) return;
+    const { commitLsn } = transaction.begin;
+    const { table } = plan;
+    const key = this.#keyTexts(plan, old);
+    onIncomplete({
+      table,
+      key,
+      position: commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal),
+      commitLsn,
+    });
+  }
+
+  /** The texts of the row's key by column, for a look at the table; undefined: no text that a query could hold. */
+  #keyTexts({ watched, columns }: RelationPlan, old: Tuple | undefined): Record<string, string> | undefined {
+    const { buffer } = this.#reader;
+    const texts: Record<string, string> = {};
+    for (const i of watched) {
+      const from = this.#row.start[i] === UNCHANGED && old !== undefined ? old : this.#row;
+      try {
+        const text = this.#nameForm.decode(buffer, from.start[i] as number, from.end[i] as number);
+        texts[(columns[i] as PlannedColumn).name] = text;
+      } catch (error) {
+        if (error instanceof NotText) return undefined;
+        throw error;
+      }
+    }
+    return texts;
+  }
+
   #gave(transaction: Transaction, ordinal: number): void {
     this.#given.commitLsn = transaction.begin.commitLsn;
     this.#given.ordinal = ordinal;
@@ -510,13 +586,45 @@ export class ChangeDecoder {
 
   #planOf(type: string, oid: number): RelationPlan {
     const plan = this.#relations.get(oid);
-    if (plan) return plan;
+    if (plan) return plan.later === undefined ? plan : this.#planHere(plan);
     throw this.#outOfOrder(type, "a relation told before", `relation ${oid}`);
+  }
+
+  /** Of the plans of a relation, the one of the change that comes next. */
+  #planHere(first: RelationPlan): RelationPlan {
+    const { begin, ordinal, epoch } = this.#transaction as Transaction;
+    let plan = first;
+    while (plan.later) {
+      const { from } = plan.later;
+      const reached =
+        epoch > from.epoch ||
+        (epoch === from.epoch &&
+          (begin.commitLsn > from.commitLsn ||
+            (begin.commitLsn === from.commitLsn && ordinal + 1 >= from.ordinal)));
+      if (!reached) break;
+      plan = plan.later.plan;
+    }
+    return plan;
   }
 
   #outOfOrder(type: string, expected: string, got: string): MessageOrderError {
     return new MessageOrderError({ type, lsn: this.#lsnText, expected, got });
   }
+}
+
+/** The Truncate message of one relation. */
+function truncateOf(oid: number): Buffer {
+  const message = Buffer.from([0x54, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+  message.writeUInt32BE(oid, 6);
+  return message;
+}
+
+/** Why a change cannot be given, where its table has another key by now: that it lacks a value of the old one follows from it. */
+function because(error: TributaryError, plan: RelationPlan): TributaryError {
+  if (!(error instanceof KeyValueMissingError)) return error;
+  for (let later = plan.later; later; later = later.plan.later)
+    if (later.plan.problem instanceof KeyChangedError) return later.plan.problem;
+  return error;
 }
 
 /** Ordinals that a message counts, by its type: Insert, Update, Delete (rule 1). */

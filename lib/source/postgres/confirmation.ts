@@ -1,4 +1,6 @@
 import { failpoint } from "../../failpoint.ts";
+import type { PublicationTerms, Sighting } from "./contract/terms.ts";
+import type { KnownTables } from "./identity/known-tables.ts";
 import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
 import { StreamedCommits } from "./streamed-commits.ts";
 
@@ -81,7 +83,26 @@ export class Confirmation {
    * must not be followed by the old primary's log, should that come back (rule 44).
    */
   async onTimeline(timeline: number): Promise<void> {
-    this.#state = { ...this.#state, timeline };
+    await this.#store({ timeline });
+  }
+
+  /** What the publication says now. Resolves when that is in the record. */
+  async onTerms(terms: PublicationTerms, termsSeen: Sighting): Promise<void> {
+    await this.#store({ terms, termsSeen });
+  }
+
+  /** The publication says the same as before: the next write notes when that was. */
+  sawTerms(termsSeen: Sighting): void {
+    this.#state = { ...this.#state, termsSeen };
+  }
+
+  /** Which tables the captured names stand for. Resolves when that is in the record. */
+  async onTables(tables: KnownTables): Promise<void> {
+    await this.#store({ tables });
+  }
+
+  async #store(part: Partial<SlotState>): Promise<void> {
+    this.#state = { ...this.#state, ...part };
     while (this.#writing) await this.#writing;
     await this.#options.record.write(this.#state);
   }
@@ -133,7 +154,8 @@ export class Confirmation {
       failpoint("before-slot-record");
       await this.#options.record.write(next);
       failpoint("before-feedback");
-      this.#state = { ...next, timeline: this.#state.timeline };
+      const { confirmedLsn, recentCommits } = next;
+      this.#state = { ...this.#state, confirmedLsn, recentCommits };
       this.#options.onConfirmed(next.confirmedLsn);
     } catch (error) {
       this.#failed = true;

@@ -90,6 +90,12 @@ export class PublicationReplacedError extends TributaryError {
   readonly retry = "stop";
 }
 
+/** The publication was changed and leaves out changes of captured tables. */
+export class PublicationNarrowedError extends TributaryError {
+  readonly code = "PUBLICATION_NARROWED";
+  readonly retry = "restart";
+}
+
 /** The slot's confirmed LSN is beyond ours: someone else consumed changes that we never saw. */
 export class SlotAheadError extends TributaryError {
   readonly code = "SLOT_AHEAD";

@@ -4,11 +4,11 @@ import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
+import { readTerms } from "./contract/terms.ts";
 import { PreflightError, SlotForeignError } from "./errors.ts";
 import { quoteIdentifier } from "./preflight/captured-tables.ts";
 import type { PreflightReport } from "./preflight/preflight.ts";
 import { applyPublication, PublicationRefused } from "./publication.ts";
-import { readPublicationOid } from "./publication-watch.ts";
 import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import type { Siblings } from "./slots/assignment.ts";
@@ -45,17 +45,22 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
   const undo: string[] = [];
   try {
     let startLsn: bigint;
+    let contract: Awaited<ReturnType<typeof readTerms>>;
+    // Before the slot is made: what is committed from the slot's beginning on falls under what was read.
+    const readContract = () => readTerms((sql) => client.query(sql), publication, report.server.version);
     if (found) {
       checkSlotKind(found, report.server.database);
       if (found.activePid !== undefined) throw slotInUse(name, found.activePid, found.holder);
       if (record && !found.unused) throw usedByOthers(name);
       if (report.publication.kind === "create") throw slotWithoutPublication(name, publication);
       await changePublication(client, options);
+      contract = await readContract();
       startLsn = found.confirmedLsn;
       log.info(`reading from the replication slot "${name}" that is there`);
     } else {
       await changePublication(client, options);
       if (report.publication.kind === "create") undo.push(`DROP PUBLICATION ${quoteIdentifier(publication)}`);
+      contract = await readContract();
       startLsn = await createSlot(client, options);
       undo.push(`SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)})`);
       log.info(`made the replication slot "${name}"`);
@@ -65,7 +70,9 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
       epoch: options.siblings?.epoch ?? begun?.epoch ?? 1,
       slot: name,
       publication,
-      publicationOid: await readPublicationOid((sql) => client.query(sql), publication),
+      publicationOid: contract?.terms.oid,
+      terms: contract?.terms,
+      termsSeen: contract?.seen,
       database: report.server.database,
       systemId: system.systemId,
       timeline: system.timeline,
@@ -88,7 +95,7 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
   }
 }
 
-/** Makes or changes the publication as preflight planned. @throws PreflightError, or the server's error. */
+/** Makes or changes the publication as preflight planned; `onAlter` is told the transaction before it commits. @throws PreflightError, or the server's error. */
 export async function changePublication(
   client: pg.Client,
   {
@@ -98,6 +105,7 @@ export async function changePublication(
     log,
     siblings,
   }: Pick<FirstStartOptions, "pipeline" | "record" | "report" | "log" | "siblings">,
+  onAlter: (xid: string) => Promise<void> = async () => {},
 ): Promise<void> {
   const { publication: name } = pipeline.source;
   const step = report.publication;
@@ -106,7 +114,10 @@ export async function changePublication(
     const tables = [...report.tables, ...report.leaves];
     changed = await applyPublication(client, name, step, tables, report.server.version, {
       others: siblings?.publications ?? [],
-      permit: async () => record?.confirm(),
+      permit: async (xid) => {
+        await onAlter(xid);
+        await record?.confirm();
+      },
     });
   } catch (error) {
     if (error instanceof PublicationRefused) throw new PreflightError(error.problems);

@@ -1,26 +1,32 @@
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import type pg from "pg";
+import { PROBE } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
-import { formatPosition } from "../../change/position.ts";
+import { formatPosition, parsePosition } from "../../change/position.ts";
 import { routeTables } from "../../change/route.ts";
-import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import { formatTable, parseTable, type TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
 import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change-source.ts";
-import { type AsideSettings, Asides } from "./aside/asides.ts";
-import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
+import { controlEvent } from "./backfill/control-event.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import type { PostgresConnectionOptions } from "./connection.ts";
+import type { ContractTable } from "./contract/difference.ts";
+import type { UnhealedTable } from "./contract/unhealed-record.ts";
+import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
-import { offerToPutAside } from "./decode-errors.ts";
+import { CatalogLookupError } from "./decode-errors.ts";
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
-import type { HeldMessage } from "./hold/held-change.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
+import { firstHeld, type Hold } from "./hold/hold-record.ts";
+import { TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
+import { compareKeys, formatKey } from "./identity/known-tables.ts";
+import { type Difference, isAlike, TableIdentities } from "./identity/table-identities.ts";
 import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
@@ -54,8 +60,8 @@ export interface SourceStatus extends SlotHealth {
   readonly leftoverSlots?: readonly LeftoverSlot[] | undefined;
   /** Topics whose changes wait for a release. */
   readonly holds: readonly HoldReport[];
-  /** Changes that were put aside since the task's start. */
-  readonly putAside: number;
+  /** Tables of which changes may be missing in the stream. */
+  readonly unhealed?: readonly UnhealedTable[];
 }
 
 /** What `PostgresChangeStream` is made of. */
@@ -70,6 +76,11 @@ export interface PostgresChangeStreamOptions {
   readonly takeoverMs: number;
   readonly state: SlotState;
   readonly tables: readonly TableName[];
+  /** What is watched of the publication: the tables that must stay in it. */
+  readonly contract: readonly ContractTable[];
+  /** Publications of the pipeline's other slots. */
+  readonly others: readonly string[];
+  readonly unhealed: UnhealedTables;
   /** Which of the pipeline's tables are this slot's, where it has several; undefined: all. */
   readonly isOwn?: ((table: TableName) => boolean) | undefined;
   /** Whether a topic may be another slot's. */
@@ -81,8 +92,10 @@ export interface PostgresChangeStreamOptions {
   readonly backfill: BackfillSettings | undefined;
   /** Undefined: a change that cannot become an event ends the stream. */
   readonly holds: HoldSettings | undefined;
-  /** Undefined: no change is put aside. */
-  readonly asides: AsideSettings | undefined;
+  /** OIDs of the tables that the publication was made to hold at this start. */
+  readonly published: ReadonlySet<number>;
+  /** Whether the record outlives the task. */
+  readonly keeps: boolean;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -113,6 +126,7 @@ export class PostgresChangeStream implements ChangeStream {
   readonly #heartbeat: Heartbeat;
   /** A heartbeat of ours came outside of transactions. */
   #heartbeatLsn: bigint | undefined;
+  #looking = false;
   #reconnects = 0;
   /** Failed attempts since something last came. */
   #attempts = 0;
@@ -122,7 +136,9 @@ export class PostgresChangeStream implements ChangeStream {
   /** Tables that a message says have left, and nobody has looked yet. */
   #saidToMove: readonly string[] = [];
   #holds: HeldTopics | undefined;
-  #asides: Asides | undefined;
+  readonly #identities: TableIdentities;
+  /** Decodes what was held once more. */
+  #heldDecoder: ChangeDecoder | undefined;
   /** Up to here the stream has acknowledged; what is held may not be stored that far. */
   #acknowledged = 0n;
   /** Runs from the signal on. */
@@ -149,11 +165,25 @@ export class PostgresChangeStream implements ChangeStream {
     this.#confirmation = new Confirmation({
       record: options.record,
       state,
-      onConfirmed: () => {
-        this.#asides?.confirmed(this.#confirmation.state.confirmedLsn);
-        this.#sendFeedback(false);
-      },
+      onConfirmed: () => this.#sendFeedback(false),
       onFailure: (error) => this.#fail(error),
+    });
+    this.#identities = new TableIdentities({
+      known: state.tables,
+      epoch: state.epoch,
+      route: routeTables(pipeline),
+      captures: (table) =>
+        captures(pipeline.source, table) &&
+        (options.isOwn?.(table) ?? true) &&
+        formatTable(table) !== pipeline.source.outbox?.table,
+      query: (sql, values) => this.#side.query(sql, values),
+      store: (tables) => this.#confirmation.onTables(tables),
+      log: options.log,
+      onChange: (oids) => {
+        this.#decoder.replan(oids);
+        this.#heldDecoder?.replan(oids);
+      },
+      onDue: () => this.#link?.interrupt(),
     });
     this.#decoder = new ChangeDecoder({
       ...this.#decoding(),
@@ -174,8 +204,8 @@ export class PostgresChangeStream implements ChangeStream {
       },
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
-      takeAside: (change, error, out) => this.#takeAside(change, error, out),
-      putAside: (commitLsn) => this.#asides?.ordinals(commitLsn),
+      ...(options.holds ? { hold: (change, error, before) => this.#holds?.put(change, error, before) } : {}),
+      onIncomplete: (create) => this.#backfills?.ask(create),
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
         if (prefix === MOVE) this.#moved(message);
@@ -188,9 +218,17 @@ export class PostgresChangeStream implements ChangeStream {
     const publicationWatch = new PublicationWatch({
       name: state.publication,
       oid: state.publicationOid,
+      terms: state.terms,
+      seen: state.termsSeen,
+      tables: options.contract,
+      others: options.others,
+      version: options.serverVersion,
       captures: (table) => captures(pipeline.source, table) && (options.isOwn?.(table) ?? true),
       query: (sql) => this.#side.query(sql),
       log: options.log,
+      note: (losses) => options.unhealed.note(losses),
+      store: (terms, seen) => this.#confirmation.onTerms(terms, seen),
+      saw: (seen) => this.#confirmation.sawTerms(seen),
     });
     this.#heartbeat = new Heartbeat(() => this.#side.query(heartbeatSql(options.serverVersion)), options.log);
     this.#watch = new LinkWatch({
@@ -210,7 +248,8 @@ export class PostgresChangeStream implements ChangeStream {
         this.#slotWatch.take(sighting);
         this.#backfills?.slot(sighting.slot, sighting.serverLsn);
         void this.#leftovers.look(sighting.atMs);
-        publicationWatch.look().catch((error) => this.#fail(error));
+        this.#look(publicationWatch).catch((error) => this.#fail(error));
+        void this.#lookAtTables();
         void this.#heartbeat.look({
           atMs: sighting.atMs,
           serverLsn: sighting.serverLsn,
@@ -223,6 +262,20 @@ export class PostgresChangeStream implements ChangeStream {
     this.changes = this.#read(until);
   }
 
+  /** Looks whether the publication is whole, ends what a backfill has healed, and asks for those that are to come by themselves. */
+  async #look(publication: PublicationWatch): Promise<void> {
+    if (this.#looking || this.#fatal !== undefined) return;
+    this.#looking = true;
+    try {
+      await publication.look();
+      const backfills = this.#backfills;
+      const wanted = await this.#options.unhealed.look(backfills?.reports ?? []);
+      for (const table of wanted) await backfills?.want(table);
+    } finally {
+      this.#looking = false;
+    }
+  }
+
   /** What events look like, whoever decodes them. */
   #decoding() {
     const { pipeline, state, encoding } = this.#options;
@@ -233,12 +286,26 @@ export class PostgresChangeStream implements ChangeStream {
       route: routeTables(pipeline),
       catalog: pgTypeCatalog((sql, values) => this.#side.query(sql, values), { signal: this.#cut }),
       encoding,
+      identities: this.#identities,
     };
+  }
+
+  /** That the catalog did not answer is passed over: the next look tells. */
+  async #lookAtTables(): Promise<void> {
+    try {
+      await this.#identities.lookAtAll();
+    } catch (error) {
+      if (!(error instanceof CatalogLookupError)) this.#fail(error);
+    }
   }
 
   async #openHolds(settings: HoldSettings): Promise<HeldTopics> {
     const { pipeline, state, log } = this.#options;
-    const decoder = new ChangeDecoder(this.#decoding());
+    const decoder = new ChangeDecoder({
+      ...this.#decoding(),
+      onIncomplete: (create) => this.#backfills?.ask(create),
+    });
+    this.#heldDecoder = decoder;
     return await HeldTopics.open(
       {
         ...settings,
@@ -246,7 +313,9 @@ export class PostgresChangeStream implements ChangeStream {
         epoch: state.epoch,
         log,
         decode: (change, out) => decoder.decodeHeld(change, out),
-        putAside: (change, error, out) => this.#putHeldAside(change, error, out),
+        asked: async () => await this.#backfills?.asked(),
+        accept: (hold) => this.#accept(hold),
+        barrier: (hold) => this.#barrier(hold),
         onStored: () => this.acknowledge(this.#acknowledged),
         onDue: () => this.#link?.interrupt(),
         onFailure: (error) => this.#fail(error),
@@ -257,19 +326,11 @@ export class PostgresChangeStream implements ChangeStream {
 
   /** Opens the first link, over a replication session that is there already. @throws what the record of backfills or holds throws. */
   async start(replication: pg.Client): Promise<void> {
-    const { asides, backfill, holds, connection, pipeline, state, tables, serverVersion, log } =
-      this.#options;
+    const { backfill, holds, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    await this.#identities.begin(tables);
     if (holds) this.#holds = await this.#openHolds(holds);
-    if (asides) {
-      this.#asides = await Asides.open({
-        ...asides,
-        ...{ pipeline: pipeline.name, database: state.database, epoch: state.epoch, log },
-        all: pipeline.source.undecodable === "dead-letter",
-        backfills: backfill?.record,
-        tables: tables.map(formatTable),
-        isHeld: (topic, position) => this.#holds?.isHeld(topic, position) === true,
-      });
-    }
+    for (const { reason, from } of this.#holds?.holds ?? [])
+      if (isOfIdentity(reason.code)) this.#identities.isHeldFrom(reason.table, from);
     if (backfill) {
       this.#backfills = await Backfills.open({
         ...backfill,
@@ -284,39 +345,104 @@ export class PostgresChangeStream implements ChangeStream {
         plan: (relation) => this.#decoder.plan(relation),
         listen: (table, listener) => this.#decoder.listen(table, listener),
         restart: (error) => this.#fail(error),
+        onAsked: () => this.acknowledge(this.#acknowledged),
       });
     }
+    for (const difference of [...this.#identities.differences.values()]) await this.#goOn(difference);
     await this.#open(AbortSignal.any([this.#options.signal, this.#ending.signal]), replication);
+  }
+
+  /** At a start: goes on by itself with a table that has taken a captured one's name, where nothing stands against it. */
+  async #goOn(difference: Difference): Promise<void> {
+    const { pipeline, log, keeps } = this.#options;
+    const { table, error, now, from } = difference;
+    const replaced = error instanceof TableReplacedError;
+    if (!keeps) return await this.#identities.accept(table, now, from);
+    const alike = isAlike(difference, this.#identities.known);
+    const reads =
+      this.#backfills !== undefined && ["when-needed", "always"].includes(pipeline.source.snapshot);
+    if (!replaced || (now && !alike)) {
+      // Without a claim store nothing can be held: the first change ends the stream.
+      return;
+    }
+    if (now && reads) {
+      const hold = this.#holds?.holds.find(({ reason }) => reason.table === table);
+      if (hold && isOfIdentity(hold.reason.code)) {
+        this.#holds?.releaseNow(hold.topic);
+        return;
+      }
+      await this.#backfills?.readAnew(table);
+      await this.#identities.accept(table, now, from);
+      log.warn(`${table} is read anew, with a sweep: another table has the name`);
+    } else if (!this.#holds) {
+      await this.#identities.accept(table, now, from);
+      log.warn(`what was in ${table} before the name was its own is not in the stream`, {
+        code: error.code,
+        remedy: `tributary backfill start --table ${table}`,
+      });
+    }
+  }
+
+  /** What a release accepts: the table that has the name now, with the key that it has now. */
+  async #accept(hold: Hold): Promise<void> {
+    const { reason } = hold;
+    if (!isOfIdentity(reason.code)) return;
+    const { table } = reason;
+    const now = await this.#identities.present(table);
+    const known = this.#identities.known[table]?.at(-1);
+    if (now && now.oid !== known?.oid && !this.#options.published.has(now.oid))
+      throw new TableAcceptedError(table);
+    const isNew = now && (now.oid !== known?.oid || compareKeys(known.key, now.key) !== "same");
+    if (isNew) await this.#backfills?.readAnew(table);
+    await this.#identities.accept(table, now, firstHeld(hold));
+    this.#options.log.warn(
+      now
+        ? `${table} goes on with OID ${now.oid} and the key ${formatKey(now.key)}${isNew ? ": it is read anew, with a sweep" : ""}`
+        : `${table} is not captured any more: no table has the name`,
+    );
+  }
+
+  /** Stands in each partition before what a release gives: who has passed it holds nothing of the time before. */
+  #barrier(hold: Hold): SourceMessage | undefined {
+    const { table, code } = hold.reason;
+    if (!isOfIdentity(code)) return undefined;
+    const { pipeline, state } = this.#options;
+    const name = parseTable(table);
+    const { epoch, commitLsn, ordinal } = parsePosition(firstHeld(hold));
+    return controlEvent(
+      PROBE,
+      { slot: state.slot, table, id: `hold ${hold.topic}` },
+      {
+        ...{ pipeline: pipeline.name, database: state.database, epoch },
+        ...{ lsn: commitLsn, ordinal: ordinal - 1, table: name },
+        ...{ topic: routeTables(pipeline)(name).topic, nowMs: Date.now() },
+      },
+    );
+  }
+
+  /** Holds the topics of tables that are other ones from here on. Returns what ends the stream instead. */
+  async #holdDifferent(): Promise<unknown> {
+    for (const { table, error, from, now } of this.#identities.takeDue(this.#receivedLsn)) {
+      const { code, message, remedy } = error;
+      const topic = routeTables(this.#options.pipeline)(parseTable(table)).topic.name;
+      try {
+        if (!this.#options.keeps) await this.#identities.accept(table, now, from);
+        else if (this.#holds)
+          await this.#holds.hold(topic, { code, message, remedy, table, position: from }, from);
+        else if (error instanceof TableReplacedError) return error;
+      } catch (failure) {
+        return failure;
+      }
+    }
+    return undefined;
   }
 
   acknowledge(lsn: bigint): void {
     this.#acknowledged = later(this.#acknowledged, lsn);
-    const durable = this.#holds?.durable(this.#acknowledged) ?? this.#acknowledged;
+    const stored = this.#holds?.durable(this.#acknowledged) ?? this.#acknowledged;
+    const durable = this.#backfills?.durable(stored) ?? stored;
     this.#confirmation.acknowledge(durable);
     this.#backfills?.acknowledge(durable);
-  }
-
-  /** What becomes of a change that cannot become an event: it is put aside, or its topic is held, or (false) the stream ends at it. */
-  #takeAside(change: HeldMessage, error: Error, out: SourceMessage[]): boolean {
-    if (this.#asides?.takes(change)) {
-      out.push(this.#asides.put(change, error));
-      return true;
-    }
-    if (!(error instanceof TributaryError)) return false;
-    this.#holds?.put(change, error, out.length);
-    if (!this.#holds && this.#asides) offerToPutAside(error, change.position);
-    return this.#holds !== undefined;
-  }
-
-  /** The same at the release of its topic. */
-  async #putHeldAside(change: HeldMessage, error: Error | undefined, out: SourceMessage[]): Promise<boolean> {
-    const asides = this.#asides;
-    if (!asides) return false;
-    if (error) await asides.look();
-    if (!(error ? asides.takes(change) : asides.knows(change))) return false;
-    out.push(asides.put(change, error ?? new PutAsideBefore()));
-    await asides.settle(this.#cut);
-    return true;
   }
 
   close(): Promise<void> {
@@ -347,8 +473,9 @@ export class PostgresChangeStream implements ChangeStream {
   }
 
   async #flush(): Promise<void> {
-    await this.#asides?.close();
     await this.#holds?.close();
+    // What is not in the record is not confirmed, and is asked for again.
+    await this.#backfills?.asked().catch(() => {});
     await this.#confirmation.flush();
   }
 
@@ -380,11 +507,12 @@ export class PostgresChangeStream implements ChangeStream {
       }
       // The decoder will not give these again: they go downstream, or are held, before the failure counts.
       const given = this.#sift(batch);
-      // Nothing that stands behind a change goes downstream before that one is where it can be found.
-      if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
+      if (this.#differs && failure === undefined && !until.aborted) failure = await this.#holdDifferent();
       if (this.#holds) {
+        const barriers = this.#decoder.inTransaction ? [] : this.#holds.takeBarriers(this.#receivedLsn);
+        if (barriers.length > 0) yield barriers;
         await this.#holds.room(this.#cut);
         if (this.#releases && failure === undefined && !until.aborted)
           failure = yield* this.#release(this.#holds, until);
@@ -394,18 +522,6 @@ export class PostgresChangeStream implements ChangeStream {
       await this.#recover(failure, until);
     }
     if (this.#fatal !== undefined) throw this.#fatal;
-  }
-
-  /** Returns false where the task ends first: what was put aside comes again. @throws what ends the stream. */
-  async #settle(asides: Asides): Promise<boolean> {
-    try {
-      await asides.settle(this.#cut);
-      return true;
-    } catch (error) {
-      if (this.#cut.aborted) return false;
-      this.#fail(error);
-      throw error;
-    }
   }
 
   /** What goes to the place of a message of ours, in slices; then the place may be acknowledged. */
@@ -432,6 +548,11 @@ export class PostgresChangeStream implements ChangeStream {
     return this.#holds === undefined || this.#holds.isIdle ? batch : this.#holds.sift(batch);
   }
 
+  /** Whether a topic is to be held now whose table is another one. */
+  get #differs(): boolean {
+    return this.#identities.isDue(this.#receivedLsn) && !this.#decoder.inTransaction;
+  }
+
   /** Whether a held topic is to be released now. */
   get #releases(): boolean {
     return this.#holds?.isDue(this.#receivedLsn) === true && !this.#decoder.inTransaction;
@@ -453,7 +574,7 @@ export class PostgresChangeStream implements ChangeStream {
     let stopping = until.aborted;
     while (!(stopping && this.#over) && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
-        if (batch.length > 0 || this.#releases) return;
+        if (batch.length > 0 || this.#releases || this.#differs) return;
         this.#watch.waiting(true);
         try {
           await link.arrival();
@@ -462,7 +583,7 @@ export class PostgresChangeStream implements ChangeStream {
         } finally {
           this.#watch.waiting(false);
         }
-        if (this.#releases) return;
+        if (this.#releases || this.#differs) return;
         stopping = until.aborted;
         continue;
       }
@@ -600,11 +721,16 @@ export class PostgresChangeStream implements ChangeStream {
       reconnects: this.#reconnects,
       backfills: this.#backfills?.reports ?? [],
       holds: this.#holds?.reports ?? [],
-      putAside: this.#asides?.count ?? 0,
+      unhealed: this.#options.unhealed.reports,
       leftoverSlots: this.#options.connection.hosts && this.#leftovers.found,
       ...this.#slotWatch.health,
     });
   }
+}
+
+/** Whether a hold is for a table that is another one, or has another key: releasing it accepts that. */
+function isOfIdentity(code: string): boolean {
+  return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
 }
 
 function later(a: bigint, b: bigint): bigint {

@@ -4,16 +4,17 @@ import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
-import type { AsideSettings } from "./aside/asides.ts";
 import type { BackfillSettings } from "./backfill/backfills.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { explainSessionError } from "./connection-errors.ts";
+import { contractTable, keepContract } from "./contract/at-start.ts";
+import type { UnhealedRecord } from "./contract/unhealed-record.ts";
+import { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { PreflightError, SlotSettingsChangedError } from "./errors.ts";
 import { changePublication, firstStart } from "./first-start.ts";
 import type { HoldSettings } from "./hold/held-topics.ts";
 import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
 import { preflight as look, type PreflightReport } from "./preflight/preflight.ts";
-import { readPublicationOid } from "./publication-watch.ts";
 import { identifySystem } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 import type { Siblings } from "./slots/assignment.ts";
@@ -36,8 +37,13 @@ export interface PostgresSourceOptions {
   readonly backfill?: BackfillSettings | undefined;
   /** Where changes are held that cannot become events; undefined: they end the stream. */
   readonly holds?: HoldSettings | undefined;
-  /** How changes are put aside; undefined: none is. */
-  readonly asides?: AsideSettings | undefined;
+  /** Where tables are noted of which changes may be missing; undefined: they are only told. */
+  readonly unhealed?: UnhealedRecord | undefined;
+  /**
+   * Reads a publication as it is, and as it will be: tables that join are given, those that left are given for the time they were in.
+   * It is neither changed nor judged.
+   */
+  readonly follow?: boolean;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -126,23 +132,31 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
   const client = await connect(connection, { signal });
   let replication: pg.Client | undefined;
   try {
-    const report = await look(client, pipeline, options.siblings?.isOwn);
+    const report = await look(client, pipeline, options.siblings?.isOwn, options.follow);
     for (const { code, message, remedy } of report.warnings) log.warn(message, { code, remedy });
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     replication = await connect(connection, { replication: true, walSenderTimeoutMs, signal });
     const system = await identifySystem(replication);
+    const unhealedOptions = { record: options.unhealed, isOwn: options.siblings?.isOwn, log };
+    let unhealed: UnhealedTables;
     let state = await record?.read();
     if (state) {
       connection.hosts?.noteTimeline(state.timeline);
       checkSettings(state, pipeline, report);
-      await changePublication(client, { pipeline, record, report, log, siblings: options.siblings });
-      state = {
-        ...state,
-        publicationOid:
-          state.publicationOid ?? (await readPublicationOid((sql) => client.query(sql), state.publication)),
-      };
+      const change = (onAlter?: (xid: string) => Promise<void>) =>
+        changePublication(client, { pipeline, record, report, log, siblings: options.siblings }, onAlter);
+      unhealed = await UnhealedTables.open({ ...unhealedOptions, epoch: state.epoch });
+      const { tables, server } = report;
+      if (system.systemId !== state.systemId) await change();
+      else
+        state = await keepContract(
+          client,
+          { state, record, tables, version: server.version, unhealed, log },
+          change,
+        );
     } else {
       state = await firstStart(client, { ...options, report, system });
+      unhealed = await UnhealedTables.open({ ...unhealedOptions, epoch: state.epoch });
     }
     const stream = new PostgresChangeStream(
       {
@@ -156,12 +170,16 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         takeoverMs: options.takeoverMs ?? TAKEOVER_MS,
         state,
         tables: report.tables,
+        contract: options.follow ? [] : report.tables.map(contractTable),
+        others: options.siblings?.publications ?? [],
+        unhealed,
         isOwn: options.siblings?.isOwn,
         isForeign: options.siblings?.isForeign,
         serverVersion: report.server.version,
         backfill: options.backfill,
         holds: options.holds,
-        asides: options.asides,
+        published: new Set(report.tables.map(({ oid }) => oid)),
+        keeps: record !== undefined,
         encoding: textEncoding(report.server.encoding, pipeline),
       },
       client,

@@ -3,13 +3,16 @@ import * as z from "zod";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
-import { PublicationReplacedError } from "./errors.ts";
+import { ALL_CHANGES, type ContractTable, compareTerms, type Difference } from "./contract/difference.ts";
+import { lossesOf, tellWidened } from "./contract/losses.ts";
+import { type PublicationTerms, readTerms, type Sighting } from "./contract/terms.ts";
+import type { Loss } from "./contract/unhealed-tables.ts";
+import { PublicationNarrowedError, PublicationReplacedError } from "./errors.ts";
 import { quoteIdentifier, quoteTable } from "./preflight/captured-tables.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 const oidRow = z.object({ oid: z.number() });
-const tableRow = z.object({ oid: z.number(), schema: z.string(), table: z.string() });
 
 /** The publication's OID; undefined where there is none of that name. */
 export async function readPublicationOid(query: Query, name: string): Promise<number | undefined> {
@@ -38,64 +41,144 @@ export interface PublicationWatchOptions {
   readonly name: string;
   /** As stored at first start. */
   readonly oid: number | undefined;
+  /** What it said when it was last looked at; undefined: the first look takes it as it is. */
+  readonly terms?: PublicationTerms | undefined;
+  readonly seen?: Sighting | undefined;
   readonly captures: (table: TableName) => boolean;
+  /** The captured tables; undefined: those that the publication names at the first look. */
+  readonly tables?: readonly ContractTable[];
+  /** Publications of the pipeline's other slots, which tables move to. */
+  readonly others?: readonly string[];
+  /** `server_version_num`. Default: none of 15's. */
+  readonly version?: number;
   readonly query: Query;
   readonly log: Log;
+  /** Puts losses on record. */
+  readonly note?: (losses: readonly Loss[]) => Promise<void>;
+  /** Puts what it says now on record, where that is something new. */
+  readonly store?: (terms: PublicationTerms, seen: Sighting) => Promise<void>;
+  /** It says the same as before. */
+  readonly saw?: (seen: Sighting) => void;
 }
 
 /** Looks at the publication while its changes are streamed: the log does not say when it stops to be whole. */
 export class PublicationWatch {
   readonly #options: PublicationWatchOptions;
-  /** Tables that the publication names, as last seen. */
-  #tables: ReadonlyMap<number, TableName> = new Map();
+  #terms: PublicationTerms | undefined;
+  #seen: Sighting | undefined;
+  #tables: readonly ContractTable[] | undefined;
   #looking = false;
 
   constructor(options: PublicationWatchOptions) {
     this.#options = options;
+    this.#terms = options.terms;
+    this.#seen = options.seen;
+    this.#tables = options.tables?.filter(options.captures);
   }
 
-  /** @throws PublicationReplacedError; that the server did not answer is passed over: the next look tells. */
+  /**
+   * That the server did not answer is passed over: the next look tells.
+   * @throws PublicationReplacedError, PublicationNarrowedError, what the records throw
+   */
   async look(): Promise<void> {
     if (this.#looking) return;
     this.#looking = true;
-    const { name, oid, query } = this.#options;
-    let now: number | undefined;
-    let tables: ReadonlyMap<number, TableName>;
     try {
-      now = await readPublicationOid(query, name);
-      tables = now === undefined ? new Map() : await readTables(query, now);
-    } catch {
-      return;
+      await this.#look();
     } finally {
       this.#looking = false;
     }
-    checkPublication(name, oid, now);
-    this.#compare(tables);
   }
 
-  #compare(tables: ReadonlyMap<number, TableName>): void {
-    const { name, captures, log } = this.#options;
-    for (const [oid, table] of this.#tables) {
-      if (tables.has(oid) || !captures(table)) continue;
-      log.warn(`${formatTable(table)} left the publication "${name}": its changes do not arrive any more`, {
-        code: "PUBLICATION",
-        remedy: `If it was dropped for good, nothing. If it was made anew or taken out: ALTER PUBLICATION ${quoteIdentifier(name)} ADD TABLE ${quoteTable(table)}; (a restart does that for a publication of ours). What was committed in between is not in the stream.`,
-      });
+  async #look(): Promise<void> {
+    const { name, oid, query, version = 0, captures } = this.#options;
+    let found: Awaited<ReturnType<typeof readTerms>>;
+    try {
+      found = await readTerms(query, name, version);
+    } catch {
+      return;
     }
-    this.#tables = tables;
+    checkPublication(name, oid, found?.terms.oid);
+    if (!found) return;
+    const { terms, seen } = found;
+    const [before, since] = [this.#terms ?? terms, this.#seen ?? seen];
+    this.#tables ??= terms.tables.filter(captures).map((t) => ({ ...t, kind: "r", generated: false }));
+    const differences = compareTerms(before, terms, this.#tables);
+    let standing: readonly Difference[];
+    try {
+      standing = await this.#standing(differences);
+    } catch {
+      return;
+    }
+    await this.#options.note?.(lossesOf(name, standing, since, seen));
+    tellWidened(this.#options.log, name, standing);
+    // Not stored where changes are dropped now: the next start compares with what was right.
+    const narrowed = standing.filter(({ kind }) => kind === "narrowed");
+    if (narrowed.length > 0) throw narrowedError(name, narrowed, since, terms);
+    if (JSON.stringify(terms) !== JSON.stringify(this.#terms)) await this.#options.store?.(terms, seen);
+    else this.#options.saw?.(seen);
+    [this.#terms, this.#seen] = [terms, seen];
+  }
+
+  /** Without the tables that are gone, or have moved to another slot: they are told, and watched no more. */
+  async #standing(differences: readonly Difference[]): Promise<readonly Difference[]> {
+    const left = differences.filter(({ kind, what }) => kind === "narrowed" && what === ALL_CHANGES);
+    if (left.length === 0) return differences;
+    const { query, others = [], log, name } = this.#options;
+    const places = await placesOf(
+      query,
+      left.map(({ table }) => table.oid),
+      others,
+    );
+    const gone = left.filter(({ table }) => places.get(table.oid) !== "here").map(({ table }) => table);
+    for (const table of gone) if (places.get(table.oid) === undefined) log.warn(...dropped(name, table));
+    this.#tables = this.#tables?.filter((table) => !gone.includes(table));
+    return differences.filter(({ table }) => !gone.includes(table));
   }
 }
 
-async function readTables(query: Query, publication: number): Promise<ReadonlyMap<number, TableName>> {
+/** Where tables are that a publication does not hold: in the database, in another slot's publication; not in the map: nowhere. */
+async function placesOf(
+  query: Query,
+  oids: readonly number[],
+  others: readonly string[],
+): Promise<ReadonlyMap<number, "here" | "moved">> {
   const { rows } = await query(
-    `SELECT c.oid::int8::float8 AS oid, n.nspname::text AS schema, c.relname::text AS "table"
-       FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE r.prpubid = ${publication}`,
+    `SELECT c.oid::int8::float8 AS oid,
+            EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+                     WHERE r.prrelid = c.oid AND p.pubname = ANY (ARRAY[${others.map((name) => pg.escapeLiteral(name)).join(", ")}]::text[])) AS moved
+       FROM pg_class c WHERE c.oid IN (${oids.join(", ")})`,
   );
-  return new Map(
-    z
-      .array(tableRow)
-      .parse(rows)
-      .map(({ oid, ...table }) => [oid, table]),
-  );
+  const found = z.array(z.object({ oid: z.number(), moved: z.boolean() })).parse(rows);
+  return new Map(found.map(({ oid, moved }) => [oid, moved ? "moved" : "here"]));
+}
+
+function dropped(name: string, table: TableName): Parameters<Log["warn"]> {
+  return [
+    `${formatTable(table)} left the publication "${name}": its changes do not arrive any more`,
+    {
+      code: "PUBLICATION",
+      remedy: `It was dropped. If for good, nothing. If it was made anew: ALTER PUBLICATION ${quoteIdentifier(name)} ADD TABLE ${quoteTable(table)}; (a restart does that for a publication of ours). What was committed in between is not in the stream.`,
+    },
+  ];
+}
+
+function narrowedError(
+  name: string,
+  differences: readonly Difference[],
+  since: Sighting,
+  terms: PublicationTerms,
+): PublicationNarrowedError {
+  const whole = terms.insert && terms.update && terms.delete && terms.truncate;
+  const shown = differences.slice(0, 5).map(({ table, what }) => `${formatTable(table)} (${what})`);
+  const more = differences.length > shown.length ? ` and ${differences.length - shown.length} more` : "";
+  const quoted = quoteIdentifier(name);
+  return new PublicationNarrowedError({
+    message: `the publication "${name}" was changed, and leaves out changes of ${shown.join(", ")}${more} since ${new Date(since.atMs).toISOString()} or later`,
+    remedy: `${
+      whole
+        ? `The task starts anew: a publication of ours is put right then; for another one it names the ALTER PUBLICATION ${quoted}.`
+        : `ALTER PUBLICATION ${quoted} SET (publish = 'insert, update, delete, truncate');`
+    } What was committed meanwhile is not in the stream: tributary capture status names the tables, and the commands that heal them.`,
+  });
 }

@@ -250,7 +250,7 @@ const PERMITTED_MS = 5_000;
 /**
  * Makes or changes the publication in one transaction; nothing stays when it would hurt the application's writes.
  * Tells whether anything changed. `others`: publications of the pipeline's other slots; `permit` is asked right before the
- * commit: a task that slept after it looked at the tables must not undo what its successor did.
+ * commit, and told the transaction: a task that slept after it looked at the tables must not undo what its successor did.
  *
  * @throws PublicationRefused, TablesMovedError, what `permit` throws, or the server's error.
  */
@@ -260,7 +260,7 @@ export async function applyPublication(
   step: PublicationStep,
   tables: readonly TableFacts[],
   version: number,
-  { others, permit }: { readonly others: readonly string[]; readonly permit: () => Promise<void> },
+  { others, permit }: { readonly others: readonly string[]; readonly permit: (xid: string) => Promise<void> },
 ): Promise<boolean> {
   if (step.kind === "use") return false;
   await client.query("BEGIN");
@@ -274,13 +274,19 @@ export async function applyPublication(
     if (problems.length > 0) throw new PublicationRefused(problems);
     await refuseShared(client, name, others);
     const changed = !isDeepStrictEqual(before, made);
-    if (changed) await permit();
+    if (changed) await permit(await ownTransaction(client));
     await client.query(changed ? "COMMIT" : "ROLLBACK");
     return changed;
   } catch (error) {
     await client.query("ROLLBACK").catch(() => {});
     throw error;
   }
+}
+
+/** The number of the open transaction, as `xmin` shows it. */
+async function ownTransaction(client: pg.ClientBase): Promise<string> {
+  const { rows } = await client.query<{ xid: string }>("SELECT pg_current_xact_id()::xid::text AS xid");
+  return (rows[0] as { xid: string }).xid;
 }
 
 /**
@@ -380,6 +386,11 @@ function differencesOf(
 function inShort(reasons: readonly string[]): string {
   const [first, rest] = [reasons.slice(0, 5), reasons.length - 5];
   return first.join("; ") + (rest > 0 ? `; and ${rest} more` : "");
+}
+
+/** Whether a publication holds a table now. */
+export function publishes(publication: PublicationFacts | undefined, table: TableName): boolean {
+  return publication !== undefined && publishedAs(publication, table) !== undefined;
 }
 
 function publishedAs(publication: PublicationFacts, table: TableName) {

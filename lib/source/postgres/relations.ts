@@ -1,15 +1,13 @@
 import { createHash } from "node:crypto";
+import { type Position, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
 import { formatTable, tablePattern } from "../../change/table-pattern.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { TributaryError } from "../../errors.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
-import {
-  KeyColumnError,
-  KeyUnknownError,
-  NameEncodingError,
-  type OutboxTableError,
-} from "./decode-errors.ts";
+import { KeyColumnError, KeyUnknownError, type OutboxTableError } from "./decode-errors.ts";
+import { findKey, type KeyColumn } from "./identity/known-tables.ts";
+import type { Span, TableIdentities } from "./identity/table-identities.ts";
 import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
 import type { Tuple } from "./pgoutput/tuple.ts";
@@ -45,6 +43,10 @@ export interface RelationPlan {
   readonly watched: readonly number[];
   /** Whether an old row that is told as whole is. */
   readonly wholeOldRows: boolean;
+  /** What the catalog said, where it was asked. */
+  readonly facts: RelationFacts | undefined;
+  /** Whether the definition captures the table. */
+  readonly byDefinition: boolean;
   /** The members of `source` that all its changes share, in two parts. */
   readonly sourceHead: string;
   readonly sourceTail: string;
@@ -57,6 +59,8 @@ export interface RelationPlan {
   readonly problem: TributaryError | undefined;
   /** Set while a backfill of the table has a window open. */
   listener: ChangeListener | undefined;
+  /** What counts from a later position on: the table has another key there, or its changes cannot be given. */
+  readonly later: { readonly from: Position; readonly plan: RelationPlan } | undefined;
 }
 
 /**
@@ -79,6 +83,8 @@ export interface RelationsOptions {
   readonly catalog: TypeCatalog;
   readonly text: TextForm;
   readonly outbox: OutboxEvents;
+  /** Which tables the captured names stand for; undefined: what the log and the catalog say at the time. */
+  readonly identities?: TableIdentities | undefined;
   /** Why changes must not go to a topic, if so. */
   readonly refuses?: ((topic: string) => TributaryError | undefined) | undefined;
 }
@@ -117,12 +123,29 @@ export class Relations {
 
   /** Takes in a Relation message. A promise when the catalog must say more. @throws CatalogLookupError */
   learn(relation: Relation): Promise<void> | undefined {
+    const { identities } = this.#options;
+    if (identities?.mustLook(relation)) {
+      return identities.lookFor(relation).then(() => this.#learn(relation));
+    }
+    return this.#learn(relation);
+  }
+
+  /** Plans these relations anew, as far as they were told: what is known of their tables has changed. */
+  replan(oids: readonly number[]): void {
+    for (const oid of oids) {
+      const plan = this.#plans.get(oid);
+      if (plan) this.#plan(plan.relation, plan.facts, plan.byDefinition);
+    }
+  }
+
+  #learn(relation: Relation): Promise<void> | undefined {
     const { source } = this.#options.pipeline;
-    if (source.exclude.some((pattern) => tablePattern(pattern)(relation))) {
+    const view = this.#options.identities?.view(relation);
+    if (!view && source.exclude.some((pattern) => tablePattern(pattern)(relation))) {
       this.#plan(relation, undefined, false);
       return undefined;
     }
-    const named = captures(source, relation);
+    const named = captures(source, view?.name ?? relation);
     if (named && relation.identity !== "full" && this.#unknownTypes(relation).length === 0) {
       this.#plan(relation, undefined, true);
       return undefined;
@@ -145,12 +168,31 @@ export class Relations {
     return relation.columns.map((column) => column.type).filter((oid) => !this.#types.has(oid));
   }
 
-  #plan(relation: Relation, facts: RelationFacts | undefined, captured: boolean): void {
+  #plan(relation: Relation, facts: RelationFacts | undefined, byDefinition: boolean): void {
+    const view = this.#options.identities?.view(relation);
+    const captured = byDefinition && view?.passedOver !== true;
+    const spans = view?.spans ?? [{ from: undefined, key: undefined, problem: undefined }];
+    let plan: RelationPlan | undefined;
+    let from: PositionText | undefined;
+    for (const span of spans.toReversed()) {
+      const later = plan && from !== undefined ? { from: parsePosition(from), plan } : undefined;
+      const named = view ? { ...relation, ...view.name } : relation;
+      plan = { ...this.#planOf(named, facts, captured, span), relation, facts, byDefinition, later };
+      from = span.from;
+    }
+    this.#plans.set(relation.oid, plan as RelationPlan);
+  }
+
+  #planOf(
+    relation: Relation,
+    facts: RelationFacts | undefined,
+    captured: boolean,
+    span: Span,
+  ): Omit<RelationPlan, "relation" | "facts" | "byDefinition" | "later"> {
     const { pipeline, database, route, outbox: events, refuses } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
-    const { key, watched, problem } = this.#key(relation, table, chosen, facts);
-    const unnamed = relation.noName && new NameEncodingError(relation.noName);
+    const { key, watched, problem } = this.#key(relation, table, chosen, facts, span.key);
     const outbox = captured ? events.columns(relation) : undefined;
     const shared = captured && outbox === undefined ? events.shares(topic.name) : undefined;
     const wholeOldRows = facts?.wholeOldRows ?? true;
@@ -171,8 +213,7 @@ export class Relations {
       name("table", relation.table),
     ].join();
     const sourceTail = `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`;
-    this.#plans.set(relation.oid, {
-      relation,
+    return {
       columns,
       table,
       captured: captured && outbox === undefined,
@@ -181,13 +222,13 @@ export class Relations {
       key,
       watched,
       wholeOldRows,
-      problem: unnamed ?? problem ?? shared ?? (captured ? refuses?.(topic.name) : undefined),
+      problem: (captured ? refuses?.(topic.name) : undefined) ?? span.problem ?? problem ?? shared,
       listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,
       sourceHeadBytes: Buffer.from(sourceHead),
       sourceTailBytes: Buffer.from(sourceTail),
-    });
+    };
   }
 
   #key(
@@ -195,9 +236,10 @@ export class Relations {
     table: string,
     chosen: readonly string[] | undefined,
     facts: RelationFacts | undefined,
+    known: readonly KeyColumn[] | undefined,
   ): Pick<RelationPlan, "key" | "watched" | "problem"> {
     const names = relation.columns.map((column) => column.name);
-    const own = this.#ownKey(relation, names, facts);
+    const own = known ? findKey(known, names) : this.#ownKey(relation, names, facts);
     if (chosen === undefined) {
       if (own === undefined) return { key: [], watched: [], problem: new KeyUnknownError({ table }) };
       return { key: own, watched: own, problem: undefined };

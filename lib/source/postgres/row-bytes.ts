@@ -74,6 +74,11 @@ export class RowBytes {
     this.#close(first);
   }
 
+  /** Whether every value of the row written last by `row` travelled. */
+  get isWhole(): boolean {
+    return this.#unchanged.length === 0;
+  }
+
   /** What an event says of its rows beside them, each where there is some: `unchanged`, `jsonNull`, `jsonNullBefore`. */
   notes(): void {
     this.#writeUnchanged();

@@ -1,3 +1,6 @@
+import type { PublicationTerms, Sighting } from "./contract/terms.ts";
+import type { KnownTables } from "./identity/known-tables.ts";
+
 /** What we know of the slot: kept outside the database, so that a restored or replaced server is noticed. */
 export interface SlotState {
   readonly epoch: number;
@@ -5,6 +8,12 @@ export interface SlotState {
   readonly publication: string;
   /** The publication's OID: one of the same name made anew is another. Undefined in records of before it was kept. */
   readonly publicationOid?: number | undefined;
+  /** What the publication said when it was last looked at (rule 40). Undefined in records of before it was kept. */
+  readonly terms?: PublicationTerms | undefined;
+  /** When it last said so. */
+  readonly termsSeen?: Sighting | undefined;
+  /** Which tables the captured names stand for, and their keys. Undefined in records of before they were kept. */
+  readonly tables?: KnownTables | undefined;
   readonly database: string;
   /** `systemid` of IDENTIFY_SYSTEM. */
   readonly systemId: string;

@@ -6,6 +6,7 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 /** A transaction being read: what its changes share, computed once. */
 export interface Transaction {
   readonly begin: Begin;
+  readonly epoch: number;
   /** Commit time, milliseconds since 1970 UTC. */
   readonly timeMs: number;
   /** Holds what follows, as UTF-8. */
@@ -23,15 +24,6 @@ export interface Transaction {
   messages: number;
   /** Ordinals up to this one were given before, on an earlier connection. */
   readonly given: number;
-  /** Ordinals of changes that were put aside before. */
-  aside: ReadonlySet<number> | undefined;
-}
-
-/** Milliseconds since 1970 UTC. */
-export function commitTimeMs({ commitTime }: Pick<Begin, "commitTime">): number {
-  // A number to the microsecond until the year 2255.
-  const micros = Number(commitTime);
-  return (micros - (micros % 1000)) / 1000 + POSTGRES_EPOCH_MS;
 }
 
 /** The last change given: which transaction, and which of its changes. */
@@ -58,7 +50,9 @@ export function openTransaction(
   out: EventBytes,
 ): Transaction {
   const { commitLsn } = begin;
-  const timeMs = commitTimeMs(begin);
+  // A number to the microsecond until the year 2255.
+  const micros = Number(begin.commitTime);
+  const timeMs = (micros - (micros % 1000)) / 1000 + POSTGRES_EPOCH_MS;
   const high = Number(BigInt.asUintN(64, commitLsn) >> 32n);
   const low = Number(BigInt.asUintN(32, commitLsn));
   out.begin();
@@ -84,6 +78,7 @@ export function openTransaction(
   out.hex(low, true);
   return {
     begin,
+    epoch,
     timeMs,
     bytes: out.bytes,
     head,
@@ -92,7 +87,6 @@ export function openTransaction(
     end: out.length,
     ordinal: 0,
     messages: 0,
-    aside: undefined,
     given:
       commitLsn < last.commitLsn ? Number.POSITIVE_INFINITY : commitLsn === last.commitLsn ? last.ordinal : 0,
   };

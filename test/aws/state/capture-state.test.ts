@@ -79,6 +79,12 @@ describe("what grows with the number of tables", () => {
     await state.writeArriving(Object.fromEntries(Object.keys(tables).map((name) => [name, 1])));
     await state.writeSettings(large);
     await state.writeTopics(topics);
+    const key = [{ number: 1, type: 23, names: ["id", "order_id"] }];
+    const stretch = { from: "0".repeat(34), oid: 16384, identity: "d", key };
+    const known = Object.fromEntries(Object.keys(tables).map((name) => [name, [stretch]]));
+    await state.write({ ...slot, tables: known });
+    await state.write({ ...slot, confirmedLsn: slot.confirmedLsn + 1n, tables: known });
+    expect(await state.read()).toEqual({ ...slot, confirmedLsn: slot.confirmedLsn + 1n, tables: known });
     expect(await state.readSettings()).toEqual(large);
     const record = await readCaptureRecord(await options({ table, slot: 2 }));
     expect(record).toMatchObject({ settings: large, topics, arriving: {} });

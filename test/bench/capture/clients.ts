@@ -37,6 +37,8 @@ export interface Client {
 
 const DEADLINE_MS = 600_000;
 const LOOK_MS = 100;
+/** Where the program of another checkout is built. */
+const BESIDE = "beside";
 /** pg-logical-replication, held fast: what is measured is this version. */
 const PEER = "pg-logical-replication@2.5.0";
 
@@ -153,13 +155,20 @@ export class Endpoints implements AsyncDisposable {
     this.#directory = directory;
   }
 
-  static async start(): Promise<Endpoints> {
+  /** `beside`: a folder with another checkout, installed, whose program is to be measured too. */
+  static async start(beside?: string): Promise<Endpoints> {
     const kinesis = await startServingChild(new URL("./kinesis-endpoint.ts", import.meta.url));
     const dynamodb = await startServingChild(
       new URL("../../../lib/local/emulators/dynamodb.ts", import.meta.url),
     );
     const directory = await mkdtemp(join(tmpdir(), "tributary-bench-capture-"));
     buildCapture(directory);
+    if (beside !== undefined) {
+      const other = (await import(join(beside, "cdk/constructs/capture-program.ts"))) as {
+        buildCapture: typeof buildCapture;
+      };
+      other.buildCapture(join(directory, BESIDE));
+    }
     return new Endpoints(kinesis, dynamodb, directory);
   }
 
@@ -167,6 +176,8 @@ export class Endpoints implements AsyncDisposable {
   tributary(options: {
     readonly packing: Packing;
     readonly delayMs: number;
+    /** The program of the other checkout. */
+    readonly beside?: boolean;
     /** Arguments to Node, such as `--cpu-prof`. */
     readonly nodeArguments?: readonly string[];
     /** What is different in the pipeline's definition. */
@@ -182,7 +193,7 @@ export class Endpoints implements AsyncDisposable {
     const { packing, delayMs, keep = true, upTo = Number.POSITIVE_INFINITY } = options;
     const how = { batch: "packed", gzip: "packed with gzip", none: "unpacked" }[packing];
     return {
-      name: `Tributary, ${how}${delayMs ? `, ${delayMs} ms` : ""}`,
+      name: `${options.beside ? "beside" : "Tributary"}, ${how}${delayMs ? `, ${delayMs} ms` : ""}`,
       read: async ({ databaseUrl, changes }, slot) => {
         await this.begin({ delayMs, keep });
         const { program, streaming, stored } = await this.#start(
@@ -266,7 +277,8 @@ export class Endpoints implements AsyncDisposable {
     const stored = Promise.withResolvers<void>();
     for (const { promise } of [streaming, stored]) promise.catch(() => {});
     const nodeArguments = "nodeArguments" in options ? (options.nodeArguments ?? []) : [];
-    const main = join(this.#directory, "main.mjs");
+    const isBeside = "beside" in options && options.beside === true;
+    const main = join(this.#directory, ...(isBeside ? [BESIDE] : []), "main.mjs");
     const program = new MeasuredProcess(process.execPath, [...NODE_ARGUMENTS, ...nodeArguments, main], {
       env: { ...environment, DATABASE_URL: databaseUrl },
       onLine: (line) => {

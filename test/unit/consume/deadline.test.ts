@@ -32,13 +32,13 @@ describe("the deadline of an invocation", () => {
   it.each([Number.POSITIVE_INFINITY, 2 ** 40])("may be %d ms away", async (remainingMs) => {
     const deadline = new Deadline(remainingMs);
     await new Promise((resolve) => setImmediate(resolve));
-    expect([deadline.work.aborted, deadline.isOver()]).toEqual([false, false]);
+    expect([deadline.hasAborted, deadline.share()]).toEqual([false, "fair"]);
     deadline.clear();
   });
 
   it.each([0, -1, Number.NaN])("is over at once with %d ms", async (remainingMs) => {
     const deadline = new Deadline(remainingMs);
-    expect(deadline.isOver()).toBe(true);
+    expect(deadline.share()).toBe("none");
     if (!deadline.end.aborted) await once(deadline.end, "abort");
     deadline.clear();
   });

@@ -44,7 +44,8 @@ function noted(entry: OwnProgress): OwnProgress {
 
 describe("a full group", () => {
   it.each([
-    ["take", takeUpdate(partitions, token())],
+    ["take", takeUpdate(partitions, token(), false)],
+    ["take after a refusal", takeUpdate(partitions, token(), true)],
     ["close", closeUpdate(partitions.map((partition) => own(partition)))],
     ["close after notes", closeUpdate(partitions.map((partition) => noted(own(partition))))],
     [

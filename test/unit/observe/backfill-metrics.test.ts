@@ -5,7 +5,7 @@ import type { BackfillReport } from "../../../lib/source/postgres/backfill/backf
 import { emf } from "./emf-line.ts";
 
 const report = (more: Partial<BackfillReport>, rows = 100, finishedAt?: number): BackfillReport => ({
-  ...{ table: "public.orders", run: 1, status: "running" },
+  ...{ table: "public.orders", run: 1, status: "running", request: { sweep: true, requestedAt: 0 } },
   progress: {
     ...{ startPosition: "", startedAt: 0, updatedAt: 1000, lastKey: ["1"], keyColumns: ["id"] },
     ...{ chunk: 1, rows, bytes: 1, estimatedRows: 400, finishedAt },

@@ -36,7 +36,6 @@ function metrics(
       backfills: [],
       leftoverSlots: [],
       holds: [],
-      putAside: 0,
       walStatus: "reserved",
       safeWalBytes: undefined,
       walHeldBytes: undefined,

@@ -90,7 +90,8 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
         [OUTBOX_FORM_VARIABLE]: form,
         DATABASE_URL: server.url,
         TRIBUTARY_PIPELINE: DEFINITION,
-        ...resources.captureEnvironment,
+        TRIBUTARY_STREAM: resources.stream,
+        TRIBUTARY_STATE_TABLE: resources.stateTable,
         TRIBUTARY_LEASE_MS: String(LEASE_MS),
       }),
   );

@@ -10,6 +10,9 @@ import type { PostgresConnectionOptions } from "../connection.ts";
 import type { OwnMessage } from "../logical-messages.ts";
 import type { Relation } from "../pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../relations.ts";
+import type { IncompleteCreate } from "../reread/incomplete-create.ts";
+import type { RereadRecord } from "../reread/reread-record.ts";
+import { REREAD_RUN, Rereads } from "../reread/rereads.ts";
 import type { SlotFacts } from "../slot.ts";
 import type { SlotState } from "../slot-record.ts";
 import type { TextEncoding } from "../values/text.ts";
@@ -17,12 +20,14 @@ import {
   type Backfill,
   type BackfillProgress,
   type BackfillRecord,
+  type BackfillRequest,
   type BackfillStatus,
   hasEnded,
 } from "./backfill-record.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
+import { Listeners } from "./listeners.ts";
 import { Pace } from "./pace.ts";
 import { probeDelivery } from "./probe.ts";
 import { GOALS_HELD } from "./read-ahead.ts";
@@ -36,6 +41,8 @@ import { WindowMemory } from "./window-memory.ts";
 /** What a stream is given to backfill by. */
 export interface BackfillSettings {
   readonly record: BackfillRecord;
+  /** Where rows are kept that are to be read again; undefined: those that came without a value stay as they came. */
+  readonly rereads?: RereadRecord | undefined;
   /** A standby to read rows from. */
   readonly standby?: PostgresConnectionOptions | undefined;
   /** How often operators' wishes are looked for. Default 3 s. */
@@ -63,12 +70,15 @@ export interface BackfillsOptions extends BackfillSettings {
   readonly listen: (table: string, listener: ChangeListener | undefined) => void;
   /** Only a new start of the task opens sessions again. */
   readonly restart: (error: unknown) => void;
+  /** More requests are durable than before: what the stream acknowledged may be confirmed. */
+  readonly onAsked: () => void;
 }
 
 /** How a table's backfill stands, for metrics. */
 export interface BackfillReport {
   readonly table: string;
   readonly run: number;
+  readonly request: BackfillRequest;
   readonly status: BackfillStatus;
   readonly progress: BackfillProgress | undefined;
 }
@@ -108,6 +118,8 @@ export class Backfills {
   /** Streamed transactions are remembered; the gate opens when chunks count. */
   #gate: Gate | undefined;
   readonly #memory = new WindowMemory();
+  readonly #listeners: Listeners;
+  #rereads: Rereads | undefined;
   #bell: number | undefined;
   #listedAt = Number.NEGATIVE_INFINITY;
   #forgotAt = 0;
@@ -116,7 +128,8 @@ export class Backfills {
 
   private constructor(options: BackfillsOptions) {
     this.#options = options;
-    const { log, pipeline } = options;
+    const { log, pipeline, listen } = options;
+    this.#listeners = new Listeners(listen);
     this.#pace = new Pace({ rowsPerSecond: pipeline.source.backfill.rowsPerSecond, log });
   }
 
@@ -128,8 +141,29 @@ export class Backfills {
   static async open(options: BackfillsOptions): Promise<Backfills> {
     const backfills = new Backfills(options);
     await backfills.#start();
+    backfills.#rereads = await backfills.#openRereads();
     void backfills.#poll();
     return backfills;
+  }
+
+  /** A row's create was given without a large value: the row is read again. */
+  ask(incomplete: IncompleteCreate): void {
+    this.#rereads?.ask(incomplete);
+  }
+
+  /** Resolves when all that was asked for is durable. @throws what the record throws. */
+  async asked(): Promise<void> {
+    await this.#rereads?.written();
+  }
+
+  /** How many rows are to be read again. */
+  get rowsAsked(): number {
+    return this.#rereads?.waiting ?? 0;
+  }
+
+  /** Up to where the server may be told that what is durable downstream up to `lsn` is: not beyond a request that is not. */
+  durable(lsn: bigint): bigint {
+    return this.#rereads?.durable(lsn) ?? lsn;
   }
 
   /** What is to be given now; set by `message`. */
@@ -163,8 +197,9 @@ export class Backfills {
     if (prefix !== LOW_WATERMARK && prefix !== HIGH_WATERMARK) return false;
     const watermark = readWatermark(content);
     if (watermark?.task !== this.#task || watermark.slot !== this.#options.state.slot) return false;
-    const run = this.#runs.get(watermark.table);
-    if (run?.backfill.run !== watermark.run) return false;
+    const run = watermark.run === REREAD_RUN ? this.#rereads : this.#runs.get(watermark.table);
+    if (run === undefined) return false;
+    if (run instanceof TableRun && run.backfill.run !== watermark.run) return false;
     if (prefix === LOW_WATERMARK) {
       run.low(watermark);
       return false;
@@ -177,10 +212,12 @@ export class Backfills {
   reconnected(): void {
     this.#due = undefined;
     for (const run of this.#runs.values()) run.reconnected();
+    this.#rereads?.reconnected();
   }
 
   acknowledge(lsn: bigint): void {
     for (const run of this.#runs.values()) run.acknowledge(lsn);
+    this.#rereads?.acknowledge(lsn);
   }
 
   /** A look at the slot. */
@@ -190,10 +227,39 @@ export class Backfills {
 
   /** How the backfills stand that are known. */
   get reports(): readonly BackfillReport[] {
-    return [...this.#latest.values()].map(({ table, run, status, progress }) => {
+    return [...this.#latest.values()].map(({ table, run, request, status, progress }) => {
       const own = this.#runs.get(table);
-      return own?.backfill.run === run ? { table, run, ...own.state } : { table, run, status, progress };
+      const state = own?.backfill.run === run ? own.state : { status, progress };
+      return { table, run, request, ...state };
     });
+  }
+
+  /** Asks for a backfill of a whole table, with a sweep, where none is under way. @throws what the record throws. */
+  async want(table: string): Promise<void> {
+    const { record, log } = this.#options;
+    const latest = this.#latest.get(table);
+    if (latest && !hasEnded(latest) && !this.#stop.signal.aborted) return;
+    try {
+      await record.request(table, { sweep: true, requestedAt: Date.now() });
+      log.info(`asked for a backfill of ${table}`);
+    } catch (error) {
+      // An operator was quicker; when that one has ended this is asked for again, if it is still needed.
+      if ((error as { code?: string }).code !== "BACKFILL_ACTIVE") throw error;
+    }
+    this.#bell = undefined;
+  }
+
+  /**
+   * Has a table read anew as a whole, with a sweep, whatever is under way: another table has its name now, or its rows have
+   * another key. @throws what the record throws.
+   */
+  async readAnew(table: string): Promise<void> {
+    const { record } = this.#options;
+    const request = { sweep: true, requestedAt: Date.now() };
+    const latest = (await record.list()).find((backfill) => backfill.table === table);
+    if (latest && !hasEnded(latest)) await record.restart(latest, request);
+    else await record.request(table, request);
+    this.#bell = undefined;
   }
 
   /** Ends reading, and writes what is acknowledged. */
@@ -201,7 +267,7 @@ export class Backfills {
     this.#closed ??= (async () => {
       this.#stop.abort();
       await Promise.all(this.#ending);
-      await Promise.all([...this.#runs.values()].map((run) => run.flush()));
+      await Promise.all([this.#rereads?.close(), ...[...this.#runs.values()].map((run) => run.flush())]);
     })();
     return this.#closed;
   }
@@ -254,9 +320,11 @@ export class Backfills {
       if (signal.aborted) return;
       try {
         const bell = await record.bell();
-        if (bell !== this.#bell || performance.now() - this.#listedAt > LIST_EVERY_MS) {
+        const late = performance.now() - this.#listedAt > LIST_EVERY_MS;
+        if (bell !== this.#bell || late || this.#rereads?.wantsTables) {
           await this.#look(await this.#list());
           this.#bell = bell;
+          await this.#rereads?.look(this.#latest);
         }
       } catch (error) {
         if (signal.aborted) return;
@@ -313,7 +381,7 @@ export class Backfills {
   }
 
   #begin(backfill: Backfill): void {
-    const { record, tables, pipeline, state, log, plan, listen, restart, goal } = this.#options;
+    const { record, tables, pipeline, state, log, plan, restart, goal } = this.#options;
     const { tablesAtOnce } = pipeline.source.backfill;
     const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
     if (!table) {
@@ -332,7 +400,7 @@ export class Backfills {
       pace: this.#pace,
       memory: this.#memory,
       plan,
-      listen,
+      listen: (name, listener) => this.#listeners.set("backfill", name, listener),
       restart,
       slot: state.slot,
       task: this.#task,
@@ -356,12 +424,44 @@ export class Backfills {
       this.#runs.delete(backfill.table);
       const { status, progress } = run.state;
       this.#latest.set(backfill.table, { ...backfill, status, progress });
-      if (this.#runs.size === 0 && this.#waiting.length === 0) this.#rest();
+      this.#restIfIdle();
       this.#bell = undefined;
       this.#next();
     });
     this.#ending.push(ended);
     void ended.finally(() => void this.#ending.splice(this.#ending.indexOf(ended), 1));
+  }
+
+  async #openRereads(): Promise<Rereads | undefined> {
+    const { rereads: record, tables, pipeline, state, log, plan, restart, onAsked } = this.#options;
+    if (!record) return undefined;
+    const own = new Set(tables.map(formatTable));
+    return await Rereads.open({
+      record,
+      backfills: this.#options.record,
+      isOwn: (table) => own.has(table),
+      tablesAtOnce: pipeline.source.backfill.tablesAtOnce,
+      reader: (until) => this.#reader(until),
+      streamed: this.#streamed,
+      gate: (signal) => this.#opened(signal, () => {}),
+      pace: this.#pace,
+      memory: this.#memory,
+      plan,
+      listen: (table, listener) => this.#listeners.set("reread", table, listener),
+      watermark: (table) => {
+        const attempt = ++this.#attempts;
+        return { slot: state.slot, task: this.#task, table, run: REREAD_RUN, chunk: attempt, attempt };
+      },
+      restart,
+      epoch: state.epoch,
+      maxEventBytes: this.#options.maxEventBytes,
+      log,
+      signal: this.#stop.signal,
+      onGiven: () => this.#forget(),
+      onWritten: onAsked,
+      onFailure: restart,
+      onRest: () => this.#restIfIdle(),
+    });
   }
 
   #reader(signal: AbortSignal, waits: (reason: string) => void = () => {}): ChunkReader {
@@ -437,6 +537,10 @@ export class Backfills {
     return gate;
   }
 
+  #restIfIdle(): void {
+    if (this.#runs.size === 0 && this.#waiting.length === 0 && this.#rereads?.isIdle !== false) this.#rest();
+  }
+
   /** Nothing runs: transactions need not be remembered until something does. */
   #rest(): void {
     this.#gate?.stop.abort();
@@ -450,6 +554,7 @@ export class Backfills {
     if (now - this.#forgotAt < FORGET_EVERY_MS) return;
     this.#forgotAt = now;
     const open = [...this.#runs.values()].flatMap((run) => run.firstOpen ?? []);
+    open.push(...(this.#rereads?.firstOpen ?? []));
     const oldest = open.sort((a, b) => a.begunAt - b.begunAt)[0];
     const floor = oldest ? oldest.floor : this.#streamed.latest;
     if (floor) this.#streamed.forgetSeen(floor);

@@ -8,7 +8,16 @@ import { nameForm, type TextEncoding } from "../values/text.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
 import { BackfillRefusedError } from "./errors.ts";
-import { boundSql, PAGE_SETTINGS, type Page, pageSql, whereCheckSql } from "./page-sql.ts";
+import {
+  boundSql,
+  KEYS_SETTINGS,
+  keysWhere,
+  PAGE_SETTINGS,
+  type Page,
+  pageSql,
+  type RowKey,
+  whereCheckSql,
+} from "./page-sql.ts";
 import { Snapshot } from "./snapshot.ts";
 import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
@@ -35,6 +44,8 @@ export interface ChunkRequest {
   readonly table: TableName;
   readonly watermark: Watermark;
   readonly where: string | undefined;
+  /** Of the rows with these keys alone. */
+  readonly keys?: readonly RowKey[];
   readonly after: readonly string[] | null;
   readonly rows: number;
   readonly maxBytes: number;
@@ -164,7 +175,8 @@ export class ChunkReader {
     await this.#giveUp(disconnect);
   }
 
-  async #read({ table, watermark, where, after, rows, maxBytes, ready }: ChunkRequest): Promise<ReadChunk> {
+  async #read(request: ChunkRequest): Promise<ReadChunk> {
+    const { table, watermark, keys, after, rows, maxBytes, ready } = request;
     const { publication, version, signal, waits } = this.#options;
     const { primary, standby, source: client } = await this.#sessions();
     const written = await primary.query(watermarkSql(LOW_WATERMARK, watermark, version));
@@ -172,14 +184,17 @@ export class ChunkReader {
     await standby?.replayed(endOfWatermark(written), signal, waits);
     await ready();
     const results = (await client.query(
-      `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
+      `BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS}; ${keys ? KEYS_SETTINGS : PAGE_SETTINGS}; SELECT FROM ${quoteTable(table)} LIMIT 0; ${shapeSql(table, publication, version)}`,
     )) as unknown as readonly pg.QueryResult[];
     const shape = readShape(table, publication, version, results.at(-1)?.rows ?? []);
+    const where = keys ? keysWhere(shape, keys) : request.where;
+    if (keys && where === undefined) throw otherKey(table);
     const { encoding } = this.#options;
     const raw = encoding === "utf-8" || encoding === "latin1" ? undefined : encoding;
     const began = performance.now();
     const page = { shape, after, rows, encoding: raw };
-    const filtered = where !== undefined || shape.filter !== undefined;
+    // Rows of these keys are looked up, and not for long: their page needs no bound.
+    const filtered = !keys && (where !== undefined || shape.filter !== undefined);
     const upTo = filtered ? await this.#bound(client, page) : undefined;
     const copied = await this.#copy(client, pageSql({ ...page, where, upTo }), maxBytes);
     const ms = performance.now() - began;
@@ -305,6 +320,14 @@ export class ChunkReader {
     const clients = [await primary?.catch(() => undefined), (await opened?.catch(() => undefined))?.source];
     await Promise.all([...new Set(clients)].map((client) => client && end(client)));
   }
+}
+
+function otherKey(table: TableName): BackfillRefusedError {
+  return new BackfillRefusedError(
+    formatTable(table),
+    "its key is another one than that of the rows to read",
+    "Nothing to do: the whole table is read instead.",
+  );
 }
 
 /** Where the watermark's record ends in the log. Several statements give several results. */

@@ -47,6 +47,24 @@ export function rowSelect(shape: Page["shape"], key: readonly string[], more: st
   return `SELECT ${selectList(shape)}, ${more} FROM ${shape.from} WHERE ${conditions.join(" AND ")}`;
 }
 
+/** A row's key as PostgreSQL prints it, by column. */
+export type RowKey = Readonly<Record<string, string>>;
+
+/** A filter for the rows of these keys; undefined: one of them lacks a column of the table's key, which is another one by now. */
+export function keysWhere({ page }: Pick<TableShape, "page">, keys: readonly RowKey[]): string | undefined {
+  const rows: string[] = [];
+  for (const key of keys) {
+    const parts: string[] = [];
+    for (const column of page) {
+      const text = Object.hasOwn(key, column.name) ? key[column.name] : undefined;
+      if (text === undefined) return undefined;
+      parts.push(`${operand(column)} ${column.equal} ${literal(column, text)}`);
+    }
+    rows.push(`(${parts.join(" AND ")})`);
+  }
+  return rows.join(" OR ");
+}
+
 /** The query of `pageSql`. */
 export function pageSelect({ shape, where, after, upTo, rows }: Page): string {
   const conditions = [
@@ -75,6 +93,13 @@ export const PAGE_SETTINGS = [
   "SET LOCAL enable_seqscan = off",
   "SET LOCAL enable_bitmapscan = off",
   "SET LOCAL enable_sort = off",
+  "SET LOCAL max_parallel_workers_per_gather = 0",
+  "SET LOCAL jit = off",
+].join("; ");
+
+/** The same for rows that are named by their keys: each is looked up in the index, and then they are sorted. */
+export const KEYS_SETTINGS = [
+  "SET LOCAL enable_seqscan = off",
   "SET LOCAL max_parallel_workers_per_gather = 0",
   "SET LOCAL jit = off",
 ].join("; ");

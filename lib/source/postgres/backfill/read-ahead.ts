@@ -1,18 +1,16 @@
-import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { Relation } from "../pgoutput/messages.ts";
 import type { RelationPlan } from "../relations.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
-import type { OpenChunk } from "./open-chunk.ts";
 import type { OpenChunks } from "./open-chunks.ts";
 import type { Pace } from "./pace.ts";
-import { Snapshot } from "./snapshot.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";
 import { pageOrder, type TableShape } from "./table-shape.ts";
+import { untilVisible } from "./until-visible.ts";
 import type { Watermark } from "./watermark.ts";
 
 /** What is read, by what, and what reading waits for. */
@@ -42,9 +40,6 @@ const OPEN_CHUNKS = 2;
 const CUT_AT = 4;
 /** One table's chunks hold at most so many times their goal of bytes. */
 export const GOALS_HELD = OPEN_CHUNKS * CUT_AT;
-const SEEN_POLL_MS = 5;
-const TELL_AFTER_MS = 2_500;
-const TELL_EVERY_MS = 60_000;
 
 /** Reads a table chunk after chunk, each between its watermarks, ahead of the stream that gives them. */
 export class ReadAhead {
@@ -129,7 +124,8 @@ export class ReadAhead {
           rows,
           maxBytes: goal.bytes * CUT_AT,
           ready: async () => {
-            if (this.patient) await this.#untilVisible(chunk, until);
+            if (this.patient)
+              await untilVisible(chunk, { ...this.#options, sleep: (stop) => this.#sleep(stop) }, until);
           },
         })
         .catch(async (error) => {
@@ -170,33 +166,6 @@ export class ReadAhead {
       this.#relation = relation;
     }
     return this.#plan;
-  }
-
-  /**
-   * Waits for the low watermark to come out of the slot, and until all that came before it is visible: a chunk that is read
-   * then has nothing against it. Beside a synchronous standby some commit is on its way at any time, and a standby that does
-   * not answer may hold it for hours.
-   */
-  async #untilVisible(chunk: OpenChunk, until: AbortSignal): Promise<void> {
-    const { table, reader, streamed, log } = this.#options;
-    while (chunk.window === undefined && !chunk.ended) {
-      until.throwIfAborted();
-      await this.#sleep(until);
-    }
-    let tellAt = performance.now() + TELL_AFTER_MS;
-    for (let waitMs = SEEN_POLL_MS; !chunk.ended; waitMs = Math.min(waitMs * 2, 1_000)) {
-      const { rows } = await reader.query("SELECT pg_current_snapshot()::text AS snapshot");
-      const xid = chunk.hidden(streamed, Snapshot.parse((rows[0] as { snapshot: string }).snapshot));
-      if (xid === undefined) return;
-      if (performance.now() >= tellAt) {
-        tellAt = performance.now() + TELL_EVERY_MS;
-        log.info(
-          `the backfill of ${formatTable(table)} waits for transaction ${xid}: it is in the log, and other sessions do not see it yet`,
-          { remedy: "See whether a synchronous standby answers: SELECT * FROM pg_stat_replication" },
-        );
-      }
-      await delay(waitMs, undefined, { signal: until });
-    }
   }
 
   async #sleep(until: AbortSignal): Promise<void> {

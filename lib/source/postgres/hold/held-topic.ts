@@ -8,6 +8,8 @@ export class HeldTopic {
   hold: Hold;
   /** Somebody wants its changes in the stream. */
   releasing: boolean;
+  /** Whether consumers can tell that they have passed all that stands before it. */
+  barrier = false;
   /** The stream has stored more of its changes than the record tells. */
   unwritten = false;
   /** Changes that are in no segment yet, and how large they are, about. */

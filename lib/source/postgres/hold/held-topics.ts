@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimStore } from "../../../change/claim-store.ts";
-import { type PositionText, parsePosition } from "../../../change/position.ts";
+import { formatOrdinal, type PositionText, parsePosition } from "../../../change/position.ts";
 import { TributaryError } from "../../../errors.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { SourceChange, SourceMessage } from "../../change-source.ts";
 import { EncodedChange } from "../../encoded-change.ts";
 import { HoldFullError, HoldSegmentError } from "./errors.ts";
-import { firstPosition, type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
+import { type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
 import { HeldTopic } from "./held-topic.ts";
 import type { Hold, HoldReason, HoldRecord } from "./hold-record.ts";
 import { storeSegment } from "./hold-spill.ts";
@@ -29,12 +29,12 @@ export interface HeldTopicsOptions extends HoldSettings {
   readonly log: Log;
   /** Decodes a held message once more. @throws why it still cannot be. */
   readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
-  /** Puts a change aside that was before, or that `error` keeps from becoming an event; false: it is not to be. */
-  readonly putAside?: (
-    change: HeldMessage,
-    error: Error | undefined,
-    out: SourceMessage[],
-  ) => Promise<boolean>;
+  /** Resolves when rows are on record that decoding asked for again (rule 42). */
+  readonly asked: () => Promise<void>;
+  /** Goes on under what the hold is for, where that is an operator's to accept. @throws why it cannot be. */
+  readonly accept: (hold: Hold) => Promise<void>;
+  /** What consumers of the topic must have passed before its release; undefined: nothing. */
+  readonly barrier: (hold: Hold) => SourceMessage | undefined;
   /** More is stored than before: what the stream acknowledged may be confirmed. */
   readonly onStored: () => void;
   /** There is something to release: reading must not wait for the server. */
@@ -55,6 +55,8 @@ const WAITING_BYTES = 8 * 1024 * 1024;
 const LOOK_MS = 2_000;
 /** What waits is stored within this time when the task ends. */
 const CLOSE_MS = 5_000;
+/** Characters of a position that all changes of a transaction share. */
+const COMMIT_PREFIX = 24;
 /** Beside the event's text. */
 const OVERHEAD_BYTES = 200;
 
@@ -101,10 +103,37 @@ export class HeldTopics {
     this.#aside.push({ before, change, error });
   }
 
-  /** Whether a topic is held and the change at this position may still come out of its hold. */
-  isHeld(topic: string, position: PositionText): boolean {
-    const drained = this.#topics.get(topic)?.hold.drained;
-    return drained !== undefined && drained < position;
+  /** Holds a topic of which no change may be given from a position on, though none came yet. @throws what the record throws. */
+  async hold(topic: string, reason: HoldReason, from: PositionText): Promise<void> {
+    if (this.#topics.has(topic)) return;
+    const held = HeldTopic.begin(topic, reason, from, Date.now());
+    this.#topics.set(topic, held);
+    this.#say(topic, reason);
+    await this.#options.record.write(held.hold);
+  }
+
+  /** The holds, as the record has them. */
+  get holds(): readonly Hold[] {
+    return [...this.#topics.values()].map(({ hold }) => hold);
+  }
+
+  /** Releases a topic without being asked to. */
+  releaseNow(topic: string): void {
+    const held = this.#topics.get(topic);
+    if (held) held.releasing = true;
+    this.#options.onDue();
+  }
+
+  /** What consumers must have passed before topics can be released; `received`: end of what was read. */
+  takeBarriers(received: bigint): SourceMessage[] {
+    const barriers: SourceMessage[] = [];
+    for (const topic of this.#topics.values()) {
+      if (topic.barrier || !isBehind(topic.hold, received)) continue;
+      topic.barrier = true;
+      const barrier = this.#options.barrier(topic.hold);
+      if (barrier) barriers.push(barrier);
+    }
+    return barriers;
   }
 
   /** Whether a batch must be sifted. */
@@ -171,6 +200,13 @@ export class HeldTopics {
     const { log, record } = this.#options;
     const signal = AbortSignal.any([until, this.#ending.signal]);
     log.info(`releasing the held topic ${topic.hold.topic}`, { changes: topic.hold.changes });
+    try {
+      await this.#options.accept(topic.hold);
+    } catch (error) {
+      if (error instanceof TributaryError && error.retry === "restart") throw error;
+      await this.#refuse(topic, error);
+      return;
+    }
     while (!this.#failed && !signal.aborted) {
       await this.#storeAll();
       const { hold } = topic;
@@ -203,8 +239,7 @@ export class HeldTopics {
       await Promise.race([stored.promise, aborted(signal)]);
       if (signal.aborted) return;
       if (refused) return await this.#stopRelease(topic, { ...topic.hold, reason: refused });
-      await record.write(topic.hold);
-      topic.unwritten = false;
+      await this.#writeDrained();
     }
   }
 
@@ -222,7 +257,9 @@ export class HeldTopics {
   /** What the stream has stored meanwhile is not given again after a restart. */
   async #writeDrained(): Promise<void> {
     for (const topic of this.#topics.values()) {
-      if (topic.unwritten) await this.#options.record.write(topic.hold);
+      if (!topic.unwritten) continue;
+      await this.#options.asked();
+      await this.#options.record.write(topic.hold);
       topic.unwritten = false;
     }
   }
@@ -237,10 +274,12 @@ export class HeldTopics {
   }
 
   async #stopRelease(topic: HeldTopic, hold: Hold): Promise<void> {
+    await this.#options.asked();
     await this.#options.record.write(hold, true);
     topic.hold = hold;
     topic.unwritten = false;
     topic.releasing = false;
+    topic.barrier = false;
     const { code, message, remedy } = hold.reason;
     this.#options.log.error(`the release of ${hold.topic} stopped: ${message}`, { code, remedy });
   }
@@ -260,11 +299,14 @@ export class HeldTopics {
     if (this.#topics.has(topic)) return;
     const reason = reasonOf(error, change);
     this.#topics.set(topic, HeldTopic.begin(topic, reason, firstPosition(change), Date.now()));
-    const { log } = this.#options;
-    const how = `Then: tributary capture release --topic ${topic}`;
-    log.error(`the topic ${topic} is held: ${reason.message}`, {
-      code: reason.code,
-      remedy: `${reason.remedy} ${how}`,
+    this.#say(topic, reason);
+  }
+
+  #say(topic: string, { code, message, remedy }: HoldReason): void {
+    const release = `tributary capture release --topic ${topic}`;
+    this.#options.log.error(`the topic ${topic} is held: ${message}`, {
+      code,
+      remedy: remedy.includes(release) ? remedy : `${remedy} Then: ${release}`,
     });
   }
 
@@ -329,6 +371,8 @@ export class HeldTopics {
     const { hold } = topic;
     const segment = await storeSegment(this.#options, hold.topic, hold.next, changes, this.#ending.signal);
     await record.writeSegment(hold.topic, hold.next, segment);
+    // What went into the stream meanwhile is told with it.
+    if (topic.unwritten) await this.#options.asked();
     const next = topic.with(segment);
     await record.write(next);
     topic.stored(next);
@@ -356,18 +400,17 @@ export class HeldTopics {
     held: readonly HeldChange[],
     out: SourceMessage[],
   ): Promise<{ given?: PositionText; refused?: HoldReason }> {
-    const { putAside } = this.#options;
     let given: { given?: PositionText } = {};
     for (const change of held) {
       const { length } = out;
       try {
         if (change.kind === "event") out.push({ ...change, kind: "change" });
-        else if (!(await putAside?.(change, undefined, out))) await this.#options.decode(change, out);
+        else await this.#options.decode(change, out);
       } catch (error) {
         if (!(error instanceof TributaryError) || error.retry === "retry" || change.kind === "event")
           throw error;
         out.length = length;
-        if (!(await putAside?.(change, error, out))) return { ...given, refused: reasonOf(error, change) };
+        return { ...given, refused: reasonOf(error, change) };
       }
       given = { given: change.position };
     }
@@ -402,6 +445,18 @@ export class HeldTopics {
 
 function reasonOf({ code, message, remedy }: TributaryError, { table, position }: HeldMessage): HoldReason {
   return { code, message, remedy, table, position };
+}
+
+/** Whether all that stands before a hold was read. */
+function isBehind({ from }: Hold, received: bigint): boolean {
+  const { commitLsn, ordinal } = parsePosition(from);
+  return commitLsn < received || (commitLsn === received && ordinal <= 1);
+}
+
+/** Where an update stands that can be decoded another time: at the first of its two ordinals. */
+function firstPosition(change: HeldChange): PositionText {
+  if (change.kind === "event") return change.position;
+  return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);
 }
 
 function later(a: bigint, b: bigint): bigint {

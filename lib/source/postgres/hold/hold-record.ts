@@ -1,4 +1,9 @@
-import type { PositionText } from "../../../change/position.ts";
+import {
+  formatPosition,
+  type PositionText,
+  parsePosition,
+  START_OF_HISTORY,
+} from "../../../change/position.ts";
 import type { ClaimCheck } from "../../../change/record.ts";
 
 /** Why a topic is held: of the error that began it, or at which its release stopped. Names only, never values. */
@@ -29,6 +34,13 @@ export interface Hold {
   /** In these segments. */
   readonly changes: number;
   readonly bytes: number;
+}
+
+/** The first position that a release of a hold gives. */
+export function firstHeld({ from, drained }: Pick<Hold, "from" | "drained">): PositionText {
+  if (drained === START_OF_HISTORY) return from;
+  const { ordinal, ...place } = parsePosition(drained);
+  return formatPosition({ ...place, ordinal: ordinal + 1 });
 }
 
 /** Some of a hold's changes: one object of the claim store. */

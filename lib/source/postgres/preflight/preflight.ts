@@ -5,6 +5,7 @@ import {
   checkPublishedIdentity,
   type PublicationStep,
   planPublication,
+  publishes,
   readPublication,
 } from "../publication.ts";
 import { captureTables } from "./captured-tables.ts";
@@ -31,18 +32,20 @@ export interface PreflightReport extends Findings {
 /**
  * Looks whether a database is fit for what the definition captures: server, role, tables, replica identities,
  * keys, publication. Finds all problems at once, each with the SQL that helps; touches nothing. `isOwn` says which tables are
- * this slot's, where there are several.
+ * this slot's, where there are several. `follow`: the publication is read as it is, whatever it holds.
  */
 export async function preflight(
   client: pg.Client,
   definition: Pick<LogPipeline, "name" | "source" | "topics">,
   isOwn: (table: TableName) => boolean = () => true,
+  follow = false,
 ): Promise<PreflightReport> {
   const { source } = definition;
   const server = await readServerFacts(client);
   const { rows } = await client.query("SELECT FROM pg_replication_slots WHERE slot_name = $1", [source.slot]);
   const captured = captureTables(source, await readRelations(client));
-  const own = captured.tables.filter(isOwn);
+  const existing = await readPublication(client, source.publication, server.version);
+  const own = captured.tables.filter((table) => isOwn(table) && (!follow || publishes(existing, table)));
   const roots = new Set(own.map(({ oid }) => oid));
   const [tables, leaves] = [
     await readTables(client, own),
@@ -51,24 +54,30 @@ export async function preflight(
       captured.leaves.filter(({ ancestors }) => ancestors.some((oid) => roots.has(oid))),
     ),
   ];
-  const existing = await readPublication(client, source.publication, server.version);
-  const publication = planPublication(definition, server, tables, existing);
+  const publication =
+    follow && existing
+      ? { problems: [], warnings: [], step: { kind: "use" } as const }
+      : planPublication(definition, server, tables, existing);
   const findings = gather([
     checkServer(server, source, { slotExists: rows.length > 0 }),
-    captured,
     checkNames([...tables, ...leaves]),
     checkReading(source, server, tables),
-    checkReplicaIdentity(source, tables, leaves, server.version),
-    checkKeyColumns(definition, tables, leaves, captured.tables),
-    checkOutboxTable(source, tables),
+    ...(follow
+      ? []
+      : [
+          captured,
+          checkReplicaIdentity(source, tables, leaves, server.version),
+          checkKeyColumns(definition, tables, leaves, captured.tables),
+          checkOutboxTable(source, tables),
+          {
+            problems:
+              existing && publication.step.kind === "use"
+                ? checkPublishedIdentity(existing, [...tables, ...leaves], server.version)
+                : [],
+            warnings: [],
+          },
+        ]),
     publication,
-    {
-      problems:
-        existing && publication.step.kind === "use"
-          ? checkPublishedIdentity(existing, [...tables, ...leaves], server.version)
-          : [],
-      warnings: [],
-    },
   ]);
   return { ...findings, server, tables, leaves, publication: publication.step };
 }

@@ -1,0 +1,128 @@
+import type { AttributeValue } from "@aws-sdk/client-dynamodb";
+import type { PartitionItem } from "./partition-item.ts";
+
+/** Where a kind of lease stands in the fence's item, and how long it lives. */
+export interface LeaseKind {
+  /** Attributes, before the partition's number: who has it, and until when. */
+  readonly name: string;
+  readonly end: string;
+  /** One who has not renewed it for so long is dead; clocks of two machines may differ by a part of it. */
+  readonly leaseMs: number;
+  readonly renewalMs: number;
+}
+
+/** A lease that another has; `name` is undefined once it was given back. */
+export interface LeaseState {
+  readonly name: string | undefined;
+  /** Milliseconds since 1970. */
+  readonly end: number;
+}
+
+/** A redrive of keys (redrive-lease.ts). */
+export const REDRIVE: LeaseKind = { name: "r", end: "u", leaseMs: 60_000, renewalMs: 15_000 };
+/** Whoever calls handlers for what a partition holds (replay-lease.ts). */
+export const REPLAY: LeaseKind = { name: "v", end: "x", leaseMs: 30_000, renewalMs: 5_000 };
+
+/**
+ * Takes a lease, which is renewed until it is given back; while another has it, tells until when. The end stays in the item
+ * when a lease is given back and only grows, so a late duplicate of any request changes nothing (rule 37). `name` is one
+ * that no lease had before.
+ */
+export async function takeLease(
+  item: PartitionItem,
+  kind: LeaseKind,
+  name: string,
+): Promise<PartitionLease | LeaseState> {
+  const { partition } = item.place;
+  const [r, u] = [`${kind.name}${partition}`, `${kind.end}${partition}`];
+  for (let end = endOf(kind); ; ) {
+    const taken = await item.update(`take ${r}`, {
+      UpdateExpression: `SET ${r}=:r,${u}=:u`,
+      ConditionExpression: `(attribute_not_exists(${r}) OR ${u}<:now) AND (attribute_not_exists(${u}) OR ${u}<:u)`,
+      ExpressionAttributeValues: {
+        ":r": { S: name },
+        ":u": { N: String(end) },
+        ":now": { N: String(Date.now()) },
+      },
+    });
+    const stored = taken ? undefined : readLease(await item.read(), kind, partition);
+    if (!stored || stored.name === name) return new PartitionLease(item, kind, name, end);
+    if (isLive(stored)) return stored;
+    // It is free, and was given back by one whose clock is ahead of ours.
+    end = Math.max(endOf(kind), stored.end + 1);
+  }
+}
+
+/** Whether somebody has it, and may be alive. */
+export function isLive(state: LeaseState | undefined): boolean {
+  return state?.name !== undefined && state.end >= Date.now();
+}
+
+/** How a lease stands in the item of a fence. */
+export function readLease(
+  item: Record<string, AttributeValue> | undefined,
+  kind: LeaseKind,
+  partition: number,
+): LeaseState {
+  const end = Number(item?.[`${kind.end}${partition}`]?.N ?? "0");
+  return { name: item?.[`${kind.name}${partition}`]?.S, end };
+}
+
+/** A lease of something in a partition, while it is ours. */
+export class PartitionLease {
+  readonly item: PartitionItem;
+  readonly name: string;
+  readonly #kind: LeaseKind;
+  readonly #renewal: NodeJS.Timeout;
+  #end: number;
+
+  constructor(item: PartitionItem, kind: LeaseKind, name: string, end: number) {
+    this.item = item;
+    this.name = name;
+    this.#kind = kind;
+    this.#end = end;
+    // A handler may take its time; where the lease is lost, the question before the next effect tells.
+    this.#renewal = setInterval(() => void this.renew().catch(() => {}), kind.renewalMs).unref();
+    item.signal.addEventListener("abort", () => this.abandon(), { once: true });
+  }
+
+  /** The item as it stands now, if the lease still is ours: asked before each effect. */
+  async renew(): Promise<Record<string, AttributeValue> | undefined> {
+    const { partition } = this.item.place;
+    const [r, u] = [`${this.#kind.name}${partition}`, `${this.#kind.end}${partition}`];
+    const end = Math.max(endOf(this.#kind), this.#end + 1);
+    this.#end = end;
+    // A write: what is read may be old by the time it is answered, and who shuts us out removes the lease.
+    const renewed = await this.item.update(`renew ${r}`, {
+      UpdateExpression: `SET ${u}=:u`,
+      ConditionExpression: `${r}=:r AND ${u}<:u`,
+      ExpressionAttributeValues: { ":r": { S: this.name }, ":u": { N: String(end) } },
+    });
+    if (renewed) return renewed;
+    // It was carried out and its answer was lost, or one that began later came first.
+    const item = await this.item.read();
+    const stored = readLease(item, this.#kind, partition);
+    return stored.name === this.name && stored.end >= end ? item : undefined;
+  }
+
+  /** Renews the lease no more. */
+  abandon(): void {
+    clearInterval(this.#renewal);
+  }
+
+  /** Gives the lease back. */
+  async release(signal?: AbortSignal): Promise<void> {
+    this.abandon();
+    const r = `${this.#kind.name}${this.item.place.partition}`;
+    const update = {
+      UpdateExpression: `REMOVE ${r}`,
+      ConditionExpression: `${r}=:r`,
+      ExpressionAttributeValues: { ":r": { S: this.name } },
+    };
+    await this.item.update(`give back ${r}`, update, signal);
+  }
+}
+
+function endOf({ leaseMs }: LeaseKind): number {
+  return Date.now() + leaseMs;
+}

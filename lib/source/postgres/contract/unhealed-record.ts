@@ -1,0 +1,32 @@
+import type { PositionText } from "../../../change/position.ts";
+
+/** A place of the log, and when that was. */
+export interface UnhealedPlace {
+  readonly position: PositionText;
+  /** Milliseconds since 1970 UTC. */
+  readonly atMs: number;
+}
+
+/** A table whose changes between two places of the log may be missing in the stream, until its rows are read again or somebody accepts it. */
+export interface UnhealedTable {
+  /** As `formatTable` writes it. */
+  readonly table: string;
+  /** What may be missing, and why: sentences without values. */
+  readonly reasons: readonly string[];
+  /** When all was well for the last time. */
+  readonly since: UnhealedPlace;
+  /** When that was seen: a backfill that begins behind it brings everything. */
+  readonly until: UnhealedPlace;
+  /** Whether the capture task asks for the backfill by itself. */
+  readonly asks: boolean;
+}
+
+/** Keeps the tables that are not healed. Writes are made under the capture lease; an operator may take an entry out. */
+export interface UnhealedRecord {
+  /** @throws StateTableError, StateTableUnavailableError */
+  list(): Promise<readonly UnhealedTable[]>;
+  /** @throws CaptureLeaseLostError, and as above */
+  write(entry: UnhealedTable): Promise<void>;
+  /** @throws CaptureLeaseLostError, and as above */
+  end(table: string): Promise<void>;
+}

@@ -1,0 +1,78 @@
+import * as z from "zod";
+import type { PositionText } from "../../../change/position.ts";
+
+const keyColumn = z.object({
+  /** `attnum`: it stays when the column is renamed. */
+  number: z.int(),
+  /** OID of its type. */
+  type: z.int(),
+  /** All names that it had, the latest last: the log tells the one of its time. */
+  names: z.array(z.string()).min(1),
+});
+
+const stretch = z.object({
+  /** The first position that it counts for. */
+  from: z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/),
+  oid: z.int(),
+  /** `d` default, `n` nothing, `f` full, `i` index. */
+  identity: z.string(),
+  /** What tells a row from others, in the order of the columns: replica identity, or the primary key with identity full. */
+  key: z.array(keyColumn),
+});
+
+/** Captured tables by the name that people write, each with what the name stood for: the latest last. */
+export const knownTables = z.record(z.string(), z.array(stretch).min(1));
+
+/** A column of a key. */
+export type KeyColumn = Readonly<z.output<typeof keyColumn>>;
+/** Which table a captured name stood for, and by which key, from a position on. */
+export interface TableStretch {
+  readonly from: PositionText;
+  readonly oid: number;
+  readonly identity: string;
+  readonly key: readonly KeyColumn[];
+}
+/** The captured tables of a slot. */
+export type KnownTables = Readonly<Record<string, readonly TableStretch[]>>;
+
+/** `(tenant, id)`, or `none`. */
+export function formatKey(key: readonly KeyColumn[]): string {
+  return key.length === 0 ? "none" : `(${key.map(({ names }) => names.at(-1)).join(", ")})`;
+}
+
+/** How two keys of one table differ: a renamed column is the same one. */
+export function compareKeys(
+  before: readonly KeyColumn[],
+  now: readonly KeyColumn[],
+): "same" | "renamed" | "other" {
+  const same =
+    before.length === now.length &&
+    before.every(({ number, type }, i) => number === now[i]?.number && type === now[i]?.type);
+  if (!same) return "other";
+  return before.every(({ names }, i) => names.at(-1) === now[i]?.names.at(-1)) ? "same" : "renamed";
+}
+
+/** Whether rows of two tables have the same key texts: columns of the same names and types, in the same order. */
+export function areAlike(one: readonly KeyColumn[], other: readonly KeyColumn[]): boolean {
+  return (
+    one.length === other.length &&
+    one.every(({ names, type }, i) => names.at(-1) === other[i]?.names.at(-1) && type === other[i]?.type)
+  );
+}
+
+/** The old columns, with the names that they have now too. */
+export function withNames(before: readonly KeyColumn[], now: readonly KeyColumn[]): KeyColumn[] {
+  return before.map((column, i) => {
+    const name = now[i]?.names.at(-1) as string;
+    return { ...column, names: [...column.names.filter((old) => old !== name), name] };
+  });
+}
+
+/** Indexes of a key's columns among these names, ascending; undefined where one is not among them. */
+export function findKey(key: readonly KeyColumn[], columns: readonly string[]): number[] | undefined {
+  const found = key.map(({ names }) => {
+    const name = names.findLast((candidate) => columns.includes(candidate));
+    return name === undefined ? -1 : columns.indexOf(name);
+  });
+  return found.includes(-1) ? undefined : found.sort((a, b) => a - b);
+}

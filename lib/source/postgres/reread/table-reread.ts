@@ -1,0 +1,298 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import { TributaryError } from "../../../errors.ts";
+import type { Log } from "../../../observe/log.ts";
+import { ChunkEvents } from "../backfill/chunk-events.ts";
+import type { ChunkReader } from "../backfill/chunk-reader.ts";
+import type { Delivery } from "../backfill/delivery.ts";
+import type { Flaw, OpenChunk } from "../backfill/open-chunk.ts";
+import { OpenChunks } from "../backfill/open-chunks.ts";
+import type { Pace } from "../backfill/pace.ts";
+import { isConflict, isPassing, needsNewStart, reasonOf } from "../backfill/passing.ts";
+import type { StreamedTransactions } from "../backfill/streamed-transactions.ts";
+import { pageOrder, type TableShape } from "../backfill/table-shape.ts";
+import { untilVisible } from "../backfill/until-visible.ts";
+import type { Watermark } from "../backfill/watermark.ts";
+import type { WindowMemory } from "../backfill/window-memory.ts";
+import { placeOfMessage, type Relation } from "../pgoutput/messages.ts";
+import type { ChangeListener, RelationPlan } from "../relations.ts";
+import type { AskedRows } from "./asked-rows.ts";
+import type { AskedRow } from "./reread-record.ts";
+
+/** What reading rows again shares with the backfills of its stream. */
+export interface RereadSurroundings {
+  /** Opens what reads tables, until the signal. */
+  readonly reader: (signal: AbortSignal) => ChunkReader;
+  readonly streamed: StreamedTransactions;
+  /** Resolves when chunks count (rule 25). @throws the signal's reason */
+  readonly gate: (signal: AbortSignal) => Promise<void>;
+  readonly pace: Pace;
+  readonly memory: WindowMemory;
+  /** The plan of a relation, as the log's would be. */
+  readonly plan: (relation: Relation) => Promise<RelationPlan>;
+  /** Lets a listener see a table's changes, or nobody. */
+  readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+  /** A watermark that no read of the task had. */
+  readonly watermark: (table: string) => Watermark;
+  /** Only a new start of the task opens sessions again. */
+  readonly restart: (error: unknown) => void;
+  readonly epoch: number;
+  /** Largest event that the stream can take, in bytes; undefined: any size. */
+  readonly maxEventBytes: number | undefined;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** A chunk was given. */
+  readonly onGiven: () => void;
+}
+
+/** Rows that are read between two watermarks, at most. */
+const MAX_KEYS = 200;
+const MAX_BYTES = 16 * 1024 * 1024;
+const MAX_SHAPE_FLAWS = 8;
+/** The session stays for so long after its last row: who changes keys often changes more of them. */
+const LINGER_MS = 2_000;
+const RETRY_MS = 250;
+const MAX_RETRY_MS = 10_000;
+const SLEEP_MS = 1_000;
+
+type Outcome =
+  | { readonly kind: "given"; readonly lsn: bigint }
+  | { readonly kind: "again" }
+  | { readonly kind: "failed"; readonly error: unknown };
+
+/**
+ * Reads the rows of one table again that were asked for, by their keys, each time between two watermarks, as a backfill reads
+ * its chunks: what changed meanwhile is left out, and what is gone is not found. A key that changed again was asked for
+ * again by that change.
+ */
+export class TableReread {
+  readonly table: string;
+  readonly #name: TableName;
+  readonly #asked: AskedRows;
+  readonly #options: RereadSurroundings;
+  readonly #open: OpenChunks;
+  readonly #events: ChunkEvents;
+  readonly #reader: ChunkReader;
+  #shape: TableShape | undefined;
+  /** So many rows are read at once: fewer after what a single one may have been the cause of. */
+  #most = MAX_KEYS;
+  #patient = false;
+  #shapeFlaws = 0;
+  /** Settles the chunk that waits for its high watermark. */
+  #settle: ((outcome: Outcome) => void) | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(name: TableName, asked: AskedRows, options: RereadSurroundings) {
+    this.table = formatTable(name);
+    this.#name = name;
+    this.#asked = asked;
+    this.#options = options;
+    const { streamed, memory, listen, reader, signal } = options;
+    this.#open = new OpenChunks({ streamed, memory, listen: (listener) => listen(this.table, listener) });
+    this.#events = new ChunkEvents(options.maxEventBytes);
+    this.#reader = reader(signal);
+  }
+
+  /** The chunk between its watermarks. */
+  get firstOpen(): OpenChunk | undefined {
+    return this.#open.first;
+  }
+
+  /** More was asked for. */
+  look(): void {
+    this.#wake?.();
+  }
+
+  /** The low watermark of a chunk came out of the slot. */
+  low(watermark: Watermark): void {
+    this.#open.low(watermark);
+    this.look();
+  }
+
+  /** The high watermark came: gives what is to go there, or undefined for nothing. */
+  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
+    const chunk = this.#open.high(watermark);
+    if (chunk === undefined) return undefined;
+    if (chunk.kind !== "whole") {
+      this.#again(chunk);
+      return undefined;
+    }
+    const { read, plan, window } = chunk;
+    const place = {
+      epoch: this.#options.epoch,
+      lsn: placeOfMessage(lsn),
+      nowMs: Date.now(),
+      backfill: undefined,
+    };
+    return {
+      lsn,
+      slices: this.#events.slices(read.copied, plan, read.shape.pageIndexes, window, place),
+      given: () => this.#settle?.({ kind: "given", lsn }),
+      failed: (error) => this.#settle?.({ kind: "failed", error }),
+    };
+  }
+
+  /** A new connection: what was between its watermarks says nothing any more. */
+  reconnected(): void {
+    this.#open.discard();
+    this.#settle?.({ kind: "again" });
+    this.look();
+  }
+
+  /** Reads until nothing is asked for any more, or the signal. Never rejects. */
+  async run(): Promise<void> {
+    const { signal, log } = this.#options;
+    for (let failures = 0; !signal.aborted; ) {
+      try {
+        const rows = await this.#next(signal);
+        if (rows.length === 0) break;
+        await this.#read(rows, signal);
+        failures = 0;
+      } catch (error) {
+        this.#open.discard();
+        if (signal.aborted) break;
+        if (!isPassing(error)) {
+          this.#giveUpRows(error);
+          continue;
+        }
+        if (needsNewStart(error)) this.#options.restart(error);
+        if (isConflict(error)) this.#fewer();
+        failures++;
+        const remedy = error instanceof TributaryError ? { remedy: error.remedy } : {};
+        log.warn(`reading rows of ${this.table} again is tried once more: ${reasonOf(error)}`, {
+          code: (error as { code?: string }).code,
+          ...remedy,
+        });
+        const waitMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** failures);
+        await delay(waitMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
+      }
+    }
+    this.#open.discard();
+    await this.#reader.end();
+  }
+
+  async #next(signal: AbortSignal): Promise<AskedRow[]> {
+    const until = performance.now() + LINGER_MS;
+    for (;;) {
+      const rows = this.#asked.next(this.#most);
+      if (rows.length > 0 || signal.aborted || performance.now() >= until) return rows;
+      await this.#sleep(signal, until - performance.now());
+    }
+  }
+
+  async #read(rows: readonly AskedRow[], signal: AbortSignal): Promise<void> {
+    const { streamed, gate, pace, plan, watermark: newWatermark } = this.#options;
+    const reader = this.#reader;
+    this.#shape ??= await reader.shape(this.#name, undefined, newWatermark(this.table));
+    const shape = this.#shape;
+    let lsn = 0n;
+    for (let after: readonly string[] | null = null, more = true; more; ) {
+      await gate(signal);
+      await pace.permit(signal, () => {});
+      signal.throwIfAborted();
+      const watermark = newWatermark(this.table);
+      const chunk = this.#open.open(
+        watermark,
+        shape.page.map((column) => column.name),
+      );
+      const read = await reader.read({
+        table: this.#name,
+        watermark,
+        where: undefined,
+        keys: rows.map(({ key }) => key),
+        after,
+        // All there are, and none is left behind unless their bytes were too many.
+        rows: rows.length + 1,
+        maxBytes: MAX_BYTES,
+        ready: async () => {
+          if (!this.#patient) return;
+          const sleep = (until: AbortSignal) => this.#sleep(until, SLEEP_MS);
+          await untilVisible(chunk, { ...this.#options, table: this.#name, reader, sleep }, signal);
+        },
+      });
+      streamed.saw(read.snapshot);
+      pace.took(read.copied.rows);
+      if (chunk.ended) return;
+      if (pageOrder(read.shape) !== pageOrder(shape)) {
+        this.#shape = undefined;
+        this.#open.discard();
+        return;
+      }
+      chunk.data = { read, plan: await plan(read.shape.relation) };
+      if (chunk.ended) return;
+      const settled = new Promise<Outcome>((resolve) => {
+        this.#settle = resolve;
+        signal.addEventListener("abort", () => resolve({ kind: "again" }), { once: true });
+      });
+      await reader.close(watermark);
+      const outcome = await settled;
+      this.#settle = undefined;
+      if (outcome.kind === "again") return;
+      if (outcome.kind === "failed") return this.#failed(rows, outcome.error);
+      this.#options.onGiven();
+      ({ lsn } = outcome);
+      after = read.lastKey;
+      more = read.more;
+    }
+    this.#shapeFlaws = 0;
+    this.#most = Math.min(MAX_KEYS, this.#most * 2);
+    this.#asked.given(rows, lsn);
+  }
+
+  #again(flaw: Flaw): void {
+    this.#open.discard();
+    if (flaw.kind === "visibility") this.#patient = true;
+    if (flaw.kind === "overfull") this.#fewer();
+    if (flaw.kind === "shape") {
+      this.#shape = undefined;
+      if (++this.#shapeFlaws >= MAX_SHAPE_FLAWS) {
+        this.#shapeFlaws = 0;
+        this.#giveUpRows(new Error("the log has it in another form than the catalog, time and again"));
+      }
+    }
+    this.#settle?.({ kind: "again" });
+  }
+
+  /** A row that cannot be given does not keep the others: it is found by reading fewer at once, and left aside. */
+  #failed(rows: readonly AskedRow[], error: unknown): void {
+    this.#open.discard();
+    if (rows.length > 1) {
+      this.#most = Math.max(1, rows.length >> 1);
+      return;
+    }
+    this.#asked.setAside(rows);
+    this.#options.log.error(`a row of ${this.table} cannot be given again: ${reasonOf(error)}`, {
+      code: (error as { code?: string }).code,
+      remedy: `${error instanceof TributaryError ? `${error.remedy} ` : ""}The next start of the capture task tries again.`,
+    });
+  }
+
+  /** Not by their keys, then: the backfill of the whole table goes another way, and says why if it cannot either. */
+  #giveUpRows(error: unknown): void {
+    this.#shape = undefined;
+    this.#options.log.warn(
+      `rows of ${this.table} cannot be read again by their keys (${reasonOf(error)}): the whole table is read`,
+      { code: (error as { code?: string }).code },
+    );
+    this.#asked.askWhole();
+  }
+
+  #fewer(): void {
+    this.#most = Math.max(1, this.#most >> 1);
+  }
+
+  async #sleep(until: AbortSignal, ms: number): Promise<void> {
+    if (until.aborted) return;
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        until.removeEventListener("abort", wake);
+        this.#wake = undefined;
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      until.addEventListener("abort", wake, { once: true });
+      this.#wake = wake;
+    });
+  }
+}

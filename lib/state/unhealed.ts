@@ -1,0 +1,129 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  type DynamoDBClient,
+  QueryCommand,
+  UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+import * as z from "zod";
+import type { UnhealedRecord, UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
+import { CaptureLeaseLostError, TableNotUnhealedError } from "./errors.ts";
+import { type StateKey, unhealedKey } from "./table.ts";
+import { persistently } from "./table-call.ts";
+
+/** How the unhealed tables of a pipeline are reached. */
+export interface UnhealedStore {
+  readonly dynamodb: DynamoDBClient;
+  readonly table: string;
+  readonly pipeline: string;
+  readonly signal: AbortSignal;
+}
+
+const place = z.object({ position: z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/), atMs: z.number() });
+
+const stored = z.object({
+  reasons: z.array(z.string()),
+  since: place,
+  until: place,
+  asks: z.boolean(),
+});
+
+/** The tables of which changes may be missing. @throws StateTableError, StateTableUnavailableError */
+export async function readUnhealed(store: UnhealedStore): Promise<readonly UnhealedTable[]> {
+  const { pk, sk } = unhealedKey(store.pipeline);
+  const found: UnhealedTable[] = [];
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await persistently(store, () =>
+      store.dynamodb.send(
+        new QueryCommand({
+          TableName: store.table,
+          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
+          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
+          ConsistentRead: true,
+          ExclusiveStartKey: from,
+        }),
+      ),
+    );
+    for (const item of page.Items ?? [])
+      if (item.unhealed?.S !== undefined)
+        found.push({
+          table: (item.sk?.S ?? "").slice(sk.length),
+          ...stored.parse(JSON.parse(item.unhealed.S)),
+        });
+    from = page.LastEvaluatedKey;
+  } while (from);
+  return found;
+}
+
+/**
+ * Accepts that changes of a table are missing: an operator's act.
+ * @throws TableNotUnhealedError, StateTableError, StateTableUnavailableError
+ */
+export async function acceptUnhealed(store: UnhealedStore, table: string): Promise<void> {
+  const known = (await readUnhealed(store)).map((entry) => entry.table);
+  if (!known.includes(table)) throw new TableNotUnhealedError(store.pipeline, table, known);
+  try {
+    await persistently(store, () =>
+      store.dynamodb.send(
+        new UpdateItemCommand({
+          TableName: store.table,
+          Key: asKey(unhealedKey(store.pipeline, table)),
+          // The generation stays: an older task brings it no more.
+          UpdateExpression: "REMOVE unhealed",
+          ConditionExpression: "attribute_exists(pk)",
+        }),
+      ),
+    );
+  } catch (error) {
+    // The capture task was quicker: a backfill has healed it.
+    if (!(error instanceof ConditionalCheckFailedException)) throw error;
+  }
+}
+
+/** The unhealed tables of a pipeline as the capture task that holds the lease keeps them. */
+export function unhealedRecord(store: UnhealedStore, generation: number): UnhealedRecord {
+  const { dynamodb, table: stateTable, pipeline } = store;
+  const ours = { ":generation": { N: String(generation) } };
+  const ConditionExpression = "attribute_not_exists(generation) OR generation <= :generation";
+  const underLease = async (send: () => Promise<unknown>) => {
+    try {
+      await persistently(store, send);
+    } catch (error) {
+      if (error instanceof ConditionalCheckFailedException)
+        throw new CaptureLeaseLostError(pipeline, generation);
+      throw error;
+    }
+  };
+  return {
+    list: () => readUnhealed(store),
+    write: ({ table, ...entry }) =>
+      underLease(() =>
+        dynamodb.send(
+          new UpdateItemCommand({
+            TableName: stateTable,
+            Key: asKey(unhealedKey(pipeline, table)),
+            UpdateExpression: "SET unhealed = :unhealed, generation = :generation",
+            ConditionExpression,
+            ExpressionAttributeValues: { ...ours, ":unhealed": { S: JSON.stringify(entry) } },
+          }),
+        ),
+      ),
+    end: (table) =>
+      underLease(() =>
+        dynamodb.send(
+          new DeleteItemCommand({
+            TableName: stateTable,
+            Key: asKey(unhealedKey(pipeline, table)),
+            ConditionExpression,
+            ExpressionAttributeValues: ours,
+          }),
+        ),
+      ),
+  };
+}
+
+function asKey({ pk, sk }: StateKey): Record<string, AttributeValue> {
+  return { pk: { S: pk }, sk: { S: sk } };
+}
