@@ -180,8 +180,45 @@ eachPostgres("preflight", (server) => {
     expect(problems).toEqual([
       expect.stringMatching(/^TABLE_KIND public\.away_1, a partition .* a foreign table/),
       expect.stringMatching(/^TABLE_KIND public\.events_1, a partition .* an unlogged table.*SET LOGGED/),
+      // Foreign partitions allow no primary key: an ordinary one, made later, would have no identity.
+      expect.stringMatching(/^PARTITION_IDENTITY public\.away has no primary key/),
     ]);
-    expect((await look(url, { tables, exclude: ["public.*_1"] })).problems).toEqual([]);
+    expect((await look(url, { tables, exclude: ["public.*_1"] })).problems).toEqual([
+      expect.stringMatching(/^PARTITION_IDENTITY public\.away/),
+    ]);
+  });
+
+  test("what would make the application's writes fail on partitions that are made later is refused", async () => {
+    const { url, client } = await database(
+      server,
+      "CREATE TABLE log (at int NOT NULL, v text) PARTITION BY RANGE (at)",
+      "CREATE TABLE log_1 PARTITION OF log FOR VALUES FROM (0) TO (10)",
+      "ALTER TABLE log REPLICA IDENTITY FULL; ALTER TABLE log_1 REPLICA IDENTITY FULL",
+    );
+    const tables = ["public.log"];
+    expect((await look(url, { tables })).problems).toEqual([
+      expect.stringMatching(/^PARTITION_IDENTITY public\.log has no primary key.*ADD PRIMARY KEY/),
+    ]);
+    await client.query("ALTER TABLE log ADD PRIMARY KEY (at)");
+    const keyed = await look(url, { tables });
+    expect([keyed.problems, keyed.warnings.join()]).toEqual([
+      [],
+      expect.stringMatching(/PARTITION_IDENTITY/),
+    ]);
+    // All columns identify a row of today's partitions, and only the key one of tomorrow's.
+    const filtered = definition(url, { tables, where: { "public.log": "v <> ''" } });
+    await expect(OpenSource.open(url, { pipeline: filtered })).rejects.toThrow(
+      /ROW_FILTER.*public\.log looks at v, which is not in its primary key/s,
+    );
+    expect((await client.query("SELECT FROM pg_publication")).rowCount).toBe(0);
+    // The server says so itself.
+    await client.query(
+      "CREATE PUBLICATION harm FOR TABLE log WHERE (v <> '') WITH (publish_via_partition_root = true)",
+    );
+    await client.query(
+      "CREATE TABLE log_2 PARTITION OF log FOR VALUES FROM (10) TO (20); INSERT INTO log VALUES (15, 'a')",
+    );
+    await expect(client.query("UPDATE log SET v = 'b' WHERE at = 15")).rejects.toThrow(/cannot update/);
   });
 
   test("a deferrable primary key is no replica identity", async () => {

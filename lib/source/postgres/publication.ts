@@ -7,7 +7,7 @@ import type { PreflightProblem } from "./errors.ts";
 import { quoteIdentifier, quoteTable } from "./preflight/captured-tables.ts";
 import type { Findings } from "./preflight/findings.ts";
 import type { ServerFacts } from "./preflight/server-facts.ts";
-import { identityColumns, type TableFacts } from "./preflight/table-facts.ts";
+import { identityColumns, laterIdentity, type TableFacts } from "./preflight/table-facts.ts";
 import { TablesMovedError } from "./slots/errors.ts";
 
 /** Stands at the beginning of the comment on publications that we made, and may therefore change. */
@@ -201,8 +201,18 @@ export function checkPublishedIdentity(
         remedy: `ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY FULL; or filter by columns of the replica identity only.`,
       });
     }
+    // Partitions that are made later have another identity than their table says.
+    const later = table.kind === "p" && table.replicaIdentity !== "d" ? laterIdentity(table) : undefined;
+    const outsideLater = (root?.filterColumns ?? []).filter((column) => later && !later.includes(column));
+    if (outside.length === 0 && outsideLater.length > 0) {
+      problems.push({
+        code: "ROW_FILTER",
+        message: `the row filter of ${formatTable(table)} looks at ${outsideLater.join(", ")}, which is not in its primary key, the replica identity of partitions that are made later: the application's own UPDATE and DELETE on those would fail`,
+        remedy: "Filter by columns of the primary key only.",
+      });
+    }
     const generated = table.columns.filter(
-      (column) => column.generated === "s" && identity.includes(column.name),
+      (column) => column.generated === "s" && [...identity, ...(later ?? [])].includes(column.name),
     );
     if (root && version >= 180_000 && publication.generated !== "s" && generated.length > 0) {
       problems.push({

@@ -3,7 +3,7 @@ import type { LogPipeline } from "../../../pipeline.ts";
 import type { PreflightProblem } from "../errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
-import { identityColumns, type TableFacts } from "./table-facts.ts";
+import { identityColumns, laterIdentity, type TableFacts } from "./table-facts.ts";
 
 /**
  * Whether publishing these tables leaves the application's own UPDATE and DELETE alone: PostgreSQL refuses them
@@ -53,9 +53,17 @@ export function checkReplicaIdentity(
   for (const root of tables.filter((table) => table.kind === "p")) {
     for (const leaf of partitionsOf(root, leaves)) problems.push(...partitionIdentityProblems(root, leaf));
     if (root.replicaIdentity === "d") continue;
+    if (laterIdentity(root) === undefined) {
+      problems.push({
+        code: "PARTITION_IDENTITY",
+        message: `${formatTable(root)} has no primary key, and PostgreSQL gives its replica identity to no partition that is made later: published, the application's own UPDATE and DELETE on those would fail`,
+        remedy: `ALTER TABLE ${quoteTable(root)} ADD PRIMARY KEY (…); its partitions have it then, and later ones too. Or leave it out with source.exclude.`,
+      });
+      continue;
+    }
     warnings.push({
       code: "PARTITION_IDENTITY",
-      message: `${formatTable(root)} has a replica identity that PostgreSQL does not give to partitions made later${root.primaryKey.length === 0 ? ": the application's own UPDATE and DELETE on those will fail" : ""}`,
+      message: `${formatTable(root)} has a replica identity that PostgreSQL does not give to partitions made later`,
       remedy: `With each new partition run: ALTER TABLE … REPLICA IDENTITY ${root.replicaIdentity === "f" ? "FULL" : "USING INDEX …"};`,
     });
   }
@@ -131,6 +139,15 @@ function excludedColumnProblems(
       remedy: "Correct the column's name: a slip here would publish what should stay in the database.",
     });
   }
+  const later = table.kind === "p" && table.replicaIdentity !== "d" ? (laterIdentity(table) ?? []) : [];
+  const inLater = later.filter((name) => excluded.includes(name));
+  if (inLater.length > 0) {
+    problems.push({
+      code: "EXCLUDED_COLUMN",
+      message: `source.excludeColumns leaves out ${inLater.join(", ")} of ${formatTable(table)}, which is in its primary key, the replica identity of partitions that are made later: the application's own UPDATE and DELETE on those would fail`,
+      remedy: "Keep the columns of the primary key.",
+    });
+  }
   for (const member of family) {
     const inIdentity = (identityColumns(member) ?? []).filter((name) => excluded.includes(name));
     if (inIdentity.length === 0 && member.replicaIdentity !== "f") continue;
@@ -155,6 +172,9 @@ function identityRemedy(table: TableFacts): string {
     return `ALTER TABLE ${name} REPLICA IDENTITY DEFAULT;`;
   if (table.primaryKeyDeferrable)
     return `ALTER TABLE ${name} REPLICA IDENTITY FULL; or make the primary key anew, NOT DEFERRABLE. Or leave the table out with source.exclude.`;
+  // What is said of a partitioned table reaches no partition, but for its primary key.
+  if (table.kind === "p")
+    return `ALTER TABLE ${name} ADD PRIMARY KEY (…); its partitions have it then. Or leave it out with source.exclude.`;
   const candidate = table.columns.find((column) => column.notNull)?.name;
   const index = candidate
     ? ` Or, where a unique index over NOT NULL columns exists: ALTER TABLE ${name} REPLICA IDENTITY USING INDEX ${quoteIdentifier("…")};`

@@ -120,3 +120,11 @@ export function identityColumns(table: TableFacts): readonly string[] | undefine
       return undefined;
   }
 }
+
+/**
+ * Columns that identify a row of a partition that is made later: it gets its table's primary key, and nothing of its replica
+ * identity. https://www.postgresql.org/docs/current/sql-altertable.html (REPLICA IDENTITY)
+ */
+export function laterIdentity(root: TableFacts): readonly string[] | undefined {
+  return root.primaryKey.length > 0 && !root.primaryKeyDeferrable ? root.primaryKey : undefined;
+}
