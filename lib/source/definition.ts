@@ -119,6 +119,13 @@ export const postgresSource = z
      * after a new epoch. `initial`: the former only. `always`: at each start. `never`: what operators ask for.
      */
     snapshot: z.enum(["when-needed", "initial", "always", "never"]).default("when-needed"),
+    /** What becomes of partitions of captured tables. */
+    partitions: z
+      .strictObject({
+        /** The rows of one that is detached, dropped or truncated: they stay in the sinks, or the table is read again with a sweep. */
+        removed: z.enum(["keep", "sweep"]).default("keep"),
+      })
+      .prefault({}),
     /** How existing rows are read. */
     backfill: z
       .strictObject({

@@ -18,7 +18,7 @@ import { persistently } from "./table-call.ts";
  */
 
 /** Which of the item's attributes. */
-export type LongAttribute = "settings" | "topics" | "arriving" | "terms" | "tables";
+export type LongAttribute = "settings" | "topics" | "arriving" | "terms" | "leaves" | "tables";
 
 /** What the item itself holds of such an attribute, at most. */
 const INLINE_CHARACTERS = 1024;

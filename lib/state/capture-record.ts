@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { leavesByRoot } from "../source/postgres/contract/leaves.ts";
 import { publicationTerms } from "../source/postgres/contract/terms.ts";
 import { knownTables } from "../source/postgres/identity/known-tables.ts";
 import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
@@ -51,9 +52,15 @@ export async function readCaptureRecord(place: CapturePlace): Promise<CaptureRec
     if (long) {
       const slot = part("slot", slotState.parse);
       const terms = long.terms === undefined ? undefined : publicationTerms.parse(JSON.parse(long.terms));
+      const leaves = long.leaves === undefined ? undefined : leavesByRoot.parse(JSON.parse(long.leaves));
       const tables = long.tables === undefined ? undefined : knownTables.parse(JSON.parse(long.tables));
       return {
-        slot: slot && { ...slot, ...(terms && { terms }), ...(tables && { tables }) },
+        slot: slot && {
+          ...slot,
+          ...(terms && { terms }),
+          ...(leaves && { leaves }),
+          ...(tables && { tables }),
+        },
         reading: part("reading", readingState.parse),
         newEpoch: part("epoch", newEpoch.parse),
         retired: part("retired", retired.parse) ?? [],
@@ -74,7 +81,7 @@ async function longAttributes(
   item: Awaited<ReturnType<typeof readItem>>,
 ): Promise<Partial<Record<LongAttribute, string>> | undefined> {
   const texts: Partial<Record<LongAttribute, string>> = {};
-  for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const) {
+  for (const attribute of ["settings", "arriving", "topics", "terms", "leaves", "tables"] as const) {
     const held = item?.[attribute]?.S;
     if (held === undefined) continue;
     const text = await readLong(place, attribute, held);
@@ -99,6 +106,7 @@ const slotState = z.object({
   publication: z.string(),
   publicationOid: z.int().optional(),
   termsSeen: z.object({ lsn, atMs: z.number() }).optional(),
+  truncates: z.array(z.object({ root: z.int(), xid: z.int(), lsn })).optional(),
   database: z.string(),
   systemId: z.string(),
   timeline: z.int().positive(),

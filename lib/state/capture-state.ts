@@ -26,7 +26,7 @@ export class CaptureState implements SlotRecord {
   readonly #loss = new AbortController();
   #renewal: NodeJS.Timeout | undefined;
   /** What names each table, as it stands in the record, as far as this task has written it. */
-  #long: Partial<Record<"terms" | "tables", string>> = {};
+  #long: Partial<Record<"terms" | "leaves" | "tables", string>> = {};
 
   private constructor(options: CaptureLeaseOptions, generation: number) {
     this.#options = options;
@@ -63,12 +63,12 @@ export class CaptureState implements SlotRecord {
   }
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
-  async write({ terms, tables, ...state }: SlotState): Promise<void> {
+  async write({ terms, leaves, tables, ...state }: SlotState): Promise<void> {
     const names: Record<string, string> = { "#slot": "slot" };
     const values: Record<string, AttributeValue> = { ":slot": { S: bigintsAsText(state) } };
     // What names each table: written only where it changed, and not with each confirmation.
-    const changed = Object.entries({ terms, tables }).flatMap(([name, value]) => {
-      const [attribute, text] = [name as "terms" | "tables", value && JSON.stringify(value)];
+    const changed = Object.entries({ terms, leaves, tables }).flatMap(([name, value]) => {
+      const [attribute, text] = [name as "terms" | "leaves" | "tables", value && JSON.stringify(value)];
       return text === undefined || text === this.#long[attribute] ? [] : [{ attribute, text, value }];
     });
     for (const { attribute, value } of changed) {
@@ -124,6 +124,7 @@ export class CaptureState implements SlotRecord {
     const gone = [
       "slot",
       "terms",
+      "leaves",
       "tables",
       "reading",
       "arriving",
@@ -141,6 +142,7 @@ export class CaptureState implements SlotRecord {
     await this.#removeOthers("arriving", undefined);
     await this.#removeOthers("topics", undefined);
     await this.#removeOthers("terms", undefined);
+    await this.#removeOthers("leaves", undefined);
     await this.#removeOthers("tables", undefined);
   }
 
@@ -205,14 +207,14 @@ export class CaptureState implements SlotRecord {
     const { slot: known, retired: earlier } = await readCaptureRecord(this.#options);
     const retired = known ? [{ slot: known.slot, publication: known.publication }, ...earlier] : earlier;
     await this.#update(
-      "SET #retired = :retired REMOVE #slot, #terms, #tables, #settings, #arriving, #topics",
+      "SET #retired = :retired REMOVE #slot, #terms, #leaves, #tables, #settings, #arriving, #topics",
       {
         ...{ "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
-        ...{ "#terms": "terms", "#tables": "tables", "#retired": "retired" },
+        ...{ "#terms": "terms", "#leaves": "leaves", "#tables": "tables", "#retired": "retired" },
       },
       { ":retired": { S: JSON.stringify(retired) } },
     );
-    for (const attribute of ["settings", "arriving", "topics", "terms", "tables"] as const)
+    for (const attribute of ["settings", "arriving", "topics", "terms", "leaves", "tables"] as const)
       await this.#removeOthers(attribute, undefined);
   }
 

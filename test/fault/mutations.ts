@@ -739,6 +739,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/publication-contract.test.ts"],
   },
   {
+    name: "tell a truncate of the whole table as one of each partition",
+    file: "lib/source/postgres/contract/partition-watch.ts",
+    from: "if (rewritten && this.#options.received() < look.seen.lsn)",
+    to: "if (rewritten && look.seen.lsn < 0n)",
+    tests: ["test/postgres/partitions.test.ts"],
+  },
+  {
+    name: "take a partition that was detached and attached again for one that stayed",
+    file: "lib/source/postgres/contract/partition-watch.ts",
+    from: "leaf.edges.join() !== old.edges.join()",
+    to: "leaf.edges.length !== old.edges.length",
+    tests: ["test/postgres/partitions.test.ts"],
+  },
+  {
+    name: "take every partition for one that was born as such",
+    file: "lib/source/postgres/contract/leaves.ts",
+    from: "    const last = z",
+    to: "    if (xmin) return false;\n    const last = z",
+    tests: ["test/postgres/partitions.test.ts"],
+  },
+  {
     name: "let tail change the publication that it follows",
     file: "lib/source/postgres/preflight/preflight.ts",
     from: "    follow && existing\n",

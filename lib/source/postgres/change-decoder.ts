@@ -76,6 +76,8 @@ export interface ChangeDecoderOptions {
   readonly hold?: (change: HeldMessage, error: TributaryError, before: number) => void;
   /** A row's create was given without a value that did not travel, and that no consumer may have. */
   readonly onIncomplete?: (create: IncompleteCreate) => void;
+  /** Called for each table that a TRUNCATE names, replayed ones too. */
+  readonly onTruncate?: (oid: number) => void;
   /** Messages of our own. Gives whether the caller sees to the acknowledgement of its place. */
   readonly onMessage?: (message: OwnMessage) => boolean;
 }
@@ -457,6 +459,7 @@ export class ChangeDecoder {
     const transaction = this.#open("Truncate");
     for (const oid of relations) {
       const plan = this.#planOf("Truncate", oid);
+      this.#options.onTruncate?.(oid);
       const ordinal = ++transaction.ordinal;
       if (!plan.captured || ordinal <= transaction.given) continue;
       const { problem } = plan;

@@ -1,13 +1,15 @@
 import { failpoint } from "../../failpoint.ts";
-import type { PublicationTerms, Sighting } from "./contract/terms.ts";
+import type { Sighting } from "./contract/terms.ts";
 import type { KnownTables } from "./identity/known-tables.ts";
-import type { CommitFingerprint, SlotRecord, SlotState } from "./slot-record.ts";
+import type { CommitFingerprint, SeenTruncate, SlotRecord, SlotState } from "./slot-record.ts";
 import { StreamedCommits } from "./streamed-commits.ts";
 
 /** How many commits the record keeps to recognize history by. */
 const RECENT_COMMITS = 16;
 /** How many commits wait for their acknowledgement at most; older ones a replay may show unseen. */
 const STREAMED_COMMITS = 65_536;
+/** How many truncates of partitioned tables are kept until their partitions were looked at. */
+const KEPT_TRUNCATES = 16;
 
 /** What `Confirmation` is made of. */
 export interface ConfirmationOptions {
@@ -86,9 +88,12 @@ export class Confirmation {
     await this.#store({ timeline });
   }
 
-  /** What the publication says now. Resolves when that is in the record. */
-  async onTerms(terms: PublicationTerms, termsSeen: Sighting): Promise<void> {
-    await this.#store({ terms, termsSeen });
+  /** What the publication says, and which partitions there are. Resolves when that is in the record. */
+  async onContract(contract: Partial<Pick<SlotState, "terms" | "termsSeen" | "leaves">>): Promise<void> {
+    const seen = contract.leaves && contract.termsSeen?.lsn;
+    // Those that had been committed when the partitions were looked at are of no use any more.
+    const truncates = this.#state.truncates?.filter(({ lsn }) => seen === undefined || lsn >= seen);
+    await this.#store({ ...contract, truncates });
   }
 
   /** The publication says the same as before: the next write notes when that was. */
@@ -101,10 +106,25 @@ export class Confirmation {
     await this.#store({ tables });
   }
 
+  /** A partitioned table was truncated as a whole: the next write notes it. */
+  sawTruncate(truncate: SeenTruncate): void {
+    const known = this.#state.truncates ?? [];
+    if (known.some(({ root, xid }) => root === truncate.root && xid === truncate.xid)) return;
+    this.#state = { ...this.#state, truncates: [...known, truncate].slice(-KEPT_TRUNCATES) };
+  }
+
+  /** One write at a time: an older one that arrived later would take the confirmed position back. */
   async #store(part: Partial<SlotState>): Promise<void> {
     this.#state = { ...this.#state, ...part };
     while (this.#writing) await this.#writing;
-    await this.#options.record.write(this.#state);
+    const write = this.#options.record.write(this.#state);
+    this.#writing = write
+      .catch(() => {})
+      .then(() => {
+        this.#writing = undefined;
+        this.#again();
+      });
+    await write;
   }
 
   /** Writes what is acknowledged now, and waits for it. */
@@ -129,7 +149,7 @@ export class Confirmation {
     clearTimeout(this.#timer?.handle);
     const handle = setTimeout(() => {
       this.#timer = undefined;
-      void this.#write();
+      if (!this.#writing) void this.#write();
     }, at - now);
     this.#timer = { handle, at };
   }
@@ -137,10 +157,13 @@ export class Confirmation {
   #write(): Promise<void> {
     this.#writing = this.#writeOnce().finally(() => {
       this.#writing = undefined;
-      if (this.#acknowledged > this.#state.confirmedLsn)
-        this.#schedule(this.#options.commitIntervalMs ?? 1000);
+      this.#again();
     });
     return this.#writing;
+  }
+
+  #again(): void {
+    if (this.#acknowledged > this.#state.confirmedLsn) this.#schedule(this.#options.commitIntervalMs ?? 1000);
   }
 
   async #writeOnce(): Promise<void> {

@@ -15,6 +15,7 @@ import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
 import { Confirmation } from "./confirmation.ts";
 import type { PostgresConnectionOptions } from "./connection.ts";
 import type { ContractTable } from "./contract/difference.ts";
+import { PartitionWatch } from "./contract/partition-watch.ts";
 import type { UnhealedTable } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
@@ -119,6 +120,7 @@ export class PostgresChangeStream implements ChangeStream {
   #slotLsn = 0n;
   /** Of the transaction that is read. */
   #commitLsn = 0n;
+  #xid = 0;
   #receivedLsn: bigint;
   #serverLsn = 0n;
   readonly #slotWatch: SlotWatch;
@@ -199,8 +201,13 @@ export class PostgresChangeStream implements ChangeStream {
         : {}),
       onBegin: (commit) => {
         this.#commitLsn = commit.commitLsn;
+        this.#xid = commit.xid;
         if (this.#replay.begin(commit)) this.#confirmation.streamed(commit);
         this.#backfills?.began(commit.xid);
+      },
+      onTruncate: (oid) => {
+        if (options.contract.some((table) => table.oid === oid && table.kind === "p"))
+          this.#confirmation.sawTruncate({ root: oid, xid: this.#xid, lsn: this.#commitLsn });
       },
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
@@ -227,8 +234,21 @@ export class PostgresChangeStream implements ChangeStream {
       query: (sql) => this.#side.query(sql),
       log: options.log,
       note: (losses) => options.unhealed.note(losses),
-      store: (terms, seen) => this.#confirmation.onTerms(terms, seen),
+      store: (terms, termsSeen) => this.#confirmation.onContract({ terms, termsSeen }),
       saw: (seen) => this.#confirmation.sawTerms(seen),
+    });
+    const partitionWatch = new PartitionWatch({
+      tables: options.contract,
+      leaves: state.leaves,
+      seen: state.termsSeen,
+      removed: pipeline.source.partitions.removed,
+      readsAttached: options.backfill !== undefined && pipeline.source.snapshot !== "never",
+      query: (sql) => this.#side.query(sql),
+      log: options.log,
+      received: () => this.#receivedLsn,
+      truncates: () => this.#confirmation.state.truncates ?? [],
+      note: (losses) => options.unhealed.note(losses),
+      store: (leaves, termsSeen) => this.#confirmation.onContract({ leaves, termsSeen }),
     });
     this.#heartbeat = new Heartbeat(() => this.#side.query(heartbeatSql(options.serverVersion)), options.log);
     this.#watch = new LinkWatch({
@@ -248,7 +268,7 @@ export class PostgresChangeStream implements ChangeStream {
         this.#slotWatch.take(sighting);
         this.#backfills?.slot(sighting.slot, sighting.serverLsn);
         void this.#leftovers.look(sighting.atMs);
-        this.#look(publicationWatch).catch((error) => this.#fail(error));
+        this.#look(publicationWatch, partitionWatch).catch((error) => this.#fail(error));
         void this.#lookAtTables();
         void this.#heartbeat.look({
           atMs: sighting.atMs,
@@ -262,12 +282,13 @@ export class PostgresChangeStream implements ChangeStream {
     this.changes = this.#read(until);
   }
 
-  /** Looks whether the publication is whole, ends what a backfill has healed, and asks for those that are to come by themselves. */
-  async #look(publication: PublicationWatch): Promise<void> {
+  /** Looks whether publication and partitions are what they were, ends what a backfill has healed, and asks for those that are to come by themselves. */
+  async #look(publication: PublicationWatch, partitions: PartitionWatch): Promise<void> {
     if (this.#looking || this.#fatal !== undefined) return;
     this.#looking = true;
     try {
-      await publication.look();
+      const seen = await publication.look();
+      if (seen) await partitions.look(seen);
       const backfills = this.#backfills;
       const wanted = await this.#options.unhealed.look(backfills?.reports ?? []);
       for (const table of wanted) await backfills?.want(table);

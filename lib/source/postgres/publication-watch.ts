@@ -77,29 +77,29 @@ export class PublicationWatch {
   }
 
   /**
-   * That the server did not answer is passed over: the next look tells.
+   * Tells when it looked. That the server did not answer is passed over: the next look tells.
    * @throws PublicationReplacedError, PublicationNarrowedError, what the records throw
    */
-  async look(): Promise<void> {
-    if (this.#looking) return;
+  async look(): Promise<Sighting | undefined> {
+    if (this.#looking) return undefined;
     this.#looking = true;
     try {
-      await this.#look();
+      return await this.#look();
     } finally {
       this.#looking = false;
     }
   }
 
-  async #look(): Promise<void> {
+  async #look(): Promise<Sighting | undefined> {
     const { name, oid, query, version = 0, captures } = this.#options;
     let found: Awaited<ReturnType<typeof readTerms>>;
     try {
       found = await readTerms(query, name, version);
     } catch {
-      return;
+      return undefined;
     }
     checkPublication(name, oid, found?.terms.oid);
-    if (!found) return;
+    if (!found) return undefined;
     const { terms, seen } = found;
     const [before, since] = [this.#terms ?? terms, this.#seen ?? seen];
     this.#tables ??= terms.tables.filter(captures).map((t) => ({ ...t, kind: "r", generated: false }));
@@ -108,7 +108,7 @@ export class PublicationWatch {
     try {
       standing = await this.#standing(differences);
     } catch {
-      return;
+      return undefined;
     }
     await this.#options.note?.(lossesOf(name, standing, since, seen));
     tellWidened(this.#options.log, name, standing);
@@ -118,6 +118,7 @@ export class PublicationWatch {
     if (JSON.stringify(terms) !== JSON.stringify(this.#terms)) await this.#options.store?.(terms, seen);
     else this.#options.saw?.(seen);
     [this.#terms, this.#seen] = [terms, seen];
+    return seen;
   }
 
   /** Without the tables that are gone, or have moved to another slot: they are told, and watched no more. */

@@ -1,3 +1,4 @@
+import type { LeavesByRoot } from "./contract/leaves.ts";
 import type { PublicationTerms, Sighting } from "./contract/terms.ts";
 import type { KnownTables } from "./identity/known-tables.ts";
 
@@ -10,10 +11,14 @@ export interface SlotState {
   readonly publicationOid?: number | undefined;
   /** What the publication said when it was last looked at (rule 40). Undefined in records of before it was kept. */
   readonly terms?: PublicationTerms | undefined;
-  /** When it last said so. */
+  /** The partitions of captured tables when they were last looked at. */
+  readonly leaves?: LeavesByRoot | undefined;
+  /** When both were last so. */
   readonly termsSeen?: Sighting | undefined;
   /** Which tables the captured names stand for, and their keys. Undefined in records of before they were kept. */
   readonly tables?: KnownTables | undefined;
+  /** Truncates of whole partitioned tables in the log, whose partitions were not looked at since. */
+  readonly truncates?: readonly SeenTruncate[] | undefined;
   readonly database: string;
   /** `systemid` of IDENTIFY_SYSTEM. */
   readonly systemId: string;
@@ -22,6 +27,15 @@ export interface SlotState {
   readonly confirmedLsn: bigint;
   /** The latest commits up to `confirmedLsn`, oldest first: replayed ones must be the same, or history forked. */
   readonly recentCommits: readonly CommitFingerprint[];
+}
+
+/** A truncate of a whole partitioned table that came in the log. */
+export interface SeenTruncate {
+  /** OID of the table. */
+  readonly root: number;
+  readonly xid: number;
+  /** Of its commit. */
+  readonly lsn: bigint;
 }
 
 /** What tells one commit from another at the same LSN of a forked history. */

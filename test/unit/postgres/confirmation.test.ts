@@ -167,3 +167,27 @@ test("a record that cannot be written keeps the new timeline from being read", a
   });
   await expect(confirming.onTimeline(2)).rejects.toThrow("no table");
 });
+
+test("what is seen of the publication is written between two confirmations, never beside one", async () => {
+  const written: [bigint, number | undefined][] = [];
+  let under = 0;
+  const { confirming, events } = confirmation(async ({ confirmedLsn, termsSeen }) => {
+    expect(++under).toBe(1);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    under--;
+    written.push([confirmedLsn, termsSeen?.atMs]);
+  });
+  const noting: Promise<void>[] = [];
+  for (let i = 1n; i <= 5n; i++) {
+    confirming.streamed(commit(100n + i * 10n));
+    confirming.acknowledge(105n + i * 10n);
+    noting.push(confirming.onContract({ termsSeen: { lsn: i, atMs: Number(i) } }));
+    await vi.advanceTimersByTimeAsync(700);
+  }
+  await vi.advanceTimersByTimeAsync(30_000);
+  await Promise.all(noting);
+  const lsns = written.map(([lsn]) => lsn);
+  expect(lsns).toEqual([...lsns].sort((a, b) => Number(a - b)));
+  expect(written.at(-1)).toEqual([155n, 5]);
+  expect(events.at(-1)).toBe("told 155");
+});

@@ -62,7 +62,7 @@ export class UnhealedTables {
         reasons: [...new Set([...(known?.reasons ?? []), reason])],
         since: known?.since ?? this.#place(since),
         until: this.#place(until),
-        asks: asks && (known?.asks ?? true),
+        asks: asks || known?.asks === true,
       };
       await this.#options.record?.write(entry);
       this.#tables.set(table, entry);
@@ -84,7 +84,7 @@ export class UnhealedTables {
         await this.#options.record?.end(entry.table);
         this.#tables.delete(entry.table);
         this.#options.log.info(`${entry.table} was read again: what may have been missing is there`);
-      } else if (entry.asks) wanted.push(entry.table);
+      } else if (entry.asks && !wasRefused(latest, entry)) wanted.push(entry.table);
     }
     return wanted;
   }
@@ -125,6 +125,14 @@ export function healingRemedy({ table, asks }: Pick<UnhealedTable, "table" | "as
 /** A text as one word of a command line. */
 export function shellWord(text: string): string {
   return /^[\w.,/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** One that was asked for since did not come to its end: somebody must look why. */
+function wasRefused(latest: BackfillReport | undefined, { until }: UnhealedTable): boolean {
+  return (
+    (latest?.status === "refused" || latest?.status === "cancelled") &&
+    latest.request.requestedAt >= until.atMs
+  );
 }
 
 function heals({ status, request, progress }: BackfillReport, { until }: UnhealedTable): boolean {
