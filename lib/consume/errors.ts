@@ -8,6 +8,10 @@ export interface PartitionName {
   readonly partition: number;
 }
 
+function nameOf({ topic, partition }: PartitionName): string {
+  return `${topic}/${partition}`;
+}
+
 /**
  * Changes between the fence's mark and this event never came: a record was discarded, expired or skipped. The
  * partition stops; the other ones go on.
@@ -26,7 +30,7 @@ export class GapError extends TributaryError {
     after: PositionText,
   ) {
     super({
-      message: `${where.topic}/${where.partition}: the change at ${position} follows ${after}, but the last one that took effect stands at ${mark}: changes between them are missing`,
+      message: `${nameOf(where)}: the change at ${position} follows ${after}, but the last one that took effect stands at ${mark}: changes between them are missing`,
       remedy: `Look for records that were discarded (the event source mapping must not give up), expired or skipped. If they are gone: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}' --partition ${where.partition}, which has the rows read again and lets the partition go on.`,
     });
     this.mark = mark;
@@ -50,7 +54,7 @@ export class ExpiredGapError extends TributaryError {
     until: number,
   ) {
     super({
-      message: `${where.topic}/${where.partition}: a writer starts at ${position}, the last change that took effect stands at ${mark}, and records that arrived before ${new Date(until).toISOString()} may have expired unread: changes between them may be missing`,
+      message: `${nameOf(where)}: a writer starts at ${position}, the last change that took effect stands at ${mark}, and records that arrived before ${new Date(until).toISOString()} may have expired unread: changes between them may be missing`,
       remedy: `See why the consumer did not read for so long. Then: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}', which has the rows read again and lets the partitions go on.`,
     });
   }
@@ -77,7 +81,7 @@ export class OwnershipLostError extends TributaryError {
 
   constructor(where: PartitionName) {
     super({
-      message: `${where.topic}/${where.partition}: another invocation has taken this partition over`,
+      message: `${nameOf(where)}: another invocation has taken this partition over`,
       remedy: "Nothing to do: the batch comes again, and what took effect is skipped.",
     });
   }
@@ -90,7 +94,7 @@ export class HoldAtWorkError extends TributaryError {
 
   constructor(where: PartitionName, until: number) {
     super({
-      message: `${where.topic}/${where.partition}: an invocation or a redrive applies what is held, until ${new Date(until).toISOString()} or longer`,
+      message: `${nameOf(where)}: an invocation or a redrive applies what is held, until ${new Date(until).toISOString()} or longer`,
       remedy:
         "Nothing to do in the stream: the records come again. Repeat a redrive; where the other one has died, its lease ends within 30 s.",
     });
@@ -118,7 +122,7 @@ export class HoldFullError extends TributaryError {
 
   constructor(where: PartitionName, bytes: number, cause: string) {
     super({
-      message: `${where.topic}/${where.partition}: no more records can be held (at most ${bytes / 1024 / 1024} MiB a partition); it is held because of ${cause}`,
+      message: `${nameOf(where)}: no more records can be held (at most ${bytes / 1024 / 1024} MiB a partition); it is held because of ${cause}`,
       remedy:
         "Correct what it is held for (its letter says what: `tributary redrive --dry-run`), then run `tributary redrive`. Until then its shard waits, with all tables in it; that must end before the stream's retention is over.",
     });
@@ -132,7 +136,7 @@ export class HoldIncompleteError extends TributaryError {
 
   constructor(where: PartitionName, mark: PositionText, intake: PositionText) {
     super({
-      message: `${where.topic}/${where.partition}: what is held ends at ${mark}, but was stored up to ${intake}: records are missing in the state table`,
+      message: `${nameOf(where)}: what is held ends at ${mark}, but was stored up to ${intake}: records are missing in the state table`,
       remedy:
         "Restore the state table's items of this hold (point-in-time recovery), or read the table anew with a swept backfill once the gap is accepted.",
     });
@@ -200,7 +204,7 @@ export class HandlerStillRunningError extends TributaryError {
 
   constructor(where: PartitionName) {
     super({
-      message: `${where.topic}/${where.partition}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
+      message: `${nameOf(where)}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
       remedy:
         "Heed ctx.signal: a handler that ends when it aborts holds nothing up. On Lambda the process is replaced and the partition goes on by itself within seconds; elsewhere start the process anew if the handler never ends.",
     });
@@ -261,7 +265,7 @@ export class ParkingFullError extends TributaryError {
     limits: { readonly keys: number; readonly items: number; readonly kib: number },
   ) {
     super({
-      message: `${where.topic}/${where.partition}: no more changes can be parked (at most ${limits.keys} keys, ${limits.items} changes, ${limits.kib / 1024} MiB)`,
+      message: `${nameOf(where)}: no more changes can be parked (at most ${limits.keys} keys, ${limits.items} changes, ${limits.kib / 1024} MiB)`,
       remedy:
         "Correct the handler, deploy it, and run `tributary redrive`; what can never be applied is given up with --discard. The partition then goes on by itself. It must do so before the stream's retention is over.",
     });
@@ -275,7 +279,7 @@ export class ParkedKeysMissingError extends TributaryError {
 
   constructor(where: PartitionName, version: string) {
     super({
-      message: `${where.topic}/${where.partition}: the list of its parked keys (version ${version}) is not in the state table`,
+      message: `${nameOf(where)}: the list of its parked keys (version ${version}) is not in the state table`,
       remedy:
         "Restore the state table to a time before. Until then the partition waits: without the list, changes would overtake parked ones of their key.",
     });
@@ -289,7 +293,7 @@ export class PoisonWithoutKeyError extends TributaryError {
 
   constructor(where: PartitionName, position: PositionText, cause: unknown) {
     super({
-      message: `${where.topic}/${where.partition}: the change at ${position} failed for good, and it has no key that is known (a truncate, a logical message, a table without key, a change that cannot be read): everything behind it may depend on it`,
+      message: `${nameOf(where)}: the change at ${position} failed for good, and it has no key that is known (a truncate, a logical message, a table without key, a change that cannot be read): everything behind it may depend on it`,
       remedy:
         "Correct the handler and deploy it (or restore the object of the claim check): the change comes again by itself, until the stream's retention is over.",
       cause,
@@ -304,7 +308,7 @@ export class RedriveUnderWayError extends TributaryError {
 
   constructor(where: PartitionName) {
     super({
-      message: `${where.topic}/${where.partition}: a redrive is at work in this partition, and the next change would overtake it`,
+      message: `${nameOf(where)}: a redrive is at work in this partition, and the next change would overtake it`,
       remedy: "Nothing to do: the change comes again when the redrive has ended.",
     });
   }
@@ -370,7 +374,7 @@ export class HandlerMissingError extends TributaryError {
 
   constructor(where: PartitionName, position: PositionText) {
     super({
-      message: `${where.topic}/${where.partition}: no handler is registered for the parked change at ${position}`,
+      message: `${nameOf(where)}: no handler is registered for the parked change at ${position}`,
       remedy:
         "It stays parked. Redrive by the function whose code has its handler; where there is none any more, register one that does nothing, or give the change up with --discard.",
     });

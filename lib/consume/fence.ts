@@ -21,7 +21,7 @@ import {
 import { counterAhead, FenceToken } from "./fence-token.ts";
 import { formatHold } from "./hold.ts";
 import { ParkedLists } from "./parked-lists.ts";
-import { readItem, type TableItem, updateItem } from "./table-call.ts";
+import { type ItemPlace, itemAt, readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** Where a fence item stands. */
 export interface FenceGroup {
@@ -290,8 +290,7 @@ export class Fence {
     return readItem(this.#dynamodb, what, this.#at(place), signal);
   }
 
-  #at({ topic, group }: FenceGroup): { TableName: string; Key: TableItem } {
-    const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, group);
-    return { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
+  #at({ topic, group }: FenceGroup): ItemPlace {
+    return itemAt(this.#table, fenceKey(this.#pipeline, this.#consumer, topic, group));
   }
 }

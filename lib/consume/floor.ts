@@ -7,7 +7,7 @@ import type {
 import type { PositionText } from "../change/position.ts";
 import { floorKey } from "../state/table.ts";
 import { ConsumerNotRegisteredError } from "./errors.ts";
-import { readItem, updateItem } from "./table-call.ts";
+import { type ItemPlace, itemAt, readItem, updateItem } from "./table-call.ts";
 import { topicPattern } from "./topic-pattern.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "./topic-spans.ts";
 
@@ -190,8 +190,7 @@ interface FloorPlace {
 }
 
 function readFloor(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
-  const at = { TableName: place.table, Key: keyOf(place) };
-  return readItem(place.dynamodb, `read the floor of ${place.consumer}`, at, signal);
+  return readItem(place.dynamodb, `read the floor of ${place.consumer}`, atFloor(place), signal);
 }
 
 /** Returns undefined where the condition does not hold. */
@@ -200,11 +199,10 @@ function update(
   signal: AbortSignal,
   input: Omit<UpdateItemCommandInput, "TableName" | "Key">,
 ): Promise<UpdateItemCommandOutput | undefined> {
-  const update = { TableName: place.table, Key: keyOf(place), ...input };
+  const update = { ...atFloor(place), ...input };
   return updateItem(place.dynamodb, `register ${place.consumer}`, update, signal);
 }
 
-function keyOf({ pipeline, consumer }: FloorPlace): Item {
-  const { pk, sk } = floorKey(pipeline, consumer);
-  return { pk: { S: pk }, sk: { S: sk } };
+function atFloor({ table, pipeline, consumer }: FloorPlace): ItemPlace {
+  return itemAt(table, floorKey(pipeline, consumer));
 }

@@ -4,7 +4,7 @@ import * as z from "zod/mini";
 import { heldRecordsKey, type StateKey } from "../state/table.ts";
 import { runSideBySide } from "./concurrency.ts";
 import { sequenceKey } from "./hold.ts";
-import { deleteItem, putItem, queryItems, type TableItem } from "./table-call.ts";
+import { deleteItem, itemAt, putItem, queryItems, type TableItem } from "./table-call.ts";
 
 /** Where the records of a hold stand. */
 export interface HoldPlace {
@@ -89,9 +89,8 @@ export class HoldTable {
   }
 
   async remove(keys: readonly StateKey[], signal: AbortSignal): Promise<void> {
-    await runSideBySide(keys, SIDE_BY_SIDE, async ({ pk, sk }) => {
-      const at = { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
-      await deleteItem(this.#dynamodb, "remove held records", at, signal);
+    await runSideBySide(keys, SIDE_BY_SIDE, async (key) => {
+      await deleteItem(this.#dynamodb, "remove held records", itemAt(this.#table, key), signal);
     });
   }
 

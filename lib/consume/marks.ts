@@ -1,9 +1,9 @@
-import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import type { Topic } from "../change/topic.ts";
 import { fenceKey } from "../state/table.ts";
 import { groupOf, readPartition } from "./fence-item.ts";
-import { callTable } from "./table-call.ts";
+import { itemAt, readItem } from "./table-call.ts";
 
 /**
  * How far a consumer is in each partition of a topic: its marks, in the partitions' order; undefined where nothing came
@@ -19,14 +19,9 @@ export async function readMarks(
   const partitions = Array.from({ length: topic.partitions }, (_, i) => i);
   const marks: (PositionText | undefined)[] = [];
   for (const [group, members] of Map.groupBy(partitions, groupOf)) {
-    const { pk, sk } = fenceKey(pipeline, consumer, topic.name, group);
-    const { Item } = await callTable(`read the marks of ${consumer}`, signal, () =>
-      dynamodb.send(
-        new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),
-        { abortSignal: signal },
-      ),
-    );
-    for (const partition of members) marks[partition] = readPartition(Item, partition).mark;
+    const at = itemAt(table, fenceKey(pipeline, consumer, topic.name, group));
+    const item = await readItem(dynamodb, `read the marks of ${consumer}`, at, signal);
+    for (const partition of members) marks[partition] = readPartition(item, partition).mark;
   }
   return marks;
 }

@@ -4,7 +4,7 @@ import type { BackfillEnd } from "../change/control-event.ts";
 import type { PositionText } from "../change/position.ts";
 import { missingKey, type StateKey } from "../state/table.ts";
 import type { PartitionName } from "./errors.ts";
-import { queryItems, updateItem } from "./table-call.ts";
+import { itemAt, queryItems, updateItem } from "./table-call.ts";
 
 /** How long it is remembered who accepted what, once it is healed. */
 const REMEMBERED_SECONDS = 365 * 24 * 3600;
@@ -98,7 +98,7 @@ export class MissingTable {
   /** Records that somebody accepts it. The last one counts: their backfills are under way. */
   async accept(missing: MissingChanges, accepted: Acceptance, signal: AbortSignal): Promise<void> {
     // What is swept is not: a backfill's end may have passed since it was read.
-    await this.#write({ ...missing, accepted }, { accepted }, signal);
+    await this.#write({ ...missing, accepted }, { accepted }, "attribute_exists(pk)", signal);
   }
 
   /**
@@ -106,32 +106,46 @@ export class MissingTable {
    * if all rows were read and what they did not hold was swept.
    */
   async healedBy(place: PartitionName, end: BackfillEnd, signal: AbortSignal): Promise<void> {
-    if (!end.sweep) return;
+    // Another process may be at the end of another table's.
+    while (end.sweep && !(await this.#heal(place, end, signal)));
+  }
+
+  /** Returns false where it is to be read again: another wrote of it meanwhile. */
+  async #heal(place: PartitionName, end: BackfillEnd, signal: AbortSignal): Promise<boolean> {
+    let isWhole = true;
     for (const missing of await this.list(signal, place)) {
       const { upTo, swept } = missing;
       if (end.startPosition < upTo || swept.includes(end.table)) continue;
-      const healed = { swept: [...swept, end.table] };
-      await this.#write({ ...missing, ...healed }, healed, signal);
+      const healed = { swept: [...swept, end.table], was: swept };
+      const asRead = swept.length > 0 ? "swept=:was" : "attribute_exists(pk) AND attribute_not_exists(swept)";
+      if (!(await this.#write({ ...missing, ...healed }, healed, asRead, signal))) isWhole = false;
     }
+    return isWhole;
   }
 
   /** Writes what is new of a stretch; healed, it is forgotten some day. */
   async #write(
     missing: MissingChanges,
-    { accepted, swept }: Partial<Pick<MissingChanges, "accepted" | "swept">>,
+    {
+      accepted,
+      swept,
+      was = [],
+    }: Partial<Pick<MissingChanges, "accepted" | "swept">> & { readonly was?: readonly string[] },
+    condition: string,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const set = [
       ...(swept ? ["swept=:swept"] : []),
       ...(accepted ? ["accepted=:accepted"] : []),
       ...(isHealed(missing) ? ["expiresAt=:expires"] : []),
     ];
-    await this.#update(
+    return this.#update(
       missingKey(this.#pipeline, this.#consumer, missing),
       `SET ${set.join(",")}`,
       signal,
-      undefined,
+      condition,
       {
+        ...(was.length > 0 ? { ":was": { S: JSON.stringify(was) } } : {}),
         ...(swept ? { ":swept": { S: JSON.stringify(swept) } } : {}),
         ...(accepted ? { ":accepted": { S: JSON.stringify(accepted) } } : {}),
         ...(isHealed(missing)
@@ -142,20 +156,19 @@ export class MissingTable {
   }
 
   async #update(
-    { pk, sk }: StateKey,
+    key: StateKey,
     expression: string,
     signal: AbortSignal,
-    condition: string | undefined,
+    condition: string,
     values: Record<string, AttributeValue>,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const input = {
-      TableName: this.#table,
-      Key: { pk: { S: pk }, sk: { S: sk } },
+      ...itemAt(this.#table, key),
       UpdateExpression: expression,
-      ...(condition ? { ConditionExpression: condition } : {}),
+      ConditionExpression: condition,
       ExpressionAttributeValues: values,
     };
-    await updateItem(this.#dynamodb, "note what is missing", input, signal);
+    return (await updateItem(this.#dynamodb, "note what is missing", input, signal)) !== undefined;
   }
 }
 

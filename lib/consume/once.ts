@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { claimKey } from "../state/table.ts";
 import { ClaimHeldError } from "./errors.ts";
-import { deleteItem, putItem, readItem, updateItem } from "./table-call.ts";
+import { deleteItem, itemAt, putItem, readItem, updateItem } from "./table-call.ts";
 
 /** How long a done claim is remembered: longer than a record comes again with the default retention. */
 const REMEMBERED_SECONDS = 14 * 24 * 3600;
@@ -110,8 +110,7 @@ export class Claims {
   }
 
   #at(name: ClaimName) {
-    const { pk, sk } = claimKey(this.#pipeline, this.#consumer, name);
-    return { TableName: this.#table, Key: { pk: { S: pk }, sk: { S: sk } } };
+    return itemAt(this.#table, claimKey(this.#pipeline, this.#consumer, name));
   }
 }
 

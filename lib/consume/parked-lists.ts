@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { parkedListKey } from "../state/table.ts";
 import { ParkedKeysMissingError, type PartitionName } from "./errors.ts";
-import { deleteItem, putItem, queryItems, readItem, type TableItem } from "./table-call.ts";
+import { deleteItem, type ItemPlace, itemAt, putItem, queryItems, readItem } from "./table-call.ts";
 
 /*
  * The lists of keys with open dead letters (`ParkedKeys`), each an item of its own (rule 36): in the fence item those of 32
@@ -42,7 +42,7 @@ export class ParkedLists {
     if (version === undefined) return stored;
     const known = this.#known.get(version);
     if (known !== undefined) return known;
-    const at = { TableName: this.#table, Key: this.#key(place, version) };
+    const at = this.#at(place, version);
     const keys = (await readItem(this.#dynamodb, "read parked keys", at, signal))?.keys?.S;
     if (keys === undefined) throw new ParkedKeysMissingError(place, version);
     this.#keep(version, keys);
@@ -53,7 +53,8 @@ export class ParkedLists {
   async write({ topic, partition }: PartitionName, keys: string, signal: AbortSignal): Promise<string> {
     const version = randomBytes(12).toString("base64url");
     const item = { keys: { S: keys }, createdAt: { N: String(Date.now()) } };
-    const input = { TableName: this.#table, Item: { ...this.#key({ topic, partition }, version), ...item } };
+    const { TableName, Key } = this.#at({ topic, partition }, version);
+    const input = { TableName, Item: { ...Key, ...item } };
     await putItem(this.#dynamodb, "write parked keys", input, signal);
     this.#keep(version, keys);
     return `~${version}`;
@@ -64,7 +65,7 @@ export class ParkedLists {
     const version = NAMED.exec(stored ?? "")?.[1];
     if (version === undefined) return;
     this.#known.delete(version);
-    await this.#delete(this.#key(place, version), signal);
+    await this.#delete(place, version, signal);
   }
 
   /** Removes the lists of a partition that processes left which died. `named` reads what its fence holds. */
@@ -87,11 +88,11 @@ export class ParkedLists {
     // Read after them: what it does not name now, nobody can name any more.
     const current = await named();
     for (const version of old)
-      if (!current?.split(",").includes(`~${version}`)) await this.#delete(this.#key(place, version), signal);
+      if (!current?.split(",").includes(`~${version}`)) await this.#delete(place, version, signal);
   }
 
-  #delete(key: TableItem, signal: AbortSignal): Promise<void> {
-    return deleteItem(this.#dynamodb, "remove parked keys", { TableName: this.#table, Key: key }, signal);
+  #delete(place: PartitionName, version: string, signal: AbortSignal): Promise<void> {
+    return deleteItem(this.#dynamodb, "remove parked keys", this.#at(place, version), signal);
   }
 
   #keep(version: string, keys: string): void {
@@ -100,8 +101,7 @@ export class ParkedLists {
     if (this.#known.size > KEPT && oldest !== undefined) this.#known.delete(oldest);
   }
 
-  #key(place: PartitionName, version: string): TableItem {
-    const { pk, sk } = parkedListKey(this.#pipeline, this.#consumer, place, version);
-    return { pk: { S: pk }, sk: { S: sk } };
+  #at(place: PartitionName, version: string): ItemPlace {
+    return itemAt(this.#table, parkedListKey(this.#pipeline, this.#consumer, place, version));
   }
 }

@@ -5,7 +5,15 @@ import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../sta
 import type { DeadLetterError, StoredRecord } from "./dead-letter.ts";
 import { StateItemError } from "./errors.ts";
 import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
-import { deleteItem, putItem, queryItems, readItem, type TableItem, updateItem } from "./table-call.ts";
+import {
+  deleteItem,
+  itemAt,
+  putItem,
+  queryItems,
+  readItem,
+  type TableItem,
+  updateItem,
+} from "./table-call.ts";
 
 /** Where a chain of changes stands. */
 export interface ChainPlace {
@@ -184,13 +192,15 @@ export class ParkingTable {
       named === "timed out"
         ? (["trying=:which", { BOOL: true }] as const)
         : (["failed=:which REMOVE trying", { S: named }] as const);
-    await this.#update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names);
+    const isOpen = named === "timed out" ? undefined : notApplied(":which");
+    await this.#update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names, isOpen);
   }
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
   async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
     const values = { ":p": { S: position }, ":none": { N: "0" } };
-    await this.#update(place, "SET applied=:p,attempts=:none REMOVE trying,failed", values, signal);
+    const set = "SET applied=:p,attempts=:none REMOVE trying,failed";
+    await this.#update(place, set, values, signal, undefined, notApplied(":p"));
   }
 
   /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */
@@ -287,7 +297,7 @@ export class ParkingTable {
   }
 
   #get(what: string, key: StateKey, signal: AbortSignal): Promise<TableItem | undefined> {
-    return readItem(this.#dynamodb, what, { TableName: this.table, Key: keyOf(key) }, signal);
+    return readItem(this.#dynamodb, what, itemAt(this.table, key), signal);
   }
 
   async #put(
@@ -297,9 +307,10 @@ export class ParkingTable {
     signal: AbortSignal,
     condition?: string,
   ): Promise<void> {
+    const { TableName, Key } = itemAt(this.table, key);
     const input = {
-      TableName: this.table,
-      Item: { ...keyOf(key), ...item },
+      TableName,
+      Item: { ...Key, ...item },
       ...(condition ? { ConditionExpression: condition } : {}),
     };
     await putItem(this.#dynamodb, what, input, signal);
@@ -312,12 +323,12 @@ export class ParkingTable {
     values: Record<string, AttributeValue>,
     signal: AbortSignal,
     names?: Record<string, string>,
+    condition?: string,
   ): Promise<void> {
     const input = {
-      TableName: this.table,
-      Key: keyOf(this.#letterKey(place)),
+      ...itemAt(this.table, this.#letterKey(place)),
       UpdateExpression: expression,
-      ConditionExpression: "attribute_exists(pk)",
+      ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
       ExpressionAttributeValues: values,
       ...(names ? { ExpressionAttributeNames: names } : {}),
     };
@@ -325,8 +336,7 @@ export class ParkingTable {
   }
 
   #delete(key: StateKey, signal: AbortSignal): Promise<void> {
-    const at = { TableName: this.table, Key: keyOf(key) };
-    return deleteItem(this.#dynamodb, "delete a parked change", at, signal);
+    return deleteItem(this.#dynamodb, "delete a parked change", itemAt(this.table, key), signal);
   }
 
   #letterKey(place: ChainPlace): StateKey {
@@ -334,8 +344,9 @@ export class ParkingTable {
   }
 }
 
-function keyOf({ pk, sk }: StateKey): Record<string, AttributeValue> {
-  return { pk: { S: pk }, sk: { S: sk } };
+/** A request about a change that arrives when redrive has come further says nothing any more. */
+function notApplied(position: string): string {
+  return `(attribute_not_exists(applied) OR applied<${position})`;
 }
 
 /**
@@ -346,7 +357,7 @@ export function failedOf(
   letter: Letter,
 ): { readonly at: PositionText } | { readonly behind: PositionText } | undefined {
   const { position, applied, failed, attempts, trying } = letter;
-  if (failed !== undefined && failed > (applied ?? "")) return { at: failed };
+  if (failed !== undefined) return failed > (applied ?? "") ? { at: failed } : undefined;
   if (applied === undefined) return { at: position };
   return attempts > 0 && !trying ? { behind: applied } : undefined;
 }

@@ -1,7 +1,7 @@
 import type { DynamoDBClient, UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
 import type { PartitionName } from "./errors.ts";
 import type { ParkedLists } from "./parked-lists.ts";
-import { readItem, type TableItem, updateItem } from "./table-call.ts";
+import { type ItemPlace, readItem, type TableItem, updateItem } from "./table-call.ts";
 
 /** What an update changes, and on what condition. */
 type Update = Omit<UpdateItemCommandInput, "TableName" | "Key">;
@@ -9,19 +9,18 @@ type Update = Omit<UpdateItemCommandInput, "TableName" | "Key">;
 /** The item of the fence in which a partition stands, for those who work on that partition alone. */
 export class PartitionItem {
   readonly #dynamodb: DynamoDBClient;
-  readonly #at: { readonly TableName: string; readonly Key: TableItem };
+  readonly #at: ItemPlace;
   readonly place: PartitionName;
   readonly lists: ParkedLists;
   readonly signal: AbortSignal;
 
   constructor(
     dynamodb: DynamoDBClient,
-    table: string,
-    key: TableItem,
+    at: ItemPlace,
     { place, lists, signal }: { place: PartitionName; lists: ParkedLists; signal: AbortSignal },
   ) {
     this.#dynamodb = dynamodb;
-    this.#at = { TableName: table, Key: key };
+    this.#at = at;
     this.place = place;
     this.lists = lists;
     this.signal = signal;

@@ -10,6 +10,7 @@ import { ParkedLists } from "./parked-lists.ts";
 import { PartitionItem } from "./partition-item.ts";
 import { PartitionLease, REDRIVE, takeLease } from "./partition-lease.ts";
 import type { RunningCall } from "./running-calls.ts";
+import { itemAt } from "./table-call.ts";
 
 /** A partition as redrive sees it. */
 export interface FencedPartition {
@@ -77,10 +78,9 @@ export class RedriveLeases {
 
   /** The item in which a partition stands. */
   item(topic: string, partition: number, signal: AbortSignal): PartitionItem {
-    const { pk, sk } = fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition));
-    const key = { pk: { S: pk }, sk: { S: sk } };
+    const at = itemAt(this.#table, fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition)));
     const place = { topic, partition };
-    return new PartitionItem(this.#dynamodb, this.#table, key, { place, lists: this.#lists, signal });
+    return new PartitionItem(this.#dynamodb, at, { place, lists: this.#lists, signal });
   }
 }
 

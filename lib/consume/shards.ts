@@ -1,7 +1,7 @@
 import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { SHARD_BEAT_MS, type ShardBeat } from "../change/shard-beat.ts";
 import { shardKey } from "../state/table.ts";
-import { readItem, updateItem } from "./table-call.ts";
+import { type ItemPlace, itemAt, readItem, updateItem } from "./table-call.ts";
 
 /*
  * Rule 35. What stands in a partition behind a writer's start follows nothing (`after: null`), so a record before it that
@@ -180,9 +180,7 @@ export class Shards {
   }
 
   async #item(shardId: string, signal: AbortSignal): Promise<ShardState | undefined> {
-    const { dynamodb, table } = this.#options;
-    const at = { TableName: table, Key: this.#key(shardId) };
-    const item = await readItem(dynamodb, `read ${shardId}`, at, signal);
+    const item = await readItem(this.#options.dynamodb, `read ${shardId}`, this.#at(shardId), signal);
     if (item?.arrived?.N === undefined) return undefined;
     const [from, until] = [item.lostFrom?.N, item.lostUntil?.N];
     return {
@@ -202,8 +200,7 @@ export class Shards {
     values: Record<string, AttributeValue>,
   ): Promise<void> {
     const input = {
-      TableName: this.#options.table,
-      Key: this.#key(shardId),
+      ...this.#at(shardId),
       UpdateExpression: expression,
       ConditionExpression: condition,
       ExpressionAttributeValues: values,
@@ -211,8 +208,8 @@ export class Shards {
     await updateItem(this.#options.dynamodb, `note ${shardId}`, input, signal);
   }
 
-  #key(shardId: string): Record<string, AttributeValue> {
-    const { pk, sk } = shardKey(this.#options.pipeline, this.#options.consumer, shardId);
-    return { pk: { S: pk }, sk: { S: sk } };
+  #at(shardId: string): ItemPlace {
+    const { table, pipeline, consumer } = this.#options;
+    return itemAt(table, shardKey(pipeline, consumer, shardId));
   }
 }

@@ -15,6 +15,7 @@ import {
   type UpdateItemCommandInput,
   type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
+import type { StateKey } from "../state/table.ts";
 import { isTransient } from "../state/table-error.ts";
 import { FenceUnavailableError } from "./errors.ts";
 
@@ -44,11 +45,22 @@ export async function callTable<T>(what: string, signal: AbortSignal, call: () =
 /** An item of the state table, with its attributes as DynamoDB has them. */
 export type TableItem = Record<string, AttributeValue>;
 
+/** Where an item stands, as DynamoDB takes it. */
+export interface ItemPlace {
+  readonly TableName: string;
+  readonly Key: TableItem;
+}
+
+/** The place of an item in the state table. */
+export function itemAt(TableName: string, { pk, sk }: StateKey): ItemPlace {
+  return { TableName, Key: { pk: { S: pk }, sk: { S: sk } } };
+}
+
 /** Reads one item as it stands now. */
 export async function readItem(
   dynamodb: DynamoDBClient,
   what: string,
-  at: { readonly TableName: string; readonly Key: TableItem },
+  at: ItemPlace,
   signal: AbortSignal,
 ): Promise<TableItem | undefined> {
   const command = new GetItemCommand({ ...at, ConsistentRead: true });

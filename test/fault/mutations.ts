@@ -25,6 +25,27 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "let a late request set back how far a redrive has come",
+    file: "lib/consume/parking-table.ts",
+    from: "OR applied<${position})",
+    to: "OR attribute_exists(applied))",
+    tests: ["test/unit/consume/late-requests.test.ts"],
+  },
+  {
+    name: "forget a table whose backfill has ended when another's ends at the same time",
+    file: "lib/consume/missing-changes.ts",
+    from: 'swept.length > 0 ? "swept=:was" : "attribute_exists(pk) AND attribute_not_exists(swept)"',
+    to: 'swept.length > 0 ? "swept=:was" : "attribute_exists(pk)"',
+    tests: ["test/unit/consume/late-requests.test.ts"],
+  },
+  {
+    name: "keep a partition whose fence was altered while a redrive took it",
+    file: "lib/consume/hold-redrive.ts",
+    from: "      await fence.giveBack(place, partition, token, deadline.end);\n",
+    to: "",
+    tests: ["test/unit/consume/hold-faults.test.ts"],
+  },
+  {
     name: "let a replay that was overtaken while it was frozen call a handler",
     file: "lib/consume/replay-lease.ts",
     from: "      if (readToken(item, this.#lease.item.place.partition) !== this.#token.held) return false;\n",

@@ -1,3 +1,4 @@
+import { type AttributeValue, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Consumer } from "../../../lib/consume/consumer.ts";
@@ -127,6 +128,32 @@ describe("a hold that is over", () => {
     clock = Date.parse(new Date().toISOString()) + 48 * 3_600_000;
     await handler({ tributary: "redrive" }, timeLeft());
     expect([...table.items("hold#"), ...table.items("letter#")]).toEqual([]);
+  });
+});
+
+describe("a hold whose fence is altered while a redrive takes it", () => {
+  it("is given back as it is", async () => {
+    let alters: (() => Promise<unknown>) | undefined;
+    const { invoke, stored, handler, plain, table } = await bench({
+      step: async (when, what) => {
+        if (when === "before" && what.startsWith("SET t")) await alters?.();
+        return "none";
+      },
+    });
+    await invoke([packed(chain(1, 1))]);
+    await invoke([packed(chain(3, 3))]);
+    const { pk, sk } = table.item(`fence#${TOPIC}#0`) as Record<"pk" | "sk", AttributeValue>;
+    alters = () =>
+      plain.send(
+        new UpdateItemCommand({
+          ...{ TableName: "t", Key: { pk, sk }, UpdateExpression: "SET h0=:h" },
+          ExpressionAttributeValues: { ":h": { S: "altered" } },
+        }),
+      );
+    expect(await handler({ tributary: "redrive" }, timeLeft())).toMatchObject({
+      letters: [{ key: "*", outcome: "failed", error: "StateItemError" }],
+    });
+    expect(stored()).toMatchObject({ fault: expect.stringContaining("h0"), token: undefined });
   });
 });
 

@@ -1,0 +1,166 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { MissingChanges } from "../../../lib/consume/missing-changes.ts";
+import { MissingTable } from "../../../lib/consume/missing-changes.ts";
+import { Claims } from "../../../lib/consume/once.ts";
+import { failedOf, type Letter, ParkingTable } from "../../../lib/consume/parking-table.ts";
+import { type CallFault, MemoryTable } from "./memory-table.ts";
+import { at, TOPIC } from "./records.ts";
+
+/* Requests that arrive a second time, however late (rule 37). */
+
+const { signal } = new AbortController();
+let clock = 0;
+beforeEach(() => {
+  clock = Date.parse("2026-01-01T00:00:00Z");
+  vi.spyOn(Date, "now").mockImplementation(() => clock);
+});
+afterEach(() => void vi.restoreAllMocks());
+
+/** A state table, and a client that sends the next request twice: the second one arrives when `arrive` is called. */
+function delayed() {
+  const table = new MemoryTable();
+  let fault: CallFault = "none";
+  let wait = Promise.withResolvers<void>();
+  const dynamodb = table.client(
+    async (when) => {
+      const now = fault;
+      if (when === "before") fault = "none";
+      return when === "before" ? now : "none";
+    },
+    () => wait.promise,
+  );
+  return {
+    table,
+    dynamodb,
+    twice: () => {
+      fault = "twice";
+      wait = Promise.withResolvers<void>();
+    },
+    arrive: async () => {
+      wait.resolve();
+      await new Promise((resolve) => setImmediate(resolve));
+    },
+  };
+}
+
+describe("a claim", () => {
+  it("that its own request brings back after it was released ends with its lease", async () => {
+    const { dynamodb, twice, arrive } = delayed();
+    const claims = new Claims(dynamodb, "t", "p", "c");
+    twice();
+    expect(await claims.claim("a", "first", 900_000, signal)).toBe(true);
+    await claims.release("a", "first", signal);
+    await arrive();
+    const second = () => claims.claim("a", "second", 1_000, AbortSignal.timeout(100));
+    await expect(second()).rejects.toMatchObject({ code: "CLAIM_HELD" });
+    clock += 910_000;
+    expect(await second()).toBe(true);
+  });
+
+  it("that was released is its owner's again, and not the one's who released it before", async () => {
+    const { dynamodb, twice, arrive } = delayed();
+    const claims = new Claims(dynamodb, "t", "p", "c");
+    expect(await claims.claim("a", "first", 900_000, signal)).toBe(true);
+    twice();
+    await claims.release("a", "first", signal);
+    clock += 100;
+    expect(await claims.claim("a", "second", 900_000, signal)).toBe(true);
+    await arrive();
+    clock += 100;
+    const third = claims.claim("a", "third", 1_000, AbortSignal.timeout(100));
+    await expect(third).rejects.toMatchObject({ code: "CLAIM_HELD" });
+    await claims.done("a", "second", signal);
+    expect(await claims.claim("a", "third", 1_000, signal)).toBe(false);
+  });
+});
+
+describe("a letter", () => {
+  const place = { topic: TOPIC, partition: 0, chain: "chain" };
+  const facts = { name: "Error", message: "", stack: "" };
+  const letter = {
+    ...{ ...place, key: "1", table: "public.orders", position: at(1), attempts: 3, error: facts },
+    ...{ firstFailedAt: "2026-01-01T00:00:00Z", lastFailedAt: "2026-01-01T00:00:00Z" },
+  };
+  const failure = { attempts: 3, lastFailedAt: "2026-01-01T00:00:01Z", error: facts };
+
+  it("tells the last change that took effect, whatever arrives of those before", async () => {
+    const { dynamodb, twice, arrive } = delayed();
+    const parking = new ParkingTable(dynamodb, "t", "p", "c");
+    await parking.putLetter(letter, signal);
+    twice();
+    await parking.applied(place, at(1), signal);
+    await parking.applied(place, at(2), signal);
+    await parking.failed(place, failure, at(3), signal);
+    await arrive();
+    const found = (await parking.letter(place, signal)) as Letter;
+    expect(found).toMatchObject({ applied: at(2), attempts: 3 });
+    expect(failedOf(found)).toEqual({ at: at(3) });
+  });
+
+  it("names none that failed once it took effect, or the next would be given up in its place", async () => {
+    const { dynamodb, twice, arrive } = delayed();
+    const parking = new ParkingTable(dynamodb, "t", "p", "c");
+    await parking.putLetter(letter, signal);
+    twice();
+    await parking.failed(place, failure, at(1), signal);
+    await parking.applied(place, at(1), signal);
+    await arrive();
+    expect(failedOf((await parking.letter(place, signal)) as Letter)).toBeUndefined();
+  });
+});
+
+describe("what is missing", () => {
+  const range = { topic: TOPIC, partition: 0, behind: at(1), upTo: at(3) };
+  const ended = (table: string) => ({ table, run: 4, startPosition: at(5), sweep: true });
+  const tables = async (missing: MissingTable) =>
+    (await missing.list(signal)).map(({ swept }: MissingChanges) => swept.toSorted());
+
+  it("stays healed of each table whose backfill has ended, whatever arrives of the ones before", async () => {
+    const { dynamodb, twice, arrive } = delayed();
+    const missing = new MissingTable(dynamodb, "t", "p", "c");
+    await missing.found({ ...range, cause: "gap", writer: 1 }, signal);
+    const [seen] = await missing.list(signal);
+    const accepted = { by: "me", at: "2026-01-01T00:00:00Z", tables: { a: 4, b: 4 } };
+    await missing.accept(seen as MissingChanges, accepted, signal);
+    const writes = dynamodb.send.bind(dynamodb);
+    let calls = 0;
+    dynamodb.send = ((command: never, options: never) => {
+      // After it was read.
+      if (calls++ === 1) twice();
+      return writes(command, options);
+    }) as typeof dynamodb.send;
+    await missing.healedBy(range, ended("a"), signal);
+    await missing.healedBy(range, ended("b"), signal);
+    await arrive();
+    expect(await tables(missing)).toEqual([["a", "b"]]);
+  });
+
+  it("is healed of both tables whose backfills end in two processes at once", async () => {
+    const table = new MemoryTable();
+    const both = Promise.withResolvers<void>();
+    let reads = 0;
+    const process = () => {
+      const dynamodb = table.client(async (when, what) => {
+        if (when === "after" && what === "query" && ++reads === 2) both.resolve();
+        if (when === "after" && what === "query" && reads <= 2) await both.promise;
+        return "none";
+      });
+      return new MissingTable(dynamodb, "t", "p", "c");
+    };
+    const [first, second] = [process(), process()];
+    await first.found({ ...range, cause: "gap", writer: 1 }, signal);
+    await Promise.all([
+      first.healedBy(range, ended("a"), signal),
+      second.healedBy(range, ended("b"), signal),
+    ]);
+    expect(await tables(first)).toEqual([["a", "b"]]);
+  });
+
+  it("is not brought back, in part, by what arrives after it was forgotten", async () => {
+    const { dynamodb, table } = delayed();
+    const missing = new MissingTable(dynamodb, "t", "p", "c");
+    const never = { ...range, cause: "gap", writer: 1, foundAt: "", accepted: undefined, swept: [] } as const;
+    await missing.accept(never, { by: "me", at: "2026-01-01T00:00:00Z", tables: { a: 4 } }, signal);
+    expect(table.items("missing#")).toEqual([]);
+  });
+});
