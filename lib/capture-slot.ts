@@ -7,6 +7,7 @@ import { formatTable, parseTable, type TableName } from "./change/table-pattern.
 import type { LogPipeline, Pipeline } from "./pipeline.ts";
 import { dropRetired, retireSlots } from "./retire-slots.ts";
 import { MAX_SLOTS } from "./source/definition.ts";
+import type { AsideRecord } from "./source/postgres/aside/aside-record.ts";
 import type { BackfillRecord } from "./source/postgres/backfill/backfill-record.ts";
 import { connect, disconnect } from "./source/postgres/connection.ts";
 import type { HoldRecord } from "./source/postgres/hold/hold-record.ts";
@@ -41,6 +42,8 @@ export interface Part {
   readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
   /** The same for the record of held topics. */
   readonly ownHolds?: (record: HoldRecord) => HoldRecord;
+  /** The same for the record of changes that were put aside. */
+  readonly ownAsides?: (record: AsideRecord) => AsideRecord;
 }
 
 /** How long the first slot's task is waited for: a deploy starts them in any order. */
@@ -169,6 +172,7 @@ export async function takePart(
         siblings,
         ownBackfills: (record) => ownBackfills(record, definition, slot, share, connection),
         ownHolds: (record) => ownHolds(record, slot, topics),
+        ownAsides: (record) => ownAsides(record, slot, topics),
       };
     }
     // The slot before the tables: what is committed in between would be in none.
@@ -317,15 +321,28 @@ export function ownHolds(
   slot: number,
   { now, written, others }: TopicsOfSlot,
 ): HoldRecord {
-  const isOrphan = (topic: string) => slot === 1 && !written.has(topic) && !others.has(topic);
+  const isOwn = ownTopics(slot, { written, others });
   return {
     ...record,
     list: async () => {
-      const holds = (await record.list()).filter(({ topic }) => written.has(topic) || isOrphan(topic));
+      const holds = (await record.list()).filter(({ topic }) => isOwn(topic));
       return holds.map((hold) => ({
         ...hold,
         released: hold.released && (now.has(hold.topic) || !others.has(hold.topic)),
       }));
     },
   };
+}
+
+/** The changes that were put aside of the same topics: two slots may count to the same position. */
+function ownAsides(record: AsideRecord, slot: number, topics: TopicsOfSlot): AsideRecord {
+  const isOwn = ownTopics(slot, topics);
+  return { ...record, list: async () => (await record.list()).filter(({ topic }) => isOwn(topic)) };
+}
+
+function ownTopics(
+  slot: number,
+  { written, others }: Pick<TopicsOfSlot, "written" | "others">,
+): (topic: string) => boolean {
+  return (topic) => written.has(topic) || (slot === 1 && !others.has(topic));
 }

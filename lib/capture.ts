@@ -12,13 +12,16 @@ import type { Pipeline } from "./pipeline.ts";
 import { runRelay } from "./relay.ts";
 import { type AnySourceStatus, checkSource, openSource } from "./source/open-source.ts";
 import { OUTBOX_TABLES } from "./source/outbox/envelope.ts";
+import type { AsideQueue } from "./source/postgres/aside/aside-record.ts";
+import type { AsideSettings } from "./source/postgres/aside/asides.ts";
 import type { PostgresConnectionOptions } from "./source/postgres/connection.ts";
 import type { HoldSettings } from "./source/postgres/hold/held-topics.ts";
 import { slotNumbers } from "./source/postgres/slots/assignment.ts";
+import { asideRecord } from "./state/asides.ts";
 import { backfillRecord } from "./state/backfills.ts";
 import { type CaptureRecord, readCaptureRecord } from "./state/capture-record.ts";
 import { CaptureState } from "./state/capture-state.ts";
-import { HoldStoreMissingError, StateLostError } from "./state/errors.ts";
+import { CaptureQueueMissingError, HoldStoreMissingError, StateLostError } from "./state/errors.ts";
 import { holdRecord } from "./state/holds.ts";
 import { rereadRecord } from "./state/rereads.ts";
 import { mergeSettings, settingsOf, storedBySlots } from "./state/settings.ts";
@@ -41,6 +44,8 @@ export interface CaptureOptions {
   readonly dynamodb: DynamoDBClient;
   readonly streamName: string;
   readonly stateTable: string;
+  /** Where changes go that cannot become events and are put aside. */
+  readonly deadLetters?: AsideQueue | undefined;
   /** Where changes go that are too large for the stream; without it they stop the task. */
   readonly claims?: ClaimStore | undefined;
   readonly log: Log;
@@ -212,6 +217,7 @@ async function stream(
       { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
       state.generation,
     ),
+    asides: await asidesOf(options, state, part),
     signal,
     log,
     onStatus: (latest) => {
@@ -263,6 +269,27 @@ async function holdsOf(
   if (claims) return { record, store: claims, generation };
   const held = pipeline.source.kind === "postgres" ? await record.list() : [];
   if (held.length > 0) throw new HoldStoreMissingError(held.map(({ topic }) => topic));
+  return undefined;
+}
+
+/**
+ * How changes are put aside that cannot become events; undefined where there is no queue for them.
+ * @throws CaptureQueueMissingError where there is none, and changes are to be put aside.
+ */
+async function asidesOf(
+  { deadLetters, dynamodb, stateTable, pipeline: { name, source } }: CaptureOptions,
+  state: CaptureState,
+  part: Part,
+): Promise<AsideSettings | undefined> {
+  if (source.kind !== "postgres") return undefined;
+  const { generation, lost: signal } = state;
+  const whole = asideRecord({ dynamodb, table: stateTable, pipeline: name, signal }, generation);
+  const record = part.ownAsides?.(whole) ?? whole;
+  if (deadLetters) return { record, queue: deadLetters };
+  if (source.undecodable === "dead-letter")
+    throw new CaptureQueueMissingError('source.undecodable is "dead-letter"');
+  const known = [...(await record.list()).map(({ position }) => position), ...(await record.wanted())];
+  if (known.length > 0) throw new CaptureQueueMissingError(`the change at ${known[0]} is to be put aside`);
   return undefined;
 }
 

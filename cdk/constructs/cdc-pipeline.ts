@@ -7,6 +7,7 @@ import * as logs from "aws-cdk-lib/aws-logs";
 import type * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
+import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../lib/capture-dead-letters.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim/open-claim-store.ts";
 import { ConfigurationError } from "../../lib/errors.ts";
 import type { Pipeline } from "../../lib/pipeline.ts";
@@ -16,6 +17,7 @@ import { ChangeStream } from "./change-stream.ts";
 import { ClaimBucket } from "./claim-bucket.ts";
 import { Consumer } from "./consumer.ts";
 import type { ConsumerSettings } from "./consumer-function.ts";
+import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
 import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
@@ -98,6 +100,8 @@ export class CdcPipeline extends Construct {
   readonly dashboard: PipelineDashboard;
   /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
   readonly deployed: DeploymentMark;
+  /** Where changes of a log go that cannot become events and are put aside; other sources have none. */
+  readonly captureDeadLetters: DeadLetterQueue | undefined;
 
   /** @throws ConfigurationError when something could not work: before anything is deployed. */
   constructor(scope: Construct, id: string, props: CdcPipelineProps) {
@@ -146,6 +150,10 @@ export class CdcPipeline extends Construct {
           ...stateful,
         }),
     );
+    this.captureDeadLetters =
+      definition.source.kind === "postgres"
+        ? new DeadLetterQueue(this, "CaptureDeadLetters", stateful)
+        : undefined;
     const access: DatabaseAccess = {
       database: props.database,
       databaseName: props.databaseName,
@@ -164,6 +172,9 @@ export class CdcPipeline extends Construct {
         TRIBUTARY_STREAM: this.changeStream.stream.streamName,
         TRIBUTARY_STATE_TABLE: this.stateTable.table.tableName,
         [CLAIM_BUCKET_VARIABLE]: this.claimBucket.url,
+        ...(this.captureDeadLetters && {
+          [CAPTURE_DEAD_LETTER_VARIABLE]: this.captureDeadLetters.queue.queueUrl,
+        }),
         [AWAIT_DEPLOYMENT_VARIABLE]: "true",
       },
       logRetention,
@@ -180,6 +191,7 @@ export class CdcPipeline extends Construct {
     this.changeStream.grantWrite(taskRole);
     this.stateTable.grantUse(taskRole);
     this.claimBucket.grantStore(taskRole);
+    this.captureDeadLetters?.grantSend(taskRole);
     if (props.endpoints === "create") {
       const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
       const way = addEndpoints(
@@ -197,6 +209,7 @@ export class CdcPipeline extends Construct {
       captures: this.captures,
       changeStream: this.changeStream,
       consumers: this.consumers,
+      captureDeadLetters: this.captureDeadLetters,
       database,
       thresholds: props.alarms ?? {},
       topic: props.alarmTopic,
@@ -227,6 +240,8 @@ export class CdcPipeline extends Construct {
 
     new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });
     new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });
+    if (this.captureDeadLetters)
+      new CfnOutput(this, "CaptureDeadLetterQueue", { value: this.captureDeadLetters.queue.queueUrl });
     new CfnOutput(this, "CaptureCluster", { value: this.capture.service.cluster.clusterName });
     new CfnOutput(this, "CaptureServiceName", { value: this.capture.service.serviceName });
     for (const { service, slot } of further)

@@ -16,7 +16,7 @@ export interface DeadLetterQueueProps {
 /** What SQS allows since 2025: letters carry whole events. */
 const LARGEST_MESSAGE_BYTES = 1024 * 1024;
 
-/** The queue of one consumer's dead letters: encrypted, TLS only, kept for SQS's longest time. */
+/** The queue of the dead letters of one consumer, or of capture: encrypted, TLS only, kept for SQS's longest time. */
 export class DeadLetterQueue extends Construct {
   readonly queue: sqs.Queue;
   readonly largestMessageBytes = LARGEST_MESSAGE_BYTES;
@@ -36,11 +36,11 @@ export class DeadLetterQueue extends Construct {
     acknowledge(
       this.queue,
       "AwsSolutions-SQS3",
-      "It is itself the dead-letter queue, of a consumer of the stream.",
+      "It is itself a dead-letter queue, of a consumer of the stream or of the capture task.",
     );
   }
 
-  /** The consumer sends its letters. */
+  /** The consumer, or the capture task, sends its letters. */
   grantSend(grantee: iam.IGrantable): void {
     allow(grantee, ["sqs:SendMessage"], [this.queue.queueArn]);
     allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);

@@ -16,15 +16,13 @@ export interface Placement {
 export type Endpoints = "create" | "existing";
 
 /** What the capture task talks to beside PostgreSQL, DynamoDB and S3. */
-const CAPTURE_ENDPOINTS: Readonly<Record<string, ec2.InterfaceVpcEndpointAwsService>> = {
+const INTERFACE_ENDPOINTS: Readonly<Record<string, ec2.InterfaceVpcEndpointAwsService>> = {
   Kinesis: ec2.InterfaceVpcEndpointAwsService.KINESIS_STREAMS,
   Logs: ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
   EcrApi: ec2.InterfaceVpcEndpointAwsService.ECR,
   EcrDocker: ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,
   SecretsManager: ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
-};
-/** What consumers in the VPC talk to: their dead letters. */
-const CONSUMER_ENDPOINTS: Readonly<Record<string, ec2.InterfaceVpcEndpointAwsService>> = {
+  // Consumers in the VPC too: for dead letters.
   Sqs: ec2.InterfaceVpcEndpointAwsService.SQS,
 };
 
@@ -82,9 +80,7 @@ export function addEndpoints(
   for (const client of [capture, ...consumers]) {
     securityGroup.connections.allowFrom(client, ec2.Port.HTTPS, "AWS services");
   }
-  const interfaces =
-    consumers.length > 0 ? { ...CAPTURE_ENDPOINTS, ...CONSUMER_ENDPOINTS } : CAPTURE_ENDPOINTS;
-  for (const [name, service] of Object.entries(interfaces)) {
+  for (const [name, service] of Object.entries(INTERFACE_ENDPOINTS)) {
     new ec2.InterfaceVpcEndpoint(scope, name, {
       vpc,
       service,

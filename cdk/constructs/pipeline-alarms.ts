@@ -10,6 +10,7 @@ import type { Pipeline } from "../../lib/pipeline.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
+import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import {
   captureMetric,
   captureStarts,
@@ -43,6 +44,7 @@ export interface PipelineAlarmsProps {
   readonly captures: readonly CaptureService[];
   readonly changeStream: ChangeStream;
   readonly consumers: readonly Consumer[];
+  readonly captureDeadLetters: DeadLetterQueue | undefined;
   readonly database: DatabaseFacts;
   readonly thresholds: AlarmThresholds;
   readonly topic: sns.ITopic | undefined;
@@ -91,6 +93,7 @@ export class PipelineAlarms extends Construct {
       props.source === "postgres" ? logRules(props, slot) : tablesRules(props);
     const rules = {
       ...ofSlots(props, ofSource),
+      ...asideRules(props),
       ...rdsRules(props),
       ...ofSlots(props, ({ slot }) => captureRules(props, slot)),
       ...streamRules(props),
@@ -165,6 +168,25 @@ function tablesRules({ pipeline, thresholds }: PipelineAlarmsProps): Record<stri
       meaning: `Changes wait for more than ${lag.toHumanString()} to be captured, or nobody measures any more.`,
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
+    },
+  };
+}
+
+/** Changes of the log that were put aside: one queue for all slots. */
+function asideRules({ captureDeadLetters }: PipelineAlarmsProps): Record<string, Rule> {
+  if (!captureDeadLetters) return {};
+  return {
+    PutAside: {
+      metric: captureDeadLetters.queue.metricApproximateNumberOfMessagesVisible({
+        statistic: cloudwatch.Stats.MAXIMUM,
+        period: Duration.minutes(1),
+      }),
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
+      remedy:
+        "Each letter names table, column, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then delete the letter.",
     },
   };
 }

@@ -165,9 +165,10 @@ function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number)
       rightUnit: "%",
     },
     {
-      title: "Topics held, and what is stored of them; tables with missing changes",
+      title: "Topics held, and what is stored of them; changes put aside; tables with missing changes",
       left: [
         captureMetric(pipeline, "heldTopics", { label: "topics" }, slot),
+        captureMetric(pipeline, "putAside", { label: "put aside" }, slot),
         captureMetric(pipeline, "unhealedTables", { label: "tables" }, slot),
       ],
       right: [captureMetric(pipeline, "heldBytes", { label: "bytes" }, slot)],

@@ -1,5 +1,6 @@
-import { dynamodbClient, kinesisClient } from "../../lib/aws.ts";
+import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
 import { runCapture } from "../../lib/capture.ts";
+import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture-dead-letters.ts";
 import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { standbyConnection } from "../../lib/credentials/standby-connection.ts";
@@ -50,6 +51,8 @@ try {
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line) });
   }
+  const claims = await claimStoreFromEnvironment(process.env);
+  const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];
   await runCapture(
     {
       pipeline,
@@ -61,7 +64,8 @@ try {
       streamName: stream,
       stateTable,
       leaseMs,
-      claims: await claimStoreFromEnvironment(process.env),
+      claims,
+      deadLetters: queue ? new CaptureDeadLetterQueue(sqsClient(), queue, claims) : undefined,
       log,
       onMetrics: (latest) => publisher.take(latest),
     },

@@ -12,6 +12,18 @@ export const BACKFILL_END = `${OWN_PREFIX}backfill-end`;
 /** Somebody wants to know when consumers have passed this point. Content: `Probe`. */
 export const PROBE = `${OWN_PREFIX}probe`;
 
+/** A change that stood here cannot become an event and was put aside. Content: `PutAside`. */
+export const PUT_ASIDE = `${OWN_PREFIX}put-aside`;
+
+/** The content of a `PUT_ASIDE`. */
+export interface PutAside {
+  /** As `schema.table`, quoted where the names need it. */
+  readonly table: string;
+  readonly position: PositionText;
+  /** Of the error. */
+  readonly code: string;
+}
+
 /** The content of a `BACKFILL_END`. */
 export interface BackfillEnd {
   /** As `schema.table`, quoted where the names need it. */

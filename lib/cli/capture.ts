@@ -1,11 +1,14 @@
 import { Command } from "commander";
 import { dynamodbClient } from "../aws.ts";
+import { isPosition } from "../change/position.ts";
 import { formatTable } from "../change/table-pattern.ts";
 import { readDefinition } from "../definition-file.ts";
 import { ConfigurationError } from "../errors.ts";
 import { requireLog } from "../pipeline.ts";
 import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
+import { isOfIdentity } from "../source/postgres/identity/errors.ts";
+import { readAsides, readWantedAsides, wantAside } from "../state/asides.ts";
 import { type HoldStore, readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
 import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
 import { pipelineOption, tableOption } from "./options.ts";
@@ -18,6 +21,9 @@ interface Place {
 interface ReleaseOptions extends Place {
   readonly topic?: string;
   readonly table?: string;
+}
+interface PutAsideOptions extends Place {
+  readonly at: string;
 }
 interface StatusOptions extends Place {
   readonly json?: boolean;
@@ -39,10 +45,18 @@ export function captureCommand(): Command {
     .option("--topic <name>", "the topic: shop.public.orders")
     .option("--table <name>", "accept that changes of this table are missing: public.orders")
     .action(releaseOne);
+  const deadLetter = withPlace(
+    new Command("dead-letter").description("put one change aside that cannot become an event, and go on"),
+  )
+    .requiredOption("--at <position>", "its position, as the error and the status name it: 34 characters")
+    .action(putAside);
   return new Command("capture")
-    .description("topics that the capture task holds, tables with missing changes: status, release")
+    .description(
+      "topics that the capture task holds, tables with missing changes, changes put aside: status, release, dead-letter",
+    )
     .addCommand(status)
     .addCommand(release)
+    .addCommand(deadLetter)
     .addHelpText(
       "after",
       `
@@ -55,7 +69,12 @@ accept that they are missing.
   tributary capture status
   tributary capture release --topic shop.public.orders
   tributary backfill start --table public.orders
-  tributary capture release --table public.orders`,
+  tributary capture release --table public.orders
+
+Where a change cannot be corrected, it is put aside: it goes whole to the dead-letter queue of capture, its table is read again
+with a sweep, and its topic is released. All such changes at once: source.undecodable: "dead-letter".
+
+  tributary capture dead-letter --at 000000010000000001E446180000000002`,
     );
 }
 
@@ -67,13 +86,21 @@ function withPlace(command: Command): Command {
 
 async function showStatus({ json, ...place }: StatusOptions): Promise<void> {
   const store = await storeOf(place, "capture status");
-  const [holds, unhealed] = [await readHolds(store), await readUnhealed(store)];
-  if (json) say(JSON.stringify({ holds, unhealed }));
+  const [holds, unhealed, putAside, wanted] = await Promise.all([
+    readHolds(store),
+    readUnhealed(store),
+    readAsides(store),
+    readWantedAsides(store),
+  ]);
+  if (json) say(JSON.stringify({ holds, unhealed, putAside, wanted }));
   else {
     if (holds.length === 0) say("No topic is held.");
     if (unhealed.length === 0) say("No changes are known to be missing.");
     for (const hold of holds) say(...linesOf(hold), "");
     for (const table of unhealed) say(...linesOfTable(table), "");
+    for (const { table, position, code, reread } of putAside)
+      say(`${table}: the change at ${position} was put aside (${code})${reread ? "" : ", to be read again"}`);
+    for (const position of wanted) say(`the change at ${position} is to be put aside when it comes`);
   }
   if (holds.length + unhealed.length > 0) process.exitCode = 1;
 }
@@ -93,6 +120,11 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
     `  stored: ${changes} changes, ${bytes} bytes, from ${from} to ${last}`,
     `  what to do: ${reason.remedy}`,
     `              then: tributary capture release --topic ${topic}`,
+    ...(isOfIdentity(reason.code)
+      ? []
+      : [
+          `              or, to go on without this one change: tributary capture dead-letter --at ${reason.position}`,
+        ]),
   ];
 }
 
@@ -114,6 +146,20 @@ async function releaseOne({ topic, table, ...place }: ReleaseOptions): Promise<v
     await acceptUnhealed(store, name);
     say(`Accepted: what may be missing of ${name} stays missing.`);
   }
+}
+
+async function putAside({ at, ...place }: PutAsideOptions): Promise<void> {
+  if (!isPosition(at)) {
+    const remedy = "write the position that the error names, and `tributary capture status`: 34 characters";
+    throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
+  }
+  const store = await storeOf(place, "capture dead-letter");
+  await wantAside(store, at);
+  const held = (await readHolds(store)).find(({ reason }) => reason.position === at);
+  if (held) await wantRelease(store, held.topic);
+  say(
+    `The capture task puts the change at ${at} aside when it comes to it${held ? `, and releases ${held.topic}` : ""}. See: tributary capture status`,
+  );
 }
 
 async function storeOf(

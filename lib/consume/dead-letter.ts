@@ -76,11 +76,11 @@ export class DeadLetterQueue {
   }
 
   /**
-   * `payload` is the text of the change, and goes into the letter as it is.
+   * `letter` is a `DeadLetter`, a `DeadRecordLetter` or one of capture's; `payload` the text of its change, which goes in as it is.
    * @throws DeadLetterTooLargeError when no SQS queue, or not this one, takes a message of this size;
    *   DeadLetterRefusedError for all else. Either way the change is not done.
    */
-  async send(letter: DeadLetter | DeadRecordLetter, signal: AbortSignal, payload?: string): Promise<void> {
+  async send(letter: object, signal: AbortSignal, payload?: string): Promise<void> {
     const facts = JSON.stringify(letter);
     const body = acceptable(payload === undefined ? facts : `${facts.slice(0, -1)},"payload":${payload}}`);
     const bytes = Buffer.byteLength(body);

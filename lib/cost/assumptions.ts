@@ -42,11 +42,11 @@ export const ASSUMPTIONS = {
   encryptedParts: 3,
   keyRequestsPerHour: 12,
   /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
-  captureMetrics: 21,
+  captureMetrics: 22,
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 4,
-  captureAlarms: 11,
+  captureAlarms: 12,
   consumerAlarms: 8,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,
@@ -54,8 +54,8 @@ export const ASSUMPTIONS = {
   metricsLinesPerMinute: 3,
   invocationLineBytes: 850,
   lambdaLineBytes: 420,
-  /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, ECR twice), in so many zones. */
-  endpoints: 5,
+  /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, SQS, ECR twice), in so many zones. */
+  endpoints: 6,
   zones: 2,
   /** DMS: storage of the replication instance. MSK: brokers, copies of the data, changes a second that a Connect unit decodes. */
   dmsStorageGb: 100,

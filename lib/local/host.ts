@@ -108,8 +108,7 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
       ...options.captureEnvironment,
       DATABASE_URL: options.databaseUrl,
       TRIBUTARY_PIPELINE: options.definitionFile,
-      TRIBUTARY_STREAM: aws.resources.stream,
-      TRIBUTARY_STATE_TABLE: aws.resources.stateTable,
+      ...aws.resources.captureEnvironment,
     };
     const { source } = definition;
     const slots = source.kind === "postgres" ? slotNumbers({ source }) : [1];

@@ -1,6 +1,7 @@
 import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from "@aws-sdk/client-dynamodb";
 import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture-dead-letters.ts";
 import type { Pipeline } from "../pipeline.ts";
 
 /** The clients of one environment. */
@@ -16,6 +17,8 @@ export interface PipelineResources {
   readonly stateTable: string;
   /** URL of the dead-letter queue, by consumer. */
   readonly deadLetterQueues: ReadonlyMap<string, string>;
+  /** What the capture task's environment says of them all. */
+  readonly captureEnvironment: Readonly<Record<string, string>>;
 }
 
 /** An on-demand stream starts with 4 shards in AWS; here every shard costs a process of each consumer. */
@@ -30,7 +33,7 @@ const WAIT = { maxWaitTime: 60, minDelay: 0.02, maxDelay: 0.5 };
 export async function createResources(definition: Pipeline, aws: AwsClients): Promise<PipelineResources> {
   const stream = `tributary-${definition.name}`;
   const stateTable = `tributary-${definition.name}`;
-  const [, , queues] = await Promise.all([
+  const [, , queues, aside] = await Promise.all([
     createStream(aws.kinesis, stream, definition.stream.shards ?? ON_DEMAND_SHARDS),
     createTable(aws.dynamodb, stateTable, ["pk", "sk"]),
     Promise.all(
@@ -39,8 +42,16 @@ export async function createResources(definition: Pipeline, aws: AwsClients): Pr
           [name, await createQueue(aws.sqs, `tributary-${definition.name}-${name}-dead-letters`)] as const,
       ),
     ),
+    definition.source.kind === "postgres"
+      ? createQueue(aws.sqs, `tributary-${definition.name}-put-aside`)
+      : undefined,
   ]);
-  return { stream, stateTable, deadLetterQueues: new Map(queues) };
+  const captureEnvironment = {
+    TRIBUTARY_STREAM: stream,
+    TRIBUTARY_STATE_TABLE: stateTable,
+    ...(aside && { [CAPTURE_DEAD_LETTER_VARIABLE]: aside }),
+  };
+  return { stream, stateTable, deadLetterQueues: new Map(queues), captureEnvironment };
 }
 
 /** Makes a table whose hash key, and range key if named, are strings. */

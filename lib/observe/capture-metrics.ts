@@ -86,6 +86,8 @@ export class CapturePublisher {
     }
     const reconnects = metrics.source?.reconnects ?? 0;
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
+    if (isLog(metrics.source))
+      measurements.push([CAPTURE_METRIC.putAside, this.#added("putAside", metrics.source.putAside)]);
     const { pipeline, slot = 1 } = this.#options;
     const dimensions = {
       [DIMENSION.pipeline]: pipeline,

@@ -65,6 +65,8 @@ export const CAPTURE_METRIC = {
   heldBytes: { name: "HeldBytes", unit: "Bytes", statistic: "Maximum" },
   /** Tables of which changes may be missing in the stream, until an operator has their rows read again or accepts it. */
   unhealedTables: { name: "UnhealedTables", unit: "Count", statistic: "Maximum" },
+  /** Changes that could not become events and were put aside. */
+  putAside: { name: "PutAside", unit: "Count", statistic: "Sum" },
   /** Backfills that are under way, paused ones too. */
   backfills: { name: "Backfills", unit: "Count", statistic: "Maximum" },
   /** Bytes of events that Kinesis has not acknowledged, and the age of the oldest. */

@@ -126,6 +126,11 @@ export const postgresSource = z
         removed: z.enum(["keep", "sweep"]).default("keep"),
       })
       .prefault({}),
+    /**
+     * What becomes of a change that cannot become an event. `stop`: its topic is held (without a claim store, the task stops there).
+     * `dead-letter`: it goes whole to the dead-letter queue of capture, its table is read again, and the stream goes on.
+     */
+    undecodable: z.enum(["stop", "dead-letter"]).default("stop"),
     /** How existing rows are read. */
     backfill: z
       .strictObject({

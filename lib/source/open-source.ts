@@ -4,6 +4,7 @@ import type { Log } from "../observe/log.ts";
 import type { Pipeline, SourceDefinition } from "../pipeline.ts";
 import type { ChangeStream } from "./change-source.ts";
 import { checkOutbox } from "./outbox/preflight.ts";
+import type { AsideSettings } from "./postgres/aside/asides.ts";
 import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { PostgresConnectionOptions } from "./postgres/connection.ts";
 import type { UnhealedRecord } from "./postgres/contract/unhealed-record.ts";
@@ -43,6 +44,8 @@ export interface SourceOptions extends SourceCheck {
   readonly holds?: HoldSettings | undefined;
   /** Where tables of a log are noted of which changes may be missing; undefined: they are only told. */
   readonly unhealed?: UnhealedRecord | undefined;
+  /** How changes are put aside; undefined: none is. */
+  readonly asides?: AsideSettings | undefined;
   /** Called at least every few seconds. */
   readonly onStatus?: (status: AnySourceStatus) => void;
 }

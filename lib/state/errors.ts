@@ -142,6 +142,20 @@ export class TableNotUnhealedError extends TributaryError {
   }
 }
 
+/** Changes are to be put aside, and this task knows no queue for them. */
+export class CaptureQueueMissingError extends TributaryError {
+  readonly code = "CAPTURE_QUEUE_MISSING";
+  readonly retry = "stop";
+
+  constructor(why: string) {
+    super({
+      message: `${why}, and this capture task's environment names no dead-letter queue`,
+      remedy:
+        "Set TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL to the URL of an SQS queue that the task may send to (the construct does both).",
+    });
+  }
+}
+
 /** Topics are held, and this task knows no claim store: it could neither store what comes nor release what is stored. */
 export class HoldStoreMissingError extends TributaryError {
   readonly code = "HOLD_STORE_MISSING";

@@ -57,6 +57,20 @@ export function unhealedKey(pipeline: string, table?: string): StateKey {
   return { pk: `${pipeline}#unhealed`, sk: `table#${table ?? ""}` };
 }
 
+/** A change that was put aside at capture. Without one: what all of them begin with. */
+export function asideKey(
+  pipeline: string,
+  change?: { readonly topic: string; readonly position: string },
+): StateKey {
+  const sk = `change#${change ? `${change.topic}#${change.position}` : ""}`;
+  return { pk: `${pipeline}#put-aside`, sk };
+}
+
+/** A change that an operator wants put aside. Without a position: what all of them begin with. */
+export function wantedAsideKey(pipeline: string, position?: string): StateKey {
+  return { pk: `${pipeline}#put-aside`, sk: `wanted#${position ?? ""}` };
+}
+
 /** The floor of a consumer: changes at or before it are not its business. */
 export function floorKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };

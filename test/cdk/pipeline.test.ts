@@ -105,7 +105,8 @@ describe.each(each)("%s", (_, of) => {
 
   test("queues, bucket, table and stream are encrypted with the pipeline's key, and reached by TLS only", () => {
     const queues = Object.values(of.template.findResources("AWS::SQS::Queue"));
-    expect(queues).toHaveLength(2);
+    // One for each consumer, and capture's.
+    expect(queues).toHaveLength(3);
     for (const { Properties } of queues) {
       expect(Properties).toMatchObject({
         KmsMasterKeyId: expect.anything(),

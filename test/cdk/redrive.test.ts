@@ -105,7 +105,8 @@ describe("with a queue and by the clock", () => {
       EventSourceArn: { "Fn::GetAtt": [queue.id, "Arn"] },
     });
     const policies = Object.values(made.template.findResources("AWS::SQS::QueuePolicy"));
-    expect(policies).toHaveLength(3);
+    // Two consumers' queues, the redrive queue, and capture's.
+    expect(policies).toHaveLength(4);
     for (const { Properties } of policies)
       expect(JSON.stringify(Properties)).toContain('"aws:SecureTransport":"false"');
   });

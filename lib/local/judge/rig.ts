@@ -181,8 +181,7 @@ export class Rig {
       ...aws.environment,
       DATABASE_URL: link.urlFor(databaseUrl),
       TRIBUTARY_PIPELINE: await writeWithSlots(options.definitionFile, options.slots, directory),
-      TRIBUTARY_STREAM: resources.stream,
-      TRIBUTARY_STATE_TABLE: resources.stateTable,
+      ...resources.captureEnvironment,
       // Kills come often here; the default of 15 s would be most of the time.
       TRIBUTARY_LEASE_MS: "3000",
     };

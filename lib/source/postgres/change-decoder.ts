@@ -3,10 +3,11 @@ import { formatLsn } from "../../change/lsn.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../change/position.ts";
 import type { RouteTable } from "../../change/route.ts";
 import { EVERY_PARTITION, partitionOf } from "../../change/topic.ts";
-import type { TributaryError } from "../../errors.ts";
+import { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
+import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import {
   ChangeTooLargeError,
   isOfOneChange,
@@ -70,10 +71,12 @@ export interface ChangeDecoderOptions {
   /** Why changes must not go to a topic, if so: thrown at the first one. */
   readonly refuses?: (topic: string) => TributaryError | undefined;
   /**
-   * Takes a change aside that cannot become an event, and has its topic held; `before`: messages of the batch that stand
-   * before it. Without it, the error leaves `decode`.
+   * Takes a change aside that cannot become an event: puts into `out` what is to stand in its place, if anything. Where it gives
+   * false, and without it, the error leaves `decode`.
    */
-  readonly hold?: (change: HeldMessage, error: TributaryError, before: number) => void;
+  readonly takeAside?: (change: HeldMessage, error: Error, out: SourceMessage[]) => boolean;
+  /** Ordinals of a transaction whose changes were put aside before: they are taken aside again. */
+  readonly putAside?: (commitLsn: bigint) => ReadonlySet<number> | undefined;
   /** A row's create was given without a value that did not travel, and that no consumer may have. */
   readonly onIncomplete?: (create: IncompleteCreate) => void;
   /** Called for each table that a TRUNCATE names, replayed ones too. */
@@ -210,10 +213,11 @@ export class ChangeDecoder {
         error instanceof EventTooLong || isStringTooLong(error)
           ? new ChangeTooLargeError({ lsn: this.#lsnText, bytes: end - start })
           : error instanceof NotName
-            ? new NameEncodingError({ ...error, lsn: this.#lsnText })
+            ? new NameEncodingError({ ...error, lsn: this.#lsnText }, true)
             : error;
       const payload = buffer.subarray(start, end);
-      if (!isOfOneChange(failure) || !this.#hold(failure, payload, out, before)) throw failure;
+      const isOne = failure instanceof PutAsideBefore || isOfOneChange(failure);
+      if (!isOne || !this.#setAside(failure, payload, out, before)) throw failure;
       return undefined;
     }
   }
@@ -238,14 +242,14 @@ export class ChangeDecoder {
    * Takes the change aside that was being decoded: its ordinals are counted, and events that it gave already (a key change's
    * delete), from place `before` of `out` on, are taken back. Returns false where that cannot be.
    */
-  #hold(error: TributaryError, payload: Buffer, out: SourceMessage[], before: number): boolean {
+  #setAside(error: Error, payload: Buffer, out: SourceMessage[], before: number): boolean {
     const transaction = this.#transaction;
-    const ordinals = ORDINALS.get(payload[0] as number);
+    const ordinals = payload.length < 5 ? undefined : ORDINALS.get(payload[0] as number);
     const plan = ordinals && this.#planBefore(payload.readUInt32BE(1), ordinals);
-    if (!this.#options.hold || !transaction || !plan || plan.outbox) return false;
+    if (!this.#options.takeAside || !transaction || !plan || plan.outbox) return false;
     for (const message of out.splice(before)) if (message instanceof EncodedChange) message.release();
-    this.#takeAside(plan, transaction, ordinals, Buffer.from(payload), because(error, plan), before);
-    return true;
+    const why = error instanceof TributaryError ? because(error, plan) : error;
+    return this.#takeAside(plan, transaction, ordinals, Buffer.from(payload), why, out);
   }
 
   /** The plan of a change whose ordinals are counted already. */
@@ -264,15 +268,17 @@ export class ChangeDecoder {
     transaction: Transaction,
     ordinals: number,
     payload: Buffer,
-    error: TributaryError,
-    before: number,
-  ): void {
+    error: Error,
+    out: SourceMessage[],
+  ): boolean {
     const { begin, ordinal } = transaction;
     const position = commitPrefix(this.#options.epoch, begin.commitLsn) + formatOrdinal(ordinal);
     const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
     const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
-    this.#options.hold?.({ kind: "message", ...place, payload }, error, before);
+    const change: HeldMessage = { kind: "message", ...place, payload };
+    if (this.#options.takeAside?.(change, error, out) !== true) return false;
     this.#gave(transaction, ordinal);
+    return true;
   }
 
   get #lsnText(): string {
@@ -300,7 +306,7 @@ export class ChangeDecoder {
         return this.#commit(out);
       case 0x52:
         reader.named("Relation");
-        return this.#relations.learn(decodeRelation(reader));
+        return this.#relations.learn(decodeRelation(reader, this.#lsnText));
       case 0x54:
         reader.named("Truncate");
         return this.#truncate(out);
@@ -348,6 +354,7 @@ export class ChangeDecoder {
     this.#options.onBegin?.(begin);
     this.#lastBegin = begin.commitLsn;
     this.#transaction = openTransaction(begin, this.#options.epoch, this.#given, this.#shared);
+    this.#transaction.aside = this.#options.putAside?.(begin.commitLsn);
   }
 
   #commit(out: SourceMessage[]): undefined {
@@ -464,8 +471,7 @@ export class ChangeDecoder {
       if (!plan.captured || ordinal <= transaction.given) continue;
       const { problem } = plan;
       if (problem instanceof TableReplacedError || problem instanceof KeyChangedError) {
-        if (!this.#options.hold) throw problem;
-        this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out.length);
+        if (!this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out)) throw problem;
         continue;
       }
       // It goes to every partition: a key that is not known is no problem of its.
@@ -479,6 +485,7 @@ export class ChangeDecoder {
   /** Whether a change is to be given, `last` being the last of its ordinals. */
   #wanted(plan: RelationPlan, transaction: Transaction, last: number): boolean {
     if (!plan.captured || last <= transaction.given) return false;
+    if (transaction.aside?.has(last)) throw new PutAsideBefore();
     if (plan.problem) throw plan.problem;
     return true;
   }

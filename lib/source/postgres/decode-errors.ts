@@ -1,6 +1,8 @@
-import { TributaryError } from "../../errors.ts";
+import type { PositionText } from "../../change/position.ts";
+import { type ErrorFacts, TributaryError } from "../../errors.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import { KeyChangedError, TableReplacedError } from "./identity/errors.ts";
+import type { NoName } from "./pgoutput/messages.ts";
 
 /** Where in a message its bytes are not what the protocol says. */
 export interface Malformation {
@@ -66,20 +68,35 @@ export interface ValuePlace {
   readonly lsn: string;
 }
 
-/** The only way past a place of the log that cannot be decoded: to correct a row does not correct what the log holds of it. */
+/** A way past a place of the log that cannot be decoded: to correct a row does not correct what the log holds of it. */
 const BEGIN_ANEW = `then begin a new epoch, which reads the tables again: ${NEW_EPOCH_DROP_SLOT}. What the log already holds stays as it is.`;
+
+/** An error of one value. */
+abstract class ValueError extends TributaryError {
+  readonly column: string;
+
+  constructor({ column }: ValuePlace, facts: ErrorFacts) {
+    super(facts);
+    this.column = column;
+  }
+}
+
+/** The column that an error is of, where it is of one. */
+export function columnOf(error: unknown): string | undefined {
+  return error instanceof ValueError ? error.column : undefined;
+}
 
 /**
  * Bytes are no text in the encoding of the database, so no character of them may be guessed: in an SQL_ASCII database they are not
  * UTF-8, in others they are bytes that the encoding gives to no character.
  */
-export class TextEncodingError extends TributaryError {
+export class TextEncodingError extends ValueError {
   readonly code = "TEXT_ENCODING";
   readonly retry = "stop";
 
   constructor(place: ValuePlace, encoding = "UTF-8") {
     const correct = `correct the row, or leave the column out with source.excludeColumns, ${BEGIN_ANEW}`;
-    super({
+    super(place, {
       message: `${place.table}, column ${place.column}, change at ${place.lsn}: the text is not valid ${encoding}`,
       remedy:
         encoding === "UTF-8"
@@ -94,21 +111,22 @@ export class NameEncodingError extends TributaryError {
   readonly code = "NAME_ENCODING";
   readonly retry = "stop";
 
-  constructor(facts: { what: string; shown: string; encoding: string; lsn: string }) {
+  constructor(facts: NoName, ofTable = false) {
+    const unknown = "; which table that is cannot be told, so no topic can be held for it";
     super({
-      message: `the name of ${facts.what}, as the log has it at ${facts.lsn}, is not valid ${facts.encoding}: ${facts.shown}`,
+      message: `the name of ${facts.what}, as the log has it at ${facts.lsn}, is not valid ${facts.encoding}: ${facts.shown}${ofTable ? unknown : ""}`,
       remedy: `Rename it (ALTER TABLE … RENAME), or leave the table out with source.exclude, ${BEGIN_ANEW}`,
     });
   }
 }
 
 /** A value's text is not what its type prints under our session settings. */
-export class ValueFormatError extends TributaryError {
+export class ValueFormatError extends ValueError {
   readonly code = "VALUE_FORMAT";
   readonly retry = "stop";
 
   constructor(place: ValuePlace, expected: string) {
-    super({
+    super(place, {
       message: `${place.table}, column ${place.column}, change at ${place.lsn}: expected ${expected}`,
       remedy:
         "Check that no pooler between us and the server drops the session settings of the startup packet; then report this with the column's type.",
@@ -130,12 +148,12 @@ export class ChangeTooLargeError extends TributaryError {
 }
 
 /** A key column is null or did not travel: the change has no partition (rule 4). */
-export class KeyValueMissingError extends TributaryError {
+export class KeyValueMissingError extends ValueError {
   readonly code = "KEY_VALUE_MISSING";
   readonly retry = "stop";
 
   constructor(place: ValuePlace) {
-    super({
+    super(place, {
       message: `${place.table}, column ${place.column}, change at ${place.lsn}: the key column has no value`,
       remedy:
         "Make the column NOT NULL and part of the replica identity, or choose another key in topics.keys.",
@@ -231,9 +249,20 @@ export class OutboxFormsMixedError extends TributaryError {
   }
 }
 
-/** Whether an error is of one change or one table: what stands beside it in the log can still be given. */
+/** Whether an error is of one change or one table: what stands beside it in the log can still be given, if the table is known. */
 export function isOfOneChange(error: unknown): error is TributaryError {
   return OF_ONE_CHANGE.some((kind) => error instanceof kind);
+}
+
+/** Whether it is only this change that cannot become an event: what a table stands for now is an operator's to say for all that follow. */
+export function isOfItsContent(error: Error): boolean {
+  return !(error instanceof KeyChangedError || error instanceof TableReplacedError);
+}
+
+/** Adds to an error that ends the stream how it goes on without the one change. */
+export function offerToPutAside(error: TributaryError, position: PositionText): void {
+  const remedy = `${error.remedy} Or put this one change aside and go on: tributary capture dead-letter --at ${position}`;
+  Object.assign(error, { remedy });
 }
 
 const OF_ONE_CHANGE = [
@@ -245,4 +274,7 @@ const OF_ONE_CHANGE = [
   KeyUnknownError,
   KeyChangedError,
   TableReplacedError,
+  // Of a message whose table is known.
+  MalformedMessageError,
+  NameEncodingError,
 ];

@@ -9,6 +9,8 @@ import { TributaryError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
 import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change-source.ts";
+import { type AsideSettings, Asides } from "./aside/asides.ts";
+import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
 import { controlEvent } from "./backfill/control-event.ts";
 import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
@@ -19,13 +21,14 @@ import { PartitionWatch } from "./contract/partition-watch.ts";
 import type { UnhealedTable } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
-import { CatalogLookupError } from "./decode-errors.ts";
+import { CatalogLookupError, isOfItsContent, offerToPutAside } from "./decode-errors.ts";
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
+import type { HeldMessage } from "./hold/held-change.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
 import { firstHeld, type Hold } from "./hold/hold-record.ts";
-import { TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
+import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
 import { compareKeys, formatKey } from "./identity/known-tables.ts";
 import { type Difference, isAlike, TableIdentities } from "./identity/table-identities.ts";
 import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
@@ -63,6 +66,8 @@ export interface SourceStatus extends SlotHealth {
   readonly holds: readonly HoldReport[];
   /** Tables of which changes may be missing in the stream. */
   readonly unhealed?: readonly UnhealedTable[];
+  /** Changes that were put aside since the task's start. */
+  readonly putAside: number;
 }
 
 /** What `PostgresChangeStream` is made of. */
@@ -97,6 +102,8 @@ export interface PostgresChangeStreamOptions {
   readonly published: ReadonlySet<number>;
   /** Whether the record outlives the task. */
   readonly keeps: boolean;
+  /** Undefined: no change is put aside. */
+  readonly asides: AsideSettings | undefined;
 }
 
 /** Bytes of the log that one batch is decoded from, at most (one change may be larger). */
@@ -141,6 +148,7 @@ export class PostgresChangeStream implements ChangeStream {
   readonly #identities: TableIdentities;
   /** Decodes what was held once more. */
   #heldDecoder: ChangeDecoder | undefined;
+  #asides: Asides | undefined;
   /** Up to here the stream has acknowledged; what is held may not be stored that far. */
   #acknowledged = 0n;
   /** Runs from the signal on. */
@@ -167,7 +175,10 @@ export class PostgresChangeStream implements ChangeStream {
     this.#confirmation = new Confirmation({
       record: options.record,
       state,
-      onConfirmed: () => this.#sendFeedback(false),
+      onConfirmed: () => {
+        this.#asides?.confirmed(this.#confirmation.state.confirmedLsn);
+        this.#sendFeedback(false);
+      },
       onFailure: (error) => this.#fail(error),
     });
     this.#identities = new TableIdentities({
@@ -211,7 +222,8 @@ export class PostgresChangeStream implements ChangeStream {
       },
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
-      ...(options.holds ? { hold: (change, error, before) => this.#holds?.put(change, error, before) } : {}),
+      takeAside: (change, error, out) => this.#takeAside(change, error, out),
+      putAside: (commitLsn) => this.#asides?.ordinals(commitLsn),
       onIncomplete: (create) => this.#backfills?.ask(create),
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;
@@ -337,6 +349,7 @@ export class PostgresChangeStream implements ChangeStream {
         asked: async () => await this.#backfills?.asked(),
         accept: (hold) => this.#accept(hold),
         barrier: (hold) => this.#barrier(hold),
+        putAside: (change, error, out) => this.#putHeldAside(change, error, out),
         onStored: () => this.acknowledge(this.#acknowledged),
         onDue: () => this.#link?.interrupt(),
         onFailure: (error) => this.#fail(error),
@@ -347,11 +360,22 @@ export class PostgresChangeStream implements ChangeStream {
 
   /** Opens the first link, over a replication session that is there already. @throws what the record of backfills or holds throws. */
   async start(replication: pg.Client): Promise<void> {
-    const { backfill, holds, connection, pipeline, state, tables, serverVersion, log } = this.#options;
+    const { asides, backfill, holds, connection, pipeline, state, tables, serverVersion, log } =
+      this.#options;
     await this.#identities.begin(tables);
     if (holds) this.#holds = await this.#openHolds(holds);
     for (const { reason, from } of this.#holds?.holds ?? [])
       if (isOfIdentity(reason.code)) this.#identities.isHeldFrom(reason.table, from);
+    if (asides) {
+      this.#asides = await Asides.open({
+        ...asides,
+        ...{ pipeline: pipeline.name, database: state.database, epoch: state.epoch, log },
+        all: pipeline.source.undecodable === "dead-letter",
+        backfills: backfill?.record,
+        tables: tables.map(formatTable),
+        isHeld: (topic, position) => this.#holds?.isHeld(topic, position) === true,
+      });
+    }
     if (backfill) {
       this.#backfills = await Backfills.open({
         ...backfill,
@@ -466,6 +490,29 @@ export class PostgresChangeStream implements ChangeStream {
     this.#backfills?.acknowledge(durable);
   }
 
+  /** What becomes of a change that cannot become an event: it is put aside, or its topic is held, or (false) the stream ends at it. */
+  #takeAside(change: HeldMessage, error: Error, out: SourceMessage[]): boolean {
+    if (this.#asides?.takes(change, error)) {
+      out.push(this.#asides.put(change, error));
+      return true;
+    }
+    if (!(error instanceof TributaryError)) return false;
+    this.#holds?.put(change, error, out.length);
+    if (!this.#holds && this.#asides && isOfItsContent(error)) offerToPutAside(error, change.position);
+    return this.#holds !== undefined;
+  }
+
+  /** The same at the release of its topic. */
+  async #putHeldAside(change: HeldMessage, error: Error | undefined, out: SourceMessage[]): Promise<boolean> {
+    const asides = this.#asides;
+    if (!asides) return false;
+    if (error) await asides.look();
+    if (!(error ? asides.takes(change, error) : asides.knows(change))) return false;
+    out.push(asides.put(change, error ?? new PutAsideBefore()));
+    await asides.settle(this.#cut);
+    return true;
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
@@ -494,6 +541,7 @@ export class PostgresChangeStream implements ChangeStream {
   }
 
   async #flush(): Promise<void> {
+    await this.#asides?.close();
     await this.#holds?.close();
     // What is not in the record is not confirmed, and is asked for again.
     await this.#backfills?.asked().catch(() => {});
@@ -528,6 +576,8 @@ export class PostgresChangeStream implements ChangeStream {
       }
       // The decoder will not give these again: they go downstream, or are held, before the failure counts.
       const given = this.#sift(batch);
+      // Nothing that stands behind a change goes downstream before that one is where it can be found.
+      if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
       if (this.#differs && failure === undefined && !until.aborted) failure = await this.#holdDifferent();
@@ -543,6 +593,18 @@ export class PostgresChangeStream implements ChangeStream {
       await this.#recover(failure, until);
     }
     if (this.#fatal !== undefined) throw this.#fatal;
+  }
+
+  /** Returns false where the task ends first: what was put aside comes again. @throws what ends the stream. */
+  async #settle(asides: Asides): Promise<boolean> {
+    try {
+      await asides.settle(this.#cut);
+      return true;
+    } catch (error) {
+      if (this.#cut.aborted) return false;
+      this.#fail(error);
+      throw error;
+    }
   }
 
   /** What goes to the place of a message of ours, in slices; then the place may be acknowledged. */
@@ -743,15 +805,11 @@ export class PostgresChangeStream implements ChangeStream {
       backfills: this.#backfills?.reports ?? [],
       holds: this.#holds?.reports ?? [],
       unhealed: this.#options.unhealed.reports,
+      putAside: this.#asides?.count ?? 0,
       leftoverSlots: this.#options.connection.hosts && this.#leftovers.found,
       ...this.#slotWatch.health,
     });
   }
-}
-
-/** Whether a hold is for a table that is another one, or has another key: releasing it accepts that. */
-function isOfIdentity(code: string): boolean {
-  return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
 }
 
 function later(a: bigint, b: bigint): bigint {

@@ -4,6 +4,7 @@ import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../new-epoch.ts";
 import type { Log } from "../../observe/log.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { ChangeStream } from "../change-source.ts";
+import type { AsideSettings } from "./aside/asides.ts";
 import type { BackfillSettings } from "./backfill/backfills.ts";
 import { connect, disconnect, type PostgresConnectionOptions } from "./connection.ts";
 import { explainSessionError } from "./connection-errors.ts";
@@ -44,6 +45,8 @@ export interface PostgresSourceOptions {
    * It is neither changed nor judged.
    */
   readonly follow?: boolean;
+  /** How changes are put aside; undefined: none is. */
+  readonly asides?: AsideSettings | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -180,6 +183,7 @@ export async function openPostgresSource(options: PostgresSourceOptions): Promis
         holds: options.holds,
         published: new Set(report.tables.map(({ oid }) => oid)),
         keeps: record !== undefined,
+        asides: options.asides,
         encoding: textEncoding(report.server.encoding, pipeline),
       },
       client,

@@ -5,7 +5,12 @@ import { formatTable, tablePattern } from "../../change/table-pattern.ts";
 import type { Topic } from "../../change/topic.ts";
 import type { TributaryError } from "../../errors.ts";
 import { captures, type LogPipeline } from "../../pipeline.ts";
-import { KeyColumnError, KeyUnknownError, type OutboxTableError } from "./decode-errors.ts";
+import {
+  KeyColumnError,
+  KeyUnknownError,
+  NameEncodingError,
+  type OutboxTableError,
+} from "./decode-errors.ts";
 import { findKey, type KeyColumn } from "./identity/known-tables.ts";
 import type { Span, TableIdentities } from "./identity/table-identities.ts";
 import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
@@ -193,6 +198,7 @@ export class Relations {
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
     const { key, watched, problem } = this.#key(relation, table, chosen, facts, span.key);
+    const unnamed = relation.noName && new NameEncodingError(relation.noName);
     const outbox = captured ? events.columns(relation) : undefined;
     const shared = captured && outbox === undefined ? events.shares(topic.name) : undefined;
     const wholeOldRows = facts?.wholeOldRows ?? true;
@@ -222,7 +228,7 @@ export class Relations {
       key,
       watched,
       wholeOldRows,
-      problem: (captured ? refuses?.(topic.name) : undefined) ?? span.problem ?? problem ?? shared,
+      problem: (captured ? refuses?.(topic.name) : undefined) ?? span.problem ?? unnamed ?? problem ?? shared,
       listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,

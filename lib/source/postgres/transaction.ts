@@ -24,6 +24,15 @@ export interface Transaction {
   messages: number;
   /** Ordinals up to this one were given before, on an earlier connection. */
   readonly given: number;
+  /** Ordinals of changes that were put aside before. */
+  aside: ReadonlySet<number> | undefined;
+}
+
+/** Milliseconds since 1970 UTC. */
+export function commitTimeMs({ commitTime }: Pick<Begin, "commitTime">): number {
+  // A number to the microsecond until the year 2255.
+  const micros = Number(commitTime);
+  return (micros - (micros % 1000)) / 1000 + POSTGRES_EPOCH_MS;
 }
 
 /** The last change given: which transaction, and which of its changes. */
@@ -50,9 +59,7 @@ export function openTransaction(
   out: EventBytes,
 ): Transaction {
   const { commitLsn } = begin;
-  // A number to the microsecond until the year 2255.
-  const micros = Number(begin.commitTime);
-  const timeMs = (micros - (micros % 1000)) / 1000 + POSTGRES_EPOCH_MS;
+  const timeMs = commitTimeMs(begin);
   const high = Number(BigInt.asUintN(64, commitLsn) >> 32n);
   const low = Number(BigInt.asUintN(32, commitLsn));
   out.begin();
@@ -87,6 +94,7 @@ export function openTransaction(
     end: out.length,
     ordinal: 0,
     messages: 0,
+    aside: undefined,
     given:
       commitLsn < last.commitLsn ? Number.POSITIVE_INFINITY : commitLsn === last.commitLsn ? last.ordinal : 0,
   };

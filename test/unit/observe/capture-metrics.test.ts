@@ -36,6 +36,7 @@ function metrics(
       backfills: [],
       leftoverSlots: [],
       holds: [],
+      putAside: 0,
       walStatus: "reserved",
       safeWalBytes: undefined,
       walHeldBytes: undefined,

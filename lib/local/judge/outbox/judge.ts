@@ -90,8 +90,7 @@ export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVe
         [OUTBOX_FORM_VARIABLE]: form,
         DATABASE_URL: server.url,
         TRIBUTARY_PIPELINE: DEFINITION,
-        TRIBUTARY_STREAM: resources.stream,
-        TRIBUTARY_STATE_TABLE: resources.stateTable,
+        ...resources.captureEnvironment,
         TRIBUTARY_LEASE_MS: String(LEASE_MS),
       }),
   );

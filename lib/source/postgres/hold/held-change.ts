@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { PositionText } from "../../../change/position.ts";
+import { formatOrdinal, type PositionText } from "../../../change/position.ts";
 import type { Topic } from "../../../change/topic.ts";
 import type { SourceChange } from "../../change-source.ts";
 import type { Begin, Relation } from "../pgoutput/messages.ts";
@@ -28,6 +28,15 @@ export interface HeldMessage {
 
 /** A change that waits for its topic's release. */
 export type HeldChange = HeldEvent | HeldMessage;
+
+/** Characters of a position that all changes of a transaction share. */
+const COMMIT_PREFIX = 24;
+
+/** Where an update stands that can be decoded another time: at the first of its two ordinals. */
+export function firstPosition(change: HeldChange): PositionText {
+  if (change.kind === "event") return change.position;
+  return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);
+}
 
 /** One line of a segment. */
 export function formatHeldChange(change: HeldChange): string {
@@ -59,6 +68,9 @@ const heldChange = z.discriminatedUnion("kind", [
       table: z.string(),
       identity: z.enum(["default", "nothing", "full", "index"]),
       columns: z.array(z.object({ key: z.boolean(), name: z.string(), type: z.int(), modifier: z.int() })),
+      noName: z
+        .object({ what: z.string(), shown: z.string(), encoding: z.string(), lsn: z.string() })
+        .optional(),
     }),
     begin: z.object({
       commitLsn: bigint,

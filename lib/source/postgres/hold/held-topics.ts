@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimStore } from "../../../change/claim-store.ts";
-import { formatOrdinal, type PositionText, parsePosition } from "../../../change/position.ts";
+import { type PositionText, parsePosition } from "../../../change/position.ts";
 import { TributaryError } from "../../../errors.ts";
 import type { Log } from "../../../observe/log.ts";
 import type { SourceChange, SourceMessage } from "../../change-source.ts";
 import { EncodedChange } from "../../encoded-change.ts";
 import { HoldFullError, HoldSegmentError } from "./errors.ts";
-import { type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
+import { firstPosition, type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
 import { HeldTopic } from "./held-topic.ts";
 import type { Hold, HoldReason, HoldRecord } from "./hold-record.ts";
 import { storeSegment } from "./hold-spill.ts";
@@ -29,6 +29,12 @@ export interface HeldTopicsOptions extends HoldSettings {
   readonly log: Log;
   /** Decodes a held message once more. @throws why it still cannot be. */
   readonly decode: (change: HeldMessage, out: SourceMessage[]) => Promise<void>;
+  /** Puts a change aside that was before, or that `error` keeps from becoming an event; false: it is not to be. */
+  readonly putAside?: (
+    change: HeldMessage,
+    error: Error | undefined,
+    out: SourceMessage[],
+  ) => Promise<boolean>;
   /** Resolves when rows are on record that decoding asked for again (rule 42). */
   readonly asked: () => Promise<void>;
   /** Goes on under what the hold is for, where that is an operator's to accept. @throws why it cannot be. */
@@ -55,8 +61,6 @@ const WAITING_BYTES = 8 * 1024 * 1024;
 const LOOK_MS = 2_000;
 /** What waits is stored within this time when the task ends. */
 const CLOSE_MS = 5_000;
-/** Characters of a position that all changes of a transaction share. */
-const COMMIT_PREFIX = 24;
 /** Beside the event's text. */
 const OVERHEAD_BYTES = 200;
 
@@ -134,6 +138,12 @@ export class HeldTopics {
       if (barrier) barriers.push(barrier);
     }
     return barriers;
+  }
+
+  /** Whether a topic is held and the change at this position may still come out of its hold. */
+  isHeld(topic: string, position: PositionText): boolean {
+    const drained = this.#topics.get(topic)?.hold.drained;
+    return drained !== undefined && drained < position;
   }
 
   /** Whether a batch must be sifted. */
@@ -400,17 +410,18 @@ export class HeldTopics {
     held: readonly HeldChange[],
     out: SourceMessage[],
   ): Promise<{ given?: PositionText; refused?: HoldReason }> {
+    const { putAside } = this.#options;
     let given: { given?: PositionText } = {};
     for (const change of held) {
       const { length } = out;
       try {
         if (change.kind === "event") out.push({ ...change, kind: "change" });
-        else await this.#options.decode(change, out);
+        else if (!(await putAside?.(change, undefined, out))) await this.#options.decode(change, out);
       } catch (error) {
         if (!(error instanceof TributaryError) || error.retry === "retry" || change.kind === "event")
           throw error;
         out.length = length;
-        return { ...given, refused: reasonOf(error, change) };
+        if (!(await putAside?.(change, error, out))) return { ...given, refused: reasonOf(error, change) };
       }
       given = { given: change.position };
     }
@@ -451,12 +462,6 @@ function reasonOf({ code, message, remedy }: TributaryError, { table, position }
 function isBehind({ from }: Hold, received: bigint): boolean {
   const { commitLsn, ordinal } = parsePosition(from);
   return commitLsn < received || (commitLsn === received && ordinal <= 1);
-}
-
-/** Where an update stands that can be decoded another time: at the first of its two ordinals. */
-function firstPosition(change: HeldChange): PositionText {
-  if (change.kind === "event") return change.position;
-  return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);
 }
 
 function later(a: bigint, b: bigint): bigint {

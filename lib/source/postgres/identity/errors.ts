@@ -60,3 +60,8 @@ export class TableAcceptedError extends TributaryError {
     });
   }
 }
+
+/** Whether a hold is for a table that is another one, or has another key: releasing it accepts that. */
+export function isOfIdentity(code: string): boolean {
+  return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
+}

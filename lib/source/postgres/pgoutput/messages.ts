@@ -1,4 +1,4 @@
-import { type MessageReader, showByte } from "./reader.ts";
+import { type MessageReader, NotName, showByte } from "./reader.ts";
 
 /*
  * The messages of pgoutput that hold no row and that a server sends in protocol 1: one struct and one decode each. Rows: row-change.ts.
@@ -100,6 +100,17 @@ export interface Relation {
   readonly table: string;
   readonly identity: ReplicaIdentity;
   readonly columns: readonly RelationColumn[];
+  /** A column's name is no text, and stands here as it is shown: changes of the table cannot be given. */
+  readonly noName?: NoName | undefined;
+}
+
+/** A name that is no text in the encoding it should be in. */
+export interface NoName {
+  readonly what: string;
+  readonly shown: string;
+  readonly encoding: string;
+  /** Where the log has it. */
+  readonly lsn: string;
 }
 
 /** A published column of a relation, in the order of its tuples. */
@@ -111,8 +122,11 @@ export interface RelationColumn {
   readonly modifier: number;
 }
 
-/** Reads a Relation behind its type byte. @throws MalformedMessageError */
-export function decodeRelation(reader: MessageReader): Relation {
+/**
+ * Reads a Relation behind its type byte, told at `lsn`.
+ * @throws MalformedMessageError; NotName where it cannot be known which table it is.
+ */
+export function decodeRelation(reader: MessageReader, lsn = ""): Relation {
   const oid = reader.uint32("relation OID");
   // pg_catalog travels as the empty string.
   const schema = reader.name(`the schema of the table with OID ${oid}`) || "pg_catalog";
@@ -123,17 +137,28 @@ export function decodeRelation(reader: MessageReader): Relation {
     throw reader.malformed("a replica identity: 'd', 'n', 'f' or 'i'", showByte(byte), 1);
   const count = reader.count16("number of columns");
   const columns: RelationColumn[] = [];
+  let noName: NoName | undefined;
+  const nameOf = (column: number) => {
+    try {
+      return reader.name(`column ${column} of the table ${schema}.${table}`);
+    } catch (error) {
+      if (!(error instanceof NotName)) throw error;
+      const { what, shown, encoding } = error;
+      noName ??= { what, shown, encoding, lsn };
+      return shown;
+    }
+  };
   for (let i = 0; i < count; i++) {
     const flags = reader.uint8("flags of a column");
     columns.push({
       key: (flags & 1) === 1,
-      name: reader.name(`column ${i + 1} of the table ${schema}.${table}`),
+      name: nameOf(i + 1),
       type: reader.uint32("type of a column"),
       modifier: reader.int32("type modifier of a column"),
     });
   }
   reader.close();
-  return { oid, schema, table, identity, columns };
+  return { oid, schema, table, identity, columns, ...(noName && { noName }) };
 }
 
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-TYPE */

@@ -1,0 +1,117 @@
+import {
+  type AttributeValue,
+  ConditionalCheckFailedException,
+  DeleteItemCommand,
+  PutItemCommand,
+  QueryCommand,
+} from "@aws-sdk/client-dynamodb";
+import * as z from "zod";
+import type { PositionText } from "../change/position.ts";
+import type { Aside, AsideRecord } from "../source/postgres/aside/aside-record.ts";
+import { CaptureLeaseLostError } from "./errors.ts";
+import type { HoldStore } from "./holds.ts";
+import { asideKey, type StateKey, wantedAsideKey } from "./table.ts";
+import { persistently } from "./table-call.ts";
+
+const stored = z.object({
+  topic: z.string(),
+  table: z.string(),
+  position: z.string().regex(/^[0-9A-F]{24}[0-9]{10}$/),
+  code: z.string(),
+  message: z.string(),
+  since: z.number(),
+  sent: z.boolean(),
+  reread: z.boolean(),
+});
+
+/** Changes that were put aside and that the slot has not passed. @throws StateTableError, StateTableUnavailableError */
+export async function readAsides(store: HoldStore): Promise<Aside[]> {
+  const items = await readAll(store, asideKey(store.pipeline));
+  return items.map((item) => stored.parse(JSON.parse(item.aside?.S ?? "null")));
+}
+
+/** Positions of changes that operators want put aside. @throws StateTableError, StateTableUnavailableError */
+export async function readWantedAsides(store: HoldStore): Promise<PositionText[]> {
+  const key = wantedAsideKey(store.pipeline);
+  return (await readAll(store, key)).map((item) => (item.sk?.S ?? "").slice(key.sk.length));
+}
+
+/** Asks the capture task to put one change aside when it comes to it. @throws StateTableError, StateTableUnavailableError */
+export async function wantAside(store: HoldStore, position: PositionText): Promise<void> {
+  const { dynamodb, table, pipeline } = store;
+  await persistently(store, () =>
+    dynamodb.send(new PutItemCommand({ TableName: table, Item: asKey(wantedAsideKey(pipeline, position)) })),
+  );
+}
+
+/** Changes that were put aside, as the capture task that holds the lease keeps them. */
+export function asideRecord(store: HoldStore, generation: number): AsideRecord {
+  const { dynamodb, table, pipeline } = store;
+  const condition = {
+    ConditionExpression: "attribute_not_exists(generation) OR generation <= :generation",
+    ExpressionAttributeValues: { ":generation": { N: String(generation) } },
+  };
+  const underLease = async (send: () => Promise<unknown>) => {
+    try {
+      await persistently(store, send);
+    } catch (error) {
+      if (error instanceof ConditionalCheckFailedException)
+        throw new CaptureLeaseLostError(pipeline, generation);
+      throw error;
+    }
+  };
+  const keyOf = ({ topic, position }: Aside) => asKey(asideKey(pipeline, { topic, position }));
+  return {
+    list: () => readAsides(store),
+    write: (aside) =>
+      underLease(() =>
+        dynamodb.send(
+          new PutItemCommand({
+            TableName: table,
+            Item: {
+              ...keyOf(aside),
+              aside: { S: JSON.stringify(aside) },
+              generation: { N: String(generation) },
+            },
+            ...condition,
+          }),
+        ),
+      ),
+    remove: (aside) =>
+      underLease(() =>
+        dynamodb.send(new DeleteItemCommand({ TableName: table, Key: keyOf(aside), ...condition })),
+      ),
+    wanted: () => readWantedAsides(store),
+    met: (position) =>
+      underLease(() =>
+        dynamodb.send(
+          new DeleteItemCommand({ TableName: table, Key: asKey(wantedAsideKey(pipeline, position)) }),
+        ),
+      ),
+  };
+}
+
+async function readAll(store: HoldStore, { pk, sk }: StateKey): Promise<Record<string, AttributeValue>[]> {
+  const found: Record<string, AttributeValue>[] = [];
+  let from: Record<string, AttributeValue> | undefined;
+  do {
+    const page = await persistently(store, () =>
+      store.dynamodb.send(
+        new QueryCommand({
+          TableName: store.table,
+          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
+          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
+          ConsistentRead: true,
+          ExclusiveStartKey: from,
+        }),
+      ),
+    );
+    found.push(...(page.Items ?? []));
+    from = page.LastEvaluatedKey;
+  } while (from);
+  return found;
+}
+
+function asKey({ pk, sk }: StateKey): Record<string, AttributeValue> {
+  return { pk: { S: pk }, sk: { S: sk } };
+}

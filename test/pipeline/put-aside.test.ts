@@ -1,0 +1,108 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
+import { afterEach, expect, test } from "vitest";
+import { PUT_ASIDE } from "../../lib/change/control-event.ts";
+import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
+import { emulatedAws } from "../aws/emulated.ts";
+import { eventually } from "../eventually.ts";
+import { freshDatabase, withPostgres } from "../postgres/server.ts";
+import { CaptureBench } from "./capture-bench.ts";
+
+const aws = emulatedAws();
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+withPostgres((server) => {
+  async function scene(source: object) {
+    const url = await freshDatabase(server(), { encoding: "SQL_ASCII" });
+    const bench = await CaptureBench.create(aws(), url, {
+      source: { sqlAsciiEncoding: "utf-8", ...source },
+    });
+    cleanups.push(() => bench.end());
+    await bench.client.query("SET client_encoding = 'SQL_ASCII'");
+    const claims = await mkdtemp(join(tmpdir(), "tributary-aside-"));
+    cleanups.push(() => rm(claims, { recursive: true, force: true }));
+    const queue = await aws().freshQueue({ MaximumMessageSize: String(1024 * 1024) });
+    const environment = {
+      TRIBUTARY_CLAIM_BUCKET: pathToFileURL(claims).href,
+      TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL: queue,
+    };
+    const letter = () =>
+      eventually(
+        async () => {
+          const { Messages } = await aws().sqs.send(
+            new ReceiveMessageCommand({ QueueUrl: queue, VisibilityTimeout: 300 }),
+          );
+          return Messages?.[0] && JSON.parse(Messages[0].Body ?? "");
+        },
+        { what: "a dead letter", deadlineMs: 30_000 },
+      );
+    const told = async () => {
+      const records = await bench.records();
+      return records.flatMap(({ kinesis }) => {
+        const { events } = JSON.parse(Buffer.from(kinesis.data, "base64").toString());
+        return events.map(
+          ({ after, message }: { after: { id: number } | null; message?: { prefix: string } }) =>
+            message ? message.prefix : after?.id,
+        );
+      });
+    };
+    return { bench, environment, claims, letter, told };
+  }
+  const UNREADABLE = "chr(233)";
+
+  test("a change above what the queue takes is put aside with its bytes in the claim store", async () => {
+    const { bench, environment, claims, letter, told } = await scene({ undecodable: "dead-letter" });
+    const capture = bench.capture(environment);
+    await capture.printed("streaming from slot");
+    await bench.client.query(`INSERT INTO orders VALUES (1, repeat('x', 1000000) || ${UNREADABLE})`);
+    await bench.insert(2, 2);
+    await bench.reached(2);
+    expect(await told()).toEqual([PUT_ASIDE, 2]);
+    const found = await letter();
+    expect(found).toMatchObject({ pipeline: "shop", table: "public.orders", column: "note" });
+    const { signal } = new AbortController();
+    const bytes = await new DirectoryClaimStore(claims).get(found.messageClaim, signal);
+    expect(bytes.length).toBeGreaterThan(1_000_000);
+    expect(bytes.at(0)).toBe(0x49);
+  });
+
+  test("an operator puts the one change aside that holds a topic, by one command", async () => {
+    const { bench, environment, letter, told } = await scene({});
+    const capture = bench.capture(environment);
+    await capture.printed("streaming from slot");
+    await bench.insert(1, 1);
+    await bench.client.query(`INSERT INTO orders VALUES (2, ${UNREADABLE})`);
+    await bench.insert(3, 3);
+    await capture.printed("is held");
+    const status = await eventually(
+      async () => {
+        const shown = bench.command("capture", "status");
+        await shown.ended;
+        return shown.lines.join("\n").includes("--at") && shown.lines.join("\n");
+      },
+      { what: "the hold in the status", deadlineMs: 30_000 },
+    );
+    const [, position = ""] = /capture dead-letter --at ([0-9A-F]{34})/.exec(status) ?? [];
+    const command = bench.command("capture", "dead-letter", "--at", position);
+    expect(await command.ended).toBe(0);
+    await bench.reached(3, undefined, 60_000);
+    expect(await told()).toEqual([1, PUT_ASIDE, 3]);
+    expect(await letter()).toMatchObject({ position, error: { code: "TEXT_ENCODING" } });
+    const wrong = bench.command("capture", "dead-letter", "--at", "0/1B143C8");
+    expect(await wrong.ended).not.toBe(0);
+    expect(wrong.lines.join("\n")).toContain("34 characters");
+  });
+
+  test("a task that knows no queue does not start where changes are to be put aside", async () => {
+    const { bench, environment } = await scene({ undecodable: "dead-letter" });
+    const capture = bench.capture({ ...environment, TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL: "" });
+    expect(await capture.ended).toBe(2);
+    expect(capture.lines.join()).toContain("CAPTURE_QUEUE_MISSING");
+  });
+});
