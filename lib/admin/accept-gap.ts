@@ -1,10 +1,13 @@
 import { randomBytes } from "node:crypto";
 import { Checkpoint } from "../consume/checkpoint.ts";
-import { type PartitionName, StateItemError } from "../consume/errors.ts";
+import { HoldAtWorkError, type PartitionName, StateItemError } from "../consume/errors.ts";
 import { Fence } from "../consume/fence.ts";
 import { groupOf } from "../consume/fence-item.ts";
 import { Floors } from "../consume/floor.ts";
 import { type Acceptance, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
+import { PartitionLease } from "../consume/partition-lease.ts";
+import { RedriveLeases } from "../consume/redrive-lease.ts";
+import { awaitReplay } from "../consume/replay-lease.ts";
 import {
   type Backfill,
   type BackfillStore,
@@ -67,6 +70,7 @@ export async function planAcceptance(
  * the backfills' ends have passed. May be repeated: it goes on where it broke off.
  *
  * @throws BackfillActiveError where another kind of backfill of a table is under way; nothing was accepted then.
+ * @throws HoldAtWorkError where what a partition holds is being applied: repeat it.
  * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError; StateItemError, ParkedKeysMissingError where
  *   what the state table holds of a partition is not to be built on.
  */
@@ -139,24 +143,36 @@ async function letPass(
   const floor = await new Floors(dynamodb, table, pipeline, consumer).of(topic, signal);
   const group = { topic, group: groupOf(partition) };
   const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
-  for (;;) {
-    const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
-    if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
-    const { stored, token, error } = taken;
-    if (error !== undefined) throw error;
-    // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
-    if (stored.fault !== undefined)
-      throw new StateItemError(consumer, fenceKey("", consumer, topic, group.group).sk, stored.fault);
-    const checkpoint = new Checkpoint(stored, floor);
-    const came = checkpoint.mark >= upTo;
-    // With the generation of the record behind the gap: what an older writer still has of it is dropped.
-    if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
-    else if (!came) checkpoint.explain(upTo, writer);
-    const { parked, hold } = stored;
-    const progress = { partition, ...checkpoint.value(undefined), parked };
-    // What is held is tried by the next invocation, or redrive.
-    const own = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
-    const { lost } = await fence.close(group, [{ progress: own, token }], signal);
-    if (lost.length === 0) return came ? "came" : "passed";
+  const leases = new RedriveLeases(dynamodb, table, pipeline, consumer);
+  // What a replay has done and not noted yet would be done again, were the partition taken from it.
+  const replay =
+    (await leases.look(topic, partition, signal)).hold &&
+    (await awaitReplay(leases.item(topic, partition, signal), owner, signal, () => {}));
+  if (replay && !(replay instanceof PartitionLease))
+    throw new HoldAtWorkError({ topic, partition }, replay.end);
+  try {
+    for (;;) {
+      const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
+      if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
+      const { stored, token, error } = taken;
+      if (error !== undefined) throw error;
+      // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
+      if (stored.fault !== undefined)
+        throw new StateItemError(consumer, fenceKey("", consumer, topic, group.group).sk, stored.fault);
+      const checkpoint = new Checkpoint(stored, floor);
+      const came = checkpoint.mark >= upTo;
+      // With the generation of the record behind the gap: what an older writer still has of it is dropped.
+      if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
+      else if (!came) checkpoint.explain(upTo, writer);
+      const { parked, hold } = stored;
+      const progress = { partition, ...checkpoint.value(undefined), parked };
+      // What is held is tried by the next invocation, or redrive.
+      const own = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
+      const { lost, overtaken } = await fence.close(group, [{ progress: own, token }], signal);
+      // Who has come as far in storing what it holds has not read what is written here.
+      if (lost.length + overtaken.length === 0) return came ? "came" : "passed";
+    }
+  } finally {
+    await replay?.release();
   }
 }

@@ -31,7 +31,7 @@ export class ClaimMissingError extends TributaryError {
     super({
       message: `The object ${key} of a claim check is not in ${bucket}`,
       remedy:
-        "Restore the object (an older version, a backup) and redrive, or read the row from the source again (backfill). Its lifetime in the bucket must be longer than the stream's retention and the dead letters' together.",
+        "Restore the object (an older version, a backup) and redrive. Where it is gone for good: tributary consumer accept-gap if it holds a partition, else a backfill. Objects must outlive the stream's retention, dead letters and holds.",
     });
   }
 }
@@ -46,7 +46,7 @@ export class ClaimMismatchError extends TributaryError {
     super({
       message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
       remedy:
-        "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or read the row from the source again (backfill).",
+        "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or accept its loss: tributary consumer accept-gap if it holds a partition, else a backfill.",
     });
   }
 }

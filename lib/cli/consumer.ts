@@ -138,9 +138,13 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
     say(`Unhealed until the backfill has passed: tributary consumer status --consumer ${consumer}`);
 }
 
+/** The claim bucket's lifetime, less a month to act. */
+const OLD_HOLD_MS = 60 * 24 * 3600 * 1000;
+
 const WHY = {
   gap: "never came",
   expired: "may have expired unread",
+  object: "are a large change whose object in the claim store is gone, or is another one",
   unreadable: "came in a record that could not be read",
 };
 
@@ -172,13 +176,18 @@ function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
   return `${consumer}: ${all.length} partitions, ${held} held, ${gaps} before a gap, ${unhealed} unhealed, ${letters} keys with open dead letters`;
 }
 
-function statusInWords(status: PartitionStatus, consumer: string): string[] {
+/** How a consumer stands in one partition, as lines for people. */
+export function statusInWords(status: PartitionStatus, consumer: string): string[] {
   const { topic, partition, checkpoint, writer, hold, gap, unhealed, deadLetters, parked } = status;
   const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
   const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
   if (hold)
     lines.push(
       `    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB: tributary redrive`,
+    );
+  if (hold && Date.now() - Date.parse(hold.since) > OLD_HOLD_MS)
+    lines.push(
+      "    large changes that it holds are gone from the claim store 90 days after they were written",
     );
   if (gap) {
     lines.push(`    stands before a gap: ${rangeInWords(gap)}, found ${gap.foundAt}`);

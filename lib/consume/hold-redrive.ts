@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { errorFacts, jsonLogger } from "./context.ts";
 import { HoldAtWorkError } from "./errors.ts";
 import { groupOf } from "./fence-item.ts";
@@ -9,14 +8,10 @@ import { InvocationCounts } from "./observer.ts";
 import type { Letter } from "./parking-table.ts";
 import { type LeaseState, PartitionLease } from "./partition-lease.ts";
 import type { ChainOutcome, RedriveRun } from "./redrive-chain.ts";
-import { ReplayLease, takeReplay } from "./replay-lease.ts";
+import { awaitReplay, ReplayLease } from "./replay-lease.ts";
 
 /** What a hold that the fence does not name was left by is ended for long: an invocation has 15 minutes. */
 const FORGOTTEN_MS = 24 * 3600 * 1000;
-/** Between two looks at whether another has ended its replay, and how many follow once that one is known to be alive. */
-const POLL_MS = 250;
-const POLLS = 8;
-
 /**
  * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition
  * from whoever has it, unless that one replays, too. Never throws.
@@ -36,8 +31,12 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     if (fault !== undefined)
       return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
     if (seen?.id !== id) return await forget(run, letter, id);
-    right = await rightToReplay(run, letter, (error) =>
-      logger.info("a redrive waits for another replay of a hold", errorFacts(error)),
+    const item = leases.item(topic, partition, deadline.end);
+    right = await awaitReplay(item, owner, deadline.work, (until) =>
+      logger.info(
+        "a redrive waits for another replay of a hold",
+        errorFacts(new HoldAtWorkError(letter, until)),
+      ),
     );
     if (!(right instanceof PartitionLease)) {
       const error = new HoldAtWorkError(letter, right.end);
@@ -85,28 +84,6 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     run.redriven += counts.applied;
     run.left -= counts.applied;
     if (right instanceof PartitionLease) await right.release(deadline.end).catch(() => {});
-  }
-}
-
-/**
- * The lease of a replay. Where another has it, waits until that one ends, or its lease does: it died. One that renews it is
- * alive, and is waited for a little.
- */
-async function rightToReplay(
-  { instance, deadline, owner }: RedriveRun,
-  { topic, partition }: Letter,
-  waits: (error: HoldAtWorkError) => void,
-): Promise<PartitionLease | LeaseState> {
-  const item = instance.leases.item(topic, partition, deadline.end);
-  let first: LeaseState | undefined;
-  for (let left = POLLS; ; ) {
-    const taken = await takeReplay(item, owner);
-    if (taken instanceof PartitionLease) return taken;
-    if (!first) waits(new HoldAtWorkError({ topic, partition }, taken.end));
-    first ??= taken;
-    const isAlive = taken.name !== first.name || taken.end > first.end;
-    if (deadline.work.aborted || (isAlive && left-- <= 0)) return taken;
-    await sleep(POLL_MS, undefined, { signal: deadline.work }).catch(() => {});
   }
 }
 

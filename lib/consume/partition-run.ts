@@ -5,7 +5,7 @@ import { type ClaimRecord, positionOf } from "../change/record.ts";
 import { isClaimFault } from "./claim-reader.ts";
 import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
-import { ExpiredGapError, GapError, HandlerDiedError } from "./errors.ts";
+import { ExpiredGapError, GapError, HandlerDiedError, PoisonWithoutKeyError } from "./errors.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { waitsForSomebody } from "./hold.ts";
 import { lastPosition } from "./hold-intake.ts";
@@ -261,8 +261,7 @@ export class PartitionRun {
     const known = this.#partition.callsBefore(item.position);
     let { calls } = known;
     const since = known.since ?? now();
-    const giveUp = async (error: unknown) =>
-      (await this.#partition.poison(item, error, calls, since)) ?? "given up";
+    const giveUp = (error: unknown) => this.#withoutObject(item, error, calls, since);
     if (this.#partition.diedOften(calls)) return giveUp(new HandlerDiedError(calls));
     for (;;) {
       calls++;
@@ -280,6 +279,23 @@ export class PartitionRun {
         }
       }
     }
+  }
+
+  /** A change whose object cannot be used is given up, as the policy says or because its loss was accepted. */
+  async #withoutObject(
+    item: Pick<Item, "record" | "index" | "position">,
+    error: unknown,
+    calls: number,
+    since: string,
+  ): Promise<Stop | "given up"> {
+    const { lane, invocation, checkpoint } = this.#partition;
+    const { mark, explained = mark } = checkpoint;
+    if (item.position <= explained) return "given up";
+    const stop = await this.#partition.poison(item, error, calls, since);
+    if (!stop?.held && !(stop?.error instanceof PoisonWithoutKeyError)) return stop ?? "given up";
+    const range = { behind: mark, upTo: item.position, writer: item.record.writer };
+    await invocation.missing.found({ ...lane, cause: "object", ...range }, invocation.deadline.end);
+    return { ...stop, error, held: true };
   }
 
   /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */

@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { readToken } from "./fence-item.ts";
 import type { FenceToken } from "./fence-token.ts";
 import type { CallRight } from "./partition.ts";
 import type { PartitionItem } from "./partition-item.ts";
-import { type LeaseState, type PartitionLease, REPLAY, takeLease } from "./partition-lease.ts";
+import { type LeaseState, PartitionLease, REPLAY, takeLease } from "./partition-lease.ts";
 
 /*
  * One replay of a hold at a time. The token says who may write, and goes to whoever takes it: an invocation has records to
@@ -21,6 +22,10 @@ import { type LeaseState, type PartitionLease, REPLAY, takeLease } from "./parti
 const FRESH_MS = 1_000;
 /** An answer that took longer says nothing any more. */
 const ANSWER_MS = REPLAY.leaseMs / 2;
+
+/** Between two looks at whether another has ended, and how many follow once that one is known to be alive. */
+const POLL_MS = 250;
+const POLLS = 8;
 
 /** The right to call handlers for what one partition holds, while it is ours. */
 export class ReplayLease implements CallRight {
@@ -77,4 +82,26 @@ function isWithin({ wall, elapsed }: Moment, ms: number): boolean {
 /** Takes the lease, to be combined with the token; while another has it, tells until when. */
 export function takeReplay(item: PartitionItem, owner: string): Promise<PartitionLease | LeaseState> {
   return takeLease(item, REPLAY, `${owner}.${randomBytes(6).toString("base64url")}`);
+}
+
+/**
+ * The same; where another has it, waits until that one ends, or its lease does: it died. One that renews it is alive, and is
+ * waited for a little. `waits` is told before.
+ */
+export async function awaitReplay(
+  item: PartitionItem,
+  owner: string,
+  signal: AbortSignal,
+  waits: (until: number) => void,
+): Promise<PartitionLease | LeaseState> {
+  let first: LeaseState | undefined;
+  for (let left = POLLS; ; ) {
+    const taken = await takeReplay(item, owner);
+    if (taken instanceof PartitionLease) return taken;
+    if (!first) waits(taken.end);
+    first ??= taken;
+    const isAlive = taken.name !== first.name || taken.end > first.end;
+    if (signal.aborted || (isAlive && left-- <= 0)) return taken;
+    await sleep(POLL_MS, undefined, { signal }).catch(() => {});
+  }
 }

@@ -25,6 +25,20 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "accept a gap beside a replay of what its partition holds",
+    file: "lib/admin/accept-gap.ts",
+    from: "(await leases.look(topic, partition, signal)).hold &&",
+    to: "undefined &&",
+    tests: ["test/unit/consume/hold-redrive.test.ts"],
+  },
+  {
+    name: "stand before a change whose object is gone although that was accepted",
+    file: "lib/consume/partition-run.ts",
+    from: '    if (item.position <= explained) return "given up";\n',
+    to: "",
+    tests: ["test/unit/consume/lost-object.test.ts"],
+  },
+  {
     name: "let a late request set back how far a redrive has come",
     file: "lib/consume/parking-table.ts",
     from: "OR applied<${position})",

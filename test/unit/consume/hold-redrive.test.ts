@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { acceptGap } from "../../../lib/admin/accept-gap.ts";
 import { readPartition } from "../../../lib/consume/fence-item.ts";
+import type { MissingChanges } from "../../../lib/consume/missing-changes.ts";
 import { Operation } from "../../../lib/consume/operation.ts";
 import { eventually } from "../../eventually.ts";
 import type { MemoryTable } from "./memory-table.ts";
@@ -262,5 +264,41 @@ describe("an invocation that brings a change to a partition in which a redrive i
     await redriven;
     expect(await first.invoke(NEW)).toEqual({ batchItemFailures: [] });
     expect(effects).toEqual(["old", "new"]);
+  });
+});
+
+describe("a gap that is accepted while a redrive replays its partition", () => {
+  it("takes nothing from the redrive: it does nothing twice, and the gap is passed", async () => {
+    const effects: unknown[] = [];
+    const first = await process(effects);
+    const second = await process(effects, first.table);
+    await first.holdOld();
+    clock -= 1_000;
+    const behind = { at: 3, after: 2, row: { id: "k", v: "behind the gap" } };
+    await first.invoke(behind);
+    clock += 1_000;
+    const { isCalled, goesOn } = second.stopsAtCall();
+    const redriven = second.redrive();
+    await isCalled;
+    let asked = false;
+    const dynamodb = first.table.client(async (when, what) => {
+      asked ||= when === "after" && what.startsWith("SET v");
+      return "none";
+    });
+    const place = { dynamodb, table: "t", pipeline: "p", consumer: "c" };
+    const missing: MissingChanges = {
+      ...{ topic: TOPIC, partition: 0, cause: "gap", behind: at(1), upTo: at(2), writer: 1 },
+      ...{ foundAt: "2026-01-01T00:00:00Z", accepted: undefined, swept: [] },
+    };
+    const plan = { missing: [missing], tables: [], others: [] };
+    const accepting = acceptGap(place, plan, "me", AbortSignal.timeout(10_000)).finally(() => {
+      asked = true;
+    });
+    await eventually(() => asked, { what: "the acceptance asks for the lease" });
+    goesOn();
+    expect(await redriven).toMatchObject({ redriven: 1, failed: 1 });
+    expect(await accepting).toMatchObject([{ outcome: "passed" }]);
+    expect(await first.redrive()).toMatchObject({ done: 1 });
+    expect(effects).toEqual(["old", "behind the gap"]);
   });
 });
