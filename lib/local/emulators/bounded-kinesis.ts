@@ -1,6 +1,7 @@
 import type { Server } from "node:http";
 import kinesalite from "kinesalite";
-import db, { type StreamStore } from "kinesalite/db/index.js";
+import db, { type StoredRecord, type StreamStore } from "kinesalite/db/index.js";
+import { type ArrivalsOf, answersAtTimestamp } from "./at-timestamp.ts";
 
 /**
  * A Kinesis emulator that forgets the oldest records of a stream above `retainedBytes`, as a real stream does after
@@ -8,6 +9,7 @@ import db, { type StreamStore } from "kinesalite/db/index.js";
  */
 export function boundedKinesis(retainedBytes: number): Server {
   const create = db.create;
+  const arrivals: ArrivalsOf = new Map();
   // The server hands its store to nobody, and takes it from here.
   db.create = (options) => {
     const store = create(options);
@@ -15,27 +17,33 @@ export function boundedKinesis(retainedBytes: number): Server {
     const streamStore = store.getStreamDb;
     store.getStreamDb = (name) => {
       const stream = streamStore(name);
-      if (!bounded.has(stream)) bound(stream, retainedBytes);
+      if (!bounded.has(stream)) {
+        const last = new Map<string, number>();
+        arrivals.set(name, last);
+        bound(stream, retainedBytes, last);
+      }
       bounded.add(stream);
       return stream;
     };
     return store;
   };
   try {
-    return kinesalite({ createStreamMs: 10, deleteStreamMs: 10, updateStreamMs: 10, shardLimit: 1000 });
+    const times = { createStreamMs: 10, deleteStreamMs: 10, updateStreamMs: 10 };
+    return answersAtTimestamp(kinesalite({ ...times, shardLimit: 1000 }), arrivals);
   } finally {
     db.create = create;
   }
 }
 
-function bound(stream: StreamStore, retainedBytes: number): void {
+function bound(stream: StreamStore, retainedBytes: number, arrivals: Map<string, number>): void {
   const kept: { key: string; bytes: number }[] = [];
   let bytes = 0;
   const batch = stream.batch.bind(stream);
   const put = stream.put.bind(stream);
-  const note = (key: string, data: string) => {
-    kept.push({ key, bytes: data.length });
-    bytes += data.length;
+  const note = (key: string, { Data, ApproximateArrivalTimestamp }: StoredRecord) => {
+    arrivals.set(key.slice(0, key.indexOf("/")), ApproximateArrivalTimestamp);
+    kept.push({ key, bytes: Data.length });
+    bytes += Data.length;
     if (bytes <= retainedBytes) return;
     let count = 0;
     // A quarter at once, so that it happens rarely.
@@ -52,14 +60,14 @@ function bound(stream: StreamStore, retainedBytes: number): void {
     const options = rest[0] ?? {};
     batch(operations, options, (error) => {
       for (const operation of operations) {
-        if (operation.type === "put") note(operation.key, operation.value.Data);
+        if (operation.type === "put") note(operation.key, operation.value);
       }
       done(error);
     });
   };
   stream.put = (key, value, done) =>
     put(key, value, (error) => {
-      note(key, value.Data);
+      note(key, value);
       done(error);
     });
 }

@@ -9,18 +9,28 @@ declare module "kinesalite" {
 }
 
 declare module "kinesalite/db/index.js" {
-  /** The level store of one stream's records. */
+  /** A record as it is kept. */
+  export interface StoredRecord {
+    Data: string;
+    /** Seconds since 1970 UTC. */
+    ApproximateArrivalTimestamp: number;
+  }
+  /** The level store of one stream's records; a key is `<shard>/<sequence number>`. */
   export interface StreamStore {
     batch(
       operations: readonly (
-        | { type: "put"; key: string; value: { Data: string } }
+        | { type: "put"; key: string; value: StoredRecord }
         | { type: "del"; key: string }
       )[],
       ...rest: [options: object, done: (error?: Error) => void] | [done: (error?: Error) => void]
     ): void;
-    put(key: string, value: { Data: string }, done: (error?: Error) => void): void;
+    put(key: string, value: StoredRecord, done: (error?: Error) => void): void;
   }
-  const db: { create(options: object): { getStreamDb(name: string): StreamStore } };
+  const db: {
+    create(options: object): { getStreamDb(name: string): StreamStore };
+    /** How a shard's number is written in keys. */
+    shardIxToHex(shard: number): string;
+  };
   export default db;
 }
 
