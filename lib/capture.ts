@@ -1,6 +1,7 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { agreeOnSlots, type Part, soleSlot, takePart } from "./capture-slot.ts";
+import { settleTail } from "./capture-tail.ts";
 import type { ClaimStore } from "./change/claim-store.ts";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "./change/position.ts";
 import { routeTables } from "./change/route.ts";
@@ -201,6 +202,7 @@ async function stream(
   // Not the task's end: what is acknowledged then is still written.
   const store = { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost };
   const backfills = backfillRecord(store, state);
+  if (pipeline.source.kind === "postgres") await settleTail(options, state, signal);
   const source = await openSource({
     connection,
     pipeline,
@@ -233,6 +235,7 @@ async function stream(
         writer: state.generation,
         ...writerOptions(options, state.generation),
         superseded: state.lost,
+        leaseLeftMs: () => state.leftMs,
         // One task does for all: a shard has records of every slot.
         beats: (options.slot ?? 1) === 1 ? { name: pipeline.topics.prefix, quietSince } : undefined,
         onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),

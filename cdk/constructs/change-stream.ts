@@ -48,10 +48,14 @@ export class ChangeStream extends Construct {
     }
   }
 
-  /** The capture task writes, into each shard once in a while. */
+  /** The capture task writes, into each shard once in a while, and reads what a task that died has left. */
   grantWrite(grantee: iam.IGrantable): void {
-    allow(grantee, ["kinesis:ListShards", "kinesis:PutRecords"], [this.stream.streamArn]);
-    allow(grantee, ["kms:GenerateDataKey"], [this.#key.keyArn]);
+    allow(
+      grantee,
+      ["kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards", "kinesis:PutRecords"],
+      [this.stream.streamArn],
+    );
+    allow(grantee, ["kms:Decrypt", "kms:GenerateDataKey"], [this.#key.keyArn]);
   }
 
   /**

@@ -83,6 +83,13 @@ export function formatOrdinal(ordinal: number): string {
   return ordinal.toString().padStart(10, "0");
 }
 
+/** Whether something in the log stands at a position: ordinals count from 1, and what is put before a place of the log has 0. */
+export function isOwnPlace(position: PositionText): boolean {
+  return isPosition(position) && !position.endsWith(NO_ORDINAL);
+}
+
+const NO_ORDINAL = "0".repeat(10);
+
 /** Whether a text is one of a position. */
 export function isPosition(text: string): text is PositionText {
   return POSITION.test(text);

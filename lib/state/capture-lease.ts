@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
 import { type CapturePlace, number, readItem, updateItem } from "./capture-item.ts";
 import { CaptureLeaseHeldError, CaptureLeaseLostError } from "./errors.ts";
-import { DEFAULT_LEASE_MS } from "./lease.ts";
+import { DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 
 /** Whose lease is taken, and how long a silent owner keeps it. */
 export interface CaptureLeaseOptions extends CapturePlace {
@@ -20,32 +20,44 @@ const DEFAULT_WAIT_MS = 180_000;
 /** A wait is told when it begins, when the holder changes, and this often. */
 const TELL_EVERY_MS = 10_000;
 
+/** A lease that was taken. */
+export interface TakenLease {
+  readonly generation: number;
+  /** Nobody else takes it over before a lease's time from here on (`Moment`). */
+  readonly askedAt: Moment;
+}
+
 /**
  * Takes the capture lease, waiting for its owner to end or to fall silent, and gives the generation that it is held under.
  * Ownership compares no clocks: a newcomer takes over when the owner's beat stood still for `leaseMs` of the newcomer's own
  * time.
  * @throws CaptureLeaseHeldError when the owner is alive until the deadline; StateTableError, StateTableUnavailableError.
  */
-export async function takeLease(options: CaptureLeaseOptions): Promise<number> {
+export async function takeLease(options: CaptureLeaseOptions): Promise<TakenLease> {
   const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
   const waitMs = options.waitMs ?? DEFAULT_WAIT_MS;
   const owner = randomUUID();
   const started = performance.now();
   let seen: { generation: number; beat: number; since: number } | undefined;
   let told: { holder: string; at: number } | undefined;
+  let tried: Moment | undefined;
   for (;;) {
+    const askedAt = moment();
     const item = await readItem(options);
     const now = performance.now();
     const generation = number(item?.generation);
     const beat = number(item?.beat);
     const holder = item?.owner?.S;
-    if (holder === owner) return await drawn(options, owner, generation);
+    // Ours since an earlier try: when its answer was lost.
+    if (holder === owner && tried)
+      return { generation: await drawn(options, owner, generation), askedAt: tried };
     if (!seen || seen.generation !== generation || seen.beat !== beat)
       seen = { generation, beat, since: now };
     if (holder === undefined || now - seen.since >= leaseMs) {
       const next = Math.max(generation + 1, number(item?.newest) + 1, options.generationAtLeast ?? 0);
+      tried ??= askedAt;
       const taken = await tryTake(options, owner, { generation, beat, newest: item?.newest }, next);
-      if (taken) return await drawn(options, owner, next);
+      if (taken) return { generation: await drawn(options, owner, next), askedAt };
       continue;
     }
     if (now - started >= waitMs) throw new CaptureLeaseHeldError(options.pipeline, holder, now - started);

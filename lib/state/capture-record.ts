@@ -100,6 +100,12 @@ export function bigintsAsText(state: SlotState | ReadingState | NewEpoch): strin
 
 const lsn = z.string().regex(/^\d+$/).transform(BigInt);
 
+const logPlace = z.object({
+  lsn,
+  commit: z.object({ xid: z.int(), timeMs: z.number() }).optional(),
+  message: z.literal(true).optional(),
+});
+
 const slotState = z.object({
   epoch: z.int().positive(),
   slot: z.string(),
@@ -114,6 +120,9 @@ const slotState = z.object({
   recentCommits: z.array(
     z.object({ commitLsn: lsn, xid: z.int(), commitTime: z.string().transform(BigInt) }),
   ),
+  sent: z
+    .object({ places: z.array(logPlace), writer: z.int().optional(), sinceMs: z.number().optional() })
+    .optional(),
 });
 
 const newEpoch = z.object({ epoch: z.int().positive(), endedAt: lsn.optional() });

@@ -2,12 +2,12 @@ import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/c
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
 import type { ReadingRecord } from "../source/reading-record.ts";
 import { updateItem } from "./capture-item.ts";
-import { type CaptureLeaseOptions, takeLease, tryNextGeneration } from "./capture-lease.ts";
+import { type CaptureLeaseOptions, type TakenLease, takeLease, tryNextGeneration } from "./capture-lease.ts";
 import { type LongAttribute, removeOthers, storeLong } from "./capture-parts.ts";
 import { type Arriving, bigintsAsText, type RetiredSlot, readCaptureRecord } from "./capture-record.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import { keyRecord } from "./known-keys.ts";
-import { DEFAULT_LEASE_MS } from "./lease.ts";
+import { ageMs, DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";
 
 /**
@@ -24,13 +24,17 @@ export class CaptureState implements SlotRecord {
   readonly lost: AbortSignal;
   readonly #options: CaptureLeaseOptions;
   readonly #loss = new AbortController();
+  readonly #takenAt = performance.now();
+  /** When the last renewal that succeeded was asked for: nobody takes the lease over within its time from there. */
+  #beatAt: Moment;
   #renewal: NodeJS.Timeout | undefined;
   /** What names each table, as it stands in the record, as far as this task has written it. */
   #long: Partial<Record<"terms" | "leaves" | "tables", string>> = {};
 
-  private constructor(options: CaptureLeaseOptions, generation: number) {
+  private constructor(options: CaptureLeaseOptions, { generation, askedAt }: TakenLease) {
     this.#options = options;
     this.generation = generation;
+    this.#beatAt = askedAt;
     this.lost = this.#loss.signal;
     this.#renewal = setInterval(() => void this.#renew(), (options.leaseMs ?? DEFAULT_LEASE_MS) / 3);
   }
@@ -55,6 +59,20 @@ export class CaptureState implements SlotRecord {
     const state = await CaptureState.take(options);
     await state.release();
     return state.generation;
+  }
+
+  /**
+   * For how long, in milliseconds, nobody else can hold the lease whatever happens; 0 where another one may. A writer to the stream
+   * sends nothing then: whoever takes over reads what was written before, and must have it all (rule 39).
+   */
+  get leftMs(): number {
+    if (this.lost.aborted) return 0;
+    return Math.max(0, (this.#options.leaseMs ?? DEFAULT_LEASE_MS) - ageMs(this.#beatAt));
+  }
+
+  /** Milliseconds since the lease was taken. */
+  get heldMs(): number {
+    return performance.now() - this.#takenAt;
   }
 
   /** The slot state as last written, or undefined before the first. */
@@ -164,11 +182,13 @@ export class CaptureState implements SlotRecord {
 
   /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
   async confirm(): Promise<void> {
+    const askedAt = moment();
     await this.#update(
       "SET #beat = #beat + :one, #beatAt = :now",
       { "#beat": "beat", "#beatAt": "beatAt" },
       { ":one": { N: "1" }, ":now": { N: String(Date.now()) } },
     );
+    if (askedAt.monotonic > this.#beatAt.monotonic) this.#beatAt = askedAt;
   }
 
   /** Tells the tasks of the other slots how many there are (of the first slot). @throws CaptureLeaseLostError */

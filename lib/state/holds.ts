@@ -53,8 +53,17 @@ const segment = z.object({
 
 /** All held topics of a pipeline. @throws StateTableError, StateTableUnavailableError */
 export async function readHolds(store: HoldStore): Promise<StoredHold[]> {
+  return (await readItems(store)).map(({ hold }) => hold);
+}
+
+/** The held topics that the capture task of one generation wrote last. @throws StateTableError, StateTableUnavailableError */
+export async function readHoldsOf(store: HoldStore, writer: number): Promise<StoredHold[]> {
+  return (await readItems(store)).flatMap(({ hold, generation }) => (generation === writer ? hold : []));
+}
+
+async function readItems(store: HoldStore): Promise<{ hold: StoredHold; generation: number }[]> {
   const { pk, sk } = holdKey(store.pipeline);
-  const found: StoredHold[] = [];
+  const found: { hold: StoredHold; generation: number }[] = [];
   let from: Record<string, AttributeValue> | undefined;
   do {
     const page = await persistently(store, () =>
@@ -72,7 +81,8 @@ export async function readHolds(store: HoldStore): Promise<StoredHold[]> {
       if (item.held === undefined) continue;
       const topic = (item.sk?.S ?? "").slice(sk.length);
       const hold = stored.parse(JSON.parse(item.held.S ?? "null"));
-      found.push({ topic, ...hold, released: item.wanted?.S === "release" });
+      const generation = Number(item.generation?.N ?? "0");
+      found.push({ hold: { topic, ...hold, released: item.wanted?.S === "release" }, generation });
     }
     from = page.LastEvaluatedKey;
   } while (from);

@@ -14,3 +14,22 @@ export function leaseFromEnvironment(environment: Readonly<Record<string, string
   const remedy = `write milliseconds from 100 up, or leave it out for ${DEFAULT_LEASE_MS}`;
   return { leaseMs: DEFAULT_LEASE_MS, problem: { path: "TRIBUTARY_LEASE_MS", value: lease, remedy } };
 }
+
+/** A point in time by two clocks. */
+export interface Moment {
+  readonly monotonic: number;
+  readonly wall: number;
+}
+
+/** Now. */
+export function moment(): Moment {
+  return { monotonic: performance.now(), wall: Date.now() };
+}
+
+/**
+ * How long ago it was, in milliseconds, at least: by the clock that says more. A machine that was put to sleep may have a
+ * monotonic clock that slept too; a wall clock that is set makes a lease seem older, and one that is set back counts for nothing.
+ */
+export function ageMs(of: Moment, now = moment()): number {
+  return Math.max(now.monotonic - of.monotonic, now.wall - of.wall);
+}

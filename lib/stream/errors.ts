@@ -65,16 +65,34 @@ export class StreamNotFoundError extends TributaryError {
   }
 }
 
-/** AWS refuses the capture task's credentials, or they do not permit PutRecords (or the stream's KMS key). */
+/** AWS refuses the capture task's credentials, or they do not permit to write or read the stream (or its KMS key). */
 export class StreamAccessError extends TributaryError {
   readonly code = "STREAM_ACCESS";
   readonly retry = "stop";
 
-  constructor(streamName: string, awsCode: string, cause: unknown) {
+  constructor(streamName: string, awsCode: string, cause: unknown, to: "write to" | "read" = "write to") {
+    const [ofStream, ofKey] =
+      to === "read"
+        ? ["kinesis:ListShards, kinesis:GetShardIterator and kinesis:GetRecords", "kms:Decrypt"]
+        : ["kinesis:PutRecords", "kms:GenerateDataKey"];
     super({
-      message: `AWS refuses to let this task write to the Kinesis stream ${streamName}: ${awsCode}`,
+      message: `AWS refuses to let this task ${to} the Kinesis stream ${streamName}: ${awsCode}`,
+      remedy: `Permit the task's role ${ofStream} on the stream and, where the stream is encrypted, ${ofKey} on its key (which must be enabled), then start again.`,
+      cause,
+    });
+  }
+}
+
+/** What the task before left in the stream cannot be read, and without it nothing may be written. */
+export class StreamTailError extends TributaryError {
+  readonly code = "STREAM_TAIL";
+  readonly retry = "restart";
+
+  constructor(streamName: string, failure: string, cause: unknown) {
+    super({
+      message: `The end of the Kinesis stream ${streamName} cannot be read: ${failure}; the task before ended without a word, and what it wrote has to be compared with the server first`,
       remedy:
-        "Permit the task's role kinesis:PutRecords on the stream and, where the stream is encrypted, kms:GenerateDataKey on its key (which must be enabled), then start again.",
+        "Nothing to do when it passes. When it repeats, look at the way to Kinesis and at who else reads the stream.",
       cause,
     });
   }

@@ -38,9 +38,12 @@ export class KinesisSink {
    * Sends the request once: the client signs and sends it; its body is made here, in one piece, which costs a small part
    * of what the client's own serializer takes for megabytes of base64. Network errors, timeouts, the signal's abort and 5xx answers are outcomes.
    *
+   * `mayWrite` is asked once more when the request is ready to go: signing it may have waited for credentials, or the
+   * process may have been frozen.
+   *
    * @throws StreamNotFoundError, StreamAccessError, StreamRequestError when it would fail the same way again.
    */
-  async put(request: PutRequest, signal: AbortSignal): Promise<PutOutcome> {
+  async put(request: PutRequest, signal: AbortSignal, mayWrite = () => true): Promise<PutOutcome> {
     const command = new PutRecordsCommand({ StreamName: this.#streamName, Records: [] });
     const body = putRecordsBody(this.#streamName, request.entries, this.#pool);
     command.middlewareStack.add(
@@ -50,6 +53,14 @@ export class KinesisSink {
       },
       // Behind the serializer, ahead of what measures, hashes and signs the body.
       { step: "build", priority: "high", name: "putRecordsBody" },
+    );
+    command.middlewareStack.add(
+      (next) => async (args) => {
+        if (!mayWrite()) throw new DOMException("the capture lease is over", "AbortError");
+        return await next(args);
+      },
+      // Behind the signature.
+      { step: "finalizeRequest", priority: "low", name: "mayWrite" },
     );
     try {
       const answer = await this.#kinesis.send(command, { abortSignal: signal });

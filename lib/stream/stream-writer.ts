@@ -32,6 +32,11 @@ export interface StreamWriterOptions {
   readonly oversize?: Oversize | undefined;
   /** Ends the run at once with its reason as the error, storing nothing more: another writer has taken over. */
   readonly superseded?: AbortSignal | undefined;
+  /**
+   * For how long no other writer can have taken over, in milliseconds; 0: one may have. Nothing is sent then, and no request is
+   * waited for beyond it. Default: for ever.
+   */
+  readonly leaseLeftMs?: (() => number) | undefined;
   /** Writes a beat into each shard, before the first change and then every hour. Default: none. */
   readonly beats?: ShardBeatOptions | undefined;
   /** Called about every second, and once at the end. */
@@ -65,6 +70,8 @@ export async function writeStream(
 
 const METRICS_MS = 1_000;
 const FAILURE_LOG_MS = 10_000;
+/** How often a writer that may not send looks whether it may again. */
+const LEASE_POLL_MS = 100;
 
 /** One run of the machine against the source and the sink. */
 class Run {
@@ -159,6 +166,11 @@ class Run {
     await this.#pull();
   }
 
+  /**
+   * For how long no other writer can have taken over, in milliseconds; 0: one may have. Nothing is sent then, and no request is
+   * waited for beyond it. Default: for ever.
+   */
+  readonly leaseLeftMs?: (() => number) | undefined;
   /** Writes a beat into each shard, and sees to the next ones. */
   async #beat(): Promise<void> {
     if (!this.#beats) return;
@@ -224,7 +236,10 @@ class Run {
   }
 
   #advance(now: number): void {
-    for (let request = this.#machine.take(now); request !== undefined; request = this.#machine.take(now)) {
+    const mayWrite = this.#mayWrite(now);
+    while (mayWrite) {
+      const request = this.#machine.take(now);
+      if (request === undefined) break;
       void this.#send(request);
     }
     const acknowledged = this.#machine.acknowledged?.lsn;
@@ -237,17 +252,26 @@ class Run {
     if (bufferedBytes === 0) this.#isEmpty?.();
     if (bufferedBytes === 0 && this.#draining) this.#finish(this.#draining.error);
     clearTimeout(this.#wakeTimer);
-    if (wakeAt !== undefined && !this.#ended) {
+    if (this.#ended) return;
+    if (!mayWrite) this.#wakeTimer = setTimeout(() => this.#pump(), LEASE_POLL_MS);
+    else if (wakeAt !== undefined)
       this.#wakeTimer = setTimeout(() => this.#pump(), Math.max(1, wakeAt - now));
-    }
   }
 
   async #send(request: PutRequest): Promise<void> {
     const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), this.#limits.requestTimeoutMs);
+    const end = performance.now() + this.#limits.requestTimeoutMs;
+    let timer: NodeJS.Timeout | undefined;
+    // The lease is renewed meanwhile, as a rule.
+    const wait = () => {
+      const leftMs = Math.min(end - performance.now(), this.#leaseLeftMs);
+      if (leftMs <= 0) abort.abort();
+      else timer = setTimeout(wait, leftMs);
+    };
+    wait();
     this.#requests.add(abort);
     try {
-      const outcome = await this.#sink.put(request, abort.signal);
+      const outcome = await this.#sink.put(request, abort.signal, () => this.#leaseLeftMs > 0);
       const now = performance.now();
       if (outcome.kind === "answered") this.#machine.settle(request, outcome.results, now);
       else this.#machine.fail(request, now, outcome.result);
@@ -259,6 +283,25 @@ class Run {
       this.#requests.delete(abort);
     }
     this.#pump();
+  }
+
+  get #leaseLeftMs(): number {
+    return this.#options.leaseLeftMs?.() ?? Number.POSITIVE_INFINITY;
+  }
+
+  #mayWrite(now: number): boolean {
+    if (this.#leaseLeftMs > 0) return true;
+    if (now - this.#failureLoggedAt >= FAILURE_LOG_MS) {
+      this.#failureLoggedAt = now;
+      const { bufferedBytes } = this.#machine;
+      this.#options.log.warn(
+        "The capture lease could not be renewed in time: nothing is written until it is",
+        {
+          bufferedBytes,
+        },
+      );
+    }
+    return false;
   }
 
   /** Waits until half of the buffer is free, or the run stops. */

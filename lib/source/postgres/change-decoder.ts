@@ -155,6 +155,11 @@ export class ChangeDecoder {
     return this.#transaction !== undefined;
   }
 
+  /** Position of the last logical message that came, given or not. */
+  get lastMessage(): PositionText {
+    return this.#messages.seen;
+  }
+
   /** The plan that a Relation message of this content would make, for what is read beside the log. @throws CatalogLookupError */
   async plan(relation: Relation): Promise<RelationPlan> {
     const relations = new Relations({

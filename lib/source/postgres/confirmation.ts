@@ -1,7 +1,14 @@
 import { failpoint } from "../../failpoint.ts";
 import type { Sighting } from "./contract/terms.ts";
 import type { KnownTables } from "./identity/known-tables.ts";
-import type { CommitFingerprint, SeenTruncate, SlotRecord, SlotState } from "./slot-record.ts";
+import type {
+  CommitFingerprint,
+  LogPlace,
+  SeenTruncate,
+  Sent,
+  SlotRecord,
+  SlotState,
+} from "./slot-record.ts";
 import { StreamedCommits } from "./streamed-commits.ts";
 
 /** How many commits the record keeps to recognize history by. */
@@ -20,6 +27,8 @@ export interface ConfirmationOptions {
   readonly commitIntervalMs?: number;
   /** The same when only idle positions moved: an idle database costs few writes. Default 10 s. */
   readonly idleIntervalMs?: number;
+  /** Since when what stands from an LSN on can be in the stream, in milliseconds since 1970 UTC: see `Sent`. Default: unknown. */
+  readonly sentSince?: (lsn: bigint) => number | undefined;
   /** The record holds this LSN now: the server may be told. */
   readonly onConfirmed: (lsn: bigint) => void;
   /** The record could not be written: the lease is lost, or its store is down beyond patience. */
@@ -127,6 +136,31 @@ export class Confirmation {
     await write;
   }
 
+  /** The task begins to give changes to the stream. Resolves when that is in the record: nothing is given before (rule 39). */
+  async began(): Promise<void> {
+    const { confirmedLsn } = this.#state;
+    const { generation: writer } = this.#options.record;
+    await this.#store({ sent: this.#sent(confirmedLsn, { places: [], ...this.#state.sent, writer }) });
+  }
+
+  /** The task gives nothing more, and what it gave ends at these places: whoever comes next need not look at the stream. */
+  async ended(places: readonly LogPlace[]): Promise<void> {
+    if (this.#failed) return;
+    const { confirmedLsn, sent } = this.#state;
+    await this.#store({
+      sent: this.#sent(confirmedLsn, { places: [...(sent?.places ?? []), ...places] }),
+    });
+  }
+
+  #sent(confirmedLsn: bigint, { places, writer, sinceMs }: Sent): Sent {
+    const since = this.#options.sentSince?.(confirmedLsn) ?? sinceMs;
+    return {
+      places: places.filter(({ lsn }) => lsn >= confirmedLsn),
+      ...(writer === undefined ? {} : { writer }),
+      ...(writer === undefined || since === undefined ? {} : { sinceMs: since }),
+    };
+  }
+
   /** Writes what is acknowledged now, and waits for it. */
   async flush(): Promise<void> {
     this.stop();
@@ -171,6 +205,7 @@ export class Confirmation {
       ...this.#state,
       confirmedLsn: this.#acknowledged,
       recentCommits: this.#recent,
+      ...(this.#state.sent && { sent: this.#sent(this.#acknowledged, this.#state.sent) }),
     };
     try {
       this.#lastWrite = performance.now();

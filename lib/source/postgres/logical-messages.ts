@@ -57,6 +57,11 @@ export class LogicalMessages {
     this.#seen = options.resumeAfter;
   }
 
+  /** Position of the last one that came, given or not; empty before the first. */
+  get seen(): PositionText {
+    return this.#seen;
+  }
+
   /** Takes in one message; `ordinal` counts the messages of its transaction. Gives what `onMessage` gave. */
   take(
     message: LogicalMessage,

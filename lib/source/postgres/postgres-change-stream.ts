@@ -2,7 +2,7 @@ import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import type pg from "pg";
 import { PROBE } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
-import { formatPosition, parsePosition } from "../../change/position.ts";
+import { formatPosition, isPosition, parsePosition } from "../../change/position.ts";
 import { routeTables } from "../../change/route.ts";
 import { formatTable, parseTable, type TableName } from "../../change/table-pattern.ts";
 import { TributaryError } from "../../errors.ts";
@@ -25,6 +25,8 @@ import { CatalogLookupError, isOfItsContent, offerToPutAside } from "./decode-er
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
+import { HistoryPass } from "./history-pass.ts";
+import { placeOfCommit } from "./history-proof.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
 import { firstHeld, type Hold } from "./hold/hold-record.ts";
@@ -35,11 +37,13 @@ import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
 import { LinkWatch } from "./link-watch.ts";
 import { reconnectDelayMs } from "./liveness.ts";
 import type { OwnMessage } from "./logical-messages.ts";
+import { placeOfMessage } from "./pgoutput/messages.ts";
 import { PublicationWatch } from "./publication-watch.ts";
 import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
+import { SentSince } from "./sent-since.ts";
 import { SideConnection } from "./side-connection.ts";
-import type { SlotRecord, SlotState } from "./slot-record.ts";
+import type { LogPlace, SlotRecord, SlotState } from "./slot-record.ts";
 import { openSlotSession, type SlotSession } from "./slot-session.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
 import { TableRenamedError, TablesMovedError } from "./slots/errors.ts";
@@ -123,6 +127,14 @@ export class PostgresChangeStream implements ChangeStream {
   readonly #ending = new AbortController();
   #link: ReplicationLink | undefined;
   #replay = new ReplayCheck([], 0n);
+  /** While the server is made to show that it has what the stream has: nothing is given meanwhile (rule 39). */
+  #pass: HistoryPass | undefined;
+  /** A pass was over, and no other link has been opened since. */
+  #passed = false;
+  #began = false;
+  /** Place of the last message of ours at which something was given. */
+  #delivered: LogPlace | undefined;
+  readonly #sentSince = new SentSince();
   /** Where the slot stood when the link was opened: what feedback says until history is known to be ours. */
   #slotLsn = 0n;
   /** Of the transaction that is read. */
@@ -175,6 +187,7 @@ export class PostgresChangeStream implements ChangeStream {
     this.#confirmation = new Confirmation({
       record: options.record,
       state,
+      sentSince: (lsn) => this.#sentSince.at(lsn),
       onConfirmed: () => {
         this.#asides?.confirmed(this.#confirmation.state.confirmedLsn);
         this.#sendFeedback(false);
@@ -524,7 +537,7 @@ export class PostgresChangeStream implements ChangeStream {
     this.#link?.interrupt();
     const giveUp = new AbortController();
     await Promise.race([
-      Promise.all([this.#flush(), this.#backfills?.close()]),
+      Promise.all([this.#flush(), this.#backfills?.close()]).then(() => this.#end()),
       delay(CLOSE_DEADLINE_MS, undefined, { signal: giveUp.signal }).catch(() => {}),
     ]);
     giveUp.abort();
@@ -538,6 +551,20 @@ export class PostgresChangeStream implements ChangeStream {
     }
     await this.#side.close();
     this.#tell();
+  }
+
+  /** Notes how far was given: where that was confirmed, or can be shown again, nobody has to look at the stream. */
+  async #end(): Promise<void> {
+    if (!this.#began) return;
+    const commit = this.#confirmation.knownCommits.at(-1);
+    const message = this.#decoder.lastMessage;
+    const places = [
+      ...(commit ? [placeOfCommit(commit)] : []),
+      ...(this.#delivered ? [this.#delivered] : []),
+      ...(isPosition(message) ? [{ lsn: parsePosition(message).commitLsn }] : []),
+    ];
+    // Where it cannot be noted, the next task looks.
+    await this.#confirmation.ended(places).catch(() => {});
   }
 
   async #flush(): Promise<void> {
@@ -566,9 +593,14 @@ export class PostgresChangeStream implements ChangeStream {
       if (this.#fatal !== undefined) throw this.#fatal;
       if (until.aborted && (this.#over || !this.#link)) return;
       const batch: SourceMessage[] = [];
+      const givenBefore = this.#decoder.inTransaction ? this.#commitLsn + 1n : this.#receivedLsn;
       let failure: unknown;
       try {
         const link = this.#link ?? (await this.#open(until));
+        if (this.#pass) {
+          await this.#prove(this.#pass, link, until);
+          continue;
+        }
         await this.#fill(link, batch, until);
         await this.#checkMoves();
       } catch (error) {
@@ -578,6 +610,7 @@ export class PostgresChangeStream implements ChangeStream {
       const given = this.#sift(batch);
       // Nothing that stands behind a change goes downstream before that one is where it can be found.
       if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;
+      this.#sentSince.note(givenBefore);
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
       if (this.#differs && failure === undefined && !until.aborted) failure = await this.#holdDifferent();
@@ -611,6 +644,7 @@ export class PostgresChangeStream implements ChangeStream {
   async *#deliver(backfills: Backfills, until: AbortSignal): AsyncGenerator<readonly SourceMessage[]> {
     const delivery = backfills.takeDue();
     if (!delivery || until.aborted) return;
+    this.#delivered = { lsn: placeOfMessage(delivery.lsn), message: true };
     try {
       for (const slice of delivery.slices) {
         if (this.#cut.aborted) return;
@@ -658,14 +692,7 @@ export class PostgresChangeStream implements ChangeStream {
     while (!(stopping && this.#over) && bytes < BATCH_BYTES && !this.#backfills?.hasDue) {
       if (!link.read()) {
         if (batch.length > 0 || this.#releases || this.#differs) return;
-        this.#watch.waiting(true);
-        try {
-          await link.arrival();
-        } catch (error) {
-          throw explainStreamError(error, this.#options.state.slot, "reading");
-        } finally {
-          this.#watch.waiting(false);
-        }
+        await this.#arrival(link);
         if (this.#releases || this.#differs) return;
         stopping = until.aborted;
         continue;
@@ -696,6 +723,39 @@ export class PostgresChangeStream implements ChangeStream {
     }
   }
 
+  /**
+   * Reads a link until the server has shown what the stream has; what comes is looked at and not given: the next link brings it
+   * again. @throws HistoryForkedError, and what ends a link.
+   */
+  async #prove(pass: HistoryPass, link: ReplicationLink, until: AbortSignal): Promise<void> {
+    pass.begin();
+    while (!pass.done) {
+      if (until.aborted) return;
+      if (link.read()) {
+        this.#attempts = 0;
+        const { buffer, start, end } = link.frames;
+        if (pass.take(buffer, start, end)) this.#sendFeedback(false);
+      } else await this.#arrival(link);
+    }
+    this.#options.log.info(`the server has all that the stream was written from: ${pass.cost}`);
+    this.#pass = undefined;
+    this.#passed = true;
+    this.#link = undefined;
+    this.#watch.stop();
+    await link.finish();
+  }
+
+  async #arrival(link: ReplicationLink): Promise<void> {
+    this.#watch.waiting(true);
+    try {
+      await link.arrival();
+    } catch (error) {
+      throw explainStreamError(error, this.#options.state.slot, "reading");
+    } finally {
+      this.#watch.waiting(false);
+    }
+  }
+
   /** Rule 20: a keepalive, or a heartbeat, counts at its place only, between transactions. */
   #idleUntil(lsn: bigint, batch: SourceMessage[]): void {
     if (this.#decoder.inTransaction) return;
@@ -712,13 +772,18 @@ export class PostgresChangeStream implements ChangeStream {
   }
 
   /** What was half read comes again: the slot is streamed from where it stands. */
-  async #start({ client, system, slot }: SlotSession): Promise<ReplicationLink> {
+  async #start(session: SlotSession): Promise<ReplicationLink> {
+    const { client, system, slot } = session;
     const { state } = this.#confirmation;
+    this.#pass = this.#nextPass(session);
     if (system.timeline !== state.timeline) await this.#confirmation.onTimeline(system.timeline);
     this.#options.connection.hosts?.noteTimeline(system.timeline);
     this.#slotLsn = slot.confirmedLsn;
     this.#serverLsn = later(this.#serverLsn, system.walEnd);
     this.#replay = new ReplayCheck(this.#confirmation.knownCommits, slot.confirmedLsn);
+    this.#sentSince.note(this.#receivedLsn);
+    if (!this.#began) await this.#confirmation.began();
+    this.#began = true;
     this.#decoder.reconnected();
     this.#backfills?.reconnected();
     const link = await ReplicationLink.start(client, {
@@ -731,6 +796,16 @@ export class PostgresChangeStream implements ChangeStream {
     this.#options.log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
     this.#tell();
     return link;
+  }
+
+  /** What the stream has beyond what was given is shown anew on each link, and then read on the next one. */
+  #nextPass({ system, history }: SlotSession): HistoryPass | undefined {
+    const passed = this.#passed;
+    this.#passed = false;
+    const { timeline, sent } = this.#confirmation.state;
+    const places = sent?.places.filter(({ lsn }) => lsn >= this.#receivedLsn) ?? [];
+    if (passed || places.length === 0) return undefined;
+    return new HistoryPass(places, { timeline, system, history }, (line) => this.#options.log.info(line));
   }
 
   /** Throws what another attempt cannot heal; otherwise waits and lets the next round open a new link. */
@@ -784,7 +859,7 @@ export class PostgresChangeStream implements ChangeStream {
     const { confirmedLsn } = this.#confirmation.state;
     return standbyStatusUpdate({
       written: this.#receivedLsn,
-      confirmed: this.#replay.done ? confirmedLsn : this.#slotLsn,
+      confirmed: this.#replay.done && !this.#pass ? confirmedLsn : this.#slotLsn,
       nowMs: Date.now(),
       replyRequested,
     });

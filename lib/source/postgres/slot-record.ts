@@ -27,6 +27,31 @@ export interface SlotState {
   readonly confirmedLsn: bigint;
   /** The latest commits up to `confirmedLsn`, oldest first: replayed ones must be the same, or history forked. */
   readonly recentCommits: readonly CommitFingerprint[];
+  /** What the stream may hold beyond `confirmedLsn`. Undefined in records of before it was kept: nothing is known. */
+  readonly sent?: Sent | undefined;
+}
+
+/** What the stream may hold from `confirmedLsn` on, although nobody knows that it was stored (rule 39). */
+export interface Sent {
+  /** No task that is not `writer` has written from further on. */
+  readonly places: readonly LogPlace[];
+  /** Generation of the task that writes, or wrote when it died; undefined once one has ended in order. */
+  readonly writer?: number | undefined;
+  /** What `writer` wrote from `confirmedLsn` on came into the stream after this, in milliseconds since 1970 UTC. */
+  readonly sinceMs?: number | undefined;
+}
+
+/**
+ * A place of the log from which something was given to the stream: the server must still have it. The log grows at its end
+ * alone, so who has what stood at one place has all that stood before it.
+ */
+export interface LogPlace {
+  /** Of a position: where a commit record begins, or `placeOfMessage`. */
+  readonly lsn: bigint;
+  /** What was committed there, as its events tell it; undefined where that is not known, or it was no commit. */
+  readonly commit?: { readonly xid: number; readonly timeMs: number } | undefined;
+  /** It was a message outside transactions. */
+  readonly message?: true | undefined;
 }
 
 /** A truncate of a whole partitioned table that came in the log. */
@@ -58,6 +83,8 @@ export interface NewEpoch {
  * lease; feedback to the server goes out after it (rule 19).
  */
 export interface SlotRecord {
+  /** Carried by all that the task writes to the stream; undefined where there is no stream. */
+  readonly generation?: number | undefined;
   read(): Promise<SlotState | undefined>;
   /** The epoch that a first start begins; undefined: the first one. */
   newEpoch(): Promise<NewEpoch | undefined>;

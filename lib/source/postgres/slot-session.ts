@@ -30,6 +30,8 @@ export interface SlotSession {
   readonly client: pg.Client;
   readonly system: SystemFacts;
   readonly slot: SlotFacts;
+  /** Where the ancestors of its timeline ended, where that is not the record's. */
+  readonly history: ReadonlyMap<number, bigint>;
 }
 
 const IN_USE_POLL_MS = 250;
@@ -87,7 +89,7 @@ async function tryOpen<T>(
     checkHistory(expected, slot, system, history);
     const publication = await readPublicationOid(query, expected.publication);
     checkPublication(expected.publication, expected.publicationOid, publication);
-    return await start({ client, system, slot });
+    return await start({ client, system, slot, history });
   } catch (error) {
     await disconnect(client);
     const failure = explainStreamError(error, expected.slot, "opening");

@@ -1,0 +1,142 @@
+import { afterEach, expect, test } from "vitest";
+import { parsePosition } from "../../lib/change/position.ts";
+import type { SourceChange } from "../../lib/source/change-source.ts";
+import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
+import { eventually } from "../eventually.ts";
+import { installed } from "./server.ts";
+import { definition, MemoryRecord, OpenSource } from "./source.ts";
+import { TwoHistories } from "./two-histories.ts";
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** A captured table, its record, and a source of it at a time. */
+class Rig {
+  readonly two: TwoHistories;
+  readonly record = new MemoryRecord();
+
+  constructor(two: TwoHistories) {
+    this.two = two;
+  }
+
+  async source(acknowledging = true): Promise<OpenSource> {
+    const { url } = this.two;
+    const pipeline = definition(url, { tables: ["public.t"] });
+    return await OpenSource.open(url, { record: this.record, pipeline, acknowledging });
+  }
+}
+
+const value = (change: SourceChange | undefined) => JSON.parse(`${change?.json}}}`).after.v as string;
+
+for (const { name, binaries } of installed) {
+  const made = async () => {
+    const two = new TwoHistories(binaries as NonNullable<typeof binaries>);
+    cleanups.push(() => two.end());
+    const rig = new Rig(two);
+    await two.start("primary");
+    await two.query("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE junk (v text)");
+    const first = await rig.source();
+    await two.query("INSERT INTO t VALUES (1, 'first')");
+    await eventually(() => first.changes.length === 1, { what: "first" });
+    await first.close();
+    return rig;
+  };
+
+  test.skipIf(!binaries)(
+    `${name}: a server that lost commits which were given and not confirmed is never read again`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      await two.copy();
+      const dying = await rig.source(false);
+      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 100)");
+      await two.query("UPDATE t SET v = 'phantom' WHERE id = 1");
+      await eventually(() => dying.changes.length > 0, { what: "phantom" });
+      await dying.close();
+      await two.stop("immediate");
+
+      await two.start("copy");
+      await two.query("UPDATE t SET v = 'real' WHERE id = 1");
+      const behind = await rig.source();
+      expect(await behind.failure()).toMatchObject({ code: "SERVER_BEHIND", retry: "stop" });
+      await behind.close();
+      // It has written on: its log is longer than what the stream has.
+      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
+      await two.query("UPDATE t SET v = 'more' WHERE id = 1");
+      const forked = await rig.source();
+      expect(await forked.failure()).toMatchObject({ code: "HISTORY_FORKED", retry: "stop" });
+      expect([...behind.changes, ...forked.changes]).toEqual([]);
+      await forked.close();
+      // Once found, it is not forgotten.
+      const again = await rig.source();
+      expect(await again.failure()).toMatchObject({ code: "HISTORY_FORKED", retry: "stop" });
+      await again.close();
+    },
+  );
+
+  test.skipIf(!binaries)(
+    `${name}: a server that is what it was goes on, whatever was not confirmed`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      const dying = await rig.source(false);
+      await two.query("UPDATE t SET v = 'second' WHERE id = 1");
+      await eventually(() => dying.changes.length > 0, { what: "second" });
+      const written = parsePosition((dying.changes.at(-1) as SourceChange).position).commitLsn;
+      await dying.close();
+      expect(rig.record.state?.sent?.places.map(({ lsn }) => lsn)).toContain(written);
+      await two.stop("immediate");
+
+      await two.start("primary");
+      await two.query("UPDATE t SET v = 'third' WHERE id = 1");
+      const next = await rig.source();
+      await next.until(2);
+      expect(next.changes.map(value)).toEqual(["second", "third"]);
+      await next.close();
+      // All is confirmed: the next one has nothing to look for.
+      expect(rig.record.state?.sent).toEqual({ places: [] });
+      const last = await rig.source();
+      await last.close();
+      expect(last.log.lines.join()).not.toContain("still has it");
+    },
+  );
+
+  test.skipIf(!binaries)(
+    `${name}: what another task wrote is met, too, before anything is given`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      const dead = await rig.source(false);
+      await two.query("UPDATE t SET v = 'second' WHERE id = 1", "UPDATE t SET v = 'third' WHERE id = 1");
+      await eventually(() => dead.changes.length > 1, { what: "third" });
+      const [second, third] = dead.changes.map((change) => ({
+        ...JSON.parse(`${change.json}}}`).source,
+        lsn: parsePosition(change.position).commitLsn,
+      }));
+      await dead.close();
+      // As the stream's tail tells it.
+      const state = rig.record.state as SlotState;
+      const from = (place: typeof second, xid = Number(place.txId)) => {
+        const places = [{ lsn: place.lsn, commit: { xid, timeMs: place.ts_ms } }];
+        rig.record.state = { ...state, sent: { places } };
+      };
+      from(second);
+      const one = await rig.source(false);
+      await one.until(2);
+      await one.close();
+      from(third, Number(third.txId) + 1);
+      const other = await rig.source();
+      expect(await other.failure()).toMatchObject({ code: "HISTORY_FORKED" });
+      expect(other.changes).toEqual([]);
+      await other.close();
+      // Between the two is nothing.
+      from({ ...second, lsn: second.lsn + 8n });
+      const nothing = await rig.source();
+      expect(await nothing.failure()).toMatchObject({ code: "HISTORY_FORKED" });
+      expect(nothing.changes).toEqual([]);
+      await nothing.close();
+    },
+  );
+}
