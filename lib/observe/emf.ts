@@ -1,11 +1,10 @@
-import { Metrics } from "@aws-lambda-powertools/metrics";
 import { METRICS_NAMESPACE, type MetricName } from "./metric-names.ts";
 
 /** A metric and what was measured: one value, or several of one period; undefined where nothing is known. */
 export type Measurement = readonly [metric: MetricName, value: number | readonly number[] | undefined];
 
-/** CloudWatch takes 100 values of a metric in a line; at that many Powertools would write the line by itself. */
-const MAX_VALUES = 99;
+/** CloudWatch takes 100 values of a metric in a line. */
+const MAX_VALUES = 100;
 
 /**
  * A line that CloudWatch takes metrics from (embedded metric format), begun with what the local host reads: which kind of
@@ -18,13 +17,23 @@ export function metricsLine(
   measurements: readonly Measurement[],
   fields: Readonly<Record<string, unknown>> = {},
 ): string {
-  const metrics = new Metrics({ namespace: METRICS_NAMESPACE });
-  // Powertools would add a dimension `service`.
-  metrics.clearDefaultDimensions();
-  metrics.setDefaultDimensions({ ...dimensions });
+  const values: Record<string, number[]> = {};
+  const units = new Map<string, string>();
   for (const [{ name, unit }, value] of measurements) {
-    const values = typeof value === "number" ? [value] : (value ?? []);
-    for (const one of values.slice(-MAX_VALUES)) metrics.addMetric(name, unit, one);
+    const known = typeof value === "number" ? [value] : (value ?? []);
+    if (known.length === 0) continue;
+    units.set(name, unit);
+    values[name] = [...(values[name] ?? []), ...known].slice(-MAX_VALUES);
   }
-  return JSON.stringify({ tributary: kind, ...fields, ...metrics.serializeMetrics() });
+  const directive = {
+    Namespace: METRICS_NAMESPACE,
+    Dimensions: [Object.keys(dimensions)],
+    Metrics: [...units].map(([Name, Unit]) => ({ Name, Unit })),
+  };
+  const _aws = { Timestamp: Date.now(), CloudWatchMetrics: [directive] };
+  const singles = Object.entries(values).map(([name, all]) => [name, all.length === 1 ? all[0] : all]);
+  return JSON.stringify({
+    ...{ tributary: kind, ...fields, _aws, ...dimensions },
+    ...Object.fromEntries(singles),
+  });
 }
