@@ -127,6 +127,7 @@ function gauges(
           heldTopics: source.holds.length,
           heldBytes: source.holds.reduce((sum, { bytes }) => sum + bytes, 0),
           unhealedTables: (source.unhealed ?? []).filter(({ asks }) => !asks).length,
+          rowsAsked: source.rowsAsked,
           backfills: source.backfills.filter((report) => !hasEnded(report)).length,
         }
       : { sourceConnected: source && (source.connected ? 1 : 0) }),

@@ -67,6 +67,8 @@ export const CAPTURE_METRIC = {
   unhealedTables: { name: "UnhealedTables", unit: "Count", statistic: "Maximum" },
   /** Changes that could not become events and were put aside. */
   putAside: { name: "PutAside", unit: "Count", statistic: "Sum" },
+  /** Rows whose key changed while a large value stayed, and that are to be read again; a table with very many of them counts once. */
+  rowsAsked: { name: "RowsAsked", unit: "Count", statistic: "Maximum" },
   /** Backfills that are under way, paused ones too. */
   backfills: { name: "Backfills", unit: "Count", statistic: "Maximum" },
   /** Bytes of events that Kinesis has not acknowledged, and the age of the oldest. */

@@ -5,6 +5,7 @@ import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, replay } from "./backfill-replay.ts";
 import { contradictions, ROWS, SETUP, workload } from "./backfill-workload.ts";
+import { MemoryRereads } from "./reread-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";
 
@@ -14,13 +15,14 @@ async function backfillUnderLoad(server: Parameters<typeof freshDatabase>[0], se
   await sql.query(SETUP);
   await sql.query(identity);
   const record = new MemoryBackfills();
+  const rereads = new MemoryRereads();
   const slot = new MemoryRecord();
   const stop = new AbortController();
   const sessions = [1, 2, 3].map((i) => workload(url, seed * 1000 + i, stop.signal));
   const source = await OpenSource.open(url, {
     pipeline: definition(url),
     record: slot,
-    backfill: { record, pollMs: 20, goal: { ms: 10, bytes: 20_000, firstRows: 5 } },
+    backfill: { record, rereads, pollMs: 20, goal: { ms: 10, bytes: 20_000, firstRows: 5 } },
   });
   await ended(record, "public.load", source);
   stop.abort();
@@ -30,6 +32,9 @@ async function backfillUnderLoad(server: Parameters<typeof freshDatabase>[0], se
     what: "the last change",
   });
   const { rows } = await sql.query("SELECT id::text AS id, version::text AS version, short, long FROM load");
+  const whole = () =>
+    [...replay(source.changes, "public.load").values()].every((row) => row.long !== undefined);
+  await eventually(whole, { what: "the rows that are read again", deadlineMs: 20_000 });
   await source.close();
   await sql.end();
   inOrder(source.changes);

@@ -334,6 +334,30 @@ eachPostgres("preflight", (server) => {
     expect(codes.includes("GENERATED_COLUMNS")).toBe(server().major < 18);
   });
 
+  test("names the tables and columns of which a large value may stay behind when a key changes", async () => {
+    const { url, client } = await database(
+      server,
+      "CREATE TABLE plain (id int PRIMARY KEY, code varchar(10), at timestamptz)",
+      "CREATE TABLE keyed (id text PRIMARY KEY)",
+      "CREATE TABLE whole (id int PRIMARY KEY, note text); ALTER TABLE whole REPLICA IDENTITY FULL",
+      "CREATE TABLE notes (id int PRIMARY KEY, hidden text, note text, doc jsonb)",
+      "CREATE TABLE parts (id int PRIMARY KEY, body bytea) PARTITION BY RANGE (id)",
+      "CREATE TABLE parts_1 PARTITION OF parts DEFAULT",
+    );
+    const large = async () =>
+      (await look(url, { excludeColumns: { "public.notes": ["hidden"] } })).warnings.filter((warning) =>
+        warning.startsWith("LARGE_VALUES"),
+      );
+    expect(await large()).toEqual([
+      expect.stringContaining("public.notes (note, doc), public.parts (body) | Nothing to do"),
+    ]);
+    await client.query("DROP TABLE notes; ALTER TABLE parts REPLICA IDENTITY FULL");
+    await client.query(
+      "ALTER TABLE parts_1 REPLICA IDENTITY FULL; CREATE TABLE notes (id int PRIMARY KEY, hidden text)",
+    );
+    expect(await large()).toEqual([]);
+  });
+
   test("an SQL_ASCII database needs to be told how to read it", async () => {
     const url = await freshDatabase(server(), { encoding: "SQL_ASCII" });
     const client = await superuser(url);

@@ -64,6 +64,8 @@ export interface SourceStatus extends SlotHealth {
   readonly reconnects: number;
   /** The latest backfill of each table. */
   readonly backfills: readonly BackfillReport[];
+  /** Rows whose create came without a large value, and that are to be read again; a table with very many of them counts once. */
+  readonly rowsAsked: number;
   /** Slots of our name on servers that are not read from; undefined where there is one server only. */
   readonly leftoverSlots?: readonly LeftoverSlot[] | undefined;
   /** Topics whose changes wait for a release. */
@@ -878,6 +880,7 @@ export class PostgresChangeStream implements ChangeStream {
       confirmedLsn: this.#confirmation.state.confirmedLsn,
       reconnects: this.#reconnects,
       backfills: this.#backfills?.reports ?? [],
+      rowsAsked: this.#backfills?.rowsAsked ?? 0,
       holds: this.#holds?.reports ?? [],
       unhealed: this.#options.unhealed.reports,
       putAside: this.#asides?.count ?? 0,

@@ -37,6 +37,7 @@ function metrics(
       leftoverSlots: [],
       holds: [],
       putAside: 0,
+      rowsAsked: 0,
       walStatus: "reserved",
       safeWalBytes: undefined,
       walHeldBytes: undefined,

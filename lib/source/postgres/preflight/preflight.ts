@@ -11,6 +11,7 @@ import {
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";
+import { checkLargeValues } from "./large-values.ts";
 import { checkNames } from "./names.ts";
 import { checkOutboxTable } from "./outbox-table.ts";
 import { checkReading } from "./permissions.ts";
@@ -67,6 +68,7 @@ export async function preflight(
       : [
           captured,
           checkReplicaIdentity(source, tables, leaves, server.version),
+          checkLargeValues(source, tables, leaves),
           checkKeyColumns(definition, tables, leaves, captured.tables),
           checkOutboxTable(source, tables),
           {

@@ -37,6 +37,8 @@ export interface TableFacts extends RelationEntry {
   readonly primaryKeyDeferrable: boolean;
   /** Columns of the index that REPLICA IDENTITY USING INDEX names; empty without. */
   readonly identityIndex: readonly string[];
+  /** Columns of which a large value is stored apart from its row (TOAST). */
+  readonly largeColumns: readonly string[];
   readonly rowSecurity: boolean;
   readonly schemaUsable: boolean;
   /** The role may read all columns through the table. */
@@ -96,7 +98,10 @@ export async function readTables(
            ARRAY(SELECT a.attname::text FROM pg_index i, unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, place)
                    JOIN pg_attribute a ON a.attnum = k.attnum
                   WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND i.indisreplident AND k.place <= i.indnkeyatts
-                  ORDER BY k.place) AS "identityIndex"
+                  ORDER BY k.place) AS "identityIndex",
+           ARRAY(SELECT a.attname::text FROM pg_attribute a
+                  WHERE a.attrelid = c.oid AND c.reltoastrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped
+                    AND a.attstorage <> 'p' ORDER BY a.attnum) AS "largeColumns"
       FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,
     [relations.map((relation) => relation.oid)],
   );
