@@ -9,7 +9,10 @@ import type { SourceChange } from "../../lib/source/change-source.ts";
 import { HoldFullError } from "../../lib/source/postgres/hold/errors.ts";
 import type { HoldSettings } from "../../lib/source/postgres/hold/held-topics.ts";
 import { eventually } from "../eventually.ts";
+import { MemoryBackfills } from "./backfill-record.ts";
+import { replay } from "./backfill-replay.ts";
 import { MemoryHolds } from "./hold-record.ts";
+import { MemoryRereads } from "./reread-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";
 
@@ -236,6 +239,52 @@ eachPostgres("a held topic", (server) => {
     expect(error).toBeInstanceOf(HoldFullError);
     expect((error as HoldFullError).remedy).toContain("tributary capture release --topic shop.public.orders");
     await source.close();
+    await client.end();
+  });
+
+  test("rows whose keys changed while it was held: they are read again, in its order, and what was asked for is on record first", async () => {
+    const { url, client, holds, open } = await scene(server());
+    await client.query(
+      `ALTER TABLE public.orders ADD note text; ALTER TABLE public.orders ALTER note SET STORAGE EXTERNAL;
+       INSERT INTO public.orders SELECT i, 'x', repeat(i::text, 3000) FROM generate_series(2, 3) i`,
+    );
+    const rereads = new MemoryRereads();
+    const backfill = { record: new MemoryBackfills(), rereads, pollMs: 50 };
+    const pipeline = (encoding: "utf-8" | "latin1") => ({
+      pipeline: definition(url, { snapshot: "never", sqlAsciiEncoding: encoding }),
+      backfill,
+    });
+    const first = await open("utf-8", pipeline("utf-8"));
+    // One segment.
+    await client.query("BEGIN");
+    await put(client, "orders", 1, UNREADABLE);
+    await client.query("UPDATE public.orders SET id = 20 WHERE id = 2");
+    await client.query(`UPDATE public.orders SET id = 30, v = ${UNREADABLE} WHERE id = 3`);
+    await client.query("COMMIT");
+    await eventually(() => (holds.holds.get("shop.public.orders")?.changes ?? 0) >= 5, {
+      what: "the row, held",
+    });
+    await first.close();
+    expect(first.changes).toEqual([]);
+    holds.wanted.add("shop.public.orders");
+    rereads.failure = new Error("the state table is away");
+    const second = await open("latin1", { ...pipeline("latin1"), backfill });
+    expect(await second.failure()).toBe(rereads.failure);
+    await second.close();
+    expect(holds.holds.get("shop.public.orders")?.first).toBe(0);
+    rereads.failure = undefined;
+    const third = await open("latin1", pipeline("latin1"));
+    await eventually(() => holds.holds.size === 0 && rereads.writes.length > 1 && rereads.tables.size === 0, {
+      what: "the release",
+    });
+    inOrder(third.changes);
+    const held = replay(third.changes, "public.orders");
+    expect([...held.values()].map(({ id, v, note }) => [id, v, String(note).length])).toEqual([
+      [1, "é", 4],
+      [20, "x", 3000],
+      [30, "é", 3000],
+    ]);
+    await third.close();
     await client.end();
   });
 });

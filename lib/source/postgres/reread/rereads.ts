@@ -45,7 +45,8 @@ export class Rereads {
   readonly #requested = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> | undefined;
-  #failed = false;
+  /** A write failed: what was asked for is not on record, and never will be by this task. */
+  #failure: { readonly error: unknown } | undefined;
   #closed = false;
 
   private constructor(options: RereadsOptions) {
@@ -156,7 +157,7 @@ export class Rereads {
     this.#closed = true;
     clearTimeout(this.#timer);
     await Promise.all(this.#ending);
-    if (!this.#failed) await this.#writeAll().catch(() => {});
+    await this.#writeAll().catch(() => {});
   }
 
   async #request(table: string): Promise<void> {
@@ -200,19 +201,26 @@ export class Rereads {
   }
 
   #writeSoon(): void {
-    if (this.#timer || this.#failed || this.#closed) return;
+    if (this.#timer || this.#failure || this.#closed) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      this.#writeAll().catch((error) => this.#fail(error));
+      this.#writeAll().catch(() => {});
     }, WRITE_MS);
   }
 
   /** One at a time. */
   async #writeAll(): Promise<void> {
     while (this.#writing) await this.#writing;
-    this.#writing = this.#write().finally(() => {
-      this.#writing = undefined;
-    });
+    if (this.#failure) throw this.#failure.error;
+    this.#writing = this.#write()
+      .catch((error) => {
+        this.#failure = { error };
+        this.#options.onFailure(error);
+        throw error;
+      })
+      .finally(() => {
+        this.#writing = undefined;
+      });
     await this.#writing;
   }
 
@@ -232,12 +240,6 @@ export class Rereads {
         this.#tables.delete(asked.table);
       onWritten();
     }
-  }
-
-  #fail(error: unknown): void {
-    if (this.#failed) return;
-    this.#failed = true;
-    this.#options.onFailure(error);
   }
 }
 
