@@ -127,7 +127,8 @@ function gauges(
           heldTopics: source.holds.length,
           heldBytes: source.holds.reduce((sum, { bytes }) => sum + bytes, 0),
           unhealedTables: (source.unhealed ?? []).filter(({ asks }) => !asks).length,
-          rowsAsked: source.rowsAsked,
+          // Each metric is billed: most pipelines never have such a row.
+          rowsAsked: source.rowsAsked > 0 ? source.rowsAsked : undefined,
           backfills: source.backfills.filter((report) => !hasEnded(report)).length,
         }
       : { sourceConnected: source && (source.connected ? 1 : 0) }),

@@ -244,10 +244,12 @@ describe("assumptions hold for what is built", () => {
   });
 
   it("metrics of the capture task", () => {
-    // All of the log but time to loss, which is there only while it threatens, and what is said of several servers; and its starts.
+    // All of the log but time to loss, which is there only while it threatens, rows to be read again, while there are some, and
+    // what is said of several servers; and its starts.
     const {
       sourceConnected: _ofTables,
       walLossSeconds: _rare,
+      rowsAsked: _whileThereAreSome,
       leftoverSlots: _ofSeveral,
       ...usual
     } = CAPTURE_METRIC;
