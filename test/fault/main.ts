@@ -2,6 +2,7 @@ import { ConfigurationError, explain } from "../../lib/errors.ts";
 import type { Findings } from "../../lib/local/judge/check.ts";
 import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
+import { CONTRACT_FAULTS } from "./contract-faults.ts";
 import { FAULTS, type Fault, kills } from "./faults.ts";
 import { type FaultOptions, readOptions } from "./options.ts";
 import { SLOT_FAULTS } from "./slot-faults.ts";
@@ -15,7 +16,7 @@ import { SLOT_FAULTS } from "./slot-faults.ts";
 
 const options = readOptionsOrExit();
 const { slots, strength, changes } = options;
-const named = [...FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
+const named = [...FAULTS, ...CONTRACT_FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
 const faults = options.kills
   ? [kills(options.kills)]
   : named.filter(({ name }) => options.only?.test(name) ?? true);

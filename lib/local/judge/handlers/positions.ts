@@ -59,6 +59,8 @@ async function write(event: ChangeEvent): Promise<void> {
 async function read(event: ChangeEvent): Promise<void> {
   const row = event.row ?? {};
   const table = `${event.schema}.${event.table}`;
+  // A table of a fault's own is compared with nothing.
+  if (!keys.has(table)) return;
   const key = (keys.get(table) ?? []).map((column) => row[column]);
   await session.pool.query({
     name: "read",
