@@ -1,4 +1,5 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
+import { passHold } from "../admin/hold-passage.ts";
 import { dynamodbClient } from "../aws.ts";
 import { isPosition } from "../change/position.ts";
 import { formatTable } from "../change/table-pattern.ts";
@@ -21,6 +22,7 @@ interface Place {
 interface ReleaseOptions extends Place {
   readonly topic?: string;
   readonly table?: string;
+  readonly wait: number;
 }
 interface PutAsideOptions extends Place {
   readonly at: string;
@@ -44,6 +46,12 @@ export function captureCommand(): Command {
   )
     .option("--topic <name>", "the topic: shop.public.orders")
     .option("--table <name>", "accept that changes of this table are missing: public.orders")
+    .option(
+      "--wait <seconds>",
+      "how long to wait for consumers, where they must have come as far",
+      seconds,
+      60,
+    )
     .action(releaseOne);
   const deadLetter = withPlace(
     new Command("dead-letter").description("put one change aside that cannot become an event, and go on"),
@@ -62,6 +70,9 @@ export function captureCommand(): Command {
       `
 A change that cannot become an event holds its topic: from there on the topic's changes are stored in order, and all other
 topics go on. Correct what the status names, then release it: the stored changes go into the stream before newer ones.
+
+Where another table has the name, or the key of its rows is another one, the release goes on with what there is now, and has the
+table read anew with a sweep. It waits until every consumer has passed what was stored before.
 
 A table of which changes may be missing in the stream is listed until its rows were read again, with a sweep, or until you
 accept that they are missing.
@@ -119,16 +130,23 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
     `  ${reason.message}`,
     `  stored: ${changes} changes, ${bytes} bytes, from ${from} to ${last}`,
     `  what to do: ${reason.remedy}`,
-    `              then: tributary capture release --topic ${topic}`,
     ...(isOfIdentity(reason.code)
       ? []
       : [
+          `              then: tributary capture release --topic ${topic}`,
           `              or, to go on without this one change: tributary capture dead-letter --at ${reason.position}`,
         ]),
   ];
 }
 
-async function releaseOne({ topic, table, ...place }: ReleaseOptions): Promise<void> {
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!(text.trim() !== "" && value >= 0 && value < 1e6))
+    throw new InvalidArgumentError("write a number of seconds, 0 or more");
+  return value;
+}
+
+async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Promise<void> {
   const given = [topic, table].filter((name) => name !== undefined);
   if (given.length !== 1) {
     const remedy =
@@ -137,8 +155,21 @@ async function releaseOne({ topic, table, ...place }: ReleaseOptions): Promise<v
       { path: "--topic, --table", value: given.join(" "), remedy },
     ]);
   }
+  const definition = requireLog(await readDefinition(place.pipeline), "capture release");
   const store = await storeOf(place, "capture release");
   if (topic !== undefined) {
+    const hold = (await readHolds(store)).find((candidate) => candidate.topic === topic);
+    const behind =
+      hold && isOfIdentity(hold.reason.code) ? await passHold(store, definition, hold, wait * 1000) : [];
+    if (behind.length > 0) {
+      const names = behind.map(({ consumer, partitions }) => `${consumer} (${partitions.length} partitions)`);
+      say(
+        `Not released: ${names.join(", ")} must first pass what was stored of ${topic} before it was held.`,
+        "See: tributary consumer status. Then release it again.",
+      );
+      process.exitCode = 1;
+      return;
+    }
     await wantRelease(store, topic);
     say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
   } else {

@@ -358,6 +358,23 @@ eachPostgres("preflight", (server) => {
     expect(await large()).toEqual([]);
   });
 
+  test("a generated column in the key is refused where it does not travel", async () => {
+    const { url } = await database(
+      server,
+      "CREATE TABLE members (tenant int NOT NULL, email text, email_key text GENERATED ALWAYS AS (lower(email)) STORED, note text, PRIMARY KEY (tenant, email_key))",
+      "CREATE TABLE whole (a int, s int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY); ALTER TABLE whole REPLICA IDENTITY FULL",
+      "CREATE TABLE beside (id int PRIMARY KEY, s int GENERATED ALWAYS AS (id * 2) STORED)",
+    );
+    const { problems } = await look(url);
+    if (server().major >= 18) expect(problems).toEqual([]);
+    else {
+      expect(problems).toEqual([
+        expect.stringMatching(/^KEY_GENERATED .*public\.members has the generated column email_key/),
+        expect.stringMatching(/^KEY_GENERATED .*public\.whole has the generated column s/),
+      ]);
+    }
+  });
+
   test("an SQL_ASCII database needs to be told how to read it", async () => {
     const url = await freshDatabase(server(), { encoding: "SQL_ASCII" });
     const client = await superuser(url);

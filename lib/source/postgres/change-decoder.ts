@@ -18,7 +18,7 @@ import {
 } from "./decode-errors.ts";
 import { EventBytes, EventTooLong } from "./event-bytes.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
-import { KeyChangedError, TableReplacedError } from "./identity/errors.ts";
+import { isOfIdentity, KeyChangedError } from "./identity/errors.ts";
 import type { TableIdentities } from "./identity/table-identities.ts";
 import { LogicalMessages, type OwnMessage } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
@@ -281,6 +281,10 @@ export class ChangeDecoder {
     const lsn = (BigInt(this.#lsnHigh) << 32n) | BigInt(this.#lsnLow);
     const place = { topic, position, table, relation, begin, ordinal: ordinal - ordinals, lsn };
     const change: HeldMessage = { kind: "message", ...place, payload };
+    if (this.#options.takeAside && error instanceof TributaryError && isOfIdentity(error.code)) {
+      const from = commitPrefix(this.#options.epoch, begin.commitLsn) + formatOrdinal(place.ordinal + 1);
+      this.#options.identities?.isHeldFrom(table, from);
+    }
     if (this.#options.takeAside?.(change, error, out) !== true) return false;
     this.#gave(transaction, ordinal);
     return true;
@@ -475,7 +479,7 @@ export class ChangeDecoder {
       const ordinal = ++transaction.ordinal;
       if (!plan.captured || ordinal <= transaction.given) continue;
       const { problem } = plan;
-      if (problem instanceof TableReplacedError || problem instanceof KeyChangedError) {
+      if (problem && isOfIdentity(problem.code)) {
         if (!this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out)) throw problem;
         continue;
       }

@@ -181,14 +181,14 @@ export class KeyColumnError extends TributaryError {
   }
 }
 
-/** A table with replica identity full is gone, and with it the primary key that says where its changes go. */
+/** Nobody knows the primary key of a table with replica identity full at the time of a change, and so where the change goes. */
 export class KeyUnknownError extends TributaryError {
   readonly code = "KEY_UNKNOWN";
   readonly retry = "stop";
 
   constructor(facts: { table: string }) {
     super({
-      message: `${facts.table} has replica identity full and was dropped before its changes were read: its primary key is not known`,
+      message: `${facts.table} has replica identity full, and its primary key is not known for this change: it was dropped, or columns of its key were renamed several times, before the change was read`,
       remedy: `Name the columns of its primary key in topics.keys, as "${facts.table}": ["id"].`,
     });
   }

@@ -21,7 +21,7 @@ import { PartitionWatch } from "./contract/partition-watch.ts";
 import type { UnhealedTable } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
-import { CatalogLookupError, isOfItsContent, offerToPutAside } from "./decode-errors.ts";
+import { CatalogLookupError, isOfItsContent, KeyColumnError, offerToPutAside } from "./decode-errors.ts";
 import { ReplicationLinkError } from "./errors.ts";
 import { standbyStatusUpdate } from "./feedback.ts";
 import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
@@ -29,7 +29,7 @@ import { HistoryPass } from "./history-pass.ts";
 import { placeOfCommit } from "./history-proof.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
-import { firstHeld, type Hold } from "./hold/hold-record.ts";
+import { barrierOf, firstHeld, type Hold } from "./hold/hold-record.ts";
 import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
 import { compareKeys, formatKey } from "./identity/known-tables.ts";
 import { type Difference, isAlike, TableIdentities } from "./identity/table-identities.ts";
@@ -452,6 +452,10 @@ export class PostgresChangeStream implements ChangeStream {
     const known = this.#identities.known[table]?.at(-1);
     if (now && now.oid !== known?.oid && !this.#options.published.has(now.oid))
       throw new TableAcceptedError(table);
+    const lost = now?.key
+      .map(({ names }) => names.at(-1) as string)
+      .find((name) => !now.columns.includes(name));
+    if (lost !== undefined) throw new KeyColumnError({ table, column: lost, problem: "not in the table" });
     const isNew = now && (now.oid !== known?.oid || compareKeys(known.key, now.key) !== "same");
     if (isNew) await this.#backfills?.readAnew(table);
     await this.#identities.accept(table, now, firstHeld(hold));
@@ -468,13 +472,13 @@ export class PostgresChangeStream implements ChangeStream {
     if (!isOfIdentity(code)) return undefined;
     const { pipeline, state } = this.#options;
     const name = parseTable(table);
-    const { epoch, commitLsn, ordinal } = parsePosition(firstHeld(hold));
+    const { epoch, commitLsn, ordinal } = parsePosition(barrierOf(hold));
     return controlEvent(
       PROBE,
       { slot: state.slot, table, id: `hold ${hold.topic}` },
       {
         ...{ pipeline: pipeline.name, database: state.database, epoch },
-        ...{ lsn: commitLsn, ordinal: ordinal - 1, table: name },
+        ...{ lsn: commitLsn, ordinal, table: name },
         ...{ topic: routeTables(pipeline)(name).topic, nowMs: Date.now() },
       },
     );

@@ -43,6 +43,12 @@ export function firstHeld({ from, drained }: Pick<Hold, "from" | "drained">): Po
   return formatPosition({ ...place, ordinal: ordinal + 1 });
 }
 
+/** Who has passed this position in a partition has passed all that stands before a hold. */
+export function barrierOf(hold: Pick<Hold, "from" | "drained">): PositionText {
+  const { ordinal, ...place } = parsePosition(firstHeld(hold));
+  return formatPosition({ ...place, ordinal: ordinal - 1 });
+}
+
 /** Some of a hold's changes: one object of the claim store. */
 export interface HoldSegment {
   readonly claim: ClaimCheck;

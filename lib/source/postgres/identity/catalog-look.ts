@@ -9,6 +9,8 @@ export interface CatalogTable extends TableName {
   readonly oid: number;
   readonly identity: string;
   readonly key: readonly KeyColumn[];
+  /** Names of its columns, those left out whose values do not travel: generated ones before 18. */
+  readonly columns: readonly string[];
 }
 
 /** What a look at the catalog gave. */
@@ -36,7 +38,11 @@ const LOOK = `
                WHERE i.indrelid = c.oid AND k.place <= i.indnkeyatts
                  AND CASE c.relreplident WHEN 'd' THEN i.indisprimary AND i.indimmediate
                                          WHEN 'f' THEN i.indisprimary
-                                         WHEN 'i' THEN i.indisreplident ELSE false END) AS key
+                                         WHEN 'i' THEN i.indisreplident ELSE false END) AS key,
+             ARRAY(SELECT a.attname::text FROM pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                      AND (a.attgenerated = '' OR current_setting('server_version_num')::int >= 180000)
+                    ORDER BY a.attnum) AS columns
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
        WHERE c.relkind IN ('r', 'p')
          AND (c.oid = ANY ($1::text[]::oid[])
@@ -50,6 +56,7 @@ const row = z.object({
   table: z.string().nullable(),
   identity: z.string().nullable(),
   key: z.array(z.object({ number: z.int(), name: z.string(), type: z.number() })).nullable(),
+  columns: z.array(z.string()).nullable(),
 });
 
 /** Looks tables up, by OID and by name, and the end of the log. @throws what the query throws. */
@@ -64,12 +71,12 @@ export async function lookAtTables(
     names.map(({ table }) => table),
   ]);
   const found = z.array(row).parse(rows);
-  const tables = found.flatMap(({ oid, schema, table, identity, key }): CatalogTable[] =>
+  const tables = found.flatMap(({ oid, schema, table, identity, key, columns }): CatalogTable[] =>
     oid === null || schema === null || table === null || identity === null
       ? []
       : [
           {
-            ...{ oid, schema, table, identity },
+            ...{ oid, schema, table, identity, columns: columns ?? [] },
             key: (key ?? []).map(({ number, name, type }) => ({ number, type, names: [name] })),
           },
         ],

@@ -61,7 +61,7 @@ export class TableAcceptedError extends TributaryError {
   }
 }
 
-/** Whether a hold is for a table that is another one, or has another key: releasing it accepts that. */
+/** Whether an error, or a hold for it, is of a table that is another one, or has another key: a release accepts that. */
 export function isOfIdentity(code: string): boolean {
   return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
 }

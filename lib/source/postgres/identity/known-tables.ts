@@ -68,6 +68,26 @@ export function withNames(before: readonly KeyColumn[], now: readonly KeyColumn[
   });
 }
 
+/**
+ * A key with the name that a column of it has in the log, and had for a time between two looks at the catalog: the one name of
+ * the log that no column has now is the one column's that is not found. Undefined: there is none, or it cannot be told.
+ */
+export function withNameBetween(
+  key: readonly KeyColumn[],
+  logged: readonly { readonly name: string; readonly type: number }[],
+  present: readonly string[],
+): KeyColumn[] | undefined {
+  const isLogged = (name: string) => logged.some((column) => column.name === name);
+  const lost = key.filter(({ names }) => !names.some(isLogged));
+  const strange = logged.filter(
+    ({ name }) => !present.includes(name) && !key.some(({ names }) => names.includes(name)),
+  );
+  const [column, other] = [lost[0], strange[0]];
+  if (lost.length !== 1 || strange.length !== 1 || !column || column.type !== other?.type) return undefined;
+  const names = [...column.names.slice(0, -1), other.name, ...column.names.slice(-1)];
+  return key.map((one) => (one === column ? { ...one, names } : one));
+}
+
 /** Indexes of a key's columns among these names, ascending; undefined where one is not among them. */
 export function findKey(key: readonly KeyColumn[], columns: readonly string[]): number[] | undefined {
   const found = key.map(({ names }) => {

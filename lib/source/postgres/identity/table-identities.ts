@@ -21,6 +21,7 @@ import {
   type KeyColumn,
   type KnownTables,
   type TableStretch,
+  withNameBetween,
   withNames,
 } from "./known-tables.ts";
 
@@ -119,6 +120,14 @@ export class TableIdentities {
     const names = new Set([name, this.#names.get(relation.oid) ?? name]);
     const look = await this.#look([relation.oid], [...names]);
     await this.#takeIn([...names], look);
+    const here = look.byOid.get(relation.oid);
+    const known = this.#known.get(this.#names.get(relation.oid) ?? name) ?? [];
+    const current = known.at(-1);
+    const key =
+      here && current?.oid === here.oid && withNameBetween(current.key, relation.columns, here.columns);
+    if (!key) return;
+    this.#known.set(this.#names.get(relation.oid) ?? name, [...known.slice(0, -1), { ...current, key }]);
+    await this.#store();
   }
 
   /** Looks at all that is known. @throws CatalogLookupError, and what the record throws. */
@@ -195,7 +204,9 @@ export class TableIdentities {
     const difference = this.#differences.get(table);
     if (!difference) return;
     this.#held.add(table);
-    if (from < difference.from) this.#differences.set(table, { ...difference, from });
+    if (from >= difference.from) return;
+    this.#differences.set(table, { ...difference, from });
+    this.#options.onChange((this.#known.get(table) ?? []).map(({ oid }) => oid));
   }
 
   /** What has a captured name now; undefined: nothing. @throws CatalogLookupError */
@@ -296,7 +307,8 @@ export class TableIdentities {
   ): Difference | undefined {
     const topic = this.#topicOf(table);
     if (here?.oid === current.oid) {
-      if (compareKeys(current.key, here.key) !== "other") return undefined;
+      // By columns that the definition chose, rows go where they went.
+      if (this.#isChosen(table) || compareKeys(current.key, here.key) !== "other") return undefined;
       const [before, now] = [formatKey(current.key), formatKey(here.key)];
       return { table, from, now: here, error: new KeyChangedError({ table, before, now, topic }) };
     }
@@ -320,10 +332,16 @@ export class TableIdentities {
 
   /** The same table by the same key: new names of its columns, and what its identity is. Returns whether anything is new. */
   #refresh(name: string, current: TableStretch, here: CatalogTable): boolean {
-    const renamed = compareKeys(current.key, here.key) === "renamed";
-    if (!renamed && current.identity === here.identity) return false;
-    const key = withNames(current.key, here.key);
+    const change = compareKeys(current.key, here.key);
+    const renamed = change === "renamed";
+    if (change === "same" && current.identity === here.identity) return false;
+    const key = change === "other" ? here.key : withNames(current.key, here.key);
     const { log } = this.#options;
+    if (change === "other")
+      log.warn(
+        `the key of ${name} was ${formatKey(current.key)} and is ${formatKey(key)} now; its partitions are chosen by topics.keys as before`,
+        { code: "KEY_CHANGED" },
+      );
     if (renamed)
       log.info(`the key of ${name} was ${formatKey(current.key)} and is called ${formatKey(key)} now`);
     if (current.identity !== here.identity)
@@ -335,6 +353,10 @@ export class TableIdentities {
       { ...current, identity: here.identity, key },
     ]);
     return true;
+  }
+
+  #isChosen(table: string): boolean {
+    return this.#options.route(parseTable(table)).key !== undefined;
   }
 
   #topicOf(table: string): string {

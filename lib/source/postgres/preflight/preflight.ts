@@ -67,7 +67,7 @@ export async function preflight(
       ? []
       : [
           captured,
-          checkReplicaIdentity(source, tables, leaves, server.version),
+          checkReplicaIdentity(source, tables, leaves, server.version, definition.topics),
           checkLargeValues(source, tables, leaves),
           checkKeyColumns(definition, tables, leaves, captured.tables),
           checkOutboxTable(source, tables),

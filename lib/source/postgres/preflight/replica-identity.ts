@@ -15,6 +15,7 @@ export function checkReplicaIdentity(
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
   version: number,
+  topics: Pick<LogPipeline["topics"], "keys">,
 ): Findings {
   const problems: PreflightProblem[] = [];
   const warnings: PreflightProblem[] = [];
@@ -50,6 +51,7 @@ export function checkReplicaIdentity(
       });
     }
   }
+  for (const table of [...tables, ...leaves]) problems.push(...generatedKeyProblems(table, version, topics));
   for (const root of tables.filter((table) => table.kind === "p")) {
     for (const leaf of partitionsOf(root, leaves)) problems.push(...partitionIdentityProblems(root, leaf));
     if (root.replicaIdentity === "d") continue;
@@ -96,6 +98,27 @@ export function checkReplicaIdentity(
     problems.push(...excludedColumnProblems(source, table, [table, ...partitionsOf(table, leaves)]));
   }
   return { problems, warnings };
+}
+
+/** A generated column of the key does not travel before 18: rows would be told apart by the rest of it. */
+function generatedKeyProblems(
+  table: TableFacts,
+  version: number,
+  { keys }: Pick<LogPipeline["topics"], "keys">,
+): PreflightProblem[] {
+  if (version >= 180_000) return [];
+  const own = table.replicaIdentity === "f" ? table.primaryKey : (identityColumns(table) ?? []);
+  const key = [...own, ...(forTable(keys, table) ?? [])];
+  const generated = table.columns.filter(({ generated, name }) => generated !== "" && key.includes(name));
+  if (generated.length === 0) return [];
+  const names = generated.map((column) => column.name).join(", ");
+  return [
+    {
+      code: "KEY_GENERATED",
+      message: `the key of ${formatTable(table)} has the generated column ${names}, whose values PostgreSQL does not send before 18: events would not tell which row is meant`,
+      remedy: `A unique index over other NOT NULL columns as identity: ALTER TABLE ${quoteTable(table)} REPLICA IDENTITY USING INDEX …; or PostgreSQL 18; or leave the table out with source.exclude.`,
+    },
+  ];
 }
 
 /** What a partition logs of old rows must hold what its root says: the server fills the rest with nulls. */

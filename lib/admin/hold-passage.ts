@@ -1,0 +1,62 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { PositionText } from "../change/position.ts";
+import { routeTables } from "../change/route.ts";
+import { parseTable } from "../change/table-pattern.ts";
+import { ConsumerNotRegisteredError } from "../consume/errors.ts";
+import { Floors } from "../consume/floor.ts";
+import { readMarks } from "../consume/marks.ts";
+import { topicPattern } from "../consume/topic-pattern.ts";
+import type { LogPipeline } from "../pipeline.ts";
+import { barrierOf, type Hold } from "../source/postgres/hold/hold-record.ts";
+import type { HoldStore } from "../state/holds.ts";
+
+/** A consumer that has not passed all that stands before a hold. */
+export interface ConsumerBehind {
+  readonly consumer: string;
+  readonly partitions: readonly number[];
+}
+
+const POLL_MS = 500;
+
+/**
+ * Waits until every consumer of a held topic has passed what stands before the hold, in each partition: a row whose key
+ * is another one behind it goes to another partition, and must not be overtaken by what it was before. Gives those that are
+ * behind when the time is over.
+ * @throws FenceUnavailableError
+ */
+export async function passHold(
+  { dynamodb, table, pipeline: name, signal }: HoldStore,
+  pipeline: LogPipeline,
+  hold: Hold,
+  timeoutMs: number,
+): Promise<readonly ConsumerBehind[]> {
+  const { topic } = routeTables(pipeline)(parseTable(hold.reason.table));
+  const consumers = pipeline.consumers.filter(({ topics }) =>
+    topics.some((pattern) => topicPattern(pattern)(topic.name)),
+  );
+  const barrier = barrierOf(hold);
+  const deadline = performance.now() + timeoutMs;
+  for (;;) {
+    const behind: ConsumerBehind[] = [];
+    for (const { name: consumer } of consumers) {
+      const floor = await floorOf(new Floors(dynamodb, table, name, consumer), topic.name, signal);
+      const marks = await readMarks({ dynamodb, table, pipeline: name }, consumer, topic, signal);
+      const partitions = marks.flatMap((mark, partition) =>
+        (mark ?? "") < barrier && floor < barrier ? [partition] : [],
+      );
+      if (partitions.length > 0) behind.push({ consumer, partitions });
+    }
+    if (behind.length === 0 || performance.now() >= deadline) return behind;
+    await sleep(POLL_MS, undefined, { signal });
+  }
+}
+
+/** One that capture does not know yet begins behind what is confirmed by then. */
+async function floorOf(floors: Floors, topic: string, signal: AbortSignal): Promise<PositionText> {
+  try {
+    return await floors.of(topic, signal);
+  } catch (error) {
+    if (error instanceof ConsumerNotRegisteredError) return "";
+    throw error;
+  }
+}
