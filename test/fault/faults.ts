@@ -14,6 +14,7 @@ import { JUDGED_TABLES } from "../../lib/local/judge/tables.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { hasEnded, readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import { eventually } from "../eventually.ts";
+import { ASIDE_FAULTS } from "./aside-faults.ts";
 
 /** One kind of fault. */
 export interface Fault {
@@ -329,6 +330,33 @@ async function truncateWhileLagging(rig: Rig, random: Random, strength: number):
   return 2 * strength;
 }
 
+/**
+ * The sessions beside the replication links hang, and the capture task needs the catalog: a table's relation is told anew, and
+ * its identity is full.
+ */
+async function halfOpenSideConnections(rig: Rig): Promise<number> {
+  await linked(rig);
+  const sides = () => {
+    const replication = new Set(rig.link.replicationLinks);
+    return rig.link.links.filter((link) => !replication.has(link));
+  };
+  const before = await eventually(() => (sides().length > 0 ? sides() : undefined), { what: "a session" });
+  for (const link of before) link.halfOpen();
+  const client = new pg.Client({ connectionString: rig.databaseUrl });
+  await client.connect();
+  try {
+    await client.query("ALTER TABLE orders REPLICA IDENTITY FULL");
+    await eventually(() => sides().some((link) => !before.includes(link)), {
+      what: "another session to replace a dead one",
+      deadlineMs: 90_000,
+    });
+  } finally {
+    for (const link of before) link.cut();
+    await client.end();
+  }
+  return before.length;
+}
+
 async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): Promise<number> {
   for (let i = 0; i < strength; i++) {
     await delay(500);
@@ -524,4 +552,6 @@ export const FAULTS: readonly Fault[] = [
   { name: "SQS away", inject: calls("sqs", 1, () => ({ kind: "cut" }), 6_000) },
   { name: "shards split and merge", inject: reshard },
   { name: "truncate while a partition lags", inject: truncateWhileLagging },
+  { name: "half-open side connection", inject: halfOpenSideConnections },
+  ...ASIDE_FAULTS,
 ];

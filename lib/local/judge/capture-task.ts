@@ -28,6 +28,7 @@ export class CaptureTask {
   readonly #lines: string[] = [];
   #child: ChildProcess | undefined;
   #failpoints: string | undefined;
+  #variables: Readonly<Record<string, string>> = {};
   #stopping = false;
   #streaming = false;
   #generation: number | undefined;
@@ -81,6 +82,11 @@ export class CaptureTask {
     this.#failpoints = failpoints;
   }
 
+  /** The next processes start with these variables too. */
+  configure(variables: Readonly<Record<string, string>>): void {
+    this.#variables = variables;
+  }
+
   /** `kill -9`. False where there was no process to kill. */
   kill(): boolean {
     return this.#child?.kill("SIGKILL") ?? false;
@@ -107,7 +113,11 @@ export class CaptureTask {
       const failpoints = this.#failpoints;
       this.#failpoints = undefined;
       const child = spawn(process.execPath, [MAIN], {
-        env: { ...this.environment, ...(failpoints ? { [FAILPOINTS_VARIABLE]: failpoints } : {}) },
+        env: {
+          ...this.environment,
+          ...this.#variables,
+          ...(failpoints ? { [FAILPOINTS_VARIABLE]: failpoints } : {}),
+        },
         stdio: ["ignore", "pipe", "pipe", "ipc"],
       });
       this.#child = child;

@@ -13,7 +13,7 @@ import {
   type InvocationTimes,
   type SinkKind,
 } from "./check.ts";
-import { expectedEvents } from "./expected.ts";
+import { expectedEvents, expectedLetter } from "./expected.ts";
 import { judgedTables, readRows } from "./judged-tables.ts";
 import judgedPipeline from "./pipeline.ts";
 import { isPoisoned } from "./poison.ts";
@@ -288,6 +288,8 @@ export class Trial {
         examples: [...findings.examples, ...unlettered.map((id) => `lost: ${id}: not in the dead letters`)],
       };
     }
+    const aside = await this.#putAside(changes);
+    if (aside) sinks["changes put aside"] = aside;
     const confirmedTooEarly = this.rig.confirmations.violations(
       changes.map((change) => ({
         ...{ slot: change.slot, endLsn: change.endLsn },
@@ -300,6 +302,27 @@ export class Trial {
     );
     const ok = clean && rowMismatches === 0 && confirmedTooEarly.length === 0 && seconds !== undefined;
     return { sinks, rowMismatches, confirmedTooEarly, secondsToRecover: seconds, ok };
+  }
+
+  /** Holds capture's dead letters against the changes that no event can be made of; undefined where there are none of both. */
+  async #putAside(changes: readonly SlotChange[]): Promise<Findings | undefined> {
+    const found = await this.rig.putAside();
+    const due = new Set(
+      changes
+        .filter(({ undecodable }) => undecodable)
+        .map((change) => expectedLetter(change, this.#route, (name) => this.#tableOf(name), EPOCH)),
+    );
+    if (due.size + found.size === 0) return undefined;
+    const lost = [...due].filter((id) => !found.has(id)).map((id) => `lost: ${id}: not put aside`);
+    const extra = [...found].filter((id) => !due.has(id)).map((id) => `extra: ${id}: put aside`);
+    const none = { outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
+    return {
+      events: due.size,
+      lost: lost.length,
+      extra: extra.length,
+      ...none,
+      examples: [...lost, ...extra],
+    };
   }
 
   #sink(consumer: string): JudgedSink | undefined {
@@ -336,12 +359,15 @@ export class Trial {
   }
 
   #events(changes: readonly SlotChange[]): ExpectedEvent[] {
-    const tableOf = (name: string): TableName => {
-      const table = this.#tables.get(name);
-      if (!table) throw new Error(`${name} was not there when the judge began`);
-      return table;
-    };
-    return changes.flatMap((change) => expectedEvents(change, this.#route, tableOf, EPOCH));
+    return changes.flatMap((change) =>
+      expectedEvents(change, this.#route, (name) => this.#tableOf(name), EPOCH),
+    );
+  }
+
+  #tableOf(name: string): TableName {
+    const table = this.#tables.get(name);
+    if (!table) throw new Error(`${name} was not there when the judge began`);
+    return table;
   }
 }
 

@@ -1,5 +1,8 @@
 import { definePipeline, postgres } from "../../pipeline.ts";
 
+/** What the capture task does with changes that cannot become events: `stop`, else they are put aside. */
+export const UNDECODABLE_VARIABLE = "TRIBUTARY_JUDGE_UNDECODABLE";
+
 const entry = (name: string) => new URL(`handlers/${name}.ts`, import.meta.url).pathname;
 
 /*
@@ -17,6 +20,7 @@ export default definePipeline({
     // Faults ask for backfills, of small chunks, so that a kill meets many of them.
     snapshot: "never",
     backfill: { rowsPerSecond: 150 },
+    undecodable: process.env[UNDECODABLE_VARIABLE] === "stop" ? "stop" : "dead-letter",
   }),
   topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
   stream: { mode: "provisioned", shards: 2 },

@@ -2,10 +2,13 @@ import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws.ts";
+import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../capture-dead-letters.ts";
+import { CLAIM_BUCKET_VARIABLE } from "../../claim/open-claim-store.ts";
 import type { RedriveReport } from "../../consume/redrive-request.ts";
 import { topicFilters } from "../../consume/topic-filters.ts";
 import { topicVariables } from "../../consume/topic-variables.ts";
@@ -182,6 +185,8 @@ export class Rig {
       DATABASE_URL: link.urlFor(databaseUrl),
       TRIBUTARY_PIPELINE: await writeWithSlots(options.definitionFile, options.slots, directory),
       ...resources.captureEnvironment,
+      [CAPTURE_DEAD_LETTER_VARIABLE]: throughProxy(captureQueue(resources), aws),
+      [CLAIM_BUCKET_VARIABLE]: pathToFileURL(join(directory, "claims")).href,
       // Kills come often here; the default of 15 s would be most of the time.
       TRIBUTARY_LEASE_MS: "3000",
     };
@@ -261,9 +266,20 @@ export class Rig {
 
   /** Dead letters of a consumer so far: `topic/position`, and `topic/partition/position`. */
   async deadLetters(consumer: string): Promise<ReadonlySet<string>> {
-    const found = this.#letters.get(consumer) ?? new Set();
-    this.#letters.set(consumer, found);
-    const QueueUrl = this.resources.deadLetterQueues.get(consumer);
+    return await this.#drain(consumer, this.resources.deadLetterQueues.get(consumer) ?? "");
+  }
+
+  /** Changes that capture has put aside so far: `topic/position`. */
+  async putAside(): Promise<ReadonlySet<string>> {
+    const queue = captureQueue(this.resources);
+    if (queue === "") return new Set();
+    const found = await this.#drain("", queue);
+    return new Set([...found].filter((name) => name.split("/").length === 2));
+  }
+
+  async #drain(name: string, QueueUrl: string): Promise<ReadonlySet<string>> {
+    const found = this.#letters.get(name) ?? new Set();
+    this.#letters.set(name, found);
     for (;;) {
       const receive = new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10 });
       const { Messages = [] } = await this.#sqs.send(receive);
@@ -306,7 +322,10 @@ export class Rig {
         environment: {
           TRIBUTARY_PIPELINE_NAME: this.definition.name,
           TRIBUTARY_STATE_TABLE: this.resources.stateTable,
-          TRIBUTARY_DEAD_LETTER_QUEUE_URL: this.#throughProxy(definition.name),
+          TRIBUTARY_DEAD_LETTER_QUEUE_URL: throughProxy(
+            this.resources.deadLetterQueues.get(definition.name) ?? "",
+            this.aws,
+          ),
           TRIBUTARY_ATTEMPTS: String(definition.attempts),
           TRIBUTARY_POISON: definition.poison,
           ...topicVariables(definition.topics),
@@ -371,12 +390,6 @@ export class Rig {
     return capture;
   }
 
-  /** The SQS client takes the queue's URL for the endpoint. */
-  #throughProxy(consumer: string): string {
-    const { pathname } = new URL(this.resources.deadLetterQueues.get(consumer) ?? "");
-    return new URL(pathname, this.aws.environment.AWS_ENDPOINT_URL_SQS).toString();
-  }
-
   async #captureReads(): Promise<void> {
     const deadline = performance.now() + 60_000;
     while (!this.capture.streaming) {
@@ -407,6 +420,16 @@ export class Rig {
       await client.end();
     }
   }
+}
+
+/** The SQS client takes the queue's URL for the endpoint. */
+function throughProxy(queue: string, aws: FaultyAws): string {
+  return queue && new URL(new URL(queue).pathname, aws.environment.AWS_ENDPOINT_URL_SQS).toString();
+}
+
+/** URL of the queue of changes that are put aside; empty where there is none. */
+function captureQueue({ captureEnvironment }: PipelineResources): string {
+  return captureEnvironment[CAPTURE_DEAD_LETTER_VARIABLE] ?? "";
 }
 
 async function execute(url: string, sql: string): Promise<void> {

@@ -1,3 +1,4 @@
+import { isUtf8 } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
@@ -17,6 +18,8 @@ export interface TruthChange {
   readonly key: readonly string[];
   /** Where the key changed: its old values. */
   readonly oldKey?: readonly string[];
+  /** It holds text that is none: no event can be made of it, and it must be put aside. */
+  readonly undecodable?: true;
 }
 
 /** Tables that left a slot, with this commit. */
@@ -138,6 +141,8 @@ class TruthDecoder {
   #open: Omit<TruthChange, "endLsn">[] = [];
   #bytes: Buffer = Buffer.alloc(0);
   #at = 0;
+  /** The message has a value that is no text. */
+  #undecodable = false;
 
   constructor(keys: ReadonlyMap<string, readonly string[]>) {
     this.#keys = keys;
@@ -146,6 +151,7 @@ class TruthDecoder {
   take(bytes: Buffer): void {
     this.#bytes = bytes;
     this.#at = 0;
+    this.#undecodable = false;
     const type = this.#char();
     if (type === "B") {
       this.#commitLsn = this.#int64();
@@ -229,6 +235,7 @@ class TruthDecoder {
       ordinal: this.#ordinal,
       key,
       ...(oldKey ? { oldKey } : {}),
+      ...(this.#undecodable ? { undecodable: true } : {}),
     });
   }
 
@@ -253,6 +260,7 @@ class TruthDecoder {
       if (kind !== "t") return undefined;
       const length = this.#int32();
       this.#at += length;
+      if (!isUtf8(this.#bytes.subarray(this.#at - length, this.#at))) this.#undecodable = true;
       return this.#bytes.toString("utf8", this.#at - length, this.#at);
     });
   }
