@@ -2,7 +2,7 @@ import type pg from "pg";
 import { expect, test } from "vitest";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
-import { parsed, replay } from "./backfill-replay.ts";
+import { ended, parsed, replay } from "./backfill-replay.ts";
 import { MemoryRereads } from "./reread-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";
@@ -150,7 +150,10 @@ eachPostgres("a row asked for again", (server) => {
     ]);
     // While nobody reads the log.
     await sql.query("UPDATE notes SET id = 102 WHERE id = 101");
+    const taken = rereads.writes.length;
     const second = await open();
+    // Under the second task's lease: what the first one still removes comes too late.
+    expect(rereads.writes[taken]?.rows).toHaveLength(2);
     await second.until(2);
     second.acknowledging = false;
     await commit();
@@ -188,11 +191,14 @@ eachPostgres("a row asked for again", (server) => {
   test("more rows than are named: the table is backfilled, also where snapshots are never taken", async () => {
     const { sql, rereads, backfills, open } = await scene(server(), table(2500));
     const source = await open();
+    // One that began before counts for nothing.
+    await backfills.request("public.notes", { sweep: false, requestedAt: 0 });
+    await ended(backfills, "public.notes", source);
     await sql.query("UPDATE notes SET id = -id");
     await eventually(() => rereads.writes.some(({ whole }) => whole !== undefined), { what: "the table" });
     expect(rereads.writes.every(({ rows }) => rows.length <= 1000)).toBe(true);
     await settled(rereads);
-    expect(backfills.of("public.notes")).toMatchObject({ status: "done", request: { sweep: false } });
+    expect(backfills.of("public.notes")).toMatchObject({ run: 2, status: "done", request: { sweep: false } });
     const ids = Array.from({ length: 2500 }, (_, i) => -1 - i);
     expect(held([source], ids)).toEqual(await rowsOf(sql, ids));
     inOrder(source.changes);
@@ -220,6 +226,71 @@ eachPostgres("a row asked for again", (server) => {
     expect(held([source], ids)).toEqual(await rowsOf(sql, ids));
     inOrder(source.changes);
     await source.close();
+    await sql.end();
+  });
+
+  test("a row that the stream cannot take does not keep the others, and stays on record", async () => {
+    const { sql, rereads, backfills, open } = await scene(server());
+    const source = await open({
+      backfill: { record: backfills, rereads, pollMs: 50, maxEventBytes: 10_000 },
+    });
+    await sql.query("INSERT INTO notes VALUES (60, 'too large', repeat('x', 20000))");
+    await sql.query("UPDATE notes SET id = id + 100");
+    await eventually(() => reads(source).length >= 50, { what: "the others" });
+    await eventually(() => source.log.lines.some((line) => line.includes("cannot be given again")), {
+      what: "the log to name it",
+    });
+    await eventually(() => rereads.tables.get("public.notes")?.rows.length === 1, { what: "one to be left" });
+    expect(rereads.tables.get("public.notes")?.rows[0]?.key).toEqual({ id: "160" });
+    expect(source.error).toBeUndefined();
+    await source.close();
+    const next = await open();
+    await eventually(() => reads(next).length === 1, { what: "the row, where it fits" });
+    await next.close();
+    await sql.end();
+  });
+
+  test("another name of the key's column by the time that rows are read: the whole table", async () => {
+    const { url, sql, rereads, backfills, open } = await scene(server());
+    const source = await open();
+    const commit = await openTransaction(url);
+    await sql.query("UPDATE notes SET id = 100 WHERE id = 1");
+    await source.until(2);
+    await source.close();
+    await sql.query("ALTER TABLE notes RENAME id TO number");
+    await commit();
+    const next = await open();
+    await ended(backfills, "public.notes", next);
+    await eventually(() => rereads.tables.size === 0, { what: "the request's end" });
+    const { rows } = await sql.query("SELECT * FROM notes WHERE number = 100");
+    expect(reads(next).find(({ after }) => after?.number === 100)?.after).toEqual(rows[0]);
+    await next.close();
+    await sql.end();
+  });
+
+  test("another primary key by then, which nobody has accepted: the rows stay on record", async () => {
+    const { url, sql, rereads, open } = await scene(
+      server(),
+      table(50).replace(
+        "id int PRIMARY KEY, short text, note text",
+        "id int, short text, note text, PRIMARY KEY (id, short)",
+      ),
+    );
+    const source = await open();
+    const commit = await openTransaction(url);
+    await sql.query("UPDATE notes SET id = id + 100");
+    await source.until(100);
+    await source.close();
+    await sql.query("ALTER TABLE notes DROP CONSTRAINT notes_pkey, ADD PRIMARY KEY (id)");
+    await commit();
+    const next = await open();
+    const told = () => next.log.lines.filter((line) => line.includes("public.notes are not read again now"));
+    await eventually(() => told().length > 0, { what: "the log to tell" });
+    expect(reads(next)).toEqual([]);
+    await next.close();
+    expect(told()).toHaveLength(1);
+    expect(next.error).toBeUndefined();
+    expect(rereads.tables.get("public.notes")?.rows).toHaveLength(50);
     await sql.end();
   });
 

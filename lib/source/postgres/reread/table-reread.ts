@@ -218,7 +218,9 @@ export class TableReread {
         this.#open.discard();
         return;
       }
-      chunk.data = { read, plan: await plan(read.shape.relation) };
+      const planned = await plan(read.shape.relation);
+      if (planned.problem) return this.#notNow(planned.problem);
+      chunk.data = { read, plan: planned };
       if (chunk.ended) return;
       const settled = new Promise<Outcome>((resolve) => {
         this.#settle = resolve;
@@ -264,6 +266,16 @@ export class TableReread {
     this.#options.log.error(`a row of ${this.table} cannot be given again: ${reasonOf(error)}`, {
       code: (error as { code?: string }).code,
       remedy: `${error instanceof TributaryError ? `${error.remedy} ` : ""}The next start of the capture task tries again.`,
+    });
+  }
+
+  /** Nothing of the table can be given as it is: another key, as a rule, that somebody has to accept. */
+  #notNow(problem: TributaryError): void {
+    this.#open.discard();
+    this.#asked.setAside(this.#asked.next(Number.POSITIVE_INFINITY));
+    this.#options.log.error(`rows of ${this.table} are not read again now: ${problem.message}`, {
+      code: problem.code,
+      remedy: `${problem.remedy} The next start of the capture task reads them.`,
     });
   }
 
