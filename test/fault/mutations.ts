@@ -25,6 +25,62 @@ interface Mutation {
 
 const MUTATIONS: readonly Mutation[] = [
   {
+    name: "confirm the slot beyond a row that is to be read again and is not on record",
+    file: "lib/source/postgres/postgres-change-stream.ts",
+    from: "this.#backfills?.durable(stored) ?? stored;",
+    to: "stored;",
+    tests: ["test/postgres/reread.test.ts"],
+  },
+  {
+    name: "forget a row that was asked for anew while it was read",
+    file: "lib/source/postgres/reread/asked-rows.ts",
+    from: "    if (this.#rows.get(id) !== row) return;\n",
+    to: "",
+    tests: ["test/unit/postgres/reread/asked-rows.test.ts"],
+  },
+  {
+    name: "take over rows to be read again without writing them under the new lease",
+    file: "lib/source/postgres/reread/rereads.ts",
+    from: "    await rereads.#writeAll();\n",
+    to: "",
+    tests: ["test/postgres/reread.test.ts"],
+  },
+  {
+    name: "count a backfill that began before its table's rows were asked for",
+    file: "lib/source/postgres/reread/rereads.ts",
+    from: '(progress?.startPosition ?? "") >= at',
+    to: '(progress?.startPosition ?? "") !== at',
+    tests: ["test/postgres/reread.test.ts"],
+  },
+  {
+    name: "let an older capture task remove what is to be read again",
+    file: "lib/state/rereads.ts",
+    from: "generation <= :generation",
+    to: "generation <> :generation",
+    tests: ["test/aws/state/rereads.test.ts"],
+  },
+  {
+    name: "drain a held topic's segment before its rows to be read again are on record",
+    file: "lib/source/postgres/hold/held-topics.ts",
+    from: "      await this.#options.asked();\n      await this.#options.record.write(topic.hold);",
+    to: "      await this.#options.record.write(topic.hold);",
+    tests: ["test/postgres/hold.test.ts"],
+  },
+  {
+    name: "show a table's changes to its backfill alone while rows of it are read again",
+    file: "lib/source/postgres/backfill/listeners.ts",
+    from: "first && second ? new Both(first, second) : first",
+    to: "first",
+    tests: ["test/unit/postgres/backfill/listeners.test.ts"],
+  },
+  {
+    name: "ask for no row that an update brings into the publication's filter",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: "    if (!rows.isWhole) this.#incomplete(plan, transaction, ordinal, undefined);\n",
+    to: "",
+    tests: ["test/postgres/reread.test.ts"],
+  },
+  {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
     from: "(await leases.look(topic, partition, signal)).hold &&",
