@@ -139,4 +139,76 @@ for (const { name, binaries } of installed) {
       await nothing.close();
     },
   );
+
+  test.skipIf(!binaries)(`${name}: a failover that lost nothing goes on by itself`, async () => {
+    const rig = await made();
+    const { two } = rig;
+    const dying = await rig.source(false);
+    await two.query("UPDATE t SET v = 'second' WHERE id = 1");
+    await eventually(() => dying.changes.length > 0, { what: "second" });
+    await dying.close();
+    expect(rig.record.state?.sent?.places).not.toEqual([]);
+    await two.copy(false);
+    await two.promote();
+    await two.query("UPDATE t SET v = 'third' WHERE id = 1");
+    const next = await rig.source();
+    await next.until(2);
+    expect(next.changes.map(value)).toEqual(["second", "third"]);
+    expect(rig.record.state?.timeline).toBe(2);
+    await next.close();
+  });
+
+  test.skipIf(!binaries)(`${name}: a failover that lost what was given is told by its timeline`, async () => {
+    const rig = await made();
+    const { two } = rig;
+    await two.copy();
+    const dying = await rig.source(false);
+    await two.query("UPDATE t SET v = 'phantom' WHERE id = 1");
+    await eventually(() => dying.changes.length > 0, { what: "phantom" });
+    await dying.close();
+    await two.stop("immediate");
+    await two.promote();
+    await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
+    await two.query("UPDATE t SET v = 'real' WHERE id = 1");
+    for (const code of ["TIMELINE_FORKED", "HISTORY_FORKED"]) {
+      // The second one finds the new timeline in the record, and the transaction gone all the same.
+      const forked = await rig.source();
+      expect(await forked.failure()).toMatchObject({ code, retry: "stop" });
+      expect(forked.changes).toEqual([]);
+      await forked.close();
+    }
+  });
+
+  test.skipIf(!binaries)(
+    `${name}: a message outside of transactions is a place, too`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      await two.copy();
+      const dying = await rig.source(false);
+      // Outside of transactions, and in the stream of nobody.
+      await two.query(
+        "SELECT pg_logical_emit_message(false, 'app', 'phantom')",
+        "INSERT INTO junk VALUES ('x')",
+      );
+      await two.query("SELECT pg_logical_emit_message(false, 'app', 'last')", "CHECKPOINT");
+      await eventually(() => (dying.status?.receivedLsn ?? 0n) > (rig.record.state?.confirmedLsn ?? 0n), {
+        what: "more log",
+      });
+      await dying.close();
+      const places = rig.record.state?.sent?.places ?? [];
+      expect(places.filter(({ commit }) => commit === undefined)).toHaveLength(1);
+      const goesOn = await rig.source(false);
+      await eventually(() => goesOn.log.lines.some((line) => line.includes("has all that")), {
+        what: "the proof",
+      });
+      await goesOn.close();
+      await two.stop("immediate");
+      await two.start("copy");
+      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
+      const forked = await rig.source();
+      expect(await forked.failure()).toMatchObject({ code: "HISTORY_FORKED" });
+      await forked.close();
+    },
+  );
 }

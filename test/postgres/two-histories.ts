@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdtempSync } from "node:fs";
+import { chmodSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import type { PostgresBinaries } from "../../lib/local/postgres-binaries.ts";
@@ -38,15 +38,24 @@ export class TwoHistories {
     this.#url = Object.assign(new URL(this.#server.url), { pathname: "/shop" }).toString();
   }
 
+  /** The copy takes over as a standby does: on a timeline of its own. */
+  async promote(): Promise<void> {
+    writeFileSync(`${this.#dir}/copy/standby.signal`, "");
+    await this.start("copy");
+    await this.query("SELECT pg_promote()");
+  }
+
   async stop(how: "fast" | "immediate"): Promise<void> {
     await this.#server?.stop(how);
     this.#server = undefined;
   }
 
-  async copy(): Promise<void> {
+  /** Whatever the primary has now. It goes on behind that, where it is not to stay down. */
+  async copy(goesOn = true): Promise<void> {
     await this.stop("fast");
+    execFileSync("rm", ["-rf", `${this.#dir}/copy`]);
     execFileSync("cp", ["-a", `${this.#dir}/primary`, `${this.#dir}/copy`]);
-    await this.start("primary");
+    if (goesOn) await this.start("primary");
   }
 
   async query(...statements: string[]): Promise<void> {
