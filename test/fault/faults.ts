@@ -19,6 +19,8 @@ import { ASIDE_FAULTS } from "./aside-faults.ts";
 /** One kind of fault. */
 export interface Fault {
   readonly name: string;
+  /** History begins anew in it: rows alone are judged, and the pipeline is given up behind it. */
+  readonly beginsAnew?: boolean;
   /** Injects it while the workload runs, heals it, and tells how often it was injected. */
   readonly inject: (rig: Rig, random: Random, strength: number) => Promise<number>;
 }

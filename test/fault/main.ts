@@ -4,6 +4,7 @@ import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import { CONTRACT_FAULTS } from "./contract-faults.ts";
 import { FAULTS, type Fault, kills } from "./faults.ts";
+import { FORK_FAULTS } from "./fork-faults.ts";
 import { type FaultOptions, readOptions } from "./options.ts";
 import { SLOT_FAULTS } from "./slot-faults.ts";
 
@@ -16,7 +17,7 @@ import { SLOT_FAULTS } from "./slot-faults.ts";
 
 const options = readOptionsOrExit();
 const { slots, strength, changes } = options;
-const named = [...FAULTS, ...CONTRACT_FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
+const named = [...FAULTS, ...CONTRACT_FAULTS, ...FORK_FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
 const faults = options.kills
   ? [kills(options.kills)]
   : named.filter(({ name }) => options.only?.test(name) ?? true);
@@ -62,8 +63,8 @@ async function run(seed: number): Promise<boolean> {
       before = verdict;
       print(rowLine(row) + handlerFailures(trial));
       for (const problem of row.problems) print(`    ${problem}`);
-      if (row.problems.length === 0) continue;
-      ok = false;
+      ok &&= row.problems.length === 0;
+      if (row.problems.length === 0 && !fault.beginsAnew) continue;
       // What was broken must not count against the faults to come.
       await trial.stop();
       trial = before = undefined;
@@ -83,7 +84,9 @@ async function runFault(
 ): Promise<{ row: Row; verdict: Verdict | undefined }> {
   let injected = 0;
   let thrown: unknown;
-  const verdict = await trial.round({
+  const play = fault.beginsAnew ? trial.roundAnew.bind(trial) : trial.round.bind(trial);
+  const earlier = fault.beginsAnew ? undefined : before;
+  const verdict = await play({
     seed: seed + named.indexOf(fault) * 1000,
     changes,
     // Kills take minutes, in which handlers come to little.
@@ -96,7 +99,7 @@ async function runFault(
       }
     },
   });
-  const sum = (of: (findings: Findings) => number) => total(verdict, of) - (before ? total(before, of) : 0);
+  const sum = (of: (findings: Findings) => number) => total(verdict, of) - (earlier ? total(earlier, of) : 0);
   const problems = [
     ...(thrown ? [`the fault itself failed: ${(thrown as Error).message}`] : []),
     ...(verdict.secondsToRecover === undefined ? ["not everything had arrived after 60 s"] : []),

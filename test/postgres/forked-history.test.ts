@@ -179,36 +179,33 @@ for (const { name, binaries } of installed) {
     }
   });
 
-  test.skipIf(!binaries)(
-    `${name}: a message outside of transactions is a place, too`,
-    async () => {
-      const rig = await made();
-      const { two } = rig;
-      await two.copy();
-      const dying = await rig.source(false);
-      // Outside of transactions, and in the stream of nobody.
-      await two.query(
-        "SELECT pg_logical_emit_message(false, 'app', 'phantom')",
-        "INSERT INTO junk VALUES ('x')",
-      );
-      await two.query("SELECT pg_logical_emit_message(false, 'app', 'last')", "CHECKPOINT");
-      await eventually(() => (dying.status?.receivedLsn ?? 0n) > (rig.record.state?.confirmedLsn ?? 0n), {
-        what: "more log",
-      });
-      await dying.close();
-      const places = rig.record.state?.sent?.places ?? [];
-      expect(places.filter(({ commit }) => commit === undefined)).toHaveLength(1);
-      const goesOn = await rig.source(false);
-      await eventually(() => goesOn.log.lines.some((line) => line.includes("has all that")), {
-        what: "the proof",
-      });
-      await goesOn.close();
-      await two.stop("immediate");
-      await two.start("copy");
-      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
-      const forked = await rig.source();
-      expect(await forked.failure()).toMatchObject({ code: "HISTORY_FORKED" });
-      await forked.close();
-    },
-  );
+  test.skipIf(!binaries)(`${name}: a message outside of transactions is a place, too`, async () => {
+    const rig = await made();
+    const { two } = rig;
+    await two.copy();
+    const dying = await rig.source(false);
+    // Outside of transactions, and in the stream of nobody.
+    await two.query(
+      "SELECT pg_logical_emit_message(false, 'app', 'phantom')",
+      "INSERT INTO junk VALUES ('x')",
+    );
+    await two.query("SELECT pg_logical_emit_message(false, 'app', 'last')", "CHECKPOINT");
+    await eventually(() => (dying.status?.receivedLsn ?? 0n) > (rig.record.state?.confirmedLsn ?? 0n), {
+      what: "more log",
+    });
+    await dying.close();
+    const places = rig.record.state?.sent?.places ?? [];
+    expect(places.filter(({ commit }) => commit === undefined)).toHaveLength(1);
+    const goesOn = await rig.source(false);
+    await eventually(() => goesOn.log.lines.some((line) => line.includes("has all that")), {
+      what: "the proof",
+    });
+    await goesOn.close();
+    await two.stop("immediate");
+    await two.start("copy");
+    await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
+    const forked = await rig.source();
+    expect(await forked.failure()).toMatchObject({ code: "HISTORY_FORKED" });
+    await forked.close();
+  });
 }

@@ -30,6 +30,8 @@ export class CaptureTask {
   #failpoints: string | undefined;
   #variables: Readonly<Record<string, string>> = {};
   #stopping = false;
+  /** Ends before the last `start`. */
+  #endsBefore = 0;
   #streaming = false;
   #generation: number | undefined;
   #running: Promise<void> = Promise.resolve();
@@ -41,6 +43,7 @@ export class CaptureTask {
   /** Starts it and keeps it running. */
   start(): void {
     this.#stopping = false;
+    this.#endsBefore = this.#ends.length;
     this.#running = this.#keepRunning();
   }
 
@@ -67,9 +70,9 @@ export class CaptureTask {
     return this.#ends;
   }
 
-  /** Whether it waits for an operator: it will not be started again. */
+  /** Whether it waits for an operator: it is not started again but by `start`. */
   get gaveUp(): boolean {
-    return this.#ends.at(-1)?.code === OPERATOR;
+    return this.#ends.length > this.#endsBefore && this.#ends.at(-1)?.code === OPERATOR;
   }
 
   /** The last lines that it printed. */

@@ -118,6 +118,7 @@ const ROUND_DEADLINE_MS = 60 * 60_000;
 const CHANGES_PER_SECOND = 200;
 const EPOCH = 1;
 const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once", parked: "parked" };
+const ROWS_EVERY_MS = 500;
 const REDRIVE_EVERY_MS = 1_000;
 
 /** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
@@ -194,6 +195,33 @@ export class Trial {
     const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
     await this.rig.mended(false);
     return await this.#verdict(all, seconds);
+  }
+
+  /**
+   * The last round of a trial, in which history begins anew: the truth about each change is gone with the server's, and what the sink
+   * that compares positions holds in the end is judged alone.
+   */
+  async roundAnew(options: RoundOptions): Promise<Verdict> {
+    const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS, faults } = options;
+    const { changesPerSecond = CHANGES_PER_SECOND } = options;
+    const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
+    const { databaseUrl } = this.rig;
+    const faultsEnded = new AbortController();
+    const until = faultsEnded.signal;
+    const work = runWorkload({ databaseUrl, seed, changes, until, changesPerSecond, signal });
+    const injected = (async () => faults?.(this.rig, signal))().finally(() => faultsEnded.abort());
+    await Promise.all([work, injected]);
+    await this.rig.mended(true);
+    const ended = performance.now();
+    let rowMismatches = await this.#rowMismatches();
+    while (rowMismatches > 0 && performance.now() - ended < recoverMs) {
+      if (this.rig.captures.some(({ gaveUp }) => gaveUp)) break;
+      await delay(ROWS_EVERY_MS);
+      rowMismatches = await this.#rowMismatches();
+    }
+    const seconds = rowMismatches === 0 ? (performance.now() - ended) / 1000 : undefined;
+    const ok = rowMismatches === 0;
+    return { sinks: {}, rowMismatches, confirmedTooEarly: [], secondsToRecover: seconds, ok };
   }
 
   async stop(): Promise<void> {

@@ -1,4 +1,4 @@
-import { type ChangeEvent, consumer } from "../../../index.ts";
+import { type ChangeEvent, consumer, type Sweep } from "../../../index.ts";
 import { JUDGED_TABLES } from "../tables.ts";
 import { SinkSession } from "./session.ts";
 
@@ -17,6 +17,7 @@ export const handler = session.recorded(
       await session.mischief.meet("after");
     })
     .on("judge.*", "read", read)
+    .onSweep("judge.*", sweep)
     .handler(),
 );
 
@@ -71,6 +72,14 @@ async function read(event: ChangeEvent): Promise<void> {
       WHERE old.position < excluded.position`,
     values: [table, JSON.stringify(key), event.partition, event.position, JSON.stringify(row)],
   });
+}
+
+/** Rows that a backfill did not find are not in the table any more. */
+async function sweep({ schema, table, partition, before }: Sweep): Promise<void> {
+  await session.pool.query(
+    "UPDATE held SET data = NULL, position = $3 WHERE tbl = $1 AND partition = $2 AND position < $3",
+    [`${schema}.${table}`, partition, before],
+  );
 }
 
 /** Removes the rows of this partition that are older (rule 14). */
