@@ -99,7 +99,7 @@ async function heldAndReleased(rig: Rig, random: Random, strength: number): Prom
       capture.kill();
     }
     const held = () =>
-      eventually(async () => (await readHolds(store))[0], { what: "a hold", deadlineMs: 60_000 });
+      eventually(async () => (await readHolds(store))[0], { what: "a hold", deadlineMs: 180_000 });
     const first = FIRST_ID + 1_000 * rounds++;
     for (let i = 0; i < strength; i++) {
       await breakRow(client, first + i, `held-${first + i}`);
@@ -113,7 +113,7 @@ async function heldAndReleased(rig: Rig, random: Random, strength: number): Prom
       for (const capture of rig.captures) capture.kill();
       await eventually(async () => (await readHolds(store)).length === 0, {
         what: "the release",
-        deadlineMs: 120_000,
+        deadlineMs: 300_000,
       });
       const { rows } = await client.query("SELECT pg_current_wal_lsn()::text AS lsn");
       const to = formatPosition({ epoch: 1, commitLsn: parseLsn(rows[0].lsn), ordinal: 0 });

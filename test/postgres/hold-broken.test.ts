@@ -8,6 +8,7 @@ import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
 import { HoldFullError } from "../../lib/source/postgres/hold/errors.ts";
 import type { Hold } from "../../lib/source/postgres/hold/hold-record.ts";
+import { StateTableUnavailableError } from "../../lib/state/errors.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryHolds } from "./hold-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
@@ -77,6 +78,66 @@ eachPostgres("a held topic", (server) => {
     await ended();
     await second.close();
     expect(ops([...first.changes, ...second.changes])).toEqual(["c1", "d1", "c10"]);
+    await client.end();
+  });
+
+  test("says how many of its changes are not given where their table has left the definition", async () => {
+    const { url, client, holds, open, held, ended } = await scene(server());
+    const first = await open();
+    await client.query(`INSERT INTO public.orders VALUES (1, ${UNREADABLE})`);
+    await client.query(`INSERT INTO public.orders VALUES (2, ${UNREADABLE})`);
+    await held(2);
+    await first.close();
+    await client.query("CREATE TABLE public.other (id int PRIMARY KEY)");
+    holds.wanted.add(TOPIC);
+    const without = definition(url, {
+      sqlAsciiEncoding: "utf-8",
+      tables: ["public.*"],
+      exclude: ["public.orders"],
+    });
+    const second = await open("utf-8", { pipeline: without });
+    await ended();
+    expect(ops(second.changes)).toEqual([]);
+    expect(second.log.lines.join("\n")).toContain("2 held changes of public.orders are not given");
+    await second.close();
+    await client.end();
+  });
+
+  test("is released in the end where the state table is away during its release: in order, nothing lost", async () => {
+    const { client, holds, open, held, ended } = await scene(server());
+    const first = await open();
+    for (let id = 1; id <= 3; id++) {
+      await client.query(`INSERT INTO public.orders VALUES (${id}, ${UNREADABLE})`);
+      await held(id);
+    }
+    await first.close();
+    holds.wanted.add(TOPIC);
+    // Each write in turn: of what is in the stream, of that again, of the hold's end.
+    const away = { write: holds.write.bind(holds), end: holds.end.bind(holds) };
+    const given: SourceChange[] = [];
+    for (const at of ["write", "write", "end"] as const) {
+      holds[at] = async () => {
+        throw new StateTableUnavailableError("state", new Error("away"));
+      };
+      const source = await open("latin1");
+      const error = await source.failure();
+      expect(error).toBeInstanceOf(StateTableUnavailableError);
+      given.push(...source.changes);
+      await source.close();
+      holds.write = away.write;
+      holds.end = away.end;
+    }
+    const last = await open("latin1");
+    await ended();
+    await client.query("INSERT INTO public.orders VALUES (4, 'x')");
+    await eventually(() => ops(last.changes).includes("c4"), { what: "what follows" });
+    given.push(...last.changes);
+    await last.close();
+    // What comes again comes at its own position; each for the first time in its order.
+    const positions = given.map(({ position }) => position);
+    expect(ops(given.filter(({ position }, i) => positions.indexOf(position) === i))).toEqual([
+      ...["c1", "c2", "c3", "c4"],
+    ]);
     await client.end();
   });
 

@@ -38,17 +38,39 @@ export function firstPosition(change: HeldChange): PositionText {
   return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);
 }
 
-/** One line of a segment. */
-export function formatHeldChange(change: HeldChange): string {
-  if (change.kind === "event") return JSON.stringify(change);
+/** From so many bytes on a text or a message stands behind its line as it is: as JSON it may pass what a string can be. */
+const RAW_BYTES = 1024 * 1024;
+const NEWLINE = Buffer.from("\n");
+
+/** A segment: a line of JSON for each change, and behind it, where `bytes` says so, its text or message. */
+export function formatSegment(changes: readonly HeldChange[]): Buffer {
+  const parts: Buffer[] = [];
+  for (const change of changes) {
+    const raw = rawOf(change);
+    parts.push(Buffer.from(JSON.stringify(factsOf(change, raw))), NEWLINE);
+    if (raw) parts.push(raw, NEWLINE);
+  }
+  return Buffer.concat(parts);
+}
+
+function rawOf(change: HeldChange): Buffer | undefined {
+  if (change.kind === "message") return change.payload.length >= RAW_BYTES ? change.payload : undefined;
+  return change.json.length >= RAW_BYTES ? Buffer.from(change.json) : undefined;
+}
+
+function factsOf(change: HeldChange, raw: Buffer | undefined): object {
+  if (change.kind === "event") {
+    const { json, ...rest } = change;
+    return raw ? { ...rest, bytes: raw.length } : change;
+  }
   const { begin, lsn, payload, ...rest } = change;
   const { commitLsn, commitTime, xid } = begin;
-  return JSON.stringify({
+  return {
     ...rest,
     begin: { commitLsn: commitLsn.toString(), commitTime: commitTime.toString(), xid },
     lsn: lsn.toString(),
-    payload: payload.toString("base64"),
-  });
+    ...(raw ? { bytes: raw.length } : { payload: payload.toString("base64") }),
+  };
 }
 
 const bigint = z.string().regex(/^\d+$/).transform(BigInt);
@@ -82,12 +104,34 @@ const heldChange = z.discriminatedUnion("kind", [
     }),
     ordinal: z.int(),
     lsn: bigint,
-    payload: z.base64().transform((text) => Buffer.from(text, "base64")),
+    payload: z.union([
+      z.custom<Buffer>(Buffer.isBuffer),
+      z.base64().transform((text) => Buffer.from(text, "base64")),
+    ]),
   }),
 ]);
 
+const facts = z.looseObject({ kind: z.string(), bytes: z.int().nonnegative().optional() });
+
 /** The changes of a segment, in order. @throws SyntaxError, ZodError where it is none. */
 export function parseSegment(bytes: Uint8Array): HeldChange[] {
-  const lines = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("utf8").split("\n");
-  return lines.filter((line) => line !== "").map((line) => heldChange.parse(JSON.parse(line)));
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const changes: HeldChange[] = [];
+  for (let at = 0; at < buffer.length; ) {
+    const newline = buffer.indexOf(NEWLINE, at);
+    const end = newline === -1 ? buffer.length : newline;
+    const line = buffer.toString("utf8", at, end);
+    at = end + 1;
+    if (line === "") continue;
+    const { bytes: size, ...rest } = facts.parse(JSON.parse(line));
+    if (size === undefined) changes.push(heldChange.parse(rest));
+    else {
+      const raw = buffer.subarray(at, at + size);
+      if (raw.length < size) throw new SyntaxError(`${size} bytes are to follow, and ${raw.length} do`);
+      at += size + NEWLINE.length;
+      const content = rest.kind === "event" ? { json: raw.toString("utf8") } : { payload: raw };
+      changes.push(heldChange.parse({ ...rest, ...content }));
+    }
+  }
+  return changes;
 }

@@ -410,7 +410,8 @@ export class HeldTopics {
     held: readonly HeldChange[],
     out: SourceMessage[],
   ): Promise<{ given?: PositionText; refused?: HoldReason }> {
-    const { putAside } = this.#options;
+    const { putAside, log } = this.#options;
+    const dropped = new Map<string, number>();
     let given: { given?: PositionText } = {};
     for (const change of held) {
       const { length } = out;
@@ -423,7 +424,14 @@ export class HeldTopics {
         out.length = length;
         if (!(await putAside?.(change, error, out))) return { ...given, refused: reasonOf(error, change) };
       }
+      if (out.length === length && change.kind === "message")
+        dropped.set(change.table, (dropped.get(change.table) ?? 0) + 1);
       given = { given: change.position };
+    }
+    for (const [table, count] of dropped) {
+      log.warn(`${count} held changes of ${table} are not given: the table is not captured any more`, {
+        remedy: `To have it in the stream again, name it in source.tables, then: tributary backfill start --table ${table}`,
+      });
     }
     return given;
   }

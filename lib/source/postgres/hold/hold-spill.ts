@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ClaimStore, claimOf, pathSegment } from "../../../change/claim-store.ts";
 import { TributaryError } from "../../../errors.ts";
-import { formatHeldChange, type HeldChange } from "./held-change.ts";
+import { formatSegment, type HeldChange } from "./held-change.ts";
 import type { HoldSegment } from "./hold-record.ts";
 
 /** Where the changes of held topics are stored. */
@@ -26,7 +26,7 @@ export async function storeSegment(
   changes: readonly [HeldChange, ...HeldChange[]],
   signal: AbortSignal,
 ): Promise<HoldSegment> {
-  const bytes = Buffer.from(changes.map(formatHeldChange).join("\n"));
+  const bytes = formatSegment(changes);
   const path = [pipeline, "held", topic, `${index}-${generation}`].map(pathSegment).join("/");
   const claim = claimOf(store, path, bytes);
   const { position } = changes.at(-1) as HeldChange;
