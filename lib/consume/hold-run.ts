@@ -5,7 +5,7 @@ import { Checkpoint, type LostRecords } from "./checkpoint.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { HoldAtWorkError, HoldFullError, OwnershipLostError } from "./errors.ts";
 import type { PartitionProgress, StoredPartition } from "./fence-item.ts";
-import { HOLD_BYTES, type Hold, holdChain, holdDelay } from "./hold.ts";
+import { HOLD_BYTES, type Hold, holdChain, holdDelay, withExpired } from "./hold.ts";
 import { type Intake, takeIn } from "./hold-intake.ts";
 import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
 import { heldBytes } from "./hold-table.ts";
@@ -78,7 +78,10 @@ export class HoldRun {
    */
   async goOn(before: StoredPartition, seen: Hold): Promise<PartitionOutcome> {
     const alone = await this.#alone(before, seen);
-    const { stored, hold } = alone;
+    const { stored } = alone;
+    const until = this.#lostUntil();
+    const isOpen = stored.lost?.state === "open";
+    const hold = isOpen && until > stored.lost.until ? withExpired(alone.hold, until) : alone.hold;
     const isTime = Date.now() >= hold.nextTry;
     const checkpoint = new Checkpoint(stored, this.#parts.floor).value(undefined);
     const intake = await this.#take(hold, checkpoint);
@@ -145,10 +148,17 @@ export class HoldRun {
 
   /** What may have expired before these records, for those who replay them elsewhere than in their shard. */
   #lost(known: LostRecords | undefined): LostRecords | undefined {
+    const until = this.#lostUntil();
+    // One that is open stays what it is: the records that stand behind it decide.
+    if (until === 0 || (known && (known.state === "open" || known.until >= until))) return known;
+    return { until, state: "open" };
+  }
+
+  /** Zero: nothing may have expired. */
+  #lostUntil(): number {
     const [first] = this.#lane.records;
     const until = first && this.#parts.invocation.shards.lostUntil(first.shardId);
-    if (typeof until !== "number" || (known && known.until >= until)) return known;
-    return { until, state: "open" };
+    return typeof until === "number" ? until : 0;
   }
 
   async #take(hold: Hold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {

@@ -47,6 +47,11 @@ export interface Hold {
   /** Bytes of the records that are held. */
   readonly bytes: number;
   readonly holes: readonly Hole[];
+  /**
+   * Until when records may have expired unread, for each time that the shard was left unread while the partition was held and
+   * an earlier such time was open still.
+   */
+  readonly expired?: readonly number[] | undefined;
   /** Tries since the last progress, and the time of the next one, in milliseconds since 1970. */
   readonly tries: number;
   readonly nextTry: number;
@@ -66,12 +71,12 @@ const stored = z.object({
   ...{ attempts: z.optional(attempts), explained: z.optional(position) },
   ...{ cause: z.string(), since: z.string(), last: z.string(), bytes: z.number() },
   holes: z.array(z.tuple([z.string(), z.string(), position])),
-  ...{ tries: z.number(), next: z.number() },
+  ...{ tries: z.number(), next: z.number(), expired: z.optional(z.array(z.number())) },
 });
 
 /** As the fence holds it, with the partition's checkpoint. */
 export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
-  const { id, cause, since, last, bytes, holes, tries, nextTry } = hold;
+  const { id, cause, since, last, bytes, holes, tries, nextTry, expired } = hold;
   const { mark, writer, attempts, explained } = checkpoint;
   const text: Omit<z.output<typeof stored>, "attempts"> & Pick<CheckpointValue, "attempts"> = {
     ...{ v: 1, id, mark, writer, attempts, explained },
@@ -83,6 +88,7 @@ export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
       holes: holes.map(([from, to, before]) => [from, to, before]),
       tries,
       next: nextTry,
+      ...(expired ? { expired: [...expired] } : {}),
     },
   };
   return JSON.stringify(text);
@@ -138,6 +144,13 @@ export function holdChain(id: string): string {
 /** The hold that a letter is about, if it is about one. */
 export function heldBy(chain: string): string | undefined {
   return chain.startsWith("*") ? chain.slice(1) : undefined;
+}
+
+/** One more time that the shard was left unread. */
+export function withExpired(hold: Hold, until: number): Hold {
+  const known = hold.expired ?? [];
+  if (known.some((one) => one >= until)) return hold;
+  return { ...hold, expired: [...known.slice(0, HOLES - 1), until] };
 }
 
 /** One more hole behind the others. */

@@ -327,15 +327,17 @@ export class PartitionRun {
     }
     if (verdict === "gap") return this.#gap(record, position, after as PositionText);
     if (record.shardId === this.#whole) return "apply";
-    const until = this.#lostUntil(record);
-    if (until === undefined) {
+    const times = this.#lostUntil(record);
+    if ("record" in times) return this.#flushed(times);
+    if (times.length === 0) {
       this.#whole = record.shardId;
       return "apply";
     }
-    if (typeof until === "object") return this.#flushed(until);
     const { start, invocation } = this.#partition;
     // Held before the shard was left unread: what is missing stands behind it.
-    if (start.hold && invocation.shards.isOlder(record, until)) return "apply";
+    const before = times.filter((time) => !(start.hold && invocation.shards.isOlder(record, time)));
+    if (before.length === 0) return "apply";
+    const until = Math.max(...before);
     if (after === null) return this.#expired(record, position, until);
     // It follows what was judged before it: nothing of this partition has expired.
     this.#partition.checkpoint.noteLost({ until, state: "settled" });
@@ -369,16 +371,21 @@ export class PartitionRun {
     };
   }
 
-  /** Until when records of the partition may have expired, unless that is settled; or why nobody knows. */
-  #lostUntil(record: BatchRecord): number | undefined | Stop {
-    const { checkpoint, invocation } = this.#partition;
+  /** Until when records of the partition may have expired, each time that is not settled; or why nobody knows. */
+  #lostUntil(record: BatchRecord): readonly number[] | Stop {
+    const { checkpoint, invocation, start } = this.#partition;
     try {
       const until = invocation.shards.lostUntil(record.shardId);
       const { lost } = checkpoint;
+      const settled = lost?.state === "settled" ? lost.until : 0;
       // Elsewhere than in an invocation of the shard, what was found there counts.
-      if (until === "unknown") return lost?.state === "open" ? lost.until : undefined;
-      if (until === undefined || (lost?.state === "settled" && lost.until >= until)) return undefined;
-      return until;
+      const isNoted = start.hold !== undefined || until === "unknown";
+      const times = isNoted && lost?.state === "open" ? [lost.until] : [];
+      times.push(...(start.hold?.expired ?? []));
+      // The last time was none: a beat of capture has said since when nothing came.
+      if (until === undefined) times.pop();
+      if (typeof until === "number") times.push(until);
+      return times.filter((time) => time > settled);
     } catch (error) {
       return { record, error, attempts: undefined };
     }

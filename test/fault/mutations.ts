@@ -81,6 +81,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/reread.test.ts"],
   },
   {
+    name: "forget what expired first when a shard is left unread once more",
+    file: "lib/consume/hold-run.ts",
+    from: 'known.state === "open" || known.until >= until',
+    to: "known.until >= until",
+    tests: ["test/unit/consume/shards.test.ts"],
+  },
+  {
+    name: "forget what expired the second time while a partition was held",
+    file: "lib/consume/hold.ts",
+    from: "return { ...hold, expired: [...known.slice(0, HOLES - 1), until] };",
+    to: "return hold;",
+    tests: ["test/unit/consume/shards.test.ts"],
+  },
+  {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
     from: "(await leases.look(topic, partition, signal)).hold &&",

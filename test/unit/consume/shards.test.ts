@@ -330,3 +330,33 @@ describe("the beat of a shard", () => {
     }
   });
 });
+
+describe("a partition that is held before what may have expired", () => {
+  it("stays held where its shard is left unread once more: what comes then says nothing of the first time", async () => {
+    const { instance, invoke, effects, stored, settle } = await bench();
+    await invoke(beat(), arriving(packed(chain(1, 1))));
+    days(9);
+    expect(await instance()(beat(), arriving(start(3, 2)))).toBe("held");
+    days(9);
+    expect(await instance()(beat(), arriving(packed(chain(4, 4), { writer: 2 })))).toBe("held");
+    expect(effects).toEqual(ids(0, 1));
+    expect(stored().hold).toMatchObject({ cause: "ExpiredGapError", expired: [expect.any(Number)] });
+    await settle();
+    await instance()(beat(), arriving(packed(chain(5, 5), { writer: 2 })));
+    expect(effects).toEqual(ids(0, 1, 3, 4, 5));
+  });
+
+  it("is held again before what expired the second time, where nothing was missing the first time", async () => {
+    const { instance, invoke, effects, settle, stored } = await bench();
+    await invoke(beat(), arriving(packed(chain(1, 1))));
+    expect(await instance()(beat(), arriving(packed(chain(3, 3)))), "a gap, no matter of time").toBe("held");
+    days(9);
+    expect(await instance()(beat(), arriving(packed(chain(4, 4))))).toBe("held");
+    days(9);
+    expect(await instance()(beat(), arriving(start(7, 2)))).toBe("held");
+    await settle();
+    expect(await instance()(beat(), arriving(packed(chain(8, 8), { writer: 2 })))).toBe("held");
+    expect(effects, "what came after the first time follows what is held").toEqual(ids(0, 1, 3, 4));
+    expect(stored().hold).toMatchObject({ cause: "ExpiredGapError" });
+  });
+});
