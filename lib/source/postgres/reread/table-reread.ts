@@ -73,6 +73,9 @@ export class TableReread {
   readonly #open: OpenChunks;
   readonly #events: ChunkEvents;
   readonly #reader: ChunkReader;
+  /** Aborted when it has ended: what listened to the task's end is let go of. */
+  readonly #over = new AbortController();
+  readonly #until: AbortSignal;
   #shape: TableShape | undefined;
   /** So many rows are read at once: fewer after what a single one may have been the cause of. */
   #most = MAX_KEYS;
@@ -88,9 +91,11 @@ export class TableReread {
     this.#asked = asked;
     this.#options = options;
     const { streamed, memory, listen, reader, signal } = options;
+    this.#until = AbortSignal.any([signal, this.#over.signal]);
+    this.#until.addEventListener("abort", () => this.#settle?.({ kind: "again" }), { once: true });
     this.#open = new OpenChunks({ streamed, memory, listen: (listener) => listen(this.table, listener) });
     this.#events = new ChunkEvents(options.maxEventBytes);
-    this.#reader = reader(signal);
+    this.#reader = reader(this.#until);
   }
 
   /** The chunk between its watermarks. */
@@ -141,7 +146,8 @@ export class TableReread {
 
   /** Reads until nothing is asked for any more, or the signal. Never rejects. */
   async run(): Promise<void> {
-    const { signal, log } = this.#options;
+    const { log } = this.#options;
+    const signal = this.#until;
     for (let failures = 0; !signal.aborted; ) {
       try {
         const rows = await this.#next(signal);
@@ -169,6 +175,7 @@ export class TableReread {
     }
     this.#open.discard();
     await this.#reader.end();
+    this.#over.abort();
   }
 
   async #next(signal: AbortSignal): Promise<AskedRow[]> {
@@ -224,8 +231,8 @@ export class TableReread {
       if (chunk.ended) return;
       const settled = new Promise<Outcome>((resolve) => {
         this.#settle = resolve;
-        signal.addEventListener("abort", () => resolve({ kind: "again" }), { once: true });
       });
+      signal.throwIfAborted();
       await reader.close(watermark);
       const outcome = await settled;
       this.#settle = undefined;
