@@ -249,6 +249,23 @@ eachPostgres("a change that is put aside", (server) => {
     await client.end();
   });
 
+  test("holds its topic instead where as many are on record as may be", async () => {
+    const { client, asides, open, holding } = await scene(server());
+    const { holds, settings } = holding();
+    const source = await open(
+      {},
+      { asides: { record: asides, queue: asides, limit: 1 }, holds: settings, acknowledging: false },
+    );
+    await put(client, "orders", 1, UNREADABLE);
+    await put(client, "orders", 2, UNREADABLE);
+    await put(client, "items", 1);
+    await eventually(() => [...holds.holds.values()][0]?.changes === 1, { what: "the hold" });
+    expect(ofLog(source.changes)).toEqual(["aside orders", "c items 1"]);
+    expect(asides.letters).toHaveLength(1);
+    await source.close();
+    await client.end();
+  });
+
   test("may be of a table with a column whose name is no text: the others go on", async () => {
     const { client, asides, open } = await scene(server());
     const source = await open();

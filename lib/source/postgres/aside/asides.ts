@@ -14,6 +14,8 @@ import type { Aside, AsideLetter, AsideQueue, AsideRecord } from "./aside-record
 export interface AsideSettings {
   readonly record: AsideRecord;
   readonly queue: AsideQueue;
+  /** Most that are on record at once; above it a topic is held at its next one. Default 10,000. */
+  readonly limit?: number;
 }
 
 /** What `Asides` is made of. */
@@ -32,6 +34,7 @@ export interface AsidesOptions extends AsideSettings {
   readonly log: Log;
 }
 
+const LIMIT = 10_000;
 /** So many letters are on their way at once. */
 const AT_ONCE = 16;
 const FIRST_RETRY_MS = 200;
@@ -90,7 +93,13 @@ export class Asides {
   /** Whether a change is to be put aside that cannot become an event for that reason. */
   takes(change: HeldMessage, error: Error): boolean {
     if (this.knows(change)) return true;
-    return isOfItsContent(error) && (this.#options.all || this.#wish(change) !== undefined);
+    if (!isOfItsContent(error)) return false;
+    return this.#wish(change) !== undefined || (this.#options.all && this.#hasRoom);
+  }
+
+  /** What is on record is in memory too, and stays until the slot has passed it and its table is read again. */
+  get #hasRoom(): boolean {
+    return this.#known.size + this.#pending.length < (this.#options.limit ?? LIMIT);
   }
 
   /** Reads what operators want. */
@@ -248,8 +257,9 @@ export class Asides {
     const { record, epoch, isHeld } = this.#options;
     for (const aside of [...this.#known.values()]) {
       const place = parsePosition(aside.position);
-      const hasPassed = place.epoch < epoch || place.commitLsn < this.#confirmed;
-      if (!hasPassed || !aside.sent || !aside.reread || isHeld(aside.topic, aside.position)) continue;
+      // Of an epoch before nothing comes again, and a new one reads all tables.
+      const isOver = place.epoch < epoch || (place.commitLsn < this.#confirmed && aside.sent && aside.reread);
+      if (!isOver || isHeld(aside.topic, aside.position)) continue;
       await record.remove(aside);
       this.#forget(aside);
     }
