@@ -1,10 +1,12 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
+import { readLeaves } from "../../lib/source/postgres/contract/leaves.ts";
+import { PartitionWatch } from "../../lib/source/postgres/contract/partition-watch.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { parsed } from "./backfill-replay.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
-import { definition, MemoryRecord, OpenSource, superuser } from "./source.ts";
+import { definition, KeptLog, MemoryRecord, OpenSource, superuser } from "./source.ts";
 import { MemoryUnhealed } from "./unhealed-record.ts";
 
 const SCHEMA = `CREATE TABLE p (id int, d int, v text, PRIMARY KEY (id, d)) PARTITION BY RANGE (d);
@@ -142,7 +144,70 @@ eachPostgres("partitions of a captured table", (server) => {
     await eventually(() => unhealed.tables.size === 0, { what: "the table read again" });
     expect(source.changes.map(parsed).find(({ after }) => after?.id === 7)).toMatchObject({ op: "r" });
     expect(backfills.of("public.p").run).toBe(2);
+    // Made and filled first, and attached later, as most are.
+    await client.query("CREATE TABLE p8 (LIKE p INCLUDING ALL); INSERT INTO p8 VALUES (8, 81)");
+    await client.query("ALTER TABLE p ATTACH PARTITION p8 FOR VALUES FROM (80) TO (90)");
+    await eventually(() => source.changes.some((change) => parsed(change).after?.id === 8), {
+      what: "its row",
+    });
     await source.close();
+    await client.end();
+  });
+
+  test("a partition counts as attached where it was made before, whoever may read it", async () => {
+    const { client } = await parts(server());
+    await client.query("CREATE TABLE p5 (LIKE p INCLUDING ALL)");
+    await client.query("ALTER TABLE p ATTACH PARTITION p5 FOR VALUES FROM (50) TO (60)");
+    await client.query(`BEGIN; CREATE TABLE p6 (LIKE p INCLUDING ALL);
+      ALTER TABLE p ATTACH PARTITION p6 FOR VALUES FROM (60) TO (70); CREATE TABLE p7 PARTITION OF p FOR VALUES FROM (70) TO (80); COMMIT`);
+    const { rows } = await client.query("SELECT 'p'::regclass::oid::int8::float8 AS oid");
+    const found = await readLeaves((sql) => client.query(sql), [rows[0].oid]);
+    const attached = found.filter((leaf) => leaf.attached !== null).map(({ table }) => table);
+    expect([found.length, attached]).toEqual([7, ["p5", "p6"]]);
+    await client.end();
+  });
+
+  test("a partition's other file is told when the log was read as far, unless the whole table's truncate came in it", async () => {
+    const { client } = await parts(server());
+    const query = (sql: string) => client.query(sql);
+    const { rows } = await client.query("SELECT 'p'::regclass::oid::int8::float8 AS oid");
+    const root = { oid: rows[0].oid as number, schema: "public", table: "p", kind: "p", generated: false };
+    const log = new KeptLog();
+    let received = 0n;
+    let truncates: { readonly root: number; readonly xid: number }[] = [];
+    let stored = 0;
+    const watch = new PartitionWatch({
+      ...{
+        tables: [root],
+        leaves: undefined,
+        seen: undefined,
+        removed: "keep",
+        readsAttached: false,
+        query,
+        log,
+      },
+      received: () => received,
+      truncates: () => truncates,
+      note: async () => {},
+      store: async () => void stored++,
+    });
+    const look = (lsn: bigint) => watch.look({ lsn, atMs: 0 });
+    await look(10n);
+    const { rows: cut } = await client
+      .query("BEGIN; TRUNCATE p; SELECT pg_current_xact_id()::xid::text::int8::float8 AS xid; COMMIT")
+      .then((all) => (all as unknown as pg.QueryResult[])[2] as pg.QueryResult);
+    await look(20n);
+    expect([log.lines, stored]).toEqual([[], 1]);
+    truncates = [{ root: root.oid, xid: cut[0].xid }];
+    received = 20n;
+    await look(30n);
+    expect([log.lines, stored]).toEqual([[], 2]);
+    await client.query("TRUNCATE p1");
+    await look(40n);
+    expect(log.lines).toEqual([]);
+    received = 40n;
+    await look(50n);
+    expect(log.lines).toEqual([expect.stringMatching(/^public\.p1, .* was truncated/)]);
     await client.end();
   });
 

@@ -50,6 +50,17 @@ async function ranBefore(server: Parameters<typeof freshDatabase>[0]): Promise<S
 
 const told = ({ log }: OpenSource) => log.lines.filter((line) => /may be missing/.test(line));
 
+/** Waits for two looks: what had ended before the first one counts in the second. */
+async function looked(record: MemoryRecord, client: pg.Client): Promise<void> {
+  for (let look = 0; look < 2; look++) {
+    const { rows } = await client.query(
+      "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now FROM pg_logical_emit_message(false, 'wake', '')",
+    );
+    const now = rows[0].now as number;
+    await eventually(() => (record.state?.termsSeen?.atMs ?? 0) > now, { what: "a look" });
+  }
+}
+
 eachPostgres("what the publication says is part of the contract", (server) => {
   test("one that stops publishing updates ends the stream, and stays noted until a backfill has swept", async () => {
     const { client, record, unhealed, open } = await shop(server());
@@ -59,6 +70,9 @@ eachPostgres("what the publication says is part of the contract", (server) => {
     await eventually(() => backfills.items.get("public.t")?.status === "done", {
       what: "the first backfill",
     });
+    // A sweep of before heals nothing.
+    await backfills.request("public.t", { sweep: true, requestedAt: 0 });
+    await eventually(() => backfills.of("public.t").status === "done", { what: "a sweep of before" });
     await client.query(`ALTER PUBLICATION ${P} SET (publish = 'insert, truncate')`);
     expect(await first.failure()).toMatchObject({
       code: "PUBLICATION_NARROWED",
@@ -84,14 +98,18 @@ eachPostgres("what the publication says is part of the contract", (server) => {
       await eventually(() => unhealedNow()?.join() === "public.t,public.u", {
         what: "both tables in the metrics",
       });
+      await looked(record, client);
+      expect(unhealed.tables.has("public.t")).toBe(true);
       // Without a sweep deleted rows would stay; with it the table is whole again.
       await backfills.request("public.t", { sweep: false, requestedAt: 0 });
       await eventually(() => backfills.of("public.t").status === "done", {
         what: "a backfill without a sweep",
       });
+      await looked(record, client);
+      expect(unhealed.tables.has("public.t")).toBe(true);
       await backfills.request("public.t", { sweep: true, requestedAt: 0 });
       await eventually(() => !unhealed.tables.has("public.t"), { what: "the end of what was missing" });
-      expect(backfills.of("public.t")).toMatchObject({ run: 3, status: "done", request: { sweep: true } });
+      expect(backfills.of("public.t")).toMatchObject({ run: 4, status: "done", request: { sweep: true } });
       expect(unhealed.tables.has("public.u")).toBe(true);
       // An operator accepts it.
       unhealed.tables.delete("public.u");
