@@ -1,13 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { Checkpoint } from "../consume/checkpoint.ts";
-import { HoldAtWorkError, type PartitionName, StateItemError } from "../consume/errors.ts";
+import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { Fence } from "../consume/fence.ts";
 import { groupOf } from "../consume/fence-item.ts";
 import { Floors } from "../consume/floor.ts";
 import { type Acceptance, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
+import type { PartitionItem } from "../consume/partition-item.ts";
 import { PartitionLease } from "../consume/partition-lease.ts";
 import { RedriveLeases } from "../consume/redrive-lease.ts";
-import { awaitReplay } from "../consume/replay-lease.ts";
+import { awaitReplay, takeReplay } from "../consume/replay-lease.ts";
 import {
   type Backfill,
   type BackfillStore,
@@ -18,6 +19,9 @@ import {
 import { BackfillActiveError } from "../state/errors.ts";
 import { fenceKey } from "../state/table.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
+
+/** How long a replay of what a partition holds is waited for. */
+const REPLAY_PATIENCE_MS = 2_000;
 
 /** The missing changes to accept, and the backfills that replace them. */
 export interface AcceptancePlan {
@@ -70,7 +74,6 @@ export async function planAcceptance(
  * the backfills' ends have passed. May be repeated: it goes on where it broke off.
  *
  * @throws BackfillActiveError where another kind of backfill of a table is under way; nothing was accepted then.
- * @throws HoldAtWorkError where what a partition holds is being applied: repeat it.
  * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError; StateItemError, ParkedKeysMissingError where
  *   what the state table holds of a partition is not to be built on.
  */
@@ -127,6 +130,21 @@ async function backfillOf(
   }
 }
 
+/**
+ * Whoever replays what the partition holds is given a little time to end, since what it has done and not noted is done again.
+ * Then the lease is taken from it: it does nothing more, and overwrites nothing.
+ */
+async function endReplay(
+  item: PartitionItem,
+  owner: string,
+  signal: AbortSignal,
+): Promise<PartitionLease | undefined> {
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(REPLAY_PATIENCE_MS)]);
+  const ended = await awaitReplay(item, owner, patience, () => {});
+  const lease = ended instanceof PartitionLease ? ended : await takeReplay(item, owner, true);
+  return lease instanceof PartitionLease ? lease : undefined;
+}
+
 /** Takes the partition as an invocation does, so that none can overwrite what is written. */
 async function letPass(
   { dynamodb, table, pipeline, consumer }: ConsumerPlace,
@@ -144,12 +162,9 @@ async function letPass(
   const group = { topic, group: groupOf(partition) };
   const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
   const leases = new RedriveLeases(dynamodb, table, pipeline, consumer);
-  // What a replay has done and not noted yet would be done again, were the partition taken from it.
-  const replay =
-    (await leases.look(topic, partition, signal)).hold &&
-    (await awaitReplay(leases.item(topic, partition, signal), owner, signal, () => {}));
-  if (replay && !(replay instanceof PartitionLease))
-    throw new HoldAtWorkError({ topic, partition }, replay.end);
+  const item = leases.item(topic, partition, signal);
+  const isHeld = (await leases.look(topic, partition, signal)).hold !== undefined;
+  const replay = isHeld ? await endReplay(item, owner, signal) : undefined;
   try {
     for (;;) {
       const taken = (await fence.take(group, [partition], owner, signal)).get(partition);

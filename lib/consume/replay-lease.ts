@@ -80,8 +80,12 @@ function isWithin({ wall, elapsed }: Moment, ms: number): boolean {
 }
 
 /** Takes the lease, to be combined with the token; while another has it, tells until when. */
-export function takeReplay(item: PartitionItem, owner: string): Promise<PartitionLease | LeaseState> {
-  return takeLease(item, REPLAY, `${owner}.${randomBytes(6).toString("base64url")}`);
+export function takeReplay(
+  item: PartitionItem,
+  owner: string,
+  force = false,
+): Promise<PartitionLease | LeaseState> {
+  return takeLease(item, REPLAY, `${owner}.${randomBytes(6).toString("base64url")}`, force);
 }
 
 /**

@@ -97,8 +97,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
-    from: "(await leases.look(topic, partition, signal)).hold &&",
-    to: "undefined &&",
+    from: "isHeld ? await endReplay(item, owner, signal) : undefined",
+    to: "undefined",
     tests: ["test/unit/consume/hold-redrive.test.ts"],
   },
   {
@@ -160,8 +160,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "take a lease of another who renews it",
     file: "lib/consume/partition-lease.ts",
-    from: "(attribute_not_exists(${r}) OR ${u}<:now)",
-    to: "(attribute_not_exists(${r}) OR ${u}<:u)",
+    from: "(attribute_not_exists(${r}) OR ${u}<:now) AND ",
+    to: "(attribute_not_exists(${r}) OR :now=:now) AND ",
     tests: ["test/unit/consume/hold-redrive.test.ts"],
   },
   {
