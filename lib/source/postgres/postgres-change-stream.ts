@@ -799,7 +799,9 @@ export class PostgresChangeStream implements ChangeStream {
     });
     this.#link = link;
     this.#watch.watch(link);
-    this.#options.log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
+    // A pass says itself what it reads.
+    if (!this.#pass)
+      this.#options.log.info(`streaming from slot "${state.slot}" at ${formatLsn(slot.confirmedLsn)}`);
     this.#tell();
     return link;
   }
