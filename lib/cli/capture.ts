@@ -9,7 +9,7 @@ import { requireLog } from "../pipeline.ts";
 import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/errors.ts";
-import { readAsides, readWantedAsides, wantAside } from "../state/asides.ts";
+import { readAsides, readWantedAsides, unwantAside, wantAside } from "../state/asides.ts";
 import { type HoldStore, readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
 import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
 import { pipelineOption, tableOption } from "./options.ts";
@@ -26,6 +26,7 @@ interface ReleaseOptions extends Place {
 }
 interface PutAsideOptions extends Place {
   readonly at: string;
+  readonly cancel?: boolean;
 }
 interface StatusOptions extends Place {
   readonly json?: boolean;
@@ -57,6 +58,7 @@ export function captureCommand(): Command {
     new Command("dead-letter").description("put one change aside that cannot become an event, and go on"),
   )
     .requiredOption("--at <position>", "its position, as the error and the status name it: 34 characters")
+    .option("--cancel", "take that back, as long as the capture task has not come to it")
     .action(putAside);
   return new Command("capture")
     .description(
@@ -179,12 +181,17 @@ async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Pro
   }
 }
 
-async function putAside({ at, ...place }: PutAsideOptions): Promise<void> {
+async function putAside({ at, cancel, ...place }: PutAsideOptions): Promise<void> {
   if (!isPosition(at)) {
     const remedy = "write the position that the error names, and `tributary capture status`: 34 characters";
     throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
   }
   const store = await storeOf(place, "capture dead-letter");
+  if (cancel) {
+    await unwantAside(store, at);
+    say(`Nobody wants the change at ${at} put aside any more.`);
+    return;
+  }
   await wantAside(store, at);
   const held = (await readHolds(store)).find(({ reason }) => reason.position === at);
   if (held) await wantRelease(store, held.topic);

@@ -44,6 +44,14 @@ export async function wantAside(store: HoldStore, position: PositionText): Promi
   );
 }
 
+/** Takes that back; a change that was put aside already stays so. @throws StateTableError, StateTableUnavailableError */
+export async function unwantAside(store: HoldStore, position: PositionText): Promise<void> {
+  const Key = asKey(wantedAsideKey(store.pipeline, position));
+  await persistently(store, () =>
+    store.dynamodb.send(new DeleteItemCommand({ TableName: store.table, Key })),
+  );
+}
+
 /** Changes that were put aside, as the capture task that holds the lease keeps them. */
 export function asideRecord(store: HoldStore, generation: number): AsideRecord {
   const { dynamodb, table, pipeline } = store;
@@ -82,12 +90,7 @@ export function asideRecord(store: HoldStore, generation: number): AsideRecord {
         dynamodb.send(new DeleteItemCommand({ TableName: table, Key: keyOf(aside), ...condition })),
       ),
     wanted: () => readWantedAsides(store),
-    met: (position) =>
-      underLease(() =>
-        dynamodb.send(
-          new DeleteItemCommand({ TableName: table, Key: asKey(wantedAsideKey(pipeline, position)) }),
-        ),
-      ),
+    met: (position) => unwantAside(store, position),
   };
 }
 

@@ -1,6 +1,12 @@
 import { expect, test } from "vitest";
 import type { Aside } from "../../../lib/source/postgres/aside/aside-record.ts";
-import { asideRecord, readAsides, readWantedAsides, wantAside } from "../../../lib/state/asides.ts";
+import {
+  asideRecord,
+  readAsides,
+  readWantedAsides,
+  unwantAside,
+  wantAside,
+} from "../../../lib/state/asides.ts";
 import { CaptureLeaseLostError } from "../../../lib/state/errors.ts";
 import type { HoldStore } from "../../../lib/state/holds.ts";
 import { emulatedAws } from "../emulated.ts";
@@ -55,6 +61,14 @@ test("what an operator wants put aside stands until it is done", async () => {
   await record.met(position(2));
   expect(await record.wanted()).toEqual([]);
   expect(await record.list()).toEqual([aside]);
+});
+
+test("an operator takes back what no task has come to", async () => {
+  const place = await store();
+  await wantAside(place, position(2));
+  await unwantAside(place, position(2));
+  await unwantAside(place, position(2));
+  expect(await readWantedAsides(place)).toEqual([]);
 });
 
 test("a task whose lease was taken over writes nothing of it any more", async () => {
