@@ -1,9 +1,9 @@
+import { asInvocation } from "./consumer-instance.ts";
 import { errorFacts, jsonLogger } from "./context.ts";
 import { HoldAtWorkError } from "./errors.ts";
 import { groupOf } from "./fence-item.ts";
 import { holdChain } from "./hold.ts";
 import { HoldReplay } from "./hold-replay.ts";
-import { asInvocation } from "./invocation.ts";
 import { InvocationCounts } from "./observer.ts";
 import type { Letter } from "./parking-table.ts";
 import { type LeaseState, PartitionLease } from "./partition-lease.ts";

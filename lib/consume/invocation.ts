@@ -1,27 +1,19 @@
 import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
-import type { PositionText } from "../change/position.ts";
 import { readShardBeat, SHARD_TOPIC, type ShardBeat } from "../change/shard-beat.ts";
 import { failpoint } from "../failpoint.ts";
 import { fenceKey } from "../state/table.ts";
-import { Checkpoint, type LostRecords } from "./checkpoint.ts";
-import type { ClaimReader } from "./claim-reader.ts";
+import { Checkpoint } from "./checkpoint.ts";
 import { runSideBySide } from "./concurrency.ts";
-import type { ConsumerConfiguration } from "./configuration.ts";
-import { errorFacts, jsonLogger, type WriteLine } from "./context.ts";
-import type { DeadLetterQueue } from "./dead-letter.ts";
+import { asInvocation, type ConsumerInstance } from "./consumer-instance.ts";
+import { errorFacts, jsonLogger } from "./context.ts";
 import { giveUpRecord } from "./dead-record.ts";
 import { Deadline } from "./deadline.ts";
-import { OwnershipLostError, RecordNotSupportedError, StateItemError } from "./errors.ts";
-import type { Fence, FenceGroup, TakenPartition } from "./fence.ts";
-import { groupOf } from "./fence-item.ts";
-import type { Floors } from "./floor.ts";
+import { RecordNotSupportedError, StateItemError } from "./errors.ts";
+import type { FenceGroup } from "./fence.ts";
 import { withBarred } from "./hold-lane.ts";
 import { HoldRun } from "./hold-run.ts";
-import type { HoldTable } from "./hold-table.ts";
-import type { MissingTable } from "./missing-changes.ts";
-import { type ConsumerObserver, InvocationCounts, tellObserver } from "./observer.ts";
-import type { Claims } from "./once.ts";
+import { InvocationCounts, tellObserver } from "./observer.ts";
 import {
   type BatchRecord,
   type Lane,
@@ -30,52 +22,14 @@ import {
   type UnreadableRecord,
 } from "./ordered-batch.ts";
 import { ParkedKeys } from "./parked-keys.ts";
-import type { ParkedPayloads } from "./parked-payload.ts";
-import type { ChainPlace, ParkingTable } from "./parking-table.ts";
 import type { Invocation } from "./partition.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import { partitionStart } from "./partition-start.ts";
-import type { RedriveLeases } from "./redrive-lease.ts";
-import type { Registry } from "./registry.ts";
 import type { ReplayLease } from "./replay-lease.ts";
-import type { RunningCalls } from "./running-calls.ts";
-import type { Shards } from "./shards.ts";
+import { type Taken, TakenPartitions } from "./taken-partitions.ts";
 
 /** Partitions of an invocation that run at the same time. */
 const SIDE_BY_SIDE = 16;
-/** Time that an invocation spends on removing what was parked and is superseded, at most, in milliseconds. */
-const REMOVAL_MS = 2_000;
-
-/** What a consumer instance keeps between invocations. */
-export interface ConsumerInstance {
-  readonly consumer: string;
-  readonly registry: Registry;
-  readonly configuration: ConsumerConfiguration;
-  /** Whether a topic is one of the consumer's. */
-  readonly isOwn: (topic: string) => boolean;
-  readonly fence: Fence;
-  readonly floors: Floors;
-  readonly claims: Claims;
-  readonly missing: MissingTable;
-  readonly shards: Shards;
-  readonly oversize: ClaimReader;
-  readonly parking: ParkingTable;
-  readonly payloads: ParkedPayloads;
-  readonly holds: HoldTable;
-  readonly leases: RedriveLeases;
-  readonly running: RunningCalls;
-  readonly letters: DeadLetterQueue | undefined;
-  readonly observer: ConsumerObserver;
-  readonly write: WriteLine;
-}
-
-/** A partition that was taken. */
-interface Taken extends TakenPartition {
-  readonly place: FenceGroup;
-  readonly lane: Lane;
-  readonly floor: PositionText;
-}
-
 /** Runs one invocation of a consumer: unpack, take, apply, close, and say what must come again. */
 export async function runInvocation(
   instance: ConsumerInstance,
@@ -104,19 +58,6 @@ export async function runInvocation(
   }
 }
 
-/** What an instance and one invocation of it give the runs of partitions. */
-export function asInvocation(
-  instance: ConsumerInstance,
-  own: Pick<Invocation, "deadline" | "counts" | "token">,
-): Invocation {
-  const { consumer, registry, configuration, letters, claims, missing, oversize, write } = instance;
-  const { parking, payloads, running, shards } = instance;
-  return {
-    ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
-    ...{ running, shards, write, ...own },
-  };
-}
-
 class InvocationRun {
   readonly counts = new InvocationCounts();
   readonly failures: { lowest: number | undefined; partitions: number } = {
@@ -127,13 +68,17 @@ class InvocationRun {
   readonly #event: KinesisStreamEvent;
   readonly #deadline: Deadline;
   readonly #token = randomBytes(12).toString("base64url");
-  /** Of what is replayed, until the partitions are closed. */
-  readonly #leases: ReplayLease[] = [];
+  readonly #partitions: TakenPartitions;
 
   constructor(instance: ConsumerInstance, event: KinesisStreamEvent, deadline: Deadline) {
     this.#instance = instance;
     this.#event = event;
     this.#deadline = deadline;
+    this.#partitions = new TakenPartitions({
+      ...{ instance, deadline, token: this.#token },
+      failLane: (lane, error) => this.#failLane(lane, error),
+      log: (message, error, facts) => this.#log(message, error, facts),
+    });
   }
 
   async run(): Promise<void> {
@@ -142,18 +87,18 @@ class InvocationRun {
     const { own, beats } = this.#sort(all);
     await this.#enter(beats);
     const waiting = await this.#unreadable(rest);
-    const taken = await this.#take(waiting === undefined ? own : before(waiting, own));
+    const taken = await this.#partitions.take(waiting === undefined ? own : before(waiting, own));
     failpoint("fence-taken");
-    await this.#run(taken).finally(() => this.#release());
+    await this.#run(taken).finally(() => this.#partitions.release());
     await this.#finished(beats.length > 0);
   }
 
   async #run(taken: Taken[]): Promise<void> {
     // With a predecessor that died, one at a time, and what was under way last: so that the culprit is found.
     const careful = taken.some(({ stored }) => stored.token !== undefined);
-    if (!careful) return this.#close(await this.#apply(taken, false, SIDE_BY_SIDE));
+    if (!careful) return this.#partitions.close(await this.#apply(taken, false, SIDE_BY_SIDE));
     for (const one of taken.sort((a, b) => Number(!!a.stored.attempts) - Number(!!b.stored.attempts))) {
-      await this.#close(await this.#apply([one], true, 1));
+      await this.#partitions.close(await this.#apply([one], true, 1));
     }
   }
 
@@ -203,56 +148,6 @@ class InvocationRun {
     return undefined;
   }
 
-  /** Takes the partitions, group by group; a group that cannot be taken fails alone, unless all do. */
-  async #take(lanes: readonly Lane[]): Promise<Taken[]> {
-    const groups = new Map<string, { place: FenceGroup; lanes: Lane[] }>();
-    for (const lane of lanes) {
-      const place = { topic: lane.topic, group: groupOf(lane.partition) };
-      const name = `${place.topic}/${place.group}`;
-      const group = groups.get(name);
-      if (group) group.lanes.push(lane);
-      else groups.set(name, { place, lanes: [lane] });
-    }
-    const { fence, floors } = this.#instance;
-    const taken: Taken[] = [];
-    const errors: unknown[] = [];
-    const takeGroup = async ({ place, lanes }: { place: FenceGroup; lanes: Lane[] }) => {
-      try {
-        const floor = await floors.of(place.topic, this.#deadline.work);
-        const partitions = lanes.map(({ partition }) => partition);
-        const group = await fence.take(place, partitions, this.#token, this.#deadline.work);
-        const begun = await this.#beginNew(place, lanes, group);
-        for (const lane of lanes) {
-          const { stored, error, ...own } = group.get(lane.partition) as TakenPartition;
-          if (error !== undefined) this.#failLane(lane, error);
-          else taken.push({ place, lane, floor, ...own, stored: { ...stored, lost: stored.lost ?? begun } });
-        }
-      } catch (error) {
-        errors.push(error);
-        for (const lane of lanes) this.#failLane(lane, error);
-      }
-    };
-    await Promise.all([...groups.values()].map(takeGroup));
-    if (errors.length > 0 && taken.length === 0) throw errors[0];
-    return taken;
-  }
-
-  /** A group of which nothing was ever there, in a shard that has lost records: what it begins with follows none of them. */
-  async #beginNew(
-    place: FenceGroup,
-    lanes: readonly Lane[],
-    group: ReadonlyMap<number, TakenPartition>,
-  ): Promise<LostRecords | undefined> {
-    const isNew = [...group.values()].some((taken) => taken.isNew);
-    const [shardId] = lanes.flatMap(({ records }) => records.map((record) => record.shardId));
-    if (!isNew || shardId === undefined) return undefined;
-    const until = this.#instance.shards.lostUntil(shardId);
-    const nowMs = Date.now();
-    if (typeof until !== "number" || until >= nowMs) return undefined;
-    await this.#instance.fence.begin(place, nowMs, this.#deadline.work);
-    return { until: nowMs, state: "settled" };
-  }
-
   #invocation(): Invocation {
     return asInvocation(this.#instance, {
       ...{ deadline: this.#deadline, counts: this.counts, token: this.#token },
@@ -294,7 +189,7 @@ class InvocationRun {
     const { place, lane, stored, token, floor } = one;
     const budgetMs = this.#deadline.remainingMs() / 2;
     const item = leases.item(lane.topic, lane.partition, this.#deadline.end);
-    const leased = (lease: ReplayLease) => void this.#leases.push(lease);
+    const leased = (lease: ReplayLease) => this.#partitions.keep(lease);
     const parts = { invocation, fence, floors, holds, place, token, floor, careful, budgetMs, item, leased };
     const hold = new HoldRun(parts, lane, this.#event.Records);
     if (stored.hold) {
@@ -323,50 +218,6 @@ class InvocationRun {
     } catch (error) {
       this.#log("a partition could not be held", error, { topic: lane.topic, partition: lane.partition });
       return outcome;
-    }
-  }
-
-  /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
-  async #close(outcomes: readonly [Taken, PartitionOutcome][]): Promise<void> {
-    failpoint("before-fence-close");
-    const groups = Map.groupBy(outcomes, ([{ place }]) => `${place.topic}/${place.group}`);
-    const closeGroup = async (entries: [Taken, PartitionOutcome][]) => {
-      const [[{ place }]] = entries as [[Taken, PartitionOutcome]];
-      try {
-        // Before the mark is on record: an end that has passed does not come again.
-        for (const [{ lane }, { backfilled }] of entries) {
-          for (const end of backfilled) await this.#instance.missing.healedBy(lane, end, this.#deadline.end);
-        }
-        const own = entries.map(([{ token }, { progress }]) => ({ progress, token }));
-        const { lost, overtaken } = await this.#instance.fence.close(place, own, this.#deadline.end);
-        for (const [{ lane, token }, { superseded, progress, lease }] of entries) {
-          const isClosed = ![...lost, ...overtaken].includes(lane.partition);
-          if (!isClosed && lease)
-            await this.#instance.fence.handOver(place, { progress, token }, lease.name, this.#deadline.end);
-          if (lost.includes(lane.partition)) this.#failLane(lane, new OwnershipLostError(lane));
-          // A successor may have put more into a chain, and lists it.
-          if (isClosed) await this.#remove(superseded);
-        }
-      } catch (error) {
-        for (const [{ lane }] of entries) this.#failLane(lane, error);
-      }
-    };
-    await Promise.all([...groups.values()].map(closeGroup));
-    await this.#release();
-  }
-
-  /** Gives the leases of replays back: what they came to is on record, or never will be. One that stays ends by itself. */
-  async #release(): Promise<void> {
-    for (const lease of this.#leases.splice(0)) await lease.release(this.#deadline.end).catch(() => {});
-  }
-
-  /** Parked changes that are listed no more: what stays for lack of time, the next redrive removes. */
-  async #remove(superseded: readonly ChainPlace[]): Promise<void> {
-    const signal = AbortSignal.any([this.#deadline.end, AbortSignal.timeout(REMOVAL_MS)]);
-    try {
-      for (const place of superseded) await this.#instance.parking.supersede(place, signal);
-    } catch (error) {
-      this.#log("superseded changes could not be removed", error, {});
     }
   }
 

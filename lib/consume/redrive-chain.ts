@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../change/position.ts";
+import type { ConsumerInstance } from "./consumer-instance.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
-import type { ConsumerInstance } from "./invocation.ts";
 import type { ParkedKeys } from "./parked-keys.ts";
 import { failedOf, type Letter, type StoredChange } from "./parking-table.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
