@@ -186,10 +186,17 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/postgres/history-proof.test.ts"],
   },
   {
-    name: "let the server show what the stream has on the first link alone",
+    name: "give what one run of the server has shown from another one",
     file: "lib/source/postgres/postgres-change-stream.ts",
-    from: "    const passed = this.#passed;\n    this.#passed = false;\n",
-    to: "    const passed = this.#passed;\n",
+    from: "    if (passed === this.#proving) return undefined;\n",
+    to: "    if (passed !== undefined) return undefined;\n",
+    tests: ["test/postgres/forked-history.test.ts"],
+  },
+  {
+    name: "look for no message that the server lost between two links",
+    file: "lib/source/postgres/postgres-change-stream.ts",
+    from: "      ...this.#messagePlaces.filter(({ lsn }) => lsn >= confirmedLsn && lsn > known),\n",
+    to: "",
     tests: ["test/postgres/forked-history.test.ts"],
   },
   {

@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { parsePosition } from "../../lib/change/position.ts";
+import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
 import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
 import { eventually } from "../eventually.ts";
@@ -21,8 +22,7 @@ class Rig {
     this.two = two;
   }
 
-  async source(acknowledging = true): Promise<OpenSource> {
-    const { url } = this.two;
+  async source(acknowledging = true, url = this.two.url): Promise<OpenSource> {
     const pipeline = definition(url, { tables: ["public.t"] });
     return await OpenSource.open(url, { record: this.record, pipeline, acknowledging });
   }
@@ -208,4 +208,67 @@ for (const { name, binaries } of installed) {
     expect(await forked.failure()).toMatchObject({ code: "HISTORY_FORKED" });
     await forked.close();
   });
+
+  test.skipIf(!binaries)(
+    `${name}: a server that loses a message between two links of a task is not read on`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      await two.copy();
+      const task = await rig.source(false);
+      // What a backfill reads stands at such a place, and consumers remember it.
+      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 100)");
+      await two.query(
+        "SELECT pg_logical_emit_message(false, 'app', 'phantom')",
+        "INSERT INTO junk VALUES ('x')",
+      );
+      const { confirmedLsn } = rig.record.state as SlotState;
+      await eventually(() => (task.status?.receivedLsn ?? 0n) > confirmedLsn + 100_000n, {
+        what: "the message",
+      });
+      await two.stop("immediate");
+      await two.start("copy");
+      await two.query("UPDATE t SET v = 'real' WHERE id = 1");
+      await eventually(() => task.error !== undefined || task.changes.length > 0, { what: "an end" });
+      expect(task.changes).toEqual([]);
+      expect(task.error).toMatchObject({
+        code: expect.stringMatching(/^(SERVER_BEHIND|HISTORY_FORKED)$/),
+        retry: "stop",
+      });
+      await task.close();
+    },
+  );
+
+  test.skipIf(!binaries)(
+    `${name}: a server that loses commits between the proof and the link behind it is not read`,
+    async () => {
+      const rig = await made();
+      const { two } = rig;
+      await two.copy();
+      const dying = await rig.source(false);
+      await two.query("UPDATE t SET v = 'phantom' WHERE id = 1");
+      await eventually(() => dying.changes.length > 0, { what: "phantom" });
+      await dying.close();
+      const proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: Number(new URL(two.url).port) });
+      cleanups.push(() => proxy.stop());
+      const next = await rig.source(false, proxy.urlFor(two.url));
+      const lines = next.log.lines;
+      next.log.info = (line) => {
+        lines.push(line);
+        if (!line.includes("has all that")) return;
+        void proxy.refuse();
+        for (const link of proxy.links) link.cut();
+      };
+      await eventually(() => lines.some((line) => line.includes("has all that")), { what: "the proof" });
+      await two.stop("immediate");
+      await two.start("copy");
+      await two.query("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 500)");
+      await two.query("UPDATE t SET v = 'real' WHERE id = 1");
+      await proxy.accept();
+      await eventually(() => next.error !== undefined || next.changes.length > 0, { what: "an end" });
+      expect(next.changes).toEqual([]);
+      expect(next.error).toMatchObject({ code: "HISTORY_FORKED", retry: "stop" });
+      await next.close();
+    },
+  );
 }

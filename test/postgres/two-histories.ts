@@ -12,6 +12,8 @@ export class TwoHistories {
   readonly #binaries: PostgresBinaries;
   #server: EmbeddedPostgres | undefined;
   #url = "";
+  /** The same for both: whoever is connected to one comes to the other. */
+  #port: number | undefined;
 
   constructor(binaries: PostgresBinaries) {
     this.#binaries = binaries;
@@ -33,7 +35,10 @@ export class TwoHistories {
   async start(which: "primary" | "copy"): Promise<void> {
     const settings = { wal_level: "logical", autovacuum: "off" };
     const dataDirectory = `${this.#dir}/${which}`;
-    this.#server = await startEmbeddedPostgres({ dataDirectory, settings, binaries: this.#binaries });
+    const port = this.#port === undefined ? {} : { port: this.#port };
+    const options = { dataDirectory, settings, binaries: this.#binaries, ...port };
+    this.#server = await startEmbeddedPostgres(options);
+    this.#port = this.#server.port;
     if (this.#url === "") this.#url = await freshDatabase(this.#server, { name: "shop" });
     this.#url = Object.assign(new URL(this.#server.url), { pathname: "/shop" }).toString();
   }

@@ -7,6 +7,7 @@ import type { Topic } from "../../change/topic.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { messageEvent } from "../message-event.ts";
+import { HEARTBEAT } from "./heartbeat.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
@@ -70,6 +71,8 @@ export class LogicalMessages {
     out: SourceMessage[],
   ): boolean {
     const { epoch, onMessage, outbox } = this.#options;
+    // Nothing stands at a heartbeat: a server that has lost it has lost nothing.
+    if (message.prefix === HEARTBEAT) return onMessage?.(message) ?? false;
     const commitLsn = transaction?.begin.commitLsn ?? placeOfMessage(message.lsn);
     const position = commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal);
     if (position <= this.#seen) return false;

@@ -43,6 +43,7 @@ import { ReplayCheck } from "./replay-check.ts";
 import { ReplicationLink } from "./replication-link.ts";
 import { SentSince } from "./sent-since.ts";
 import { SideConnection } from "./side-connection.ts";
+import { serverRun } from "./slot.ts";
 import type { LogPlace, SlotRecord, SlotState } from "./slot-record.ts";
 import { openSlotSession, type SlotSession } from "./slot-session.ts";
 import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
@@ -131,8 +132,10 @@ export class PostgresChangeStream implements ChangeStream {
   #replay = new ReplayCheck([], 0n);
   /** While the server is made to show that it has what the stream has: nothing is given meanwhile (rule 39). */
   #pass: HistoryPass | undefined;
-  /** A pass was over, and no other link has been opened since. */
-  #passed = false;
+  /** Which run of the server the pass looks at. */
+  #proving = "";
+  /** The run for which a pass was over, while no other link has been opened since. */
+  #passed: string | undefined;
   #began = false;
   /** Place of the last message of ours at which something was given. */
   #delivered: LogPlace | undefined;
@@ -563,14 +566,18 @@ export class PostgresChangeStream implements ChangeStream {
   async #end(): Promise<void> {
     if (!this.#began) return;
     const commit = this.#confirmation.knownCommits.at(-1);
+    const places = [...(commit ? [placeOfCommit(commit)] : []), ...this.#messagePlaces];
+    // Where it cannot be noted, the next task looks.
+    await this.#confirmation.ended(places).catch(() => {});
+  }
+
+  /** Where the last messages stand. */
+  get #messagePlaces(): LogPlace[] {
     const message = this.#decoder.lastMessage;
-    const places = [
-      ...(commit ? [placeOfCommit(commit)] : []),
+    return [
       ...(this.#delivered ? [this.#delivered] : []),
       ...(isPosition(message) ? [{ lsn: parsePosition(message).commitLsn }] : []),
     ];
-    // Where it cannot be noted, the next task looks.
-    await this.#confirmation.ended(places).catch(() => {});
   }
 
   async #flush(): Promise<void> {
@@ -745,7 +752,7 @@ export class PostgresChangeStream implements ChangeStream {
     }
     this.#options.log.info(`the server has all that the stream was written from: ${pass.cost}`);
     this.#pass = undefined;
-    this.#passed = true;
+    this.#passed = this.#proving;
     this.#link = undefined;
     this.#watch.stop();
     await link.finish();
@@ -781,7 +788,7 @@ export class PostgresChangeStream implements ChangeStream {
   async #start(session: SlotSession): Promise<ReplicationLink> {
     const { client, system, slot } = session;
     const { state } = this.#confirmation;
-    this.#pass = this.#nextPass(session);
+    this.#pass = await this.#nextPass(session);
     if (system.timeline !== state.timeline) await this.#confirmation.onTimeline(system.timeline);
     this.#options.connection.hosts?.noteTimeline(system.timeline);
     this.#slotLsn = slot.confirmedLsn;
@@ -806,13 +813,23 @@ export class PostgresChangeStream implements ChangeStream {
     return link;
   }
 
-  /** What the stream has beyond what was given is shown anew on each link, and then read on the next one. */
-  #nextPass({ system, history }: SlotSession): HistoryPass | undefined {
+  /**
+   * What the stream has beyond what was given is shown anew on each link, and then read on the next one, where that comes to the
+   * same run of the server. Of this task's own, commits are looked for while they are replayed; what stands at a message behind the
+   * last of them is not.
+   */
+  async #nextPass({ client, system, history }: SlotSession): Promise<HistoryPass | undefined> {
     const passed = this.#passed;
-    this.#passed = false;
-    const { timeline, sent } = this.#confirmation.state;
-    const places = sent?.places.filter(({ lsn }) => lsn >= this.#receivedLsn) ?? [];
-    if (passed || places.length === 0) return undefined;
+    this.#passed = undefined;
+    const { timeline, sent, confirmedLsn } = this.#confirmation.state;
+    const known = this.#confirmation.knownCommits.at(-1)?.commitLsn ?? 0n;
+    const places = [
+      ...(sent?.places.filter(({ lsn }) => lsn >= this.#receivedLsn) ?? []),
+      ...this.#messagePlaces.filter(({ lsn }) => lsn >= confirmedLsn && lsn > known),
+    ];
+    if (places.length === 0) return undefined;
+    this.#proving = await serverRun(client);
+    if (passed === this.#proving) return undefined;
     return new HistoryPass(places, { timeline, system, history }, (line) => this.#options.log.info(line));
   }
 

@@ -135,6 +135,12 @@ export async function identifySystem(replication: pg.Client): Promise<SystemFact
   return { systemId: row.systemid, timeline: row.timeline, walEnd: row.xlogpos };
 }
 
+/** Tells one run of a server from another, and from every other server: while it lasts nothing is lost that it has sent. */
+export async function serverRun(client: pg.Client): Promise<string> {
+  const { rows } = await client.query("SELECT pg_postmaster_start_time()::text AS run");
+  return (rows[0] as { run: string }).run;
+}
+
 /** Where the ancestors of a timeline ended: timeline number to switch point. */
 export async function timelineHistory(
   replication: pg.Client,
