@@ -492,6 +492,10 @@ export class PostgresChangeStream implements ChangeStream {
     for (const { table, error, from, now } of this.#identities.takeDue(this.#receivedLsn)) {
       const { code, message, remedy } = error;
       const topic = routeTables(this.#options.pipeline)(parseTable(table)).topic.name;
+      // In a pipeline of several slots, another one may write the topic of the name that it has now.
+      const renamed =
+        error instanceof TableReplacedError && error.called ? this.#foreignTopic(error.called) : undefined;
+      if (renamed !== undefined) return new TableRenamedError(this.#options.state.slot, renamed);
       try {
         if (!this.#options.keeps) await this.#identities.accept(table, now, from);
         else if (this.#holds)
@@ -502,6 +506,15 @@ export class PostgresChangeStream implements ChangeStream {
       }
     }
     return undefined;
+  }
+
+  /** The topic of a captured name, where another slot may write it. */
+  #foreignTopic(table: string): string | undefined {
+    const { pipeline, isForeign } = this.#options;
+    const name = parseTable(table);
+    if (!captures(pipeline.source, name)) return undefined;
+    const topic = routeTables(pipeline)(name).topic.name;
+    return isForeign?.(topic, this.#receivedLsn) ? topic : undefined;
   }
 
   acknowledge(lsn: bigint): void {

@@ -177,12 +177,17 @@ export class Relations {
     const view = this.#options.identities?.view(relation);
     const captured = byDefinition && view?.passedOver !== true;
     const spans = view?.spans ?? [{ from: undefined, key: undefined, problem: undefined }];
+    // A name that another slot has is that slot's, whatever the table was called before.
+    const isNamed = view === undefined || captures(this.#options.pipeline.source, relation);
+    const told = captured && isNamed ? this.#options.route(relation).topic.name : undefined;
+    const foreign = told === undefined ? undefined : this.#options.refuses?.(told);
     let plan: RelationPlan | undefined;
     let from: PositionText | undefined;
     for (const span of spans.toReversed()) {
       const later = plan && from !== undefined ? { from: parsePosition(from), plan } : undefined;
       const named = view ? { ...relation, ...view.name } : relation;
-      plan = { ...this.#planOf(named, facts, captured, span), relation, facts, byDefinition, later };
+      const made = this.#planOf(named, facts, captured, span);
+      plan = { ...made, problem: foreign ?? made.problem, relation, facts, byDefinition, later };
       from = span.from;
     }
     this.#plans.set(relation.oid, plan as RelationPlan);
@@ -194,7 +199,7 @@ export class Relations {
     captured: boolean,
     span: Span,
   ): Omit<RelationPlan, "relation" | "facts" | "byDefinition" | "later"> {
-    const { pipeline, database, route, outbox: events, refuses } = this.#options;
+    const { pipeline, database, route, outbox: events } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
     const { key, watched, problem } = this.#key(relation, table, chosen, facts, span.key);
@@ -228,7 +233,7 @@ export class Relations {
       key,
       watched,
       wholeOldRows,
-      problem: (captured ? refuses?.(topic.name) : undefined) ?? span.problem ?? unnamed ?? problem ?? shared,
+      problem: span.problem ?? unnamed ?? problem ?? shared,
       listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,

@@ -17,6 +17,8 @@ export interface ReplacedTable {
 export class TableReplacedError extends TributaryError {
   readonly code = "TABLE_REPLACED";
   readonly retry = "restart";
+  /** Name of the captured table now; undefined: it was dropped, or nobody looked. */
+  readonly called: string | undefined;
 
   constructor({ table, oid, now, called, topic }: ReplacedTable) {
     const before = `the one that was captured under this name (OID ${oid})`;
@@ -31,6 +33,7 @@ export class TableReplacedError extends TributaryError {
           ? `To go on with it, name it ${table} again, or give that name to the table that takes its place; then: ${release}. Where nothing is to have the name any more, the same release ends the hold.`
           : `To go on with the table that has the name now, which is then read anew with a sweep: ${release}. Otherwise give the name back first (ALTER TABLE … RENAME).`,
     });
+    this.called = called;
   }
 }
 
