@@ -2,25 +2,18 @@ import { type BackfillEnd, isControlEvent, readBackfillEnd } from "../change/con
 import type { ChangeEventJson } from "../change/event.ts";
 import type { PositionText } from "../change/position.ts";
 import { type ClaimRecord, positionOf } from "../change/record.ts";
-import { isClaimFault } from "./claim-reader.ts";
+import { readClaimed } from "./claimed-event.ts";
 import { giveUpEvents } from "./dead-record.ts";
 import { Effects } from "./effects.ts";
-import { ExpiredGapError, GapError, HandlerDiedError, PoisonWithoutKeyError } from "./errors.ts";
+import { ExpiredGapError, GapError } from "./errors.ts";
 import type { PartitionProgress } from "./fence-item.ts";
 import { waitsForSomebody } from "./hold.ts";
 import { lastPosition } from "./hold-intake.ts";
 import { isStaleWriter, judge } from "./judge.ts";
+import { lostTimes } from "./lost-times.ts";
 import type { BatchRecord, Lane, UnreadableEvents } from "./ordered-batch.ts";
 import type { ChainPlace } from "./parking-table.ts";
-import {
-  attemptsOf,
-  type Invocation,
-  type Item,
-  now,
-  Partition,
-  type PartitionStart,
-  type Stop,
-} from "./partition.ts";
+import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
 import { type Given, Preparation, type Prepared } from "./preparation.ts";
 import type { BatchRegistration, Registration } from "./registry.ts";
 import type { ReplayLease } from "./replay-lease.ts";
@@ -241,7 +234,7 @@ export class PartitionRun {
     const { oversize, deadline } = this.#partition.invocation;
     try {
       return await oversize.withRoom(claimed, deadline.work, async () => {
-        const wire = await this.#read(record, claimed);
+        const wire = await readClaimed(this.#partition, record, claimed);
         if (wire === "given up") {
           this.#passed(claimed.position, record.writer);
           return undefined;
@@ -252,50 +245,6 @@ export class PartitionRun {
     } catch (error) {
       return { record, error, attempts: undefined };
     }
-  }
-
-  /** The event of a claim. What is wrong with its object alone counts as a failure of the change. */
-  async #read(record: BatchRecord, claimed: ClaimRecord): Promise<ChangeEventJson | Stop | "given up"> {
-    const { configuration, deadline, oversize } = this.#partition.invocation;
-    const item = { record, index: 0, position: claimed.position };
-    const known = this.#partition.callsBefore(item.position);
-    let { calls } = known;
-    const since = known.since ?? now();
-    const giveUp = (error: unknown) => this.#withoutObject(item, error, calls, since);
-    if (this.#partition.diedOften(calls)) return giveUp(new HandlerDiedError(calls));
-    for (;;) {
-      calls++;
-      // Large as it is, it may be what ends the process.
-      const lost = await this.#partition.noteCall([item], calls, since);
-      if (lost) return lost;
-      try {
-        return await oversize.read(claimed, deadline.work);
-      } catch (error) {
-        if (!isClaimFault(error)) return { record, error, attempts: attemptsOf([item], calls - 1, since) };
-        this.#partition.log("a change could not be read", item, calls, error);
-        if (calls >= configuration.attempts) return giveUp(error);
-        if (!(await this.#partition.wait(calls))) {
-          return { record, error, attempts: attemptsOf([item], calls, since) };
-        }
-      }
-    }
-  }
-
-  /** A change whose object cannot be used is given up, as the policy says or because its loss was accepted. */
-  async #withoutObject(
-    item: Pick<Item, "record" | "index" | "position">,
-    error: unknown,
-    calls: number,
-    since: string,
-  ): Promise<Stop | "given up"> {
-    const { lane, invocation, checkpoint } = this.#partition;
-    const { mark, explained = mark } = checkpoint;
-    if (item.position <= explained) return "given up";
-    const stop = await this.#partition.poison(item, error, calls, since);
-    if (!stop?.held && !(stop?.error instanceof PoisonWithoutKeyError)) return stop ?? "given up";
-    const range = { behind: mark, upTo: item.position, writer: item.record.writer };
-    await invocation.missing.found({ ...lane, cause: "object", ...range }, invocation.deadline.end);
-    return { ...stop, error, held: true };
   }
 
   /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
@@ -327,7 +276,7 @@ export class PartitionRun {
     }
     if (verdict === "gap") return this.#gap(record, position, after as PositionText);
     if (record.shardId === this.#whole) return "apply";
-    const times = this.#lostUntil(record);
+    const times = lostTimes(this.#partition, record);
     if ("record" in times) return this.#flushed(times);
     if (times.length === 0) {
       this.#whole = record.shardId;
@@ -369,26 +318,6 @@ export class PartitionRun {
       error: new GapError(invocation.consumer, lane, mark, position, after),
       attempts: undefined,
     };
-  }
-
-  /** Until when records of the partition may have expired, each time that is not settled; or why nobody knows. */
-  #lostUntil(record: BatchRecord): readonly number[] | Stop {
-    const { checkpoint, invocation, start } = this.#partition;
-    try {
-      const until = invocation.shards.lostUntil(record.shardId);
-      const { lost } = checkpoint;
-      const settled = lost?.state === "settled" ? lost.until : 0;
-      // Elsewhere than in an invocation of the shard, what was found there counts.
-      const isNoted = start.hold !== undefined || until === "unknown";
-      const times = isNoted && lost?.state === "open" ? [lost.until] : [];
-      times.push(...(start.hold?.expired ?? []));
-      // The last time was none: a beat of capture has said since when nothing came.
-      if (until === undefined) times.pop();
-      if (typeof until === "number") times.push(until);
-      return times.filter((time) => time > settled);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
   }
 
   async #expired(record: BatchRecord, position: PositionText, until: number): Promise<Stop> {

@@ -103,8 +103,8 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "stand before a change whose object is gone although that was accepted",
-    file: "lib/consume/partition-run.ts",
-    from: '    if (item.position <= explained) return "given up";\n',
+    file: "lib/consume/claimed-event.ts",
+    from: '  if (item.position <= explained) return "given up";\n',
     to: "",
     tests: ["test/unit/consume/lost-object.test.ts"],
   },
