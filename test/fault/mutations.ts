@@ -328,8 +328,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "read a new timeline before it is in the record",
     file: "lib/source/postgres/confirmation.ts",
-    from: "    await this.#options.record.write(this.#state);\n",
-    to: "    void this.#options.record.write(this.#state).catch(() => {});\n",
+    from: "        this.#again();\n      });\n    await write;\n",
+    to: "        this.#again();\n      });\n    void write;\n",
     tests: ["test/unit/postgres/confirmation.test.ts"],
   },
   {
