@@ -130,11 +130,8 @@ function judge(error: unknown, streamName: string): PutOutcome {
   if (ACCESS.has(code)) throw new StreamAccessError(streamName, code, error);
   if (THROTTLED.has(code) || status === 429) return { kind: "failed", result: "throttled", code };
   if (PASSES.has(code)) return { kind: "failed", result: "failed", code };
-  if (code === "InvalidSignatureException") {
-    // Signed at the wrong time, the SDK corrects its clock by this very answer; a wrong secret stays wrong.
-    if (/expired|not yet current/i.test(error.message)) return { kind: "failed", result: "failed", code };
-    throw new StreamAccessError(streamName, code, error);
-  }
+  if (isOfClock(error)) return { kind: "failed", result: "failed", code };
+  if (code === "InvalidSignatureException") throw new StreamAccessError(streamName, code, error);
   if (status !== undefined && status >= 400 && status < 500) {
     throw new StreamRequestError(streamName, code, error);
   }
@@ -142,6 +139,11 @@ function judge(error: unknown, streamName: string): PutOutcome {
   if (status !== undefined || isNetworkError(error))
     return { kind: "failed", result: "failed", code: networkCode(error) };
   throw error;
+}
+
+/** Signed at the wrong time, the SDK corrects its clock by this very answer; a wrong secret stays wrong. */
+export function isOfClock({ name, message }: Error): boolean {
+  return name === "InvalidSignatureException" && /expired|not yet current/i.test(message);
 }
 
 function statusOf(error: Error): number | undefined {

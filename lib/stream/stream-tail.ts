@@ -13,6 +13,7 @@ import { commitPrefix, isOwnPlace, type PositionText } from "../change/position.
 import { parseRecord, positionOf } from "../change/record.ts";
 import { readHeader } from "../change/record-header.ts";
 import { StreamAccessError, StreamNotFoundError, StreamTailError } from "./errors.ts";
+import { isOfClock } from "./kinesis-sink.ts";
 import type { StreamLog } from "./stream-writer.ts";
 
 /** Whose records are looked for, and how far. */
@@ -87,6 +88,8 @@ class TailReader {
   /** The last of those whose events can be read, and of all of them. */
   #lastEvents: Found = NOTHING;
   #last: Found = NOTHING;
+  /** Of the shards that were read now. */
+  #anyEnded = false;
   #records = 0;
   #bytes = 0;
   #heardAt = performance.now();
@@ -104,12 +107,15 @@ class TailReader {
   }
 
   async read(): Promise<Tail> {
-    const shards = await this.#shards();
-    const next = async (): Promise<void> => {
-      for (let shard = shards.pop(); shard !== undefined; shard = shards.pop()) await this.#shard(shard);
-    };
+    const known = new Set<string>();
     try {
-      await Promise.all(Array.from({ length: AT_ONCE }, next));
+      // Those that were split or merged meanwhile have children, which are read as well.
+      do {
+        this.#anyEnded = false;
+        const shards = (await this.#shards()).filter((shard) => !known.has(shard));
+        for (const shard of shards) known.add(shard);
+        await this.#all(shards);
+      } while (this.#anyEnded);
     } finally {
       this.#failed.abort();
     }
@@ -119,6 +125,20 @@ class TailReader {
       if (end) ends.push(end);
     }
     return { ends, records: this.#records, bytes: this.#bytes };
+  }
+
+  async #all(shards: string[]): Promise<void> {
+    const next = async (): Promise<void> => {
+      for (let shard = shards.pop(); shard !== undefined; shard = shards.pop()) {
+        try {
+          await this.#shard(shard);
+        } catch (error) {
+          // A closed one goes when its last record expires.
+          if (!(error instanceof StreamNotFoundError) || (await this.#shards()).includes(shard)) throw error;
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, next));
   }
 
   async #shards(): Promise<string[]> {
@@ -162,10 +182,11 @@ class TailReader {
       this.#tell();
       // As far as this answer goes, or further: others write on.
       const isRead = askedAt - (answer.MillisBehindLatest ?? 0) >= untilMs && records.length < LIMIT;
-      if (isRead) return;
       iterator = answer.NextShardIterator;
+      if (isRead && iterator !== undefined) return;
       if (records.length === 0) await sleep(POLL_MS, undefined, { signal: this.#signal });
     }
+    this.#anyEnded = true;
   }
 
   async #iterator(shardId: string, behind: string | undefined): Promise<string | undefined> {
@@ -219,8 +240,9 @@ class TailReader {
         if (name === "ExpiredIteratorException") throw error;
         if (name === "ResourceNotFoundException") throw new StreamNotFoundError(streamName, error);
         const status = $metadata?.httpStatusCode ?? 0;
-        const isThrottled = /Throughput|Throttling|LimitExceeded/.test(name);
-        if (status >= 400 && status < 500 && !isThrottled && !/Expired|TooSkewed|Timeout/.test(name))
+        const isThrottled = status === 429 || /Throughput|Throttling|LimitExceeded/.test(name);
+        const passes = isThrottled || isOfClock(error as Error) || /Expired|TooSkewed|Timeout/.test(name);
+        if (status >= 400 && status < 500 && !passes)
           throw new StreamAccessError(streamName, name, error, "read");
         if (performance.now() - this.#heardAt >= patienceMs)
           throw new StreamTailError(streamName, awsFailure(error), error);

@@ -1,4 +1,10 @@
-import { PutRecordsCommand, SplitShardCommand } from "@aws-sdk/client-kinesis";
+import {
+  GetShardIteratorCommand,
+  type KinesisClient,
+  ListShardsCommand,
+  PutRecordsCommand,
+  SplitShardCommand,
+} from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
 import { formatPosition } from "../../lib/change/position.ts";
 import { claimRecord } from "../../lib/change/record.ts";
@@ -144,6 +150,70 @@ test("a shard that was split is read to its end, and so are its children", async
     { what: "the children" },
   );
   expect((await tail(streamName)).ends).toMatchObject([{ txId: "123" }]);
+});
+
+test("the children of a shard that is split while it is read are read, too", async () => {
+  const { kinesis, freshStream } = aws();
+  const streamName = await freshStream(1);
+  let listed = 0;
+  // A request that was under way lands in a child.
+  const splitting = {
+    send: async (command: { input: object }, options: object) => {
+      const answer = await kinesis.send(command as never, options);
+      if (command instanceof ListShardsCommand && listed++ === 0) {
+        const NewStartingHashKey = (2n ** 127n).toString();
+        const ShardToSplit = "shardId-000000000000";
+        await kinesis.send(
+          new SplitShardCommand({ StreamName: streamName, ShardToSplit, NewStartingHashKey }),
+        );
+        await writes(streamName, 2, [inTransaction(0, 110n), inTransaction(7, 120n)]);
+      }
+      return answer;
+    },
+  } as unknown as KinesisClient;
+  const { ends } = await tail(streamName, { kinesis: splitting, untilMs: performance.now() });
+  expect(ends).toMatchObject([{ txId: "120" }]);
+});
+
+/** Kinesis of one shard that has nothing, with another one that fails. */
+function failingOnce(failure: Error, shards: readonly string[][]) {
+  const lists = [...shards];
+  let failed = false;
+  const send = async (command: { input: { ShardId?: string } }) => {
+    if (command instanceof ListShardsCommand)
+      return { Shards: (lists.length > 1 ? lists.shift() : lists[0])?.map((ShardId) => ({ ShardId })) };
+    if (command instanceof GetShardIteratorCommand) {
+      if (command.input.ShardId === "bad" && !failed) {
+        failed = true;
+        throw failure;
+      }
+      return { ShardIterator: "i" };
+    }
+    return { Records: [], MillisBehindLatest: 0, NextShardIterator: "i" };
+  };
+  return { send } as unknown as KinesisClient;
+}
+const refusal = (name: string, httpStatusCode: number, message = name) =>
+  Object.assign(new Error(message), { name, $metadata: { httpStatusCode } });
+
+test("a closed shard that expires while it is read has nothing more", async () => {
+  const gone = refusal("ResourceNotFoundException", 400);
+  expect(await tail("s", { kinesis: failingOnce(gone, [["bad", "good"], ["good"]]) })).toMatchObject({
+    ends: [],
+  });
+  const noStream = tail("s", { kinesis: failingOnce(gone, [["bad", "good"]]) });
+  await expect(noStream).rejects.toMatchObject({ code: "STREAM_NOT_FOUND" });
+});
+
+test.each([
+  refusal(
+    "InvalidSignatureException",
+    400,
+    "Signature expired: 20260101T000000Z is now earlier than 20260101T000500Z",
+  ),
+  refusal("Unknown", 429),
+])("what the clock or the pace is to blame for is asked again ($name)", async (failure) => {
+  expect(await tail("s", { kinesis: failingOnce(failure, [["bad"]]) })).toMatchObject({ ends: [] });
 });
 
 test("it is read up to its time, and not before", async () => {

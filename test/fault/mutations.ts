@@ -214,6 +214,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/pipeline/forked-history.test.ts"],
   },
   {
+    name: "read the shards of the stream's end that were there at first",
+    file: "lib/stream/stream-tail.ts",
+    from: "      } while (this.#anyEnded);\n",
+    to: "      } while (false);\n",
+    tests: ["test/aws/stream-tail.test.ts"],
+  },
+  {
+    name: "call a stream missing because a closed shard of it has expired",
+    file: "lib/stream/stream-tail.ts",
+    from: " || (await this.#shards()).includes(shard)) throw error;",
+    to: ") throw error;\n          throw error;",
+    tests: ["test/aws/stream-tail.test.ts"],
+  },
+  {
     name: "read the stream's end only as far as its first page",
     file: "lib/stream/stream-tail.ts",
     from: "- (answer.MillisBehindLatest ?? 0) >= untilMs",
