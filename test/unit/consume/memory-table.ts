@@ -175,7 +175,7 @@ function updated(expression: string, old: Item, input: Expressions): Item {
   return item;
 }
 
-/** `OR` of `AND`s; parentheses hold one more such. */
+/** `OR` of `AND`s of comparisons or their opposites; parentheses hold one more such. What is not understood is an error. */
 function holds(condition: string | undefined, item: Item | undefined, input: Expressions): boolean {
   if (condition === undefined) return true;
   const or = splitOutside(condition, " OR ");
@@ -183,19 +183,23 @@ function holds(condition: string | undefined, item: Item | undefined, input: Exp
   const and = splitOutside(condition, " AND ");
   if (and.length > 1) return and.every((part) => holds(part, item, input));
   const text = condition.trim();
+  // Of an attribute that does not exist, a comparison is false, and its opposite true.
+  if (text.startsWith("NOT ")) return !holds(text.slice(4), item, input);
   if (text.startsWith("(")) return holds(text.slice(1, -1), item, input);
   const exists = /^attribute_(not_)?exists\((.*)\)$/.exec(text);
   if (exists) return (item?.[nameOf(exists[2] as string, input)] === undefined) === (exists[1] !== undefined);
   const contains = /^contains\((.*),(.*)\)$/.exec(text);
   const [, left = "", operator, right = ""] = contains
     ? [text, contains[1], "contains", contains[2]]
-    : (/^([^=<]+)(<=|=|<)(.+)$/.exec(text) ?? []);
+    : (/^([^=<>]+)(<=|=|<|>)(.+)$/.exec(text) ?? []);
+  if (operator === undefined) throw new Error(`not modelled: ${text}`);
   const [a, b] = [operand(left, item ?? {}, input), operand(right, item ?? {}, input)];
   if (a === undefined || b === undefined) return false;
   if (operator === "=") return JSON.stringify(a) === JSON.stringify(b);
   if (operator === "contains") return a.S?.includes(b.S ?? "") ?? false;
   const less = a.N === undefined ? (a.S ?? "") < (b.S ?? "") : Number(a.N) < Number(b.N);
-  return less || (operator === "<=" && JSON.stringify(a) === JSON.stringify(b));
+  const same = JSON.stringify(a) === JSON.stringify(b);
+  return operator === ">" ? !less && !same : less || (operator === "<=" && same);
 }
 
 function splitOutside(text: string, separator: string): string[] {
