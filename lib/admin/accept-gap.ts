@@ -163,13 +163,18 @@ async function letPass(
   const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
   const leases = new RedriveLeases(dynamodb, table, pipeline, consumer);
   const item = leases.item(topic, partition, signal);
-  const isHeld = (await leases.look(topic, partition, signal)).hold !== undefined;
-  const replay = isHeld ? await endReplay(item, owner, signal) : undefined;
+  let replay: PartitionLease | undefined;
   try {
     for (;;) {
       const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
       if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
       const { stored, token, error } = taken;
+      if (stored.hold && !replay) {
+        // Whoever replays it has lost the partition: it ends behind the call that is under way, and hands over what it did.
+        await fence.giveBack(group, partition, token, signal);
+        replay = await endReplay(item, owner, signal);
+        continue;
+      }
       if (error !== undefined) throw error;
       // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
       if (stored.fault !== undefined)

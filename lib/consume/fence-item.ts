@@ -208,10 +208,11 @@ export function handOverUpdate({ progress, token }: OwnProgress, taker: string, 
   const p = progress.partition;
   return {
     UpdateExpression: update.UpdateExpression,
-    ConditionExpression: `${update.ConditionExpression} AND h${p}=:was AND v${p}=:replay`,
+    ConditionExpression: `${update.ConditionExpression} AND h${p}=:was AND k${p}=:keys AND v${p}=:replay`,
     ExpressionAttributeValues: {
       ...update.ExpressionAttributeValues,
       ...{ ":was": { S: token.hold ?? "" }, ":replay": { S: replay } },
+      ":keys": { S: storedKeys(token.list.stored, true) ?? "" },
     },
   };
 }

@@ -16,6 +16,7 @@ import {
   readPartition,
   readToken,
   type StoredPartition,
+  storedKeys,
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken } from "./fence-token.ts";
@@ -260,17 +261,26 @@ export class Fence {
 
   /**
    * Another took the partition while we replayed what it holds, and waits for the lease `replay`: what we came to is written
-   * for that one, or it would be done again. Nothing is written where that one has gone on.
+   * for that one, or it would be done again. Nothing is written where somebody has gone on.
    */
   async handOver(place: FenceGroup, own: OwnProgress, replay: string, signal: AbortSignal): Promise<void> {
     const { progress, token } = own;
-    const item = await this.#read(place, signal);
-    const taker = readToken(item, progress.partition);
-    if (!progress.hold || taker === undefined || token.hold === undefined) return;
-    if (item?.[`h${progress.partition}`]?.S !== token.hold) return;
-    const named = await this.#named(place, own, signal);
-    const update = handOverUpdate({ progress: named.progress, token }, taker, replay);
-    if (await this.#try(place, update, "hand over", signal)) await this.#renamed(place, named, signal);
+    const { partition } = progress;
+    const [held, keys] = [token.hold, storedKeys(token.list.stored, true)];
+    if (!progress.hold || held === undefined) return;
+    let named: NamedProgress | undefined;
+    // One that gave it back without waiting, and who took it next, wait for the same.
+    for (let refused: string | undefined; ; ) {
+      const item = await this.#read(place, signal);
+      const taker = readToken(item, partition);
+      const isAsLeft = item?.[`h${partition}`]?.S === held && item?.[`k${partition}`]?.S === keys;
+      if (!isAsLeft || taker === undefined || taker === refused) return;
+      named ??= await this.#named(place, own, signal);
+      // The list that was named before stays until it is an orphan: the taker has read its name.
+      const update = handOverUpdate({ progress: named.progress, token }, taker, replay);
+      if (await this.#try(place, update, "hand over", signal)) return;
+      refused = taker;
+    }
   }
 
   /** Returns undefined where the condition does not hold. */

@@ -127,14 +127,17 @@ export class HoldRun {
     }
   }
 
-  /** Undefined where another has it. */
+  /** Undefined where another has it. @throws OwnershipLostError */
   async #lease(): Promise<ReplayLease | undefined> {
     const { item, token, invocation, leased } = this.#parts;
     const taken = await takeReplay(item, invocation.token);
     if (!(taken instanceof PartitionLease)) return undefined;
     const lease = new ReplayLease(taken, token);
     leased(lease);
-    return lease;
+    // Who takes the partition from now on sees the lease, and waits for it. One that took it before does not.
+    if (await lease.confirm()) return lease;
+    await lease.release(invocation.deadline.end).catch(() => {});
+    throw new OwnershipLostError(this.#lane);
   }
 
   /** The fence never names this hold: nothing of it stays, as far as that can be. */

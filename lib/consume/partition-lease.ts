@@ -39,7 +39,7 @@ export async function takeLease(
   for (let end = endOf(kind); ; ) {
     const taken = await item.update(`take ${r}`, {
       UpdateExpression: `SET ${r}=:r,${u}=:u`,
-      ConditionExpression: `${force ? "" : `(attribute_not_exists(${r}) OR ${u}<:now) AND `}(attribute_not_exists(${u}) OR ${u}<:u)`,
+      ConditionExpression: `${force ? "" : `${freeOf(kind, partition)} AND `}(attribute_not_exists(${u}) OR ${u}<:u)`,
       ExpressionAttributeValues: {
         ":r": { S: name },
         ":u": { N: String(end) },
@@ -52,6 +52,11 @@ export async function takeLease(
     // It is free, and was given back by one whose clock is ahead of ours.
     end = Math.max(endOf(kind), stored.end + 1);
   }
+}
+
+/** The condition that nobody has it, or its time is over; `:now` is the time. */
+export function freeOf({ name, end }: LeaseKind, partition: number): string {
+  return `(attribute_not_exists(${name}${partition}) OR ${end}${partition}<:now)`;
 }
 
 /** Whether somebody has it, and may be alive. */

@@ -3,6 +3,7 @@ import type { PositionText } from "../change/position.ts";
 import type { ConsumerInstance } from "./consumer-instance.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import type { Deadline } from "./deadline.ts";
+import { HoldAtWorkError } from "./errors.ts";
 import type { ParkedKeys } from "./parked-keys.ts";
 import { failedOf, type Letter, type StoredChange } from "./parking-table.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
@@ -92,6 +93,9 @@ export class ChainRedrive {
         return this.#outcome("done");
       }
       if (this.#run.deadline.work.aborted) return this.#outcome("open");
+      // Nothing is taken from a replay: what it is in the middle of would be done twice.
+      if (polls > POLLS && fenced.replayed)
+        return { kind: "busy", redriven: this.#redriven, error: HoldAtWorkError.name };
       await sleep(POLL_MS);
     }
   }

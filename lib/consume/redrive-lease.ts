@@ -8,7 +8,7 @@ import type { Hold } from "./hold.ts";
 import { ParkedKeys } from "./parked-keys.ts";
 import { ParkedLists } from "./parked-lists.ts";
 import { PartitionItem } from "./partition-item.ts";
-import { PartitionLease, REDRIVE, takeLease } from "./partition-lease.ts";
+import { freeOf, isLive, PartitionLease, REDRIVE, REPLAY, takeLease } from "./partition-lease.ts";
 import type { RunningCall } from "./running-calls.ts";
 import { itemAt } from "./table-call.ts";
 
@@ -28,6 +28,8 @@ export interface FencedPartition {
   readonly held: boolean;
   /** A call that ran on when its invocation ended. */
   readonly running: RunningCall | undefined;
+  /** Somebody replays what it holds. */
+  readonly replayed: boolean;
   /** See `StoredPartition`. */
   readonly fault: string | undefined;
 }
@@ -109,7 +111,8 @@ export class RedriveLease {
    * Replaces the list of parked keys, if it still is what was read: nothing was parked since. While an invocation
    * holds the partition it may be about to park a change behind the key: then refused, unless by force, which takes
    * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
-   * `untouched`: refused too where an invocation has come and gone since.
+   * `untouched`: refused too where an invocation has come and gone since. Always refused while somebody replays what the
+   * partition holds: that one hands over what it did as long as nobody has touched the list.
    */
   async replaceParked(
     { stored: listed = "", token, hold }: FencedPartition,
@@ -123,7 +126,7 @@ export class RedriveLease {
     const { lists, place, signal } = item;
     const [r, k, t] = [`r${place.partition}`, `k${place.partition}`, `t${place.partition}`];
     const now = storedKeys(left === undefined ? undefined : await lists.write(place, left, signal), isHeld);
-    const set = [...(now === undefined ? [] : [`${k}=:now`]), ...(force ? [`${t}=:t`] : [])];
+    const set = [...(now === undefined ? [] : [`${k}=:list`]), ...(force ? [`${t}=:t`] : [])];
     const given = when === "untouched" && token !== undefined ? token : GIVEN_BACK;
     const free = force ? `${t}<:t` : given === GIVEN_BACK ? `contains(${t},:t)` : `${t}=:t`;
     const replaced = await item.update("unpark", {
@@ -131,12 +134,13 @@ export class RedriveLease {
         ...(set.length > 0 ? [`SET ${set.join(",")}`] : []),
         ...(now === undefined ? [`REMOVE ${k}`] : []),
       ].join(" "),
-      ConditionExpression: `${r}=:r AND ${k}=:was AND (attribute_not_exists(${t}) OR ${free})`,
+      ConditionExpression: `${r}=:r AND ${k}=:was AND (attribute_not_exists(${t}) OR ${free}) AND ${freeOf(REPLAY, place.partition)}`,
       ExpressionAttributeValues: {
         ":r": { S: name },
         ":was": { S: was },
+        ":now": { N: String(Date.now()) },
         ":t": { S: force ? new FenceToken(counterAhead([token]), name).givenBack : given },
-        ...(now === undefined ? {} : { ":now": { S: now } }),
+        ...(now === undefined ? {} : { ":list": { S: now } }),
       },
     });
     // Where it was refused, nothing names the new list, unless the answer to a first try was lost: then it stays.
@@ -160,12 +164,15 @@ async function readFenced(item: PartitionItem): Promise<FencedPartition> {
   let seen: string | undefined;
   for (;;) {
     const fence = await item.read();
-    const { mark = "", parked: stored, token, hold, attempts, fault } = readPartition(fence, place.partition);
+    const { mark = "", parked: stored, token, hold, ...more } = readPartition(fence, place.partition);
+    const { attempts, fault } = more;
     try {
       const parked = await lists.read(place, stored, signal);
       const held = token !== undefined;
       const running = attempts?.running;
-      return { mark, parked, stored, hold, token: readToken(fence, place.partition), held, running, fault };
+      const replayed = isLive(more.replay);
+      const seen = { mark, parked, stored, hold, token: readToken(fence, place.partition) };
+      return { ...seen, held, running, replayed, fault };
     } catch (error) {
       // An invocation may have replaced it since; what is named still, and is not there, is missing.
       if (!(error instanceof ParkedKeysMissingError) || stored === seen) throw error;

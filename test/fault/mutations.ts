@@ -97,9 +97,9 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
-    from: "isHeld ? await endReplay(item, owner, signal) : undefined",
-    to: "undefined",
-    tests: ["test/unit/consume/hold-redrive.test.ts"],
+    from: "if (stored.hold && !replay) {",
+    to: "if (stored.hold && token.hold === undefined) {",
+    tests: ["test/unit/consume/hold-redrive.test.ts", "test/unit/consume/hold-races.test.ts"],
   },
   {
     name: "stand before a change whose object is gone although that was accepted",
@@ -151,6 +151,27 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/hold-redrive.test.ts"],
   },
   {
+    name: "hand a replay over to the first alone that took the partition from it",
+    file: "lib/consume/fence.ts",
+    from: "      refused = taker;\n",
+    to: "      return;\n",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
+    name: "begin a replay although the partition was taken since",
+    file: "lib/consume/hold-run.ts",
+    from: "    if (await lease.confirm()) return lease;\n",
+    to: "    return lease;\n",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
+    name: "take the partition from a replay to park a key no more",
+    file: "lib/consume/redrive-lease.ts",
+    from: " AND ${freeOf(REPLAY, place.partition)}`",
+    to: "`",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
     name: "take a partition for a redrive of a hold that has ended meanwhile",
     file: "lib/consume/hold-redrive.ts",
     from: "    if ((await leases.look(topic, partition, deadline.end)).hold?.id !== id)\n",
@@ -160,8 +181,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "take a lease of another who renews it",
     file: "lib/consume/partition-lease.ts",
-    from: "(attribute_not_exists(${r}) OR ${u}<:now) AND ",
-    to: "(attribute_not_exists(${r}) OR :now=:now) AND ",
+    from: "${end}${partition}<:now)`",
+    to: "${end}${partition}<:now OR ${end}${partition}>:now)`",
     tests: ["test/unit/consume/hold-redrive.test.ts"],
   },
   {
@@ -608,8 +629,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "a take that does not look at who has it",
     file: "lib/consume/fence-item.ts",
-    from: "OR t${p}<=:t)`)",
-    to: "OR NOT t${p}=:t)`)",
+    from: "`NOT t${p}>:t`",
+    to: "`NOT t${p}=:t`",
     tests: ["test/aws/consume/fence.test.ts"],
   },
   {
@@ -621,7 +642,7 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: "a redrive's lease that can be taken a second time by its own request",
-    file: "lib/consume/redrive-lease.ts",
+    file: "lib/consume/partition-lease.ts",
     from: " AND (attribute_not_exists(${u}) OR ${u}<:u)`",
     to: " AND (attribute_not_exists(${u}) OR ${u}<:u OR ${u}>:now)`",
     tests: ["test/aws/consume/fence.test.ts"],
