@@ -88,8 +88,6 @@ class TailReader {
   /** The last of those whose events can be read, and of all of them. */
   #lastEvents: Found = NOTHING;
   #last: Found = NOTHING;
-  /** Of the shards that were read now. */
-  #anyEnded = false;
   #records = 0;
   #bytes = 0;
   #heardAt = performance.now();
@@ -109,13 +107,13 @@ class TailReader {
   async read(): Promise<Tail> {
     const known = new Set<string>();
     try {
-      // Those that were split or merged meanwhile have children, which are read as well.
-      do {
-        this.#anyEnded = false;
+      for (;;) {
         const shards = (await this.#shards()).filter((shard) => !known.has(shard));
+        if (shards.length === 0) break;
         for (const shard of shards) known.add(shard);
         await this.#all(shards);
-      } while (this.#anyEnded);
+        // Those that were split or merged meanwhile have children, which are read as well.
+      }
     } finally {
       this.#failed.abort();
     }
@@ -182,11 +180,10 @@ class TailReader {
       this.#tell();
       // As far as this answer goes, or further: others write on.
       const isRead = askedAt - (answer.MillisBehindLatest ?? 0) >= untilMs && records.length < LIMIT;
+      if (isRead) return;
       iterator = answer.NextShardIterator;
-      if (isRead && iterator !== undefined) return;
       if (records.length === 0) await sleep(POLL_MS, undefined, { signal: this.#signal });
     }
-    this.#anyEnded = true;
   }
 
   async #iterator(shardId: string, behind: string | undefined): Promise<string | undefined> {

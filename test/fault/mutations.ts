@@ -237,8 +237,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "read the shards of the stream's end that were there at first",
     file: "lib/stream/stream-tail.ts",
-    from: "      } while (this.#anyEnded);\n",
-    to: "      } while (false);\n",
+    from: "        if (shards.length === 0) break;\n",
+    to: "        if (shards.length === 0 || known.size > 0) break;\n",
     tests: ["test/aws/stream-tail.test.ts"],
   },
   {
