@@ -1042,8 +1042,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "take every partition for one that was born as such",
     file: "lib/source/postgres/contract/leaves.ts",
-    from: "    const last = z",
-    to: "    if (xmin) return false;\n    const last = z",
+    from: "  const { xmin, command } = leaf.attached;",
+    to: "  if (leaf.attached) return false;\n  const { xmin, command } = leaf.attached;",
     tests: ["test/postgres/partitions.test.ts"],
   },
   {

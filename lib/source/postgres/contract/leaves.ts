@@ -1,4 +1,5 @@
 import * as z from "zod";
+import type { TableName } from "../../../change/table-pattern.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
@@ -29,7 +30,7 @@ const sighted = leaf.extend({
   xmin: z.string(),
   /** Whether the server has no estimate of its rows, as right after a TRUNCATE. */
   unknownRows: z.boolean(),
-  /** Where it was attached after it had been made: by which transaction, and which command of that. Rows may have been in it. */
+  /** Where it was attached after it had been made, or in the same transaction: by which one, and which command of that. */
   attached: z.object({ xmin: z.string(), command: z.number() }).nullable(),
 });
 
@@ -37,9 +38,8 @@ const sighted = leaf.extend({
 export type SightedLeaf = z.output<typeof sighted>;
 
 /**
- * Nothing here locks a table: pg_partition_tree would, and wait for the application's ALTER TABLE. A partition is attached later
- * than made where a row of pg_inherits above it is younger than its system columns. CREATE TABLE … PARTITION OF makes both
- * in one transaction, three commands apart (seen on 15 to 18); more lie between where something was done to the table before.
+ * Nothing here locks a table: pg_partition_tree would, and wait for the application's ALTER TABLE. Rows can have been in a partition
+ * where a row of pg_inherits above it is younger than its system columns, or of the same transaction.
  */
 function tree(roots: readonly number[]): string {
   return `
@@ -57,7 +57,7 @@ function tree(roots: readonly number[]): string {
              (SELECT jsonb_build_object('xmin', edge.xmin, 'command', edge.command)
                 FROM unnest(t.edges, t.ages, t.commands) edge(xmin, age, command)
                WHERE edge.age < made.age
-                  OR edge.xmin = made.xmin AND edge.command - made.command > ${BORN_COMMANDS}
+                  OR edge.xmin = made.xmin
                ORDER BY edge.age, edge.command DESC LIMIT 1) AS attached
         FROM tree t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
        CROSS JOIN LATERAL (
@@ -67,8 +67,6 @@ function tree(roots: readonly number[]): string {
        WHERE c.relkind = 'r'
     )`;
 }
-
-const BORN_COMMANDS = 3;
 
 /** Changes with whatever `readLeaves` would tell of these tables that is stored. */
 export async function readLeavesHash(query: Query, roots: readonly number[]): Promise<string> {
@@ -102,31 +100,36 @@ export function storedLeaves(roots: readonly number[], found: readonly SightedLe
 const PAGES = 1000;
 
 /**
- * Whether a partition has rows of before it was attached; also where we may not read it. Waits a second at most where it is locked.
+ * Whether a partition has rows of before it was attached; also where we may not read it. One that we may not read is read through
+ * its root. Waits a second at most where it is locked.
  * @throws the server's error then
  */
-export async function wasFilled(query: Query, { schema, table, attached }: SightedLeaf): Promise<boolean> {
-  if (!attached) return false;
-  const { xmin, command } = attached;
-  const name = quoteTable({ schema, table });
-  try {
-    // One message: what is set holds for its statements.
-    const answer: unknown = await query(
-      `SET LOCAL lock_timeout = '1s'; SELECT EXISTS (SELECT FROM ONLY ${name} WHERE ctid < '(${PAGES},0)'::tid AND (
-         age(xmin) > age('${xmin}'::xid) OR xmin = '${xmin}'::xid AND cmin::text::int8 < ${command})) AS filled`,
-    );
-    const last = z
-      .array(z.object({ rows: z.array(z.unknown()) }))
-      .parse(answer)
-      .at(-1);
-    return z.object({ filled: z.boolean() }).parse(last?.rows[0]).filled;
-  } catch (error) {
-    // insufficient_privilege, undefined_table. https://www.postgresql.org/docs/current/errcodes-appendix.html
-    const { code } = error as { code?: string };
-    if (code === "42P01") return false;
-    if (code === "42501") return true;
-    throw error;
+export async function wasFilled(query: Query, leaf: SightedLeaf, root: TableName): Promise<boolean> {
+  if (!leaf.attached) return false;
+  const { xmin, command } = leaf.attached;
+  for (const from of [
+    `ONLY ${quoteTable(leaf)} WHERE`,
+    `${quoteTable(root)} WHERE tableoid = ${leaf.oid}::oid AND`,
+  ]) {
+    try {
+      // One message: what is set holds for its statements.
+      const answer: unknown = await query(
+        `SET LOCAL lock_timeout = '1s'; SELECT EXISTS (SELECT FROM ${from} ctid < '(${PAGES},0)'::tid AND (
+           age(xmin) > age('${xmin}'::xid) OR xmin = '${xmin}'::xid AND cmin::text::int8 < ${command})) AS filled`,
+      );
+      const last = z
+        .array(z.object({ rows: z.array(z.unknown()) }))
+        .parse(answer)
+        .at(-1);
+      return z.object({ filled: z.boolean() }).parse(last?.rows[0]).filled;
+    } catch (error) {
+      // undefined_table, insufficient_privilege. https://www.postgresql.org/docs/current/errcodes-appendix.html
+      const { code } = error as { code?: string };
+      if (code === "42P01") return false;
+      if (code !== "42501") throw error;
+    }
   }
+  return true;
 }
 
 /** Which of these tables there still are. */

@@ -129,7 +129,7 @@ export class PartitionWatch {
       changes.removed.map(({ leaf }) => leaf.oid),
     );
     const filled = new Set<number>();
-    for (const { leaf } of changes.joined) if (await wasFilled(query, leaf)) filled.add(leaf.oid);
+    for (const { root, leaf } of changes.joined) if (await wasFilled(query, leaf, root)) filled.add(leaf.oid);
     return {
       ...changes,
       removed: changes.removed.map((one) => ({ ...one, dropped: !there.has(one.leaf.oid) })),
