@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Checkpoint } from "../consume/checkpoint.ts";
 import { type PartitionName, StateItemError } from "../consume/errors.ts";
 import { Fence } from "../consume/fence.ts";
@@ -22,6 +23,9 @@ import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
 
 /** How long a replay of what a partition holds is waited for. */
 const REPLAY_PATIENCE_MS = 2_000;
+/** How long invocations at work are waited for, in all partitions together: one may have died there. */
+const INVOCATION_PATIENCE_MS = 15_000;
+const POLL_MS = 50;
 
 /** The missing changes to accept, and the backfills that replace them. */
 export interface AcceptancePlan {
@@ -94,14 +98,16 @@ export async function acceptGap(
   for (const name of tables) runs[name] = await backfillOf(store, name, consumer, upTo);
   const accepted: Acceptance = { by, at: new Date().toISOString(), tables: runs };
   const results: Accepted[] = [];
+  const until = performance.now() + INVOCATION_PATIENCE_MS;
   for (const entry of missing) {
     const { topic, partition } = entry;
     // Noted first: a partition never goes on without a trace of why.
     await new MissingTable(dynamodb, table, pipeline, consumer).accept(entry, accepted, signal);
-    const outcome = entry.cause === "unreadable" ? "noted" : await letPass(place, entry, signal);
+    const outcome = entry.cause === "unreadable" ? "noted" : await letPass(place, entry, until, signal);
     results.push({ topic, partition, missing: { ...entry, accepted }, outcome });
   }
-  for (const other of others) await letPass(place, { ...other, cause: "expired", upTo, writer: 0 }, signal);
+  for (const other of others)
+    await letPass(place, { ...other, cause: "expired", upTo, writer: 0 }, until, signal);
   return results;
 }
 
@@ -155,6 +161,7 @@ async function letPass(
     upTo,
     writer,
   }: Pick<MissingChanges, "topic" | "partition" | "cause" | "upTo" | "writer">,
+  until: number,
   signal: AbortSignal,
 ): Promise<Accepted["outcome"]> {
   const fence = new Fence(dynamodb, table, pipeline, consumer);
@@ -166,7 +173,13 @@ async function letPass(
   let replay: PartitionLease | undefined;
   try {
     for (;;) {
-      const taken = (await fence.take(group, [partition], owner, signal)).get(partition);
+      let taken = await fence.takeFree(group, partition, owner, signal);
+      // What a live invocation has done would be done again. Of what is held, a replay hands it over.
+      while (!taken && performance.now() < until && !(await leases.look(topic, partition, signal)).hold) {
+        await sleep(POLL_MS, undefined, { signal });
+        taken = await fence.takeFree(group, partition, owner, signal);
+      }
+      taken ??= (await fence.take(group, [partition], owner, signal)).get(partition);
       if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
       const { stored, token, error } = taken;
       if (stored.hold && !replay) {

@@ -17,9 +17,10 @@ import {
   readToken,
   type StoredPartition,
   storedKeys,
+  takeFreeUpdate,
   takeUpdate,
 } from "./fence-item.ts";
-import { counterAhead, FenceToken } from "./fence-token.ts";
+import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
 import { formatHold } from "./hold.ts";
 import { ParkedLists } from "./parked-lists.ts";
 import { type ItemPlace, itemAt, readItem, type TableItem, updateItem } from "./table-call.ts";
@@ -106,6 +107,26 @@ export class Fence {
         counterAhead(partitions.map((partition) => readToken(stored, partition))),
       );
     }
+  }
+
+  /** Takes a partition that nobody has; undefined while somebody is at work there, or died. */
+  async takeFree(
+    place: FenceGroup,
+    partition: number,
+    owner: string,
+    signal: AbortSignal,
+  ): Promise<TakenPartition | undefined> {
+    const before = await this.#read(place, signal);
+    const seen = readToken(before, partition);
+    if (isHeld(seen)) return undefined;
+    const token = new FenceToken(counterAhead([seen]), owner);
+    await this.#try(place, takeFreeUpdate(partition, seen, token), "take", signal);
+    // The answer may be lost, and what is parked changes without a token.
+    const item = await this.#read(place, signal);
+    if (readToken(item, partition) !== token.held) return undefined;
+    token.hold = item?.[`h${partition}`]?.S;
+    const stored = { ...readPartition(item, partition), token: undefined };
+    return this.#withList({ ...place, partition }, { stored, token, isNew: before === undefined }, signal);
   }
 
   /** Notes that a group which is new has nothing to do with what expired before now. */

@@ -95,6 +95,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/shards.test.ts"],
   },
   {
+    name: "accept what is missing beside an invocation at work",
+    file: "lib/consume/fence.ts",
+    from: "    if (isHeld(seen)) return undefined;\n",
+    to: "",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
     from: "if (stored.hold && !replay) {",

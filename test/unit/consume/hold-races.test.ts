@@ -260,4 +260,39 @@ describe("a gap that is accepted", () => {
     await first.redrive();
     expect(effects).toEqual(Array.from({ length: 202 }, (_, i) => i + 1));
   });
+
+  it("waits for an invocation at work in a partition that is accepted beside it", async () => {
+    const effects: unknown[] = [];
+    const first = await process(effects);
+    const { table } = first;
+    const [one] = records("a", "b", "c", "d");
+    const call = first.stopsAtCall();
+    const atWork = first.invoke([one]);
+    await call.isCalled;
+    let asked = 0;
+    const counts: Step = async () => {
+      asked++;
+      return "none";
+    };
+    const place = { dynamodb: table.client(counts), table: "t", pipeline: "p", consumer: "c" };
+    const expired: MissingChanges = {
+      ...{ topic: TOPIC, partition: 1, cause: "expired", behind: at(1), upTo: at(2), writer: 1 },
+      ...{ foundAt: "2026-01-01T00:00:00Z", accepted: undefined, swept: [] },
+    };
+    const plan = { missing: [expired], tables: [], others: [{ topic: TOPIC, partition: 0 }] };
+    const accepting = acceptGap(place, plan, "me", AbortSignal.timeout(20_000));
+    const isAccepted = () => table.item(`fence#${TOPIC}#0`)?.j1 !== undefined;
+    await eventually(isAccepted, { what: "the partition before it is accepted" });
+    const before = asked;
+    let isThrough = false;
+    void accepting.finally(() => {
+      isThrough = true;
+    });
+    await eventually(() => isThrough || asked > before + 12, { what: "it looks, and looks again" });
+    call.goesOn();
+    expect(await atWork).toEqual(DONE);
+    await accepting;
+    expect(effects).toEqual([1]);
+    expect(stored(table)).toMatchObject({ mark: at(1), lost: { state: "settled" }, token: undefined });
+  });
 });
