@@ -5,6 +5,7 @@ import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import { CONTRACT_FAULTS } from "./contract-faults.ts";
 import { FAULTS, type Fault, kills } from "./faults.ts";
 import { FORK_FAULTS } from "./fork-faults.ts";
+import { IDENTITY_FAULTS } from "./identity-faults.ts";
 import { type FaultOptions, readOptions } from "./options.ts";
 import { SLOT_FAULTS } from "./slot-faults.ts";
 
@@ -17,7 +18,13 @@ import { SLOT_FAULTS } from "./slot-faults.ts";
 
 const options = readOptionsOrExit();
 const { slots, strength, changes } = options;
-const named = [...FAULTS, ...CONTRACT_FAULTS, ...FORK_FAULTS, ...(slots > 1 ? SLOT_FAULTS : [])];
+const named = [
+  ...FAULTS,
+  ...CONTRACT_FAULTS,
+  ...IDENTITY_FAULTS,
+  ...FORK_FAULTS,
+  ...(slots > 1 ? SLOT_FAULTS : []),
+];
 const faults = options.kills
   ? [kills(options.kills)]
   : named.filter(({ name }) => options.only?.test(name) ?? true);
