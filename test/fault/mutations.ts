@@ -447,8 +447,15 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "give a change that was put aside once it can be decoded",
     file: "lib/source/postgres/change-decoder.ts",
-    from: "    if (transaction.aside?.has(last)) throw new PutAsideBefore();\n",
+    from: "    if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();\n",
     to: "",
+    tests: ["test/postgres/put-aside.test.ts"],
+  },
+  {
+    name: "put a change aside that stands where a moved topic's change was put aside",
+    file: "lib/source/postgres/aside/aside-record.ts",
+    from: "return `${ordinal} ${topic}`;",
+    to: "return String(ordinal);",
     tests: ["test/postgres/put-aside.test.ts"],
   },
   {

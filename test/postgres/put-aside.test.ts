@@ -168,6 +168,32 @@ eachPostgres("a change that is put aside", (server) => {
     await client.end();
   });
 
+  test("is of its topic: a topic that came from another slot may have one at the same position", async () => {
+    for (const undecodable of ["stop", "dead-letter"] as const) {
+      const { client, asides, open } = await scene(server());
+      const first = await open({ undecodable }, { acknowledging: false });
+      await client.query("BEGIN");
+      await put(client, "orders", 1);
+      await put(client, "orders", 2, UNREADABLE);
+      await client.query("COMMIT");
+      await eventually(() => first.changes.length >= 1, { what: "the first" });
+      await first.close();
+      const [{ position = "" } = {}] = first.changes;
+      // The old slot counts the changes of its own tables only.
+      await asides.write({
+        ...{ topic: "shop.public.moved", table: "public.moved", position, code: "TEXT_ENCODING" },
+        ...{ message: "m", since: 1, sent: true, reread: false },
+      });
+      const second = await open({ undecodable, sqlAsciiEncoding: "latin1" });
+      await put(client, "items", 1);
+      await eventually(() => second.error ?? ofLog(second.changes).includes("c items 1"), { what: "all" });
+      expect(second.error).toBeUndefined();
+      expect(ofLog(second.changes)[0]).toBe("c orders 1");
+      await second.close();
+      await client.end();
+    }
+  });
+
   test("may be an update that changes its key: no part of it is given, and both its ordinals are its own", async () => {
     const { client, asides, open } = await scene(server());
     const source = await open();

@@ -7,6 +7,7 @@ import { TributaryError } from "../../errors.ts";
 import type { LogPipeline } from "../../pipeline.ts";
 import type { SourceMessage } from "../change-source.ts";
 import { EncodedChange, POSITION_BYTES } from "../encoded-change.ts";
+import { asidePlace } from "./aside/aside-record.ts";
 import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import {
   ChangeTooLargeError,
@@ -75,8 +76,8 @@ export interface ChangeDecoderOptions {
    * false, and without it, the error leaves `decode`.
    */
   readonly takeAside?: (change: HeldMessage, error: Error, out: SourceMessage[]) => boolean;
-  /** Ordinals of a transaction whose changes were put aside before: they are taken aside again. */
-  readonly putAside?: (commitLsn: bigint) => ReadonlySet<number> | undefined;
+  /** Changes of a transaction that were put aside before, the `asidePlace` of each: they are taken aside again. */
+  readonly putAside?: (commitLsn: bigint) => ReadonlySet<string> | undefined;
   /** A row's create was given without a value that did not travel, and that no consumer may have. */
   readonly onIncomplete?: (create: IncompleteCreate) => void;
   /** Called for each table that a TRUNCATE names, replayed ones too. */
@@ -494,7 +495,7 @@ export class ChangeDecoder {
   /** Whether a change is to be given, `last` being the last of its ordinals. */
   #wanted(plan: RelationPlan, transaction: Transaction, last: number): boolean {
     if (!plan.captured || last <= transaction.given) return false;
-    if (transaction.aside?.has(last)) throw new PutAsideBefore();
+    if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();
     if (plan.problem) throw plan.problem;
     return true;
   }

@@ -241,7 +241,7 @@ export class PostgresChangeStream implements ChangeStream {
       refuses: (topic) =>
         options.isForeign?.(topic, this.#commitLsn) ? new TableRenamedError(state.slot, topic) : undefined,
       takeAside: (change, error, out) => this.#takeAside(change, error, out),
-      putAside: (commitLsn) => this.#asides?.ordinals(commitLsn),
+      putAside: (commitLsn) => this.#asides?.places(commitLsn),
       onIncomplete: (create) => this.#backfills?.ask(create),
       onMessage: (message) => {
         const { prefix, transactional, lsn } = message;

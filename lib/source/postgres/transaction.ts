@@ -24,8 +24,8 @@ export interface Transaction {
   messages: number;
   /** Ordinals up to this one were given before, on an earlier connection. */
   readonly given: number;
-  /** Ordinals of changes that were put aside before. */
-  aside: ReadonlySet<number> | undefined;
+  /** Changes that were put aside before: the `asidePlace` of each. */
+  aside: ReadonlySet<string> | undefined;
 }
 
 /** Milliseconds since 1970 UTC. */

@@ -18,6 +18,11 @@ export interface Aside {
   readonly reread: boolean;
 }
 
+/** A change among those of its transaction that were put aside: slots of a pipeline count ordinals apart, and topics move between them. */
+export function asidePlace(topic: string, ordinal: number): string {
+  return `${ordinal} ${topic}`;
+}
+
 /**
  * Keeps which changes were put aside: from before it shows in the stream until the slot has passed it, so that a change that comes
  * again is put aside again, whatever can be decoded by then. All writes are made under the capture lease.

@@ -8,7 +8,13 @@ import { type BackfillRecord, hasEnded } from "../backfill/backfill-record.ts";
 import { columnOf, isOfItsContent } from "../decode-errors.ts";
 import { firstPosition, type HeldMessage } from "../hold/held-change.ts";
 import { asideEvent } from "./aside-event.ts";
-import type { Aside, AsideLetter, AsideQueue, AsideRecord } from "./aside-record.ts";
+import {
+  type Aside,
+  type AsideLetter,
+  type AsideQueue,
+  type AsideRecord,
+  asidePlace,
+} from "./aside-record.ts";
 
 /** What putting changes aside stands on. */
 export interface AsideSettings {
@@ -58,8 +64,8 @@ export class Asides {
   readonly #options: AsidesOptions;
   /** By position and topic. */
   readonly #known = new Map<string, Aside>();
-  /** Ordinals of changes that were put aside, by what the positions of their transaction begin with. */
-  readonly #ordinals = new Map<string, Set<number>>();
+  /** Places of changes that were put aside, by what the positions of their transaction begin with. */
+  readonly #places = new Map<string, Set<string>>();
   #wanted: ReadonlySet<PositionText> = new Set();
   #pending: Pending[] = [];
   #confirmed = 0n;
@@ -79,10 +85,10 @@ export class Asides {
     return asides;
   }
 
-  /** Ordinals of a transaction whose changes were put aside. */
-  ordinals(commitLsn: bigint): ReadonlySet<number> | undefined {
-    if (this.#ordinals.size === 0) return undefined;
-    return this.#ordinals.get(commitPrefix(this.#options.epoch, commitLsn));
+  /** Which changes of a transaction were put aside: the `asidePlace` of each. */
+  places(commitLsn: bigint): ReadonlySet<string> | undefined {
+    if (this.#places.size === 0) return undefined;
+    return this.#places.get(commitPrefix(this.#options.epoch, commitLsn));
   }
 
   /** Whether a change was put aside before: it is again. */
@@ -157,18 +163,19 @@ export class Asides {
     this.#known.set(keyOf(aside.topic, aside.position), aside);
     const { epoch, commitLsn, ordinal } = parsePosition(aside.position);
     const prefix = commitPrefix(epoch, commitLsn);
-    const ordinals = this.#ordinals.get(prefix);
-    if (ordinals) ordinals.add(ordinal);
-    else this.#ordinals.set(prefix, new Set([ordinal]));
+    const place = asidePlace(aside.topic, ordinal);
+    const places = this.#places.get(prefix);
+    if (places) places.add(place);
+    else this.#places.set(prefix, new Set([place]));
   }
 
   #forget(aside: Aside): void {
     this.#known.delete(keyOf(aside.topic, aside.position));
     const { epoch, commitLsn, ordinal } = parsePosition(aside.position);
     const prefix = commitPrefix(epoch, commitLsn);
-    const ordinals = this.#ordinals.get(prefix);
-    ordinals?.delete(ordinal);
-    if (ordinals?.size === 0) this.#ordinals.delete(prefix);
+    const places = this.#places.get(prefix);
+    places?.delete(asidePlace(aside.topic, ordinal));
+    if (places?.size === 0) this.#places.delete(prefix);
   }
 
   async #settle({ aside, change, error }: Pending, signal: AbortSignal): Promise<void> {
