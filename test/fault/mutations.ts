@@ -235,6 +235,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/forked-history.test.ts"],
   },
   {
+    name: "keep only the last place of those that were shown, whose transaction nobody knows",
+    file: "lib/source/postgres/history-proof.ts",
+    from: "[...(commit && commit !== last ? [commit] : []), ...(last ? [last] : [])]",
+    to: "[...(last ? [last] : [])]",
+    tests: ["test/unit/postgres/history-proof.test.ts"],
+  },
+  {
+    name: "write since when the rest can be in the stream as it was at the start",
+    file: "lib/source/postgres/confirmation.ts",
+    from: "    if (sent) this.#state = { ...this.#state, sent: this.#sent(confirmedLsn, sent) };\n",
+    to: "",
+    tests: ["test/unit/postgres/confirmation.test.ts"],
+  },
+  {
     name: "begin without a note of who writes from here on",
     file: "lib/source/postgres/confirmation.ts",
     from: "{ places: [], ...this.#state.sent, writer }",

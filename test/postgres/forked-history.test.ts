@@ -140,6 +140,22 @@ for (const { name, binaries } of installed) {
     },
   );
 
+  test.skipIf(!binaries)(
+    `${name}: tasks that confirm nothing leave no more places, however many they are`,
+    async () => {
+      const rig = await made();
+      const places: number[] = [];
+      for (let round = 1; round <= 4; round++) {
+        const task = await rig.source(false);
+        await rig.two.query(`UPDATE t SET v = '${round}' WHERE id = 1`);
+        await task.until(round);
+        await task.close();
+        places.push(rig.record.state?.sent?.places.length ?? 0);
+      }
+      expect(places[3]).toBe(places[1]);
+    },
+  );
+
   test.skipIf(!binaries)(`${name}: a failover that lost nothing goes on by itself`, async () => {
     const rig = await made();
     const { two } = rig;

@@ -1,5 +1,6 @@
 import { failpoint } from "../../failpoint.ts";
 import type { Sighting } from "./contract/terms.ts";
+import { lastPlaces } from "./history-proof.ts";
 import type { KnownTables } from "./identity/known-tables.ts";
 import type {
   CommitFingerprint,
@@ -126,6 +127,8 @@ export class Confirmation {
   async #store(part: Partial<SlotState>): Promise<void> {
     this.#state = { ...this.#state, ...part };
     while (this.#writing) await this.#writing;
+    const { sent, confirmedLsn } = this.#state;
+    if (sent) this.#state = { ...this.#state, sent: this.#sent(confirmedLsn, sent) };
     const write = this.#options.record.write(this.#state);
     this.#writing = write
       .catch(() => {})
@@ -138,18 +141,20 @@ export class Confirmation {
 
   /** The task begins to give changes to the stream. Resolves when that is in the record: nothing is given before (rule 39). */
   async began(): Promise<void> {
-    const { confirmedLsn } = this.#state;
     const { generation: writer } = this.#options.record;
-    await this.#store({ sent: this.#sent(confirmedLsn, { places: [], ...this.#state.sent, writer }) });
+    await this.#store({ sent: { places: [], ...this.#state.sent, writer } });
+  }
+
+  /** The server has shown all places. Resolves when it is in the record that the last of them tell of all. */
+  async proven(): Promise<void> {
+    const { sent } = this.#state;
+    if (sent) await this.#store({ sent: { ...sent, places: lastPlaces(sent.places) } });
   }
 
   /** The task gives nothing more, and what it gave ends at these places: whoever comes next need not look at the stream. */
   async ended(places: readonly LogPlace[]): Promise<void> {
     if (this.#failed) return;
-    const { confirmedLsn, sent } = this.#state;
-    await this.#store({
-      sent: this.#sent(confirmedLsn, { places: [...(sent?.places ?? []), ...places] }),
-    });
+    await this.#store({ sent: { places: [...(this.#state.sent?.places ?? []), ...places] } });
   }
 
   #sent(confirmedLsn: bigint, { places, writer, sinceMs }: Sent): Sent {

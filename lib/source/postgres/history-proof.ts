@@ -42,6 +42,14 @@ export function furthestOf(places: readonly LogPlace[]): bigint {
   return places.reduce((furthest, { lsn }) => (lsn > furthest ? lsn : furthest), 0n);
 }
 
+/** Of places that stand on one history: who has these has all of them. The last one, and the last whose transaction is known. */
+export function lastPlaces(places: readonly LogPlace[]): LogPlace[] {
+  const inOrder = [...places].sort((a, b) => (a.lsn < b.lsn ? -1 : a.lsn > b.lsn ? 1 : 0));
+  const last = inOrder.at(-1);
+  const commit = inOrder.findLast(({ commit }) => commit !== undefined);
+  return [...(commit && commit !== last ? [commit] : []), ...(last ? [last] : [])];
+}
+
 /** The place of a commit. */
 export function placeOfCommit({ commitLsn, xid, commitTime }: CommitFingerprint): LogPlace {
   return { lsn: commitLsn, commit: { xid, timeMs: timeMs(commitTime) } };

@@ -763,6 +763,7 @@ export class PostgresChangeStream implements ChangeStream {
         if (pass.take(buffer, start, end)) this.#sendFeedback(false);
       } else await this.#arrival(link);
     }
+    await this.#confirmation.proven();
     this.#options.log.info(`the server has all that the stream was written from: ${pass.cost}`);
     this.#pass = undefined;
     this.#passed = this.#proving;

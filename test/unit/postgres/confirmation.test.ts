@@ -191,3 +191,31 @@ test("what is seen of the publication is written between two confirmations, neve
   expect(written.at(-1)).toEqual([155n, 5]);
   expect(events.at(-1)).toBe("told 155");
 });
+
+test("whatever is written tells since when the rest can be in the stream as of now", async () => {
+  const written: SlotState[] = [];
+  const confirming = new Confirmation({
+    record: {
+      generation: 7,
+      read: async () => undefined,
+      newEpoch: async () => undefined,
+      write: async (next) => void written.push(next),
+      confirm: async () => {},
+    },
+    state: { ...state, sent: { places: [{ lsn: 150n }] } },
+    sentSince: (lsn) => Number(lsn),
+    onConfirmed: () => {},
+    onFailure: () => {},
+  });
+  await confirming.began();
+  expect(written.at(-1)?.sent).toEqual({ writer: 7, sinceMs: 100, places: [{ lsn: 150n }] });
+  confirming.streamed(commit(150n));
+  confirming.acknowledge(200n);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(written.at(-1)?.sent).toEqual({ writer: 7, sinceMs: 200, places: [] });
+  // Days may lie between the two: a task that dies now would have its successor read them all.
+  await confirming.onTables({});
+  expect(written.at(-1)?.sent).toEqual({ writer: 7, sinceMs: 200, places: [] });
+  await confirming.ended([{ lsn: 300n }]);
+  expect(written.at(-1)?.sent).toEqual({ places: [{ lsn: 300n }] });
+});

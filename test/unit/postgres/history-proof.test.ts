@@ -2,7 +2,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { TributaryError } from "../../../lib/errors.ts";
 import { HistoryPass } from "../../../lib/source/postgres/history-pass.ts";
-import { checkPlaces, HistoryProof, placeOfCommit } from "../../../lib/source/postgres/history-proof.ts";
+import {
+  checkPlaces,
+  HistoryProof,
+  lastPlaces,
+  placeOfCommit,
+} from "../../../lib/source/postgres/history-proof.ts";
 import { SentSince } from "../../../lib/source/postgres/sent-since.ts";
 import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot-record.ts";
 
@@ -98,6 +103,15 @@ describe("places that the server must show", () => {
     const proof = new HistoryProof(places);
     expect(code(() => run(proof))).toBe(expected);
     if (done !== undefined) expect(proof.done).toBe(done);
+  });
+
+  test("of those that were shown, the last tell of all", () => {
+    const message: LogPlace = { lsn: 30n, message: true };
+    const unknown: LogPlace = { lsn: 40n };
+    expect(lastPlaces([])).toEqual([]);
+    expect(lastPlaces([place(20n), place(10n)])).toEqual([place(20n)]);
+    expect(lastPlaces([unknown, place(20n), message, place(10n)])).toEqual([place(20n), unknown]);
+    expect(lastPlaces([message, message])).toEqual([message]);
   });
 
   const server = { systemId: "7", timeline: 1, walEnd: 11n };
