@@ -46,7 +46,8 @@ export async function settleTail(
   const begun = performance.now();
   const untilMs = begun + Math.max(0, STRAGGLERS_MS - state.heldMs);
   const until = { epoch, fromLsn, sinceMs, untilMs, signal, log };
-  const tail = await readTail({ kinesis, streamName, writer, ...until });
+  const { prefix: topicPrefix } = options.pipeline.topics;
+  const tail = await readTail({ kinesis, streamName, topicPrefix, writer, ...until });
   await sleep(Math.max(0, untilMs - performance.now()), undefined, { signal });
   const beyond = [
     ...(await heldPlaces(options, writer, signal)),

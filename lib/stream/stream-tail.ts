@@ -20,6 +20,8 @@ import type { StreamLog } from "./stream-writer.ts";
 export interface TailOptions {
   readonly kinesis: KinesisClient;
   readonly streamName: string;
+  /** Of the pipeline: another one's records may be in the stream, whose writers and positions are counted alike. */
+  readonly topicPrefix: string;
   /** Generation of the writer. */
   readonly writer: number;
   readonly epoch: number;
@@ -203,8 +205,9 @@ class TailReader {
     this.#records++;
     this.#bytes += data.length;
     const header = readHeader(data);
-    if (header?.writer !== this.#options.writer || header.last < this.#from || header.last >= this.#to)
-      return;
+    const { writer, topicPrefix } = this.#options;
+    if (header?.writer !== writer || !header.topic.startsWith(`${topicPrefix}.`)) return;
+    if (header.last < this.#from || header.last >= this.#to) return;
     // A barrier stands at no place of the log; what is in a record before one is looked at.
     const last = isOwnPlace(header.last) ? header.last : (endOf(data)?.position ?? "");
     const found = { last, data };

@@ -47,6 +47,7 @@ const tail = (streamName: string, more: Partial<Parameters<typeof readTail>[0]> 
     ...{
       kinesis: aws().kinesis,
       streamName,
+      topicPrefix: "shop",
       writer: 2,
       epoch: 1,
       fromLsn: 100n,
@@ -75,6 +76,19 @@ test.each(["batch", "gzip", "none"] as const)(
     expect((await tail(streamName, { writer: 4 })).ends).toEqual([]);
   },
 );
+
+test("another pipeline's records in the same stream are none of its, whatever their writer is called", async () => {
+  const streamName = await aws().freshStream(1);
+  await writes(streamName, 2, [inTransaction(0, 110n)]);
+  const other = { name: "shop-eu.public.orders", partitions: 8 };
+  const made = change(other, 0, 900n, 1);
+  const theirs: SourceMessage[] = [
+    { ...made, json: `${made.json},"txId":"900","ts_ms":1` },
+    { kind: "commit", endLsn: 908n, commitTimeMs: 0 },
+  ];
+  for (const packing of ["batch", "gzip", "none"] as const) await writes(streamName, 2, [theirs], packing);
+  expect((await tail(streamName)).ends).toMatchObject([{ txId: "110" }]);
+});
 
 test("what stands outside of transactions bears no transaction; a claim check bears its place alone", async () => {
   const { kinesis, freshStream } = aws();

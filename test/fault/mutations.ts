@@ -256,6 +256,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/pipeline/forked-history.test.ts"],
   },
   {
+    name: "take another pipeline's records in the stream's end for one's own",
+    file: "lib/stream/stream-tail.ts",
+    from: " || !header.topic.startsWith(`${topicPrefix}.`)) return;",
+    to: ") return;",
+    tests: ["test/aws/stream-tail.test.ts"],
+  },
+  {
     name: "read the shards of the stream's end that were there at first",
     file: "lib/stream/stream-tail.ts",
     from: "        if (shards.length === 0) break;\n",
