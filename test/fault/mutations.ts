@@ -487,6 +487,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/put-aside.test.ts"],
   },
   {
+    name: "take a backfill that was asked for and may have begun for a read behind a change that was put aside",
+    file: "lib/source/postgres/aside/asides.ts",
+    from: 'const startsBehind = (now?.progress?.startPosition ?? "") > last;',
+    to: 'const startsBehind = now?.status === "requested" || (now?.progress?.startPosition ?? "") > last;',
+    tests: ["test/unit/postgres/aside/asides.test.ts"],
+  },
+  {
+    name: "let a topic's old slot forget that a table is to be read again",
+    file: "lib/capture-slot.ts",
+    from: "if (!hasLeft(aside.topic)) await record.remove(aside);",
+    to: "await record.remove(aside);",
+    tests: ["test/unit/slots/own-asides.test.ts"],
+  },
+  {
     name: "look for the rows of a filter without a bound",
     file: "lib/source/postgres/backfill/chunk-reader.ts",
     from: "const filtered = where !== undefined || shape.filter !== undefined;",

@@ -243,7 +243,8 @@ export class Asides {
         const now = latest.get(table);
         const { where, consumer, sweep } = now?.request ?? {};
         const isWhole = where === undefined && consumer === undefined && sweep === true;
-        const startsBehind = now?.status === "requested" || (now?.progress?.startPosition ?? "") > last;
+        // One that says nothing of its start may have begun all the same: its first write comes behind its first rows.
+        const startsBehind = (now?.progress?.startPosition ?? "") > last;
         const isUnderWay = now !== undefined && !hasEnded(now);
         // One that began before may have read the row already: the next one is asked for at its end.
         if (isUnderWay && !(isWhole && startsBehind)) continue;
