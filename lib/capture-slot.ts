@@ -334,10 +334,25 @@ export function ownHolds(
   };
 }
 
-/** The changes that were put aside of the same topics: two slots may count to the same position. */
-function ownAsides(record: AsideRecord, slot: number, topics: TopicsOfSlot): AsideRecord {
+/**
+ * The changes that were put aside of the same topics: two slots may count to the same position. Those of a topic that has moved away
+ * are put aside again here as long as they come, and stay on record: the new slot has their tables read again.
+ */
+export function ownAsides(record: AsideRecord, slot: number, topics: TopicsOfSlot): AsideRecord {
   const isOwn = ownTopics(slot, topics);
-  return { ...record, list: async () => (await record.list()).filter(({ topic }) => isOwn(topic)) };
+  const { now, others } = topics;
+  const hasLeft = (topic: string) => !now.has(topic) && others.has(topic);
+  return {
+    ...record,
+    list: async () => {
+      const asides = (await record.list()).filter(({ topic }) => isOwn(topic));
+      return asides.map((aside) => (hasLeft(aside.topic) ? { ...aside, reread: true } : aside));
+    },
+    write: (aside) => record.write(hasLeft(aside.topic) ? { ...aside, reread: false } : aside),
+    remove: async (aside) => {
+      if (!hasLeft(aside.topic)) await record.remove(aside);
+    },
+  };
 }
 
 function ownTopics(
