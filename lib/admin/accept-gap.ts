@@ -188,6 +188,13 @@ async function letPass(
         replay = await endReplay(item, owner, signal);
         continue;
       }
+      if (replay && !(await replay.renew())) {
+        // It is another's since: that one hands over what it did, and none of it may be overwritten.
+        await fence.giveBack(group, partition, token, signal);
+        replay.abandon();
+        replay = undefined;
+        continue;
+      }
       if (error !== undefined) throw error;
       // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
       if (stored.fault !== undefined)

@@ -60,6 +60,11 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
     const careful = stored.token !== undefined;
     const lease = new ReplayLease(right, token);
+    // Were it another's by now, that one would hand over to us what it did, and we would write the state of before over it.
+    if (!(await lease.confirm())) {
+      await fence.giveBack(place, partition, token, deadline.end);
+      return { kind: "busy", redriven: 0, error: HoldAtWorkError.name };
+    }
     const parts = { invocation, fence, floors, holds, place, token, floor, careful, lease };
     const now = { ...stored, partition, mark };
     const budgetMs = deadline.remainingMs();

@@ -102,6 +102,20 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/unit/consume/hold-races.test.ts"],
   },
   {
+    name: "redrive a hold under a lease that is another's since",
+    file: "lib/consume/hold-redrive.ts",
+    from: "if (!(await lease.confirm())) {",
+    to: "if (deadline.end.aborted) {",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
+    name: "accept a gap under a lease that is another's since",
+    file: "lib/admin/accept-gap.ts",
+    from: "if (replay && !(await replay.renew())) {",
+    to: "if (replay && signal.aborted) {",
+    tests: ["test/unit/consume/hold-races.test.ts"],
+  },
+  {
     name: "accept a gap beside a replay of what its partition holds",
     file: "lib/admin/accept-gap.ts",
     from: "if (stored.hold && !replay) {",

@@ -17,13 +17,13 @@ import { lambdaContext, rig } from "./rig.ts";
 
 type Step = NonNullable<Parameters<typeof rig>[1]>["step"] & {};
 
-/** Stops whoever makes such a request for the first time, until it is told to go on. */
-function stopsBefore(isMeant: (update: UpdateItemCommand["input"]) => boolean) {
+/** Stops whoever makes such a request for the first time, or the `nth`, until it is told to go on. */
+function stopsBefore(isMeant: (update: UpdateItemCommand["input"]) => boolean, nth = 1) {
   const [asked, may] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
-  let isFirst = true;
+  let left = nth;
   const step: Step = async (when, _what, command) => {
-    if (when === "before" && isFirst && command instanceof UpdateItemCommand && isMeant(command.input)) {
-      isFirst = false;
+    const isOne = when === "before" && command instanceof UpdateItemCommand && isMeant(command.input);
+    if (isOne && --left === 0) {
       asked.resolve();
       await may.promise;
     }
@@ -41,7 +41,10 @@ const takesLease = ({ UpdateExpression }: UpdateItemCommand["input"]) =>
 const takes = ({ UpdateExpression }: UpdateItemCommand["input"]) => UpdateExpression === "SET t0=:t";
 
 /** A process of the consumer; changes of row `x` fail where `isBad`. */
-async function process(effects: unknown[], { table, step }: { table?: MemoryTable; step?: Step } = {}) {
+async function process(
+  effects: unknown[],
+  { table, step, poison = "park" }: { table?: MemoryTable; step?: Step; poison?: "park" | "stop" } = {},
+) {
   let stop: { called: PromiseWithResolvers<void>; may: PromiseWithResolvers<void> } | undefined;
   const bad = { isBad: false };
   let ms = 0;
@@ -56,7 +59,7 @@ async function process(effects: unknown[], { table, step }: { table?: MemoryTabl
         if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms));
         effects.push(after.v);
       }),
-    { attempts: 1, ...(table ? { table } : {}), ...(step ? { step } : {}) },
+    { attempts: 1, poison, ...(table ? { table } : {}), ...(step ? { step } : {}) },
   );
   return {
     ...made,
@@ -216,6 +219,42 @@ describe("an invocation that has taken a partition before another began to repla
   });
 });
 
+describe("a redrive that was frozen between lease and partition, and wakes", () => {
+  it("overwrites nothing that the next one hands over to it", async () => {
+    const effects: unknown[] = [];
+    const [frozen, writes] = [stopsBefore(takes), stopsBefore(closes)];
+    const first = await process(effects, { poison: "stop" });
+    const { table } = first;
+    const step: Step = async (...request) => {
+      await frozen.step(...request);
+      return writes.step(...request);
+    };
+    const sleeper = await process(effects, { table, step, poison: "stop" });
+    const next = await process(effects, { table, poison: "stop" });
+    first.bad.isBad = true;
+    await first.invoke(records("x", "b", "c", "d"));
+    first.bad.isBad = false;
+    const sleeps = sleeper.redrive();
+    await frozen.isAsked;
+    const now = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 31_000);
+    const call = next.stopsAtCall();
+    const replays = next.redrive();
+    await call.isCalled;
+    const { token } = stored(table);
+    frozen.goesOn();
+    await eventually(() => stored(table).token !== token, { what: "it takes the partition" });
+    await Promise.race([sleeps, writes.isAsked]);
+    call.goesOn();
+    await replays;
+    writes.goesOn();
+    expect(await sleeps).toMatchObject({ redriven: 0 });
+    now.mockRestore();
+    await first.redrive();
+    expect(effects).toEqual([1, 2, 3, 4]);
+    expect(stored(table)).toMatchObject({ mark: at(4), token: undefined });
+  });
+});
+
 describe("a gap that is accepted", () => {
   it("takes nothing from a replay of a hold that began after it looked", async () => {
     const effects: unknown[] = [];
@@ -259,6 +298,39 @@ describe("a gap that is accepted", () => {
     await first.invoke([two]);
     await first.redrive();
     expect(effects).toEqual(Array.from({ length: 202 }, (_, i) => i + 1));
+  });
+
+  it("overwrites nothing that a replay hands over, where it was frozen for longer than its lease", async () => {
+    const effects: unknown[] = [];
+    const first = await process(effects, { poison: "stop" });
+    const { table } = first;
+    first.bad.isBad = true;
+    await first.invoke(records("x", "b", "c", "d"));
+    first.bad.isBad = false;
+    // The first time it only sees that the partition is held.
+    const [frozen, writes] = [stopsBefore(takes, 2), stopsBefore(closes)];
+    const accepting = accept(
+      table.client(async (...request) => {
+        await frozen.step(...request);
+        return writes.step(...request);
+      }),
+    );
+    await frozen.isAsked;
+    const now = vi.spyOn(Date, "now").mockReturnValue(Date.now() + 31_000);
+    const call = first.stopsAtCall();
+    const replays = first.redrive();
+    await call.isCalled;
+    const { token } = stored(table);
+    frozen.goesOn();
+    await eventually(() => stored(table).token !== token, { what: "it takes the partition" });
+    call.goesOn();
+    await replays;
+    writes.goesOn();
+    await accepting;
+    now.mockRestore();
+    await first.redrive();
+    expect(effects).toEqual([1, 2, 3, 4]);
+    expect(stored(table)).toMatchObject({ mark: at(4), token: undefined });
   });
 
   it("waits for an invocation at work in a partition that is accepted beside it", async () => {
