@@ -1,6 +1,6 @@
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { type ClaimStore, claimOf, pathSegment } from "./change/claim-store.ts";
-import { DeadLetterQueue } from "./consume/dead-letter.ts";
+import { DeadLetterQueue, MAX_LETTER_BYTES } from "./consume/dead-letter.ts";
 import { DeadLetterTooLargeError } from "./consume/errors.ts";
 import type { AsideLetter, AsideQueue } from "./source/postgres/aside/aside-record.ts";
 
@@ -20,6 +20,8 @@ export class CaptureDeadLetterQueue implements AsideQueue {
   /** @throws DeadLetterRefusedError; DeadLetterTooLargeError where there is no claim store; ClaimStoreUnavailableError, ClaimStoreRefusedError */
   async send(letter: AsideLetter, message: Buffer, signal: AbortSignal): Promise<void> {
     try {
+      // Longer ones may not even be a string.
+      if (message.length > MAX_LETTER_BYTES) throw new DeadLetterTooLargeError(message.length);
       await this.#queue.send({ ...letter, message: message.toString("base64") }, signal);
     } catch (error) {
       if (!(error instanceof DeadLetterTooLargeError) || !this.#claims) throw error;

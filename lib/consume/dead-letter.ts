@@ -63,7 +63,7 @@ export interface DeadLetterError {
 }
 
 /** SQS takes 1 MiB at most; a queue may be set to less. */
-const MAX_BYTES = 1024 * 1024;
+export const MAX_LETTER_BYTES = 1024 * 1024;
 
 /** Sends dead letters to one queue. */
 export class DeadLetterQueue {
@@ -84,7 +84,7 @@ export class DeadLetterQueue {
     const facts = JSON.stringify(letter);
     const body = acceptable(payload === undefined ? facts : `${facts.slice(0, -1)},"payload":${payload}}`);
     const bytes = Buffer.byteLength(body);
-    if (bytes > MAX_BYTES) throw new DeadLetterTooLargeError(bytes);
+    if (bytes > MAX_LETTER_BYTES) throw new DeadLetterTooLargeError(bytes);
     try {
       await this.#sqs.send(new SendMessageCommand({ QueueUrl: this.#url, MessageBody: body }), {
         abortSignal: signal,
