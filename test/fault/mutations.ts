@@ -496,8 +496,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "take a backfill that began before a change was put aside for a read behind it",
     file: "lib/source/postgres/aside/asides.ts",
-    from: 'now?.status === "requested" || (now?.progress?.startPosition ?? "") > last;',
-    to: "now !== undefined;",
+    from: 'const startsBehind = (now?.progress?.startPosition ?? "") > last;',
+    to: "const startsBehind = now !== undefined;",
     tests: ["test/postgres/put-aside.test.ts"],
   },
   {

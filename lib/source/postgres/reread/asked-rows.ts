@@ -143,9 +143,8 @@ export class AskedRows {
     if (before) this.#remove(before);
     this.#rows.set(id, row);
     this.#bytes += id.length + ROW_BYTES;
-    if (this.#rows.size <= MAX_ROWS && this.#bytes <= MAX_BYTES) return;
-    this.#forgetRows();
-    this.#setWhole(row.at);
+    // A change that was held, or that another task asked for, is of an earlier commit than those that are here.
+    if (this.#rows.size > MAX_ROWS || this.#bytes > MAX_BYTES) this.askWhole();
   }
 
   #setWhole(at: PositionText): void {

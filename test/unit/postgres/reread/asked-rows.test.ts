@@ -55,6 +55,14 @@ test("too many rows become the table, as it stands behind the last of them; what
   expect(asked).toMatchObject({ count: 1, whole: undefined });
 });
 
+test("it stands behind the last of them too where the one too many was asked for before: by a task of before", () => {
+  const asked = new AskedRows("public.notes", false);
+  for (let id = 1; id <= 600; id++) asked.ask(key(id), at(1_000 + id), BigInt(1_000 + id));
+  const rows = Array.from({ length: 600 }, (_, i) => ({ key: key(10_000 + i), at: at(i) }));
+  asked.add({ table: "public.notes", rows });
+  expect(asked.whole).toBe(at(1_600));
+});
+
 test("too large keys become the table too: what is kept fits an item", () => {
   const asked = new AskedRows("public.notes", true);
   for (let id = 1; id <= 60; id++) asked.ask({ id: `${id}`.padEnd(2_000, "é") }, at(id), BigInt(id));
