@@ -1028,9 +1028,23 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "put what comes again where today's key says",
     file: "lib/source/postgres/identity/table-identities.ts",
-    from: "span(undefined, keyOf(first.key)),",
-    to: "span(undefined, keyOf(current.key)),",
+    from: "span(i === 0 ? undefined : from, keyOf(key));",
+    to: "span(i === 0 ? undefined : from, keyOf(current.key));",
     tests: ["test/unit/postgres/table-identities.test.ts"],
+  },
+  {
+    name: "give an update under a key of which the log's identity lacks a column",
+    file: "lib/source/postgres/change-decoder.ts",
+    from: '    if (plan.unseen !== undefined && oldRow !== "full") throw plan.unseen;\n    plan.listener',
+    to: "    plan.listener",
+    tests: ["test/postgres/table-keys.test.ts"],
+  },
+  {
+    name: "stop a release for good at changes of a key that was taken back",
+    file: "lib/source/postgres/identity/table-identities.ts",
+    from: "      return [{ ...known, swept: true }, ",
+    to: "      return [{ ...known, swept: lenient }, ",
+    tests: ["test/postgres/table-keys.test.ts"],
   },
   {
     name: "give changes on under the old key when it is another one",

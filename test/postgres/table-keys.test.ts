@@ -293,4 +293,43 @@ eachPostgres("the key of a table", (server) => {
     await source.close();
     await client.end();
   });
+
+  test.each([
+    ["lasts", ""],
+    [
+      "is taken back before anybody looks",
+      "ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (tenant, id)",
+    ],
+  ])(
+    "that leaves a column out for the changes of its own transaction gives none of them as if it stood, and %s",
+    async (_, back) => {
+      const { client, holds, backfills, open } = await scene(
+        server(),
+        "tenant int NOT NULL, id int NOT NULL, v text, PRIMARY KEY (tenant, id)",
+      );
+      const first = await open();
+      await client.query("INSERT INTO t VALUES (1, 17, 'a')");
+      await first.until(1);
+      await first.close();
+      await client.query(
+        `BEGIN; ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id);
+         UPDATE t SET tenant = 2 WHERE id = 17; COMMIT; ${back}`,
+      );
+      const second = await open();
+      // Nothing says that the row was of tenant 1: as an update of (2, 17), it would be there twice for ever.
+      const { reason } = await held(holds, 1);
+      expect(reason).toMatchObject({ code: "KEY_CHANGED", table: "public.t" });
+      expect(reason.message).toContain("was (tenant, id) and is (id)");
+      expect(told(second)).toEqual([]);
+      await release(second, holds);
+      await swept(second, backfills);
+      expect(backfills.of("public.t").request.sweep).toBe(true);
+      await client.query("UPDATE t SET v = 'b'");
+      await eventually(() => event(rows(second.changes).at(-1) as SourceChange).after.v === "b", {
+        what: "the last change",
+      });
+      await second.close();
+      await client.end();
+    },
+  );
 });

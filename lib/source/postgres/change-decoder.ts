@@ -425,6 +425,7 @@ export class ChangeDecoder {
     const oldRow = decodeUpdate(this.#reader, plan.columns.length, this.#old, this.#row);
     const old = oldRow === "none" ? undefined : this.#old;
     const whole = oldRow === "full" && plan.wholeOldRows;
+    if (plan.unseen !== undefined && oldRow !== "full") throw plan.unseen;
     plan.listener?.updated(this.#reader.buffer, plan, this.#row, old, whole);
     const { event, rows } = this.#begun(plan);
     const partition = this.#partition(plan, this.#row, old);
@@ -462,6 +463,7 @@ export class ChangeDecoder {
     if (!this.#wanted(plan, transaction, ordinal)) return;
     if (plan.listener !== undefined) this.#reader.isolate();
     const oldRow = decodeDelete(this.#reader, plan.columns.length, this.#old);
+    if (plan.unseen !== undefined && oldRow !== "full") throw plan.unseen;
     plan.listener?.deleted(this.#reader.buffer, plan, this.#old);
     const { event, rows } = this.#begun(plan);
     event.copy(DELETE);

@@ -208,6 +208,7 @@ export class PostgresChangeStream implements ChangeStream {
         (options.isOwn?.(table) ?? true) &&
         formatTable(table) !== pipeline.source.outbox?.table,
       query: (sql, values) => this.#side.query(sql, values),
+      keeps: options.keeps,
       store: (tables) => this.#confirmation.onTables(tables),
       log: options.log,
       onChange: (oids) => {
@@ -451,7 +452,7 @@ export class PostgresChangeStream implements ChangeStream {
     const { reason } = hold;
     if (!isOfIdentity(reason.code)) return;
     const { table } = reason;
-    const now = await this.#identities.present(table);
+    const { now, behind } = await this.#identities.present(table);
     const known = this.#identities.known[table]?.at(-1);
     if (now && now.oid !== known?.oid && !this.#options.published.has(now.oid))
       throw new TableAcceptedError(table);
@@ -459,9 +460,15 @@ export class PostgresChangeStream implements ChangeStream {
       .map(({ names }) => names.at(-1) as string)
       .find((name) => !now.columns.includes(name));
     if (lost !== undefined) throw new KeyColumnError({ table, column: lost, problem: "not in the table" });
-    const isNew = now && (now.oid !== known?.oid || compareKeys(known.key, now.key) !== "same");
+    const from = firstHeld(hold);
+    // A key that is what it was may have been another one for some of what is held: once, what these changes do not tell is read.
+    const isNew =
+      now &&
+      (now.oid !== known?.oid ||
+        compareKeys(known.key, now.key) !== "same" ||
+        (reason.code === "KEY_CHANGED" && !(known.sweptTo !== undefined && hold.last < known.sweptTo)));
     if (isNew) await this.#backfills?.readAnew(table);
-    await this.#identities.accept(table, now, firstHeld(hold));
+    await this.#identities.accept(table, now, from, isNew ? behind : undefined);
     this.#options.log.warn(
       now
         ? `${table} goes on with OID ${now.oid} and the key ${formatKey(now.key)}${isNew ? ": it is read anew, with a sweep" : ""}`

@@ -11,7 +11,8 @@ import {
   NameEncodingError,
   type OutboxTableError,
 } from "./decode-errors.ts";
-import { findKey, type KeyColumn } from "./identity/known-tables.ts";
+import { KeyChangedError } from "./identity/errors.ts";
+import { findKey, formatKey, type KeyColumn } from "./identity/known-tables.ts";
 import type { Span, TableIdentities } from "./identity/table-identities.ts";
 import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
@@ -62,6 +63,8 @@ export interface RelationPlan {
   readonly outbox: OutboxColumns | OutboxTableError | undefined;
   /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
   readonly problem: TributaryError | undefined;
+  /** Thrown at an update or delete, unless the whole old row came: the log's identity lacks columns of the table's key. */
+  readonly unseen: TributaryError | undefined;
   /** Set while a backfill of the table has a window open. */
   listener: ChangeListener | undefined;
   /** What counts from a later position on: the table has another key there, or its changes cannot be given. */
@@ -176,7 +179,7 @@ export class Relations {
   #plan(relation: Relation, facts: RelationFacts | undefined, byDefinition: boolean): void {
     const view = this.#options.identities?.view(relation);
     const captured = byDefinition && view?.passedOver !== true;
-    const spans = view?.spans ?? [{ from: undefined, key: undefined, problem: undefined }];
+    const spans = view?.spans ?? [{ from: undefined, key: undefined, problem: undefined, swept: false }];
     // A name that another slot has is that slot's, whatever the table was called before.
     const isNamed = view === undefined || captures(this.#options.pipeline.source, relation);
     const told = captured && isNamed ? this.#options.route(relation).topic.name : undefined;
@@ -234,12 +237,34 @@ export class Relations {
       watched,
       wholeOldRows,
       problem: span.problem ?? unnamed ?? problem ?? shared,
+      unseen:
+        chosen === undefined && !span.swept && span.key
+          ? this.#unseen(relation, topic, span.key, key)
+          : undefined,
       listener: this.#listeners.get(table),
       sourceHead,
       sourceTail,
       sourceHeadBytes: Buffer.from(sourceHead),
       sourceTailBytes: Buffer.from(sourceTail),
     };
+  }
+
+  /**
+   * That the log's identity lacks a column of the key, as after ALTER TABLE … DROP CONSTRAINT …, ADD PRIMARY KEY: whether an update
+   * changed the key does not stand there, and it would leave the row's old place as it is.
+   */
+  #unseen(
+    relation: Relation,
+    topic: Topic,
+    known: readonly KeyColumn[],
+    key: readonly number[],
+  ): TributaryError | undefined {
+    if (relation.identity === "full" || key.every((i) => relation.columns[i]?.key)) return undefined;
+    const flagged = relation.columns.filter((column) => column.key).map(({ name }) => name);
+    return new KeyChangedError({
+      ...{ table: formatTable(relation), topic: topic.name, before: formatKey(known) },
+      now: flagged.length === 0 ? "none" : `(${flagged.join(", ")})`,
+    });
   }
 
   #key(

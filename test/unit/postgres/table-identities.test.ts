@@ -89,7 +89,7 @@ test("a key counts from where it was accepted on, also after a restart: what com
   const [first, behind] = second.view(relation(ONE))?.spans ?? [];
   expect(names(first?.key)).toEqual(["id"]);
   expect(behind).toMatchObject({ from: at(20), problem: { code: "KEY_CHANGED" } });
-  await second.accept("public.t", await second.present("public.t"), at(25, 3));
+  await second.accept("public.t", (await second.present("public.t")).now, at(25, 3));
   catalog.lsn = 30;
   const third = await begin(stored.at(-1));
   expect(third.differences.size).toBe(0);
@@ -166,7 +166,7 @@ test("another table's changes under a captured name are a problem until they are
     spans: [{ problem: { code: "TABLE_REPLACED" } }],
   });
   expect(tables.view(relation(LIVE))?.spans[0]?.problem).toBeUndefined();
-  await tables.accept("public.live", await tables.present("public.live"), at(20));
+  await tables.accept("public.live", (await tables.present("public.live")).now, at(20));
   expect(tables.view(taken)).toMatchObject({ passedOver: false, spans: [{ problem: undefined }] });
   expect(tables.view(relation({ ...LIVE, table: "live_old" }))).toBeUndefined();
   expect(tables.view(relation(LIVE))?.spans).toMatchObject([
@@ -193,7 +193,8 @@ test("two captured tables that swap their names are each told, and each accepted
     name: { table: "b" },
     spans: [{ problem: { code: "TABLE_REPLACED" } }],
   });
-  for (const name of ["public.a", "public.b"]) await tables.accept(name, await tables.present(name), at(20));
+  for (const name of ["public.a", "public.b"])
+    await tables.accept(name, (await tables.present(name)).now, at(20));
   expect(tables.differences.size).toBe(0);
   const oids = Object.entries(stored.at(-1) ?? {}).map(([name, all]) => [name, all.at(-1)?.oid]);
   expect(oids).toEqual([

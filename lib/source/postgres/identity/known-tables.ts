@@ -18,6 +18,11 @@ const stretch = z.object({
   identity: z.string(),
   /** What tells a row from others, in the order of the columns: replica identity, or the primary key with identity full. */
   key: z.array(keyColumn),
+  /** A sweep that began behind here puts right what old rows without the key do not tell. */
+  sweptTo: z
+    .string()
+    .regex(/^[0-9A-F]{24}[0-9]{10}$/)
+    .optional(),
 });
 
 /** Captured tables by the name that people write, each with what the name stood for: the latest last. */
@@ -31,6 +36,7 @@ export interface TableStretch {
   readonly oid: number;
   readonly identity: string;
   readonly key: readonly KeyColumn[];
+  readonly sweptTo?: PositionText | undefined;
 }
 /** The captured tables of a slot. */
 export type KnownTables = Readonly<Record<string, readonly TableStretch[]>>;

@@ -34,6 +34,8 @@ export interface TableIdentitiesOptions {
   /** Whether the definition has a table's rows in this slot. */
   readonly captures: (table: TableName) => boolean;
   readonly query: CatalogQuery;
+  /** Whether anything is known from before, and can be held; default: yes. */
+  readonly keeps?: boolean;
   /** Resolves when they are stored. */
   readonly store: (tables: KnownTables) => Promise<void>;
   readonly log: Log;
@@ -60,6 +62,8 @@ export interface Span {
   /** Undefined: the log's own flags say it. */
   readonly key: readonly KeyColumn[] | undefined;
   readonly problem: TributaryError | undefined;
+  /** Whether a change is given of whose old row the log does not tell the key: a sweep behind it puts right what it does to the old one. */
+  readonly swept: boolean;
 }
 
 /** What is known of a relation of the log. */
@@ -170,11 +174,16 @@ export class TableIdentities {
     const own = stretches.filter(({ oid }) => oid === relation.oid);
     if (own.length === 0) return whole(difference?.error);
     const keyOf = (key: readonly KeyColumn[]) => this.#keyIn(relation, key);
-    const [first, ...later] = own as [TableStretch, ...TableStretch[]];
-    const spans: [Span, ...Span[]] = [
-      span(undefined, keyOf(first.key)),
-      ...later.map(({ from, key }) => span(from, keyOf(key))),
-    ];
+    const [first] = own as [TableStretch, ...TableStretch[]];
+    const lenient = this.#options.keeps === false;
+    const given = own.flatMap(({ from, key, sweptTo }, i): Span[] => {
+      const known = span(i === 0 ? undefined : from, keyOf(key));
+      if (sweptTo === undefined) return [{ ...known, swept: lenient }];
+      const next = own[i + 1]?.from ?? difference?.from;
+      const strict = next === undefined || sweptTo < next;
+      return [{ ...known, swept: true }, ...(strict ? [{ ...known, from: sweptTo, swept: lenient }] : [])];
+    });
+    const spans = given as [Span, ...Span[]];
     const left = stretches.find(({ oid, from }) => oid !== relation.oid && from > first.from);
     if (left && current.oid !== relation.oid)
       spans.push(span(left.from, undefined, this.#replaced(name, current, relation)));
@@ -209,28 +218,38 @@ export class TableIdentities {
     this.#options.onChange((this.#known.get(table) ?? []).map(({ oid }) => oid));
   }
 
-  /** What has a captured name now; undefined: nothing. @throws CatalogLookupError */
-  async present(table: string): Promise<CatalogTable | undefined> {
-    return (await this.#look([], [table])).byName.get(table);
+  /** What has a captured name now (undefined: nothing), and the first position behind that. @throws CatalogLookupError */
+  async present(table: string): Promise<{ now: CatalogTable | undefined; behind: PositionText }> {
+    const { byName, lsn } = await this.#look([], [table]);
+    return { now: byName.get(table), behind: this.#at(lsn) };
   }
 
   /**
-   * From a position on, a captured name stands for this table with this key; undefined: for nothing any more.
-   * @throws what the record throws.
+   * From a position on, a captured name stands for this table with this key; undefined: for nothing any more. `sweptTo`: a sweep
+   * that begins behind here is on record. @throws what the record throws.
    */
-  async accept(table: string, now: CatalogTable | undefined, from: PositionText): Promise<void> {
+  async accept(
+    table: string,
+    now: CatalogTable | undefined,
+    from: PositionText,
+    sweptTo?: PositionText,
+  ): Promise<void> {
     const known = this.#known.get(table) ?? [];
     const current = known.at(-1);
     const oids = [...known.map(({ oid }) => oid), ...(now ? [now.oid] : [])];
     this.#differences.delete(table);
     this.#held.delete(table);
     if (!now) this.#known.delete(table);
-    else if (current?.oid !== now.oid || compareKeys(current.key, now.key) !== "same") {
+    else if (
+      current?.oid !== now.oid ||
+      compareKeys(current.key, now.key) !== "same" ||
+      sweptTo !== undefined
+    ) {
       const { oid, identity, key } = now;
       const before = this.#names.get(oid);
       if (before !== undefined && before !== table && !this.#differences.has(before))
         this.#known.delete(before);
-      this.#known.set(table, [...known, { from, oid, identity, key }]);
+      this.#known.set(table, [...known, { from, oid, identity, key, sweptTo }]);
     }
     this.#index();
     await this.#store();
@@ -248,7 +267,7 @@ export class TableIdentities {
 
   /** Holds what is known against what the catalog has. `first`: at the start of a task. */
   async #takeIn(names: readonly string[], look: CatalogLook, first = false): Promise<void> {
-    const from = formatPosition({ epoch: this.#options.epoch, commitLsn: look.lsn, ordinal: 1 });
+    const from = this.#at(look.lsn);
     const changed: number[] = [];
     let learned = false;
     for (const name of names) {
@@ -355,6 +374,10 @@ export class TableIdentities {
     return true;
   }
 
+  #at(commitLsn: bigint): PositionText {
+    return formatPosition({ epoch: this.#options.epoch, commitLsn, ordinal: 1 });
+  }
+
   #isChosen(table: string): boolean {
     return this.#options.route(parseTable(table)).key !== undefined;
   }
@@ -407,7 +430,7 @@ export class TableIdentities {
 }
 
 function span(from: PositionText | undefined, key: Span["key"], problem?: TributaryError): Span {
-  return { from, key, problem };
+  return { from, key, problem, swept: false };
 }
 
 /** Whether a table can take another's place at once: rows with the same keys go to the same partitions. */
