@@ -192,8 +192,13 @@ async function putAside({ at, cancel, ...place }: PutAsideOptions): Promise<void
     say(`Nobody wants the change at ${at} put aside any more.`);
     return;
   }
-  await wantAside(store, at);
   const held = (await readHolds(store)).find(({ reason }) => reason.position === at);
+  // All that follows is another table's, or has another key: consumers must have come as far before that is released.
+  if (held && isOfIdentity(held.reason.code)) {
+    const remedy = `it is not this one change that cannot be given (${held.reason.code}); correct what the status names, then: tributary capture release --topic ${held.topic}`;
+    throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
+  }
+  await wantAside(store, at);
   if (held) await wantRelease(store, held.topic);
   say(
     `The capture task puts the change at ${at} aside when it comes to it${held ? `, and releases ${held.topic}` : ""}. See: tributary capture status`,

@@ -6,6 +6,8 @@ import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { afterEach, expect, test } from "vitest";
 import { PUT_ASIDE } from "../../lib/change/control-event.ts";
 import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
+import { readWantedAsides } from "../../lib/state/asides.ts";
+import { holdRecord, readHolds } from "../../lib/state/holds.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
@@ -97,6 +99,23 @@ withPostgres((server) => {
     const wrong = bench.command("capture", "dead-letter", "--at", "0/1B143C8");
     expect(await wrong.ended).not.toBe(0);
     expect(wrong.lines.join("\n")).toContain("34 characters");
+  });
+
+  test("a topic that is held since its table is another one is not released by the way", async () => {
+    const { bench } = await scene({});
+    const { signal } = new AbortController();
+    const store = { dynamodb: aws().dynamodb, table: bench.consumer.table, pipeline: "shop", signal };
+    const [from, drained] = ["1".padStart(34, "0"), "0".repeat(34)];
+    await holdRecord(store, 1).write({
+      ...{ topic: "shop.public.orders", from, drained, last: drained, since: 1 },
+      ...{ first: 0, next: 0, changes: 0, bytes: 0 },
+      reason: { code: "KEY_CHANGED", message: "m", remedy: "r", table: "public.orders", position: from },
+    });
+    const command = bench.command("capture", "dead-letter", "--at", from);
+    expect(await command.ended).not.toBe(0);
+    expect(command.lines.join("\n")).toContain("capture release --topic shop.public.orders");
+    expect(await readHolds(store)).toMatchObject([{ released: false }]);
+    expect(await readWantedAsides(store)).toEqual([]);
   });
 
   test("a task that knows no queue does not start where changes are to be put aside", async () => {
