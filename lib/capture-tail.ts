@@ -5,7 +5,7 @@ import { type PositionText, parsePosition, START_OF_HISTORY } from "./change/pos
 import { furthestMark } from "./consume/highest-epoch.ts";
 import type { LogPlace, SlotState } from "./source/postgres/slot-record.ts";
 import type { CaptureState } from "./state/capture-state.ts";
-import { readHoldsOf } from "./state/holds.ts";
+import { readHoldsOf, type StoredHold } from "./state/holds.ts";
 import { readTail, type TailEnd } from "./stream/stream-tail.ts";
 
 /*
@@ -73,8 +73,11 @@ async function heldPlaces(
     { dynamodb, table: stateTable, pipeline: pipeline.name, signal },
     generation,
   );
-  // Of a hold that is being released the last change was read before, maybe by another slot.
-  return holds.flatMap(({ last, drained }) => (drained === START_OF_HISTORY ? [last] : []));
+  // Another slot's task may have stored it, whose log this slot does not replay. Where nobody noted who did: of a hold that is being
+  // released the last change was read before.
+  const isIts = ({ by, drained }: StoredHold) =>
+    by === undefined ? drained === START_OF_HISTORY : by === generation;
+  return holds.filter(isIts).map(({ last }) => last);
 }
 
 async function markPlaces(

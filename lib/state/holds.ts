@@ -38,6 +38,7 @@ const stored = z.object({
   since: z.number(),
   from: position,
   last: position,
+  by: z.int().optional(),
   drained: position,
   first: z.int(),
   next: z.int(),

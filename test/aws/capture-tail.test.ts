@@ -76,7 +76,7 @@ async function world(sent: SlotState["sent"]) {
         }),
       );
     },
-    holds: async (writer: number, last: string, drained = START_OF_HISTORY) => {
+    holds: async (writer: number, last: string, drained = START_OF_HISTORY, by?: number) => {
       const reason = {
         code: "TEXT_ENCODING",
         message: "m",
@@ -86,7 +86,7 @@ async function world(sent: SlotState["sent"]) {
       };
       const counts = { first: 0, next: 1, changes: 1, bytes: 1 };
       await holdRecord({ dynamodb, table, pipeline: "shop", signal }, writer).write({
-        ...{ topic: `t${writer}${last}`, reason, since: 0, from: last, last, drained },
+        ...{ topic: `t${writer}${last}`, reason, since: 0, from: last, last, drained, by },
         ...counts,
       });
     },
@@ -149,4 +149,12 @@ test("changes that were held instead of written count, unless their release had 
   await w.holds(6, position(150n));
   await w.holds(7, position(160n), position(155n));
   expect((await w.settled()).places).toEqual([{ lsn: 140n }]);
+});
+
+test("changes that were held count for the task that stored them, also where their release had stopped halfway", async () => {
+  const w = await world({ places: [], writer: 7, sinceMs: Date.now() });
+  await w.holds(7, position(160n), position(155n), 7);
+  // Of a topic that came from another slot: its log is not this one's.
+  await w.holds(7, position(170n), START_OF_HISTORY, 6);
+  expect((await w.settled()).places).toEqual([{ lsn: 160n }]);
 });

@@ -270,6 +270,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/pipeline/forked-history.test.ts"],
   },
   {
+    name: "forget what was held behind a release that stopped halfway, and the task that died",
+    file: "lib/capture-tail.ts",
+    from: "    by === undefined ? drained === START_OF_HISTORY : by === generation;\n",
+    to: "    drained === START_OF_HISTORY && (by === undefined || by === generation);\n",
+    tests: ["test/aws/capture-tail.test.ts"],
+  },
+  {
     name: "take another pipeline's records in the stream's end for one's own",
     file: "lib/stream/stream-tail.ts",
     from: " || !header.topic.startsWith(`${topicPrefix}.`)) return;",

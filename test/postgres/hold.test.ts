@@ -79,6 +79,8 @@ eachPostgres("a held topic", (server) => {
     expect(hold).toMatchObject({
       topic: "shop.public.orders",
       changes: 2,
+      // Who stored the last of them must be known when the server comes back without it.
+      by: 1,
       reason: { code: "TEXT_ENCODING", table: "public.orders" },
     });
     await eventually(() => source.status?.holds.some(({ changes }) => changes === 2) === true, {

@@ -377,13 +377,13 @@ export class HeldTopics {
   async #store(topic: HeldTopic): Promise<void> {
     const changes = topic.take();
     if (!changes) return;
-    const { record } = this.#options;
+    const { record, generation: by } = this.#options;
     const { hold } = topic;
     const segment = await storeSegment(this.#options, hold.topic, hold.next, changes, this.#ending.signal);
     await record.writeSegment(hold.topic, hold.next, segment);
     // What went into the stream meanwhile is told with it.
     if (topic.unwritten) await this.#options.asked();
-    const next = topic.with(segment);
+    const next = { ...topic.with(segment), by };
     await record.write(next);
     topic.stored(next);
     this.#options.onStored();

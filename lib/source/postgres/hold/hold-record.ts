@@ -26,6 +26,8 @@ export interface Hold {
   readonly from: PositionText;
   /** The last one that is stored. */
   readonly last: PositionText;
+  /** Generation of the task that stored it; undefined in records of before it was kept. */
+  readonly by?: number | undefined;
   /** Held changes up to here went into the stream, and Kinesis has acknowledged them. */
   readonly drained: PositionText;
   /** Segments `[first, next)` hold the changes between. */
