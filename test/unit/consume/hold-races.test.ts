@@ -208,8 +208,10 @@ describe("an invocation that has taken a partition before another began to repla
     await ends.isAsked;
     begins.goesOn();
     const { batchItemFailures } = await fills;
+    const { mark = "" } = stored(table);
     ends.goesOn();
     expect(await stores).toEqual(DONE);
+    expect((stored(table).mark ?? "") >= mark, "the mark does not go back").toBe(true);
     expect(batchItemFailures).toHaveLength(1);
     expect(await first.invoke([two])).toEqual(DONE);
     await first.redrive();
