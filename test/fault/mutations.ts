@@ -487,6 +487,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/put-aside.test.ts"],
   },
   {
+    name: "hold what tells of a change that was put aside before that one is on record",
+    file: "lib/source/postgres/postgres-change-stream.ts",
+    from: "if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;",
+    to: "batch.splice(0, batch.length, ...this.#sift(batch));\n      if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;",
+    tests: ["test/postgres/put-aside.test.ts"],
+  },
+  {
     name: "give a change that was put aside once it can be decoded",
     file: "lib/source/postgres/change-decoder.ts",
     from: "    if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();\n",

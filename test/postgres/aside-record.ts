@@ -12,6 +12,8 @@ export class MemoryAsides implements AsideRecord, AsideQueue {
   readonly letters: (AsideLetter & { readonly bytes: Buffer })[] = [];
   /** Thrown by the next letters when set. */
   failure: Error | undefined;
+  /** Thrown by the next writes of the record when set. */
+  writing: Error | undefined;
   /** `record`, `letter` as they came. */
   readonly order: string[] = [];
 
@@ -20,6 +22,7 @@ export class MemoryAsides implements AsideRecord, AsideQueue {
   }
 
   async write(aside: Aside): Promise<void> {
+    if (this.writing) throw this.writing;
     this.order.push(`record ${aside.sent ? "sent" : "first"}`);
     this.asides.set(aside.position, JSON.parse(JSON.stringify(aside)));
   }

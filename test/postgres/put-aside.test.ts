@@ -9,6 +9,7 @@ import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
 import { DeadLetterRefusedError } from "../../lib/consume/errors.ts";
 import { TributaryError } from "../../lib/errors.ts";
 import type { SourceChange } from "../../lib/source/change-source.ts";
+import { CaptureLeaseLostError } from "../../lib/state/errors.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryAsides } from "./aside-record.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
@@ -272,6 +273,32 @@ eachPostgres("a change that is put aside", (server) => {
     inOrder(source.changes.filter(({ topic }) => topic.name === "shop.public.orders"));
     expect(asides.letters).toMatchObject([{ position: hold?.reason.position }]);
     await source.close();
+    await client.end();
+  });
+
+  test("is in no hold before it is on record: a task that ends there leaves it to the next one", async () => {
+    const { client, asides, open, holding } = await scene(server());
+    const { holds, settings } = holding();
+    const first = await open({ undecodable: "stop" }, { holds: settings, acknowledging: false });
+    await put(client, "orders", 1, UNREADABLE);
+    await eventually(() => [...holds.holds.values()][0]?.changes === 1, { what: "the hold" });
+    await first.close();
+    const second = await open({}, { holds: settings, acknowledging: false });
+    await eventually(() => asides.letters.length === 1, { what: "it to be put aside" });
+    asides.writing = new CaptureLeaseLostError("shop", 1);
+    await put(client, "orders", 2, UNREADABLE);
+    expect(await second.failure()).toBe(asides.writing);
+    await second.close();
+    asides.writing = undefined;
+    const third = await open({ undecodable: "stop", sqlAsciiEncoding: "latin1" }, { holds: settings });
+    holds.wanted.add("shop.public.orders");
+    await eventually(() => third.error ?? holds.holds.size === 0, {
+      what: "the release",
+      deadlineMs: 20_000,
+    });
+    expect(ofLog(third.changes)).toEqual(["aside orders", "c orders 2"]);
+    expect(asides.letters).toHaveLength(1);
+    await third.close();
     await client.end();
   });
 

@@ -639,10 +639,10 @@ export class PostgresChangeStream implements ChangeStream {
       } catch (error) {
         failure = error;
       }
+      // Nothing that stands behind a change goes downstream before that one is where it can be found, and nothing that tells of it is held.
+      if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;
       // The decoder will not give these again: they go downstream, or are held, before the failure counts.
       const given = this.#sift(batch);
-      // Nothing that stands behind a change goes downstream before that one is where it can be found.
-      if (this.#asides?.isPending && !(await this.#settle(this.#asides))) break;
       this.#sentSince.note(givenBefore);
       if (given.length > 0) yield given;
       if (this.#backfills?.hasDue && failure === undefined) yield* this.#deliver(this.#backfills, until);
