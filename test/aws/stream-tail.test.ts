@@ -180,6 +180,9 @@ test("the children of a shard that is split while it is read are read, too", asy
         await kinesis.send(
           new SplitShardCommand({ StreamName: streamName, ShardToSplit, NewStartingHashKey }),
         );
+        const shards = async () =>
+          (await kinesis.send(new ListShardsCommand({ StreamName: streamName }))).Shards ?? [];
+        await eventually(async () => (await shards()).length === 3, { what: "the children" });
         await writes(streamName, 2, [inTransaction(0, 110n), inTransaction(7, 120n)]);
       }
       return answer;

@@ -244,8 +244,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "end in order without a note of what was given and not confirmed",
     file: "lib/source/postgres/postgres-change-stream.ts",
-    from: "      ...(commit ? [placeOfCommit(commit)] : []),\n",
-    to: "",
+    from: "[...(commit ? [placeOfCommit(commit)] : []), ...this.#messagePlaces]",
+    to: "this.#messagePlaces",
     tests: ["test/postgres/forked-history.test.ts"],
   },
   {
@@ -1007,8 +1007,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "release a topic before what comes again of it was read",
     file: "lib/source/postgres/hold/held-topics.ts",
-    from: "topic.releasing && parsePosition(topic.hold.last).commitLsn < received",
-    to: "topic.releasing && received >= 0n",
+    from: "if (epoch < this.#options.epoch || commitLsn < received) return topic;",
+    to: "if (received >= 0n) return topic;",
     tests: ["test/postgres/hold.test.ts"],
   },
   {
@@ -1028,7 +1028,7 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: "let the truncate of another table through under a captured name",
     file: "lib/source/postgres/change-decoder.ts",
-    from: "        this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out.length);\n        continue;\n",
+    from: "        if (!this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out)) throw problem;\n        continue;\n",
     to: "",
     tests: ["test/postgres/table-names.test.ts"],
   },
