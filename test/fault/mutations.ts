@@ -1061,6 +1061,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/table-keys.test.ts"],
   },
   {
+    name: "read old log by the latest name of a key's column, where that was another one's",
+    file: "lib/source/postgres/identity/known-tables.ts",
+    from: "    return sure ?? places.at(-1) ?? -1;\n",
+    to: "    return places.at(-1) ?? -1;\n",
+    tests: ["test/postgres/table-keys.test.ts"],
+  },
+  {
     name: "give changes on under the old key when it is another one",
     file: "lib/source/postgres/identity/table-identities.ts",
     from: "spans.push(span(difference.from, current.key, difference.error));",

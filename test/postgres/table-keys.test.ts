@@ -203,6 +203,39 @@ eachPostgres("the key of a table", (server) => {
     },
   );
 
+  test.each([
+    ["default", "DEFAULT"],
+    ["full", "FULL"],
+  ])(
+    "whose column takes a name that another one had is read where it stood in the log (identity %s)",
+    async (_, identity) => {
+      const { client, holds, open } = await scene(
+        server(),
+        "id int PRIMARY KEY, code int, v text",
+        `ALTER TABLE t REPLICA IDENTITY ${identity}`,
+      );
+      const first = await open();
+      await client.query("INSERT INTO t SELECT i, 500, 'a' FROM generate_series(1, 20) i");
+      await first.until(20);
+      await first.close();
+      await client.query("UPDATE t SET v = 'b'");
+      await client.query(
+        "ALTER TABLE t RENAME id TO x; ALTER TABLE t RENAME code TO id; ALTER TABLE t RENAME x TO code",
+      );
+      const second = await open();
+      await client.query("UPDATE t SET v = 'c'");
+      await second.until(40);
+      const where = [first.changes, second.changes.slice(0, 20), second.changes.slice(20)].map((changes) =>
+        changes.map(({ partition }) => partition),
+      );
+      expect(where[1]).toEqual(where[0]);
+      expect(where[2]).toEqual(where[0]);
+      expect(holds.holds.size).toBe(0);
+      await second.close();
+      await client.end();
+    },
+  );
+
   test("that another column takes over holds at the first change which lacks the old one, or has the new one", async () => {
     const { client, holds, backfills, open } = await scene(
       server(),

@@ -275,7 +275,7 @@ export class Relations {
     known: readonly KeyColumn[] | undefined,
   ): Pick<RelationPlan, "key" | "watched" | "problem"> {
     const names = relation.columns.map((column) => column.name);
-    const own = known ? findKey(known, names) : this.#ownKey(relation, names, facts);
+    const own = known ? findKey(known, relation) : this.#ownKey(relation, names, facts);
     if (chosen === undefined) {
       if (own === undefined) return { key: [], watched: [], problem: new KeyUnknownError({ table }) };
       return { key: own, watched: own, problem: undefined };

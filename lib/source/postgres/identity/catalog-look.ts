@@ -77,7 +77,10 @@ export async function lookAtTables(
       : [
           {
             ...{ oid, schema, table, identity, columns: columns ?? [] },
-            key: (key ?? []).map(({ number, name, type }) => ({ number, type, names: [name] })),
+            key: (key ?? []).map(({ number, name, type }): KeyColumn => {
+              const isInPlace = identity === "f" && columns?.[number - 1] === name;
+              return { number, type, names: [name], ...(isInPlace ? { inPlace: true } : {}) };
+            }),
           },
         ],
   );

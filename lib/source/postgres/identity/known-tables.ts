@@ -1,5 +1,6 @@
 import * as z from "zod";
 import type { PositionText } from "../../../change/position.ts";
+import type { Relation } from "../pgoutput/messages.ts";
 
 const keyColumn = z.object({
   /** `attnum`: it stays when the column is renamed. */
@@ -8,6 +9,8 @@ const keyColumn = z.object({
   type: z.int(),
   /** All names that it had, the latest last: the log tells the one of its time. */
   names: z.array(z.string()).min(1),
+  /** With identity full: no column before it was ever dropped, or does not travel, so that its number is its place in the log. */
+  inPlace: z.literal(true).optional(),
 });
 
 const stretch = z.object({
@@ -70,7 +73,9 @@ export function areAlike(one: readonly KeyColumn[], other: readonly KeyColumn[])
 export function withNames(before: readonly KeyColumn[], now: readonly KeyColumn[]): KeyColumn[] {
   return before.map((column, i) => {
     const name = now[i]?.names.at(-1) as string;
-    return { ...column, names: [...column.names.filter((old) => old !== name), name] };
+    const { inPlace: _, ...rest } = column;
+    const names = [...column.names.filter((old) => old !== name), name];
+    return { ...rest, names, ...(now[i]?.inPlace ? { inPlace: true } : {}) };
   });
 }
 
@@ -94,11 +99,23 @@ export function withNameBetween(
   return key.map((one) => (one === column ? { ...one, names } : one));
 }
 
-/** Indexes of a key's columns among these names, ascending; undefined where one is not among them. */
-export function findKey(key: readonly KeyColumn[], columns: readonly string[]): number[] | undefined {
-  const found = key.map(({ names }) => {
-    const name = names.findLast((candidate) => columns.includes(candidate));
-    return name === undefined ? -1 : columns.indexOf(name);
+/**
+ * Indexes of a key's columns among those that the log tells, ascending; undefined where one is not among them. Of several names
+ * that it had (its latest may have been another column's at the time) it is the one that the log has in the identity.
+ */
+export function findKey(
+  key: readonly KeyColumn[],
+  { identity, columns }: Pick<Relation, "identity" | "columns">,
+): number[] | undefined {
+  const found = key.map(({ number, names, inPlace }) => {
+    const places = names
+      .map((name) => columns.findIndex((column) => column.name === name))
+      .filter((place) => place !== -1);
+    const sure =
+      identity === "full"
+        ? places.find((place) => inPlace && place === number - 1)
+        : places.findLast((place) => columns[place]?.key);
+    return sure ?? places.at(-1) ?? -1;
   });
   return found.includes(-1) ? undefined : found.sort((a, b) => a - b);
 }

@@ -353,7 +353,8 @@ export class TableIdentities {
   #refresh(name: string, current: TableStretch, here: CatalogTable): boolean {
     const change = compareKeys(current.key, here.key);
     const renamed = change === "renamed";
-    if (change === "same" && current.identity === here.identity) return false;
+    const moved = current.key.some(({ inPlace }, i) => inPlace !== here.key[i]?.inPlace);
+    if (change === "same" && current.identity === here.identity && !moved) return false;
     const key = change === "other" ? here.key : withNames(current.key, here.key);
     const { log } = this.#options;
     if (change === "other")
@@ -392,8 +393,7 @@ export class TableIdentities {
 
   /** A key as it can be used for a relation; undefined: its own flags are to be. */
   #keyIn(relation: Relation, key: readonly KeyColumn[]): readonly KeyColumn[] | undefined {
-    const names = relation.columns.map((column) => column.name);
-    if (findKey(key, names) !== undefined) return key;
+    if (findKey(key, relation) !== undefined) return key;
     // A name in between that nobody saw: the log says which columns it is.
     return relation.identity === "full" ? key : undefined;
   }
@@ -402,8 +402,7 @@ export class TableIdentities {
   #predates(relation: Relation, current: TableStretch, { error, now }: Difference): boolean {
     if (!(error instanceof KeyChangedError) || !now) return false;
     if (relation.identity !== "full") return this.#isFlagged(relation, current.key);
-    const names = relation.columns.map((column) => column.name);
-    return findKey(now.key, names) === undefined && findKey(current.key, names) !== undefined;
+    return findKey(now.key, relation) === undefined && findKey(current.key, relation) !== undefined;
   }
 
   /** Whether the log's flags say this key. */
