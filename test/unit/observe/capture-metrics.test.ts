@@ -88,7 +88,13 @@ describe("the capture task's metrics", () => {
   it("have each unit as its name says, and no dimension that CloudWatch would bill beside", () => {
     const { made, written } = publisher();
     made.take(
-      metrics({}, { walHeldBytes: 300, safeWalBytes: 100, walLossSeconds: 5, oldestTransactionSeconds: 1 }),
+      metrics(
+        {},
+        {
+          ...{ walHeldBytes: 300, safeWalBytes: 100, walLossSeconds: 5, oldestTransactionSeconds: 1 },
+          rowsAsked: 2,
+        },
+      ),
       START,
     );
     const [line] = written();
