@@ -1061,6 +1061,13 @@ const MUTATIONS: readonly Mutation[] = [
     tests: ["test/postgres/table-keys.test.ts"],
   },
   {
+    name: "give what a partition had before its root took its name under a name that nobody captures",
+    file: "lib/source/postgres/relations.ts",
+    from: "view?.passedOver !== true && !hasLeft;",
+    to: "view?.passedOver !== true;",
+    tests: ["test/postgres/table-names.test.ts"],
+  },
+  {
     name: "read old log by the latest name of a key's column, where that was another one's",
     file: "lib/source/postgres/identity/known-tables.ts",
     from: "    return sure ?? places.at(-1) ?? -1;\n",

@@ -73,6 +73,30 @@ const given = (source: OpenSource, condition: () => boolean, what: string) =>
   );
 
 eachPostgres("a captured name", (server) => {
+  test("that a partitioned table takes over, with the one before as its partition, goes under no other name", async () => {
+    const { client, holds, open } = await scene(server());
+    const first = await open();
+    await first.until(3);
+    await client.query(`BEGIN; ALTER TABLE live RENAME TO live_1;
+      CREATE TABLE live (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+      ALTER TABLE live ATTACH PARTITION live_1 FOR VALUES FROM (0) TO (100); COMMIT`);
+    await client.query("INSERT INTO live VALUES (7, 'between')");
+    await held(holds);
+    await client.query("INSERT INTO live VALUES (8, 'held')");
+    holds.wanted.add(LIVE);
+    expect(await first.failure()).toMatchObject({ code: "TABLE_ACCEPTED" });
+    await first.close();
+    const second = await open();
+    await given(second, () => sweeps(second.changes).length === 1, "the sweep");
+    await client.query("UPDATE live SET v = 'later'");
+    await given(second, () => changesOf(second.changes).includes("u 8 later"), "the last change");
+    const topics = [...first.changes, ...second.changes].map(({ topic }) => topic.name);
+    expect(new Set(topics)).toEqual(new Set([LIVE, "shop.public.other"]));
+    expect(changesOf(second.changes)).toEqual(expect.arrayContaining(["r 7 between", "r 8 held"]));
+    await second.close();
+    await client.end();
+  });
+
   test("that another table takes is told with both names and held, and reads that one anew when it is released", async () => {
     const { client, holds, backfills, open } = await scene(server());
     const first = await open();

@@ -178,7 +178,12 @@ export class Relations {
 
   #plan(relation: Relation, facts: RelationFacts | undefined, byDefinition: boolean): void {
     const view = this.#options.identities?.view(relation);
-    const captured = byDefinition && view?.passedOver !== true;
+    // As a partition, or dropped, it would be captured under a name that the definition does not have.
+    const hasLeft =
+      view === undefined &&
+      this.#options.identities?.hasLeft(relation.oid) === true &&
+      !captures(this.#options.pipeline.source, relation);
+    const captured = byDefinition && view?.passedOver !== true && !hasLeft;
     const spans = view?.spans ?? [{ from: undefined, key: undefined, problem: undefined, swept: false }];
     // A name that another slot has is that slot's, whatever the table was called before.
     const isNamed = view === undefined || captures(this.#options.pipeline.source, relation);

@@ -192,6 +192,14 @@ export class TableIdentities {
     return { name: parseTable(name), passedOver: false, spans };
   }
 
+  /** Whether another table was accepted under the captured name that this one had: what there is now is read with a sweep. */
+  hasLeft(oid: number): boolean {
+    if (this.#names.has(oid)) return false;
+    for (const stretches of this.#known.values())
+      if (stretches.some((stretch) => stretch.oid === oid)) return true;
+    return false;
+  }
+
   /** Differences up to a place of the log that hold their topics from now on. */
   takeDue(received: bigint): readonly Difference[] {
     const due = [...this.#differences.values()].filter(
