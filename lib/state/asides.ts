@@ -3,13 +3,13 @@ import {
   ConditionalCheckFailedException,
   DeleteItemCommand,
   PutItemCommand,
-  QueryCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { PositionText } from "../change/position.ts";
 import type { Aside, AsideRecord } from "../source/postgres/aside/aside-record.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
 import type { HoldStore } from "./holds.ts";
+import { itemsOf } from "./items.ts";
 import { asideKey, type StateKey, wantedAsideKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -26,14 +26,14 @@ const stored = z.object({
 
 /** Changes that were put aside and that the slot has not passed. @throws StateTableError, StateTableUnavailableError */
 export async function readAsides(store: HoldStore): Promise<Aside[]> {
-  const items = await readAll(store, asideKey(store.pipeline));
+  const items = await itemsOf(store, asideKey(store.pipeline));
   return items.map((item) => stored.parse(JSON.parse(item.aside?.S ?? "null")));
 }
 
 /** Positions of changes that operators want put aside. @throws StateTableError, StateTableUnavailableError */
 export async function readWantedAsides(store: HoldStore): Promise<PositionText[]> {
   const key = wantedAsideKey(store.pipeline);
-  return (await readAll(store, key)).map((item) => (item.sk?.S ?? "").slice(key.sk.length));
+  return (await itemsOf(store, key)).map((item) => (item.sk?.S ?? "").slice(key.sk.length));
 }
 
 /** Asks the capture task to put one change aside when it comes to it. @throws StateTableError, StateTableUnavailableError */
@@ -92,27 +92,6 @@ export function asideRecord(store: HoldStore, generation: number): AsideRecord {
     wanted: () => readWantedAsides(store),
     met: (position) => unwantAside(store, position),
   };
-}
-
-async function readAll(store: HoldStore, { pk, sk }: StateKey): Promise<Record<string, AttributeValue>[]> {
-  const found: Record<string, AttributeValue>[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await persistently(store, () =>
-      store.dynamodb.send(
-        new QueryCommand({
-          TableName: store.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-      ),
-    );
-    found.push(...(page.Items ?? []));
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return found;
 }
 
 function asKey({ pk, sk }: StateKey): Record<string, AttributeValue> {

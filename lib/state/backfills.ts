@@ -4,7 +4,6 @@ import {
   ConditionalCheckFailedException,
   type DynamoDBClient,
   GetItemCommand,
-  QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
@@ -19,6 +18,7 @@ import {
 import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
 import { BackfillActiveError, BackfillNotActiveError, CaptureLeaseLostError } from "./errors.ts";
+import { itemsOf } from "./items.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -93,26 +93,8 @@ export interface BackfillUpdate {
 
 /** The latest backfill of each table, by name. @throws StateTableError, StateTableUnavailableError */
 export async function readBackfills(store: BackfillStore): Promise<readonly Backfill[]> {
-  const { pk, sk } = backfillKey(store.pipeline);
-  const found: Backfill[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await call(store, (until) =>
-      store.dynamodb.send(
-        new QueryCommand({
-          TableName: store.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-        until,
-      ),
-    );
-    found.push(...(page.Items ?? []).map((item) => parse(item, sk)));
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return found;
+  const key = backfillKey(store.pipeline);
+  return (await itemsOf({ ...store, cut: true }, key)).map((item) => parse(item, key.sk));
 }
 
 /** The latest backfill of one table, or undefined. @throws StateTableError, StateTableUnavailableError */

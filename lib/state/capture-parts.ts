@@ -1,12 +1,7 @@
 import { randomBytes } from "node:crypto";
-import {
-  ConditionalCheckFailedException,
-  DeleteItemCommand,
-  PutItemCommand,
-  QueryCommand,
-  type QueryCommandOutput,
-} from "@aws-sdk/client-dynamodb";
+import { ConditionalCheckFailedException, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import type { CapturePlace } from "./capture-item.ts";
+import { itemPages } from "./items.ts";
 import { capturePartKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -99,22 +94,7 @@ async function* partsOf(
   attribute: LongAttribute,
   part: string,
 ): AsyncGenerator<{ readonly sk: string; readonly text: Uint8Array }> {
-  const { pk, sk } = capturePartKey(place.pipeline, place.slot, attribute, part);
-  let from: QueryCommandOutput["LastEvaluatedKey"];
-  do {
-    const page: QueryCommandOutput = await persistently(place, () =>
-      place.dynamodb.send(
-        new QueryCommand({
-          TableName: place.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-      ),
-    );
-    for (const item of page.Items ?? [])
-      yield { sk: item.sk?.S ?? "", text: item.text?.B ?? new Uint8Array() };
-    from = page.LastEvaluatedKey;
-  } while (from);
+  const key = capturePartKey(place.pipeline, place.slot, attribute, part);
+  for await (const page of itemPages(place, key))
+    for (const { sk, text } of page) yield { sk: sk?.S ?? "", text: text?.B ?? new Uint8Array() };
 }

@@ -5,12 +5,12 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   PutItemCommand,
-  QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { Hold, HoldRecord } from "../source/postgres/hold/hold-record.ts";
 import { CaptureLeaseLostError, TopicNotHeldError } from "./errors.ts";
+import { itemsOf } from "./items.ts";
 import { holdKey, holdSegmentKey, type StateKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -63,31 +63,14 @@ export async function readHoldsOf(store: HoldStore, writer: number): Promise<Sto
 }
 
 async function readItems(store: HoldStore): Promise<{ hold: StoredHold; generation: number }[]> {
-  const { pk, sk } = holdKey(store.pipeline);
-  const found: { hold: StoredHold; generation: number }[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await persistently(store, () =>
-      store.dynamodb.send(
-        new QueryCommand({
-          TableName: store.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-      ),
-    );
-    for (const item of page.Items ?? []) {
-      if (item.held === undefined) continue;
-      const topic = (item.sk?.S ?? "").slice(sk.length);
-      const hold = stored.parse(JSON.parse(item.held.S ?? "null"));
-      const generation = Number(item.generation?.N ?? "0");
-      found.push({ hold: { topic, ...hold, released: item.wanted?.S === "release" }, generation });
-    }
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return found;
+  const key = holdKey(store.pipeline);
+  return (await itemsOf(store, key)).flatMap((item) => {
+    if (item.held === undefined) return [];
+    const topic = (item.sk?.S ?? "").slice(key.sk.length);
+    const hold = stored.parse(JSON.parse(item.held.S ?? "null"));
+    const generation = Number(item.generation?.N ?? "0");
+    return { hold: { topic, ...hold, released: item.wanted?.S === "release" }, generation };
+  });
 }
 
 /**

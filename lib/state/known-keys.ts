@@ -1,14 +1,9 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  DeleteItemCommand,
-  PutItemCommand,
-  QueryCommand,
-} from "@aws-sdk/client-dynamodb";
+import { ConditionalCheckFailedException, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
 import type { CapturePlace } from "./capture-item.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
+import { itemPages } from "./items.ts";
 import { knownKeysKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -27,27 +22,13 @@ export function keyRecord(options: CapturePlace, generation: number): KeyRecord 
   };
   return {
     async *read() {
-      const { pk, sk } = knownKeysKey(pipeline);
-      let from: Record<string, AttributeValue> | undefined;
-      do {
-        const page = await persistently(options, () =>
-          dynamodb.send(
-            new QueryCommand({
-              TableName: table,
-              KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-              ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-              ConsistentRead: true,
-              ExclusiveStartKey: from,
-            }),
-          ),
-        );
-        yield (page.Items ?? []).map((item): KeyPart => {
+      const key = knownKeysKey(pipeline);
+      for await (const page of itemPages(options, key))
+        yield page.map((item): KeyPart => {
           const text = (name: string) => item[name]?.S ?? "";
           const keys = rowKeys.parse(JSON.parse(text("keys")));
-          return { id: Number(text("sk").slice(sk.length)), table: text("table"), keys };
+          return { id: Number(text("sk").slice(key.sk.length)), table: text("table"), keys };
         });
-        from = page.LastEvaluatedKey;
-      } while (from);
     },
     async write({ id, table: of, keys }) {
       const { pk, sk } = knownKeysKey(pipeline, id);

@@ -5,12 +5,12 @@ import {
   type DynamoDBClient,
   GetItemCommand,
   PutItemCommand,
-  QueryCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { AskedTable, RereadRecord } from "../source/postgres/reread/reread-record.ts";
 import type { CaptureState } from "./capture-state.ts";
 import { CaptureLeaseLostError } from "./errors.ts";
+import { itemsOf } from "./items.ts";
 import { rereadKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -31,25 +31,8 @@ const stored = z.object({
 
 /** What of each table is to be read again. @throws StateTableError, StateTableUnavailableError */
 export async function readRereads(store: RereadStore): Promise<AskedTable[]> {
-  const { pk, sk } = rereadKey(store.pipeline);
-  const found: AskedTable[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await persistently(store, () =>
-      store.dynamodb.send(
-        new QueryCommand({
-          TableName: store.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-      ),
-    );
-    found.push(...(page.Items ?? []).map((item) => parse((item.sk?.S ?? "").slice(sk.length), item)));
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return found;
+  const key = rereadKey(store.pipeline);
+  return (await itemsOf(store, key)).map((item) => parse((item.sk?.S ?? "").slice(key.sk.length), item));
 }
 
 /** The rows to be read again as the capture task that holds the lease keeps them. */

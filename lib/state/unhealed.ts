@@ -3,12 +3,12 @@ import {
   ConditionalCheckFailedException,
   DeleteItemCommand,
   type DynamoDBClient,
-  QueryCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { UnhealedRecord, UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
 import { CaptureLeaseLostError, TableNotUnhealedError } from "./errors.ts";
+import { itemsOf } from "./items.ts";
 import { type StateKey, unhealedKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 
@@ -31,30 +31,12 @@ const stored = z.object({
 
 /** The tables of which changes may be missing. @throws StateTableError, StateTableUnavailableError */
 export async function readUnhealed(store: UnhealedStore): Promise<readonly UnhealedTable[]> {
-  const { pk, sk } = unhealedKey(store.pipeline);
-  const found: UnhealedTable[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await persistently(store, () =>
-      store.dynamodb.send(
-        new QueryCommand({
-          TableName: store.table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :sk)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":sk": { S: sk } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-      ),
-    );
-    for (const item of page.Items ?? [])
-      if (item.unhealed?.S !== undefined)
-        found.push({
-          table: (item.sk?.S ?? "").slice(sk.length),
-          ...stored.parse(JSON.parse(item.unhealed.S)),
-        });
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return found;
+  const key = unhealedKey(store.pipeline);
+  return (await itemsOf(store, key)).flatMap(({ sk, unhealed }) =>
+    unhealed?.S === undefined
+      ? []
+      : { table: (sk?.S ?? "").slice(key.sk.length), ...stored.parse(JSON.parse(unhealed.S)) },
+  );
 }
 
 /**
