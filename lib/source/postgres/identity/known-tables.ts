@@ -49,6 +49,21 @@ export function formatKey(key: readonly KeyColumn[]): string {
   return key.length === 0 ? "none" : `(${key.map(({ names }) => names.at(-1)).join(", ")})`;
 }
 
+/** Two keys as they are told beside each other: where their names are the same, with what differs. */
+export function formatKeys(
+  before: readonly KeyColumn[],
+  now: readonly KeyColumn[],
+): readonly [before: string, now: string] {
+  const [one, other] = [formatKey(before), formatKey(now)];
+  if (one !== other) return [one, other];
+  const differs = (key: readonly KeyColumn[], than: readonly KeyColumn[]) =>
+    key.map(({ names, number, type }, i) => {
+      const here = type === than[i]?.type ? `column ${number}` : `type OID ${type}`;
+      return `${names.at(-1)}: ${here}`;
+    });
+  return [`(${differs(before, now).join(", ")})`, `(${differs(now, before).join(", ")})`];
+}
+
 /** How two keys of one table differ: a renamed column is the same one. */
 export function compareKeys(
   before: readonly KeyColumn[],

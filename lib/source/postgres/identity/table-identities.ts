@@ -18,6 +18,7 @@ import {
   compareKeys,
   findKey,
   formatKey,
+  formatKeys,
   type KeyColumn,
   type KnownTables,
   type TableStretch,
@@ -336,7 +337,7 @@ export class TableIdentities {
     if (here?.oid === current.oid) {
       // By columns that the definition chose, rows go where they went.
       if (this.#isChosen(table) || compareKeys(current.key, here.key) !== "other") return undefined;
-      const [before, now] = [formatKey(current.key), formatKey(here.key)];
+      const [before, now] = formatKeys(current.key, here.key);
       return { table, from, now: here, error: new KeyChangedError({ table, before, now, topic }) };
     }
     // Dropped: nothing of it comes any more, and nothing has its name.
