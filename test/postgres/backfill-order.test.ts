@@ -1,5 +1,4 @@
-import { expect, test, vi } from "vitest";
-import { ChunkReader } from "../../lib/source/postgres/backfill/chunk-reader.ts";
+import { expect, test } from "vitest";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, replay } from "./backfill-replay.ts";
@@ -33,30 +32,26 @@ eachPostgres("backfill of a table whose key changes its order", (server) => {
     if (restarted) await first.close();
     const second = restarted ? await OpenSource.open(url, options) : first;
     record.want("public.keyed", "run");
-    await ended(record, "public.keyed", second);
+    const end = await ended(record, "public.keyed", second).catch((error: Error) => error);
     if (!restarted) await first.close();
     else await second.close();
     await sql.end();
-    return replay(second === first ? first.changes : [...first.changes, ...second.changes], "public.keyed");
+    const changes = second === first ? first.changes : [...first.changes, ...second.changes];
+    return { end: String(end), rows: rowsBefore, read: replay(changes, "public.keyed").size };
   }
 
-  test("another type of the same column: numbers as text stand elsewhere", async () => {
-    const rows = await changedInTheMiddle("ALTER TABLE keyed ALTER COLUMN id TYPE text", true);
-    expect(new Set([...rows.values()].map((row) => String(row.id))).size).toBe(1100);
+  test("another type of the same column: numbers as text stand elsewhere, in the table and among partitions", async () => {
+    const { end, rows, read } = await changedInTheMiddle("ALTER TABLE keyed ALTER COLUMN id TYPE text", true);
+    expect(end).toMatch(/the key of public\.keyed was \(id: type OID 20\) and is \(id: type OID 25\) now/);
+    expect(read).toBe(rows);
   });
 
-  test("another table of the same name", async () => {
-    const reads = vi.spyOn(ChunkReader.prototype, "read");
-    const rows = await changedInTheMiddle(
+  test("another table of the same name: none of its rows is read on from where the other stood", async () => {
+    const { end, rows, read } = await changedInTheMiddle(
       "BEGIN; ALTER TABLE keyed RENAME TO gone; CREATE TABLE keyed (id bigint PRIMARY KEY); INSERT INTO keyed SELECT generate_series(-5, 1); ALTER PUBLICATION PUBLICATION_NAME ADD TABLE keyed; COMMIT",
       false,
     );
-    expect([...rows.values()].map((row) => Number(row.id))).toEqual(
-      expect.arrayContaining([-5, -4, -3, -2, -1, 0, 1]),
-    );
-    // Watermarks of before the pause may still come out of the slot: none is taken for one of after it.
-    const attempts = reads.mock.calls.map(([{ watermark }]) => watermark.attempt);
-    expect(new Set(attempts).size).toBe(attempts.length);
-    reads.mockRestore();
+    expect(end).toMatch(/public\.keyed is another table now/);
+    expect(read).toBe(rows);
   });
 });

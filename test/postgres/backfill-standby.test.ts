@@ -7,6 +7,7 @@ import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed, replay, rowsGiven, waitsFor } from "./backfill-replay.ts";
 import { contradictions, ROWS, SETUP, workload } from "./backfill-workload.ts";
+import { MemoryRereads } from "./reread-record.ts";
 import { freshDatabase, withPostgres } from "./server.ts";
 import { definition, inOrder, OpenSource, superuser } from "./source.ts";
 import { startStandby } from "./standby.ts";
@@ -64,9 +65,10 @@ describe("backfill off a standby", () =>
       await first();
       await sql.query(setup);
       const record = new MemoryBackfills();
+      const rereads = new MemoryRereads();
       const open = await OpenSource.open(url, {
         pipeline: definition(url, source),
-        backfill: { record, pollMs: 20, goal: SMALL, standby: connectionFromUrl(there(url)) },
+        backfill: { record, rereads, pollMs: 20, goal: SMALL, standby: connectionFromUrl(there(url)) },
       });
       const request = (table: string, where?: string) =>
         record.request(table, { where, sweep: false, requestedAt: 1 });
@@ -99,6 +101,9 @@ describe("backfill off a standby", () =>
       await eventually(() => open.changes.some(({ json }) => json.includes('"id":"1000000"')), {
         what: "the last",
       });
+      const whole = () =>
+        [...replay(open.changes, "public.load").values()].every((row) => row.long !== undefined);
+      await eventually(whole, { what: "the rows that are read again", deadlineMs: 20_000 });
       const held = [...replay(open.changes, "public.load").values()];
       const table = await sql.query("SELECT id::text AS id, version::text AS version, short, long FROM load");
       await close();

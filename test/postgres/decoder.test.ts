@@ -561,7 +561,8 @@ eachPostgres("change decoder", (server) => {
       decoder.reconnected();
       const again = await decodeAll(decoder, messages);
       expect(again.map((m) => m.kind)).toEqual(["idle", "idle"]);
-      expect(own.length).toBe(2);
+      // Nothing stands at a heartbeat, so nothing tells that it came before.
+      expect(own.slice(2)).toEqual(["tributary.heartbeat h false false"]);
     }));
 
   test("a message outside transactions does not take the place of the commit right behind it", () =>
