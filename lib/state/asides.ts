@@ -1,17 +1,12 @@
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  DeleteItemCommand,
-  PutItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import { type AttributeValue, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { PositionText } from "../change/position.ts";
 import type { Aside, AsideRecord } from "../source/postgres/aside/aside-record.ts";
-import { CaptureLeaseLostError } from "./errors.ts";
 import type { HoldStore } from "./holds.ts";
 import { itemsOf } from "./items.ts";
 import { asideKey, type StateKey, wantedAsideKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
+import { notNewer, underLease } from "./under-lease.ts";
 
 const stored = z.object({
   topic: z.string(),
@@ -55,24 +50,13 @@ export async function unwantAside(store: HoldStore, position: PositionText): Pro
 /** Changes that were put aside, as the capture task that holds the lease keeps them. */
 export function asideRecord(store: HoldStore, generation: number): AsideRecord {
   const { dynamodb, table, pipeline } = store;
-  const condition = {
-    ConditionExpression: "attribute_not_exists(generation) OR generation <= :generation",
-    ExpressionAttributeValues: { ":generation": { N: String(generation) } },
-  };
-  const underLease = async (send: () => Promise<unknown>) => {
-    try {
-      await persistently(store, send);
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException)
-        throw new CaptureLeaseLostError(pipeline, generation);
-      throw error;
-    }
-  };
+  const condition = notNewer(generation);
+  const send = (command: () => Promise<unknown>) => underLease(store, generation, command);
   const keyOf = ({ topic, position }: Aside) => asKey(asideKey(pipeline, { topic, position }));
   return {
     list: () => readAsides(store),
     write: (aside) =>
-      underLease(() =>
+      send(() =>
         dynamodb.send(
           new PutItemCommand({
             TableName: table,
@@ -86,9 +70,7 @@ export function asideRecord(store: HoldStore, generation: number): AsideRecord {
         ),
       ),
     remove: (aside) =>
-      underLease(() =>
-        dynamodb.send(new DeleteItemCommand({ TableName: table, Key: keyOf(aside), ...condition })),
-      ),
+      send(() => dynamodb.send(new DeleteItemCommand({ TableName: table, Key: keyOf(aside), ...condition }))),
     wanted: () => readWantedAsides(store),
     met: (position) => unwantAside(store, position),
   };

@@ -9,10 +9,11 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { Hold, HoldRecord } from "../source/postgres/hold/hold-record.ts";
-import { CaptureLeaseLostError, TopicNotHeldError } from "./errors.ts";
+import { TopicNotHeldError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
 import { holdKey, holdSegmentKey, type StateKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
+import { notNewer, underLease } from "./under-lease.ts";
 
 /** How the holds of a pipeline are reached. */
 export interface HoldStore {
@@ -100,42 +101,31 @@ export async function wantRelease(store: HoldStore, topic: string): Promise<void
 /** The holds of a pipeline as the capture task that holds the lease keeps them. */
 export function holdRecord(store: HoldStore, generation: number): HoldRecord {
   const { dynamodb, table, pipeline } = store;
-  const ours = { ":generation": { N: String(generation) } };
-  const notNewer = "attribute_not_exists(generation) OR generation <= :generation";
-  const underLease = async (send: () => Promise<unknown>) => {
-    try {
-      await persistently(store, send);
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException)
-        throw new CaptureLeaseLostError(pipeline, generation);
-      throw error;
-    }
-  };
+  const condition = notNewer(generation);
+  const send = (command: () => Promise<unknown>) => underLease(store, generation, command);
   const remove = (key: StateKey) =>
-    underLease(() =>
+    send(() =>
       dynamodb.send(
         new DeleteItemCommand({
           TableName: table,
           Key: asKey(key),
-          ConditionExpression: notNewer,
-          ExpressionAttributeValues: ours,
+          ...condition,
         }),
       ),
     );
   return {
     list: () => readHolds(store),
     writeSegment: (topic, index, written) =>
-      underLease(() =>
+      send(() =>
         dynamodb.send(
           new PutItemCommand({
             TableName: table,
             Item: {
               ...asKey(holdSegmentKey(pipeline, topic, index)),
               segment: { S: JSON.stringify(written) },
-              generation: ours[":generation"],
+              generation: condition.ExpressionAttributeValues[":generation"],
             },
-            ConditionExpression: notNewer,
-            ExpressionAttributeValues: ours,
+            ...condition,
           }),
         ),
       ),
@@ -152,27 +142,29 @@ export function holdRecord(store: HoldStore, generation: number): HoldRecord {
       return segment.parse(JSON.parse(Item?.segment?.S ?? "null"));
     },
     write: ({ topic, ...hold }, refused = false) =>
-      underLease(() =>
+      send(() =>
         dynamodb.send(
           new UpdateItemCommand({
             TableName: table,
             Key: asKey(holdKey(pipeline, topic)),
             UpdateExpression: `SET held = :hold, generation = :generation${refused ? " REMOVE wanted" : ""}`,
-            ConditionExpression: notNewer,
-            ExpressionAttributeValues: { ...ours, ":hold": { S: JSON.stringify(hold) } },
+            ...condition,
+            ExpressionAttributeValues: {
+              ...condition.ExpressionAttributeValues,
+              ":hold": { S: JSON.stringify(hold) },
+            },
           }),
         ),
       ),
     end: async ({ topic, next }) => {
       // The hold first: without it the segments count for nothing. The generation stays: an older task begins no hold here.
-      await underLease(() =>
+      await send(() =>
         dynamodb.send(
           new UpdateItemCommand({
             TableName: table,
             Key: asKey(holdKey(pipeline, topic)),
             UpdateExpression: "SET generation = :generation REMOVE held, wanted",
-            ConditionExpression: notNewer,
-            ExpressionAttributeValues: ours,
+            ...condition,
           }),
         ),
       );

@@ -1,6 +1,5 @@
 import {
   type AttributeValue,
-  ConditionalCheckFailedException,
   DeleteItemCommand,
   type DynamoDBClient,
   GetItemCommand,
@@ -9,10 +8,10 @@ import {
 import * as z from "zod";
 import type { AskedTable, RereadRecord } from "../source/postgres/reread/reread-record.ts";
 import type { CaptureState } from "./capture-state.ts";
-import { CaptureLeaseLostError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
 import { rereadKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
+import { notNewer, underLease } from "./under-lease.ts";
 
 /** How the rows that a pipeline is to read again are reached. */
 export interface RereadStore {
@@ -42,10 +41,7 @@ export function rereadRecord(
 ): RereadRecord {
   const { dynamodb, table: tableName, pipeline } = store;
   const { generation } = lease;
-  const notNewer = {
-    ConditionExpression: "attribute_not_exists(generation) OR generation <= :generation",
-    ExpressionAttributeValues: { ":generation": { N: String(generation) } },
-  };
+  const condition = notNewer(generation);
   return {
     list: () => readRereads(store),
     read: async (table) => {
@@ -62,27 +58,21 @@ export function rereadRecord(
       await lease.confirm();
       const Key = itemKey(pipeline, table);
       const nothing = asked.rows.length === 0 && asked.whole === undefined;
-      try {
-        await persistently(store, () =>
-          nothing
-            ? dynamodb.send(new DeleteItemCommand({ TableName: tableName, Key, ...notNewer }))
-            : dynamodb.send(
-                new PutItemCommand({
-                  TableName: tableName,
-                  Item: {
-                    ...Key,
-                    asked: { S: JSON.stringify(asked) },
-                    generation: { N: String(generation) },
-                  },
-                  ...notNewer,
-                }),
-              ),
-        );
-      } catch (error) {
-        if (error instanceof ConditionalCheckFailedException)
-          throw new CaptureLeaseLostError(pipeline, generation);
-        throw error;
-      }
+      await underLease(store, generation, () =>
+        nothing
+          ? dynamodb.send(new DeleteItemCommand({ TableName: tableName, Key, ...condition }))
+          : dynamodb.send(
+              new PutItemCommand({
+                TableName: tableName,
+                Item: {
+                  ...Key,
+                  asked: { S: JSON.stringify(asked) },
+                  generation: { N: String(generation) },
+                },
+                ...condition,
+              }),
+            ),
+      );
     },
   };
 }

@@ -7,10 +7,11 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { UnhealedRecord, UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
-import { CaptureLeaseLostError, TableNotUnhealedError } from "./errors.ts";
+import { TableNotUnhealedError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
 import { type StateKey, unhealedKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
+import { notNewer, underLease } from "./under-lease.ts";
 
 /** How the unhealed tables of a pipeline are reached. */
 export interface UnhealedStore {
@@ -67,39 +68,32 @@ export async function acceptUnhealed(store: UnhealedStore, table: string): Promi
 /** The unhealed tables of a pipeline as the capture task that holds the lease keeps them. */
 export function unhealedRecord(store: UnhealedStore, generation: number): UnhealedRecord {
   const { dynamodb, table: stateTable, pipeline } = store;
-  const ours = { ":generation": { N: String(generation) } };
-  const ConditionExpression = "attribute_not_exists(generation) OR generation <= :generation";
-  const underLease = async (send: () => Promise<unknown>) => {
-    try {
-      await persistently(store, send);
-    } catch (error) {
-      if (error instanceof ConditionalCheckFailedException)
-        throw new CaptureLeaseLostError(pipeline, generation);
-      throw error;
-    }
-  };
+  const condition = notNewer(generation);
+  const send = (command: () => Promise<unknown>) => underLease(store, generation, command);
   return {
     list: () => readUnhealed(store),
     write: ({ table, ...entry }) =>
-      underLease(() =>
+      send(() =>
         dynamodb.send(
           new UpdateItemCommand({
             TableName: stateTable,
             Key: asKey(unhealedKey(pipeline, table)),
             UpdateExpression: "SET unhealed = :unhealed, generation = :generation",
-            ConditionExpression,
-            ExpressionAttributeValues: { ...ours, ":unhealed": { S: JSON.stringify(entry) } },
+            ...condition,
+            ExpressionAttributeValues: {
+              ...condition.ExpressionAttributeValues,
+              ":unhealed": { S: JSON.stringify(entry) },
+            },
           }),
         ),
       ),
     end: (table) =>
-      underLease(() =>
+      send(() =>
         dynamodb.send(
           new DeleteItemCommand({
             TableName: stateTable,
             Key: asKey(unhealedKey(pipeline, table)),
-            ConditionExpression,
-            ExpressionAttributeValues: ours,
+            ...condition,
           }),
         ),
       ),
