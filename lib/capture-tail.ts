@@ -9,8 +9,8 @@ import { readHoldsOf, type StoredHold } from "./state/holds.ts";
 import { readTail, type TailEnd } from "./stream/stream-tail.ts";
 
 /*
- * What a task that ended without a word may have written beyond what it had confirmed (rule 39). Its writes end with its lease, so
- * whoever has taken that over can read all of it; the last place is noted in the slot's record, and the server must show that it
+ * Finds what a task that crashed may have written beyond its confirmed position (rule 39). Its writes end with its lease, so
+ * the task that took the lease over can read all of them; the last place is noted in the slot's record, and the server must show that it
  * has it before anything is given. One place is enough: the log grows at its end alone.
  */
 
@@ -63,7 +63,7 @@ export async function settleTail(
   });
 }
 
-/** What was held was stored beside the stream, and what stands before it would be passed over all the same. */
+/** Returns the last places of held topics: their changes are stored outside the stream, but count as given all the same. */
 async function heldPlaces(
   { dynamodb, stateTable, pipeline }: CaptureOptions,
   generation: number,

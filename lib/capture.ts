@@ -45,7 +45,7 @@ export interface CaptureOptions {
   readonly dynamodb: DynamoDBClient;
   readonly streamName: string;
   readonly stateTable: string;
-  /** Where changes go that cannot become events and are put aside. */
+  /** The dead-letter queue for changes that cannot become events. */
   readonly deadLetters?: AsideQueue | undefined;
   /** Where changes go that are too large for the stream; without it they stop the task. */
   readonly claims?: ClaimStore | undefined;

@@ -100,7 +100,7 @@ export class CdcPipeline extends Construct {
   readonly dashboard: PipelineDashboard;
   /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
   readonly deployed: DeploymentMark;
-  /** Where changes of a log go that cannot become events and are put aside; other sources have none. */
+  /** The dead-letter queue of capture, for changes that cannot become events. Only sources that read a log have one. */
   readonly captureDeadLetters: DeadLetterQueue | undefined;
 
   /** @throws ConfigurationError when something could not work: before anything is deployed. */

@@ -20,7 +20,7 @@ export interface PutAside {
   /** As `schema.table`, quoted where the names need it. */
   readonly table: string;
   readonly position: PositionText;
-  /** Of the error. */
+  /** Code of the error that kept it from becoming an event. */
   readonly code: string;
 }
 

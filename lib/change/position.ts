@@ -83,7 +83,7 @@ export function formatOrdinal(ordinal: number): string {
   return ordinal.toString().padStart(10, "0");
 }
 
-/** Whether something in the log stands at a position: ordinals count from 1, and what is put before a place of the log has 0. */
+/** Returns whether the log itself has a change at a position. Ordinals of changes start at 1; what capture puts before a place of the log has 0. */
 export function isOwnPlace(position: PositionText): boolean {
   return isPosition(position) && !position.endsWith(NO_ORDINAL);
 }
