@@ -32,16 +32,23 @@ import { at, kinesisRecord, TOPIC } from "./records.ts";
  * that do not come back, and partitions that are held, replayed and redriven meanwhile.
  */
 
-// Waiting takes no time here but on the clock, and a process's time is over only when nothing else can go on.
+// Waiting takes no time here but on both clocks, and a process's time is over only when nothing else can go on.
+const waited = vi.hoisted(() => ({ ms: 0 }));
 vi.mock("node:timers/promises", async (original) => {
   const timers = await original<typeof import("node:timers/promises")>();
   const wait = (ms: number, value: unknown) => {
     vi.setSystemTime(Date.now() + ms);
+    waited.ms += ms;
     return timers.setImmediate(value);
   };
   return { ...timers, setTimeout: wait };
 });
-beforeEach(() => void vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] }));
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] });
+  // The system's time may be set; the monotonic clock only goes on, also while somebody waits.
+  const now = performance.now.bind(performance);
+  performance.now = () => now() + waited.ms;
+});
 afterEach(() => void vi.useRealTimers());
 
 /** One invocation: starts at a share of the checkpoint, or behind it where `share` is 1. */
@@ -640,8 +647,7 @@ describe("the fence", () => {
         fc.array(fc.nat(1000), { minLength: 1, maxLength: 60 }),
         async (...course) => void (await play(...course)),
       ),
-      // Known: about one random seed in three does not end (a wait that nothing in the model ends); until that is found, one that does.
-      { numRuns: 100, seed: 20_261_130 },
+      { numRuns: 200 },
     );
   }, 300_000);
 
