@@ -64,9 +64,10 @@ export const consume: Bench = {
     profile: { type: "string" },
   },
   async run(say, { rounds, seconds, sizes, subject, effect, beside, profile }) {
-    const ours = LINES.filter((line) => line.subject === "tributary");
-    const others = beside === undefined ? [] : ours.map((line) => ({ ...line, subject: "beside" as const }));
-    const lines = [...LINES, ...others].filter(
+    // Each next to its twin, so that both meet the same minute.
+    const lines = LINES.flatMap((line): Line[] =>
+      beside === undefined || line.subject !== "tributary" ? [line] : [line, { ...line, subject: "beside" }],
+    ).filter(
       (line) =>
         (subject === undefined || line.subject === subject || line.subject === "beside") &&
         (effect === undefined || line.effect === effect),
