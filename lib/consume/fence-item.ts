@@ -236,12 +236,13 @@ function progressUpdate(
   const set: string[] = [];
   const remove: string[] = [];
   const values: Record<string, AttributeValue> = {};
-  // Most partitions share both tokens.
-  const tokens = new Map<string, string>();
-  const tokenName = (text: string) => {
-    const name = tokens.get(text) ?? `:t${tokens.size}`;
-    tokens.set(text, name);
-    values[name] = { S: text };
+  // Most partitions share both tokens, and the writer.
+  const shared = new Map<string, string>();
+  const sharedName = (value: { S: string } | { N: string }) => {
+    const key = "S" in value ? `S${value.S}` : `N${value.N}`;
+    const name = shared.get(key) ?? `:s${shared.size}`;
+    shared.set(key, name);
+    values[name] = value;
     return name;
   };
   const conditions: string[] = [];
@@ -250,10 +251,13 @@ function progressUpdate(
     const parked = storedKeys(progress.parked, !!hold) ?? (hold === null ? "" : undefined);
     const { mark, writer } = hold ? hold.intake : progress;
     const { attempts, explained } = hold ? { attempts: undefined, explained: undefined } : progress;
-    set.push(`m${p}=:m${p}`, `w${p}=:w${p}`, `t${p}=${tokenName(next)}`);
-    conditions.push(`t${p}=${tokenName(held)}`);
+    set.push(
+      `m${p}=:m${p}`,
+      `w${p}=${sharedName({ N: String(writer) })}`,
+      `t${p}=${sharedName({ S: next })}`,
+    );
+    conditions.push(`t${p}=${sharedName({ S: held })}`);
     values[`:m${p}`] = { S: mark };
-    values[`:w${p}`] = { N: String(writer) };
     if (attempts) {
       set.push(`a${p}=:a${p}`);
       values[`:a${p}`] = { S: JSON.stringify(attempts) };

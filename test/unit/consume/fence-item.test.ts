@@ -81,14 +81,9 @@ describe("a full group", () => {
 describe("readPartition", () => {
   it("reads what an update wrote", () => {
     const written = own(7, { mark: at(9), writer: 4, attempts, parked });
-    const { ExpressionAttributeValues: values } = noteUpdate(written, "t");
-    const item = {
-      m7: values[":m7"],
-      w7: values[":w7"],
-      a7: values[":a7"],
-      k7: values[":k7"],
-      t7: values[":t0"],
-    } as never;
+    const { UpdateExpression, ExpressionAttributeValues: values } = noteUpdate(written, "t");
+    const set = [...UpdateExpression.matchAll(/(\w+)=(:\w+)/g)];
+    const item = Object.fromEntries(set.map(([, name, value = ""]) => [name, values[value]])) as never;
     expect(readPartition(item, 7)).toEqual({ mark: at(9), writer: 4, token: "t", attempts, parked });
   });
 

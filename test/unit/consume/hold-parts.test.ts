@@ -175,8 +175,9 @@ describe("a hold in the fence item", () => {
       token,
     });
     const held = closeUpdate([own({ hold: { ...hold, intake: { mark: at(8), writer: 2 } } })]);
+    const set = [...held.UpdateExpression.matchAll(/(\w+)=(:\w+)/g)];
     const item = Object.fromEntries(
-      ["m4", "w4", "h4", "k4"].map((name) => [name, held.ExpressionAttributeValues[`:${name}`]]),
+      set.map(([, name, value = ""]) => [name, held.ExpressionAttributeValues[value]]),
     ) as NonNullable<Parameters<typeof readPartition>[0]>;
     expect(item.m4).toEqual({ S: at(8) });
     expect(readPartition(item, 4)).toMatchObject({
