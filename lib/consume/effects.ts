@@ -43,14 +43,14 @@ export class Effects {
     if ("record" in result) return result;
     switch (result.kind) {
       case "done":
-        this.#partition.took(items);
+        for (const item of items) this.#partition.took(item);
         return undefined;
       case "unavailable": {
         const open = itemsAt(items, result.indexes);
         const [before] = open as [Item, ...Item[]];
-        const done = items.slice(0, items.indexOf(before));
-        if (done.length > 0) this.#partition.took(done);
-        this.#tookAhead(items.slice(done.length), open);
+        const done = items.indexOf(before);
+        for (const item of items.slice(0, done)) this.#partition.took(item);
+        this.#tookAhead(items.slice(done), open);
         return { record: before.record, error: result.error, attempts: undefined };
       }
       case "some-failed":
@@ -83,7 +83,7 @@ export class Effects {
     const since = now();
     let failed = first.indexes.map((i) => all[i] as Item);
     const items = all.slice(first.indexes[0]);
-    if (items.length < all.length) this.#partition.took(all.slice(0, first.indexes[0]));
+    for (const item of all.slice(0, first.indexes[0])) this.#partition.took(item);
     let result: CallResult = first;
     const stopped = (stop: Stop, open: readonly Item[]): Stop => {
       this.#tookAhead(items, open);
@@ -115,7 +115,7 @@ export class Effects {
     const left = new Set(failed);
     for (const [i, item] of items.entries()) {
       if (!left.has(item)) {
-        this.#partition.took([item]);
+        this.#partition.took(item);
         continue;
       }
       const waits = await this.#partition.waits(item);
@@ -152,7 +152,7 @@ export class Effects {
     const begun = callHandler(registration, [item.event], 1, invocation);
     if (begun instanceof Promise || begun.kind !== "done")
       return this.#attempts(registration, item, { begun });
-    this.#partition.took([item]);
+    this.#partition.took(item);
     return undefined;
   }
 
@@ -163,7 +163,7 @@ export class Effects {
     try {
       if (!(await claims.claim(name, token, deadline.untilEndMs(), deadline.work))) {
         counts.duplicates++;
-        this.#partition.parking.effect([item]);
+        this.#partition.parking.effect(item);
         this.#partition.passed(item);
         return undefined;
       }
@@ -235,7 +235,7 @@ export class Effects {
 
   async #done(item: Item, recordSuccess: (() => Promise<void>) | undefined): Promise<undefined> {
     await recordSuccess?.();
-    this.#partition.took([item]);
+    this.#partition.took(item);
   }
 
   /** One call of the handler, noted before where the predecessor died. */

@@ -111,14 +111,12 @@ export class Parking {
     return false;
   }
 
-  /** These took effect: a skipped letter of their key is superseded. */
-  effect(changes: readonly { readonly wire: ChangeEventJson }[]): void {
+  /** It took effect: a skipped letter of its key is superseded. */
+  effect({ wire }: { readonly wire: ChangeEventJson }): void {
     if (this.isEmpty) return;
-    for (const { wire } of changes) {
-      const key = parkingKey(wire);
-      const entry = key === undefined ? undefined : this.#keys.find(key);
-      if (entry?.kind === "overtaken") this.#supersede(entry.chain);
-    }
+    const key = parkingKey(wire);
+    const entry = key === undefined ? undefined : this.#keys.find(key);
+    if (entry?.kind === "overtaken") this.#supersede(entry.chain);
   }
 
   /**

@@ -357,7 +357,7 @@ export class PartitionRun {
       this.#passed(position, record.writer);
       return undefined;
     }
-    const given = { record, index, wire, position };
+    const given: Given = { record, index, wire, position, event: undefined };
     // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
     if (this.#isPlain(registration) && this.#joins(registration, position)) {
       const item = this.#preparation.prepare(registration, given);
@@ -408,7 +408,7 @@ export class PartitionRun {
   #take(registration: Registration, item: Item): Ended {
     if (registration.kind === "batch" && this.#partition.checkpoint.isDone(item.position)) {
       this.#partition.invocation.counts.duplicates++;
-      this.#partition.parking.effect([item]);
+      this.#partition.parking.effect(item);
       this.#passed(item.position, item.record.writer);
       return undefined;
     }

@@ -125,11 +125,11 @@ export class Partition {
     this.checkpoint.reach(position, record.writer);
   }
 
-  /** These took effect, and everything before them. */
-  took(items: readonly Item[]): void {
-    for (const { wire } of items) this.invocation.counts.effect(wire.source.ts_ms);
-    this.parking.effect(items);
-    this.passed(items.at(-1) as Item);
+  /** This event took effect, and everything before it. */
+  took(item: Item): void {
+    this.invocation.counts.effect(item.wire.source.ts_ms);
+    this.parking.effect(item);
+    this.passed(item);
   }
 
   /**

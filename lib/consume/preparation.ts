@@ -6,8 +6,8 @@ import type { Registration } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
 import { callSchema, type SchemaResult } from "./schema-call.ts";
 
-/** An event of which it is the turn. */
-export type Given = Omit<Item, "event">;
+/** An event of which it is the turn; once it is ready, it is the item that its handler has. */
+export type Given = Omit<Item, "event"> & { event: Item["event"] | undefined };
 
 /** An event as its handler is to have it; or why it never will be; or why the partition goes no further. */
 export type Prepared = Item | Unready;
@@ -79,8 +79,9 @@ export class Preparation {
     }
   }
 
-  #ready({ record, index, wire, position }: Given, rows: Rows): Item {
-    const event = new HandledEvent(wire, this.#partition.lane, position, rows);
-    return { record, index, wire, position, event };
+  /** No new object: there is one of these for every event. */
+  #ready(given: Given, rows: Rows): Item {
+    given.event = new HandledEvent(given.wire, this.#partition.lane, given.position, rows);
+    return given as Item;
   }
 }
