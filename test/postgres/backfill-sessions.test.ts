@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { SecretChangedError } from "../../lib/credentials/errors.ts";
+import { SecretChangedError, SecretFormatError } from "../../lib/credentials/errors.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
@@ -54,6 +54,23 @@ eachPostgres("sessions that cannot be opened", (server) => {
     await ended(record, "public.t", again);
     expect(replay([...first.changes, ...again.changes], "public.t").size).toBe(2000);
     expect(record.of("public.t").run).toBe(1);
+    await again.close();
+    await sql.end();
+  });
+
+  test("a secret that is not readable just now says nothing of a table: its backfill is not refused", async () => {
+    const { sql, provider, record, first, open } = await inTheMiddle();
+    provider.failure = new SecretFormatError("arn:secret", "not JSON");
+    await sql.query(CUT_SESSIONS);
+    await eventually(
+      () => first.error !== undefined || /^tries again: /.test(record.of("public.t").progress?.reason ?? ""),
+      { what: "the task's end, or the backfill's wait", deadlineMs: 20_000 },
+    );
+    expect(record.of("public.t").status).toBe("running");
+    await first.close();
+    const again = await open();
+    await ended(record, "public.t", again);
+    expect(replay([...first.changes, ...again.changes], "public.t").size).toBe(2000);
     await again.close();
     await sql.end();
   });
