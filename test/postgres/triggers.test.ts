@@ -184,6 +184,13 @@ eachPostgres("triggers", (server) => {
       const events = await reading.until(4);
       const keys = events.map(({ source }) => (source as { key?: readonly string[] }).key);
       expect(keys).toEqual([["id"], ["n"], ["m"], ["m"]]);
+      const said = reading.log.lines.flatMap(
+        (line) => / the key of (\S+ was \(.*\) and is \(.*?\))/.exec(` ${line}`)?.[1] ?? [],
+      );
+      expect(said, "both keys, once each").toEqual([
+        "public.t was (id) and is (n)",
+        "public.t was (n) and is (m)",
+      ]);
       await reading.close();
     } finally {
       await client.end();

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { type RouteTable, routeTables } from "../../change/route.ts";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { Log } from "../../observe/log.ts";
 import type { PipelineOf } from "../../pipeline.ts";
@@ -78,6 +79,9 @@ export class TriggerReader implements BatchReader {
   readonly #shapesTable: string;
   readonly #version: number;
   readonly #shapes = new Map<string, AuditShape>();
+  readonly #route: RouteTable;
+  /** By OID, the key of a table's last change. */
+  readonly #keys = new Map<number, { readonly columns: string; readonly id: bigint }>();
   readonly #log: Log;
   #checkRestart = true;
   /** Partitions that were said to be unwatched, and when they were looked for last. */
@@ -85,10 +89,12 @@ export class TriggerReader implements BatchReader {
   #lookedAt = Number.NEGATIVE_INFINITY;
 
   constructor(
-    { source }: Pick<PipelineOf<TriggersSource>, "source">,
+    pipeline: PipelineOf<TriggersSource>,
     { version, log }: { readonly version: number; readonly log: Log },
   ) {
+    const { source } = pipeline;
     this.#source = source;
+    this.#route = routeTables(pipeline);
     this.#version = version;
     this.#log = log;
     this.#changes = `${quoteIdentifier(source.schema)}.changes`;
@@ -226,6 +232,7 @@ export class TriggerReader implements BatchReader {
       return undefined;
     }
     if (op === undefined) throw this.#unreadable(row, `its operation is "${row.op}"`);
+    this.#compareKeys(row, audit);
     try {
       const values = (text: string | null) => keptValues(audit, parseRecord(text ?? ""));
       const change: RowChange["change"] =
@@ -248,6 +255,23 @@ export class TriggerReader implements BatchReader {
     } catch (error) {
       throw this.#unreadable(row, (error as Error).message);
     }
+  }
+
+  /** Says that a table's key is another one than at its change before. A batch that is read again says nothing again. */
+  #compareKeys(row: AuditRow, { shape }: AuditShape): void {
+    const [id, columns] = [BigInt(row.id), shape.primaryKey.join(", ")];
+    const before = this.#keys.get(row.relid);
+    if (before && id <= before.id) return;
+    this.#keys.set(row.relid, { columns, id });
+    if (!before || before.columns === columns || this.#route(shape).key !== undefined) return;
+    const table = formatTable(shape);
+    this.#log.warn(
+      `the key of ${table} was (${before.columns}) and is (${columns}) from audit row ${row.id} on: unless a column was only renamed, rows go to other partitions, and a consumer may see the changes of one row in another order there`,
+      {
+        code: "TRIGGERS_KEY",
+        remedy: `When consumers have passed that change, compare the sinks of ${table}: tributary verify. Columns named in topics.keys choose the partition whatever the key is.`,
+      },
+    );
   }
 
   #unreadable({ xid, id }: AuditRow, why: string): TablesReadError {
