@@ -11,10 +11,11 @@ import { stringEnd } from "../change/json-members.ts";
  */
 const MAYBE_INEXACT = /[:,[\s]-?(?:\d[\d.]{15,}|\d[\d.]*[eE])/g;
 /**
- * Whether the text may have such a number, in less time: nearly none has. Written out, because V8 skips ahead by what must follow
- * only where it sees each of the characters; and a number's end tells an exponent from the hexadecimal digits of a log position.
+ * A number of 16 digits or more. Nearly no text has one, so this check must be fast: V8 skips ahead only over characters that are
+ * written out, not over a counted repetition.
  */
 const MAYBE_LONG = /[:,[\s-]\d[\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.][\d.]/;
+/** A number with an exponent. What ends a number tells it from the hexadecimal digits of a log position. */
 const MAYBE_EXPONENT = /\d[eE][-+]?\d+(?:[,\]}\s]|$)/;
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y;
 const BLANK = /\s*/y;

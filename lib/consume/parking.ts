@@ -111,7 +111,7 @@ export class Parking {
     return false;
   }
 
-  /** It took effect: a skipped letter of its key is superseded. */
+  /** Notes that a change took effect: a skipped letter of its key is superseded. */
   effect({ wire }: { readonly wire: ChangeEventJson }): void {
     if (this.isEmpty) return;
     const key = parkingKey(wire);

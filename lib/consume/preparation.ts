@@ -6,7 +6,7 @@ import type { Registration } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
 import { callSchema, type SchemaResult } from "./schema-call.ts";
 
-/** An event of which it is the turn; once it is ready, it is the item that its handler has. */
+/** An event whose turn has come. Once `event` is set, it is the item that its handler is given. */
 export type Given = Omit<Item, "event"> & { event: Item["event"] | undefined };
 
 /** An event as its handler is to have it; or why it never will be; or why the partition goes no further. */
@@ -79,7 +79,7 @@ export class Preparation {
     }
   }
 
-  /** No new object: there is one of these for every event. */
+  /** Completes `given` in place: a second object for every event would cost time. */
   #ready(given: Given, rows: Rows): Item {
     given.event = new HandledEvent(given.wire, this.#partition.lane, given.position, rows);
     return given as Item;

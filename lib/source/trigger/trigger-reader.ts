@@ -80,8 +80,8 @@ export class TriggerReader implements BatchReader {
   readonly #version: number;
   readonly #shapes = new Map<string, AuditShape>();
   readonly #route: RouteTable;
-  /** By OID, the key of a table's last change. */
-  readonly #keys = new Map<number, { readonly columns: string; readonly id: bigint }>();
+  /** By OID, the shape of a table's last change, and the first audit row that had it. */
+  readonly #last = new Map<number, { readonly shape: AuditShape["shape"]; readonly id: bigint }>();
   readonly #log: Log;
   #checkRestart = true;
   /** Partitions that were said to be unwatched, and when they were looked for last. */
@@ -257,16 +257,18 @@ export class TriggerReader implements BatchReader {
     }
   }
 
-  /** Says that a table's key is another one than at its change before. A batch that is read again says nothing again. */
+  /** Warns when the key of a table differs from the one at its change before. A batch that is read again warns of nothing again. */
   #compareKeys(row: AuditRow, { shape }: AuditShape): void {
-    const [id, columns] = [BigInt(row.id), shape.primaryKey.join(", ")];
-    const before = this.#keys.get(row.relid);
+    const before = this.#last.get(row.relid);
+    if (before?.shape === shape) return;
+    const id = BigInt(row.id);
     if (before && id <= before.id) return;
-    this.#keys.set(row.relid, { columns, id });
-    if (!before || before.columns === columns || this.#route(shape).key !== undefined) return;
+    this.#last.set(row.relid, { shape, id });
+    const [was, is] = [before?.shape.primaryKey.join(", "), shape.primaryKey.join(", ")];
+    if (was === undefined || was === is || this.#route(shape).key !== undefined) return;
     const table = formatTable(shape);
     this.#log.warn(
-      `the key of ${table} was (${before.columns}) and is (${columns}) from audit row ${row.id} on: unless a column was only renamed, rows go to other partitions, and a consumer may see the changes of one row in another order there`,
+      `the key of ${table} was (${was}) and is (${is}) from audit row ${row.id} on: unless a column was only renamed, rows go to other partitions, and a consumer may see the changes of one row in another order there`,
       {
         code: "TRIGGERS_KEY",
         remedy: `When consumers have passed that change, compare the sinks of ${table}: tributary verify. Columns named in topics.keys choose the partition whatever the key is.`,

@@ -13,6 +13,7 @@ import {
   takeUpdate,
 } from "../../../lib/consume/fence-item.ts";
 import { counterAhead, FenceToken } from "../../../lib/consume/fence-token.ts";
+import { updated } from "./memory-table.ts";
 import { at } from "./records.ts";
 
 /** The last group of the largest topic: names are longest there. */
@@ -81,9 +82,8 @@ describe("a full group", () => {
 describe("readPartition", () => {
   it("reads what an update wrote", () => {
     const written = own(7, { mark: at(9), writer: 4, attempts, parked });
-    const { UpdateExpression, ExpressionAttributeValues: values } = noteUpdate(written, "t");
-    const set = [...UpdateExpression.matchAll(/(\w+)=(:\w+)/g)];
-    const item = Object.fromEntries(set.map(([, name, value = ""]) => [name, values[value]])) as never;
+    const update = noteUpdate(written, "t");
+    const item = updated(update.UpdateExpression, {}, update);
     expect(readPartition(item, 7)).toEqual({ mark: at(9), writer: 4, token: "t", attempts, parked });
   });
 

@@ -10,7 +10,7 @@ import { formatHold, HOLD_BYTES, type Hold, parseHold, sequenceKey } from "../..
 import { takeIn } from "../../../lib/consume/hold-intake.ts";
 import { HoldTable } from "../../../lib/consume/hold-table.ts";
 import { orderedBatch } from "../../../lib/consume/ordered-batch.ts";
-import { MemoryTable } from "./memory-table.ts";
+import { MemoryTable, updated } from "./memory-table.ts";
 import { at, type Change, chain, packed, TOPIC } from "./records.ts";
 
 const signal = AbortSignal.timeout(60_000);
@@ -175,10 +175,7 @@ describe("a hold in the fence item", () => {
       token,
     });
     const held = closeUpdate([own({ hold: { ...hold, intake: { mark: at(8), writer: 2 } } })]);
-    const set = [...held.UpdateExpression.matchAll(/(\w+)=(:\w+)/g)];
-    const item = Object.fromEntries(
-      set.map(([, name, value = ""]) => [name, held.ExpressionAttributeValues[value]]),
-    ) as NonNullable<Parameters<typeof readPartition>[0]>;
+    const item = updated(held.UpdateExpression, {}, held);
     expect(item.m4).toEqual({ S: at(8) });
     expect(readPartition(item, 4)).toMatchObject({
       ...{ mark: at(3), writer: 1, parked: "pabcdefghABCDEF1.1" },

@@ -151,8 +151,8 @@ function describe(command: unknown): string {
   return command instanceof QueryCommand ? "query" : "get";
 }
 
-/** `SET a=:a,b=if_not_exists(b,:b) REMOVE c,d ADD e :one` */
-function updated(expression: string, old: Item, input: Expressions): Item {
+/** Returns what an update expression makes of an item: `SET a=:a,b=if_not_exists(b,:b) REMOVE c,d ADD e :one`. */
+export function updated(expression: string, old: Item, input: Expressions): Item {
   const item: Item = { ...old };
   const clause = (word: string) =>
     new RegExp(`\\b${word} (.*?)(?= (?:SET|REMOVE|ADD) |$)`).exec(expression)?.[1]?.split(/,(?![^(]*\))/) ??

@@ -49,7 +49,7 @@ export function formatKey(key: readonly KeyColumn[]): string {
   return key.length === 0 ? "none" : `(${key.map(({ names }) => names.at(-1)).join(", ")})`;
 }
 
-/** Two keys as they are told beside each other: where their names are the same, with what differs. */
+/** Returns the texts of two keys of a table. Where their columns have the same names, the texts name the types or column numbers that differ. */
 export function formatKeys(
   before: readonly KeyColumn[],
   now: readonly KeyColumn[],
