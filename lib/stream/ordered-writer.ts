@@ -269,8 +269,9 @@ export class OrderedWriter {
   #rest(queue: PartitionQueue): void {
     queue.state = "idle";
     this.#idle.add(queue);
+    if (this.#idle.size <= (this.#options.idleQueues ?? IDLE_QUEUES)) return;
     const [longest] = this.#idle;
-    if (longest === undefined || this.#idle.size <= (this.#options.idleQueues ?? IDLE_QUEUES)) return;
+    if (longest === undefined) return;
     this.#idle.delete(longest);
     this.#topics.get(longest.topic)?.release(longest);
   }

@@ -112,8 +112,7 @@ export class PartitionQueue {
     ) {
       // Nothing more is added to the one before.
       if (this.#hasLast) this.#records.at(-1)?.endAt(this.#last);
-      const place = { first: change.position, after: this.#afterText };
-      record = RecordBuilder.begin(this.format, sequence, closed, place, this.#pool);
+      record = RecordBuilder.begin(this.format, sequence, closed, change, this.last, this.#pool);
       this.#records.push(record);
       record.add(change, openBytes, this.last, transaction);
       this.#follow(change);

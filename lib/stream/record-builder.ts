@@ -80,22 +80,24 @@ export class RecordBuilder {
   }
 
   /**
-   * A record to add events to; `bytes`: the size of the first one, closed. `first` is its position, `after` its
-   * predecessor's.
+   * A record to add events to, whose first one is `first`; `bytes`: its size, closed; `last`: its predecessor's position,
+   * if there is one.
    */
   static begin(
     format: RecordFormat,
     sequence: number,
     bytes: number,
-    { first, after }: { readonly first: PositionText; readonly after: PositionText | null },
+    first: SourceChange,
+    last: Buffer | undefined,
     pool: BufferPool,
   ): RecordBuilder {
-    const needed = format.headBytes(after === null) + bytes + format.tail.length;
+    const needed = format.headBytes(last === undefined) + bytes + format.tail.length;
     // One event: its size is known, and mostly small.
     const grows = format.maxEvents > 1;
     const buffer = grows ? pool.take(needed) : Buffer.allocUnsafe(needed);
     const record = new RecordBuilder(format, sequence, false, buffer, grows ? pool : undefined);
-    record.#open({ first, last: first, after });
+    if (format.head !== undefined)
+      record.#open(format.head, first.position, last?.toString("latin1") ?? null);
     return record;
   }
 
@@ -122,11 +124,9 @@ export class RecordBuilder {
     return this.#length + this.#format.tail.length;
   }
 
-  #open(range: RecordRange): void {
-    const head = this.#format.head?.(range);
-    if (head === undefined) return;
-    this.#range = range;
-    this.#length = this.#headLength = this.#buffer.write(head);
+  #open(head: (range: RecordRange) => string, first: PositionText, after: PositionText | null): void {
+    this.#range = { first, last: first, after };
+    this.#length = this.#headLength = this.#buffer.write(head(this.#range));
     // Not behind the head: the buffer may hold what an earlier record left there.
     this.#lastAt = this.#buffer.lastIndexOf(LAST, this.#headLength - LAST.length) + LAST.length;
   }
@@ -188,7 +188,11 @@ export class RecordBuilder {
 
   /** Writes the change's own position where its closing text left room for it. */
   #insert(change: SourceChange, closing: number, places: readonly number[]): void {
-    for (const place of places) this.#buffer.write(change.position, closing + place, "latin1");
+    for (const place of places) {
+      if (change instanceof EncodedChange)
+        change.bytes.copy(this.#buffer, closing + place, change.end, change.end + POSITION_BYTES);
+      else this.#buffer.write(change.position, closing + place, "latin1");
+    }
   }
 
   /** A few bytes: copied here, since a call to copy them costs more. */

@@ -69,8 +69,8 @@ export const STREAM: readonly Mutation[] = [
   {
     name: "write the last position of the wrong record",
     file: "lib/stream/partition-queue.ts",
-    from: "      if (this.#hasLast) this.#records.at(-1)?.endAt(this.#last);\n      const place",
-    to: "      const place",
+    from: "      if (this.#hasLast) this.#records.at(-1)?.endAt(this.#last);\n      record =",
+    to: "      record =",
     tests: ["test/unit/stream"],
   },
   {
