@@ -235,6 +235,68 @@ eachPostgres("polling", (server) => {
     }
   });
 
+  /** Reads fifty rows in three batches, then gives the table another key. */
+  async function withAnotherKey(url: string, record: MemoryReading, acknowledging: boolean) {
+    const client = await superuser(url);
+    try {
+      await client.query(`${STAMPED}; ALTER TABLE t ADD n int NOT NULL`);
+      await client.query("INSERT INTO t SELECT i, 'v' || i, now(), 51 - i FROM generate_series(1, 50) i");
+      const first = await TablesReading.open(url, ANOTHER_KEY, { record, acknowledging });
+      await first.until(acknowledging ? 50 : 20);
+      if (acknowledging) await first.settled();
+      await first.close();
+      await client.query("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (n)");
+      return first;
+    } finally {
+      await client.end();
+    }
+  }
+
+  const ANOTHER_KEY = pipelineOf({ batchRows: 20 });
+
+  test("a key that is another one at a start: told with both, and no row of a batch under way is passed over", async () => {
+    const url = await freshDatabase(server());
+    const record = new MemoryReading();
+    const first = await withAnotherKey(url, record, false);
+    const second = await TablesReading.open(url, ANOTHER_KEY, { record });
+    const events = await second.until(50);
+    await second.settled();
+    await second.close();
+    expect(new Set(events.map(({ after }) => after?.id)).size, "every row").toBe(50);
+    const highest =
+      first.changes
+        .map(({ position }) => position)
+        .toSorted()
+        .at(-1) ?? "";
+    const behind = second.changes.filter(({ position }) => position <= highest);
+    expect(behind, "at a position that a consumer may have passed").toEqual([]);
+    const third = await TablesReading.open(url, ANOTHER_KEY, { record });
+    const client = await superuser(url);
+    await client.query("INSERT INTO t VALUES (60, 'v', now(), 60)");
+    await client.end();
+    await third.until(1);
+    await third.close();
+    const warnings = [second, third].map(
+      ({ log }) => log.lines.filter((line) => line.includes("public.t was (id) and is (n)")).length,
+    );
+    expect(warnings, "once").toEqual([1, 0]);
+  });
+
+  test("a key that is another one at a start, between two batches of a look: the look begins anew in that table", async () => {
+    const url = await freshDatabase(server());
+    const record = new MemoryReading();
+    await withAnotherKey(url, record, true);
+    const between = record.writes.find(({ place }) => {
+      const { after, batch } = place as { after: { under: { last: unknown } } | null; batch?: unknown };
+      return batch === undefined && after?.under.last;
+    });
+    expect(between).toBeDefined();
+    const second = await TablesReading.open(url, ANOTHER_KEY, { record: new MemoryReading(between) });
+    const events = await second.until(50);
+    await second.close();
+    expect(new Set(events.map(({ after }) => after?.id)).size, "every row").toBe(50);
+  });
+
   test("equal times across the border of a page", async () => {
     const url = await freshDatabase(server());
     const client = await superuser(url);

@@ -191,7 +191,30 @@ eachPostgres("triggers", (server) => {
         "public.t was (id) and is (n)",
         "public.t was (n) and is (m)",
       ]);
+      await reading.settled();
       await reading.close();
+      await client.query("INSERT INTO t VALUES (4, 40)");
+      const before = await TablesReading.open(url, pipeline, { record: reading.record });
+      await before.until(1);
+      await before.settled();
+      await before.close();
+      expect(
+        before.log.lines.filter((line) => line.includes("the key of")),
+        "nothing new",
+      ).toEqual([]);
+      await client.query("DELETE FROM t; ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)");
+      const drained = await TablesReading.open(url, pipeline, { record: reading.record });
+      await drained.until(1);
+      await drained.settled();
+      await drained.close();
+      await client.query("INSERT INTO t VALUES (5, 50)");
+      const after = await TablesReading.open(url, pipeline, { record: reading.record });
+      await after.until(1);
+      await after.close();
+      expect(
+        after.log.lines.filter((line) => line.includes("public.t was (m) and is (id)")),
+        "while it was down",
+      ).toHaveLength(1);
     } finally {
       await client.end();
     }

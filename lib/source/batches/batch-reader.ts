@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { RowChange } from "./row-messages.ts";
+import type { TableKeys } from "./table-keys.ts";
 
 /** What the next batch holds. Both are JSON, kept in the state table. */
 export interface BatchPlan {
@@ -7,6 +8,12 @@ export interface BatchPlan {
   readonly bounds: unknown;
   /** Where the batch after it begins. */
   readonly after: unknown;
+}
+
+/** Where a reader stands, as it is stored. */
+export interface Stored {
+  readonly after: unknown;
+  readonly batch: BatchPlan | undefined;
 }
 
 /**
@@ -19,6 +26,11 @@ export interface BatchReader {
   readonly kind: string;
   /** `source.mode` of its events. */
   readonly mode: string;
+  /**
+   * A task goes on from what is stored: the place, and the batch that was not acknowledged, if there is one. Returns from where on
+   * to read, which is the same unless the tables have changed in a way that makes the batch another one.
+   */
+  resume?(stored: Stored, keys: TableKeys): Promise<Stored>;
   /** A session was opened, or opened anew. */
   connected?(): void;
   /** What there is behind `after` (null at the very first); undefined: nothing, look again after the interval. */

@@ -19,7 +19,8 @@ import type { BatchPlan, BatchReader, Query } from "./batch-reader.ts";
 import { flushLog } from "./durable-log.ts";
 import { explainReadError, ReadingChangedError, TablesLinkError } from "./errors.ts";
 import { logPipeline } from "./log-pipeline.ts";
-import { type RowChange, RowMessages } from "./row-messages.ts";
+import { type RowChange, RowMessages, type TableShape } from "./row-messages.ts";
+import { storedKeys, TableKeys } from "./table-keys.ts";
 
 /** What `BatchStream.open` takes. */
 export interface BatchStreamOptions {
@@ -37,6 +38,7 @@ export interface BatchStreamOptions {
 const place = z.object({
   after: z.unknown(),
   batch: z.object({ first: z.string(), bounds: z.unknown(), after: z.unknown() }).optional(),
+  keys: storedKeys.optional(),
 });
 
 /** A batch whose bounds are durable. */
@@ -67,6 +69,10 @@ export class BatchStream implements ChangeStream {
   readonly #options: BatchStreamOptions;
   readonly #decoder: ChangeDecoder;
   readonly #messages = new RowMessages();
+  /** Stored with the place, and compared with those of each change. */
+  readonly #keys: TableKeys;
+  /** Of each table's last change. */
+  readonly #shapes = new Map<number, TableShape>();
   readonly #ending = new AbortController();
   #client: pg.Client | undefined;
   #state: ReadingState;
@@ -104,6 +110,7 @@ export class BatchStream implements ChangeStream {
     };
     if (!found) await record.write(state);
     const stream = new BatchStream(options, state);
+    await stream.#resume();
     await stream.#connect(options.signal);
     options.log.info(`reading changes by ${reader.kind}, in epoch ${state.epoch}`);
     return stream;
@@ -115,7 +122,9 @@ export class BatchStream implements ChangeStream {
     this.#state = state;
     this.#given = state.confirmedLsn;
     this.#acknowledged = state.confirmedLsn;
-    const { after, batch } = place.parse(state.place);
+    const { after, batch, keys = {} } = place.parse(state.place);
+    const route = routeTables(pipeline);
+    this.#keys = new TableKeys(keys, route, options.log);
     this.#after = after;
     this.#batch = batch && { ...batch, after: batch.after, bounds: batch.bounds, first: BigInt(batch.first) };
     const until = AbortSignal.any([signal, this.#ending.signal]);
@@ -126,7 +135,7 @@ export class BatchStream implements ChangeStream {
       pipeline: logPipeline(pipeline),
       database: state.database,
       epoch: state.epoch,
-      route: routeTables(pipeline),
+      route,
       catalog: {
         resolve: (oids) => types.resolve(oids),
         // Of a table its shape says all: it may be another one by now, or gone.
@@ -147,6 +156,16 @@ export class BatchStream implements ChangeStream {
       { once: true },
     );
     this.changes = this.#read(until);
+  }
+
+  async #resume(): Promise<void> {
+    const stored = { after: this.#after, batch: this.#batch };
+    const resumed = (await this.#options.reader.resume?.(stored, this.#keys)) ?? stored;
+    if (resumed === stored) return;
+    // Only ever without the batch: another one in its place would stand at the same positions.
+    await this.#record({ after: resumed.after });
+    this.#after = resumed.after;
+    this.#batch = undefined;
   }
 
   acknowledge(lsn: bigint): void {
@@ -243,6 +262,7 @@ export class BatchStream implements ChangeStream {
     let failure: unknown;
     try {
       for (const change of page) {
+        this.#compareKey(change);
         for (const payload of this.#messages.of(change)) {
           const wait = this.#decoder.decode(payload, change.lsn, messages);
           if (wait) await wait;
@@ -265,6 +285,12 @@ export class BatchStream implements ChangeStream {
     return { messages: kept, last, failure };
   }
 
+  #compareKey({ table, lsn }: RowChange): void {
+    if (this.#shapes.get(table.oid) === table) return;
+    this.#shapes.set(table.oid, table);
+    this.#keys.see(table, table.primaryKey, `the change at ${lsn}`);
+  }
+
   /** The batch is acknowledged: the record says so, and what was kept for it goes. */
   async #finish(): Promise<void> {
     const batch = this.#batch;
@@ -277,8 +303,8 @@ export class BatchStream implements ChangeStream {
     await this.#options.reader.recorded?.(this.#query, this.#after);
   }
 
-  async #record(next: z.input<typeof place>): Promise<void> {
-    const state = { ...this.#state, place: next };
+  async #record(next: Omit<z.input<typeof place>, "keys">): Promise<void> {
+    const state = { ...this.#state, place: { ...next, keys: this.#keys.stored } };
     await this.#options.record.write(state);
     this.#state = state;
   }

@@ -82,6 +82,11 @@ export class KnownKeys {
     });
   }
 
+  /** Knows none of a table any more, and resolves when that is durable. */
+  async forget(table: string): Promise<void> {
+    await this.remove(table, [...this.of(table)].map(keyOf));
+  }
+
   #known(table: string): Map<string, number> {
     const known = this.#tables.get(table) ?? new Map<string, number>();
     this.#tables.set(table, known);

@@ -1,7 +1,8 @@
 import type pg from "pg";
 import { formatTable } from "../../change/table-pattern.ts";
-import type { BatchPlan, BatchReader, Query } from "../batches/batch-reader.ts";
+import type { BatchPlan, BatchReader, Query, Stored } from "../batches/batch-reader.ts";
 import type { RowChange } from "../batches/row-messages.ts";
+import type { TableKeys } from "../batches/table-keys.ts";
 import type { PollingSource } from "../definition.ts";
 import type { KeyRecord } from "../known-keys.ts";
 import { type GoneRows, KeyComparison, rowKey } from "./key-comparison.ts";
@@ -59,6 +60,33 @@ export class PollingReader implements BatchReader {
     if (!source.deletes || !keys) return;
     this.#known = new KnownKeys(keys);
     this.#comparison = new KeyComparison(this.#known, compared, source.deletes.everySeconds);
+  }
+
+  /**
+   * Where a table has another key by now, it warns, and reads on by the new one. Positions come from keys, and a look goes in
+   * their order: a batch of that table is not read again but left to the next one, and its look begins anew in that table. Of
+   * its known keys none can be compared any more.
+   */
+  async resume(stored: Stored, keys: TableKeys): Promise<Stored> {
+    const after = stored.after === null ? undefined : look.parse(stored.after);
+    const planned = stored.batch && look.parse(stored.batch.after);
+    const others = new Set<string>();
+    for (const [name, table] of this.#tables) {
+      const harm = this.#compared.has(name) ? "; deletes of rows that are gone by now may be missing" : "";
+      const key = table.key.map((column) => column.name);
+      if (keys.see(table.name, key, "this start", harm)) others.add(name);
+    }
+    if (others.size === 0) return stored;
+    await this.#known?.load(after === undefined && !planned);
+    for (const name of others) await this.#known?.forget(name);
+    const tableOf = stored.batch && boundsTable(stored.batch.bounds);
+    if (tableOf !== undefined && !others.has(tableOf)) return stored;
+    const { number, ...start } = after ?? { ...FIRST_LOOK, under: null };
+    const first = start.under?.tables[0];
+    const under =
+      start.under && first !== undefined && others.has(first) ? { ...start.under, last: null } : start.under;
+    const next: Look = { ...start, under, number: planned?.number ?? number };
+    return { after: next, batch: undefined };
   }
 
   /** The server's clock may have been set meanwhile, and what was not recorded may have been undone by a crash. */
@@ -177,6 +205,12 @@ export class PollingReader implements BatchReader {
 interface PageRow extends pg.QueryResultRow {
   readonly place: string[];
   readonly key: string;
+}
+
+/** The table that a batch is of. */
+function boundsTable(bounds: unknown): string {
+  const deletes = deleteBounds.safeParse(bounds);
+  return deletes.success ? deletes.data.gone.table : batchBounds.parse(bounds).table;
 }
 
 /** Now, since 1970. */

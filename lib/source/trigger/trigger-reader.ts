@@ -1,5 +1,4 @@
 import * as z from "zod";
-import { type RouteTable, routeTables } from "../../change/route.ts";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { Log } from "../../observe/log.ts";
 import type { PipelineOf } from "../../pipeline.ts";
@@ -79,9 +78,6 @@ export class TriggerReader implements BatchReader {
   readonly #shapesTable: string;
   readonly #version: number;
   readonly #shapes = new Map<string, AuditShape>();
-  readonly #route: RouteTable;
-  /** By OID, the shape of a table's last change, and the first audit row that had it. */
-  readonly #last = new Map<number, { readonly shape: AuditShape["shape"]; readonly id: bigint }>();
   readonly #log: Log;
   #checkRestart = true;
   /** Partitions that were said to be unwatched, and when they were looked for last. */
@@ -94,7 +90,6 @@ export class TriggerReader implements BatchReader {
   ) {
     const { source } = pipeline;
     this.#source = source;
-    this.#route = routeTables(pipeline);
     this.#version = version;
     this.#log = log;
     this.#changes = `${quoteIdentifier(source.schema)}.changes`;
@@ -232,7 +227,6 @@ export class TriggerReader implements BatchReader {
       return undefined;
     }
     if (op === undefined) throw this.#unreadable(row, `its operation is "${row.op}"`);
-    this.#compareKeys(row, audit);
     try {
       const values = (text: string | null) => keptValues(audit, parseRecord(text ?? ""));
       const change: RowChange["change"] =
@@ -255,25 +249,6 @@ export class TriggerReader implements BatchReader {
     } catch (error) {
       throw this.#unreadable(row, (error as Error).message);
     }
-  }
-
-  /** Warns when the key of a table differs from the one at its change before. A batch that is read again warns of nothing again. */
-  #compareKeys(row: AuditRow, { shape }: AuditShape): void {
-    const before = this.#last.get(row.relid);
-    if (before?.shape === shape) return;
-    const id = BigInt(row.id);
-    if (before && id <= before.id) return;
-    this.#last.set(row.relid, { shape, id });
-    const [was, is] = [before?.shape.primaryKey.join(", "), shape.primaryKey.join(", ")];
-    if (was === undefined || was === is || this.#route(shape).key !== undefined) return;
-    const table = formatTable(shape);
-    this.#log.warn(
-      `the key of ${table} was (${was}) and is (${is}) from audit row ${row.id} on: unless a column was only renamed, rows go to other partitions, and a consumer may see the changes of one row in another order there`,
-      {
-        code: "TRIGGERS_KEY",
-        remedy: `When consumers have passed that change, compare the sinks of ${table}: tributary verify. Columns named in topics.keys choose the partition whatever the key is.`,
-      },
-    );
   }
 
   #unreadable({ xid, id }: AuditRow, why: string): TablesReadError {

@@ -111,9 +111,30 @@ export const LOG: readonly Mutation[] = [
   {
     name: "tell the old row's JSON nulls of the new row's key change",
     file: "lib/source/postgres/row-bytes.ts",
-    from: "    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);\n    this.#oldJsonNulls.length = 0;\n",
+    from: "    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);\n    clear(this.#oldJsonNulls);\n",
     to: "    this.#writeList(JSON_NULL_HEAD, this.#oldJsonNulls);\n",
     tests: ["test/unit/decoder-differential.test.ts"],
+  },
+  {
+    name: "read a polled batch on in the order of another key",
+    file: "lib/source/query/polling-reader.ts",
+    from: "last: null } : start",
+    to: "last: start.under.last } : start",
+    tests: ["test/postgres/polling.test.ts"],
+  },
+  {
+    name: "give a polled batch of another key at the positions of the first",
+    file: "lib/source/query/polling-reader.ts",
+    from: "number: planned?.number ?? number",
+    to: "number",
+    tests: ["test/postgres/polling.test.ts"],
+  },
+  {
+    name: "compare known keys with those of another key",
+    file: "lib/source/query/polling-reader.ts",
+    from: "for (const name of others) await this.#known?.forget(name);",
+    to: "",
+    tests: ["test/postgres/polling-deletes.test.ts"],
   },
   {
     name: "let the server convert the log's text",
