@@ -41,6 +41,8 @@ eachPostgres("a session", (server) => {
         statement_timeout: "1h",
         wal_sender_timeout: "1h",
         search_path: "x",
+        lc_monetary: "POSIX",
+        row_security: "on",
         default_transaction_read_only: "on",
         default_transaction_isolation: "serializable",
       },
@@ -54,6 +56,8 @@ eachPostgres("a session", (server) => {
     expect(await shown("statement_timeout")).toBe("0");
     expect(await shown("wal_sender_timeout")).toBe("7s");
     expect(await shown("search_path")).toBe("pg_catalog");
+    expect(await shown("lc_monetary")).toBe("C");
+    expect(await shown("row_security")).toBe("off");
     expect(await shown("default_transaction_read_only")).toBe("off");
     expect(await shown("transaction_isolation")).toBe("read committed");
     expect(await shown("client_encoding")).toBe("UTF8");
