@@ -1,4 +1,4 @@
-import { definePipeline, postgres } from "../lib/pipeline.ts";
+import { definePipeline, postgres } from "../lib/definition/pipeline.ts";
 
 /** The example pipeline: the shop of `npm start`. `cdk deploy` and `npm start` both read this file. */
 export default definePipeline({

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { ConfigurationError } from "../lib/errors.ts";
+import { ConfigurationError } from "../lib/change/tributary-error.ts";
 
 const flag = z.union([z.boolean(), z.stringbool()]);
 

@@ -1,9 +1,9 @@
 import type { SQSBatchResponse, SQSEvent } from "aws-lambda";
-import { lambdaClient } from "../lib/aws.ts";
-import { errorFacts } from "../lib/consume/context.ts";
-import { letterRequest } from "../lib/consume/letter-request.ts";
-import { invokeRedrive } from "../lib/consume/redrive-function.ts";
-import { TributaryError } from "../lib/errors.ts";
+import { lambdaClient } from "../lib/aws/clients.ts";
+import { TributaryError } from "../lib/change/tributary-error.ts";
+import { errorFacts } from "../lib/consume/api/context.ts";
+import { letterRequest } from "../lib/consume/dead-letter/letter-request.ts";
+import { invokeRedrive } from "../lib/consume/dead-letter/redrive-function.ts";
 
 /*
  * Redrives without a person: by messages moved from a consumer's dead-letter queue into one of this function's own, each

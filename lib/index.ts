@@ -10,6 +10,7 @@
  */
 
 export type { JsonNullPath } from "./change/event.ts";
+export { ConfigurationError, TributaryError } from "./change/tributary-error.ts";
 export {
   type BatchHandler,
   type Consumer,
@@ -21,18 +22,17 @@ export {
   type OnOptions,
   type RedriveHandler,
   type SweepHandler,
-} from "./consume/consumer.ts";
-export type { HandlerContext, Logger } from "./consume/context.ts";
-export { FailedEvents, SinkUnavailableError } from "./consume/errors.ts";
-export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "./consume/event.ts";
-export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consume/observer.ts";
-export { Operation } from "./consume/operation.ts";
-export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/redrive-request.ts";
-export type { Sweep } from "./consume/sweep.ts";
+} from "./consume/api/consumer.ts";
+export type { HandlerContext, Logger } from "./consume/api/context.ts";
+export { Operation } from "./consume/api/operation.ts";
 export {
   JSON_NULL,
   type SinkRow,
   type VerifiableSink,
   type VerifiableTable,
-} from "./consume/verifiable-sink.ts";
-export { ConfigurationError, TributaryError } from "./errors.ts";
+} from "./consume/api/verifiable-sink.ts";
+export { FailedEvents, SinkUnavailableError } from "./consume/consume-errors.ts";
+export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/dead-letter/redrive-request.ts";
+export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "./consume/run/event.ts";
+export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consume/run/observer.ts";
+export type { Sweep } from "./consume/run/sweep.ts";

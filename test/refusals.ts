@@ -1,5 +1,5 @@
 import { afterEach, expect } from "vitest";
-import type { AwsRefusal } from "../lib/local/aws-limits/refusal.ts";
+import type { AwsRefusal } from "../lib/aws/refusal.ts";
 
 /** What AWS refuses of a test's calls. */
 export interface Refusals {

@@ -1,6 +1,6 @@
 import { extname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Duration, RemovalPolicy } from "aws-cdk-lib";
+import type { RemovalPolicy } from "aws-cdk-lib";
 import * as events from "aws-cdk-lib/aws-events";
 import * as targets from "aws-cdk-lib/aws-events-targets";
 import * as iam from "aws-cdk-lib/aws-iam";
@@ -10,20 +10,13 @@ import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import * as sqs from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
+import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import { DEAD_LETTER_RETENTION } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { REDRIVE_TIMEOUT, type Redrive } from "./redrive.ts";
-
-/** How a consumer redrives without a person. */
-export interface AutomaticRedriveSettings {
-  /** A queue: each dead letter that is moved into it is redriven, its key alone. */
-  readonly queue?: boolean;
-  /** All open dead letters, so often: for failures that pass by themselves. */
-  readonly every?: Duration;
-}
 
 /** What an automatic redrive needs. */
 export interface AutomaticRedriveProps {

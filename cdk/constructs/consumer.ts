@@ -3,7 +3,7 @@ import type * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import { Construct } from "constructs";
-import { topicFilters } from "../../lib/consume/topic-filters.ts";
+import { topicFilters } from "../../lib/consume/api/topic-filters.ts";
 import { AutomaticRedrive } from "./automatic-redrive.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { ConfigurationError } from "../../lib/errors.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 
 /** Of the package managers that CDK's bundling knows: https://docs.aws.amazon.com/cdk/api/v2/docs/aws-cdk-lib.aws_lambda_nodejs-readme.html#lock-file */
 const LOCK_FILES = ["package-lock.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "bun.lockb"];

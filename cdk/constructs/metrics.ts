@@ -11,7 +11,7 @@ import {
   type MetricName,
   REDRIVE_METRIC,
   TABLE_METRIC,
-} from "../../lib/observe/metric-names.ts";
+} from "../../lib/telemetry/metric-names.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
 /*

@@ -1,6 +1,6 @@
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { Construct } from "constructs";
-import { ConfigurationError } from "../../lib/errors.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 
 /** Where a part stands in a VPC. */
 export interface Placement {

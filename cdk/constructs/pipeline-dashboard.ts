@@ -2,7 +2,7 @@ import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import { Construct } from "constructs";
-import type { Pipeline } from "../../lib/pipeline.ts";
+import type { Pipeline } from "../../lib/definition/pipeline.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";

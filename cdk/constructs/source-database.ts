@@ -4,8 +4,8 @@ import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as rds from "aws-cdk-lib/aws-rds";
 import type * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import type { Construct } from "constructs";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { AUTH_VARIABLE, SECRET_VARIABLE } from "../../lib/credentials/database-connection.ts";
-import { ConfigurationError } from "../../lib/errors.ts";
 import { acknowledgeWildcard, allow } from "./grants.ts";
 
 /** A PostgreSQL server that is named by its address. */

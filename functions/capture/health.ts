@@ -1,4 +1,4 @@
-import { HEALTH_FILE_VARIABLE, isAlive } from "../../lib/observe/health.ts";
+import { HEALTH_FILE_VARIABLE, isAlive } from "../../lib/telemetry/health.ts";
 
 /*
  * The container's health check: exit code 0 while the capture task's process turns, 1 when it hangs. It knows nothing of

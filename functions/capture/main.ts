@@ -1,19 +1,23 @@
-import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
-import { runCapture } from "../../lib/capture.ts";
-import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture-dead-letters.ts";
-import { claimStoreFromEnvironment } from "../../lib/claim/open-claim-store.ts";
+import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws/clients.ts";
+import { runCapture } from "../../lib/capture/capture.ts";
+import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/capture/capture-metrics.ts";
+import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
+import {
+  ConfigurationError,
+  type ConfigurationProblem,
+  TributaryError,
+} from "../../lib/change/tributary-error.ts";
+import { claimStoreFromEnvironment } from "../../lib/claim-check/open-claim-store.ts";
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { standbyConnection } from "../../lib/credentials/standby-connection.ts";
-import { readDefinition } from "../../lib/definition-file.ts";
-import { ConfigurationError, type ConfigurationProblem, TributaryError } from "../../lib/errors.ts";
-import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/observe/capture-metrics.ts";
-import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/observe/health.ts";
-import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/observe/log.ts";
+import { readDefinition } from "../../lib/definition/file.ts";
 import { checkSource } from "../../lib/source/open-source.ts";
-import { explainSessionError } from "../../lib/source/postgres/connection-errors.ts";
+import { explainSessionError } from "../../lib/source/postgres/link/connection-errors.ts";
 import { slotFromEnvironment } from "../../lib/source/postgres/slots/slot-number.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
+import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/telemetry/health.ts";
+import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
 
 /*
  * The capture task: one process, configured by its environment, until SIGTERM. Prints JSON lines. Exit code 0 after a

@@ -1,15 +1,15 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Checkpoint } from "../consume/checkpoint.ts";
-import { type PartitionName, StateItemError } from "../consume/errors.ts";
-import { Fence } from "../consume/fence.ts";
-import { groupOf } from "../consume/fence-item.ts";
-import { Floors } from "../consume/floor.ts";
-import { type Acceptance, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
-import type { PartitionItem } from "../consume/partition-item.ts";
-import { PartitionLease } from "../consume/partition-lease.ts";
-import { RedriveLeases } from "../consume/redrive-lease.ts";
-import { awaitReplay, takeReplay } from "../consume/replay-lease.ts";
+import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
+import { RedriveLeases } from "../consume/dead-letter/redrive-lease.ts";
+import { Checkpoint } from "../consume/fence/checkpoint.ts";
+import { Fence } from "../consume/fence/fence.ts";
+import { groupOf } from "../consume/fence/fence-item.ts";
+import { Floors } from "../consume/fence/floor.ts";
+import type { PartitionItem } from "../consume/fence/partition-item.ts";
+import { PartitionLease } from "../consume/fence/partition-lease.ts";
+import { awaitReplay, takeReplay } from "../consume/fence/replay-lease.ts";
+import { type Acceptance, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import {
   type Backfill,
   type BackfillStore,
@@ -17,7 +17,7 @@ import {
   readBackfill,
   requestBackfill,
 } from "../state/backfills.ts";
-import { BackfillActiveError } from "../state/errors.ts";
+import { BackfillActiveError } from "../state/state-errors.ts";
 import { fenceKey } from "../state/table.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
 

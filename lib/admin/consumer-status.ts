@@ -1,12 +1,13 @@
 import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
-import { type PartitionName, StateItemError } from "../consume/errors.ts";
-import { GROUP_SIZE, readPartition } from "../consume/fence-item.ts";
-import { type Hold, heldBy } from "../consume/hold.ts";
-import { isHealed, type MissingChanges, MissingTable } from "../consume/missing-changes.ts";
-import { ParkedKeys } from "../consume/parked-keys.ts";
-import { ParkedLists } from "../consume/parked-lists.ts";
-import { ParkingTable } from "../consume/parking-table.ts";
+import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
+import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
+import { heldBy } from "../consume/hold/hold.ts";
+import type { Hold } from "../consume/hold/hold-state.ts";
+import { ParkedKeys } from "../consume/hold/parked-keys.ts";
+import { ParkedLists } from "../consume/hold/parked-lists.ts";
+import { ParkingTable } from "../consume/hold/parking-table.ts";
+import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { fenceKey } from "../state/table.ts";
 import { persistently } from "../state/table-call.ts";
 

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../change/position.ts";
-import { routeTables } from "../change/route.ts";
 import { parseTable } from "../change/table-pattern.ts";
-import { ConsumerNotRegisteredError } from "../consume/errors.ts";
-import { Floors } from "../consume/floor.ts";
-import { readMarks } from "../consume/marks.ts";
-import { topicPattern } from "../consume/topic-pattern.ts";
-import type { LogPipeline } from "../pipeline.ts";
+import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
+import { Floors } from "../consume/fence/floor.ts";
+import { readMarks } from "../consume/run/marks.ts";
+import type { LogPipeline } from "../definition/pipeline.ts";
+import { routeTables } from "../definition/route.ts";
+import { topicPattern } from "../definition/topic-pattern.ts";
 import { barrierOf, type Hold } from "../source/postgres/hold/hold-record.ts";
 import type { HoldStore } from "../state/holds.ts";
 

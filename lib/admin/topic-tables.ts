@@ -1,6 +1,6 @@
-import { routeTables } from "../change/route.ts";
 import { parseTable } from "../change/table-pattern.ts";
-import { captures, type Pipeline } from "../pipeline.ts";
+import { captures, type Pipeline } from "../definition/pipeline.ts";
+import { routeTables } from "../definition/route.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import type { ConsumerPlace } from "./consumer-status.ts";
 

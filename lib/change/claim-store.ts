@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import { ClaimMismatchError } from "./errors.ts";
-import type { ClaimCheck } from "./record.ts";
+import type { ClaimCheck } from "./claim-check.ts";
+import { ClaimMismatchError } from "./record-errors.ts";
 
 /**
  * Where changes stand that are too large for the stream. Each call makes one attempt. An error's `retry` says

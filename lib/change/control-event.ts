@@ -1,7 +1,7 @@
 import * as z from "zod/mini";
-import { RecordFormatError } from "./errors.ts";
 import type { ChangeEventJson } from "./event.ts";
 import type { PositionText } from "./position.ts";
+import { RecordFormatError } from "./record-errors.ts";
 
 /** Prefix of the logical messages that are ours: in the log, and as control events in a table's topic. */
 export const OWN_PREFIX = "tributary.";

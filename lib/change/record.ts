@@ -1,9 +1,10 @@
 import { gunzipSync } from "node:zlib";
 import * as z from "zod/mini";
-import { RecordFormatError } from "./errors.ts";
+import type { ClaimCheck } from "./claim-check.ts";
 import type { ChangeEventJson } from "./event.ts";
 import { eventFault } from "./event-check.ts";
 import { type PositionText, printedPosition } from "./position.ts";
+import { RecordFormatError } from "./record-errors.ts";
 
 /** Version of the record format that this code writes; readers refuse a newer one. */
 export const RECORD_VERSION = 1;
@@ -28,16 +29,6 @@ export interface RecordRange {
   readonly last: PositionText;
   /** Position of the predecessor of `first` in the partition; null after a writer start. */
   readonly after: PositionText | null;
-}
-
-/** Where a change stands that was too large to travel in the stream. */
-export interface ClaimCheck {
-  /** Name of the S3 bucket, or URL of the directory. */
-  readonly bucket: string;
-  readonly key: string;
-  readonly bytes: number;
-  /** Of the object's bytes, 64 hex digits. */
-  readonly sha256: string;
 }
 
 /** Change events of one topic partition, in order. */

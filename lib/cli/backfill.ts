@@ -1,11 +1,11 @@
 import { Command } from "commander";
-import { dynamodbClient } from "../aws.ts";
-import { routeTables } from "../change/route.ts";
+import { dynamodbClient } from "../aws/clients.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
-import { topicPattern } from "../consume/topic-pattern.ts";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
-import { captures, type LogPipeline, requireLog } from "../pipeline.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import { captures, type LogPipeline, requireLog } from "../definition/pipeline.ts";
+import { routeTables } from "../definition/route.ts";
+import { topicPattern } from "../definition/topic-pattern.ts";
 import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
 import {
   type BackfillStore,
@@ -17,8 +17,8 @@ import {
 } from "../state/backfills.ts";
 import { captureIsAlive } from "../state/capture-liveness.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
-import { BackfillActiveError } from "../state/errors.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
+import { BackfillActiveError } from "../state/state-errors.ts";
 import { showBackfills } from "./backfill-status.ts";
 import { withDatabase } from "./database.ts";
 import { pipelineOption, tableOption } from "./options.ts";

@@ -1,4 +1,4 @@
-import type { ConfigurationProblem } from "../errors.ts";
+import type { ConfigurationProblem } from "../change/tributary-error.ts";
 
 /** What is wrong with `--confirm`, which must be the pipeline's name where it is given. */
 export function confirmProblems(given: string | undefined, name: string): ConfigurationProblem[] {

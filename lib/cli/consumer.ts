@@ -9,14 +9,14 @@ import {
   type PartitionStatus,
 } from "../admin/consumer-status.ts";
 import { tablesOfTopic } from "../admin/topic-tables.ts";
-import { dynamodbClient } from "../aws.ts";
+import { dynamodbClient } from "../aws/clients.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { type PositionText, parsePosition } from "../change/position.ts";
-import { type MissingChanges, unhealedTables } from "../consume/missing-changes.ts";
-import { topicPattern } from "../consume/topic-pattern.ts";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
+import { readDefinition } from "../definition/file.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import { topicPattern } from "../definition/topic-pattern.ts";
 import { pipelineOption } from "./options.ts";
 import { say } from "./say.ts";
 

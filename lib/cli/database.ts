@@ -1,11 +1,7 @@
 import type pg from "pg";
 import { databaseConnection } from "../credentials/database-connection.ts";
-import {
-  connect,
-  connectionFromUrl,
-  disconnect,
-  type PostgresConnectionOptions,
-} from "../source/postgres/connection.ts";
+import { connect, connectionFromUrl, disconnect } from "../source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 
 /** The database that `--database-url` names, or the one that the capture task finds in the environment. */
 export async function commandDatabase(databaseUrl: string | undefined): Promise<PostgresConnectionOptions> {

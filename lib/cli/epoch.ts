@@ -1,10 +1,10 @@
 import { Command, InvalidArgumentError } from "commander";
-import { dynamodbClient } from "../aws.ts";
-import { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "../begin-epoch.ts";
+import { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "../admin/begin-epoch.ts";
+import { dynamodbClient } from "../aws/clients.ts";
 import { formatLsn } from "../change/lsn.ts";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError } from "../errors.ts";
-import { NEW_EPOCH } from "../new-epoch.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import { NEW_EPOCH } from "../definition/new-epoch.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";

@@ -1,6 +1,6 @@
 import { Command, CommanderError } from "commander";
-import { explain, TributaryError } from "../errors.ts";
-import { explainSessionError } from "../source/postgres/connection-errors.ts";
+import { explain, TributaryError } from "../change/tributary-error.ts";
+import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { backfillCommand } from "./backfill.ts";
 import { captureCommand } from "./capture.ts";
 import { consumerCommand } from "./consumer.ts";

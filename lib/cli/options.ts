@@ -1,6 +1,6 @@
 import { Option } from "commander";
 import { parseTable, type TableName } from "../change/table-pattern.ts";
-import { ConfigurationError } from "../errors.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
 
 /** `--pipeline`: the file of the definition. */
 export function pipelineOption(): Option {

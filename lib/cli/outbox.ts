@@ -1,10 +1,10 @@
 import { Command } from "commander";
 import type pg from "pg";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError } from "../errors.ts";
-import { type OutboxPlan, outboxPlan } from "../outbox/install.ts";
-import { quoteOutboxTable } from "../outbox/table-name.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import { quoteOutboxTable } from "../definition/outbox-table.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import { type OutboxPlan, outboxPlan } from "../publish/install.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
 import { pipelineOption } from "./options.ts";

@@ -1,12 +1,12 @@
 import { Command, InvalidArgumentError } from "commander";
-import { RedriveFailedError } from "../consume/errors.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { RedriveFailedError } from "../consume/consume-errors.ts";
 import {
   type RedrivenLetter,
   type RedriveReport,
   type RedriveRequest,
   readRedriveRequest,
-} from "../consume/redrive-request.ts";
-import { ConfigurationError } from "../errors.ts";
+} from "../consume/dead-letter/redrive-request.ts";
 
 interface RedriveOptions {
   readonly consumer: string;
@@ -177,8 +177,8 @@ async function redriveOf({ function: functionName, entry }: RedriveOptions): Pro
   }
   if (functionName !== undefined) {
     const [{ lambdaClient }, { invokeRedrive }] = await Promise.all([
-      import("../aws.ts"),
-      import("../consume/redrive-function.ts"),
+      import("../aws/clients.ts"),
+      import("../consume/dead-letter/redrive-function.ts"),
     ]);
     const lambda = await lambdaClient();
     return (request) => invokeRedrive(lambda, functionName, request);

@@ -1,11 +1,18 @@
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { Command, InvalidArgumentError } from "commander";
-import { ConfigurationError } from "../errors.ts";
-import type { Log } from "../observe/log.ts";
-import { completeDefinition, isTailsOwn, type LogPipeline, postgres, TAIL_NAME } from "../pipeline.ts";
-import type { ChangeStream, SourceMessage } from "../source/change-source.ts";
-import { connect, disconnect, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
+import type { ChangeStream, SourceMessage } from "../change/change-stream.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import {
+  completeDefinition,
+  isTailsOwn,
+  type LogPipeline,
+  postgres,
+  TAIL_NAME,
+} from "../definition/pipeline.ts";
+import type { Log } from "../log.ts";
+import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
 import { whenReaderLeaves } from "./closed-pipe.ts";
 import { commandDatabase } from "./database.ts";

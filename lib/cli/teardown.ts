@@ -1,12 +1,12 @@
 import { Command } from "commander";
-import { dynamodbClient } from "../aws.ts";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError } from "../errors.ts";
-import { NEW_EPOCH } from "../new-epoch.ts";
-import { type LogPipeline, requireLog } from "../pipeline.ts";
+import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../admin/teardown.ts";
+import { dynamodbClient } from "../aws/clients.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import { NEW_EPOCH } from "../definition/new-epoch.ts";
+import { type LogPipeline, requireLog } from "../definition/pipeline.ts";
 import { slotNames, slotNumbers } from "../source/postgres/slots/assignment.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
-import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../teardown.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
 import { pipelineOption } from "./options.ts";

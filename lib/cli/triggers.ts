@@ -1,16 +1,16 @@
 import { Command, InvalidArgumentError } from "commander";
 import type pg from "pg";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
-import { readDefinition } from "../definition-file.ts";
-import { ConfigurationError } from "../errors.ts";
-import type { PipelineOf } from "../pipeline.ts";
-import type { TriggersSource } from "../source/definition.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import type { PipelineOf } from "../definition/pipeline.ts";
+import type { TriggersSource } from "../definition/source.ts";
 import {
   installTriggers,
   planTriggers,
   planUninstall,
   uninstallTriggers,
-} from "../source/trigger/triggers.ts";
+} from "../source/triggers/triggers.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
 import { pipelineOption } from "./options.ts";

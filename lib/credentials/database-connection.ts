@@ -1,8 +1,9 @@
 import type { SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
-import { secretsManagerClient } from "../aws.ts";
-import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
-import { connectionFromEnvironment, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
-import { SecretChangedError } from "./errors.ts";
+import { secretsManagerClient } from "../aws/clients.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import { connectionFromEnvironment } from "../source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
+import { SecretChangedError } from "./credential-errors.ts";
 import { iamToken } from "./iam-token.ts";
 import { type DatabaseSecret, readSecret } from "./secret.ts";
 

@@ -1,5 +1,5 @@
 import { Signer, type SignerConfig } from "@aws-sdk/rds-signer";
-import { TokenUnavailableError } from "./errors.ts";
+import { TokenUnavailableError } from "./credential-errors.ts";
 
 /** Whom a token is for. */
 export interface TokenOptions {

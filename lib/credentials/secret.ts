@@ -1,7 +1,7 @@
 import { GetSecretValueCommand, type SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 import * as z from "zod";
-import { awsFailure } from "../aws-failure.ts";
-import { SecretFormatError, SecretUnavailableError } from "./errors.ts";
+import { awsFailure } from "../aws/failure.ts";
+import { SecretFormatError, SecretUnavailableError } from "./credential-errors.ts";
 
 const secretJson = z.object({
   username: z.string().min(1),

@@ -1,5 +1,6 @@
-import { ConfigurationError } from "../errors.ts";
-import { connectionFromUrl, type PostgresConnectionOptions } from "../source/postgres/connection.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { connectionFromUrl } from "../source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { databaseConnection } from "./database-connection.ts";
 
 /** Names the standby that backfills read rows from. */

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { tablePattern } from "../change/table-pattern.ts";
-import { ConfigurationError, type ConfigurationProblem } from "../errors.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 
 /** How the shop's changes are caught, and the definition of each. */
 const SHOP_SOURCES = {

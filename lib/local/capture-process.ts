@@ -5,10 +5,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
+import { METRICS_SECONDS_VARIABLE } from "../capture/capture-metrics.ts";
 import { parseLsn } from "../change/lsn.ts";
-import { TributaryError } from "../errors.ts";
-import { METRICS_SECONDS_VARIABLE } from "../observe/capture-metrics.ts";
-import { TABLE_METRIC } from "../observe/metric-names.ts";
+import { TributaryError } from "../change/tributary-error.ts";
+import { TABLE_METRIC } from "../telemetry/metric-names.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 

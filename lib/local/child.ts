@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { ChildStartError } from "./errors.ts";
+import { ChildStartError } from "./local-errors.ts";
 
 /** A Node process of ours that serves an HTTP endpoint on 127.0.0.1. */
 export interface ServingChild {

@@ -1,8 +1,8 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
-import { topicFilters } from "../consume/topic-filters.ts";
-import { topicVariables } from "../consume/topic-variables.ts";
-import type { ConsumerDefinition, Pipeline } from "../pipeline.ts";
+import { topicFilters } from "../consume/api/topic-filters.ts";
+import type { ConsumerDefinition, Pipeline } from "../definition/pipeline.ts";
+import { topicVariables } from "../definition/topic-variables.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { PostgresStartError } from "./errors.ts";
+import { PostgresStartError } from "./local-errors.ts";
 import type { PostgresBinaries } from "./postgres-binaries.ts";
 import { giveToServer, serverUser, temporaryPlace } from "./server-user.ts";
 

@@ -12,7 +12,7 @@ import {
   serverEnvironment,
   writeSettings,
 } from "./data-directory.ts";
-import { PortTakenError, PostgresBinariesError, PostgresStartError } from "./errors.ts";
+import { PortTakenError, PostgresBinariesError, PostgresStartError } from "./local-errors.ts";
 import { findPostgresBinaries, type PostgresBinaries } from "./postgres-binaries.ts";
 import {
   claimDirectory,

@@ -1,5 +1,5 @@
-import { TributaryError } from "../errors.ts";
-import { explainSessionError } from "../source/postgres/connection-errors.ts";
+import { TributaryError } from "../change/tributary-error.ts";
+import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts";
 import { type Display, openDisplay } from "./display.ts";
 import { runOwnDatabase } from "./own-database/run.ts";

@@ -16,7 +16,7 @@ import {
 import { createRequire } from "node:module";
 import { basename, dirname, join, relative } from "node:path";
 import { promisify } from "node:util";
-import { PostgresBinariesError } from "./errors.ts";
+import { PostgresBinariesError } from "./local-errors.ts";
 import { serverUser, temporaryPlaces } from "./server-user.ts";
 
 const run = promisify(execFile);

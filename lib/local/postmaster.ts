@@ -3,7 +3,7 @@ import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { DataDirectoryInUseError, PostgresStartError } from "./errors.ts";
+import { DataDirectoryInUseError, PostgresStartError } from "./local-errors.ts";
 
 const run = promisify(execFile);
 

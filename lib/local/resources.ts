@@ -1,8 +1,8 @@
 import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from "@aws-sdk/client-dynamodb";
 import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
-import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture-dead-letters.ts";
-import type { Pipeline } from "../pipeline.ts";
+import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture/dead-letters.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
 
 /** The clients of one environment. */
 export interface AwsClients {

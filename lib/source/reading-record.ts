@@ -1,5 +1,5 @@
 import type { KeyRecord } from "./known-keys.ts";
-import type { NewEpoch } from "./postgres/slot-record.ts";
+import type { NewEpoch } from "./postgres/slot/slot-record.ts";
 
 /** How far a source that reads tables has come: kept outside the database, under the capture lease (rule 27). */
 export interface ReadingState {

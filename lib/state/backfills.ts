@@ -7,7 +7,8 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
-import { ConfigurationError } from "../errors.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import {
   type Backfill,
   type BackfillRecord,
@@ -17,8 +18,8 @@ import {
 } from "../source/postgres/backfill/backfill-record.ts";
 import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
-import { BackfillActiveError, BackfillNotActiveError, CaptureLeaseLostError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
+import { BackfillActiveError, BackfillNotActiveError } from "./state-errors.ts";
 import { backfillBellKey, backfillKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 

@@ -1,9 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
+import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import { type CapturePlace, number, readItem, updateItem } from "./capture-item.ts";
-import { CaptureLeaseHeldError, CaptureLeaseLostError } from "./errors.ts";
 import { DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
+import { CaptureLeaseHeldError } from "./state-errors.ts";
 
 /** Whose lease is taken, and how long a silent owner keeps it. */
 export interface CaptureLeaseOptions extends CapturePlace {

@@ -2,12 +2,12 @@ import * as z from "zod";
 import { leavesByRoot } from "../source/postgres/contract/leaves.ts";
 import { publicationTerms } from "../source/postgres/contract/terms.ts";
 import { knownTables } from "../source/postgres/identity/known-tables.ts";
-import type { NewEpoch, SlotState } from "../source/postgres/slot-record.ts";
+import type { NewEpoch, SlotState } from "../source/postgres/slot/slot-record.ts";
 import type { ReadingState } from "../source/reading-record.ts";
 import { type CapturePlace, number, readItem } from "./capture-item.ts";
 import { type LongAttribute, readLong } from "./capture-parts.ts";
-import { CaptureRecordBrokenError } from "./errors.ts";
 import type { StoredSettings } from "./settings.ts";
+import { CaptureRecordBrokenError } from "./state-errors.ts";
 
 /** What stands in the table of a pipeline, whoever holds the lease. */
 export interface CaptureRecord {

@@ -1,11 +1,11 @@
 import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
-import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot-record.ts";
+import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
+import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot/slot-record.ts";
 import type { ReadingRecord } from "../source/reading-record.ts";
 import { updateItem } from "./capture-item.ts";
 import { type CaptureLeaseOptions, type TakenLease, takeLease, tryNextGeneration } from "./capture-lease.ts";
 import { type LongAttribute, removeOthers, storeLong } from "./capture-parts.ts";
 import { type Arriving, bigintsAsText, type RetiredSlot, readCaptureRecord } from "./capture-record.ts";
-import { CaptureLeaseLostError } from "./errors.ts";
 import { keyRecord } from "./known-keys.ts";
 import { ageMs, DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";

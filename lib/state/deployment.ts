@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
-import { awsFailure } from "../aws-failure.ts";
-import { StateTableError, StateTableUnavailableError } from "./errors.ts";
+import { awsFailure } from "../aws/failure.ts";
+import { StateTableError, StateTableUnavailableError } from "./state-errors.ts";
 import { captureKey, type StateKey } from "./table.ts";
 import { isTransient } from "./table-error.ts";
 

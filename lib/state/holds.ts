@@ -9,8 +9,8 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { Hold, HoldRecord } from "../source/postgres/hold/hold-record.ts";
-import { TopicNotHeldError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
+import { TopicNotHeldError } from "./state-errors.ts";
 import { holdKey, holdSegmentKey, type StateKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";

@@ -1,8 +1,8 @@
 import { ConditionalCheckFailedException, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
+import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
 import type { CapturePlace } from "./capture-item.ts";
-import { CaptureLeaseLostError } from "./errors.ts";
 import { itemPages } from "./items.ts";
 import { knownKeysKey } from "./table.ts";
 import { persistently } from "./table-call.ts";

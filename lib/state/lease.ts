@@ -1,4 +1,4 @@
-import type { ConfigurationProblem } from "../errors.ts";
+import type { ConfigurationProblem } from "../change/tributary-error.ts";
 
 /** After this silence of its owner the capture lease is taken over. All who may take it must agree on it. */
 export const DEFAULT_LEASE_MS = 15_000;

@@ -1,7 +1,7 @@
-import type { RouteTable } from "../change/route.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
-import type { SourceDefinition } from "../pipeline.ts";
-import { StoredSettingChangedError } from "./errors.ts";
+import type { SourceDefinition } from "../definition/pipeline.ts";
+import type { RouteTable } from "../definition/route.ts";
+import { StoredSettingChangedError } from "./state-errors.ts";
 
 /** What decides the partition of a key. Stored at first start, refused if changed (rule 2). */
 export interface StoredSettings {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ConditionalCheckFailedException, ResourceNotFoundException } from "@aws-sdk/client-dynamodb";
-import { awsFailure } from "../aws-failure.ts";
-import { StateTableError, StateTableUnavailableError } from "./errors.ts";
+import { awsFailure } from "../aws/failure.ts";
+import { StateTableError, StateTableUnavailableError } from "./state-errors.ts";
 import { isTransient } from "./table-error.ts";
 
 /** A call to DynamoDB is tried again for this long before the error is given on. */

@@ -1,5 +1,5 @@
 import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
-import { CaptureLeaseLostError } from "./errors.ts";
+import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import { persistently, type TableCallOptions } from "./table-call.ts";
 
 /** The condition of a write that a capture task makes: nothing of a later task stands there. */

@@ -7,8 +7,8 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { UnhealedRecord, UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
-import { TableNotUnhealedError } from "./errors.ts";
 import { itemsOf } from "./items.ts";
+import { TableNotUnhealedError } from "./state-errors.ts";
 import { type StateKey, unhealedKey } from "./table.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";

@@ -1,14 +1,15 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { SourceChange } from "../change/change-stream.ts";
+import type { ClaimCheck } from "../change/claim-check.ts";
 import { type ClaimStore, claimOf, pathSegment } from "../change/claim-store.ts";
 import type { PositionText } from "../change/position.ts";
-import { type ClaimCheck, unpackedEventTail } from "../change/record.ts";
+import { unpackedEventTail } from "../change/record.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
-import { TributaryError } from "../errors.ts";
+import { TributaryError } from "../change/tributary-error.ts";
 import { failpoint } from "../failpoint.ts";
-import type { SourceChange } from "../source/change-source.ts";
 import { backoffDelay, type Random } from "./backoff.ts";
-import { ClaimTooLargeError, type OversizeChangeError } from "./errors.ts";
-import type { StreamLog } from "./stream-writer.ts";
+import { ClaimTooLargeError, type OversizeChangeError } from "./stream-errors.ts";
+import type { StreamLog } from "./stream-log.ts";
 
 /** A change whose event is stored elsewhere: a pointer stands for it in the stream. */
 export interface ClaimedChange {

@@ -1,7 +1,7 @@
+import type { SourceChange } from "../change/change-stream.ts";
 import type { JsonNullPath } from "../change/event.ts";
 import { type JsonMember, jsonMembers } from "../change/json-members.ts";
-import type { SourceChange } from "../source/change-source.ts";
-import type { OversizeChangeError } from "./errors.ts";
+import type { OversizeChangeError } from "./stream-errors.ts";
 
 /** Lists of what stands in the rows. */
 const JSON_NULLS = ["jsonNull", "jsonNullBefore"];

@@ -1,29 +1,21 @@
+import type { SourceChange, SourceMessage } from "../change/change-stream.ts";
 import { MAX_UNCOMPRESSED_BYTES } from "../change/record.ts";
 import { SHARD_TOPIC } from "../change/shard-beat.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
-import type { SourceChange, SourceMessage } from "../source/change-source.ts";
 import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
 import { backoffDelay, type Random } from "./backoff.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import type { ClaimedChange } from "./claim-check.ts";
-import { OversizeChangeError } from "./errors.ts";
 import type { StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
 import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
 import { PriorityQueue } from "./priority-queue.ts";
 import { openBytes } from "./record-builder.ts";
+import type { EntryResult, PutRequest } from "./record-writer.ts";
 import type { BeatRecord } from "./shard-beats.ts";
+import { OversizeChangeError } from "./stream-errors.ts";
 import { TopicQueues } from "./topic-queues.ts";
-
-/** Entries to send in one PutRecords call: at most one of a partition. Give it back by `settle` or `fail`. */
-export interface PutRequest {
-  readonly entries: readonly Entry[];
-  readonly bytes: number;
-}
-
-/** What became of an entry: `failed` and `throttled` ones are sent again. */
-export type EntryResult = "stored" | "failed" | "throttled";
 
 /** What a writer is made with. */
 export interface OrderedWriterOptions {

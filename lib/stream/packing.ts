@@ -1,6 +1,7 @@
+import type { ClaimCheck } from "../change/claim-check.ts";
+import { POSITION_BYTES } from "../change/encoded-change.ts";
 import { type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import {
-  type ClaimCheck,
   claimRecord,
   compressedHead,
   eventTail,
@@ -10,7 +11,6 @@ import {
   recordHead,
   unpackedEventTail,
 } from "../change/record.ts";
-import { POSITION_BYTES } from "../source/encoded-change.ts";
 
 /**
  * `batch`: many events of a partition in one record. `gzip`: the same, compressed where that saves. `none`: one event a record,

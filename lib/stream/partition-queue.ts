@@ -1,13 +1,13 @@
+import type { SourceChange } from "../change/change-stream.ts";
+import type { ClaimCheck } from "../change/claim-check.ts";
+import { EncodedChange, POSITION_BYTES } from "../change/encoded-change.ts";
 import type { PositionText } from "../change/position.ts";
-import type { ClaimCheck } from "../change/record.ts";
 import { explicitHashKey, partitionKey, type Topic } from "../change/topic.ts";
-import type { SourceChange } from "../source/change-source.ts";
-import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import type { BufferPool } from "./buffer-pool.ts";
-import { PartitionKeyTooLongError } from "./errors.ts";
 import { MAX_PARTITION_KEY_CHARACTERS, type StreamLimits } from "./limits.ts";
 import { type Packing, type RecordFormat, recordFormat } from "./packing.ts";
 import { closingBytes, RecordBuilder, type TransactionRun } from "./record-builder.ts";
+import { PartitionKeyTooLongError } from "./stream-errors.ts";
 
 /**
  * Where a partition stands: `idle` (no events), `ready` (may be taken), `inFlight` (its entry is in a request),

@@ -1,8 +1,8 @@
 import { gzipSync } from "node:zlib";
+import { CONTROL_EVENTS, type SourceChange } from "../change/change-stream.ts";
+import { EncodedChange, POSITION_BYTES } from "../change/encoded-change.ts";
 import type { PositionText } from "../change/position.ts";
 import { COMPRESSED_TAIL, type RecordRange } from "../change/record.ts";
-import { CONTROL_EVENTS, type SourceChange } from "../source/change-source.ts";
-import { EncodedChange, POSITION_BYTES } from "../source/encoded-change.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { RecordFormat } from "./packing.ts";
 

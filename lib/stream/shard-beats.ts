@@ -1,7 +1,7 @@
 import { type KinesisClient, ListShardsCommand } from "@aws-sdk/client-kinesis";
-import { awsFailure } from "../aws-failure.ts";
+import { awsFailure } from "../aws/failure.ts";
 import { SHARD_BEAT_MS, shardBeatRecord, shardNumber } from "../change/shard-beat.ts";
-import type { StreamLog } from "./stream-writer.ts";
+import type { StreamLog } from "./stream-log.ts";
 
 /** One beat to write: a whole record, for the shard that its hash key lies in. */
 export interface BeatRecord {

@@ -1,22 +1,18 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change/change-stream.ts";
+import { EncodedChange } from "../change/encoded-change.ts";
 import { failpoint } from "../failpoint.ts";
-import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../source/change-source.ts";
-import { EncodedChange } from "../source/encoded-change.ts";
 import type { Random } from "./backoff.ts";
 import type { Oversize } from "./claim-check.ts";
-import { OversizeChangeError } from "./errors.ts";
-import { KinesisSink } from "./kinesis-sink.ts";
+import { KinesisSink } from "./kinesis/kinesis-writer.ts";
 import { DEFAULT_LIMITS, type StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
-import { OrderedWriter, type PutRequest } from "./ordered-writer.ts";
+import { OrderedWriter } from "./ordered-writer.ts";
 import type { Packing } from "./packing.ts";
+import type { PutRequest } from "./record-writer.ts";
 import { type ShardBeatOptions, ShardBeats } from "./shard-beats.ts";
-
-/** Where the writer says how it goes. A Powertools logger fits. */
-export interface StreamLog {
-  info(message: string, fields: Record<string, unknown>): void;
-  warn(message: string, fields: Record<string, unknown>): void;
-}
+import { OversizeChangeError } from "./stream-errors.ts";
+import type { StreamLog } from "./stream-log.ts";
 
 /** What the stream writer needs. */
 export interface StreamWriterOptions {

@@ -1,4 +1,4 @@
-import { POSITION_BYTES } from "../source/encoded-change.ts";
+import { POSITION_BYTES } from "../change/encoded-change.ts";
 import type { PartitionQueue } from "./partition-queue.ts";
 
 /** Makes a partition's queue; its first event follows the one at `last`. */

@@ -1,9 +1,9 @@
 import { hash } from "node:crypto";
 import { printJson } from "../change/json-print.ts";
-import { canonicalNumber, parseExactJson } from "../consume/json.ts";
-import { JSON_NULL } from "../consume/verifiable-sink.ts";
-import { canonicalText } from "../source/postgres/key-text.ts";
-import type { BuiltinForm } from "../source/postgres/values/builtin-types.ts";
+import { JSON_NULL } from "../consume/api/verifiable-sink.ts";
+import { canonicalNumber, parseExactJson } from "../consume/run/json.ts";
+import { canonicalText } from "../source/postgres/decode/key-text.ts";
+import type { BuiltinForm } from "../source/postgres/decode/values/builtin-types.ts";
 import { dateText, intervalText, timestampText, timestampZonedText } from "./printed-time.ts";
 
 /** How a JSON null is told from NULL inside an array: as what no array of PostgreSQL holds. */

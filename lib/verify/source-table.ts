@@ -1,17 +1,17 @@
 import type pg from "pg";
 import type { TableName } from "../change/table-pattern.ts";
-import { parseExactJson } from "../consume/json.ts";
-import { JSON_NULL } from "../consume/verifiable-sink.ts";
-import { ConfigurationError } from "../errors.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { JSON_NULL } from "../consume/api/verifiable-sink.ts";
+import { parseExactJson } from "../consume/run/json.ts";
 import { pageSelect, rowSelect } from "../source/postgres/backfill/page-sql.ts";
 import { readShape, shapeSql, type TableShape } from "../source/postgres/backfill/table-shape.ts";
+import { pgTypeCatalog, type TypeFacts } from "../source/postgres/catalog/type-catalog.ts";
+import { arrayEncoder } from "../source/postgres/decode/values/array.ts";
+import { BUILTIN_TYPES } from "../source/postgres/decode/values/builtin-types.ts";
+import { type ColumnType, ColumnTypes } from "../source/postgres/decode/values/column-type.ts";
+import type { NullPath } from "../source/postgres/decode/values/json-null.ts";
+import { textForm } from "../source/postgres/decode/values/text.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
-import { pgTypeCatalog, type TypeFacts } from "../source/postgres/type-catalog.ts";
-import { arrayEncoder } from "../source/postgres/values/array.ts";
-import { BUILTIN_TYPES } from "../source/postgres/values/builtin-types.ts";
-import { type ColumnType, ColumnTypes } from "../source/postgres/values/column-type.ts";
-import type { NullPath } from "../source/postgres/values/json-null.ts";
-import { textForm } from "../source/postgres/values/text.ts";
 import { AS_TEXT, boundedRows, type Texts } from "./bounded-rows.ts";
 import type { ComparedColumn } from "./comparable.ts";
 

@@ -1,4 +1,4 @@
-import type { SinkRow, VerifiableTable } from "../consume/verifiable-sink.ts";
+import type { SinkRow, VerifiableTable } from "../consume/api/verifiable-sink.ts";
 import { CHUNKS, ChunkSums, chunkOf } from "./chunks.ts";
 import {
   type ComparedColumn,

@@ -1,11 +1,11 @@
 import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
-import type { CaptureOptions } from "../../lib/capture.ts";
-import { settleTail } from "../../lib/capture-tail.ts";
+import type { CaptureOptions } from "../../lib/capture/capture-options.ts";
+import { settleTail } from "../../lib/capture/stored-tail.ts";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { formatPosition, START_OF_HISTORY } from "../../lib/change/position.ts";
-import { definePipeline, postgres } from "../../lib/pipeline.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import type { LogPlace, SlotState } from "../../lib/source/postgres/slot-record.ts";
+import { definePipeline, postgres } from "../../lib/definition/pipeline.ts";
+import type { LogPlace, SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
 import { CaptureState } from "../../lib/state/capture-state.ts";
 import { holdRecord } from "../../lib/state/holds.ts";
 import { fenceKey } from "../../lib/state/table.ts";

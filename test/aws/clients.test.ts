@@ -4,7 +4,7 @@ import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { type KinesisClient, PutRecordsCommand } from "@aws-sdk/client-kinesis";
 import { SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
+import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws/clients.ts";
 
 /** A service that fails in a way the SDK likes to retry, and counts what reaches it. */
 let service: Server;

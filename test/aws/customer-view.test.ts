@@ -1,8 +1,8 @@
 import { type AttributeValue, ScanCommand } from "@aws-sdk/client-dynamodb";
 import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../lib/change/position.ts";
-import type { KinesisHandler } from "../../lib/consume/consumer.ts";
-import { registerConsumers } from "../../lib/consume/floor.ts";
+import type { KinesisHandler } from "../../lib/consume/api/consumer.ts";
+import { registerConsumers } from "../../lib/consume/fence/floor.ts";
 import { createTable } from "../../lib/local/resources.ts";
 import { at, backfillEnd, type Change, packed } from "../unit/consume/records.ts";
 import { emulatedAws } from "./emulated.ts";

@@ -10,8 +10,8 @@ import {
 } from "@aws-sdk/client-s3";
 import S3rver from "s3rver";
 import { afterAll, beforeAll } from "vitest";
-import { s3Client } from "../../lib/aws.ts";
-import type { AwsRefusal } from "../../lib/local/aws-limits/refusal.ts";
+import { s3Client } from "../../lib/aws/clients.ts";
+import type { AwsRefusal } from "../../lib/aws/refusal.ts";
 import { collectRefusals, type Refusals } from "../refusals.ts";
 import { limitedS3 } from "./limited-s3.ts";
 

@@ -13,7 +13,7 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, DeleteQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
-import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws.ts";
+import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws/clients.ts";
 import { type Emulators, type RefusedCall, startEmulators } from "../../lib/local/emulators.ts";
 import { eventually } from "../eventually.ts";
 

@@ -19,11 +19,11 @@ import {
 } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterEach, describe, expect, test } from "vitest";
-import { kinesisClient } from "../../lib/aws.ts";
+import { kinesisClient } from "../../lib/aws/clients.ts";
 import { startServingChild } from "../../lib/local/child.ts";
 import { boundedKinesis } from "../../lib/local/emulators/bounded-kinesis.ts";
 import { type Emulators, startEmulators } from "../../lib/local/emulators.ts";
-import { ChildStartError } from "../../lib/local/errors.ts";
+import { ChildStartError } from "../../lib/local/local-errors.ts";
 import { eventually } from "../eventually.ts";
 import { emulatedAws } from "./emulated.ts";
 

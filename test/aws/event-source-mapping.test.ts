@@ -4,7 +4,7 @@ import { DeleteStreamCommand, MergeShardsCommand, SplitShardCommand } from "@aws
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import type { KinesisStreamEvent } from "aws-lambda";
 import { describe, expect, test } from "vitest";
-import { kinesisClient } from "../../lib/aws.ts";
+import { kinesisClient } from "../../lib/aws/clients.ts";
 import { MemoryCheckpoints } from "../../lib/local/event-source-mapping/checkpoint.ts";
 import {
   directoryDestination,
@@ -12,9 +12,9 @@ import {
   type InvocationRecord,
   sqsDestination,
 } from "../../lib/local/event-source-mapping/destination.ts";
-import { StreamNotFoundError } from "../../lib/local/event-source-mapping/errors.ts";
 import type { MappingEvents } from "../../lib/local/event-source-mapping/events.ts";
 import type { EventSourceMapping } from "../../lib/local/event-source-mapping/mapping.ts";
+import { StreamNotFoundError } from "../../lib/local/event-source-mapping/mapping-errors.ts";
 import { eventually } from "../eventually.ts";
 import { emulatedAws } from "./emulated.ts";
 import { scenario } from "./event-source-mapping/scenario.ts";

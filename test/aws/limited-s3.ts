@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { AwsRefusal } from "../../lib/local/aws-limits/refusal.ts";
+import type { AwsRefusal } from "../../lib/aws/refusal.ts";
 import { s3Refusal } from "../../lib/local/aws-limits/s3.ts";
 
 /** Puts S3's limits before an emulator: what S3 refuses is answered as there, and given to `onRefused`. */

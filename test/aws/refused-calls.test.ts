@@ -15,7 +15,7 @@ import {
   SendMessageCommand,
 } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { s3Client } from "../../lib/aws.ts";
+import { s3Client } from "../../lib/aws/clients.ts";
 import { emulatedAws } from "./emulated.ts";
 import { emulatedS3 } from "./emulated-s3.ts";
 

@@ -4,10 +4,10 @@ import {
   type SecretsManagerClient,
 } from "@aws-sdk/client-secrets-manager";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { secretsManagerClient } from "../../lib/aws.ts";
+import { secretsManagerClient } from "../../lib/aws/clients.ts";
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { readSecret } from "../../lib/credentials/secret.ts";
-import { connect, disconnect } from "../../lib/source/postgres/connection.ts";
+import { connect, disconnect } from "../../lib/source/postgres/link/connection.ts";
 import { type Cloud, cloudEnvironment, cloudKinds, NoCloudError } from "../deploy/cloud.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { superuser } from "../postgres/source.ts";

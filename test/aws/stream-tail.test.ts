@@ -6,11 +6,11 @@ import {
   SplitShardCommand,
 } from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { formatPosition } from "../../lib/change/position.ts";
 import { claimRecord } from "../../lib/change/record.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import { readTail } from "../../lib/stream/stream-tail.ts";
+import { readTail } from "../../lib/stream/kinesis/stream-tail.ts";
 import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";

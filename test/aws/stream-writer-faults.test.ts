@@ -5,12 +5,12 @@ import {
   SplitShardCommand,
 } from "@aws-sdk/client-kinesis";
 import { afterEach, describe, expect, test } from "vitest";
-import { kinesisClient } from "../../lib/aws.ts";
+import { kinesisClient } from "../../lib/aws/clients.ts";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { positionOf } from "../../lib/change/record.ts";
-import { AwsFaultProxy, type ChooseFault } from "../../lib/local/fault/aws-proxy.ts";
-import { entriesOf, failEntries } from "../../lib/local/fault/put-records.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
 import { type StreamWriterOptions, writeStream } from "../../lib/stream/stream-writer.ts";
+import { AwsFaultProxy, type ChooseFault } from "../../lib/testing/fault/aws-proxy.ts";
+import { entriesOf, failEntries } from "../../lib/testing/fault/put-records.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
 import { emulatedAws } from "./emulated.ts";

@@ -1,9 +1,9 @@
 import { ListShardsCommand } from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { positionOf } from "../../lib/change/record.ts";
 import { readShardBeat } from "../../lib/change/shard-beat.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
 import type { StreamMetrics } from "../../lib/stream/metrics.ts";
 import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { eventually } from "../eventually.ts";

@@ -1,9 +1,9 @@
 import { availableParallelism, loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import { definePipeline, postgres } from "../../lib/definition/pipeline.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { definePipeline, postgres } from "../../lib/pipeline.ts";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/connection.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
 import { openPostgresSource } from "../../lib/source/postgres/postgres-source.ts";
 import { MemoryBackfills } from "../postgres/backfill-record.ts";
 import { PUBLICATION } from "./capture/backlog.ts";

@@ -1,4 +1,4 @@
-import { definePipeline, postgres } from "../../lib/pipeline.ts";
+import { definePipeline, postgres } from "../../lib/definition/pipeline.ts";
 
 /** One table, one handler that does nothing but look at the clock. */
 export default definePipeline({

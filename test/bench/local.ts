@@ -1,6 +1,6 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
-import { readDefinition } from "../../lib/definition-file.ts";
+import { readDefinition } from "../../lib/definition/file.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { startLocalAws, startLocalHost } from "../../lib/local/host.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";

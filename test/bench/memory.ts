@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { readDefinition } from "../../lib/definition-file.ts";
+import { readDefinition } from "../../lib/definition/file.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { AwsFaultProxy } from "../../lib/local/fault/aws-proxy.ts";
 import { startLocalAws, startLocalHost } from "../../lib/local/host.ts";
 import { SHOP_SERVER_SETTINGS, withClient } from "../../lib/local/shop/shop.ts";
+import { AwsFaultProxy } from "../../lib/testing/fault/aws-proxy.ts";
 import { residentBytes } from "./cpu.ts";
 import type { Bench } from "./main.ts";
 

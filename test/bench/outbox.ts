@@ -1,11 +1,11 @@
 import pg from "pg";
+import { outboxTableName } from "../../lib/definition/outbox-table.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { judgeOutbox } from "../../lib/local/judge/outbox/judge.ts";
-import { OUTBOX_FORMS, type OutboxForm } from "../../lib/local/judge/outbox/pipeline.ts";
-import { type Outbox, outboxMessages, outboxTable } from "../../lib/outbox/publish.ts";
-import { relaySql } from "../../lib/outbox/relay-sql.ts";
-import { outboxTableName } from "../../lib/outbox/table-name.ts";
-import { outboxTableSql } from "../../lib/outbox/table-sql.ts";
+import { type Outbox, outboxMessages, outboxTable } from "../../lib/publish/publish.ts";
+import { relaySql } from "../../lib/publish/relay-sql.ts";
+import { outboxTableSql } from "../../lib/publish/table-sql.ts";
+import { judgeOutbox } from "../../lib/testing/checker/outbox/checker.ts";
+import { OUTBOX_FORMS, type OutboxForm } from "../../lib/testing/checker/outbox/pipeline.ts";
 import type { Bench, BenchValues } from "./main.ts";
 
 /**

@@ -1,12 +1,12 @@
 import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
+import { type Pipeline, polling, postgres, triggers } from "../../lib/definition/pipeline.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { outboxPlan } from "../../lib/outbox/install.ts";
-import { type Outbox, outboxTable } from "../../lib/outbox/publish.ts";
-import { type Pipeline, polling, postgres, triggers } from "../../lib/pipeline.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import { auditSchemaSql, tableTriggersSql } from "../../lib/source/trigger/audit-sql.ts";
+import { outboxPlan } from "../../lib/publish/install.ts";
+import { type Outbox, outboxTable } from "../../lib/publish/publish.ts";
+import { auditSchemaSql, tableTriggersSql } from "../../lib/source/triggers/audit-sql.ts";
 import { definitionOf, TablesReading } from "../postgres/tables-source.ts";
 import { cpuSeconds, usedBetween } from "./cpu.ts";
 import { percentiles } from "./latency/commits.ts";

@@ -1,7 +1,7 @@
 import { performance } from "node:perf_hooks";
 import pg from "pg";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { auditSchemaSql, tableTriggersSql } from "../../lib/source/trigger/audit-sql.ts";
+import { auditSchemaSql, tableTriggersSql } from "../../lib/source/triggers/audit-sql.ts";
 import type { Bench } from "./main.ts";
 
 const TABLE = `(id bigint PRIMARY KEY, customer_id bigint NOT NULL, status text NOT NULL, total numeric(12,2) NOT NULL,

@@ -1,8 +1,8 @@
 import { Match } from "aws-cdk-lib/assertions";
 import { describe, expect, test } from "vitest";
 import { SHARD_TOPIC } from "../../lib/change/shard-beat.ts";
+import { postgres } from "../../lib/definition/pipeline.ts";
 import { compileFilters } from "../../lib/local/event-source-mapping/filter.ts";
-import { postgres } from "../../lib/pipeline.ts";
 import {
   basics,
   definition,

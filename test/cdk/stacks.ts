@@ -9,7 +9,12 @@ import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
 import { AwsSolutionsChecks } from "cdk-nag";
 import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
-import { definePipeline, type Pipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import {
+  definePipeline,
+  type Pipeline,
+  type PipelineInput,
+  postgres,
+} from "../../lib/definition/pipeline.ts";
 
 /** A stack as it would be deployed. */
 export interface Synthesized {

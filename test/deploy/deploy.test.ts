@@ -12,9 +12,9 @@ import {
   s3Client,
   secretsManagerClient,
   sqsClient,
-} from "../../lib/aws.ts";
-import { invokeRedrive } from "../../lib/consume/redrive-function.ts";
-import type { RedriveRequest } from "../../lib/consume/redrive-request.ts";
+} from "../../lib/aws/clients.ts";
+import { invokeRedrive } from "../../lib/consume/dead-letter/redrive-function.ts";
+import type { RedriveRequest } from "../../lib/consume/dead-letter/redrive-request.ts";
 import { eventually } from "../eventually.ts";
 import { emf } from "../unit/observe/emf-line.ts";
 import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";

@@ -1,14 +1,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { dynamodbClient } from "../../lib/aws.ts";
+import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { formatPosition } from "../../lib/change/position.ts";
-import { UNDECODABLE_VARIABLE } from "../../lib/local/judge/pipeline.ts";
-import type { Rig } from "../../lib/local/judge/rig.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { readAsides, wantAside } from "../../lib/state/asides.ts";
 import { readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import { type HoldStore, readHolds, wantRelease } from "../../lib/state/holds.ts";
+import { UNDECODABLE_VARIABLE } from "../../lib/testing/checker/pipeline.ts";
+import type { Rig } from "../../lib/testing/checker/rig.ts";
 import { eventually } from "../eventually.ts";
 import type { Fault } from "./faults.ts";
 

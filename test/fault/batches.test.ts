@@ -1,8 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { describe, expect, test } from "vitest";
-import { type BatchesVerdict, isWhole, judgeBatches } from "../../lib/local/judge/batches/judge.ts";
-import type { Rig } from "../../lib/local/judge/rig.ts";
+import { type BatchesVerdict, isWhole, judgeBatches } from "../../lib/testing/checker/batches/checker.ts";
+import type { Rig } from "../../lib/testing/checker/rig.ts";
 import { eventually } from "../eventually.ts";
 import { FAULTS } from "./faults.ts";
 

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { dynamodbClient } from "../../lib/aws.ts";
+import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import type { Rig } from "../../lib/local/judge/rig.ts";
-import { JUDGED_TABLES } from "../../lib/local/judge/tables.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { quoteIdentifier, quoteTable } from "../../lib/source/postgres/preflight/captured-tables.ts";
 import { hasEnded, readBackfill, requestBackfill } from "../../lib/state/backfills.ts";
 import { readUnhealed } from "../../lib/state/unhealed.ts";
+import type { Rig } from "../../lib/testing/checker/rig.ts";
+import { JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
 import { eventually } from "../eventually.ts";
 import { type Fault, streaming } from "./faults.ts";
 

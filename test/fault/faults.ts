@@ -1,18 +1,18 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { DescribeStreamCommand, MergeShardsCommand, SplitShardCommand } from "@aws-sdk/client-kinesis";
 import pg from "pg";
-import { dynamodbClient } from "../../lib/aws.ts";
+import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import type { AwsCall, AwsFault } from "../../lib/local/fault/aws-proxy.ts";
-import { entriesOf, failEntries } from "../../lib/local/fault/put-records.ts";
-import type { FaultLink } from "../../lib/local/fault/tcp-proxy.ts";
-import { CaptureTask } from "../../lib/local/judge/capture-task.ts";
-import type { FaultyService } from "../../lib/local/judge/faulty-aws.ts";
-import type { Mischief } from "../../lib/local/judge/mischief.ts";
-import type { Rig } from "../../lib/local/judge/rig.ts";
-import { JUDGED_TABLES } from "../../lib/local/judge/tables.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { hasEnded, readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
+import { CaptureTask } from "../../lib/testing/checker/capture-task.ts";
+import type { FaultyService } from "../../lib/testing/checker/faulty-aws.ts";
+import type { Mischief } from "../../lib/testing/checker/mischief.ts";
+import type { Rig } from "../../lib/testing/checker/rig.ts";
+import { JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import type { AwsCall, AwsFault } from "../../lib/testing/fault/aws-proxy.ts";
+import { entriesOf, failEntries } from "../../lib/testing/fault/put-records.ts";
+import type { FaultLink } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { ASIDE_FAULTS } from "./aside-faults.ts";
 

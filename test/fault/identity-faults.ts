@@ -1,14 +1,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { passHold } from "../../lib/admin/hold-passage.ts";
-import { dynamodbClient } from "../../lib/aws.ts";
+import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { formatPosition, parsePosition } from "../../lib/change/position.ts";
-import type { Rig } from "../../lib/local/judge/rig.ts";
+import { requireLog } from "../../lib/definition/pipeline.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
-import { requireLog } from "../../lib/pipeline.ts";
 import { readBackfill } from "../../lib/state/backfills.ts";
 import { readHolds, wantRelease } from "../../lib/state/holds.ts";
+import type { Rig } from "../../lib/testing/checker/rig.ts";
 import { eventually } from "../eventually.ts";
 import { type Fault, streaming } from "./faults.ts";
 

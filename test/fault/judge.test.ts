@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
+import { Trial, type Verdict } from "../../lib/testing/checker/checker.ts";
 import { FAULTS } from "./faults.ts";
 
 /*

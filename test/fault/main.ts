@@ -1,7 +1,7 @@
-import { ConfigurationError, explain } from "../../lib/errors.ts";
-import type { Findings } from "../../lib/local/judge/check.ts";
-import { Trial, type Verdict } from "../../lib/local/judge/judge.ts";
+import { ConfigurationError, explain } from "../../lib/change/tributary-error.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
+import type { Findings } from "../../lib/testing/checker/check.ts";
+import { Trial, type Verdict } from "../../lib/testing/checker/checker.ts";
 import { CONTRACT_FAULTS } from "./contract-faults.ts";
 import { FAULTS, type Fault, kills } from "./faults.ts";
 import { FORK_FAULTS } from "./fork-faults.ts";

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { expect, test } from "vitest";
-import { judge } from "../../lib/local/judge/judge.ts";
+import { judge } from "../../lib/testing/checker/checker.ts";
 import definition from "./own/pipeline.ts";
 
 test("a user's own tables, workload and handler are judged", async () => {

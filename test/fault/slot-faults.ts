@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { readSlotOfTables } from "../../lib/local/judge/slot-history.ts";
 import { between } from "../../lib/local/shop/catalog.ts";
+import { readSlotOfTables } from "../../lib/testing/checker/slot-history.ts";
 import { eventually } from "../eventually.ts";
 import { type Fault, pick, streaming } from "./faults.ts";
 

@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from "vitest";
-import { ALL_OPERATIONS } from "../../lib/consume/operation.ts";
+import { ALL_OPERATIONS } from "../../lib/consume/api/operation.ts";
 import { DONE, invoke, redrive } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

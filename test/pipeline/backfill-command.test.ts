@@ -1,6 +1,6 @@
 import { afterEach, expect, test, vi } from "vitest";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { backfillCommand } from "../../lib/cli/backfill.ts";
-import { ConfigurationError } from "../../lib/errors.ts";
 import { type BackfillStore, readBackfill, writeBackfill } from "../../lib/state/backfills.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
-import type { PipelineInput } from "../../lib/pipeline.ts";
+import type { PipelineInput } from "../../lib/definition/pipeline.ts";
 import { consumerBench } from "../aws/consume/consumer-bench.ts";
 import type { EmulatedAws } from "../aws/emulated.ts";
 import { readStream } from "../aws/stream-records.ts";

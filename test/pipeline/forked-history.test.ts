@@ -1,5 +1,5 @@
 import { afterEach, expect, test } from "vitest";
-import { Operation } from "../../lib/consume/operation.ts";
+import { Operation } from "../../lib/consume/api/operation.ts";
 import { DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { installed } from "../postgres/server.ts";

@@ -1,8 +1,8 @@
 import { PutRecordsCommand } from "@aws-sdk/client-kinesis";
 import { afterEach, expect, test } from "vitest";
-import { Operation } from "../../lib/consume/operation.ts";
-import { AwsFaultProxy } from "../../lib/local/fault/aws-proxy.ts";
-import { entriesOf, type WireEntry } from "../../lib/local/fault/put-records.ts";
+import { Operation } from "../../lib/consume/api/operation.ts";
+import { AwsFaultProxy } from "../../lib/testing/fault/aws-proxy.ts";
+import { entriesOf, type WireEntry } from "../../lib/testing/fault/put-records.ts";
 import { DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";

@@ -2,7 +2,7 @@ import { mkdtemp, rm, stat, utimes } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
-import { isAlive, STALE_MS } from "../../lib/observe/health.ts";
+import { isAlive, STALE_MS } from "../../lib/telemetry/health.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { afterEach, expect, test } from "vitest";
-import { AwsFaultProxy } from "../../lib/local/fault/aws-proxy.ts";
-import { entriesOf } from "../../lib/local/fault/put-records.ts";
+import { AwsFaultProxy } from "../../lib/testing/fault/aws-proxy.ts";
+import { entriesOf } from "../../lib/testing/fault/put-records.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

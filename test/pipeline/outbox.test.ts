@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { judgeOutbox } from "../../lib/local/judge/outbox/judge.ts";
 import type { ShopResult } from "../../lib/local/shop/run.ts";
+import { judgeOutbox } from "../../lib/testing/checker/outbox/checker.ts";
 import { npmStart } from "./npm-start.ts";
 
 /*

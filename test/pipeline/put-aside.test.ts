@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 import { ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import { afterEach, expect, test } from "vitest";
 import { PUT_ASIDE } from "../../lib/change/control-event.ts";
-import { DirectoryClaimStore } from "../../lib/claim/directory-claim-store.ts";
+import { DirectoryClaimStore } from "../../lib/claim-check/directory-claim-store.ts";
 import { readWantedAsides } from "../../lib/state/asides.ts";
 import { holdRecord, readHolds } from "../../lib/state/holds.ts";
 import { emulatedAws } from "../aws/emulated.ts";

@@ -1,11 +1,11 @@
 import { writeFile } from "node:fs/promises";
 import pg from "pg";
 import { afterEach, describe, expect, test } from "vitest";
-import { beginEpoch, type EpochOptions } from "../../lib/begin-epoch.ts";
-import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/pipeline.ts";
-import { retireSlots } from "../../lib/retire-slots.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
-import { SlotForeignError } from "../../lib/source/postgres/errors.ts";
+import { beginEpoch, type EpochOptions } from "../../lib/admin/begin-epoch.ts";
+import { retireSlots } from "../../lib/capture/retire-slots.ts";
+import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/definition/pipeline.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
+import { SlotForeignError } from "../../lib/source/postgres/postgres-errors.ts";
 import { CaptureState } from "../../lib/state/capture-state.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

@@ -183,7 +183,7 @@ describe("npm start with bad input", () => {
   it("names a handler file that is missing before anything starts", async () => {
     const directory = await mkdtemp(join(tmpdir(), "tributary-test-"));
     const file = join(directory, "pipeline.ts");
-    const pipeline = new URL("../../lib/pipeline.ts", import.meta.url).href;
+    const pipeline = new URL("../../lib/definition/pipeline.ts", import.meta.url).href;
     await writeFile(
       file,
       `import { definePipeline, postgres } from ${JSON.stringify(pipeline)};

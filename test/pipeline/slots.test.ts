@@ -4,9 +4,14 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { afterEach, expect, test } from "vitest";
-import type { ChangeEvent } from "../../lib/consume/event.ts";
-import { Operation } from "../../lib/consume/operation.ts";
-import { definePipeline, type LogPipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
+import { Operation } from "../../lib/consume/api/operation.ts";
+import type { ChangeEvent } from "../../lib/consume/run/event.ts";
+import {
+  definePipeline,
+  type LogPipeline,
+  type PipelineInput,
+  postgres,
+} from "../../lib/definition/pipeline.ts";
 import { wantedSlot } from "../../lib/source/postgres/slots/assignment.ts";
 import { DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";

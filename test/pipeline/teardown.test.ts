@@ -1,7 +1,7 @@
 import { afterEach, expect, test } from "vitest";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { teardown } from "../../lib/admin/teardown.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { CaptureState } from "../../lib/state/capture-state.ts";
-import { teardown } from "../../lib/teardown.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { definition } from "../postgres/source.ts";

@@ -1,5 +1,5 @@
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import type { ChangeEventJson, WireRow } from "../../lib/change/event.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
 import { eventually } from "../eventually.ts";
 import type { MemoryBackfills } from "./backfill-record.ts";
 import type { OpenSource } from "./source.ts";

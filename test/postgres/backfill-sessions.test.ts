@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { SecretChangedError, SecretFormatError } from "../../lib/credentials/errors.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { SecretChangedError, SecretFormatError } from "../../lib/credentials/credential-errors.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, replay, rowsGiven, waitsFor } from "./backfill-replay.ts";

@@ -2,7 +2,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { Standby } from "../../lib/source/postgres/backfill/standby.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed, replay, rowsGiven, waitsFor } from "./backfill-replay.ts";

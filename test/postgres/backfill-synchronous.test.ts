@@ -1,8 +1,8 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/connection.ts";
-import { CopyBoth } from "../../lib/source/postgres/copy-both.ts";
-import { standbyStatusUpdate } from "../../lib/source/postgres/feedback.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
+import { CopyBoth } from "../../lib/source/postgres/link/copy-both.ts";
+import { standbyStatusUpdate } from "../../lib/source/postgres/link/feedback.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed } from "./backfill-replay.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import { expect, test } from "vitest";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { readBackfillEnd } from "../../lib/change/control-event.ts";
 import type { WireRow } from "../../lib/change/event.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed, replay, rowsGiven } from "./backfill-replay.ts";

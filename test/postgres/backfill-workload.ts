@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import type { WireRow } from "../../lib/change/event.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
 import { parsed } from "./backfill-replay.ts";
 import { superuser } from "./source.ts";
 

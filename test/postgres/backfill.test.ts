@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { readBackfillEnd } from "../../lib/change/control-event.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed } from "./backfill-replay.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { polling } from "../../lib/pipeline.ts";
-import type { BatchReader } from "../../lib/source/batches/batch-reader.ts";
-import { BatchStream } from "../../lib/source/batches/batch-stream.ts";
-import type { RowChange, TableShape } from "../../lib/source/batches/row-messages.ts";
+import { polling } from "../../lib/definition/pipeline.ts";
+import type { BatchReader } from "../../lib/source/batch/batch-reader.ts";
+import { BatchStream } from "../../lib/source/batch/batch-stream.ts";
+import type { RowChange, TableShape } from "../../lib/source/batch/row-messages.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { inOrder, superuser } from "./source.ts";

@@ -6,12 +6,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { serverUser } from "../../lib/local/server-user.ts";
-import {
-  connect,
-  connectionFromUrl,
-  disconnect,
-  type PostgresConnectionOptions,
-} from "../../lib/source/postgres/connection.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../../lib/source/postgres/link/connection-options.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { superuser } from "./source.ts";

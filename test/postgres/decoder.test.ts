@@ -1,10 +1,10 @@
 import { finished } from "node:stream/promises";
 import { from as copyFrom } from "pg-copy-streams";
 import { expect, test } from "vitest";
+import type { SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
 import { parsePosition } from "../../lib/change/position.ts";
-import { routeTables } from "../../lib/change/route.ts";
 import { EVERY_PARTITION, partitionOf } from "../../lib/change/topic.ts";
-import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
+import { routeTables } from "../../lib/definition/route.ts";
 import { eachPostgres } from "./server.ts";
 import { anyPipeline, changesOf, decodeAll, decoderOver, eventOf, withSlot } from "./slot-reader.ts";
 

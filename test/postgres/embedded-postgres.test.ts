@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { DataDirectoryInUseError, PortTakenError, PostgresStartError } from "../../lib/local/errors.ts";
+import { DataDirectoryInUseError, PortTakenError, PostgresStartError } from "../../lib/local/local-errors.ts";
 import { runnableBinaries } from "../../lib/local/postgres-binaries.ts";
 import { readPostmaster } from "../../lib/local/postmaster.ts";
 import { eventually } from "../eventually.ts";

@@ -1,10 +1,10 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { type ServerEncoding, serverEncoding } from "../../lib/source/postgres/decode/values/charset.ts";
+import { textForm } from "../../lib/source/postgres/decode/values/text.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { preflight } from "../../lib/source/postgres/postgres-source.ts";
-import { type ServerEncoding, serverEncoding } from "../../lib/source/postgres/values/charset.ts";
-import { textForm } from "../../lib/source/postgres/values/text.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";

@@ -1,8 +1,8 @@
 import { afterEach, expect, test } from "vitest";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { parsePosition } from "../../lib/change/position.ts";
-import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
-import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
+import type { SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
+import { TcpFaultProxy } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { installed } from "./server.ts";
 import { definition, MemoryRecord, OpenSource } from "./source.ts";

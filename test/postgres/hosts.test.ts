@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/connection.ts";
-import { LeftoverSlots } from "../../lib/source/postgres/leftover-slots.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
+import { LeftoverSlots } from "../../lib/source/postgres/slot/leftover-slots.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres } from "./server.ts";
 import { definition, KeptLog, OpenSource, superuser } from "./source.ts";

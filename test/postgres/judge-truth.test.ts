@@ -1,9 +1,9 @@
 import pg from "pg";
 import { describe, expect, test } from "vitest";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import { JUDGED_SCHEMA, JUDGED_TABLES } from "../../lib/local/judge/tables.ts";
-import { Truth, type TruthChange } from "../../lib/local/judge/truth.ts";
-import { runWorkload } from "../../lib/local/judge/workload.ts";
+import { JUDGED_SCHEMA, JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import { Truth, type TruthChange } from "../../lib/testing/checker/truth.ts";
+import { runWorkload } from "../../lib/testing/checker/workload.ts";
 import { freshDatabase, withPostgres } from "./server.ts";
 
 describe("the judge's workload and truth", () => {

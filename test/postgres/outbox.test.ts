@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import type pg from "pg";
 import { expect, test } from "vitest";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { partitionOf } from "../../lib/change/topic.ts";
-import { outboxMessages, outboxTable } from "../../lib/outbox/publish.ts";
-import { outboxTableName } from "../../lib/outbox/table-name.ts";
-import { outboxTableSql } from "../../lib/outbox/table-sql.ts";
-import type { postgres } from "../../lib/pipeline.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
+import { outboxTableName } from "../../lib/definition/outbox-table.ts";
+import type { postgres } from "../../lib/definition/pipeline.ts";
+import { outboxMessages, outboxTable } from "../../lib/publish/publish.ts";
+import { outboxTableSql } from "../../lib/publish/table-sql.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { polling } from "../../lib/pipeline.ts";
+import { polling } from "../../lib/definition/pipeline.ts";
 import { eachPostgres } from "./server.ts";
 import { superuser } from "./source.ts";
 import { startStandby } from "./standby.ts";

@@ -1,12 +1,12 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
-import { polling } from "../../lib/pipeline.ts";
-import type { Query } from "../../lib/source/batches/batch-reader.ts";
-import type { RowChange } from "../../lib/source/batches/row-messages.ts";
-import type { PollingSource } from "../../lib/source/definition.ts";
+import { polling } from "../../lib/definition/pipeline.ts";
+import type { PollingSource } from "../../lib/definition/source.ts";
+import type { Query } from "../../lib/source/batch/batch-reader.ts";
+import type { RowChange } from "../../lib/source/batch/row-messages.ts";
+import { polledTables } from "../../lib/source/polling/polled-table.ts";
+import { PollingReader } from "../../lib/source/polling/polling-reader.ts";
 import { readRelations, readTables } from "../../lib/source/postgres/preflight/table-facts.ts";
-import { polledTables } from "../../lib/source/query/polled-table.ts";
-import { PollingReader } from "../../lib/source/query/polling-reader.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { changesOf, decodeAll, decoderOver, eventOf, openPinned, SlotReader } from "./slot-reader.ts";
 import { inOrder, superuser } from "./source.ts";

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
-import type { PipelineInput, postgres } from "../../lib/pipeline.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
-import { PreflightError } from "../../lib/source/postgres/errors.ts";
+import type { PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
+import { PreflightError } from "../../lib/source/postgres/postgres-errors.ts";
 import { preflight } from "../../lib/source/postgres/postgres-source.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { definition, ids, OpenSource, superuser } from "./source.ts";

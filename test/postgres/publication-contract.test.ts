@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
-import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
+import type { SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
+import { TcpFaultProxy } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, OpenSource, superuser } from "./source.ts";

@@ -1,13 +1,18 @@
 import pg from "pg";
+import type { SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
-import { routeTables } from "../../lib/change/route.ts";
+import {
+  definePipeline,
+  type LogPipeline,
+  type PipelineInput,
+  postgres,
+} from "../../lib/definition/pipeline.ts";
+import { routeTables } from "../../lib/definition/route.ts";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { definePipeline, type LogPipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
-import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
-import { ChangeDecoder, type ChangeDecoderOptions } from "../../lib/source/postgres/change-decoder.ts";
-import { sessionSettings } from "../../lib/source/postgres/session.ts";
-import { pgTypeCatalog } from "../../lib/source/postgres/type-catalog.ts";
+import { pgTypeCatalog } from "../../lib/source/postgres/catalog/type-catalog.ts";
+import { ChangeDecoder, type ChangeDecoderOptions } from "../../lib/source/postgres/decode/change-decoder.ts";
+import { sessionSettings } from "../../lib/source/postgres/link/session.ts";
 import { freshDatabase } from "./server.ts";
 
 /** One pgoutput message as the SQL functions of a slot give it. */

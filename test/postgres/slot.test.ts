@@ -6,12 +6,15 @@ import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "vitest";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import type { TableName } from "../../lib/change/table-pattern.ts";
-import { TributaryError } from "../../lib/errors.ts";
+import { TributaryError } from "../../lib/change/tributary-error.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
+import { CaptureLeaseLostError } from "../../lib/source/capture-lease-lost.ts";
+import {
+  PublicationWatch,
+  readPublicationOid,
+} from "../../lib/source/postgres/contract/publication-watch.ts";
 import type { PostgresSourceOptions } from "../../lib/source/postgres/postgres-source.ts";
-import { PublicationWatch, readPublicationOid } from "../../lib/source/postgres/publication-watch.ts";
-import type { SlotState } from "../../lib/source/postgres/slot-record.ts";
-import { CaptureLeaseLostError } from "../../lib/state/errors.ts";
+import type { SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { definition, ids, KeptLog, MemoryRecord, OpenSource, superuser } from "./source.ts";

@@ -1,16 +1,21 @@
 import pg from "pg";
+import type { SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
 import { parsePosition } from "../../lib/change/position.ts";
-import type { Log } from "../../lib/observe/log.ts";
-import { definePipeline, type LogPipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
-import type { SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import {
+  definePipeline,
+  type LogPipeline,
+  type PipelineInput,
+  postgres,
+} from "../../lib/definition/pipeline.ts";
+import type { Log } from "../../lib/log.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import {
   openPostgresSource,
   type PostgresSource,
   type PostgresSourceOptions,
   type SourceStatus,
 } from "../../lib/source/postgres/postgres-source.ts";
-import type { NewEpoch, SlotRecord, SlotState } from "../../lib/source/postgres/slot-record.ts";
+import type { NewEpoch, SlotRecord, SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
 import { eventually } from "../eventually.ts";
 
 /** A slot record in memory, which notes each write. */

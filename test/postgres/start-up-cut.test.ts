@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { TributaryError } from "../../lib/errors.ts";
-import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/connection.ts";
+import { TributaryError } from "../../lib/change/tributary-error.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
 import { openPostgresSource } from "../../lib/source/postgres/postgres-source.ts";
+import { TcpFaultProxy } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, KeptLog, MemoryRecord, OpenSource, superuser } from "./source.ts";
 

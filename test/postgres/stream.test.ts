@@ -1,8 +1,8 @@
 import { afterEach, expect, test } from "vitest";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
-import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
+import { TcpFaultProxy } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { definition, ids, inOrder, MemoryRecord, OpenSource, superuser } from "./source.ts";

@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import pg from "pg";
 import * as copyStreams from "pg-copy-streams";
 import { afterEach, describe, expect, test } from "vitest";
-import { TcpFaultProxy } from "../../lib/local/fault/tcp-proxy.ts";
+import { TcpFaultProxy } from "../../lib/testing/fault/tcp-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "./server.ts";
 

@@ -1,6 +1,6 @@
 import { afterEach, expect, test } from "vitest";
-import { connectionFromUrl } from "../../lib/source/postgres/connection.ts";
-import { planTeardown, type TeardownOptions, teardown } from "../../lib/teardown.ts";
+import { planTeardown, type TeardownOptions, teardown } from "../../lib/admin/teardown.ts";
+import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, OpenSource, superuser } from "./source.ts";

@@ -1,10 +1,10 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
-import type { PipelineOf } from "../../lib/pipeline.ts";
-import { triggers } from "../../lib/pipeline.ts";
-import type { TriggersSource } from "../../lib/source/definition.ts";
-import { installTriggers, planTriggers } from "../../lib/source/trigger/triggers.ts";
+import type { PipelineOf } from "../../lib/definition/pipeline.ts";
+import { triggers } from "../../lib/definition/pipeline.ts";
+import type { TriggersSource } from "../../lib/definition/source.ts";
+import { installTriggers, planTriggers } from "../../lib/source/triggers/triggers.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { superuser } from "./source.ts";
 import { definitionOf, MemoryReading, TablesReading } from "./tables-source.ts";

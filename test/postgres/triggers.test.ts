@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { PipelineOf } from "../../lib/definition/pipeline.ts";
+import { triggers } from "../../lib/definition/pipeline.ts";
+import type { TriggersSource } from "../../lib/definition/source.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
-import type { PipelineOf } from "../../lib/pipeline.ts";
-import { triggers } from "../../lib/pipeline.ts";
-import type { TriggersSource } from "../../lib/source/definition.ts";
-import { installTriggers, planTriggers, uninstallTriggers } from "../../lib/source/trigger/triggers.ts";
+import { installTriggers, planTriggers, uninstallTriggers } from "../../lib/source/triggers/triggers.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
 import { changesOf, decodeAll, decoderOver, eventOf, openPinned, SlotReader } from "./slot-reader.ts";

@@ -1,8 +1,8 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { SourceChange } from "../../lib/change/change-stream.ts";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import type { SourceChange } from "../../lib/source/change-source.ts";
-import { BUILTIN_TYPES } from "../../lib/source/postgres/values/builtin-types.ts";
+import { BUILTIN_TYPES } from "../../lib/source/postgres/decode/values/builtin-types.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { changesOf, decodeAll, decoderOver, eventOf, openPinned, SlotReader } from "./slot-reader.ts";
 import { ORACLES, type Oracle, SAMPLES, type TypeSample, WITHOUT_INPUT } from "./type-samples.ts";

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { heldRows, orders } from "../../functions/order-summary.ts";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/connection.ts";
+import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
 import { SourceTable } from "../../lib/verify/source-table.ts";
 import { compareTable } from "../../lib/verify/verify.ts";
 import { freshDatabase, withPostgres } from "./server.ts";

@@ -1,8 +1,8 @@
+import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
+import { EncodedChange } from "../../lib/change/encoded-change.ts";
 import { formatLsn } from "../../lib/change/lsn.ts";
 import { formatPosition } from "../../lib/change/position.ts";
 import type { Topic } from "../../lib/change/topic.ts";
-import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/source/change-source.ts";
-import { EncodedChange } from "../../lib/source/encoded-change.ts";
 
 /** A change as a source gives it: an insert of one row, event left open inside `source`. */
 export function change(

@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { dynamodbClient } from "../../lib/aws.ts";
-import { awsFailure, wasAnswered } from "../../lib/aws-failure.ts";
+import { dynamodbClient } from "../../lib/aws/clients.ts";
+import { awsFailure, wasAnswered } from "../../lib/aws/failure.ts";
 
 const refuses = createServer((_request, response) => {
   const body = { __type: "com.amazon.coral.service#AccessDeniedException", message: "row value 4711" };

@@ -1,14 +1,14 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { routeTables } from "../../lib/change/route.ts";
-import { definePipeline, postgres } from "../../lib/pipeline.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import { ChangeDecoder } from "../../lib/source/postgres/change-decoder.ts";
-import { CopyFrames } from "../../lib/source/postgres/copy-frames.ts";
-import { EventBytes } from "../../lib/source/postgres/event-bytes.ts";
-import { BUILTIN_TYPES } from "../../lib/source/postgres/values/builtin-types.ts";
-import { ColumnTypes } from "../../lib/source/postgres/values/column-type.ts";
-import { textForm } from "../../lib/source/postgres/values/text.ts";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
+import { definePipeline, postgres } from "../../lib/definition/pipeline.ts";
+import { routeTables } from "../../lib/definition/route.ts";
+import { ChangeDecoder } from "../../lib/source/postgres/decode/change-decoder.ts";
+import { EventBytes } from "../../lib/source/postgres/decode/event-bytes.ts";
+import { BUILTIN_TYPES } from "../../lib/source/postgres/decode/values/builtin-types.ts";
+import { ColumnTypes } from "../../lib/source/postgres/decode/values/column-type.ts";
+import { textForm } from "../../lib/source/postgres/decode/values/text.ts";
+import { CopyFrames } from "../../lib/source/postgres/link/copy-frames.ts";
 import { PlainDecoder } from "./plain-decoder.ts";
 
 /*

@@ -2,8 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { readDefinition } from "../../lib/definition-file.ts";
-import { ConfigurationError } from "../../lib/errors.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
+import { readDefinition } from "../../lib/definition/file.ts";
 
 let directory: string;
 beforeAll(async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { KeyPart, KeyRecord } from "../../lib/source/known-keys.ts";
-import { KnownKeys } from "../../lib/source/query/known-keys.ts";
+import { KnownKeys } from "../../lib/source/polling/known-keys.ts";
 import { MemoryReading } from "../postgres/tables-source.ts";
 
 describe("known keys", () => {

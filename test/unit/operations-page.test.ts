@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import * as metrics from "../../lib/observe/metric-names.ts";
+import * as metrics from "../../lib/telemetry/metric-names.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const page = (name: string) => readFileSync(join(ROOT, "docs", name), "utf8");
@@ -11,7 +11,7 @@ test("docs/11 and docs/04 name each variable of the programs that are deployed",
   const files = ["lib", "functions", "cdk"].flatMap((room) =>
     readdirSync(join(ROOT, room), { recursive: true, encoding: "utf8" })
       .map((name) => join(room, name))
-      .filter((name) => name.endsWith(".ts") && !name.startsWith(join("lib", "local"))),
+      .filter((name) => name.endsWith(".ts") && !/^lib\/(local|testing)\//.test(name)),
   );
   const read = files.flatMap((name) =>
     [...readFileSync(join(ROOT, name), "utf8").matchAll(/\bTRIBUTARY_[A-Z_]*[A-Z]\b/g)].map(

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { CatalogLookupError } from "../../lib/source/postgres/decode-errors.ts";
-import { pgTypeCatalog } from "../../lib/source/postgres/type-catalog.ts";
+import { pgTypeCatalog } from "../../lib/source/postgres/catalog/type-catalog.ts";
+import { CatalogLookupError } from "../../lib/source/postgres/decode/decode-errors.ts";
 import { recordedCatalog, recordedMessages, stillDecoder } from "./fixtures/hostile-stream.ts";
 
 test("a look-up that gets no answer ends in a typed error: by its deadline, and by the signal", async () => {

@@ -2,11 +2,11 @@ import { Readable } from "node:stream";
 import { setImmediate as tick } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { formatLsn } from "../../lib/change/lsn.ts";
-import { TributaryError } from "../../lib/errors.ts";
-import type { SourceMessage } from "../../lib/source/change-source.ts";
-import type { ChangeDecoder } from "../../lib/source/postgres/change-decoder.ts";
-import { CopyBoth } from "../../lib/source/postgres/copy-both.ts";
+import { TributaryError } from "../../lib/change/tributary-error.ts";
+import type { ChangeDecoder } from "../../lib/source/postgres/decode/change-decoder.ts";
+import { CopyBoth } from "../../lib/source/postgres/link/copy-both.ts";
 import { parseCopyData } from "./fixtures/copy-data.ts";
 import {
   decodeFrames,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { ConfigurationError } from "../../lib/errors.ts";
+import { unreadTopics } from "../../lib/capture/unread-topics.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import {
   captures,
   definePipeline,
@@ -7,8 +8,7 @@ import {
   polling,
   postgres,
   triggers,
-} from "../../lib/pipeline.ts";
-import { unreadTopics } from "../../lib/unread-topics.ts";
+} from "../../lib/definition/pipeline.ts";
 
 const smallest = { name: "shop", source: postgres({ tables: ["public.*"] }) } satisfies PipelineInput;
 

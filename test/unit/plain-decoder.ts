@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { formatLsn } from "../../lib/change/lsn.ts";
 import { formatPosition, type PositionText } from "../../lib/change/position.ts";
 import { partitionOf } from "../../lib/change/topic.ts";
-import { BUILTIN_TYPES, type BuiltinForm } from "../../lib/source/postgres/values/builtin-types.ts";
+import { BUILTIN_TYPES, type BuiltinForm } from "../../lib/source/postgres/decode/values/builtin-types.ts";
 
 /** What the plain decoder makes of a change. */
 export interface PlainChange {

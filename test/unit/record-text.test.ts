@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { parseRecord } from "../../lib/source/batches/record-text.ts";
+import { parseRecord } from "../../lib/source/batch/record-text.ts";
 
 /** As `record_out` of PostgreSQL prints a row. */
 function print(values: readonly (string | null)[]): string {

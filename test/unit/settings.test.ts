@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import { routeTables } from "../../lib/change/route.ts";
-import { definePipeline, type PipelineInput, postgres } from "../../lib/pipeline.ts";
-import { StoredSettingChangedError } from "../../lib/state/errors.ts";
+import { definePipeline, type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
+import { routeTables } from "../../lib/definition/route.ts";
 import { mergeSettings, settingsOf } from "../../lib/state/settings.ts";
+import { StoredSettingChangedError } from "../../lib/state/state-errors.ts";
 
 const orders = { schema: "public", table: "orders" };
 const customers = { schema: "public", table: "customers" };

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { expect, test } from "vitest";
-import { StateTableUnavailableError } from "../../lib/state/errors.ts";
+import { StateTableUnavailableError } from "../../lib/state/state-errors.ts";
 import { persistently } from "../../lib/state/table-call.ts";
 
 const table = "state";

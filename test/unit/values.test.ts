@@ -1,12 +1,16 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { canonicalText, joinKeyText } from "../../lib/source/postgres/key-text.ts";
-import { arrayEncoder } from "../../lib/source/postgres/values/array.ts";
-import { BUILTIN_TYPES } from "../../lib/source/postgres/values/builtin-types.ts";
-import { ColumnTypes } from "../../lib/source/postgres/values/column-type.ts";
-import { NotText, type ValueEncoder, ValueMismatch } from "../../lib/source/postgres/values/encoder.ts";
-import { hstoreEncoder } from "../../lib/source/postgres/values/hstore.ts";
-import { textForm } from "../../lib/source/postgres/values/text.ts";
+import { canonicalText, joinKeyText } from "../../lib/source/postgres/decode/key-text.ts";
+import { arrayEncoder } from "../../lib/source/postgres/decode/values/array.ts";
+import { BUILTIN_TYPES } from "../../lib/source/postgres/decode/values/builtin-types.ts";
+import { ColumnTypes } from "../../lib/source/postgres/decode/values/column-type.ts";
+import {
+  NotText,
+  type ValueEncoder,
+  ValueMismatch,
+} from "../../lib/source/postgres/decode/values/encoder.ts";
+import { hstoreEncoder } from "../../lib/source/postgres/decode/values/hstore.ts";
+import { textForm } from "../../lib/source/postgres/decode/values/text.ts";
 
 const utf8 = textForm("utf-8");
 const types = new ColumnTypes(utf8);

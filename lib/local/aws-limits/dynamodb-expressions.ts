@@ -1,4 +1,4 @@
-import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "./refusal.ts";
+import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "../../aws/refusal.ts";
 
 /** "Expression parameters": https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html#limits-expression-parameters */
 const PAGE =

@@ -1,4 +1,4 @@
-import type { AwsRefusal } from "./refusal.ts";
+import type { AwsRefusal } from "../../aws/refusal.ts";
 
 const PAGE =
   "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html#HowItWorks.DataTypes.Number";

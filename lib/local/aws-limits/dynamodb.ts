@@ -1,7 +1,7 @@
 import * as z from "zod";
+import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "../../aws/refusal.ts";
 import { expressionRefusal } from "./dynamodb-expressions.ts";
 import { numberRefusal } from "./dynamodb-numbers.ts";
-import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "./refusal.ts";
 
 /*
  * What DynamoDB refuses of the calls that we make: single items, queries. Requests of the SDK and requests as JSON on the wire

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type AwsRefusal, utf8Bytes } from "./refusal.ts";
+import { type AwsRefusal, utf8Bytes } from "../../aws/refusal.ts";
 
 /*
  * Lines of CloudWatch's embedded metric format. CloudWatch refuses nothing aloud: it leaves out the metrics of a wrong line, so

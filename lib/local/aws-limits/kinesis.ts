@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "./refusal.ts";
+import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "../../aws/refusal.ts";
 
 const PUT_RECORDS = "https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html";
 /** Until UpdateMaxRecordSize says otherwise, with the partition key: https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html */

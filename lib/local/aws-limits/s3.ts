@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from "node:http";
-import { type AwsRefusal, utf8Bytes } from "./refusal.ts";
+import { type AwsRefusal, utf8Bytes } from "../../aws/refusal.ts";
 
 const KEYS = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html";
 const METADATA = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html";

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "./refusal.ts";
+import { type AwsRefusal, binaryBytes, firstRefusal, utf8Bytes } from "../../aws/refusal.ts";
 
 /** "Amazon SQS message quotas". */
 const QUOTAS =

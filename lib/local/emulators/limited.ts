@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { Readable } from "node:stream";
-import type { AwsRefusal } from "../aws-limits/refusal.ts";
+import type { AwsRefusal } from "../../aws/refusal.ts";
 import { reportToParent } from "../child.ts";
 
 /** A call that was refused. */

@@ -1,4 +1,4 @@
-import type { ConfigurationProblem } from "../../errors.ts";
+import type { ConfigurationProblem } from "../../change/tributary-error.ts";
 import { DataNumber, isObject, readData } from "./filter-data.ts";
 import { compileRule, type Report } from "./filter-rules.ts";
 

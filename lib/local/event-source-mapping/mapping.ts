@@ -1,10 +1,10 @@
 import { EventEmitter, setMaxListeners } from "node:events";
 import { DescribeStreamSummaryCommand, ListShardsCommand, type Shard } from "@aws-sdk/client-kinesis";
 import { type CheckpointStore, MemoryCheckpoints, type ShardCheckpoint } from "./checkpoint.ts";
-import { StreamNotFoundError } from "./errors.ts";
 import type { EventOrigin } from "./event.ts";
 import type { MappingEvents, MappingStats } from "./events.ts";
 import { childless, startableShards } from "./lineage.ts";
+import { StreamNotFoundError } from "./mapping-errors.ts";
 import { type EventSourceMappingOptions, type MappingSettings, validated } from "./options.ts";
 import { ShardConsumer } from "./shard.ts";
 import type { ShardPosition } from "./shard-poller.ts";

@@ -1,6 +1,6 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
-import { ConfigurationError } from "../../errors.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
 import type { LambdaFunction } from "../lambda/host.ts";
 import type { CheckpointStore } from "./checkpoint.ts";
 import type { FailureDestination } from "./destination.ts";

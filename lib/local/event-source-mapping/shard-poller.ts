@@ -5,7 +5,7 @@ import {
   type GetShardIteratorCommandInput,
   type KinesisClient,
 } from "@aws-sdk/client-kinesis";
-import { StreamNotFoundError } from "./errors.ts";
+import { StreamNotFoundError } from "./mapping-errors.ts";
 import { backoff, pause, withDeadline } from "./wait.ts";
 
 /** Where reading starts. */

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, resolve } from "node:path";
-import { ConfigurationError } from "../../errors.ts";
-import { lambdaEnvironmentRefusal } from "../aws-limits/lambda.ts";
-import { FunctionEntryError, FunctionInitTimeoutError } from "./errors.ts";
+import { lambdaEnvironmentRefusal } from "../../aws/lambda-limits.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
 import { errorOf, type InvocationResult, MAX_PAYLOAD_BYTES } from "./invocation.ts";
+import { FunctionEntryError, FunctionInitTimeoutError } from "./lambda-errors.ts";
 import { FunctionProcess, type ProcessSpec, timedOut } from "./process.ts";
 
 /** What AWS gives the loading of a handler. */

@@ -3,9 +3,9 @@ import { extname } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
-import { FunctionEntryError, FunctionInitTimeoutError } from "./errors.ts";
 import { FrameReader, writeFrame } from "./frames.ts";
 import type { FunctionError, InvocationResult } from "./invocation.ts";
+import { FunctionEntryError, FunctionInitTimeoutError } from "./lambda-errors.ts";
 import { forwardLines } from "./log-lines.ts";
 
 /** What a process of a function needs to know. */

@@ -1,5 +1,5 @@
-import { readDefinition } from "../../definition-file.ts";
-import { definePipeline, type LogPipeline, postgres, requireLog } from "../../pipeline.ts";
+import { readDefinition } from "../../definition/file.ts";
+import { definePipeline, type LogPipeline, postgres, requireLog } from "../../definition/pipeline.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 /*

@@ -1,11 +1,12 @@
 import pg from "pg";
-import { ConfigurationError } from "../../errors.ts";
-import type { LogPipeline } from "../../pipeline.ts";
-import { MAX_SLOTS } from "../../source/definition.ts";
-import { connect, disconnect, type PostgresConnectionOptions } from "../../source/postgres/connection.ts";
-import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
+import type { LogPipeline } from "../../definition/pipeline.ts";
+import { MAX_SLOTS } from "../../definition/source.ts";
+import { connect, disconnect } from "../../source/postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
+import { slotInUse } from "../../source/postgres/link/replication-errors.ts";
+import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot/slot.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
-import { slotInUse } from "../../source/postgres/stream-errors.ts";
 import { CaptureState } from "../../state/capture-state.ts";
 import type { LocalAws } from "../host.ts";
 

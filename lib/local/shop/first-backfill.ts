@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Pipeline } from "../../pipeline.ts";
+import type { Pipeline } from "../../definition/pipeline.ts";
 import { hasEnded, readBackfills } from "../../state/backfills.ts";
 import type { LocalAws } from "../host.ts";
 

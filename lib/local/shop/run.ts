@@ -1,9 +1,9 @@
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { readDefinition } from "../../definition-file.ts";
-import { ConfigurationError } from "../../errors.ts";
-import { outboxTable } from "../../outbox/publish.ts";
-import type { Pipeline } from "../../pipeline.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
+import { readDefinition } from "../../definition/file.ts";
+import type { Pipeline } from "../../definition/pipeline.ts";
+import { outboxTable } from "../../publish/publish.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
 import { startEmbeddedPostgres } from "../embedded-postgres.ts";

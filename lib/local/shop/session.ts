@@ -1,7 +1,7 @@
 import { pipeline } from "node:stream/promises";
 import type pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
-import type { Outbox } from "../../outbox/publish.ts";
+import type { Outbox } from "../../publish/publish.ts";
 import {
   between,
   inventCustomer,

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import type { Outbox } from "../../outbox/publish.ts";
+import type { Outbox } from "../../publish/publish.ts";
 import { between, type Random } from "./catalog.ts";
 import { ShopSession, type TransactionOutcome } from "./session.ts";
 

@@ -1,4 +1,4 @@
-import type { ChangeStream, SourceChange, SourceMessage } from "../change-source.ts";
+import type { ChangeStream, SourceChange, SourceMessage } from "../../change/change-stream.ts";
 import type { Batch } from "./relay-database.ts";
 
 /**

@@ -1,10 +1,11 @@
 import pg from "pg";
-import { TributaryError } from "../../errors.ts";
-import { relayTables } from "../../outbox/relay-sql.ts";
-import { type OutboxTableName, outboxTableName } from "../../outbox/table-name.ts";
-import { connect, disconnect, type PostgresConnectionOptions } from "../postgres/connection.ts";
+import { TributaryError } from "../../change/tributary-error.ts";
+import { type OutboxTableName, outboxTableName } from "../../definition/outbox-table.ts";
+import { relayTables } from "../../publish/relay-sql.ts";
+import { connect, disconnect } from "../postgres/link/connection.ts";
+import type { PostgresConnectionOptions } from "../postgres/link/connection-options.ts";
 import { Beats } from "./beats.ts";
-import { OutboxDatabaseError, OutboxRelayError } from "./errors.ts";
+import { OutboxDatabaseError, OutboxRelayError } from "./outbox-errors.ts";
 
 /** A batch of a lane: which rows, stored before the first of them is published (rules 27 and 28). */
 export interface Batch {

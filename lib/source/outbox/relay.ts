@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { failpoint } from "../../failpoint.ts";
-import type { Log } from "../../observe/log.ts";
-import { lanesOf } from "../../outbox/relay-sql.ts";
-import { CaptureLeaseLostError } from "../../state/errors.ts";
+import type { Log } from "../../log.ts";
+import { lanesOf } from "../../publish/relay-sql.ts";
+import { CaptureLeaseLostError } from "../capture-lease-lost.ts";
 import type { TablesStatus } from "../tables-status.ts";
-import { OutboxDatabaseError } from "./errors.ts";
 import { Lane } from "./lane.ts";
+import { OutboxDatabaseError } from "./outbox-errors.ts";
 import { type Batch, CLEAN_ROWS, type RelayDatabase } from "./relay-database.ts";
 import { type RowChangeOptions, rowChange } from "./row-change.ts";
 

@@ -1,12 +1,12 @@
+import type { SourceChange } from "../../change/change-stream.ts";
 import { formatLsn } from "../../change/lsn.ts";
 import { partitionOf } from "../../change/topic.ts";
-import { outboxProblem } from "../../outbox/event.ts";
-import { laneOf, lanesOf } from "../../outbox/relay-sql.ts";
-import type { Pipeline } from "../../pipeline.ts";
-import type { SourceChange } from "../change-source.ts";
-import type { OutboxEnvelope } from "./envelope.ts";
-import { OutboxLaneError, OutboxRowError } from "./errors.ts";
-import { quarantined } from "./quarantine.ts";
+import type { Pipeline } from "../../definition/pipeline.ts";
+import { outboxProblem } from "../../publish/event.ts";
+import { laneOf, lanesOf } from "../../publish/relay-sql.ts";
+import type { OutboxEnvelope } from "./event/envelope.ts";
+import { quarantined } from "./event/quarantine.ts";
+import { OutboxLaneError, OutboxRowError } from "./outbox-errors.ts";
 import type { Batch, OutboxRow } from "./relay-database.ts";
 
 /** What makes the events of rows. */

@@ -1,56 +1,61 @@
 import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import type pg from "pg";
+import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../../change/change-stream.ts";
 import { PROBE } from "../../change/control-event.ts";
 import { formatLsn } from "../../change/lsn.ts";
 import { formatPosition, isPosition, parsePosition } from "../../change/position.ts";
-import { routeTables } from "../../change/route.ts";
 import { formatTable, parseTable, type TableName } from "../../change/table-pattern.ts";
-import { TributaryError } from "../../errors.ts";
-import type { Log } from "../../observe/log.ts";
-import { captures, type LogPipeline } from "../../pipeline.ts";
-import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change-source.ts";
+import { TributaryError } from "../../change/tributary-error.ts";
+import { captures, type LogPipeline } from "../../definition/pipeline.ts";
+import { routeTables } from "../../definition/route.ts";
+import type { Log } from "../../log.ts";
 import { type AsideSettings, Asides } from "./aside/asides.ts";
 import { PutAsideBefore } from "./aside/put-aside-before.ts";
 import { type BackfillReport, type BackfillSettings, Backfills } from "./backfill/backfills.ts";
 import { controlEvent } from "./backfill/control-event.ts";
-import { ChangeDecoder, type TextEncoding } from "./change-decoder.ts";
-import { Confirmation } from "./confirmation.ts";
-import type { PostgresConnectionOptions } from "./connection.ts";
+import { pgTypeCatalog } from "./catalog/type-catalog.ts";
 import type { ContractTable } from "./contract/difference.ts";
 import { PartitionWatch } from "./contract/partition-watch.ts";
+import { PublicationWatch } from "./contract/publication-watch.ts";
 import type { UnhealedTable } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
-import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./copy-data.ts";
-import { CatalogLookupError, isOfItsContent, KeyColumnError, offerToPutAside } from "./decode-errors.ts";
-import { ReplicationLinkError } from "./errors.ts";
-import { standbyStatusUpdate } from "./feedback.ts";
-import { HEARTBEAT, Heartbeat, heartbeatSql } from "./heartbeat.ts";
-import { HistoryPass } from "./history-pass.ts";
-import { placeOfCommit } from "./history-proof.ts";
+import { ChangeDecoder, type TextEncoding } from "./decode/change-decoder.ts";
+import {
+  CatalogLookupError,
+  isOfItsContent,
+  KeyColumnError,
+  offerToPutAside,
+} from "./decode/decode-errors.ts";
+import type { OwnMessage } from "./decode/logical-messages.ts";
+import { placeOfMessage } from "./decode/pgoutput/messages.ts";
 import type { HeldMessage } from "./hold/held-change.ts";
 import { HeldTopics, type HoldReport, type HoldSettings } from "./hold/held-topics.ts";
 import { barrierOf, firstHeld, type Hold } from "./hold/hold-record.ts";
-import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity/errors.ts";
+import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity/identity-errors.ts";
 import { compareKeys, formatKey } from "./identity/known-tables.ts";
 import { type Difference, isAlike, TableIdentities } from "./identity/table-identities.ts";
-import { type LeftoverSlot, LeftoverSlots } from "./leftover-slots.ts";
-import { LinkWatch } from "./link-watch.ts";
-import { reconnectDelayMs } from "./liveness.ts";
-import type { OwnMessage } from "./logical-messages.ts";
-import { placeOfMessage } from "./pgoutput/messages.ts";
-import { PublicationWatch } from "./publication-watch.ts";
-import { ReplayCheck } from "./replay-check.ts";
-import { ReplicationLink } from "./replication-link.ts";
-import { SentSince } from "./sent-since.ts";
-import { SideConnection } from "./side-connection.ts";
-import { serverRun } from "./slot.ts";
-import type { LogPlace, SlotRecord, SlotState } from "./slot-record.ts";
-import { openSlotSession, type SlotSession } from "./slot-session.ts";
-import { type SlotHealth, SlotWatch } from "./slot-watch.ts";
-import { TableRenamedError, TablesMovedError } from "./slots/errors.ts";
+import type { PostgresConnectionOptions } from "./link/connection-options.ts";
+import { isXLogData, LSN, parseKeepalive, XLOG_DATA_HEADER } from "./link/copy-data.ts";
+import { standbyStatusUpdate } from "./link/feedback.ts";
+import { LinkWatch } from "./link/link-watch.ts";
+import { reconnectDelayMs } from "./link/liveness.ts";
+import { explainStreamError } from "./link/replication-errors.ts";
+import { ReplicationLink } from "./link/replication-link.ts";
+import { SideConnection } from "./link/side-connection.ts";
+import { ReplicationLinkError } from "./postgres-errors.ts";
+import { Confirmation } from "./slot/confirmation.ts";
+import { HEARTBEAT, Heartbeat, heartbeatSql } from "./slot/heartbeat.ts";
+import { HistoryPass } from "./slot/history-pass.ts";
+import { placeOfCommit } from "./slot/history-proof.ts";
+import { type LeftoverSlot, LeftoverSlots } from "./slot/leftover-slots.ts";
+import { ReplayCheck } from "./slot/replay-check.ts";
+import { SentSince } from "./slot/sent-since.ts";
+import { serverRun } from "./slot/slot.ts";
+import type { LogPlace, SlotRecord, SlotState } from "./slot/slot-record.ts";
+import { openSlotSession, type SlotSession } from "./slot/slot-session.ts";
+import { type SlotHealth, SlotWatch } from "./slot/slot-watch.ts";
 import { MOVE, readMove, tablesGone } from "./slots/move.ts";
-import { explainStreamError } from "./stream-errors.ts";
-import { pgTypeCatalog } from "./type-catalog.ts";
+import { TableRenamedError, TablesMovedError } from "./slots/slots-errors.ts";
 
 /** What is known of the source, for metrics. */
 export interface SourceStatus extends SlotHealth {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { PROBE } from "../../../lib/change/control-event.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import type { Sweep } from "../../../lib/consume/sweep.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import type { Sweep } from "../../../lib/consume/run/sweep.ts";
 import { at, backfillEnd, type Change, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { consumerBench, DONE, invoke, redrive } from "./consumer-bench.ts";

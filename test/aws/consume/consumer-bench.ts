@@ -12,11 +12,11 @@ import {
   consumer,
   type KinesisHandler,
   type RedriveHandler,
-} from "../../../lib/consume/consumer.ts";
-import { readPartition, type StoredPartition } from "../../../lib/consume/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import type { InvocationReport } from "../../../lib/consume/observer.ts";
-import type { RedriveReport, RedriveRequest } from "../../../lib/consume/redrive-request.ts";
+} from "../../../lib/consume/api/consumer.ts";
+import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
+import { readPartition, type StoredPartition } from "../../../lib/consume/fence/fence-item.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
 import { eventually } from "../../eventually.ts";
 import { TOPIC } from "../../unit/consume/records.ts";

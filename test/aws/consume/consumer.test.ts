@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { consumerBench, DONE, invoke } from "./consumer-bench.ts";

@@ -1,7 +1,7 @@
 import { appendFileSync } from "node:fs";
 import type { KinesisStreamRecord } from "aws-lambda";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 
 /*
  * A consumer in a process of its own, for tests that end it: handles one batch, prints the reply. What takes effect

@@ -1,9 +1,9 @@
 import { type DynamoDBClient, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import { RedriveLeases } from "../../../lib/consume/redrive-lease.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";

@@ -10,7 +10,7 @@ import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { consumerStatus } from "../../../lib/admin/consumer-status.ts";
 import { recordHead } from "../../../lib/change/record.ts";
 import { shardBeatRecord } from "../../../lib/change/shard-beat.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readBackfill, requestBackfill, writeBackfill } from "../../../lib/state/backfills.ts";
 import { backfillKey, captureKey, type StateKey } from "../../../lib/state/table.ts";
 import {
@@ -238,7 +238,7 @@ describe("tributary consumer", () => {
     const definition = join(folder, "pipeline.ts");
     await writeFile(
       definition,
-      `import { definePipeline, postgres } from ${JSON.stringify(resolve("lib/pipeline.ts"))};
+      `import { definePipeline, postgres } from ${JSON.stringify(resolve("lib/definition/pipeline.ts"))};
        export default definePipeline({
          name: "shop", source: postgres({ tables: ["public.*"] }), topics: { prefix: "shop" },
          consumers: [{ name: "${bench.name}", topics: ["${TOPIC}"], entry: "functions/orders.ts" }],

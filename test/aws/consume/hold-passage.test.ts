@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
 import { passHold } from "../../../lib/admin/hold-passage.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
-import { definePipeline, postgres, requireLog } from "../../../lib/pipeline.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { definePipeline, postgres, requireLog } from "../../../lib/definition/pipeline.ts";
 import type { Hold } from "../../../lib/source/postgres/hold/hold-record.ts";
 import { at, type Change, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";

@@ -1,9 +1,9 @@
 import { DeleteItemCommand, PutItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
-import { Fence } from "../../../lib/consume/fence.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import { PARKING_LIMITS, ParkedKeys } from "../../../lib/consume/parked-keys.ts";
-import { RedriveLeases } from "../../../lib/consume/redrive-lease.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
+import { Fence } from "../../../lib/consume/fence/fence.ts";
+import { PARKING_LIMITS, ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
 import { fenceKey, parkedListKey } from "../../../lib/state/table.ts";
 import { at, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";

@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync } from "node:fs";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 
 /*
  * A consumer in a file of its own, for redrive from the command line: fails on the key `bad` while the file HEALED is not

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { FailedEvents } from "../../../lib/consume/errors.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import { PARKING_LIMITS } from "../../../lib/consume/parked-keys.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { FailedEvents } from "../../../lib/consume/consume-errors.ts";
+import { PARKING_LIMITS } from "../../../lib/consume/hold/parked-keys.ts";
 import { at, type Change, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { type ConsumerBench, consumerBench, DONE, failedAt, invoke, redrive } from "./consumer-bench.ts";

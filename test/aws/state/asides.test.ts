@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { Aside } from "../../../lib/source/postgres/aside/aside-record.ts";
 import {
   asideRecord,
@@ -7,7 +8,6 @@ import {
   unwantAside,
   wantAside,
 } from "../../../lib/state/asides.ts";
-import { CaptureLeaseLostError } from "../../../lib/state/errors.ts";
 import type { HoldStore } from "../../../lib/state/holds.ts";
 import { emulatedAws } from "../emulated.ts";
 

@@ -15,7 +15,11 @@ import {
   writeBackfill,
 } from "../../../lib/state/backfills.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
-import { BackfillActiveError, BackfillNotActiveError, StateTableError } from "../../../lib/state/errors.ts";
+import {
+  BackfillActiveError,
+  BackfillNotActiveError,
+  StateTableError,
+} from "../../../lib/state/state-errors.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();

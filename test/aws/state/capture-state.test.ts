@@ -5,14 +5,15 @@ import {
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
 import { describe, expect, test } from "vitest";
-import { dynamodbClient } from "../../../lib/aws.ts";
-import { AwsFaultProxy } from "../../../lib/local/fault/aws-proxy.ts";
-import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
+import { dynamodbClient } from "../../../lib/aws/clients.ts";
+import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
+import type { SlotState } from "../../../lib/source/postgres/slot/slot-record.ts";
 import type { CaptureLeaseOptions } from "../../../lib/state/capture-lease.ts";
 import { removeOthers } from "../../../lib/state/capture-parts.ts";
 import { readCaptureRecord } from "../../../lib/state/capture-record.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
-import { CaptureLeaseHeldError, CaptureLeaseLostError, StateTableError } from "../../../lib/state/errors.ts";
+import { CaptureLeaseHeldError, StateTableError } from "../../../lib/state/state-errors.ts";
+import { AwsFaultProxy } from "../../../lib/testing/fault/aws-proxy.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
+import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { Hold, HoldSegment } from "../../../lib/source/postgres/hold/hold-record.ts";
-import { CaptureLeaseLostError, TopicNotHeldError } from "../../../lib/state/errors.ts";
 import { type HoldStore, holdRecord, readHolds, wantRelease } from "../../../lib/state/holds.ts";
+import { TopicNotHeldError } from "../../../lib/state/state-errors.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();

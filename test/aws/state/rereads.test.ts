@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
+import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { AskedTable } from "../../../lib/source/postgres/reread/reread-record.ts";
-import { CaptureLeaseLostError } from "../../../lib/state/errors.ts";
 import { type RereadStore, readRereads, rereadRecord } from "../../../lib/state/rereads.ts";
 import { emulatedAws } from "../emulated.ts";
 

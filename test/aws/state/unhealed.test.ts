@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
+import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { UnhealedTable } from "../../../lib/source/postgres/contract/unhealed-record.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
-import { CaptureLeaseLostError, TableNotUnhealedError } from "../../../lib/state/errors.ts";
+import { TableNotUnhealedError } from "../../../lib/state/state-errors.ts";
 import {
   acceptUnhealed,
   readUnhealed,

@@ -4,10 +4,10 @@ import { pathToFileURL } from "node:url";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent, KinesisStreamRecord } from "aws-lambda";
 import { consumer, Operation } from "tributary";
-import { dynamodbClient } from "../../../lib/aws.ts";
+import { dynamodbClient } from "../../../lib/aws/clients.ts";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { createTable } from "../../../lib/local/resources.ts";
 import { countRequests, type Requests } from "./requests.ts";
 

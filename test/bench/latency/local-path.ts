@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { readDefinition } from "../../../lib/definition-file.ts";
+import { readDefinition } from "../../../lib/definition/file.ts";
 import { startEmbeddedPostgres } from "../../../lib/local/embedded-postgres.ts";
 import { startLocalAws, startLocalHost } from "../../../lib/local/host.ts";
 import { SHOP_SERVER_SETTINGS, withClient } from "../../../lib/local/shop/shop.ts";

@@ -11,7 +11,7 @@ export const STATE: readonly Mutation[] = [
   },
   {
     name: "forget what was held behind a release that stopped halfway, and the task that died",
-    file: "lib/capture-tail.ts",
+    file: "lib/capture/stored-tail.ts",
     from: "    by === undefined ? drained === START_OF_HISTORY : by === generation;\n",
     to: "    drained === START_OF_HISTORY && (by === undefined || by === generation);\n",
     tests: ["test/aws/capture-tail.test.ts"],
@@ -46,14 +46,14 @@ export const STATE: readonly Mutation[] = [
   },
   {
     name: "the SDK's retries on",
-    file: "lib/aws.ts",
+    file: "lib/aws/clients.ts",
     from: "const once = { maxAttempts: 1 } as const;",
     to: "const once = { maxAttempts: 3 } as const;",
     tests: ["test/aws/clients.test.ts"],
   },
   {
     name: "let a topic's old slot forget that a table is to be read again",
-    file: "lib/capture-slot.ts",
+    file: "lib/capture/slot-task.ts",
     from: "if (!hasLeft(aside.topic)) await record.remove(aside);",
     to: "await record.remove(aside);",
     tests: ["test/unit/slots/own-asides.test.ts"],

@@ -5,28 +5,28 @@ import type { Mutation } from "./mutation.ts";
 export const STREAM: readonly Mutation[] = [
   {
     name: "take another pipeline's records in the stream's end for one's own",
-    file: "lib/stream/stream-tail.ts",
+    file: "lib/stream/kinesis/stream-tail.ts",
     from: " || !header.topic.startsWith(`${topicPrefix}.`)) return;",
     to: ") return;",
     tests: ["test/aws/stream-tail.test.ts"],
   },
   {
     name: "read the shards of the stream's end that were there at first",
-    file: "lib/stream/stream-tail.ts",
+    file: "lib/stream/kinesis/stream-tail.ts",
     from: "        if (shards.length === 0) break;\n",
     to: "        if (shards.length === 0 || known.size > 0) break;\n",
     tests: ["test/aws/stream-tail.test.ts"],
   },
   {
     name: "call a stream missing because a closed shard of it has expired",
-    file: "lib/stream/stream-tail.ts",
+    file: "lib/stream/kinesis/stream-tail.ts",
     from: " || (await this.#shards()).includes(shard)) throw error;",
     to: ") throw error;\n          throw error;",
     tests: ["test/aws/stream-tail.test.ts"],
   },
   {
     name: "read the stream's end only as far as its first page",
-    file: "lib/stream/stream-tail.ts",
+    file: "lib/stream/kinesis/stream-tail.ts",
     from: "- (answer.MillisBehindLatest ?? 0) >= untilMs",
     to: "- (answer.MillisBehindLatest ?? 0) >= 0",
     tests: ["test/aws/stream-tail.test.ts"],
@@ -40,7 +40,7 @@ export const STREAM: readonly Mutation[] = [
   },
   {
     name: "send a request that was signed while the lease ran out",
-    file: "lib/stream/kinesis-sink.ts",
+    file: "lib/stream/kinesis/kinesis-writer.ts",
     from: "if (!mayWrite()) throw",
     to: "if (!mayWrite) throw",
     tests: ["test/unit/stream/lease.test.ts"],

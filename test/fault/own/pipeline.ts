@@ -1,4 +1,4 @@
-import { definePipeline, postgres } from "../../../lib/pipeline.ts";
+import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
 
 export default definePipeline({
   name: "own",

@@ -1,7 +1,6 @@
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { RecordFormatError } from "../../../lib/change/errors.ts";
 import {
   claimRecord,
   compressedHead,
@@ -12,6 +11,7 @@ import {
   recordHead,
   unpackedEventTail,
 } from "../../../lib/change/record.ts";
+import { RecordFormatError } from "../../../lib/change/record-errors.ts";
 import { readHeader } from "../../../lib/change/record-header.ts";
 import { change } from "../../stream/changes.ts";
 

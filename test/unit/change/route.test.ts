@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { messageTopic, routeTables } from "../../../lib/change/route.ts";
-import { definePipeline, type PipelineInput, postgres } from "../../../lib/pipeline.ts";
+import { definePipeline, type PipelineInput, postgres } from "../../../lib/definition/pipeline.ts";
+import { messageTopic, routeTables } from "../../../lib/definition/route.ts";
 
 function define(topics: PipelineInput["topics"]) {
   return definePipeline({ name: "shop", source: postgres({ tables: ["*.*"] }), topics });

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { claimOf } from "../../../lib/change/claim-store.ts";
-import { DirectoryClaimStore } from "../../../lib/claim/directory-claim-store.ts";
-import { claimLocation, claimStoreFromEnvironment } from "../../../lib/claim/open-claim-store.ts";
-import { readConfiguration } from "../../../lib/consume/configuration.ts";
-import { ConfigurationError } from "../../../lib/errors.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
+import { DirectoryClaimStore } from "../../../lib/claim-check/directory-claim-store.ts";
+import { claimLocation, claimStoreFromEnvironment } from "../../../lib/claim-check/open-claim-store.ts";
+import { readConfiguration } from "../../../lib/consume/api/configuration.ts";
 
 describe("TRIBUTARY_CLAIM_BUCKET", () => {
   test.each([

@@ -1,8 +1,8 @@
 import { UpdateItemCommand, type UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
-import { DeadLetterFormatError } from "../../../lib/consume/errors.ts";
-import { letterRequest } from "../../../lib/consume/letter-request.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { DeadLetterFormatError } from "../../../lib/consume/consume-errors.ts";
+import { letterRequest } from "../../../lib/consume/dead-letter/letter-request.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";

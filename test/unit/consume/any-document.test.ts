@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
 import { describe, expect, it, onTestFinished } from "vitest";
+import type { ClaimCheck } from "../../../lib/change/claim-check.ts";
 import { printJson } from "../../../lib/change/json-print.ts";
-import type { ClaimCheck } from "../../../lib/change/record.ts";
 import { COMPRESSED_TAIL, compressedHead, unpackedEventTail } from "../../../lib/change/record.ts";
-import type { Consumer } from "../../../lib/consume/consumer.ts";
-import { ALL_OPERATIONS, Operation } from "../../../lib/consume/operation.ts";
+import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS, Operation } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, eventJson, invocationOf, kinesisRecord, packed, recordJson, TOPIC } from "./records.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ByteBudget } from "../../../lib/consume/byte-budget.ts";
+import { ByteBudget } from "../../../lib/consume/run/byte-budget.ts";
 
 const never = new AbortController().signal;
 

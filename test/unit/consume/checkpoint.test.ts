@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Checkpoint, hasReached } from "../../../lib/consume/checkpoint.ts";
+import { Checkpoint, hasReached } from "../../../lib/consume/fence/checkpoint.ts";
 import { at } from "./records.ts";
 
 const attempts = { from: at(4), to: at(5), count: 2, calls: 1, since: "2026-01-01T00:00:00.000Z" };

@@ -1,6 +1,6 @@
 import { gzipSync } from "node:zlib";
 import { COMPRESSED_TAIL, compressedHead } from "../../../lib/change/record.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, eventJson, invocationOf, kinesisRecord, TOPIC } from "./records.ts";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { COMPRESSED_TAIL, compressedHead, MAX_UNCOMPRESSED_BYTES } from "../../../lib/change/record.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, type Change, chain, eventJson, invocationOf, kinesisRecord, packed, TOPIC } from "./records.ts";
 

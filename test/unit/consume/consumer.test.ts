@@ -1,15 +1,15 @@
 import { describe, expect, expectTypeOf, it } from "vitest";
 import * as z from "zod";
-import { readConfiguration } from "../../../lib/consume/configuration.ts";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import type { Row } from "../../../lib/consume/event.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import { Registry, topicOrTable } from "../../../lib/consume/registry.ts";
-import { topicVariables } from "../../../lib/consume/topic-variables.ts";
-import { ConfigurationError } from "../../../lib/errors.ts";
-import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../../lib/local/aws-limits/lambda.ts";
+import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../../lib/aws/lambda-limits.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
+import { readConfiguration } from "../../../lib/consume/api/configuration.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { Registry, topicOrTable } from "../../../lib/consume/api/registry.ts";
+import type { Row } from "../../../lib/consume/run/event.ts";
+import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
+import { topicVariables } from "../../../lib/definition/topic-variables.ts";
 import { seededRandom } from "../../../lib/local/shop/catalog.ts";
-import { definePipeline, postgres } from "../../../lib/pipeline.ts";
 import { chain, invocationOf, packed } from "./records.ts";
 
 const nothing = () => {};

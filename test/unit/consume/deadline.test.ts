@@ -1,12 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { describe, expect, it } from "vitest";
-import { Deadline } from "../../../lib/consume/deadline.ts";
-import { HandlerTimeoutError } from "../../../lib/consume/errors.ts";
+import { HandlerTimeoutError } from "../../../lib/consume/consume-errors.ts";
+import { Deadline } from "../../../lib/consume/run/deadline.ts";
 
 describe("the deadline of an invocation", () => {
   it("keeps the process alive while it runs, and not when it is cleared", () => {
-    const file = new URL("../../../lib/consume/deadline.ts", import.meta.url).href;
+    const file = new URL("../../../lib/consume/run/deadline.ts", import.meta.url).href;
     const source = `
       const { Deadline } = await import(${JSON.stringify(file)});
       const cleared = new Deadline(60_000);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Consumer } from "../../../lib/consume/consumer.ts";
-import { formatDone, parseDone } from "../../../lib/consume/done-ahead.ts";
-import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/errors.ts";
+import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
+import { formatDone, parseDone } from "../../../lib/consume/run/done-ahead.ts";
 import { at, chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { ChangeEventJson, JsonNullPath } from "../../../lib/change/event.ts";
-import { HandledEvent, wireRows } from "../../../lib/consume/event.ts";
-import { parseExactJson } from "../../../lib/consume/json.ts";
+import { HandledEvent, wireRows } from "../../../lib/consume/run/event.ts";
+import { parseExactJson } from "../../../lib/consume/run/json.ts";
 import { at, type Change, eventJson, TOPIC } from "./records.ts";
 
 function eventOf(change: Partial<Change>): HandledEvent {

@@ -11,8 +11,8 @@ import {
   type PartitionProgress,
   readPartition,
   takeUpdate,
-} from "../../../lib/consume/fence-item.ts";
-import { counterAhead, FenceToken } from "../../../lib/consume/fence-token.ts";
+} from "../../../lib/consume/fence/fence-item.ts";
+import { counterAhead, FenceToken } from "../../../lib/consume/fence/fence-token.ts";
 import { updated } from "./memory-table.ts";
 import { at } from "./records.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { counterAhead, FenceToken, GIVEN_BACK, isHeld } from "../../../lib/consume/fence-token.ts";
+import { counterAhead, FenceToken, GIVEN_BACK, isHeld } from "../../../lib/consume/fence/fence-token.ts";
 
 const owner = fc.base64String({ minLength: 16, maxLength: 16 }).map((text) => text.replaceAll(/[+/=]/g, "z"));
 const counter = fc.integer({ min: 0, max: 36 ** 9 - 1 });

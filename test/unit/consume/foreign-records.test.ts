@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { chain, invocationOf, kinesisRecord, packed, recordJson, TOPIC } from "./records.ts";
 

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
-import { Deadline } from "../../../lib/consume/deadline.ts";
-import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/errors.ts";
-import { type AnyEvent, HandledEvent, wireRows } from "../../../lib/consume/event.ts";
-import { callHandler } from "../../../lib/consume/handler-call.ts";
-import { parseExactJson } from "../../../lib/consume/json.ts";
-import type { BatchRegistration } from "../../../lib/consume/registry.ts";
-import { RunningCalls } from "../../../lib/consume/running-calls.ts";
+import { callHandler } from "../../../lib/consume/api/handler-call.ts";
+import type { BatchRegistration } from "../../../lib/consume/api/registry.ts";
+import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
+import { Deadline } from "../../../lib/consume/run/deadline.ts";
+import { type AnyEvent, HandledEvent, wireRows } from "../../../lib/consume/run/event.ts";
+import { parseExactJson } from "../../../lib/consume/run/json.ts";
+import { RunningCalls } from "../../../lib/consume/run/running-calls.ts";
 import { at, eventJson, TOPIC } from "./records.ts";
 
 const events = [1, 2, 3, 4].map((n) => {

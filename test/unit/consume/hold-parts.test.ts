@@ -4,12 +4,13 @@ import {
   type OwnProgress,
   PARTITIONS_WITH_MORE,
   readPartition,
-} from "../../../lib/consume/fence-item.ts";
-import { counterAhead, FenceToken } from "../../../lib/consume/fence-token.ts";
-import { formatHold, HOLD_BYTES, type Hold, parseHold, sequenceKey } from "../../../lib/consume/hold.ts";
-import { takeIn } from "../../../lib/consume/hold-intake.ts";
-import { HoldTable } from "../../../lib/consume/hold-table.ts";
-import { orderedBatch } from "../../../lib/consume/ordered-batch.ts";
+} from "../../../lib/consume/fence/fence-item.ts";
+import { counterAhead, FenceToken } from "../../../lib/consume/fence/fence-token.ts";
+import { formatHold, HOLD_BYTES, parseHold, sequenceKey } from "../../../lib/consume/hold/hold.ts";
+import { takeIn } from "../../../lib/consume/hold/hold-intake.ts";
+import type { Hold } from "../../../lib/consume/hold/hold-state.ts";
+import { HoldTable } from "../../../lib/consume/hold/hold-table.ts";
+import { orderedBatch } from "../../../lib/consume/run/ordered-batch.ts";
 import { MemoryTable, updated } from "./memory-table.ts";
 import { at, type Change, chain, packed, TOPIC } from "./records.ts";
 

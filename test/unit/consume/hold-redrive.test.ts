@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { acceptGap } from "../../../lib/admin/accept-gap.ts";
-import { readPartition } from "../../../lib/consume/fence-item.ts";
-import type { MissingChanges } from "../../../lib/consume/missing-changes.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
+import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
 import { eventually } from "../../eventually.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import { at, invocationOf, packed, TOPIC } from "./records.ts";

@@ -1,9 +1,9 @@
 import { DeleteItemCommand } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Consumer } from "../../../lib/consume/consumer.ts";
-import { readPartition } from "../../../lib/consume/fence-item.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
+import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
 import { type MemoryOptions, memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, type Change, chain, invocationOf, kinesisRecord, packed, recordJson, TOPIC } from "./records.ts";
 

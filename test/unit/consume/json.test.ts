@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { canonicalNumber, parseExactJson } from "../../../lib/consume/json.ts";
+import { canonicalNumber, parseExactJson } from "../../../lib/consume/run/json.ts";
 
 describe("parseExactJson", () => {
   it.each([

@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { MissingChanges } from "../../../lib/consume/missing-changes.ts";
-import { MissingTable } from "../../../lib/consume/missing-changes.ts";
-import { Claims } from "../../../lib/consume/once.ts";
-import { failedOf, type Letter, ParkingTable } from "../../../lib/consume/parking-table.ts";
+import { Claims } from "../../../lib/consume/api/once.ts";
+import type { Letter } from "../../../lib/consume/hold/parked-change.ts";
+import { failedOf, ParkingTable } from "../../../lib/consume/hold/parking-table.ts";
+import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
+import { MissingTable } from "../../../lib/consume/run/missing-changes.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, TOPIC } from "./records.ts";
 

@@ -5,10 +5,10 @@ import { pathToFileURL } from "node:url";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { consumerStatus } from "../../../lib/admin/consumer-status.ts";
-import { ClaimMissingError } from "../../../lib/change/errors.ts";
 import { claimRecord } from "../../../lib/change/record.ts";
-import type { Consumer } from "../../../lib/consume/consumer.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import { ClaimMissingError } from "../../../lib/change/record-errors.ts";
+import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, chain, invocationOf, kinesisRecord, packed, TOPIC } from "./records.ts";
 

@@ -1,7 +1,7 @@
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { type Consumer, consumer } from "../../../lib/consume/consumer.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import type { InvocationReport } from "../../../lib/consume/observer.ts";
+import { type Consumer, consumer } from "../../../lib/consume/api/consumer.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { isHealed, MissingTable } from "../../../lib/consume/missing-changes.ts";
+import { isHealed, MissingTable } from "../../../lib/consume/run/missing-changes.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, TOPIC } from "./records.ts";
 

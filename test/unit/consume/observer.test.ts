@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { ConsumerObserver } from "../../../lib/consume/observer.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import type { ConsumerObserver } from "../../../lib/consume/run/observer.ts";
 import { chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
-import { parseExactJson } from "../../../lib/consume/json.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import { parkingKey } from "../../../lib/consume/parked-keys.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { parkingKey } from "../../../lib/consume/hold/parked-keys.ts";
+import { parseExactJson } from "../../../lib/consume/run/json.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { eventJson, invocationOf, packed } from "./records.ts";
 

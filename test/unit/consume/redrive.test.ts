@@ -1,9 +1,9 @@
 import { PutItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
-import type { Consumer } from "../../../lib/consume/consumer.ts";
-import { SinkUnavailableError } from "../../../lib/consume/errors.ts";
-import { Operation } from "../../../lib/consume/operation.ts";
-import type { RedriveReport, RedriveRequest } from "../../../lib/consume/redrive-request.ts";
+import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
+import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
 import { fenceKey } from "../../../lib/state/table.ts";
 import { type MemoryOptions, memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, type Change, chain, invocationOf, packed, TOPIC } from "./records.ts";

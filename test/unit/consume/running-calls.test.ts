@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { RunningCalls } from "../../../lib/consume/running-calls.ts";
+import { RunningCalls } from "../../../lib/consume/run/running-calls.ts";
 
 const PLACE = { topic: "t", partition: 0 };
 

@@ -4,12 +4,12 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type ShardBeat, shardBeatRecord, shardNumber } from "../../../lib/change/shard-beat.ts";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import { readPartition } from "../../../lib/consume/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import type { InvocationReport } from "../../../lib/consume/observer.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
-import { shardParents } from "../../../lib/consume/shard-parents.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
+import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
+import { shardParents } from "../../../lib/consume/run/shard-parents.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";
 

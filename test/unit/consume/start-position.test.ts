@@ -1,11 +1,11 @@
 import { UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { formatPosition, START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import { highestEpoch } from "../../../lib/consume/highest-epoch.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
-import { changeTopics, lastStart, type TopicSpans } from "../../../lib/consume/topic-spans.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
+import { changeTopics, lastStart, type TopicSpans } from "../../../lib/consume/api/topic-spans.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { highestEpoch } from "../../../lib/consume/run/highest-epoch.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, chain, invocationOf, packed } from "./records.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { shardBeatRecord } from "../../../lib/change/shard-beat.ts";
-import { topicFilters } from "../../../lib/consume/topic-filters.ts";
-import { topicPattern } from "../../../lib/consume/topic-pattern.ts";
+import { topicFilters } from "../../../lib/consume/api/topic-filters.ts";
+import { topicPattern } from "../../../lib/definition/topic-pattern.ts";
 import { compileFilters } from "../../../lib/local/event-source-mapping/filter.ts";
 
 const topics = ["shop.public.orders", "shop.public.order_items", "shop.audit.orders", "other.public.orders"];

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { consumer } from "../../../lib/consume/consumer.ts";
-import { SinkUnavailableError } from "../../../lib/consume/errors.ts";
-import { readPartition } from "../../../lib/consume/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/floor.ts";
-import { ALL_OPERATIONS } from "../../../lib/consume/operation.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
+import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
+import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
+import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
 

@@ -2,18 +2,18 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
+import { TableMetrics } from "../../../lib/capture/table-metrics.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
-import { InvocationCounts } from "../../../lib/consume/observer.ts";
+import { consumerMetricsLine } from "../../../lib/consume/run/consumer-metrics.ts";
+import { InvocationCounts } from "../../../lib/consume/run/observer.ts";
 import { ASSUMPTIONS } from "../../../lib/cost/assumptions.ts";
 import { type Line, PRICES, unconfirmed } from "../../../lib/cost/bill.ts";
 import { fenceUnits, invocations, lambda, stateTable } from "../../../lib/cost/consumers.ts";
 import { estimate } from "../../../lib/cost/estimate.ts";
 import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
 import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
-import { consumerMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
-import { CAPTURE_METRIC } from "../../../lib/observe/metric-names.ts";
-import { TableMetrics } from "../../../lib/observe/table-metrics.ts";
-import { definePipeline, postgres } from "../../../lib/pipeline.ts";
+import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
+import { CAPTURE_METRIC } from "../../../lib/telemetry/metric-names.ts";
 
 /*
  * Computed by hand: a month has 730 hours, 2,628,000 seconds. 1,000 records a second of 904 bytes and 120 around them are

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
 import { STANDBY_VARIABLE, standbyConnection } from "../../../lib/credentials/standby-connection.ts";
-import { ConfigurationError } from "../../../lib/errors.ts";
 
 const primary = { PGHOST: "primary", PGUSER: "tributary", PGPASSWORD: "secret", PGDATABASE: "shop" };
 

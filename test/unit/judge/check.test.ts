@@ -4,7 +4,7 @@ import {
   type Effect,
   type ExpectedEvent,
   type InvocationTimes,
-} from "../../../lib/local/judge/check.ts";
+} from "../../../lib/testing/checker/check.ts";
 
 const pos = (n: number) => `00000001${n.toString().padStart(16, "0")}0000000001`;
 const expected: ExpectedEvent[] = [1, 2, 3, 4, 5, 6].map((n) => ({

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { formatLsn } from "../../../lib/change/lsn.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
-import type { ExpectedEvent } from "../../../lib/local/judge/check.ts";
-import { Confirmations } from "../../../lib/local/judge/confirmations.ts";
+import type { ExpectedEvent } from "../../../lib/testing/checker/check.ts";
+import { Confirmations } from "../../../lib/testing/checker/confirmations.ts";
 
 const event = (n: number, partitions?: number): ExpectedEvent => ({
   topic: "t",

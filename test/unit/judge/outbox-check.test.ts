@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { checkOutbox } from "../../../lib/local/judge/outbox/check.ts";
+import { checkOutbox } from "../../../lib/testing/checker/outbox/check.ts";
 
 const versions = new Map([
   ["1", 2],

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { changesBySlot } from "../../../lib/local/judge/slot-history.ts";
-import type { TruthChange } from "../../../lib/local/judge/truth.ts";
+import { changesBySlot } from "../../../lib/testing/checker/slot-history.ts";
+import type { TruthChange } from "../../../lib/testing/checker/truth.ts";
 import { readOptions } from "../../fault/options.ts";
 
 const change = (commit: number, table: string, op: TruthChange["op"], ordinal: number): TruthChange => ({

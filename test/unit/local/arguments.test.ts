@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ConfigurationError } from "../../../lib/errors.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
 import { HELP_SHOWN, parseArguments, type StartArguments } from "../../../lib/local/arguments.ts";
 
 function parse(...argv: string[]): StartArguments {

@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
 import type { PositionText } from "../../../lib/change/position.ts";
-import { InvocationCounts } from "../../../lib/consume/observer.ts";
-import { consumerMetricsLine, redriveMetricsLine } from "../../../lib/observe/consumer-metrics.ts";
-import { CONSUMER_METRIC } from "../../../lib/observe/metric-names.ts";
+import { consumerMetricsLine, redriveMetricsLine } from "../../../lib/consume/run/consumer-metrics.ts";
+import { InvocationCounts } from "../../../lib/consume/run/observer.ts";
+import { CONSUMER_METRIC } from "../../../lib/telemetry/metric-names.ts";
 import { emf } from "./emf-line.ts";
 
 it("an invocation's line has its counts, dimensions and the report's own fields", () => {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { HealthBeat, isAlive, STALE_MS } from "../../../lib/observe/health.ts";
+import { HealthBeat, isAlive, STALE_MS } from "../../../lib/telemetry/health.ts";
 import { eventually } from "../../eventually.ts";
 
 const PROGRAM = fileURLToPath(new URL("../../../functions/capture/health.ts", import.meta.url));

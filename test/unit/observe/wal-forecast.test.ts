@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type WalSample, walLossSeconds } from "../../../lib/observe/wal-forecast.ts";
+import { type WalSample, walLossSeconds } from "../../../lib/telemetry/wal-forecast.ts";
 
 const MB = 1024 * 1024;
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cloudEvent } from "../../../lib/source/outbox/cloud-event.ts";
+import { cloudEvent } from "../../../lib/source/outbox/event/cloud-event.ts";
 
 test.each([
   ["2026-11-23T10:15:30.123456Z", true],

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { ConfigurationError } from "../../../lib/errors.ts";
-import { outboxPlan } from "../../../lib/outbox/install.ts";
-import { definePipeline, outbox, type PipelineInput, postgres } from "../../../lib/pipeline.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
+import { definePipeline, outbox, type PipelineInput, postgres } from "../../../lib/definition/pipeline.ts";
+import { outboxPlan } from "../../../lib/publish/install.ts";
 
 const define = (source: PipelineInput["source"], topics: PipelineInput["topics"] = {}) =>
   definePipeline({ name: "shop", source, topics });

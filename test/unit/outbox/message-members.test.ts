@@ -1,6 +1,10 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { MalformedEvent, messageMembers, withoutBlanks } from "../../../lib/source/outbox/message-members.ts";
+import {
+  MalformedEvent,
+  messageMembers,
+  withoutBlanks,
+} from "../../../lib/source/outbox/event/message-members.ts";
 
 const missing = { id: "position", createdAt: "2026-11-23T00:00:00.000Z" };
 const event = { aggregateType: "order", aggregateId: "17", type: "Paid" };

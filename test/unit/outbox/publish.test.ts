@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { ConfigurationError } from "../../../lib/errors.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
 import {
   type OutboxClient,
   type OutboxEvent,
   OutboxEventError,
   outboxMessages,
   outboxTable,
-} from "../../../lib/outbox/publish.ts";
+} from "../../../lib/publish/publish.ts";
 
 const event: OutboxEvent = {
   aggregateType: "order",

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ChangeWindow, type WindowPlan } from "../../../lib/source/postgres/backfill/change-window.ts";
 import { WindowMemory } from "../../../lib/source/postgres/backfill/window-memory.ts";
-import { NULL, Tuple, UNCHANGED } from "../../../lib/source/postgres/pgoutput/tuple.ts";
+import { NULL, Tuple, UNCHANGED } from "../../../lib/source/postgres/decode/pgoutput/tuple.ts";
 
 const text = { keyText: (buffer: Buffer, start: number, end: number) => buffer.toString("utf8", start, end) };
 const PLAN = {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { Confirmation } from "../../../lib/source/postgres/confirmation.ts";
-import type { SlotState } from "../../../lib/source/postgres/slot-record.ts";
+import { Confirmation } from "../../../lib/source/postgres/slot/confirmation.ts";
+import type { SlotState } from "../../../lib/source/postgres/slot/slot-record.ts";
 
 const state: SlotState = {
   epoch: 1,

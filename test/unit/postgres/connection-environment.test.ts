@@ -2,8 +2,8 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ConfigurationError } from "../../../lib/errors.ts";
-import { connectionFromEnvironment } from "../../../lib/source/postgres/connection.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
+import { connectionFromEnvironment } from "../../../lib/source/postgres/link/connection.ts";
 
 const ca = join(mkdtempSync(join(tmpdir(), "tributary-ca-")), "ca.pem");
 writeFileSync(ca, "-----BEGIN CERTIFICATE-----");

@@ -1,10 +1,10 @@
 import pg from "pg";
 import { expect, test } from "vitest";
-import { TributaryError } from "../../../lib/errors.ts";
+import { TributaryError } from "../../../lib/change/tributary-error.ts";
 import {
   explainConnectionError,
   explainSessionError,
-} from "../../../lib/source/postgres/connection-errors.ts";
+} from "../../../lib/source/postgres/link/connection-errors.ts";
 
 const connection = {
   ...{

@@ -6,10 +6,10 @@ import {
   parsePosition,
   START_OF_HISTORY,
 } from "../../../lib/change/position.ts";
-import { isStaleWriter, judge } from "../../../lib/consume/judge.ts";
-import { checkPlaces, HistoryProof, placeOfCommit } from "../../../lib/source/postgres/history-proof.ts";
-import { SentSince } from "../../../lib/source/postgres/sent-since.ts";
-import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot-record.ts";
+import { isStaleWriter, judge } from "../../../lib/consume/fence/judge.ts";
+import { checkPlaces, HistoryProof, placeOfCommit } from "../../../lib/source/postgres/slot/history-proof.ts";
+import { SentSince } from "../../../lib/source/postgres/slot/sent-since.ts";
+import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot/slot-record.ts";
 
 /*
  * Rule 39 as a model: a server that may lose its last commits whenever nobody looks, capture tasks that are killed, frozen and

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Heartbeat, heartbeatSql, type IdleView } from "../../../lib/source/postgres/heartbeat.ts";
+import { Heartbeat, heartbeatSql, type IdleView } from "../../../lib/source/postgres/slot/heartbeat.ts";
 
 const MB = 1024n * 1024n;
 const silent = { info: () => {}, warn: () => {}, error: () => {} };

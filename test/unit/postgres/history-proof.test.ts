@@ -1,15 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { TributaryError } from "../../../lib/errors.ts";
-import { HistoryPass } from "../../../lib/source/postgres/history-pass.ts";
+import type { TributaryError } from "../../../lib/change/tributary-error.ts";
+import { HistoryPass } from "../../../lib/source/postgres/slot/history-pass.ts";
 import {
   checkPlaces,
   HistoryProof,
   lastPlaces,
   placeOfCommit,
-} from "../../../lib/source/postgres/history-proof.ts";
-import { SentSince } from "../../../lib/source/postgres/sent-since.ts";
-import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot-record.ts";
+} from "../../../lib/source/postgres/slot/history-proof.ts";
+import { SentSince } from "../../../lib/source/postgres/slot/sent-since.ts";
+import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot/slot-record.ts";
 
 const commit = (commitLsn: bigint, more: Partial<CommitFingerprint> = {}): CommitFingerprint => ({
   ...{ commitLsn, xid: Number(commitLsn), commitTime: commitLsn * 1_000_000n },

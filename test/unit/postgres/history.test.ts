@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { TributaryError } from "../../../lib/errors.ts";
-import { HistoryForkedError } from "../../../lib/source/postgres/errors.ts";
-import { ReplayCheck } from "../../../lib/source/postgres/replay-check.ts";
-import { checkHistory, type SlotFacts, type SystemFacts } from "../../../lib/source/postgres/slot.ts";
-import type { CommitFingerprint, SlotState } from "../../../lib/source/postgres/slot-record.ts";
+import type { TributaryError } from "../../../lib/change/tributary-error.ts";
+import { HistoryForkedError } from "../../../lib/source/postgres/postgres-errors.ts";
+import { ReplayCheck } from "../../../lib/source/postgres/slot/replay-check.ts";
+import { checkHistory, type SlotFacts, type SystemFacts } from "../../../lib/source/postgres/slot/slot.ts";
+import type { CommitFingerprint, SlotState } from "../../../lib/source/postgres/slot/slot-record.ts";
 
 const state: SlotState = {
   epoch: 1,

@@ -1,6 +1,11 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { isDead, linkPatience, nextStep, reconnectDelayMs } from "../../../lib/source/postgres/liveness.ts";
+import {
+  isDead,
+  linkPatience,
+  nextStep,
+  reconnectDelayMs,
+} from "../../../lib/source/postgres/link/liveness.ts";
 
 const TIMEOUT = 20_000;
 const patience = linkPatience(TIMEOUT);

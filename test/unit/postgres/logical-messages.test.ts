@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
+import type { SourceMessage } from "../../../lib/change/change-stream.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
-import { definePipeline, type LogPipeline, postgres } from "../../../lib/pipeline.ts";
-import type { SourceMessage } from "../../../lib/source/change-source.ts";
-import { HEARTBEAT } from "../../../lib/source/postgres/heartbeat.ts";
-import { LogicalMessages } from "../../../lib/source/postgres/logical-messages.ts";
+import { definePipeline, type LogPipeline, postgres } from "../../../lib/definition/pipeline.ts";
+import { LogicalMessages } from "../../../lib/source/postgres/decode/logical-messages.ts";
+import { HEARTBEAT } from "../../../lib/source/postgres/slot/heartbeat.ts";
 
 const pipeline = definePipeline({
   name: "shop",

@@ -1,6 +1,9 @@
 import { expect, test } from "vitest";
-import type { SourceMessage } from "../../../lib/source/change-source.ts";
-import { MalformedMessageError, NameEncodingError } from "../../../lib/source/postgres/decode-errors.ts";
+import type { SourceMessage } from "../../../lib/change/change-stream.ts";
+import {
+  MalformedMessageError,
+  NameEncodingError,
+} from "../../../lib/source/postgres/decode/decode-errors.ts";
 import type { HeldMessage } from "../../../lib/source/postgres/hold/held-change.ts";
 import { recordedCatalog, stillDecoder } from "../fixtures/hostile-stream.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { SlotFacts } from "../../../lib/source/postgres/slot.ts";
-import { type SlotSighting, SlotWatch } from "../../../lib/source/postgres/slot-watch.ts";
+import type { SlotFacts } from "../../../lib/source/postgres/slot/slot.ts";
+import { type SlotSighting, SlotWatch } from "../../../lib/source/postgres/slot/slot-watch.ts";
 
 const MB = 1024 * 1024;
 const slot: SlotFacts = {

@@ -1,6 +1,6 @@
 import pg from "pg";
 import { expect, test } from "vitest";
-import { explainStreamError } from "../../../lib/source/postgres/stream-errors.ts";
+import { explainStreamError } from "../../../lib/source/postgres/link/replication-errors.ts";
 
 function refusal(code: string, message = ""): pg.DatabaseError {
   return Object.assign(new pg.DatabaseError(message, 0, "error"), { code });

@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
 import { formatPosition } from "../../../lib/change/position.ts";
-import { routeTables } from "../../../lib/change/route.ts";
-import { captures, definePipeline, postgres, requireLog } from "../../../lib/pipeline.ts";
+import { captures, definePipeline, postgres, requireLog } from "../../../lib/definition/pipeline.ts";
+import { routeTables } from "../../../lib/definition/route.ts";
+import type { Relation, ReplicaIdentity } from "../../../lib/source/postgres/decode/pgoutput/messages.ts";
 import type { KnownTables } from "../../../lib/source/postgres/identity/known-tables.ts";
 import { withNameBetween } from "../../../lib/source/postgres/identity/known-tables.ts";
 import { TableIdentities } from "../../../lib/source/postgres/identity/table-identities.ts";
-import type { Relation, ReplicaIdentity } from "../../../lib/source/postgres/pgoutput/messages.ts";
 
 /** A table of a catalog that is a list: `key` names columns of `columns`, all of them int4. */
 interface FakeTable {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { ConfigurationError } from "../../../lib/errors.ts";
-import { definePipeline, type PipelineInput, postgres, triggers } from "../../../lib/pipeline.ts";
+import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
+import { definePipeline, type PipelineInput, postgres, triggers } from "../../../lib/definition/pipeline.ts";
 import { pipelineOfSlot, slotNames, wantedSlot } from "../../../lib/source/postgres/slots/assignment.ts";
 import { slotFromEnvironment } from "../../../lib/source/postgres/slots/slot-number.ts";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { isStaleWriter, judge } from "../../../lib/consume/judge.ts";
+import { isStaleWriter, judge } from "../../../lib/consume/fence/judge.ts";
 
 /*
  * Rule 3 as a model: one topic of one partition moves to and fro between two slots, while tasks are killed anywhere and what

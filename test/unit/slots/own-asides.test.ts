@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ownAsides } from "../../../lib/capture-slot.ts";
+import { ownAsides } from "../../../lib/capture/slot-task.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import type { Aside, AsideRecord } from "../../../lib/source/postgres/aside/aside-record.ts";
 

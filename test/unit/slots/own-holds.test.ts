@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ownHolds } from "../../../lib/capture-slot.ts";
+import { ownHolds } from "../../../lib/capture/slot-task.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import type { Hold } from "../../../lib/source/postgres/hold/hold-record.ts";
 import { MemoryHolds } from "../../postgres/hold-record.ts";

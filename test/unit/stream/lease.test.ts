@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
-import { kinesisClient } from "../../../lib/aws.ts";
+import { kinesisClient } from "../../../lib/aws/clients.ts";
 import { ageMs } from "../../../lib/state/lease.ts";
 import { writeStream } from "../../../lib/stream/stream-writer.ts";
 import { eventually } from "../../eventually.ts";

@@ -1,22 +1,22 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { SourceChange } from "../../../lib/change/change-stream.ts";
+import type { ClaimCheck } from "../../../lib/change/claim-check.ts";
 import type { ClaimStore } from "../../../lib/change/claim-store.ts";
 import { jsonMembers } from "../../../lib/change/json-members.ts";
-import {
-  type ClaimCheck,
-  MAX_UNCOMPRESSED_BYTES,
-  parseRecord,
-  positionOf,
-} from "../../../lib/change/record.ts";
+import { MAX_UNCOMPRESSED_BYTES, parseRecord, positionOf } from "../../../lib/change/record.ts";
 import { EVERY_PARTITION } from "../../../lib/change/topic.ts";
-import { ClaimStoreRefusedError, ClaimStoreUnavailableError } from "../../../lib/claim/errors.ts";
-import type { SourceChange } from "../../../lib/source/change-source.ts";
+import {
+  ClaimStoreRefusedError,
+  ClaimStoreUnavailableError,
+} from "../../../lib/claim-check/claim-check-errors.ts";
 import { claimCheck, MAX_CLAIM_BYTES } from "../../../lib/stream/claim-check.ts";
-import { OversizeChangeError } from "../../../lib/stream/errors.ts";
 import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { omitColumns } from "../../../lib/stream/omit-columns.ts";
-import { OrderedWriter, type PutRequest } from "../../../lib/stream/ordered-writer.ts";
+import { OrderedWriter } from "../../../lib/stream/ordered-writer.ts";
+import type { PutRequest } from "../../../lib/stream/record-writer.ts";
+import { OversizeChangeError } from "../../../lib/stream/stream-errors.ts";
 import { change } from "../../stream/changes.ts";
 
 const orders = { name: "shop.public.orders", partitions: 4 };

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { JSON_NULL } from "../../../lib/consume/verifiable-sink.ts";
-import type { BuiltinForm } from "../../../lib/source/postgres/values/builtin-types.ts";
+import { JSON_NULL } from "../../../lib/consume/api/verifiable-sink.ts";
+import type { BuiltinForm } from "../../../lib/source/postgres/decode/values/builtin-types.ts";
 import { CHUNKS, ChunkSums } from "../../../lib/verify/chunks.ts";
 import { comparableText, differingColumns, digestOf } from "../../../lib/verify/comparable.ts";
 

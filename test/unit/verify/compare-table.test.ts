@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { SinkRow } from "../../../lib/consume/verifiable-sink.ts";
-import type { BuiltinForm } from "../../../lib/source/postgres/values/builtin-types.ts";
+import type { SinkRow } from "../../../lib/consume/api/verifiable-sink.ts";
+import type { BuiltinForm } from "../../../lib/source/postgres/decode/values/builtin-types.ts";
 import { type Comparison, compareTable } from "../../../lib/verify/verify.ts";
 
 /** `readings`: what the sink gives, one reading after the other; the last stays. */

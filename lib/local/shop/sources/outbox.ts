@@ -1,5 +1,5 @@
 import shop from "../../../../cdk/pipeline.ts";
-import { definePipeline, outbox } from "../../../pipeline.ts";
+import { definePipeline, outbox } from "../../../definition/pipeline.ts";
 
 /**
  * The shop by its events instead of its tables: what it publishes in its own transactions, read by a relay. One

@@ -1,5 +1,5 @@
 import shop from "../../../../cdk/pipeline.ts";
-import { definePipeline, polling } from "../../../pipeline.ts";
+import { definePipeline, polling } from "../../../definition/pipeline.ts";
 
 /** The shop polled by a column that each of its tables is given; deletes are found by comparing keys. */
 export default definePipeline({

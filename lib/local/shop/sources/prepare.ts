@@ -1,9 +1,9 @@
 import type pg from "pg";
 import { formatTable, parseTable } from "../../../change/table-pattern.ts";
-import { outboxPlan } from "../../../outbox/install.ts";
-import type { Pipeline } from "../../../pipeline.ts";
+import type { Pipeline } from "../../../definition/pipeline.ts";
+import { outboxPlan } from "../../../publish/install.ts";
 import { quoteIdentifier, quoteTable } from "../../../source/postgres/preflight/captured-tables.ts";
-import { auditSchemaSql, tableTriggersSql } from "../../../source/trigger/audit-sql.ts";
+import { auditSchemaSql, tableTriggersSql } from "../../../source/triggers/audit-sql.ts";
 
 /** Makes what the definition's source needs in the shop's database. */
 export async function prepareSource(client: pg.ClientBase, definition: Pipeline): Promise<void> {

@@ -1,11 +1,11 @@
+import { CONTROL_EVENTS, type SourceChange } from "../../../change/change-stream.ts";
 import { PUT_ASIDE, type PutAside } from "../../../change/control-event.ts";
 import { formatLsn } from "../../../change/lsn.ts";
+import { messageEvent } from "../../../change/message-event.ts";
 import { parsePosition } from "../../../change/position.ts";
 import { EVERY_PARTITION } from "../../../change/topic.ts";
-import { CONTROL_EVENTS, type SourceChange } from "../../change-source.ts";
-import { messageEvent } from "../../message-event.ts";
+import { commitTimeMs } from "../decode/transaction.ts";
 import type { HeldMessage } from "../hold/held-change.ts";
-import { commitTimeMs } from "../transaction.ts";
 
 /** Whose events they are. */
 export interface AsideSource {

@@ -1,5 +1,5 @@
 import type { PositionText } from "../../../change/position.ts";
-import type { Relation } from "../pgoutput/messages.ts";
+import type { Relation } from "../decode/pgoutput/messages.ts";
 
 /** A change that cannot become an event and was put aside: the stream goes on without it (rule 41). Names only, never values. */
 export interface Aside {

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { SourceChange } from "../../../change/change-stream.ts";
 import { formatLsn } from "../../../change/lsn.ts";
 import { commitPrefix, type PositionText, parsePosition } from "../../../change/position.ts";
-import { TributaryError } from "../../../errors.ts";
-import type { Log } from "../../../observe/log.ts";
-import type { SourceChange } from "../../change-source.ts";
+import { TributaryError } from "../../../change/tributary-error.ts";
+import type { Log } from "../../../log.ts";
 import { type BackfillRecord, hasEnded } from "../backfill/backfill-record.ts";
-import { columnOf, isOfItsContent } from "../decode-errors.ts";
+import { columnOf, isOfItsContent } from "../decode/decode-errors.ts";
 import { firstPosition, type HeldMessage } from "../hold/held-change.ts";
 import { asideEvent } from "./aside-event.ts";
 import {

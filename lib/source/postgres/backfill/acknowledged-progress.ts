@@ -1,4 +1,4 @@
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
 
 const WRITE_INTERVAL_MS = 1_000;

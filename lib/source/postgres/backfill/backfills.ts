@@ -2,20 +2,20 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { PROBE } from "../../../change/control-event.ts";
-import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { Log } from "../../../observe/log.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
-import type { PostgresConnectionOptions } from "../connection.ts";
-import type { OwnMessage } from "../logical-messages.ts";
-import type { Relation } from "../pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../relations.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
+import type { RouteTable } from "../../../definition/route.ts";
+import type { Log } from "../../../log.ts";
+import type { OwnMessage } from "../decode/logical-messages.ts";
+import type { Relation } from "../decode/pgoutput/messages.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
+import type { TextEncoding } from "../decode/values/text.ts";
+import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import type { IncompleteCreate } from "../reread/incomplete-create.ts";
 import type { RereadRecord } from "../reread/reread-record.ts";
 import { REREAD_RUN, Rereads } from "../reread/rereads.ts";
-import type { SlotFacts } from "../slot.ts";
-import type { SlotState } from "../slot-record.ts";
-import type { TextEncoding } from "../values/text.ts";
+import type { SlotFacts } from "../slot/slot.ts";
+import type { SlotState } from "../slot/slot-record.ts";
 import {
   type Backfill,
   type BackfillProgress,

@@ -1,17 +1,17 @@
+import type { SourceMessage } from "../../../change/change-stream.ts";
+import { EncodedChange, POSITION_BYTES } from "../../../change/encoded-change.ts";
 import { formatLsn } from "../../../change/lsn.ts";
 import { commitPrefix } from "../../../change/position.ts";
 import { partitionOf } from "../../../change/topic.ts";
-import type { SourceMessage } from "../../change-source.ts";
-import { EncodedChange, POSITION_BYTES } from "../../encoded-change.ts";
-import { EventBytes } from "../event-bytes.ts";
-import { NULL, Tuple, UNCHANGED } from "../pgoutput/tuple.ts";
-import type { RelationPlan } from "../relations.ts";
-import { RowBytes } from "../row-bytes.ts";
-import { RowText } from "../row-text.ts";
+import { EventBytes } from "../decode/event-bytes.ts";
+import { NULL, Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
+import type { RelationPlan } from "../decode/relations.ts";
+import { RowBytes } from "../decode/row-bytes.ts";
+import { RowText } from "../decode/row-text.ts";
+import { BackfillRefusedError } from "./backfill-errors.ts";
 import { type ChangeWindow, type IncompleteRow, rowKeyText } from "./change-window.ts";
 import { readCopiedRow } from "./copied-row.ts";
 import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
-import { BackfillRefusedError } from "./errors.ts";
 
 /** Where the rows of a chunk stand in the stream. */
 export interface ChunkPlace {

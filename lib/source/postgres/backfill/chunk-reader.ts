@@ -1,13 +1,14 @@
 import pg from "pg";
 import { parseLsn } from "../../../change/lsn.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import { connect, disconnect, type PostgresConnectionOptions } from "../connection.ts";
-import { Tuple } from "../pgoutput/tuple.ts";
+import { Tuple } from "../decode/pgoutput/tuple.ts";
+import { nameForm, type TextEncoding } from "../decode/values/text.ts";
+import { connect, disconnect } from "../link/connection.ts";
+import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
-import { nameForm, type TextEncoding } from "../values/text.ts";
+import { BackfillRefusedError } from "./backfill-errors.ts";
 import { readTexts } from "./copied-row.ts";
 import { type CopiedRows, CopyOut } from "./copy-out.ts";
-import { BackfillRefusedError } from "./errors.ts";
 import {
   boundSql,
   KEYS_SETTINGS,

@@ -1,9 +1,9 @@
+import { CONTROL_EVENTS, type SourceChange } from "../../../change/change-stream.ts";
 import type { BackfillEnd, Probe } from "../../../change/control-event.ts";
 import { formatLsn } from "../../../change/lsn.ts";
+import { messageEvent } from "../../../change/message-event.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
-import { CONTROL_EVENTS, type SourceChange } from "../../change-source.ts";
-import { messageEvent } from "../../message-event.ts";
 
 /** Where a control event stands and whose it is. */
 export interface ControlEventPlace {

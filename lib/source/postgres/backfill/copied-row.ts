@@ -1,7 +1,7 @@
-import { MalformedMessageError } from "../decode-errors.ts";
-import { NULL, type Tuple } from "../pgoutput/tuple.ts";
-import type { TextDecode } from "../values/charset.ts";
-import { NotText } from "../values/encoder.ts";
+import { MalformedMessageError } from "../decode/decode-errors.ts";
+import { NULL, type Tuple } from "../decode/pgoutput/tuple.ts";
+import type { TextDecode } from "../decode/values/charset.ts";
+import { NotText } from "../decode/values/encoder.ts";
 
 const TAB = 0x09;
 const BACKSLASH = 0x5c;

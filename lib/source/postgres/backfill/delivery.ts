@@ -1,4 +1,4 @@
-import type { SourceMessage } from "../../change-source.ts";
+import type { SourceMessage } from "../../../change/change-stream.ts";
 
 /** What goes into the stream at the place of a logical message of ours: rows of a chunk, a control event. */
 export interface Delivery {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Log } from "../../../observe/log.ts";
-import type { SlotFacts } from "../slot.ts";
+import type { Log } from "../../../log.ts";
+import type { SlotFacts } from "../slot/slot.ts";
 
 /** What holds reading back, so that the source bears it. */
 export interface PaceOptions {

@@ -1,8 +1,8 @@
 import pg from "pg";
 import * as z from "zod";
-import { TributaryError } from "../../../errors.ts";
-import { isOfConnecting } from "../connection.ts";
-import { BackfillRefusedError } from "./errors.ts";
+import { TributaryError } from "../../../change/tributary-error.ts";
+import { isOfConnecting } from "../link/connection.ts";
+import { BackfillRefusedError } from "./backfill-errors.ts";
 
 /**
  * Whether an error of reading is none of the table's: a lost session, a lock not granted in time, a conflict with a standby's

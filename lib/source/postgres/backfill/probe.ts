@@ -1,9 +1,9 @@
 import * as z from "zod";
 import { PROBE } from "../../../change/control-event.ts";
-import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import { placeOfMessage } from "../pgoutput/messages.ts";
-import type { SlotState } from "../slot-record.ts";
+import type { RouteTable } from "../../../definition/route.ts";
+import { placeOfMessage } from "../decode/pgoutput/messages.ts";
+import type { SlotState } from "../slot/slot-record.ts";
 import { controlEvent } from "./control-event.ts";
 import type { Delivery } from "./delivery.ts";
 

@@ -1,8 +1,8 @@
 import pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
-import type { Log } from "../../../observe/log.ts";
-import type { Relation } from "../pgoutput/messages.ts";
-import type { RelationPlan } from "../relations.ts";
+import type { Log } from "../../../log.ts";
+import type { Relation } from "../decode/pgoutput/messages.ts";
+import type { RelationPlan } from "../decode/relations.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";

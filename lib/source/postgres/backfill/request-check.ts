@@ -1,7 +1,7 @@
 import pg from "pg";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { ConfigurationProblem } from "../../../errors.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
+import type { ConfigurationProblem } from "../../../change/tributary-error.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
 import { readServerVersion } from "../preflight/server-facts.ts";
 import { whereCheckSql } from "./page-sql.ts";

@@ -1,6 +1,6 @@
+import type { SourceMessage } from "../../../change/change-stream.ts";
 import { BACKFILL_END, type BackfillEnd } from "../../../change/control-event.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { SourceMessage } from "../../change-source.ts";
 import type { Backfill } from "./backfill-record.ts";
 import { ChunkEvents } from "./chunk-events.ts";
 import { controlEvent } from "./control-event.ts";

@@ -2,9 +2,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
-import { connect, disconnect, type PostgresConnectionOptions, type SessionOptions } from "../connection.ts";
-import { identifySystem, type SystemFacts } from "../slot.ts";
-import { BackfillServerError, StandbyNotReadyError } from "./errors.ts";
+import { connect, disconnect } from "../link/connection.ts";
+import type { PostgresConnectionOptions, SessionOptions } from "../link/connection-options.ts";
+import { identifySystem, type SystemFacts } from "../slot/slot.ts";
+import { BackfillServerError, StandbyNotReadyError } from "./backfill-errors.ts";
 
 const FIRST_POLL_MS = 2;
 const MAX_POLL_MS = 100;

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import { Snapshot, xid32 } from "./snapshot.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;

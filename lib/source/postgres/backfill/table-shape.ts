@@ -1,10 +1,10 @@
 import pg from "pg";
 import * as z from "zod";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { Relation, ReplicaIdentity } from "../pgoutput/messages.ts";
+import type { Relation, ReplicaIdentity } from "../decode/pgoutput/messages.ts";
 import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import { NOT_NULL } from "../preflight/table-facts.ts";
-import { BackfillRefusedError } from "./errors.ts";
+import { BackfillRefusedError } from "./backfill-errors.ts";
 
 /** A column that pages are cut by. Operators and collation are those of the index, so that it is used. */
 export interface PageColumn {

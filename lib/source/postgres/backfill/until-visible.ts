@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import type { ChunkReader } from "./chunk-reader.ts";
 import type { OpenChunk } from "./open-chunk.ts";
 import { Snapshot } from "./snapshot.ts";

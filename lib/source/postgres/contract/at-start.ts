@@ -1,7 +1,7 @@
 import type pg from "pg";
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import type { TableFacts } from "../preflight/table-facts.ts";
-import type { SlotRecord, SlotState } from "../slot-record.ts";
+import type { SlotRecord, SlotState } from "../slot/slot-record.ts";
 import { ALL_CHANGES, type ContractTable, compareTerms } from "./difference.ts";
 import { lossesOf, tellWidened } from "./losses.ts";
 import { type PublicationTerms, readTerms, type Sighting } from "./terms.ts";

@@ -1,5 +1,5 @@
 import { formatTable } from "../../../change/table-pattern.ts";
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import type { Difference } from "./difference.ts";
 import type { Sighting } from "./terms.ts";
 import type { Loss } from "./unhealed-tables.ts";

@@ -1,7 +1,7 @@
 import { formatLsn } from "../../../change/lsn.ts";
 import { formatPosition, parsePosition } from "../../../change/position.ts";
 import { parseTable, type TableName } from "../../../change/table-pattern.ts";
-import type { Log } from "../../../observe/log.ts";
+import type { Log } from "../../../log.ts";
 import type { BackfillReport } from "../backfill/backfills.ts";
 import { isWhole } from "../backfill/wanted-backfills.ts";
 import type { Sighting } from "./terms.ts";

@@ -1,8 +1,8 @@
 import * as z from "zod";
+import type { SourceChange } from "../../../change/change-stream.ts";
 import { formatOrdinal, type PositionText } from "../../../change/position.ts";
 import type { Topic } from "../../../change/topic.ts";
-import type { SourceChange } from "../../change-source.ts";
-import type { Begin, Relation } from "../pgoutput/messages.ts";
+import type { Begin, Relation } from "../decode/pgoutput/messages.ts";
 
 /** A change of a held topic that was decoded: its event, as it would have gone into the stream. */
 export interface HeldEvent extends Omit<SourceChange, "kind"> {

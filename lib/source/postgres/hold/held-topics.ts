@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import type { SourceChange, SourceMessage } from "../../../change/change-stream.ts";
 import type { ClaimStore } from "../../../change/claim-store.ts";
+import { EncodedChange } from "../../../change/encoded-change.ts";
 import { type PositionText, parsePosition } from "../../../change/position.ts";
-import { TributaryError } from "../../../errors.ts";
-import type { Log } from "../../../observe/log.ts";
-import type { SourceChange, SourceMessage } from "../../change-source.ts";
-import { EncodedChange } from "../../encoded-change.ts";
-import { HoldFullError, HoldSegmentError } from "./errors.ts";
+import { TributaryError } from "../../../change/tributary-error.ts";
+import type { Log } from "../../../log.ts";
 import { firstPosition, type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
 import { HeldTopic } from "./held-topic.ts";
+import { HoldFullError, HoldSegmentError } from "./hold-errors.ts";
 import type { Hold, HoldReason, HoldRecord } from "./hold-record.ts";
 import { storeSegment } from "./hold-spill.ts";
 

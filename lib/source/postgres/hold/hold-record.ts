@@ -1,10 +1,10 @@
+import type { ClaimCheck } from "../../../change/claim-check.ts";
 import {
   formatPosition,
   type PositionText,
   parsePosition,
   START_OF_HISTORY,
 } from "../../../change/position.ts";
-import type { ClaimCheck } from "../../../change/record.ts";
 
 /** Why a topic is held: of the error that began it, or at which its release stopped. Names only, never values. */
 export interface HoldReason {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type ClaimStore, claimOf, pathSegment } from "../../../change/claim-store.ts";
-import { TributaryError } from "../../../errors.ts";
+import { TributaryError } from "../../../change/tributary-error.ts";
 import { formatSegment, type HeldChange } from "./held-change.ts";
 import type { HoldSegment } from "./hold-record.ts";
 

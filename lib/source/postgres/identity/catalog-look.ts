@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { parseLsn } from "../../../change/lsn.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { CatalogQuery } from "../type-catalog.ts";
+import type { CatalogQuery } from "../catalog/type-catalog.ts";
 import type { KeyColumn } from "./known-tables.ts";
 
 /** A table as the catalog has it now. */

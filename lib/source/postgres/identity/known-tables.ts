@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { PositionText } from "../../../change/position.ts";
-import type { Relation } from "../pgoutput/messages.ts";
+import type { Relation } from "../decode/pgoutput/messages.ts";
 
 const keyColumn = z.object({
   /** `attnum`: it stays when the column is renamed. */

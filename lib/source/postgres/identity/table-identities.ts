@@ -4,15 +4,15 @@ import {
   parsePosition,
   START_OF_HISTORY,
 } from "../../../change/position.ts";
-import type { RouteTable } from "../../../change/route.ts";
 import { formatTable, parseTable, type TableName } from "../../../change/table-pattern.ts";
-import type { TributaryError } from "../../../errors.ts";
-import type { Log } from "../../../observe/log.ts";
-import { CatalogLookupError } from "../decode-errors.ts";
-import type { Relation } from "../pgoutput/messages.ts";
-import type { CatalogQuery } from "../type-catalog.ts";
+import type { TributaryError } from "../../../change/tributary-error.ts";
+import type { RouteTable } from "../../../definition/route.ts";
+import type { Log } from "../../../log.ts";
+import type { CatalogQuery } from "../catalog/type-catalog.ts";
+import { CatalogLookupError } from "../decode/decode-errors.ts";
+import type { Relation } from "../decode/pgoutput/messages.ts";
 import { type CatalogLook, type CatalogTable, lookAtTables } from "./catalog-look.ts";
-import { KeyChangedError, TableReplacedError } from "./errors.ts";
+import { KeyChangedError, TableReplacedError } from "./identity-errors.ts";
 import {
   areAlike,
   compareKeys,

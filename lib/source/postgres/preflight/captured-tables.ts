@@ -1,6 +1,6 @@
 import { formatTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
-import { captures, type LogPipeline } from "../../../pipeline.ts";
-import type { PreflightProblem } from "../errors.ts";
+import { captures, type LogPipeline } from "../../../definition/pipeline.ts";
+import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
 import type { RelationEntry } from "./table-facts.ts";
 

@@ -1,4 +1,4 @@
-import type { PreflightProblem } from "../errors.ts";
+import type { PreflightProblem } from "../postgres-errors.ts";
 
 /** What a check found: problems stop the start, warnings are told. */
 export interface Findings {

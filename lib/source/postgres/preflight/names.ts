@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { formatTable } from "../../../change/table-pattern.ts";
-import type { PreflightProblem } from "../errors.ts";
-import { showBytes } from "../pgoutput/reader.ts";
+import { showBytes } from "../decode/pgoutput/reader.ts";
+import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
 import type { TableFacts } from "./table-facts.ts";
 

@@ -1,6 +1,6 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
-import type { PreflightProblem } from "../errors.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
+import type { PreflightProblem } from "../postgres-errors.ts";
 import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";

@@ -1,13 +1,13 @@
 import type pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
 import {
   checkPublishedIdentity,
   type PublicationStep,
   planPublication,
   publishes,
   readPublication,
-} from "../publication.ts";
+} from "../catalog/publication.ts";
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";

@@ -1,8 +1,8 @@
 import pg from "pg";
-import type { LogPipeline } from "../../../pipeline.ts";
-import { unreadableEncoding } from "../connection-errors.ts";
-import type { PreflightProblem } from "../errors.ts";
-import { serverEncoding } from "../values/charset.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
+import { serverEncoding } from "../decode/values/charset.ts";
+import { unreadableEncoding } from "../link/connection-errors.ts";
+import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import { TributaryError } from "../../../errors.ts";
-import type { Log } from "../../../observe/log.ts";
+import { TributaryError } from "../../../change/tributary-error.ts";
+import type { Log } from "../../../log.ts";
 import { ChunkEvents } from "../backfill/chunk-events.ts";
 import type { ChunkReader } from "../backfill/chunk-reader.ts";
 import type { Delivery } from "../backfill/delivery.ts";
@@ -14,8 +14,8 @@ import { pageOrder, type TableShape } from "../backfill/table-shape.ts";
 import { untilVisible } from "../backfill/until-visible.ts";
 import type { Watermark } from "../backfill/watermark.ts";
 import type { WindowMemory } from "../backfill/window-memory.ts";
-import { placeOfMessage, type Relation } from "../pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../relations.ts";
+import { placeOfMessage, type Relation } from "../decode/pgoutput/messages.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
 import type { AskedRows } from "./asked-rows.ts";
 import type { AskedRow } from "./reread-record.ts";
 

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
-import { routeTables } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
-import { slotSuffix } from "../../definition.ts";
-import { OUTBOX_TABLES } from "../../outbox/envelope.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
+import { routeTables } from "../../../definition/route.ts";
+import { slotSuffix } from "../../../definition/source.ts";
+import { OUTBOX_TABLES } from "../../outbox/event/envelope.ts";
 
 /** The numbers of a pipeline's slots: 1, and the further ones. */
 export function slotNumbers({ source }: Pick<LogPipeline, "source">): readonly number[] {

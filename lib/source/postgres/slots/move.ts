@@ -2,20 +2,20 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
-import { routeTables } from "../../../change/route.ts";
 import { formatTable } from "../../../change/table-pattern.ts";
+import { captures, type LogPipeline } from "../../../definition/pipeline.ts";
+import { routeTables } from "../../../definition/route.ts";
 import { failpoint } from "../../../failpoint.ts";
-import type { Log } from "../../../observe/log.ts";
-import { captures, type LogPipeline } from "../../../pipeline.ts";
-import { PreflightError } from "../errors.ts";
-import { heartbeatSql } from "../heartbeat.ts";
+import type { Log } from "../../../log.ts";
+import { checkPublishedIdentity, readPublication, refuseShared, tableSql } from "../catalog/publication.ts";
+import { PreflightError } from "../postgres-errors.ts";
 import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import { readServerFacts } from "../preflight/server-facts.ts";
 import { readTables } from "../preflight/table-facts.ts";
-import { checkPublishedIdentity, readPublication, refuseShared, tableSql } from "../publication.ts";
+import { heartbeatSql } from "../slot/heartbeat.ts";
 import { slotNames } from "./assignment.ts";
-import { TableMoveDelayedError, TableMoveRefusedError } from "./errors.ts";
 import type { TopicShare } from "./share.ts";
+import { TableMoveDelayedError, TableMoveRefusedError } from "./slots-errors.ts";
 
 /** Prefix of the logical message that tells a slot's reader, at its place in the log, that tables have gone. */
 export const MOVE = "tributary.move";

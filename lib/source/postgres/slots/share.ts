@@ -1,15 +1,15 @@
 import type pg from "pg";
 import * as z from "zod";
-import { routeTables } from "../../../change/route.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../pipeline.ts";
-import { MAX_SLOTS } from "../../definition.ts";
-import { PreflightError } from "../errors.ts";
+import type { LogPipeline } from "../../../definition/pipeline.ts";
+import { routeTables } from "../../../definition/route.ts";
+import { MAX_SLOTS } from "../../../definition/source.ts";
+import { PreflightError } from "../postgres-errors.ts";
 import { captureTables } from "../preflight/captured-tables.ts";
 import { readServerVersion } from "../preflight/server-facts.ts";
 import { type RelationEntry, readRelations } from "../preflight/table-facts.ts";
 import { isOutbox, pipelineOfSlot, slotNames, wantedSlot } from "./assignment.ts";
-import { SlotsReducedError, TopicSplitError } from "./errors.ts";
+import { SlotsReducedError, TopicSplitError } from "./slots-errors.ts";
 
 /** A topic's tables, and the slot that has them. */
 export interface TopicShare {

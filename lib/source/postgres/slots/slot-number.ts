@@ -1,5 +1,5 @@
-import { ConfigurationError } from "../../../errors.ts";
-import type { Pipeline } from "../../../pipeline.ts";
+import { ConfigurationError } from "../../../change/tributary-error.ts";
+import type { Pipeline } from "../../../definition/pipeline.ts";
 
 /** Says which of the pipeline's slots a capture task reads: 1 up to `source.slots`; left out, 1. */
 export const SLOT_VARIABLE = "TRIBUTARY_SLOT";

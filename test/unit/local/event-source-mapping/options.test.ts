@@ -1,6 +1,6 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { expect, test } from "vitest";
-import { ConfigurationError } from "../../../../lib/errors.ts";
+import { ConfigurationError } from "../../../../lib/change/tributary-error.ts";
 import {
   type EventSourceMappingOptions,
   validated,

@@ -5,13 +5,13 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Context } from "aws-lambda";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { ConfigurationError } from "../../../../lib/errors.ts";
-import { FunctionEntryError } from "../../../../lib/local/lambda/errors.ts";
+import { ConfigurationError } from "../../../../lib/change/tributary-error.ts";
 import {
   type LambdaFunction,
   type LambdaFunctionOptions,
   startLambdaFunction,
 } from "../../../../lib/local/lambda/host.ts";
+import { FunctionEntryError } from "../../../../lib/local/lambda/lambda-errors.ts";
 import { eventually } from "../../../eventually.ts";
 
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));

@@ -9,8 +9,8 @@ import { Snapshot } from "../../../../lib/source/postgres/backfill/snapshot.ts";
 import { StreamedTransactions } from "../../../../lib/source/postgres/backfill/streamed-transactions.ts";
 import { startStep } from "../../../../lib/source/postgres/backfill/wanted-backfills.ts";
 import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
-import { NULL, Tuple } from "../../../../lib/source/postgres/pgoutput/tuple.ts";
-import { textForm } from "../../../../lib/source/postgres/values/text.ts";
+import { NULL, Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";
+import { textForm } from "../../../../lib/source/postgres/decode/values/text.ts";
 
 /** COPY's text of a value, written apart from the code under test. */
 function copied(value: string | null): string {

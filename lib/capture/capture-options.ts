@@ -1,0 +1,38 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { KinesisClient } from "@aws-sdk/client-kinesis";
+import type { ClaimStore } from "../change/claim-store.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import type { Log } from "../log.ts";
+import type { AsideQueue } from "../source/postgres/aside/aside-record.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
+import type { AnySourceStatus } from "../source/source-kind.ts";
+import type { StreamMetrics } from "../stream/metrics.ts";
+
+/** What a capture task needs: the definition, and what differs by place. */
+export interface CaptureOptions {
+  readonly pipeline: Pipeline;
+  /** The number of the slot that it reads, where the pipeline has several. Default 1. */
+  readonly slot?: number | undefined;
+  readonly connection: PostgresConnectionOptions;
+  /** A standby that existing rows are read from. */
+  readonly standby?: PostgresConnectionOptions | undefined;
+  readonly kinesis: KinesisClient;
+  readonly dynamodb: DynamoDBClient;
+  readonly streamName: string;
+  readonly stateTable: string;
+  /** The dead-letter queue for changes that cannot become events. */
+  readonly deadLetters?: AsideQueue | undefined;
+  /** Where changes go that are too large for the stream; without it they stop the task. */
+  readonly claims?: ClaimStore | undefined;
+  readonly log: Log;
+  /** After this silence of another capture task its lease is taken over, in milliseconds. Default 15 s. */
+  readonly leaseMs?: number | undefined;
+  /** Called about every second. */
+  readonly onMetrics?: (metrics: CaptureMetrics) => void;
+}
+
+/** What a capture task knows of itself. */
+export interface CaptureMetrics {
+  readonly stream: StreamMetrics;
+  readonly source: AnySourceStatus | undefined;
+}

@@ -1,0 +1,275 @@
+import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
+import type { TableName } from "../change/table-pattern.ts";
+import { registerConsumers } from "../consume/fence/floor.ts";
+import { highestEpoch } from "../consume/run/highest-epoch.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import { routeTables } from "../definition/route.ts";
+import { checkSource, openSource } from "../source/open-source.ts";
+import { OUTBOX_TABLES } from "../source/outbox/event/envelope.ts";
+import type { AsideSettings } from "../source/postgres/aside/asides.ts";
+import type { HoldSettings } from "../source/postgres/hold/held-topics.ts";
+import { slotNumbers } from "../source/postgres/slots/assignment.ts";
+import type { AnySourceStatus } from "../source/source-kind.ts";
+import { asideRecord } from "../state/asides.ts";
+import { backfillRecord } from "../state/backfills.ts";
+import { type CaptureRecord, readCaptureRecord } from "../state/capture-record.ts";
+import { CaptureState } from "../state/capture-state.ts";
+import { holdRecord } from "../state/holds.ts";
+import { rereadRecord } from "../state/rereads.ts";
+import { mergeSettings, settingsOf, storedBySlots } from "../state/settings.ts";
+import { CaptureQueueMissingError, HoldStoreMissingError, StateLostError } from "../state/state-errors.ts";
+import { unhealedRecord } from "../state/unhealed.ts";
+import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "../stream/claim-check.ts";
+import { omitColumns } from "../stream/omit-columns.ts";
+import { writeStream } from "../stream/stream-writer.ts";
+import type { CaptureOptions } from "./capture-options.ts";
+import { runRelay } from "./relay.ts";
+import { agreeOnSlots, type Part, soleSlot, takePart } from "./slot-task.ts";
+import { settleTail } from "./stored-tail.ts";
+import { unreadTopics } from "./unread-topics.ts";
+
+/**
+ * Runs the capture task: checks the server, takes the lease, opens the source, and writes its changes to the stream until
+ * `signal`; then stores and confirms what was read, and gives the lease back.
+ *
+ * @throws TributaryError of every kind: `retry` says whether starting again helps.
+ */
+export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
+  const { pipeline, connection, dynamodb, stateTable, leaseMs, log, slot = 1 } = options;
+  const { source } = pipeline;
+  if (source.kind === "outbox") {
+    const writer = (generation: number) => writerOptions(options, generation);
+    return await runRelay({ ...options, pipeline: { ...pipeline, source }, writer }, signal);
+  }
+  const { tables } = await checkSource({ connection, pipeline, slot, signal });
+  const quietSince = await lastBeat(options, signal);
+  for (;;) {
+    const state = await CaptureState.take({
+      dynamodb,
+      table: stateTable,
+      pipeline: pipeline.name,
+      slot,
+      ...(leaseMs === undefined ? {} : { leaseMs }),
+      signal,
+      log: (line) => log.info(line),
+    });
+    log.info("took the capture lease", { generation: state.generation });
+    const until = AbortSignal.any([signal, state.lost]);
+    try {
+      const part = await partOf({ ...options, slot }, tables, state, until);
+      if (part) {
+        await agree({ ...options, pipeline: part.pipeline, slot }, state, part, until);
+        await stream({ ...options, pipeline: part.pipeline, slot }, quietSince, state, part, until);
+        state.lost.throwIfAborted();
+        return;
+      }
+    } finally {
+      await state.release();
+    }
+  }
+}
+
+/** Undefined: tables have come from another slot, and the lease is to be taken anew. */
+async function partOf(
+  options: CaptureOptions & { readonly slot: number },
+  tables: readonly TableName[],
+  state: CaptureState,
+  signal: AbortSignal,
+): Promise<Part | undefined> {
+  const { pipeline, slot, log } = options;
+  const { source } = pipeline;
+  let part: Part | undefined = { pipeline, tables, all: tables };
+  if (source.kind === "postgres") {
+    const definition = { ...pipeline, source };
+    const epoch = await agreeOnSlots(options, definition, slot, state, signal);
+    part =
+      source.slots === 1
+        ? { ...part, siblings: soleSlot(definition) }
+        : await takePart(options, definition, slot, epoch, state, signal);
+  }
+  if (part && slot === 1)
+    for (const { message, remedy } of unreadTopics(pipeline, part.all)) log.warn(message, { remedy });
+  return part;
+}
+
+/** Stores what must not change, and gives new consumers their floor: both before the first record is written. */
+async function agree(
+  options: CaptureOptions,
+  state: CaptureState,
+  { tables }: Part,
+  signal: AbortSignal,
+): Promise<void> {
+  const { pipeline, dynamodb, stateTable } = options;
+  const records = await recordsOfSlots(options, signal);
+  const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
+  const floor = await floorOfNow(options, own, records, signal);
+  const now = settingsOf(pipeline.source, routeTables(pipeline), [...tables, ...outboxTables(pipeline)]);
+  const stored = storedBySlots(own.settings, records, now);
+  await state.writeSettings(mergeSettings(pipeline.name, stored, now));
+  await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+}
+
+/** What stands of all slots: one of them may have a table now that another one had. */
+async function recordsOfSlots(
+  { pipeline, dynamodb, stateTable }: CaptureOptions,
+  signal: AbortSignal,
+): Promise<readonly CaptureRecord[]> {
+  const { source, name } = pipeline;
+  const place = { dynamodb, table: stateTable, pipeline: name, signal };
+  const numbers = source.kind === "postgres" ? slotNumbers({ source }) : [1];
+  return await Promise.all(numbers.map((slot) => readCaptureRecord({ ...place, slot })));
+}
+
+/** The partitions of the outbox's topics must not change either. */
+function outboxTables({ source }: Pipeline): readonly TableName[] {
+  return source.kind === "postgres" && source.outbox ? [OUTBOX_TABLES] : [];
+}
+
+/**
+ * Where a consumer begins that is new now.
+ * @throws StateLostError where consumers have marks and the capture task has no record.
+ */
+async function floorOfNow(
+  { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,
+  own: CaptureRecord,
+  records: readonly CaptureRecord[],
+  signal: AbortSignal,
+): Promise<PositionText> {
+  if (own.slot || own.reading || slot !== 1) {
+    // The slot that is least far: what another one has not written yet is a new consumer's business too.
+    const known = records.flatMap((record) => record.slot ?? record.reading ?? []);
+    const floors = known.map(({ epoch, confirmedLsn }) =>
+      formatPosition({ epoch, commitLsn: confirmedLsn, ordinal: 0 }),
+    );
+    return floors.sort()[0] ?? START_OF_HISTORY;
+  }
+  if (own.newEpoch) return formatPosition({ epoch: own.newEpoch.epoch, commitLsn: 0n, ordinal: 0 });
+  const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
+  if (highest > 0) throw new StateLostError(name, highest);
+  return START_OF_HISTORY;
+}
+
+/** When a task of any slot last showed that it was alive: before this one, nothing was written since. */
+async function lastBeat(options: CaptureOptions, signal: AbortSignal): Promise<number | undefined> {
+  const beats = (await recordsOfSlots(options, signal)).flatMap(({ beatAt }) => beatAt ?? []);
+  return beats.length > 0 ? Math.max(...beats) : undefined;
+}
+
+async function stream(
+  options: CaptureOptions,
+  quietSince: number | undefined,
+  state: CaptureState,
+  part: Part,
+  signal: AbortSignal,
+): Promise<void> {
+  const { pipeline, connection, standby, kinesis, dynamodb, streamName, stateTable, log, onMetrics } =
+    options;
+  let status: AnySourceStatus | undefined;
+  // Not the task's end: what is acknowledged then is still written.
+  const store = { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost };
+  const backfills = backfillRecord(store, state);
+  if (pipeline.source.kind === "postgres") await settleTail(options, state, signal);
+  const source = await openSource({
+    connection,
+    pipeline,
+    record: state,
+    siblings: part.siblings,
+    backfill: {
+      record: part.ownBackfills?.(backfills) ?? backfills,
+      rereads: rereadRecord(store, state),
+      standby,
+      maxEventBytes: maxRowBytes(options),
+    },
+    holds: await holdsOf(options, state, part),
+    unhealed: unhealedRecord(
+      { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost },
+      state.generation,
+    ),
+    asides: await asidesOf(options, state, part),
+    signal,
+    log,
+    onStatus: (latest) => {
+      status = latest;
+    },
+  });
+  try {
+    await writeStream(
+      source,
+      {
+        kinesis,
+        streamName,
+        writer: state.generation,
+        ...writerOptions(options, state.generation),
+        superseded: state.lost,
+        leaseLeftMs: () => state.leftMs,
+        // One task does for all: a shard has records of every slot.
+        beats: (options.slot ?? 1) === 1 ? { name: pipeline.topics.prefix, quietSince } : undefined,
+        onMetrics: (metrics) => onMetrics?.({ stream: metrics, source: status }),
+        log,
+      },
+      signal,
+    );
+  } finally {
+    await source.close();
+  }
+}
+
+/** Of a record, beside its one event. */
+const RECORD_OVERHEAD_BYTES = 1024;
+
+/** Largest event of an existing row that the stream can take: nothing that a backfill reads may stop the stream. */
+function maxRowBytes({ pipeline: { stream }, claims }: CaptureOptions): number | undefined {
+  if (stream.oversize === "omit") return undefined;
+  return (claims ? MAX_CLAIM_BYTES : stream.maxRecordBytes) - RECORD_OVERHEAD_BYTES;
+}
+
+/**
+ * Where changes are held that cannot become events; without a claim store they end the stream.
+ * @throws HoldStoreMissingError where there is none, and topics are held.
+ */
+async function holdsOf(
+  { claims, dynamodb, stateTable, pipeline }: CaptureOptions,
+  state: CaptureState,
+  part: Part,
+): Promise<HoldSettings | undefined> {
+  const { generation, lost: signal } = state;
+  const whole = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
+  const record = part.ownHolds?.(whole) ?? whole;
+  if (claims) return { record, store: claims, generation };
+  const held = pipeline.source.kind === "postgres" ? await record.list() : [];
+  if (held.length > 0) throw new HoldStoreMissingError(held.map(({ topic }) => topic));
+  return undefined;
+}
+
+/**
+ * How changes are put aside that cannot become events; undefined where there is no queue for them.
+ * @throws CaptureQueueMissingError where there is none, and changes are to be put aside.
+ */
+async function asidesOf(
+  { deadLetters, dynamodb, stateTable, pipeline: { name, source } }: CaptureOptions,
+  state: CaptureState,
+  part: Part,
+): Promise<AsideSettings | undefined> {
+  if (source.kind !== "postgres") return undefined;
+  const { generation, lost: signal } = state;
+  const whole = asideRecord({ dynamodb, table: stateTable, pipeline: name, signal }, generation);
+  const record = part.ownAsides?.(whole) ?? whole;
+  if (deadLetters) return { record, queue: deadLetters };
+  if (source.undecodable === "dead-letter")
+    throw new CaptureQueueMissingError('source.undecodable is "dead-letter"');
+  const known = [...(await record.list()).map(({ position }) => position), ...(await record.wanted())];
+  if (known.length > 0) throw new CaptureQueueMissingError(`the change at ${known[0]} is to be put aside`);
+  return undefined;
+}
+
+/** How the stream is written, whatever the source. */
+function writerOptions(options: CaptureOptions, writer: number) {
+  const { packing, maxRecordBytes } = options.pipeline.stream;
+  return { packing, limits: { maxRecordBytes }, oversize: oversizePolicy(options, writer) };
+}
+
+/** What becomes of a change above the record limit; undefined: it stops the task. */
+function oversizePolicy({ pipeline, claims, log }: CaptureOptions, writer: number): Oversize | undefined {
+  if (pipeline.stream.oversize === "omit") return omitColumns;
+  return claims && claimCheck({ store: claims, pipeline: pipeline.name, writer, log });
+}

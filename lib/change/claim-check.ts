@@ -1,0 +1,9 @@
+/** Where a change stands that was too large to travel in the stream. */
+export interface ClaimCheck {
+  /** Name of the S3 bucket, or URL of the directory. */
+  readonly bucket: string;
+  readonly key: string;
+  readonly bytes: number;
+  /** Of the object's bytes, 64 hex digits. */
+  readonly sha256: string;
+}

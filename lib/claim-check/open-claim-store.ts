@@ -1,0 +1,66 @@
+import { isAbsolute, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { s3Client } from "../aws/clients.ts";
+import type { ClaimStore } from "../change/claim-store.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+
+/** Says where changes stand that are too large for the stream: `s3://bucket/prefix` or `file:///directory`. */
+export const CLAIM_BUCKET_VARIABLE = "TRIBUTARY_CLAIM_BUCKET";
+
+/** Where claims stand. */
+export type ClaimLocation =
+  | { readonly kind: "s3"; readonly bucket: string; readonly prefix: string }
+  | { readonly kind: "directory"; readonly path: string };
+
+/** https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html */
+const S3_URL = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*))?$/;
+
+/** @throws ConfigurationError when it is neither an `s3:` nor a `file:` URL. */
+export function claimLocation(url: string): ClaimLocation {
+  const [, bucket, path = ""] = S3_URL.exec(url) ?? [];
+  if (bucket !== undefined) {
+    const prefix = path.replace(/\/+$/, "");
+    if (Buffer.byteLength(prefix) <= 200 && !prefix.startsWith("/")) {
+      return { kind: "s3", bucket, prefix: prefix === "" ? "" : `${prefix}/` };
+    }
+  }
+  const directory = directoryOf(url);
+  if (directory !== undefined) return { kind: "directory", path: directory };
+  throw new ConfigurationError("The environment", [
+    {
+      path: CLAIM_BUCKET_VARIABLE,
+      value: url,
+      remedy:
+        "write s3://bucket or s3://bucket/prefix (at most 200 bytes of prefix), or file:///absolute/directory",
+    },
+  ]);
+}
+
+/**
+ * The claim store that the environment names, or undefined where it names none.
+ * @throws ConfigurationError when it names what is none.
+ */
+export async function claimStoreFromEnvironment(
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<ClaimStore | undefined> {
+  const url = environment[CLAIM_BUCKET_VARIABLE];
+  if (!url) return undefined;
+  const location = claimLocation(url);
+  // Loaded when needed: most invocations of a consumer never meet a claim.
+  if (location.kind === "s3") {
+    const { S3ClaimStore } = await import("./s3-claim-store.ts");
+    return new S3ClaimStore(await s3Client(environment), location.bucket, location.prefix);
+  }
+  const { DirectoryClaimStore } = await import("./directory-claim-store.ts");
+  return new DirectoryClaimStore(location.path);
+}
+
+function directoryOf(url: string): string | undefined {
+  if (!url.startsWith("file:///")) return undefined;
+  try {
+    const path = resolve(fileURLToPath(url));
+    return isAbsolute(path) && path !== resolve("/") ? path : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,188 @@
+import { failpoint } from "../../failpoint.ts";
+import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "../consume-errors.ts";
+import type { Deadline } from "../run/deadline.ts";
+import type { HandledEvent } from "../run/event.ts";
+import type { RunningCalls } from "../run/running-calls.ts";
+import type { Sweep } from "../run/sweep.ts";
+import { causeOf, isA, propertyOf } from "../run/thrown.ts";
+import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./context.ts";
+import type { Registration } from "./registry.ts";
+
+/** How a handler's call ended. */
+export type CallResult =
+  | { readonly kind: "done" }
+  /** It threw. */
+  | { readonly kind: "failed"; readonly error: unknown }
+  /** These of its events failed, the others took effect. */
+  | { readonly kind: "some-failed"; readonly indexes: readonly number[]; readonly error: unknown }
+  /** The invocation's time was over; `fair` says whether it had its share of it, `running` whether it still runs. */
+  | { readonly kind: "cut-short"; readonly fair: boolean; readonly running: boolean; readonly error: unknown }
+  /** Not the change's fault: no attempt. Where indexes are given, the other events took effect. */
+  | { readonly kind: "unavailable"; readonly error: unknown; readonly indexes?: readonly number[] };
+
+/** What a call stands on. */
+interface Invocation {
+  readonly consumer: string;
+  readonly deadline: Deadline;
+  readonly running: RunningCalls;
+  readonly write: WriteLine;
+}
+
+/**
+ * Makes one call of a user's handler. Never throws. Gives a promise only where the handler does: most events need none.
+ */
+export function callHandler(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  attempt: number,
+  invocation: Invocation,
+): CallResult | Promise<CallResult> {
+  const { deadline } = invocation;
+  const share = deadline.share();
+  // What begins now would be bound by nothing.
+  if (share === "none")
+    return { kind: "cut-short", fair: false, running: false, error: new HandlerTimeoutError() };
+  const fair = share === "fair";
+  const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
+  try {
+    failpoint("before-effect");
+    const returned = given(registration, events, context);
+    if (isPromise(returned)) return settled(registration, events, returned, fair, invocation);
+    failpoint("after-effect");
+    return ended(registration, events, returned);
+  } catch (error) {
+    return broken(registration, events, error, { fair, running: false, deadline });
+  }
+}
+
+async function settled(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  returned: PromiseLike<unknown>,
+  fair: boolean,
+  { deadline, running: calls }: Invocation,
+): Promise<CallResult> {
+  let running = true;
+  let call: Promise<unknown> | undefined;
+  try {
+    call = Promise.resolve(returned).finally(() => {
+      running = false;
+    });
+    const value = await deadline.bound(call);
+    failpoint("after-effect");
+    return ended(registration, events, value);
+  } catch (error) {
+    if (call && running) {
+      const [first] = events as [HandledEvent];
+      const succeeded = call.then((value) => ended(registration, events, value).kind === "done");
+      calls.add(first, succeeded, events.length === 1 ? first.position : undefined);
+    }
+    return broken(registration, events, error, { fair, running, deadline });
+  }
+}
+
+function ended(registration: Registration, events: readonly HandledEvent[], returned: unknown): CallResult {
+  if (registration.kind !== "batch" || !Array.isArray(returned)) return DONE;
+  const indexes = indexesOf(returned);
+  return indexes.length > 0
+    ? someFailed(indexes, events.length, new FailedEvents(indexes as number[]))
+    : DONE;
+}
+
+function broken(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  error: unknown,
+  { fair, running, deadline }: { fair: boolean; running: boolean; deadline: Deadline },
+): CallResult {
+  const unavailable = causeOf(error, SinkUnavailableError);
+  if (unavailable) {
+    const failed =
+      isA(error, FailedEvents) && registration.kind === "batch"
+        ? someFailed(propertyOf(error, "indexes"), events.length, unavailable)
+        : undefined;
+    return failed?.kind === "some-failed"
+      ? { kind: "unavailable", error: unavailable, indexes: failed.indexes }
+      : { kind: "unavailable", error: unavailable };
+  }
+  if (deadline.work.aborted) return { kind: "cut-short", fair, running, error };
+  return isA(error, FailedEvents) && registration.kind === "batch"
+    ? someFailed(propertyOf(error, "indexes"), events.length, propertyOf(error, "cause") ?? error)
+    : { kind: "failed", error };
+}
+
+const DONE: CallResult = { kind: "done" };
+
+function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return (
+    typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function"
+  );
+}
+
+/** The logger is made when it is asked for: few calls write a line. */
+class CallContext implements HandlerContext {
+  readonly signal: AbortSignal;
+  readonly remainingMs: () => number;
+  readonly attempt: number;
+  readonly consumer: string;
+  readonly #write: WriteLine;
+  readonly #event: HandledEvent;
+  #logger: Logger | undefined;
+
+  constructor({ consumer, deadline, write }: Invocation, event: HandledEvent, attempt: number) {
+    this.signal = deadline.callSignal();
+    this.remainingMs = deadline.remainingMs;
+    this.attempt = attempt;
+    this.consumer = consumer;
+    this.#write = write;
+    this.#event = event;
+  }
+
+  get logger(): Logger {
+    const { topic, partition, position } = this.#event;
+    this.#logger ??= jsonLogger(this.#write, { consumer: this.consumer, topic, partition, position });
+    return this.#logger;
+  }
+}
+
+function given(
+  registration: Registration,
+  events: readonly HandledEvent[],
+  context: HandlerContext,
+): unknown {
+  const [first] = events as [HandledEvent];
+  switch (registration.kind) {
+    case "single":
+      return registration.handle(first, context);
+    case "batch":
+      return registration.handle(events, context);
+    case "sweep":
+      // The registry chose it because the event is one.
+      return registration.handle(first.sweep as Sweep, context);
+  }
+}
+
+/**
+ * What an array that a handler returned says of failed events. Nothing, where it holds no number: `Promise.all` over the
+ * events gives their answers. Where some of it is a number, what is undefined or null beside is not: each event's own
+ * index or nothing.
+ */
+function indexesOf(returned: readonly unknown[]): unknown[] {
+  const isNumber = (value: unknown) => typeof value === "number" || typeof value === "bigint";
+  return returned.some(isNumber) ? returned.filter((value) => value !== undefined && value !== null) : [];
+}
+
+/** Indexes that make no sense are the handler's error as a whole: nothing may count as done by mistake. */
+function someFailed(indexes: unknown, length: number, error: unknown): CallResult {
+  let failed: unknown[];
+  try {
+    failed = [...new Set(indexes as Iterable<unknown>)];
+  } catch {
+    return { kind: "failed", error };
+  }
+  const isIndex = (i: unknown): i is number =>
+    Number.isInteger(i) && (i as number) >= 0 && (i as number) < length;
+  if (!failed.every(isIndex)) return { kind: "failed", error };
+  if (failed.length === 0) return DONE;
+  return { kind: "some-failed", indexes: failed.sort((a, b) => a - b), error };
+}

@@ -1,0 +1,130 @@
+import { isControlEvent, readBackfillEnd } from "../../change/control-event.ts";
+import type { ChangeEventJson, OperationCode } from "../../change/event.ts";
+import { type TableName, tablePattern } from "../../change/table-pattern.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
+import { topicPattern } from "../../definition/topic-pattern.ts";
+import type { AnyEvent } from "../run/event.ts";
+import type { Sweep } from "../run/sweep.ts";
+import type { HandlerContext } from "./context.ts";
+import { type Operation, operationOf } from "./operation.ts";
+import type { RowSchema } from "./schema.ts";
+
+/** What a user's handler may return: nothing counts but failed indexes of `onBatch`. */
+type Outcome = unknown;
+
+interface Registered {
+  readonly matches: (topic: string, table: TableName) => boolean;
+}
+
+interface RegisteredForChanges extends Registered {
+  readonly operations: ReadonlySet<Operation>;
+  readonly row: RowSchema<unknown> | undefined;
+}
+
+/** A handler for one event. */
+export interface SingleRegistration extends RegisteredForChanges {
+  readonly kind: "single";
+  /** Whether each event is claimed before the handler runs. */
+  readonly claim: boolean;
+  readonly handle: (event: AnyEvent, context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+/** A handler for several consecutive events of a partition. */
+export interface BatchRegistration extends RegisteredForChanges {
+  readonly kind: "batch";
+  readonly maxEvents: number;
+  readonly handle: (events: readonly AnyEvent[], context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+/** A handler for sweeps. */
+export interface SweepRegistration extends Registered {
+  readonly kind: "sweep";
+  readonly handle: (sweep: Sweep, context: HandlerContext) => Outcome | Promise<Outcome>;
+}
+
+/** What a consumer registered, by kind. */
+export type Registration = SingleRegistration | BatchRegistration | SweepRegistration;
+
+/** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
+export class Registry {
+  readonly #registrations: Registration[] = [];
+  /** What was found last: events of one table come one after the other. */
+  #last: Found | undefined;
+
+  get size(): number {
+    return this.#registrations.length;
+  }
+
+  add(registration: Registration): void {
+    this.#registrations.push(registration);
+    this.#last = undefined;
+  }
+
+  /** @throws RecordFormatError for a control event that is not of the format. */
+  find(topic: string, wire: ChangeEventJson): Registration | undefined {
+    if (isControlEvent(wire)) {
+      if (!readBackfillEnd(wire)?.sweep) return undefined;
+      return this.#registrations.find(
+        (candidate) => candidate.kind === "sweep" && candidate.matches(topic, wire.source),
+      );
+    }
+    const { schema, table } = wire.source;
+    let last = this.#last;
+    if (last?.topic !== topic || last.table !== table || last.schema !== schema) {
+      const ofTable = this.#registrations.filter((candidate) => candidate.matches(topic, wire.source));
+      last = { topic, schema, table, ofTable, byOperation: new Map() };
+      this.#last = last;
+    }
+    const found = last.byOperation.get(wire.op);
+    if (found !== undefined || last.byOperation.has(wire.op)) return found;
+    const operation = operationOf(wire.op);
+    const first = last.ofTable.find(
+      (candidate) => candidate.kind !== "sweep" && candidate.operations.has(operation),
+    );
+    last.byOperation.set(wire.op, first);
+    return first;
+  }
+}
+
+interface Found extends TableName {
+  readonly topic: string;
+  readonly ofTable: readonly Registration[];
+  readonly byOperation: Map<OperationCode, Registration | undefined>;
+}
+
+/**
+ * A pattern of `on` and `onBatch`: of a topic (`shop.public.orders`, `*.orders`) or of a table (`public.orders`,
+ * `public."Odd.Name"`); it matches when it matches either.
+ * @throws ConfigurationError when it is neither.
+ */
+export function topicOrTable(pattern: string): (topic: string, table: TableName) => boolean {
+  if (pattern === "" || /[\s]/.test(pattern.replaceAll(/"[^"]*"/g, ""))) {
+    throw new ConfigurationError("The consumer", [
+      {
+        path: "on",
+        value: pattern,
+        remedy: "write a table such as public.orders, or a topic such as *.public.orders",
+      },
+    ]);
+  }
+  const ofTopic = topicPattern(pattern);
+  const ofTable = asTablePattern(pattern);
+  const known = new Map<string, boolean>();
+  return (topic, table) => {
+    const name = `${topic}\0${table.schema}\0${table.table}`;
+    let matches = known.get(name);
+    if (matches === undefined) {
+      matches = ofTopic(topic) || ofTable(table);
+      known.set(name, matches);
+    }
+    return matches;
+  };
+}
+
+function asTablePattern(pattern: string): (table: TableName) => boolean {
+  try {
+    return tablePattern(pattern);
+  } catch {
+    return () => false;
+  }
+}

@@ -1,0 +1,201 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { PositionText } from "../../change/position.ts";
+import { HoldAtWorkError } from "../consume-errors.ts";
+import type { Letter, StoredChange } from "../hold/parked-change.ts";
+import type { ParkedKeys } from "../hold/parked-keys.ts";
+import { failedOf } from "../hold/parking-table.ts";
+import type { ConsumerInstance } from "../run/consumer-instance.ts";
+import type { Deadline } from "../run/deadline.ts";
+import { deadLetterError } from "./dead-letter.ts";
+import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
+import { type FencedPartition, keysOf, type RedriveLease } from "./redrive-lease.ts";
+
+/** What all chains of a redrive share. */
+export interface RedriveRun {
+  readonly instance: ConsumerInstance;
+  readonly deadline: Deadline;
+  /** Owns leases and claims. */
+  readonly owner: string;
+  /** What is to be given up: the change at a position, or of each key the one that failed. Undefined: nothing. */
+  readonly discard: { readonly position: PositionText | undefined } | undefined;
+  /** Changes that may still take effect. */
+  left: number;
+  redriven: number;
+  discarded: number;
+}
+
+/** How a chain's redrive ended. `gone`: it is not open, and never will be again. */
+export type ChainOutcome =
+  | { readonly kind: "done" | "open" | "superseded" | "gone"; readonly redriven: number }
+  /** `error`: why, where the letter does not say it. */
+  | { readonly kind: "busy"; readonly redriven: number; readonly error?: string }
+  | {
+      readonly kind: "failed" | "unhandled";
+      readonly redriven: number;
+      /** The change that failed. */
+      readonly failed?: PositionText;
+      readonly attempts: number;
+      readonly error: string;
+    };
+
+/** How often a redrive looks for a moment at which no invocation has the partition, before it takes it by force. */
+const POLLS = 150;
+const POLL_MS = 20;
+
+/**
+ * Brings the parked changes of one key to effect, in order, from behind the last that did, and parks the key no more
+ * when nothing is left. Every step may be the last one of this process: what is on record is then true, and the next
+ * redrive goes on behind it.
+ */
+export class ChainRedrive {
+  readonly #run: RedriveRun;
+  readonly #lease: RedriveLease;
+  readonly #place: { readonly topic: string; readonly partition: number; readonly chain: string };
+  readonly #signal: AbortSignal;
+  #redriven = 0;
+  #begun = false;
+
+  constructor(run: RedriveRun, letter: Letter, lease: RedriveLease) {
+    const { topic, partition, chain } = letter;
+    this.#run = run;
+    this.#lease = lease;
+    this.#place = { topic, partition, chain };
+    this.#signal = run.deadline.end;
+  }
+
+  /** @throws FenceUnavailableError */
+  async run(): Promise<ChainOutcome> {
+    const { parking } = this.#run.instance;
+    // Under the lease only: before, another redrive may have been at work.
+    const letter = await parking.letter(this.#place, this.#signal);
+    if (!letter) return this.#outcome("gone");
+    let applied = letter.applied ?? "";
+    for (let polls = 1; ; polls++) {
+      const fenced = await this.#lease.read();
+      const { mark, parked } = fenced;
+      const keys = keysOf(this.#run.instance.consumer, this.#place, fenced);
+      const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
+      if (parked === undefined || !entry) return this.#notListed(letter, mark);
+      if (entry.kind === "overtaken") {
+        // Its later change is at work in an invocation, or in a call that ran on. Where it is not, it comes again and asks again.
+        const { running } = this.#run.instance;
+        if (fenced.held || running.mayRun(fenced.running)) return this.#outcome("busy");
+        keys.turn(entry.chain, "skipped");
+        if (await this.#lease.replaceParked(fenced, keys.format(mark), "untouched")) continue;
+        return this.#outcome("busy");
+      }
+      for await (const change of parking.changes(this.#place, applied, mark, this.#signal)) {
+        const ended = await this.#change(change, letter);
+        if (ended) return ended;
+        applied = change.position;
+      }
+      if (await this.#unpark(keys, fenced, polls > POLLS)) {
+        await parking.remove(this.#place, this.#signal);
+        return this.#outcome("done");
+      }
+      if (this.#run.deadline.work.aborted) return this.#outcome("open");
+      // Nothing is taken from a replay: what it is in the middle of would be done twice.
+      if (polls > POLLS && fenced.replayed)
+        return { kind: "busy", redriven: this.#redriven, error: HoldAtWorkError.name };
+      await sleep(POLL_MS);
+    }
+  }
+
+  /** One change: to its handler, on record, away. Gives how the chain ended, if it did. */
+  async #change(change: StoredChange, letter: Letter): Promise<ChainOutcome | undefined> {
+    const first = !this.#begun;
+    const { parking } = this.#run.instance;
+    const { position } = change;
+    if (this.#run.left <= 0 || this.#run.deadline.work.aborted) return this.#outcome("open");
+    // Before anything is waited for: others have the same limit.
+    this.#run.left--;
+    this.#begun = true;
+    if (this.#isGivenUp(change, letter, first)) {
+      if (!(await this.#lease.isOurs())) return this.#outcome("busy");
+      this.#run.discarded++;
+    } else {
+      const known = first ? letter.attempts : 0;
+      const outcome = await this.#apply(change, known, first);
+      switch (outcome.kind) {
+        case "stopped":
+          return this.#outcome("open");
+        case "busy":
+          return this.#outcome("busy");
+        case "unhandled":
+          return this.#failed("unhandled", position, known, outcome.error);
+        case "failed":
+          return this.#failed("failed", position, known + outcome.calls, outcome.error, outcome.timedOut);
+      }
+      this.#redriven++;
+      this.#run.redriven++;
+    }
+    // In this order: a change that is deleted and not on record would be applied again, were it written once more.
+    await parking.applied(this.#place, position, this.#signal);
+    await parking.deleteChange(this.#place, position, this.#signal);
+    return undefined;
+  }
+
+  /** Only what was named, or failed before this redrive: never one that merely waited. */
+  #isGivenUp({ position }: StoredChange, letter: Letter, first: boolean): boolean {
+    const { discard } = this.#run;
+    if (discard === undefined) return false;
+    if (discard.position !== undefined) return position === discard.position;
+    const failed = failedOf(letter);
+    if (failed === undefined) return false;
+    return "at" in failed ? position === failed.at : first && position > failed.behind;
+  }
+
+  #apply(change: StoredChange, known: number, first: boolean): Promise<ChangeOutcome> {
+    const { instance, deadline, owner } = this.#run;
+    let begun = !first;
+    const begin = async () => {
+      // On record, once, since it may be what ends the process: such a key comes last then.
+      if (!begun) await instance.parking.trying(this.#place, this.#signal);
+      begun = true;
+    };
+    const mayCall = () => this.#lease.isOurs();
+    return redriveChange({ instance, deadline, owner, mayCall, begin }, this.#place, change, known);
+  }
+
+  async #failed(
+    kind: "failed" | "unhandled",
+    failed: PositionText,
+    attempts: number,
+    error: unknown,
+    timedOut = false,
+  ): Promise<ChainOutcome> {
+    const facts = deadLetterError(error);
+    const lastFailedAt = new Date().toISOString();
+    // One whose time was over is told as failed, but not given up without being named.
+    const named = timedOut ? "timed out" : failed;
+    const failure = { attempts, lastFailedAt, error: facts };
+    await this.#run.instance.parking.failed(this.#place, failure, named, this.#signal);
+    return { kind, redriven: this.#redriven, failed, attempts, error: facts.name };
+  }
+
+  /** Parks the key no more, if nothing was parked since the list was read. */
+  async #unpark(keys: ParkedKeys, was: FencedPartition, force: boolean): Promise<boolean> {
+    keys.remove(this.#place.chain);
+    return (
+      (await this.#lease.replaceParked(was, keys.format("") || undefined, "free")) ||
+      (force && (await this.#lease.replaceParked(was, keys.format("") || undefined, "by force")))
+    );
+  }
+
+  /** The key is parked no more: by this redrive (the answer was lost), an earlier one, or a later change. */
+  async #notListed(letter: Letter, mark: PositionText): Promise<ChainOutcome> {
+    const { parking } = this.#run.instance;
+    // Beyond the mark: its invocation is at work on it, or died there, and it comes again.
+    if (letter.position > mark) return this.#outcome("gone");
+    if (letter.superseded) {
+      await parking.deleteChanges(this.#place, this.#signal);
+      return this.#outcome("superseded");
+    }
+    await parking.remove(this.#place, this.#signal);
+    return this.#outcome(this.#redriven > 0 ? "done" : "gone");
+  }
+
+  #outcome(kind: "done" | "open" | "busy" | "superseded" | "gone"): ChainOutcome {
+    return { kind, redriven: this.#redriven };
+  }
+}

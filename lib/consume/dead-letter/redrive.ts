@@ -1,0 +1,274 @@
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { PositionText } from "../../change/position.ts";
+import { runSideBySide } from "../api/concurrency.ts";
+import { errorFacts, jsonLogger } from "../api/context.ts";
+import { StateItemError } from "../consume-errors.ts";
+import { heldBy } from "../hold/hold.ts";
+import { redriveHold } from "../hold/hold-redrive.ts";
+import type { Letter } from "../hold/parked-change.ts";
+import type { ParkedKey } from "../hold/parked-keys.ts";
+import { failedOf } from "../hold/parking-table.ts";
+import type { ConsumerInstance } from "../run/consumer-instance.ts";
+import { Deadline } from "../run/deadline.ts";
+import { tellObserver } from "../run/observer.ts";
+import { nameOf } from "../run/thrown.ts";
+import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
+import { keysOf, type RedriveLease } from "./redrive-lease.ts";
+import type { RedrivenLetter, RedriveReport, RedriveRequest } from "./redrive-request.ts";
+
+/** Partitions that are worked on at the same time. */
+const SIDE_BY_SIDE = 8;
+/** No position is greater. */
+const LAST = `${"F".repeat(24)}${"9".repeat(10)}`;
+/** How long another redrive in a partition, or a handler that still runs there, is waited for. */
+const PATIENCE_MS = 2_000;
+const POLL_MS = 100;
+/** For giving back a lease after a redrive's end. */
+const RELEASE_MS = 5_000;
+/** Keys that a report names: a function's answer may have 6 MB. */
+const REPORTED = 1_000;
+
+/**
+ * Brings parked and skipped changes to effect, key by key: each in its order, never over newer state. Twice is safe.
+ * Invocations go on meanwhile.
+ * @throws FenceUnavailableError when the state table cannot be read at all.
+ */
+export async function runRedrive(
+  instance: ConsumerInstance,
+  request: RedriveRequest,
+  remainingMs: number,
+): Promise<RedriveReport> {
+  const started = performance.now();
+  const deadline = new Deadline(remainingMs);
+  const run: RedriveRun = {
+    instance,
+    deadline,
+    owner: `redrive-${randomBytes(12).toString("base64url")}`,
+    discard: request.discard ? { position: request.position } : undefined,
+    left: request.limit ?? Number.POSITIVE_INFINITY,
+    redriven: 0,
+    discarded: 0,
+  };
+  try {
+    const { meant, unreadable } = await select(instance, request, deadline.work);
+    const letters = [...unreadable, ...(await (request.dryRun ? look(run, meant) : redrive(run, meant)))];
+    const count = (outcome: RedrivenLetter["outcome"]) =>
+      letters.filter((letter) => letter.outcome === outcome).length;
+    const open = count("open");
+    const report: RedriveReport = {
+      tributary: "redrive",
+      consumer: instance.consumer,
+      ...{ redriven: run.redriven, discarded: run.discarded },
+      ...{
+        done: count("done"),
+        failed: count("failed"),
+        open,
+        busy: count("busy"),
+        unhandled: count("unhandled"),
+        superseded: count("superseded"),
+      },
+      more: !request.dryRun && open > 0,
+      durationMs: Math.round(performance.now() - started),
+      letters: letters.slice(0, REPORTED),
+    };
+    await tellObserver(
+      () => instance.observer.redrive?.(report),
+      deadline.untilEndMs(),
+      jsonLogger(instance.write, { consumer: instance.consumer }),
+    );
+    return report;
+  } finally {
+    deadline.clear();
+  }
+}
+
+/** The letters that a request means; what cannot be read of them is told, too. */
+async function select(
+  instance: ConsumerInstance,
+  request: RedriveRequest,
+  signal: AbortSignal,
+): Promise<{ meant: Letter[]; unreadable: RedrivenLetter[] }> {
+  const meant: Letter[] = [];
+  const unreadable: RedrivenLetter[] = [];
+  for await (const letter of instance.parking.letters(signal)) {
+    if (letter instanceof StateItemError) {
+      const { topic = "", partition = -1 } = letter.place ?? {};
+      if (!isPlaceMeant({ topic, partition }, request)) continue;
+      jsonLogger(instance.write, { consumer: instance.consumer, topic, partition }).warn(
+        "a letter cannot be read",
+        errorFacts(letter),
+      );
+      unreadable.push(unread({ topic, partition }, letter));
+      continue;
+    }
+    const { key, position } = request;
+    if (!isPlaceMeant(letter, request) || (key !== undefined && letter.key !== key)) continue;
+    if (position !== undefined && !(await isAt(instance, letter, request, signal))) continue;
+    // Stacks of thousands of letters need not be held.
+    meant.push({ ...letter, error: { ...letter.error, stack: "" } });
+  }
+  return { meant, unreadable };
+}
+
+function isPlaceMeant(
+  letter: { readonly topic: string; readonly partition: number },
+  { topic, partition }: RedriveRequest,
+): boolean {
+  return (
+    (topic === undefined || letter.topic === topic) &&
+    (partition === undefined || letter.partition === partition)
+  );
+}
+
+/** Whether a position is one of the letter's key: of the change that began it, or of one that is parked behind. */
+async function isAt(
+  { parking }: ConsumerInstance,
+  letter: Letter,
+  { position = "", discard }: RedriveRequest,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (position < letter.position) return false;
+  if (position === letter.position && !discard) return true;
+  // What is to be given up must be there still.
+  return parking.hasChange(letter, position, signal);
+}
+
+function unread(
+  { topic, partition }: { readonly topic: string; readonly partition: number },
+  error: StateItemError,
+): RedrivenLetter {
+  const facts = { key: "", table: "", position: "", attempts: 0, error: error.name };
+  return { topic, partition, ...facts, outcome: "failed", redriven: 0 };
+}
+
+/** What is open, without touching it. */
+async function look(run: RedriveRun, letters: readonly Letter[]): Promise<RedrivenLetter[]> {
+  const found: RedrivenLetter[] = [];
+  await runSideBySide(byPartition(letters), SIDE_BY_SIDE, async (group) => {
+    const [{ topic, partition }] = group as [Letter];
+    const { consumer, leases, write } = run.instance;
+    const fenced = await leases.look(topic, partition, run.deadline.end);
+    const { held, hold } = fenced;
+    let keys: readonly ParkedKey[];
+    try {
+      keys = keysOf(consumer, { topic, partition }, fenced).values();
+    } catch (error) {
+      jsonLogger(write, { consumer, topic, partition }).warn("a partition cannot be read", errorFacts(error));
+      const facts = { outcome: "failed", redriven: 0, error: nameOf(error) } as const;
+      found.push(...group.map((letter) => ({ ...asRedriven(letter), ...facts })));
+      return;
+    }
+    for (const letter of group) {
+      const entry = keys.find(({ chain }) => chain === letter.chain);
+      const holdOf = heldBy(letter.chain);
+      if (holdOf !== undefined) {
+        if (hold?.id === holdOf) found.push({ ...asRedriven(letter), outcome: "open", redriven: 0 });
+      } else if (entry) {
+        const outcome = entry.kind === "overtaken" && held ? "busy" : "open";
+        const failed = await failedPosition(run, letter);
+        found.push({ ...asRedriven(letter), ...failed, outcome, redriven: 0, parked: entry.items });
+      } else if (letter.superseded) found.push({ ...asRedriven(letter), outcome: "superseded", redriven: 0 });
+    }
+  });
+  return found;
+}
+
+async function failedPosition(run: RedriveRun, letter: Letter): Promise<{ failed?: PositionText }> {
+  const failed = failedOf(letter);
+  if (failed === undefined) return {};
+  if ("at" in failed) return { failed: failed.at };
+  // The first behind it, if it can be read.
+  for await (const { position } of run.instance.parking.changes(
+    letter,
+    failed.behind,
+    LAST,
+    run.deadline.work,
+  ))
+    return { failed: position };
+  return {};
+}
+
+async function redrive(run: RedriveRun, letters: readonly Letter[]): Promise<RedrivenLetter[]> {
+  const found: RedrivenLetter[] = [];
+  await runSideBySide(byPartition(letters), SIDE_BY_SIDE, async (group) => {
+    // Once for a partition: what is busy then may be so for a minute, or for as long as a handler runs.
+    let patient = true;
+    for (const letter of group) {
+      const outcome = await redriveLetter(run, letter, patient);
+      patient &&= outcome.kind !== "busy";
+      if (outcome.kind === "gone") continue;
+      const { kind, ...facts } = outcome;
+      found.push({ ...asRedriven(letter), outcome: kind, ...facts });
+    }
+    const [{ topic, partition }] = group as [Letter];
+    // What stays does no harm; the next redrive finds it.
+    await run.instance.leases.removeOrphans(topic, partition, run.deadline.work).catch(() => {});
+  });
+  return found;
+}
+
+/** Under a lease of its own, so that what must wait for it does so for one key only. */
+async function redriveLetter(run: RedriveRun, letter: Letter, patient: boolean): Promise<ChainOutcome> {
+  const { instance, deadline } = run;
+  const { topic, partition, position } = letter;
+  const logger = jsonLogger(instance.write, { consumer: instance.consumer, topic, partition, position });
+  if (run.left <= 0 || deadline.work.aborted) return { kind: "open", redriven: 0 };
+  const held = heldBy(letter.chain);
+  if (held !== undefined) return redriveHold(run, letter, held);
+  let lease: RedriveLease | undefined;
+  try {
+    lease = await leaseOf(run, letter, patient ? PATIENCE_MS : 0);
+    if (!lease) return { kind: "busy", redriven: 0 };
+    const outcome = await new ChainRedrive(run, letter, lease).run();
+    if (outcome.kind !== "gone") logger.info("redrive of a key ended", { ...outcome });
+    return outcome;
+  } catch (error) {
+    logger.warn("redrive of a key broke off", errorFacts(error));
+    if (!(error instanceof StateItemError)) return { kind: "open", redriven: 0 };
+    return { kind: "failed", redriven: 0, attempts: letter.attempts, error: error.name };
+  } finally {
+    if (lease) await giveBack(run, letter, lease);
+  }
+}
+
+/** Waits a little for another redrive, and for a handler that still runs. */
+async function leaseOf(
+  { instance, deadline, owner }: RedriveRun,
+  letter: Letter,
+  patienceMs: number,
+): Promise<RedriveLease | undefined> {
+  const { topic, partition } = letter;
+  const patience = AbortSignal.any([deadline.work, AbortSignal.timeout(patienceMs)]);
+  // A call of an earlier redrive, or of an invocation, may still act in this process.
+  if (!(await instance.running.haveEnded(letter, undefined, patience))) return undefined;
+  for (;;) {
+    const lease = await instance.leases.take(topic, partition, owner, deadline.end);
+    if (lease || patience.aborted) return lease;
+    await sleep(POLL_MS, undefined, { signal: patience }).catch(() => {});
+  }
+}
+
+/** One that is not given back ends by itself: so it must where a handler still runs, unless that ends before. */
+async function giveBack({ instance }: RedriveRun, letter: Letter, lease: RedriveLease): Promise<void> {
+  const { running } = instance;
+  if (!running.has(letter)) return lease.release().catch(() => {});
+  lease.abandon();
+  const ended = running.haveEnded(letter, undefined, new AbortController().signal);
+  void ended.then(() => lease.release(AbortSignal.timeout(RELEASE_MS))).catch(() => {});
+}
+
+/**
+ * By partition: what was not tried for longest comes first, what ended the process last time at the end, and behind all
+ * what a partition holds: it may wait for room that the others make.
+ */
+function byPartition(letters: readonly Letter[]): Letter[][] {
+  const rank = (letter: Letter) =>
+    `${heldBy(letter.chain) === undefined ? 0 : 1}${letter.trying ? 1 : 0}${letter.lastFailedAt}${letter.position}`;
+  const sorted = letters.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
+  return [...Map.groupBy(sorted, ({ topic, partition }) => `${topic}/${partition}`).values()];
+}
+
+function asRedriven({ topic, partition, key, table, position, attempts, error }: Letter) {
+  return { topic, partition, key, table, position, attempts, error: error.name };
+}

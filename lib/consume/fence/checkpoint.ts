@@ -1,0 +1,182 @@
+import type { PositionText } from "../../change/position.ts";
+import type { Hold } from "../hold/hold-state.ts";
+import { formatDone, parseDone } from "../run/done-ahead.ts";
+import type { RunningCall } from "../run/running-calls.ts";
+
+/** Handler calls whose changes are not done yet: what a later invocation must know about. */
+export interface Attempts {
+  /** First and last change of the call, and how many there were. */
+  readonly from: PositionText;
+  readonly to: PositionText;
+  readonly count: number;
+  /** Calls so far, one that is under way included. */
+  readonly calls: number;
+  /** When the first of them failed or began, ISO 8601. */
+  readonly since: string;
+  /** Present where the last of them ran on when its invocation ended. */
+  readonly running?: RunningCall;
+  /** Changes behind the mark that took effect already: see `formatDone`. */
+  readonly done?: string;
+}
+
+/** How far a partition has come, as the fence stores it. */
+export interface CheckpointValue {
+  /** Everything up to here took effect, was passed, or lies in the dead letters. */
+  readonly mark: PositionText;
+  /** The newest writer among the records that brought it here. */
+  readonly writer: number;
+  /** Calls for changes behind the mark, if any. */
+  readonly attempts: Attempts | undefined;
+  /**
+   * Behind the mark lies a record that could not be read and is a dead letter; its last event stands here. An event
+   * that follows exactly that one follows no gap (rule 34). It is void once the mark moves.
+   */
+  readonly explained?: PositionText | undefined;
+  /** Until when records of the partition that arrived may have expired unread, and whether that was settled. As a value to be stored: left out, it stays as it is. */
+  readonly lost?: LostRecords | undefined;
+}
+
+/** What is known of records that may have expired before they were read (rule 35). */
+export interface LostRecords {
+  /** They arrived before this, in milliseconds since 1970 UTC. */
+  readonly until: number;
+  /** `open`: the partition stands before a change that may follow some. `settled`: none did, or it was accepted. */
+  readonly state: "open" | "settled";
+}
+
+/**
+ * How far a partition has come: position, writer generation and attempts are one value, which only moves forward, and
+ * only here. What was merely judged does not count: were a newer writer's generation stored before its changes took
+ * effect, the confirmed changes of an older writer that still wait before them would be dropped as stale (rule 33).
+ */
+export class Checkpoint {
+  #mark: PositionText;
+  #writer: number;
+  #attempts: Attempts | undefined;
+  #explained: PositionText | undefined;
+  #lost: LostRecords | undefined;
+  #lostIsNew = false;
+  readonly #done: Set<PositionText>;
+
+  /** `stored`: where the fence has the partition; `floor`: where the consumer begins. */
+  constructor(stored: Partial<CheckpointValue>, floor: PositionText) {
+    const { mark, writer = 0, attempts, explained, lost } = stored;
+    this.#lost = lost;
+    this.#mark = mark !== undefined && mark > floor ? mark : floor;
+    this.#writer = writer;
+    this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
+    this.#done = new Set(parseDone(this.#attempts?.done));
+    this.#explained =
+      mark === this.#mark && explained !== undefined && explained > mark ? explained : undefined;
+  }
+
+  get mark(): PositionText {
+    return this.#mark;
+  }
+
+  get writer(): number {
+    return this.#writer;
+  }
+
+  /** Calls that are on record stay there until their changes are done. */
+  get attempts(): Attempts | undefined {
+    return this.#attempts;
+  }
+
+  /** See `CheckpointValue.explained`. */
+  get explained(): PositionText | undefined {
+    return this.#explained;
+  }
+
+  /** See `CheckpointValue.lost`. */
+  get lost(): LostRecords | undefined {
+    return this.#lost;
+  }
+
+  /** See `LostRecords`. What is settled is so for everything that arrived before. */
+  noteLost(lost: LostRecords): void {
+    const known = this.#lost;
+    if (known?.state === "settled" && known.until >= lost.until) return;
+    if (known?.state === lost.state && known.until === lost.until) return;
+    this.#lost = lost;
+    this.#lostIsNew = true;
+  }
+
+  /** These took effect although something before them did not: they are not to be called again when that comes again. */
+  tookAhead(positions: readonly PositionText[]): void {
+    for (const position of positions) this.#done.add(position);
+  }
+
+  /** Whether a change behind the mark took effect already. */
+  isDone(position: PositionText): boolean {
+    return this.#done.size > 0 && this.#done.has(position);
+  }
+
+  /** Whether a change behind this position took effect already. */
+  isAnyDoneBehind(position: PositionText): boolean {
+    return [...this.#done].some((done) => done > position);
+  }
+
+  /** Everything up to `mark` is done; the record that said so is of `writer`. */
+  reach(mark: PositionText, writer: number): void {
+    if (mark > this.#mark) {
+      this.#mark = mark;
+      this.#explained = undefined;
+    }
+    if (writer > this.#writer) this.#writer = writer;
+    if (this.#attempts && this.#attempts.to <= this.#mark) this.#attempts = undefined;
+  }
+
+  /** A record of `writer` that follows the mark could not be read, and is a dead letter; `last` is its last event. */
+  explain(last: PositionText, writer: number): void {
+    // A newer writer begins anew, maybe with a shorter record of the same changes: what follows, follows that one.
+    if (writer <= this.#writer && last <= (this.#explained ?? "")) return;
+    if (last > this.#mark) this.#explained = last;
+    if (writer > this.#writer) this.#writer = writer;
+  }
+
+  /** What is to be stored; `attempts` are calls that were made since. */
+  value(attempts: Attempts | undefined): CheckpointValue {
+    const value = {
+      mark: this.#mark,
+      writer: this.#writer,
+      attempts: this.#withDone(attempts ?? this.#attempts),
+    };
+    return {
+      ...value,
+      ...(this.#explained === undefined ? {} : { explained: this.#explained }),
+      ...(this.#lostIsNew ? { lost: this.#lost } : {}),
+    };
+  }
+
+  #withDone(attempts: Attempts | undefined): Attempts | undefined {
+    if (this.#done.size === 0) return attempts;
+    const ahead = [...this.#done].filter((position) => position > this.#mark).sort();
+    const done = formatDone(ahead);
+    const [from, to] = [ahead[0], ahead.at(-1)];
+    if (!done || !from || !to) return attempts && { ...attempts, done: undefined };
+    const known = attempts ?? { from, to, count: ahead.length, calls: 0, since: new Date().toISOString() };
+    return { ...known, to: known.to > to ? known.to : to, done };
+  }
+}
+
+/** Whether what is stored has come as far as `value`, and has seen as new a writer. What is held of both counts as reached. */
+export function hasReached(stored: Partial<Held>, value: Held): boolean {
+  const { hold } = stored;
+  // What was held of records without a position is told by their place in the stream only.
+  if (value.hold && (hold?.last ?? "") < value.hold.last) return false;
+  // A hold with a hole says nothing of what lies in it.
+  const theirs = hold && hold.holes.length === 0 ? hold.intake : stored;
+  return hasCome(theirs, { attempts: undefined, ...(value.hold?.intake ?? value) });
+}
+
+/** A checkpoint, and how far what lies behind it is held. */
+type Held = CheckpointValue & {
+  readonly hold?: Pick<Hold, "intake" | "last" | "holes"> | null | undefined;
+};
+
+function hasCome(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {
+  const { mark, writer = 0, explained = "" } = stored;
+  if (mark === undefined || mark < value.mark || writer < value.writer) return false;
+  return mark > value.mark || writer > value.writer || explained >= (value.explained ?? "");
+}

@@ -1,0 +1,312 @@
+import type { AttributeValue } from "@aws-sdk/client-dynamodb";
+import * as z from "zod/mini";
+import { isPosition, type PositionText } from "../../change/position.ts";
+import { formatHold, parseHold } from "../hold/hold.ts";
+import type { Hold } from "../hold/hold-state.ts";
+import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
+import { type FenceToken, isHeld } from "./fence-token.ts";
+import { type LeaseState, REPLAY, readLease } from "./partition-lease.ts";
+
+/*
+ * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
+ * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
+ * (the mark and `explained`: void beside another mark), `j<p>` until when records may have expired unread (`!` before it
+ * while that is open), `b` the same for all of an item that was begun later, `h<p>` the hold of a partition and its
+ * checkpoint, beside which `m<p>` and `w<p>` are the intake's (hold.ts), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
+ * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts), `v<p>` and `x<p>` who
+ * applies what it holds and until when (replay-lease.ts).
+ * All of a batch's partitions of a group move in one update; a group is as large as DynamoDB's limits on
+ * expressions allow (300 operators, 4 KB), which a test computes, since emulators do not enforce them.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+ */
+
+/** Partitions in an item. */
+export const GROUP_SIZE = 32;
+
+/** Partitions in one update of an item where some have attempts or keys with open dead letters: DynamoDB's limits again. */
+export const PARTITIONS_WITH_MORE = 16;
+
+/** The group that a partition belongs to. */
+export function groupOf(partition: number): number {
+  return Math.floor(partition / GROUP_SIZE);
+}
+
+/** In the list of parked keys of a held partition: libraries that know of no holds refuse it. */
+const HELD = "h";
+
+/** What an item holds of a partition. */
+export interface StoredPartition {
+  /** What of it is not as this library writes it: nothing may be built on the rest. */
+  readonly fault?: string;
+  readonly mark: PositionText | undefined;
+  readonly writer: number;
+  /** Of whoever holds it; undefined where it was given back. */
+  readonly token: string | undefined;
+  readonly attempts: Attempts | undefined;
+  readonly explained: PositionText | undefined;
+  readonly lost: LostRecords | undefined;
+  /** See `ParkedKeys`. */
+  readonly parked: string | undefined;
+  /** While it is held; its checkpoint is what is said above. */
+  readonly hold?: Hold;
+  /** Who applies what it holds, or died there. */
+  readonly replay?: LeaseState;
+}
+
+/** What is to be written of a partition. */
+export interface PartitionProgress extends CheckpointValue {
+  readonly partition: number;
+  /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
+  readonly parked: string | undefined;
+  /** While it is held; null: it is held no more. */
+  readonly hold?: Hold | null;
+}
+
+/** Progress in a partition that an invocation holds. */
+export interface OwnProgress {
+  readonly progress: PartitionProgress;
+  readonly token: FenceToken;
+}
+
+/** The parts of an UpdateItem request that differ. */
+export interface ItemUpdate {
+  readonly UpdateExpression: string;
+  readonly ConditionExpression?: string;
+  readonly ExpressionAttributeValues: Record<string, AttributeValue>;
+}
+
+/** Reads a partition's attributes. */
+export function readPartition(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): StoredPartition {
+  const attempts = item?.[`a${partition}`]?.S;
+  const mark = item?.[`m${partition}`]?.S;
+  const explained = item?.[`e${partition}`]?.S;
+  const stored = readToken(item, partition);
+  const held = item?.[`h${partition}`]?.S;
+  const writer = Number(item?.[`w${partition}`]?.N ?? "0");
+  const calls = attempts === undefined ? undefined : readAttempts(attempts);
+  const hold = held === undefined ? undefined : parseHold(held, { mark: mark ?? "", writer });
+  const faults = [
+    ...(mark === undefined || isPosition(mark) ? [] : [`m${partition}: expected a position`]),
+    ...(Number.isSafeInteger(writer) && writer >= 0 ? [] : [`w${partition}: expected a whole number`]),
+    ...(attempts === undefined || calls ? [] : [`a${partition}: expected calls of a handler`]),
+    ...(held === undefined || hold ? [] : [`h${partition}: expected a hold`]),
+  ];
+  const parked = item?.[`k${partition}`]?.S;
+  const common = {
+    ...(faults.length > 0 ? { fault: faults.join(", ") } : {}),
+    token: isHeld(stored) ? stored : undefined,
+    parked: held === undefined ? parked : withoutHeld(parked),
+    lost: readLost(item, partition),
+  };
+  if (hold) {
+    const replay = readLease(item, REPLAY, partition);
+    const { checkpoint } = hold;
+    const held = { ...common, ...checkpoint, explained: checkpoint.explained, hold: hold.hold };
+    return replay.name === undefined ? held : { ...held, replay };
+  }
+  return {
+    ...common,
+    mark,
+    writer,
+    attempts: calls,
+    explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
+  };
+}
+
+const attemptsOf = z.looseObject({
+  ...{ from: z.string().check(z.refine(isPosition)), to: z.string().check(z.refine(isPosition)) },
+  ...{ count: z.int().check(z.minimum(1)), calls: z.int().check(z.nonnegative()), since: z.string() },
+  running: z.optional(z.looseObject({ process: z.string(), until: z.number() })),
+});
+
+function readAttempts(text: string): Attempts | undefined {
+  try {
+    return attemptsOf.parse(JSON.parse(text)) as Attempts;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The list of parked keys as the fence has it. */
+export function storedKeys(parked: string | undefined, isHeld: boolean): string | undefined {
+  return isHeld ? [...(parked ? [parked] : []), HELD].join(",") : parked;
+}
+
+function withoutHeld(keys = ""): string | undefined {
+  const left = keys.split(",").filter((entry) => entry !== HELD && entry !== "");
+  return left.length === 0 ? undefined : left.join(",");
+}
+
+/** The token that stands there, held or given back. */
+export function readToken(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): string | undefined {
+  return item?.[`t${partition}`]?.S;
+}
+
+/**
+ * Makes the invocation the owner of partitions; asked for all old attributes, it replaces the read. Refused as a whole
+ * where one of them has a greater token. The same token passes: the answer to the first try may have been lost.
+ *
+ * A comparison with an attribute that does not exist is false, so its opposite is true. `inWords` asks for that attribute
+ * instead, which emulators parse fifteen times as slowly: for a try after one that was refused, whatever the reason.
+ */
+export function takeUpdate(partitions: readonly number[], token: FenceToken, inWords: boolean): ItemUpdate {
+  const isFree = (p: number) => (inWords ? `(attribute_not_exists(t${p}) OR t${p}<=:t)` : `NOT t${p}>:t`);
+  return {
+    UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
+    ConditionExpression: partitions.map(isFree).join(" AND "),
+    ExpressionAttributeValues: { ":t": { S: token.held } },
+  };
+}
+
+/** Makes the owner of a partition that nobody has, while its token is the one that was read. */
+export function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): ItemUpdate {
+  const t = `t${partition}`;
+  return {
+    UpdateExpression: `SET ${t}=:t`,
+    ConditionExpression: seen === undefined ? `attribute_not_exists(${t})` : `${t}=:seen`,
+    ExpressionAttributeValues: {
+      ":t": { S: token.held },
+      ...(seen === undefined ? {} : { ":seen": { S: seen } }),
+    },
+  };
+}
+
+/** Writes marks and gives the partitions back; refused as a whole where one of them is another's. */
+export function closeUpdate(own: readonly OwnProgress[]): ItemUpdate {
+  return progressUpdate(
+    own.map(({ progress, token }) => ({ progress, held: token.held, next: token.givenBack })),
+  );
+}
+
+/** Writes where a partition stands and keeps it, from now on under the token `next`. */
+export function noteUpdate({ progress, token }: OwnProgress, next: string): ItemUpdate {
+  return progressUpdate([{ progress, held: token.held, next }]);
+}
+
+/**
+ * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused while a
+ * redrive is at work there. One whose time is over is shut out.
+ */
+export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): ItemUpdate {
+  const update = noteUpdate(own, next);
+  const p = own.progress.partition;
+  return {
+    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p}`,
+    ConditionExpression: `${update.ConditionExpression} AND (attribute_not_exists(r${p}) OR u${p}<:now)`,
+    ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ":now": { N: String(nowMs) } },
+  };
+}
+
+/** Gives a partition back without a word on where it stands. */
+export function giveBackUpdate(partition: number, token: FenceToken): ItemUpdate {
+  const t = `t${partition}`;
+  return {
+    UpdateExpression: `SET ${t}=:next`,
+    ConditionExpression: `${t}=:held`,
+    ExpressionAttributeValues: { ":next": { S: token.givenBack }, ":held": { S: token.held } },
+  };
+}
+
+/**
+ * Writes where a replay came to, under the token of the one who has taken the partition meanwhile: nothing was written since,
+ * and that one waits for the lease `replay`.
+ */
+export function handOverUpdate({ progress, token }: OwnProgress, taker: string, replay: string): ItemUpdate {
+  const update = progressUpdate([{ progress, held: taker, next: taker }]);
+  const p = progress.partition;
+  return {
+    UpdateExpression: update.UpdateExpression,
+    ConditionExpression: `${update.ConditionExpression} AND h${p}=:was AND k${p}=:keys AND v${p}=:replay`,
+    ExpressionAttributeValues: {
+      ...update.ExpressionAttributeValues,
+      ...{ ":was": { S: token.hold ?? "" }, ":replay": { S: replay } },
+      ":keys": { S: storedKeys(token.list.stored, true) ?? "" },
+    },
+  };
+}
+
+function progressUpdate(
+  writes: readonly { readonly progress: PartitionProgress; readonly held: string; readonly next: string }[],
+): ItemUpdate {
+  const set: string[] = [];
+  const remove: string[] = [];
+  const values: Record<string, AttributeValue> = {};
+  // Most partitions share both tokens, and the writer.
+  const shared = new Map<string, string>();
+  const sharedName = (value: { S: string } | { N: string }) => {
+    const key = "S" in value ? `S${value.S}` : `N${value.N}`;
+    const name = shared.get(key) ?? `:s${shared.size}`;
+    shared.set(key, name);
+    values[name] = value;
+    return name;
+  };
+  const conditions: string[] = [];
+  for (const { progress, held, next } of writes) {
+    const { partition: p, hold, lost } = progress;
+    const parked = storedKeys(progress.parked, !!hold) ?? (hold === null ? "" : undefined);
+    const { mark, writer } = hold ? hold.intake : progress;
+    const { attempts, explained } = hold ? { attempts: undefined, explained: undefined } : progress;
+    set.push(
+      `m${p}=:m${p}`,
+      `w${p}=${sharedName({ N: String(writer) })}`,
+      `t${p}=${sharedName({ S: next })}`,
+    );
+    conditions.push(`t${p}=${sharedName({ S: held })}`);
+    values[`:m${p}`] = { S: mark };
+    if (attempts) {
+      set.push(`a${p}=:a${p}`);
+      values[`:a${p}`] = { S: JSON.stringify(attempts) };
+    } else remove.push(`a${p}`);
+    if (lost !== undefined) {
+      set.push(`j${p}=:j${p}`);
+      values[`:j${p}`] = { S: `${lost.state === "open" ? "!" : ""}${lost.until}` };
+    }
+    if (explained !== undefined) {
+      set.push(`e${p}=:e${p}`);
+      values[`:e${p}`] = { S: mark + explained };
+    }
+    if (hold) {
+      set.push(`h${p}=:h${p}`);
+      values[`:h${p}`] = { S: formatHold(hold, progress) };
+    } else if (hold === null) remove.push(`h${p}`);
+    if (parked === "") remove.push(`k${p}`);
+    else if (parked !== undefined) {
+      set.push(`k${p}=:k${p}`);
+      values[`:k${p}`] = { S: parked };
+    }
+  }
+  return {
+    UpdateExpression: `SET ${set.join(",")}${remove.length > 0 ? ` REMOVE ${remove.join(",")}` : ""}`,
+    ConditionExpression: conditions.join(" AND "),
+    ExpressionAttributeValues: values,
+  };
+}
+
+/** Notes when the item was begun: nothing that expired before then is missing in it. */
+export function beginUpdate(nowMs: number): ItemUpdate {
+  return {
+    UpdateExpression: "SET b=:now",
+    ConditionExpression: "attribute_not_exists(b)",
+    ExpressionAttributeValues: { ":now": { N: String(nowMs) } },
+  };
+}
+
+function readLost(
+  item: Record<string, AttributeValue> | undefined,
+  partition: number,
+): LostRecords | undefined {
+  const [, isOpen, until] = /^(!?)(\d+)$/.exec(item?.[`j${partition}`]?.S ?? "") ?? [];
+  if (until === undefined) return bornAfter(item);
+  return { until: Number(until), state: isOpen ? "open" : "settled" };
+}
+
+function bornAfter(item: Record<string, AttributeValue> | undefined): LostRecords | undefined {
+  const born = item?.b?.N;
+  return born === undefined ? undefined : { until: Number(born), state: "settled" };
+}

@@ -1,0 +1,208 @@
+import type {
+  AttributeValue,
+  DynamoDBClient,
+  UpdateItemCommandInput,
+  UpdateItemCommandOutput,
+} from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../../change/position.ts";
+import { topicPattern } from "../../definition/topic-pattern.ts";
+import { floorKey } from "../../state/table.ts";
+import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
+import { ConsumerNotRegisteredError } from "../consume-errors.ts";
+import { type ItemPlace, itemAt, readItem, updateItem } from "./table-call.ts";
+
+/*
+ * One item a consumer: `floor:<pattern>` is where it began with a topic pattern for the first time, `spans` when it had
+ * which patterns since (topic-spans.ts), and `revision` counts the changes of `spans`. Older libraries know the floors alone.
+ */
+
+/** What of a consumer's definition its floor depends on. */
+export interface RegisteredConsumer {
+  readonly name: string;
+  /** Topic patterns; each has its own floor, so that a topic added later starts where it was added. */
+  readonly topics: readonly string[];
+}
+
+const ATTRIBUTE = "floor:";
+/** Patterns in one update: DynamoDB takes expressions of 4 KB with 300 operators and functions. */
+const PATTERNS_AT_ONCE = 50;
+
+type Item = Record<string, AttributeValue>;
+
+/**
+ * Gives every consumer its floor: changes at or before it are not its business. A consumer of a new pipeline starts
+ * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
+ * Never overwrites one that is there, so it is called at every start of capture, before the first record is written.
+ * Where topics were taken from a consumer or given to it since the last start, that is noted.
+ */
+export async function registerConsumers(
+  dynamodb: DynamoDBClient,
+  table: string,
+  pipeline: string,
+  consumers: readonly RegisteredConsumer[],
+  floor: PositionText,
+  signal: AbortSignal = AbortSignal.timeout(60_000),
+): Promise<void> {
+  for (const consumer of consumers) {
+    const place: FloorPlace = { dynamodb, table, pipeline, consumer: consumer.name };
+    while (!(await register(place, consumer.topics, floor, signal))) signal.throwIfAborted();
+  }
+}
+
+/** Returns false where another capture task has changed the item since it was read. */
+async function register(
+  place: FloorPlace,
+  topics: readonly string[],
+  position: PositionText,
+  signal: AbortSignal,
+): Promise<boolean> {
+  // A write that reads: it begins the item of a consumer that has none.
+  const { Attributes: item } =
+    (await update(place, signal, {
+      UpdateExpression: "SET revision=if_not_exists(revision,:none)",
+      ExpressionAttributeValues: { ":none": { N: "0" } },
+      ReturnValues: "ALL_NEW",
+    })) ?? {};
+  const revision = Number(item?.revision?.N ?? "0");
+  let spans = spansOf(item);
+  const changed = changeTopics(spans, topics, revision + 1, position);
+  if (changed) {
+    const written = await update(place, signal, {
+      UpdateExpression: "SET spans=:spans,revision=:next",
+      ConditionExpression: "revision=:was",
+      ExpressionAttributeValues: {
+        ":spans": { S: formatSpans(changed) },
+        ":next": { N: String(revision + 1) },
+        ":was": { N: String(revision) },
+      },
+    });
+    if (!written) return false;
+    spans = changed;
+  }
+  const missing = topics.filter((pattern) => item?.[ATTRIBUTE + pattern] === undefined);
+  for (let i = 0; i < missing.length; i += PATTERNS_AT_ONCE) {
+    const part = missing.slice(i, i + PATTERNS_AT_ONCE);
+    const first = (pattern: string) => spans[pattern]?.[0]?.position ?? position;
+    await update(place, signal, {
+      UpdateExpression: `SET ${part.map((_, n) => `#t${n}=if_not_exists(#t${n},:t${n})`).join(",")}`,
+      ExpressionAttributeNames: Object.fromEntries(part.map((pattern, n) => [`#t${n}`, ATTRIBUTE + pattern])),
+      ExpressionAttributeValues: Object.fromEntries(
+        part.map((pattern, n) => [`:t${n}`, { S: first(pattern) }]),
+      ),
+    });
+  }
+  return true;
+}
+
+/** The floors of one consumer: read when first needed, and again while one is missing. */
+export class Floors {
+  readonly #place: FloorPlace;
+  #patterns: readonly { matches: (topic: string) => boolean; floor: PositionText }[] = [];
+  #spans: TopicSpans = {};
+  readonly #byTopic = new Map<string, PositionText>();
+  #reading: Promise<void> | undefined;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.#place = { dynamodb, table, pipeline, consumer };
+  }
+
+  /**
+   * The floor of a topic: of the patterns that match it, the earliest.
+   * @throws ConsumerNotRegisteredError
+   */
+  async of(topic: string, signal: AbortSignal): Promise<PositionText> {
+    const known = this.#byTopic.get(topic);
+    if (known !== undefined) return known;
+    if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#readOnce(signal);
+    const floors = this.#patterns.filter(({ matches }) => matches(topic)).map(({ floor }) => floor);
+    const floor = floors.sort()[0];
+    const { pipeline, consumer } = this.#place;
+    if (floor === undefined) throw new ConsumerNotRegisteredError(pipeline, consumer, topic);
+    this.#byTopic.set(topic, floor);
+    return floor;
+  }
+
+  /**
+   * Where the consumer began with a topic that it had given up before, if all up to `missing` stands at or before that:
+   * then it is not its business. Undefined: it is, as far as capture knows.
+   */
+  async startedAgain(
+    topic: string,
+    missing: PositionText,
+    signal: AbortSignal,
+  ): Promise<PositionText | undefined> {
+    const start = () => {
+      const position = lastStart(this.#spans, topic);
+      return position !== undefined && position >= missing ? position : undefined;
+    };
+    const known = start();
+    if (known !== undefined) return known;
+    // A deploy gives the topic to the function first, and to the capture task behind it.
+    await this.#readOnce(signal);
+    return start();
+  }
+
+  /** All groups of a batch ask at the same time. */
+  async #readOnce(signal: AbortSignal): Promise<void> {
+    this.#reading ??= this.#read(signal).finally(() => {
+      this.#reading = undefined;
+    });
+    await this.#reading;
+  }
+
+  async #read(signal: AbortSignal): Promise<void> {
+    const item = await readFloor(this.#place, signal);
+    this.#patterns = Object.entries(floorsOf(item)).map(([pattern, floor]) => ({
+      matches: topicPattern(pattern),
+      floor,
+    }));
+    this.#spans = spansOf(item);
+  }
+}
+
+/** The positions that an item holds. */
+export function positionsOf(item: Item): PositionText[] {
+  const starts = Object.values(spansOf(item)).flatMap((spans) => spans.map(({ position }) => position));
+  return [...Object.values(floorsOf(item)), ...starts];
+}
+
+function floorsOf(item: Item | undefined): Record<string, PositionText> {
+  return Object.fromEntries(
+    Object.entries(item ?? {}).flatMap(([name, { S: floor }]) =>
+      name.startsWith(ATTRIBUTE) && floor !== undefined ? [[name.slice(ATTRIBUTE.length), floor]] : [],
+    ),
+  );
+}
+
+/** What an older library gave a floor alone counts as never given up. */
+function spansOf(item: Item | undefined): TopicSpans {
+  const floors = Object.entries(floorsOf(item));
+  const known = floors.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
+  return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S) };
+}
+
+/** The item of one consumer. */
+interface FloorPlace {
+  readonly dynamodb: DynamoDBClient;
+  readonly table: string;
+  readonly pipeline: string;
+  readonly consumer: string;
+}
+
+function readFloor(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
+  return readItem(place.dynamodb, `read the floor of ${place.consumer}`, atFloor(place), signal);
+}
+
+/** Returns undefined where the condition does not hold. */
+function update(
+  place: FloorPlace,
+  signal: AbortSignal,
+  input: Omit<UpdateItemCommandInput, "TableName" | "Key">,
+): Promise<UpdateItemCommandOutput | undefined> {
+  const update = { ...atFloor(place), ...input };
+  return updateItem(place.dynamodb, `register ${place.consumer}`, update, signal);
+}
+
+function atFloor({ table, pipeline, consumer }: FloorPlace): ItemPlace {
+  return itemAt(table, floorKey(pipeline, consumer));
+}

@@ -1,0 +1,326 @@
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { PositionText } from "../../change/position.ts";
+import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../../state/table.ts";
+import { StateItemError } from "../consume-errors.ts";
+import type { StoredRecord } from "../dead-letter/dead-letter.ts";
+import {
+  deleteItem,
+  itemAt,
+  putItem,
+  queryItems,
+  readItem,
+  type TableItem,
+  updateItem,
+} from "../fence/table-call.ts";
+import type { ChainPlace, Letter, StoredChange } from "./parked-change.ts";
+import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
+
+/** DynamoDB takes items of 400 KB. */
+const PIECE_BYTES = 350 * 1024;
+/** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
+const PAGE = 50;
+
+/**
+ * The parked and dead changes of a consumer, in the state table. Nothing here decides: a chain counts as long as the
+ * fence lists it, and of its changes those that the partition's mark has passed and redrive has not. What else is
+ * found was left by a process that died or was superseded. All writes may be repeated.
+ */
+export class ParkingTable {
+  readonly table: string;
+  readonly #dynamodb: DynamoDBClient;
+  readonly #pipeline: string;
+  readonly #consumer: string;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.table = table;
+    this.#dynamodb = dynamodb;
+    this.#pipeline = pipeline;
+    this.#consumer = consumer;
+  }
+
+  /** The key of a change's item: the pointer of a dead letter that is too large for its queue. */
+  changeKey({ topic, partition, chain }: ChainPlace, position: PositionText): StateKey {
+    return parkedChangeKey(this.#pipeline, this.#consumer, topic, partition, chain, position);
+  }
+
+  /** `closed`: the chain is open no more from the beginning (see `Letter.superseded`), and will be forgotten. */
+  async putChange(
+    place: ChainPlace,
+    change: StoredChange,
+    closed: boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const item = changeItem(change, closed);
+    await this.#put(this.changeKey(place, change.position), item, "park a change", signal);
+  }
+
+  /** Stores a record that cannot be read, and is larger than a message of the queue; it expires as that would. */
+  async putRecord(
+    { shardId, sequenceNumber }: { readonly shardId: string; readonly sequenceNumber: string },
+    data: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<StoredRecord> {
+    const { pk, sk } = deadRecordKey(this.#pipeline, this.#consumer, shardId, sequenceNumber);
+    const pieces = Math.ceil(data.length / PIECE_BYTES);
+    for (let i = 0; i < pieces; i++) {
+      const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
+      const item = { data: { B: piece }, expiresAt: expiry() };
+      await this.#put({ pk, sk: `${sk}${i + 1}` }, item, "store a record", signal);
+    }
+    return { table: this.table, pk, sk, pieces };
+  }
+
+  /** Whether a change of a chain is there: redrive removes it when it took effect. */
+  async hasChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<boolean> {
+    return (await this.#get("read a parked change", this.changeKey(place, position), signal)) !== undefined;
+  }
+
+  /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
+  async putLetter(letter: Letter, signal: AbortSignal): Promise<void> {
+    const untouched = "attribute_not_exists(applied) AND attribute_not_exists(superseded)";
+    await this.#put(this.#letterKey(letter), letterItem(letter), "write a letter", signal, untouched);
+  }
+
+  /** All letters there are, by topic, partition and chain; for one that cannot be read, why. */
+  async *letters(signal: AbortSignal): AsyncGenerator<Letter | StateItemError> {
+    const prefix = letterKey(this.#pipeline, this.#consumer);
+    for await (const item of this.#query("read the letters", prefix, undefined, signal)) {
+      let letter: Letter | StateItemError;
+      try {
+        letter = asLetter(this.#consumer, item);
+      } catch (error) {
+        if (!(error instanceof StateItemError)) throw error;
+        letter = error;
+      }
+      yield letter;
+    }
+  }
+
+  /** @throws StateItemError where it cannot be read. */
+  async letter(place: ChainPlace, signal: AbortSignal): Promise<Letter | undefined> {
+    const item = await this.#get("read a letter", this.#letterKey(place), signal);
+    return item && asLetter(this.#consumer, item);
+  }
+
+  /**
+   * The changes of a chain behind a position and up to another, in order.
+   * @throws StateItemError at one that cannot be read.
+   */
+  async *changes(
+    place: ChainPlace,
+    behind: PositionText,
+    upTo: PositionText,
+    signal: AbortSignal,
+  ): AsyncGenerator<StoredChange> {
+    const prefix = this.changeKey(place, "");
+    for await (const item of this.#query("read parked changes", prefix, { behind, upTo }, signal)) {
+      const change = asChange(this.#consumer, item);
+      if (change.position > behind && change.position <= upTo) yield change;
+    }
+  }
+
+  async deleteChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
+    await this.#delete(this.changeKey(place, position), signal);
+  }
+
+  /** Redrive begins with a chain: on record, in case that it ends the process. */
+  async trying(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    await this.#update(
+      place,
+      "SET trying=:true ADD attempts :one",
+      { ":true": { BOOL: true }, ":one": { N: "1" } },
+      signal,
+    );
+  }
+
+  /**
+   * A change failed again: the letter tells of the last failure. A redrive's names the change; where its time was over,
+   * it names none, and stays on record as one that was begun.
+   */
+  async failed(
+    place: ChainPlace,
+    failure: Pick<Letter, "attempts" | "lastFailedAt" | "error">,
+    named: PositionText | "timed out" | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const values = {
+      ":n": { N: String(failure.attempts) },
+      ":at": { S: failure.lastFailedAt },
+      ":error": { S: JSON.stringify(failure.error) },
+    };
+    const facts = "SET attempts=:n,lastFailedAt=:at,#error=:error";
+    const names = { "#error": "error" };
+    if (named === undefined) return this.#update(place, `${facts} REMOVE trying`, values, signal, names);
+    const [which, value] =
+      named === "timed out"
+        ? (["trying=:which", { BOOL: true }] as const)
+        : (["failed=:which REMOVE trying", { S: named }] as const);
+    const isOpen = named === "timed out" ? undefined : notApplied(":which");
+    await this.#update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names, isOpen);
+  }
+
+  /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
+  async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
+    const values = { ":p": { S: position }, ":none": { N: "0" } };
+    const set = "SET applied=:p,attempts=:none REMOVE trying,failed";
+    await this.#update(place, set, values, signal, undefined, notApplied(":p"));
+  }
+
+  /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */
+  async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    const values = { ":true": { BOOL: true }, ":expires": expiry() };
+    await this.#update(place, "SET superseded=:true,expiresAt=:expires", values, signal);
+    await this.deleteChanges(place, signal);
+  }
+
+  /** The chain is done. */
+  async remove(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    await this.deleteChanges(place, signal);
+    await this.#delete(this.#letterKey(place), signal);
+  }
+
+  /** Deletes the changes of a chain that is open no more. */
+  async deleteChanges(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    for await (const { position } of this.#outline(place, signal)) {
+      await this.deleteChange(place, position, signal);
+    }
+  }
+
+  /**
+   * A truncate or sweep at `position` is to come, which removes what its table has below `bound`. Where a chain holds
+   * other changes too (of other tables, or between bound and position), those below are deleted, and false is
+   * returned: the chain stays. True: it is superseded as a whole.
+   */
+  async isSuperseded(
+    place: ChainPlace,
+    table: string,
+    { bound, position }: { readonly bound: PositionText; readonly position: PositionText },
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const older: PositionText[] = [];
+    let others = false;
+    let firstOther: PositionText | undefined;
+    for await (const change of this.#outline(place, signal)) {
+      if (change.table === table && change.position < bound) {
+        older.push(change.position);
+        continue;
+      }
+      // What stands behind was left by a process that died, and comes again.
+      if (change.table === table && change.position >= position) continue;
+      others = true;
+      firstOther ??= change.position;
+    }
+    if (!others) return true;
+    const last = older.at(-1);
+    // The request that stored one may arrive a second time, however late: on the letter's record it is done.
+    if (last !== undefined && firstOther !== undefined && last < firstOther)
+      await this.applied(place, last, signal);
+    for (const each of older) await this.deleteChange(place, each, signal);
+    return false;
+  }
+
+  /** The changes of a chain without their events. */
+  async *#outline(
+    place: ChainPlace,
+    signal: AbortSignal,
+  ): AsyncGenerator<Pick<StoredChange, "position" | "table">> {
+    const prefix = this.changeKey(place, "");
+    const columns = "sk,#table,#position";
+    for await (const item of this.#query("read parked changes", prefix, undefined, signal, columns))
+      yield outlineOf(this.#consumer, item);
+  }
+
+  /** Items whose sort key begins so, or lies between two positions behind that beginning. */
+  async *#query(
+    what: string,
+    { pk, sk }: StateKey,
+    range: { readonly behind: string; readonly upTo: string } | undefined,
+    signal: AbortSignal,
+    projection?: string,
+  ): AsyncGenerator<Record<string, AttributeValue>> {
+    const input = {
+      TableName: this.table,
+      KeyConditionExpression: range
+        ? "pk = :pk AND sk BETWEEN :from AND :to"
+        : "pk = :pk AND begins_with(sk, :from)",
+      ExpressionAttributeValues: {
+        ":pk": { S: pk },
+        ":from": { S: sk + (range?.behind ?? "") },
+        ...(range ? { ":to": { S: sk + range.upTo } } : {}),
+      },
+      Limit: PAGE,
+      ...(projection
+        ? {
+            ProjectionExpression: projection,
+            ExpressionAttributeNames: { "#table": "table", "#position": "position" },
+          }
+        : {}),
+    };
+    yield* queryItems(this.#dynamodb, what, input, signal);
+  }
+
+  #get(what: string, key: StateKey, signal: AbortSignal): Promise<TableItem | undefined> {
+    return readItem(this.#dynamodb, what, itemAt(this.table, key), signal);
+  }
+
+  async #put(
+    key: StateKey,
+    item: Record<string, AttributeValue>,
+    what: string,
+    signal: AbortSignal,
+    condition?: string,
+  ): Promise<void> {
+    const { TableName, Key } = itemAt(this.table, key);
+    const input = {
+      TableName,
+      Item: { ...Key, ...item },
+      ...(condition ? { ConditionExpression: condition } : {}),
+    };
+    await putItem(this.#dynamodb, what, input, signal);
+  }
+
+  /** Of a letter that is there: what was removed must not come back as half an item. */
+  async #update(
+    place: ChainPlace,
+    expression: string,
+    values: Record<string, AttributeValue>,
+    signal: AbortSignal,
+    names?: Record<string, string>,
+    condition?: string,
+  ): Promise<void> {
+    const input = {
+      ...itemAt(this.table, this.#letterKey(place)),
+      UpdateExpression: expression,
+      ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
+      ExpressionAttributeValues: values,
+      ...(names ? { ExpressionAttributeNames: names } : {}),
+    };
+    await updateItem(this.#dynamodb, "update a letter", input, signal);
+  }
+
+  #delete(key: StateKey, signal: AbortSignal): Promise<void> {
+    return deleteItem(this.#dynamodb, "delete a parked change", itemAt(this.table, key), signal);
+  }
+
+  #letterKey(place: ChainPlace): StateKey {
+    return letterKey(this.#pipeline, this.#consumer, place);
+  }
+}
+
+/** A request about a change that arrives when redrive has come further says nothing any more. */
+function notApplied(position: string): string {
+  return `(attribute_not_exists(applied) OR applied<${position})`;
+}
+
+/**
+ * The change of a chain that failed, as far as it is on record: none where a redrive has come further. `behind` a
+ * position: letters of earlier versions did not name the change that failed in a redrive, but counted its calls.
+ */
+export function failedOf(
+  letter: Letter,
+): { readonly at: PositionText } | { readonly behind: PositionText } | undefined {
+  const { position, applied, failed, attempts, trying } = letter;
+  if (failed !== undefined) return failed > (applied ?? "") ? { at: failed } : undefined;
+  if (applied === undefined) return { at: position };
+  return attempts > 0 && !trying ? { behind: applied } : undefined;
+}

@@ -1,0 +1,30 @@
+import type { RedriveLeases } from "../dead-letter/redrive-lease.ts";
+import type { Fence } from "../fence/fence.ts";
+import type { Floors } from "../fence/floor.ts";
+import type { HoldTable } from "../hold/hold-table.ts";
+import type { ConsumerObserver } from "./observer.ts";
+import type { Invocation } from "./partition.ts";
+
+/** The parts of a consumer that live as long as its process. */
+export interface ConsumerInstance extends Omit<Invocation, "deadline" | "counts" | "token"> {
+  /** Returns whether the consumer reads a topic. */
+  readonly isOwn: (topic: string) => boolean;
+  readonly fence: Fence;
+  readonly floors: Floors;
+  readonly holds: HoldTable;
+  readonly leases: RedriveLeases;
+  readonly observer: ConsumerObserver;
+}
+
+/** What an instance and one invocation of it give the runs of partitions. */
+export function asInvocation(
+  instance: ConsumerInstance,
+  own: Pick<Invocation, "deadline" | "counts" | "token">,
+): Invocation {
+  const { consumer, registry, configuration, letters, claims, missing, oversize, write } = instance;
+  const { parking, payloads, running, shards } = instance;
+  return {
+    ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
+    ...{ running, shards, write, ...own },
+  };
+}

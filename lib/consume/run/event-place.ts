@@ -1,0 +1,5 @@
+/** Where an event was found. */
+export interface EventPlace {
+  readonly topic: string;
+  readonly partition: number;
+}

@@ -1,0 +1,75 @@
+import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
+import { isOwnPlace, type PositionText, parsePosition } from "../../change/position.ts";
+import { floorKey } from "../../state/table.ts";
+import { positionsOf } from "../fence/floor.ts";
+import { callTable } from "../fence/table-call.ts";
+
+/** A mark of a partition (`lib/consume/fence/fence-item.ts`). */
+const MARK = /^m(\d+)$/;
+
+/** Whose marks are read, and where they stand. */
+interface MarkPlace {
+  readonly dynamodb: DynamoDBClient;
+  /** The state table. */
+  readonly table: string;
+  readonly pipeline: string;
+  readonly consumers: readonly { readonly name: string }[];
+  readonly signal: AbortSignal;
+}
+
+/**
+ * The highest epoch in which a change took effect anywhere, as far as the state table knows; 0 before any. A pipeline
+ * that began anew below it would write positions that its consumers drop as old.
+ */
+export async function highestEpoch(
+  dynamodb: DynamoDBClient,
+  table: string,
+  pipeline: string,
+  consumers: readonly { readonly name: string }[],
+  signal: AbortSignal,
+): Promise<number> {
+  let highest: PositionText = "";
+  for await (const item of itemsOf({ dynamodb, table, pipeline, consumers, signal })) {
+    const marks = Object.entries(item).flatMap(([name, { S: mark = "" }]) => (MARK.test(name) ? mark : []));
+    for (const position of [...marks, ...positionsOf(item)]) if (position > highest) highest = position;
+  }
+  return highest === "" ? 0 : parsePosition(highest).epoch;
+}
+
+/** The furthest mark that something in the log, given by one capture task, has left; undefined where none has. */
+export async function furthestMark(place: MarkPlace, writer: number): Promise<PositionText | undefined> {
+  let furthest: PositionText | undefined;
+  for await (const item of itemsOf(place)) {
+    for (const [name, { S: mark = "" }] of Object.entries(item)) {
+      const [, partition] = MARK.exec(name) ?? [];
+      if (partition === undefined || Number(item[`w${partition}`]?.N) !== writer) continue;
+      if (isOwnPlace(mark) && mark > (furthest ?? "")) furthest = mark;
+    }
+  }
+  return furthest;
+}
+
+/** What the state table has of the consumers. @throws FenceUnavailableError */
+async function* itemsOf(place: MarkPlace): AsyncGenerator<Record<string, AttributeValue>> {
+  const { dynamodb, table, pipeline, consumers, signal } = place;
+  for (const { name } of consumers) {
+    const { pk } = floorKey(pipeline, name);
+    let from: QueryCommand["input"]["ExclusiveStartKey"];
+    do {
+      const { Items = [], LastEvaluatedKey } = await callTable(`read the marks of ${name}`, signal, () =>
+        dynamodb.send(
+          new QueryCommand({
+            TableName: table,
+            KeyConditionExpression: "pk = :pk",
+            ExpressionAttributeValues: { ":pk": { S: pk } },
+            ConsistentRead: true,
+            ExclusiveStartKey: from,
+          }),
+          { abortSignal: signal },
+        ),
+      );
+      yield* Items;
+      from = LastEvaluatedKey;
+    } while (from);
+  }
+}

@@ -1,0 +1,197 @@
+import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import * as z from "zod/mini";
+import type { BackfillEnd } from "../../change/control-event.ts";
+import type { PositionText } from "../../change/position.ts";
+import { missingKey, type StateKey } from "../../state/table.ts";
+import type { PartitionName } from "../consume-errors.ts";
+import { itemAt, queryItems, updateItem } from "../fence/table-call.ts";
+
+/** How long it is remembered who accepted what, once it is healed. */
+const REMEMBERED_SECONDS = 365 * 24 * 3600;
+
+/**
+ * Why changes are missing. `gap`: they never came, and the partition stands before them until somebody accepts that.
+ * `expired`: the same, of changes that may have been there.
+ * `object`: a large change's object in the claim store is gone, or another one, and the partition stands before it.
+ * `unreadable`: they came in a record that could not be read and is a dead letter; the partition goes on.
+ */
+export type MissingCause = (typeof CAUSES)[number];
+const CAUSES = ["gap", "expired", "object", "unreadable"] as const;
+
+/** Changes of a topic partition that took no effect at a consumer, and never will by themselves. */
+export interface MissingChanges extends PartitionName {
+  readonly cause: MissingCause;
+  /** They stand behind this position, and up to that one. */
+  readonly behind: PositionText;
+  readonly upTo: PositionText;
+  /** Generation of the record that showed it. */
+  readonly writer: number;
+  /** ISO 8601. */
+  readonly foundAt: string;
+  /** Who accepted that they are missing, and which backfills bring their rows. */
+  readonly accepted: Acceptance | undefined;
+  /** Tables that a backfill has read as a whole since, and its end has passed in this partition. */
+  readonly swept: readonly string[];
+}
+
+/** Who accepted that changes are missing, and what brings their rows. */
+export interface Acceptance {
+  readonly by: string;
+  /** ISO 8601. */
+  readonly at: string;
+  /** Each table of the topic, and the run of its backfill. None: nothing can be read again. */
+  readonly tables: Readonly<Record<string, number>>;
+}
+
+/** The tables whose rows are not yet in place again. */
+export function unhealedTables({ accepted, swept }: MissingChanges): string[] {
+  return Object.keys(accepted?.tables ?? {}).filter((table) => !swept.includes(table));
+}
+
+/** Whether nothing is left to do about it. */
+export function isHealed(missing: MissingChanges): boolean {
+  return missing.accepted !== undefined && unhealedTables(missing).length === 0;
+}
+
+/** What is missing at one consumer, in the state table: an item for each stretch of changes. */
+export class MissingTable {
+  readonly #dynamodb: DynamoDBClient;
+  readonly #table: string;
+  readonly #pipeline: string;
+  readonly #consumer: string;
+
+  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
+    this.#dynamodb = dynamodb;
+    this.#table = table;
+    this.#pipeline = pipeline;
+    this.#consumer = consumer;
+  }
+
+  /** Notes what is missing. What was accepted stays as it is. */
+  async found(
+    { topic, partition, cause, behind, upTo, writer }: Omit<MissingChanges, "foundAt" | "accepted" | "swept">,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const key = missingKey(this.#pipeline, this.#consumer, { topic, partition, upTo });
+    const set = "SET cause=:cause,behind=:behind,writer=:writer,foundAt=if_not_exists(foundAt,:now)";
+    await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
+      ":cause": { S: cause },
+      ":behind": { S: behind },
+      ":writer": { N: String(writer) },
+      ":now": { S: new Date().toISOString() },
+    });
+  }
+
+  /** Everything that is noted of a consumer, or of one partition: what is healed too. */
+  async list(signal: AbortSignal, place?: PartitionName): Promise<MissingChanges[]> {
+    const { pk, sk } = missingKey(this.#pipeline, this.#consumer, place);
+    const query = {
+      TableName: this.#table,
+      KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
+      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk } },
+    };
+    const found: MissingChanges[] = [];
+    for await (const item of queryItems(this.#dynamodb, "read what is missing", query, signal))
+      found.push(parse(item));
+    return found;
+  }
+
+  /** Records that somebody accepts it. The last one counts: their backfills are under way. */
+  async accept(missing: MissingChanges, accepted: Acceptance, signal: AbortSignal): Promise<void> {
+    // What is swept is not: a backfill's end may have passed since it was read.
+    await this.#write({ ...missing, accepted }, { accepted }, "attribute_exists(pk)", signal);
+  }
+
+  /**
+   * The end of a backfill has passed in a partition: what was missing of its table before the backfill began is in place,
+   * if all rows were read and what they did not hold was swept.
+   */
+  async healedBy(place: PartitionName, end: BackfillEnd, signal: AbortSignal): Promise<void> {
+    // Another process may be at the end of another table's.
+    while (end.sweep && !(await this.#heal(place, end, signal)));
+  }
+
+  /** Returns false where it is to be read again: another wrote of it meanwhile. */
+  async #heal(place: PartitionName, end: BackfillEnd, signal: AbortSignal): Promise<boolean> {
+    let isWhole = true;
+    for (const missing of await this.list(signal, place)) {
+      const { upTo, swept } = missing;
+      if (end.startPosition < upTo || swept.includes(end.table)) continue;
+      const healed = { swept: [...swept, end.table], was: swept };
+      const asRead = swept.length > 0 ? "swept=:was" : "attribute_exists(pk) AND attribute_not_exists(swept)";
+      if (!(await this.#write({ ...missing, ...healed }, healed, asRead, signal))) isWhole = false;
+    }
+    return isWhole;
+  }
+
+  /** Writes what is new of a stretch; healed, it is forgotten some day. */
+  async #write(
+    missing: MissingChanges,
+    {
+      accepted,
+      swept,
+      was = [],
+    }: Partial<Pick<MissingChanges, "accepted" | "swept">> & { readonly was?: readonly string[] },
+    condition: string,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const set = [
+      ...(swept ? ["swept=:swept"] : []),
+      ...(accepted ? ["accepted=:accepted"] : []),
+      ...(isHealed(missing) ? ["expiresAt=:expires"] : []),
+    ];
+    return this.#update(
+      missingKey(this.#pipeline, this.#consumer, missing),
+      `SET ${set.join(",")}`,
+      signal,
+      condition,
+      {
+        ...(was.length > 0 ? { ":was": { S: JSON.stringify(was) } } : {}),
+        ...(swept ? { ":swept": { S: JSON.stringify(swept) } } : {}),
+        ...(accepted ? { ":accepted": { S: JSON.stringify(accepted) } } : {}),
+        ...(isHealed(missing)
+          ? { ":expires": { N: String(Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS) } }
+          : {}),
+      },
+    );
+  }
+
+  async #update(
+    key: StateKey,
+    expression: string,
+    signal: AbortSignal,
+    condition: string,
+    values: Record<string, AttributeValue>,
+  ): Promise<boolean> {
+    const input = {
+      ...itemAt(this.#table, key),
+      UpdateExpression: expression,
+      ConditionExpression: condition,
+      ExpressionAttributeValues: values,
+    };
+    return (await updateItem(this.#dynamodb, "note what is missing", input, signal)) !== undefined;
+  }
+}
+
+const acceptance = z.object({
+  by: z.string(),
+  at: z.string(),
+  tables: z.record(z.string(), z.int()),
+});
+const KEY = /^missing#(.*)\/(\d+)#([0-9A-F]{24}[0-9]{10})$/;
+
+function parse(item: Record<string, AttributeValue>): MissingChanges {
+  const [, topic = "", partition = "", upTo = ""] = KEY.exec(item.sk?.S ?? "") ?? [];
+  const accepted = item.accepted?.S;
+  return {
+    topic,
+    partition: Number(partition),
+    upTo,
+    cause: CAUSES.find((cause) => cause === item.cause?.S) ?? "gap",
+    behind: item.behind?.S ?? "",
+    writer: Number(item.writer?.N ?? "0"),
+    foundAt: item.foundAt?.S ?? "",
+    accepted: accepted === undefined ? undefined : acceptance.parse(JSON.parse(accepted)),
+    swept: item.swept?.S === undefined ? [] : z.array(z.string()).parse(JSON.parse(item.swept.S)),
+  };
+}

@@ -1,0 +1,137 @@
+import type { KinesisStreamRecord } from "aws-lambda";
+import { eventTexts } from "../../change/event-texts.ts";
+import { compressedEvents, openRecord, RECORD_VERSION } from "../../change/record.ts";
+import { RecordFormatError } from "../../change/record-errors.ts";
+import { type KnownRecord, readHeader } from "../../change/record-header.ts";
+import { partitionKey as partitionKeyOf } from "../../change/topic.ts";
+import { RecordNotSupportedError } from "../consume-errors.ts";
+import type { BatchRecord, UnreadableRecord } from "./batch-record.ts";
+import { CompressedEvents, rangeOf } from "./compressed-record.ts";
+import { parseExactJson } from "./json.ts";
+
+/** The records of one topic partition, in order. */
+export interface Lane {
+  readonly topic: string;
+  readonly partition: number;
+  readonly records: BatchRecord[];
+}
+
+/** `eventID` is "shardId-000000000006:49590338271490256608559692538361571095921575989136588898". */
+export function shardIdOf({ eventID }: KinesisStreamRecord): string {
+  const end = eventID.indexOf(":");
+  return end < 0 ? eventID : eventID.slice(0, end);
+}
+
+/** Sorts the records of an invocation into topic partitions; each keeps its order. */
+export function orderedBatch(records: readonly KinesisStreamRecord[]): {
+  lanes: Lane[];
+  unreadable: UnreadableRecord[];
+} {
+  // By topic, then by partition: a name made of both for each of so many records would cost more than the look-ups.
+  const topics = new Map<string, Map<number, Lane>>();
+  const lanes: Lane[] = [];
+  const laneOf = (topic: string, partition: number): Lane => {
+    const known = topics.get(topic) ?? new Map<number, Lane>();
+    topics.set(topic, known);
+    const lane = known.get(partition) ?? { topic, partition, records: [] };
+    if (lane.records.length === 0) {
+      known.set(partition, lane);
+      lanes.push(lane);
+    }
+    return lane;
+  };
+  const unreadable: UnreadableRecord[] = [];
+  for (const [index, record] of records.entries()) {
+    const read = readRecord(record, index);
+    if ("error" in read) unreadable.push(read);
+    else laneOf(read.topic, read.partition).records.push(read);
+  }
+  return { lanes, unreadable };
+}
+
+function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | UnreadableRecord {
+  const { sequenceNumber, partitionKey, data, approximateArrivalTimestamp } = record.kinesis;
+  const arrivedMs = approximateArrivalTimestamp * 1000;
+  const place = { index, sequenceNumber, shardId: shardIdOf(record), arrivedMs };
+  // Of the few that need it: a batch may have ten thousand records.
+  const which = () => `${partitionKey}, ${place.shardId}, sequence number ${sequenceNumber}`;
+  let outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined;
+  const parse = (text: string): unknown => {
+    const value = parseExactJson(text);
+    if (typeof value === "object" && value !== null) outer ??= value;
+    return value;
+  };
+  try {
+    const bytes = Buffer.from(data, "base64");
+    const parsed = openRecord(bytes, parse);
+    if (parsed.kind === "compressed") {
+      // Where its header does not tell what it holds, its events do: once, and then again in their turn.
+      const header = headerOf(bytes, partitionKey);
+      const range = header ?? rangeOf(compressedEvents(parsed.compressed, parse));
+      return new CompressedEvents(place, parsed, range, { partitionKey, data, which: which() });
+    }
+    const { topic, partition, writer } = parsed;
+    let texts: readonly string[] | undefined;
+    const verbatim = (event: number) => {
+      texts ??= eventTexts(Buffer.from(data, "base64"));
+      return texts[event] as string;
+    };
+    if (parsed.kind === "claim")
+      return { ...place, topic, partition, writer, verbatim, events: [], claimed: parsed };
+    const { shardId } = place;
+    // Without a copy of it: a batch may have ten thousand records.
+    return {
+      index,
+      sequenceNumber,
+      shardId,
+      arrivedMs,
+      topic,
+      partition,
+      writer,
+      verbatim,
+      events: parsed.events,
+    };
+  } catch (error) {
+    if (!(error instanceof RecordFormatError)) throw error;
+    const newer = ofNewerVersion(outer);
+    if (newer !== undefined) {
+      return { ...place, partitionKey, data, error: new RecordNotSupportedError(newer, which()) };
+    }
+    const named = new RecordFormatError(error.problem, which());
+    return knownRecord(place, partitionKey, data, named) ?? { ...place, partitionKey, data, error: named };
+  }
+}
+
+/** What of a record a newer library writes, as far as it says; it is not given up, but waits. */
+function ofNewerVersion(
+  outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined,
+): string | undefined {
+  const { v, encoding } = outer ?? {};
+  if (typeof v === "number" && v > RECORD_VERSION) return `of format version ${v}`;
+  const isNew = v === RECORD_VERSION && typeof encoding === "string" && encoding !== "gzip";
+  return isNew ? "of an unknown encoding" : undefined;
+}
+
+/** A record whose events cannot be read, if its header can: one that fits the key it was written under. */
+function knownRecord(
+  place: Pick<BatchRecord, "index" | "sequenceNumber" | "shardId" | "arrivedMs">,
+  partitionKey: string,
+  data: string,
+  error: RecordFormatError,
+): BatchRecord | undefined {
+  const header = headerOf(Buffer.from(data, "base64"), partitionKey);
+  if (header === undefined) return undefined;
+  const { topic, partition, writer, ...range } = header;
+  const verbatim = () => {
+    throw error;
+  };
+  const unreadable = { ...range, partitionKey, data, error };
+  return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
+}
+
+/** What a record's header says, if it can be read and fits the key that the record was written under. */
+function headerOf(data: Uint8Array, partitionKey: string): KnownRecord | undefined {
+  const header = readHeader(data);
+  const fits = header && partitionKeyOf(header.topic, header.partition) === partitionKey;
+  return fits ? header : undefined;
+}

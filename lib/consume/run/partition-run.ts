@@ -1,0 +1,466 @@
+import { type BackfillEnd, isControlEvent, readBackfillEnd } from "../../change/control-event.ts";
+import type { ChangeEventJson } from "../../change/event.ts";
+import type { PositionText } from "../../change/position.ts";
+import { type ClaimRecord, positionOf } from "../../change/record.ts";
+import { Effects } from "../api/effects.ts";
+import type { BatchRegistration, Registration } from "../api/registry.ts";
+import { ExpiredGapError, GapError } from "../consume-errors.ts";
+import { giveUpEvents } from "../dead-letter/dead-record.ts";
+import type { PartitionProgress } from "../fence/fence-item.ts";
+import { isStaleWriter, judge } from "../fence/judge.ts";
+import type { ReplayLease } from "../fence/replay-lease.ts";
+import { waitsForSomebody } from "../hold/hold.ts";
+import { lastPosition } from "../hold/hold-intake.ts";
+import type { ChainPlace } from "../hold/parked-change.ts";
+import type { BatchRecord, UnreadableEvents } from "./batch-record.ts";
+import { readClaimed } from "./claimed-event.ts";
+import { lostTimes } from "./lost-times.ts";
+import type { Lane } from "./ordered-batch.ts";
+import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
+import { type Given, Preparation, type Prepared } from "./preparation.ts";
+import { isForAnother, removesBelow } from "./sweep.ts";
+
+/** Where a partition stands after its run. */
+export interface PartitionOutcome {
+  readonly progress: PartitionProgress;
+  /** The record that must come again, and why. */
+  readonly stopped:
+    | {
+        readonly record: BatchRecord;
+        readonly error: unknown;
+        /** It waits for somebody, so the partition is to be held: see `waitsForSomebody`. */
+        readonly held?: boolean;
+      }
+    | undefined;
+  /** Chains of parked changes to remove once the progress is written: later changes took effect. */
+  readonly superseded: readonly ChainPlace[];
+  /** Backfills for this consumer whose end has passed. */
+  readonly backfilled: readonly BackfillEnd[];
+  /** Under which what the partition holds was replayed: to be given back once the progress is written. */
+  readonly lease?: ReplayLease | undefined;
+}
+
+/** What an event's turn brings; undefined: it is a duplicate. */
+type Turn = "apply" | undefined;
+
+/** Why the partition goes no further, if so; a promise where that must be waited for. */
+type Ended = Stop | undefined | Promise<Stop | undefined>;
+
+/** Compressed events up to this size may wait in a partition for others, in bytes, and so many of them. */
+const SMALL_BYTES = 128 * 1024;
+const TOGETHER_BYTES = 512 * 1024;
+
+/** Applies the events of one partition in order, until the end or the first that must come again. */
+export class PartitionRun {
+  readonly #partition: Partition;
+  readonly #preparation: Preparation;
+  readonly #effects: Effects;
+  /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
+  readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
+  /** A shard of which nothing of this partition has expired unread. */
+  #whole: string | undefined;
+  /** Ends of backfills that were judged. */
+  readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
+  #chunk: Item[] = [];
+  #chunkOf: BatchRegistration | undefined;
+  /** Of the small compressed records whose events may wait in `#chunk`. */
+  #smallBytes = 0;
+
+  constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
+    this.#partition = new Partition(lane, start, invocation);
+    this.#preparation = new Preparation(this.#partition);
+    this.#effects = new Effects(this.#partition);
+    const { mark, writer, explained } = start.checkpoint;
+    this.#judged = { mark, writer, explained };
+  }
+
+  /** Never throws. */
+  async run(): Promise<PartitionOutcome> {
+    const stop = await this.#run();
+    const partition = this.#partition;
+    const progress = partition.progress(stop?.attempts);
+    // The last call was noted when it began. Did its end reach the table with the close alone, a close that fails would make
+    // a handler that came back look like one that died.
+    await partition.start.note?.(progress).catch(() => false);
+    return {
+      progress,
+      stopped: stop && {
+        record: this.#firstOpen(stop.record),
+        error: stop.error,
+        held: stop.held || waitsForSomebody(stop.error),
+      },
+      superseded: partition.parking.superseded,
+      backfilled: this.#ends
+        .filter(({ position }) => position <= partition.checkpoint.mark)
+        .map(({ end }) => end),
+    };
+  }
+
+  /**
+   * The first record that holds something beyond the mark, none behind the one that stopped: events in between that
+   * were passed or parked while others waited for their call are not done before those are.
+   */
+  #firstOpen(stopped: BatchRecord): BatchRecord {
+    const { checkpoint, lane } = this.#partition;
+    const done = checkpoint.explained ?? checkpoint.mark;
+    const isOpen = (record: BatchRecord) =>
+      lastPosition(record) > (record.unreadable ? done : checkpoint.mark);
+    return lane.records.find((record) => record === stopped || isOpen(record)) ?? stopped;
+  }
+
+  async #run(): Promise<Stop | undefined> {
+    const stop = await this.#partition.stillRunning();
+    if (stop) return stop;
+    for (const record of this.#partition.lane.records) {
+      if (record.barred) {
+        this.#partition.invocation.counts.held++;
+        return this.#flushed({ record, error: record.barred, attempts: undefined, held: true });
+      }
+      if (isStaleWriter(this.#judged, record.writer)) {
+        this.#partition.invocation.counts.staleWriter++;
+        continue;
+      }
+      const ended = this.#isPlainRecord(record)
+        ? this.#events(record)
+        : record.range
+          ? this.#compressed(record)
+          : this.#record(record);
+      // Only what must wait: a promise for each of so many records would cost more than the records.
+      const stop = ended instanceof Promise ? await ended : ended;
+      if (stop) return stop;
+    }
+    return this.#flush();
+  }
+
+  /** Whether a record has all its events with it. */
+  #isPlainRecord({ range, claimed, unreadable }: BatchRecord): boolean {
+    return range === undefined && claimed === undefined && unreadable === undefined;
+  }
+
+  async #record(record: BatchRecord): Promise<Stop | undefined> {
+    if (record.claimed) {
+      const stop = await this.#oversized(record, record.claimed);
+      if (stop) return stop;
+    }
+    // Known only once the events were asked for.
+    const unreadable = record.events && record.unreadable;
+    if (unreadable) {
+      const stop = await this.#unreadable(record, unreadable);
+      if (stop) return stop;
+    }
+    return this.#events(record);
+  }
+
+  /** The events of a record, until the first that must be waited for, and from there on. */
+  #events(record: BatchRecord): Ended {
+    const { deadline } = this.#partition.invocation;
+    const { events } = record;
+    for (let index = 0; index < events.length; index++) {
+      const turn = deadline.turn();
+      if (turn)
+        return this.#waiting(
+          record,
+          index,
+          turn.then(() => undefined),
+        );
+      const ended = this.#event(record, index, events[index] as ChangeEventJson);
+      if (ended instanceof Promise) return this.#waiting(record, index + 1, ended);
+      if (ended) return ended;
+    }
+    return undefined;
+  }
+
+  /** The events of a record from one on, behind what must be waited for first. */
+  async #waiting(
+    record: BatchRecord,
+    from: number,
+    first: Promise<Stop | undefined>,
+  ): Promise<Stop | undefined> {
+    const stop = await first;
+    if (stop) return stop;
+    const { deadline } = this.#partition.invocation;
+    const { events } = record;
+    for (let index = from; index < events.length; index++) {
+      const turn = deadline.turn();
+      if (turn) await turn;
+      const ended = this.#event(record, index, events[index] as ChangeEventJson);
+      // Only what must wait: a promise for each of so many events would cost more than the events.
+      const stop = ended instanceof Promise ? await ended : ended;
+      if (stop) return stop;
+    }
+    return undefined;
+  }
+
+  /**
+   * Compressed events take memory while they are in use: a bounded number of bytes at a time over all partitions. Small
+   * records may be in a call together.
+   */
+  async #compressed(record: BatchRecord): Promise<Stop | undefined> {
+    const { oversize, deadline } = this.#partition.invocation;
+    const { bytes = 0 } = record;
+    const isSmall = bytes <= SMALL_BYTES;
+    if (!isSmall || this.#smallBytes + bytes > TOGETHER_BYTES) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+      this.#smallBytes = 0;
+    }
+    try {
+      if (isSmall) {
+        this.#smallBytes += bytes;
+        return await this.#record(record);
+      }
+      const whole = async () => (await this.#record(record)) ?? (await this.#flush());
+      return await oversize.withBytes(bytes, deadline.work, whole);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    } finally {
+      record.close?.();
+    }
+  }
+
+  #event(record: BatchRecord, index: number, wire: ChangeEventJson): Ended {
+    const position = positionOf(wire);
+    const turn = this.#turn(record, position, wire.source.after);
+    if (turn === "apply") return this.#apply(record, index, wire, position);
+    if (!(turn instanceof Promise)) return undefined;
+    return turn.then((ended) => (ended === "apply" ? this.#apply(record, index, wire, position) : ended));
+  }
+
+  /** An event that did not travel: read only when its turn has come, and then alone. */
+  async #oversized(record: BatchRecord, claimed: ClaimRecord): Promise<Stop | undefined> {
+    const turn = await this.#turn(record, claimed.position, claimed.after);
+    if (turn !== "apply") return turn;
+    const before = await this.#flush();
+    if (before) return before;
+    const { oversize, deadline } = this.#partition.invocation;
+    try {
+      return await oversize.withRoom(claimed, deadline.work, async () => {
+        const wire = await readClaimed(this.#partition, record, claimed);
+        if (wire === "given up") {
+          this.#passed(claimed.position, record.writer);
+          return undefined;
+        }
+        if ("record" in wire) return wire;
+        return (await this.#apply(record, 0, wire, claimed.position)) ?? (await this.#flush());
+      });
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+  }
+
+  /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
+  async #unreadable(record: BatchRecord, events: UnreadableEvents): Promise<Stop | undefined> {
+    const { mark, writer, explained = mark } = this.#judged;
+    const position = record.writer <= writer && events.last <= explained ? mark : events.last;
+    const turn = await this.#turn(record, position, events.after);
+    if (turn !== "apply") return turn;
+    const stop = (await this.#flush()) ?? (await giveUpEvents(this.#partition, record, events));
+    if (stop) return stop;
+    this.#judged.explained = this.#partition.checkpoint.explained;
+    this.#judged.writer = this.#partition.checkpoint.writer;
+    return undefined;
+  }
+
+  /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
+  #turn(
+    record: BatchRecord,
+    position: PositionText,
+    after: PositionText | null,
+  ): Turn | Promise<Turn | Stop> {
+    const { counts } = this.#partition.invocation;
+    const verdict = judge(this.#judged, position, after);
+    if (verdict === "duplicate") {
+      counts.duplicates++;
+      // Its writer has begun at or before what is done: all that an older one has beyond it, comes again from this one.
+      if (record.writer > this.#judged.writer) this.#passed(this.#judged.mark, record.writer);
+      return undefined;
+    }
+    if (verdict === "gap") return this.#gap(record, position, after as PositionText);
+    if (record.shardId === this.#whole) return "apply";
+    const times = lostTimes(this.#partition, record);
+    if ("record" in times) return this.#flushed(times);
+    if (times.length === 0) {
+      this.#whole = record.shardId;
+      return "apply";
+    }
+    const { start, invocation } = this.#partition;
+    // Held before the shard was left unread: what is missing stands behind it.
+    const before = times.filter((time) => !(start.hold && invocation.shards.isOlder(record, time)));
+    if (before.length === 0) return "apply";
+    const until = Math.max(...before);
+    if (after === null) return this.#expired(record, position, until);
+    // It follows what was judged before it: nothing of this partition has expired.
+    this.#partition.checkpoint.noteLost({ until, state: "settled" });
+    return "apply";
+  }
+
+  async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Turn | Stop> {
+    const stop = await this.#flush();
+    if (stop) return stop;
+    try {
+      // Only here: while nothing is missing, the consumer may never have been without the topic.
+      const start = await this.#partition.start.startedAgain(after);
+      if (start !== undefined) this.#passed(start, this.#judged.writer);
+      if (judge(this.#judged, position, after) !== "gap") return this.#turn(record, position, after);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+    this.#partition.invocation.counts.gaps++;
+    const { lane, invocation } = this.#partition;
+    const { mark } = this.#judged;
+    try {
+      const range = { behind: this.#judged.explained ?? mark, upTo: after, writer: record.writer };
+      await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+    return {
+      record,
+      error: new GapError(invocation.consumer, lane, mark, position, after),
+      attempts: undefined,
+    };
+  }
+
+  async #expired(record: BatchRecord, position: PositionText, until: number): Promise<Stop> {
+    const stop = await this.#flush();
+    if (stop) return stop;
+    const { lane, invocation, checkpoint } = this.#partition;
+    invocation.counts.gaps++;
+    const { mark } = this.#judged;
+    try {
+      const range = { behind: mark, upTo: position, writer: record.writer };
+      await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
+    } catch (error) {
+      return { record, error, attempts: undefined };
+    }
+    checkpoint.noteLost({ until, state: "open" });
+    const error = new ExpiredGapError(invocation.consumer, lane, mark, position, until);
+    return { record, error, attempts: undefined };
+  }
+
+  #apply(record: BatchRecord, index: number, wire: ChangeEventJson, position: PositionText): Ended {
+    const { consumer, counts, registry } = this.#partition.invocation;
+    const passed = isForAnother(wire, consumer);
+    let registration: Registration | undefined;
+    try {
+      if (!passed) {
+        registration = registry.find(this.#partition.lane.topic, wire);
+        const end = readBackfillEnd(wire);
+        if (end) this.#ends.push({ position, end });
+      }
+    } catch (error) {
+      counts.held++;
+      return this.#flushed({ record, error, attempts: undefined, held: true });
+    }
+    if (!registration) {
+      if (passed || isControlEvent(wire)) counts.passed++;
+      else counts.unhandled++;
+      this.#passed(position, record.writer);
+      return undefined;
+    }
+    const given: Given = { record, index, wire, position, event: undefined };
+    // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
+    if (this.#isPlain(registration) && this.#joins(registration, position)) {
+      const item = this.#preparation.prepare(registration, given);
+      if (item instanceof Promise || "kind" in item) return this.#applyWaiting(registration, given, item);
+      return this.#take(registration, item);
+    }
+    return this.#applyWaiting(registration, given);
+  }
+
+  /** Whether no event for it has anything to wait for but its schema and its handler. */
+  #isPlain({ kind }: Registration): boolean {
+    return kind !== "sweep" && this.#partition.parking.isEmpty;
+  }
+
+  async #applyWaiting(
+    registration: Registration,
+    given: Given,
+    prepared?: Prepared | Promise<Prepared>,
+  ): Promise<Stop | undefined> {
+    const { record, wire, position } = given;
+    if (!this.#joins(registration, position)) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+    }
+    // What a truncate or sweep supersedes goes off the list only when the mark stands right before it.
+    if (removesBelow(wire, position) !== undefined && !this.#partition.parking.isEmpty) {
+      const stop = await this.#flush();
+      if (stop) return stop;
+    }
+    const waits = await this.#partition.waits(given);
+    if (typeof waits === "object") return (await this.#flush()) ?? waits;
+    if (waits) {
+      this.#passed(position, record.writer);
+      return undefined;
+    }
+    const ready = await (prepared ?? this.#preparation.prepare(registration, given));
+    if (!("kind" in ready)) return this.#take(registration, ready);
+    const before = await this.#flush();
+    // No time was left for a call of what waits before: what is to be remembered is the schema's.
+    if (before) return { ...before, attempts: before.attempts ?? ready.attempts };
+    if (ready.kind === "stopped") return { record, error: ready.error, attempts: ready.attempts };
+    const stop = await this.#partition.poison(given, ready.error, ready.calls, ready.since);
+    if (!stop) this.#passed(position, record.writer);
+    return stop;
+  }
+
+  /** To the handler, or into the chunk of its next call. */
+  #take(registration: Registration, item: Item): Ended {
+    if (registration.kind === "batch" && this.#partition.checkpoint.isDone(item.position)) {
+      this.#partition.invocation.counts.duplicates++;
+      this.#partition.parking.effect(item);
+      this.#passed(item.position, item.record.writer);
+      return undefined;
+    }
+    this.#judge(item.position, item.record.writer);
+    if (registration.kind !== "batch") return this.#effects.single(registration, item);
+    this.#chunk.push(item);
+    this.#chunkOf = registration;
+    return undefined;
+  }
+
+  /** Whether an event can be one more of the waiting chunk. */
+  #joins(registration: Registration, position: PositionText): boolean {
+    const [first] = this.#chunk;
+    if (registration !== this.#chunkOf) return first === undefined;
+    const limit = this.#limit(this.#chunkOf, position);
+    const { length } = this.#chunk;
+    return length < limit && (first === undefined || length < this.#limit(this.#chunkOf, first.position));
+  }
+
+  /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
+  #limit({ maxEvents }: BatchRegistration, position: PositionText): number {
+    const { attempts } = this.#partition.checkpoint;
+    const suspect = attempts && attempts.calls > 0 && position >= attempts.from && position <= attempts.to;
+    return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
+  }
+
+  /** Applies what waits in the chunk, then gives why it goes no further. */
+  async #flushed(stop: Stop): Promise<Stop> {
+    return (await this.#flush()) ?? stop;
+  }
+
+  /** Applies what waits in the chunk. */
+  async #flush(): Promise<Stop | undefined> {
+    const [items, registration] = [this.#chunk, this.#chunkOf];
+    this.#chunk = [];
+    this.#chunkOf = undefined;
+    if (!registration || items.length === 0) return undefined;
+    const stop = await this.#effects.several(registration, items);
+    if (!stop) this.#partition.checkpoint.reach(this.#judged.mark, this.#judged.writer);
+    return stop;
+  }
+
+  #judge(position: PositionText, writer: number): void {
+    if (position > this.#judged.mark) this.#judged.explained = undefined;
+    this.#judged.mark = position;
+    this.#judged.writer = writer;
+  }
+
+  /** An event needs no call: it is done once what waits before it is. */
+  #passed(position: PositionText, writer: number): void {
+    this.#judge(position, writer);
+    if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
+  }
+}

@@ -1,0 +1,308 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ChangeEventJson } from "../../change/event.ts";
+import type { PositionText } from "../../change/position.ts";
+import { positionOf } from "../../change/record.ts";
+import type { ConsumerConfiguration } from "../api/configuration.ts";
+import { errorFacts, jsonLogger, type WriteLine } from "../api/context.ts";
+import type { Claims } from "../api/once.ts";
+import type { Registry } from "../api/registry.ts";
+import { retryDelay } from "../api/retries.ts";
+import { HandlerStillRunningError, OwnershipLostError, PoisonWithoutKeyError } from "../consume-errors.ts";
+import type { DeadLetterQueue } from "../dead-letter/dead-letter.ts";
+import type { Attempts, Checkpoint } from "../fence/checkpoint.ts";
+import type { PartitionProgress } from "../fence/fence-item.ts";
+import type { Hold } from "../hold/hold-state.ts";
+import { parkingKey } from "../hold/parked-keys.ts";
+import type { ParkedPayloads } from "../hold/parked-payload.ts";
+import { type Overtake, type ParkableChange, Parking } from "../hold/parking.ts";
+import type { ParkingTable } from "../hold/parking-table.ts";
+import type { BatchRecord } from "./batch-record.ts";
+import type { ClaimReader } from "./claim-reader.ts";
+import type { Deadline } from "./deadline.ts";
+import type { HandledEvent } from "./event.ts";
+import type { MissingTable } from "./missing-changes.ts";
+import type { InvocationCounts } from "./observer.ts";
+import type { Lane } from "./ordered-batch.ts";
+import type { RunningCalls } from "./running-calls.ts";
+import type { Shards } from "./shards.ts";
+import { removesBelow } from "./sweep.ts";
+
+/** What all partition runs of an invocation share. */
+export interface Invocation {
+  readonly consumer: string;
+  readonly registry: Registry;
+  readonly configuration: ConsumerConfiguration;
+  readonly deadline: Deadline;
+  readonly counts: InvocationCounts;
+  readonly letters: DeadLetterQueue | undefined;
+  readonly claims: Claims;
+  readonly missing: MissingTable;
+  readonly shards: Shards;
+  readonly oversize: ClaimReader;
+  readonly parking: ParkingTable;
+  readonly payloads: ParkedPayloads;
+  /** Names the invocation, in the fence's tokens and as the owner of claims. */
+  readonly token: string;
+  readonly running: RunningCalls;
+  readonly write: WriteLine;
+}
+
+/** The right to call handlers where others may have it too: see `ReplayLease`. */
+export interface CallRight {
+  /** Whether it was confirmed a moment ago. */
+  isFresh(): boolean;
+  /** Asked before a call where it was not. */
+  confirm(): Promise<boolean>;
+}
+
+/** Where a partition stood when it was taken. */
+export interface PartitionStart {
+  readonly checkpoint: Checkpoint;
+  /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
+  readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
+  /** While the partition is held; what runs are records that it holds. */
+  readonly hold?: Hold | undefined;
+  /** Present with it. */
+  readonly right?: CallRight | undefined;
+  /** The keys with open dead letters: see `ParkedKeys`. */
+  readonly parked: string | undefined;
+  /** Called before such keys are overtaken: see `Fence.overtake`. */
+  readonly overtake: (progress: PartitionProgress) => ReturnType<Overtake>;
+  /** Called where changes are missing up to a position: see `Floors.startedAgain`. */
+  readonly startedAgain: (missing: PositionText) => Promise<PositionText | undefined>;
+}
+
+/** An event on its way to a handler. */
+export interface Item {
+  readonly record: BatchRecord;
+  readonly index: number;
+  readonly wire: ChangeEventJson;
+  readonly position: PositionText;
+  readonly event: HandledEvent;
+}
+
+/** Why the partition goes no further in this invocation; `attempts` are remembered. */
+export interface Stop {
+  readonly record: BatchRecord;
+  readonly error: unknown;
+  readonly attempts: Attempts | undefined;
+  /** Not before somebody acts: see `waitsForSomebody`. */
+  readonly held?: boolean;
+}
+
+/** What the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
+export class Partition {
+  readonly lane: Lane;
+  readonly start: PartitionStart;
+  readonly invocation: Invocation;
+  readonly parking: Parking;
+  /** Moves when changes took effect, were passed, or lie in the dead letters: never before. */
+  readonly checkpoint: Checkpoint;
+
+  constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
+    this.lane = lane;
+    this.start = start;
+    this.invocation = invocation;
+    this.checkpoint = start.checkpoint;
+    const { consumer, configuration, parking, payloads, letters, counts, deadline } = invocation;
+    this.parking = new Parking(
+      lane,
+      start.parked,
+      { consumer, configuration, table: parking, payloads, letters, counts, signal: deadline.end },
+      () => start.overtake(this.progress()),
+    );
+  }
+
+  /** Where the partition stands now; `attempts` are calls that were made since. */
+  progress(attempts?: Attempts): PartitionProgress {
+    const value = this.checkpoint.value(attempts);
+    const { hold } = this.start;
+    const progress = { partition: this.lane.partition, ...value, parked: this.parking.format(value.mark) };
+    return hold ? { ...progress, hold } : progress;
+  }
+
+  /** This event is done, and everything before it. */
+  passed({ position, record }: Pick<Item, "position" | "record">): void {
+    this.checkpoint.reach(position, record.writer);
+  }
+
+  /** This event took effect, and everything before it. */
+  took(item: Item): void {
+    this.invocation.counts.effect(item.wire.source.ts_ms);
+    this.parking.effect(item);
+    this.passed(item);
+  }
+
+  /**
+   * Whether a change must wait behind a parked one of its key, or why the partition stops there. What the change
+   * supersedes is out of redrive's reach when this is answered.
+   */
+  async waits(item: Pick<Item, "record" | "index" | "wire" | "position">): Promise<boolean | Stop> {
+    try {
+      const bound = removesBelow(item.wire, item.position);
+      if (bound !== undefined) await this.parking.supersedeBelow(bound, item.wire, item.position);
+      return await this.parking.waits(item);
+    } catch (error) {
+      return { record: item.record, error, attempts: undefined };
+    }
+  }
+
+  /** Waits before a retry; returns false, at once, where the invocation's time would be over. */
+  async wait(calls: number): Promise<boolean> {
+    const delay = retryDelay(calls);
+    if (delay >= this.invocation.deadline.remainingMs()) return false;
+    await sleep(delay);
+    return true;
+  }
+
+  /** Calls for a change that earlier invocations have on record. */
+  callsBefore(position: PositionText): { calls: number; since: string | undefined } {
+    const earlier = this.checkpoint.attempts;
+    const known = earlier?.count === 1 && earlier.from === position ? earlier : undefined;
+    return { calls: known?.calls ?? 0, since: known?.since };
+  }
+
+  /** Whether so many calls never came back that the change is given up. */
+  diedOften(calls: number): boolean {
+    const { attempts, poison } = this.invocation.configuration;
+    return this.start.note !== undefined && calls >= attempts && poison !== "stop";
+  }
+
+  /**
+   * Whether so many calls were cut short that the change is given up, the last of which ran on then: it was not given up
+   * at once, now it has ended (see `stillRunning`).
+   */
+  ranOnOften(position: PositionText, calls: number): boolean {
+    const { attempts, poison } = this.invocation.configuration;
+    const earlier = this.checkpoint.attempts;
+    const ranOn = earlier?.running !== undefined && earlier.from === position;
+    return ranOn && calls >= attempts && poison !== "stop";
+  }
+
+  /** Why nothing may happen here yet: a call that an earlier invocation made still runs. Waits for it. */
+  async stillRunning(): Promise<Stop | undefined> {
+    const { running, deadline } = this.invocation;
+    const known = this.checkpoint.attempts?.running;
+    const [record] = this.lane.records;
+    if (!record || !(known || running.has(this.lane))) return undefined;
+    const ended = await running.haveEnded(this.lane, known, deadline.work);
+    // In what is left after a long wait the next call would be cut short again, and count for nothing: never a way on.
+    if (ended && deadline.isFair()) return undefined;
+    return { record, error: new HandlerStillRunningError(this.lane), attempts: undefined };
+  }
+
+  /** Calls for changes, as they are to be remembered where the partition stops. */
+  attemptsOf(items: readonly Pick<Item, "position">[], calls: number, since: string): Attempts | undefined {
+    const { running, deadline } = this.invocation;
+    const attempts = attemptsOf(items, calls, since);
+    const ranOn = running.describe(this.lane, deadline.untilEndMs());
+    if (!ranOn) return attempts;
+    const [from, to] = [items[0], items.at(-1)];
+    if (!from || !to) return attempts;
+    return { from: from.position, to: to.position, count: items.length, calls, since, running: ranOn };
+  }
+
+  /** Writes down that a call begins, where the predecessor died, or others may call too. Gives why it must not begin. */
+  async noteCall(
+    items: readonly Pick<Item, "record" | "position">[],
+    calls: number,
+    since: string,
+  ): Promise<Stop | undefined> {
+    const { note, right } = this.start;
+    if (!note && (right?.isFresh() ?? true)) return undefined;
+    const { record } = items[0] as Pick<Item, "record">;
+    try {
+      const may = async () => right === undefined || right.isFresh() || (await right.confirm());
+      const noted = async () => (await note?.(this.progress(attemptsOf(items, calls, since)))) ?? true;
+      // Asked again at the end: noting it may have taken long.
+      const ours = (await may()) && (await noted()) && (await may());
+      return ours ? undefined : { record, error: new OwnershipLostError(this.lane), attempts: undefined };
+    } catch (error) {
+      return { record, error, attempts: attemptsOf(items, calls - 1, since) };
+    }
+  }
+
+  /**
+   * A change that failed for good: into the dead letters and on, or no further, as the policy says. `overtaken` where
+   * a later change of its key took effect before.
+   */
+  async poison(
+    item: ParkableChange,
+    error: unknown,
+    calls: number,
+    since: string,
+    overtaken = false,
+  ): Promise<Stop | undefined> {
+    const { configuration, counts, letters } = this.invocation;
+    const { record, position, wire } = item;
+    const stop = (reason: unknown, held = false): Stop => ({
+      ...{ record, error: reason, held },
+      attempts: attemptsOf([item], calls, since),
+    });
+    if (configuration.poison === "stop" || !letters) {
+      counts.held++;
+      return stop(error, true);
+    }
+    // What cannot be read at all is passed under `skip`: nobody would ever know its key.
+    const passed = wire === undefined && configuration.poison === "skip";
+    if (!passed && (wire === undefined || parkingKey(wire) === undefined)) {
+      counts.held++;
+      return stop(new PoisonWithoutKeyError(this.lane, position, error));
+    }
+    try {
+      const closed = overtaken || this.#isOvertaken(item);
+      await this.parking.poison(item, { error, attempts: calls, firstFailedAt: since }, closed);
+    } catch (refusal) {
+      return stop(refusal);
+    }
+    this.log("a change went to the dead letters", item, calls, error);
+    this.passed(item);
+    return undefined;
+  }
+
+  /** Whether a later change of its key took effect in an earlier invocation (`tookAhead`): it has come again with this one. */
+  #isOvertaken({ record: own, position, wire }: ParkableChange): boolean {
+    const { checkpoint } = this;
+    if (!wire || !checkpoint.isAnyDoneBehind(position)) return false;
+    return this.lane.records.some((record) => {
+      if (record.index < own.index) return false;
+      const isLater = (event: ChangeEventJson) => positionOf(event) > position && overtakes(event, wire);
+      const found = record.events.some((event) => isLater(event) && checkpoint.isDone(positionOf(event)));
+      if (record !== own) record.close?.();
+      return found;
+    });
+  }
+
+  /** A line of class, code and position; never a value (rule 30). */
+  log(message: string, { position }: Pick<Item, "position">, attempt: number, error: unknown): void {
+    const { consumer, write } = this.invocation;
+    const { topic, partition } = this.lane;
+    jsonLogger(write, { consumer, topic, partition, position, attempt, ...errorFacts(error) }).warn(message);
+  }
+}
+
+/** Whether a later change makes an earlier one pointless. */
+export function overtakes(later: ChangeEventJson, earlier: ChangeEventJson): boolean {
+  if (later.op === "t") {
+    const [a, b] = [later.source, earlier.source];
+    return a.schema === b.schema && a.table === b.table;
+  }
+  const key = parkingKey(earlier);
+  return key !== undefined && key === parkingKey(later);
+}
+
+/** What is to be remembered of calls; nothing where there was none. */
+export function attemptsOf(
+  items: readonly Pick<Item, "position">[],
+  calls: number,
+  since: string,
+): Attempts | undefined {
+  const [from, to] = [items[0], items.at(-1)];
+  if (calls === 0 || !from || !to) return undefined;
+  return { from: from.position, to: to.position, count: items.length, calls, since };
+}
+
+/** ISO 8601. */
+export function now(): string {
+  return new Date().toISOString();
+}

@@ -1,0 +1,55 @@
+import { readBackfillEnd } from "../../change/control-event.ts";
+import type { ChangeEventJson } from "../../change/event.ts";
+import type { PositionText } from "../../change/position.ts";
+import type { EventPlace } from "./event-place.ts";
+
+/**
+ * A backfill of a table has ended: what a sink still holds of it below a position is not in the source any more.
+ *
+ * @example
+ * const sweep = ({ partition, before }: Sweep) =>
+ *   database.query("DELETE FROM orders WHERE topic_partition = $1 AND position < $2", [partition, before]);
+ */
+export interface Sweep {
+  /** The control event's position as text, unique in its topic partition: for idempotency keys. */
+  readonly id: PositionText;
+  readonly topic: string;
+  readonly partition: number;
+  readonly schema: string;
+  readonly table: string;
+  /** Rows of this table in this partition with a smaller position are to be removed, and kept out should they come late. */
+  readonly before: PositionText;
+  /** Counts the table's backfills. */
+  readonly run: number;
+}
+
+/**
+ * What a control event asks a sink to remove; undefined where it asks for nothing.
+ * @throws RecordFormatError
+ */
+export function sweepOf(
+  wire: ChangeEventJson,
+  { topic, partition }: EventPlace,
+  id: PositionText,
+): Sweep | undefined {
+  const end = readBackfillEnd(wire);
+  if (!end?.sweep) return undefined;
+  const { schema, table } = wire.source;
+  return { id, topic, partition, schema, table, before: end.startPosition, run: end.run };
+}
+
+/** Whether an event is a backfill's for one consumer, and that one is not this. */
+export function isForAnother(wire: ChangeEventJson, consumer: string): boolean {
+  const addressee = wire.source.backfill?.consumer;
+  return addressee !== undefined && addressee !== consumer;
+}
+
+/**
+ * Where an event removes all rows of its table in its partition that are older: below which position. A truncate below
+ * its own, a sweep below its bound; undefined for all others.
+ */
+export function removesBelow(wire: ChangeEventJson, position: PositionText): PositionText | undefined {
+  if (wire.op === "t") return position;
+  const end = readBackfillEnd(wire);
+  return end?.sweep ? end.startPosition : undefined;
+}

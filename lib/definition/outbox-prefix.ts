@@ -1,0 +1,2 @@
+/** The prefix of the logical messages that are events, where nothing else is said. */
+export const OUTBOX_PREFIX = "outbox";

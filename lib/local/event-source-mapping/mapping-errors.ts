@@ -1,0 +1,15 @@
+import { TributaryError } from "../../change/tributary-error.ts";
+
+/** The stream of an event source mapping does not exist, or was deleted while it was read. */
+export class StreamNotFoundError extends TributaryError {
+  readonly code = "MAPPED_STREAM_NOT_FOUND";
+  readonly retry = "stop";
+
+  constructor(streamName: string, cause?: unknown) {
+    super({
+      message: `The Kinesis stream "${streamName}" does not exist`,
+      remedy: "Create the stream, or correct its name, and start again.",
+      cause,
+    });
+  }
+}

@@ -1,7 +1,0 @@
-import { polling } from "../../../pipeline.ts";
-import { batchesPipeline } from "./definition.ts";
-
-/** The judge's tables, polled. */
-export default batchesPipeline(
-  polling({ tables: ["public.*", "archive.*"], intervalMs: 100, batchRows: 300 }),
-);

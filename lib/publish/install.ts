@@ -1,0 +1,49 @@
+import { type OutboxTableName, outboxTableName, quoteOutboxTable } from "../definition/outbox-table.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import { dropOutboxSql, relaySql, relayTables } from "./relay-sql.ts";
+import { outboxTableSql } from "./table-sql.ts";
+
+/** What an outbox needs in the database. */
+export interface OutboxPlan {
+  /** Undefined where events are messages: they need no table. */
+  readonly table: OutboxTableName | undefined;
+  /** Statements that may run twice. */
+  readonly install: readonly string[];
+  /** What takes all of it away, events that were not told among it. */
+  readonly uninstall: readonly string[];
+  /** What the roles need; `application` and `tributary` stand for their names. */
+  readonly grants: readonly string[];
+}
+
+/** What the outbox of a definition needs; undefined where it has none. */
+export function outboxPlan({ source, topics }: Pick<Pipeline, "source" | "topics">): OutboxPlan | undefined {
+  if (source.kind === "outbox") {
+    const table = outboxTableName(source.table);
+    const { outbox, lanes, relays } = relayTables(table);
+    return {
+      table,
+      install: relaySql(table, topics.partitions),
+      uninstall: dropOutboxSql(table),
+      grants: [
+        // Not published_at: a row that an application marked itself would never be told.
+        `GRANT INSERT (id, aggregate_type, aggregate_id, type, payload, headers, created_at) ON ${outbox} TO application;`,
+        `GRANT SELECT, DELETE, UPDATE (published_at) ON ${outbox} TO tributary;`,
+        `GRANT SELECT, UPDATE ON ${lanes} TO tributary;`,
+        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${relays} TO tributary;`,
+      ],
+    };
+  }
+  if (source.kind !== "postgres" || !source.outbox) return undefined;
+  if (source.outbox.table === undefined) return { table: undefined, install: [], uninstall: [], grants: [] };
+  const table = outboxTableName(source.outbox.table);
+  const outbox = quoteOutboxTable(table);
+  return {
+    table,
+    install: outboxTableSql(table),
+    uninstall: dropOutboxSql(table),
+    grants: [
+      `GRANT INSERT ON ${outbox} TO application;`,
+      `GRANT SELECT (id), DELETE ON ${outbox} TO application; -- where it deletes at once`,
+    ],
+  };
+}

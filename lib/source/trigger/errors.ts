@@ -1,7 +1,0 @@
-import { TributaryError } from "../../errors.ts";
-
-/** The server did not let triggers be installed or removed. Nothing was changed. */
-export class TriggersRefusedError extends TributaryError {
-  readonly code = "TRIGGERS_REFUSED";
-  readonly retry = "stop";
-}

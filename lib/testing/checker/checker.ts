@@ -1,0 +1,420 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { type PositionText, START_OF_HISTORY } from "../../change/position.ts";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import type { ConsumerDefinition, Pipeline } from "../../definition/pipeline.ts";
+import { type RouteTable, routeTables } from "../../definition/route.ts";
+import { topicPattern } from "../../definition/topic-pattern.ts";
+import {
+  checkEffects,
+  type Effect,
+  type ExpectedEvent,
+  type Findings,
+  type InvocationTimes,
+  type SinkKind,
+} from "./check.ts";
+import { judgedTables, readRows } from "./checked-tables.ts";
+import { expectedEvents, expectedLetter } from "./expected.ts";
+import judgedPipeline from "./pipeline.ts";
+import { isPoisoned } from "./poison.ts";
+import { Rig, type RiggedConsumer } from "./rig.ts";
+import { changesBySlot, readSlotOfTables, type SlotChange, slotsOf } from "./slot-history.ts";
+import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
+import { Truth } from "./truth.ts";
+import { runWorkload } from "./workload.ts";
+
+/** How the judge looks at one consumer. */
+export interface JudgedSink {
+  readonly kind: SinkKind;
+  /** All effects so far, in the order in which they took place. */
+  effects(): Promise<readonly Effect[]>;
+  /** The invocations, by the names that the effects give them. Without it none has ended, as far as is known. */
+  invocations?(): Promise<ReadonlyMap<string, InvocationTimes>>;
+  /** Changes that the handler fails on for good: each must be in the dead letters, and have no effect. */
+  poisoned?(position: PositionText): boolean;
+}
+
+/** A pipeline of your own to be judged, with its handlers. */
+export interface JudgedPipeline {
+  readonly definition: Pipeline;
+  /** The file that exports the definition as default. */
+  readonly file: string;
+  /** SQL that makes the source tables. */
+  readonly schema: string;
+  /** Commits changes at least until `until` aborts: then the faults have ended. */
+  readonly workload: (databaseUrl: string, seed: number, until: AbortSignal) => Promise<unknown>;
+  /** By consumer; consumers that are not named run without being judged. */
+  readonly sinks: Readonly<Record<string, JudgedSink>>;
+  /** Variables of the handlers' processes. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** What `judge` is asked to do. */
+export interface JudgeOptions {
+  readonly seed: number;
+  /** Row changes of the judge's own workload. Default 3,000. */
+  readonly changes?: number;
+  /** Default: the judge's own tables, workload and three sinks. */
+  readonly pipeline?: JudgedPipeline;
+  /** How many slots the tables are spread over. Default: what the definition says. */
+  readonly slots?: number;
+  /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
+  readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
+  /** How fast the judge's own workload goes while faults are injected. Default 200. */
+  readonly changesPerSecond?: number;
+  /** How long everything may take to arrive after the faults' end. Default 60 s. */
+  readonly recoverMs?: number;
+  readonly onLog?: (line: string) => void;
+}
+
+/** What the judge found. */
+export interface Verdict {
+  /** By consumer. */
+  readonly sinks: Readonly<Record<string, Findings>>;
+  /** Rows that the position-comparing sink holds otherwise than the tables do: only for the judge's own tables. */
+  readonly rowMismatches: number;
+  /** Where a slot had confirmed what Kinesis had not acknowledged, in words. */
+  readonly confirmedTooEarly: readonly string[];
+  /** From the faults' end until every change was seen; undefined: not within `recoverMs`. */
+  readonly secondsToRecover: number | undefined;
+  /** Nothing lost, extra, out of order or doubled, and everything in time. */
+  readonly ok: boolean;
+}
+
+/**
+ * Runs a pipeline on this machine under a random workload and faults, and holds what its handlers did against what
+ * PostgreSQL says was committed.
+ *
+ * @example
+ * const verdict = await judge({
+ *   seed: 7,
+ *   pipeline: {
+ *     definition, file: "cdk/pipeline.ts", schema: "CREATE TABLE orders (…)", workload,
+ *     sinks: { orders: { kind: "append", effects: () => readMyEffects() } },
+ *   },
+ *   faults: async (rig) => rig.capture.kill(),
+ * });
+ * if (!verdict.ok) console.error(verdict);
+ */
+export async function judge(options: JudgeOptions): Promise<Verdict> {
+  const trial = await Trial.start(options);
+  try {
+    return await trial.round(options);
+  } finally {
+    await trial.stop();
+  }
+}
+
+/** One round of a trial. */
+export type RoundOptions = Pick<
+  JudgeOptions,
+  "seed" | "changes" | "changesPerSecond" | "faults" | "recoverMs"
+>;
+
+const DEFAULT_CHANGES = 3_000;
+const DEFAULT_RECOVER_MS = 60_000;
+const ROUND_DEADLINE_MS = 60 * 60_000;
+/** While faults are injected the workload must last, not flood: what piles up must be gone after 60 s. */
+const CHANGES_PER_SECOND = 200;
+const EPOCH = 1;
+const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once", parked: "parked" };
+const ROWS_EVERY_MS = 500;
+const REDRIVE_EVERY_MS = 1_000;
+
+/** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
+export class Trial {
+  readonly rig: Rig;
+  readonly #truth: Truth;
+  readonly #pipeline: JudgedPipeline | undefined;
+  readonly #route: RouteTable;
+  readonly #tables: ReadonlyMap<string, TableName>;
+
+  private constructor(
+    rig: Rig,
+    truth: Truth,
+    tables: readonly TableName[],
+    pipeline: JudgedPipeline | undefined,
+  ) {
+    this.rig = rig;
+    this.#truth = truth;
+    this.#pipeline = pipeline;
+    this.#route = routeTables(rig.definition);
+    this.#tables = new Map(tables.map((table) => [formatTable(table), table]));
+  }
+
+  /**
+   * Starts the pipeline; from here on the truth is kept.
+   * @throws ConfigurationError where the definition cannot have so many slots.
+   */
+  static async start(options: Pick<JudgeOptions, "pipeline" | "slots" | "onLog">): Promise<Trial> {
+    const { pipeline } = options;
+    const rig = await Rig.start({
+      definition: pipeline?.definition ?? judgedPipeline,
+      definitionFile: pipeline?.file ?? fileURLToPath(new URL("./pipeline.ts", import.meta.url)),
+      schema: pipeline?.schema ?? JUDGED_SCHEMA,
+      ...(options.slots === undefined ? {} : { slots: options.slots }),
+      ...(pipeline?.environment ? { environment: pipeline.environment } : {}),
+      ...(options.onLog ? { onLog: options.onLog } : {}),
+    });
+    try {
+      const tables = await judgedTables(rig.databaseUrl, rig.definition);
+      const truth = await Truth.begin({ databaseUrl: rig.databaseUrl, name: "judge_truth", tables });
+      return new Trial(rig, truth, tables, pipeline);
+    } catch (error) {
+      await rig.stop();
+      throw error;
+    }
+  }
+
+  /** Workload and faults side by side, then time to recover, then the verdict over everything so far. */
+  async round(options: RoundOptions): Promise<Verdict> {
+    const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS } = options;
+    const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
+    const before = (await this.#changes()).length;
+    const { databaseUrl } = this.rig;
+    const faultsEnded = new AbortController();
+    const until = faultsEnded.signal;
+    const { changesPerSecond = CHANGES_PER_SECOND } = options;
+    const pace = options.faults ? { changesPerSecond } : {};
+    const workload = this.#pipeline
+      ? this.#pipeline.workload(databaseUrl, seed, until)
+      : runWorkload({ databaseUrl, seed, changes, until, ...pace, signal });
+    let ended = performance.now();
+    const faults = (async () => {
+      try {
+        await options.faults?.(this.rig, signal);
+      } finally {
+        ended = performance.now();
+        faultsEnded.abort();
+      }
+    })();
+    await Promise.all([workload, faults, this.#redriveUntil(until)]);
+    await this.rig.mended(true);
+    const all = await this.#changes();
+    const arrived = await this.#arrived(all.slice(before), recoverMs);
+    const seconds = arrived ? (performance.now() - ended) / 1000 : undefined;
+    await this.rig.mended(false);
+    return await this.#verdict(all, seconds);
+  }
+
+  /**
+   * The last round of a trial, in which history begins anew: the truth about each change is gone with the server's, and what the sink
+   * that compares positions holds in the end is judged alone.
+   */
+  async roundAnew(options: RoundOptions): Promise<Verdict> {
+    const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS, faults } = options;
+    const { changesPerSecond = CHANGES_PER_SECOND } = options;
+    const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
+    const { databaseUrl } = this.rig;
+    const faultsEnded = new AbortController();
+    const until = faultsEnded.signal;
+    const work = runWorkload({ databaseUrl, seed, changes, until, changesPerSecond, signal });
+    const injected = (async () => faults?.(this.rig, signal))().finally(() => faultsEnded.abort());
+    await Promise.all([work, injected]);
+    await this.rig.mended(true);
+    const ended = performance.now();
+    let rowMismatches = await this.#rowMismatches();
+    while (rowMismatches > 0 && performance.now() - ended < recoverMs) {
+      if (this.rig.captures.some(({ gaveUp }) => gaveUp)) break;
+      await delay(ROWS_EVERY_MS);
+      rowMismatches = await this.#rowMismatches();
+    }
+    const seconds = rowMismatches === 0 ? (performance.now() - ended) / 1000 : undefined;
+    const ok = rowMismatches === 0;
+    return { sinks: {}, rowMismatches, confirmedTooEarly: [], secondsToRecover: seconds, ok };
+  }
+
+  async stop(): Promise<void> {
+    await this.rig.stop();
+  }
+
+  /** While faults are injected, parked changes are redriven, now with the mended handler, now with the broken one. */
+  async #redriveUntil(until: AbortSignal): Promise<void> {
+    for (let mended = true; !until.aborted; mended = !mended) {
+      await this.rig.mended(mended);
+      for (const { definition } of this.#parking()) await this.rig.redrive(definition.name);
+      await delay(REDRIVE_EVERY_MS, undefined, { signal: until }).catch(() => {});
+    }
+  }
+
+  /** Consumers of the judge's own that park. */
+  #parking(): RiggedConsumer[] {
+    if (this.#pipeline) return [];
+    return this.rig.consumers.filter(({ definition }) => definition.poison === "park");
+  }
+
+  /** What was committed, as the slots give it. */
+  async #changes(): Promise<readonly SlotChange[]> {
+    const { databaseUrl, definition } = this.rig;
+    const [only = ""] = slotsOf(definition);
+    for (;;) {
+      const slotOfTable = await readSlotOfTables(databaseUrl, definition);
+      const changes = await this.#truth.read();
+      const now = await readSlotOfTables(databaseUrl, definition);
+      // A table that moved in between: the truth does not tell yet, or the publications did not.
+      if ([...now].some(([table, slot]) => slotOfTable.get(table) !== slot)) continue;
+      return changesBySlot(changes, slotOfTable, this.#truth.moves, only);
+    }
+  }
+
+  /** Waits until every consumer has seen these changes and no invocation is under way. */
+  async #arrived(changes: readonly SlotChange[], deadlineMs: number): Promise<boolean> {
+    const deadline = performance.now() + deadlineMs;
+    const events = this.#events(changes);
+    const first = events[0]?.position ?? START_OF_HISTORY;
+    const parking = this.#parking();
+    for (const consumer of this.rig.consumers) {
+      const { definition } = consumer;
+      let redriven = performance.now();
+      const due = countDue(this.#applied(definition, events));
+      const poisoned = this.#poisoned(definition, events);
+      const arrived = async () =>
+        (await this.#seen(definition.name, first)) >= due &&
+        (poisoned.length === 0 ||
+          missing(poisoned, await this.rig.deadLetters(definition.name)).length === 0) &&
+        this.rig.idle();
+      while (!(await arrived())) {
+        if (performance.now() > deadline || this.rig.captures.some(({ gaveUp }) => gaveUp)) return false;
+        await delay(100);
+        if (!parking.includes(consumer) || performance.now() - redriven < REDRIVE_EVERY_MS) continue;
+        await this.rig.redrive(definition.name);
+        redriven = performance.now();
+      }
+    }
+    // A row that is read again after its key changed comes behind the changes. Rows that stay different are told by their number.
+    while (!this.#pipeline && performance.now() < deadline && (await this.#rowMismatches()) > 0)
+      await delay(200);
+    return true;
+  }
+
+  /** Different changes that a consumer has seen, from a position on. */
+  async #seen(consumer: string, from: PositionText): Promise<number> {
+    const { sinks } = this.#pipeline ?? {};
+    if (!sinks) return await this.rig.sinks.seen(consumer, from);
+    const effects = (await sinks[consumer]?.effects()) ?? [];
+    return new Set(
+      effects.filter((e) => e.position >= from).map((e) => `${e.topic}/${e.partition}/${e.position}`),
+    ).size;
+  }
+
+  async #verdict(changes: readonly SlotChange[], seconds: number | undefined): Promise<Verdict> {
+    const events = this.#events(changes);
+    const sinks: Record<string, Findings> = {};
+    for (const { definition } of this.rig.consumers) {
+      const sink = this.#sink(definition.name);
+      if (!sink) continue;
+      const invocations = (await sink.invocations?.()) ?? new Map();
+      const effects = await sink.effects();
+      const applied = this.#applied(definition, events);
+      const findings = checkEffects(sink.kind, applied, effects, invocations, seconds !== undefined);
+      const poisoned = this.#poisoned(definition, events);
+      const unlettered =
+        poisoned.length === 0 ? [] : missing(poisoned, await this.rig.deadLetters(definition.name));
+      sinks[definition.name] = {
+        ...findings,
+        lost: findings.lost + unlettered.length,
+        examples: [...findings.examples, ...unlettered.map((id) => `lost: ${id}: not in the dead letters`)],
+      };
+    }
+    const aside = await this.#putAside(changes);
+    if (aside) sinks["changes put aside"] = aside;
+    const confirmedTooEarly = this.rig.confirmations.violations(
+      changes.map((change) => ({
+        ...{ slot: change.slot, endLsn: change.endLsn },
+        events: this.#events([change]),
+      })),
+    );
+    const rowMismatches = this.#pipeline ? 0 : await this.#rowMismatches();
+    const clean = Object.values(sinks).every(
+      ({ lost, extra, outOfOrder, duplicates }) => lost + extra + outOfOrder + duplicates === 0,
+    );
+    const ok = clean && rowMismatches === 0 && confirmedTooEarly.length === 0 && seconds !== undefined;
+    return { sinks, rowMismatches, confirmedTooEarly, secondsToRecover: seconds, ok };
+  }
+
+  /** Holds capture's dead letters against the changes that no event can be made of; undefined where there are none of both. */
+  async #putAside(changes: readonly SlotChange[]): Promise<Findings | undefined> {
+    const found = await this.rig.putAside();
+    const due = new Set(
+      changes
+        .filter(({ undecodable }) => undecodable)
+        .map((change) => expectedLetter(change, this.#route, (name) => this.#tableOf(name), EPOCH)),
+    );
+    if (due.size + found.size === 0) return undefined;
+    const lost = [...due].filter((id) => !found.has(id)).map((id) => `lost: ${id}: not put aside`);
+    const extra = [...found].filter((id) => !due.has(id)).map((id) => `extra: ${id}: put aside`);
+    const none = { outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
+    return {
+      events: due.size,
+      lost: lost.length,
+      extra: extra.length,
+      ...none,
+      examples: [...lost, ...extra],
+    };
+  }
+
+  #sink(consumer: string): JudgedSink | undefined {
+    if (this.#pipeline) return this.#pipeline.sinks[consumer];
+    const kind = KINDS[consumer] ?? "append";
+    const { sinks } = this.rig;
+    return {
+      kind,
+      effects: () => sinks.effects(consumer),
+      invocations: () => sinks.invocations(),
+      poisoned: (position) => consumer === "letters" && isPoisoned(position),
+    };
+  }
+
+  #applied(definition: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+    const sink = this.#sink(definition.name);
+    return ofConsumer(definition, events).filter(({ position }) => !sink?.poisoned?.(position));
+  }
+
+  #poisoned(definition: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+    const sink = this.#sink(definition.name);
+    return ofConsumer(definition, events).filter(({ position }) => sink?.poisoned?.(position));
+  }
+
+  async #rowMismatches(): Promise<number> {
+    const [source, held] = await Promise.all([
+      readRows(this.rig.databaseUrl, JUDGED_TABLES),
+      this.rig.sinks.rows(),
+    ]);
+    let mismatches = 0;
+    for (const [key, text] of source) if (held.get(key) !== text) mismatches++;
+    for (const key of held.keys()) if (!source.has(key)) mismatches++;
+    return mismatches;
+  }
+
+  #events(changes: readonly SlotChange[]): ExpectedEvent[] {
+    return changes.flatMap((change) =>
+      expectedEvents(change, this.#route, (name) => this.#tableOf(name), EPOCH),
+    );
+  }
+
+  #tableOf(name: string): TableName {
+    const table = this.#tables.get(name);
+    if (!table) throw new Error(`${name} was not there when the judge began`);
+    return table;
+  }
+}
+
+function ofConsumer(consumer: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+  const matches = consumer.topics.map(topicPattern);
+  return events.filter(({ topic }) => matches.some((match) => match(topic)));
+}
+
+function countDue(events: readonly ExpectedEvent[]): number {
+  return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
+}
+
+/** Events that are not in the dead letters, as `topic/partition/position`. */
+function missing(events: readonly ExpectedEvent[], letters: ReadonlySet<string>): string[] {
+  return events
+    .flatMap(({ topic, position, partitions }) =>
+      partitions === undefined
+        ? [`${topic}/${position}`]
+        : Array.from({ length: partitions }, (_, partition) => `${topic}/${partition}/${position}`),
+    )
+    .filter((id) => !letters.has(id));
+}

@@ -1,0 +1,54 @@
+import { definePipeline, postgres } from "../../definition/pipeline.ts";
+
+/** What the capture task does with changes that cannot become events: `stop`, else they are put aside. */
+export const UNDECODABLE_VARIABLE = "TRIBUTARY_JUDGE_UNDECODABLE";
+
+const entry = (name: string) => new URL(`handlers/${name}.ts`, import.meta.url).pathname;
+
+/*
+ * Consumers of the judge give nothing up: what fails comes again until it has taken effect. Timeouts are short, since
+ * what a killed invocation held is free when it cannot be alive any more.
+ */
+const patient = { attempts: 100, poison: "stop", timeoutSeconds: 10 } as const;
+
+/** The pipeline that the judge watches. */
+export default definePipeline({
+  name: "judge",
+  source: postgres({
+    tables: ["public.*", "archive.*"],
+    acceptUnboundedWal: true,
+    // Faults ask for backfills, of small chunks, so that a kill meets many of them.
+    snapshot: "never",
+    backfill: { rowsPerSecond: 150 },
+    undecodable: process.env[UNDECODABLE_VARIABLE] === "stop" ? "stop" : "dead-letter",
+  }),
+  topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
+  stream: { mode: "provisioned", shards: 2 },
+  consumers: [
+    { name: "positions", entry: entry("positions"), topics: ["judge.*"], batchSize: 10, ...patient },
+    { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 10, ...patient },
+    // Two calls of the state table an event: one topic is enough.
+    { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 10, ...patient },
+    // Some changes fail for good here.
+    {
+      name: "letters",
+      entry: entry("letters"),
+      topics: ["judge.public.parts"],
+      batchSize: 10,
+      // A handler that throws at random must not fail so often on one change.
+      attempts: 4,
+      poison: "skip",
+      timeoutSeconds: 10,
+    },
+    // Some fail here until the handler is mended, and are redriven. A table that is never truncated: that would supersede them.
+    {
+      name: "parked",
+      entry: entry("parked"),
+      topics: ["judge.public.parts"],
+      batchSize: 10,
+      attempts: 2,
+      poison: "park",
+      timeoutSeconds: 10,
+    },
+  ],
+});

@@ -1,0 +1,78 @@
+import pg from "pg";
+import { formatTable, type TableName } from "../../change/table-pattern.ts";
+import type { Pipeline } from "../../definition/pipeline.ts";
+import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
+import type { TruthChange, TruthMove } from "./truth.ts";
+
+/** A committed change, and the slot that had its table at that commit. */
+export interface SlotChange extends TruthChange {
+  readonly slot: string;
+}
+
+/** The names of a pipeline's slots in their order; of a source without slots, none. */
+export function slotsOf({ source }: Pick<Pipeline, "source">): readonly string[] {
+  return source.kind === "postgres"
+    ? slotNumbers({ source }).map((number) => slotNames(source, number).slot)
+    : [];
+}
+
+/** Which of several slots has each table now, by the publication that holds it; with one slot nothing is asked. */
+export async function readSlotOfTables(
+  databaseUrl: string,
+  { source }: Pick<Pipeline, "source">,
+): Promise<ReadonlyMap<string, string>> {
+  if (source.kind !== "postgres" || source.slots === 1) return new Map();
+  const slots = new Map(
+    slotNumbers({ source }).map((number) => {
+      const { publication, slot } = slotNames(source, number);
+      return [publication, slot];
+    }),
+  );
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    const { rows } = await client.query<TableName & { publication: string }>(
+      `SELECT pubname::text AS publication, schemaname::text AS schema, tablename::text AS "table"
+         FROM pg_publication_tables WHERE pubname = ANY ($1)`,
+      [[...slots.keys()]],
+    );
+    return new Map(rows.map((row) => [formatTable(row), slots.get(row.publication) as string]));
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * The changes as the slots give them. A move's message names the slot that its tables left, so that the slots of now, and
+ * back over the moves, say which one had a table at each commit. Each slot counts ordinals over its own tables alone, since
+ * the server filters the log by its publication (rule 1).
+ *
+ * @param changes in commit order
+ * @param slotOfTable as `readSlotOfTables` gives it; empty: `only` has all tables
+ */
+export function changesBySlot(
+  changes: readonly TruthChange[],
+  slotOfTable: ReadonlyMap<string, string>,
+  moves: readonly TruthMove[],
+  only: string,
+): SlotChange[] {
+  const leaving = new Map<string, TruthMove[]>();
+  for (const move of moves)
+    for (const table of move.tables) leaving.set(table, [...(leaving.get(table) ?? []), move]);
+  const slotAt = ({ table, commitLsn }: TruthChange): string => {
+    const slot =
+      leaving.get(table)?.find((move) => commitLsn < move.commitLsn)?.from ?? slotOfTable.get(table);
+    if (slot === undefined && slotOfTable.size > 0) throw new Error(`no slot's publication holds ${table}`);
+    return slot ?? only;
+  };
+  let commitLsn: bigint | undefined;
+  const ordinals = new Map<string, number>();
+  return changes.map((change) => {
+    if (change.commitLsn !== commitLsn) ordinals.clear();
+    commitLsn = change.commitLsn;
+    const slot = slotAt(change);
+    const ordinal = ordinals.get(slot) ?? 1;
+    ordinals.set(slot, ordinal + (change.op === "u" ? 2 : 1));
+    return { ...change, slot, ordinal };
+  });
+}
