@@ -11,7 +11,13 @@ export default defineConfig({
   test: {
     maxWorkers,
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: minute / 2 } },
+      {
+        test: {
+          name: "unit",
+          include: ["test/architecture.test.ts", "test/unit/**/*.test.ts"],
+          testTimeout: minute / 2,
+        },
+      },
       {
         test: {
           name: "postgres",

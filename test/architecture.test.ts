@@ -1,0 +1,187 @@
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { describe, expect, test } from "vitest";
+
+const ROOT = resolve(import.meta.dirname, "..");
+
+/**
+ * The modules, and what each may import of the others. A file belongs to the longest prefix that fits. An arrow that is not
+ * here is a decision: AGENTS.md says what each module is for.
+ */
+const MODULES: Readonly<Record<string, readonly string[]>> = {
+  "lib/change/": [],
+  "lib/log.ts": [],
+  "lib/failpoint.ts": [],
+  "lib/aws/": [],
+  "lib/telemetry/": ["lib/log.ts"],
+  "lib/definition/": ["lib/change/"],
+  "lib/publish/": ["lib/change/", "lib/definition/"],
+  "lib/claim-check/": ["lib/change/", "lib/aws/"],
+  "lib/stream/": ["lib/change/", "lib/failpoint.ts", "lib/aws/"],
+  "lib/source/outbox/event/": ["lib/change/", "lib/definition/", "lib/publish/"],
+  "lib/source/postgres/": [
+    ...["lib/change/", "lib/definition/", "lib/publish/", "lib/telemetry/", "lib/log.ts", "lib/failpoint.ts"],
+    "lib/source/outbox/event/",
+  ],
+  "lib/source/": ["lib/change/", "lib/definition/", "lib/log.ts", "lib/source/postgres/"],
+  "lib/source/batch/": [
+    ...["lib/change/", "lib/definition/", "lib/log.ts", "lib/failpoint.ts"],
+    ...["lib/source/postgres/", "lib/source/"],
+  ],
+  "lib/source/triggers/": [
+    ...["lib/change/", "lib/definition/", "lib/log.ts"],
+    ...["lib/source/postgres/", "lib/source/", "lib/source/batch/"],
+  ],
+  "lib/source/polling/": [
+    ...["lib/change/", "lib/definition/"],
+    ...["lib/source/postgres/", "lib/source/", "lib/source/batch/"],
+  ],
+  "lib/source/outbox/": [
+    ...["lib/change/", "lib/definition/", "lib/publish/", "lib/log.ts", "lib/failpoint.ts"],
+    ...["lib/source/postgres/", "lib/source/", "lib/source/outbox/event/"],
+  ],
+  "lib/source/open-source.ts": [
+    ...["lib/change/", "lib/definition/", "lib/source/"],
+    ...["lib/source/postgres/", "lib/source/triggers/", "lib/source/polling/", "lib/source/outbox/"],
+  ],
+  "lib/state/": ["lib/change/", "lib/definition/", "lib/aws/", "lib/source/", "lib/source/postgres/"],
+  "lib/credentials/": ["lib/change/", "lib/aws/", "lib/source/postgres/"],
+  "lib/consume/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/failpoint.ts", "lib/telemetry/"],
+    ...["lib/claim-check/", "lib/state/"],
+  ],
+  "lib/verify/": ["lib/change/", "lib/source/postgres/", "lib/consume/"],
+  "lib/index.ts": ["lib/change/", "lib/consume/"],
+  "lib/capture/": [
+    ...["lib/change/", "lib/definition/", "lib/log.ts", "lib/telemetry/", "lib/stream/", "lib/state/"],
+    ...["lib/source/", "lib/source/open-source.ts", "lib/source/postgres/"],
+    ...["lib/source/outbox/", "lib/source/outbox/event/"],
+    "lib/consume/",
+  ],
+  "lib/admin/": ["lib/change/", "lib/definition/", "lib/source/postgres/", "lib/state/", "lib/consume/"],
+  "lib/cost/": [],
+  "lib/cli/": [
+    ...["lib/change/", "lib/definition/", "lib/log.ts", "lib/aws/", "lib/publish/", "lib/state/"],
+    ...["lib/source/postgres/", "lib/source/triggers/", "lib/credentials/"],
+    ...["lib/consume/", "lib/verify/", "lib/admin/", "lib/cost/", "lib/local/"],
+  ],
+  "lib/local/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/publish/", "lib/claim-check/"],
+    ...["lib/source/postgres/", "lib/source/triggers/", "lib/state/", "lib/consume/", "lib/capture/"],
+    ...["functions/", "cdk/"],
+  ],
+  "lib/testing/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/failpoint.ts", "lib/publish/", "lib/claim-check/"],
+    ...["lib/source/postgres/", "lib/source/triggers/", "lib/consume/", "lib/capture/"],
+    ...["lib/index.ts", "lib/local/"],
+  ],
+  "functions/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/state/"],
+    ...["lib/source/open-source.ts", "lib/source/postgres/", "lib/credentials/"],
+    ...["lib/consume/", "lib/capture/"],
+  ],
+  "cdk/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/state/"],
+    ...["lib/source/postgres/", "lib/credentials/", "lib/consume/", "lib/capture/"],
+  ],
+  "package/": [],
+};
+
+/** Names that say nothing of what is inside. */
+const EMPTY_NAMES = /^(utils?|common|helpers?|types|misc|shared)(\.ts)?$/;
+const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*["'](\.{1,2}\/[^"']+)["']/g;
+
+const files = ["lib", "functions", "cdk", "package"].flatMap(filesBelow).toSorted();
+const imports = new Map(files.map((file) => [file, importsOf(file)]));
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" })
+    .filter((path) => path.endsWith(".ts") && !path.endsWith(".d.ts"))
+    .map((path) => `${folder}/${path}`);
+}
+
+/** What a file imports of ours, type-only imports too. */
+function importsOf(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), "utf8");
+  return [...text.matchAll(IMPORT)]
+    .map(([, path]) => relative(ROOT, resolve(ROOT, dirname(file), path as string)))
+    .filter((path) => existsSync(join(ROOT, path)) && statSync(join(ROOT, path)).isFile());
+}
+
+function moduleOf(file: string): string | undefined {
+  return Object.keys(MODULES)
+    .filter((prefix) => file === prefix || (prefix.endsWith("/") && file.startsWith(prefix)))
+    .toSorted((a, b) => b.length - a.length)[0];
+}
+
+/** The first way found that leads from a node back to itself; undefined: there is none. */
+function cycleIn(nodes: Iterable<string>, next: (node: string) => readonly string[]): string[] | undefined {
+  const done = new Set<string>();
+  const way: string[] = [];
+  const visit = (node: string): string[] | undefined => {
+    if (done.has(node)) return undefined;
+    const at = way.indexOf(node);
+    if (at >= 0) return [...way.slice(at), node];
+    way.push(node);
+    for (const other of next(node)) {
+      const cycle = visit(other);
+      if (cycle) return cycle;
+    }
+    way.pop();
+    done.add(node);
+    return undefined;
+  };
+  for (const node of nodes) {
+    const cycle = visit(node);
+    if (cycle) return cycle;
+  }
+  return undefined;
+}
+
+describe("the tree", () => {
+  test("every file belongs to a module", () => {
+    expect(files.filter((file) => moduleOf(file) === undefined)).toEqual([]);
+  });
+
+  test("imports follow the arrows that a module is allowed", () => {
+    const wrong = files.flatMap((file) => {
+      const from = moduleOf(file) ?? "";
+      return (imports.get(file) ?? [])
+        .filter((other) => {
+          const to = moduleOf(other) ?? "";
+          return to !== from && !MODULES[from]?.includes(to);
+        })
+        .map((other) => `${file} imports ${other}`);
+    });
+    expect(wrong).toEqual([]);
+  });
+
+  test("no arrow is allowed that no file uses", () => {
+    const used = new Set(
+      files.flatMap((file) =>
+        (imports.get(file) ?? []).map((other) => `${moduleOf(file)} ${moduleOf(other)}`),
+      ),
+    );
+    const unused = Object.entries(MODULES).flatMap(([from, allowed]) =>
+      allowed.filter((to) => !used.has(`${from} ${to}`)).map((to) => `${from} to ${to}`),
+    );
+    expect(unused).toEqual([]);
+  });
+
+  test("the arrows between modules have no cycle", () => {
+    expect(cycleIn(Object.keys(MODULES), (module) => MODULES[module] ?? [])).toBeUndefined();
+  });
+
+  test("the imports between files have no cycle, type-only ones included", () => {
+    expect(cycleIn(files, (file) => imports.get(file) ?? [])).toBeUndefined();
+  });
+
+  test("no folder or file has a name that says nothing", () => {
+    expect(files.filter((file) => file.split("/").some((part) => EMPTY_NAMES.test(part)))).toEqual([]);
+  });
+
+  test("a cycle is found where there is one", () => {
+    const next = (node: string) => ({ a: ["b"], b: ["c"], c: ["b"] })[node] ?? [];
+    expect(cycleIn(["a"], next)).toEqual(["b", "c", "b"]);
+  });
+});
