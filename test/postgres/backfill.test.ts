@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { readBackfillEnd } from "../../lib/change/control-event.ts";
+import { EVERY_PARTITION } from "../../lib/change/topic.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed } from "./backfill-replay.ts";
@@ -45,6 +46,8 @@ eachPostgres("backfill", (server) => {
       Array.from({ length: 5000 }, (_, i) => ({ id: String(i + 1), note: `n\t${i + 1}` })),
     );
     expect(events.at(-1)).toMatchObject({ op: "m", message: { prefix: "tributary.backfill-end" } });
+    // Each partition of a sink is swept when its own events have come as far.
+    expect(source.changes.at(-1)?.partition).toBe(EVERY_PARTITION);
     expect(record.of("public.orders").progress).toMatchObject({ rows: 5000, lastKey: ["5000"] });
     await source.close();
     await sql.end();

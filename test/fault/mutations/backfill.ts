@@ -3,6 +3,20 @@ import type { Mutation } from "./mutation.ts";
 /** Breakages of backfills and rows that are read again. */
 export const BACKFILL: readonly Mutation[] = [
   {
+    name: "take the watermarks of a task that was killed for one's own",
+    file: "lib/source/postgres/backfill/backfills.ts",
+    from: "watermark?.task !== this.#task || watermark.slot",
+    to: "watermark === undefined || watermark.slot",
+    tests: ["test/postgres/backfill-watermarks.test.ts"],
+  },
+  {
+    name: "tell one partition alone that a backfill has ended",
+    file: "lib/source/postgres/backfill/control-event.ts",
+    from: "partition: EVERY_PARTITION,",
+    to: "partition: EVERY_PARTITION + 1,",
+    tests: ["test/postgres/backfill.test.ts"],
+  },
+  {
     name: "forget a row that was asked for anew while it was read",
     file: "lib/source/postgres/reread/asked-rows.ts",
     from: "    if (this.#rows.get(id) !== row) return;\n",
