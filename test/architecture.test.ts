@@ -18,6 +18,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   "lib/publish/": ["lib/change/", "lib/definition/"],
   "lib/claim-check/": ["lib/change/", "lib/aws/"],
   "lib/stream/": ["lib/change/", "lib/failpoint.ts", "lib/aws/"],
+  "lib/stream/kinesis/": ["lib/failpoint.ts", "lib/aws/", "lib/stream/"],
   "lib/source/outbox/event/": ["lib/change/", "lib/definition/", "lib/publish/"],
   "lib/source/postgres/": [
     ...["lib/change/", "lib/definition/", "lib/publish/", "lib/telemetry/", "lib/log.ts", "lib/failpoint.ts"],
@@ -78,7 +79,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   "functions/": [
     ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/state/"],
     ...["lib/source/open-source.ts", "lib/source/postgres/", "lib/credentials/"],
-    ...["lib/consume/", "lib/capture/"],
+    ...["lib/consume/", "lib/capture/", "lib/stream/kinesis/"],
   ],
   "cdk/": [
     ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/state/"],
@@ -174,6 +175,16 @@ describe("the tree", () => {
 
   test("the imports between files have no cycle, type-only ones included", () => {
     expect(cycleIn(files, (file) => imports.get(file) ?? [])).toBeUndefined();
+  });
+
+  test("Kinesis is imported by its clients, by the stream that it is, and by what stands for AWS on this machine", () => {
+    const allowed = ["lib/aws/", "lib/stream/kinesis/", "lib/local/"];
+    const wrong = files.filter(
+      (file) =>
+        readFileSync(join(ROOT, file), "utf8").includes('"@aws-sdk/client-kinesis"') &&
+        !allowed.some((prefix) => file.startsWith(prefix)),
+    );
+    expect(wrong).toEqual([]);
   });
 
   test("no folder or file has a name that says nothing", () => {

@@ -16,6 +16,7 @@ import { explainSessionError } from "../../lib/source/postgres/link/connection-e
 import { slotFromEnvironment } from "../../lib/source/postgres/slots/slot-number.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
+import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/telemetry/health.ts";
 import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
 
@@ -63,9 +64,8 @@ try {
       slot,
       connection,
       standby,
-      kinesis: kinesisClient(),
+      stream: kinesisStream(kinesisClient(), stream),
       dynamodb,
-      streamName: stream,
       stateTable,
       leaseMs,
       claims,

@@ -12,7 +12,8 @@ import { NodeHttpHandler } from "@smithy/node-http-handler";
  * https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
  */
 
-type Environment = Readonly<Record<string, string | undefined>>;
+/** Variables that clients are made from. */
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * A Kinesis client that makes each request once: the SDK's own retry would send records again that may have been

@@ -1,5 +1,4 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { ClaimStore } from "../change/claim-store.ts";
 import type { Pipeline } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
@@ -7,6 +6,7 @@ import type { AsideQueue } from "../source/postgres/aside/aside-record.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import type { AnySourceStatus } from "../source/source-kind.ts";
 import type { StreamMetrics } from "../stream/metrics.ts";
+import type { RecordStream } from "../stream/record-stream.ts";
 
 /** What a capture task needs: the definition, and what differs by place. */
 export interface CaptureOptions {
@@ -16,9 +16,8 @@ export interface CaptureOptions {
   readonly connection: PostgresConnectionOptions;
   /** A standby that existing rows are read from. */
   readonly standby?: PostgresConnectionOptions | undefined;
-  readonly kinesis: KinesisClient;
+  readonly stream: RecordStream;
   readonly dynamodb: DynamoDBClient;
-  readonly streamName: string;
   readonly stateTable: string;
   /** The dead-letter queue for changes that cannot become events. */
   readonly deadLetters?: AsideQueue | undefined;

@@ -162,8 +162,7 @@ async function stream(
   part: Part,
   signal: AbortSignal,
 ): Promise<void> {
-  const { pipeline, connection, standby, kinesis, dynamodb, streamName, stateTable, log, onMetrics } =
-    options;
+  const { pipeline, connection, standby, dynamodb, stateTable, log, onMetrics } = options;
   let status: AnySourceStatus | undefined;
   // Not the task's end: what is acknowledged then is still written.
   const store = { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost };
@@ -195,9 +194,8 @@ async function stream(
   try {
     await writeStream(
       source,
+      await options.stream.writer(),
       {
-        kinesis,
-        streamName,
         writer: state.generation,
         ...writerOptions(options, state.generation),
         superseded: state.lost,

@@ -35,7 +35,7 @@ export interface RelayTaskOptions extends Omit<CaptureOptions, "pipeline"> {
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
 export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): Promise<void> {
-  const { pipeline, connection, dynamodb, stateTable, kinesis, streamName, log, onMetrics } = options;
+  const { pipeline, connection, dynamodb, stateTable, stream, log, onMetrics } = options;
   const { source } = pipeline;
   const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
   const database = await checkOutbox({ connection, pipeline, signal });
@@ -46,7 +46,7 @@ export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): 
   const epoch = await agree(options, database, tables, lease, signal);
   log.info("relays the outbox", { relay: id, epoch });
   let status: TablesStatus | undefined;
-  const metrics = new LaneMetrics((stream) => onMetrics?.({ stream, source: status }));
+  const metrics = new LaneMetrics((written) => onMetrics?.({ stream: written, source: status }));
   const route = routeTables(pipeline);
   const { cloudEvents, malformed, intervalMs, batchRows, keepHours } = source;
   const relay = new Relay({
@@ -64,12 +64,11 @@ export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): 
       const { reading } = await readCaptureRecord(place);
       if (reading?.epoch !== epoch) throw new CaptureLeaseLostError(pipeline.name, epoch);
     },
-    write: (lane, until) =>
+    write: async (lane, until) =>
       writeStream(
         lane,
+        await stream.writer(),
         {
-          kinesis,
-          streamName,
           writer: lane.generation,
           ...options.writer(lane.generation),
           superseded: lane.lost,

@@ -5,7 +5,7 @@ import { furthestMark } from "../consume/run/highest-epoch.ts";
 import type { LogPlace, SlotState } from "../source/postgres/slot/slot-record.ts";
 import type { CaptureState } from "../state/capture-state.ts";
 import { readHoldsOf, type StoredHold } from "../state/holds.ts";
-import { readTail, type TailEnd } from "../stream/kinesis/stream-tail.ts";
+import type { TailEnd } from "../stream/record-stream.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 
 /*
@@ -36,7 +36,7 @@ export async function settleTail(
   const slot = await state.read();
   const writer = slot?.sent?.writer;
   if (!slot?.sent || writer === undefined) return;
-  const { kinesis, streamName, log } = options;
+  const { stream, log } = options;
   const { confirmedLsn: fromLsn, epoch } = slot;
   const sinceMs = slot.sent.sinceMs ?? 0;
   log.info("the capture task before did not end in order: reading what it left in the stream", {
@@ -47,7 +47,7 @@ export async function settleTail(
   const untilMs = begun + Math.max(0, STRAGGLERS_MS - state.heldMs);
   const until = { epoch, fromLsn, sinceMs, untilMs, signal, log };
   const { prefix: topicPrefix } = options.pipeline.topics;
-  const tail = await readTail({ kinesis, streamName, topicPrefix, writer, ...until });
+  const tail = await stream.readTail({ topicPrefix, writer, ...until });
   await sleep(Math.max(0, untilMs - performance.now()), undefined, { signal });
   const beyond = [
     ...(await heldPlaces(options, writer, signal)),

@@ -1,13 +1,17 @@
-/** Bounds of the writer: sizes in bytes. */
-export interface StreamLimits {
-  /** Largest record the stream takes: data and partition key. */
+/** Most that a stream takes: sizes in bytes. */
+export interface RecordLimits {
+  /** Largest record: data and partition key. */
   readonly maxRecordBytes: number;
+  /** Largest request: data and partition keys of its entries. */
+  readonly requestBytes: number;
+  /** Most entries of a request. */
+  readonly requestRecords: number;
+}
+
+/** Bounds of a run of the writer: sizes in bytes. */
+export interface StreamLimits extends RecordLimits {
   /** Where a record stops growing although events wait. */
   readonly targetRecordBytes: number;
-  /** Largest PutRecords request: data and partition keys of its entries. */
-  readonly requestBytes: number;
-  /** Most entries of a PutRecords request. */
-  readonly requestRecords: number;
   /** Most requests under way at once; their partitions are disjoint. */
   readonly requestsInFlight: number;
   /**
@@ -21,15 +25,9 @@ export interface StreamLimits {
   readonly drainMs: number;
 }
 
-/**
- * Kinesis' own limits and our bounds.
- * https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
- */
-export const DEFAULT_LIMITS: StreamLimits = {
-  maxRecordBytes: 1024 * 1024,
+/** Our own bounds, whatever the stream. */
+export const RUN_LIMITS: Omit<StreamLimits, keyof RecordLimits> = {
   targetRecordBytes: 256 * 1024,
-  requestBytes: 5 * 1024 * 1024,
-  requestRecords: 500,
   requestsInFlight: 8,
   bufferBytes: 32 * 1024 * 1024,
   requestTimeoutMs: 15_000,

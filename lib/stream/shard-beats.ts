@@ -1,6 +1,6 @@
-import { type KinesisClient, ListShardsCommand } from "@aws-sdk/client-kinesis";
 import { awsFailure } from "../aws/failure.ts";
 import { SHARD_BEAT_MS, shardBeatRecord, shardNumber } from "../change/shard-beat.ts";
+import type { RecordWriter } from "./record-writer.ts";
 import type { StreamLog } from "./stream-log.ts";
 
 /** One beat to write: a whole record, for the shard that its hash key lies in. */
@@ -35,20 +35,17 @@ const RETRY_MS = 60_000;
  */
 export class ShardBeats {
   readonly everyMs: number;
-  readonly #kinesis: KinesisClient;
-  readonly #streamName: string;
+  readonly #stream: Pick<RecordWriter, "openShards">;
   readonly #options: ShardBeatOptions & { readonly writer: number; readonly packed: boolean };
   readonly #log: StreamLog;
   #first = true;
 
   constructor(
-    kinesis: KinesisClient,
-    streamName: string,
+    stream: Pick<RecordWriter, "openShards">,
     options: ShardBeatOptions & { readonly writer: number; readonly packed: boolean },
     log: StreamLog,
   ) {
-    this.#kinesis = kinesis;
-    this.#streamName = streamName;
+    this.#stream = stream;
     this.#options = options;
     this.#log = log;
     this.everyMs = options.everyMs ?? SHARD_BEAT_MS;
@@ -59,7 +56,7 @@ export class ShardBeats {
     signal: AbortSignal,
   ): Promise<{ readonly records: readonly BeatRecord[]; readonly nextMs: number }> {
     try {
-      const shards = await this.#openShards(signal);
+      const shards = await this.#stream.openShards(signal);
       const { quietSince, ...about } = this.#options;
       const nowMs = Date.now();
       const records = shards.map(({ shardId, hashKey }) => ({
@@ -84,24 +81,5 @@ export class ShardBeats {
       }
       return { records: [], nextMs: Math.min(RETRY_MS, this.everyMs) };
     }
-  }
-
-  async #openShards(signal: AbortSignal): Promise<{ shardId: string; hashKey: string }[]> {
-    const found: { shardId: string; hashKey: string }[] = [];
-    let next: string | undefined;
-    do {
-      const { Shards = [], NextToken } = await this.#kinesis.send(
-        new ListShardsCommand(next ? { NextToken: next } : { StreamName: this.#streamName }),
-        { abortSignal: signal },
-      );
-      for (const { ShardId, HashKeyRange, SequenceNumberRange } of Shards) {
-        // One that was split or merged takes no more.
-        const isOpen = SequenceNumberRange?.EndingSequenceNumber === undefined;
-        const hashKey = HashKeyRange?.StartingHashKey;
-        if (ShardId && hashKey !== undefined && isOpen) found.push({ shardId: ShardId, hashKey });
-      }
-      next = NextToken;
-    } while (next);
-    return found;
   }
 }

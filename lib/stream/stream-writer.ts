@@ -1,28 +1,23 @@
-import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change/change-stream.ts";
 import { EncodedChange } from "../change/encoded-change.ts";
 import { failpoint } from "../failpoint.ts";
 import type { Random } from "./backoff.ts";
 import type { Oversize } from "./claim-check.ts";
-import { KinesisSink } from "./kinesis/kinesis-writer.ts";
-import { DEFAULT_LIMITS, type StreamLimits } from "./limits.ts";
+import { RUN_LIMITS, type StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
 import { OrderedWriter } from "./ordered-writer.ts";
 import type { Packing } from "./packing.ts";
-import type { PutRequest } from "./record-writer.ts";
+import type { PutRequest, RecordWriter } from "./record-writer.ts";
 import { type ShardBeatOptions, ShardBeats } from "./shard-beats.ts";
 import { OversizeChangeError } from "./stream-errors.ts";
 import type { StreamLog } from "./stream-log.ts";
 
 /** What the stream writer needs. */
 export interface StreamWriterOptions {
-  /** Must be made with `maxAttempts: 1`: the writer alone retries. */
-  readonly kinesis: KinesisClient;
-  readonly streamName: string;
   /** Generation of this writer (the capture lease), carried by every record (rule 8). */
   readonly writer: number;
   readonly packing: Packing;
-  /** Default: `DEFAULT_LIMITS`. */
+  /** Default: the stream's own, and `RUN_LIMITS`. */
   readonly limits?: Partial<StreamLimits>;
   /** Gives what is written in the place of a change above the record limit. Default: the error stops the writer. */
   readonly oversize?: Oversize | undefined;
@@ -43,8 +38,8 @@ export interface StreamWriterOptions {
 }
 
 /**
- * Writes what a source gives to a Kinesis stream, in order per partition, and acknowledges to the source what
- * Kinesis has acknowledged. What may pass (throttling, failures of the service or the network, credentials that run
+ * Writes what a source gives to a stream, in order per partition, and acknowledges to the source what
+ * the stream has acknowledged. What may pass (throttling, failures of the service or the network, credentials that run
  * out) is retried for ever, with backoff; nothing is dropped.
  *
  * Resolves when all that was read is stored: after the source ended, or after `signal`, which also tells the source to
@@ -52,16 +47,16 @@ export interface StreamWriterOptions {
  * comes again at the next start. Does not close the source: its `close`
  * confirms the last acknowledgements.
  *
- * @throws StreamNotFoundError, StreamAccessError, StreamRequestError, OversizeChangeError, PartitionKeyTooLongError,
- * ClientRetriesError, and what the source throws (once what it gave before is stored).
+ * @throws OversizeChangeError, PartitionKeyTooLongError, what `stream.put` throws, and what the source throws (once what it
+ * gave before is stored).
  */
 export async function writeStream(
   source: ChangeStream,
+  stream: RecordWriter,
   options: StreamWriterOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const sink = await KinesisSink.open(options.kinesis, options.streamName);
-  await new Run(source, sink, options).finished(signal);
+  await new Run(source, stream, options).finished(signal);
 }
 
 const METRICS_MS = 1_000;
@@ -69,10 +64,10 @@ const FAILURE_LOG_MS = 10_000;
 /** How often a writer that may not send looks whether it may again. */
 const LEASE_POLL_MS = 100;
 
-/** One run of the machine against the source and the sink. */
+/** One run of the machine against the source and the stream. */
 class Run {
   readonly #source: ChangeStream;
-  readonly #sink: KinesisSink;
+  readonly #stream: RecordWriter;
   readonly #options: StreamWriterOptions;
   readonly #limits: StreamLimits;
   readonly #machine: OrderedWriter;
@@ -101,16 +96,16 @@ class Run {
   #patience: NodeJS.Timeout | undefined;
   #failureLoggedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(source: ChangeStream, sink: KinesisSink, options: StreamWriterOptions) {
+  constructor(source: ChangeStream, stream: RecordWriter, options: StreamWriterOptions) {
     this.#source = source;
-    this.#sink = sink;
+    this.#stream = stream;
     this.#options = options;
-    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#limits = { ...RUN_LIMITS, ...stream.limits, ...options.limits };
     const { writer, packing, random = Math.random } = options;
     this.#machine = new OrderedWriter({ writer, packing, limits: this.#limits, random });
-    const { kinesis, streamName, beats, log } = options;
+    const { beats, log } = options;
     const about = { writer, packed: packing !== "none" };
-    this.#beats = beats && new ShardBeats(kinesis, streamName, { ...beats, ...about }, log);
+    this.#beats = beats && new ShardBeats(stream, { ...beats, ...about }, log);
   }
 
   async finished(signal: AbortSignal): Promise<void> {
@@ -162,11 +157,6 @@ class Run {
     await this.#pull();
   }
 
-  /**
-   * For how long no other writer can have taken over, in milliseconds; 0: one may have. Nothing is sent then, and no request is
-   * waited for beyond it. Default: for ever.
-   */
-  readonly leaseLeftMs?: (() => number) | undefined;
   /** Writes a beat into each shard, and sees to the next ones. */
   async #beat(): Promise<void> {
     if (!this.#beats) return;
@@ -267,7 +257,7 @@ class Run {
     wait();
     this.#requests.add(abort);
     try {
-      const outcome = await this.#sink.put(request, abort.signal, () => this.#leaseLeftMs > 0);
+      const outcome = await this.#stream.put(request, abort.signal, () => this.#leaseLeftMs > 0);
       const now = performance.now();
       if (outcome.kind === "answered") this.#machine.settle(request, outcome.results, now);
       else this.#machine.fail(request, now, outcome.result);
@@ -350,7 +340,7 @@ class Run {
     if (now - this.#failureLoggedAt < FAILURE_LOG_MS) return;
     this.#failureLoggedAt = now;
     const { retries, throttles, bufferedBytes, oldestUnacknowledgedMs } = this.#machine.metrics(now);
-    this.#options.log.warn("Kinesis did not take all records; retrying", {
+    this.#options.log.warn("The stream did not take all records; retrying", {
       code,
       retries,
       throttles,

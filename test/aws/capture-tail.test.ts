@@ -9,8 +9,9 @@ import type { LogPlace, SlotState } from "../../lib/source/postgres/slot/slot-re
 import { CaptureState } from "../../lib/state/capture-state.ts";
 import { holdRecord } from "../../lib/state/holds.ts";
 import { fenceKey } from "../../lib/state/table.ts";
-import { writeStream } from "../../lib/stream/stream-writer.ts";
+import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { change, sourceOf } from "../stream/changes.ts";
+import { writeKinesis } from "../stream/kinesis.ts";
 import { emulatedAws } from "./emulated.ts";
 
 const aws = emulatedAws();
@@ -46,8 +47,7 @@ async function world(sent: SlotState["sent"]) {
   const options = {
     pipeline,
     dynamodb,
-    kinesis,
-    streamName,
+    stream: kinesisStream(kinesis, streamName),
     stateTable: table,
     log,
   } as unknown as CaptureOptions;
@@ -61,7 +61,7 @@ async function world(sent: SlotState["sent"]) {
           { kind: "commit", endLsn: lsn, commitTimeMs: 0 },
         ];
       });
-      await writeStream(sourceOf(messages), { kinesis, streamName, writer, packing: "batch", log }, signal);
+      await writeKinesis(sourceOf(messages), { kinesis, streamName, writer, packing: "batch", log }, signal);
     },
     marks: async (marks: Readonly<Record<string, readonly [mark: string, writer: number]>>) => {
       const { pk, sk } = fenceKey("shop", "c", orders.name, 0);

@@ -11,10 +11,10 @@ import { claimStoreFromEnvironment } from "../../lib/claim-check/open-claim-stor
 import { Operation } from "../../lib/consume/api/operation.ts";
 import { claimCheck, type Oversize } from "../../lib/stream/claim-check.ts";
 import type { StreamMetrics } from "../../lib/stream/metrics.ts";
-import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { type AwsFault, AwsFaultProxy } from "../../lib/testing/fault/aws-proxy.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
+import { writeKinesis } from "../stream/kinesis.ts";
 import { kinesisRecord } from "../unit/consume/records.ts";
 import { consumerBench, DONE, failedAt, invoke } from "./consume/consumer-bench.ts";
 import { emulatedAws } from "./emulated.ts";
@@ -133,7 +133,7 @@ async function write(batches: readonly SourceMessage[][], given: WriteOptions) {
     counts.oversize = so;
   };
   const options = { kinesis: aws().kinesis, streamName, writer, packing, oversize, log, onMetrics };
-  await writeStream(source, options, signal);
+  await writeKinesis(source, options, signal);
   return { ...source, counts };
 }
 
@@ -299,7 +299,7 @@ describe("the writer", () => {
       oversize,
       log,
     } as const;
-    const done = writeStream(source, options, new AbortController().signal);
+    const done = writeKinesis(source, options, new AbortController().signal);
     // The object is there, its answer is not: the change before it is in the stream, it is not, nothing is confirmed.
     await eventually(async () => (await readStream(aws().kinesis, streamName)).length === 1, {
       what: "the first change",

@@ -11,9 +11,9 @@ import { formatPosition } from "../../lib/change/position.ts";
 import { claimRecord } from "../../lib/change/record.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
 import { readTail } from "../../lib/stream/kinesis/stream-tail.ts";
-import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
+import { writeKinesis } from "../stream/kinesis.ts";
 import { emulatedAws } from "./emulated.ts";
 
 const aws = emulatedAws();
@@ -39,7 +39,7 @@ async function writes(
 ): Promise<void> {
   const beats = { name: "shop", quietSince: 0 };
   const options = { kinesis: aws().kinesis, streamName, writer, packing, beats, log } as const;
-  await writeStream(sourceOf(changes), options, forever);
+  await writeKinesis(sourceOf(changes), options, forever);
 }
 
 const tail = (streamName: string, more: Partial<Parameters<typeof readTail>[0]> = {}) =>

@@ -8,11 +8,11 @@ import { afterEach, describe, expect, test } from "vitest";
 import { kinesisClient } from "../../lib/aws/clients.ts";
 import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { positionOf } from "../../lib/change/record.ts";
-import { type StreamWriterOptions, writeStream } from "../../lib/stream/stream-writer.ts";
 import { AwsFaultProxy, type ChooseFault } from "../../lib/testing/fault/aws-proxy.ts";
 import { entriesOf, failEntries } from "../../lib/testing/fault/put-records.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
+import { type KinesisOptions, writeKinesis } from "../stream/kinesis.ts";
 import { emulatedAws } from "./emulated.ts";
 import { readStream } from "./stream-records.ts";
 
@@ -50,7 +50,7 @@ async function faulty(choose: ChooseFault) {
   return { kinesis, violations };
 }
 
-function options(kinesis: KinesisClient, streamName: string): StreamWriterOptions {
+function options(kinesis: KinesisClient, streamName: string): KinesisOptions {
   return { kinesis, streamName, writer: 1, packing: "batch", log: { info() {}, warn() {} } };
 }
 
@@ -143,7 +143,7 @@ test.each(faults)("%s: nothing lost, nothing out of order, all acknowledged", as
   const source = sourceOf(paced(transactions(150)));
   // Small requests, so that there are many of them.
   const limits = { requestTimeoutMs: 1_000, requestRecords: 3, targetRecordBytes: 1_000 };
-  await writeStream(source, { ...options(kinesis, streamName), limits }, never);
+  await writeKinesis(source, { ...options(kinesis, streamName), limits }, never);
   expect(sorted(await effects(streamName))).toEqual(sorted(offered(150)));
   expect(source.acknowledged.at(-1)).toBe(150n * 16n + 8n);
   expect(violations).toEqual([]);
@@ -174,7 +174,7 @@ test("a shard split in the middle moves no partition out of order", async () => 
     yield* paced(all.slice(100));
   }
   const source = sourceOf(split());
-  await writeStream(source, options(kinesis, StreamName), never);
+  await writeKinesis(source, options(kinesis, StreamName), never);
   // Shards are listed, and so read, parent first.
   expect(sorted(await effects(StreamName))).toEqual(sorted(offered(150)));
   const shards = new Set((await readStream(kinesis, StreamName)).map(({ shardId }) => shardId));
@@ -189,7 +189,7 @@ test("nothing is acknowledged that Kinesis has not", async () => {
   );
   const streamName = await aws().freshStream();
   const source = sourceOf(paced(transactions(100)));
-  const written = writeStream(source, options(kinesis, streamName), never);
+  const written = writeKinesis(source, options(kinesis, streamName), never);
   await eventually(async () => (await effects(streamName)).size === 7, { what: "the other partitions" });
   // The first transaction has a change of partition 3.
   expect(source.acknowledged).toEqual([]);
@@ -209,13 +209,13 @@ describe("what does not pass stops the writer with a typed error", () => {
   test.each(cases)("%s", async (code, ours, remedy) => {
     const { kinesis } = await faulty(() => ({ kind: "error", status: 400, code }));
     const source = sourceOf(transactions(1));
-    const written = writeStream(source, options(kinesis, "orders"), never);
+    const written = writeKinesis(source, options(kinesis, "orders"), never);
     await expect(written).rejects.toMatchObject({ code: ours, remedy: expect.stringContaining(remedy) });
     expect(source.acknowledged).toEqual([]);
   });
 
   test("a stream that does not exist", async () => {
-    const written = writeStream(sourceOf(transactions(1)), options(aws().kinesis, "nowhere"), never);
+    const written = writeKinesis(sourceOf(transactions(1)), options(aws().kinesis, "nowhere"), never);
     await expect(written).rejects.toMatchObject({ code: "STREAM_NOT_FOUND", retry: "stop" });
   });
 
@@ -223,7 +223,7 @@ describe("what does not pass stops the writer with a typed error", () => {
     let calls = 0;
     const { kinesis } = await faulty(() => void calls++);
     kinesis.config.maxAttempts = async () => 3;
-    const written = writeStream(sourceOf(transactions(1)), options(kinesis, "orders"), never);
+    const written = writeKinesis(sourceOf(transactions(1)), options(kinesis, "orders"), never);
     await expect(written).rejects.toMatchObject({ code: "CLIENT_RETRIES" });
     expect(calls).toBe(0);
   });
@@ -243,7 +243,7 @@ describe("what does not pass stops the writer with a typed error", () => {
       warn: (_: string, fields: Record<string, unknown>) => void codes.push(fields.code),
     };
     const codes: unknown[] = [];
-    const written = writeStream(sourceOf(transactions(1)), { ...options(kinesis, "orders"), log }, never);
+    const written = writeKinesis(sourceOf(transactions(1)), { ...options(kinesis, "orders"), log }, never);
     await expect(written).rejects.toMatchObject({ code: "STREAM_ACCESS" });
     expect(codes).toEqual(["InvalidSignatureException"]);
   });
@@ -267,7 +267,7 @@ test("while Kinesis is away the source is not pulled beyond the buffer; a larger
   const source = sourceOf(transaction());
   const bufferBytes = 300_000;
   let buffered = 0;
-  const written = writeStream(
+  const written = writeKinesis(
     source,
     {
       ...options(kinesis, streamName),
@@ -303,7 +303,7 @@ describe("stop", () => {
     const source = sourceOf(quiet(transactions(20)));
     const stop = new AbortController();
     let bufferedBytes = 0;
-    const written = writeStream(
+    const written = writeKinesis(
       source,
       { ...options(kinesis, streamName), onMetrics: (metrics) => (bufferedBytes = metrics.bufferedBytes) },
       stop.signal,
@@ -330,7 +330,7 @@ describe("stop", () => {
     const streamName = await aws().freshStream();
     const source = sourceOf(halting());
     const stop = new AbortController();
-    const written = writeStream(source, options(aws().kinesis, streamName), stop.signal);
+    const written = writeKinesis(source, options(aws().kinesis, streamName), stop.signal);
     await begun.promise;
     stop.abort();
     rest.resolve();
@@ -350,7 +350,7 @@ describe("stop", () => {
     const source = sourceOf(quiet(transactions(20)));
     const stop = new AbortController();
     const limits = { drainMs: 200, requestTimeoutMs: 60_000 };
-    const written = writeStream(source, { ...options(kinesis, "orders"), limits }, stop.signal);
+    const written = writeKinesis(source, { ...options(kinesis, "orders"), limits }, stop.signal);
     await eventually(() => calls > 0, { what: "a request" });
     stop.abort();
     await written;
@@ -364,14 +364,14 @@ describe("stop", () => {
     }
     const streamName = await aws().freshStream();
     const source = sourceOf(failing());
-    const written = writeStream(source, options(aws().kinesis, streamName), never);
+    const written = writeKinesis(source, options(aws().kinesis, streamName), never);
     await expect(written).rejects.toThrow("the slot is lost");
     expect(source.acknowledged.at(-1)).toBe(20n * 16n + 8n);
   });
 
   test("before the start: nothing is read", async () => {
     const source = sourceOf(transactions(20));
-    await writeStream(source, options(aws().kinesis, "orders"), AbortSignal.abort());
+    await writeKinesis(source, options(aws().kinesis, "orders"), AbortSignal.abort());
     expect(source.acknowledged).toEqual([]);
   });
 });
@@ -389,7 +389,7 @@ describe("a change above the record limit", () => {
   test("stops the writer with what was before it stored", async () => {
     const streamName = await aws().freshStream();
     const source = sourceOf(large());
-    const written = writeStream(source, options(aws().kinesis, streamName), never);
+    const written = writeKinesis(source, options(aws().kinesis, streamName), never);
     await expect(written).rejects.toMatchObject({ code: "OVERSIZE_CHANGE", table: "public.orders" });
     expect(source.acknowledged.at(-1)).toBe(40n);
   });
@@ -399,7 +399,7 @@ describe("a change above the record limit", () => {
     const source = sourceOf(large());
     const oversize = async ({ topic, partition }: { topic: typeof orders; partition: number }) =>
       change(topic, partition, 100n, 1, "omitted");
-    await writeStream(source, { ...options(aws().kinesis, streamName), oversize }, never);
+    await writeKinesis(source, { ...options(aws().kinesis, streamName), oversize }, never);
     expect((await effects(streamName)).get("shop.public.orders/1")?.slice(-2)).toEqual([
       change(orders, 1, 100n, 1).position,
       change(orders, 1, 200n, 1).position,

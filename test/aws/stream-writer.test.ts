@@ -5,9 +5,9 @@ import { positionOf } from "../../lib/change/record.ts";
 import { readShardBeat } from "../../lib/change/shard-beat.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
 import type { StreamMetrics } from "../../lib/stream/metrics.ts";
-import { writeStream } from "../../lib/stream/stream-writer.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
+import { writeKinesis } from "../stream/kinesis.ts";
 import { emulatedAws } from "./emulated.ts";
 import { readShards, readStream, type StoredRecord } from "./stream-records.ts";
 
@@ -31,7 +31,7 @@ test("every change stands in the stream once, in order per partition, and the la
   const streamName = await freshStream(2);
   const source = sourceOf(transactions(500));
   const options = { kinesis, streamName, writer: 3, packing: "batch", log } as const;
-  await writeStream(source, options, new AbortController().signal);
+  await writeKinesis(source, options, new AbortController().signal);
 
   const offered = [...transactions(500)].flat().filter((message) => message.kind === "change");
   const stored = await readStream(kinesis, streamName);
@@ -50,7 +50,7 @@ test("a partition's records stand in the shard of its hash key, not of its name"
   const { kinesis, freshStream } = aws();
   const streamName = await freshStream(4);
   const options = { kinesis, streamName, writer: 1, packing: "batch", log } as const;
-  await writeStream(sourceOf(transactions(20)), options, new AbortController().signal);
+  await writeKinesis(sourceOf(transactions(20)), options, new AbortController().signal);
 
   const { Shards = [] } = await kinesis.send(new ListShardsCommand({ StreamName: streamName }));
   const shardOf = (hashKey: bigint) =>
@@ -70,7 +70,7 @@ test("unpacked: one event a record, each whole by itself", async () => {
   const streamName = await freshStream();
   const options = { kinesis, streamName, writer: 3, packing: "none", log } as const;
   const source = sourceOf(transactions(50));
-  await writeStream(source, options, new AbortController().signal);
+  await writeKinesis(source, options, new AbortController().signal);
 
   const stored = await readStream(kinesis, streamName);
   expect(stored).toHaveLength(100);
@@ -87,7 +87,7 @@ test("metrics at the end: all that was stored, nothing left", async () => {
   const seen: StreamMetrics[] = [];
   const onMetrics = (metrics: StreamMetrics) => void seen.push(metrics);
   const options = { kinesis, streamName, writer: 3, packing: "batch", log, onMetrics } as const;
-  await writeStream(sourceOf(transactions(50)), options, new AbortController().signal);
+  await writeKinesis(sourceOf(transactions(50)), options, new AbortController().signal);
 
   const stored = await readStream(kinesis, streamName);
   expect(seen.at(-1)).toMatchObject({
@@ -122,7 +122,7 @@ test("a beat stands in each open shard before the first change, is repeated, and
     })(),
   );
   const options = { kinesis, streamName, writer: 3, packing: "batch", log, beats, ...metrics } as const;
-  const written = writeStream(source, options, stopping.signal);
+  const written = writeKinesis(source, options, stopping.signal);
   const beatOf = ({ record }: StoredRecord) =>
     record.kind === "events" && record.events[0] ? readShardBeat(record.events[0]) : undefined;
   const beatsOf = async () => (await readShards(kinesis, streamName)).map((records) => records.map(beatOf));
@@ -161,7 +161,7 @@ test("capture goes on where the shards cannot be listed", async () => {
   const beats = { name: "shop", quietSince: undefined };
   const options = { kinesis: forbidden, streamName, writer: 3, packing: "batch", log: said, beats } as const;
   const source = sourceOf(transactions(5));
-  await writeStream(source, options, new AbortController().signal);
+  await writeKinesis(source, options, new AbortController().signal);
   expect(source.acknowledged.at(-1)).toBe(5n * 16n + 8n);
   expect(warnings.join()).toContain("shards cannot be listed");
 });

@@ -12,6 +12,7 @@ import { definePipeline, outbox, type PipelineInput } from "../../lib/definition
 import { type OutboxClient, outboxTable } from "../../lib/publish/publish.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { CaptureState } from "../../lib/state/capture-state.ts";
+import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { consumerBench, DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { readStream } from "../aws/stream-records.ts";
@@ -196,7 +197,7 @@ withPostgres((server) => {
     const { kinesis, dynamodb } = aws();
     const running = runCapture(
       {
-        ...{ pipeline, kinesis, dynamodb, streamName, log },
+        ...{ pipeline, stream: kinesisStream(kinesis, streamName), dynamodb, log },
         connection: connectionFromUrl(url),
         stateTable: table,
         leaseMs: 900,

@@ -1,8 +1,8 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
-import { dynamodbClient, kinesisClient, sqsClient } from "../../aws/clients.ts";
+import { dynamodbClient, sqsClient } from "../../aws/clients.ts";
+import { kinesisShardParents, type ShardParents } from "../../aws/shard-parents.ts";
 import type { ClaimStore } from "../../change/claim-store.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import { claimStoreFromEnvironment } from "../../claim-check/open-claim-store.ts";
@@ -30,7 +30,6 @@ import { MissingTable } from "../run/missing-changes.ts";
 import type { ConsumerObserver } from "../run/observer.ts";
 import { RunningCalls } from "../run/running-calls.ts";
 import { endAfterAnswer, endIfEnding } from "../run/sandbox.ts";
-import { shardParents } from "../run/shard-parents.ts";
 import { Shards, type ShardsOptions } from "../run/shards.ts";
 import type { Sweep } from "../run/sweep.ts";
 import { readConfiguration } from "./configuration.ts";
@@ -110,8 +109,8 @@ export interface ConsumerParts {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   readonly dynamodb?: DynamoDBClient;
   readonly sqs?: SQSClient;
-  /** Made when a shard of the stream is met for the first time. */
-  readonly kinesis?: () => KinesisClient;
+  /** Asked when a shard of the stream is met for the first time. Default: Kinesis. */
+  readonly shardParents?: ShardParents;
   readonly observer?: ConsumerObserver;
   /** Where log lines go; default standard output. */
   readonly write?: WriteLine;
@@ -324,7 +323,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     missing: new MissingTable(dynamodb, stateTable, pipeline, name),
     shards: new Shards({
       ...{ dynamodb, table: stateTable, pipeline, consumer: name, retentionMs: configuration.retentionMs },
-      parentsOf: parentsOf(name, parts.kinesis ?? (() => kinesisClient(environment)), write),
+      parentsOf: parentsOf(name, parts.shardParents ?? kinesisShardParents(environment), write),
     }),
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
     parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
@@ -347,16 +346,10 @@ function oversizeBytes(environment: Readonly<Record<string, string | undefined>>
 }
 
 /** Where the stream cannot be asked, a new shard begins as if the consumer were new; that is said, not passed over. */
-function parentsOf(
-  consumer: string,
-  open: () => KinesisClient,
-  write: WriteLine,
-): ShardsOptions["parentsOf"] {
-  let kinesis: KinesisClient | undefined;
+function parentsOf(consumer: string, ask: ShardParents, write: WriteLine): ShardsOptions["parentsOf"] {
   return async (shardId, streamArn, signal) => {
     try {
-      kinesis ??= open();
-      return await shardParents(kinesis, streamArn, shardId, signal);
+      return await ask(streamArn, shardId, signal);
     } catch (error) {
       jsonLogger(write, { consumer, shardId, ...errorFacts(error) }).warn(
         "the stream's shards cannot be listed: records that expired before this shard was made are not detected",

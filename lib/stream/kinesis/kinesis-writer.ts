@@ -1,7 +1,9 @@
 import { type KinesisClient, PutRecordsCommand, type PutRecordsOutput } from "@aws-sdk/client-kinesis";
+import { listShards } from "../../aws/list-shards.ts";
 import { failpoint } from "../../failpoint.ts";
 import { BufferPool } from "../buffer-pool.ts";
-import type { EntryResult, PutRequest } from "../record-writer.ts";
+import type { RecordLimits } from "../limits.ts";
+import type { EntryResult, OpenShard, PutOutcome, PutRequest, RecordWriter } from "../record-writer.ts";
 import {
   ClientRetriesError,
   StreamAccessError,
@@ -13,16 +15,22 @@ import { putRecordsBody } from "./put-records-body.ts";
 /** Memory of answered requests that is kept for the next ones. */
 const POOL_BYTES = 12 * 1024 * 1024;
 
-/** What became of a request: a result for each entry, or a failure of the whole that is to be retried. */
-export type PutOutcome =
-  | { readonly kind: "answered"; readonly results: readonly EntryResult[]; readonly code?: string }
-  | { readonly kind: "failed"; readonly result: "failed" | "throttled"; readonly code: string };
+/**
+ * Kinesis' own limits.
+ * https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
+ */
+export const KINESIS_LIMITS: RecordLimits = {
+  maxRecordBytes: 1024 * 1024,
+  requestBytes: 5 * 1024 * 1024,
+  requestRecords: 500,
+};
 
 /**
  * PutRecords against one stream: makes one attempt and says what became of it; order and retries are the writer's.
  * https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
  */
-export class KinesisSink {
+export class KinesisWriter implements RecordWriter {
+  readonly limits = KINESIS_LIMITS;
   readonly #kinesis: KinesisClient;
   readonly #streamName: string;
   readonly #pool = new BufferPool(POOL_BYTES);
@@ -33,10 +41,10 @@ export class KinesisSink {
   }
 
   /** @throws ClientRetriesError when the client would send a request again behind the writer's back (rule 6). */
-  static async open(kinesis: KinesisClient, streamName: string): Promise<KinesisSink> {
+  static async open(kinesis: KinesisClient, streamName: string): Promise<KinesisWriter> {
     const attempts = await kinesis.config.maxAttempts();
     if (attempts !== 1) throw new ClientRetriesError(attempts);
-    return new KinesisSink(kinesis, streamName);
+    return new KinesisWriter(kinesis, streamName);
   }
 
   /**
@@ -76,6 +84,18 @@ export class KinesisSink {
     } catch (error) {
       return judge(error, this.#streamName);
     }
+  }
+
+  async openShards(abortSignal: AbortSignal): Promise<readonly OpenShard[]> {
+    const send: Parameters<typeof listShards>[1] = (command) => this.#kinesis.send(command, { abortSignal });
+    const found: OpenShard[] = [];
+    for await (const { ShardId, HashKeyRange, SequenceNumberRange } of listShards(this.#streamName, send)) {
+      // One that was split or merged takes no more.
+      const isOpen = SequenceNumberRange?.EndingSequenceNumber === undefined;
+      const hashKey = HashKeyRange?.StartingHashKey;
+      if (ShardId && hashKey !== undefined && isOpen) found.push({ shardId: ShardId, hashKey });
+    }
+    return found;
   }
 }
 

@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws/clients.ts";
@@ -18,7 +17,7 @@ import { type Emulators, refusedText, startEmulators } from "../../local/emulato
 import { type EventSourceMapping, runEventSourceMapping } from "../../local/event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "../../local/lambda/host.ts";
 import { CallsRefusedError } from "../../local/local-errors.ts";
-import { createResources, type PipelineResources } from "../../local/resources.ts";
+import { type AwsClients, createResources, type PipelineResources } from "../../local/resources.ts";
 import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
 import { CaptureTask } from "./capture-task.ts";
@@ -69,7 +68,7 @@ export class Rig {
   /** Between the capture tasks, the handlers and AWS. */
   readonly aws: FaultyAws;
   readonly #emulators: Emulators;
-  readonly kinesis: KinesisClient;
+  readonly kinesis: AwsClients["kinesis"];
   readonly resources: PipelineResources;
   readonly confirmations: Confirmations;
   readonly sinks: SinkStore;
@@ -94,7 +93,7 @@ export class Rig {
     link: TcpFaultProxy;
     aws: FaultyAws;
     emulators: Emulators;
-    kinesis: KinesisClient;
+    kinesis: AwsClients["kinesis"];
     resources: PipelineResources;
     captureEnvironment: Readonly<Record<string, string>>;
     definitionFile: string;

@@ -11,9 +11,9 @@ import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
 import { startEmulators } from "../../../lib/local/emulators.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
-import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { OrderedWriter } from "../../../lib/stream/ordered-writer.ts";
 import { change } from "../../stream/changes.ts";
+import { DEFAULT_LIMITS } from "../../stream/kinesis.ts";
 import { at, packed, TOPIC } from "../../unit/consume/records.ts";
 
 /** What a step costs: write units of the state table, and memory. */

@@ -5,7 +5,7 @@ import type { Mutation } from "./mutation.ts";
 export const STREAM: readonly Mutation[] = [
   {
     name: "take another pipeline's records in the stream's end for one's own",
-    file: "lib/stream/kinesis/stream-tail.ts",
+    file: "lib/stream/tail-search.ts",
     from: " || !header.topic.startsWith(`${topicPrefix}.`)) return;",
     to: ") return;",
     tests: ["test/aws/stream-tail.test.ts"],

@@ -2,6 +2,7 @@ import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { KinesisStreamRecord } from "aws-lambda";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
+import { kinesisShardParents } from "../../../lib/aws/shard-parents.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type ShardBeat, shardBeatRecord, shardNumber } from "../../../lib/change/shard-beat.ts";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
@@ -9,7 +10,6 @@ import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
-import { shardParents } from "../../../lib/consume/run/shard-parents.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";
 
@@ -68,13 +68,16 @@ async function bench({ retentionHours = "168" as string | null, topics = "shop.*
           TRIBUTARY_TOPICS: topics,
         },
         dynamodb,
-        kinesis: () =>
-          ({
-            send: async () => {
-              if (shards.fails) throw new Error("no way to Kinesis");
-              return { Shards: shards.list };
-            },
-          }) as unknown as KinesisClient,
+        shardParents: kinesisShardParents(
+          {},
+          () =>
+            ({
+              send: async () => {
+                if (shards.fails) throw new Error("no way to Kinesis");
+                return { Shards: shards.list };
+              },
+            }) as unknown as KinesisClient,
+        ),
         observer: { invocation: (report) => void reports.push(report) },
         write: (line) => void lines.push(line),
       });
@@ -297,7 +300,7 @@ describe("a shard that was made by resharding", () => {
     } as unknown as KinesisClient;
     const stream = "arn:aws:kinesis:eu-central-1:000000000000:stream/shop";
     for (const arn of [stream, `${stream}/consumer/orders:1604012345`])
-      expect(await shardParents(kinesis, arn, child, signal)).toEqual([parent]);
+      expect(await kinesisShardParents({}, () => kinesis)(arn, child, signal)).toEqual([parent]);
     expect(asked).toEqual([{ StreamName: "shop" }, false, { StreamName: "shop" }, false]);
   });
 

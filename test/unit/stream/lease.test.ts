@@ -3,9 +3,9 @@ import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { kinesisClient } from "../../../lib/aws/clients.ts";
 import { ageMs } from "../../../lib/state/lease.ts";
-import { writeStream } from "../../../lib/stream/stream-writer.ts";
 import { eventually } from "../../eventually.ts";
 import { change, sourceOf } from "../../stream/changes.ts";
+import { writeKinesis } from "../../stream/kinesis.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -51,7 +51,7 @@ async function writer(lease: { leftMs: number }, answering = true) {
     ],
   ]);
   const warnings: string[] = [];
-  const written = writeStream(
+  const written = writeKinesis(
     source,
     {
       ...{ kinesis: client, streamName: "s", writer: 1, packing: "batch" },

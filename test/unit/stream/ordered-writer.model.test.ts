@@ -5,11 +5,11 @@ import type { PositionText } from "../../../lib/change/position.ts";
 import { parseRecord, positionOf } from "../../../lib/change/record.ts";
 import { readHeader } from "../../../lib/change/record-header.ts";
 import { EVERY_PARTITION, partitionKey } from "../../../lib/change/topic.ts";
-import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { OrderedWriter } from "../../../lib/stream/ordered-writer.ts";
 import type { Entry } from "../../../lib/stream/partition-queue.ts";
 import type { PutRequest } from "../../../lib/stream/record-writer.ts";
 import { change, encoded } from "../../stream/changes.ts";
+import { DEFAULT_LIMITS } from "../../stream/kinesis.ts";
 import { KinesisModel } from "./kinesis-model.ts";
 
 /*

@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { parseRecord, positionOf } from "../../../lib/change/record.ts";
 import { EVERY_PARTITION } from "../../../lib/change/topic.ts";
-import { DEFAULT_LIMITS, type StreamLimits } from "../../../lib/stream/limits.ts";
+import type { StreamLimits } from "../../../lib/stream/limits.ts";
 import { OrderedWriter } from "../../../lib/stream/ordered-writer.ts";
 import type { Packing } from "../../../lib/stream/packing.ts";
 import type { EntryResult, PutRequest } from "../../../lib/stream/record-writer.ts";
 import { change, encoded } from "../../stream/changes.ts";
+import { DEFAULT_LIMITS } from "../../stream/kinesis.ts";
 
 const orders = { name: "shop.public.orders", partitions: 4 };
 

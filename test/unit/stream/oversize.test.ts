@@ -12,12 +12,12 @@ import {
   ClaimStoreUnavailableError,
 } from "../../../lib/claim-check/claim-check-errors.ts";
 import { claimCheck, MAX_CLAIM_BYTES } from "../../../lib/stream/claim-check.ts";
-import { DEFAULT_LIMITS } from "../../../lib/stream/limits.ts";
 import { omitColumns } from "../../../lib/stream/omit-columns.ts";
 import { OrderedWriter } from "../../../lib/stream/ordered-writer.ts";
 import type { PutRequest } from "../../../lib/stream/record-writer.ts";
 import { OversizeChangeError } from "../../../lib/stream/stream-errors.ts";
 import { change } from "../../stream/changes.ts";
+import { DEFAULT_LIMITS } from "../../stream/kinesis.ts";
 
 const orders = { name: "shop.public.orders", partitions: 4 };
 const log = { info: () => {}, warn: () => {} };

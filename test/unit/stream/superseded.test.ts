@@ -2,9 +2,9 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { kinesisClient } from "../../../lib/aws/clients.ts";
-import { writeStream } from "../../../lib/stream/stream-writer.ts";
 import { eventually } from "../../eventually.ts";
 import { change, sourceOf } from "../../stream/changes.ts";
+import { writeKinesis } from "../../stream/kinesis.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(() => {
@@ -36,7 +36,7 @@ test("a superseded writer stops at once, with what it holds unwritten and unackn
     })(),
   );
   const superseded = new AbortController();
-  const written = writeStream(
+  const written = writeKinesis(
     source,
     {
       kinesis,

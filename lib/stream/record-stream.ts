@@ -1,0 +1,50 @@
+import type { PositionText } from "../change/position.ts";
+import type { RecordWriter } from "./record-writer.ts";
+import type { StreamLog } from "./stream-log.ts";
+
+/** The stream that a capture task writes, and reads once where the task before it did not end in order. */
+export interface RecordStream {
+  /** Makes the writer of one run of `writeStream`. */
+  writer(): Promise<RecordWriter>;
+  /**
+   * Reads what a writer has left in the stream behind what it is known to have stored.
+   * @throws TributaryError where it cannot be read.
+   */
+  readTail(query: TailQuery): Promise<Tail>;
+}
+
+/** Whose records are looked for, and how far. */
+export interface TailQuery {
+  /** Of the pipeline: another one's records may be in the stream, whose writers and positions are counted alike. */
+  readonly topicPrefix: string;
+  /** Generation of the writer. */
+  readonly writer: number;
+  readonly epoch: number;
+  /** Changes from here on. */
+  readonly fromLsn: bigint;
+  /** The records came later than this, in milliseconds since 1970 UTC. */
+  readonly sinceMs: number;
+  /** Everything is read that came before this time, of `performance.now()`. */
+  readonly untilMs: number;
+  /** Time without any answer after which it is given up, in milliseconds. Default: two minutes. */
+  readonly patienceMs?: number;
+  readonly signal: AbortSignal;
+  readonly log: StreamLog;
+}
+
+/** The last change of a writer that the stream has, as far as its record tells. */
+export interface TailEnd {
+  readonly position: PositionText;
+  /** Of its transaction, empty for what stands outside of transactions; undefined where the change travels by claim check. */
+  readonly txId?: string | undefined;
+  readonly timeMs?: number | undefined;
+}
+
+/** What was found. */
+export interface Tail {
+  /** The last change, and where that travels by claim check the last one that does not. */
+  readonly ends: readonly TailEnd[];
+  /** What was read: everybody's records. */
+  readonly records: number;
+  readonly bytes: number;
+}
