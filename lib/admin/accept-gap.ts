@@ -18,7 +18,7 @@ import {
   requestBackfill,
 } from "../state/backfills.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
-import { fenceKey } from "../state/table.ts";
+import { fenceKey } from "../state/state-key.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
 
 /** How long a replay of what a partition holds is waited for. */

@@ -8,7 +8,7 @@ import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkedLists } from "../consume/hold/parked-lists.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
-import { fenceKey } from "../state/table.ts";
+import { fenceKey } from "../state/state-key.ts";
 import { persistently } from "../state/table-call.ts";
 
 /** The state table of a pipeline's consumers, and how to reach it. */

@@ -4,7 +4,7 @@ import type { PositionText } from "../change/position.ts";
 import type { Aside, AsideRecord } from "../source/postgres/aside/aside-record.ts";
 import type { HoldStore } from "./holds.ts";
 import { itemsOf } from "./items.ts";
-import { asideKey, type StateKey, wantedAsideKey } from "./table.ts";
+import { asideKey, type StateKey, wantedAsideKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";
 

@@ -20,7 +20,7 @@ import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts"
 import type { CaptureState } from "./capture-state.ts";
 import { itemsOf } from "./items.ts";
 import { BackfillActiveError, BackfillNotActiveError } from "./state-errors.ts";
-import { backfillBellKey, backfillKey } from "./table.ts";
+import { backfillBellKey, backfillKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 
 export { type Backfill, type BackfillStatus, hasEnded } from "../source/postgres/backfill/backfill-record.ts";

@@ -6,7 +6,7 @@ import {
   type UpdateItemCommandInput,
   type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
-import { captureKey } from "./table.ts";
+import { captureKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 
 /** Where the item of a capture task stands: one for each slot. */

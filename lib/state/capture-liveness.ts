@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
-import { captureKey } from "./table.ts";
+import { captureKey } from "./state-key.ts";
 
 const POLL_MS = 200;
 

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { ConditionalCheckFailedException, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import type { CapturePlace } from "./capture-item.ts";
 import { itemPages } from "./items.ts";
-import { capturePartKey } from "./table.ts";
+import { capturePartKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 
 /*

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { awsFailure } from "../aws/failure.ts";
 import { StateTableError, StateTableUnavailableError } from "./state-errors.ts";
-import { captureKey, type StateKey } from "./table.ts";
+import { captureKey, type StateKey } from "./state-key.ts";
 import { isTransient } from "./table-error.ts";
 
 /** Set by the CDK stack: the capture task makes no slot before the stack's first deploy has come to its end. */

@@ -11,7 +11,7 @@ import * as z from "zod";
 import type { Hold, HoldRecord } from "../source/postgres/hold/hold-record.ts";
 import { itemsOf } from "./items.ts";
 import { TopicNotHeldError } from "./state-errors.ts";
-import { holdKey, holdSegmentKey, type StateKey } from "./table.ts";
+import { holdKey, holdSegmentKey, type StateKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";
 

@@ -1,5 +1,5 @@
 import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
-import type { StateKey } from "./table.ts";
+import type { StateKey } from "./state-key.ts";
 import { persistently, type TableCallOptions } from "./table-call.ts";
 
 /** An item of the state table. */

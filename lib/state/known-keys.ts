@@ -4,7 +4,7 @@ import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import type { KeyPart, KeyRecord } from "../source/known-keys.ts";
 import type { CapturePlace } from "./capture-item.ts";
 import { itemPages } from "./items.ts";
-import { knownKeysKey } from "./table.ts";
+import { knownKeysKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 
 const rowKeys = z.array(z.array(z.string()));

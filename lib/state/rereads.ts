@@ -9,7 +9,7 @@ import * as z from "zod";
 import type { AskedTable, RereadRecord } from "../source/postgres/reread/reread-record.ts";
 import type { CaptureState } from "./capture-state.ts";
 import { itemsOf } from "./items.ts";
-import { rereadKey } from "./table.ts";
+import { rereadKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";
 

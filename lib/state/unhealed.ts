@@ -9,7 +9,7 @@ import * as z from "zod";
 import type { UnhealedRecord, UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
 import { itemsOf } from "./items.ts";
 import { TableNotUnhealedError } from "./state-errors.ts";
-import { type StateKey, unhealedKey } from "./table.ts";
+import { type StateKey, unhealedKey } from "./state-key.ts";
 import { persistently } from "./table-call.ts";
 import { notNewer, underLease } from "./under-lease.ts";
 

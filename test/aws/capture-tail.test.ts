@@ -8,7 +8,7 @@ import { definePipeline, postgres } from "../../lib/definition/pipeline.ts";
 import type { LogPlace, SlotState } from "../../lib/source/postgres/slot/slot-record.ts";
 import { CaptureState } from "../../lib/state/capture-state.ts";
 import { holdRecord } from "../../lib/state/holds.ts";
-import { fenceKey } from "../../lib/state/table.ts";
+import { fenceKey } from "../../lib/state/state-key.ts";
 import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { change, sourceOf } from "../stream/changes.ts";
 import { writeKinesis } from "../stream/kinesis.ts";

@@ -2,7 +2,7 @@ import { DeleteItemCommand, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, expect, test } from "vitest";
 import { parsePosition } from "../../lib/change/position.ts";
 import { Operation } from "../../lib/consume/api/operation.ts";
-import { captureKey } from "../../lib/state/table.ts";
+import { captureKey } from "../../lib/state/state-key.ts";
 import { DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import { claimKey } from "../../state/table.ts";
+import { claimKey } from "../../state/state-key.ts";
 import { ClaimHeldError } from "../consume-errors.ts";
 import { deleteItem, itemAt, putItem, readItem, updateItem } from "../fence/table-call.ts";
 

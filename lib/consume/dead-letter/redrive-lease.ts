@@ -1,6 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
-import { fenceKey } from "../../state/table.ts";
+import { fenceKey } from "../../state/state-key.ts";
 import { ParkedKeysMissingError, type PartitionName, StateItemError } from "../consume-errors.ts";
 import { groupOf, readPartition, readToken, storedKeys } from "../fence/fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "../fence/fence-token.ts";

@@ -1,5 +1,5 @@
 import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
-import { fenceKey } from "../../state/table.ts";
+import { fenceKey } from "../../state/state-key.ts";
 import { ParkedKeysMissingError, type PartitionName } from "../consume-errors.ts";
 import { formatHold } from "../hold/hold.ts";
 import { ParkedLists } from "../hold/parked-lists.ts";

@@ -6,7 +6,7 @@ import type {
 } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
-import { floorKey } from "../../state/table.ts";
+import { floorKey } from "../../state/state-key.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
 import { ConsumerNotRegisteredError } from "../consume-errors.ts";
 import { type ItemPlace, itemAt, readItem, updateItem } from "./table-call.ts";

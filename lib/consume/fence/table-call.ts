@@ -15,7 +15,7 @@ import {
   type UpdateItemCommandInput,
   type UpdateItemCommandOutput,
 } from "@aws-sdk/client-dynamodb";
-import type { StateKey } from "../../state/table.ts";
+import type { StateKey } from "../../state/state-key.ts";
 import { isTransient } from "../../state/table-error.ts";
 import { FenceUnavailableError } from "../consume-errors.ts";
 

@@ -1,7 +1,7 @@
 import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import * as z from "zod/mini";
-import { heldRecordsKey, type StateKey } from "../../state/table.ts";
+import { heldRecordsKey, type StateKey } from "../../state/state-key.ts";
 import { runSideBySide } from "../api/concurrency.ts";
 import { deleteItem, itemAt, putItem, queryItems, type TableItem } from "../fence/table-call.ts";
 import { sequenceKey } from "./hold.ts";

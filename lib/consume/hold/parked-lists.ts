@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import { parkedListKey } from "../../state/table.ts";
+import { parkedListKey } from "../../state/state-key.ts";
 import { ParkedKeysMissingError, type PartitionName } from "../consume-errors.ts";
 import { deleteItem, type ItemPlace, itemAt, putItem, queryItems, readItem } from "../fence/table-call.ts";
 

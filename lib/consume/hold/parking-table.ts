@@ -1,6 +1,6 @@
 import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
-import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../../state/table.ts";
+import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
 import { StateItemError } from "../consume-errors.ts";
 import type { StoredRecord } from "../dead-letter/dead-letter.ts";
 import {

@@ -1,6 +1,6 @@
 import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
 import { isOwnPlace, type PositionText, parsePosition } from "../../change/position.ts";
-import { floorKey } from "../../state/table.ts";
+import { floorKey } from "../../state/state-key.ts";
 import { positionsOf } from "../fence/floor.ts";
 import { callTable } from "../fence/table-call.ts";
 

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
 import { readShardBeat, SHARD_TOPIC, type ShardBeat } from "../../change/shard-beat.ts";
 import { failpoint } from "../../failpoint.ts";
-import { fenceKey } from "../../state/table.ts";
+import { fenceKey } from "../../state/state-key.ts";
 import { runSideBySide } from "../api/concurrency.ts";
 import { errorFacts, jsonLogger } from "../api/context.ts";
 import { RecordNotSupportedError, StateItemError } from "../consume-errors.ts";

@@ -1,7 +1,7 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import type { Topic } from "../../change/topic.ts";
-import { fenceKey } from "../../state/table.ts";
+import { fenceKey } from "../../state/state-key.ts";
 import { groupOf, readPartition } from "../fence/fence-item.ts";
 import { itemAt, readItem } from "../fence/table-call.ts";
 

@@ -2,7 +2,7 @@ import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import type { BackfillEnd } from "../../change/control-event.ts";
 import type { PositionText } from "../../change/position.ts";
-import { missingKey, type StateKey } from "../../state/table.ts";
+import { missingKey, type StateKey } from "../../state/state-key.ts";
 import type { PartitionName } from "../consume-errors.ts";
 import { itemAt, queryItems, updateItem } from "../fence/table-call.ts";
 

@@ -1,6 +1,6 @@
 import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { SHARD_BEAT_MS, type ShardBeat } from "../../change/shard-beat.ts";
-import { shardKey } from "../../state/table.ts";
+import { shardKey } from "../../state/state-key.ts";
 import { type ItemPlace, itemAt, readItem, updateItem } from "../fence/table-call.ts";
 
 /*

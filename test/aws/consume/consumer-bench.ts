@@ -17,7 +17,7 @@ import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-le
 import { readPartition, type StoredPartition } from "../../../lib/consume/fence/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { eventually } from "../../eventually.ts";
 import { TOPIC } from "../../unit/consume/records.ts";
 import type { EmulatedAws } from "../emulated.ts";

@@ -4,7 +4,7 @@ import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { type ConsumerBench, consumerBench, DONE, failedAt, invoke } from "./consumer-bench.ts";

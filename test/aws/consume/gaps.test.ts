@@ -12,7 +12,7 @@ import { recordHead } from "../../../lib/change/record.ts";
 import { shardBeatRecord } from "../../../lib/change/shard-beat.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readBackfill, requestBackfill, writeBackfill } from "../../../lib/state/backfills.ts";
-import { backfillKey, captureKey, type StateKey } from "../../../lib/state/table.ts";
+import { backfillKey, captureKey, type StateKey } from "../../../lib/state/state-key.ts";
 import {
   at,
   backfillEnd,

@@ -4,7 +4,7 @@ import { Operation } from "../../../lib/consume/api/operation.ts";
 import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
 import { Fence } from "../../../lib/consume/fence/fence.ts";
 import { PARKING_LIMITS, ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
-import { fenceKey, parkedListKey } from "../../../lib/state/table.ts";
+import { fenceKey, parkedListKey } from "../../../lib/state/state-key.ts";
 import { at, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { type ConsumerBench, consumerBench, DONE, failedAt, invoke, redrive } from "./consumer-bench.ts";

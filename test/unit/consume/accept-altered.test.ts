@@ -4,7 +4,7 @@ import { acceptGap } from "../../../lib/admin/accept-gap.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, TOPIC } from "./records.ts";
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { DeadLetterFormatError } from "../../../lib/consume/consume-errors.ts";
 import { letterRequest } from "../../../lib/consume/dead-letter/letter-request.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
 

@@ -4,7 +4,7 @@ import type { Consumer } from "../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { type MemoryOptions, memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, type Change, chain, invocationOf, packed, TOPIC } from "./records.ts";
 

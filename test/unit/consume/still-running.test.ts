@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { fenceKey } from "../../../lib/state/table.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import type { MemoryTable } from "./memory-table.ts";
 import { at, type Change, chain, invocationOf, packed, TOPIC } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";
