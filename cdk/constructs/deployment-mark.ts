@@ -4,7 +4,7 @@ import type * as kms from "aws-cdk-lib/aws-kms";
 import * as logs from "aws-cdk-lib/aws-logs";
 import * as customResources from "aws-cdk-lib/custom-resources";
 import { Construct, type IConstruct } from "constructs";
-import { deployedKey } from "../../lib/state/deployment.ts";
+import { deployedKey } from "../../lib/state/state-key.ts";
 import { acknowledge } from "./nag.ts";
 import type { StateTable } from "./state-table.ts";
 

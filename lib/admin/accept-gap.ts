@@ -10,13 +10,8 @@ import type { PartitionItem } from "../consume/fence/partition-item.ts";
 import { PartitionLease } from "../consume/fence/partition-lease.ts";
 import { awaitReplay, takeReplay } from "../consume/fence/replay-lease.ts";
 import { type Acceptance, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
-import {
-  type Backfill,
-  type BackfillStore,
-  hasEnded,
-  readBackfill,
-  requestBackfill,
-} from "../state/backfills.ts";
+import { type Backfill, hasEnded, readBackfill, requestBackfill } from "../state/backfills.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
 import { fenceKey } from "../state/state-key.ts";
 import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
@@ -112,12 +107,7 @@ export async function acceptGap(
 }
 
 /** A backfill that brings all rows of a table as they are behind `upTo`: one that is under way, or a new one. */
-async function backfillOf(
-  store: BackfillStore,
-  table: string,
-  consumer: string,
-  upTo: string,
-): Promise<number> {
+async function backfillOf(store: StatePlace, table: string, consumer: string, upTo: string): Promise<number> {
   const heals = (backfill: Backfill | undefined): backfill is Backfill =>
     backfill !== undefined &&
     !hasEnded(backfill) &&

@@ -1,4 +1,4 @@
-import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
@@ -8,8 +8,8 @@ import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkedLists } from "../consume/hold/parked-lists.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
+import { persistentTable } from "../state/persistent-table.ts";
 import { fenceKey } from "../state/state-key.ts";
-import { persistently } from "../state/table-call.ts";
 
 /** The state table of a pipeline's consumers, and how to reach it. */
 export interface ConsumerPlace {
@@ -108,33 +108,17 @@ async function readPartitions(
   const { pk } = fenceKey(pipeline, consumer, "", 0);
   const lists = new ParkedLists(dynamodb, table, pipeline, consumer);
   const found: KnownPartition[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await persistently({ table, signal, cut: true }, (until) =>
-      dynamodb.send(
-        new QueryCommand({
-          TableName: table,
-          KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
-          ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: "fence#" } },
-          ConsistentRead: true,
-          ExclusiveStartKey: from,
-        }),
-        until,
-      ),
-    );
-    for (const item of page.Items ?? []) {
-      const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
-      if (topic === undefined) continue;
-      for (let i = 0; i < GROUP_SIZE; i++) {
-        const partition = Number(group) * GROUP_SIZE + i;
-        const stored = readPartition(item, partition);
-        if (stored.mark === undefined) continue;
-        const parked = await lists.read({ topic, partition }, stored.parked, signal);
-        found.push({ topic, partition, ...stored, parked });
-      }
+  for await (const item of persistentTable({ dynamodb, table, signal }, true).query({ pk, sk: "fence#" })) {
+    const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
+    if (topic === undefined) continue;
+    for (let i = 0; i < GROUP_SIZE; i++) {
+      const partition = Number(group) * GROUP_SIZE + i;
+      const stored = readPartition(item, partition);
+      if (stored.mark === undefined) continue;
+      const parked = await lists.read({ topic, partition }, stored.parked, signal);
+      found.push({ topic, partition, ...stored, parked });
     }
-    from = page.LastEvaluatedKey;
-  } while (from);
+  }
   return found;
 }
 

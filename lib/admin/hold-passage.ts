@@ -8,7 +8,7 @@ import type { LogPipeline } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { barrierOf, type Hold } from "../source/postgres/hold/hold-record.ts";
-import type { HoldStore } from "../state/holds.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 
 /** A consumer that has not passed all that stands before a hold. */
 export interface ConsumerBehind {
@@ -25,7 +25,7 @@ const POLL_MS = 500;
  * @throws FenceUnavailableError
  */
 export async function passHold(
-  { dynamodb, table, pipeline: name, signal }: HoldStore,
+  { dynamodb, table, pipeline: name, signal }: StatePlace,
   pipeline: LogPipeline,
   hold: Hold,
   timeoutMs: number,

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { backfillFigures } from "../state/backfill-figures.ts";
-import { type Backfill, type BackfillStore, hasEnded, readBackfills } from "../state/backfills.ts";
+import { type Backfill, hasEnded, readBackfills } from "../state/backfills.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 
 /** What is shown, and how. */
 export interface ShowOptions {
@@ -14,10 +15,7 @@ export interface ShowOptions {
 const WATCH_MS = 2_000;
 
 /** Prints how far backfills are. */
-export async function showBackfills(
-  store: BackfillStore,
-  { table, json, watch }: ShowOptions,
-): Promise<void> {
+export async function showBackfills(store: StatePlace, { table, json, watch }: ShowOptions): Promise<void> {
   for (;;) {
     const all = await readBackfills(store);
     const shown = table === undefined ? all : all.filter((backfill) => backfill.table === table);

@@ -8,7 +8,6 @@ import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
 import {
-  type BackfillStore,
   type BackfillWanted,
   hasEnded,
   readBackfill,
@@ -18,6 +17,7 @@ import {
 import { captureIsAlive } from "../state/capture-liveness.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
 import { showBackfills } from "./backfill-status.ts";
 import { withDatabase } from "./database.ts";
@@ -180,7 +180,7 @@ function storeOf(
   { name: pipeline }: LogPipeline,
   { stateTable = process.env.TRIBUTARY_STATE_TABLE }: Place,
   problems: readonly ConfigurationProblem[],
-): BackfillStore {
+): StatePlace {
   const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
   const all = stateTable ? problems : [...problems, missing];
   if (all.length > 0) throw new ConfigurationError("The command line", all);
@@ -189,7 +189,7 @@ function storeOf(
 }
 
 /** What to add where a capture task is missing that could be the one that hears it. */
-async function heard(store: BackfillStore): Promise<string> {
+async function heard(store: StatePlace): Promise<string> {
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   if (problem) throw new ConfigurationError("The environment", [problem]);
   const { slots } = await readCaptureRecord(store);

@@ -10,7 +10,8 @@ import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import { readAsides, readWantedAsides, unwantAside, wantAside } from "../state/asides.ts";
-import { type HoldStore, readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
+import { readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
 import { pipelineOption, tableOption } from "./options.ts";
 import { say } from "./say.ts";
@@ -208,7 +209,7 @@ async function putAside({ at, cancel, ...place }: PutAsideOptions): Promise<void
 async function storeOf(
   { pipeline: file, stateTable = process.env.TRIBUTARY_STATE_TABLE }: Place,
   verb: string,
-): Promise<HoldStore> {
+): Promise<StatePlace> {
   const { name } = requireLog(await readDefinition(file), verb);
   if (!stateTable) {
     const problem = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };

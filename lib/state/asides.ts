@@ -1,12 +1,9 @@
-import { type AttributeValue, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import type { PositionText } from "../change/position.ts";
 import type { Aside, AsideRecord } from "../source/postgres/aside/aside-record.ts";
-import type { HoldStore } from "./holds.ts";
-import { itemsOf } from "./items.ts";
-import { asideKey, type StateKey, wantedAsideKey } from "./state-key.ts";
-import { persistently } from "./table-call.ts";
-import { notNewer, underLease } from "./under-lease.ts";
+import { LeasedTable } from "./leased-table.ts";
+import { persistentTable, type StatePlace } from "./persistent-table.ts";
+import { asideKey, wantedAsideKey } from "./state-key.ts";
 
 const stored = z.object({
   topic: z.string(),
@@ -19,63 +16,42 @@ const stored = z.object({
   reread: z.boolean(),
 });
 
-/** Changes that were put aside and that the slot has not passed. @throws StateTableError, StateTableUnavailableError */
-export async function readAsides(store: HoldStore): Promise<Aside[]> {
-  const items = await itemsOf(store, asideKey(store.pipeline));
-  return items.map((item) => stored.parse(JSON.parse(item.aside?.S ?? "null")));
+/** Returns the changes that were put aside and that the slot has not passed. @throws StateTableError, StateTableUnavailableError */
+export async function readAsides(place: StatePlace): Promise<Aside[]> {
+  const asides: Aside[] = [];
+  for await (const item of persistentTable(place).query(asideKey(place.pipeline)))
+    asides.push(stored.parse(JSON.parse(item.aside?.S ?? "null")));
+  return asides;
 }
 
-/** Positions of changes that operators want put aside. @throws StateTableError, StateTableUnavailableError */
-export async function readWantedAsides(store: HoldStore): Promise<PositionText[]> {
-  const key = wantedAsideKey(store.pipeline);
-  return (await itemsOf(store, key)).map((item) => (item.sk?.S ?? "").slice(key.sk.length));
+/** Returns the positions of changes that operators want put aside. @throws StateTableError, StateTableUnavailableError */
+export async function readWantedAsides(place: StatePlace): Promise<PositionText[]> {
+  const key = wantedAsideKey(place.pipeline);
+  const positions: PositionText[] = [];
+  for await (const { sk } of persistentTable(place).query(key))
+    positions.push((sk?.S ?? "").slice(key.sk.length));
+  return positions;
 }
 
 /** Asks the capture task to put one change aside when it comes to it. @throws StateTableError, StateTableUnavailableError */
-export async function wantAside(store: HoldStore, position: PositionText): Promise<void> {
-  const { dynamodb, table, pipeline } = store;
-  await persistently(store, () =>
-    dynamodb.send(new PutItemCommand({ TableName: table, Item: asKey(wantedAsideKey(pipeline, position)) })),
-  );
+export async function wantAside(place: StatePlace, position: PositionText): Promise<void> {
+  await persistentTable(place).put(wantedAsideKey(place.pipeline, position), {});
 }
 
 /** Takes that back; a change that was put aside already stays so. @throws StateTableError, StateTableUnavailableError */
-export async function unwantAside(store: HoldStore, position: PositionText): Promise<void> {
-  const Key = asKey(wantedAsideKey(store.pipeline, position));
-  await persistently(store, () =>
-    store.dynamodb.send(new DeleteItemCommand({ TableName: store.table, Key })),
-  );
+export async function unwantAside(place: StatePlace, position: PositionText): Promise<void> {
+  await persistentTable(place).delete(wantedAsideKey(place.pipeline, position));
 }
 
 /** Changes that were put aside, as the capture task that holds the lease keeps them. */
-export function asideRecord(store: HoldStore, generation: number): AsideRecord {
-  const { dynamodb, table, pipeline } = store;
-  const condition = notNewer(generation);
-  const send = (command: () => Promise<unknown>) => underLease(store, generation, command);
-  const keyOf = ({ topic, position }: Aside) => asKey(asideKey(pipeline, { topic, position }));
+export function asideRecord(place: StatePlace, generation: number): AsideRecord {
+  const table = new LeasedTable(place, generation);
+  const keyOf = ({ topic, position }: Aside) => asideKey(place.pipeline, { topic, position });
   return {
-    list: () => readAsides(store),
-    write: (aside) =>
-      send(() =>
-        dynamodb.send(
-          new PutItemCommand({
-            TableName: table,
-            Item: {
-              ...keyOf(aside),
-              aside: { S: JSON.stringify(aside) },
-              generation: { N: String(generation) },
-            },
-            ...condition,
-          }),
-        ),
-      ),
-    remove: (aside) =>
-      send(() => dynamodb.send(new DeleteItemCommand({ TableName: table, Key: keyOf(aside), ...condition }))),
-    wanted: () => readWantedAsides(store),
-    met: (position) => unwantAside(store, position),
+    list: () => readAsides(place),
+    write: (aside) => table.put(keyOf(aside), { aside: { S: JSON.stringify(aside) } }),
+    remove: (aside) => table.delete(keyOf(aside)),
+    wanted: () => readWantedAsides(place),
+    met: (position) => unwantAside(place, position),
   };
-}
-
-function asKey({ pk, sk }: StateKey): Record<string, AttributeValue> {
-  return { pk: { S: pk }, sk: { S: sk } };
 }

@@ -1,11 +1,5 @@
 import { randomUUID } from "node:crypto";
-import {
-  type AttributeValue,
-  ConditionalCheckFailedException,
-  type DynamoDBClient,
-  GetItemCommand,
-  UpdateItemCommand,
-} from "@aws-sdk/client-dynamodb";
+import type { AttributeValue, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import * as z from "zod";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
@@ -18,10 +12,10 @@ import {
 } from "../source/postgres/backfill/backfill-record.ts";
 import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
-import { itemsOf } from "./items.ts";
+import { persistentTable, type StatePlace } from "./persistent-table.ts";
 import { BackfillActiveError, BackfillNotActiveError } from "./state-errors.ts";
 import { backfillBellKey, backfillKey } from "./state-key.ts";
-import { persistently } from "./table-call.ts";
+import type { StateItem, StateTable } from "./state-table.ts";
 
 export { type Backfill, type BackfillStatus, hasEnded } from "../source/postgres/backfill/backfill-record.ts";
 
@@ -75,14 +69,6 @@ export type BackfillRequest = z.output<typeof request>;
 /** What the capture task knows of a backfill. */
 export type BackfillProgress = z.output<typeof progress>;
 
-/** How the backfills of a pipeline are reached. */
-export interface BackfillStore {
-  readonly dynamodb: DynamoDBClient;
-  readonly table: string;
-  readonly pipeline: string;
-  readonly signal: AbortSignal;
-}
-
 /** What a capture task writes, in one update. Undefined members stay as they are. */
 export interface BackfillUpdate {
   readonly status: BackfillStatus;
@@ -93,25 +79,21 @@ export interface BackfillUpdate {
 }
 
 /** The latest backfill of each table, by name. @throws StateTableError, StateTableUnavailableError */
-export async function readBackfills(store: BackfillStore): Promise<readonly Backfill[]> {
-  const key = backfillKey(store.pipeline);
-  return (await itemsOf({ ...store, cut: true }, key)).map((item) => parse(item, key.sk));
+export async function readBackfills(place: StatePlace): Promise<readonly Backfill[]> {
+  const key = backfillKey(place.pipeline);
+  const found: Backfill[] = [];
+  for await (const item of tableOf(place).query(key)) found.push(parse(item, key.sk));
+  return found;
 }
 
 /** The latest backfill of one table, or undefined. @throws StateTableError, StateTableUnavailableError */
-export async function readBackfill(store: BackfillStore, table: string): Promise<Backfill | undefined> {
-  const item = await readItem(store, table);
-  return item && parse(item, backfillKey(store.pipeline).sk);
+export async function readBackfill(place: StatePlace, table: string): Promise<Backfill | undefined> {
+  const item = await readItem(place, table);
+  return item && parse(item, backfillKey(place.pipeline).sk);
 }
 
-async function readItem(store: BackfillStore, table: string) {
-  const { Item } = await call(store, (until) =>
-    store.dynamodb.send(
-      new GetItemCommand({ TableName: store.table, Key: itemKey(store, table), ConsistentRead: true }),
-      until,
-    ),
-  );
-  return Item;
+function readItem(place: StatePlace, table: string): Promise<StateItem | undefined> {
+  return tableOf(place).get(backfillKey(place.pipeline, table));
 }
 
 /**
@@ -121,7 +103,7 @@ async function readItem(store: BackfillStore, table: string) {
  * StateTableError, StateTableUnavailableError
  */
 export async function requestBackfill(
-  store: BackfillStore,
+  place: StatePlace,
   table: string,
   wish: BackfillRequest,
 ): Promise<number> {
@@ -131,10 +113,10 @@ export async function requestBackfill(
     const problem = { path: "--where", value: `a request of ${bytes} bytes`, remedy };
     throw new ConfigurationError("The backfill's filter", [problem]);
   }
-  const before = await readBackfill(store, table);
+  const before = await readBackfill(place, table);
   if (before && !hasEnded(before)) throw new BackfillActiveError(table, before.status);
-  const run = await begin(store, table, wish, before);
-  await ring(store);
+  const run = await begin(place, table, wish, before);
+  await ring(place);
   return run;
 }
 
@@ -144,47 +126,29 @@ export async function requestBackfill(
  * @throws BackfillActiveError where it is not the one seen any more; StateTableError, StateTableUnavailableError
  */
 export async function restartBackfill(
-  store: BackfillStore,
+  place: StatePlace,
   seen: Backfill,
   wish: BackfillRequest,
 ): Promise<number> {
-  return await begin(store, seen.table, wish, seen);
+  return await begin(place, seen.table, wish, seen);
 }
 
 /** A number that changes with every request and every wish of an operator. @throws StateTableError, StateTableUnavailableError */
-export async function readBackfillBell(store: BackfillStore): Promise<number> {
-  const { pk, sk } = backfillBellKey(store.pipeline);
-  const { Item } = await call(store, (until) =>
-    store.dynamodb.send(
-      new GetItemCommand({
-        TableName: store.table,
-        Key: { pk: { S: pk }, sk: { S: sk } },
-        ConsistentRead: true,
-      }),
-      until,
-    ),
-  );
-  return Number(Item?.rung?.N ?? "0");
+export async function readBackfillBell(place: StatePlace): Promise<number> {
+  const item = await tableOf(place).get(backfillBellKey(place.pipeline));
+  return Number(item?.rung?.N ?? "0");
 }
 
 /** Should it fail after what it tells of was written, the capture task finds that within a minute. */
-async function ring(store: BackfillStore): Promise<void> {
-  const { pk, sk } = backfillBellKey(store.pipeline);
-  await call(store, (until) =>
-    store.dynamodb.send(
-      new UpdateItemCommand({
-        TableName: store.table,
-        Key: { pk: { S: pk }, sk: { S: sk } },
-        UpdateExpression: "ADD rung :one",
-        ExpressionAttributeValues: { ":one": { N: "1" } },
-      }),
-      until,
-    ),
-  );
+async function ring(place: StatePlace): Promise<void> {
+  await tableOf(place).update(backfillBellKey(place.pipeline), {
+    UpdateExpression: "ADD rung :one",
+    ExpressionAttributeValues: { ":one": { N: "1" } },
+  });
 }
 
 async function begin(
-  store: BackfillStore,
+  place: StatePlace,
   table: string,
   wish: BackfillRequest,
   seen: Backfill | undefined,
@@ -192,50 +156,38 @@ async function begin(
   const run = (seen?.run ?? 0) + 1;
   // Two may ask for the same, and at the same time: what tells one's own write is drawn.
   const asked = randomUUID();
-  try {
-    await update(store, table, {
-      set: {
-        run: { N: String(run) },
-        wanted: { S: "run" },
-        status: { S: "requested" },
-        request: json(wish),
-        asked: { S: asked },
-      },
-      remove: ["progress", "epoch"],
-      condition: seen ? "#run = :seenRun AND #status = :seenStatus" : "attribute_not_exists(#run)",
-      values: seen ? { ":seenRun": { N: String(seen.run) }, ":seenStatus": { S: seen.status } } : {},
-    });
-  } catch (error) {
-    if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    // Our own first try may have succeeded, its answer lost.
-    const now = await readItem(store, table);
-    if (now?.run?.N === String(run) && now.asked?.S === asked) return run;
-    throw new BackfillActiveError(table, now?.status?.S ?? "requested");
-  }
-  return run;
+  const begun = await update(place, table, {
+    set: {
+      run: { N: String(run) },
+      wanted: { S: "run" },
+      status: { S: "requested" },
+      request: json(wish),
+      asked: { S: asked },
+    },
+    remove: ["progress", "epoch"],
+    condition: seen ? "#run = :seenRun AND #status = :seenStatus" : "attribute_not_exists(#run)",
+    values: seen ? { ":seenRun": { N: String(seen.run) }, ":seenStatus": { S: seen.status } } : {},
+  });
+  if (begun) return run;
+  // Our own first try may have succeeded, its answer lost.
+  const now = await readItem(place, table);
+  if (now?.run?.N === String(run) && now.asked?.S === asked) return run;
+  throw new BackfillActiveError(table, now?.status?.S ?? "requested");
 }
 
 /**
  * Says what is wanted of a backfill that has not ended.
  * @throws BackfillNotActiveError where there is none; StateTableError, StateTableUnavailableError
  */
-export async function wantBackfill(
-  store: BackfillStore,
-  table: string,
-  wanted: BackfillWanted,
-): Promise<void> {
-  try {
-    await update(store, table, {
-      set: { wanted: { S: wanted } },
-      condition: "attribute_exists(#run) AND NOT #status IN (:e0, :e1, :e2)",
-      values: Object.fromEntries(ENDS.map((end, i) => [`:e${i}`, { S: end }])),
-      names: ["run", "status"],
-    });
-  } catch (error) {
-    if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    throw new BackfillNotActiveError(table, (await readBackfill(store, table))?.status);
-  }
-  await ring(store);
+export async function wantBackfill(place: StatePlace, table: string, wanted: BackfillWanted): Promise<void> {
+  const updated = await update(place, table, {
+    set: { wanted: { S: wanted } },
+    condition: "attribute_exists(#run) AND NOT #status IN (:e0, :e1, :e2)",
+    values: Object.fromEntries(ENDS.map((end, i) => [`:e${i}`, { S: end }])),
+    names: ["run", "status"],
+  });
+  if (!updated) throw new BackfillNotActiveError(table, (await readBackfill(place, table))?.status);
+  await ring(place);
 }
 
 /**
@@ -244,50 +196,45 @@ export async function wantBackfill(
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function writeBackfill(
-  store: BackfillStore,
+  place: StatePlace,
   backfill: Pick<Backfill, "table" | "run" | "request" | "left">,
   generation: number,
   { status, epoch, progress: latest, left = false }: BackfillUpdate,
 ): Promise<boolean> {
   const { table, run } = backfill;
   const whole = !left && standsForWhole(status, backfill, epoch);
-  try {
-    await update(store, table, {
-      set: {
-        status: { S: status },
-        epoch: { N: String(epoch) },
-        generation: { N: String(generation) },
-        ...(latest ? { progress: json(latest) } : {}),
-        ...(whole ? { wholeEpoch: { N: String(epoch) } } : {}),
-        ...(left ? { left: { BOOL: true } } : {}),
-      },
-      remove: left ? ["wholeEpoch"] : whole ? ["left"] : [],
-      condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
-      values: { ":run": { N: String(run) } },
-      names: ["run"],
-    });
-    return true;
-  } catch (error) {
-    if (error instanceof ConditionalCheckFailedException) return false;
-    throw error;
-  }
+  const updated = await update(place, table, {
+    set: {
+      status: { S: status },
+      epoch: { N: String(epoch) },
+      generation: { N: String(generation) },
+      ...(latest ? { progress: json(latest) } : {}),
+      ...(whole ? { wholeEpoch: { N: String(epoch) } } : {}),
+      ...(left ? { left: { BOOL: true } } : {}),
+    },
+    remove: left ? ["wholeEpoch"] : whole ? ["left"] : [],
+    condition: "#run = :run AND (attribute_not_exists(#generation) OR #generation <= :generation)",
+    values: { ":run": { N: String(run) } },
+    names: ["run"],
+  });
+  return updated !== undefined;
 }
 
 /** The backfills of a pipeline as the capture task that holds the lease keeps them. */
 export function backfillRecord(
-  store: BackfillStore,
+  place: StatePlace,
   lease: Pick<CaptureState, "generation" | "confirm">,
 ): BackfillRecord {
   const { generation } = lease;
   return {
     generation,
-    list: () => readBackfills(store),
-    bell: () => readBackfillBell(store),
+    list: () => readBackfills(place),
+    bell: () => readBackfillBell(place),
     request: async (table, wish) => {
-      await requestBackfill(store, table, wish);
+      await requestBackfill(place, table, wish);
     },
     restart: async (seen, wish) => {
-      await restartBackfill(store, seen, wish);
+      await restartBackfill(place, seen, wish);
     },
     write: async (backfill, update) => {
       // A run that no later task has touched shows no generation. What was acknowledged before the lease was seen to be
@@ -298,12 +245,13 @@ export function backfillRecord(
         if (error instanceof CaptureLeaseLostError) return false;
         throw error;
       }
-      return await writeBackfill(store, backfill, generation, update);
+      return await writeBackfill(place, backfill, generation, update);
     },
   };
 }
 
-interface Update {
+/** An update of a backfill's item by names of attributes. */
+interface AttributeUpdate {
   readonly set: Readonly<Record<string, AttributeValue>>;
   readonly remove?: readonly string[];
   readonly condition: string;
@@ -311,43 +259,35 @@ interface Update {
   readonly names?: readonly string[];
 }
 
-function update(store: BackfillStore, table: string, { set, remove, condition, values, names }: Update) {
+function update(
+  place: StatePlace,
+  table: string,
+  { set, remove, condition, values, names }: AttributeUpdate,
+): Promise<UpdateItemCommandOutput | undefined> {
   const attributes = [...Object.keys(set), ...(remove ?? []), ...(names ?? [])];
   const sets = Object.keys(set).map((attribute) => `#${attribute} = :${attribute}`);
   const removes = remove?.length ? ` REMOVE ${remove.map((attribute) => `#${attribute}`).join(", ")}` : "";
-  return call(store, (until) =>
-    store.dynamodb.send(
-      new UpdateItemCommand({
-        TableName: store.table,
-        Key: itemKey(store, table),
-        UpdateExpression: `SET ${sets.join(", ")}${removes}`,
-        ConditionExpression: condition,
-        ExpressionAttributeNames: Object.fromEntries(attributes.map((a) => [`#${a}`, a])),
-        ExpressionAttributeValues: {
-          ...Object.fromEntries(Object.entries(set).map(([attribute, value]) => [`:${attribute}`, value])),
-          ...values,
-        },
-      }),
-      until,
-    ),
-  );
+  return tableOf(place).update(backfillKey(place.pipeline, table), {
+    UpdateExpression: `SET ${sets.join(", ")}${removes}`,
+    ConditionExpression: condition,
+    ExpressionAttributeNames: Object.fromEntries(attributes.map((a) => [`#${a}`, a])),
+    ExpressionAttributeValues: {
+      ...Object.fromEntries(Object.entries(set).map(([attribute, value]) => [`:${attribute}`, value])),
+      ...values,
+    },
+  });
 }
 
-/** Every call here may be repeated without harm, and is cut by the signal. */
-function call<T>({ table, signal }: BackfillStore, send: Parameters<typeof persistently<T>>[1]): Promise<T> {
-  return persistently({ table, signal, cut: true }, send);
-}
-
-function itemKey(store: BackfillStore, table: string): Record<string, AttributeValue> {
-  const { pk, sk } = backfillKey(store.pipeline, table);
-  return { pk: { S: pk }, sk: { S: sk } };
+/** Returns the state table; every call here may be repeated without harm, and is cut by the signal. */
+function tableOf(place: StatePlace): StateTable {
+  return persistentTable(place, true);
 }
 
 function json(value: unknown): AttributeValue {
   return { S: JSON.stringify(value) };
 }
 
-function parse(item: Record<string, AttributeValue>, prefix: string): Backfill {
+function parse(item: StateItem, prefix: string): Backfill {
   const part = <T>(attribute: string, schema: z.ZodType<T>): T => {
     const text = item[attribute]?.S;
     return schema.parse(text === undefined ? undefined : JSON.parse(text));

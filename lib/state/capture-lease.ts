@@ -1,12 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
+import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import { type CapturePlace, number, readItem, updateItem } from "./capture-item.ts";
 import { DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 import { CaptureLeaseHeldError } from "./state-errors.ts";
 
-/** Whose lease is taken, and how long a silent owner keeps it. */
+/** Which lease to take, and how long an owner may be silent before it is taken over. */
 export interface CaptureLeaseOptions extends CapturePlace {
   /** A lease not renewed for this long is taken over. */
   readonly leaseMs?: number;
@@ -75,19 +75,14 @@ export async function takeLease(options: CaptureLeaseOptions): Promise<TakenLeas
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function tryNextGeneration(place: CapturePlace): Promise<number | undefined> {
-  try {
-    const { Attributes } = await updateItem(place, {
-      UpdateExpression: "ADD #generation :one",
-      ConditionExpression: "attribute_not_exists(#owner)",
-      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
-      ExpressionAttributeValues: { ":one": { N: "1" } },
-      ReturnValues: "UPDATED_NEW",
-    });
-    return number(Attributes?.generation);
-  } catch (error) {
-    if (error instanceof ConditionalCheckFailedException) return undefined;
-    throw error;
-  }
+  const updated = await updateItem(place, {
+    UpdateExpression: "ADD #generation :one",
+    ConditionExpression: "attribute_not_exists(#owner)",
+    ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+    ExpressionAttributeValues: { ":one": { N: "1" } },
+    ReturnValues: "UPDATED_NEW",
+  });
+  return updated && number(updated.Attributes?.generation);
 }
 
 /**
@@ -100,23 +95,18 @@ export async function tryNextGeneration(place: CapturePlace): Promise<number | u
 async function drawn(options: CaptureLeaseOptions, owner: string, generation: number): Promise<number> {
   if ((options.slot ?? 1) === 1) return generation;
   const next = await draw(options, generation);
-  try {
-    await updateItem(options, {
-      UpdateExpression: "SET #generation = :next",
-      // Ours already, where an answer was lost.
-      ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
-      ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
-      ExpressionAttributeValues: {
-        ":owner": { S: owner },
-        ":generation": { N: String(generation) },
-        ":next": { N: String(next) },
-      },
-    });
-  } catch (error) {
-    if (error instanceof ConditionalCheckFailedException)
-      throw new CaptureLeaseLostError(options.pipeline, generation);
-    throw error;
-  }
+  const updated = await updateItem(options, {
+    UpdateExpression: "SET #generation = :next",
+    // Ours already, where an answer was lost.
+    ConditionExpression: "#owner = :owner AND #generation IN (:generation, :next)",
+    ExpressionAttributeNames: { "#owner": "owner", "#generation": "generation" },
+    ExpressionAttributeValues: {
+      ":owner": { S: owner },
+      ":generation": { N: String(generation) },
+      ":next": { N: String(next) },
+    },
+  });
+  if (!updated) throw new CaptureLeaseLostError(options.pipeline, generation);
   return next;
 }
 
@@ -125,25 +115,21 @@ async function draw(options: CaptureLeaseOptions, atLeast: number): Promise<numb
   for (;;) {
     const first = await readItem({ ...options, slot: 1 });
     const next = Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast);
-    try {
-      await updateItem(
-        { ...options, slot: 1 },
-        {
-          UpdateExpression: "SET #newest = :next",
-          ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
-          ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
-          ExpressionAttributeValues: {
-            ":next": { N: String(next) },
-            ...(first?.newest ? { ":newest": first.newest } : {}),
-            ...(first?.generation ? { ":generation": first.generation } : {}),
-          },
+    const updated = await updateItem(
+      { ...options, slot: 1 },
+      {
+        UpdateExpression: "SET #newest = :next",
+        ConditionExpression: `${same("#newest", ":newest", first?.newest)} AND ${same("#generation", ":generation", first?.generation)}`,
+        ExpressionAttributeNames: { "#newest": "newest", "#generation": "generation" },
+        ExpressionAttributeValues: {
+          ":next": { N: String(next) },
+          ...(first?.newest ? { ":newest": first.newest } : {}),
+          ...(first?.generation ? { ":generation": first.generation } : {}),
         },
-      );
-      return next;
-    } catch (error) {
-      // Someone was quicker, or it was ours and its answer was lost: a number that nobody has is no harm.
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    }
+      },
+    );
+    if (updated) return next;
+    // Someone was quicker, or it was ours and its answer was lost: a number that nobody has is no harm.
   }
 }
 
@@ -155,31 +141,26 @@ async function tryTake(
 ): Promise<boolean> {
   // What the others drew meanwhile is not passed over: only the first slot's item has this attribute.
   const newest = same("#newest", ":newest", seen.newest);
-  try {
-    await updateItem(options, {
-      UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
-      ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
-      ExpressionAttributeNames: {
-        "#owner": "owner",
-        "#generation": "generation",
-        "#beat": "beat",
-        "#newest": "newest",
-      },
-      ExpressionAttributeValues: {
-        ":owner": { S: owner },
-        ":next": { N: String(next) },
-        ":seen": { N: String(seen.generation) },
-        ":beat": { N: String(seen.beat) },
-        ":zero": { N: "0" },
-        ...(seen.newest ? { ":newest": seen.newest } : {}),
-      },
-    });
-    return true;
-  } catch (error) {
-    // Someone else was faster, or our own first try succeeded and its answer was lost: the next read tells.
-    if (error instanceof ConditionalCheckFailedException) return false;
-    throw error;
-  }
+  const updated = await updateItem(options, {
+    UpdateExpression: "SET #owner = :owner, #generation = :next, #beat = :zero",
+    ConditionExpression: `(attribute_not_exists(#generation) OR (#generation = :seen AND (attribute_not_exists(#owner) OR #beat = :beat))) AND ${newest}`,
+    ExpressionAttributeNames: {
+      "#owner": "owner",
+      "#generation": "generation",
+      "#beat": "beat",
+      "#newest": "newest",
+    },
+    ExpressionAttributeValues: {
+      ":owner": { S: owner },
+      ":next": { N: String(next) },
+      ":seen": { N: String(seen.generation) },
+      ":beat": { N: String(seen.beat) },
+      ":zero": { N: "0" },
+      ...(seen.newest ? { ":newest": seen.newest } : {}),
+    },
+  });
+  // Refused: someone else was faster, or our own first try succeeded and its answer was lost. The next read tells.
+  return updated !== undefined;
 }
 
 /** The condition that an attribute is what was read. */

@@ -1,37 +1,23 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
+import { once } from "./call-retry.ts";
+import type { CapturePlace } from "./capture-item.ts";
 import { captureKey } from "./state-key.ts";
+import { StateTable } from "./state-table.ts";
 
 const POLL_MS = 200;
 
 /**
- * Whether a capture task is alive: its lease is held, and renewed while we look. Answers as soon as it was renewed, which
+ * Returns whether a capture task is alive: its lease is held, and renewed while we look. Answers as soon as it was renewed, which
  * a living task does every third of `leaseMs`; at the latest after `leaseMs`. Takes nothing.
  */
 export async function captureIsAlive(
-  {
-    dynamodb,
-    table,
-    pipeline,
-    slot,
-    signal,
-  }: {
-    readonly dynamodb: DynamoDBClient;
-    readonly table: string;
-    readonly pipeline: string;
-    /** The number of the slot. Default 1. */
-    readonly slot?: number;
-    readonly signal: AbortSignal;
-  },
+  { dynamodb, table, pipeline, slot, signal }: CapturePlace,
   leaseMs: number,
 ): Promise<boolean> {
-  const { pk, sk } = captureKey(pipeline, slot);
+  const state = new StateTable(dynamodb, table, once(signal));
   const read = async (): Promise<string | undefined> => {
-    const { Item } = await dynamodb.send(
-      new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),
-      { abortSignal: signal },
-    );
-    return Item?.owner?.S === undefined ? undefined : `${Item.generation?.N}/${Item.beat?.N ?? "0"}`;
+    const item = await state.get(captureKey(pipeline, slot));
+    return item?.owner?.S === undefined ? undefined : `${item.generation?.N}/${item.beat?.N ?? "0"}`;
   };
   const first = await read();
   const deadline = performance.now() + leaseMs;

@@ -1,9 +1,7 @@
 import { randomBytes } from "node:crypto";
-import { ConditionalCheckFailedException, DeleteItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import type { CapturePlace } from "./capture-item.ts";
-import { itemPages } from "./items.ts";
+import { persistentTable } from "./persistent-table.ts";
 import { capturePartKey } from "./state-key.ts";
-import { persistently } from "./table-call.ts";
 
 /*
  * Attributes of the capture item that grow with the number of tables. The item is rewritten at each beat, every few seconds,
@@ -33,15 +31,12 @@ export async function storeLong(
   const bytes = Buffer.from(text);
   const count = Math.ceil(bytes.length / PART_BYTES);
   for (let part = 0; part < count; part++) {
-    const { pk, sk } = capturePartKey(place.pipeline, place.slot, attribute, `${version}/${part}`);
-    const item = {
-      pk: { S: pk },
-      sk: { S: sk },
-      generation: { N: String(generation) },
-      text: { B: bytes.subarray(part * PART_BYTES, (part + 1) * PART_BYTES) },
-    };
-    await persistently(place, () =>
-      place.dynamodb.send(new PutItemCommand({ TableName: place.table, Item: item })),
+    await persistentTable(place).put(
+      capturePartKey(place.pipeline, place.slot, attribute, `${version}/${part}`),
+      {
+        generation: { N: String(generation) },
+        text: { B: bytes.subarray(part * PART_BYTES, (part + 1) * PART_BYTES) },
+      },
     );
   }
   return `~${version}/${count}`;
@@ -74,18 +69,14 @@ export async function removeOthers(
   const { pk, sk: prefix } = capturePartKey(place.pipeline, place.slot, attribute, "");
   for await (const { sk } of partsOf(place, attribute, "")) {
     if (version !== undefined && sk.startsWith(`${prefix}${version}/`)) continue;
-    const command = new DeleteItemCommand({
-      TableName: place.table,
-      Key: { pk: { S: pk }, sk: { S: sk } },
-      ConditionExpression: "#generation <= :generation",
-      ExpressionAttributeNames: { "#generation": "generation" },
-      ExpressionAttributeValues: { ":generation": { N: String(generation) } },
-    });
-    try {
-      await persistently(place, () => place.dynamodb.send(command));
-    } catch (error) {
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-    }
+    await persistentTable(place).delete(
+      { pk, sk },
+      {
+        ConditionExpression: "#generation <= :generation",
+        ExpressionAttributeNames: { "#generation": "generation" },
+        ExpressionAttributeValues: { ":generation": { N: String(generation) } },
+      },
+    );
   }
 }
 
@@ -95,6 +86,6 @@ async function* partsOf(
   part: string,
 ): AsyncGenerator<{ readonly sk: string; readonly text: Uint8Array }> {
   const key = capturePartKey(place.pipeline, place.slot, attribute, part);
-  for await (const page of itemPages(place, key))
-    for (const { sk, text } of page) yield { sk: sk?.S ?? "", text: text?.B ?? new Uint8Array() };
+  for await (const { sk, text } of persistentTable(place).query(key))
+    yield { sk: sk?.S ?? "", text: text?.B ?? new Uint8Array() };
 }

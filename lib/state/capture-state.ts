@@ -1,4 +1,4 @@
-import { type AttributeValue, ConditionalCheckFailedException } from "@aws-sdk/client-dynamodb";
+import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import type { NewEpoch, SlotRecord, SlotState } from "../source/postgres/slot/slot-record.ts";
 import type { ReadingRecord } from "../source/reading-record.ts";
@@ -276,19 +276,16 @@ export class CaptureState implements SlotRecord {
     values: Record<string, AttributeValue>,
   ): Promise<void> {
     if (this.lost.aborted) throw this.lost.reason;
-    try {
-      await updateItem(this.#options, {
-        UpdateExpression: expression,
-        ConditionExpression: "#generation = :generation",
-        ExpressionAttributeNames: { ...names, "#generation": "generation" },
-        ExpressionAttributeValues: { ...values, ":generation": { N: String(this.generation) } },
-      });
-    } catch (error) {
-      if (!(error instanceof ConditionalCheckFailedException)) throw error;
-      clearInterval(this.#renewal);
-      const loss = new CaptureLeaseLostError(this.#options.pipeline, this.generation);
-      this.#loss.abort(loss);
-      throw loss;
-    }
+    const updated = await updateItem(this.#options, {
+      UpdateExpression: expression,
+      ConditionExpression: "#generation = :generation",
+      ExpressionAttributeNames: { ...names, "#generation": "generation" },
+      ExpressionAttributeValues: { ...values, ":generation": { N: String(this.generation) } },
+    });
+    if (updated) return;
+    clearInterval(this.#renewal);
+    const loss = new CaptureLeaseLostError(this.#options.pipeline, this.generation);
+    this.#loss.abort(loss);
+    throw loss;
   }
 }

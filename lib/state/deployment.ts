@@ -1,24 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type DynamoDBClient, GetItemCommand } from "@aws-sdk/client-dynamodb";
 import { awsFailure } from "../aws/failure.ts";
+import { once } from "./call-retry.ts";
+import type { StatePlace } from "./persistent-table.ts";
 import { StateTableError, StateTableUnavailableError } from "./state-errors.ts";
-import { captureKey, type StateKey } from "./state-key.ts";
+import { deployedKey } from "./state-key.ts";
+import { StateTable } from "./state-table.ts";
 import { isTransient } from "./table-error.ts";
 
 /** Set by the CDK stack: the capture task makes no slot before the stack's first deploy has come to its end. */
 export const AWAIT_DEPLOYMENT_VARIABLE = "TRIBUTARY_AWAIT_DEPLOYMENT";
 
-/** The item that the stack writes last of all. */
-export function deployedKey(pipeline: string): StateKey {
-  return { pk: captureKey(pipeline).pk, sk: "deployed" };
-}
-
-/** How the wait asks, and how long. */
-export interface DeploymentWait {
-  readonly dynamodb: DynamoDBClient;
-  readonly table: string;
-  readonly pipeline: string;
-  readonly signal: AbortSignal;
+/** The deployment to wait for, and for how long. */
+export interface DeploymentWait extends StatePlace {
   readonly log: (line: string) => void;
   /** Default 3 s. */
   readonly pollMs?: number;
@@ -33,14 +26,12 @@ export interface DeploymentWait {
  */
 export async function awaitDeployment(wait: DeploymentWait): Promise<void> {
   const { dynamodb, table, pipeline, signal, log, pollMs = 3_000, deadlineMs = 3 * 3600_000 } = wait;
-  const { pk, sk } = deployedKey(pipeline);
-  const command = { TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true };
+  const state = new StateTable(dynamodb, table, once(signal));
   const deadline = performance.now() + deadlineMs;
   for (let told = false; ; told = true) {
     const late = performance.now() >= deadline;
     try {
-      const { Item } = await dynamodb.send(new GetItemCommand(command), { abortSignal: signal });
-      if (Item) return;
+      if (await state.get(deployedKey(pipeline))) return;
       if (late) throw unfinished(table, pipeline);
       if (!told) log("ready; the slot is made when the deployment is complete");
     } catch (error) {

@@ -22,6 +22,11 @@ export function capturePartKey(
   return { pk: `${pipeline}#capture`, sk: `part#${slot ?? 1}#${attribute}#${part}` };
 }
 
+/** The item that the stack writes last of all. */
+export function deployedKey(pipeline: string): StateKey {
+  return { pk: captureKey(pipeline).pk, sk: "deployed" };
+}
+
 /** Some of the keys that polling knows of its tables. Without a number: what all of them begin with. */
 export function knownKeysKey(pipeline: string, part?: number): StateKey {
   return { pk: `${pipeline}#keys`, sk: `part#${part ?? ""}` };

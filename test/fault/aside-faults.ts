@@ -6,7 +6,8 @@ import { formatPosition } from "../../lib/change/position.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { readAsides, wantAside } from "../../lib/state/asides.ts";
 import { readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
-import { type HoldStore, readHolds, wantRelease } from "../../lib/state/holds.ts";
+import { readHolds, wantRelease } from "../../lib/state/holds.ts";
+import type { StatePlace } from "../../lib/state/persistent-table.ts";
 import { UNDECODABLE_VARIABLE } from "../../lib/testing/checker/pipeline.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
 import { eventually } from "../eventually.ts";
@@ -21,7 +22,7 @@ const LONG = 3_000;
 const NO_TEXT = "'\\xe9'::bytea::text";
 
 /** A session of the source, and the state table behind no fault. */
-async function scene<T>(rig: Rig, act: (client: pg.Client, store: HoldStore) => Promise<T>): Promise<T> {
+async function scene<T>(rig: Rig, act: (client: pg.Client, store: StatePlace) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: rig.databaseUrl });
   await client.connect();
   const dynamodb = dynamodbClient(rig.aws.environment);
@@ -61,7 +62,7 @@ async function breakRow(client: pg.Client, id: number, tag: string): Promise<voi
 }
 
 /** Waits until what was put aside is passed and its table read again. An operator asks again where the row was met in between. */
-async function healed(store: HoldStore): Promise<void> {
+async function healed(store: StatePlace): Promise<void> {
   await eventually(
     async () => {
       if ((await readAsides(store)).length > 0) return false;

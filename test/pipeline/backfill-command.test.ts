@@ -1,7 +1,8 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { backfillCommand } from "../../lib/cli/backfill.ts";
-import { type BackfillStore, readBackfill, writeBackfill } from "../../lib/state/backfills.ts";
+import { readBackfill, writeBackfill } from "../../lib/state/backfills.ts";
+import type { StatePlace } from "../../lib/state/persistent-table.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { at } from "../unit/consume/records.ts";
@@ -19,7 +20,7 @@ withPostgres((server) => {
     const made = await CaptureBench.create(aws(), await freshDatabase(server()));
     cleanups.push(() => made.end());
     const { signal } = new AbortController();
-    const store: BackfillStore = {
+    const store: StatePlace = {
       ...{ dynamodb: aws().dynamodb, table: made.consumer.table, pipeline: "shop", signal },
     };
     const run = async (...args: string[]) => {

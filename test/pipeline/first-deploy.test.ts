@@ -1,6 +1,7 @@
 import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, expect, test } from "vitest";
-import { AWAIT_DEPLOYMENT_VARIABLE, deployedKey } from "../../lib/state/deployment.ts";
+import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
+import { deployedKey } from "../../lib/state/state-key.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { CaptureBench } from "./capture-bench.ts";

@@ -8,12 +8,12 @@ import {
   unwantAside,
   wantAside,
 } from "../../../lib/state/asides.ts";
-import type { HoldStore } from "../../../lib/state/holds.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function store(): Promise<HoldStore> {
+async function store(): Promise<StatePlace> {
   return {
     dynamodb: aws().dynamodb,
     table: await aws().freshTable(),

@@ -3,7 +3,6 @@ import { expect, test } from "vitest";
 import {
   type Backfill,
   type BackfillProgress,
-  type BackfillStore,
   backfillRecord,
   hasEnded,
   readBackfill,
@@ -15,6 +14,7 @@ import {
   writeBackfill,
 } from "../../../lib/state/backfills.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
 import {
   BackfillActiveError,
   BackfillNotActiveError,
@@ -24,7 +24,7 @@ import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function store(): Promise<BackfillStore> {
+async function store(): Promise<StatePlace> {
   return {
     dynamodb: aws().dynamodb,
     table: await aws().freshTable(),

@@ -1,7 +1,8 @@
 import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
-import { awaitDeployment, deployedKey } from "../../../lib/state/deployment.ts";
+import { awaitDeployment } from "../../../lib/state/deployment.ts";
 import { StateTableError } from "../../../lib/state/state-errors.ts";
+import { deployedKey } from "../../../lib/state/state-key.ts";
 import { eventually } from "../../eventually.ts";
 import { emulatedAws } from "../emulated.ts";
 

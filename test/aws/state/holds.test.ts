@@ -1,13 +1,14 @@
 import { expect, test } from "vitest";
 import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { Hold, HoldSegment } from "../../../lib/source/postgres/hold/hold-record.ts";
-import { type HoldStore, holdRecord, readHolds, wantRelease } from "../../../lib/state/holds.ts";
+import { holdRecord, readHolds, wantRelease } from "../../../lib/state/holds.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
 import { TopicNotHeldError } from "../../../lib/state/state-errors.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function store(): Promise<HoldStore> {
+async function store(): Promise<StatePlace> {
   return {
     dynamodb: aws().dynamodb,
     table: await aws().freshTable(),

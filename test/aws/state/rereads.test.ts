@@ -1,12 +1,13 @@
 import { expect, test } from "vitest";
 import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { AskedTable } from "../../../lib/source/postgres/reread/reread-record.ts";
-import { type RereadStore, readRereads, rereadRecord } from "../../../lib/state/rereads.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
+import { readRereads, rereadRecord } from "../../../lib/state/rereads.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function store(): Promise<RereadStore> {
+async function store(): Promise<StatePlace> {
   return {
     dynamodb: aws().dynamodb,
     table: await aws().freshTable(),

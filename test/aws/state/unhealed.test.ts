@@ -2,18 +2,14 @@ import { expect, test } from "vitest";
 import { CaptureLeaseLostError } from "../../../lib/source/capture-lease-lost.ts";
 import type { UnhealedTable } from "../../../lib/source/postgres/contract/unhealed-record.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
 import { TableNotUnhealedError } from "../../../lib/state/state-errors.ts";
-import {
-  acceptUnhealed,
-  readUnhealed,
-  type UnhealedStore,
-  unhealedRecord,
-} from "../../../lib/state/unhealed.ts";
+import { acceptUnhealed, readUnhealed, unhealedRecord } from "../../../lib/state/unhealed.ts";
 import { emulatedAws } from "../emulated.ts";
 
 const aws = emulatedAws();
 
-async function store(): Promise<UnhealedStore> {
+async function store(): Promise<StatePlace> {
   return {
     dynamodb: aws().dynamodb,
     table: await aws().freshTable(),

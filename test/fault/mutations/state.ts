@@ -4,7 +4,7 @@ import type { Mutation } from "./mutation.ts";
 export const STATE: readonly Mutation[] = [
   {
     name: "let an older capture task remove what is to be read again",
-    file: "lib/state/under-lease.ts",
+    file: "lib/state/leased-table.ts",
     from: "generation <= :generation",
     to: "generation <> :generation",
     tests: ["test/aws/state/rereads.test.ts"],

@@ -2,7 +2,8 @@ import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterEach, expect, test } from "vitest";
-import { type Backfill, type BackfillStore, readBackfill } from "../../../lib/state/backfills.ts";
+import { type Backfill, readBackfill } from "../../../lib/state/backfills.ts";
+import type { StatePlace } from "../../../lib/state/persistent-table.ts";
 import { DONE, invoke } from "../../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../../aws/emulated.ts";
 import { eventually } from "../../eventually.ts";
@@ -32,7 +33,7 @@ withPostgres((server) => {
     await sink.query(HELD_SCHEMA);
     const handler = b.consumer.instance((consumer) => holdOrders(consumer, sink));
     const { signal } = new AbortController();
-    const store: BackfillStore = {
+    const store: StatePlace = {
       ...{ dynamodb: aws().dynamodb, table: b.consumer.table, pipeline: "shop", signal },
     };
     const rows = async (of: pg.Client | pg.Pool, select: string) =>
