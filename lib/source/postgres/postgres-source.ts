@@ -15,7 +15,7 @@ import type { HoldSettings } from "./hold/held-topics.ts";
 import { connect, disconnect } from "./link/connection.ts";
 import { explainSessionError } from "./link/connection-errors.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
-import { PostgresChangeStream, type SourceStatus } from "./postgres-change-stream.ts";
+import { PostgresChangeStream } from "./postgres-change-stream.ts";
 import { PreflightError, SlotSettingsChangedError } from "./postgres-errors.ts";
 import { preflight as look, type PreflightReport } from "./preflight/preflight.ts";
 import { changePublication, firstStart } from "./slot/first-start.ts";
@@ -23,9 +23,10 @@ import { identifySystem } from "./slot/slot.ts";
 import type { SlotRecord, SlotState } from "./slot/slot-record.ts";
 import type { Siblings } from "./slots/assignment.ts";
 import { readShare } from "./slots/share.ts";
+import type { SourceStatus } from "./source-status.ts";
 
-export type { SourceStatus } from "./postgres-change-stream.ts";
 export type { PreflightReport } from "./preflight/preflight.ts";
+export type { SourceStatus } from "./source-status.ts";
 
 /** What opening the log of a pipeline takes. */
 export interface PostgresSourceOptions {
