@@ -1,52 +1,33 @@
 import type { ClaimCheck } from "./claim-check.ts";
-import { TributaryError } from "./tributary-error.ts";
+import { defineError } from "./tributary-error.ts";
 
-/** A Kinesis record is not of the format ("Formats on the wire"): another producer wrote it, or it is damaged. */
-export class RecordFormatError extends TributaryError {
-  readonly code = "RECORD_FORMAT";
-  readonly retry = "stop";
-
-  readonly problem: string;
-
-  /**
-   * `problem` names places and kinds, never what stands there: a record holds row values. `which` names the record, once
-   * that is known.
-   */
-  constructor(problem: string, which?: string) {
-    super({
-      message: `A Kinesis record is not a Tributary record: ${problem}${which === undefined ? "" : ` (${which})`}`,
-      remedy:
-        "Let nothing but Tributary's capture task write to the stream; if it did, consumer and capture are of versions that do not fit: deploy the consumer's newer version first.",
-    });
-    this.problem = problem;
-  }
-}
+/**
+ * A Kinesis record is not of the format ("Formats on the wire"): another producer wrote it, or it is damaged. `problem` names
+ * places and kinds, never what stands there: a record holds row values. `which` names the record, once that is known.
+ */
+export class RecordFormatError extends defineError("RECORD_FORMAT", "stop").from(
+  (problem: string, which?: string) => ({
+    message: `A Kinesis record is not a Tributary record: ${problem}${which === undefined ? "" : ` (${which})`}`,
+    remedy:
+      "Let nothing but Tributary's capture task write to the stream; if it did, consumer and capture are of versions that do not fit: deploy the consumer's newer version first.",
+    problem,
+  }),
+) {}
 
 /** The object of a claim check is not there: it was deleted, or the bucket's lifetime rule was shorter than its need. */
-export class ClaimMissingError extends TributaryError {
-  readonly code = "CLAIM_MISSING";
-  readonly retry = "stop";
+export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from(
+  ({ bucket, key }: ClaimCheck) => ({
+    message: `The object ${key} of a claim check is not in ${bucket}`,
+    remedy:
+      "Restore the object (an older version, a backup) and redrive. Where it is gone for good: tributary consumer accept-gap if it holds a partition, else a backfill. Objects must outlive the stream's retention, dead letters and holds.",
+  }),
+) {}
 
-  constructor({ bucket, key }: ClaimCheck) {
-    super({
-      message: `The object ${key} of a claim check is not in ${bucket}`,
-      remedy:
-        "Restore the object (an older version, a backup) and redrive. Where it is gone for good: tributary consumer accept-gap if it holds a partition, else a backfill. Objects must outlive the stream's retention, dead letters and holds.",
-    });
-  }
-}
-
-/** What stands in the bucket is not what the pointer was written for: damaged, cut or replaced. It is not used. */
-export class ClaimMismatchError extends TributaryError {
-  readonly code = "CLAIM_MISMATCH";
-  readonly retry = "stop";
-
-  /** `difference` names sizes, hashes and positions, never content. */
-  constructor({ bucket, key }: ClaimCheck, difference: string) {
-    super({
-      message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
-      remedy:
-        "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or accept its loss: tributary consumer accept-gap if it holds a partition, else a backfill.",
-    });
-  }
-}
+/** What stands in the bucket is not what the pointer was written for: damaged, cut or replaced. `difference` names sizes, hashes and positions, never content. */
+export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").from(
+  ({ bucket, key }: ClaimCheck, difference: string) => ({
+    message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
+    remedy:
+      "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or accept its loss: tributary consumer accept-gap if it holds a partition, else a backfill.",
+  }),
+) {}

@@ -34,6 +34,56 @@ export abstract class TributaryError extends Error {
   }
 }
 
+/** A class of errors with one code and one directive; what its facts hold beyond `ErrorFacts` are fields of the error. */
+type ErrorClass<Code extends string, Retry extends RetryDirective, Args extends unknown[], Facts> = new (
+  ...args: Args
+) => TributaryError &
+  Readonly<Omit<Facts, keyof ErrorFacts>> & { readonly code: Code; readonly retry: Retry };
+
+interface DefinedError<Code extends string, Retry extends RetryDirective>
+  extends ErrorClass<Code, Retry, [facts: ErrorFacts], ErrorFacts> {
+  /** The same with a constructor of its own: `tell` has its parameters, and returns what the error tells. */
+  from<Args extends unknown[], Facts extends ErrorFacts>(
+    tell: (...args: Args) => Facts,
+  ): ErrorClass<Code, Retry, Args, Facts>;
+}
+
+/**
+ * The class that an error class extends. Its constructor takes the facts, or what `from` says. Logs, dead letters and
+ * holds store an error's name, which is that of the class: bundles keep it.
+ *
+ * @example
+ * // A port that was asked for is held by another process.
+ * export class PortTakenError extends defineError("PORT_TAKEN", "stop").from((port: number, cause?: unknown) => ({
+ *   message: `Port ${port} is taken by another process`,
+ *   remedy: `End the process that listens on ${port}, or choose another port.`,
+ *   cause,
+ *   port, // becomes error.port
+ * })) {}
+ */
+export function defineError<Code extends string, Retry extends RetryDirective>(
+  code: Code,
+  retry: Retry,
+): DefinedError<Code, Retry> {
+  class Defined extends TributaryError {
+    readonly code = code;
+    readonly retry = retry;
+
+    constructor(facts: ErrorFacts) {
+      const { message, remedy, cause, ...fields } = facts;
+      super({ message, remedy, cause });
+      Object.assign(this, fields);
+    }
+  }
+  const from = (tell: (...args: never[]) => ErrorFacts) =>
+    class extends Defined {
+      constructor(...args: never[]) {
+        super(tell(...args));
+      }
+    };
+  return Object.assign(Defined, { from }) as unknown as DefinedError<Code, Retry>;
+}
+
 /** One thing wrong with a configuration: the path of the field, what stands there, what should. */
 export interface ConfigurationProblem {
   readonly path: string;
@@ -47,20 +97,13 @@ export interface ConfigurationProblem {
  * @example
  * if (error instanceof ConfigurationError) for (const { path, remedy } of error.problems) console.error(path, remedy);
  */
-export class ConfigurationError extends TributaryError {
-  readonly code = "CONFIGURATION";
-  readonly retry = "stop";
-  readonly problems: readonly ConfigurationProblem[];
-
-  constructor(what: string, problems: readonly ConfigurationProblem[]) {
-    const lines = problems.map((p) => `  ${p.path}: ${p.remedy} (got ${show(p.value)})`);
-    super({
-      message: `${what} is not valid:\n${lines.join("\n")}`,
-      remedy: "Correct the fields named above and start again.",
-    });
-    this.problems = problems;
-  }
-}
+export class ConfigurationError extends defineError("CONFIGURATION", "stop").from(
+  (what: string, problems: readonly ConfigurationProblem[]) => ({
+    message: `${what} is not valid:\n${problems.map((p) => `  ${p.path}: ${p.remedy} (got ${show(p.value)})`).join("\n")}`,
+    remedy: "Correct the fields named above and start again.",
+    problems,
+  }),
+) {}
 
 function show(value: unknown): string {
   if (value === undefined) return "nothing";
