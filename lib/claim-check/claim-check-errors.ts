@@ -1,31 +1,21 @@
-import { TributaryError } from "../change/tributary-error.ts";
+import { defineError } from "../change/tributary-error.ts";
 
 /** The claim store did not answer, or could not serve: passes by itself. */
-export class ClaimStoreUnavailableError extends TributaryError {
-  readonly code = "CLAIM_STORE_UNAVAILABLE";
-  readonly retry = "retry";
-
-  constructor(bucket: string, reason: string, cause: unknown) {
-    super({
-      message: `The claim store ${bucket} did not take or give an object: ${reason}`,
-      remedy:
-        "Nothing to do while it passes: it is tried again, and nothing is confirmed or skipped meanwhile. If it lasts, look at S3's health, the way to it (gateway endpoint, proxy) and the disk.",
-      cause,
-    });
-  }
-}
+export class ClaimStoreUnavailableError extends defineError("CLAIM_STORE_UNAVAILABLE", "retry").from(
+  (bucket: string, reason: string, cause: unknown) => ({
+    message: `The claim store ${bucket} did not take or give an object: ${reason}`,
+    remedy:
+      "Nothing to do while it passes: it is tried again, and nothing is confirmed or skipped meanwhile. If it lasts, look at S3's health, the way to it (gateway endpoint, proxy) and the disk.",
+    cause,
+  }),
+) {}
 
 /** The claim store refuses: it does not exist, or does not permit it. The same request would be refused again. */
-export class ClaimStoreRefusedError extends TributaryError {
-  readonly code = "CLAIM_STORE_REFUSED";
-  readonly retry = "stop";
-
-  constructor(bucket: string, reason: string, cause: unknown) {
-    super({
-      message: `The claim store ${bucket} refuses: ${reason}`,
-      remedy:
-        "See that TRIBUTARY_CLAIM_BUCKET names a bucket of this account and region. Permit the capture task s3:PutObject, consumers s3:GetObject and s3:ListBucket (without it a missing object looks like a forbidden one), and both the bucket's KMS key.",
-      cause,
-    });
-  }
-}
+export class ClaimStoreRefusedError extends defineError("CLAIM_STORE_REFUSED", "stop").from(
+  (bucket: string, reason: string, cause: unknown) => ({
+    message: `The claim store ${bucket} refuses: ${reason}`,
+    remedy:
+      "See that TRIBUTARY_CLAIM_BUCKET names a bucket of this account and region. Permit the capture task s3:PutObject, consumers s3:GetObject and s3:ListBucket (without it a missing object looks like a forbidden one), and both the bucket's KMS key.",
+    cause,
+  }),
+) {}
