@@ -1,25 +1,16 @@
 import pg from "pg";
-import { TributaryError } from "../../change/tributary-error.ts";
+import { defineError, TributaryError } from "../../change/tributary-error.ts";
 import { NEW_EPOCH } from "../../definition/new-epoch.ts";
 import { ServerBehindError } from "../postgres/postgres-errors.ts";
 
 /** The session that reads the tables ended or fell silent; another one is opened. */
-export class TablesLinkError extends TributaryError {
-  readonly code = "TABLES_LINK";
-  readonly retry = "retry";
-}
+export class TablesLinkError extends defineError("TABLES_LINK", "retry") {}
 
 /** The server refuses what is asked of the tables, and would refuse again. */
-export class TablesReadError extends TributaryError {
-  readonly code = "TABLES_READ";
-  readonly retry = "stop";
-}
+export class TablesReadError extends defineError("TABLES_READ", "stop") {}
 
 /** The definition names another kind of source, or another database, than the one that the pipeline has read so far. */
-export class ReadingChangedError extends TributaryError {
-  readonly code = "READING_CHANGED";
-  readonly retry = "stop";
-}
+export class ReadingChangedError extends defineError("READING_CHANGED", "stop") {}
 
 /** Transaction ids went back: `now` comes next where `seen` was. */
 export function serverBehind(now: bigint, seen: bigint | string): ServerBehindError {

@@ -1,4 +1,4 @@
-import { TributaryError } from "../../../change/tributary-error.ts";
+import { defineError } from "../../../change/tributary-error.ts";
 
 /** What is told of a name that stands for another table, or for none, while its table lives on. */
 export interface ReplacedTable {
@@ -14,16 +14,11 @@ export interface ReplacedTable {
 }
 
 /** A captured name stands for another table than before: swapped, renamed, moved to another schema, or dropped and made anew. */
-export class TableReplacedError extends TributaryError {
-  readonly code = "TABLE_REPLACED";
-  readonly retry = "restart";
-  /** Name of the captured table now; undefined: it was dropped, or nobody looked. */
-  readonly called: string | undefined;
-
-  constructor({ table, oid, now, called, topic }: ReplacedTable) {
+export class TableReplacedError extends defineError("TABLE_REPLACED", "restart").from(
+  ({ table, oid, now, called, topic }: ReplacedTable) => {
     const before = `the one that was captured under this name (OID ${oid})`;
     const release = `tributary capture release --topic ${topic}`;
-    super({
+    return {
       message:
         now === undefined
           ? `${table} (OID ${oid}) is called ${called} now`
@@ -32,37 +27,28 @@ export class TableReplacedError extends TributaryError {
         now === undefined
           ? `To go on with it, name it ${table} again, or give that name to the table that takes its place; then: ${release}. Where nothing is to have the name any more, the same release ends the hold.`
           : `To go on with the table that has the name now, which is then read anew with a sweep: ${release}. Otherwise give the name back first (ALTER TABLE … RENAME).`,
-    });
-    this.called = called;
-  }
-}
+      /** Name of the captured table now; undefined: it was dropped, or nobody looked. */
+      called,
+    };
+  },
+) {}
 
 /** A table's rows are told apart by another key than before, so that they would go to other partitions. */
-export class KeyChangedError extends TributaryError {
-  readonly code = "KEY_CHANGED";
-  readonly retry = "stop";
-
-  constructor(facts: { table: string; before: string; now: string; topic: string }) {
+export class KeyChangedError extends defineError("KEY_CHANGED", "stop").from(
+  (facts: { table: string; before: string; now: string; topic: string }) => {
     const { table, before, now, topic } = facts;
-    super({
+    return {
       message: `the key of ${table} was ${before} and is ${now} now: its rows would go to other partitions`,
       remedy: `To go on with the new key (the table is then read anew with a sweep): tributary capture release --topic ${topic}, which waits for consumers to pass what was stored under the old one. Otherwise put the old key back first.`,
-    });
-  }
-}
+    };
+  },
+) {}
 
 /** A released topic goes on with another table, which only a new start of the task puts into the publication. */
-export class TableAcceptedError extends TributaryError {
-  readonly code = "TABLE_ACCEPTED";
-  readonly retry = "restart";
-
-  constructor(table: string) {
-    super({
-      message: `${table} goes on with the table that has the name now: the task starts anew, to have its publication hold it`,
-      remedy: "Nothing to do.",
-    });
-  }
-}
+export class TableAcceptedError extends defineError("TABLE_ACCEPTED", "restart").from((table: string) => ({
+  message: `${table} goes on with the table that has the name now: the task starts anew, to have its publication hold it`,
+  remedy: "Nothing to do.",
+})) {}
 
 /** Whether an error, or a hold for it, is of a table that is another one, or has another key: a release accepts that. */
 export function isOfIdentity(code: string): boolean {
