@@ -7,16 +7,13 @@ import * as z from "zod";
 import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 import { METRICS_SECONDS_VARIABLE } from "../capture/capture-metrics.ts";
 import { parseLsn } from "../change/lsn.ts";
-import { TributaryError } from "../change/tributary-error.ts";
+import { defineError } from "../change/tributary-error.ts";
 import { TABLE_METRIC } from "../telemetry/metric-names.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 
 /** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
-export class CaptureFailedError extends TributaryError {
-  readonly code = "CAPTURE_FAILED";
-  readonly retry = "stop";
-}
+export class CaptureFailedError extends defineError("CAPTURE_FAILED", "stop") {}
 
 const metricsLine = z.object({
   tributary: z.literal("capture"),

@@ -1,4 +1,4 @@
-import { TributaryError } from "../change/tributary-error.ts";
+import { defineError } from "../change/tributary-error.ts";
 
 /**
  * What an application tells: something happened to one aggregate (an order, a customer).
@@ -24,17 +24,10 @@ export interface OutboxEvent {
 }
 
 /** An event that an application gave cannot be one. `problem` names fields, never values. */
-export class OutboxEventError extends TributaryError {
-  readonly code = "OUTBOX_EVENT";
-  readonly retry = "stop";
-
-  constructor(problem: string) {
-    super({
-      message: `not an outbox event: ${problem}`,
-      remedy: "Correct what the application publishes; nothing was written.",
-    });
-  }
-}
+export class OutboxEventError extends defineError("OUTBOX_EVENT", "stop").from((problem: string) => ({
+  message: `not an outbox event: ${problem}`,
+  remedy: "Correct what the application publishes; nothing was written.",
+})) {}
 
 /** The form of an aggregate type; the table's check constraint says the same. */
 export const AGGREGATE_TYPE = "^[A-Za-z0-9_.-]{1,64}$";

@@ -1,157 +1,101 @@
 import { awsFailure, REACH_AWS } from "../aws/failure.ts";
-import { TributaryError } from "../change/tributary-error.ts";
+import { defineError } from "../change/tributary-error.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../definition/new-epoch.ts";
 
 /** The lease stayed with another capture task until our deadline. */
-export class CaptureLeaseHeldError extends TributaryError {
-  readonly code = "CAPTURE_LEASE_HELD";
-  readonly retry = "restart";
-
-  constructor(pipeline: string, owner: string, waitedMs: number) {
-    super({
-      message: `another capture task ("${owner}") holds the lease of pipeline "${pipeline}" and renewed it during ${Math.round(waitedMs / 1000)} s`,
-      remedy: "Stop the other capture task; this one takes over within seconds after it has ended.",
-    });
-  }
-}
+export class CaptureLeaseHeldError extends defineError("CAPTURE_LEASE_HELD", "restart").from(
+  (pipeline: string, owner: string, waitedMs: number) => ({
+    message: `another capture task ("${owner}") holds the lease of pipeline "${pipeline}" and renewed it during ${Math.round(waitedMs / 1000)} s`,
+    remedy: "Stop the other capture task; this one takes over within seconds after it has ended.",
+  }),
+) {}
 
 /** A setting that decides where keys go differs from the one the pipeline started with (rule 2). */
-export class StoredSettingChangedError extends TributaryError {
-  readonly code = "STORED_SETTING_CHANGED";
-  readonly retry = "stop";
-
-  constructor(pipeline: string, changes: readonly { setting: string; stored: string; now: string }[]) {
+export class StoredSettingChangedError extends defineError("STORED_SETTING_CHANGED", "stop").from(
+  (pipeline: string, changes: readonly { setting: string; stored: string; now: string }[]) => {
     const lines = changes.map((c) => `  ${c.setting}: was ${c.stored}, is now ${c.now}`);
-    super({
+    return {
       message: `pipeline "${pipeline}" was started with other settings, and changing them would move keys between partitions and lose their order:\n${lines.join("\n")}`,
       remedy:
         "Put the settings back. To change them, start a pipeline of another name beside this one, let its consumers catch up, then remove this one.",
-    });
-  }
-}
+    };
+  },
+) {}
 
 /** The state table does not exist, has not the keys it must have, or may not be used by us. */
-export class StateTableError extends TributaryError {
-  readonly code = "STATE_TABLE";
-  readonly retry = "stop";
-}
+export class StateTableError extends defineError("STATE_TABLE", "stop") {}
 
 /** The state table did not answer, or throttled us, until our deadline. */
-export class StateTableUnavailableError extends TributaryError {
-  readonly code = "STATE_TABLE_UNAVAILABLE";
-  readonly retry = "restart";
-
-  constructor(table: string, cause: unknown) {
-    super({
-      message: `the state table "${table}" could not be used for a minute: DynamoDB: ${awsFailure(cause)}`,
-      remedy: `Nothing to do when it passes: a task starts again and goes on, a command may be repeated. Otherwise look at DynamoDB's throttles, and ${REACH_AWS}.`,
-      cause,
-    });
-  }
-}
+export class StateTableUnavailableError extends defineError("STATE_TABLE_UNAVAILABLE", "restart").from(
+  (table: string, cause: unknown) => ({
+    message: `the state table "${table}" could not be used for a minute: DynamoDB: ${awsFailure(cause)}`,
+    remedy: `Nothing to do when it passes: a task starts again and goes on, a command may be repeated. Otherwise look at DynamoDB's throttles, and ${REACH_AWS}.`,
+    cause,
+  }),
+) {}
 
 /** Consumers have marks, and the capture task has no record: what it knew was lost or removed. */
-export class StateLostError extends TributaryError {
-  readonly code = "STATE_LOST";
-  readonly retry = "stop";
-
-  constructor(pipeline: string, epoch: number) {
-    super({
-      message: `pipeline "${pipeline}" has no record of its slot, and its consumers have come as far as epoch ${epoch}: a start from nothing would write positions below theirs, which they drop`,
-      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
-    });
-  }
-}
+export class StateLostError extends defineError("STATE_LOST", "stop").from(
+  (pipeline: string, epoch: number) => ({
+    message: `pipeline "${pipeline}" has no record of its slot, and its consumers have come as far as epoch ${epoch}: a start from nothing would write positions below theirs, which they drop`,
+    remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
+  }),
+) {}
 
 /** The capture task's item names other items that are not there. */
-export class CaptureRecordBrokenError extends TributaryError {
-  readonly code = "CAPTURE_RECORD_BROKEN";
-  readonly retry = "stop";
-
-  constructor(pipeline: string) {
-    super({
-      message: `the record of pipeline "${pipeline}" is incomplete: its settings or topics stand in items of the state table that are not there`,
-      remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
-    });
-  }
-}
+export class CaptureRecordBrokenError extends defineError("CAPTURE_RECORD_BROKEN", "stop").from(
+  (pipeline: string) => ({
+    message: `the record of pipeline "${pipeline}" is incomplete: its settings or topics stand in items of the state table that are not there`,
+    remedy: `Restore the state table. Where that cannot be, begin a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
+  }),
+) {}
 
 /** A backfill of the table is under way: one at a time. */
-export class BackfillActiveError extends TributaryError {
-  readonly code = "BACKFILL_ACTIVE";
-  readonly retry = "stop";
-
-  constructor(table: string, status: string) {
-    super({
-      message: `a backfill of ${table} is under way (${status})`,
-      remedy: `Wait for its end (tributary backfill status), or cancel it first: tributary backfill cancel --table ${table}`,
-    });
-  }
-}
+export class BackfillActiveError extends defineError("BACKFILL_ACTIVE", "stop").from(
+  (table: string, status: string) => ({
+    message: `a backfill of ${table} is under way (${status})`,
+    remedy: `Wait for its end (tributary backfill status), or cancel it first: tributary backfill cancel --table ${table}`,
+  }),
+) {}
 
 /** No backfill of the table is under way that could be paused, resumed or cancelled. */
-export class BackfillNotActiveError extends TributaryError {
-  readonly code = "BACKFILL_NOT_ACTIVE";
-  readonly retry = "stop";
-
-  constructor(table: string, status: string | undefined) {
-    super({
-      message: `no backfill of ${table} is under way${status === undefined ? "" : `: the last one is ${status}`}`,
-      remedy: `tributary backfill status shows them all; tributary backfill start --table ${table} begins one.`,
-    });
-  }
-}
+export class BackfillNotActiveError extends defineError("BACKFILL_NOT_ACTIVE", "stop").from(
+  (table: string, status: string | undefined) => ({
+    message: `no backfill of ${table} is under way${status === undefined ? "" : `: the last one is ${status}`}`,
+    remedy: `tributary backfill status shows them all; tributary backfill start --table ${table} begins one.`,
+  }),
+) {}
 
 /** A topic is to be released that is not held. */
-export class TopicNotHeldError extends TributaryError {
-  readonly code = "TOPIC_NOT_HELD";
-  readonly retry = "stop";
-
-  constructor(pipeline: string, topic: string, held: readonly string[]) {
-    super({
-      message: `the pipeline "${pipeline}" does not hold the topic ${topic}`,
-      remedy: `Name one that \`tributary capture status\` lists: ${held.join(", ") || "none is held now"}.`,
-    });
-  }
-}
+export class TopicNotHeldError extends defineError("TOPIC_NOT_HELD", "stop").from(
+  (pipeline: string, topic: string, held: readonly string[]) => ({
+    message: `the pipeline "${pipeline}" does not hold the topic ${topic}`,
+    remedy: `Name one that \`tributary capture status\` lists: ${held.join(", ") || "none is held now"}.`,
+  }),
+) {}
 
 /** What may be missing of a table is to be accepted, and nothing is. */
-export class TableNotUnhealedError extends TributaryError {
-  readonly code = "TABLE_NOT_UNHEALED";
-  readonly retry = "stop";
-
-  constructor(pipeline: string, table: string, known: readonly string[]) {
-    super({
-      message: `the pipeline "${pipeline}" knows of no missing changes of ${table}`,
-      remedy: `Name a table that \`tributary capture status\` lists: ${known.join(", ") || "there is none now"}.`,
-    });
-  }
-}
+export class TableNotUnhealedError extends defineError("TABLE_NOT_UNHEALED", "stop").from(
+  (pipeline: string, table: string, known: readonly string[]) => ({
+    message: `the pipeline "${pipeline}" knows of no missing changes of ${table}`,
+    remedy: `Name a table that \`tributary capture status\` lists: ${known.join(", ") || "there is none now"}.`,
+  }),
+) {}
 
 /** Changes are to be put aside, and this task knows no queue for them. */
-export class CaptureQueueMissingError extends TributaryError {
-  readonly code = "CAPTURE_QUEUE_MISSING";
-  readonly retry = "stop";
-
-  constructor(why: string) {
-    super({
-      message: `${why}, and this capture task's environment names no dead-letter queue`,
-      remedy:
-        "Set TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL to the URL of an SQS queue that the task may send to (the construct does both).",
-    });
-  }
-}
+export class CaptureQueueMissingError extends defineError("CAPTURE_QUEUE_MISSING", "stop").from(
+  (why: string) => ({
+    message: `${why}, and this capture task's environment names no dead-letter queue`,
+    remedy:
+      "Set TRIBUTARY_CAPTURE_DEAD_LETTER_QUEUE_URL to the URL of an SQS queue that the task may send to (the construct does both).",
+  }),
+) {}
 
 /** Topics are held, and this task knows no claim store: it could neither store what comes nor release what is stored. */
-export class HoldStoreMissingError extends TributaryError {
-  readonly code = "HOLD_STORE_MISSING";
-  readonly retry = "stop";
-
-  constructor(topics: readonly string[]) {
-    super({
-      message: `the pipeline holds ${topics.join(", ")}, and this capture task's environment names no claim store`,
-      remedy:
-        "Set TRIBUTARY_CLAIM_BUCKET to what it was: newer changes of these topics would overtake those that are stored there.",
-    });
-  }
-}
+export class HoldStoreMissingError extends defineError("HOLD_STORE_MISSING", "stop").from(
+  (topics: readonly string[]) => ({
+    message: `the pipeline holds ${topics.join(", ")}, and this capture task's environment names no claim store`,
+    remedy:
+      "Set TRIBUTARY_CLAIM_BUCKET to what it was: newer changes of these topics would overtake those that are stored there.",
+  }),
+) {}
