@@ -34,7 +34,7 @@ export abstract class TributaryError extends Error {
   }
 }
 
-/** A class of errors with one code and one directive; what its facts hold beyond `ErrorFacts` are fields of the error. */
+/** What `defineError` makes: errors of one code and one directive, with the fields that `tell` returns beyond `ErrorFacts`. */
 type ErrorClass<Code extends string, Retry extends RetryDirective, Args extends unknown[], Facts> = new (
   ...args: Args
 ) => TributaryError &
@@ -68,17 +68,13 @@ export function defineError<Code extends string, Retry extends RetryDirective>(
   class Defined extends TributaryError {
     readonly code = code;
     readonly retry = retry;
-
-    constructor(facts: ErrorFacts) {
-      const { message, remedy, cause, ...fields } = facts;
-      super({ message, remedy, cause });
-      Object.assign(this, fields);
-    }
   }
   const from = (tell: (...args: never[]) => ErrorFacts) =>
     class extends Defined {
       constructor(...args: never[]) {
-        super(tell(...args));
+        const { message, remedy, cause, ...fields } = tell(...args);
+        super({ message, remedy, cause });
+        Object.assign(this, fields);
       }
     };
   return Object.assign(Defined, { from }) as unknown as DefinedError<Code, Retry>;

@@ -38,6 +38,11 @@ describe("a class made by defineError", () => {
     expect([error.message, error.cause]).toEqual(["it broke", "age"]);
   });
 
+  test("has no fields of facts that know more than an error tells", () => {
+    const problem = { code: "REPLICA_IDENTITY", message: "it broke", remedy: "Mend it." };
+    expect(new PlainError(problem).code).toBe("PLAIN");
+  });
+
   test("has a cause only where there is one", () => {
     expect(new PortError(80, new Error("EADDRINUSE")).cause).toEqual(new Error("EADDRINUSE"));
     expect("cause" in new PortError(80)).toBe(false);
