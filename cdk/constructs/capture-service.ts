@@ -4,6 +4,7 @@ import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import { sourceKind } from "../../lib/source/index.ts";
 import { SLOT_VARIABLE } from "../../lib/source/postgres/slots/slot-number.ts";
 import { HEALTH_FILE_VARIABLE } from "../../lib/telemetry/health.ts";
 import { APP_DIRECTORY, captureImage } from "./capture-image.ts";
@@ -149,8 +150,8 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     this.service = new ecs.FargateService(this, "Service", {
       cluster,
       taskDefinition: this.taskDefinition,
-      ...(definition.source.kind === "outbox"
-        ? // Relays share their lanes: while one is replaced the other has them all.
+      ...(sourceKind(definition.source).reading.by === "lanes"
+        ? // Tasks share their lanes: while one is replaced the other has them all.
           { desiredCount: 2, minHealthyPercent: 50, maxHealthyPercent: 100 }
         : // The old task confirms and goes before the new one begins: two would fight for the slot.
           { desiredCount: 1, minHealthyPercent: 0, maxHealthyPercent: 100 }),

@@ -11,6 +11,7 @@ import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../lib/capture/dead-letters.ts"
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
 import { ChangeStream } from "./change-stream.ts";
@@ -107,6 +108,7 @@ export class CdcPipeline extends Construct {
   constructor(scope: Construct, id: string, props: CdcPipelineProps) {
     super(scope, id);
     const { definition, vpc, vpcSubnets } = props;
+    const kind = sourceKind(definition.source);
     this.definition = definition;
     const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
     const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
@@ -150,10 +152,9 @@ export class CdcPipeline extends Construct {
           ...stateful,
         }),
     );
-    this.captureDeadLetters =
-      definition.source.kind === "postgres"
-        ? new DeadLetterQueue(this, "CaptureDeadLetters", stateful)
-        : undefined;
+    this.captureDeadLetters = kind.can.putAside
+      ? new DeadLetterQueue(this, "CaptureDeadLetters", stateful)
+      : undefined;
     const access: DatabaseAccess = {
       database: props.database,
       databaseName: props.databaseName,
@@ -182,8 +183,8 @@ export class CdcPipeline extends Construct {
     };
     const first = new CaptureService(this, "Capture", capture);
     this.capture = first;
-    const slots = definition.source.kind === "postgres" ? definition.source.slots : 1;
-    const further = Array.from({ length: slots - 1 }, (_, i) => i + 2).map(
+    const [, ...numbers] = kind.tasks(definition.source);
+    const further = numbers.map(
       (slot) => new CaptureService(this, `Capture${slot}`, { ...capture, further: { slot, first } }),
     );
     this.captures = [first, ...further];
@@ -205,7 +206,7 @@ export class CdcPipeline extends Construct {
     const database = databaseFacts(props.database);
     const { alarms } = new PipelineAlarms(this, "Alarms", {
       pipeline: definition.name,
-      source: definition.source.kind,
+      source: kind,
       captures: this.captures,
       changeStream: this.changeStream,
       consumers: this.consumers,
@@ -217,7 +218,7 @@ export class CdcPipeline extends Construct {
     this.alarms = alarms;
     this.dashboard = new PipelineDashboard(this, "Dashboard", {
       pipeline: definition.name,
-      source: definition.source.kind,
+      source: kind,
       database,
       captures: this.captures,
       changeStream: this.changeStream,

@@ -4,7 +4,7 @@ import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
 import * as logs from "aws-cdk-lib/aws-logs";
 import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { MetricSet, SourceKind } from "../../lib/source/source-kind.ts";
 import { CAPTURE_STARTS_LINE } from "../../lib/telemetry/log.ts";
 import { METRICS_NAMESPACE } from "../../lib/telemetry/metric-names.ts";
 import type { CaptureService } from "./capture-service.ts";
@@ -39,7 +39,7 @@ export interface AlarmThresholds {
 /** What is alarmed on, and where alarms go. */
 export interface PipelineAlarmsProps {
   readonly pipeline: string;
-  readonly source: Pipeline["source"]["kind"];
+  readonly source: Pick<SourceKind, "metrics">;
   /** One for each slot. */
   readonly captures: readonly CaptureService[];
   readonly changeStream: ChangeStream;
@@ -89,8 +89,7 @@ export class PipelineAlarms extends Construct {
         defaultValue: 0,
       });
     }
-    const ofSource = ({ slot }: CaptureService) =>
-      props.source === "postgres" ? logRules(props, slot) : tablesRules(props);
+    const ofSource = ({ slot }: CaptureService) => SOURCE_RULES[props.source.metrics](props, slot);
     const rules = {
       ...ofSlots(props, ofSource),
       ...asideRules(props),
@@ -125,6 +124,11 @@ export class PipelineAlarms extends Construct {
     return alarm;
   }
 }
+
+/** The rules of each set of metrics that a source may have, by slot. */
+const SOURCE_RULES: Readonly<
+  Record<MetricSet, (props: PipelineAlarmsProps, slot: number) => Record<string, Rule>>
+> = { slots: logRules, tables: tablesRules };
 
 /** The name of what there is once for each slot: that of the first slot is what it was without others. */
 function named(name: string, slot: number): string {
@@ -262,7 +266,7 @@ function logRules({ pipeline, thresholds }: PipelineAlarmsProps, slot: number): 
 
 /** What RDS itself says, of all slots of the server. */
 function rdsRules({ source, database, thresholds }: PipelineAlarmsProps): Record<string, Rule> {
-  const slotLag = source === "postgres" ? oldestSlotLag(database) : undefined;
+  const slotLag = source.metrics === "slots" ? oldestSlotLag(database) : undefined;
   const lagBytes = thresholds.lagBytes ?? GIB;
   return {
     ...(slotLag

@@ -2,7 +2,7 @@ import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import { Construct } from "constructs";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { MetricSet, SourceKind } from "../../lib/source/source-kind.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -23,7 +23,7 @@ import type { DatabaseFacts } from "./source-database.ts";
 /** What the dashboard shows. */
 export interface PipelineDashboardProps {
   readonly pipeline: string;
-  readonly source: Pipeline["source"]["kind"];
+  readonly source: Pick<SourceKind, "metrics" | "can">;
   readonly database: DatabaseFacts;
   /** One for each slot. */
   readonly captures: readonly CaptureService[];
@@ -70,17 +70,16 @@ export class PipelineDashboard extends Construct {
         height: 1 + Math.ceil(props.alarms.length / 4),
       }),
     );
-    if (props.source === "postgres") {
-      for (const { slot } of props.captures) {
-        const of = slot === 1 ? "" : ` (slot ${slot})`;
-        this.#row(`1. PostgreSQL: is its log read, and is there room for it?${of}`, logGraphs(props, slot));
-      }
-    } else this.#row("1. PostgreSQL: are its tables read?", tablesGraphs(props));
+    const { question, graphs } = SOURCE_ROWS[props.source.metrics];
+    for (const { slot } of props.captures) {
+      const of = slot === 1 ? "" : ` (slot ${slot})`;
+      this.#row(`1. PostgreSQL: ${question}${of}`, graphs(props, slot));
+    }
     for (const capture of props.captures) {
       const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;
       this.#row(`2. Capture: do changes get out?${of}`, captureGraphs(props, capture));
     }
-    if (props.source === "postgres") {
+    if (props.source.can.backfill) {
       this.#row("2. Capture: how far are existing rows read (backfill)?", backfillGraphs(props));
     }
     this.#row("3. Kinesis: does the stream keep up?", streamGraphs(props));
@@ -119,6 +118,17 @@ export class PipelineDashboard extends Construct {
     );
   }
 }
+
+/** The row of each set of metrics that a source may have, for each slot. */
+const SOURCE_ROWS: Readonly<
+  Record<
+    MetricSet,
+    { readonly question: string; readonly graphs: (props: PipelineDashboardProps, slot: number) => Graph[] }
+  >
+> = {
+  slots: { question: "is its log read, and is there room for it?", graphs: logGraphs },
+  tables: { question: "are its tables read?", graphs: tablesGraphs },
+};
 
 function tablesGraphs({ pipeline }: PipelineDashboardProps): Graph[] {
   return [

@@ -11,7 +11,7 @@ import { claimStoreFromEnvironment } from "../../lib/claim-check/open-claim-stor
 import { databaseConnection } from "../../lib/credentials/database-connection.ts";
 import { standbyConnection } from "../../lib/credentials/standby-connection.ts";
 import { readDefinition } from "../../lib/definition/file.ts";
-import { checkSource } from "../../lib/source/open-source.ts";
+import { sourceKind } from "../../lib/source/index.ts";
 import { explainSessionError } from "../../lib/source/postgres/link/connection-errors.ts";
 import { slotFromEnvironment } from "../../lib/source/postgres/slots/slot-number.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/deployment.ts";
@@ -43,7 +43,8 @@ try {
   log.info(CAPTURE_STARTS_LINE);
   const { definition, stream, stateTable, leaseMs, metricsSeconds } = readEnvironment(process.env);
   const pipeline = await readDefinition(definition);
-  const slot = slotFromEnvironment(process.env, pipeline);
+  const kind = sourceKind(pipeline.source);
+  const slot = slotFromEnvironment(process.env, kind.tasks(pipeline.source).length);
   const publisher = new CapturePublisher({ pipeline: pipeline.name, slot, seconds: metricsSeconds, write });
   metrics = publisher;
   const connection = await databaseConnection(process.env, stopping.signal);
@@ -52,7 +53,7 @@ try {
   if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
     const { signal } = stopping;
     // What a first deploy must fail for is found here, before anything is made.
-    await checkSource({ connection, pipeline, slot, signal });
+    await kind.check({ connection, pipeline, slot, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line) });
   }

@@ -1,7 +1,8 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { LogSource, Pipeline } from "../definition/pipeline.ts";
+import { sourceKind } from "../source/index.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
 import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
@@ -13,7 +14,7 @@ import { checkOurs, readSlot, type SlotFacts } from "../source/postgres/slot/slo
 import { slotNames } from "../source/postgres/slots/assignment.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
-import { type StoredSettings, sourceSettings } from "../state/settings.ts";
+import type { StoredSettings } from "../state/settings.ts";
 
 /** What an epoch is begun with. */
 export interface EpochOptions {
@@ -86,7 +87,7 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   }
   if (from >= LAST_EPOCH) throw refused("--above", from, `write a number below ${LAST_EPOCH}`);
   // A pipeline may come from another kind of source, or go to one: only the log has slots.
-  const nextName = source.kind === "postgres" ? source.slot : undefined;
+  const nextName = sourceOfSlots(pipeline)?.slot;
   const [retired] = record.retired;
   const oldName = record.slot?.slot ?? retired?.slot ?? record.settings?.slot ?? nextName;
   const [found, nextSlot] = await slotsOf(options, oldName, nextName);
@@ -103,7 +104,8 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
     throw refused("source.slot", nextName, "it exists and was read from: name one that does not exist");
   }
   const further = await furtherSlots(options, record.slots);
-  const settings = record.settings && { ...record.settings, ...sourceSettings(source) };
+  const { beside: _, ...names } = sourceKind(source).settings(source);
+  const settings = record.settings && { ...record.settings, ...names };
   const endedAt = record.slot?.confirmedLsn ?? record.reading?.confirmedLsn ?? record.newEpoch?.endedAt;
   return { from, to: from + 1, endedAt, oldSlot, settings, further };
 }
@@ -134,7 +136,7 @@ export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
     if (activePid !== undefined) throw slotInUse(name, activePid, holder);
   // The first slot's record before the others': one that is still of the old epoch is refused beside it, and none goes
   // on in the old epoch with a new slot.
-  const slots = options.pipeline.source.kind === "postgres" ? options.pipeline.source.slots : 1;
+  const slots = sourceOfSlots(options.pipeline)?.slots ?? 1;
   // What is to be dropped stays noted until the server has dropped it, and so does the number of slots.
   const counted = Math.max(slots, ...others.keys());
   const retired = plan.oldSlot && options.dropSlot ? [{ slot: plan.oldSlot.name, publication: "" }] : [];
@@ -146,6 +148,11 @@ export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
   for (const held of [state, ...others.values()]) await held.forgetRetired();
   if (counted !== slots) await state.writeSlots(slots);
   return plan;
+}
+
+/** What the definition says of slots; undefined: its kind of source has none. */
+function sourceOfSlots(pipeline: Pipeline): LogSource | undefined {
+  return sourceKind(pipeline.source).throughSlots?.(pipeline).source;
 }
 
 async function take(options: EpochOptions, slot: number): Promise<CaptureState> {
@@ -168,8 +175,9 @@ async function take(options: EpochOptions, slot: number): Promise<CaptureState> 
 /** @throws ConfigurationError where more must be said first. */
 async function furtherSlots(options: EpochOptions, stored: number): Promise<readonly FurtherSlot[]> {
   const { pipeline, connection, dynamodb, stateTable, dropSlot, signal } = options;
-  const { source, name } = pipeline;
-  const wanted = source.kind === "postgres" ? source.slots : 1;
+  const { name } = pipeline;
+  const source = sourceOfSlots(pipeline);
+  const wanted = source?.slots ?? 1;
   const all: FurtherSlot[] = [];
   if (Math.max(stored, wanted) === 1) return all;
   const client = await connect(connection, { signal });
@@ -177,7 +185,7 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
     for (let number = 2; number <= Math.max(stored, wanted); number++) {
       const place = { dynamodb, table: stateTable, pipeline: name, slot: number, signal };
       const record = await readCaptureRecord(place);
-      const names = source.kind === "postgres" ? slotNames(source, number) : undefined;
+      const names = source && slotNames(source, number);
       const [retired] = record.retired;
       const slot = record.slot?.slot ?? retired?.slot ?? record.settings?.slot ?? names?.slot;
       const publication =

@@ -1,12 +1,13 @@
 import { parseTable } from "../change/table-pattern.ts";
 import { captures, type Pipeline } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
+import { sourceKind } from "../source/index.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import type { ConsumerPlace } from "./consumer-status.ts";
 
 /**
  * The tables that a topic's changes come from and that a backfill can read: of those that capture has ever had, the ones that
- * the definition names now. None for a source that is no log, and for a topic of messages.
+ * the definition names now. None for a source that cannot be backfilled, and for a topic of messages.
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function tablesOfTopic(
@@ -15,7 +16,7 @@ export async function tablesOfTopic(
   topic: string,
   signal: AbortSignal,
 ): Promise<string[]> {
-  if (pipeline.source.kind !== "postgres") return [];
+  if (!sourceKind(pipeline.source).can.backfill) return [];
   const place = { dynamodb, table, pipeline: name, signal };
   const first = await readCaptureRecord(place);
   const others = await Promise.all(

@@ -2,13 +2,11 @@ import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/p
 import type { TableName } from "../change/table-pattern.ts";
 import { registerConsumers } from "../consume/fence/floor.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { LogPipeline, Pipeline } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
-import { checkSource, openSource } from "../source/open-source.ts";
-import { OUTBOX_TABLES } from "../source/outbox/event/envelope.ts";
+import { openSource, sourceKind } from "../source/index.ts";
 import type { AsideSettings } from "../source/postgres/aside/asides.ts";
 import type { HoldSettings } from "../source/postgres/hold/held-topics.ts";
-import { slotNumbers } from "../source/postgres/slots/assignment.ts";
 import type { AnySourceStatus } from "../source/source-kind.ts";
 import { asideRecord } from "../state/asides.ts";
 import { backfillRecord } from "../state/backfills.ts";
@@ -23,7 +21,7 @@ import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "../stream/claim-chec
 import { omitColumns } from "../stream/omit-columns.ts";
 import { writeStream } from "../stream/stream-writer.ts";
 import type { CaptureOptions } from "./capture-options.ts";
-import { runRelay } from "./relay.ts";
+import { runLanes } from "./relay.ts";
 import { agreeOnSlots, type Part, soleSlot, takePart } from "./slot-task.ts";
 import { settleTail } from "./stored-tail.ts";
 import { unreadTopics } from "./unread-topics.ts";
@@ -36,12 +34,13 @@ import { unreadTopics } from "./unread-topics.ts";
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, leaseMs, log, slot = 1 } = options;
-  const { source } = pipeline;
-  if (source.kind === "outbox") {
+  const kind = sourceKind(pipeline.source);
+  const { reading } = kind;
+  if (reading.by === "lanes") {
     const writer = (generation: number) => writerOptions(options, generation);
-    return await runRelay({ ...options, pipeline: { ...pipeline, source }, writer }, signal);
+    return await runLanes({ ...options, kind, reading, writer }, signal);
   }
-  const { tables } = await checkSource({ connection, pipeline, slot, signal });
+  const { tables } = await kind.check({ connection, pipeline, slot, signal });
   const quietSince = await lastBeat(options, signal);
   for (;;) {
     const state = await CaptureState.take({
@@ -77,13 +76,12 @@ async function partOf(
   signal: AbortSignal,
 ): Promise<Part | undefined> {
   const { pipeline, slot, log } = options;
-  const { source } = pipeline;
   let part: Part | undefined = { pipeline, tables, all: tables };
-  if (source.kind === "postgres") {
-    const definition = { ...pipeline, source };
+  const definition = throughSlots(pipeline);
+  if (definition) {
     const epoch = await agreeOnSlots(options, definition, slot, state, signal);
     part =
-      source.slots === 1
+      definition.source.slots === 1
         ? { ...part, siblings: soleSlot(definition) }
         : await takePart(options, definition, slot, epoch, state, signal);
   }
@@ -103,7 +101,8 @@ async function agree(
   const records = await recordsOfSlots(options, signal);
   const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
   const floor = await floorOfNow(options, own, records, signal);
-  const now = settingsOf(pipeline.source, routeTables(pipeline), [...tables, ...outboxTables(pipeline)]);
+  const { source } = pipeline;
+  const now = settingsOf(sourceKind(source).settings(source), routeTables(pipeline), tables);
   const stored = storedBySlots(own.settings, records, now);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
@@ -116,13 +115,13 @@ async function recordsOfSlots(
 ): Promise<readonly CaptureRecord[]> {
   const { source, name } = pipeline;
   const place = { dynamodb, table: stateTable, pipeline: name, signal };
-  const numbers = source.kind === "postgres" ? slotNumbers({ source }) : [1];
+  const numbers = sourceKind(source).tasks(source);
   return await Promise.all(numbers.map((slot) => readCaptureRecord({ ...place, slot })));
 }
 
-/** The partitions of the outbox's topics must not change either. */
-function outboxTables({ source }: Pipeline): readonly TableName[] {
-  return source.kind === "postgres" && source.outbox ? [OUTBOX_TABLES] : [];
+/** The pipeline, where its source is read through slots. */
+function throughSlots(pipeline: Pipeline): LogPipeline | undefined {
+  return sourceKind(pipeline.source).throughSlots?.(pipeline);
 }
 
 /**
@@ -167,7 +166,7 @@ async function stream(
   // Not the task's end: what is acknowledged then is still written.
   const store = { dynamodb, table: stateTable, pipeline: pipeline.name, signal: state.lost };
   const backfills = backfillRecord(store, state);
-  if (pipeline.source.kind === "postgres") await settleTail(options, state, signal);
+  if (throughSlots(pipeline)) await settleTail(options, state, signal);
   const source = await openSource({
     connection,
     pipeline,
@@ -234,7 +233,7 @@ async function holdsOf(
   const whole = holdRecord({ dynamodb, table: stateTable, pipeline: pipeline.name, signal }, generation);
   const record = part.ownHolds?.(whole) ?? whole;
   if (claims) return { record, store: claims, generation };
-  const held = pipeline.source.kind === "postgres" ? await record.list() : [];
+  const held = throughSlots(pipeline) ? await record.list() : [];
   if (held.length > 0) throw new HoldStoreMissingError(held.map(({ topic }) => topic));
   return undefined;
 }
@@ -244,11 +243,13 @@ async function holdsOf(
  * @throws CaptureQueueMissingError where there is none, and changes are to be put aside.
  */
 async function asidesOf(
-  { deadLetters, dynamodb, stateTable, pipeline: { name, source } }: CaptureOptions,
+  { deadLetters, dynamodb, stateTable, pipeline }: CaptureOptions,
   state: CaptureState,
   part: Part,
 ): Promise<AsideSettings | undefined> {
-  if (source.kind !== "postgres") return undefined;
+  const { name } = pipeline;
+  const source = throughSlots(pipeline)?.source;
+  if (!source) return undefined;
   const { generation, lost: signal } = state;
   const whole = asideRecord({ dynamodb, table: stateTable, pipeline: name, signal }, generation);
   const record = part.ownAsides?.(whole) ?? whole;

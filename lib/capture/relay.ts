@@ -1,16 +1,10 @@
-import { createHash, randomUUID } from "node:crypto";
+import { createHash } from "node:crypto";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import { registerConsumers } from "../consume/fence/floor.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
-import type { PipelineOf } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
-import type { OutboxSource } from "../definition/source.ts";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
-import { OUTBOX_TABLES, OutboxEnvelope } from "../source/outbox/event/envelope.ts";
-import { checkOutbox } from "../source/outbox/preflight.ts";
-import { Relay } from "../source/outbox/relay.ts";
-import { RelayDatabase } from "../source/outbox/relay-database.ts";
-import type { TablesStatus } from "../source/tables-status.ts";
+import type { AnySourceStatus, LaneReading, LaneSource, SourceKind } from "../source/source-kind.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
 import { DEFAULT_LEASE_MS } from "../state/lease.ts";
@@ -21,69 +15,55 @@ import type { StreamWriterOptions } from "../stream/stream-writer.ts";
 import { writeStream } from "../stream/stream-writer.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 
-/** What a relay task needs beside what every capture task does. */
-export interface RelayTaskOptions extends Omit<CaptureOptions, "pipeline"> {
-  readonly pipeline: PipelineOf<OutboxSource>;
+/** What a task of lanes needs beside what every capture task does. */
+export interface LaneTaskOptions extends CaptureOptions {
+  readonly kind: SourceKind;
+  readonly reading: LaneReading;
   /** How the stream is written, but for what is each lane's own. */
   readonly writer: (generation: number) => Pick<StreamWriterOptions, "packing" | "limits" | "oversize">;
 }
 
 /**
- * Runs a capture task of an outbox that relays read. Several run side by side: the lease is held only while the task
+ * Runs a capture task of a source whose lanes several tasks share. They run side by side: the lease is held only while the task
  * stores what must not change; after that it owns lanes, each under a generation of its own (rules 8 and 28).
  *
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
-export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): Promise<void> {
+export async function runLanes(options: LaneTaskOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, stream, log, onMetrics } = options;
-  const { source } = pipeline;
   const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
-  const database = await checkOutbox({ connection, pipeline, signal });
-  const id = randomUUID();
-  const tables = new RelayDatabase({ connection, table: source.table, id, signal });
+  const lanes = await options.reading.open({ connection, pipeline, leaseMs, signal, log });
   const place = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
   const lease = { ...place, leaseMs, log: (line: string) => log.info(line) };
-  const epoch = await agree(options, database, tables, lease, signal);
-  log.info("relays the outbox", { relay: id, epoch });
-  let status: TablesStatus | undefined;
+  const epoch = await agree(options, lanes, lease, signal);
+  let status: AnySourceStatus | undefined;
   const metrics = new LaneMetrics((written) => onMetrics?.({ stream: written, source: status }));
-  const route = routeTables(pipeline);
-  const { cloudEvents, malformed, intervalMs, batchRows, keepHours } = source;
-  const relay = new Relay({
-    database: tables,
-    rows: {
-      envelope: new OutboxEnvelope({ pipeline, database, route, cloudEvents, now: Date.now }),
-      pipeline,
-      database,
-      epoch,
-      malformed,
-    },
-    ...{ intervalMs, batchRows, keepHours, leaseMs, signal, log },
-    nextGeneration: () => CaptureState.nextGeneration(lease),
-    check: async () => {
-      const { reading } = await readCaptureRecord(place);
-      if (reading?.epoch !== epoch) throw new CaptureLeaseLostError(pipeline.name, epoch);
-    },
-    write: async (lane, until) =>
-      writeStream(
-        lane,
-        await stream.writer(),
-        {
-          writer: lane.generation,
-          ...options.writer(lane.generation),
-          superseded: lane.lost,
-          onMetrics: metrics.of(lane),
-          log,
-        },
-        until,
-      ).finally(() => metrics.end(lane)),
-    onStatus: (latest) => {
-      status = latest;
-      metrics.tell();
-    },
-  });
   try {
-    await relay.run();
+    await lanes.run({
+      epoch,
+      nextGeneration: () => CaptureState.nextGeneration(lease),
+      check: async () => {
+        const { reading } = await readCaptureRecord(place);
+        if (reading?.epoch !== epoch) throw new CaptureLeaseLostError(pipeline.name, epoch);
+      },
+      write: async (lane, until) =>
+        writeStream(
+          lane,
+          await stream.writer(),
+          {
+            writer: lane.generation,
+            ...options.writer(lane.generation),
+            superseded: lane.lost,
+            onMetrics: metrics.of(lane),
+            log,
+          },
+          until,
+        ).finally(() => metrics.end(lane)),
+      onStatus: (latest) => {
+        status = latest;
+        metrics.tell();
+      },
+    });
   } finally {
     metrics.tell(Number.POSITIVE_INFINITY);
   }
@@ -94,13 +74,13 @@ export async function runRelay(options: RelayTaskOptions, signal: AbortSignal): 
  * epoch.
  */
 async function agree(
-  { pipeline, dynamodb, stateTable }: RelayTaskOptions,
-  database: string,
-  tables: RelayDatabase,
+  { pipeline, kind, dynamodb, stateTable }: LaneTaskOptions,
+  lanes: LaneSource,
   lease: Parameters<typeof CaptureState.take>[0],
   signal: AbortSignal,
 ): Promise<number> {
   const { name, consumers, source } = pipeline;
+  const { database } = lanes;
   const state = await CaptureState.take(lease);
   try {
     const record = await state.reading.read();
@@ -114,14 +94,20 @@ async function agree(
       const change = { setting: "database", stored: record.database, now: database };
       throw new StoredSettingChangedError(name, [change]);
     }
-    const now = settingsOf(source, routeTables(pipeline), [OUTBOX_TABLES]);
+    const now = settingsOf(kind.settings(source), routeTables(pipeline), []);
     await state.writeSettings(mergeSettings(name, await state.readSettings(), now));
     await registerConsumers(dynamodb, stateTable, name, consumers, floor(), signal);
     // What the lanes publish under a generation before this one is below the floor of a consumer that is new now.
     const heard = consumersHash(consumers);
-    if (record && (record.place as { consumers?: string }).consumers !== heard) await tables.disown();
+    if (record && (record.place as { consumers?: string }).consumers !== heard) await lanes.disown();
     const confirmedLsn = BigInt(state.generation) << 32n;
-    await state.reading.write({ kind: "outbox", epoch, database, confirmedLsn, place: { consumers: heard } });
+    await state.reading.write({
+      kind: kind.kind,
+      epoch,
+      database,
+      confirmedLsn,
+      place: { consumers: heard },
+    });
     return epoch;
 
     /** Above every position that was published: lanes number their batches from their generation on. */
@@ -135,7 +121,7 @@ async function agree(
   }
 }
 
-function consumersHash(consumers: RelayTaskOptions["pipeline"]["consumers"]): string {
+function consumersHash(consumers: CaptureOptions["pipeline"]["consumers"]): string {
   const names = consumers.map(({ name, topics }) => [name, [...topics].sort()]);
   return createHash("sha256").update(JSON.stringify(names.sort())).digest("hex").slice(0, 16);
 }

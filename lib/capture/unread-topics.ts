@@ -3,6 +3,7 @@ import { outboxTableName } from "../definition/outbox-table.ts";
 import type { Pipeline } from "../definition/pipeline.ts";
 import { messageTopic, routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
+import { sourceKind } from "../source/index.ts";
 
 /**
  * What to tell of topic patterns that no captured table goes to: most often a slip (the prefix was left out), and a
@@ -13,12 +14,11 @@ export function unreadTopics(
   tables: readonly TableName[],
 ): readonly { readonly message: string; readonly remedy: string }[] {
   const route = routeTables(pipeline);
-  const { source } = pipeline;
-  const outbox = source.kind === "postgres" ? source.outbox : undefined;
-  const outboxTable = outbox?.table === undefined ? undefined : formatTable(outboxTableName(outbox.table));
-  const captured = tables.filter((table) => formatTable(table) !== outboxTable);
-  const topics = [...new Set(captured.map((table) => route(table).topic.name))];
-  if (source.kind === "postgres" && source.messages.length > 0) topics.push(messageTopic(pipeline).name);
+  const { table, outbox, messages } = sourceKind(pipeline.source).events(pipeline.source);
+  const outboxTable = table === undefined ? undefined : formatTable(outboxTableName(table));
+  const captured = tables.filter((each) => formatTable(each) !== outboxTable);
+  const topics = [...new Set(captured.map((each) => route(each).topic.name))];
+  if (messages) topics.push(messageTopic(pipeline).name);
   return pipeline.consumers.flatMap(({ name, topics: patterns }) =>
     patterns
       // Which aggregate types there are, only the applications know.

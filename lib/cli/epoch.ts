@@ -5,6 +5,7 @@ import { formatLsn } from "../change/lsn.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { NEW_EPOCH } from "../definition/new-epoch.ts";
+import { sourceKind } from "../source/index.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
@@ -93,9 +94,7 @@ function describe(plan: EpochPlan, { pipeline, dropSlot }: EpochOptions, when: "
     `${ended}.`,
     ...(slots.length > 0 ? slots : ["There is no old slot on this server."]),
     ...publications,
-    source.kind === "postgres"
-      ? `The next start of the capture task makes the slot "${source.slot}".`
-      : `The next start of the capture task begins to read by ${source.kind}.`,
+    `The next start of the capture task ${sourceKind(source).operate.newEpoch(source)}.`,
     "Changes between the end of the old epoch and the next start are NOT in the stream: rows that changed in between stay as consumers have them until a re-sync.",
   ];
 }

@@ -4,7 +4,8 @@ import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { quoteOutboxTable } from "../definition/outbox-table.ts";
 import type { Pipeline } from "../definition/pipeline.ts";
-import { type OutboxPlan, outboxPlan } from "../publish/install.ts";
+import type { OutboxPlan } from "../publish/install.ts";
+import { sourceKind } from "../source/index.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
 import { pipelineOption } from "./options.ts";
@@ -58,7 +59,7 @@ async function install(given: OutboxArguments): Promise<void> {
 }
 
 async function uninstall(given: OutboxArguments): Promise<void> {
-  const { uninstall: statements, table, pipeline } = await read(given);
+  const { uninstall: statements, table, waiting: counting, pipeline } = await read(given);
   if (!table) {
     say("The events are logical messages: there is nothing to drop.");
     return;
@@ -66,7 +67,7 @@ async function uninstall(given: OutboxArguments): Promise<void> {
   const problems = confirmProblems(given.confirm, pipeline.name);
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   await withDatabase(given.databaseUrl, async (client) => {
-    const waiting = await waitingRows(client, quoteOutboxTable(table), pipeline);
+    const waiting = await waitingRows(client, quoteOutboxTable(table), counting);
     if (waiting === undefined) say(`There is no ${quoteOutboxTable(table)}.`);
     else if (waiting > 0)
       say(`${waiting} rows in ${quoteOutboxTable(table)} are not published: they would be lost.`);
@@ -90,18 +91,18 @@ async function uninstall(given: OutboxArguments): Promise<void> {
 async function waitingRows(
   client: pg.Client,
   table: string,
-  { source }: Pipeline,
+  counting: string | undefined,
 ): Promise<number | undefined> {
   const { rows } = await client.query("SELECT to_regclass($1) IS NOT NULL AS there", [table]);
   if (!rows[0].there) return undefined;
-  if (source.kind !== "outbox") return 0;
-  const counted = await client.query(`SELECT count(*)::int AS n FROM ${table} WHERE published_at IS NULL`);
+  if (counting === undefined) return 0;
+  const counted = await client.query(counting);
   return Number(counted.rows[0].n);
 }
 
 async function read(given: OutboxArguments): Promise<OutboxPlan & { readonly pipeline: Pipeline }> {
   const pipeline = await readDefinition(given.pipeline);
-  const planned = outboxPlan(pipeline);
+  const planned = sourceKind(pipeline.source).outbox(pipeline);
   if (planned) return { ...planned, pipeline };
   throw new ConfigurationError("The pipeline definition", [
     {

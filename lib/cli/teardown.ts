@@ -1,11 +1,12 @@
 import { Command } from "commander";
-import { planTeardown, type TeardownOptions, type TeardownPlan, teardown } from "../admin/teardown.ts";
+import { planTeardown, type TeardownOptions, teardown } from "../admin/teardown.ts";
 import { dynamodbClient } from "../aws/clients.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { NEW_EPOCH } from "../definition/new-epoch.ts";
-import { type LogPipeline, requireLog } from "../definition/pipeline.ts";
-import { slotNames, slotNumbers } from "../source/postgres/slots/assignment.ts";
+import type { Pipeline } from "../definition/pipeline.ts";
+import { sourceKind } from "../source/index.ts";
+import type { TeardownPlan } from "../source/source-kind.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
@@ -40,7 +41,7 @@ nobody reads from holds WAL back until the disk is full, and cdk destroy does no
 }
 
 async function run(given: TeardownArguments): Promise<void> {
-  const pipeline = requireLog(await readDefinition(given.pipeline), "teardown");
+  const pipeline = await readDefinition(given.pipeline);
   const stateTable = given.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
@@ -53,63 +54,28 @@ async function run(given: TeardownArguments): Promise<void> {
     signal: new AbortController().signal,
     log: (line) => process.stderr.write(`tributary: ${line}\n`),
   };
+  const { operate, tasks } = sourceKind(pipeline.source);
+  const { teardown: kind } = operate;
+  const numbers = tasks(pipeline.source);
   if (given.confirm === undefined) {
     const plans: TeardownPlan[] = [];
-    for (const number of slotNumbers(pipeline)) plans.push(await planTeardown({ ...options, number }));
-    say(...describe(plans, pipeline, "will be"));
-    if (plans.every(({ slot, publication }) => !slot && publication !== "drop")) return;
-    for (const { slot } of plans) {
-      if (slot?.activePid === undefined) continue;
-      say(`Process ${slot.activePid} reads from the slot: stop the capture task first, or this is refused.`);
-    }
+    for (const number of numbers) plans.push(await planTeardown({ ...options, number }));
+    say(...(await kind.describe(plans, pipeline, "will be")));
+    if (plans.every(({ removes }) => !removes)) return;
     say("", `Nothing was changed. To do it, repeat the command with: --confirm ${pipeline.name}`);
     process.exitCode = 2;
     return;
   }
   const plans: TeardownPlan[] = [];
   // The first one last: what a task of the others would make anew it makes only beside the first one.
-  for (const number of [...slotNumbers(pipeline)].reverse())
-    plans.unshift(await teardown({ ...options, number }));
-  say(...describe(plans, pipeline, "was"), "", ...remains(pipeline, stateTable));
+  for (const number of [...numbers].reverse()) plans.unshift(await teardown({ ...options, number }));
+  say(...(await kind.describe(plans, pipeline, "was")), "", ...remains(pipeline, kind.remains, stateTable));
 }
 
-function describe(plans: readonly TeardownPlan[], pipeline: LogPipeline, when: "will be" | "was"): string[] {
-  const idle = plans[0]?.idleSlots ?? [];
-  return [
-    ...plans.flatMap((plan, i) => describeSlot(plan, slotNames(pipeline.source, i + 1), when)),
-    ...idle.map(
-      ({ name, heldBytes }) =>
-        `Not this pipeline's, and nobody reads from it: the slot "${name}" holds back ${held(heldBytes)}.`,
-    ),
-  ];
-}
-
-function describeSlot(
-  { slot, heldBytes, publication }: TeardownPlan,
-  source: ReturnType<typeof slotNames>,
-  when: "will be" | "was",
-): string[] {
-  const publicationLine = {
-    drop: `The publication "${source.publication}" ${when} dropped.`,
-    keep: `The publication "${source.publication}" stays: we did not make it.`,
-    none: `There is no publication "${source.publication}" in this database.`,
-  };
-  return [
-    slot
-      ? `The replication slot "${slot.name}" ${when} dropped${slot.activePid === undefined ? `, which ${when === "was" ? "held" : "holds"} back ${held(heldBytes)}` : ""}.`
-      : `There is no replication slot "${source.slot}" on this server.`,
-    publicationLine[publication],
-  ];
-}
-
-function held(bytes: number): string {
-  return `${(bytes / 1024 / 1024).toFixed(1)} MB of WAL`;
-}
-
-function remains(pipeline: LogPipeline, stateTable: string | undefined): string[] {
+function remains(pipeline: Pipeline, atServer: string, stateTable: string | undefined): string[] {
   return [
     "What remains, because others may need it:",
-    "  at the server: the role and its grants, replica identities, wal_level and max_slot_wal_keep_size;",
+    `  at the server: ${atServer};`,
     "  in AWS: what cdk destroy leaves (stream, state table, queues, bucket, logs, as their removal policies say);",
     "  in the sinks: everything that was applied.",
     stateTable

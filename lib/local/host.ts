@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 import { dynamodbClient, kinesisClient, sqsClient } from "../aws/clients.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../claim-check/open-claim-store.ts";
 import type { Pipeline } from "../definition/pipeline.ts";
-import { slotNumbers } from "../source/postgres/slots/assignment.ts";
+import { sourceKind } from "../source/index.ts";
 import { SLOT_VARIABLE } from "../source/postgres/slots/slot-number.ts";
 import { CaptureProcess } from "./capture-process.ts";
 import { CaptureProcesses } from "./capture-processes.ts";
@@ -111,7 +111,7 @@ export async function startLocalHost(options: LocalHostOptions): Promise<LocalHo
       ...aws.resources.captureEnvironment,
     };
     const { source } = definition;
-    const slots = source.kind === "postgres" ? slotNumbers({ source }) : [1];
+    const slots = sourceKind(source).tasks(source);
     capture = new CaptureProcesses(
       slots.map((slot) => {
         const which = { ...environment, ...(slot > 1 && { [SLOT_VARIABLE]: String(slot) }) };

@@ -3,6 +3,7 @@ import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "
 import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture/dead-letters.ts";
 import type { Pipeline } from "../definition/pipeline.ts";
+import { sourceKind } from "../source/index.ts";
 
 /** The clients of one environment. */
 export interface AwsClients {
@@ -42,7 +43,7 @@ export async function createResources(definition: Pipeline, aws: AwsClients): Pr
           [name, await createQueue(aws.sqs, `tributary-${definition.name}-${name}-dead-letters`)] as const,
       ),
     ),
-    definition.source.kind === "postgres"
+    sourceKind(definition.source).can.putAside
       ? createQueue(aws.sqs, `tributary-${definition.name}-put-aside`)
       : undefined,
   ]);

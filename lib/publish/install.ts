@@ -1,5 +1,4 @@
 import { type OutboxTableName, outboxTableName, quoteOutboxTable } from "../definition/outbox-table.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
 import { dropOutboxSql, relaySql, relayTables } from "./relay-sql.ts";
 import { outboxTableSql } from "./table-sql.ts";
 
@@ -13,29 +12,34 @@ export interface OutboxPlan {
   readonly uninstall: readonly string[];
   /** What the roles need; `application` and `tributary` stand for their names. */
   readonly grants: readonly string[];
+  /** Counts the rows that nobody has told yet, as `n`; undefined where none waits. */
+  readonly waiting: string | undefined;
 }
 
-/** What the outbox of a definition needs; undefined where it has none. */
-export function outboxPlan({ source, topics }: Pick<Pipeline, "source" | "topics">): OutboxPlan | undefined {
-  if (source.kind === "outbox") {
-    const table = outboxTableName(source.table);
-    const { outbox, lanes, relays } = relayTables(table);
-    return {
-      table,
-      install: relaySql(table, topics.partitions),
-      uninstall: dropOutboxSql(table),
-      grants: [
-        // Not published_at: a row that an application marked itself would never be told.
-        `GRANT INSERT (id, aggregate_type, aggregate_id, type, payload, headers, created_at) ON ${outbox} TO application;`,
-        `GRANT SELECT, DELETE, UPDATE (published_at) ON ${outbox} TO tributary;`,
-        `GRANT SELECT, UPDATE ON ${lanes} TO tributary;`,
-        `GRANT SELECT, INSERT, UPDATE, DELETE ON ${relays} TO tributary;`,
-      ],
-    };
-  }
-  if (source.kind !== "postgres" || !source.outbox) return undefined;
-  if (source.outbox.table === undefined) return { table: undefined, install: [], uninstall: [], grants: [] };
-  const table = outboxTableName(source.outbox.table);
+/** What an outbox needs that relays read. */
+export function relayOutboxPlan(name: string, partitions: number): OutboxPlan {
+  const table = outboxTableName(name);
+  const { outbox, lanes, relays } = relayTables(table);
+  return {
+    table,
+    install: relaySql(table, partitions),
+    uninstall: dropOutboxSql(table),
+    grants: [
+      // Not published_at: a row that an application marked itself would never be told.
+      `GRANT INSERT (id, aggregate_type, aggregate_id, type, payload, headers, created_at) ON ${outbox} TO application;`,
+      `GRANT SELECT, DELETE, UPDATE (published_at) ON ${outbox} TO tributary;`,
+      `GRANT SELECT, UPDATE ON ${lanes} TO tributary;`,
+      `GRANT SELECT, INSERT, UPDATE, DELETE ON ${relays} TO tributary;`,
+    ],
+    waiting: `SELECT count(*)::int AS n FROM ${outbox} WHERE published_at IS NULL`,
+  };
+}
+
+/** What an outbox needs that is caught from the log; without a table its events are messages. */
+export function logOutboxPlan(name: string | undefined): OutboxPlan {
+  if (name === undefined)
+    return { table: undefined, install: [], uninstall: [], grants: [], waiting: undefined };
+  const table = outboxTableName(name);
   const outbox = quoteOutboxTable(table);
   return {
     table,
@@ -45,5 +49,6 @@ export function outboxPlan({ source, topics }: Pick<Pipeline, "source" | "topics
       `GRANT INSERT ON ${outbox} TO application;`,
       `GRANT SELECT (id), DELETE ON ${outbox} TO application; -- where it deletes at once`,
     ],
+    waiting: undefined,
   };
 }

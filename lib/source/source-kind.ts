@@ -1,5 +1,9 @@
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { ChangeStream } from "../change/change-stream.ts";
+import type { TableName } from "../change/table-pattern.ts";
+import type { TributaryError } from "../change/tributary-error.ts";
+import type { LogPipeline, PipelineOf, SourceDefinition } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
+import type { OutboxPlan } from "../publish/install.ts";
 import type { AsideSettings } from "./postgres/aside/asides.ts";
 import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { UnhealedRecord } from "./postgres/contract/unhealed-record.ts";
@@ -11,20 +15,180 @@ import type { Siblings } from "./postgres/slots/assignment.ts";
 import type { ReadingRecord } from "./reading-record.ts";
 import type { TablesStatus } from "./tables-status.ts";
 
+/**
+ * A way of capture: all that the rest of the system asks of one. `index.ts` lists them, and nothing outside of a kind's folder
+ * asks which one it is. What takes a driver is imported when it is called: whoever reads a definition needs none.
+ */
+export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
+  /** Its name in definitions, and in what is stored. */
+  readonly kind: string;
+  /**
+   * Looks whether the database is fit for the definition; touches nothing.
+   * @throws PreflightError with all problems, and the errors of `connect`.
+   */
+  check(options: SourceCheck<D>): Promise<{ readonly tables: readonly TableName[] }>;
+  /** How its changes are read. */
+  readonly reading: StreamReading<D> | LaneReading<D>;
+  /** What is stored at first start, and refused when it has changed. */
+  settings(source: D): SourceSettings;
+  /** The numbers of its capture tasks: 1, and a further one for each slot beyond the first. */
+  tasks(source: D): readonly number[];
+  /** Of a log that is read through slots: the pipeline, for what has to do with them. Left out: it has none. */
+  throughSlots?(pipeline: PipelineOf<D>): LogPipeline;
+  /** Which metrics its capture task has beside those of every one: alarms and dashboard follow from it. */
+  readonly metrics: MetricSet;
+  readonly can: Capabilities;
+  /** Whether rows that are there before the first change are read at the first start. */
+  readsExisting(source: D): boolean;
+  /** Events that applications publish through it. */
+  events(source: D): PublishedEvents;
+  /** What its outbox needs in the database; undefined where it has none. */
+  outbox(pipeline: Pick<PipelineOf<D>, "source" | "topics">): OutboxPlan | undefined;
+  /** Statements that make a database ready whose tables nothing else has prepared; run by the owner of the tables. */
+  prepare(pipeline: PipelineOf<D>): Promise<readonly string[]>;
+  /** What an operator does with it. All of it is required: a kind that cannot be torn down leaves a slot behind. */
+  readonly operate: {
+    readonly teardown: SourceTeardown<D>;
+    /** What the next start does after a new epoch, in a sentence. */
+    newEpoch(source: D): string;
+  };
+}
+
+/** The changes of one task, under the capture lease, as one ordered stream. */
+export interface StreamReading<D extends SourceDefinition = SourceDefinition> {
+  readonly by: "stream";
+  /** @throws TributaryError of every kind; each says what to do. */
+  open(options: SourceOptions<D>): Promise<ChangeStream>;
+}
+
+/** Lanes that several tasks share, each a stream of its own. */
+export interface LaneReading<D extends SourceDefinition = SourceDefinition> {
+  readonly by: "lanes";
+  /** Looks as `check` does, and opens nothing yet. */
+  open(options: LaneOptions<D>): Promise<LaneSource>;
+}
+
+/** What lanes are opened with. */
+export interface LaneOptions<D extends SourceDefinition = SourceDefinition> extends SourceCheck<D> {
+  /** A task silent for this long loses its lanes to the others, in milliseconds. */
+  readonly leaseMs: number;
+  readonly signal: AbortSignal;
+  readonly log: Log;
+}
+
+/** One lane while this task has it. */
+export interface SourceLane extends ChangeStream {
+  /** Grows with every change of hands of any lane; all its records carry it (rule 8). */
+  readonly generation: number;
+  /** Aborts when another task has taken it. */
+  readonly lost: AbortSignal;
+}
+
+/** A task's share of the lanes. */
+export interface LaneSource {
+  /** Name of the database. */
+  readonly database: string;
+  /** Takes all lanes from all tasks: what is published from now on has a newer generation. */
+  disown(): Promise<void>;
+  /** Reads lanes until the signal that they were opened with. */
+  run(task: LaneTask): Promise<void>;
+}
+
+/** What a task of lanes does with them. */
+export interface LaneTask {
+  readonly epoch: number;
+  /** A generation greater than every one given before, to any task. */
+  readonly nextGeneration: () => Promise<number>;
+  /** Throws where this task must end: the pipeline has begun a new epoch. */
+  readonly check: () => Promise<void>;
+  /** Writes a lane to the stream until it ends, is lost, or the signal aborts. */
+  readonly write: (lane: SourceLane, until: AbortSignal) => Promise<void>;
+  readonly onStatus: (status: AnySourceStatus) => void;
+}
+
+/** What the stored settings say of a source. */
+export interface SourceSettings {
+  /** Its kind; undefined for the log, which came first. */
+  readonly source: string | undefined;
+  readonly publication: string | undefined;
+  readonly slot: string | undefined;
+  /** What stands for tables in them beside those that are captured: their partitions must not change either. */
+  readonly beside: readonly TableName[];
+}
+
+/** `slots`: whether each is read, and the WAL it holds back. `tables`: whether they are read, and the age of what waits there. */
+export type MetricSet = "slots" | "tables";
+
+/** What a kind can do beyond giving changes. */
+export interface Capabilities {
+  /** `events`: it gives what applications publish, and no rows. */
+  readonly give: "rows" | "events";
+  /** Reads existing rows into the stream when it is asked to. */
+  readonly backfill: boolean;
+  /** Puts changes aside that cannot become events. */
+  readonly putAside: boolean;
+}
+
+/** Events that applications publish through a source. */
+export interface PublishedEvents {
+  /** The table that they are written to and no topic is named after. */
+  readonly table: string | undefined;
+  /** Topics of the outbox, which the applications alone know. */
+  readonly outbox: boolean;
+  /** The topic of logical messages. */
+  readonly messages: boolean;
+}
+
+/** What of a pipeline is torn down. */
+export interface TeardownPlace<D extends SourceDefinition = SourceDefinition> {
+  readonly pipeline: PipelineOf<D>;
+  /** The number of the capture task whose it is. */
+  readonly number: number;
+  readonly connection: PostgresConnectionOptions;
+  readonly signal: AbortSignal;
+}
+
+/** Takes away what a pipeline leaves behind at its server and what harms it there. */
+export interface SourceTeardown<
+  D extends SourceDefinition = SourceDefinition,
+  Plan extends TeardownPlan = TeardownPlan,
+> {
+  /** What removing would remove now; touches nothing. */
+  plan(place: TeardownPlace<D>): Promise<Plan>;
+  /** Removes it, while the capture lease is held; gives what it found. */
+  remove(place: TeardownPlace<D>): Promise<Plan>;
+  /** The plans of all tasks, in words. */
+  describe(
+    plans: readonly Plan[],
+    pipeline: PipelineOf<D>,
+    when: "will be" | "was",
+  ): Promise<readonly string[]>;
+  /** What stays at the server, because others may need it. */
+  readonly remains: string;
+}
+
+/** What stands at the server; each kind adds its own. */
+export interface TeardownPlan {
+  /** There is something to remove. */
+  readonly removes: boolean;
+  /** Why it cannot be removed now, if so. */
+  readonly inUse: TributaryError | undefined;
+}
+
 /** What is known of a source, for metrics: of a log, or of tables that are read. */
 export type AnySourceStatus = SourceStatus | TablesStatus;
 
 /** What every kind of source is looked at with. */
-export interface SourceCheck {
+export interface SourceCheck<D extends SourceDefinition = SourceDefinition> {
   readonly connection: PostgresConnectionOptions;
-  readonly pipeline: Pipeline;
+  readonly pipeline: PipelineOf<D>;
   /** The number of the slot, where a pipeline has several. */
   readonly slot?: number | undefined;
   readonly signal?: AbortSignal;
 }
 
 /** What every kind of source is opened with. */
-export interface SourceOptions extends SourceCheck {
+export interface SourceOptions<D extends SourceDefinition = SourceDefinition> extends SourceCheck<D> {
   /** The place where its kind keeps how far it has come. */
   readonly record: SlotRecord & { readonly reading: ReadingRecord };
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */

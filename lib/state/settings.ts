@@ -1,6 +1,6 @@
 import { formatTable, type TableName } from "../change/table-pattern.ts";
-import type { SourceDefinition } from "../definition/pipeline.ts";
 import type { RouteTable } from "../definition/route.ts";
+import type { SourceSettings } from "../source/source-kind.ts";
 import { StoredSettingChangedError } from "./state-errors.ts";
 
 /** What decides the partition of a key. Stored at first start, refused if changed (rule 2). */
@@ -25,26 +25,17 @@ export interface StoredRoute {
 
 const KEY_FORMAT = "murmur3/1";
 
-/** What the settings say of a source. */
-export function sourceSettings(
-  source: SourceDefinition,
-): Pick<StoredSettings, "source" | "publication" | "slot"> {
-  return source.kind === "postgres"
-    ? { source: undefined, publication: source.publication, slot: source.slot }
-    : { source: source.kind, publication: undefined, slot: undefined };
-}
-
-/** The settings of a definition for the tables it captures now. */
+/** The settings of a definition for the tables it captures now, with what its kind of source says of it. */
 export function settingsOf(
-  source: SourceDefinition,
+  { beside, ...source }: SourceSettings,
   route: RouteTable,
   tables: readonly TableName[],
 ): StoredSettings {
   return {
     keyFormat: KEY_FORMAT,
-    ...sourceSettings(source),
+    ...source,
     tables: Object.fromEntries(
-      tables.map((table) => {
+      [...tables, ...beside].map((table) => {
         const { topic, key } = route(table);
         return [formatTable(table), { topic: topic.name, partitions: topic.partitions, key: key ?? null }];
       }),

@@ -4,8 +4,8 @@ import pg from "pg";
 import type { SourceMessage } from "../../lib/change/change-stream.ts";
 import { type Pipeline, polling, postgres, triggers } from "../../lib/definition/pipeline.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { outboxPlan } from "../../lib/publish/install.ts";
 import { type Outbox, outboxTable } from "../../lib/publish/publish.ts";
+import { sourceKind } from "../../lib/source/index.ts";
 import { auditSchemaSql, tableTriggersSql } from "../../lib/source/triggers/audit-sql.ts";
 import { definitionOf, TablesReading } from "../postgres/tables-source.ts";
 import { cpuSeconds, usedBetween } from "./cpu.ts";
@@ -60,7 +60,11 @@ const APPROACHES: Readonly<Record<Name, () => Approach>> = {
         snapshot: "never",
       }),
     );
-    return { pipeline, install: outboxPlan(pipeline)?.install ?? [], outbox: outboxTable() };
+    return {
+      pipeline,
+      install: sourceKind(pipeline.source).outbox(pipeline)?.install ?? [],
+      outbox: outboxTable(),
+    };
   },
 };
 

@@ -1,8 +1,8 @@
 import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/definition/pipeline.ts";
+import { openSource } from "../../lib/source/index.ts";
 import type { KeyPart, KeyRecord } from "../../lib/source/known-keys.ts";
-import { openSource } from "../../lib/source/open-source.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import type { NewEpoch } from "../../lib/source/postgres/slot/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "../../lib/source/reading-record.ts";

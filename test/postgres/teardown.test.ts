@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "vitest";
 import { planTeardown, type TeardownOptions, teardown } from "../../lib/admin/teardown.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
+import type { LogTeardownPlan } from "../../lib/source/postgres/teardown.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { definition, OpenSource, superuser } from "./source.ts";
@@ -94,7 +95,7 @@ eachPostgres("teardown", (server) => {
     await client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [other]);
     cleanups.push(() => client.query("SELECT pg_drop_replication_slot($1)", [other]));
     await client.query("INSERT INTO orders SELECT generate_series(1, 1000)");
-    const { idleSlots } = await teardown(options);
+    const { idleSlots } = (await teardown(options)) as LogTeardownPlan;
     expect(idleSlots).toEqual([{ name: other, heldBytes: expect.any(Number) }]);
     expect(idleSlots[0]?.heldBytes).toBeGreaterThan(10_000);
     expect(await left()).toEqual([other]);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { definePipeline, type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
 import { routeTables } from "../../lib/definition/route.ts";
+import { sourceKind } from "../../lib/source/index.ts";
 import { mergeSettings, settingsOf } from "../../lib/state/settings.ts";
 import { StoredSettingChangedError } from "../../lib/state/state-errors.ts";
 
@@ -13,7 +14,7 @@ function settings(topics: PipelineInput["topics"], tables = [orders], source: { 
     source: postgres({ tables: ["public.*"], ...source }),
     topics,
   });
-  return settingsOf(pipeline.source, routeTables(pipeline), tables);
+  return settingsOf(sourceKind(pipeline.source).settings(pipeline.source), routeTables(pipeline), tables);
 }
 
 test("a table that is new is stored, one that left is remembered", () => {

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Pipeline } from "../../definition/pipeline.ts";
+import { sourceKind } from "../../source/index.ts";
 import { hasEnded, readBackfills } from "../../state/backfills.ts";
 import type { LocalAws } from "../host.ts";
 
@@ -11,7 +12,7 @@ const POLL_MS = 50;
  * minute without that.
  */
 export async function firstBackfill(definition: Pipeline, aws: LocalAws, signal: AbortSignal): Promise<void> {
-  if (definition.source.kind !== "postgres" || definition.source.snapshot === "never") return;
+  if (!sourceKind(definition.source).readsExisting(definition.source)) return;
   const store = {
     dynamodb: aws.clients.dynamodb,
     table: aws.resources.stateTable,

@@ -4,6 +4,7 @@ import { ConfigurationError } from "../../change/tributary-error.ts";
 import { readDefinition } from "../../definition/file.ts";
 import type { Pipeline } from "../../definition/pipeline.ts";
 import { outboxTable } from "../../publish/publish.ts";
+import { sourceKind } from "../../source/index.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
 import { startEmbeddedPostgres } from "../embedded-postgres.ts";
@@ -42,8 +43,9 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   const definitionFile = resolve(args.pipeline ?? "cdk/pipeline.ts");
   const definition = await readDefinition(definitionFile);
   await checkHandlerFiles(definition);
-  const events = definition.source.kind === "outbox";
-  const log = definition.source.kind === "postgres";
+  const kind = sourceKind(definition.source);
+  const events = kind.can.give === "events";
+  const log = kind.throughSlots !== undefined;
   if (args.exit) checkConsumers(definition, events);
 
   const failure = new AbortController();

@@ -1,6 +1,7 @@
 import pg from "pg";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { Pipeline } from "../../definition/pipeline.ts";
+import { sourceKind } from "../../source/index.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
 import type { TruthChange, TruthMove } from "./truth.ts";
 
@@ -10,18 +11,18 @@ export interface SlotChange extends TruthChange {
 }
 
 /** The names of a pipeline's slots in their order; of a source without slots, none. */
-export function slotsOf({ source }: Pick<Pipeline, "source">): readonly string[] {
-  return source.kind === "postgres"
-    ? slotNumbers({ source }).map((number) => slotNames(source, number).slot)
-    : [];
+export function slotsOf(pipeline: Pipeline): readonly string[] {
+  const definition = sourceKind(pipeline.source).throughSlots?.(pipeline);
+  return definition ? slotNumbers(definition).map((number) => slotNames(definition.source, number).slot) : [];
 }
 
 /** Which of several slots has each table now, by the publication that holds it; with one slot nothing is asked. */
 export async function readSlotOfTables(
   databaseUrl: string,
-  { source }: Pick<Pipeline, "source">,
+  pipeline: Pipeline,
 ): Promise<ReadonlyMap<string, string>> {
-  if (source.kind !== "postgres" || source.slots === 1) return new Map();
+  const source = sourceKind(pipeline.source).throughSlots?.(pipeline).source;
+  if (!source || source.slots === 1) return new Map();
   const slots = new Map(
     slotNumbers({ source }).map((number) => {
       const { publication, slot } = slotNames(source, number);

@@ -1,7 +1,13 @@
 import { expect, test } from "vitest";
 import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
-import { definePipeline, outbox, type PipelineInput, postgres } from "../../../lib/definition/pipeline.ts";
-import { outboxPlan } from "../../../lib/publish/install.ts";
+import {
+  definePipeline,
+  outbox,
+  type Pipeline,
+  type PipelineInput,
+  postgres,
+} from "../../../lib/definition/pipeline.ts";
+import { sourceKind } from "../../../lib/source/index.ts";
 
 const define = (source: PipelineInput["source"], topics: PipelineInput["topics"] = {}) =>
   definePipeline({ name: "shop", source, topics });
@@ -57,6 +63,7 @@ test.each<[string, PipelineInput["source"], RegExp]>([
 });
 
 test("what each form needs in the database", () => {
+  const outboxPlan = (pipeline: Pipeline) => sourceKind(pipeline.source).outbox(pipeline);
   expect(outboxPlan(define(postgres({ tables: ["public.*"] })))).toBeUndefined();
   expect(outboxPlan(define(postgres({ outbox: { messages: true } })))).toMatchObject({
     install: [],

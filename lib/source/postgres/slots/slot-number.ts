@@ -1,17 +1,15 @@
 import { ConfigurationError } from "../../../change/tributary-error.ts";
-import type { Pipeline } from "../../../definition/pipeline.ts";
 
 /** Says which of the pipeline's slots a capture task reads: 1 up to `source.slots`; left out, 1. */
 export const SLOT_VARIABLE = "TRIBUTARY_SLOT";
 
-/** What `TRIBUTARY_SLOT` says. @throws ConfigurationError for a slot that the definition does not have. */
+/** What `TRIBUTARY_SLOT` says, of so many. @throws ConfigurationError for a slot that the definition does not have. */
 export function slotFromEnvironment(
   environment: Readonly<Record<string, string | undefined>>,
-  { source }: Pipeline,
+  slots: number,
 ): number {
   const value = environment[SLOT_VARIABLE];
   if (value === undefined) return 1;
-  const slots = source.kind === "postgres" ? source.slots : 1;
   const number = Number(value);
   if (/^[1-9]\d?$/.test(value) && number <= slots) return number;
   const remedy =

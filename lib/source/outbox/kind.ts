@@ -1,0 +1,41 @@
+import type { OutboxSource } from "../../definition/source.ts";
+import { relayOutboxPlan } from "../../publish/install.ts";
+import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
+import type { SourceKind } from "../source-kind.ts";
+import { OUTBOX_TABLES } from "./event/envelope.ts";
+
+/** An outbox table that relays read: docs, "The outbox". */
+export const outboxKind: SourceKind<OutboxSource> = {
+  kind: "outbox",
+  async check(options) {
+    const { checkOutbox } = await import("./preflight.ts");
+    await checkOutbox(options);
+    return { tables: [] };
+  },
+  reading: {
+    by: "lanes",
+    async open(options) {
+      const { openLanes } = await import("./lane-source.ts");
+      return await openLanes(options);
+    },
+  },
+  settings: ({ kind }) => ({
+    source: kind,
+    publication: undefined,
+    slot: undefined,
+    beside: [OUTBOX_TABLES],
+  }),
+  tasks: () => [1],
+  metrics: "tables",
+  can: { give: "events", backfill: false, putAside: false },
+  readsExisting: () => false,
+  events: () => NO_EVENTS,
+  outbox: ({ source, topics }) => relayOutboxPlan(source.table, topics.partitions),
+  prepare: async ({ source, topics }) => relayOutboxPlan(source.table, topics.partitions).install,
+  operate: {
+    teardown: nothingToRemove(
+      "The outbox, with events that nobody has read, is its owner's to drop: tributary outbox uninstall",
+    ),
+    newEpoch: ({ kind }) => `begins to read by ${kind}`,
+  },
+};

@@ -1,0 +1,34 @@
+import type { PollingSource } from "../../definition/source.ts";
+import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
+import type { SourceKind } from "../source-kind.ts";
+
+/** Tables that are asked for what is newer: docs, "Triggers and polling". */
+export const pollingKind: SourceKind<PollingSource> = {
+  kind: "polling",
+  async check(options) {
+    const { checkPolling } = await import("./polling-source.ts");
+    return await checkPolling(options);
+  },
+  reading: {
+    by: "stream",
+    async open(options) {
+      const { openPollingSource } = await import("./polling-source.ts");
+      return await openPollingSource(options);
+    },
+  },
+  settings: ({ kind }) => ({ source: kind, publication: undefined, slot: undefined, beside: [] }),
+  tasks: () => [1],
+  metrics: "tables",
+  can: { give: "rows", backfill: false, putAside: false },
+  readsExisting: () => false,
+  events: () => NO_EVENTS,
+  outbox: () => undefined,
+  async prepare({ source }) {
+    const { polledColumnsSql } = await import("./column-sql.ts");
+    return polledColumnsSql(source);
+  },
+  operate: {
+    teardown: nothingToRemove("Polling leaves nothing at the server but the columns that it reads."),
+    newEpoch: ({ kind }) => `begins to read by ${kind}`,
+  },
+};

@@ -1,0 +1,60 @@
+import type { LogSource } from "../../definition/pipeline.ts";
+import { logOutboxPlan } from "../../publish/install.ts";
+import { OUTBOX_TABLES } from "../outbox/event/envelope.ts";
+import type { SourceKind, SourceTeardown } from "../source-kind.ts";
+import { slotNumbers } from "./slots/assignment.ts";
+import type { LogTeardownPlan } from "./teardown.ts";
+
+const teardown: SourceTeardown<LogSource, LogTeardownPlan> = {
+  async plan(place) {
+    const { planLogTeardown } = await import("./teardown.ts");
+    return await planLogTeardown(place);
+  },
+  async remove(place) {
+    const { tearLogDown } = await import("./teardown.ts");
+    return await tearLogDown(place);
+  },
+  async describe(plans, pipeline, when) {
+    const { describeLogTeardown } = await import("./teardown.ts");
+    return describeLogTeardown(plans, pipeline, when);
+  },
+  remains: "the role and its grants, replica identities, wal_level and max_slot_wal_keep_size",
+};
+
+/** PostgreSQL's log, read through logical replication: docs, "PostgreSQL". */
+export const postgresKind: SourceKind<LogSource> = {
+  kind: "postgres",
+  async check(options) {
+    const { preflight } = await import("./postgres-source.ts");
+    return await preflight(options);
+  },
+  reading: {
+    by: "stream",
+    async open(options) {
+      const { openPostgresSource } = await import("./postgres-source.ts");
+      return await openPostgresSource(options);
+    },
+  },
+  settings: ({ publication, slot, outbox }) => ({
+    source: undefined,
+    publication,
+    slot,
+    beside: outbox ? [OUTBOX_TABLES] : [],
+  }),
+  tasks: (source) => slotNumbers({ source }),
+  throughSlots: (pipeline) => pipeline,
+  metrics: "slots",
+  can: { give: "rows", backfill: true, putAside: true },
+  readsExisting: ({ snapshot }) => snapshot !== "never",
+  events: ({ outbox, messages }) => ({
+    table: outbox?.table,
+    outbox: outbox !== undefined,
+    messages: messages.length > 0,
+  }),
+  outbox: ({ source }) => source.outbox && logOutboxPlan(source.outbox.table),
+  prepare: async ({ source }) => (source.outbox ? logOutboxPlan(source.outbox.table).install : []),
+  operate: {
+    teardown,
+    newEpoch: ({ slot }) => `makes the slot "${slot}"`,
+  },
+};

@@ -1,0 +1,40 @@
+import { parseTable } from "../../change/table-pattern.ts";
+import type { TriggersSource } from "../../definition/source.ts";
+import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
+import type { SourceKind } from "../source-kind.ts";
+
+/** An audit table that triggers fill: docs, "Triggers and polling". */
+export const triggersKind: SourceKind<TriggersSource> = {
+  kind: "triggers",
+  async check(options) {
+    const { checkTriggers } = await import("./trigger-source.ts");
+    return await checkTriggers(options);
+  },
+  reading: {
+    by: "stream",
+    async open(options) {
+      const { openTriggerSource } = await import("./trigger-source.ts");
+      return await openTriggerSource(options);
+    },
+  },
+  settings: ({ kind }) => ({ source: kind, publication: undefined, slot: undefined, beside: [] }),
+  tasks: () => [1],
+  metrics: "tables",
+  can: { give: "rows", backfill: false, putAside: false },
+  readsExisting: () => false,
+  events: () => NO_EVENTS,
+  outbox: () => undefined,
+  async prepare({ source }) {
+    const { auditSchemaSql, tableTriggersSql } = await import("./audit-sql.ts");
+    return [
+      ...auditSchemaSql(source.schema),
+      ...source.tables.flatMap((table) => tableTriggersSql(source.schema, parseTable(table))),
+    ];
+  },
+  operate: {
+    teardown: nothingToRemove(
+      "The triggers, their function and the audit table are the tables' owner's to remove: tributary triggers uninstall",
+    ),
+    newEpoch: ({ kind }) => `begins to read by ${kind}`,
+  },
+};
