@@ -79,10 +79,15 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     ],
     ...["lib/consume/", "lib/verify/", "lib/admin/", "lib/cost/", "lib/local/"],
   ],
+  "lib/local/aws-limits/": ["lib/aws/"],
   "lib/local/": [
+    "lib/local/aws-limits/",
     ...["lib/change/", "lib/definition/", "lib/aws/", "lib/telemetry/", "lib/publish/", "lib/claim-check/"],
     ...["lib/source/index.ts", "lib/source/postgres/", "lib/state/", "lib/consume/", "lib/capture/"],
     ...["functions/", "cdk/"],
+  ],
+  "lib/testing/handler/": [
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/consume/", "lib/local/aws-limits/"],
   ],
   "lib/testing/": [
     ...["lib/change/", "lib/definition/", "lib/aws/", "lib/failpoint.ts", "lib/publish/", "lib/claim-check/"],

@@ -46,6 +46,8 @@ beforeAll(async () => {
   await mkdir(join(app, "src"));
   await writeFile(join(app, "src", "orders.ts"), HANDLER);
   await writeFile(join(app, "app.ts"), APP);
+  await writeFile(join(app, "src", "orders.test.ts"), HANDLER_TEST);
+  await writeFile(join(app, "src", "faults.test.ts"), FAULT_TEST);
 });
 
 afterAll(() => rm(app, { recursive: true, force: true }));
@@ -55,6 +57,128 @@ import { consumer, Operation } from "tributary";
 export const handler = consumer("orders")
   .on("public.orders", Operation.Create, async (event) => console.log(event.id))
   .handler();
+`;
+
+const HANDLER_TEST = `
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { consumer, Operation, type ChangeEvent } from "tributary";
+import { changeEvent, HandlerInMemory, kinesisEvent, runHandler } from "tributary/testing";
+
+const sent: string[] = [];
+async function send({ after }: ChangeEvent<typeof Operation.Update>): Promise<void> {
+  if (after.status === "lost") throw new RangeError("no such status");
+  sent.push(after.id + " " + after.status);
+}
+const handler = consumer("mails").on("public.orders", Operation.Update, send).handler();
+const change = (id: string, status: string) =>
+  changeEvent({ table: "public.orders", op: "u", before: { id, status: "placed" }, after: { id, status } });
+
+test("the handler's own function takes an event", async () => {
+  await send(change("1", "paid"));
+  assert.deepEqual(sent.splice(0), ["1 paid"]);
+});
+
+test("a run says what took effect, and what became a dead letter", async () => {
+  const [paid, lost] = [change("17", "paid"), change("4", "lost")];
+  const { applied, deadLetters, batchItemFailures } = await runHandler(handler, kinesisEvent([paid, lost]));
+  assert.deepEqual(applied.map(({ id }) => id), [paid.id]);
+  assert.deepEqual(deadLetters.map(({ position, error }) => [position, error.message]), [[lost.id, "no such status"]]);
+  assert.deepEqual(batchItemFailures, []);
+});
+
+test("a run takes less than a tenth of a second", async () => {
+  let best = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 10; i++) {
+    const started = performance.now();
+    await runHandler(handler, kinesisEvent([change("17", "paid")]));
+    best = Math.min(best, performance.now() - started);
+  }
+  console.log("one run: " + best.toFixed(1) + " ms");
+  assert.ok(best < 100);
+});
+
+test("what comes twice takes effect once", async () => {
+  const memory = new HandlerInMemory(handler);
+  const event = kinesisEvent([change("17", "paid")]);
+  sent.length = 0;
+  await memory.run(event);
+  const { report } = await memory.run(event);
+  assert.deepEqual([sent, report.duplicates], [["17 paid"], 1]);
+});
+`;
+
+/** One file, run as a test and, with a failpoint armed, as the process that the failpoint ends. */
+const FAULT_TEST = `
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { createServer as createHttpServer } from "node:http";
+import { connect, createServer, type AddressInfo } from "node:net";
+import { once } from "node:events";
+import { test } from "node:test";
+import { consumer, Operation } from "tributary";
+import { changeEvent, kinesisEvent, runHandler } from "tributary/testing";
+import { AwsFaultProxy, checkEffects, FAILPOINTS, FAILPOINTS_VARIABLE, TcpFaultProxy, type Effect } from "tributary/testing/fault";
+
+const events = ["1", "2", "3"].map((id) => changeEvent({ table: "public.orders", op: "c", after: { id }, partition: 0 }));
+const expected = events.map(({ topic, position, key }) => ({ topic, position, key: String(key.id) }));
+async function effectsOf(invocation: string): Promise<Effect[]> {
+  const handler = consumer("orders").on("public.orders", Operation.Create, () => {}).handler();
+  const { applied } = await runHandler(handler, kinesisEvent(events));
+  return applied.map(({ topic, partition, position }) => ({ topic, partition, position, invocation }));
+}
+
+if (process.argv.includes("armed")) {
+  await effectsOf("killed");
+} else {
+  test("the checker finds what is lost, comes twice or in another order", async () => {
+    const effects = await effectsOf("first");
+    const check = (found: Effect[]) => checkEffects("append", expected, found, new Map());
+    const { lost, duplicates, outOfOrder, extra } = check(effects);
+    assert.deepEqual([effects.length, lost, duplicates, outOfOrder, extra], [3, 0, 0, 0, 0]);
+    assert.equal(check(effects.slice(1)).lost, 1);
+    assert.equal(check([...effects, ...effects]).duplicates, 3);
+    assert.equal(check(effects.toReversed()).outOfOrder, 2);
+  });
+
+  test("a failpoint ends the process where it says", () => {
+    assert.ok(FAILPOINTS.includes("after-effect"));
+    const env = { ...process.env, [FAILPOINTS_VARIABLE]: "after-effect=kill@2" };
+    const killed = spawnSync(process.execPath, [import.meta.filename, "armed"], { env });
+    assert.equal(killed.signal, "SIGKILL");
+  });
+
+  test("a TCP proxy cuts a link at a byte", async () => {
+    const server = createServer((socket) => socket.once("data", () => socket.end("0123456789"))).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const proxy = await TcpFaultProxy.start({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
+    const client = connect(proxy.port, proxy.host);
+    await once(client, "connect");
+    while (proxy.links.length === 0) await new Promise(setImmediate);
+    proxy.links[0]?.cutAfterBytes(4, "fin");
+    client.write("go");
+    let got = "";
+    for await (const chunk of client) got += chunk;
+    assert.equal(got, "0123");
+    await proxy.stop();
+    server.close();
+  });
+
+  test("an AWS proxy fails the call that is chosen", async () => {
+    const server = createHttpServer((_, response) => response.end("{}")).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const proxy = await AwsFaultProxy.start({
+      target: "http://127.0.0.1:" + (server.address() as AddressInfo).port,
+      choose: ({ operation }) =>
+        operation === "PutItem" ? { kind: "error", status: 400, code: "ThrottlingException" } : undefined,
+    });
+    const call = async (operation: string) =>
+      (await fetch(proxy.endpoint, { method: "POST", body: "{}", headers: { "x-amz-target": "DynamoDB_20120810." + operation } })).status;
+    assert.deepEqual([await call("GetItem"), await call("PutItem")], [200, 400]);
+    await proxy.stop();
+    server.close();
+  });
+}
 `;
 
 const APP = `
@@ -102,13 +226,26 @@ test("the app synthesizes with Node alone: template, handler and capture task", 
   );
 });
 
+test("a handler is tested with the kit, and faults are injected, from the package alone", async () => {
+  for (const [file, tests] of [
+    ["orders", 4],
+    ["faults", 4],
+  ] as const) {
+    const { stdout } = await run(process.execPath, ["--test", `src/${file}.test.ts`], {
+      cwd: app,
+      timeout: 60_000,
+    });
+    expect(stdout).toMatch(new RegExp(`pass ${tests}\\s.*fail 0\\s`, "s"));
+  }
+});
+
 test("its declarations hold, without skipping any of ours", async () => {
   const tsc = join(dirname(createRequire(import.meta.url).resolve("typescript/package.json")), "bin", "tsc");
   await writeFile(
     join(app, "tsconfig.json"),
     JSON.stringify({
       compilerOptions: { strict: true, noEmit: true, module: "nodenext", target: "es2024", types: [] },
-      files: ["app.ts", "src/orders.ts"],
+      files: ["app.ts", "src/orders.ts", "src/orders.test.ts", "src/faults.test.ts"],
     }),
   );
   const { stdout } = await run(process.execPath, [tsc, "--project", app]).catch(

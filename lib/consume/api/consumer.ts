@@ -114,6 +114,8 @@ export interface ConsumerParts {
   readonly observer?: ConsumerObserver;
   /** Where log lines go; default standard output. */
   readonly write?: WriteLine;
+  /** Called for each change and each sweep that takes effect in an invocation, before the checkpoint moves past it. Must not throw. */
+  readonly onEffect?: (effect: ChangeEvent | Sweep) => void;
 }
 
 /**
@@ -140,6 +142,21 @@ export type RedriveHandler = (
 ) => Promise<RedriveReport>;
 
 const DEFAULT_MAX_EVENTS = 500;
+/** Registered, so that two copies of the library on one machine know each other's handlers. */
+const ORIGIN = Symbol.for("tributary.handler-origin");
+
+/** What a handler was made from: the testing kit makes it anew on parts in memory. */
+export interface HandlerOrigin {
+  readonly consumer: string;
+  readonly parts: ConsumerParts;
+  /** Makes the same handler on other parts. */
+  remake(parts: ConsumerParts): KinesisHandler & RedriveHandler;
+}
+
+/** Returns what a handler was made from, or undefined if `consumer(…).handler()` did not make it. */
+export function originOf(handler: KinesisHandler): HandlerOrigin | undefined {
+  return (handler as { readonly [ORIGIN]?: HandlerOrigin })[ORIGIN];
+}
 
 /**
  * Collects handlers; made by `consumer`.
@@ -273,8 +290,13 @@ export class Consumer {
         if (instance.running.has()) endAfterAnswer(parts.environment ?? process.env);
       }
     };
+    const origin: HandlerOrigin = {
+      consumer: this.#name,
+      parts,
+      remake: (other) => this.handler(other),
+    };
     // One function, two kinds of event: each has its own answer.
-    return handle as KinesisHandler & RedriveHandler;
+    return Object.defineProperty(handle, ORIGIN, { value: origin }) as KinesisHandler & RedriveHandler;
   }
 }
 
@@ -335,6 +357,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,
     observer: parts.observer ?? metricsObserver(pipeline, write),
+    onEffect: parts.onEffect,
     write,
   };
 }

@@ -22,9 +22,9 @@ export function asInvocation(
   own: Pick<Invocation, "deadline" | "counts" | "token">,
 ): Invocation {
   const { consumer, registry, configuration, letters, claims, missing, oversize, write } = instance;
-  const { parking, payloads, running, shards } = instance;
+  const { parking, payloads, running, shards, onEffect } = instance;
   return {
     ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
-    ...{ running, shards, write, ...own },
+    ...{ running, shards, onEffect, write, ...own },
   };
 }

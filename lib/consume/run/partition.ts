@@ -19,13 +19,13 @@ import type { ParkingTable } from "../hold/parking-table.ts";
 import type { BatchRecord } from "./batch-record.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import type { Deadline } from "./deadline.ts";
-import type { HandledEvent } from "./event.ts";
+import type { ChangeEvent, HandledEvent } from "./event.ts";
 import type { MissingTable } from "./missing-changes.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { Lane } from "./ordered-batch.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import type { Shards } from "./shards.ts";
-import { removesBelow } from "./sweep.ts";
+import { removesBelow, type Sweep } from "./sweep.ts";
 
 /** What all partition runs of an invocation share. */
 export interface Invocation {
@@ -45,6 +45,8 @@ export interface Invocation {
   readonly token: string;
   readonly running: RunningCalls;
   readonly write: WriteLine;
+  /** Called for what takes effect: see `ConsumerParts`. */
+  readonly onEffect?: ((effect: ChangeEvent | Sweep) => void) | undefined;
 }
 
 /** The right to call handlers where others may have it too: see `ReplayLease`. */
@@ -129,6 +131,7 @@ export class Partition {
   /** This event took effect, and everything before it. */
   took(item: Item): void {
     this.invocation.counts.effect(item.wire.source.ts_ms);
+    this.invocation.onEffect?.(item.event.sweep ?? (item.event as ChangeEvent));
     this.parking.effect(item);
     this.passed(item);
   }

@@ -4,6 +4,7 @@ import type { ChangeEventJson, OperationCode, WireRow } from "../../../lib/chang
 import { formatLsn } from "../../../lib/change/lsn.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
 import { eventTail, RECORD_TAIL, recordHead } from "../../../lib/change/record.ts";
+import { kinesisRecord as madeRecord } from "../../../lib/testing/handler/kinesis-record.ts";
 
 /** One change to write; positions are small: (epoch, commit, ordinal). */
 export interface Change {
@@ -87,27 +88,9 @@ export function backfillEnd(
   return { prefix: BACKFILL_END, content: Buffer.from(JSON.stringify(end)).toString("base64") };
 }
 
-let sequence = 1;
-
 /** A record as Lambda hands it over. */
 export function kinesisRecord(data: string | Uint8Array, partitionKey = `${TOPIC}/0`): KinesisStreamRecord {
-  const sequenceNumber = String(sequence++).padStart(20, "0");
-  return {
-    kinesis: {
-      kinesisSchemaVersion: "1.0",
-      partitionKey,
-      sequenceNumber,
-      data: Buffer.from(data).toString("base64"),
-      approximateArrivalTimestamp: Date.now() / 1000,
-    },
-    eventSource: "aws:kinesis",
-    eventVersion: "1.0",
-    eventID: `shardId-000000000000:${sequenceNumber}`,
-    eventName: "aws:kinesis:record",
-    invokeIdentityArn: "arn:aws:iam::000000000000:role/test",
-    awsRegion: "us-east-1",
-    eventSourceARN: "arn:aws:kinesis:us-east-1:000000000000:stream/test",
-  };
+  return madeRecord(data, partitionKey);
 }
 
 /** A packed record of changes, as Lambda hands it over. */
