@@ -11,7 +11,8 @@ import {
 import { routeTables } from "../../lib/definition/route.ts";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { pgTypeCatalog } from "../../lib/source/postgres/catalog/type-catalog.ts";
-import { ChangeDecoder, type ChangeDecoderOptions } from "../../lib/source/postgres/decode/change-decoder.ts";
+import { ChangeDecoder } from "../../lib/source/postgres/decode/change-decoder.ts";
+import type { ChangeDecoderOptions } from "../../lib/source/postgres/decode/decoder-options.ts";
 import { sessionSettings } from "../../lib/source/postgres/link/session.ts";
 import { freshDatabase } from "./server.ts";
 

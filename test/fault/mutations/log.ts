@@ -12,7 +12,7 @@ export const LOG: readonly Mutation[] = [
   },
   {
     name: "ask for no row that an update brings into the publication's filter",
-    file: "lib/source/postgres/decode/change-decoder.ts",
+    file: "lib/source/postgres/decode/row-changes.ts",
     from: "    if (!rows.isWhole) this.#incomplete(plan, transaction, ordinal, undefined);\n",
     to: "",
     tests: ["test/postgres/reread.test.ts"],
@@ -194,7 +194,7 @@ export const LOG: readonly Mutation[] = [
   },
   {
     name: "give a change that was put aside once it can be decoded",
-    file: "lib/source/postgres/decode/change-decoder.ts",
+    file: "lib/source/postgres/decode/row-changes.ts",
     from: "    if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();\n",
     to: "",
     tests: ["test/postgres/put-aside.test.ts"],
@@ -216,7 +216,7 @@ export const LOG: readonly Mutation[] = [
   {
     name: "let the truncate of another table through under a captured name",
     file: "lib/source/postgres/decode/change-decoder.ts",
-    from: "        if (!this.#takeAside(plan, transaction, 1, truncateOf(oid), problem, out)) throw problem;\n        continue;\n",
+    from: "        if (!this.#undecoded.take(truncate, problem, out)) throw problem;\n        this.#rows.gave(transaction, ordinal);\n        continue;\n",
     to: "",
     tests: ["test/postgres/table-names.test.ts"],
   },
@@ -229,7 +229,7 @@ export const LOG: readonly Mutation[] = [
   },
   {
     name: "give an update under a key of which the log's identity lacks a column",
-    file: "lib/source/postgres/decode/change-decoder.ts",
+    file: "lib/source/postgres/decode/row-changes.ts",
     from: '    if (plan.unseen !== undefined && oldRow !== "full") throw plan.unseen;\n    plan.listener?.updated',
     to: "    plan.listener?.updated",
     tests: ["test/postgres/table-keys.test.ts"],
@@ -243,8 +243,8 @@ export const LOG: readonly Mutation[] = [
   },
   {
     name: "hold changes in two forms, of the old key and of the new one",
-    file: "lib/source/postgres/decode/change-decoder.ts",
-    from: "      this.#options.identities?.isHeldFrom(table, from);\n",
+    file: "lib/source/postgres/decode/undecoded.ts",
+    from: "      identities?.isHeldFrom(table, from);\n",
     to: "",
     tests: ["test/postgres/table-keys.test.ts"],
   },

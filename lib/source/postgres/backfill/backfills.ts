@@ -8,7 +8,7 @@ import type { RouteTable } from "../../../definition/route.ts";
 import type { Log } from "../../../log.ts";
 import type { OwnMessage } from "../decode/logical-messages.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import type { TextEncoding } from "../decode/values/text.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import type { IncompleteCreate } from "../reread/incomplete-create.ts";

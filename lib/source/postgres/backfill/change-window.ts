@@ -1,6 +1,6 @@
 import { joinKeyText } from "../decode/key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
-import type { PlannedColumn, RelationPlan } from "../decode/relations.ts";
+import type { PlannedColumn, RelationPlan } from "../decode/relation-plan.ts";
 import type { MemoryHolder, WindowMemory } from "./window-memory.ts";
 
 /** What of a relation's plan a window needs. */

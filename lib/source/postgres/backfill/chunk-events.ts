@@ -5,7 +5,7 @@ import { commitPrefix } from "../../../change/position.ts";
 import { partitionOf } from "../../../change/topic.ts";
 import { EventBytes } from "../decode/event-bytes.ts";
 import { NULL, Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
-import type { RelationPlan } from "../decode/relations.ts";
+import type { RelationPlan } from "../decode/relation-plan.ts";
 import { RowBytes } from "../decode/row-bytes.ts";
 import { RowText } from "../decode/row-text.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";

@@ -1,4 +1,4 @@
-import type { RelationPlan } from "../decode/relations.ts";
+import type { RelationPlan } from "../decode/relation-plan.ts";
 import { ChangeWindow } from "./change-window.ts";
 import type { ReadChunk } from "./chunk-reader.ts";
 import type { Snapshot } from "./snapshot.ts";

@@ -1,5 +1,5 @@
 import type { Tuple } from "../decode/pgoutput/tuple.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import type { ChangeWindow } from "./change-window.ts";
 import { type Flaw, OpenChunk, type WholeChunk } from "./open-chunk.ts";
 import type { StreamedTransactions } from "./streamed-transactions.ts";

@@ -2,7 +2,7 @@ import pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
-import type { RelationPlan } from "../decode/relations.ts";
+import type { RelationPlan } from "../decode/relation-plan.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";

@@ -5,7 +5,7 @@ import { TributaryError } from "../../../change/tributary-error.ts";
 import type { Log } from "../../../log.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
 import { placeOfMessage } from "../decode/pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import { AcknowledgedProgress, type RunState } from "./acknowledged-progress.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";

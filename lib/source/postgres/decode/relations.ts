@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type Position, type PositionText, parsePosition } from "../../../change/position.ts";
+import { type PositionText, parsePosition } from "../../../change/position.ts";
 import { formatTable, tablePattern } from "../../../change/table-pattern.ts";
 import type { Topic } from "../../../change/topic.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
@@ -9,79 +9,12 @@ import type { RelationFacts, TypeCatalog } from "../catalog/type-catalog.ts";
 import { KeyChangedError } from "../identity/identity-errors.ts";
 import { findKey, formatKey, type KeyColumn } from "../identity/known-tables.ts";
 import type { Span, TableIdentities } from "../identity/table-identities.ts";
-import {
-  KeyColumnError,
-  KeyUnknownError,
-  NameEncodingError,
-  type OutboxTableError,
-} from "./decode-errors.ts";
-import type { OutboxColumns, OutboxEvents } from "./outbox-events.ts";
+import { KeyColumnError, KeyUnknownError, NameEncodingError } from "./decode-errors.ts";
+import type { OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
-import type { Tuple } from "./pgoutput/tuple.ts";
-import { type ColumnType, ColumnTypes } from "./values/column-type.ts";
+import type { ChangeListener, PlannedColumn, RelationPlan } from "./relation-plan.ts";
+import { ColumnTypes } from "./values/column-type.ts";
 import type { TextForm } from "./values/text.ts";
-
-/** A column as the changes of its relation are read. */
-export interface PlannedColumn {
-  readonly name: string;
-  /** `"id":` */
-  readonly prefix: string;
-  /** The same as UTF-8. */
-  readonly prefixBytes: Buffer;
-  readonly type: ColumnType;
-  /** Part of the replica identity, and so of every old row. */
-  readonly identity: boolean;
-}
-
-/** All that the changes of one relation need, computed once. */
-export interface RelationPlan {
-  /** What the server told. */
-  readonly relation: Relation;
-  readonly columns: readonly PlannedColumn[];
-  /** As people write it: `public.orders`. */
-  readonly table: string;
-  /** Whether its changes are given; ordinals count either way. */
-  readonly captured: boolean;
-  readonly topic: Topic;
-  /** Indexes of the columns whose values choose the partition. */
-  readonly key: readonly number[];
-  /** Indexes of the columns whose change is a key change: the row's own key and the partition's. */
-  readonly watched: readonly number[];
-  /** Whether an old row that is told as whole is. */
-  readonly wholeOldRows: boolean;
-  /** What the catalog said, where it was asked. */
-  readonly facts: RelationFacts | undefined;
-  /** Whether the definition captures the table. */
-  readonly byDefinition: boolean;
-  /** The members of `source` that all its changes share, in two parts. */
-  readonly sourceHead: string;
-  readonly sourceTail: string;
-  /** The same as UTF-8. */
-  readonly sourceHeadBytes: Buffer;
-  readonly sourceTailBytes: Buffer;
-  /** Set for the outbox table: its inserts are events, and nothing else of it is given (`captured` is false). */
-  readonly outbox: OutboxColumns | OutboxTableError | undefined;
-  /** Why its changes cannot be given: thrown at the first one, since not every relation told has changes. */
-  readonly problem: TributaryError | undefined;
-  /** Thrown at an update or delete, unless the whole old row came: the log's identity lacks columns of the table's key. */
-  readonly unseen: TributaryError | undefined;
-  /** Set while a backfill of the table has a window open. */
-  listener: ChangeListener | undefined;
-  /** What counts from a later position on: the table has another key there, or its changes cannot be given. */
-  readonly later: { readonly from: Position; readonly plan: RelationPlan } | undefined;
-}
-
-/**
- * Sees the changes of a relation beside their way downstream: the windows of a backfill. What is passed is reused from
- * change to change.
- */
-export interface ChangeListener {
-  inserted(buffer: Buffer, plan: RelationPlan, row: Tuple): void;
-  /** `old`: the old row or its key, undefined where the key stayed. `whole`: it holds all values. */
-  updated(buffer: Buffer, plan: RelationPlan, row: Tuple, old: Tuple | undefined, whole: boolean): void;
-  deleted(buffer: Buffer, plan: RelationPlan, old: Tuple): void;
-  truncated(plan: RelationPlan): void;
-}
 
 /** What `Relations` is made of. */
 export interface RelationsOptions {

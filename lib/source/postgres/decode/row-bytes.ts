@@ -2,7 +2,7 @@ import { murmur3Bytes } from "../../../change/topic.ts";
 import { TextEncodingError, ValueFormatError } from "./decode-errors.ts";
 import type { EventBytes } from "./event-bytes.ts";
 import { NULL, type Tuple, UNCHANGED } from "./pgoutput/tuple.ts";
-import type { PlannedColumn, RelationPlan } from "./relations.ts";
+import type { PlannedColumn, RelationPlan } from "./relation-plan.ts";
 import type { RowText } from "./row-text.ts";
 import { NotText, ValueMismatch } from "./values/encoder.ts";
 

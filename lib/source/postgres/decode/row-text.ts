@@ -6,7 +6,7 @@ import {
 } from "./decode-errors.ts";
 import { joinKeyText } from "./key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "./pgoutput/tuple.ts";
-import type { PlannedColumn, RelationPlan } from "./relations.ts";
+import type { PlannedColumn, RelationPlan } from "./relation-plan.ts";
 import { NotText, type ValueEncoder, ValueMismatch } from "./values/encoder.ts";
 
 const EMPTY = Buffer.alloc(0);
@@ -17,10 +17,8 @@ const NO_PLAN: Pick<RelationPlan, "columns" | "key" | "watched" | "table"> = {
   table: "",
 };
 
-/** Writes the rows and keys of one change as text. One serves all changes. */
+/** Writes keys, and single values, of one change as text. One serves all changes. */
 export class RowText {
-  /** `,"unchanged":[…]` of the row written last by `row`; empty when every value travelled. */
-  unchanged = "";
   #buffer: Buffer = EMPTY;
   #plan = NO_PLAN;
   #lsn = "";
@@ -33,39 +31,10 @@ export class RowText {
     return this;
   }
 
-  /** The new row as a JSON object. Values that did not travel come from `old`, if it is whole, or are listed. */
-  row(row: Tuple, old: Tuple | undefined): string {
-    const { columns } = this.#plan;
-    let json = "{";
-    let unchanged = "";
-    for (let i = 0; i < row.count; i++) {
-      // A value that did not travel is never null: an old row that says so is not whole after all.
-      const held = row.start[i] === UNCHANGED && old !== undefined && old.start[i] !== NULL;
-      const from = held ? old : row;
-      if (from.start[i] === UNCHANGED) {
-        unchanged += `${unchanged === "" ? "" : ","}${JSON.stringify(columns[i]?.name)}`;
-      } else json += `${json.length > 1 ? "," : ""}${this.#member(from, i)}`;
-    }
-    this.unchanged = unchanged === "" ? "" : `,"unchanged":[${unchanged}]`;
-    return `${json}}`;
-  }
-
   /** The JSON text of one value of the new row. */
   value(row: Tuple, i: number): string {
     const start = row.start[i] as number;
     return start < 0 ? "null" : this.#read(this.#column(i).type.encode, start, row.end[i] as number, i);
-  }
-
-  /** The old row as a JSON object: all of it, or the columns of the replica identity. */
-  before(old: Tuple, whole: boolean): string {
-    const { columns } = this.#plan;
-    let json = "{";
-    for (let i = 0; i < old.count; i++) {
-      if ((whole || columns[i]?.identity) && old.start[i] !== UNCHANGED) {
-        json += `${json.length > 1 ? "," : ""}${this.#member(old, i)}`;
-      }
-    }
-    return `${json}}`;
   }
 
   /** Key text that chooses the partition. @throws KeyValueMissingError (rule 4). */

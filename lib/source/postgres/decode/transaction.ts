@@ -1,3 +1,4 @@
+import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../../change/position.ts";
 import type { EventBytes } from "./event-bytes.ts";
 import type { Begin } from "./pgoutput/messages.ts";
 
@@ -39,6 +40,23 @@ export function commitTimeMs({ commitTime }: Pick<Begin, "commitTime">): number 
 export interface LastGiven {
   commitLsn: bigint;
   ordinal: number;
+}
+
+const MAX_LSN = 0xffffffffffffffffn;
+
+/** The last change given to a stream that goes on behind a position, in the numbering of `epoch`; undefined: none. */
+export function lastGiven(resumeAfter: PositionText | undefined, epoch: number): LastGiven {
+  if (resumeAfter === undefined) return { commitLsn: -1n, ordinal: 0 };
+  const last = parsePosition(resumeAfter);
+  // Of another epoch all were given, or none.
+  const all = last.epoch > epoch ? MAX_LSN : -1n;
+  return { commitLsn: last.epoch === epoch ? last.commitLsn : all, ordinal: last.ordinal };
+}
+
+/** The place before the first change of a position's transaction. */
+export function firstOf(position: PositionText): PositionText {
+  const { epoch, commitLsn } = parsePosition(position);
+  return commitPrefix(epoch, commitLsn) + formatOrdinal(0);
 }
 
 /** Most that is written of a transaction. */

@@ -15,7 +15,7 @@ import { untilVisible } from "../backfill/until-visible.ts";
 import type { Watermark } from "../backfill/watermark.ts";
 import type { WindowMemory } from "../backfill/window-memory.ts";
 import { placeOfMessage, type Relation } from "../decode/pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relations.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import type { AskedRows } from "./asked-rows.ts";
 import type { AskedRow } from "./reread-record.ts";
 

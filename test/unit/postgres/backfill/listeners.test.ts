@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { Listeners } from "../../../../lib/source/postgres/backfill/listeners.ts";
 import type { Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";
-import type { ChangeListener, RelationPlan } from "../../../../lib/source/postgres/decode/relations.ts";
+import type { ChangeListener, RelationPlan } from "../../../../lib/source/postgres/decode/relation-plan.ts";
 
 const [buffer, plan, row] = [Buffer.alloc(0), {} as RelationPlan, {} as Tuple];
 
