@@ -24,6 +24,7 @@ export {
   type SweepHandler,
 } from "./consume/api/consumer.ts";
 export type { HandlerContext, Logger } from "./consume/api/context.ts";
+export { FailedEvents, SinkUnavailableError } from "./consume/api/handler-errors.ts";
 export { Operation } from "./consume/api/operation.ts";
 export {
   JSON_NULL,
@@ -31,7 +32,6 @@ export {
   type VerifiableSink,
   type VerifiableTable,
 } from "./consume/api/verifiable-sink.ts";
-export { FailedEvents, SinkUnavailableError } from "./consume/consume-errors.ts";
 export type { RedrivenLetter, RedriveReport, RedriveRequest } from "./consume/dead-letter/redrive-request.ts";
 export type { ChangeEvent, ColumnValue, EventFacts, LogicalMessage, Row } from "./consume/run/event.ts";
 export type { CommitToEffect, ConsumerObserver, InvocationReport } from "./consume/run/observer.ts";

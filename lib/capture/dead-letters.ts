@@ -1,7 +1,7 @@
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { type ClaimStore, claimOf, pathSegment } from "../change/claim-store.ts";
-import { DeadLetterTooLargeError } from "../consume/consume-errors.ts";
 import { DeadLetterQueue, MAX_LETTER_BYTES } from "../consume/dead-letter/dead-letter.ts";
+import { DeadLetterTooLargeError } from "../consume/dead-letter/dead-letter-errors.ts";
 import type { AsideLetter, AsideQueue } from "../source/postgres/aside/aside-record.ts";
 
 /** Names the queue that changes go to which capture puts aside. */

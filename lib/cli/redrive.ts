@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError } from "commander";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import { RedriveFailedError } from "../consume/consume-errors.ts";
+import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
 import {
   type RedrivenLetter,
   type RedriveReport,

@@ -8,7 +8,7 @@ import { PUT_ASIDE } from "../../lib/change/control-event.ts";
 import { parsePosition } from "../../lib/change/position.ts";
 import { TributaryError } from "../../lib/change/tributary-error.ts";
 import { DirectoryClaimStore } from "../../lib/claim-check/directory-claim-store.ts";
-import { DeadLetterRefusedError } from "../../lib/consume/consume-errors.ts";
+import { DeadLetterRefusedError } from "../../lib/consume/dead-letter/dead-letter-errors.ts";
 import { CaptureLeaseLostError } from "../../lib/source/capture-lease-lost.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryAsides } from "./aside-record.ts";

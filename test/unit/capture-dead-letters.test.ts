@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
 import type { ClaimStore } from "../../lib/change/claim-store.ts";
 import { START_OF_HISTORY } from "../../lib/change/position.ts";
-import { DeadLetterTooLargeError } from "../../lib/consume/consume-errors.ts";
+import { DeadLetterTooLargeError } from "../../lib/consume/dead-letter/dead-letter-errors.ts";
 import type { AsideLetter } from "../../lib/source/postgres/aside/aside-record.ts";
 
 const signal = new AbortController().signal;

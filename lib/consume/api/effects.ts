@@ -1,6 +1,6 @@
-import { HandlerDiedError, HandlerTimeoutError } from "../consume-errors.ts";
 import { attemptsOf, type Item, now, overtakes, type Partition, type Stop } from "../run/partition.ts";
 import { type CallResult, callHandler } from "./handler-call.ts";
+import { HandlerDiedError, HandlerTimeoutError } from "./handler-errors.ts";
 import type { BatchRegistration, Registration, SingleRegistration } from "./registry.ts";
 
 /** Brings events of one partition to their handlers: retries, halves, claims, and what failed for good. */

@@ -1,11 +1,11 @@
 import { failpoint } from "../../failpoint.ts";
-import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "../consume-errors.ts";
 import type { Deadline } from "../run/deadline.ts";
 import type { HandledEvent } from "../run/event.ts";
 import type { RunningCalls } from "../run/running-calls.ts";
 import type { Sweep } from "../run/sweep.ts";
 import { causeOf, isA, propertyOf } from "../run/thrown.ts";
 import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./context.ts";
+import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "./handler-errors.ts";
 import type { Registration } from "./registry.ts";
 
 /** How a handler's call ended. */

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { claimKey } from "../../state/state-key.ts";
-import { ClaimHeldError } from "../consume-errors.ts";
 import { deleteItem, itemAt, putItem, readItem, updateItem } from "../fence/table-call.ts";
+import { ClaimHeldError } from "./handler-errors.ts";
 
 /** How long a done claim is remembered: longer than a record comes again with the default retention. */
 const REMEMBERED_SECONDS = 14 * 24 * 3600;

@@ -1,8 +1,8 @@
 import type { ChangeEventJson } from "../../change/event.ts";
-import { HandlerTimeoutError, RowSchemaError, SinkUnavailableError } from "../consume-errors.ts";
 import type { Deadline } from "../run/deadline.ts";
 import type { Rows } from "../run/event.ts";
 import { causeOf, isA } from "../run/thrown.ts";
+import { HandlerTimeoutError, RowSchemaError, SinkUnavailableError } from "./handler-errors.ts";
 import { type RowSchema, validateRows } from "./schema.ts";
 
 /** How an event's way through a schema ended. */

@@ -1,7 +1,7 @@
 import type { StandardSchemaV1 } from "@standard-schema/spec";
 import type { ChangeEventJson } from "../../change/event.ts";
-import { RowSchemaError } from "../consume-errors.ts";
 import { isWholeBefore, type Rows } from "../run/event.ts";
+import { RowSchemaError } from "./handler-errors.ts";
 
 /** Any library's schema of a row: https://standardschema.dev */
 export type RowSchema<R> = StandardSchemaV1<unknown, R>;

@@ -2,8 +2,8 @@ import { SendMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import type { ClaimCheck } from "../../change/claim-check.ts";
 import type { ChangeEventJson } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
-import { DeadLetterRefusedError, DeadLetterTooLargeError } from "../consume-errors.ts";
 import { factsOf } from "../run/thrown.ts";
+import { DeadLetterRefusedError, DeadLetterTooLargeError } from "./dead-letter-errors.ts";
 
 /** A change that failed for good: docs, "Formats on the wire". Redrive needs nothing else. */
 export interface DeadLetter {

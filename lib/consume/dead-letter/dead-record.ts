@@ -1,9 +1,10 @@
 import type { RecordRange } from "../../change/record.ts";
 import { errorFacts, jsonLogger } from "../api/context.ts";
-import { DeadLetterTooLargeError, type PartitionName } from "../consume-errors.ts";
+import type { PartitionName } from "../consume-errors.ts";
 import type { BatchRecord, UnreadableEvents, UnreadableRecord } from "../run/batch-record.ts";
 import type { Invocation, Partition, Stop } from "../run/partition.ts";
 import { deadLetterError } from "./dead-letter.ts";
+import { DeadLetterTooLargeError } from "./dead-letter-errors.ts";
 
 /** What of an invocation sends a record to the dead letters. */
 export type RecordGiver = Pick<

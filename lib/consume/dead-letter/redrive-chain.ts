@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../../change/position.ts";
-import { HoldAtWorkError } from "../consume-errors.ts";
+import { HoldAtWorkError } from "../hold/hold-errors.ts";
 import type { Letter, StoredChange } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
 import { failedOf } from "../hold/parking-table.ts";

@@ -5,10 +5,11 @@ import { eventFault } from "../../change/event-check.ts";
 import type { PositionText } from "../../change/position.ts";
 import { positionOf } from "../../change/record.ts";
 import { callHandler } from "../api/handler-call.ts";
+import { ClaimHeldError } from "../api/handler-errors.ts";
 import type { Registration } from "../api/registry.ts";
 import { retryDelay } from "../api/retries.ts";
 import { callSchema } from "../api/schema-call.ts";
-import { ClaimHeldError, HandlerMissingError, StateItemError } from "../consume-errors.ts";
+import { StateItemError } from "../consume-errors.ts";
 import type { ChainPlace, StoredChange } from "../hold/parked-change.ts";
 import { isClaimFault } from "../run/claim-reader.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
@@ -16,6 +17,7 @@ import type { Deadline } from "../run/deadline.ts";
 import { HandledEvent, wireRows } from "../run/event.ts";
 import { parseExactJson } from "../run/json.ts";
 import { isForAnother } from "../run/sweep.ts";
+import { HandlerMissingError } from "./dead-letter-errors.ts";
 
 /** How one change's redrive ended. */
 export type ChangeOutcome =

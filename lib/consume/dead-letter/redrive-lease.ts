@@ -1,12 +1,13 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { fenceKey } from "../../state/state-key.ts";
-import { ParkedKeysMissingError, type PartitionName, StateItemError } from "../consume-errors.ts";
+import { type PartitionName, StateItemError } from "../consume-errors.ts";
 import { groupOf, readPartition, readToken, storedKeys } from "../fence/fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "../fence/fence-token.ts";
 import { PartitionItem } from "../fence/partition-item.ts";
 import { freeOf, isLive, PartitionLease, REDRIVE, REPLAY, takeLease } from "../fence/partition-lease.ts";
 import { itemAt } from "../fence/table-call.ts";
+import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
 import type { Hold } from "../hold/hold-state.ts";
 import { ParkedKeys } from "../hold/parked-keys.ts";
 import { ParkedLists } from "../hold/parked-lists.ts";

@@ -1,7 +1,8 @@
 import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import { fenceKey } from "../../state/state-key.ts";
-import { ParkedKeysMissingError, type PartitionName } from "../consume-errors.ts";
+import type { PartitionName } from "../consume-errors.ts";
 import { formatHold } from "../hold/hold.ts";
+import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
 import { ParkedLists } from "../hold/parked-lists.ts";
 import { hasReached } from "./checkpoint.ts";
 import {

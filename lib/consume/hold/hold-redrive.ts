@@ -1,5 +1,4 @@
 import { errorFacts, jsonLogger } from "../api/context.ts";
-import { HoldAtWorkError } from "../consume-errors.ts";
 import type { ChainOutcome, RedriveRun } from "../dead-letter/redrive-chain.ts";
 import { groupOf } from "../fence/fence-item.ts";
 import { type LeaseState, PartitionLease } from "../fence/partition-lease.ts";
@@ -7,6 +6,7 @@ import { awaitReplay, ReplayLease } from "../fence/replay-lease.ts";
 import { asInvocation } from "../run/consumer-instance.ts";
 import { InvocationCounts } from "../run/observer.ts";
 import { holdChain } from "./hold.ts";
+import { HoldAtWorkError } from "./hold-errors.ts";
 import { HoldReplay } from "./hold-replay.ts";
 import type { Letter } from "./parked-change.ts";
 

@@ -1,5 +1,5 @@
 import { errorFacts, jsonLogger } from "../api/context.ts";
-import { HoldIncompleteError, OwnershipLostError } from "../consume-errors.ts";
+import { OwnershipLostError } from "../consume-errors.ts";
 import { deadLetterError } from "../dead-letter/dead-letter.ts";
 import { Checkpoint } from "../fence/checkpoint.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
@@ -7,6 +7,7 @@ import type { ReplayLease } from "../fence/replay-lease.ts";
 import { type PartitionOutcome, PartitionRun } from "../run/partition-run.ts";
 import { type OwnedPartition, partitionStart } from "../run/partition-start.ts";
 import { holdChain, holdDelay } from "./hold.ts";
+import { HoldIncompleteError } from "./hold-errors.ts";
 import { barredLane } from "./hold-lane.ts";
 import type { Hold } from "./hold-state.ts";
 import type { HeldRecords, HoldPlace, HoldTable } from "./hold-table.ts";

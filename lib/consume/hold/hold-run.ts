@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { KinesisStreamRecord } from "aws-lambda";
-import { HoldAtWorkError, HoldFullError, OwnershipLostError } from "../consume-errors.ts";
+import { OwnershipLostError } from "../consume-errors.ts";
 import { deadLetterError } from "../dead-letter/dead-letter.ts";
 import { Checkpoint, type LostRecords } from "../fence/checkpoint.ts";
 import type { PartitionProgress, StoredPartition } from "../fence/fence-item.ts";
@@ -12,6 +12,7 @@ import type { BatchRecord } from "../run/batch-record.ts";
 import type { Lane } from "../run/ordered-batch.ts";
 import type { PartitionOutcome } from "../run/partition-run.ts";
 import { HOLD_BYTES, holdChain, holdDelay, withExpired } from "./hold.ts";
+import { HoldAtWorkError, HoldFullError } from "./hold-errors.ts";
 import { type Intake, takeIn } from "./hold-intake.ts";
 import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
 import type { Hold } from "./hold-state.ts";

@@ -2,15 +2,13 @@ import * as z from "zod/mini";
 import { isPosition } from "../../change/position.ts";
 import {
   ClaimStoreNotNamedError,
-  DeadLetterTooLargeError,
   ExpiredGapError,
   GapError,
-  ParkedTooLargeError,
-  ParkingFullError,
-  PoisonWithoutKeyError,
   RecordNotSupportedError,
 } from "../consume-errors.ts";
+import { DeadLetterTooLargeError } from "../dead-letter/dead-letter-errors.ts";
 import type { Attempts, CheckpointValue } from "../fence/checkpoint.ts";
+import { ParkedTooLargeError, ParkingFullError, PoisonWithoutKeyError } from "./hold-errors.ts";
 import type { Hold, Hole } from "./hold-state.ts";
 
 /*

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { parkedListKey } from "../../state/state-key.ts";
-import { ParkedKeysMissingError, type PartitionName } from "../consume-errors.ts";
+import type { PartitionName } from "../consume-errors.ts";
 import { deleteItem, type ItemPlace, itemAt, putItem, queryItems, readItem } from "../fence/table-call.ts";
+import { ParkedKeysMissingError } from "./hold-errors.ts";
 
 /*
  * The lists of keys with open dead letters (`ParkedKeys`), each an item of its own (rule 36): in the fence item those of 32

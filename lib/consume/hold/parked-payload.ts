@@ -6,7 +6,7 @@ import type { PositionText } from "../../change/position.ts";
 import type { RecordHeader } from "../../change/record.ts";
 import { TributaryError } from "../../change/tributary-error.ts";
 import { retryDelay } from "../api/retries.ts";
-import { ParkedTooLargeError } from "../consume-errors.ts";
+import { ParkedTooLargeError } from "./hold-errors.ts";
 
 /** DynamoDB takes items of 400 KB; larger events than this go to the claim store. */
 const LARGEST_PARKED_BYTES = 200 * 1024;

@@ -2,15 +2,12 @@ import type { ChangeEventJson } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
 import type { RecordHeader } from "../../change/record.ts";
 import type { ConsumerConfiguration } from "../api/configuration.ts";
-import {
-  DeadLetterTooLargeError,
-  OwnershipLostError,
-  ParkingFullError,
-  RedriveUnderWayError,
-} from "../consume-errors.ts";
+import { OwnershipLostError } from "../consume-errors.ts";
 import { type DeadLetter, type DeadLetterQueue, deadLetterError } from "../dead-letter/dead-letter.ts";
+import { DeadLetterTooLargeError, RedriveUnderWayError } from "../dead-letter/dead-letter-errors.ts";
 import type { BatchRecord } from "../run/batch-record.ts";
 import type { InvocationCounts } from "../run/observer.ts";
+import { ParkingFullError } from "./hold-errors.ts";
 import type { ChainPlace } from "./parked-change.ts";
 import { chainOf, keyLabel, PARKING_LIMITS, ParkedKeys, type ParkedKind, parkingKey } from "./parked-keys.ts";
 import type { ParkedPayload, ParkedPayloads } from "./parked-payload.ts";

@@ -1,6 +1,7 @@
 import type { ChangeEventJson } from "../../change/event.ts";
 import type { ClaimRecord } from "../../change/record.ts";
-import { HandlerDiedError, PoisonWithoutKeyError } from "../consume-errors.ts";
+import { HandlerDiedError } from "../api/handler-errors.ts";
+import { PoisonWithoutKeyError } from "../hold/hold-errors.ts";
 import type { BatchRecord } from "./batch-record.ts";
 import { isClaimFault } from "./claim-reader.ts";
 import { attemptsOf, type Item, now, type Partition, type Stop } from "./partition.ts";

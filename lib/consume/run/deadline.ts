@@ -1,6 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { setImmediate } from "node:timers/promises";
-import { HandlerTimeoutError } from "../consume-errors.ts";
+import { HandlerTimeoutError } from "../api/handler-errors.ts";
 
 /** Node's timers take no more: a longer one would fire at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;

@@ -1,7 +1,7 @@
+import { HandlerDiedError } from "../api/handler-errors.ts";
 import type { Registration } from "../api/registry.ts";
 import type { RowSchema } from "../api/schema.ts";
 import { callSchema, type SchemaResult } from "../api/schema-call.ts";
-import { HandlerDiedError } from "../consume-errors.ts";
 import type { Attempts } from "../fence/checkpoint.ts";
 import { HandledEvent, type Rows, wireRows } from "./event.ts";
 import { attemptsOf, type Item, now, type Partition } from "./partition.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { FailedEvents } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { FailedEvents } from "../../../lib/consume/consume-errors.ts";
 import { at, chain, packed } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { consumerBench, DONE, failedAt, invoke, redrive } from "./consumer-bench.ts";

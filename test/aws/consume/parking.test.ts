@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { FailedEvents } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { FailedEvents } from "../../../lib/consume/consume-errors.ts";
 import { PARKING_LIMITS } from "../../../lib/consume/hold/parked-keys.ts";
 import { at, type Change, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";

@@ -75,7 +75,11 @@ describe("a class made by defineError", () => {
 test("a bundle that keeps names keeps those of errors, which dead letters and holds store", async () => {
   const { outputFiles } = await build({
     stdin: {
-      contents: `import * as all from "./lib/consume/consume-errors.ts";
+      contents: `import * as consume from "./lib/consume/consume-errors.ts";
+        import * as deadLetter from "./lib/consume/dead-letter/dead-letter-errors.ts";
+        import * as handler from "./lib/consume/api/handler-errors.ts";
+        import * as hold from "./lib/consume/hold/hold-errors.ts";
+        const { nameOf, ...all } = { ...consume, ...deadLetter, ...handler, ...hold };
         export const names = Object.entries(all).map(([name, of]) => [name, of.name]);
         export const error = new all.OwnershipLostError({ topic: "a", partition: 0 });`,
       resolveDir: fileURLToPath(new URL("../../..", import.meta.url)),

@@ -1,7 +1,7 @@
 import { UpdateItemCommand, type UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { DeadLetterFormatError } from "../../../lib/consume/consume-errors.ts";
+import { DeadLetterFormatError } from "../../../lib/consume/dead-letter/dead-letter-errors.ts";
 import { letterRequest } from "../../../lib/consume/dead-letter/letter-request.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { DeadLetterTooLargeError } from "../../../lib/consume/consume-errors.ts";
 import { DeadLetterQueue, deadLetterError } from "../../../lib/consume/dead-letter/dead-letter.ts";
+import { DeadLetterTooLargeError } from "../../../lib/consume/dead-letter/dead-letter-errors.ts";
 import { memoryQueue } from "./memory-queue.ts";
 import { at } from "./records.ts";
 

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { describe, expect, it } from "vitest";
-import { HandlerTimeoutError } from "../../../lib/consume/consume-errors.ts";
+import { HandlerTimeoutError } from "../../../lib/consume/api/handler-errors.ts";
 import { Deadline } from "../../../lib/consume/run/deadline.ts";
 
 describe("the deadline of an invocation", () => {

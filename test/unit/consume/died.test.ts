@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import { GIVEN_BACK } from "../../../lib/consume/fence/fence-token.ts";
 import { chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";

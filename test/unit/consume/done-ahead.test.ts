@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Consumer } from "../../../lib/consume/api/consumer.ts";
-import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
+import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { formatDone, parseDone } from "../../../lib/consume/run/done-ahead.ts";
 import { at, chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";

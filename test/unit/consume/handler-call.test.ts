@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { callHandler } from "../../../lib/consume/api/handler-call.ts";
+import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import type { BatchRegistration } from "../../../lib/consume/api/registry.ts";
-import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import { Deadline } from "../../../lib/consume/run/deadline.ts";
 import { type AnyEvent, HandledEvent, wireRows } from "../../../lib/consume/run/event.ts";
 import { parseExactJson } from "../../../lib/consume/run/json.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { FailedEvents, SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import type { RedriveReport } from "../../../lib/consume/dead-letter/redrive-request.ts";
 import { at, type Change, chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";

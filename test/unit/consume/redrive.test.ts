@@ -1,8 +1,8 @@
 import { PutItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { type MemoryOptions, memoryConsumer, timeLeft } from "./memory-consumer.ts";

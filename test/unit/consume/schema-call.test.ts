@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import type { Consumer } from "../../../lib/consume/api/consumer.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import type { RowSchema } from "../../../lib/consume/api/schema.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import { at, chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";
 

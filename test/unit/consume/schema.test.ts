@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import * as z from "zod";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
+import { RowSchemaError } from "../../../lib/consume/api/handler-errors.ts";
 import { type RowSchema, validateRows } from "../../../lib/consume/api/schema.ts";
-import { RowSchemaError } from "../../../lib/consume/consume-errors.ts";
 import { type Change, eventJson } from "./records.ts";
 
 const wire = (change: Partial<Change>): ChangeEventJson =>

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { jsonLogger } from "../../../lib/consume/api/context.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import { causeOf, factsOf } from "../../../lib/consume/run/thrown.ts";
 import { chain, invocationOf, packed } from "./records.ts";
 import { lambdaContext, rig } from "./rig.ts";

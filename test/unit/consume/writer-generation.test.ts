@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { MemoryTable } from "./memory-table.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { SinkUnavailableError } from "../../../lib/consume/consume-errors.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import {
   changeEvent,

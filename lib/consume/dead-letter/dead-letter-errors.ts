@@ -1,0 +1,63 @@
+import { awsFailure } from "../../aws/failure.ts";
+import type { PositionText } from "../../change/position.ts";
+import { defineError } from "../../change/tributary-error.ts";
+import { nameOf, type PartitionName } from "../consume-errors.ts";
+
+/** The dead-letter queue did not take a letter: the change is not done, its partition waits. */
+export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "retry").from(
+  (cause: unknown) => ({
+    message: `the dead-letter queue did not take a letter: SQS: ${awsFailure(cause)}`,
+    remedy: "Look at the queue's existence, its policy and key, and the function's permissions.",
+    cause,
+  }),
+) {}
+
+/** A dead letter does not fit into the queue: the change is not done, its partition waits. */
+export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE", "stop").from(
+  (bytes: number) => ({
+    message: `a dead letter has ${bytes} bytes, more than the queue takes`,
+    remedy:
+      "Set the queue's MaximumMessageSize to 1 MiB. A change larger than that must be handled: correct the handler.",
+  }),
+) {}
+
+/** A message in the redrive queue is no dead letter of a change. `where` names what of consumer, topic, partition and sequence number it says. */
+export class DeadLetterFormatError extends defineError("DEAD_LETTER_FORMAT", "stop").from(
+  (message: string, where: string, problem: string) => ({
+    message: `the message ${message} cannot be redriven: ${problem}${where ? ` (${where})` : ""}`,
+    remedy:
+      "It goes back to the dead letters. A record that could not be read is no change that a handler takes: read its rows again with a backfill; a message that is none of ours belongs elsewhere.",
+  }),
+) {}
+
+/** A redrive is at work on what a change would overtake; it comes again. */
+export class RedriveUnderWayError extends defineError("REDRIVE_UNDER_WAY", "retry").from(
+  (where: PartitionName) => ({
+    message: `${nameOf(where)}: a redrive is at work in this partition, and the next change would overtake it`,
+    remedy: "Nothing to do: the change comes again when the redrive has ended.",
+  }),
+) {}
+
+/** The function that was to redrive failed, or is none of ours. */
+export class RedriveFailedError extends defineError("REDRIVE_FAILED", "retry").from(
+  (
+    functionName: string,
+    what: string,
+    facts: { readonly remedy?: string; readonly cause?: unknown } = {},
+  ) => ({
+    message: `the redrive by the function ${functionName} failed: ${what}`,
+    remedy:
+      facts.remedy ??
+      "Look at the function's log. What took effect is on record, and a redrive may be repeated: a change whose handler ends the process is tried last the next time; --key leaves it out.",
+    cause: facts.cause,
+  }),
+) {}
+
+/** A parked change is of an operation or table that no handler is registered for any more. */
+export class HandlerMissingError extends defineError("HANDLER_MISSING", "stop").from(
+  (where: PartitionName, position: PositionText) => ({
+    message: `${nameOf(where)}: no handler is registered for the parked change at ${position}`,
+    remedy:
+      "It stays parked. Redrive by the function whose code has its handler; where there is none any more, register one that does nothing, or give the change up with --discard.",
+  }),
+) {}

@@ -1,0 +1,68 @@
+import type { PositionText } from "../../change/position.ts";
+import { defineError } from "../../change/tributary-error.ts";
+import { nameOf, type PartitionName } from "../consume-errors.ts";
+
+/** Somebody else applies what a partition holds. */
+export class HoldAtWorkError extends defineError("HELD_AT_WORK", "retry").from(
+  (where: PartitionName, until: number) => ({
+    message: `${nameOf(where)}: an invocation or a redrive applies what is held, until ${new Date(until).toISOString()} or longer`,
+    remedy:
+      "Nothing to do in the stream: the records come again. Repeat a redrive; where the other one has died, its lease ends within 30 s.",
+  }),
+) {}
+
+/** As much is held of a partition as may be: its shard waits, nothing is dropped. */
+export class HoldFullError extends defineError("HELD_FULL", "retry").from(
+  (where: PartitionName, bytes: number, cause: string) => ({
+    message: `${nameOf(where)}: no more records can be held (at most ${bytes / 1024 / 1024} MiB a partition); it is held because of ${cause}`,
+    remedy:
+      "Correct what it is held for (its letter says what: `tributary redrive --dry-run`), then run `tributary redrive`. Until then its shard waits, with all tables in it; that must end before the stream's retention is over.",
+  }),
+) {}
+
+/** Records that a partition holds are gone from the state table: it goes no further. */
+export class HoldIncompleteError extends defineError("HELD_INCOMPLETE", "stop").from(
+  (where: PartitionName, mark: PositionText, intake: PositionText) => ({
+    message: `${nameOf(where)}: what is held ends at ${mark}, but was stored up to ${intake}: records are missing in the state table`,
+    remedy:
+      "Restore the state table's items of this hold (point-in-time recovery), or read the table anew with a swept backfill once the gap is accepted.",
+  }),
+) {}
+
+/** As much is parked in a partition as may be: it stops, nothing is dropped. */
+export class ParkingFullError extends defineError("PARKING_FULL", "retry").from(
+  (
+    where: PartitionName,
+    limits: { readonly keys: number; readonly items: number; readonly kib: number },
+  ) => ({
+    message: `${nameOf(where)}: no more changes can be parked (at most ${limits.keys} keys, ${limits.items} changes, ${limits.kib / 1024} MiB)`,
+    remedy:
+      "Correct the handler, deploy it, and run `tributary redrive`; what can never be applied is given up with --discard. The partition then goes on by itself. It must do so before the stream's retention is over.",
+  }),
+) {}
+
+/** The fence names a list of parked keys that is not there: the partition must not go on as if nothing were parked. */
+export class ParkedKeysMissingError extends defineError("PARKED_KEYS_MISSING", "retry").from(
+  (where: PartitionName, version: string) => ({
+    message: `${nameOf(where)}: the list of its parked keys (version ${version}) is not in the state table`,
+    remedy:
+      "Restore the state table to a time before. Until then the partition waits: without the list, changes would overtake parked ones of their key.",
+  }),
+) {}
+
+/** A change to be parked is too large for the state table, and there is no claim store. */
+export class ParkedTooLargeError extends defineError("PARKED_TOO_LARGE", "stop").from((bytes: number) => ({
+  message: `a change of ${bytes} bytes is to be parked, and this consumer's environment names no claim store for what is too large for the state table`,
+  remedy:
+    "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to write and read there. Until then the partition waits.",
+})) {}
+
+/** A change failed for good that has no key behind which others could wait: its partition stops (rule 17). */
+export class PoisonWithoutKeyError extends defineError("POISON_WITHOUT_KEY", "retry").from(
+  (where: PartitionName, position: PositionText, cause: unknown) => ({
+    message: `${nameOf(where)}: the change at ${position} failed for good, and it has no key that is known (a truncate, a logical message, a table without key, a change that cannot be read): everything behind it may depend on it`,
+    remedy:
+      "Correct the handler and deploy it (or restore the object of the claim check): the change comes again by itself, until the stream's retention is over.",
+    cause,
+  }),
+) {}
