@@ -2,16 +2,17 @@ import { Duration } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as lambda from "aws-cdk-lib/aws-lambda";
+import type * as sqs from "aws-cdk-lib/aws-sqs";
 import {
   BACKFILL_METRIC,
   CAPTURE_METRIC,
   CONSUMER_METRIC,
   DIMENSION,
   METRICS_NAMESPACE,
-  type MetricName,
+  type Metric,
   REDRIVE_METRIC,
   TABLE_METRIC,
-} from "../../lib/telemetry/metric-names.ts";
+} from "../../lib/telemetry/metrics.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
 /*
@@ -77,12 +78,12 @@ export function backfillProgress(pipeline: string): cloudwatch.MathExpression {
   return ofTables(searchTables(pipeline, BACKFILL_METRIC.percent));
 }
 
-function rates(pipeline: string, metric: MetricName): string {
+function rates(pipeline: string, metric: Metric): string {
   // PERIOD takes a metric, not what a search finds; the search says its period itself.
   return `${searchTables(pipeline, metric)} / ${MINUTE.toSeconds()}`;
 }
 
-function searchTables(pipeline: string, { name, statistic }: MetricName): string {
+function searchTables(pipeline: string, { name, statistic }: Metric): string {
   const { pipeline: p, table: t } = DIMENSION;
   const schema = `{${METRICS_NAMESPACE},${p},${t}} MetricName="${name}" ${p}="${pipeline}"`;
   return `SEARCH('${schema}', '${statistic}', ${MINUTE.toSeconds()})`;
@@ -110,6 +111,18 @@ export function iteratorAge(handler: lambda.IFunction, choice: MetricChoice = {}
     namespace: "AWS/Lambda",
     metricName: "IteratorAge",
     dimensionsMap: { FunctionName: handler.functionName },
+    statistic: cloudwatch.Stats.MAXIMUM,
+    period: MINUTE,
+    ...choice,
+  });
+}
+
+/** Messages of a dead-letter queue that wait. */
+export function waitingMessages(
+  { queue }: { readonly queue: sqs.IQueue },
+  choice: MetricChoice = {},
+): cloudwatch.Metric {
+  return queue.metricApproximateNumberOfMessagesVisible({
     statistic: cloudwatch.Stats.MAXIMUM,
     period: MINUTE,
     ...choice,
@@ -171,7 +184,7 @@ export function captureStartsName(pipeline: string, slot = 1): string {
 }
 
 function ours(
-  { name, statistic }: MetricName,
+  { name, statistic }: Metric,
   dimensionsMap: Record<string, string>,
   choice: MetricChoice,
 ): cloudwatch.Metric {

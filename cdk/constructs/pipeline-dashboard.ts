@@ -2,7 +2,17 @@ import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import { Construct } from "constructs";
-import type { MetricSet, SourceKind } from "../../lib/source/source-kind.ts";
+import type { SourceKind } from "../../lib/source/source-kind.ts";
+import {
+  CAPTURE_GRAPHS,
+  type CaptureLine,
+  CONSUMER_GRAPHS,
+  type ConsumerLine,
+  type Graph,
+  type Lines,
+  SOURCE_ROW,
+} from "../../lib/telemetry/graphs.ts";
+import { REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -17,6 +27,7 @@ import {
   redriveMetric,
   streamMetric,
   tableRates,
+  waitingMessages,
 } from "./metrics.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
@@ -38,8 +49,8 @@ const COLUMNS = 24;
 const HEIGHT = 6;
 const MINUTE = Duration.minutes(1);
 
-/** One question, and the metrics that answer it. */
-interface Graph {
+/** A graph as it is drawn. */
+interface DrawnGraph {
   readonly title: string;
   readonly left: cloudwatch.IMetric[];
   readonly right?: cloudwatch.IMetric[];
@@ -70,10 +81,13 @@ export class PipelineDashboard extends Construct {
         height: 1 + Math.ceil(props.alarms.length / 4),
       }),
     );
-    const { question, graphs } = SOURCE_ROWS[props.source.metrics];
-    for (const { slot } of props.captures) {
-      const of = slot === 1 ? "" : ` (slot ${slot})`;
-      this.#row(`1. PostgreSQL: ${question}${of}`, graphs(props, slot));
+    const { heading, graphs } = SOURCE_ROW[props.source.metrics];
+    for (const capture of props.captures) {
+      const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;
+      this.#row(
+        `${heading}${of}`,
+        graphs.map((graph) => drawn(graph, captureLine(props, capture))),
+      );
     }
     for (const capture of props.captures) {
       const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;
@@ -86,13 +100,13 @@ export class PipelineDashboard extends Construct {
     for (const consumer of props.consumers) {
       this.#row(
         `4. Consumer ${consumer.name}: do changes take effect?`,
-        consumerGraphs(props.pipeline, consumer),
+        CONSUMER_GRAPHS.map((graph) => drawn(graph, consumerLine(props.pipeline, consumer))),
       );
     }
     this.#row("5. What the consumers stand on", stateGraphs(props));
   }
 
-  #row(heading: string, graphs: readonly Graph[]): void {
+  #row(heading: string, graphs: readonly DrawnGraph[]): void {
     this.dashboard.addWidgets(
       new cloudwatch.TextWidget({
         markdown: `### ${heading}`,
@@ -119,115 +133,56 @@ export class PipelineDashboard extends Construct {
   }
 }
 
-/** The row of each set of metrics that a source may have, for each slot. */
-const SOURCE_ROWS: Readonly<
-  Record<
-    MetricSet,
-    { readonly question: string; readonly graphs: (props: PipelineDashboardProps, slot: number) => Graph[] }
-  >
-> = {
-  slots: { question: "is its log read, and is there room for it?", graphs: logGraphs },
-  tables: { question: "are its tables read?", graphs: tablesGraphs },
-};
-
-function tablesGraphs({ pipeline }: PipelineDashboardProps): Graph[] {
-  return [
-    {
-      title: "Age of what waits",
-      left: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" })],
-      unit: "ms",
-    },
-    {
-      title: "Connected (1) or not (0)",
-      left: [captureMetric(pipeline, "sourceConnected", { label: "connected" })],
-      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" })],
-      rightUnit: "count",
-    },
-    {
-      title: "Oldest transaction",
-      left: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" })],
-      unit: "s",
-    },
-  ];
+/** A graph whose lines are found one by one; one that the stack does not have is left out. */
+function drawn<M extends string>(
+  { left, right, ...rest }: Graph<M>,
+  line: (metric: M, label: string) => cloudwatch.IMetric | undefined,
+): DrawnGraph {
+  const found = (lines: Lines<M>) =>
+    (Object.entries(lines) as [M, string][]).flatMap(([metric, label]) => line(metric, label) ?? []);
+  return { ...rest, left: found(left), ...(right ? { right: found(right) } : {}) };
 }
 
-function logGraphs({ pipeline, database }: PipelineDashboardProps, slot: number): Graph[] {
-  const slotLag = oldestSlotLag(database, { label: "oldest slot (RDS)" });
-  return [
-    {
-      title: "Lag behind PostgreSQL",
-      left: [captureMetric(pipeline, "replicationLagBytes", { label: "bytes" }, slot)],
-      right: [captureMetric(pipeline, "replicationLagMs", { label: "milliseconds" }, slot)],
-      unit: "bytes",
-      rightUnit: "ms",
-    },
-    {
-      title: "Slot read by us (1) or not (0)",
-      left: [captureMetric(pipeline, "slotActive", { label: "active" }, slot)],
-      right: [captureMetric(pipeline, "reconnects", { label: "reconnects" }, slot)],
-      rightUnit: "count",
-    },
-    {
-      title: "WAL held for the slot",
-      left: [captureMetric(pipeline, "walHeldBytes", { label: "held" }, slot), ...(slotLag ? [slotLag] : [])],
-      right: [captureMetric(pipeline, "walBudgetLeft", { label: "budget left %" }, slot)],
-      unit: "bytes",
-      rightUnit: "%",
-    },
-    {
-      title: "Topics held, and what is stored of them; changes put aside; tables with missing changes",
-      left: [
-        captureMetric(pipeline, "heldTopics", { label: "topics" }, slot),
-        captureMetric(pipeline, "putAside", { label: "put aside" }, slot),
-        captureMetric(pipeline, "unhealedTables", { label: "tables" }, slot),
-      ],
-      right: [captureMetric(pipeline, "heldBytes", { label: "bytes" }, slot)],
-      unit: "count",
-      rightUnit: "bytes",
-    },
-    {
-      title: "Time until the slot is lost; oldest transaction",
-      left: [captureMetric(pipeline, "walLossSeconds", { label: "until lost" }, slot)],
-      right: [captureMetric(pipeline, "oldestTransactionSeconds", { label: "oldest transaction" }, slot)],
-      unit: "s",
-      rightUnit: "s",
-    },
-  ];
+function captureLine({ pipeline, database }: PipelineDashboardProps, { service, slot }: CaptureService) {
+  return (metric: CaptureLine, label: string): cloudwatch.IMetric | undefined => {
+    if (metric === "oldestSlotLag") return oldestSlotLag(database, { label });
+    if (metric === "cpu") return service.metricCpuUtilization({ period: MINUTE, label });
+    if (metric === "memory") return service.metricMemoryUtilization({ period: MINUTE, label });
+    return captureMetric(pipeline, metric, { label }, slot);
+  };
 }
 
-function captureGraphs({ pipeline }: PipelineDashboardProps, { service, slot }: CaptureService): Graph[] {
+function consumerLine(pipeline: string, { name, function: handler }: Consumer) {
+  const latency = (statistic: string) =>
+    consumerMetric(pipeline, name, "commitToEffectMs", { statistic, label: statistic });
+  return (metric: ConsumerLine, label: string): cloudwatch.IMetric => {
+    if (metric === "iteratorAge") return iteratorAge(handler, { label });
+    if (metric === "errors") return handler.metricErrors({ period: MINUTE, label });
+    if (metric === "p50" || metric === "p99") return latency(metric);
+    if (metric === "appliedASecond") return perSecond(consumerMetric(pipeline, name, "applied"), label);
+    if (isOfRedrive(metric)) return redriveMetric(pipeline, name, metric, { label });
+    return consumerMetric(pipeline, name, metric, { label });
+  };
+}
+
+function isOfRedrive(metric: ConsumerLine): metric is keyof typeof REDRIVE_METRIC {
+  return metric in REDRIVE_METRIC;
+}
+
+function captureGraphs(props: PipelineDashboardProps, capture: CaptureService): DrawnGraph[] {
   // By table, whatever its slot: once is enough.
-  const tables = slot === 1 ? tableGraphs(pipeline) : [];
-  return [
-    ...tables,
-    {
-      title: "Retries, throttles, oversize",
-      left: (["retries", "throttles", "oversize"] as const).map((name) =>
-        captureMetric(pipeline, name, { label: name }, slot),
-      ),
-      unit: "count",
-    },
-    {
-      title: "Waiting for Kinesis; the task",
-      left: [captureMetric(pipeline, "unacknowledgedMs", { label: "waits, ms" }, slot)],
-      right: [
-        service.metricCpuUtilization({ period: MINUTE, label: "CPU %" }),
-        service.metricMemoryUtilization({ period: MINUTE, label: "memory %" }),
-      ],
-      unit: "ms",
-      rightUnit: "%",
-    },
-  ];
+  const tables = capture.slot === 1 ? tableGraphs(props.pipeline) : [];
+  return [...tables, ...CAPTURE_GRAPHS.map((graph) => drawn(graph, captureLine(props, capture)))];
 }
 
-function tableGraphs(pipeline: string): Graph[] {
+function tableGraphs(pipeline: string): DrawnGraph[] {
   return [
     { title: "Changes a second, by table", left: [tableRates(pipeline, "changes")], unit: "a second" },
     { title: "Bytes a second, by table", left: [tableRates(pipeline, "bytes")], unit: "bytes a second" },
   ];
 }
 
-function backfillGraphs({ pipeline, captures }: PipelineDashboardProps): Graph[] {
+function backfillGraphs({ pipeline, captures }: PipelineDashboardProps): DrawnGraph[] {
   return [
     { title: "Per cent of the table read, by table", left: [backfillProgress(pipeline)], unit: "%" },
     { title: "Rows a second, by table", left: [backfillRates(pipeline)], unit: "a second" },
@@ -251,7 +206,11 @@ function metricId(name: string, slot: number): string {
   return slot === 1 ? name : `${name}${slot}`;
 }
 
-function streamGraphs({ pipeline, captures, changeStream: { stream } }: PipelineDashboardProps): Graph[] {
+function streamGraphs({
+  pipeline,
+  captures,
+  changeStream: { stream },
+}: PipelineDashboardProps): DrawnGraph[] {
   const sum = (name: string) => {
     const ids = captures.map(({ slot }) => metricId(name, slot));
     return ids.length === 1 ? name : `(${ids.join(" + ")})`;
@@ -293,35 +252,7 @@ function streamGraphs({ pipeline, captures, changeStream: { stream } }: Pipeline
   ];
 }
 
-function consumerGraphs(pipeline: string, { name, function: handler }: Consumer): Graph[] {
-  const latency = (statistic: string) =>
-    consumerMetric(pipeline, name, "commitToEffectMs", { statistic, label: statistic });
-  const counted = (...names: Parameters<typeof consumerMetric>[2][]) =>
-    names.map((metric) => consumerMetric(pipeline, name, metric, { label: metric }));
-  return [
-    {
-      title: "Behind the stream",
-      left: [iteratorAge(handler, { label: "iterator age" })],
-      unit: "ms",
-    },
-    {
-      title: "Applied a second; duplicates, redriven",
-      left: [perSecond(consumerMetric(pipeline, name, "applied"), "applied a second")],
-      right: [...counted("duplicates"), redriveMetric(pipeline, name, "redriven", { label: "redriven" })],
-      unit: "a second",
-      rightUnit: "count",
-    },
-    { title: "Commit to effect", left: [latency("p50"), latency("p99")], unit: "ms" },
-    {
-      title: "What fails",
-      left: counted("retried", "parked", "deadLettered", "gaps", "held", "heldPartitions"),
-      right: [handler.metricErrors({ period: MINUTE, label: "errors" })],
-      unit: "count",
-    },
-  ];
-}
-
-function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): Graph[] {
+function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): DrawnGraph[] {
   const tableMetric = (metricName: string, label: string) =>
     new cloudwatch.Metric({
       namespace: "AWS/DynamoDB",
@@ -334,13 +265,7 @@ function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): Graph[]
   return [
     {
       title: "Dead letters waiting",
-      left: consumers.map(({ name, deadLetterQueue }) =>
-        deadLetterQueue.queue.metricApproximateNumberOfMessagesVisible({
-          statistic: cloudwatch.Stats.MAXIMUM,
-          period: MINUTE,
-          label: name,
-        }),
-      ),
+      left: consumers.map(({ name, deadLetterQueue }) => waitingMessages(deadLetterQueue, { label: name })),
       unit: "count",
     },
     {

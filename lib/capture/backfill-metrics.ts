@@ -2,7 +2,7 @@ import type { BackfillReport } from "../source/postgres/backfill/backfills.ts";
 import { backfillFigures } from "../state/backfill-figures.ts";
 import { hasEnded } from "../state/backfills.ts";
 import { type Measurement, metricsLine } from "../telemetry/emf.ts";
-import { BACKFILL_METRIC, DIMENSION } from "../telemetry/metric-names.ts";
+import { BACKFILL_METRIC, DIMENSION } from "../telemetry/metrics.ts";
 import { asciiDimension, MAX_TABLES } from "./table-metrics.ts";
 
 /** A backfill in the capture task's line, for the live view and for people. */

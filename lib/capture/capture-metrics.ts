@@ -4,7 +4,7 @@ import type { SourceStatus } from "../source/postgres/postgres-source.ts";
 import { hasEnded } from "../state/backfills.ts";
 import type { StreamMetrics } from "../stream/metrics.ts";
 import { type Measurement, metricsLine } from "../telemetry/emf.ts";
-import { CAPTURE_METRIC, DIMENSION } from "../telemetry/metric-names.ts";
+import { CAPTURE_METRIC, DIMENSION } from "../telemetry/metrics.ts";
 import { BackfillMetrics, toldBackfills } from "./backfill-metrics.ts";
 import type { CaptureMetrics } from "./capture-options.ts";
 import { TableMetrics } from "./table-metrics.ts";

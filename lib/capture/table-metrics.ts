@@ -1,6 +1,6 @@
 import type { TableCounts } from "../stream/metrics.ts";
 import { metricsLine } from "../telemetry/emf.ts";
-import { DIMENSION, OTHER_TABLES, TABLE_METRIC } from "../telemetry/metric-names.ts";
+import { DIMENSION, OTHER_TABLES, TABLE_METRIC } from "../telemetry/metrics.ts";
 
 /** Tables with metrics of their own in one line: CloudWatch bills each for every hour in which it has a value. */
 export const MAX_TABLES = 20;

@@ -8,7 +8,7 @@ import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 import { METRICS_SECONDS_VARIABLE } from "../capture/capture-metrics.ts";
 import { parseLsn } from "../change/lsn.ts";
 import { defineError } from "../change/tributary-error.ts";
-import { TABLE_METRIC } from "../telemetry/metric-names.ts";
+import { TABLE_METRIC } from "../telemetry/metrics.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 

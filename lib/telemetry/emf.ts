@@ -1,7 +1,7 @@
-import { METRICS_NAMESPACE, type MetricName } from "./metric-names.ts";
+import { METRICS_NAMESPACE, type Metric } from "./metrics.ts";
 
 /** A metric and what was measured: one value, or several of one period; undefined where nothing is known. */
-export type Measurement = readonly [metric: MetricName, value: number | readonly number[] | undefined];
+export type Measurement = readonly [metric: Metric, value: number | readonly number[] | undefined];
 
 /** CloudWatch takes 100 values of a metric in a line. */
 const MAX_VALUES = 100;

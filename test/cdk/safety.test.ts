@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { outbox, triggers } from "../../lib/definition/pipeline.ts";
-import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/telemetry/metric-names.ts";
+import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
 import {
   basics,
   definition,

@@ -1,5 +1,5 @@
 import { type Measurement, metricsLine } from "../../telemetry/emf.ts";
-import { CONSUMER_METRIC, DIMENSION, REDRIVE_METRIC } from "../../telemetry/metric-names.ts";
+import { CONSUMER_METRIC, DIMENSION, REDRIVE_METRIC } from "../../telemetry/metrics.ts";
 import type { RedriveReport } from "../dead-letter/redrive-request.ts";
 import type { ConsumerObserver, InvocationReport } from "./observer.ts";
 

@@ -13,7 +13,7 @@ import { estimate } from "../../../lib/cost/estimate.ts";
 import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
 import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
 import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
-import { CAPTURE_METRIC } from "../../../lib/telemetry/metric-names.ts";
+import { CAPTURE_METRIC } from "../../../lib/telemetry/metrics.ts";
 
 /*
  * Computed by hand: a month has 730 hours, 2,628,000 seconds. 1,000 records a second of 904 bytes and 120 around them are

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { BackfillMetrics, toldBackfills } from "../../../lib/capture/backfill-metrics.ts";
 import type { BackfillReport } from "../../../lib/source/postgres/backfill/backfills.ts";
-import { BACKFILL_METRIC } from "../../../lib/telemetry/metric-names.ts";
+import { BACKFILL_METRIC } from "../../../lib/telemetry/metrics.ts";
 import { emf } from "./emf-line.ts";
 
 const report = (more: Partial<BackfillReport>, rows = 100, finishedAt?: number): BackfillReport => ({

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../../lib/capture/capture-metrics.ts";
 import type { CaptureMetrics } from "../../../lib/capture/capture-options.ts";
 import { MAX_TABLES } from "../../../lib/capture/table-metrics.ts";
-import { CAPTURE_METRIC, METRICS_NAMESPACE, TABLE_METRIC } from "../../../lib/telemetry/metric-names.ts";
+import { CAPTURE_METRIC, METRICS_NAMESPACE, TABLE_METRIC } from "../../../lib/telemetry/metrics.ts";
 import { emf } from "./emf-line.ts";
 
 const START = 1_795_428_930_000;

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import type { PositionText } from "../../../lib/change/position.ts";
 import { consumerMetricsLine, redriveMetricsLine } from "../../../lib/consume/run/consumer-metrics.ts";
 import { InvocationCounts } from "../../../lib/consume/run/observer.ts";
-import { CONSUMER_METRIC } from "../../../lib/telemetry/metric-names.ts";
+import { CONSUMER_METRIC } from "../../../lib/telemetry/metrics.ts";
 import { emf } from "./emf-line.ts";
 
 it("an invocation's line has its counts, dimensions and the report's own fields", () => {

@@ -1,0 +1,276 @@
+import type { CAPTURE_METRIC, CONSUMER_METRIC } from "./metrics.ts";
+
+/*
+ * The alarms of a pipeline: cdk/constructs/pipeline-alarms.ts makes them, docs/11-operations.md lists them. In their texts
+ * `{threshold}` and `{consumer}` stand for what a stack has.
+ */
+
+/** One alarm: what rings, what that means, and what to do. */
+export interface Alarm<M extends string = string> {
+  readonly metric: M;
+  /** Rings at or above it, unless `below`. A name stands for what a stack may choose. */
+  readonly threshold: number | ThresholdName;
+  readonly below?: true;
+  /** Consecutive periods of the metric; default 5. */
+  readonly periods?: number;
+  /** What no data means: `dead` rings. Default: nothing happens, nothing rings. */
+  readonly missing?: "dead";
+  readonly meaning: string;
+  readonly remedy: string;
+}
+
+/** Thresholds that a stack may choose. */
+export type ThresholdName = "lagBytes" | "lag" | "walBudgetPercent" | "walLoss" | "iteratorAge";
+
+/** Consecutive periods that an alarm waits for. */
+export const PERIODS = 5;
+
+/** What a stack that chooses nothing has: in the metric's unit, and in words. */
+export const THRESHOLD = {
+  lagBytes: { value: 1024 ** 3, text: "1 GiB" },
+  lag: { value: 600_000, text: "10 minutes" },
+  walBudgetPercent: { value: 30, text: "30" },
+  walLoss: { value: 7_200, text: "2 hours" },
+  /** Per second of the stream's retention. */
+  iteratorAge: { value: 250, text: "a quarter of the stream's retention" },
+} as const;
+
+/** Metrics of others, and those that are counted in a log: by name, of which of them, and their period where it is not a minute. */
+export const OTHER_METRIC: Readonly<
+  Record<OtherMetric, { readonly name: string; readonly of?: string; readonly minutes?: number }>
+> = {
+  captureStarts: { name: "CaptureStarts-<pipeline>", minutes: 15 },
+  capturePutAside: { name: "ApproximateNumberOfMessagesVisible", of: "capture's dead-letter queue" },
+  oldestSlotLag: { name: "OldestReplicationSlotLag", of: "RDS" },
+  readThrottled: { name: "ReadProvisionedThroughputExceeded", of: "the stream" },
+  iteratorAge: { name: "IteratorAge", of: "its function" },
+  deadLetters: { name: "ApproximateNumberOfMessagesVisible", of: "its dead-letter queue" },
+  errors: { name: "Errors", of: "its function" },
+};
+
+/** Their keys. */
+export type OtherMetric =
+  | "captureStarts"
+  | "capturePutAside"
+  | "oldestSlotLag"
+  | "readThrottled"
+  | "iteratorAge"
+  | "deadLetters"
+  | "errors";
+
+/** The metric of an alarm of a capture task, one for each slot. */
+export type CaptureAlarmMetric = keyof typeof CAPTURE_METRIC | "captureStarts";
+
+/** The metric of an alarm of a consumer, one for each. */
+export type ConsumerAlarmMetric = keyof typeof CONSUMER_METRIC | "iteratorAge" | "deadLetters" | "errors";
+
+/** Of the capture task, by what it reads: `slots` of a log, one set for each, or `tables`. */
+export const SOURCE_ALARM = {
+  slots: {
+    SlotInactive: {
+      metric: "slotActive",
+      threshold: 1,
+      below: true,
+      missing: "dead",
+      meaning:
+        "The capture task does not read its slot, or does not run: PostgreSQL keeps all WAL from here on.",
+      remedy:
+        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md. If the pipeline is not to come back, drop the slot: tributary teardown.",
+    },
+    ReplicationLag: {
+      metric: "replicationLagBytes",
+      threshold: "lagBytes",
+      periods: 10,
+      missing: "dead",
+      meaning: "More than {threshold} of WAL wait to be captured, or nobody measures any more.",
+      remedy:
+        "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
+    },
+    TopicHeld: {
+      metric: "heldTopics",
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "A topic is held: a change of it cannot become an event. Its changes are stored in order; all other topics go on.",
+      remedy:
+        "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+    },
+    TableUnhealed: {
+      metric: "unhealedTables",
+      threshold: 1,
+      periods: 1,
+      meaning:
+        "Changes of a table may be missing in the stream: the publication was changed and left some out. Everything else goes on.",
+      remedy:
+        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table …` reads them again, with a sweep; `tributary capture release --table …` accepts it.",
+    },
+    LeftoverSlot: {
+      metric: "leftoverSlots",
+      threshold: 1,
+      meaning:
+        "A server that is not read from has a slot of this pipeline, as an old primary does that came back after a failover: it keeps WAL until its disk is full.",
+      remedy: "The capture log names the server, and the statement to run there.",
+    },
+    WalBudget: {
+      metric: "walBudgetLeft",
+      threshold: "walBudgetPercent",
+      below: true,
+      meaning:
+        "Of max_slot_wal_keep_size little is left: beyond it PostgreSQL removes WAL that was not captured, and the slot is lost.",
+      remedy:
+        "Raise max_slot_wal_keep_size now if the disk allows (a reload does), then find what lags: SlotInactive, ReplicationLag.",
+    },
+    WalLoss: {
+      metric: "walLossSeconds",
+      threshold: "walLoss",
+      below: true,
+      meaning: "If it goes on like this the slot is lost soon.",
+      remedy:
+        "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
+    },
+  },
+  tables: {
+    SourceDisconnected: {
+      metric: "sourceConnected",
+      threshold: 1,
+      below: true,
+      missing: "dead",
+      meaning:
+        "The capture task is not connected to its database, or does not run: changes wait in their tables.",
+      remedy:
+        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md.",
+    },
+    CaptureLag: {
+      metric: "replicationLagMs",
+      threshold: "lag",
+      periods: 10,
+      missing: "dead",
+      meaning: "Changes wait for more than {threshold} to be captured, or nobody measures any more.",
+      remedy:
+        "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
+    },
+  },
+} as const satisfies Record<"slots" | "tables", Record<string, Alarm<CaptureAlarmMetric>>>;
+
+/** Of every capture task, whatever it reads. */
+export const CAPTURE_ALARM = {
+  CaptureRestarting: {
+    metric: "captureStarts",
+    // Two starts within 15 minutes are a deploy; more are a task that does not come up.
+    threshold: 3,
+    periods: 1,
+    missing: "dead",
+    meaning: "The capture task starts again and again, or nothing of it runs.",
+    remedy:
+      "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
+  },
+  Throttled: {
+    metric: "throttles",
+    threshold: 1,
+    periods: 10,
+    missing: "dead",
+    meaning:
+      "Kinesis has refused records for ten minutes: the stream is too narrow. Nothing is lost, lag grows.",
+    remedy:
+      "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
+  },
+} as const satisfies Record<string, Alarm<CaptureAlarmMetric>>;
+
+/** Of a pipeline, once: those whose metric the stack has. */
+export const PIPELINE_ALARM = {
+  PutAside: {
+    metric: "capturePutAside",
+    threshold: 1,
+    periods: 1,
+    meaning:
+      "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
+    remedy:
+      "Each letter names table, column, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then delete the letter.",
+  },
+  OldestReplicationSlotLag: {
+    metric: "oldestSlotLag",
+    threshold: "lagBytes",
+    periods: 10,
+    missing: "dead",
+    meaning:
+      "RDS itself says that a slot of this server holds more than {threshold} of WAL back: ours, or another one. It tells also when our task is dead.",
+    remedy:
+      "SELECT slot_name, active, restart_lsn FROM pg_replication_slots: one that nobody reads fills the disk. Bring its reader back, or drop it.",
+  },
+  ReadThrottled: {
+    metric: "readThrottled",
+    threshold: 1,
+    periods: 10,
+    meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
+    remedy: "Set enhancedFanOut for the consumers that must not wait, or add shards.",
+  },
+} as const satisfies Record<string, Alarm<OtherMetric>>;
+
+/** Of each consumer; its name follows the alarm's. */
+export const CONSUMER_ALARM = {
+  IteratorAge: {
+    metric: "iteratorAge",
+    threshold: "iteratorAge",
+    meaning:
+      "Consumer {consumer} is given records {threshold} old: when their age reaches the stream's retention they are gone.",
+    remedy:
+      "Look at its errors and duration. Held at a failing change: docs/04-consumers.md, poison. Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
+  },
+  DeadLetters: {
+    metric: "deadLetters",
+    threshold: 1,
+    periods: 1,
+    meaning:
+      "Changes failed for good in {consumer}; later changes of their keys wait behind them (poison: park).",
+    remedy:
+      "Read the letter's error, correct the handler, deploy, then: tributary redrive --consumer {consumer}.",
+  },
+  Errors: {
+    metric: "errors",
+    threshold: 1,
+    periods: 3,
+    meaning:
+      "Invocations of {consumer} end with an error (timeout, memory, its process): batches come again.",
+    remedy:
+      "Look at its log. Timeout: batchSize or timeoutSeconds; memory: memoryMB; state table: its throttles.",
+  },
+  Gap: {
+    metric: "gaps",
+    threshold: 1,
+    periods: 1,
+    meaning:
+      "Consumer {consumer} was given a change whose predecessor never came: records expired or were discarded. The partition is held rather than pass over it, its shard goes on.",
+    remedy:
+      "docs/08-errors.md, GAP: find the missing records (the bucket's aws/lambda/), or fill the consumer anew.",
+  },
+  ParkingFull: {
+    metric: "parkingFull",
+    threshold: 1,
+    periods: 1,
+    meaning: "So many changes are parked in {consumer} that their partition is held.",
+    remedy: "Redrive what is parked (tributary redrive --consumer {consumer}), or give it up with --discard.",
+  },
+  Held: {
+    metric: "held",
+    threshold: 1,
+    meaning: "Partitions of {consumer} stopped at a change that fails and cannot be passed.",
+    remedy:
+      "Its log names topic, partition and position. Correct the handler and deploy; it goes on by itself.",
+  },
+  HeldPartitions: {
+    metric: "heldPartitions",
+    threshold: 1,
+    meaning:
+      "Partitions of {consumer} wait for somebody. Their changes are stored, in order, up to 256 MiB a partition; all else goes on.",
+    remedy:
+      'tributary redrive --consumer {consumer} --dry-run says what for (key "*"). Correct it and deploy, then: tributary redrive --consumer {consumer}.',
+  },
+  HoldFull: {
+    metric: "holdFull",
+    threshold: 1,
+    periods: 1,
+    meaning: "A partition of {consumer} holds as much as it may: its shard waits, with all tables in it.",
+    remedy:
+      "Correct what it waits for before the stream's retention is over, then: tributary redrive --consumer {consumer}.",
+  },
+} as const satisfies Record<string, Alarm<ConsumerAlarmMetric>>;

@@ -1,0 +1,200 @@
+/*
+ * The metrics that the pipeline publishes to CloudWatch: whoever writes them, draws them (graphs.ts), alarms on them (alarms.ts)
+ * or tells of them (metrics-page.ts) takes them from here.
+ */
+
+/** The CloudWatch namespace of all of them. */
+export const METRICS_NAMESPACE = "Tributary";
+
+/**
+ * Dimensions: every metric has `pipeline`; those of a consumer have `consumer` too, those of a table `table`, those of a
+ * capture task that reads a further slot (`source.slots`) `slot`: "2", "3".
+ */
+export const DIMENSION = {
+  pipeline: "pipeline",
+  consumer: "consumer",
+  table: "table",
+  slot: "slot",
+} as const;
+
+/** One metric, as CloudWatch and the docs know it. */
+export interface Metric {
+  readonly name: string;
+  readonly unit: "Bytes" | "Count" | "Milliseconds" | "None" | "Percent" | "Seconds";
+  /** The one that answers its question: `Sum` of counters, which are published as what was added; gauges by their worst value. */
+  readonly statistic: "Sum" | "Maximum" | "Minimum" | "p99";
+  /** In Markdown, a line of docs/11-operations.md. */
+  readonly meaning: string;
+  /** It may be missing from a healthy task: its alarm treats missing data as not breaching. */
+  readonly whereKnown?: boolean;
+}
+
+/* Without effects, as bundlers are told: they leave out what nobody uses. */
+
+/* @__NO_SIDE_EFFECTS__ */
+function count<const N extends string>(name: N, meaning: string) {
+  return { name, unit: "Count", statistic: "Sum", meaning } as const;
+}
+
+/* @__NO_SIDE_EFFECTS__ */
+function sum<const N extends string>(name: N, unit: Metric["unit"], meaning: string) {
+  return { name, unit, statistic: "Sum", meaning } as const;
+}
+
+/* @__NO_SIDE_EFFECTS__ */
+function most<const N extends string>(name: N, unit: Metric["unit"], meaning: string, known?: "where known") {
+  return { name, unit, statistic: "Maximum", meaning, whereKnown: known !== undefined } as const;
+}
+
+/* @__NO_SIDE_EFFECTS__ */
+function least<const N extends string>(
+  name: N,
+  unit: Metric["unit"],
+  meaning: string,
+  known?: "where known",
+) {
+  return { name, unit, statistic: "Minimum", meaning, whereKnown: known !== undefined } as const;
+}
+
+/**
+ * Of the capture task, dimension `pipeline`. While the task runs they are there several times a minute; no data means no
+ * task, unless they are there `whereKnown`.
+ */
+export const CAPTURE_METRIC = {
+  replicationLagBytes: most(
+    "ReplicationLagBytes",
+    "Bytes",
+    "log between what is confirmed and the server's end",
+  ),
+  replicationLagMs: most(
+    "ReplicationLagMilliseconds",
+    "Milliseconds",
+    "age of the newest stored commit while something waits; 0 when nothing does: an idle database is not late",
+  ),
+  slotActive: least("SlotActive", "None", "1 while our replication link is open, 0 while it is not"),
+  sourceConnected: least(
+    "SourceConnected",
+    "None",
+    "1 while a source that reads tables (triggers, polling, outbox) is connected, 0 while it is not; it has no slot and no WAL",
+  ),
+  walHeldBytes: most("WalHeldBytes", "Bytes", "log that the server keeps for the slot", "where known"),
+  walBudgetLeft: least(
+    "WalBudgetLeft",
+    "Percent",
+    "what is left of `max_slot_wal_keep_size`; 100 where it has no bound (then watch the disk)",
+    "where known",
+  ),
+  walLossSeconds: least(
+    "WalLossSeconds",
+    "Seconds",
+    "time until the slot is lost if it goes on like this; there only while that threatens",
+    "where known",
+  ),
+  oldestTransactionSeconds: most(
+    "OldestTransactionSeconds",
+    "Seconds",
+    "age of the oldest open transaction, which holds log back",
+    "where known",
+  ),
+  leftoverSlots: most(
+    "LeftoverSlots",
+    "Count",
+    "slots of ours on servers that are not read from, where `DATABASE_URL` names several: they hold log back there",
+    "where known",
+  ),
+  changes: count("Changes", "change events that Kinesis acknowledged"),
+  bytes: sum("Bytes", "Bytes", "bytes of the records that Kinesis acknowledged"),
+  records: count("Records", "records that Kinesis acknowledged"),
+  requests: count("Requests", "PutRecords requests, answered or given up"),
+  retries: count("Retries", "records sent again"),
+  throttles: count("Throttles", "records sent again because Kinesis throttled them"),
+  oversize: count("Oversize", "changes above the record limit, stored apart or cut by policy"),
+  reconnects: count("Reconnects", "times that the replication link was opened again"),
+  heldTopics: most(
+    "HeldTopics",
+    "Count",
+    "topics whose changes wait for a release (`tributary capture status`)",
+  ),
+  heldBytes: most("HeldBytes", "Bytes", "bytes stored of topics that are held"),
+  unhealedTables: most(
+    "UnhealedTables",
+    "Count",
+    "tables of which changes may be missing in the stream ([When the publication changes](05-postgres.md#when-the-publication-changes))",
+  ),
+  putAside: count("PutAside", "changes that could not become events and are among capture's dead letters"),
+  rowsAsked: most(
+    "RowsAsked",
+    "Count",
+    "while there are some: rows that are to be [read again](12-backfill.md#rows-that-are-read-again); a table with very many counts once. Above 0 for long, a transaction is open for long, or the log names a row that cannot be given",
+    "where known",
+  ),
+  backfills: most("Backfills", "Count", "backfills under way, paused ones too"),
+  bufferedBytes: most("BufferedBytes", "Bytes", "bytes of events that Kinesis has not acknowledged"),
+  unacknowledgedMs: most(
+    "UnacknowledgedMilliseconds",
+    "Milliseconds",
+    "age of the oldest event that Kinesis has not acknowledged",
+  ),
+} satisfies Record<string, Metric>;
+
+/** Of the capture task by table, dimensions `pipeline` and `table`; the busiest tables, the others as `OTHER_TABLES`. */
+export const TABLE_METRIC = {
+  changes: count("TableChanges", "changes read"),
+  bytes: sum("TableBytes", "Bytes", "bytes of the events that were made of them"),
+} satisfies Record<string, Metric>;
+
+/** Of the capture task by table, dimensions `pipeline` and `table`, while a backfill of the table is under way. */
+export const BACKFILL_METRIC = {
+  rows: count("BackfillRows", "rows that a backfill read into the stream"),
+  percent: most(
+    "BackfillPercent",
+    "Percent",
+    "how far it is, by the server's estimate of the table; 100 when it is done",
+    "where known",
+  ),
+} satisfies Record<string, Metric>;
+
+/** The table dimension of all tables beyond the busiest. */
+export const OTHER_TABLES = "other";
+
+/** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
+export const REDRIVE_METRIC = {
+  redriven: count("Redriven", "parked changes that took effect"),
+  discarded: count("Discarded", "parked changes that were given up"),
+  failed: count("RedriveFailed", "keys that failed again"),
+} satisfies Record<string, Metric>;
+
+/** Of a consumer, dimensions `pipeline` and `consumer`, once an invocation: no data means no changes. */
+export const CONSUMER_METRIC = {
+  applied: count("Applied", "changes that took effect"),
+  duplicates: count("Duplicates", "changes that had taken effect before"),
+  unhandled: count("Unhandled", "changes that no handler is registered for"),
+  passed: count("Passed", "control events, and rows of a backfill for another consumer"),
+  retried: count("Retried", "handler calls beyond a change's first"),
+  deadLettered: count("DeadLettered", "changes that were given up"),
+  parked: count("Parked", "changes that failed and were set aside"),
+  parkedBehind: count("ParkedBehind", "changes set aside because they wait behind one of their key"),
+  parkingFull: count("ParkingFull", "partitions stopped by the bound of what may be set aside"),
+  superseded: count("Superseded", "open dead letters that a later change made pointless"),
+  gaps: count("Gaps", "partitions stopped because a change before never came"),
+  held: count("Held", "tries that ended at a change which failed and cannot be passed"),
+  heldPartitions: most(
+    "HeldPartitions",
+    "Count",
+    "partitions that wait for somebody while their shards go on, at the end of an invocation",
+  ),
+  heldBytes: most("HeldPartitionBytes", "Bytes", "bytes of the records that held partitions keep"),
+  holdFull: count("HoldFull", "partitions of which no more can be held: their shards wait"),
+  failedPartitions: count("FailedPartitions", "partitions whose records come again, whatever the reason"),
+  staleWriter: count(
+    "StaleWriterRecords",
+    "records dropped because a newer capture task had written behind them",
+  ),
+  commitToEffectMs: {
+    name: "CommitToEffectMilliseconds",
+    unit: "Milliseconds",
+    statistic: "p99",
+    meaning:
+      "from commit to effect: up to 20 values an invocation, evenly spread over its changes, the slowest among them. Percentiles weigh invocations alike, small or large",
+  },
+} satisfies Record<string, Metric>;
