@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
 import { RedriveLeases } from "../consume/dead-letter/redrive-lease.ts";
 import { Checkpoint } from "../consume/fence/checkpoint.ts";
+import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { Fence } from "../consume/fence/fence.ts";
 import { groupOf } from "../consume/fence/fence-item.ts";
 import { Floors } from "../consume/fence/floor.ts";
@@ -14,7 +15,7 @@ import { type Backfill, hasEnded, readBackfill, requestBackfill } from "../state
 import type { StatePlace } from "../state/persistent-table.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
 import { fenceKey } from "../state/state-key.ts";
-import { type ConsumerPlace, consumerStatus } from "./consumer-status.ts";
+import { consumerStatus } from "./consumer-status.ts";
 
 /** How long a replay of what a partition holds is waited for. */
 const REPLAY_PATIENCE_MS = 2_000;
@@ -82,27 +83,26 @@ export async function acceptGap(
   by: string,
   signal: AbortSignal,
 ): Promise<Accepted[]> {
-  const { dynamodb, table, pipeline, consumer } = place;
+  const table = new ConsumerTable(place);
   const upTo = missing
     .map((entry) => entry.upTo)
     .sort()
     .at(-1);
   if (upTo === undefined) return [];
-  const store = { dynamodb, table, pipeline, signal };
   const runs: Record<string, number> = {};
-  for (const name of tables) runs[name] = await backfillOf(store, name, consumer, upTo);
+  for (const name of tables) runs[name] = await backfillOf({ ...place, signal }, name, place.consumer, upTo);
   const accepted: Acceptance = { by, at: new Date().toISOString(), tables: runs };
   const results: Accepted[] = [];
   const until = performance.now() + INVOCATION_PATIENCE_MS;
   for (const entry of missing) {
     const { topic, partition } = entry;
     // Noted first: a partition never goes on without a trace of why.
-    await new MissingTable(dynamodb, table, pipeline, consumer).accept(entry, accepted, signal);
-    const outcome = entry.cause === "unreadable" ? "noted" : await letPass(place, entry, until, signal);
+    await new MissingTable(table).accept(entry, accepted, signal);
+    const outcome = entry.cause === "unreadable" ? "noted" : await letPass(table, entry, until, signal);
     results.push({ topic, partition, missing: { ...entry, accepted }, outcome });
   }
   for (const other of others)
-    await letPass(place, { ...other, cause: "expired", upTo, writer: 0 }, until, signal);
+    await letPass(table, { ...other, cause: "expired", upTo, writer: 0 }, until, signal);
   return results;
 }
 
@@ -143,7 +143,7 @@ async function endReplay(
 
 /** Takes the partition as an invocation does, so that none can overwrite what is written. */
 async function letPass(
-  { dynamodb, table, pipeline, consumer }: ConsumerPlace,
+  table: ConsumerTable,
   {
     topic,
     partition,
@@ -154,11 +154,11 @@ async function letPass(
   until: number,
   signal: AbortSignal,
 ): Promise<Accepted["outcome"]> {
-  const fence = new Fence(dynamodb, table, pipeline, consumer);
-  const floor = await new Floors(dynamodb, table, pipeline, consumer).of(topic, signal);
+  const fence = new Fence(table);
+  const floor = await new Floors(table).of(topic, signal);
   const group = { topic, group: groupOf(partition) };
   const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
-  const leases = new RedriveLeases(dynamodb, table, pipeline, consumer);
+  const leases = new RedriveLeases(table);
   const item = leases.item(topic, partition, signal);
   let replay: PartitionLease | undefined;
   try {
@@ -188,7 +188,11 @@ async function letPass(
       if (error !== undefined) throw error;
       // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
       if (stored.fault !== undefined)
-        throw new StateItemError(consumer, fenceKey("", consumer, topic, group.group).sk, stored.fault);
+        throw new StateItemError(
+          table.consumer,
+          fenceKey("", table.consumer, topic, group.group).sk,
+          stored.fault,
+        );
       const checkpoint = new Checkpoint(stored, floor);
       const came = checkpoint.mark >= upTo;
       // With the generation of the record behind the gap: what an older writer still has of it is dropped.

@@ -1,6 +1,6 @@
-import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../change/position.ts";
 import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
+import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
 import { heldBy } from "../consume/hold/hold.ts";
 import type { Hold } from "../consume/hold/hold-state.ts";
@@ -10,15 +10,6 @@ import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { persistentTable } from "../state/persistent-table.ts";
 import { fenceKey } from "../state/state-key.ts";
-
-/** The state table of a pipeline's consumers, and how to reach it. */
-export interface ConsumerPlace {
-  readonly dynamodb: DynamoDBClient;
-  /** The state table. */
-  readonly table: string;
-  readonly pipeline: string;
-  readonly consumer: string;
-}
 
 /** How a consumer stands in one topic partition. */
 export interface PartitionStatus extends PartitionName {
@@ -43,9 +34,9 @@ export interface PartitionStatus extends PartitionName {
  * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
  */
 export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {
-  const { dynamodb, table, pipeline, consumer } = place;
-  const missing = await new MissingTable(dynamodb, table, pipeline, consumer).list(signal);
-  const letters = await openLetters(new ParkingTable(dynamodb, table, pipeline, consumer), signal);
+  const table = new ConsumerTable(place);
+  const missing = await new MissingTable(table).list(signal);
+  const letters = await openLetters(new ParkingTable(table), signal);
   const partitions = await readPartitions(place, signal);
   // A gap may be noted of a partition nothing of which took effect.
   for (const { topic, partition } of missing) {
@@ -101,14 +92,11 @@ async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<
 type KnownPartition = PartitionName & ReturnType<typeof readPartition>;
 
 /** Every partition that has a checkpoint. */
-async function readPartitions(
-  { dynamodb, table, pipeline, consumer }: ConsumerPlace,
-  signal: AbortSignal,
-): Promise<KnownPartition[]> {
-  const { pk } = fenceKey(pipeline, consumer, "", 0);
-  const lists = new ParkedLists(dynamodb, table, pipeline, consumer);
+async function readPartitions(place: ConsumerPlace, signal: AbortSignal): Promise<KnownPartition[]> {
+  const { pk } = fenceKey(place.pipeline, place.consumer, "", 0);
+  const lists = new ParkedLists(new ConsumerTable(place));
   const found: KnownPartition[] = [];
-  for await (const item of persistentTable({ dynamodb, table, signal }, true).query({ pk, sk: "fence#" })) {
+  for await (const item of persistentTable({ ...place, signal }, true).query({ pk, sk: "fence#" })) {
     const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
     if (topic === undefined) continue;
     for (let i = 0; i < GROUP_SIZE; i++) {

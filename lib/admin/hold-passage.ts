@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../change/position.ts";
 import { parseTable } from "../change/table-pattern.ts";
 import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
+import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { Floors } from "../consume/fence/floor.ts";
 import { readMarks } from "../consume/run/marks.ts";
 import type { LogPipeline } from "../definition/pipeline.ts";
@@ -39,7 +40,11 @@ export async function passHold(
   for (;;) {
     const behind: ConsumerBehind[] = [];
     for (const { name: consumer } of consumers) {
-      const floor = await floorOf(new Floors(dynamodb, table, name, consumer), topic.name, signal);
+      const floor = await floorOf(
+        new Floors(new ConsumerTable({ dynamodb, table, pipeline: name, consumer })),
+        topic.name,
+        signal,
+      );
       const marks = await readMarks({ dynamodb, table, pipeline: name }, consumer, topic, signal);
       const partitions = marks.flatMap((mark, partition) =>
         (mark ?? "") < barrier && floor < barrier ? [partition] : [],

@@ -3,7 +3,7 @@ import { captures, type Pipeline } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
 import { sourceKind } from "../source/index.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
-import type { ConsumerPlace } from "./consumer-status.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 
 /**
  * The tables that a topic's changes come from and that a backfill can read: of those that capture has ever had, the ones that
@@ -11,7 +11,7 @@ import type { ConsumerPlace } from "./consumer-status.ts";
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function tablesOfTopic(
-  { dynamodb, table, pipeline: name }: Omit<ConsumerPlace, "consumer">,
+  { dynamodb, table, pipeline: name }: Omit<StatePlace, "signal">,
   pipeline: Pipeline,
   topic: string,
   signal: AbortSignal,

@@ -2,17 +2,13 @@ import { hostname, userInfo } from "node:os";
 import { createInterface } from "node:readline/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
-import {
-  type ConsumerPlace,
-  consumerStatus,
-  needsAttention,
-  type PartitionStatus,
-} from "../admin/consumer-status.ts";
+import { consumerStatus, needsAttention, type PartitionStatus } from "../admin/consumer-status.ts";
 import { tablesOfTopic } from "../admin/topic-tables.ts";
 import { dynamodbClient } from "../aws/clients.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { type PositionText, parsePosition } from "../change/position.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
 import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
 import { readDefinition } from "../definition/file.ts";
 import type { Pipeline } from "../definition/pipeline.ts";

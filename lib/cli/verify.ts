@@ -7,6 +7,7 @@ import { formatTable, parseTable, type TableName } from "../change/table-pattern
 import { ConfigurationError, type ConfigurationProblem, explain } from "../change/tributary-error.ts";
 import type { SinkRow, VerifiableSink, VerifiableTable } from "../consume/api/verifiable-sink.ts";
 import { StateItemError } from "../consume/consume-errors.ts";
+import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { keyLabel, keyText } from "../consume/hold/parked-keys.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { readMarks } from "../consume/run/marks.ts";
@@ -119,7 +120,7 @@ async function compare(
         timeoutMs: timeout * 1000,
       }),
     isParked: await parkedRows(
-      new ParkingTable(dynamodb, stateTable, pipeline.name, consumer),
+      new ParkingTable(new ConsumerTable({ dynamodb, table: stateTable, pipeline: pipeline.name, consumer })),
       { topic: topic.name, table, key: key ?? own },
       signal,
     ),

@@ -7,6 +7,7 @@ import { runCapture } from "../../lib/capture/capture.ts";
 import type { CaptureMetrics } from "../../lib/capture/capture-options.ts";
 import { parsePosition } from "../../lib/change/position.ts";
 import { consumer } from "../../lib/consume/api/consumer.ts";
+import { ConsumerTable } from "../../lib/consume/fence/consumer-table.ts";
 import { Floors } from "../../lib/consume/fence/floor.ts";
 import { definePipeline, outbox, type PipelineInput } from "../../lib/definition/pipeline.ts";
 import { type OutboxClient, outboxTable } from "../../lib/publish/publish.ts";
@@ -127,7 +128,9 @@ withPostgres((server) => {
     await first.stop();
 
     const second = await open(url, bench.table, stream, [bench.name, added]);
-    const floors = new Floors(aws().dynamodb, bench.table, "shop", added);
+    const floors = new Floors(
+      new ConsumerTable({ dynamodb: aws().dynamodb, table: bench.table, pipeline: "shop", consumer: added }),
+    );
     const floor = await floors.of("shop.outbox.order", AbortSignal.timeout(10_000));
     // Whoever had lanes has them under a new generation.
     await eventually(

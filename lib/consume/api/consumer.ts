@@ -16,6 +16,7 @@ import {
   type RedriveRequest,
   readRedriveRequest,
 } from "../dead-letter/redrive-request.ts";
+import { ConsumerTable } from "../fence/consumer-table.ts";
 import { Fence } from "../fence/fence.ts";
 import { Floors } from "../fence/floor.ts";
 import { HoldTable } from "../hold/hold-table.ts";
@@ -327,6 +328,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
   const configuration = readConfiguration(environment);
   const { stateTable, pipeline, deadLetterQueueUrl, topics } = configuration;
   const dynamodb = parts.dynamodb ?? dynamodbClient(environment);
+  const table = new ConsumerTable({ dynamodb, table: stateTable, pipeline, consumer: name });
   const write = parts.write ?? ((line) => void process.stdout.write(`${line}\n`));
   const patterns = topics?.map(topicPattern);
   let claims: Promise<ClaimStore | undefined> | undefined;
@@ -339,19 +341,19 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     registry,
     configuration,
     isOwn: (topic) => !patterns || patterns.some((matches) => matches(topic)),
-    fence: new Fence(dynamodb, stateTable, pipeline, name),
-    floors: new Floors(dynamodb, stateTable, pipeline, name),
-    claims: new Claims(dynamodb, stateTable, pipeline, name),
-    missing: new MissingTable(dynamodb, stateTable, pipeline, name),
+    fence: new Fence(table),
+    floors: new Floors(table),
+    claims: new Claims(table),
+    missing: new MissingTable(table),
     shards: new Shards({
-      ...{ dynamodb, table: stateTable, pipeline, consumer: name, retentionMs: configuration.retentionMs },
+      ...{ table, retentionMs: configuration.retentionMs },
       parentsOf: parentsOf(name, parts.shardParents ?? kinesisShardParents(environment), write),
     }),
     oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
-    parking: new ParkingTable(dynamodb, stateTable, pipeline, name),
+    parking: new ParkingTable(table),
     payloads: new ParkedPayloads(pipeline, name, openClaims),
-    holds: new HoldTable(dynamodb, stateTable, pipeline, name),
-    leases: new RedriveLeases(dynamodb, stateTable, pipeline, name),
+    holds: new HoldTable(table),
+    leases: new RedriveLeases(table),
     running: new RunningCalls(),
     letters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)

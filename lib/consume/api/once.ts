@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import { claimKey } from "../../state/state-key.ts";
-import { deleteItem, itemAt, putItem, readItem, updateItem } from "../fence/table-call.ts";
+import { claimKey, type StateKey } from "../../state/state-key.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { ClaimHeldError } from "./handler-errors.ts";
 
 /** How long a done claim is remembered: longer than a record comes again with the default retention. */
@@ -20,16 +19,10 @@ export type ClaimName = string;
  * that dies between the effect and its record: after the lease, the handler runs again.
  */
 export class Claims {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
   }
 
   /**
@@ -53,8 +46,7 @@ export class Claims {
 
   /** The effect took place: no handler runs for this event any more. */
   async done(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    const input = {
-      ...this.#at(name),
+    await this.#table.until(signal, "finish claim").update(this.#key(name), {
       UpdateExpression: "SET #state=:done, expiresAt=:expires REMOVE leaseUntil",
       // Where it is refused, the lease ran out and another took it: it is that one's to finish.
       ConditionExpression: "#owner=:owner",
@@ -64,39 +56,33 @@ export class Claims {
         ":owner": { S: owner },
         ":expires": { N: expiry() },
       },
-    };
-    await updateItem(this.#dynamodb, "finish claim", input, signal);
+    });
   }
 
   /** The handler failed: whoever comes next need not wait for the lease. */
   async release(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    const input = {
-      ...this.#at(name),
+    await this.#table.until(signal, "release claim").delete(this.#key(name), {
       ConditionExpression: "#owner=:owner AND #state=:running",
       ExpressionAttributeNames: NAMES,
       ExpressionAttributeValues: { ":owner": { S: owner }, ":running": { S: "running" } },
-    };
-    await deleteItem(this.#dynamodb, "release claim", input, signal);
+    });
   }
 
   /** Whether an event's effect is recorded. */
   async isDone(name: ClaimName, signal: AbortSignal): Promise<boolean> {
-    const item = await readItem(this.#dynamodb, "read claim", this.#at(name), signal);
+    const item = await this.#table.until(signal, "read claim").get(this.#key(name));
     return item?.state?.S === "done";
   }
 
   #tryClaim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
     const now = Date.now();
-    const { TableName, Key } = this.#at(name);
-    const input = {
-      TableName,
-      Item: {
-        ...Key,
-        state: { S: "running" },
-        owner: { S: owner },
-        leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
-        expiresAt: { N: expiry() },
-      },
+    const claim = {
+      state: { S: "running" },
+      owner: { S: owner },
+      leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
+      expiresAt: { N: expiry() },
+    };
+    return this.#table.until(signal, "claim").put(this.#key(name), claim, {
       ConditionExpression:
         "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
       ExpressionAttributeNames: NAMES,
@@ -105,12 +91,11 @@ export class Claims {
         ":owner": { S: owner },
         ":now": { N: String(now) },
       },
-    };
-    return putItem(this.#dynamodb, "claim", input, signal);
+    });
   }
 
-  #at(name: ClaimName) {
-    return itemAt(this.#table, claimKey(this.#pipeline, this.#consumer, name));
+  #key(name: ClaimName): StateKey {
+    return claimKey(this.#table.pipeline, this.#table.consumer, name);
   }
 }
 

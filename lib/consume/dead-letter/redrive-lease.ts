@@ -1,12 +1,11 @@
-import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { fenceKey } from "../../state/state-key.ts";
 import { type PartitionName, StateItemError } from "../consume-errors.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { groupOf, readPartition, readToken, storedKeys } from "../fence/fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "../fence/fence-token.ts";
 import { PartitionItem } from "../fence/partition-item.ts";
 import { freeOf, isLive, PartitionLease, REDRIVE, REPLAY, takeLease } from "../fence/partition-lease.ts";
-import { itemAt } from "../fence/table-call.ts";
 import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
 import type { Hold } from "../hold/hold-state.ts";
 import { ParkedKeys } from "../hold/parked-keys.ts";
@@ -40,19 +39,13 @@ export interface FencedPartition {
  * `r<p>` names the lease, `u<p>` is when it ends.
  */
 export class RedriveLeases {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
   readonly #lists: ParkedLists;
   #taken = 0;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
-    this.#lists = new ParkedLists(dynamodb, table, pipeline, consumer);
+    this.#lists = new ParkedLists(table);
   }
 
   /** A lease that is renewed until it is given back; undefined while another redrive has one. */
@@ -81,9 +74,10 @@ export class RedriveLeases {
 
   /** The item in which a partition stands. */
   item(topic: string, partition: number, signal: AbortSignal): PartitionItem {
-    const at = itemAt(this.#table, fenceKey(this.#pipeline, this.#consumer, topic, groupOf(partition)));
+    const { pipeline, consumer } = this.#table;
+    const key = fenceKey(pipeline, consumer, topic, groupOf(partition));
     const place = { topic, partition };
-    return new PartitionItem(this.#dynamodb, at, { place, lists: this.#lists, signal });
+    return new PartitionItem(this.#table, key, { place, lists: this.#lists, signal });
   }
 }
 

@@ -1,6 +1,6 @@
-import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../../change/position.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import { formatHold, parseHold } from "../hold/hold.ts";
 import type { Hold } from "../hold/hold-state.ts";
 import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
@@ -68,18 +68,15 @@ export interface OwnProgress {
   readonly token: FenceToken;
 }
 
-/** The parts of an UpdateItem request that differ. */
-export interface ItemUpdate {
+/** An update of a fence item, and its condition. */
+export interface FenceUpdate {
   readonly UpdateExpression: string;
   readonly ConditionExpression?: string;
-  readonly ExpressionAttributeValues: Record<string, AttributeValue>;
+  readonly ExpressionAttributeValues: StateItem;
 }
 
 /** Reads a partition's attributes. */
-export function readPartition(
-  item: Record<string, AttributeValue> | undefined,
-  partition: number,
-): StoredPartition {
+export function readPartition(item: StateItem | undefined, partition: number): StoredPartition {
   const attempts = item?.[`a${partition}`]?.S;
   const mark = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
@@ -141,10 +138,7 @@ function withoutHeld(keys = ""): string | undefined {
 }
 
 /** The token that stands there, held or given back. */
-export function readToken(
-  item: Record<string, AttributeValue> | undefined,
-  partition: number,
-): string | undefined {
+export function readToken(item: StateItem | undefined, partition: number): string | undefined {
   return item?.[`t${partition}`]?.S;
 }
 
@@ -155,7 +149,7 @@ export function readToken(
  * A comparison with an attribute that does not exist is false, so its opposite is true. `inWords` asks for that attribute
  * instead, which emulators parse fifteen times as slowly: for a try after one that was refused, whatever the reason.
  */
-export function takeUpdate(partitions: readonly number[], token: FenceToken, inWords: boolean): ItemUpdate {
+export function takeUpdate(partitions: readonly number[], token: FenceToken, inWords: boolean): FenceUpdate {
   const isFree = (p: number) => (inWords ? `(attribute_not_exists(t${p}) OR t${p}<=:t)` : `NOT t${p}>:t`);
   return {
     UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
@@ -165,7 +159,7 @@ export function takeUpdate(partitions: readonly number[], token: FenceToken, inW
 }
 
 /** Makes the owner of a partition that nobody has, while its token is the one that was read. */
-export function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): ItemUpdate {
+export function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): FenceUpdate {
   const t = `t${partition}`;
   return {
     UpdateExpression: `SET ${t}=:t`,
@@ -178,14 +172,14 @@ export function takeFreeUpdate(partition: number, seen: string | undefined, toke
 }
 
 /** Writes marks and gives the partitions back; refused as a whole where one of them is another's. */
-export function closeUpdate(own: readonly OwnProgress[]): ItemUpdate {
+export function closeUpdate(own: readonly OwnProgress[]): FenceUpdate {
   return progressUpdate(
     own.map(({ progress, token }) => ({ progress, held: token.held, next: token.givenBack })),
   );
 }
 
 /** Writes where a partition stands and keeps it, from now on under the token `next`. */
-export function noteUpdate({ progress, token }: OwnProgress, next: string): ItemUpdate {
+export function noteUpdate({ progress, token }: OwnProgress, next: string): FenceUpdate {
   return progressUpdate([{ progress, held: token.held, next }]);
 }
 
@@ -193,7 +187,7 @@ export function noteUpdate({ progress, token }: OwnProgress, next: string): Item
  * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused while a
  * redrive is at work there. One whose time is over is shut out.
  */
-export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): ItemUpdate {
+export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): FenceUpdate {
   const update = noteUpdate(own, next);
   const p = own.progress.partition;
   return {
@@ -204,7 +198,7 @@ export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): I
 }
 
 /** Gives a partition back without a word on where it stands. */
-export function giveBackUpdate(partition: number, token: FenceToken): ItemUpdate {
+export function giveBackUpdate(partition: number, token: FenceToken): FenceUpdate {
   const t = `t${partition}`;
   return {
     UpdateExpression: `SET ${t}=:next`,
@@ -217,7 +211,7 @@ export function giveBackUpdate(partition: number, token: FenceToken): ItemUpdate
  * Writes where a replay came to, under the token of the one who has taken the partition meanwhile: nothing was written since,
  * and that one waits for the lease `replay`.
  */
-export function handOverUpdate({ progress, token }: OwnProgress, taker: string, replay: string): ItemUpdate {
+export function handOverUpdate({ progress, token }: OwnProgress, taker: string, replay: string): FenceUpdate {
   const update = progressUpdate([{ progress, held: taker, next: taker }]);
   const p = progress.partition;
   return {
@@ -233,10 +227,10 @@ export function handOverUpdate({ progress, token }: OwnProgress, taker: string, 
 
 function progressUpdate(
   writes: readonly { readonly progress: PartitionProgress; readonly held: string; readonly next: string }[],
-): ItemUpdate {
+): FenceUpdate {
   const set: string[] = [];
   const remove: string[] = [];
-  const values: Record<string, AttributeValue> = {};
+  const values: StateItem = {};
   // Most partitions share both tokens, and the writer.
   const shared = new Map<string, string>();
   const sharedName = (value: { S: string } | { N: string }) => {
@@ -289,7 +283,7 @@ function progressUpdate(
 }
 
 /** Notes when the item was begun: nothing that expired before then is missing in it. */
-export function beginUpdate(nowMs: number): ItemUpdate {
+export function beginUpdate(nowMs: number): FenceUpdate {
   return {
     UpdateExpression: "SET b=:now",
     ConditionExpression: "attribute_not_exists(b)",
@@ -297,16 +291,13 @@ export function beginUpdate(nowMs: number): ItemUpdate {
   };
 }
 
-function readLost(
-  item: Record<string, AttributeValue> | undefined,
-  partition: number,
-): LostRecords | undefined {
+function readLost(item: StateItem | undefined, partition: number): LostRecords | undefined {
   const [, isOpen, until] = /^(!?)(\d+)$/.exec(item?.[`j${partition}`]?.S ?? "") ?? [];
   if (until === undefined) return bornAfter(item);
   return { until: Number(until), state: isOpen ? "open" : "settled" };
 }
 
-function bornAfter(item: Record<string, AttributeValue> | undefined): LostRecords | undefined {
+function bornAfter(item: StateItem | undefined): LostRecords | undefined {
   const born = item?.b?.N;
   return born === undefined ? undefined : { until: Number(born), state: "settled" };
 }

@@ -1,17 +1,19 @@
-import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
-import { fenceKey } from "../../state/state-key.ts";
+import type { UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
+import { fenceKey, type StateKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import type { PartitionName } from "../consume-errors.ts";
 import { formatHold } from "../hold/hold.ts";
 import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
 import { ParkedLists } from "../hold/parked-lists.ts";
 import { hasReached } from "./checkpoint.ts";
+import type { ConsumerTable } from "./consumer-table.ts";
 import {
   beginUpdate,
   closeUpdate,
+  type FenceUpdate,
   GROUP_SIZE,
   giveBackUpdate,
   handOverUpdate,
-  type ItemUpdate,
   noteUpdate,
   type OwnProgress,
   overtakeUpdate,
@@ -24,9 +26,8 @@ import {
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
-import { type ItemPlace, itemAt, readItem, type TableItem, updateItem } from "./table-call.ts";
 
-/** Where a fence item stands. */
+/** A group of a topic's partitions: one item of the fence. */
 export interface FenceGroup {
   readonly topic: string;
   readonly group: number;
@@ -62,18 +63,12 @@ interface NamedProgress extends OwnProgress {
  * request which arrives a second time, however late, changes nothing (rule 37).
  */
 export class Fence {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
   readonly #lists: ParkedLists;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
-    this.#lists = new ParkedLists(dynamodb, table, pipeline, consumer);
+    this.#lists = new ParkedLists(table);
   }
 
   /**
@@ -236,7 +231,7 @@ export class Fence {
   async #keep(
     place: FenceGroup,
     own: OwnProgress,
-    update: (own: OwnProgress, next: string) => ItemUpdate,
+    update: (own: OwnProgress, next: string) => FenceUpdate,
     what: string,
     signal: AbortSignal,
   ): Promise<"ours" | "lost" | "redriven"> {
@@ -308,21 +303,20 @@ export class Fence {
   /** Returns undefined where the condition does not hold. */
   #try(
     place: FenceGroup,
-    update: ItemUpdate,
+    update: FenceUpdate,
     what: string,
     signal: AbortSignal,
     returned: "ALL_OLD" | "NONE" = "NONE",
   ): Promise<UpdateItemCommandOutput | undefined> {
-    const input = { ...this.#at(place), ...update, ReturnValues: returned };
-    return updateItem(this.#dynamodb, `${what} ${place.topic} group ${place.group}`, input, signal);
+    const table = this.#table.until(signal, `${what} ${place.topic} group ${place.group}`);
+    return table.update(this.#key(place), { ...update, ReturnValues: returned });
   }
 
-  #read(place: FenceGroup, signal: AbortSignal): Promise<TableItem | undefined> {
-    const what = `read ${place.topic} group ${place.group}`;
-    return readItem(this.#dynamodb, what, this.#at(place), signal);
+  #read(place: FenceGroup, signal: AbortSignal): Promise<StateItem | undefined> {
+    return this.#table.until(signal, `read ${place.topic} group ${place.group}`).get(this.#key(place));
   }
 
-  #at({ topic, group }: FenceGroup): ItemPlace {
-    return itemAt(this.#table, fenceKey(this.#pipeline, this.#consumer, topic, group));
+  #key({ topic, group }: FenceGroup): StateKey {
+    return fenceKey(this.#table.pipeline, this.#table.consumer, topic, group);
   }
 }

@@ -1,15 +1,11 @@
-import type {
-  AttributeValue,
-  DynamoDBClient,
-  UpdateItemCommandInput,
-  UpdateItemCommandOutput,
-} from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
-import { floorKey } from "../../state/state-key.ts";
+import { floorKey, type StateKey } from "../../state/state-key.ts";
+import type { ItemUpdate, StateItem } from "../../state/state-table.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
 import { ConsumerNotRegisteredError } from "../consume-errors.ts";
-import { type ItemPlace, itemAt, readItem, updateItem } from "./table-call.ts";
+import { ConsumerTable } from "./consumer-table.ts";
 
 /*
  * One item a consumer: `floor:<pattern>` is where it began with a topic pattern for the first time, `spans` when it had
@@ -27,8 +23,6 @@ const ATTRIBUTE = "floor:";
 /** Patterns in one update: DynamoDB takes expressions of 4 KB with 300 operators and functions. */
 const PATTERNS_AT_ONCE = 50;
 
-type Item = Record<string, AttributeValue>;
-
 /**
  * Gives every consumer its floor: changes at or before it are not its business. A consumer of a new pipeline starts
  * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
@@ -44,21 +38,21 @@ export async function registerConsumers(
   signal: AbortSignal = AbortSignal.timeout(60_000),
 ): Promise<void> {
   for (const consumer of consumers) {
-    const place: FloorPlace = { dynamodb, table, pipeline, consumer: consumer.name };
+    const place = new ConsumerTable({ dynamodb, table, pipeline, consumer: consumer.name });
     while (!(await register(place, consumer.topics, floor, signal))) signal.throwIfAborted();
   }
 }
 
 /** Returns false where another capture task has changed the item since it was read. */
 async function register(
-  place: FloorPlace,
+  table: ConsumerTable,
   topics: readonly string[],
   position: PositionText,
   signal: AbortSignal,
 ): Promise<boolean> {
   // A write that reads: it begins the item of a consumer that has none.
   const { Attributes: item } =
-    (await update(place, signal, {
+    (await update(table, signal, {
       UpdateExpression: "SET revision=if_not_exists(revision,:none)",
       ExpressionAttributeValues: { ":none": { N: "0" } },
       ReturnValues: "ALL_NEW",
@@ -67,7 +61,7 @@ async function register(
   let spans = spansOf(item);
   const changed = changeTopics(spans, topics, revision + 1, position);
   if (changed) {
-    const written = await update(place, signal, {
+    const written = await update(table, signal, {
       UpdateExpression: "SET spans=:spans,revision=:next",
       ConditionExpression: "revision=:was",
       ExpressionAttributeValues: {
@@ -83,7 +77,7 @@ async function register(
   for (let i = 0; i < missing.length; i += PATTERNS_AT_ONCE) {
     const part = missing.slice(i, i + PATTERNS_AT_ONCE);
     const first = (pattern: string) => spans[pattern]?.[0]?.position ?? position;
-    await update(place, signal, {
+    await update(table, signal, {
       UpdateExpression: `SET ${part.map((_, n) => `#t${n}=if_not_exists(#t${n},:t${n})`).join(",")}`,
       ExpressionAttributeNames: Object.fromEntries(part.map((pattern, n) => [`#t${n}`, ATTRIBUTE + pattern])),
       ExpressionAttributeValues: Object.fromEntries(
@@ -96,14 +90,14 @@ async function register(
 
 /** The floors of one consumer: read when first needed, and again while one is missing. */
 export class Floors {
-  readonly #place: FloorPlace;
+  readonly #table: ConsumerTable;
   #patterns: readonly { matches: (topic: string) => boolean; floor: PositionText }[] = [];
   #spans: TopicSpans = {};
   readonly #byTopic = new Map<string, PositionText>();
   #reading: Promise<void> | undefined;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#place = { dynamodb, table, pipeline, consumer };
+  constructor(table: ConsumerTable) {
+    this.#table = table;
   }
 
   /**
@@ -116,7 +110,7 @@ export class Floors {
     if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#readOnce(signal);
     const floors = this.#patterns.filter(({ matches }) => matches(topic)).map(({ floor }) => floor);
     const floor = floors.sort()[0];
-    const { pipeline, consumer } = this.#place;
+    const { pipeline, consumer } = this.#table;
     if (floor === undefined) throw new ConsumerNotRegisteredError(pipeline, consumer, topic);
     this.#byTopic.set(topic, floor);
     return floor;
@@ -151,7 +145,8 @@ export class Floors {
   }
 
   async #read(signal: AbortSignal): Promise<void> {
-    const item = await readFloor(this.#place, signal);
+    const table = this.#table.until(signal, `read the floor of ${this.#table.consumer}`);
+    const item = await table.get(keyOf(this.#table));
     this.#patterns = Object.entries(floorsOf(item)).map(([pattern, floor]) => ({
       matches: topicPattern(pattern),
       floor,
@@ -161,12 +156,12 @@ export class Floors {
 }
 
 /** The positions that an item holds. */
-export function positionsOf(item: Item): PositionText[] {
+export function positionsOf(item: StateItem): PositionText[] {
   const starts = Object.values(spansOf(item)).flatMap((spans) => spans.map(({ position }) => position));
   return [...Object.values(floorsOf(item)), ...starts];
 }
 
-function floorsOf(item: Item | undefined): Record<string, PositionText> {
+function floorsOf(item: StateItem | undefined): Record<string, PositionText> {
   return Object.fromEntries(
     Object.entries(item ?? {}).flatMap(([name, { S: floor }]) =>
       name.startsWith(ATTRIBUTE) && floor !== undefined ? [[name.slice(ATTRIBUTE.length), floor]] : [],
@@ -175,34 +170,21 @@ function floorsOf(item: Item | undefined): Record<string, PositionText> {
 }
 
 /** What an older library gave a floor alone counts as never given up. */
-function spansOf(item: Item | undefined): TopicSpans {
+function spansOf(item: StateItem | undefined): TopicSpans {
   const floors = Object.entries(floorsOf(item));
   const known = floors.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
   return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S) };
 }
 
-/** The item of one consumer. */
-interface FloorPlace {
-  readonly dynamodb: DynamoDBClient;
-  readonly table: string;
-  readonly pipeline: string;
-  readonly consumer: string;
-}
-
-function readFloor(place: FloorPlace, signal: AbortSignal): Promise<Item | undefined> {
-  return readItem(place.dynamodb, `read the floor of ${place.consumer}`, atFloor(place), signal);
-}
-
 /** Returns undefined where the condition does not hold. */
 function update(
-  place: FloorPlace,
+  table: ConsumerTable,
   signal: AbortSignal,
-  input: Omit<UpdateItemCommandInput, "TableName" | "Key">,
+  update: ItemUpdate,
 ): Promise<UpdateItemCommandOutput | undefined> {
-  const update = { ...atFloor(place), ...input };
-  return updateItem(place.dynamodb, `register ${place.consumer}`, update, signal);
+  return table.until(signal, `register ${table.consumer}`).update(keyOf(table), update);
 }
 
-function atFloor({ table, pipeline, consumer }: FloorPlace): ItemPlace {
-  return itemAt(table, floorKey(pipeline, consumer));
+function keyOf({ pipeline, consumer }: ConsumerTable): StateKey {
+  return floorKey(pipeline, consumer);
 }

@@ -1,39 +1,37 @@
-import type { DynamoDBClient, UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
+import type { StateKey } from "../../state/state-key.ts";
+import type { ItemUpdate, StateItem } from "../../state/state-table.ts";
 import type { PartitionName } from "../consume-errors.ts";
 import type { ParkedLists } from "../hold/parked-lists.ts";
-import { type ItemPlace, readItem, type TableItem, updateItem } from "./table-call.ts";
-
-/** What an update changes, and on what condition. */
-type Update = Omit<UpdateItemCommandInput, "TableName" | "Key">;
+import type { ConsumerTable } from "./consumer-table.ts";
 
 /** The item of the fence in which a partition stands, for those who work on that partition alone. */
 export class PartitionItem {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #at: ItemPlace;
-  readonly place: PartitionName;
+  readonly #table: ConsumerTable;
+  readonly #key: StateKey;
   readonly lists: ParkedLists;
+  readonly place: PartitionName;
   readonly signal: AbortSignal;
 
   constructor(
-    dynamodb: DynamoDBClient,
-    at: ItemPlace,
+    table: ConsumerTable,
+    key: StateKey,
     { place, lists, signal }: { place: PartitionName; lists: ParkedLists; signal: AbortSignal },
   ) {
-    this.#dynamodb = dynamodb;
-    this.#at = at;
-    this.place = place;
+    this.#table = table;
+    this.#key = key;
     this.lists = lists;
+    this.place = place;
     this.signal = signal;
   }
 
-  read(): Promise<TableItem | undefined> {
-    return readItem(this.#dynamodb, "read the fence", this.#at, this.signal);
+  read(): Promise<StateItem | undefined> {
+    return this.#table.until(this.signal, "read the fence").get(this.#key);
   }
 
   /** Returns the item as it stands then; undefined when the condition does not hold. */
-  async update(what: string, update: Update, signal = this.signal): Promise<TableItem | undefined> {
-    const input = { ...this.#at, ...update, ReturnValues: "ALL_NEW" } as const;
-    const answer = await updateItem(this.#dynamodb, what, input, signal);
+  async update(what: string, update: ItemUpdate, signal = this.signal): Promise<StateItem | undefined> {
+    const table = this.#table.until(signal, what);
+    const answer = await table.update(this.#key, { ...update, ReturnValues: "ALL_NEW" });
     return answer && (answer.Attributes ?? {});
   }
 }

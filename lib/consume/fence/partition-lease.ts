@@ -1,7 +1,7 @@
-import type { AttributeValue } from "@aws-sdk/client-dynamodb";
+import type { StateItem } from "../../state/state-table.ts";
 import type { PartitionItem } from "./partition-item.ts";
 
-/** Where a kind of lease stands in the fence's item, and how long it lives. */
+/** A kind of lease: its attributes in the fence's item, and its time. */
 export interface LeaseKind {
   /** Attributes, before the partition's number: who has it, and until when. */
   readonly name: string;
@@ -65,11 +65,7 @@ export function isLive(state: LeaseState | undefined): boolean {
 }
 
 /** How a lease stands in the item of a fence. */
-export function readLease(
-  item: Record<string, AttributeValue> | undefined,
-  kind: LeaseKind,
-  partition: number,
-): LeaseState {
+export function readLease(item: StateItem | undefined, kind: LeaseKind, partition: number): LeaseState {
   const end = Number(item?.[`${kind.end}${partition}`]?.N ?? "0");
   return { name: item?.[`${kind.name}${partition}`]?.S, end };
 }
@@ -93,7 +89,7 @@ export class PartitionLease {
   }
 
   /** The item as it stands now, if the lease still is ours: asked before each effect. */
-  async renew(): Promise<Record<string, AttributeValue> | undefined> {
+  async renew(): Promise<StateItem | undefined> {
     const { partition } = this.item.place;
     const [r, u] = [`${this.#kind.name}${partition}`, `${this.#kind.end}${partition}`];
     const end = Math.max(endOf(this.#kind), this.#end + 1);

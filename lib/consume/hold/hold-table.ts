@@ -1,12 +1,12 @@
-import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import * as z from "zod/mini";
 import { heldRecordsKey, type StateKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import { runSideBySide } from "../api/concurrency.ts";
-import { deleteItem, itemAt, putItem, queryItems, type TableItem } from "../fence/table-call.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { sequenceKey } from "./hold.ts";
 
-/** Where the records of a hold stand. */
+/** The name of a hold. */
 export interface HoldPlace {
   readonly topic: string;
   readonly partition: number;
@@ -46,16 +46,10 @@ const facts = z.array(
  * is told by positions. What stands behind the last record that the fence names does not count.
  */
 export class HoldTable {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
   }
 
   /** Stores runs of records; `writer` names the invocation, so that two never write one item. */
@@ -66,14 +60,15 @@ export class HoldTable {
     signal: AbortSignal,
   ): Promise<void> {
     const items = runs.flatMap(pack).flatMap((records) => this.#items(place, records, writer));
-    await runSideBySide(items, SIDE_BY_SIDE, async (Item) => {
-      await putItem(this.#dynamodb, "hold records", { TableName: this.#table, Item }, signal);
+    const table = this.#table.until(signal, "hold records");
+    await runSideBySide(items, SIDE_BY_SIDE, async ({ key, attributes }) => {
+      await table.put(key, attributes);
     });
   }
 
   /** What is held up to a record (see `sequenceKey`), in the order of the stream. */
   async *records(place: HoldPlace, upTo: string, signal: AbortSignal): AsyncGenerator<HeldRecords> {
-    const parts: Record<string, AttributeValue>[] = [];
+    const parts: StateItem[] = [];
     // Behind every writer's name.
     for await (const item of this.#query(place, `${upTo}#~`, signal)) {
       const [number, of] = [Number(item.part?.N), Number(item.parts?.N)];
@@ -89,14 +84,15 @@ export class HoldTable {
   }
 
   async remove(keys: readonly StateKey[], signal: AbortSignal): Promise<void> {
+    const table = this.#table.until(signal, "remove held records");
     await runSideBySide(keys, SIDE_BY_SIDE, async (key) => {
-      await deleteItem(this.#dynamodb, "remove held records", itemAt(this.#table, key), signal);
+      await table.delete(key);
     });
   }
 
   /** The hold is over: all that carries its name goes. */
   async removeAll(place: HoldPlace, signal: AbortSignal): Promise<void> {
-    for await (const item of this.#query(place, "~", signal, "pk,sk")) {
+    for await (const item of this.#query(place, "~", signal, ["pk", "sk"])) {
       await this.remove([keyOf(item)], signal);
     }
   }
@@ -105,18 +101,18 @@ export class HoldTable {
     place: HoldPlace,
     records: readonly KinesisStreamRecord[],
     writer: string,
-  ): Record<string, AttributeValue>[] {
+  ): { readonly key: StateKey; readonly attributes: StateItem }[] {
     const data = Buffer.concat(records.map(({ kinesis }) => Buffer.from(kinesis.data, "base64")));
     const first = sequenceKey(records[0]?.kinesis.sequenceNumber ?? "");
     const parts = Math.max(1, Math.ceil(data.length / ITEM_BYTES));
     return Array.from({ length: parts }, (_, part) => {
-      const { pk, sk } = this.#key(place, `${first}#${writer}#${String(part).padStart(3, "0")}`);
-      return {
-        ...{ pk: { S: pk }, sk: { S: sk } },
+      const key = this.#key(place, `${first}#${writer}#${String(part).padStart(3, "0")}`);
+      const attributes = {
         ...{ part: { N: String(part) }, parts: { N: String(parts) } },
         data: { B: data.subarray(part * ITEM_BYTES, (part + 1) * ITEM_BYTES) },
         ...(part === 0 ? { records: { S: JSON.stringify(records.map(factsOf)) } } : {}),
       };
+      return { key, attributes };
     });
   }
 
@@ -124,21 +120,15 @@ export class HoldTable {
     place: HoldPlace,
     upTo: string,
     signal: AbortSignal,
-    projection?: string,
-  ): AsyncGenerator<TableItem> {
-    const { pk, sk } = this.#key(place, "");
-    const input = {
-      TableName: this.#table,
-      KeyConditionExpression: "pk = :pk AND sk BETWEEN :from AND :to",
-      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk }, ":to": { S: sk + upTo } },
-      Limit: PAGE,
-      ...(projection ? { ProjectionExpression: projection } : {}),
-    };
-    return queryItems(this.#dynamodb, "read held records", input, signal);
+    attributes?: readonly string[],
+  ): AsyncGenerator<StateItem> {
+    const table = this.#table.until(signal, "read held records");
+    const options = { between: ["", upTo] as const, pageSize: PAGE, ...(attributes ? { attributes } : {}) };
+    return table.query(this.#key(place, ""), options);
   }
 
   #key({ topic, partition, id }: HoldPlace, record: string): StateKey {
-    return heldRecordsKey(this.#pipeline, this.#consumer, topic, partition, id, record);
+    return heldRecordsKey(this.#table.pipeline, this.#table.consumer, topic, partition, id, record);
   }
 }
 
@@ -171,15 +161,12 @@ function factsOf({ eventID, kinesis }: KinesisStreamRecord): z.output<typeof fac
 }
 
 /** Whether a part belongs to the one before. */
-function isNext(
-  before: Record<string, AttributeValue> | undefined,
-  item: Record<string, AttributeValue>,
-): boolean {
+function isNext(before: StateItem | undefined, item: StateItem): boolean {
   const group = (sk: string | undefined) => sk?.slice(0, sk.lastIndexOf("#"));
   return before !== undefined && group(before.sk?.S) === group(item.sk?.S);
 }
 
-function assemble(parts: readonly Record<string, AttributeValue>[]): HeldRecords {
+function assemble(parts: readonly StateItem[]): HeldRecords {
   const data = Buffer.concat(parts.map((part) => part.data?.B ?? Buffer.alloc(0)));
   let at = 0;
   const records = facts.parse(JSON.parse(parts[0]?.records?.S ?? "[]")).map((record) => {
@@ -213,6 +200,6 @@ function asRecord(
   };
 }
 
-function keyOf({ pk, sk }: Record<string, AttributeValue>): StateKey {
+function keyOf({ pk, sk }: StateItem): StateKey {
   return { pk: pk?.S ?? "", sk: sk?.S ?? "" };
 }

@@ -2,6 +2,7 @@ import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import type { ClaimCheck } from "../../change/claim-check.ts";
 import { isPosition } from "../../change/position.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import { StateItemError } from "../consume-errors.ts";
 import type { DeadLetterError } from "../dead-letter/dead-letter.ts";
 import type { Letter, StoredChange } from "./parked-change.ts";
@@ -13,8 +14,6 @@ import type { Letter, StoredChange } from "./parked-change.ts";
 
 /** How long a letter that is closed is remembered, and its change with it. */
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
-
-type Item = Record<string, AttributeValue>;
 
 const text = z.looseObject({ S: z.string() });
 const number = z.looseObject({ N: z.string().check(z.regex(/^\d{1,15}$/)) });
@@ -41,7 +40,7 @@ export function expiry(): AttributeValue {
 }
 
 /** `closed` from the beginning: it expires, as its letter does. */
-export function changeItem({ position, table, json, claim }: StoredChange, closed: boolean): Item {
+export function changeItem({ position, table, json, claim }: StoredChange, closed: boolean): StateItem {
   return {
     position: { S: position },
     table: { S: table },
@@ -52,7 +51,7 @@ export function changeItem({ position, table, json, claim }: StoredChange, close
 }
 
 /** @throws StateItemError */
-export function asChange(consumer: string, item: Item): StoredChange {
+export function asChange(consumer: string, item: StateItem): StoredChange {
   const { position, table, event, claim } = read(consumer, item, changeAttributes);
   if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
   return {
@@ -68,14 +67,14 @@ export function asChange(consumer: string, item: Item): StoredChange {
 /** @throws StateItemError */
 export function outlineOf(
   consumer: string,
-  item: Item,
+  item: StateItem,
 ): { readonly position: string; readonly table: string } {
   const { position, table } = read(consumer, item, changeAttributes);
   if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
   return { position: position.S, table: table.S };
 }
 
-export function letterItem(letter: Letter): Item {
+export function letterItem(letter: Letter): StateItem {
   return {
     topic: { S: letter.topic },
     partition: { N: String(letter.partition) },
@@ -92,7 +91,7 @@ export function letterItem(letter: Letter): Item {
 }
 
 /** @throws StateItemError */
-export function asLetter(consumer: string, item: Item): Letter {
+export function asLetter(consumer: string, item: StateItem): Letter {
   const letter = read(consumer, item, letterAttributes);
   const { topic, partition, chain } = letter;
   if (keyOf(item) !== `letter#${topic.S}/${partition.N}#${chain.S}`)
@@ -116,7 +115,7 @@ export function asLetter(consumer: string, item: Item): Letter {
   };
 }
 
-function read<T extends z.ZodMiniType>(consumer: string, item: Item, schema: T): z.output<T> {
+function read<T extends z.ZodMiniType>(consumer: string, item: StateItem, schema: T): z.output<T> {
   const parsed = schema.safeParse(item);
   if (parsed.success) return parsed.data;
   const [issue] = parsed.error.issues;
@@ -125,7 +124,7 @@ function read<T extends z.ZodMiniType>(consumer: string, item: Item, schema: T):
 
 function readJson<T extends z.ZodMiniType>(
   consumer: string,
-  item: Item,
+  item: StateItem,
   attribute: string,
   json: string,
   schema: T,
@@ -143,10 +142,10 @@ function readJson<T extends z.ZodMiniType>(
   throw new StateItemError(consumer, keyOf(item), `${path}: ${issue?.message}`);
 }
 
-function misplaced(consumer: string, item: Item, what: string): StateItemError {
+function misplaced(consumer: string, item: StateItem, what: string): StateItemError {
   return new StateItemError(consumer, keyOf(item), `${what}: not those of the key`);
 }
 
-function keyOf({ sk }: Item): string {
+function keyOf({ sk }: StateItem): string {
   return sk?.S ?? "";
 }

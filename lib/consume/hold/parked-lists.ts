@@ -1,8 +1,7 @@
 import { randomBytes } from "node:crypto";
-import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import { parkedListKey } from "../../state/state-key.ts";
+import { parkedListKey, type StateKey } from "../../state/state-key.ts";
 import type { PartitionName } from "../consume-errors.ts";
-import { deleteItem, type ItemPlace, itemAt, putItem, queryItems, readItem } from "../fence/table-call.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { ParkedKeysMissingError } from "./hold-errors.ts";
 
 /*
@@ -20,17 +19,11 @@ const ORPHANED_MS = 24 * 3_600_000;
 
 /** The lists of one consumer. */
 export class ParkedLists {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
   readonly #known = new Map<string, string>();
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
   }
 
   /** Returns the list that a fence holds or names. @throws ParkedKeysMissingError, FenceUnavailableError */
@@ -43,8 +36,8 @@ export class ParkedLists {
     if (version === undefined) return stored;
     const known = this.#known.get(version);
     if (known !== undefined) return known;
-    const at = this.#at(place, version);
-    const keys = (await readItem(this.#dynamodb, "read parked keys", at, signal))?.keys?.S;
+    const table = this.#table.until(signal, "read parked keys");
+    const keys = (await table.get(this.#key(place, version)))?.keys?.S;
     if (keys === undefined) throw new ParkedKeysMissingError(place, version);
     this.#keep(version, keys);
     return keys;
@@ -54,9 +47,8 @@ export class ParkedLists {
   async write({ topic, partition }: PartitionName, keys: string, signal: AbortSignal): Promise<string> {
     const version = randomBytes(12).toString("base64url");
     const item = { keys: { S: keys }, createdAt: { N: String(Date.now()) } };
-    const { TableName, Key } = this.#at({ topic, partition }, version);
-    const input = { TableName, Item: { ...Key, ...item } };
-    await putItem(this.#dynamodb, "write parked keys", input, signal);
+    const table = this.#table.until(signal, "write parked keys");
+    await table.put(this.#key({ topic, partition }, version), item);
     this.#keep(version, keys);
     return `~${version}`;
   }
@@ -75,16 +67,11 @@ export class ParkedLists {
     named: () => Promise<string | undefined>,
     signal: AbortSignal,
   ): Promise<void> {
-    const { pk, sk: prefix } = parkedListKey(this.#pipeline, this.#consumer, place, "");
+    const prefix = this.#key(place, "");
+    const table = this.#table.until(signal, "read parked keys");
     const old: string[] = [];
-    const query = {
-      TableName: this.#table,
-      KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
-      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: prefix } },
-      ProjectionExpression: "sk, createdAt",
-    };
-    for await (const { sk, createdAt } of queryItems(this.#dynamodb, "read parked keys", query, signal))
-      if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.length) ?? "");
+    for await (const { sk, createdAt } of table.query(prefix, { attributes: ["sk", "createdAt"] }))
+      if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.sk.length) ?? "");
     if (old.length === 0) return;
     // Read after them: what it does not name now, nobody can name any more.
     const current = await named();
@@ -92,8 +79,8 @@ export class ParkedLists {
       if (!current?.split(",").includes(`~${version}`)) await this.#delete(place, version, signal);
   }
 
-  #delete(place: PartitionName, version: string, signal: AbortSignal): Promise<void> {
-    return deleteItem(this.#dynamodb, "remove parked keys", this.#at(place, version), signal);
+  async #delete(place: PartitionName, version: string, signal: AbortSignal): Promise<void> {
+    await this.#table.until(signal, "remove parked keys").delete(this.#key(place, version));
   }
 
   #keep(version: string, keys: string): void {
@@ -102,7 +89,7 @@ export class ParkedLists {
     if (this.#known.size > KEPT && oldest !== undefined) this.#known.delete(oldest);
   }
 
-  #at(place: PartitionName, version: string): ItemPlace {
-    return itemAt(this.#table, parkedListKey(this.#pipeline, this.#consumer, place, version));
+  #key(place: PartitionName, version: string): StateKey {
+    return parkedListKey(this.#table.pipeline, this.#table.consumer, place, version);
   }
 }

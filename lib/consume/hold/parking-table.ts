@@ -1,17 +1,9 @@
-import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import { StateItemError } from "../consume-errors.ts";
 import type { StoredRecord } from "../dead-letter/dead-letter.ts";
-import {
-  deleteItem,
-  itemAt,
-  putItem,
-  queryItems,
-  readItem,
-  type TableItem,
-  updateItem,
-} from "../fence/table-call.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 import type { ChainPlace, Letter, StoredChange } from "./parked-change.ts";
 import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
 
@@ -26,21 +18,20 @@ const PAGE = 50;
  * found was left by a process that died or was superseded. All writes may be repeated.
  */
 export class ParkingTable {
-  readonly table: string;
-  readonly #dynamodb: DynamoDBClient;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.table = table;
-    this.#dynamodb = dynamodb;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
+  constructor(table: ConsumerTable) {
+    this.#table = table;
+  }
+
+  /** The state table's name. */
+  get table(): string {
+    return this.#table.name;
   }
 
   /** The key of a change's item: the pointer of a dead letter that is too large for its queue. */
   changeKey({ topic, partition, chain }: ChainPlace, position: PositionText): StateKey {
-    return parkedChangeKey(this.#pipeline, this.#consumer, topic, partition, chain, position);
+    return parkedChangeKey(this.#table.pipeline, this.#table.consumer, topic, partition, chain, position);
   }
 
   /** `closed`: the chain is open no more from the beginning (see `Letter.superseded`), and will be forgotten. */
@@ -60,7 +51,7 @@ export class ParkingTable {
     data: Uint8Array,
     signal: AbortSignal,
   ): Promise<StoredRecord> {
-    const { pk, sk } = deadRecordKey(this.#pipeline, this.#consumer, shardId, sequenceNumber);
+    const { pk, sk } = deadRecordKey(this.#table.pipeline, this.#table.consumer, shardId, sequenceNumber);
     const pieces = Math.ceil(data.length / PIECE_BYTES);
     for (let i = 0; i < pieces; i++) {
       const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
@@ -72,7 +63,8 @@ export class ParkingTable {
 
   /** Whether a change of a chain is there: redrive removes it when it took effect. */
   async hasChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<boolean> {
-    return (await this.#get("read a parked change", this.changeKey(place, position), signal)) !== undefined;
+    const table = this.#table.until(signal, "read a parked change");
+    return (await table.get(this.changeKey(place, position))) !== undefined;
   }
 
   /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
@@ -83,11 +75,12 @@ export class ParkingTable {
 
   /** All letters there are, by topic, partition and chain; for one that cannot be read, why. */
   async *letters(signal: AbortSignal): AsyncGenerator<Letter | StateItemError> {
-    const prefix = letterKey(this.#pipeline, this.#consumer);
-    for await (const item of this.#query("read the letters", prefix, undefined, signal)) {
+    const prefix = letterKey(this.#table.pipeline, this.#table.consumer);
+    const table = this.#table.until(signal, "read the letters");
+    for await (const item of table.query(prefix, { pageSize: PAGE })) {
       let letter: Letter | StateItemError;
       try {
-        letter = asLetter(this.#consumer, item);
+        letter = asLetter(this.#table.consumer, item);
       } catch (error) {
         if (!(error instanceof StateItemError)) throw error;
         letter = error;
@@ -98,8 +91,8 @@ export class ParkingTable {
 
   /** @throws StateItemError where it cannot be read. */
   async letter(place: ChainPlace, signal: AbortSignal): Promise<Letter | undefined> {
-    const item = await this.#get("read a letter", this.#letterKey(place), signal);
-    return item && asLetter(this.#consumer, item);
+    const item = await this.#table.until(signal, "read a letter").get(this.#letterKey(place));
+    return item && asLetter(this.#table.consumer, item);
   }
 
   /**
@@ -112,9 +105,10 @@ export class ParkingTable {
     upTo: PositionText,
     signal: AbortSignal,
   ): AsyncGenerator<StoredChange> {
-    const prefix = this.changeKey(place, "");
-    for await (const item of this.#query("read parked changes", prefix, { behind, upTo }, signal)) {
-      const change = asChange(this.#consumer, item);
+    const table = this.#table.until(signal, "read parked changes");
+    const between = [behind, upTo] as const;
+    for await (const item of table.query(this.changeKey(place, ""), { between, pageSize: PAGE })) {
+      const change = asChange(this.#table.consumer, item);
       if (change.position > behind && change.position <= upTo) yield change;
     }
   }
@@ -224,86 +218,46 @@ export class ParkingTable {
     place: ChainPlace,
     signal: AbortSignal,
   ): AsyncGenerator<Pick<StoredChange, "position" | "table">> {
-    const prefix = this.changeKey(place, "");
-    const columns = "sk,#table,#position";
-    for await (const item of this.#query("read parked changes", prefix, undefined, signal, columns))
-      yield outlineOf(this.#consumer, item);
-  }
-
-  /** Items whose sort key begins so, or lies between two positions behind that beginning. */
-  async *#query(
-    what: string,
-    { pk, sk }: StateKey,
-    range: { readonly behind: string; readonly upTo: string } | undefined,
-    signal: AbortSignal,
-    projection?: string,
-  ): AsyncGenerator<Record<string, AttributeValue>> {
-    const input = {
-      TableName: this.table,
-      KeyConditionExpression: range
-        ? "pk = :pk AND sk BETWEEN :from AND :to"
-        : "pk = :pk AND begins_with(sk, :from)",
-      ExpressionAttributeValues: {
-        ":pk": { S: pk },
-        ":from": { S: sk + (range?.behind ?? "") },
-        ...(range ? { ":to": { S: sk + range.upTo } } : {}),
-      },
-      Limit: PAGE,
-      ...(projection
-        ? {
-            ProjectionExpression: projection,
-            ExpressionAttributeNames: { "#table": "table", "#position": "position" },
-          }
-        : {}),
-    };
-    yield* queryItems(this.#dynamodb, what, input, signal);
-  }
-
-  #get(what: string, key: StateKey, signal: AbortSignal): Promise<TableItem | undefined> {
-    return readItem(this.#dynamodb, what, itemAt(this.table, key), signal);
+    const table = this.#table.until(signal, "read parked changes");
+    const options = { pageSize: PAGE, attributes: ["sk", "table", "position"] };
+    for await (const item of table.query(this.changeKey(place, ""), options))
+      yield outlineOf(this.#table.consumer, item);
   }
 
   async #put(
     key: StateKey,
-    item: Record<string, AttributeValue>,
+    item: StateItem,
     what: string,
     signal: AbortSignal,
     condition?: string,
   ): Promise<void> {
-    const { TableName, Key } = itemAt(this.table, key);
-    const input = {
-      TableName,
-      Item: { ...Key, ...item },
-      ...(condition ? { ConditionExpression: condition } : {}),
-    };
-    await putItem(this.#dynamodb, what, input, signal);
+    const table = this.#table.until(signal, what);
+    await table.put(key, item, condition ? { ConditionExpression: condition } : {});
   }
 
   /** Of a letter that is there: what was removed must not come back as half an item. */
   async #update(
     place: ChainPlace,
     expression: string,
-    values: Record<string, AttributeValue>,
+    values: StateItem,
     signal: AbortSignal,
     names?: Record<string, string>,
     condition?: string,
   ): Promise<void> {
-    const input = {
-      ...itemAt(this.table, this.#letterKey(place)),
+    await this.#table.until(signal, "update a letter").update(this.#letterKey(place), {
       UpdateExpression: expression,
       ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
       ExpressionAttributeValues: values,
       ...(names ? { ExpressionAttributeNames: names } : {}),
-    };
-    await updateItem(this.#dynamodb, "update a letter", input, signal);
+    });
   }
 
-  #delete(key: StateKey, signal: AbortSignal): Promise<void> {
-    return deleteItem(this.#dynamodb, "delete a parked change", itemAt(this.table, key), signal);
+  async #delete(key: StateKey, signal: AbortSignal): Promise<void> {
+    await this.#table.until(signal, "delete a parked change").delete(key);
   }
 
   #letterKey(place: ChainPlace): StateKey {
-    return letterKey(this.#pipeline, this.#consumer, place);
+    return letterKey(this.#table.pipeline, this.#table.consumer, place);
   }
 }
 

@@ -1,8 +1,9 @@
-import { type AttributeValue, type DynamoDBClient, QueryCommand } from "@aws-sdk/client-dynamodb";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { isOwnPlace, type PositionText, parsePosition } from "../../change/position.ts";
 import { floorKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
+import { ConsumerTable } from "../fence/consumer-table.ts";
 import { positionsOf } from "../fence/floor.ts";
-import { callTable } from "../fence/table-call.ts";
 
 /** A mark of a partition (`lib/consume/fence/fence-item.ts`). */
 const MARK = /^m(\d+)$/;
@@ -49,27 +50,11 @@ export async function furthestMark(place: MarkPlace, writer: number): Promise<Po
   return furthest;
 }
 
-/** What the state table has of the consumers. @throws FenceUnavailableError */
-async function* itemsOf(place: MarkPlace): AsyncGenerator<Record<string, AttributeValue>> {
-  const { dynamodb, table, pipeline, consumers, signal } = place;
+/** Yields all items of the consumers. @throws FenceUnavailableError */
+async function* itemsOf({ consumers, signal, ...place }: MarkPlace): AsyncGenerator<StateItem> {
   for (const { name } of consumers) {
-    const { pk } = floorKey(pipeline, name);
-    let from: QueryCommand["input"]["ExclusiveStartKey"];
-    do {
-      const { Items = [], LastEvaluatedKey } = await callTable(`read the marks of ${name}`, signal, () =>
-        dynamodb.send(
-          new QueryCommand({
-            TableName: table,
-            KeyConditionExpression: "pk = :pk",
-            ExpressionAttributeValues: { ":pk": { S: pk } },
-            ConsistentRead: true,
-            ExclusiveStartKey: from,
-          }),
-          { abortSignal: signal },
-        ),
-      );
-      yield* Items;
-      from = LastEvaluatedKey;
-    } while (from);
+    const table = new ConsumerTable({ ...place, consumer: name });
+    const { pk } = floorKey(place.pipeline, name);
+    yield* table.until(signal, `read the marks of ${name}`).query({ pk, sk: "" });
   }
 }

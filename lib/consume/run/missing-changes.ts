@@ -1,10 +1,10 @@
-import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import * as z from "zod/mini";
 import type { BackfillEnd } from "../../change/control-event.ts";
 import type { PositionText } from "../../change/position.ts";
 import { missingKey, type StateKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
 import type { PartitionName } from "../consume-errors.ts";
-import { itemAt, queryItems, updateItem } from "../fence/table-call.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 
 /** How long it is remembered who accepted what, once it is healed. */
 const REMEMBERED_SECONDS = 365 * 24 * 3600;
@@ -55,16 +55,10 @@ export function isHealed(missing: MissingChanges): boolean {
 
 /** What is missing at one consumer, in the state table: an item for each stretch of changes. */
 export class MissingTable {
-  readonly #dynamodb: DynamoDBClient;
-  readonly #table: string;
-  readonly #pipeline: string;
-  readonly #consumer: string;
+  readonly #table: ConsumerTable;
 
-  constructor(dynamodb: DynamoDBClient, table: string, pipeline: string, consumer: string) {
-    this.#dynamodb = dynamodb;
+  constructor(table: ConsumerTable) {
     this.#table = table;
-    this.#pipeline = pipeline;
-    this.#consumer = consumer;
   }
 
   /** Notes what is missing. What was accepted stays as it is. */
@@ -72,7 +66,7 @@ export class MissingTable {
     { topic, partition, cause, behind, upTo, writer }: Omit<MissingChanges, "foundAt" | "accepted" | "swept">,
     signal: AbortSignal,
   ): Promise<void> {
-    const key = missingKey(this.#pipeline, this.#consumer, { topic, partition, upTo });
+    const key = missingKey(this.#table.pipeline, this.#table.consumer, { topic, partition, upTo });
     const set = "SET cause=:cause,behind=:behind,writer=:writer,foundAt=if_not_exists(foundAt,:now)";
     await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
       ":cause": { S: cause },
@@ -84,15 +78,10 @@ export class MissingTable {
 
   /** Everything that is noted of a consumer, or of one partition: what is healed too. */
   async list(signal: AbortSignal, place?: PartitionName): Promise<MissingChanges[]> {
-    const { pk, sk } = missingKey(this.#pipeline, this.#consumer, place);
-    const query = {
-      TableName: this.#table,
-      KeyConditionExpression: "pk = :pk AND begins_with(sk, :from)",
-      ExpressionAttributeValues: { ":pk": { S: pk }, ":from": { S: sk } },
-    };
+    const table = this.#table.until(signal, "read what is missing");
+    const key = missingKey(this.#table.pipeline, this.#table.consumer, place);
     const found: MissingChanges[] = [];
-    for await (const item of queryItems(this.#dynamodb, "read what is missing", query, signal))
-      found.push(parse(item));
+    for await (const item of table.query(key)) found.push(parse(item));
     return found;
   }
 
@@ -141,7 +130,7 @@ export class MissingTable {
       ...(isHealed(missing) ? ["expiresAt=:expires"] : []),
     ];
     return this.#update(
-      missingKey(this.#pipeline, this.#consumer, missing),
+      missingKey(this.#table.pipeline, this.#table.consumer, missing),
       `SET ${set.join(",")}`,
       signal,
       condition,
@@ -161,15 +150,14 @@ export class MissingTable {
     expression: string,
     signal: AbortSignal,
     condition: string,
-    values: Record<string, AttributeValue>,
+    values: StateItem,
   ): Promise<boolean> {
-    const input = {
-      ...itemAt(this.#table, key),
+    const updated = await this.#table.until(signal, "note what is missing").update(key, {
       UpdateExpression: expression,
       ConditionExpression: condition,
       ExpressionAttributeValues: values,
-    };
-    return (await updateItem(this.#dynamodb, "note what is missing", input, signal)) !== undefined;
+    });
+    return updated !== undefined;
   }
 }
 
@@ -180,7 +168,7 @@ const acceptance = z.object({
 });
 const KEY = /^missing#(.*)\/(\d+)#([0-9A-F]{24}[0-9]{10})$/;
 
-function parse(item: Record<string, AttributeValue>): MissingChanges {
+function parse(item: StateItem): MissingChanges {
   const [, topic = "", partition = "", upTo = ""] = KEY.exec(item.sk?.S ?? "") ?? [];
   const accepted = item.accepted?.S;
   return {

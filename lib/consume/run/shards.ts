@@ -1,7 +1,7 @@
-import type { AttributeValue, DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { SHARD_BEAT_MS, type ShardBeat } from "../../change/shard-beat.ts";
-import { shardKey } from "../../state/state-key.ts";
-import { type ItemPlace, itemAt, readItem, updateItem } from "../fence/table-call.ts";
+import { type StateKey, shardKey } from "../../state/state-key.ts";
+import type { StateItem } from "../../state/state-table.ts";
+import type { ConsumerTable } from "../fence/consumer-table.ts";
 
 /*
  * Rule 35. What stands in a partition behind a writer's start follows nothing (`after: null`), so a record before it that
@@ -33,10 +33,7 @@ interface Known {
 
 /** What the shards of one consumer are reached by. */
 export interface ShardsOptions {
-  readonly dynamodb: DynamoDBClient;
-  readonly table: string;
-  readonly pipeline: string;
-  readonly consumer: string;
+  readonly table: ConsumerTable;
   /** How long the stream keeps records. Undefined: not known, and nothing is detected. */
   readonly retentionMs: number | undefined;
   /** The shards that a shard came from, or none. */
@@ -180,7 +177,7 @@ export class Shards {
   }
 
   async #item(shardId: string, signal: AbortSignal): Promise<ShardState | undefined> {
-    const item = await readItem(this.#options.dynamodb, `read ${shardId}`, this.#at(shardId), signal);
+    const item = await this.#options.table.until(signal, `read ${shardId}`).get(this.#key(shardId));
     if (item?.arrived?.N === undefined) return undefined;
     const [from, until] = [item.lostFrom?.N, item.lostUntil?.N];
     return {
@@ -197,19 +194,17 @@ export class Shards {
     expression: string,
     signal: AbortSignal,
     condition: string,
-    values: Record<string, AttributeValue>,
+    values: StateItem,
   ): Promise<void> {
-    const input = {
-      ...this.#at(shardId),
+    await this.#options.table.until(signal, `note ${shardId}`).update(this.#key(shardId), {
       UpdateExpression: expression,
       ConditionExpression: condition,
       ExpressionAttributeValues: values,
-    };
-    await updateItem(this.#options.dynamodb, `note ${shardId}`, input, signal);
+    });
   }
 
-  #at(shardId: string): ItemPlace {
-    const { table, pipeline, consumer } = this.#options;
-    return itemAt(table, shardKey(pipeline, consumer, shardId));
+  #key(shardId: string): StateKey {
+    const { pipeline, consumer } = this.#options.table;
+    return shardKey(pipeline, consumer, shardId);
   }
 }

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
@@ -183,7 +184,14 @@ describe("a request that arrives a second time", () => {
   it("neither takes the lease of a redrive that has ended, nor ends one that began since", async () => {
     const bench = await consumerBench(aws());
     const updates: UpdateItemCommand[] = [];
-    const leases = new RedriveLeases(recording(aws().dynamodb, updates), bench.table, "shop", bench.name);
+    const leases = new RedriveLeases(
+      new ConsumerTable({
+        dynamodb: recording(aws().dynamodb, updates),
+        table: bench.table,
+        pipeline: "shop",
+        consumer: bench.name,
+      }),
+    );
     const { signal } = new AbortController();
     const first = await leases.take(TOPIC, 0, "redrive", signal);
     await first?.isOurs();

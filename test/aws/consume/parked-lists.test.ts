@@ -2,6 +2,7 @@ import { DeleteItemCommand, PutItemCommand, UpdateItemCommand } from "@aws-sdk/c
 import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import { Fence } from "../../../lib/consume/fence/fence.ts";
 import { PARKING_LIMITS, ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
 import { fenceKey, parkedListKey } from "../../../lib/state/state-key.ts";
@@ -54,7 +55,14 @@ async function setKeys(bench: ConsumerBench, keys: string): Promise<void> {
 describe("the list of parked keys", () => {
   it("leaves the fence item as small as without, however much is parked", async () => {
     const bench = await consumerBench(aws());
-    const fence = new Fence(aws().dynamodb, bench.table, "shop", bench.name);
+    const fence = new Fence(
+      new ConsumerTable({
+        dynamodb: aws().dynamodb,
+        table: bench.table,
+        pipeline: "shop",
+        consumer: bench.name,
+      }),
+    );
     const partitions = Array.from({ length: 32 }, (_, i) => i);
     const { signal } = new AbortController();
     const full = new ParkedKeys();
@@ -77,7 +85,14 @@ describe("the list of parked keys", () => {
     expect(JSON.stringify(sizes).length).toBeLessThan(8_000);
     expect(await lists(bench)).toHaveLength(32);
     // Another process reads them, and writes nothing where nothing changed.
-    const other = new Fence(aws().dynamodb, bench.table, "shop", bench.name);
+    const other = new Fence(
+      new ConsumerTable({
+        dynamodb: aws().dynamodb,
+        table: bench.table,
+        pipeline: "shop",
+        consumer: bench.name,
+      }),
+    );
     const again = await other.take(place, partitions, "two", signal);
     expect([...again.values()].map(({ stored }) => stored.parked)).toEqual(
       partitions.map(() => full.format(at(1))),
@@ -152,7 +167,14 @@ describe("the list of parked keys", () => {
     await orphan("old", 25);
     const young = await orphan("young", 23);
     const { signal } = new AbortController();
-    await new RedriveLeases(aws().dynamodb, bench.table, "shop", bench.name).removeOrphans(TOPIC, 0, signal);
+    await new RedriveLeases(
+      new ConsumerTable({
+        dynamodb: aws().dynamodb,
+        table: bench.table,
+        pipeline: "shop",
+        consumer: bench.name,
+      }),
+    ).removeOrphans(TOPIC, 0, signal);
     expect((await lists(bench)).sort()).toEqual([...named, young].sort());
   });
 });

@@ -5,6 +5,7 @@ import { dynamodbClient } from "../../../lib/aws/clients.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import { Fence } from "../../../lib/consume/fence/fence.ts";
 import { GROUP_SIZE } from "../../../lib/consume/fence/fence-item.ts";
 import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
@@ -73,7 +74,14 @@ export const STATE_ROWS: readonly StateRow[] = [
     steps: [0, 1, 16, 256],
     async measure(count, table) {
       await register(table, ["shop.*"]);
-      const fence = new Fence(table.dynamodb, table.name, PIPELINE, CONSUMER);
+      const fence = new Fence(
+        new ConsumerTable({
+          dynamodb: table.dynamodb,
+          table: table.name,
+          pipeline: PIPELINE,
+          consumer: CONSUMER,
+        }),
+      );
       const partitions = Array.from({ length: GROUP_SIZE }, (_, i) => i);
       const keys = new ParkedKeys();
       for (let i = 0; i < count; i++) keys.add(`key ${i}`, "parked", at(1), 1);

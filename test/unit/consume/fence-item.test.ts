@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import {
   closeUpdate,
+  type FenceUpdate,
   GROUP_SIZE,
   groupOf,
-  type ItemUpdate,
   noteUpdate,
   type OwnProgress,
   overtakeUpdate,
@@ -25,7 +25,7 @@ const token = () => new FenceToken(counterAhead([]), "kJ1x8Qm0aWbq3N9e");
 const attempts = { from: at(1), to: at(2), count: 500, calls: 3, since: new Date().toISOString() };
 
 /** Everything DynamoDB could count as an operator or function, so more than it does. */
-function operators({ UpdateExpression, ConditionExpression = "" }: ItemUpdate): number {
+function operators({ UpdateExpression, ConditionExpression = "" }: FenceUpdate): number {
   return (
     `${UpdateExpression} ${ConditionExpression}`.match(/[=<>,(]|\b(SET|REMOVE|AND|OR|NOT)\b/g)?.length ?? 0
   );

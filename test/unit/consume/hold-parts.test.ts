@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import {
   closeUpdate,
   type OwnProgress,
@@ -103,10 +104,12 @@ describe("the table of held records", () => {
     return {
       table,
       holds: new HoldTable(
-        table.client(async () => "none"),
-        "t",
-        "p",
-        "c",
+        new ConsumerTable({
+          dynamodb: table.client(async () => "none"),
+          table: "t",
+          pipeline: "p",
+          consumer: "c",
+        }),
       ),
     };
   };

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Claims } from "../../../lib/consume/api/once.ts";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import type { Letter } from "../../../lib/consume/hold/parked-change.ts";
 import { failedOf, ParkingTable } from "../../../lib/consume/hold/parking-table.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
@@ -47,7 +48,7 @@ function delayed() {
 describe("a claim", () => {
   it("that its own request brings back after it was released ends with its lease", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const claims = new Claims(dynamodb, "t", "p", "c");
+    const claims = new Claims(new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }));
     twice();
     expect(await claims.claim("a", "first", 900_000, signal)).toBe(true);
     await claims.release("a", "first", signal);
@@ -60,7 +61,7 @@ describe("a claim", () => {
 
   it("that was released is its owner's again, and not the one's who released it before", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const claims = new Claims(dynamodb, "t", "p", "c");
+    const claims = new Claims(new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }));
     expect(await claims.claim("a", "first", 900_000, signal)).toBe(true);
     twice();
     await claims.release("a", "first", signal);
@@ -86,7 +87,9 @@ describe("a letter", () => {
 
   it("tells the last change that took effect, whatever arrives of those before", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const parking = new ParkingTable(dynamodb, "t", "p", "c");
+    const parking = new ParkingTable(
+      new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
+    );
     await parking.putLetter(letter, signal);
     twice();
     await parking.applied(place, at(1), signal);
@@ -100,7 +103,9 @@ describe("a letter", () => {
 
   it("names none that failed once it took effect, or the next would be given up in its place", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const parking = new ParkingTable(dynamodb, "t", "p", "c");
+    const parking = new ParkingTable(
+      new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
+    );
     await parking.putLetter(letter, signal);
     twice();
     await parking.failed(place, failure, at(1), signal);
@@ -118,7 +123,9 @@ describe("what is missing", () => {
 
   it("stays healed of each table whose backfill has ended, whatever arrives of the ones before", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const missing = new MissingTable(dynamodb, "t", "p", "c");
+    const missing = new MissingTable(
+      new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
+    );
     await missing.found({ ...range, cause: "gap", writer: 1 }, signal);
     const [seen] = await missing.list(signal);
     const accepted = { by: "me", at: "2026-01-01T00:00:00Z", tables: { a: 4, b: 4 } };
@@ -146,7 +153,7 @@ describe("what is missing", () => {
         if (when === "after" && what === "query" && reads <= 2) await both.promise;
         return "none";
       });
-      return new MissingTable(dynamodb, "t", "p", "c");
+      return new MissingTable(new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }));
     };
     const [first, second] = [process(), process()];
     await first.found({ ...range, cause: "gap", writer: 1 }, signal);
@@ -159,7 +166,9 @@ describe("what is missing", () => {
 
   it("is not brought back, in part, by what arrives after it was forgotten", async () => {
     const { dynamodb, table } = delayed();
-    const missing = new MissingTable(dynamodb, "t", "p", "c");
+    const missing = new MissingTable(
+      new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
+    );
     const never = { ...range, cause: "gap", writer: 1, foundAt: "", accepted: undefined, swept: [] } as const;
     await missing.accept(never, { by: "me", at: "2026-01-01T00:00:00Z", tables: { a: 4 } }, signal);
     expect(table.items("missing#")).toEqual([]);

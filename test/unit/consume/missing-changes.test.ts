@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import { isHealed, MissingTable } from "../../../lib/consume/run/missing-changes.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, TOPIC } from "./records.ts";
@@ -9,10 +10,12 @@ const PLACE = { topic: TOPIC, partition: 0 };
 describe("missing changes that are accepted", () => {
   it("are healed by a backfill whose end passes while they are being accepted", async () => {
     const missing = new MissingTable(
-      new MemoryTable().client(async () => "none"),
-      "t",
-      "p",
-      "c",
+      new ConsumerTable({
+        dynamodb: new MemoryTable().client(async () => "none"),
+        table: "t",
+        pipeline: "p",
+        consumer: "c",
+      }),
     );
     await missing.found({ ...PLACE, cause: "gap", behind: at(1), upTo: at(3), writer: 1 }, signal);
     const [seen] = await missing.list(signal);
