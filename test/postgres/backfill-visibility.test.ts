@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import { afterEach, expect, test, vi } from "vitest";
 import type { EmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
-import { StreamedTransactions } from "../../lib/source/postgres/backfill/streamed-transactions.ts";
+import { StreamedTransactions } from "../../lib/source/postgres/backfill/visibility.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { ended, parsed, replay } from "./backfill-replay.ts";

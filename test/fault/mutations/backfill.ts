@@ -11,7 +11,7 @@ export const BACKFILL: readonly Mutation[] = [
   },
   {
     name: "tell one partition alone that a backfill has ended",
-    file: "lib/source/postgres/backfill/control-event.ts",
+    file: "lib/source/postgres/backfill/delivery.ts",
     from: "partition: EVERY_PARTITION,",
     to: "partition: EVERY_PARTITION + 1,",
     tests: ["test/postgres/backfill.test.ts"],
@@ -39,7 +39,7 @@ export const BACKFILL: readonly Mutation[] = [
   },
   {
     name: "show a table's changes to its backfill alone while rows of it are read again",
-    file: "lib/source/postgres/backfill/listeners.ts",
+    file: "lib/source/postgres/decode/listeners.ts",
     from: "first && second ? new Both(first, second) : first",
     to: "first",
     tests: ["test/unit/postgres/backfill/listeners.test.ts"],

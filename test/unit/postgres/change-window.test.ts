@@ -1,6 +1,9 @@
 import { describe, expect, test } from "vitest";
-import { ChangeWindow, type WindowPlan } from "../../../lib/source/postgres/backfill/change-window.ts";
-import { WindowMemory } from "../../../lib/source/postgres/backfill/window-memory.ts";
+import {
+  ChangeWindow,
+  WindowMemory,
+  type WindowPlan,
+} from "../../../lib/source/postgres/backfill/change-window.ts";
 import { NULL, Tuple, UNCHANGED } from "../../../lib/source/postgres/decode/pgoutput/tuple.ts";
 
 const text = { keyText: (buffer: Buffer, start: number, end: number) => buffer.toString("utf8", start, end) };

@@ -6,6 +6,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../definition/pipeline.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { Log } from "../../../log.ts";
+import { Listeners } from "../decode/listeners.ts";
 import type { OwnMessage } from "../decode/logical-messages.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
@@ -24,19 +25,18 @@ import {
   type BackfillStatus,
   hasEnded,
 } from "./backfill-record.ts";
+import { WindowMemory } from "./change-window.ts";
 import { ChunkReader } from "./chunk-reader.ts";
-import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
-import { Listeners } from "./listeners.ts";
+import { probeDelivery } from "./delivery.ts";
+import type { ChunkGoal } from "./pace.ts";
 import { Pace } from "./pace.ts";
-import { probeDelivery } from "./probe.ts";
 import { GOALS_HELD } from "./read-ahead.ts";
 import { startGate } from "./start-gate.ts";
-import { StreamedTransactions } from "./streamed-transactions.ts";
 import { TableRun } from "./table-run.ts";
+import { StreamedTransactions } from "./visibility.ts";
 import { startStep } from "./wanted-backfills.ts";
 import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark } from "./watermark.ts";
-import { WindowMemory } from "./window-memory.ts";
 
 /** What a stream is given to backfill by. */
 export interface BackfillSettings {

@@ -1,7 +1,6 @@
 import { joinKeyText } from "../decode/key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
 import type { PlannedColumn, RelationPlan } from "../decode/relation-plan.ts";
-import type { MemoryHolder, WindowMemory } from "./window-memory.ts";
 
 /** What of a relation's plan a window needs. */
 export type WindowPlan = Pick<RelationPlan, "columns" | "sourceTail">;
@@ -193,4 +192,47 @@ function valueText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | un
   const start = from.start[i] as number;
   if (start === NULL || start === UNCHANGED) return "";
   return (plan.columns[i] as PlannedColumn).type.keyText(buffer, start, from.end[i] as number);
+}
+
+/** What keeps memory here: it is asked to let go of it when all together have too much. */
+export interface MemoryHolder {
+  /** Lets go of all; what it knew is lost. */
+  overflow(): void;
+}
+
+const MAX_BYTES = 64 * 1024 * 1024;
+
+/**
+ * The memory that the windows of all tables share: with more than the bound, the largest one lets go, so that a table that
+ * changes much does not take the place of the others.
+ */
+export class WindowMemory {
+  readonly #maxBytes: number;
+  readonly #held = new Map<MemoryHolder, number>();
+  #bytes = 0;
+
+  /** `maxBytes`: of all together. */
+  constructor(maxBytes = MAX_BYTES) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Bytes that are held. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  grow(holder: MemoryHolder, bytes: number): void {
+    this.#held.set(holder, (this.#held.get(holder) ?? 0) + bytes);
+    this.#bytes += bytes;
+    while (this.#bytes > this.#maxBytes) {
+      const [largest] = [...this.#held].reduce((most, one) => (one[1] > most[1] ? one : most));
+      this.release(largest);
+      largest.overflow();
+    }
+  }
+
+  release(holder: MemoryHolder): void {
+    this.#bytes -= this.#held.get(holder) ?? 0;
+    this.#held.delete(holder);
+  }
 }

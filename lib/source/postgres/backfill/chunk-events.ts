@@ -1,7 +1,9 @@
 import type { SourceMessage } from "../../../change/change-stream.ts";
+import { BACKFILL_END, type BackfillEnd } from "../../../change/control-event.ts";
 import { EncodedChange, POSITION_BYTES } from "../../../change/encoded-change.ts";
 import { formatLsn } from "../../../change/lsn.ts";
 import { commitPrefix } from "../../../change/position.ts";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { partitionOf } from "../../../change/topic.ts";
 import { EventBytes } from "../decode/event-bytes.ts";
 import { NULL, Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
@@ -9,9 +11,11 @@ import type { RelationPlan } from "../decode/relation-plan.ts";
 import { RowBytes } from "../decode/row-bytes.ts";
 import { RowText } from "../decode/row-text.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
+import type { Backfill } from "./backfill-record.ts";
 import { type ChangeWindow, type IncompleteRow, rowKeyText } from "./change-window.ts";
-import { readCopiedRow } from "./copied-row.ts";
-import { COPY_HEADER_BYTES, type CopiedRows } from "./copy-out.ts";
+import { COPY_HEADER_BYTES, type CopiedRows, readCopiedRow } from "./copy-out.ts";
+import { controlEvent } from "./delivery.ts";
+import type { WholeChunk } from "./open-chunks.ts";
 
 /** Where the rows of a chunk stand in the stream. */
 export interface ChunkPlace {
@@ -151,4 +155,55 @@ function merged(change: IncompleteRow, read: Buffer, row: Tuple): { buffer: Buff
     whole.end[i] = length;
   }
   return { buffer: Buffer.concat(parts, length), row: whole };
+}
+
+/** Whose events they are. */
+export interface RunEventsOptions {
+  readonly backfill: Backfill;
+  readonly table: TableName;
+  readonly pipeline: string;
+  readonly database: string;
+  readonly epoch: number;
+  /** Largest event that the stream can take, in bytes. Default: any size. */
+  readonly maxEventBytes?: number | undefined;
+}
+
+/** A run as events of its table's topic: the rows of its chunks, and behind the last one the end of the backfill. */
+export class RunEvents {
+  readonly #options: RunEventsOptions;
+  readonly #rows: ChunkEvents;
+
+  constructor(options: RunEventsOptions) {
+    this.#options = options;
+    this.#rows = new ChunkEvents(options.maxEventBytes);
+  }
+
+  /** A chunk at its place (`placeOfMessage` of its high watermark), in slices. @throws what `ChunkEvents` throws. */
+  *slices(
+    { read, plan, window }: WholeChunk,
+    lsn: bigint,
+    startPosition: string,
+  ): Generator<readonly SourceMessage[]> {
+    const { backfill, table, pipeline, database, epoch } = this.#options;
+    const { run, request } = backfill;
+    const { consumer, sweep, where } = request;
+    const nowMs = Date.now();
+    yield* this.#rows.slices(read.copied, plan, read.shape.pageIndexes, window, {
+      epoch,
+      lsn,
+      nowMs,
+      backfill: consumer === undefined ? undefined : { run, consumer },
+    });
+    if (read.more) return;
+    const end: BackfillEnd = {
+      table: formatTable(table),
+      run,
+      startPosition,
+      sweep: sweep && where === undefined,
+      ...(consumer === undefined ? {} : { consumer }),
+    };
+    const ordinal = this.#rows.given + 1;
+    const place = { pipeline, database, epoch, lsn, ordinal, table, topic: plan.topic, nowMs };
+    yield [controlEvent(BACKFILL_END, end, place)];
+  }
 }

@@ -7,8 +7,7 @@ import { connect, disconnect } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import { quoteTable } from "../preflight/captured-tables.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
-import { readTexts } from "./copied-row.ts";
-import { type CopiedRows, CopyOut } from "./copy-out.ts";
+import { type CopiedRows, CopyOut, readTexts } from "./copy-out.ts";
 import {
   boundSql,
   KEYS_SETTINGS,
@@ -19,9 +18,9 @@ import {
   type RowKey,
   whereCheckSql,
 } from "./page-sql.ts";
-import { Snapshot } from "./snapshot.ts";
 import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
+import { Snapshot } from "./visibility.ts";
 import { HIGH_WATERMARK, LOW_WATERMARK, type Watermark, watermarkSql } from "./watermark.ts";
 
 /** Where chunks are read from, and watermarks written. */

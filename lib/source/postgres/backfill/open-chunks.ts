@@ -1,10 +1,88 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { formatTable, type TableName } from "../../../change/table-pattern.ts";
+import type { Log } from "../../../log.ts";
 import type { Tuple } from "../decode/pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
-import type { ChangeWindow } from "./change-window.ts";
-import { type Flaw, OpenChunk, type WholeChunk } from "./open-chunk.ts";
-import type { StreamedTransactions } from "./streamed-transactions.ts";
+import type { WindowMemory } from "./change-window.ts";
+import { ChangeWindow } from "./change-window.ts";
+import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
+import type { StreamedTransactions } from "./visibility.ts";
+import { Snapshot } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
-import type { WindowMemory } from "./window-memory.ts";
+
+/** Why a chunk that was read may not be given: it is read again. */
+export type Flaw =
+  | { readonly kind: "window" }
+  /** More changed in the window than it keeps. */
+  | { readonly kind: "overfull" }
+  /** The log has the table in another form than the chunk. */
+  | { readonly kind: "shape" }
+  /** A transaction was streamed before the low watermark that the chunk does not see (rule 25). */
+  | { readonly kind: "visibility"; readonly xid: number };
+
+/** A chunk that may be given at its high watermark: its rows, and what changed of them meanwhile. */
+export interface WholeChunk {
+  readonly kind: "whole";
+  readonly read: ReadChunk;
+  readonly plan: RelationPlan;
+  readonly window: ChangeWindow;
+}
+
+/** A chunk between the writing of its low watermark and its rows being given. */
+export class OpenChunk {
+  readonly watermark: Watermark;
+  /** A snapshot from before it was begun: what that one sees, this chunk sees. */
+  readonly floor: Snapshot | undefined;
+  readonly begunAt = performance.now();
+  /** Set once its rows are there, before its high watermark is written. */
+  data: { readonly read: ReadChunk; readonly plan: RelationPlan } | undefined;
+  /** Set when its low watermark came out of the slot. */
+  window: ChangeWindow | undefined;
+  readonly #key: readonly string[];
+  /** Transactions streamed before its low watermark. */
+  #streamedBefore = 0;
+  #ended = false;
+
+  /** `key`: the columns that tell rows apart. */
+  constructor(watermark: Watermark, key: readonly string[], floor: Snapshot | undefined) {
+    this.watermark = watermark;
+    this.#key = key;
+    this.floor = floor;
+  }
+
+  /** Whether it is given, or to be read again. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Its low watermark came. */
+  begin(streamed: StreamedTransactions, memory: WindowMemory): void {
+    this.window = new ChangeWindow(this.#key, memory);
+    this.#streamedBefore = streamed.count;
+  }
+
+  /** It is given, or read again. */
+  end(): void {
+    this.#ended = true;
+    this.window?.end();
+  }
+
+  /** What it is, now that its high watermark came: whole, or what speaks against giving it. */
+  judged(streamed: StreamedTransactions): WholeChunk | Flaw {
+    const { data, window } = this;
+    if (!data || !window) return { kind: "window" };
+    if (window.overfull) return { kind: "overfull" };
+    if (window.keyless) return { kind: "shape" };
+    for (const shape of window.shapes) if (shape !== data.plan.sourceTail) return { kind: "shape" };
+    const xid = this.hidden(streamed, data.read.snapshot);
+    return xid === undefined ? { kind: "whole", ...data, window } : { kind: "visibility", xid };
+  }
+
+  /** A transaction streamed before the low watermark that a snapshot does not see, or undefined. */
+  hidden(streamed: StreamedTransactions, snapshot: Snapshot): number | undefined {
+    return streamed.hiddenBy(snapshot, this.#streamedBefore);
+  }
+}
 
 /** Where the open chunks of a table learn what the stream gives. */
 export interface OpenChunksOptions {
@@ -90,5 +168,50 @@ export class OpenChunks implements ChangeListener {
   #watch(): void {
     this.#windows = this.#chunks.flatMap((chunk) => chunk.window ?? []);
     this.#options.listen(this.#windows.length > 0 ? this : undefined);
+  }
+}
+
+/** What is waited for, and how. */
+export interface UntilVisibleOptions {
+  readonly table: TableName;
+  readonly reader: Pick<ChunkReader, "query">;
+  readonly streamed: StreamedTransactions;
+  readonly log: Log;
+  /** A moment, or until something happens that may be it. */
+  readonly sleep: (until: AbortSignal) => Promise<void>;
+}
+
+const SEEN_POLL_MS = 5;
+const TELL_AFTER_MS = 2_500;
+const TELL_EVERY_MS = 60_000;
+
+/**
+ * Waits for the low watermark to come out of the slot, and until all that came before it is visible: a chunk that is read
+ * then has nothing against it. Beside a synchronous standby some commit is on its way at any time, and a standby that does
+ * not answer may hold it for hours.
+ * @throws the signal's reason, the server's errors.
+ */
+export async function untilVisible(
+  chunk: OpenChunk,
+  { table, reader, streamed, log, sleep }: UntilVisibleOptions,
+  until: AbortSignal,
+): Promise<void> {
+  while (chunk.window === undefined && !chunk.ended) {
+    until.throwIfAborted();
+    await sleep(until);
+  }
+  let tellAt = performance.now() + TELL_AFTER_MS;
+  for (let waitMs = SEEN_POLL_MS; !chunk.ended; waitMs = Math.min(waitMs * 2, 1_000)) {
+    const { rows } = await reader.query("SELECT pg_current_snapshot()::text AS snapshot");
+    const xid = chunk.hidden(streamed, Snapshot.parse((rows[0] as { snapshot: string }).snapshot));
+    if (xid === undefined) return;
+    if (performance.now() >= tellAt) {
+      tellAt = performance.now() + TELL_EVERY_MS;
+      log.info(
+        `reading rows of ${formatTable(table)} waits for transaction ${xid}: it is in the log, and other sessions do not see it yet`,
+        { remedy: "See whether a synchronous standby answers: SELECT * FROM pg_stat_replication" },
+      );
+    }
+    await delay(waitMs, undefined, { signal: until });
   }
 }

@@ -5,12 +5,12 @@ import type { Relation } from "../decode/pgoutput/messages.ts";
 import type { RelationPlan } from "../decode/relation-plan.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
-import { type ChunkGoal, ChunkSize } from "./chunk-size.ts";
 import type { OpenChunks } from "./open-chunks.ts";
+import { untilVisible } from "./open-chunks.ts";
 import type { Pace } from "./pace.ts";
-import type { StreamedTransactions } from "./streamed-transactions.ts";
+import { type ChunkGoal, ChunkSize } from "./pace.ts";
 import { pageOrder, type TableShape } from "./table-shape.ts";
-import { untilVisible } from "./until-visible.ts";
+import type { StreamedTransactions } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
 
 /** What is read, by what, and what reading waits for. */

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
 import type { Log } from "../../../log.ts";
-import { Snapshot, xid32 } from "./snapshot.ts";
+import { Snapshot, xid32 } from "./visibility.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 

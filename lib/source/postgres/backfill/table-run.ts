@@ -6,23 +6,21 @@ import type { Log } from "../../../log.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
 import { placeOfMessage } from "../decode/pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
-import { AcknowledgedProgress, type RunState } from "./acknowledged-progress.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
+import type { WindowMemory } from "./change-window.ts";
+import { RunEvents } from "./chunk-events.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
-import type { ChunkGoal } from "./chunk-size.ts";
 import type { Delivery } from "./delivery.ts";
-import type { Flaw, OpenChunk } from "./open-chunk.ts";
+import type { Flaw, OpenChunk } from "./open-chunks.ts";
 import { OpenChunks } from "./open-chunks.ts";
-import type { Pace } from "./pace.ts";
+import type { ChunkGoal, Pace } from "./pace.ts";
 import { isConflict, isPassing, needsNewStart, reasonOf } from "./passing.ts";
 import { ReadAhead } from "./read-ahead.ts";
-import { RunEvents } from "./run-events.ts";
-import { behind, inOrderOf, notBegun } from "./run-progress.ts";
-import type { StreamedTransactions } from "./streamed-transactions.ts";
+import { AcknowledgedProgress, behind, inOrderOf, notBegun, type RunState } from "./run-progress.ts";
 import { pageOrder } from "./table-shape.ts";
+import type { StreamedTransactions } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
-import type { WindowMemory } from "./window-memory.ts";
 
 /** What one table's run needs of its surroundings. */
 export interface TableRunOptions {

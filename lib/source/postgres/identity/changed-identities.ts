@@ -5,7 +5,7 @@ import { parseTable } from "../../../change/table-pattern.ts";
 import { captures } from "../../../definition/pipeline.ts";
 import { routeTables } from "../../../definition/route.ts";
 import type { Backfills } from "../backfill/backfills.ts";
-import { controlEvent } from "../backfill/control-event.ts";
+import { controlEvent } from "../backfill/delivery.ts";
 import type { PostgresChangeStreamOptions } from "../change-stream-options.ts";
 import { KeyColumnError } from "../decode/decode-errors.ts";
 import type { HeldTopics } from "../hold/held-topics.ts";

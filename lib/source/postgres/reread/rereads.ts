@@ -3,7 +3,7 @@ import { parseTable } from "../../../change/table-pattern.ts";
 import type { Backfill, BackfillRecord } from "../backfill/backfill-record.ts";
 import { hasEnded } from "../backfill/backfill-record.ts";
 import type { Delivery } from "../backfill/delivery.ts";
-import type { OpenChunk } from "../backfill/open-chunk.ts";
+import type { OpenChunk } from "../backfill/open-chunks.ts";
 import type { Watermark } from "../backfill/watermark.ts";
 import { AskedRows } from "./asked-rows.ts";
 import type { IncompleteCreate } from "./incomplete-create.ts";

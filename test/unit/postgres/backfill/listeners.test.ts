@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Listeners } from "../../../../lib/source/postgres/backfill/listeners.ts";
+import { Listeners } from "../../../../lib/source/postgres/decode/listeners.ts";
 import type { Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "../../../../lib/source/postgres/decode/relation-plan.ts";
 

@@ -2,11 +2,14 @@ import { EventEmitter } from "node:events";
 import fc from "fast-check";
 import type pg from "pg";
 import { describe, expect, test } from "vitest";
-import { ChunkSize } from "../../../../lib/source/postgres/backfill/chunk-size.ts";
-import { readCopiedRow, readTexts } from "../../../../lib/source/postgres/backfill/copied-row.ts";
-import { COPY_HEADER_BYTES, CopyOut } from "../../../../lib/source/postgres/backfill/copy-out.ts";
-import { Snapshot } from "../../../../lib/source/postgres/backfill/snapshot.ts";
-import { StreamedTransactions } from "../../../../lib/source/postgres/backfill/streamed-transactions.ts";
+import {
+  COPY_HEADER_BYTES,
+  CopyOut,
+  readCopiedRow,
+  readTexts,
+} from "../../../../lib/source/postgres/backfill/copy-out.ts";
+import { ChunkSize } from "../../../../lib/source/postgres/backfill/pace.ts";
+import { Snapshot, StreamedTransactions } from "../../../../lib/source/postgres/backfill/visibility.ts";
 import { startStep } from "../../../../lib/source/postgres/backfill/wanted-backfills.ts";
 import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
 import { NULL, Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";

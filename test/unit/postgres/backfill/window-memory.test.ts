@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { WindowMemory } from "../../../../lib/source/postgres/backfill/window-memory.ts";
+import { WindowMemory } from "../../../../lib/source/postgres/backfill/change-window.ts";
 
 class Held {
   overflows = 0;

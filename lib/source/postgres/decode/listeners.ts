@@ -1,5 +1,5 @@
-import type { Tuple } from "../decode/pgoutput/tuple.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
+import type { Tuple } from "./pgoutput/tuple.ts";
+import type { ChangeListener, RelationPlan } from "./relation-plan.ts";
 
 /** Who looks at a table's changes: its backfill, and what reads single rows of it again. */
 export type ListenerKind = "backfill" | "reread";
