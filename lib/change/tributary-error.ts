@@ -35,12 +35,18 @@ export abstract class TributaryError extends Error {
 }
 
 /** What `defineError` makes: errors of one code and one directive, with the fields that `tell` returns beyond `ErrorFacts`. */
-type ErrorClass<Code extends string, Retry extends RetryDirective, Args extends unknown[], Facts> = new (
+export type ErrorClass<
+  Code extends string,
+  Retry extends RetryDirective,
+  Args extends unknown[],
+  Facts,
+> = new (
   ...args: Args
 ) => TributaryError &
   Readonly<Omit<Facts, keyof ErrorFacts>> & { readonly code: Code; readonly retry: Retry };
 
-interface DefinedError<Code extends string, Retry extends RetryDirective>
+/** An `ErrorClass` whose constructor takes the facts, to be extended as it is or by way of `from`. */
+export interface DefinedError<Code extends string, Retry extends RetryDirective>
   extends ErrorClass<Code, Retry, [facts: ErrorFacts], ErrorFacts> {
   /** The same with a constructor of its own: `tell` has its parameters, and returns what the error tells. */
   from<Args extends unknown[], Facts extends ErrorFacts>(
