@@ -10,7 +10,7 @@ export class StreamEnd {
   #failure: unknown;
 
   /** Aborts when the stream was closed or failed. */
-  readonly ending = this.#ending.signal;
+  readonly ending: AbortSignal = this.#ending.signal;
   /** Aborts when nothing more is begun: what was begun may come to its end. */
   readonly until: AbortSignal;
   /** Aborts when nothing more is given, whatever is half done. */
