@@ -1,4 +1,5 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { quoteIdentifier } from "../change/sql-identifier.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
 import type { LogSource, Pipeline } from "../definition/pipeline.ts";
@@ -8,7 +9,6 @@ import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
 import { SlotForeignError } from "../source/postgres/postgres-errors.ts";
-import { quoteIdentifier } from "../source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { checkOurs, readSlot, type SlotFacts } from "../source/postgres/slot/slot.ts";
 import { slotNames } from "../source/postgres/slots/assignment.ts";

@@ -1,10 +1,10 @@
 import type pg from "pg";
+import { quoteIdentifier } from "../change/sql-identifier.ts";
 import type { LogPipeline } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
 import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
-import { quoteIdentifier } from "../source/postgres/preflight/captured-tables.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { dropSlot, isOurs, readSlot } from "../source/postgres/slot/slot.ts";
 import { slotNames } from "../source/postgres/slots/assignment.ts";

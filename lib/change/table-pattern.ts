@@ -1,3 +1,4 @@
+import { quoteIdentifier } from "./sql-identifier.ts";
 /** A table of the source: schema and name as the catalog holds them, unquoted. */
 export interface TableName {
   readonly schema: string;
@@ -61,7 +62,7 @@ export function parseTable(text: string): TableName {
 }
 
 function quoteWhereNeeded(identifier: string): string {
-  return /^[\p{L}_][\p{L}\p{N}_$]*$/u.test(identifier) ? identifier : `"${identifier.replaceAll('"', '""')}"`;
+  return /^[\p{L}_][\p{L}\p{N}_$]*$/u.test(identifier) ? identifier : quoteIdentifier(identifier);
 }
 
 function splitQuoted(pattern: string): RegExp[] {

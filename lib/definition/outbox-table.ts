@@ -1,3 +1,4 @@
+import { quoteTable } from "../change/sql-identifier.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 
 /** A table by its parts, as the catalog holds them. */
@@ -26,12 +27,7 @@ export function outboxTableName(text: string): OutboxTableName {
 
 /** As it may stand in SQL: each part quoted. */
 export function quoteOutboxTable({ schema, table }: OutboxTableName, suffix = ""): string {
-  return `${quoteName(schema)}.${quoteName(table + suffix)}`;
-}
-
-/** An identifier as it may stand in SQL. */
-function quoteName(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
+  return quoteTable({ schema, table: table + suffix });
 }
 
 function unquote(part: string): string {

@@ -1,3 +1,4 @@
+import { quoteIdentifier } from "../change/sql-identifier.ts";
 import { type OutboxTableName, quoteOutboxTable } from "../definition/outbox-table.ts";
 import { outboxTableSql } from "./table-sql.ts";
 
@@ -31,7 +32,7 @@ export function relayTables(name: OutboxTableName) {
  */
 export function relaySql(name: OutboxTableName, partitions: number): readonly string[] {
   const { outbox, lanes, relays, hash } = relayTables(name);
-  const index = (suffix: string) => `"${(name.table + suffix).replaceAll('"', '""')}"`;
+  const index = (suffix: string) => quoteIdentifier(name.table + suffix);
   const count = lanesOf(partitions);
   return [
     ...outboxTableSql(name),

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { dynamodbClient } from "../../lib/aws/clients.ts";
+import { quoteIdentifier, quoteTable } from "../../lib/change/sql-identifier.ts";
 import { formatTable } from "../../lib/change/table-pattern.ts";
 import { between, type Random } from "../../lib/local/shop/catalog.ts";
-import { quoteIdentifier, quoteTable } from "../../lib/source/postgres/preflight/captured-tables.ts";
 import { hasEnded, readBackfill, requestBackfill } from "../../lib/state/backfills.ts";
 import { readUnhealed } from "../../lib/state/unhealed.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";

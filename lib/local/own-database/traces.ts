@@ -1,4 +1,5 @@
 import pg from "pg";
+import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import type { LogPipeline } from "../../definition/pipeline.ts";
 import { MAX_SLOTS } from "../../definition/source.ts";
@@ -78,7 +79,7 @@ export async function checkUnread(
 export function dropSql({ slots, publications }: Traces): string {
   return [
     ...slots.map((name) => `SELECT pg_drop_replication_slot(${pg.escapeLiteral(name)});`),
-    ...publications.map((name) => `DROP PUBLICATION ${pg.escapeIdentifier(name)};`),
+    ...publications.map((name) => `DROP PUBLICATION ${quoteIdentifier(name)};`),
   ].join(" ");
 }
 
@@ -152,7 +153,7 @@ export async function dropTraces(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
         [slot],
       );
-      await client.query(`DROP PUBLICATION IF EXISTS ${client.escapeIdentifier(publication)}`);
+      await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`);
     }
   } finally {
     await disconnect(client);

@@ -1,7 +1,7 @@
 import type pg from "pg";
+import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { Query } from "../batch/batch-reader.ts";
 import type { TableShape } from "../batch/row-messages.ts";
-import { quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
 import type { PolledTable } from "./polled-table.ts";
 
 const [BYTEA, TEXT, BPCHAR, VARCHAR] = [17, 25, 1042, 1043];

@@ -1,8 +1,8 @@
 import type pg from "pg";
+import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import type { PollingSource } from "../../definition/source.ts";
 import type { PreflightProblem } from "../postgres/postgres-errors.ts";
-import { quoteIdentifier, quoteTable } from "../postgres/preflight/captured-tables.ts";
 import type { TableFacts } from "../postgres/preflight/table-facts.ts";
 
 /** A table as it is asked for what is newer. */

@@ -1,5 +1,6 @@
 import type pg from "pg";
 import type { ChangeStream } from "../../change/change-stream.ts";
+import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/pipeline.ts";
 import { routeTables } from "../../definition/route.ts";
@@ -9,7 +10,7 @@ import { logPipeline } from "../batch/log-pipeline.ts";
 import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
 import { connect, disconnect } from "../postgres/link/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
-import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
+import { captureTables } from "../postgres/preflight/captured-tables.ts";
 import { gather } from "../postgres/preflight/findings.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables } from "../postgres/preflight/table-facts.ts";

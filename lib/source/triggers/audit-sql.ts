@@ -1,5 +1,5 @@
+import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import type { TableName } from "../../change/table-pattern.ts";
-import { quoteIdentifier, quoteTable } from "../postgres/preflight/captured-tables.ts";
 
 /*
  * What triggers need at the server, as SQL: an audit table, the shapes of the tables at the time of each change, one

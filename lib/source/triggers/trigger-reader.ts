@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/pipeline.ts";
 import type { TriggersSource } from "../../definition/source.ts";
@@ -8,7 +9,6 @@ import type { BatchPlan, BatchReader, Query } from "../batch/batch-reader.ts";
 import { parseRecord } from "../batch/record-text.ts";
 import type { RowChange } from "../batch/row-messages.ts";
 import { parseSnapshot } from "../batch/snapshot.ts";
-import { quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
 import { INSTALL, UNWATCHED_PARTITIONS } from "./installed.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
 

@@ -1,10 +1,11 @@
 import pg from "pg";
+import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/pipeline.ts";
 import type { TriggersSource } from "../../definition/source.ts";
 import { logPipeline } from "../batch/log-pipeline.ts";
 import { PreflightError } from "../postgres/postgres-errors.ts";
-import { captureTables, quoteIdentifier } from "../postgres/preflight/captured-tables.ts";
+import { captureTables } from "../postgres/preflight/captured-tables.ts";
 import { type RelationEntry, readRelations } from "../postgres/preflight/table-facts.ts";
 import {
   AUDIT_COMMENT,

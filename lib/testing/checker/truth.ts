@@ -1,6 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { MOVE } from "../../source/postgres/slots/move.ts";
 
@@ -58,11 +59,9 @@ export class Truth {
     readonly tables: readonly TruthTable[];
   }): Promise<Truth> {
     const { databaseUrl, name, tables } = options;
-    const list = tables
-      .map(({ schema, table }) => `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`)
-      .join(", ");
+    const list = tables.map(({ schema, table }) => `${quoteTable({ schema, table })}`).join(", ");
     await withClient(databaseUrl, async (client) => {
-      await client.query(`CREATE PUBLICATION ${pg.escapeIdentifier(name)} FOR TABLE ${list}`);
+      await client.query(`CREATE PUBLICATION ${quoteIdentifier(name)} FOR TABLE ${list}`);
       await client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [name]);
     });
     return new Truth(databaseUrl, name, tables);
@@ -79,7 +78,7 @@ export class Truth {
       const { rows } = await client.query<{ data: Buffer }>(
         `SELECT data FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
            'proto_version', '1', 'publication_names', $2, 'messages', 'true')`,
-        [this.#name, pg.escapeIdentifier(this.#name)],
+        [this.#name, quoteIdentifier(this.#name)],
       );
       const decoder = new TruthDecoder(this.#keys);
       for (const { data } of rows) decoder.take(data);
@@ -96,7 +95,7 @@ export class Truth {
   async end(): Promise<void> {
     await withClient(this.#databaseUrl, async (client) => {
       await client.query("SELECT pg_drop_replication_slot($1)", [this.#name]);
-      await client.query(`DROP PUBLICATION ${pg.escapeIdentifier(this.#name)}`);
+      await client.query(`DROP PUBLICATION ${quoteIdentifier(this.#name)}`);
     });
   }
 }

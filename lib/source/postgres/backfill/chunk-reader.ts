@@ -1,11 +1,11 @@
 import pg from "pg";
 import { parseLsn } from "../../../change/lsn.ts";
+import { quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { Tuple } from "../decode/pgoutput/tuple.ts";
 import { nameForm, type TextEncoding } from "../decode/values/text.ts";
 import { connect, disconnect } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
-import { quoteTable } from "../preflight/captured-tables.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 import { type CopiedRows, CopyOut, readTexts } from "./copy-out.ts";
 import {

@@ -1,6 +1,6 @@
 import pg from "pg";
+import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import type { ServerEncoding } from "../decode/values/charset.ts";
-import { quoteIdentifier } from "../preflight/captured-tables.ts";
 import { type PageColumn, selectList, type TableShape } from "./table-shape.ts";
 
 /** Which rows of a table a chunk is to hold. */

@@ -1,8 +1,8 @@
 import pg from "pg";
 import * as z from "zod";
+import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Relation, ReplicaIdentity } from "../decode/pgoutput/messages.ts";
-import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import { NOT_NULL } from "../preflight/table-facts.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 

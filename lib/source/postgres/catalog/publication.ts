@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from "node:util";
 import pg from "pg";
 import * as z from "zod";
+import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../definition/pipeline.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import type { Findings } from "../preflight/findings.ts";
 import type { ServerFacts } from "../preflight/server-facts.ts";
 import { identityColumns, laterIdentity, type TableFacts } from "../preflight/table-facts.ts";

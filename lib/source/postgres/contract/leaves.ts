@@ -1,6 +1,6 @@
 import * as z from "zod";
+import { quoteTable } from "../../../change/sql-identifier.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
-import { quoteTable } from "../preflight/captured-tables.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 

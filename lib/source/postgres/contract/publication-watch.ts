@@ -1,10 +1,10 @@
 import pg from "pg";
 import * as z from "zod";
+import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import type { Log } from "../../../log.ts";
 import { PublicationNarrowedError, PublicationReplacedError } from "../postgres-errors.ts";
-import { quoteIdentifier, quoteTable } from "../preflight/captured-tables.ts";
 import { ALL_CHANGES, type ContractTable, compareTerms, type Difference } from "./difference.ts";
 import { lossesOf, tellWidened } from "./losses.ts";
 import { type PublicationTerms, readTerms, type Sighting } from "./terms.ts";

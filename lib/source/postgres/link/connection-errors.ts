@@ -1,4 +1,5 @@
 import pg from "pg";
+import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import { type RetryDirective, TributaryError } from "../../../change/tributary-error.ts";
 import {
   PostgresAuthenticationError,
@@ -161,7 +162,7 @@ function isPooler(message: string): boolean {
 
 /** A database whose text nobody but the server itself can read, or not even that. */
 export function unreadableEncoding(database: string, what: string, dump = "UTF8"): PreflightProblem {
-  const copy = pg.escapeIdentifier(`${database}_utf8`);
+  const copy = quoteIdentifier(`${database}_utf8`);
   return {
     code: "ENCODING",
     message: `the encoding of the database "${database}" cannot be read: ${what}`,
@@ -179,7 +180,7 @@ function connectionLimitRemedy(
   { user, database }: PostgresConnectionOptions,
   replication: boolean,
 ): string {
-  const [role, name] = [user, database].map((word) => pg.escapeIdentifier(word));
+  const [role, name] = [user, database].map((word) => quoteIdentifier(word));
   const instead = (column: string, value: string) =>
     `or end sessions that are not needed: SELECT pid, application_name, state FROM pg_stat_activity WHERE ${column} = ${pg.escapeLiteral(value)};`;
   switch (routine) {
@@ -228,8 +229,8 @@ function ofServer(
         ...facts,
         message: `user "${options.user}" may not connect to "${options.database}"${replication ? " for replication" : ""}: ${error.message}`,
         remedy: replication
-          ? `ALTER ROLE ${pg.escapeIdentifier(options.user)} WITH REPLICATION; (on RDS and Aurora: GRANT rds_replication TO ${pg.escapeIdentifier(options.user)};)`
-          : `GRANT CONNECT ON DATABASE ${pg.escapeIdentifier(options.database)} TO ${pg.escapeIdentifier(options.user)};`,
+          ? `ALTER ROLE ${quoteIdentifier(options.user)} WITH REPLICATION; (on RDS and Aurora: GRANT rds_replication TO ${quoteIdentifier(options.user)};)`
+          : `GRANT CONNECT ON DATABASE ${quoteIdentifier(options.database)} TO ${quoteIdentifier(options.user)};`,
       });
     case "53300":
       return new PostgresNotReadyError({

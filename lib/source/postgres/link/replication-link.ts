@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import type pg from "pg";
+import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import { disconnect } from "./connection.ts";
 import { CopyBoth } from "./copy-both.ts";
 import type { CopyFrames } from "./copy-frames.ts";
@@ -173,7 +174,7 @@ export class ReplicationLink {
 }
 
 function startReplication(slot: string, publication: string): string {
-  const names = `"${publication.replaceAll('"', '""')}"`.replaceAll("'", "''");
+  const names = quoteIdentifier(publication).replaceAll("'", "''");
   // 0/0: the server starts from the slot's own confirmed LSN, never from a later one of ours.
   return `START_REPLICATION SLOT "${slot}" LOGICAL 0/0 (proto_version '1', publication_names '${names}', messages 'true')`;
 }

@@ -1,4 +1,5 @@
-import { formatTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
+import { quoteTable } from "../../../change/sql-identifier.ts";
+import { formatTable, tablePattern } from "../../../change/table-pattern.ts";
 import { captures, type LogPipeline } from "../../../definition/pipeline.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
@@ -94,16 +95,6 @@ export function captureTables(
   }
   const leaves = below.filter((relation) => relation.kind === "r" && relation.persistence === "p");
   return { tables, leaves, problems, warnings };
-}
-
-/** A table's name for SQL. */
-export function quoteTable(table: TableName): string {
-  return `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.table)}`;
-}
-
-/** An identifier for SQL, always quoted. */
-export function quoteIdentifier(identifier: string): string {
-  return `"${identifier.replaceAll('"', '""')}"`;
 }
 
 function noMatch(pattern: string, relations: readonly RelationEntry[]): PreflightProblem {

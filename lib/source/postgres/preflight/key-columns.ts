@@ -1,7 +1,7 @@
+import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../../../definition/pipeline.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import { quoteIdentifier, quoteTable } from "./captured-tables.ts";
 import type { Findings } from "./findings.ts";
 import { partitionsOf } from "./replica-identity.ts";
 import { identityColumns, type TableFacts } from "./table-facts.ts";

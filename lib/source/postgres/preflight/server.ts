@@ -1,4 +1,4 @@
-import pg from "pg";
+import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { serverEncoding } from "../decode/values/charset.ts";
 import { unreadableEncoding } from "../link/connection-errors.ts";
@@ -74,7 +74,7 @@ export function checkServer(
   }
   problems.push(...encodingProblems(facts, source));
   if (!facts.mayReplicate) {
-    const role = pg.escapeIdentifier(facts.user);
+    const role = quoteIdentifier(facts.user);
     problems.push({
       code: "ROLE_REPLICATION",
       message: `role "${facts.user}" has not the REPLICATION attribute`,

@@ -1,5 +1,6 @@
 import pg from "pg";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
+import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import type { LogPipeline } from "../../../definition/pipeline.ts";
 import type { Log } from "../../../log.ts";
@@ -9,7 +10,6 @@ import { connect, disconnect } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import { slotInUse } from "../link/replication-errors.ts";
 import { PreflightError, SlotForeignError } from "../postgres-errors.ts";
-import { quoteIdentifier } from "../preflight/captured-tables.ts";
 import type { PreflightReport } from "../preflight/preflight.ts";
 import type { Siblings } from "../slots/assignment.ts";
 import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
