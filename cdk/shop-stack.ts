@@ -8,7 +8,7 @@ import * as sns from "aws-cdk-lib/aws-sns";
 import * as subscriptions from "aws-cdk-lib/aws-sns-subscriptions";
 import * as sqs from "aws-cdk-lib/aws-sqs";
 import type { Construct } from "constructs";
-import type { Pipeline } from "../lib/definition/pipeline.ts";
+import type { Pipeline } from "../lib/definition/definition.ts";
 import { CdcPipeline } from "./constructs/cdc-pipeline.ts";
 import type { ConsumerSettings } from "./constructs/consumer-function.ts";
 import { acknowledge } from "./constructs/nag.ts";

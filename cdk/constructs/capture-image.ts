@@ -6,7 +6,7 @@ import { DockerImageAsset, Platform } from "aws-cdk-lib/aws-ecr-assets";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import { DISABLE_ASSET_STAGING_CONTEXT } from "aws-cdk-lib/cx-api";
 import type { Construct } from "constructs";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { Pipeline } from "../../lib/definition/definition.ts";
 import { buildCapture, CAPTURE } from "./capture-program.ts";
 
 /** Where the image keeps the program. */

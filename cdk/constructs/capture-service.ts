@@ -3,7 +3,7 @@ import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { Pipeline } from "../../lib/definition/definition.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { SLOT_VARIABLE } from "../../lib/source/postgres/slots/slot-number.ts";
 import { HEALTH_FILE_VARIABLE } from "../../lib/telemetry/health.ts";

@@ -10,7 +10,7 @@ import { Construct } from "constructs";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../lib/capture/dead-letters.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { Pipeline } from "../../lib/definition/definition.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";

@@ -3,7 +3,7 @@ import type * as iam from "aws-cdk-lib/aws-iam";
 import * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import { Construct } from "constructs";
-import type { Pipeline } from "../../lib/definition/pipeline.ts";
+import type { Pipeline } from "../../lib/definition/definition.ts";
 import { allow } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 

@@ -9,7 +9,7 @@ import { Construct } from "constructs";
 import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../lib/aws/lambda-limits.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
-import type { ConsumerDefinition, Pipeline } from "../../lib/definition/pipeline.ts";
+import type { ConsumerDefinition, Pipeline } from "../../lib/definition/definition.ts";
 import { topicVariables } from "../../lib/definition/topic-variables.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";

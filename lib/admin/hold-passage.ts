@@ -5,9 +5,9 @@ import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { Floors } from "../consume/fence/floor.ts";
 import { readMarks } from "../consume/run/marks.ts";
-import type { LogPipeline } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
+import type { LogPipeline } from "../source/postgres/definition.ts";
 import { barrierOf, type Hold } from "../source/postgres/hold/hold-record.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
 

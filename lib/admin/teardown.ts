@@ -1,5 +1,5 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import type { TeardownPlan } from "../source/source-kind.ts";

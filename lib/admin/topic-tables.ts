@@ -1,5 +1,5 @@
 import { parseTable } from "../change/table-pattern.ts";
-import { captures, type Pipeline } from "../definition/pipeline.ts";
+import { captures, type Pipeline } from "../definition/definition.ts";
 import { routeTables } from "../definition/route.ts";
 import { sourceKind } from "../source/index.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";

@@ -1,6 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { ClaimStore } from "../change/claim-store.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import type { Log } from "../log.ts";
 import type { AsideQueue } from "../source/postgres/aside/aside-record.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";

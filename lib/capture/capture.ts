@@ -2,10 +2,11 @@ import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/p
 import type { TableName } from "../change/table-pattern.ts";
 import { registerConsumers } from "../consume/fence/floor.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
-import type { LogPipeline, Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { routeTables } from "../definition/route.ts";
 import { openSource, sourceKind } from "../source/index.ts";
 import type { AsideSettings } from "../source/postgres/aside/asides.ts";
+import type { LogPipeline } from "../source/postgres/definition.ts";
 import type { HoldSettings } from "../source/postgres/hold/held-topics.ts";
 import type { AnySourceStatus } from "../source/source-kind.ts";
 import { asideRecord } from "../state/asides.ts";

@@ -1,8 +1,8 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../change/sql-identifier.ts";
-import type { LogPipeline } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
+import type { LogPipeline } from "../source/postgres/definition.ts";
 import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";

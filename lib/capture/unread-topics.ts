@@ -1,6 +1,6 @@
 import { formatTable, type TableName } from "../change/table-pattern.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { outboxTableName } from "../definition/outbox-table.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
 import { messageTopic, routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { sourceKind } from "../source/index.ts";

@@ -2,11 +2,12 @@ import { Command } from "commander";
 import { dynamodbClient } from "../aws/clients.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import { captures } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
-import { captures, type LogPipeline, requireLog } from "../definition/pipeline.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
+import { type LogPipeline, requireLog } from "../source/postgres/definition.ts";
 import {
   type BackfillWanted,
   hasEnded,

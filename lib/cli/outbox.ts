@@ -1,9 +1,9 @@
 import { Command } from "commander";
 import type pg from "pg";
 import { ConfigurationError } from "../change/tributary-error.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
 import { quoteOutboxTable } from "../definition/outbox-table.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
 import type { OutboxPlan } from "../publish/install.ts";
 import { sourceKind } from "../source/index.ts";
 import { confirmProblems } from "./confirm.ts";

@@ -1,8 +1,8 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../change/sql-identifier.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../definition/new-epoch.ts";
-import { isTailsOwn, TAIL_NAME } from "../definition/pipeline.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
+import { isTailsOwn, TAIL_NAME } from "../source/postgres/definition.ts";
 import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { SlotForeignError } from "../source/postgres/postgres-errors.ts";

@@ -3,14 +3,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Command, InvalidArgumentError } from "commander";
 import type { ChangeStream, SourceMessage } from "../change/change-stream.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import {
-  completeDefinition,
-  isTailsOwn,
-  type LogPipeline,
-  postgres,
-  TAIL_NAME,
-} from "../definition/pipeline.ts";
+import { completeDefinition, postgres } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
+import { isTailsOwn, type LogPipeline, TAIL_NAME } from "../source/postgres/definition.ts";
 import { connect, disconnect } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";

@@ -2,9 +2,9 @@ import { Command, InvalidArgumentError } from "commander";
 import type pg from "pg";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
+import type { PipelineOf } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
-import type { PipelineOf } from "../definition/pipeline.ts";
-import type { TriggersSource } from "../definition/source.ts";
+import { requireTriggers, type TriggersSource } from "../source/triggers/definition.ts";
 import {
   installTriggers,
   planTriggers,
@@ -105,14 +105,8 @@ async function withClient(
   given: TriggersArguments,
   work: (client: pg.Client, pipeline: PipelineOf<TriggersSource>) => Promise<void>,
 ): Promise<void> {
-  const pipeline = await readDefinition(given.pipeline);
-  const { source } = pipeline;
-  if (source.kind !== "triggers") {
-    throw new ConfigurationError("The pipeline definition", [
-      { path: "source.kind", value: source.kind, remedy: "this is for pipelines with source: triggers({…})" },
-    ]);
-  }
-  await withDatabase(given.databaseUrl, (client) => work(client, { ...pipeline, source }));
+  const pipeline = requireTriggers(await readDefinition(given.pipeline));
+  await withDatabase(given.databaseUrl, (client) => work(client, pipeline));
 }
 
 function list(tables: readonly TableName[]): string {

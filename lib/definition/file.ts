@@ -2,7 +2,8 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ConfigurationError, TributaryError } from "../change/tributary-error.ts";
-import { definePipeline, type Pipeline, type PipelineInput } from "./pipeline.ts";
+import type { Pipeline } from "./definition.ts";
+import { definePipeline, type PipelineInput } from "./pipeline.ts";
 
 /**
  * The pipeline definition that a file exports as default.

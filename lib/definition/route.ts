@@ -1,6 +1,6 @@
 import { forTable, type TableName } from "../change/table-pattern.ts";
 import type { Topic } from "../change/topic.ts";
-import type { Pipeline } from "./pipeline.ts";
+import type { Pipeline } from "./definition.ts";
 
 /** Where the changes of a table go. */
 export interface TableRoute {

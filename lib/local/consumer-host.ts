@@ -1,7 +1,7 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
 import { topicFilters } from "../consume/api/topic-filters.ts";
-import type { ConsumerDefinition, Pipeline } from "../definition/pipeline.ts";
+import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
 import { topicVariables } from "../definition/topic-variables.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";

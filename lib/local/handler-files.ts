@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 
 /**
  * Sees that every consumer's file is there, before anything is started. Paths are taken from the working directory.

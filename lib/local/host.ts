@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { dynamodbClient, kinesisClient, sqsClient } from "../aws/clients.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../claim-check/open-claim-store.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
 import { SLOT_VARIABLE } from "../source/postgres/slots/slot-number.ts";
 import { CaptureProcess } from "./capture-process.ts";

@@ -2,7 +2,7 @@ import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from "@
 import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture/dead-letters.ts";
-import type { Pipeline } from "../definition/pipeline.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
 
 /** The clients of one environment. */

@@ -1,7 +1,7 @@
 import type { ChangeStream } from "../change/change-stream.ts";
 import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import type { SourceDefinition } from "../definition/pipeline.ts";
+import type { SourceDefinition } from "../definition/definition.ts";
 import { outboxKind } from "./outbox/kind.ts";
 import { pollingKind } from "./polling/kind.ts";
 import { postgresKind } from "./postgres/kind.ts";
@@ -16,6 +16,11 @@ export function addSourceKind(kind: SourceKind): void {
   if (KINDS.some((known) => known.kind === kind.kind))
     throw new RangeError(`there is a kind of source "${kind.kind}"`);
   KINDS.push(kind);
+}
+
+/** All of them. */
+export function sourceKinds(): readonly SourceKind[] {
+  return KINDS;
 }
 
 /** The kind of a pipeline's source: who wants to know what it can do asks it. */

@@ -1,12 +1,14 @@
+import type * as z from "zod";
 import type { ChangeStream } from "../change/change-stream.ts";
 import type { TableName } from "../change/table-pattern.ts";
-import type { TributaryError } from "../change/tributary-error.ts";
-import type { LogPipeline, PipelineOf, SourceDefinition } from "../definition/pipeline.ts";
+import type { ConfigurationProblem, TributaryError } from "../change/tributary-error.ts";
+import type { PipelineOf, SourceDefinition } from "../definition/definition.ts";
 import type { Log } from "../log.ts";
 import type { OutboxPlan } from "../publish/install.ts";
 import type { AsideSettings } from "./postgres/aside/asides.ts";
 import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
 import type { UnhealedRecord } from "./postgres/contract/unhealed-record.ts";
+import type { LogPipeline } from "./postgres/definition.ts";
 import type { HoldSettings } from "./postgres/hold/held-topics.ts";
 import type { PostgresConnectionOptions } from "./postgres/link/connection-options.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
@@ -22,6 +24,8 @@ import type { TablesStatus } from "./tables-status.ts";
 export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
   /** Its name in definitions, and in what is stored. */
   readonly kind: string;
+  /** Its part of a pipeline definition. */
+  readonly definition: DefinitionRules<D>;
   /**
    * Looks whether the database is fit for the definition; touches nothing.
    * @throws PreflightError with all problems, and the errors of `connect`.
@@ -52,6 +56,21 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
     /** What the next start does after a new epoch, in a sentence. */
     newEpoch(source: D): string;
   };
+}
+
+/** What the definition of a kind's pipelines must be. */
+export interface DefinitionRules<D extends SourceDefinition = SourceDefinition> {
+  /** An object with the literal `kind`. */
+  readonly schema: z.ZodObject;
+  /** Fills in what follows from the rest of the definition. */
+  complete?(source: SourceDefinition, pipeline: string): D;
+  /** What does not go with the topics of the pipeline: the field, and what to write instead. */
+  conflict?(
+    source: SourceDefinition,
+    topics: { readonly routes: readonly unknown[] },
+  ): { readonly field: string; readonly message: string } | undefined;
+  /** Names that are not free for a pipeline. */
+  taken?(source: D): readonly ConfigurationProblem[];
 }
 
 /** The changes of one task, under the capture lease, as one ordered stream. */

@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import { ConfigurationError, type ConfigurationProblem } from "../../lib/change/tributary-error.ts";
-import { MAX_SLOTS } from "../../lib/definition/source.ts";
+import { MAX_SLOTS } from "../../lib/source/postgres/definition.ts";
 
 /** What `npm run test:fault` was asked for. */
 export interface FaultOptions {

@@ -1,8 +1,8 @@
 import type pg from "pg";
 import { describe, expect, test } from "vitest";
 import { type PipelineOf, polling, triggers } from "../../lib/definition/pipeline.ts";
-import type { TriggersSource } from "../../lib/definition/source.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
+import type { TriggersSource } from "../../lib/source/triggers/definition.ts";
 import { installTriggers } from "../../lib/source/triggers/triggers.ts";
 import { installed } from "./server.ts";
 import { superuser } from "./source.ts";

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { JSON_NULL } from "../../lib/consume/api/verifiable-sink.ts";
 import { type PipelineOf, polling, triggers } from "../../lib/definition/pipeline.ts";
-import type { TriggersSource } from "../../lib/definition/source.ts";
+import type { TriggersSource } from "../../lib/source/triggers/definition.ts";
 import { installTriggers } from "../../lib/source/triggers/triggers.ts";
 import { SourceTable } from "../../lib/verify/source-table.ts";
 import { MemoryBackfills } from "./backfill-record.ts";

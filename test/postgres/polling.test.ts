@@ -1,9 +1,9 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
 import { polling } from "../../lib/definition/pipeline.ts";
-import type { PollingSource } from "../../lib/definition/source.ts";
 import type { Query } from "../../lib/source/batch/batch-reader.ts";
 import type { RowChange } from "../../lib/source/batch/row-messages.ts";
+import type { PollingSource } from "../../lib/source/polling/definition.ts";
 import { polledTables } from "../../lib/source/polling/polled-table.ts";
 import { PollingReader } from "../../lib/source/polling/polling-reader.ts";
 import { readRelations, readTables } from "../../lib/source/postgres/preflight/table-facts.ts";

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import type { PipelineOf } from "../../lib/definition/pipeline.ts";
 import { triggers } from "../../lib/definition/pipeline.ts";
-import type { TriggersSource } from "../../lib/definition/source.ts";
+import type { TriggersSource } from "../../lib/source/triggers/definition.ts";
 import { installTriggers, planTriggers } from "../../lib/source/triggers/triggers.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { superuser } from "./source.ts";

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { unreadTopics } from "../../lib/capture/unread-topics.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
+import { captures } from "../../lib/definition/definition.ts";
 import {
-  captures,
   definePipeline,
   type PipelineInput,
   polling,

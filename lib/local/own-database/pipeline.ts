@@ -1,5 +1,6 @@
 import { readDefinition } from "../../definition/file.ts";
-import { definePipeline, type LogPipeline, postgres, requireLog } from "../../definition/pipeline.ts";
+import { definePipeline, postgres } from "../../definition/pipeline.ts";
+import { type LogPipeline, requireLog } from "../../source/postgres/definition.ts";
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 /*

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import { readDefinition } from "../../definition/file.ts";
-import { type LogPipeline, requireLog } from "../../definition/pipeline.ts";
+import { type LogPipeline, requireLog } from "../../source/postgres/definition.ts";
 import { connectionFromUrl } from "../../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
 import { PreflightError, type PreflightProblem } from "../../source/postgres/postgres-errors.ts";

@@ -1,8 +1,8 @@
 import pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
-import type { LogPipeline } from "../../definition/pipeline.ts";
-import { MAX_SLOTS } from "../../definition/source.ts";
+import type { LogPipeline } from "../../source/postgres/definition.ts";
+import { MAX_SLOTS } from "../../source/postgres/definition.ts";
 import { connect, disconnect } from "../../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
 import { slotInUse } from "../../source/postgres/link/replication-errors.ts";

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import type { Pipeline } from "../../definition/pipeline.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { sourceKind } from "../../source/index.ts";
 import { hasEnded, readBackfills } from "../../state/backfills.ts";
 import type { LocalAws } from "../host.ts";

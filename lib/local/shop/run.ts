@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ConfigurationError } from "../../change/tributary-error.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { readDefinition } from "../../definition/file.ts";
-import type { Pipeline } from "../../definition/pipeline.ts";
 import { outboxTable } from "../../publish/publish.ts";
 import { sourceKind } from "../../source/index.ts";
 import type { StartArguments } from "../arguments.ts";

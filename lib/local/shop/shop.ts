@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { parseLsn } from "../../change/lsn.ts";
-import type { Pipeline } from "../../definition/pipeline.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import type { EmbeddedPostgres } from "../embedded-postgres.ts";
 import type { LocalAws } from "../host.ts";
 import { createQueue, createTable } from "../resources.ts";

@@ -1,5 +1,6 @@
-import type { LogPipeline, Pipeline } from "../../definition/pipeline.ts";
-import { postgresSource } from "../../definition/source.ts";
+import type { Pipeline } from "../../definition/definition.ts";
+import type { LogPipeline } from "../postgres/definition.ts";
+import { postgresSource } from "../postgres/definition.ts";
 
 /** The pipeline as the decoder of the log knows it: the same tables, and no slot. */
 export function logPipeline(pipeline: Pipeline): LogPipeline {

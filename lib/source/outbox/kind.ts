@@ -1,12 +1,13 @@
-import type { OutboxSource } from "../../definition/source.ts";
 import { relayOutboxPlan } from "../../publish/install.ts";
 import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
 import type { SourceKind } from "../source-kind.ts";
+import { type OutboxSource, outboxSource } from "./definition.ts";
 import { OUTBOX_TABLES } from "./event/envelope.ts";
 
 /** An outbox table that relays read: docs, "The outbox". */
 export const outboxKind: SourceKind<OutboxSource> = {
   kind: "outbox",
+  definition: { schema: outboxSource },
   async check(options) {
     const { checkOutbox } = await import("./preflight.ts");
     await checkOutbox(options);

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { routeTables } from "../../definition/route.ts";
-import type { OutboxSource } from "../../definition/source.ts";
 import type { LaneOptions, LaneSource } from "../source-kind.ts";
+import type { OutboxSource } from "./definition.ts";
 import { OutboxEnvelope } from "./event/envelope.ts";
 import { checkOutbox } from "./preflight.ts";
 import { Relay } from "./relay.ts";

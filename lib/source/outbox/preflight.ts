@@ -1,12 +1,12 @@
 import type { TableName } from "../../change/table-pattern.ts";
 import { formatTable } from "../../change/table-pattern.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { outboxTableName } from "../../definition/outbox-table.ts";
-import type { Pipeline } from "../../definition/pipeline.ts";
-import type { OutboxSource } from "../../definition/source.ts";
 import { lanesOf, relayTables } from "../../publish/relay-sql.ts";
 import { connect, disconnect } from "../postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../postgres/link/connection-options.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
+import type { OutboxSource } from "./definition.ts";
 
 /** What is looked at. */
 export interface OutboxCheck {

@@ -1,7 +1,7 @@
 import type { SourceChange } from "../../change/change-stream.ts";
 import { formatLsn } from "../../change/lsn.ts";
 import { partitionOf } from "../../change/topic.ts";
-import type { Pipeline } from "../../definition/pipeline.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { outboxProblem } from "../../publish/event.ts";
 import { laneOf, lanesOf } from "../../publish/relay-sql.ts";
 import type { OutboxEnvelope } from "./event/envelope.ts";

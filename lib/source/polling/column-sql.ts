@@ -1,6 +1,6 @@
 import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import { formatTable, parseTable } from "../../change/table-pattern.ts";
-import type { PollingSource } from "../../definition/source.ts";
+import type { PollingSource } from "./definition.ts";
 
 /** Gives each table the column that polling reads, with an index, and a trigger that moves it with every update. */
 export function polledColumnsSql({

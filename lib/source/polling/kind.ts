@@ -1,10 +1,11 @@
-import type { PollingSource } from "../../definition/source.ts";
 import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
 import type { SourceKind } from "../source-kind.ts";
+import { type PollingSource, pollingSource } from "./definition.ts";
 
 /** Tables that are asked for what is newer: docs, "Triggers and polling". */
 export const pollingKind: SourceKind<PollingSource> = {
   kind: "polling",
+  definition: { schema: pollingSource },
   async check(options) {
     const { checkPolling } = await import("./polling-source.ts");
     return await checkPolling(options);

@@ -1,7 +1,7 @@
-import type { PollingSource } from "../../definition/source.ts";
 import { serverBehind } from "../batch/batch-errors.ts";
 import type { Query } from "../batch/batch-reader.ts";
 import { parseSnapshot } from "../batch/snapshot.ts";
+import type { PollingSource } from "./definition.ts";
 import { type Look, type LookStart, valuesBefore, withMark } from "./place.ts";
 import type { PolledTable } from "./polled-table.ts";
 import { ended, newer } from "./row-conditions.ts";

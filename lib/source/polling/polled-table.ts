@@ -1,9 +1,9 @@
 import type pg from "pg";
 import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
-import type { PollingSource } from "../../definition/source.ts";
 import type { PreflightProblem } from "../postgres/postgres-errors.ts";
 import type { TableFacts } from "../postgres/preflight/table-facts.ts";
+import type { PollingSource } from "./definition.ts";
 
 /** A table as it is asked for what is newer. */
 export interface PolledTable {

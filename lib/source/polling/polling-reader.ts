@@ -1,10 +1,10 @@
 import type pg from "pg";
 import { formatTable } from "../../change/table-pattern.ts";
-import type { PollingSource } from "../../definition/source.ts";
 import type { BatchPlan, BatchReader, Query, Stored } from "../batch/batch-reader.ts";
 import type { RowChange } from "../batch/row-messages.ts";
 import type { TableKeys } from "../batch/table-keys.ts";
 import type { KeyRecord } from "../known-keys.ts";
+import type { PollingSource } from "./definition.ts";
 import { type GoneRows, KeyComparison, rowKey } from "./key-comparison.ts";
 import { KnownKeys } from "./known-keys.ts";
 import { FIRST_LOOK, Looks, type LookUnderWay } from "./looks.ts";

@@ -1,5 +1,5 @@
-import type { PollingSource } from "../../definition/source.ts";
 import type { RowKey } from "../known-keys.ts";
+import type { PollingSource } from "./definition.ts";
 import type { BatchBounds } from "./place.ts";
 import type { PolledColumn, PolledTable } from "./polled-table.ts";
 

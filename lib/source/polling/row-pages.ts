@@ -1,9 +1,9 @@
 import type pg from "pg";
-import type { PollingSource } from "../../definition/source.ts";
 import { TablesReadError } from "../batch/batch-errors.ts";
 import type { Query } from "../batch/batch-reader.ts";
 import { parseRecord } from "../batch/record-text.ts";
 import type { RowChange } from "../batch/row-messages.ts";
+import type { PollingSource } from "./definition.ts";
 import type { BatchBounds } from "./place.ts";
 import type { PolledShape, PolledShapes } from "./polled-shape.ts";
 import type { PolledTable } from "./polled-table.ts";

@@ -1,11 +1,12 @@
 import type { TableName } from "../../change/table-pattern.ts";
-import { captures, type LogPipeline } from "../../definition/pipeline.ts";
+import { captures } from "../../definition/definition.ts";
 import type { Log } from "../../log.ts";
 import type { AsideSettings } from "./aside/asides.ts";
 import type { BackfillSettings } from "./backfill/backfills.ts";
 import type { ContractTable } from "./contract/difference.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import type { TextEncoding } from "./decode/values/text.ts";
+import type { LogPipeline } from "./definition.ts";
 import type { HoldSettings } from "./hold/held-topics.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
 import type { SlotRecord, SlotState } from "./slot/slot-record.ts";

@@ -1,7 +1,7 @@
-import type { LogSource } from "../../definition/pipeline.ts";
 import { logOutboxPlan } from "../../publish/install.ts";
 import { OUTBOX_TABLES } from "../outbox/event/envelope.ts";
 import type { SourceKind, SourceTeardown } from "../source-kind.ts";
+import { completeLog, conflictOfLog, type LogSource, postgresSource, takenNames } from "./definition.ts";
 import { slotNumbers } from "./slots/assignment.ts";
 import type { LogTeardownPlan } from "./teardown.ts";
 
@@ -24,6 +24,12 @@ const teardown: SourceTeardown<LogSource, LogTeardownPlan> = {
 /** PostgreSQL's log, read through logical replication: docs, "PostgreSQL". */
 export const postgresKind: SourceKind<LogSource> = {
   kind: "postgres",
+  definition: {
+    schema: postgresSource,
+    complete: completeLog,
+    conflict: conflictOfLog,
+    taken: takenNames,
+  },
   async check(options) {
     const { preflight } = await import("./postgres-source.ts");
     return await preflight(options);

@@ -1,8 +1,8 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { TributaryError } from "../../change/tributary-error.ts";
-import type { LogPipeline } from "../../definition/pipeline.ts";
 import { readPublication } from "./catalog/publication.ts";
+import type { LogPipeline } from "./definition.ts";
 import { connect, disconnect } from "./link/connection.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
 import { slotInUse } from "./link/replication-errors.ts";

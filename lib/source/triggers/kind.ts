@@ -1,11 +1,12 @@
 import { parseTable } from "../../change/table-pattern.ts";
-import type { TriggersSource } from "../../definition/source.ts";
 import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
 import type { SourceKind } from "../source-kind.ts";
+import { type TriggersSource, triggersSource } from "./definition.ts";
 
 /** An audit table that triggers fill: docs, "Triggers and polling". */
 export const triggersKind: SourceKind<TriggersSource> = {
   kind: "triggers",
+  definition: { schema: triggersSource },
   async check(options) {
     const { checkTriggers } = await import("./trigger-source.ts");
     return await checkTriggers(options);

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { TableName } from "../../change/table-pattern.ts";
-import { captures, type SourceDefinition } from "../../definition/pipeline.ts";
+import { captures, type SourceDefinition } from "../../definition/definition.ts";
 import type { RowValues, TableShape } from "../batch/row-messages.ts";
 
 /** A table as it was when a trigger fired: kept beside the changes, since the table may be another one when they are read. */

@@ -1,14 +1,14 @@
 import * as z from "zod";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable } from "../../change/table-pattern.ts";
-import type { PipelineOf } from "../../definition/pipeline.ts";
-import type { TriggersSource } from "../../definition/source.ts";
+import type { PipelineOf } from "../../definition/definition.ts";
 import type { Log } from "../../log.ts";
 import { serverBehind, TablesReadError } from "../batch/batch-errors.ts";
 import type { BatchPlan, BatchReader, Query } from "../batch/batch-reader.ts";
 import { parseRecord } from "../batch/record-text.ts";
 import type { RowChange } from "../batch/row-messages.ts";
 import { parseSnapshot } from "../batch/snapshot.ts";
+import type { TriggersSource } from "./definition.ts";
 import { INSTALL, UNWATCHED_PARTITIONS } from "./installed.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
 

@@ -2,8 +2,7 @@ import type pg from "pg";
 import type { ChangeStream } from "../../change/change-stream.ts";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
-import type { PipelineOf } from "../../definition/pipeline.ts";
-import type { TriggersSource } from "../../definition/source.ts";
+import type { PipelineOf } from "../../definition/definition.ts";
 import { BatchStream } from "../batch/batch-stream.ts";
 import { logPipeline } from "../batch/log-pipeline.ts";
 import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
@@ -14,6 +13,7 @@ import { gather } from "../postgres/preflight/findings.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "../postgres/preflight/table-facts.ts";
 import type { SourceCheck, SourceOptions } from "../source-kind.ts";
+import type { TriggersSource } from "./definition.ts";
 import { INSTALL, isFunctionCurrent, readTriggers } from "./installed.ts";
 import { TriggerReader } from "./trigger-reader.ts";
 

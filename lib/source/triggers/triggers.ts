@@ -1,8 +1,7 @@
 import pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { TableName } from "../../change/table-pattern.ts";
-import type { PipelineOf } from "../../definition/pipeline.ts";
-import type { TriggersSource } from "../../definition/source.ts";
+import type { PipelineOf } from "../../definition/definition.ts";
 import { logPipeline } from "../batch/log-pipeline.ts";
 import { PreflightError } from "../postgres/postgres-errors.ts";
 import { captureTables } from "../postgres/preflight/captured-tables.ts";
@@ -17,6 +16,7 @@ import {
   rowTriggerName,
   tableTriggersSql,
 } from "./audit-sql.ts";
+import type { TriggersSource } from "./definition.ts";
 import { isFunctionCurrent, readTriggers, type TableTriggers } from "./installed.ts";
 import { TriggersRefusedError } from "./triggers-errors.ts";
 

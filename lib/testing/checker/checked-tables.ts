@@ -1,6 +1,6 @@
 import pg from "pg";
 import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
-import { captures, type Pipeline } from "../../definition/pipeline.ts";
+import { captures, type Pipeline } from "../../definition/definition.ts";
 import type { TruthTable } from "./truth.ts";
 
 /** The tables of a database that a pipeline captures, with the columns that choose their partitions. */

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type PositionText, START_OF_HISTORY } from "../../change/position.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
-import type { ConsumerDefinition, Pipeline } from "../../definition/pipeline.ts";
+import type { ConsumerDefinition, Pipeline } from "../../definition/definition.ts";
 import { type RouteTable, routeTables } from "../../definition/route.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
 import {

@@ -10,7 +10,7 @@ import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../capture/dead-letters.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../claim-check/open-claim-store.ts";
 import { topicFilters } from "../../consume/api/topic-filters.ts";
 import type { RedriveReport } from "../../consume/dead-letter/redrive-request.ts";
-import type { ConsumerDefinition, Pipeline } from "../../definition/pipeline.ts";
+import type { ConsumerDefinition, Pipeline } from "../../definition/definition.ts";
 import { topicVariables } from "../../definition/topic-variables.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../local/embedded-postgres.ts";
 import { type Emulators, refusedText, startEmulators } from "../../local/emulators.ts";

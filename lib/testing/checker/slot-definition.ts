@@ -1,7 +1,8 @@
 import { writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { definePipeline, type Pipeline, type PipelineInput } from "../../definition/pipeline.ts";
+import type { Pipeline } from "../../definition/definition.ts";
+import { definePipeline, type PipelineInput } from "../../definition/pipeline.ts";
 
 /**
  * The same pipeline over so many slots; undefined: as it is.

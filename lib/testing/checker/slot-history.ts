@@ -1,6 +1,6 @@
 import pg from "pg";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
-import type { Pipeline } from "../../definition/pipeline.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { sourceKind } from "../../source/index.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
 import type { TruthChange, TruthMove } from "./truth.ts";

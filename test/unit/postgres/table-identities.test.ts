@@ -1,8 +1,10 @@
 import { expect, test } from "vitest";
 import { formatPosition } from "../../../lib/change/position.ts";
-import { captures, definePipeline, postgres, requireLog } from "../../../lib/definition/pipeline.ts";
+import { captures } from "../../../lib/definition/definition.ts";
+import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
 import { routeTables } from "../../../lib/definition/route.ts";
 import type { Relation, ReplicaIdentity } from "../../../lib/source/postgres/decode/pgoutput/messages.ts";
+import { requireLog } from "../../../lib/source/postgres/definition.ts";
 import type { KnownTables } from "../../../lib/source/postgres/identity/known-tables.ts";
 import { withNameBetween } from "../../../lib/source/postgres/identity/known-tables.ts";
 import { TableIdentities } from "../../../lib/source/postgres/identity/table-identities.ts";

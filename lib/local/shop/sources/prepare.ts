@@ -1,5 +1,5 @@
 import type pg from "pg";
-import type { Pipeline } from "../../../definition/pipeline.ts";
+import type { Pipeline } from "../../../definition/definition.ts";
 import { sourceKind } from "../../../source/index.ts";
 
 /** Makes what the definition's source needs in the shop's database. */

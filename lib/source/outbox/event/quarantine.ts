@@ -1,6 +1,6 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
 import { type EventPlace, messageEvent } from "../../../change/message-event.ts";
-import type { Pipeline } from "../../../definition/pipeline.ts";
+import type { Pipeline } from "../../../definition/definition.ts";
 
 /** What was caught and is no event: its bytes as they were, and what is wrong with them. */
 export interface Malformed {

@@ -2,7 +2,7 @@ import pg from "pg";
 import { quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { ConfigurationProblem } from "../../../change/tributary-error.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
+import type { LogPipeline } from "../definition.ts";
 import { readServerVersion } from "../preflight/server-facts.ts";
 import { whereCheckSql } from "./page-sql.ts";
 import { readShape, shapeSql } from "./table-shape.ts";

@@ -3,7 +3,7 @@ import pg from "pg";
 import * as z from "zod";
 import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
+import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "../preflight/findings.ts";
 import type { ServerFacts } from "../preflight/server-facts.ts";

@@ -1,9 +1,9 @@
 import type { SourceMessage } from "../../../change/change-stream.ts";
 import type { PositionText } from "../../../change/position.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { TypeCatalog } from "../catalog/type-catalog.ts";
+import type { LogPipeline } from "../definition.ts";
 import type { HeldMessage } from "../hold/held-change.ts";
 import type { TableIdentities } from "../identity/table-identities.ts";
 import type { IncompleteCreate } from "../reread/incomplete-create.ts";

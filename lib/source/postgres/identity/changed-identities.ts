@@ -2,7 +2,7 @@ import type { SourceMessage } from "../../../change/change-stream.ts";
 import { PROBE } from "../../../change/control-event.ts";
 import { parsePosition } from "../../../change/position.ts";
 import { parseTable } from "../../../change/table-pattern.ts";
-import { captures } from "../../../definition/pipeline.ts";
+import { captures } from "../../../definition/definition.ts";
 import { routeTables } from "../../../definition/route.ts";
 import type { Backfills } from "../backfill/backfills.ts";
 import { controlEvent } from "../backfill/delivery.ts";

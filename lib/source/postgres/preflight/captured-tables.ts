@@ -1,6 +1,7 @@
 import { quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, tablePattern } from "../../../change/table-pattern.ts";
-import { captures, type LogPipeline } from "../../../definition/pipeline.ts";
+import { captures } from "../../../definition/definition.ts";
+import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
 import type { RelationEntry } from "./table-facts.ts";

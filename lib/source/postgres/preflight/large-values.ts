@@ -1,5 +1,5 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
+import type { LogPipeline } from "../definition.ts";
 import type { Findings } from "./findings.ts";
 import { partitionsOf } from "./replica-identity.ts";
 import { identityColumns, type TableFacts } from "./table-facts.ts";

@@ -1,6 +1,6 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { outboxColumns } from "../decode/outbox-events.ts";
+import type { LogPipeline } from "../definition.ts";
 import type { Findings } from "./findings.ts";
 import type { TableFacts } from "./table-facts.ts";
 

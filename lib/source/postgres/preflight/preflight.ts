@@ -1,6 +1,5 @@
 import type pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import {
   checkPublishedIdentity,
   type PublicationStep,
@@ -8,6 +7,7 @@ import {
   publishes,
   readPublication,
 } from "../catalog/publication.ts";
+import type { LogPipeline } from "../definition.ts";
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";

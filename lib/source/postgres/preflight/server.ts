@@ -1,6 +1,6 @@
 import { quoteIdentifier } from "../../../change/sql-identifier.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { serverEncoding } from "../decode/values/charset.ts";
+import type { LogPipeline } from "../definition.ts";
 import { unreadableEncoding } from "../link/connection-errors.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";

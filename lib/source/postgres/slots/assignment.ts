@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { routeTables } from "../../../definition/route.ts";
-import { slotSuffix } from "../../../definition/source.ts";
 import { OUTBOX_TABLES } from "../../outbox/event/envelope.ts";
+import type { LogPipeline } from "../definition.ts";
+import { slotSuffix } from "../definition.ts";
 
 /** The numbers of a pipeline's slots: 1, and the further ones. */
 export function slotNumbers({ source }: Pick<LogPipeline, "source">): readonly number[] {

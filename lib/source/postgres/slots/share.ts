@@ -1,9 +1,9 @@
 import type pg from "pg";
 import * as z from "zod";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../../../definition/pipeline.ts";
 import { routeTables } from "../../../definition/route.ts";
-import { MAX_SLOTS } from "../../../definition/source.ts";
+import type { LogPipeline } from "../definition.ts";
+import { MAX_SLOTS } from "../definition.ts";
 import { PreflightError } from "../postgres-errors.ts";
 import { captureTables } from "../preflight/captured-tables.ts";
 import { readServerVersion } from "../preflight/server-facts.ts";

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
-import type { Pipeline } from "../../../definition/pipeline.ts";
+import type { Pipeline } from "../../../definition/definition.ts";
 import { routeTables } from "../../../definition/route.ts";
 import { auditSchemaSql, tableTriggersSql } from "../../../source/triggers/audit-sql.ts";
 import { judgedTables } from "../checked-tables.ts";

@@ -1,4 +1,5 @@
-import { definePipeline, type Pipeline, type PipelineInput } from "../../../definition/pipeline.ts";
+import type { Pipeline } from "../../../definition/definition.ts";
+import { definePipeline, type PipelineInput } from "../../../definition/pipeline.ts";
 
 const entry = (name: string) => new URL(`../handlers/${name}.ts`, import.meta.url).pathname;
 const patient = { attempts: 100, poison: "stop", timeoutSeconds: 10, batchSize: 10 } as const;

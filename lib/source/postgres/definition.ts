@@ -1,54 +1,23 @@
 import * as z from "zod";
-import { formatTable, tablePattern } from "../change/table-pattern.ts";
-import type { ConfigurationError } from "../change/tributary-error.ts";
-import { OUTBOX_PREFIX } from "./outbox-prefix.ts";
-import { outboxTableName } from "./outbox-table.ts";
+import { formatTable, tablePattern } from "../../change/table-pattern.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../../change/tributary-error.ts";
+import { captures, type Pipeline, type PipelineOf } from "../../definition/definition.ts";
+import { OUTBOX_PREFIX } from "../../definition/outbox-prefix.ts";
+import { outboxTableName } from "../../definition/outbox-table.ts";
+import {
+  columnNames,
+  eventFields,
+  tableFields,
+  tableName,
+  tablePatternText,
+} from "../../definition/source-fields.ts";
 
 /*
- * What a pipeline definition says of its source, by kind. Hosts and passwords are not here: they come from the
- * environment.
+ * What a pipeline definition says of PostgreSQL's log. Hosts and passwords are not here: they come from the environment.
  */
 
 /** More walsenders than that would wear out the server for nothing: each decodes the whole log. */
 export const MAX_SLOTS = 16;
-
-/** A pattern of tables, checked. */
-export const tablePatternText = z.string().superRefine((text, context) => {
-  try {
-    tablePattern(text);
-  } catch {
-    context.addIssue({
-      code: "custom",
-      message: 'write schema.table, such as public.orders, public.* or public."Odd.Name"',
-    });
-  }
-});
-
-/** Names of columns, at least one. */
-export const columnNames = z.array(z.string().min(1)).min(1, { error: "name at least one column" });
-
-const tables = {
-  /** Tables to capture, as patterns: `public.orders`, `public.*`. */
-  tables: z.array(tablePatternText).min(1, { error: 'name at least one table, such as "public.*"' }),
-  /** Patterns of tables to leave out, stronger than `tables`. */
-  exclude: z.array(tablePatternText).default([]),
-};
-
-/** A table by its own name, written as everywhere else: `public.outbox`. */
-const tableName = z.string().transform((text, context) => {
-  try {
-    return formatTable(outboxTableName(text));
-  } catch (error) {
-    const [problem] = (error as ConfigurationError).problems;
-    context.addIssue({ code: "custom", message: problem?.remedy ?? "write schema.table" });
-    return z.NEVER;
-  }
-});
-
-const outboxEvents = {
-  /** Events travel as CloudEvents: `source` is that attribute of theirs. https://cloudevents.io */
-  cloudEvents: z.strictObject({ source: z.string().min(1) }).optional(),
-};
 
 /** Events that applications publish, caught from the log. */
 const logOutbox = z
@@ -62,7 +31,7 @@ const logOutbox = z
       .optional(),
     /** What becomes of what is no event: the task stops there, or it goes whole to the topic `$outbox-malformed`. */
     malformed: z.enum(["stop", "quarantine"]).default("stop"),
-    ...outboxEvents,
+    ...eventFields,
   })
   .superRefine(({ table, messages }, context) => {
     if (table === undefined && messages === undefined) {
@@ -78,7 +47,7 @@ const logOutbox = z
 export const postgresSource = z
   .strictObject({
     kind: z.literal("postgres"),
-    ...tables,
+    ...tableFields,
     /** Tables to capture, as patterns; may be empty where there is an outbox. */
     tables: z.array(tablePatternText).default([]),
     /** Events that applications publish in their own transactions: docs, "The outbox". */
@@ -161,92 +130,77 @@ export const postgresSource = z
     }
   });
 
+/** What a user writes. */
+export type PostgresInput = z.input<typeof postgresSource>;
+/** The log of a PostgreSQL database, with the names of what is made there. */
+export type LogSource = z.output<typeof postgresSource> & {
+  readonly slot: string;
+  readonly publication: string;
+};
+/** A pipeline that reads PostgreSQL's log: it alone has a slot and a publication. */
+export type LogPipeline = PipelineOf<LogSource>;
+
+/** A PostgreSQL source read through logical replication. */
+export function postgres(source: Omit<PostgresInput, "kind">): PostgresInput {
+  return { kind: "postgres", ...source };
+}
+
 /** What the names of a slot and its publication end in: nothing for the first. */
 export function slotSuffix(number: number): string {
   return number === 1 ? "" : `_slot${number}`;
 }
 
-/** How often a source of tables looks for changes when there were none, in milliseconds. */
-const intervalMs = z.int().min(50).max(3_600_000);
+/** Fills in what follows from the rest: names after the pipeline, and the outbox's table. */
+export function completeLog(source: z.output<typeof postgresSource>, pipeline: string): LogSource {
+  const name = `tributary_${pipeline.replaceAll("-", "_")}`;
+  const { outbox, tables, slot = name, publication = name } = source;
+  const table = outbox?.table === undefined ? undefined : outboxTableName(outbox.table);
+  const more = table && !captures(source, table) ? [formatTable(table)] : [];
+  return { ...source, tables: [...tables, ...more], slot, publication };
+}
 
-/** An audit table that triggers fill: for those who may not replicate. */
-export const triggersSource = z.strictObject({
-  kind: z.literal("triggers"),
-  ...tables,
-  /** Schema of the audit table and its functions; made by `tributary triggers install`. */
-  schema: z
-    .string()
-    .regex(/^[a-z_][a-z0-9_]{0,62}$/, {
-      error: "write lower-case letters, digits and underscores, at most 63",
-    })
-    .default("tributary"),
-  intervalMs: intervalMs.default(500),
-  /** Audit rows read at once. */
-  batchRows: z.int().min(1).max(100_000).default(2000),
-});
+/** What does not go with the topics of its pipeline. */
+export function conflictOfLog(
+  { slots, outbox }: z.output<typeof postgresSource>,
+  { routes }: Pick<Pipeline["topics"], "routes">,
+): { readonly field: string; readonly message: string } | undefined {
+  if (slots === 1 || !outbox || routes.length === 0) return undefined;
+  const message =
+    "leave it at 1, or remove topics.routes or source.outbox: a topic has one slot, and routes could send events of the outbox to the topic of a table that another slot has";
+  return { field: "slots", message };
+}
 
-/** Tables that are asked for what is newer: for those who may only read. */
-export const pollingSource = z.strictObject({
-  kind: z.literal("polling"),
-  ...tables,
-  /** The column that grows with every change of a row: a time, or a number from a sequence. */
-  column: z.string().min(1).default("updated_at"),
-  /** Where it is another one, by table. */
-  columns: z.record(tablePatternText, z.string().min(1)).default({}),
-  intervalMs: intervalMs.default(1000),
-  /** Rows read at once. */
-  batchRows: z.int().min(1).max(100_000).default(1000),
-  /**
-   * Finds deletes by comparing the keys of the tables with those that were given, this often. Off without it. `tables`: patterns of
-   * those to compare; default all.
-   */
-  deletes: z
-    .strictObject({
-      everySeconds: z.int().min(1).max(604_800),
-      tables: z.array(tablePatternText).min(1).optional(),
-    })
-    .optional(),
-  /** How much older a value may be than its transaction's begin, where applications write it by clocks of their own. */
-  skewSeconds: z.int().min(0).max(86_400).default(10),
-  /**
-   * The longest that a transaction lasts. Said where it cannot be seen: on a replica, and where the role is no member of
-   * `pg_read_all_stats`. What a longer one changed may be missed.
-   */
-  longestTransactionSeconds: z.int().min(1).max(604_800).optional(),
-  /** Where the clocks stand that write columns of type `timestamp` (without time zone). */
-  timeZone: z
-    .string()
-    .regex(/^[A-Za-z0-9_+\-/]{1,64}$/, { error: 'write the name of a time zone, such as "UTC"' })
-    .default("UTC"),
-});
+/** The slot and the publication that `tributary tail` makes where it is given no name; with `_…` behind it, further slots of its own. */
+export const TAIL_NAME = "tributary_tail";
 
-/** An outbox table that relays read: for those who may not replicate. */
-export const outboxSource = z.strictObject({
-  kind: z.literal("outbox"),
-  /** It captures no tables but that of the outbox. */
-  tables: z.array(z.never()).default([]),
-  exclude: z.array(z.never()).default([]),
-  /** The table that `tributary outbox install` makes. */
-  table: tableName.default("public.outbox"),
-  intervalMs: z.int().min(20).max(3_600_000).default(200),
-  /** Rows of a lane published at once. */
-  batchRows: z.int().min(1).max(10_000).default(500),
-  /** How long published rows stay in the table; 0: they are deleted when the stream has them. */
-  keepHours: z
-    .int()
-    .min(0)
-    .max(24 * 366)
-    .default(0),
-  /** What becomes of a row that is no event: the relay stops there, or it goes whole to the topic `$outbox-malformed`. */
-  malformed: z.enum(["stop", "quarantine"]).default("stop"),
-  ...outboxEvents,
-});
+/** Whether a slot or publication of that name is for `tributary tail` alone. */
+export function isTailsOwn(name: string): boolean {
+  return name === TAIL_NAME || name.startsWith(`${TAIL_NAME}_`);
+}
 
-/** A validated `postgres({…})`. */
-export type PostgresSource = z.output<typeof postgresSource>;
-/** A validated `triggers({…})`. */
-export type TriggersSource = z.output<typeof triggersSource>;
-/** A validated `polling({…})`. */
-export type PollingSource = z.output<typeof pollingSource>;
-/** A validated `outbox({…})`. */
-export type OutboxSource = z.output<typeof outboxSource>;
+/** Names that are not free for a pipeline. */
+export function takenNames(source: LogSource): readonly ConfigurationProblem[] {
+  return (["slot", "publication"] as const)
+    .filter((field) => isTailsOwn(source[field]))
+    .map((field) => ({
+      path: `source.${field}`,
+      value: source[field],
+      remedy: `write another: names that begin with ${TAIL_NAME} are for \`tributary tail\`, which drops what is named so`,
+    }));
+}
+
+/**
+ * The pipeline, for what has to do with a slot.
+ * @throws ConfigurationError when the pipeline does not read the log.
+ */
+export function requireLog(pipeline: Pipeline, what: string): LogPipeline {
+  if (readsLog(pipeline)) return pipeline;
+  const remedy = `${what} is for pipelines that read the log: source: postgres({…})`;
+  throw new ConfigurationError("The pipeline definition", [
+    { path: "source.kind", value: pipeline.source.kind, remedy },
+  ]);
+}
+
+function readsLog(pipeline: Pipeline): pipeline is LogPipeline {
+  return pipeline.source.kind === "postgres";
+}
