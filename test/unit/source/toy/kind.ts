@@ -1,0 +1,125 @@
+import { once } from "node:events";
+import * as z from "zod";
+import type { ChangeStream, SourceMessage } from "../../../../lib/change/change-stream.ts";
+import { formatPosition } from "../../../../lib/change/position.ts";
+import { parseTable } from "../../../../lib/change/table-pattern.ts";
+import { partitionOf } from "../../../../lib/change/topic.ts";
+import { routeTables } from "../../../../lib/definition/route.ts";
+import { tableFields } from "../../../../lib/definition/source-fields.ts";
+import type { SourceKind, SourceOptions } from "../../../../lib/source/source-kind.ts";
+
+/*
+ * A source without a server: all that a new kind needs beside its line in the list.
+ */
+
+const toySource = z.strictObject({
+  kind: z.literal("toy"),
+  ...tableFields,
+  /** How many rows its table has. */
+  rows: z.int().min(1).default(3),
+});
+
+/** A validated `toy({…})`. */
+export type ToySource = z.output<typeof toySource>;
+
+/** A table of numbers, each inserted in a transaction of its own. */
+export function toy(source: Omit<z.input<typeof toySource>, "kind">): z.input<typeof toySource> {
+  return { kind: "toy", ...source };
+}
+
+/** What was asked of the kind, in order. */
+export const asked: string[] = [];
+
+export const toyKind: SourceKind<ToySource> = {
+  kind: "toy",
+  definition: { schema: toySource },
+  async check({ pipeline }) {
+    asked.push("check");
+    return { tables: pipeline.source.tables.map(parseTable) };
+  },
+  reading: {
+    by: "stream",
+    async open(options) {
+      asked.push("open");
+      return new ToyStream(options);
+    },
+  },
+  settings: ({ kind }) => ({ source: kind, publication: undefined, slot: undefined, beside: [] }),
+  tasks: () => [1],
+  metrics: "tables",
+  can: { give: "rows", backfill: false, putAside: false },
+  readsExisting: () => false,
+  events: () => ({ table: undefined, outbox: false, messages: false }),
+  outbox: () => undefined,
+  prepare: async () => ["CREATE TABLE numbers (n int)"],
+  operate: {
+    teardown: {
+      async plan({ number }) {
+        asked.push(`plan ${number}`);
+        return { removes: true, inUse: undefined };
+      },
+      async remove({ number }) {
+        asked.push(`remove ${number}`);
+        return { removes: true, inUse: undefined };
+      },
+      describe: async (_, { name }, when) => [`The toy of ${name} ${when} put away.`],
+      remains: "nothing",
+    },
+    newEpoch: () => "counts from 1 again",
+  },
+};
+
+class ToyStream implements ChangeStream {
+  readonly changes: AsyncIterable<readonly SourceMessage[]>;
+  readonly #options: SourceOptions<ToySource>;
+
+  constructor(options: SourceOptions<ToySource>) {
+    this.#options = options;
+    this.changes = this.#read();
+  }
+
+  acknowledge(lsn: bigint): void {
+    asked.push(`acknowledge ${lsn}`);
+  }
+
+  async close(): Promise<void> {
+    asked.push("close");
+  }
+
+  async *#read(): AsyncGenerator<readonly SourceMessage[]> {
+    const { pipeline, signal } = this.#options;
+    const { tables, rows } = pipeline.source;
+    const [table] = tables as [string];
+    const { topic } = routeTables(pipeline)(parseTable(table));
+    const partition = partitionOf("1", topic.partitions);
+    for (let n = 1; n <= rows; n++) {
+      const position = formatPosition({ epoch: 1, commitLsn: BigInt(n), ordinal: 1 });
+      const place = {
+        connector: "postgresql",
+        name: pipeline.name,
+        db: "toy",
+        txId: String(n),
+        lsn: `0/${n}`,
+      };
+      const when = {
+        commitLsn: `0/${n}`,
+        ordinal: 1,
+        epoch: 1,
+        ts_ms: 0,
+        snapshot: "false",
+        schemaVersion: "1",
+      };
+      const event = {
+        ...{ op: "c", before: null, after: { n }, ts_ms: 0 },
+        source: { ...place, ...parseTable(table), ...when, key: [] },
+      };
+      // Left open inside `source`: the writer closes it.
+      const json = JSON.stringify(event).slice(0, -2);
+      yield [
+        { kind: "change", topic, partition, position, json, table },
+        { kind: "commit", endLsn: BigInt(n), commitTimeMs: Date.now() },
+      ];
+    }
+    if (!signal.aborted) await once(signal, "abort");
+  }
+}
