@@ -246,18 +246,12 @@ function ofServer(
         message: `the server at ${at} takes no connection now: ${error.message}`,
         remedy: "Nothing to do: it is starting or stopping. We try again.",
       });
-    case "0A000":
-      if (error.routine === "InitializeClientEncoding")
+    default:
+      if (error.code === "0A000" && error.routine === "InitializeClientEncoding")
         return new PreflightError([
           // Its characters have an encoding each: the server converts them to that one.
           unreadableEncoding(options.database, error.message, "EUC_JP (or the one that its text is of)"),
         ]);
-      return new PostgresUnreachableError({
-        ...facts,
-        message: `the server at ${at} refuses the session (${error.code}): ${error.message}`,
-        remedy: "See the server's log for the reason.",
-      });
-    default:
       return new PostgresUnreachableError({
         ...facts,
         message: `the server at ${at} refuses the session (${error.code}): ${error.message}`,
