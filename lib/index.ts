@@ -10,6 +10,7 @@
  */
 
 export type { JsonNullPath } from "./change/event.ts";
+export type { TableName } from "./change/table-pattern.ts";
 export { ConfigurationError, TributaryError } from "./change/tributary-error.ts";
 export {
   type BatchHandler,

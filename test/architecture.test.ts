@@ -69,6 +69,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     ...["lib/claim-check/", "lib/state/"],
   ],
   "lib/verify/": ["lib/change/", "lib/source/postgres/", "lib/consume/"],
+  "lib/sink/": ["lib/change/", "lib/consume/"],
   "lib/index.ts": ["lib/change/", "lib/consume/"],
   "lib/capture/": [
     ...["lib/change/", "lib/definition/", "lib/log.ts", "lib/telemetry/", "lib/stream/", "lib/state/"],
