@@ -1,12 +1,15 @@
 import {
   type AttributeValue,
   ConditionalCheckFailedException,
+  DescribeTableCommand,
   DynamoDBClient,
+  GetItemCommand,
   PutItemCommand,
   ScanCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
-import { type ChangeEvent, type ColumnValue, consumer, Operation } from "tributary";
+import { type ChangeEvent, type ColumnValue, Operation, type SinkRow, type VerifiableTable } from "tributary";
+import { type Sink, sinkConsumer } from "tributary/sink";
 
 /*
  * Example of a sink that takes one change at a time: one DynamoDB item a customer, written only where the change's
@@ -18,39 +21,94 @@ const client = new DynamoDBClient();
 const TableName = process.env.CUSTOMER_TABLE;
 const TOMBSTONE_SECONDS = 24 * 3600;
 
-export const handler = consumer("customer-view")
-  .on("public.customers", [Operation.Create, Operation.Read], (event) =>
-    whereNewer(
-      new PutItemCommand({ TableName, Item: { ...attributes(event.row), ...place(event) }, ...newer(event) }),
-    ),
-  )
-  .on("public.customers", Operation.Update, (event) => {
-    // Large values that did not change do not travel (event.unchanged): only what came is set.
-    const set = Object.entries({ ...attributes(event.row), ...place(event) }).filter(
-      ([name]) => name !== "id",
-    );
-    return whereNewer(
-      new UpdateItemCommand({
-        TableName,
-        Key: { id: attribute(event.row.id) },
-        UpdateExpression: `SET ${set.map((_, i) => `#c${i} = :c${i}`).join(", ")}`,
-        ConditionExpression: newer(event).ConditionExpression,
-        ExpressionAttributeNames: {
-          ...newer(event).ExpressionAttributeNames,
-          ...Object.fromEntries(set.map(([name], i) => [`#c${i}`, name])),
-        },
-        ExpressionAttributeValues: {
-          ...newer(event).ExpressionAttributeValues,
-          ...Object.fromEntries(set.map(([, value], i) => [`:c${i}`, value])),
-        },
-      }),
-    );
-  })
-  .on("public.customers", Operation.Delete, (event) => bury(attribute(event.row.id), event))
-  .on("public.customers", Operation.Truncate, buryBelow)
+/** Customers as items. */
+export const customers: Sink = {
+  tables: ["public.customers"],
+  maxEvents: 1,
+  async apply(events) {
+    for (const event of events) await apply(event);
+  },
   // What a backfill did not find in the source any more stands below where it began.
-  .onSweep("public.customers", ({ partition, before }) => buryBelow({ partition, position: before }))
-  .handler();
+  sweep: ({ partition, before }) => buryBelow({ partition, position: before }),
+  async identity() {
+    const { Table } = await client.send(new DescribeTableCommand({ TableName }));
+    return { id: Table?.TableId ?? `${Table?.TableArn}/${Table?.CreationDateTime?.getTime()}` };
+  },
+  verify: {
+    table: ({ schema, table }) => (schema === "public" && table === "customers" ? held : undefined),
+  },
+};
+
+export const handler = sinkConsumer("customer-view", customers).handler();
+
+/** For `tributary verify`. */
+export const sink = customers.verify;
+
+/** The customers that are held. */
+const held: VerifiableTable = {
+  async *rows(signal) {
+    let from: Record<string, AttributeValue> | undefined;
+    do {
+      const page = await client.send(
+        new ScanCommand({ TableName, ConsistentRead: true, ...(from ? { ExclusiveStartKey: from } : {}) }),
+        { abortSignal: signal },
+      );
+      yield (page.Items ?? []).filter((item) => !item.deleted?.BOOL).map(values);
+      from = page.LastEvaluatedKey;
+    } while (from);
+  },
+  async row({ id }, signal) {
+    const { Item } = await client.send(
+      new GetItemCommand({ TableName, ConsistentRead: true, Key: { id: { S: String(id) } } }),
+      { abortSignal: signal },
+    );
+    return Item && !Item.deleted?.BOOL ? values(Item) : undefined;
+  },
+};
+
+async function apply(event: ChangeEvent): Promise<void> {
+  switch (event.operation) {
+    case Operation.Create:
+    case Operation.Read:
+      return whereNewer(
+        new PutItemCommand({
+          TableName,
+          Item: { ...attributes(event.row), ...place(event) },
+          ...newer(event),
+        }),
+      );
+    case Operation.Update:
+      return update(event);
+    case Operation.Delete:
+      return bury(attribute(event.row.id), event);
+    case Operation.Truncate:
+      return buryBelow(event);
+    default:
+      // A logical message concerns no customer.
+      return undefined;
+  }
+}
+
+/** Large values that did not change do not travel (`event.unchanged`): only what came is set. */
+function update(event: ChangeEvent<typeof Operation.Update>): Promise<void> {
+  const set = Object.entries({ ...attributes(event.row), ...place(event) }).filter(([name]) => name !== "id");
+  return whereNewer(
+    new UpdateItemCommand({
+      TableName,
+      Key: { id: attribute(event.row.id) },
+      UpdateExpression: `SET ${set.map((_, i) => `#c${i} = :c${i}`).join(", ")}`,
+      ConditionExpression: newer(event).ConditionExpression,
+      ExpressionAttributeNames: {
+        ...newer(event).ExpressionAttributeNames,
+        ...Object.fromEntries(set.map(([name], i) => [`#c${i}`, name])),
+      },
+      ExpressionAttributeValues: {
+        ...newer(event).ExpressionAttributeValues,
+        ...Object.fromEntries(set.map(([, value], i) => [`:c${i}`, value])),
+      },
+    }),
+  );
+}
 
 /** Where a change stands. */
 type Place = Pick<ChangeEvent, "partition" | "position">;
@@ -115,4 +173,12 @@ function attribute(value: ColumnValue | undefined): AttributeValue {
   if (typeof value === "boolean") return { BOOL: value };
   if (typeof value === "number" || typeof value === "bigint") return { N: String(value) };
   return { S: typeof value === "string" ? value : JSON.stringify(value) };
+}
+
+/** Columns only: what the sink keeps for itself is left out. */
+function values(item: Record<string, AttributeValue>): SinkRow {
+  const { position: _, partition: __, ...columns } = item;
+  return Object.fromEntries(
+    Object.entries(columns).map(([column, value]) => [column, value.S ?? value.N ?? value.BOOL ?? null]),
+  );
 }

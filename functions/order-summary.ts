@@ -1,13 +1,13 @@
 import pg from "pg";
 import {
   type ChangeEvent,
-  consumer,
   Operation,
   type SinkRow,
   type Sweep,
-  type VerifiableSink,
+  type TableName,
   type VerifiableTable,
 } from "tributary";
+import { type Sink, type SinkIdentity, sinkConsumer } from "tributary/sink";
 import * as z from "zod/mini";
 
 /*
@@ -71,21 +71,45 @@ const pool = new pg.Pool({ ...(await readModel(process.env)), max: 4 });
 // A connection that breaks while idle is replaced at the next use.
 pool.on("error", () => {});
 
-export const handler = consumer("order-summary")
-  .onBatch("public.orders", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orders, events))
-  .onBatch("public.order_items", { maxEvents: 2000 }, (events) => applyToReadModel(pool, orderItems, events))
-  .onSweep("public.orders", (sweep) => sweepReadModel(pool, orders, sweep))
-  .onSweep("public.order_items", (sweep) => sweepReadModel(pool, orderItems, sweep))
-  .handler();
+const readModelSink: Sink = {
+  tables: ["public.orders", "public.order_items"],
+  maxEvents: 2000,
+  // One pattern matches all events of a call, and each pattern names a table.
+  apply: async (events) => applyToReadModel(pool, tableOf(events[0]), events),
+  sweep: async (sweep) => sweepReadModel(pool, tableOf(sweep), sweep),
+  identity: () => readModelIdentity(pool),
+  verify: {
+    table(name) {
+      const table = heldAs(name);
+      return table && heldRows(pool, table);
+    },
+    close: () => pool.end(),
+  },
+};
+
+export const handler = sinkConsumer("order-summary", readModelSink).handler();
 
 /** For `tributary verify`. */
-export const sink: VerifiableSink = {
-  table: ({ schema, table }) => {
-    const held = [orders, orderItems].find(({ name }) => schema === "public" && name === table);
-    return held && heldRows(pool, held);
-  },
-  close: () => pool.end(),
-};
+export const sink = readModelSink.verify;
+
+function tableOf(name: TableName | undefined): ReadModelTable {
+  const table = name && heldAs(name);
+  if (!table) throw new Error(`the read model holds nothing of ${name?.schema}.${name?.table}`);
+  return table;
+}
+
+function heldAs({ schema, table }: TableName): ReadModelTable | undefined {
+  return schema === "public" ? [orders, orderItems].find(({ name }) => name === table) : undefined;
+}
+
+/** A table that was made anew has another oid, and so has a database. */
+export async function readModelIdentity(database: pg.Pool): Promise<SinkIdentity> {
+  const { rows } = await database.query<{ id: string }>(
+    `SELECT concat_ws('/', (SELECT oid FROM pg_database WHERE datname = current_database()),
+       to_regclass('orders')::oid, to_regclass('order_items')::oid) AS id`,
+  );
+  return { id: rows[0]?.id ?? "" };
+}
 
 /** Applies changes in their order: rows in one statement up to each truncate. */
 export async function applyToReadModel(

@@ -1,9 +1,11 @@
-import { type AttributeValue, ScanCommand } from "@aws-sdk/client-dynamodb";
+import { type AttributeValue, DeleteTableCommand, ScanCommand } from "@aws-sdk/client-dynamodb";
 import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../lib/change/position.ts";
-import type { KinesisHandler } from "../../lib/consume/api/consumer.ts";
+import type { VerifiableTable } from "../../lib/consume/api/verifiable-sink.ts";
 import { registerConsumers } from "../../lib/consume/fence/floor.ts";
 import { createTable } from "../../lib/local/resources.ts";
+import type { SinkIdentity } from "../../lib/sink/sink.ts";
+import { eventually } from "../eventually.ts";
 import { at, backfillEnd, type Change, packed } from "../unit/consume/records.ts";
 import { emulatedAws } from "./emulated.ts";
 
@@ -20,6 +22,9 @@ describe("the items of customer-view", () => {
   const aws = emulatedAws();
   let customerTable = "";
   let tables = 0;
+  let identity: (() => Promise<SinkIdentity>) | undefined;
+  /** What `tributary verify` is given by the instance that was made last. */
+  let held: VerifiableTable | undefined;
   beforeAll(() => {
     for (const [name, value] of Object.entries(aws().environment)) if (value) vi.stubEnv(name, value);
     return () => vi.unstubAllEnvs();
@@ -48,10 +53,12 @@ describe("the items of customer-view", () => {
     vi.stubEnv("TRIBUTARY_DEAD_LETTER_QUEUE_URL", await freshQueue());
     vi.stubEnv("CUSTOMER_TABLE", customerTable);
     vi.resetModules();
-    const { handler } = (await import("../../functions/customer-view.ts")) as { handler: KinesisHandler };
+    const { handler, sink, customers } = await import("../../functions/customer-view.ts");
+    identity = () => customers.identity();
     const context = { getRemainingTimeInMillis: () => 60_000 };
     // It reads its environment at the first call.
     await handler({ Records: [] }, context);
+    held = sink.table({ schema: "public", table: "customers" });
     return async (...changes) => {
       const records = changes.map((change) =>
         packed([{ table: "customers", ...change }], { topic, partition: 7 }),
@@ -132,5 +139,35 @@ describe("the items of customer-view", () => {
     expect((await alive()).map((item) => [item.id?.S, tier(item)])).toEqual([["1", "gold"]]);
     await late({ at: 3, after: null, op: "u", row: { ...ada, id: "2" } });
     expect(await alive()).toHaveLength(1);
+  });
+
+  it("can be verified: the living by the source's columns, alone and all of them", async () => {
+    const apply = await freshInstance();
+    await apply({ at: 1, after: null, row: ada }, { at: 2, after: 1, row: { ...ada, id: "2" } });
+    await apply({ at: 3, after: 2, op: "d", row: { id: "2" } });
+    const signal = AbortSignal.timeout(30_000);
+    const rows = [];
+    for await (const page of held?.rows(signal) ?? []) rows.push(...page);
+    expect(rows).toEqual([ada]);
+    expect(await held?.row({ id: "1" }, signal)).toEqual(ada);
+    expect(await held?.row({ id: "2" }, signal)).toBeUndefined();
+    expect(await held?.row({ id: "3" }, signal)).toBeUndefined();
+  });
+
+  it("are known by the table that has them: one that was made anew is another", async () => {
+    await freshInstance();
+    const first = await identity?.();
+    expect(first?.id).toMatch(/\S/);
+    expect(await identity?.()).toEqual(first);
+    const { dynamodb } = aws();
+    await dynamodb.send(new DeleteTableCommand({ TableName: customerTable }));
+    const gone = () =>
+      identity?.().then(
+        () => false,
+        () => true,
+      );
+    await eventually(gone, { what: "the table to be gone" });
+    await createTable(dynamodb, customerTable, ["id"]);
+    expect(await identity?.()).not.toEqual(first);
   });
 });

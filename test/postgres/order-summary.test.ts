@@ -1,7 +1,12 @@
 import { readFile } from "node:fs/promises";
 import pg from "pg";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { applyToReadModel, orders, sweepReadModel } from "../../functions/order-summary.ts";
+import {
+  applyToReadModel,
+  orders,
+  readModelIdentity,
+  sweepReadModel,
+} from "../../functions/order-summary.ts";
 import { formatPosition } from "../../lib/change/position.ts";
 import { type ChangeEvent, Operation } from "../../lib/index.ts";
 import { eventually } from "../eventually.ts";
@@ -123,6 +128,15 @@ describe("the read model of order-summary", () => {
       expect(await held()).toEqual(["2 read", "3 other partition", "4 new"]);
       await apply(event(3, Operation.Update, order(1, "late")));
       expect(await held()).toEqual(["2 read", "3 other partition", "4 new"]);
+    });
+
+    it("has another identity once a table of it was made anew", async () => {
+      const before = await readModelIdentity(pool);
+      await apply(event(1, Operation.Create, order(1, "placed")));
+      expect(await readModelIdentity(pool)).toEqual(before);
+      await pool.query("DROP TABLE orders, order_items, truncated CASCADE");
+      await pool.query(await readFile(SQL, "utf8"));
+      expect(await readModelIdentity(pool)).not.toEqual(before);
     });
 
     it("lets no write slip past a truncate: one that is not committed yet is waited for", async () => {
