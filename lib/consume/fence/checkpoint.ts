@@ -46,7 +46,7 @@ export interface LostRecords {
 
 /**
  * How far a partition has come: position, writer generation and attempts are one value, which only moves forward, and
- * only here. What was merely judged does not count: were a newer writer's generation stored before its changes took
+ * only here. What was merely seen does not count: were a newer writer's generation stored before its changes took
  * effect, the confirmed changes of an older writer that still wait before them would be dropped as stale (rule 33).
  */
 export class Checkpoint {

@@ -6,8 +6,8 @@ import { Effects } from "../api/effects.ts";
 import type { BatchRegistration, Registration } from "../api/registry.ts";
 import { ExpiredGapError, GapError } from "../consume-errors.ts";
 import { giveUpEvents } from "../dead-letter/dead-record.ts";
+import { classifyEvent, isStaleWriter } from "../fence/classify-event.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
-import { isStaleWriter, judge } from "../fence/judge.ts";
 import type { ReplayLease } from "../fence/replay-lease.ts";
 import { waitsForSomebody } from "../hold/hold.ts";
 import { lastPosition } from "../hold/hold-intake.ts";
@@ -55,11 +55,11 @@ export class PartitionRun {
   readonly #partition: Partition;
   readonly #preparation: Preparation;
   readonly #effects: Effects;
-  /** What was judged, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
-  readonly #judged: { mark: PositionText; writer: number; explained: PositionText | undefined };
+  /** What was seen, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
+  readonly #seen: { mark: PositionText; writer: number; explained: PositionText | undefined };
   /** A shard of which nothing of this partition has expired unread. */
   #whole: string | undefined;
-  /** Ends of backfills that were judged. */
+  /** Ends of backfills that were seen. */
   readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
   #chunk: Item[] = [];
   #chunkOf: BatchRegistration | undefined;
@@ -71,7 +71,7 @@ export class PartitionRun {
     this.#preparation = new Preparation(this.#partition);
     this.#effects = new Effects(this.#partition);
     const { mark, writer, explained } = start.checkpoint;
-    this.#judged = { mark, writer, explained };
+    this.#seen = { mark, writer, explained };
   }
 
   /** Never throws. */
@@ -116,7 +116,7 @@ export class PartitionRun {
         this.#partition.invocation.counts.held++;
         return this.#flushed({ record, error: record.barred, attempts: undefined, held: true });
       }
-      if (isStaleWriter(this.#judged, record.writer)) {
+      if (isStaleWriter(this.#seen, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
         continue;
       }
@@ -250,14 +250,14 @@ export class PartitionRun {
 
   /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
   async #unreadable(record: BatchRecord, events: UnreadableEvents): Promise<Stop | undefined> {
-    const { mark, writer, explained = mark } = this.#judged;
+    const { mark, writer, explained = mark } = this.#seen;
     const position = record.writer <= writer && events.last <= explained ? mark : events.last;
     const turn = await this.#turn(record, position, events.after);
     if (turn !== "apply") return turn;
     const stop = (await this.#flush()) ?? (await giveUpEvents(this.#partition, record, events));
     if (stop) return stop;
-    this.#judged.explained = this.#partition.checkpoint.explained;
-    this.#judged.writer = this.#partition.checkpoint.writer;
+    this.#seen.explained = this.#partition.checkpoint.explained;
+    this.#seen.writer = this.#partition.checkpoint.writer;
     return undefined;
   }
 
@@ -268,14 +268,14 @@ export class PartitionRun {
     after: PositionText | null,
   ): Turn | Promise<Turn | Stop> {
     const { counts } = this.#partition.invocation;
-    const verdict = judge(this.#judged, position, after);
-    if (verdict === "duplicate") {
+    const found = classifyEvent(this.#seen, position, after);
+    if (found === "duplicate") {
       counts.duplicates++;
       // Its writer has begun at or before what is done: all that an older one has beyond it, comes again from this one.
-      if (record.writer > this.#judged.writer) this.#passed(this.#judged.mark, record.writer);
+      if (record.writer > this.#seen.writer) this.#passed(this.#seen.mark, record.writer);
       return undefined;
     }
-    if (verdict === "gap") return this.#gap(record, position, after as PositionText);
+    if (found === "gap") return this.#gap(record, position, after as PositionText);
     if (record.shardId === this.#whole) return "apply";
     const times = lostTimes(this.#partition, record);
     if ("record" in times) return this.#flushed(times);
@@ -289,7 +289,7 @@ export class PartitionRun {
     if (before.length === 0) return "apply";
     const until = Math.max(...before);
     if (after === null) return this.#expired(record, position, until);
-    // It follows what was judged before it: nothing of this partition has expired.
+    // It follows what was seen before it: nothing of this partition has expired.
     this.#partition.checkpoint.noteLost({ until, state: "settled" });
     return "apply";
   }
@@ -300,16 +300,16 @@ export class PartitionRun {
     try {
       // Only here: while nothing is missing, the consumer may never have been without the topic.
       const start = await this.#partition.start.startedAgain(after);
-      if (start !== undefined) this.#passed(start, this.#judged.writer);
-      if (judge(this.#judged, position, after) !== "gap") return this.#turn(record, position, after);
+      if (start !== undefined) this.#passed(start, this.#seen.writer);
+      if (classifyEvent(this.#seen, position, after) !== "gap") return this.#turn(record, position, after);
     } catch (error) {
       return { record, error, attempts: undefined };
     }
     this.#partition.invocation.counts.gaps++;
     const { lane, invocation } = this.#partition;
-    const { mark } = this.#judged;
+    const { mark } = this.#seen;
     try {
-      const range = { behind: this.#judged.explained ?? mark, upTo: after, writer: record.writer };
+      const range = { behind: this.#seen.explained ?? mark, upTo: after, writer: record.writer };
       await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
     } catch (error) {
       return { record, error, attempts: undefined };
@@ -326,7 +326,7 @@ export class PartitionRun {
     if (stop) return stop;
     const { lane, invocation, checkpoint } = this.#partition;
     invocation.counts.gaps++;
-    const { mark } = this.#judged;
+    const { mark } = this.#seen;
     try {
       const range = { behind: mark, upTo: position, writer: record.writer };
       await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
@@ -413,7 +413,7 @@ export class PartitionRun {
       this.#passed(item.position, item.record.writer);
       return undefined;
     }
-    this.#judge(item.position, item.record.writer);
+    this.#see(item.position, item.record.writer);
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
     this.#chunk.push(item);
     this.#chunkOf = registration;
@@ -448,19 +448,19 @@ export class PartitionRun {
     this.#chunkOf = undefined;
     if (!registration || items.length === 0) return undefined;
     const stop = await this.#effects.several(registration, items);
-    if (!stop) this.#partition.checkpoint.reach(this.#judged.mark, this.#judged.writer);
+    if (!stop) this.#partition.checkpoint.reach(this.#seen.mark, this.#seen.writer);
     return stop;
   }
 
-  #judge(position: PositionText, writer: number): void {
-    if (position > this.#judged.mark) this.#judged.explained = undefined;
-    this.#judged.mark = position;
-    this.#judged.writer = writer;
+  #see(position: PositionText, writer: number): void {
+    if (position > this.#seen.mark) this.#seen.explained = undefined;
+    this.#seen.mark = position;
+    this.#seen.writer = writer;
   }
 
   /** An event needs no call: it is done once what waits before it is. */
   #passed(position: PositionText, writer: number): void {
-    this.#judge(position, writer);
+    this.#see(position, writer);
     if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
   }
 }

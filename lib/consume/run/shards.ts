@@ -83,9 +83,9 @@ export class Shards {
     if (isFresh && !beats.some(({ quietSince }) => quietSince !== undefined)) return;
     try {
       const state = await this.#read(shardId, streamArn, signal);
-      const judged = state && (await this.#judge(shardId, state, beats, signal));
+      const noted = state && (await this.#noteLost(shardId, state, beats, signal));
       const writtenAt = known?.writtenAt ?? Number.NEGATIVE_INFINITY;
-      this.#known.set(shardId, { state: judged, readAt: Date.now(), writtenAt });
+      this.#known.set(shardId, { state: noted, readAt: Date.now(), writtenAt });
       this.#failures.delete(shardId);
     } catch (error) {
       this.#known.delete(shardId);
@@ -109,7 +109,7 @@ export class Shards {
   }
 
   /** Notes what may have expired, or that nothing has: nobody wrote meanwhile. */
-  async #judge(
+  async #noteLost(
     shardId: string,
     state: ShardState,
     beats: readonly ShardBeat[],

@@ -82,14 +82,14 @@ export const CONSUME: readonly Mutation[] = [
   },
   {
     name: "let an unreadable record explain any gap behind it",
-    file: "lib/consume/fence/judge.ts",
+    file: "lib/consume/fence/classify-event.ts",
     from: "after !== seen.explained",
     to: "seen.explained === undefined",
     tests: ["test/unit/consume/unreadable-record.test.ts"],
   },
   {
     name: "compare LSN without ordinal",
-    file: "lib/consume/fence/judge.ts",
+    file: "lib/consume/fence/classify-event.ts",
     from: "if (position <= seen.mark)",
     to: "if (position.slice(0, 24) <= seen.mark.slice(0, 24))",
     tests: ["test/unit/consume"],
@@ -102,7 +102,7 @@ export const CONSUME: readonly Mutation[] = [
     tests: ["test/unit/consume"],
   },
   {
-    name: "store a writer's generation when its record is judged",
+    name: "store a writer's generation when its record is seen",
     file: "lib/consume/run/partition-run.ts",
     from: "    const turn = this.#turn(record, position, wire.source.after);\n",
     to: "    this.#partition.checkpoint.reach(this.#partition.checkpoint.mark, record.writer);\n    const turn = this.#turn(record, position, wire.source.after);\n",
@@ -116,9 +116,9 @@ export const CONSUME: readonly Mutation[] = [
     tests: ["test/unit/consume/fence-model.test.ts"],
   },
   {
-    name: "judge a record's writer by the checkpoint",
+    name: "compare a record's writer with the checkpoint",
     file: "lib/consume/run/partition-run.ts",
-    from: "if (isStaleWriter(this.#judged, record.writer)) {",
+    from: "if (isStaleWriter(this.#seen, record.writer)) {",
     to: "if (isStaleWriter(this.#partition.checkpoint, record.writer)) {",
     tests: ["test/unit/consume/fence-model.test.ts"],
   },

@@ -6,7 +6,7 @@ import {
   parsePosition,
   START_OF_HISTORY,
 } from "../../../lib/change/position.ts";
-import { isStaleWriter, judge } from "../../../lib/consume/fence/judge.ts";
+import { classifyEvent, isStaleWriter } from "../../../lib/consume/fence/classify-event.ts";
 import { checkPlaces, HistoryProof, placeOfCommit } from "../../../lib/source/postgres/slot/history-proof.ts";
 import { SentSince } from "../../../lib/source/postgres/slot/sent-since.ts";
 import type { CommitFingerprint, LogPlace } from "../../../lib/source/postgres/slot/slot-record.ts";
@@ -276,7 +276,7 @@ class Model {
       if (this.#consumed.has(stored)) continue;
       this.#consumed.add(stored);
       if (isStaleWriter(seen, stored.writer)) continue;
-      const verdict = judge(seen, position(stored.lsn), stored.after);
+      const verdict = classifyEvent(seen, position(stored.lsn), stored.after);
       seen.writer = stored.writer;
       if (verdict === "duplicate") continue;
       this.effects.push(verdict === "gap" ? -stored.id : stored.id);

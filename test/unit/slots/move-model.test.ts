@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { isStaleWriter, judge } from "../../../lib/consume/fence/judge.ts";
+import { classifyEvent, isStaleWriter } from "../../../lib/consume/fence/classify-event.ts";
 
 /*
  * Rule 3 as a model: one topic of one partition moves to and fro between two slots, while tasks are killed anywhere and what
@@ -176,7 +176,7 @@ class Model {
     for (const { writer, position: at, after } of this.#stream) {
       if (isStaleWriter(seen, writer)) continue;
       seen.writer = writer;
-      const verdict = judge(seen, at, after);
+      const verdict = classifyEvent(seen, at, after);
       if (verdict === "duplicate") continue;
       effects.push(verdict === "gap" ? `gap before ${at}` : at);
       seen.mark = at;
