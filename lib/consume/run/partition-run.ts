@@ -3,10 +3,9 @@ import type { ChangeEventJson } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
 import { type ClaimRecord, positionOf } from "../../change/record.ts";
 import { Effects } from "../api/effects.ts";
-import type { BatchRegistration, Registration } from "../api/registry.ts";
-import { ExpiredGapError, GapError } from "../consume-errors.ts";
+import type { Registration } from "../api/registry.ts";
 import { giveUpEvents } from "../dead-letter/dead-record.ts";
-import { classifyEvent, isStaleWriter } from "../fence/classify-event.ts";
+import { isStaleWriter } from "../fence/classify-event.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
 import type { ReplayLease } from "../fence/replay-lease.ts";
 import { waitsForSomebody } from "../hold/hold.ts";
@@ -14,13 +13,14 @@ import { lastPosition } from "../hold/hold-intake.ts";
 import type { ChainPlace } from "../hold/parked-change.ts";
 import type { BatchRecord, UnreadableEvents } from "./batch-record.ts";
 import { readClaimed } from "./claimed-event.ts";
-import { lostTimes } from "./lost-times.ts";
+import { EventTurns } from "./event-turns.ts";
 import type { Lane } from "./ordered-batch.ts";
 import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
 import { type Given, Preparation, type Prepared } from "./preparation.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
+import { WaitingEvents } from "./waiting-events.ts";
 
-/** Where a partition stands after its run. */
+/** The state of a partition after its run. */
 export interface PartitionOutcome {
   readonly progress: PartitionProgress;
   /** The record that must come again, and why. */
@@ -40,9 +40,6 @@ export interface PartitionOutcome {
   readonly lease?: ReplayLease | undefined;
 }
 
-/** What an event's turn brings; undefined: it is a duplicate. */
-type Turn = "apply" | undefined;
-
 /** Why the partition goes no further, if so; a promise where that must be waited for. */
 type Ended = Stop | undefined | Promise<Stop | undefined>;
 
@@ -55,26 +52,22 @@ export class PartitionRun {
   readonly #partition: Partition;
   readonly #preparation: Preparation;
   readonly #effects: Effects;
-  /** What was seen, and by whom it was written: ahead of the checkpoint by the events that wait in `#chunk`. */
-  readonly #seen: { mark: PositionText; writer: number; explained: PositionText | undefined };
-  /** A shard of which nothing of this partition has expired unread. */
-  #whole: string | undefined;
+  readonly #waiting: WaitingEvents;
+  readonly #turns: EventTurns;
   /** Ends of backfills that were seen. */
   readonly #ends: { readonly position: PositionText; readonly end: BackfillEnd }[] = [];
-  #chunk: Item[] = [];
-  #chunkOf: BatchRegistration | undefined;
-  /** Of the small compressed records whose events may wait in `#chunk`. */
+  /** Of the small compressed records whose events may wait for a call. */
   #smallBytes = 0;
 
   constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
     this.#preparation = new Preparation(this.#partition);
     this.#effects = new Effects(this.#partition);
-    const { mark, writer, explained } = start.checkpoint;
-    this.#seen = { mark, writer, explained };
+    this.#waiting = new WaitingEvents(this.#partition, this.#effects);
+    this.#turns = new EventTurns(this.#partition, this.#waiting);
   }
 
-  /** Never throws. */
+  /** Applies the events, and returns where the partition stands then. Never throws. */
   async run(): Promise<PartitionOutcome> {
     const stop = await this.#run();
     const partition = this.#partition;
@@ -114,9 +107,9 @@ export class PartitionRun {
     for (const record of this.#partition.lane.records) {
       if (record.barred) {
         this.#partition.invocation.counts.held++;
-        return this.#flushed({ record, error: record.barred, attempts: undefined, held: true });
+        return this.#waiting.flushBefore({ record, error: record.barred, attempts: undefined, held: true });
       }
-      if (isStaleWriter(this.#seen, record.writer)) {
+      if (isStaleWriter(this.#waiting.seen, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
         continue;
       }
@@ -129,10 +122,10 @@ export class PartitionRun {
       const stop = ended instanceof Promise ? await ended : ended;
       if (stop) return stop;
     }
-    return this.#flush();
+    return this.#waiting.flush();
   }
 
-  /** Whether a record has all its events with it. */
+  /** Returns whether a record has all its events with it. */
   #isPlainRecord({ range, claimed, unreadable }: BatchRecord): boolean {
     return range === undefined && claimed === undefined && unreadable === undefined;
   }
@@ -151,27 +144,27 @@ export class PartitionRun {
     return this.#events(record);
   }
 
-  /** The events of a record, until the first that must be waited for, and from there on. */
+  /** Applies the events of a record until the first that must be waited for, and from there on. */
   #events(record: BatchRecord): Ended {
     const { deadline } = this.#partition.invocation;
     const { events } = record;
     for (let index = 0; index < events.length; index++) {
       const turn = deadline.turn();
       if (turn)
-        return this.#waiting(
+        return this.#eventsBehind(
           record,
           index,
           turn.then(() => undefined),
         );
       const ended = this.#event(record, index, events[index] as ChangeEventJson);
-      if (ended instanceof Promise) return this.#waiting(record, index + 1, ended);
+      if (ended instanceof Promise) return this.#eventsBehind(record, index + 1, ended);
       if (ended) return ended;
     }
     return undefined;
   }
 
-  /** The events of a record from one on, behind what must be waited for first. */
-  async #waiting(
+  /** Applies the events of a record from one on, behind what must be waited for first. */
+  async #eventsBehind(
     record: BatchRecord,
     from: number,
     first: Promise<Stop | undefined>,
@@ -200,7 +193,7 @@ export class PartitionRun {
     const { bytes = 0 } = record;
     const isSmall = bytes <= SMALL_BYTES;
     if (!isSmall || this.#smallBytes + bytes > TOGETHER_BYTES) {
-      const stop = await this.#flush();
+      const stop = await this.#waiting.flush();
       if (stop) return stop;
       this.#smallBytes = 0;
     }
@@ -209,7 +202,7 @@ export class PartitionRun {
         this.#smallBytes += bytes;
         return await this.#record(record);
       }
-      const whole = async () => (await this.#record(record)) ?? (await this.#flush());
+      const whole = async () => (await this.#record(record)) ?? (await this.#waiting.flush());
       return await oversize.withBytes(bytes, deadline.work, whole);
     } catch (error) {
       return { record, error, attempts: undefined };
@@ -220,7 +213,7 @@ export class PartitionRun {
 
   #event(record: BatchRecord, index: number, wire: ChangeEventJson): Ended {
     const position = positionOf(wire);
-    const turn = this.#turn(record, position, wire.source.after);
+    const turn = this.#turns.decide(record, position, wire.source.after);
     if (turn === "apply") return this.#apply(record, index, wire, position);
     if (!(turn instanceof Promise)) return undefined;
     return turn.then((ended) => (ended === "apply" ? this.#apply(record, index, wire, position) : ended));
@@ -228,20 +221,20 @@ export class PartitionRun {
 
   /** An event that did not travel: read only when its turn has come, and then alone. */
   async #oversized(record: BatchRecord, claimed: ClaimRecord): Promise<Stop | undefined> {
-    const turn = await this.#turn(record, claimed.position, claimed.after);
+    const turn = await this.#turns.decide(record, claimed.position, claimed.after);
     if (turn !== "apply") return turn;
-    const before = await this.#flush();
+    const before = await this.#waiting.flush();
     if (before) return before;
     const { oversize, deadline } = this.#partition.invocation;
     try {
       return await oversize.withRoom(claimed, deadline.work, async () => {
         const wire = await readClaimed(this.#partition, record, claimed);
         if (wire === "given up") {
-          this.#passed(claimed.position, record.writer);
+          this.#waiting.pass(claimed.position, record.writer);
           return undefined;
         }
         if ("record" in wire) return wire;
-        return (await this.#apply(record, 0, wire, claimed.position)) ?? (await this.#flush());
+        return (await this.#apply(record, 0, wire, claimed.position)) ?? (await this.#waiting.flush());
       });
     } catch (error) {
       return { record, error, attempts: undefined };
@@ -250,92 +243,14 @@ export class PartitionRun {
 
   /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
   async #unreadable(record: BatchRecord, events: UnreadableEvents): Promise<Stop | undefined> {
-    const { mark, writer, explained = mark } = this.#seen;
+    const { mark, writer, explained = mark } = this.#waiting.seen;
     const position = record.writer <= writer && events.last <= explained ? mark : events.last;
-    const turn = await this.#turn(record, position, events.after);
+    const turn = await this.#turns.decide(record, position, events.after);
     if (turn !== "apply") return turn;
-    const stop = (await this.#flush()) ?? (await giveUpEvents(this.#partition, record, events));
+    const stop = (await this.#waiting.flush()) ?? (await giveUpEvents(this.#partition, record, events));
     if (stop) return stop;
-    this.#seen.explained = this.#partition.checkpoint.explained;
-    this.#seen.writer = this.#partition.checkpoint.writer;
+    this.#waiting.seeExplained();
     return undefined;
-  }
-
-  /** Whether it is an event's turn to take effect; if not, it is a duplicate, or the partition stops at a gap. */
-  #turn(
-    record: BatchRecord,
-    position: PositionText,
-    after: PositionText | null,
-  ): Turn | Promise<Turn | Stop> {
-    const { counts } = this.#partition.invocation;
-    const found = classifyEvent(this.#seen, position, after);
-    if (found === "duplicate") {
-      counts.duplicates++;
-      // Its writer has begun at or before what is done: all that an older one has beyond it, comes again from this one.
-      if (record.writer > this.#seen.writer) this.#passed(this.#seen.mark, record.writer);
-      return undefined;
-    }
-    if (found === "gap") return this.#gap(record, position, after as PositionText);
-    if (record.shardId === this.#whole) return "apply";
-    const times = lostTimes(this.#partition, record);
-    if ("record" in times) return this.#flushed(times);
-    if (times.length === 0) {
-      this.#whole = record.shardId;
-      return "apply";
-    }
-    const { start, invocation } = this.#partition;
-    // Held before the shard was left unread: what is missing stands behind it.
-    const before = times.filter((time) => !(start.hold && invocation.shards.isOlder(record, time)));
-    if (before.length === 0) return "apply";
-    const until = Math.max(...before);
-    if (after === null) return this.#expired(record, position, until);
-    // It follows what was seen before it: nothing of this partition has expired.
-    this.#partition.checkpoint.noteLost({ until, state: "settled" });
-    return "apply";
-  }
-
-  async #gap(record: BatchRecord, position: PositionText, after: PositionText): Promise<Turn | Stop> {
-    const stop = await this.#flush();
-    if (stop) return stop;
-    try {
-      // Only here: while nothing is missing, the consumer may never have been without the topic.
-      const start = await this.#partition.start.startedAgain(after);
-      if (start !== undefined) this.#passed(start, this.#seen.writer);
-      if (classifyEvent(this.#seen, position, after) !== "gap") return this.#turn(record, position, after);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
-    this.#partition.invocation.counts.gaps++;
-    const { lane, invocation } = this.#partition;
-    const { mark } = this.#seen;
-    try {
-      const range = { behind: this.#seen.explained ?? mark, upTo: after, writer: record.writer };
-      await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
-    return {
-      record,
-      error: new GapError(invocation.consumer, lane, mark, position, after),
-      attempts: undefined,
-    };
-  }
-
-  async #expired(record: BatchRecord, position: PositionText, until: number): Promise<Stop> {
-    const stop = await this.#flush();
-    if (stop) return stop;
-    const { lane, invocation, checkpoint } = this.#partition;
-    invocation.counts.gaps++;
-    const { mark } = this.#seen;
-    try {
-      const range = { behind: mark, upTo: position, writer: record.writer };
-      await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
-    checkpoint.noteLost({ until, state: "open" });
-    const error = new ExpiredGapError(invocation.consumer, lane, mark, position, until);
-    return { record, error, attempts: undefined };
   }
 
   #apply(record: BatchRecord, index: number, wire: ChangeEventJson, position: PositionText): Ended {
@@ -350,17 +265,17 @@ export class PartitionRun {
       }
     } catch (error) {
       counts.held++;
-      return this.#flushed({ record, error, attempts: undefined, held: true });
+      return this.#waiting.flushBefore({ record, error, attempts: undefined, held: true });
     }
     if (!registration) {
       if (passed || isControlEvent(wire)) counts.passed++;
       else counts.unhandled++;
-      this.#passed(position, record.writer);
+      this.#waiting.pass(position, record.writer);
       return undefined;
     }
     const given: Given = { record, index, wire, position, event: undefined };
     // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
-    if (this.#isPlain(registration) && this.#joins(registration, position)) {
+    if (this.#isPlain(registration) && this.#waiting.joins(registration, position)) {
       const item = this.#preparation.prepare(registration, given);
       if (item instanceof Promise || "kind" in item) return this.#applyWaiting(registration, given, item);
       return this.#take(registration, item);
@@ -368,7 +283,7 @@ export class PartitionRun {
     return this.#applyWaiting(registration, given);
   }
 
-  /** Whether no event for it has anything to wait for but its schema and its handler. */
+  /** Returns whether no event for it has anything to wait for but its schema and its handler. */
   #isPlain({ kind }: Registration): boolean {
     return kind !== "sweep" && this.#partition.parking.isEmpty;
   }
@@ -379,88 +294,43 @@ export class PartitionRun {
     prepared?: Prepared | Promise<Prepared>,
   ): Promise<Stop | undefined> {
     const { record, wire, position } = given;
-    if (!this.#joins(registration, position)) {
-      const stop = await this.#flush();
+    if (!this.#waiting.joins(registration, position)) {
+      const stop = await this.#waiting.flush();
       if (stop) return stop;
     }
     // What a truncate or sweep supersedes goes off the list only when the mark stands right before it.
     if (removesBelow(wire, position) !== undefined && !this.#partition.parking.isEmpty) {
-      const stop = await this.#flush();
+      const stop = await this.#waiting.flush();
       if (stop) return stop;
     }
     const waits = await this.#partition.waits(given);
-    if (typeof waits === "object") return (await this.#flush()) ?? waits;
+    if (typeof waits === "object") return (await this.#waiting.flush()) ?? waits;
     if (waits) {
-      this.#passed(position, record.writer);
+      this.#waiting.pass(position, record.writer);
       return undefined;
     }
     const ready = await (prepared ?? this.#preparation.prepare(registration, given));
     if (!("kind" in ready)) return this.#take(registration, ready);
-    const before = await this.#flush();
+    const before = await this.#waiting.flush();
     // No time was left for a call of what waits before: what is to be remembered is the schema's.
     if (before) return { ...before, attempts: before.attempts ?? ready.attempts };
     if (ready.kind === "stopped") return { record, error: ready.error, attempts: ready.attempts };
     const stop = await this.#partition.poison(given, ready.error, ready.calls, ready.since);
-    if (!stop) this.#passed(position, record.writer);
+    if (!stop) this.#waiting.pass(position, record.writer);
     return stop;
   }
 
-  /** To the handler, or into the chunk of its next call. */
+  /** Gives an event to its handler, or to those that wait for the next call. */
   #take(registration: Registration, item: Item): Ended {
     if (registration.kind === "batch" && this.#partition.checkpoint.isDone(item.position)) {
       this.#partition.invocation.counts.duplicates++;
       this.#partition.parking.effect(item);
-      this.#passed(item.position, item.record.writer);
+      this.#waiting.pass(item.position, item.record.writer);
       return undefined;
     }
-    this.#see(item.position, item.record.writer);
+    this.#waiting.see(item.position, item.record.writer);
     if (registration.kind !== "batch") return this.#effects.single(registration, item);
-    this.#chunk.push(item);
-    this.#chunkOf = registration;
+    this.#waiting.add(registration, item);
     return undefined;
-  }
-
-  /** Whether an event can be one more of the waiting chunk. */
-  #joins(registration: Registration, position: PositionText): boolean {
-    const [first] = this.#chunk;
-    if (registration !== this.#chunkOf) return first === undefined;
-    const limit = this.#limit(this.#chunkOf, position);
-    const { length } = this.#chunk;
-    return length < limit && (first === undefined || length < this.#limit(this.#chunkOf, first.position));
-  }
-
-  /** Events in a call: half of what a call held that never came back, so that the culprit is found. */
-  #limit({ maxEvents }: BatchRegistration, position: PositionText): number {
-    const { attempts } = this.#partition.checkpoint;
-    const suspect = attempts && attempts.calls > 0 && position >= attempts.from && position <= attempts.to;
-    return suspect ? Math.min(maxEvents, Math.max(1, attempts.count >> 1)) : maxEvents;
-  }
-
-  /** Applies what waits in the chunk, then gives why it goes no further. */
-  async #flushed(stop: Stop): Promise<Stop> {
-    return (await this.#flush()) ?? stop;
-  }
-
-  /** Applies what waits in the chunk. */
-  async #flush(): Promise<Stop | undefined> {
-    const [items, registration] = [this.#chunk, this.#chunkOf];
-    this.#chunk = [];
-    this.#chunkOf = undefined;
-    if (!registration || items.length === 0) return undefined;
-    const stop = await this.#effects.several(registration, items);
-    if (!stop) this.#partition.checkpoint.reach(this.#seen.mark, this.#seen.writer);
-    return stop;
-  }
-
-  #see(position: PositionText, writer: number): void {
-    if (position > this.#seen.mark) this.#seen.explained = undefined;
-    this.#seen.mark = position;
-    this.#seen.writer = writer;
-  }
-
-  /** An event needs no call: it is done once what waits before it is. */
-  #passed(position: PositionText, writer: number): void {
-    this.#see(position, writer);
-    if (this.#chunk.length === 0) this.#partition.checkpoint.reach(position, writer);
   }
 }
