@@ -88,6 +88,13 @@ export const STREAM: readonly Mutation[] = [
     tests: ["test/unit/stream"],
   },
   {
+    name: "name an error after the base of its class",
+    file: "lib/change/tributary-error.ts",
+    from: "this.name = new.target.name;",
+    to: "this.name = TributaryError.name;",
+    tests: ["test/unit/change/tributary-error.test.ts"],
+  },
+  {
     name: "forget the epoch",
     file: "lib/change/position.ts",
     from: "return hex(epoch, 8) + hex(commitLsn, 16);",
