@@ -5,7 +5,7 @@ import { formatHold, parseHold } from "../hold/hold.ts";
 import type { Hold } from "../hold/hold-state.ts";
 import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
-import { type LeaseState, REPLAY, readLease } from "./partition-lease.ts";
+import { asSeen, type LeaseState, REDRIVE, REPLAY, readLease } from "./partition-lease.ts";
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
@@ -184,16 +184,18 @@ export function noteUpdate({ progress, token }: OwnProgress, next: string): Fenc
 }
 
 /**
- * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused while a
- * redrive is at work there. One whose time is over is shut out.
+ * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused where a redrive has
+ * begun there since `seen`. One whose time was over by then is shut out.
  */
-export function overtakeUpdate(own: OwnProgress, next: string, nowMs: number): FenceUpdate {
+export function overtakeUpdate(own: OwnProgress, next: string, seen: LeaseState): FenceUpdate {
   const update = noteUpdate(own, next);
   const p = own.progress.partition;
+  const { name, end } = REDRIVE;
+  const unchanged = asSeen(seen, `${end}${p}`);
   return {
-    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}r${p}`,
-    ConditionExpression: `${update.ConditionExpression} AND (attribute_not_exists(r${p}) OR u${p}<:now)`,
-    ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ":now": { N: String(nowMs) } },
+    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}${name}${p}`,
+    ConditionExpression: `${update.ConditionExpression} AND ${unchanged.condition}`,
+    ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ...unchanged.values },
   };
 }
 

@@ -26,6 +26,7 @@ import {
   takeUpdate,
 } from "./fence-item.ts";
 import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
+import { isLive, REDRIVE, readLease } from "./partition-lease.ts";
 
 /** A group of a topic's partitions: one item of the fence. */
 export interface FenceGroup {
@@ -216,15 +217,23 @@ export class Fence {
 
   /**
    * Writes where a partition stands, from where keys with open dead letters may be overtaken: no redrive is at work
-   * there, and none begins with a key that is not listed as it was. Keeps it.
+   * there, and none begins with a key that is not listed as it was. Keeps it. Not sent while a redrive is at work: what was
+   * refused only for that long, would be carried out by a late duplicate after the redrive's end (rule 37).
    */
   async overtake(
     place: FenceGroup,
     own: OwnProgress,
     signal: AbortSignal,
   ): Promise<"ours" | "lost" | "redriven"> {
-    const update = (it: OwnProgress, next: string) => overtakeUpdate(it, next, Date.now());
-    return this.#keep(place, own, update, "overtake", signal);
+    const { partition } = own.progress;
+    for (;;) {
+      const redrive = readLease(await this.#read(place, signal), REDRIVE, partition);
+      if (isLive(redrive)) return "redriven";
+      const update = (it: OwnProgress, next: string) => overtakeUpdate(it, next, redrive);
+      const outcome = await this.#keep(place, own, update, "overtake", signal);
+      // Refused although it is ours: another redrive has begun since.
+      if (outcome !== "redriven") return outcome;
+    }
   }
 
   /** A write that keeps the partition; `redriven` where it is ours, and was refused for another reason. */

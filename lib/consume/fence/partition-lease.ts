@@ -24,9 +24,12 @@ export const REDRIVE: LeaseKind = { name: "r", end: "u", leaseMs: 60_000, renewa
 export const REPLAY: LeaseKind = { name: "v", end: "x", leaseMs: 30_000, renewalMs: 5_000 };
 
 /**
- * Takes a lease, which is renewed until it is given back; while another has it, tells until when. The end stays in the item
- * when a lease is given back and only grows, so a late duplicate of any request changes nothing (rule 37). `name` is one
- * that no lease had before. By force, it is taken from who has it: that one finds out before its next effect.
+ * Takes a lease, which is renewed until it is given back; while another has it, tells until when. `name` is one that no lease
+ * had before. By force, it is taken from who has it: that one finds out before its next effect.
+ *
+ * A late duplicate of any request changes nothing (rule 37), of one that was refused neither: each take moves the end on, which
+ * stays in the item when a lease is given back. So a take names the end that it saw, and is not sent while it saw another's
+ * lease: were it refused for as long as somebody has the lease, its duplicate would take the lease for nobody after that.
  */
 export async function takeLease(
   item: PartitionItem,
@@ -36,22 +39,34 @@ export async function takeLease(
 ): Promise<PartitionLease | LeaseState> {
   const { partition } = item.place;
   const [r, u] = [`${kind.name}${partition}`, `${kind.end}${partition}`];
-  for (let end = endOf(kind); ; ) {
+  for (let asked = 0; ; ) {
+    const seen = readLease(await item.read(), kind, partition);
+    // The answer was lost.
+    if (seen.name === name) return new PartitionLease(item, kind, name, asked);
+    if (!force && isLive(seen)) return seen;
+    // The clock of the one who had it last may be ahead of ours.
+    asked = Math.max(endOf(kind), seen.end + 1);
+    const unchanged = asSeen(seen, u);
     const taken = await item.update(`take ${r}`, {
       UpdateExpression: `SET ${r}=:r,${u}=:u`,
-      ConditionExpression: `${force ? "" : `${freeOf(kind, partition)} AND `}(attribute_not_exists(${u}) OR ${u}<:u)`,
+      ConditionExpression: unchanged.condition,
       ExpressionAttributeValues: {
-        ":r": { S: name },
-        ":u": { N: String(end) },
-        ...(force ? {} : { ":now": { N: String(Date.now()) } }),
+        ...{ ":r": { S: name }, ":u": { N: String(asked) } },
+        ...unchanged.values,
       },
     });
-    const stored = taken ? undefined : readLease(await item.read(), kind, partition);
-    if (!stored || stored.name === name) return new PartitionLease(item, kind, name, end);
-    if (!force && isLive(stored)) return stored;
-    // It is free, and was given back by one whose clock is ahead of ours.
-    end = Math.max(endOf(kind), stored.end + 1);
+    if (taken) return new PartitionLease(item, kind, name, asked);
   }
+}
+
+/** The condition that nobody has taken or renewed the lease since it was seen; its end stands in the attribute `u`. */
+export function asSeen(
+  { end }: LeaseState,
+  u: string,
+): { readonly condition: string; readonly values: StateItem } {
+  return end === 0
+    ? { condition: `attribute_not_exists(${u})`, values: {} }
+    : { condition: `${u}=:seen`, values: { ":seen": { N: String(end) } } };
 }
 
 /** The condition that nobody has it, or its time is over; `:now` is the time. */

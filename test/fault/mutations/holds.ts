@@ -90,9 +90,23 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "take a lease of another who renews it",
     file: "lib/consume/fence/partition-lease.ts",
-    from: "${end}${partition}<:now)`",
-    to: "${end}${partition}<:now OR ${end}${partition}>:now)`",
-    tests: ["test/unit/consume/hold-redrive.test.ts"],
+    from: "    if (!force && isLive(seen)) return seen;\n",
+    to: "",
+    tests: ["test/unit/consume/hold-redrive.test.ts", "test/unit/consume/late-requests.test.ts"],
+  },
+  {
+    name: "take a lease although another had it since it was looked at",
+    file: "lib/consume/fence/partition-lease.ts",
+    from: "condition: `${u}=:seen`,",
+    to: "condition: `${u}<=:u OR ${u}=:seen`,",
+    tests: ["test/unit/consume/late-requests.test.ts"],
+  },
+  {
+    name: "ask to overtake parked keys beside a redrive: the request may be carried out after it",
+    file: "lib/consume/fence/fence.ts",
+    from: '      if (isLive(redrive)) return "redriven";\n',
+    to: "",
+    tests: ["test/unit/consume/late-requests.test.ts"],
   },
   {
     name: "let an unreadable record explain a gap beside another mark",
@@ -153,8 +167,8 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "a redrive's lease that can be taken a second time by its own request",
     file: "lib/consume/fence/partition-lease.ts",
-    from: " AND `}(attribute_not_exists(${u}) OR ${u}<:u)`",
-    to: " AND `}(attribute_not_exists(${u}) OR ${u}<:u OR ${u}>:now)`",
+    from: "condition: `attribute_not_exists(${u})`, values: {}",
+    to: "condition: `attribute_not_exists(${u}) OR ${u}>=:u`, values: {}",
     tests: ["test/aws/consume/fence.test.ts"],
   },
   {

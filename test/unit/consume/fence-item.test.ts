@@ -58,7 +58,7 @@ describe("a full group", () => {
       ),
     ],
     ["note", noteUpdate(own(4095, { attempts, parked }), "next")],
-    ["overtake", overtakeUpdate(own(4095, { attempts, parked }), "next", 1)],
+    ["overtake", overtakeUpdate(own(4095, { attempts, parked }), "next", { name: "redrive", end: 1 })],
   ])("%s stays inside of DynamoDB's limits on expressions", (_what, update) => {
     expect(operators(update)).toBeLessThanOrEqual(300);
     expect(Buffer.byteLength(update.UpdateExpression)).toBeLessThanOrEqual(4096);

@@ -280,9 +280,11 @@ describe("a gap that is accepted while a redrive replays its partition", () => {
     const { isCalled, goesOn } = second.stopsAtCall();
     const redriven = second.redrive();
     await isCalled;
-    let asked = false;
+    let [gaveBack, asked] = [false, false];
     const dynamodb = first.table.client(async (when, what) => {
-      asked ||= when === "after" && what.startsWith("SET v");
+      if (when === "before") return "none";
+      gaveBack ||= what === "SET t0=:next";
+      asked ||= gaveBack && what === "get";
       return "none";
     });
     const place = { dynamodb, table: "t", pipeline: "p", consumer: "c" };
@@ -294,7 +296,7 @@ describe("a gap that is accepted while a redrive replays its partition", () => {
     const accepting = acceptGap(place, plan, "me", AbortSignal.timeout(10_000)).finally(() => {
       asked = true;
     });
-    await eventually(() => asked, { what: "the acceptance asks for the lease" });
+    await eventually(() => asked, { what: "the acceptance looks at the lease" });
     goesOn();
     expect(await redriven).toMatchObject({ redriven: 1, busy: 1 });
     expect(await accepting).toMatchObject([{ outcome: "passed" }]);

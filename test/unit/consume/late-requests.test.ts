@@ -1,6 +1,18 @@
+import { type DynamoDBClient, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Claims } from "../../../lib/consume/api/once.ts";
+import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
 import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
+import { Fence, type TakenPartition } from "../../../lib/consume/fence/fence.ts";
+import type { PartitionItem } from "../../../lib/consume/fence/partition-item.ts";
+import {
+  type LeaseKind,
+  PartitionLease,
+  REDRIVE,
+  REPLAY,
+  readLease,
+  takeLease,
+} from "../../../lib/consume/fence/partition-lease.ts";
 import type { Letter } from "../../../lib/consume/hold/parked-change.ts";
 import { failedOf, ParkingTable } from "../../../lib/consume/hold/parking-table.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
@@ -18,16 +30,17 @@ beforeEach(() => {
 });
 afterEach(() => void vi.restoreAllMocks());
 
-/** A state table, and a client that sends the next request twice: the second one arrives when `arrive` is called. */
+/** A state table, and a client that sends the next write twice: the second one arrives when `arrive` is called. */
 function delayed() {
   const table = new MemoryTable();
   let fault: CallFault = "none";
   let wait = Promise.withResolvers<void>();
   const dynamodb = table.client(
-    async (when) => {
+    async (when, what) => {
+      if (when === "after" || what === "get" || what === "query") return "none";
       const now = fault;
-      if (when === "before") fault = "none";
-      return when === "before" ? now : "none";
+      fault = "none";
+      return now;
     },
     () => wait.promise,
   );
@@ -44,6 +57,79 @@ function delayed() {
     },
   };
 }
+
+const group = { topic: TOPIC, group: 0 };
+
+function tableOf(dynamodb: DynamoDBClient): ConsumerTable {
+  return new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" });
+}
+
+function itemOf(dynamodb: DynamoDBClient): PartitionItem {
+  return new RedriveLeases(tableOf(dynamodb)).item(TOPIC, 0, signal);
+}
+
+async function takeFree(item: PartitionItem, kind: LeaseKind, name: string): Promise<PartitionLease> {
+  const lease = await takeLease(item, kind, name);
+  if (!(lease instanceof PartitionLease)) throw new Error(`${lease.name} has the lease`);
+  return lease;
+}
+
+/** Another process takes a lease, by a clock behind ours: before our request, or between its look and its write. */
+async function besideAnother(kind: LeaseKind, when: "before it looks" | "after it looked") {
+  const { table, dynamodb, twice, arrive } = delayed();
+  const begin = async () => {
+    clock -= 100;
+    const lease = await takeFree(itemOf(table.client(async () => "none")), kind, "another's");
+    clock += 100;
+    return lease;
+  };
+  let lease: PartitionLease | undefined;
+  const send = dynamodb.send.bind(dynamodb);
+  /** The next request, sent twice. */
+  const request = async <T>(make: () => Promise<T>): Promise<T> => {
+    if (when === "before it looks") lease = await begin();
+    twice();
+    dynamodb.send = (async (command: object, options: never) => {
+      if (command instanceof UpdateItemCommand) lease ??= await begin();
+      return send(command as never, options);
+    }) as typeof dynamodb.send;
+    return make();
+  };
+  return { table, dynamodb, request, arrive, end: async () => lease?.release() };
+}
+
+describe.each(["before it looks", "after it looked"] as const)("where another takes a lease %s", (when) => {
+  it.each([
+    { kind: REPLAY, earlier: false },
+    { kind: REPLAY, earlier: true },
+    { kind: REDRIVE, earlier: true },
+  ])(
+    "a take is refused for good: $kind.name, had by somebody before: $earlier",
+    async ({ kind, earlier }) => {
+      const { table, dynamodb, request, arrive, end } = await besideAnother(kind, when);
+      if (earlier) await (await takeFree(itemOf(dynamodb), kind, "an earlier one's")).release();
+      clock += 1_000;
+      const taken = await request(() => takeLease(itemOf(dynamodb), kind, "ours"));
+      expect(taken).toMatchObject({ name: "another's" });
+      await end();
+      await arrive();
+      expect(readLease(table.item(`fence#${TOPIC}#0`), kind, 0).name).toBeUndefined();
+      await (await takeFree(itemOf(dynamodb), kind, "the next one's")).release();
+    },
+  );
+
+  it("nothing is written later of what a redrive's keys refused to be overtaken by", async () => {
+    const { dynamodb, request, arrive, end } = await besideAnother(REDRIVE, when);
+    const fence = new Fence(tableOf(dynamodb));
+    const { token } = (await fence.take(group, [0], "invocation", signal)).get(0) as TakenPartition;
+    const progress = { partition: 0, mark: at(1), writer: 1, attempts: undefined, parked: undefined };
+    const outcome = await request(() => fence.overtake(group, { progress, token }, signal));
+    expect(outcome).toBe("redriven");
+    await end();
+    await arrive();
+    expect(await fence.note(group, { progress, token }, signal), "it still is its owner's").toBe(true);
+  });
+});
 
 describe("a claim", () => {
   it("that its own request brings back after it was released ends with its lease", async () => {
