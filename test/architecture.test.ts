@@ -12,17 +12,18 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   "lib/change/": [],
   "lib/log.ts": [],
   "lib/failpoint.ts": [],
+  "lib/backoff.ts": [],
   "lib/aws/": [],
   "lib/telemetry/": ["lib/log.ts"],
   "lib/definition/": ["lib/change/"],
   "lib/publish/": ["lib/change/", "lib/definition/"],
   "lib/claim-check/": ["lib/change/", "lib/aws/"],
-  "lib/stream/": ["lib/change/", "lib/failpoint.ts", "lib/aws/"],
+  "lib/stream/": ["lib/change/", "lib/backoff.ts", "lib/failpoint.ts", "lib/aws/"],
   "lib/stream/kinesis/": ["lib/failpoint.ts", "lib/aws/", "lib/stream/"],
   "lib/source/outbox/event/": ["lib/change/", "lib/definition/", "lib/publish/"],
   "lib/source/postgres/": [
     ...["lib/change/", "lib/definition/", "lib/publish/", "lib/telemetry/", "lib/log.ts", "lib/failpoint.ts"],
-    "lib/source/outbox/event/",
+    ...["lib/backoff.ts", "lib/source/outbox/event/"],
   ],
   "lib/source/": ["lib/change/", "lib/definition/", "lib/publish/", "lib/log.ts", "lib/source/postgres/"],
   // The contract knows the log's records, and so the log's entry in the list of kinds stands above it.
@@ -43,7 +44,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     ...["lib/source/postgres/", "lib/source/", "lib/source/batch/"],
   ],
   "lib/source/outbox/": [
-    ...["lib/change/", "lib/definition/", "lib/publish/", "lib/log.ts", "lib/failpoint.ts"],
+    ...["lib/change/", "lib/definition/", "lib/publish/", "lib/log.ts", "lib/failpoint.ts", "lib/backoff.ts"],
     ...["lib/source/postgres/", "lib/source/", "lib/source/outbox/event/"],
   ],
   "lib/source/index.ts": [
@@ -62,10 +63,17 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     ...["lib/source/polling/", "lib/source/outbox/"],
   ],
   "lib/definition/file.ts": ["lib/change/", "lib/definition/", "lib/definition/pipeline.ts"],
-  "lib/state/": ["lib/change/", "lib/definition/", "lib/aws/", "lib/source/", "lib/source/postgres/"],
+  "lib/state/": [
+    "lib/change/",
+    "lib/definition/",
+    "lib/backoff.ts",
+    "lib/aws/",
+    "lib/source/",
+    "lib/source/postgres/",
+  ],
   "lib/credentials/": ["lib/change/", "lib/aws/", "lib/source/postgres/"],
   "lib/consume/": [
-    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/failpoint.ts", "lib/telemetry/"],
+    ...["lib/change/", "lib/definition/", "lib/aws/", "lib/failpoint.ts", "lib/backoff.ts", "lib/telemetry/"],
     ...["lib/claim-check/", "lib/state/"],
   ],
   "lib/verify/": ["lib/change/", "lib/source/postgres/", "lib/consume/"],
@@ -103,7 +111,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   ],
   "lib/local/aws-limits/": ["lib/aws/"],
   "lib/local/": [
-    "lib/local/aws-limits/",
+    ...["lib/local/aws-limits/", "lib/backoff.ts"],
     ...[
       "lib/change/",
       "lib/definition/",

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { backoffMs } from "../backoff.ts";
 import { isTransient } from "./table-error.ts";
 
-/** The first wait is at most twice as long, and each one after it twice as long as the one before, in milliseconds. */
-const BASE_MS = 25;
+/** The longest that the first wait may be, in milliseconds. */
+const BASE_MS = 50;
 
 /** Until when one call to the state table is tried, and the error that it ends in. */
 export interface CallLimits {
@@ -37,8 +38,8 @@ export async function retryCall<T>(
     } catch (error) {
       if (!isTransient(error)) throw limits.refused(error);
       if (signal.aborted || performance.now() >= deadline) throw limits.givenUp(error);
-      const full = Math.min(longestWaitMs, BASE_MS * 2 ** failures);
-      await sleep(full / 2 + (full / 2) * Math.random(), undefined, cut ? { signal } : {}).catch(() => {});
+      const waitMs = backoffMs(failures, { baseMs: BASE_MS, capMs: longestWaitMs });
+      await sleep(waitMs, undefined, cut ? { signal } : {}).catch(() => {});
       if (cut && signal.aborted) throw limits.givenUp(error);
     }
   }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { backoffMs, type Random } from "../backoff.ts";
 import type { SourceChange } from "../change/change-stream.ts";
 import type { ClaimCheck } from "../change/claim-check.ts";
 import { type ClaimStore, claimOf, pathSegment } from "../change/claim-store.ts";
@@ -7,7 +8,7 @@ import { unpackedEventTail } from "../change/record.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
 import { TributaryError } from "../change/tributary-error.ts";
 import { failpoint } from "../failpoint.ts";
-import { backoffDelay, type Random } from "./backoff.ts";
+import { RETRY } from "./limits.ts";
 import { ClaimTooLargeError, type OversizeChangeError } from "./stream-errors.ts";
 import type { StreamLog } from "./stream-log.ts";
 
@@ -92,7 +93,7 @@ export function claimCheck({
           });
         }
       }
-      await sleep(backoffDelay(failures, random), undefined, { signal });
+      await sleep(backoffMs(failures, RETRY, random), undefined, { signal });
     }
     failpoint("claim-stored");
     return { kind: "claimed", topic, partition, position, table, claim };

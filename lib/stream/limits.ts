@@ -1,3 +1,5 @@
+import type { Backoff } from "../backoff.ts";
+
 /** Most that a stream takes: sizes in bytes. */
 export interface RecordLimits {
   /** Largest record: data and partition key. */
@@ -33,6 +35,9 @@ export const RUN_LIMITS: Omit<StreamLimits, keyof RecordLimits> = {
   requestTimeoutMs: 15_000,
   drainMs: 20_000,
 };
+
+/** How long a partition waits after failures in a row, and a claim store. */
+export const RETRY: Backoff = { baseMs: 50, capMs: 5_000 };
 
 /** Most characters of a partition key. https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html */
 export const MAX_PARTITION_KEY_CHARACTERS = 256;

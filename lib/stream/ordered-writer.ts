@@ -1,12 +1,12 @@
+import { backoffMs, type Random } from "../backoff.ts";
 import type { SourceChange, SourceMessage } from "../change/change-stream.ts";
 import { MAX_UNCOMPRESSED_BYTES } from "../change/record.ts";
 import { SHARD_TOPIC } from "../change/shard-beat.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
 import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
-import { backoffDelay, type Random } from "./backoff.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import type { ClaimedChange } from "./claim-check.ts";
-import type { StreamLimits } from "./limits.ts";
+import { RETRY, type StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";
 import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
@@ -322,7 +322,7 @@ export class OrderedWriter {
   /** Counts the failure; gives the wait that follows it. */
   #delay(queue: PartitionQueue): number {
     queue.failures++;
-    return backoffDelay(queue.failures, this.#options.random);
+    return backoffMs(queue.failures, RETRY, this.#options.random);
   }
 
   #retryAt(entry: Entry, at: number, result: "failed" | "throttled"): void {

@@ -1,7 +1,7 @@
+import type { Random } from "../backoff.ts";
 import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change/change-stream.ts";
 import { EncodedChange } from "../change/encoded-change.ts";
 import { failpoint } from "../failpoint.ts";
-import type { Random } from "./backoff.ts";
 import type { Oversize } from "./claim-check.ts";
 import { RUN_LIMITS, type StreamLimits } from "./limits.ts";
 import type { StreamMetrics } from "./metrics.ts";

@@ -1,4 +1,5 @@
 import * as z from "zod/mini";
+import { backoffMs } from "../../backoff.ts";
 import { isPosition } from "../../change/position.ts";
 import {
   ClaimStoreNotNamedError,
@@ -96,7 +97,7 @@ export function waitsForSomebody(error: unknown): boolean {
 
 /** How long a hold waits after so many tries without progress: 1 s, doubled up to a minute. */
 export function holdDelay(tries: number): number {
-  return Math.min(60_000, 1_000 * 2 ** Math.min(tries, 6));
+  return backoffMs(tries + 1, { baseMs: 1_000, capMs: 60_000, jitter: 0 });
 }
 
 /** A sequence number as text that sorts: the order of the records of one partition, whatever shards they came through. */

@@ -1,8 +1,9 @@
+import { backoffMs } from "../../backoff.ts";
 import { type DiscardCondition, type FailureDestination, invocationRecord } from "./destination.ts";
 import type { EventOrigin, QueuedRecord } from "./event.ts";
 import { afterInvocation, completedByReply, expiredRecords } from "./failure.ts";
 import type { EventSourceMappingOptions, MappingSettings } from "./options.ts";
-import { backoff, pause } from "./wait.ts";
+import { pause } from "./wait.ts";
 
 /** What deliveries of one shard share. */
 export interface DeliveryContext {
@@ -40,7 +41,7 @@ interface Part {
 }
 
 /** Between tries of a failing batch, in milliseconds. */
-const BACKOFF_MS = { base: 50, cap: 5_000 } as const;
+const RETRY = { baseMs: 50, capMs: 5_000 };
 
 /**
  * Invokes the function on a batch until each of its records is completed or discarded, in order, or the mapping
@@ -51,7 +52,7 @@ export async function deliverBatch(batch: readonly QueuedRecord[], context: Deli
   const parts: Part[] = [{ records: batch, retries: 0, invocations: 0 }];
   let failures = 0;
   for (let next = parts.shift(); next; next = parts.shift()) {
-    if (failures > 0) await pause(backoff(failures, BACKOFF_MS.base, BACKOFF_MS.cap), signal);
+    if (failures > 0) await pause(backoffMs(failures, RETRY), signal);
     if (signal.aborted) return;
     const expired = expiredRecords(next.records, settings.maximumRecordAgeInSeconds, Date.now());
     if (expired > 0) {
@@ -118,7 +119,7 @@ async function discard(part: Part, condition: DiscardCondition, context: Deliver
       break;
     } catch (error) {
       context.onTrouble("on-failure destination", error);
-      await pause(backoff(failures, BACKOFF_MS.base, BACKOFF_MS.cap), signal);
+      await pause(backoffMs(failures, RETRY), signal);
       if (signal.aborted) return;
     }
   }

@@ -1,5 +1,6 @@
 import { EventEmitter, setMaxListeners } from "node:events";
 import { DescribeStreamSummaryCommand, ListShardsCommand, type Shard } from "@aws-sdk/client-kinesis";
+import { backoffMs } from "../../backoff.ts";
 import { type CheckpointStore, MemoryCheckpoints, type ShardCheckpoint } from "./checkpoint.ts";
 import type { EventOrigin } from "./event.ts";
 import type { MappingEvents, MappingStats } from "./events.ts";
@@ -8,7 +9,7 @@ import { StreamNotFoundError } from "./mapping-errors.ts";
 import { type EventSourceMappingOptions, type MappingSettings, validated } from "./options.ts";
 import { ShardConsumer } from "./shard.ts";
 import type { ShardPosition } from "./shard-poller.ts";
-import { backoff, pause, withDeadline } from "./wait.ts";
+import { pause, withDeadline } from "./wait.ts";
 
 /** A running event source mapping. */
 export interface EventSourceMapping {
@@ -178,7 +179,7 @@ class Mapping implements EventSourceMapping {
         if (error instanceof StreamNotFoundError) throw error;
         if (signal.aborted) return;
         this.#trouble("ListShards", error);
-        await pause(backoff(++failures, 50, 5_000), signal);
+        await pause(backoffMs(++failures, { baseMs: 50, capMs: 5_000 }), signal);
       }
     }
   }

@@ -5,8 +5,9 @@ import {
   type GetShardIteratorCommandInput,
   type KinesisClient,
 } from "@aws-sdk/client-kinesis";
+import { backoffMs } from "../../backoff.ts";
 import { StreamNotFoundError } from "./mapping-errors.ts";
-import { backoff, pause, withDeadline } from "./wait.ts";
+import { pause, withDeadline } from "./wait.ts";
 
 /** Where reading starts. */
 export type ShardPosition =
@@ -32,7 +33,7 @@ export interface PollerContext {
  */
 const IDLE_MS = { first: 5, last: 20, perShard: 10, atMost: 100 } as const;
 /** Between tries of a failing call, in milliseconds. */
-const RETRY_MS = { base: 50, cap: 5_000 } as const;
+const RETRY = { baseMs: 50, capMs: 5_000 };
 const CALL_DEADLINE_MS = 30_000;
 /** What one GetRecords should bring: an emulator may not keep AWS's own bound of 10 MiB. */
 const READ_BYTES = 8 * 1024 * 1024;
@@ -152,7 +153,7 @@ export class ShardPoller {
         if (!THROTTLES.includes(name)) this.#iterator = undefined;
         // An expired iterator is no sign of trouble at the other end.
         if (name === "ExpiredIteratorException" && failures === 1) continue;
-        await pause(backoff(failures, RETRY_MS.base, RETRY_MS.cap), signal);
+        await pause(backoffMs(failures, RETRY), signal);
       }
     }
     return undefined;

@@ -1,4 +1,5 @@
 import type { _Record } from "@aws-sdk/client-kinesis";
+import { backoffMs } from "../../backoff.ts";
 import { MAX_PAYLOAD_BYTES } from "../lambda/invocation.ts";
 import { type CheckpointStore, CompletedPrefix, type ShardCheckpoint } from "./checkpoint.ts";
 import { type DeliveryContext, deliverBatch } from "./delivery.ts";
@@ -6,7 +7,7 @@ import { type QueuedRecord, queuedRecord } from "./event.ts";
 import type { ShardStats } from "./events.ts";
 import { Lane, laneOf } from "./lanes.ts";
 import { type PollerContext, ShardPoller, type ShardPosition } from "./shard-poller.ts";
-import { backoff, Condition, pause } from "./wait.ts";
+import { Condition, pause } from "./wait.ts";
 
 /** What a shard's consumer works with. */
 export interface ShardContext extends Omit<DeliveryContext, "complete" | "onInvoked">, PollerContext {
@@ -21,7 +22,7 @@ export interface ShardContext extends Omit<DeliveryContext, "complete" | "onInvo
 }
 
 /** Between tries of a failing save, in milliseconds. */
-const RETRY_MS = { base: 50, cap: 5_000 } as const;
+const RETRY = { baseMs: 50, capMs: 5_000 };
 
 /** Reads one shard, invokes the function lane by lane, and moves the shard's checkpoint behind what all lanes have done. */
 export class ShardConsumer {
@@ -150,7 +151,7 @@ export class ShardConsumer {
         return true;
       } catch (error) {
         onTrouble("checkpoint store", error);
-        await pause(backoff(failures, RETRY_MS.base, RETRY_MS.cap), abandoned);
+        await pause(backoffMs(failures, RETRY), abandoned);
       }
     }
     return false;

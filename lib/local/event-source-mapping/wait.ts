@@ -46,9 +46,3 @@ export async function withDeadline<T>(
     signal.removeEventListener("abort", abort);
   }
 }
-
-/** Exponential backoff with full jitter, in milliseconds: between half and all of `base · 2^(failures − 1)`, at most `cap`. */
-export function backoff(failures: number, base: number, cap: number): number {
-  const full = Math.min(cap, base * 2 ** Math.min(failures - 1, 30));
-  return full / 2 + (Math.random() * full) / 2;
-}

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { type Backoff, backoffMs } from "../../backoff.ts";
 import { failpoint } from "../../failpoint.ts";
 import type { Log } from "../../log.ts";
 import { lanesOf } from "../../publish/relay-sql.ts";
@@ -33,7 +34,7 @@ export interface RelayOptions {
   readonly onStatus?: (status: TablesStatus) => void;
 }
 
-const LONGEST_BACKOFF_MS = 10_000;
+const RETRY: Backoff = { baseMs: 200, capMs: 10_000, jitter: 0 };
 const CLEAN_MS = 60_000;
 
 /**
@@ -104,7 +105,7 @@ export class Relay {
         reconnects: this.#reconnects,
         oldestTransactionSeconds: undefined,
       });
-      if (failures > 0) await this.#sleep(Math.min(LONGEST_BACKOFF_MS, 100 * 2 ** failures));
+      if (failures > 0) await this.#sleep(backoffMs(failures, RETRY));
       else if (!found)
         await this.#sleep(Math.min(intervalMs, Math.max(1, this.#nextBeat - performance.now())));
     }

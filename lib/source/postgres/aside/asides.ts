@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { type Backoff, backoffMs } from "../../../backoff.ts";
 import type { SourceChange } from "../../../change/change-stream.ts";
 import { formatLsn } from "../../../change/lsn.ts";
 import { commitPrefix, type PositionText, parsePosition } from "../../../change/position.ts";
@@ -43,8 +44,7 @@ export interface AsidesOptions extends AsideSettings {
 const LIMIT = 10_000;
 /** So many letters are on their way at once. */
 const AT_ONCE = 16;
-const FIRST_RETRY_MS = 200;
-const LONGEST_RETRY_MS = 10_000;
+const RETRY: Backoff = { baseMs: 200, capMs: 10_000 };
 /** How often tables that are to be read again are seen to, and what the slot has passed is forgotten. */
 const LOOK_MS = 2_000;
 
@@ -293,16 +293,15 @@ function letterOf(pipeline: string, aside: Aside, change: HeldMessage, error: Er
 }
 
 async function persistently(act: () => Promise<void>, signal: AbortSignal, log: Log): Promise<void> {
-  for (let failures = 0; ; failures++) {
+  for (let failures = 1; ; failures++) {
     signal.throwIfAborted();
     try {
       return await act();
     } catch (error) {
       if (!(error instanceof TributaryError) || error.retry !== "retry") throw error;
       const { code, remedy } = error;
-      const waitMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures);
       log.warn(`a change cannot be put aside yet, and the stream waits: ${error.message}`, { code, remedy });
-      await sleep(waitMs * (0.5 + Math.random() / 2), undefined, { signal });
+      await sleep(backoffMs(failures, RETRY), undefined, { signal });
     }
   }
 }

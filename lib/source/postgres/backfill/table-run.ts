@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { type Backoff, backoffMs } from "../../../backoff.ts";
 import { formatPosition } from "../../../change/position.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
@@ -60,8 +61,7 @@ export interface TableRunOptions {
 
 /** A chunk that is in another form than the log's so many times, with none given between: the table is not to be had. */
 const MAX_SHAPE_FLAWS = 8;
-const RETRY_MS = 250;
-const MAX_RETRY_MS = 10_000;
+const RETRY: Backoff = { baseMs: 500, capMs: 10_000 };
 
 /**
  * The backfill of one table from its begin to its end: what is read ahead is given at its high watermarks, and counted when
@@ -158,8 +158,7 @@ export class TableRun {
         const remedy = error instanceof TributaryError ? { remedy: error.remedy } : {};
         log.warn(`the backfill of ${this.name} ${reason}`, { code, ...remedy });
         this.#state.waits(reason);
-        const waitMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** failures);
-        await delay(waitMs * (0.5 + Math.random() / 2), undefined, { signal: until }).catch(() => {});
+        await delay(backoffMs(failures, RETRY), undefined, { signal: until }).catch(() => {});
       }
     }
     this.#open.discard();

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { type Backoff, backoffMs } from "../../../backoff.ts";
 import { type ClaimStore, claimOf, pathSegment } from "../../../change/claim-store.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
 import { formatSegment, type HeldChange } from "./held-change.ts";
@@ -12,8 +13,7 @@ export interface SpillPlace {
   readonly generation: number;
 }
 
-const FIRST_RETRY_MS = 100;
-const LONGEST_RETRY_MS = 5_000;
+const RETRY: Backoff = { baseMs: 100, capMs: 5_000 };
 
 /**
  * Stores changes of a topic as one object; durable when it resolves. What may pass is tried again until `signal` aborts.
@@ -30,14 +30,13 @@ export async function storeSegment(
   const path = [pipeline, "held", topic, `${index}-${generation}`].map(pathSegment).join("/");
   const claim = claimOf(store, path, bytes);
   const { position } = changes.at(-1) as HeldChange;
-  for (let failures = 0; ; failures++) {
+  for (let failures = 1; ; failures++) {
     try {
       await store.put(claim, bytes, signal);
       return { claim, changes: changes.length, last: position };
     } catch (error) {
       if (signal.aborted || !(error instanceof TributaryError) || error.retry !== "retry") throw error;
-      const waitMs = Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** failures);
-      await sleep(waitMs * (0.5 + Math.random() / 2), undefined, { signal });
+      await sleep(backoffMs(failures, RETRY), undefined, { signal });
     }
   }
 }

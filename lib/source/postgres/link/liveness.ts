@@ -1,3 +1,5 @@
+import { backoffMs } from "../../../backoff.ts";
+
 /*
  * When to say something on a replication link, when to doubt it, and when to give it up. Pure: times go in, a
  * decision comes out. All times are milliseconds of one monotonic clock.
@@ -91,6 +93,5 @@ export function isDead(
  * jitter above a tenth so that many tasks do not come back in step. `random` is from [0, 1).
  */
 export function reconnectDelayMs(attempt: number, random: number): number {
-  const ceiling = Math.min(30_000, 100 * 2 ** Math.min(attempt, 20));
-  return Math.round(ceiling * (0.1 + 0.9 * random));
+  return Math.round(backoffMs(attempt + 1, { baseMs: 100, capMs: 30_000, jitter: 0.9 }, () => random));
 }

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
+import { type Backoff, backoffMs } from "../../../backoff.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
 import type { Log } from "../../../log.ts";
@@ -50,8 +51,7 @@ const MAX_BYTES = 16 * 1024 * 1024;
 const MAX_SHAPE_FLAWS = 8;
 /** The session stays for so long after its last row: who changes keys often changes more of them. */
 const LINGER_MS = 2_000;
-const RETRY_MS = 250;
-const MAX_RETRY_MS = 10_000;
+const RETRY: Backoff = { baseMs: 500, capMs: 10_000 };
 const SLEEP_MS = 1_000;
 
 type Outcome =
@@ -168,8 +168,7 @@ export class TableReread {
           code: (error as { code?: string }).code,
           ...remedy,
         });
-        const waitMs = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** failures);
-        await delay(waitMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {});
+        await delay(backoffMs(failures, RETRY), undefined, { signal }).catch(() => {});
       }
     }
     this.#open.discard();
