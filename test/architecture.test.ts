@@ -196,6 +196,14 @@ function importsOf(file: string): string[] {
     .filter((path) => existsSync(join(ROOT, path)) && statSync(join(ROOT, path)).isFile());
 }
 
+/** What of ours is loaded with a file: its imports but for types, and for what it imports when it is called. */
+function loadedBy(file: string): string[] {
+  const text = readFileSync(join(ROOT, file), "utf8");
+  return [...text.matchAll(/^(?:import|export)\b(?! type)[^;]*?from "(\.{1,2}\/[^"]+)"/gm)].map(([, path]) =>
+    relative(ROOT, resolve(ROOT, dirname(file), path as string)),
+  );
+}
+
 function moduleOf(file: string): string | undefined {
   return Object.keys(MODULES)
     .filter((prefix) => file === prefix || (prefix.endsWith("/") && file.startsWith(prefix)))
@@ -276,6 +284,34 @@ describe("the tree", () => {
 
   test("no folder or file has a name that says nothing", () => {
     expect(files.filter((file) => file.split("/").some((part) => EMPTY_NAMES.test(part)))).toEqual([]);
+  });
+
+  test("nothing outside of a kind's folder asks which kind of source it is", () => {
+    const kinds = readdirSync(join(ROOT, "lib/source"), { recursive: true, encoding: "utf8" })
+      .filter((path) => path.endsWith("/kind.ts"))
+      .map((path) => dirname(path));
+    expect(kinds.length).toBeGreaterThan(3);
+    const asks = new RegExp(`(?:[!=]==|case|kind:) "(?:${kinds.join("|")})"`);
+    const asking = files
+      .filter((file) => !file.startsWith("lib/source/"))
+      .filter((file) => asks.test(readFileSync(join(ROOT, file), "utf8")));
+    // The demo's own option, and the fault runs of triggers and of polling, are no kinds of a definition's source.
+    expect(asking).toEqual(["lib/local/arguments.ts", "lib/testing/checker/batches/checker.ts"]);
+  });
+
+  test("who reads a definition loads no driver", () => {
+    const loaded = new Set<string>();
+    const load = (file: string) => {
+      if (loaded.has(file)) return;
+      loaded.add(file);
+      for (const other of loadedBy(file)) load(other);
+    };
+    load("lib/definition/pipeline.ts");
+    expect(loaded.has("lib/source/postgres/kind.ts")).toBe(true);
+    const withDriver = [...loaded].filter((file) =>
+      /^import (?!type).* from "pg(-[\w-]+)?"/m.test(readFileSync(join(ROOT, file), "utf8")),
+    );
+    expect(withDriver).toEqual([]);
   });
 
   test("a cycle is found where there is one", () => {
