@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { definePipeline, type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
+import { definePipeline, outbox, type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
 import { routeTables } from "../../lib/definition/route.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { mergeSettings, settingsOf } from "../../lib/state/settings.ts";
@@ -16,6 +16,15 @@ function settings(topics: PipelineInput["topics"], tables = [orders], source: { 
   });
   return settingsOf(sourceKind(pipeline.source).settings(pipeline.source), routeTables(pipeline), tables);
 }
+
+test("the partitions of an outbox's topics are stored too, and refused when they change", () => {
+  const now = (partitions: number) => {
+    const pipeline = definePipeline({ name: "shop", source: outbox(), topics: { partitions } });
+    return settingsOf(sourceKind(pipeline.source).settings(pipeline.source), routeTables(pipeline), []);
+  };
+  const stored = mergeSettings("shop", undefined, now(64));
+  expect(() => mergeSettings("shop", stored, now(32))).toThrow(/partitions of outbox\./);
+});
 
 test("a table that is new is stored, one that left is remembered", () => {
   const first = mergeSettings("shop", undefined, settings({}, [orders]));

@@ -30,6 +30,12 @@ test("only what is read through slots has several tasks, and names in the stored
   }
 });
 
+test("several tasks share the lanes of an outbox alone: CDK and capture go by it", () => {
+  expect(sourceKinds().flatMap(({ kind, reading }) => (reading.by === "lanes" ? kind : []))).toEqual([
+    "outbox",
+  ]);
+});
+
 test("the stored settings name every kind but the log, which came first, and hold the outbox's partitions", () => {
   const settings = pipelines.map(({ source }) => sourceKind(source).settings(source));
   expect(settings.map(({ source }) => source)).toEqual([undefined, "triggers", "polling", "outbox"]);

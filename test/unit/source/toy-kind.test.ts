@@ -27,7 +27,13 @@ const define = (source: Partial<Omit<ToySource, "kind">> = {}) =>
   definePipeline({ name: "box", source: toy({ tables: ["public.numbers"], ...source }) });
 
 test("its definition is parsed, with its defaults, and what is wrong with it is named", () => {
-  expect(define().source).toEqual({ kind: "toy", tables: ["public.numbers"], exclude: [], rows: 3 });
+  expect(define().source).toEqual({
+    kind: "toy",
+    tables: ["public.numbers"],
+    exclude: [],
+    rows: 3,
+    inUse: false,
+  });
   expect(() => define({ rows: 0 })).toThrow(/source\.rows: write at least 1/);
   expect(() => define({ colour: "red" } as never)).toThrow(/source\.colour: no such field of a toy source/);
   expect(() => definePipeline({ name: "box", source: { kind: "doll" } })).toThrow(
@@ -85,6 +91,14 @@ test("it is torn down as it says itself", async () => {
   expect(asked).toEqual(["plan 1"]);
   await teardown(options);
   expect(asked.slice(1)).toEqual(["plan 1", "remove 1"]);
+});
+
+test("while it is in use it is not torn down", async () => {
+  const { signal } = new AbortController();
+  const pipeline = define({ inUse: true });
+  const options = { pipeline, connection, lease: undefined, signal, log: () => {} };
+  await expect(teardown(options)).rejects.toMatchObject({ code: "TOY_IN_USE" });
+  expect(asked).toEqual(["plan 1"]);
 });
 
 test("topics that none of its tables goes to are told as for every kind", () => {

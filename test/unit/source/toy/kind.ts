@@ -4,6 +4,7 @@ import type { ChangeStream, SourceMessage } from "../../../../lib/change/change-
 import { formatPosition } from "../../../../lib/change/position.ts";
 import { parseTable } from "../../../../lib/change/table-pattern.ts";
 import { partitionOf } from "../../../../lib/change/topic.ts";
+import { TributaryError } from "../../../../lib/change/tributary-error.ts";
 import { routeTables } from "../../../../lib/definition/route.ts";
 import { tableFields } from "../../../../lib/definition/source-fields.ts";
 import type { SourceKind, SourceOptions } from "../../../../lib/source/source-kind.ts";
@@ -17,6 +18,8 @@ const toySource = z.strictObject({
   ...tableFields,
   /** How many rows its table has. */
   rows: z.int().min(1).default(3),
+  /** Somebody plays with it. */
+  inUse: z.boolean().default(false),
 });
 
 /** A validated `toy({…})`. */
@@ -25,6 +28,15 @@ export type ToySource = z.output<typeof toySource>;
 /** A table of numbers, each inserted in a transaction of its own. */
 export function toy(source: Omit<z.input<typeof toySource>, "kind">): z.input<typeof toySource> {
   return { kind: "toy", ...source };
+}
+
+class ToyInUseError extends TributaryError {
+  readonly code = "TOY_IN_USE";
+  readonly retry = "stop";
+
+  constructor() {
+    super({ message: "somebody plays with it", remedy: "Wait." });
+  }
 }
 
 /** What was asked of the kind, in order. */
@@ -54,9 +66,9 @@ export const toyKind: SourceKind<ToySource> = {
   prepare: async () => ["CREATE TABLE numbers (n int)"],
   operate: {
     teardown: {
-      async plan({ number }) {
+      async plan({ number, pipeline }) {
         asked.push(`plan ${number}`);
-        return { removes: true, inUse: undefined };
+        return { removes: true, inUse: pipeline.source.inUse ? new ToyInUseError() : undefined };
       },
       async remove({ number }) {
         asked.push(`remove ${number}`);
