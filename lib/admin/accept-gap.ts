@@ -6,10 +6,10 @@ import { Checkpoint } from "../consume/fence/checkpoint.ts";
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { Fence } from "../consume/fence/fence.ts";
 import { groupOf } from "../consume/fence/fence-item.ts";
-import { Floors } from "../consume/fence/floor.ts";
 import type { PartitionItem } from "../consume/fence/partition-item.ts";
 import { PartitionLease } from "../consume/fence/partition-lease.ts";
 import { awaitReplay, takeReplay } from "../consume/fence/replay-lease.ts";
+import { StartPositions } from "../consume/fence/start-position.ts";
 import { type Acceptance, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { type Backfill, hasEnded, readBackfill, requestBackfill } from "../state/backfills.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
@@ -155,7 +155,7 @@ async function letPass(
   signal: AbortSignal,
 ): Promise<Accepted["outcome"]> {
   const fence = new Fence(table);
-  const floor = await new Floors(table).of(topic, signal);
+  const startPosition = await new StartPositions(table).of(topic, signal);
   const group = { topic, group: groupOf(partition) };
   const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
   const leases = new RedriveLeases(table);
@@ -193,7 +193,7 @@ async function letPass(
           fenceKey("", table.consumer, topic, group.group).sk,
           stored.fault,
         );
-      const checkpoint = new Checkpoint(stored, floor);
+      const checkpoint = new Checkpoint(stored, startPosition);
       const came = checkpoint.mark >= upTo;
       // With the generation of the record behind the gap: what an older writer still has of it is dropped.
       if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });

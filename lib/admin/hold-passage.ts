@@ -3,7 +3,7 @@ import type { PositionText } from "../change/position.ts";
 import { parseTable } from "../change/table-pattern.ts";
 import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
-import { Floors } from "../consume/fence/floor.ts";
+import { StartPositions } from "../consume/fence/start-position.ts";
 import { readMarks } from "../consume/run/marks.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
@@ -40,14 +40,14 @@ export async function passHold(
   for (;;) {
     const behind: ConsumerBehind[] = [];
     for (const { name: consumer } of consumers) {
-      const floor = await floorOf(
-        new Floors(new ConsumerTable({ dynamodb, table, pipeline: name, consumer })),
+      const startPosition = await startPositionOf(
+        new StartPositions(new ConsumerTable({ dynamodb, table, pipeline: name, consumer })),
         topic.name,
         signal,
       );
       const marks = await readMarks({ dynamodb, table, pipeline: name }, consumer, topic, signal);
       const partitions = marks.flatMap((mark, partition) =>
-        (mark ?? "") < barrier && floor < barrier ? [partition] : [],
+        (mark ?? "") < barrier && startPosition < barrier ? [partition] : [],
       );
       if (partitions.length > 0) behind.push({ consumer, partitions });
     }
@@ -57,9 +57,13 @@ export async function passHold(
 }
 
 /** One that capture does not know yet begins behind what is confirmed by then. */
-async function floorOf(floors: Floors, topic: string, signal: AbortSignal): Promise<PositionText> {
+async function startPositionOf(
+  startPositions: StartPositions,
+  topic: string,
+  signal: AbortSignal,
+): Promise<PositionText> {
   try {
-    return await floors.of(topic, signal);
+    return await startPositions.of(topic, signal);
   } catch (error) {
     if (error instanceof ConsumerNotRegisteredError) return "";
     throw error;

@@ -1,6 +1,6 @@
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import type { TableName } from "../change/table-pattern.ts";
-import { registerConsumers } from "../consume/fence/floor.ts";
+import { registerConsumers } from "../consume/fence/start-position.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { routeTables } from "../definition/route.ts";
@@ -91,7 +91,7 @@ async function partOf(
   return part;
 }
 
-/** Stores what must not change, and gives new consumers their floor: both before the first record is written. */
+/** Stores what must not change, and gives new consumers their start position: both before the first record is written. */
 async function agree(
   options: CaptureOptions,
   state: CaptureState,
@@ -101,12 +101,12 @@ async function agree(
   const { pipeline, dynamodb, stateTable } = options;
   const records = await recordsOfSlots(options, signal);
   const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
-  const floor = await floorOfNow(options, own, records, signal);
+  const startPosition = await startPositionNow(options, own, records, signal);
   const { source } = pipeline;
   const now = settingsOf(sourceKind(source).settings(source), routeTables(pipeline), tables);
   const stored = storedBySlots(own.settings, records, now);
   await state.writeSettings(mergeSettings(pipeline.name, stored, now));
-  await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, floor, signal);
+  await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, startPosition, signal);
 }
 
 /** What stands of all slots: one of them may have a table now that another one had. */
@@ -129,7 +129,7 @@ function throughSlots(pipeline: Pipeline): LogPipeline | undefined {
  * Where a consumer begins that is new now.
  * @throws StateLostError where consumers have marks and the capture task has no record.
  */
-async function floorOfNow(
+async function startPositionNow(
   { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,
   own: CaptureRecord,
   records: readonly CaptureRecord[],
@@ -138,10 +138,10 @@ async function floorOfNow(
   if (own.slot || own.reading || slot !== 1) {
     // The slot that is least far: what another one has not written yet is a new consumer's business too.
     const known = records.flatMap((record) => record.slot ?? record.reading ?? []);
-    const floors = known.map(({ epoch, confirmedLsn }) =>
+    const startPositions = known.map(({ epoch, confirmedLsn }) =>
       formatPosition({ epoch, commitLsn: confirmedLsn, ordinal: 0 }),
     );
-    return floors.sort()[0] ?? START_OF_HISTORY;
+    return startPositions.sort()[0] ?? START_OF_HISTORY;
   }
   if (own.newEpoch) return formatPosition({ epoch: own.newEpoch.epoch, commitLsn: 0n, ordinal: 0 });
   const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);

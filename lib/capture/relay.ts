@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
-import { registerConsumers } from "../consume/fence/floor.ts";
+import { registerConsumers } from "../consume/fence/start-position.ts";
 import { highestEpoch } from "../consume/run/highest-epoch.ts";
 import { routeTables } from "../definition/route.ts";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
@@ -70,7 +70,7 @@ export async function runLanes(options: LaneTaskOptions, signal: AbortSignal): P
 }
 
 /**
- * Stores what must not change, and gives new consumers their floor: both before the first record is written. Gives the
+ * Stores what must not change, and gives new consumers their start position: both before the first record is written. Gives the
  * epoch.
  */
 async function agree(
@@ -96,8 +96,8 @@ async function agree(
     }
     const now = settingsOf(kind.settings(source), routeTables(pipeline), []);
     await state.writeSettings(mergeSettings(name, await state.readSettings(), now));
-    await registerConsumers(dynamodb, stateTable, name, consumers, floor(), signal);
-    // What the lanes publish under a generation before this one is below the floor of a consumer that is new now.
+    await registerConsumers(dynamodb, stateTable, name, consumers, startPosition(), signal);
+    // What the lanes publish under a generation before this one is below the start position of a consumer that is new now.
     const heard = consumersHash(consumers);
     if (record && (record.place as { consumers?: string }).consumers !== heard) await lanes.disown();
     const confirmedLsn = BigInt(state.generation) << 32n;
@@ -111,7 +111,7 @@ async function agree(
     return epoch;
 
     /** Above every position that was published: lanes number their batches from their generation on. */
-    function floor(): PositionText {
+    function startPosition(): PositionText {
       if (!record && !begun) return START_OF_HISTORY;
       const commitLsn = record ? BigInt(state.generation) << 32n : 0n;
       return formatPosition({ epoch, commitLsn, ordinal: 0 });

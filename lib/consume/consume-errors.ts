@@ -43,10 +43,10 @@ export class ExpiredGapError extends defineError("GAP_EXPIRED", "retry").from(
   }),
 ) {}
 
-/** The capture program has not written this consumer's floor yet; nothing is lost, the batch comes again. */
+/** The capture program has not written this consumer's start position yet; nothing is lost, the batch comes again. */
 export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGISTERED", "retry").from(
   (pipeline: string, consumer: string, topic: string) => ({
-    message: `consumer "${consumer}" has no floor for topic "${topic}" in pipeline "${pipeline}"`,
+    message: `consumer "${consumer}" has no start position for topic "${topic}" in pipeline "${pipeline}"`,
     remedy:
       "The capture task writes it at its start for every consumer of the pipeline definition: see that it runs with the same definition, and that the consumer's name and topics stand there.",
   }),

@@ -76,8 +76,8 @@ export function wantedAsideKey(pipeline: string, position?: string): StateKey {
   return { pk: `${pipeline}#put-aside`, sk: `wanted#${position ?? ""}` };
 }
 
-/** The floor of a consumer: changes at or before it are not its business. */
-export function floorKey(pipeline: string, consumer: string): StateKey {
+/** The start position of a consumer: changes at or before it are not its business. */
+export function startPositionKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };
 }
 

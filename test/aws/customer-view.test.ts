@@ -2,7 +2,7 @@ import { type AttributeValue, DeleteTableCommand, ScanCommand } from "@aws-sdk/c
 import { beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../lib/change/position.ts";
 import type { VerifiableTable } from "../../lib/consume/api/verifiable-sink.ts";
-import { registerConsumers } from "../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../lib/consume/fence/start-position.ts";
 import { createTable } from "../../lib/local/resources.ts";
 import type { SinkIdentity } from "../../lib/sink/sink.ts";
 import { eventually } from "../eventually.ts";

@@ -108,7 +108,7 @@ export class CaptureBench {
     client.on("error", () => {});
     await client.connect();
     await client.query("CREATE TABLE orders (id int PRIMARY KEY, note text)");
-    const consumer = await consumerBench(aws, { floor: null });
+    const consumer = await consumerBench(aws, { startPosition: null });
     const directory = await mkdtemp(join(tmpdir(), "tributary-capture-bench-"));
     const slot = new URL(databaseUrl).pathname.slice(1).replace(/\W/g, "_");
     const definition: PipelineInput = {

@@ -8,7 +8,7 @@ import type { CaptureMetrics } from "../../lib/capture/capture-options.ts";
 import { parsePosition } from "../../lib/change/position.ts";
 import { consumer } from "../../lib/consume/api/consumer.ts";
 import { ConsumerTable } from "../../lib/consume/fence/consumer-table.ts";
-import { Floors } from "../../lib/consume/fence/floor.ts";
+import { StartPositions } from "../../lib/consume/fence/start-position.ts";
 import { definePipeline, outbox, type PipelineInput } from "../../lib/definition/pipeline.ts";
 import { type OutboxClient, outboxTable } from "../../lib/publish/publish.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
@@ -93,7 +93,7 @@ withPostgres((server) => {
       text: expect.stringMatching(/1 rows .* not published[\s\S]*--confirm shop/),
     });
 
-    const bench = await consumerBench(aws(), { floor: null });
+    const bench = await consumerBench(aws(), { startPosition: null });
     const relay = await open(as("tributary"), bench.table, await aws().freshStream(), []);
     await eventually(async () => (await client.query("SELECT FROM outbox")).rowCount === 0, {
       what: "an empty outbox",
@@ -115,7 +115,7 @@ withPostgres((server) => {
   test("a consumer added later begins where it was added, and hears everything from then on", async () => {
     const { url, client, tributary } = await start();
     await tributary("install");
-    const bench = await consumerBench(aws(), { floor: null });
+    const bench = await consumerBench(aws(), { startPosition: null });
     const stream = await aws().freshStream();
     const added = "added";
     const first = await open(url, bench.table, stream, [bench.name]);
@@ -128,17 +128,17 @@ withPostgres((server) => {
     await first.stop();
 
     const second = await open(url, bench.table, stream, [bench.name, added]);
-    const floors = new Floors(
+    const startPositions = new StartPositions(
       new ConsumerTable({ dynamodb: aws().dynamodb, table: bench.table, pipeline: "shop", consumer: added }),
     );
-    const floor = await floors.of("shop.outbox.order", AbortSignal.timeout(10_000));
+    const startPosition = await startPositions.of("shop.outbox.order", AbortSignal.timeout(10_000));
     // Whoever had lanes has them under a new generation.
     await eventually(
       async () => {
         const { rows } = await client.query(
           "SELECT min(generation)::int AS lowest FROM outbox_lane WHERE owner IS NOT NULL HAVING count(*) = 8",
         );
-        return BigInt(rows[0]?.lowest ?? 0) << 32n > parsePosition(floor).commitLsn;
+        return BigInt(rows[0]?.lowest ?? 0) << 32n > parsePosition(startPosition).commitLsn;
       },
       { what: "lanes of new generations" },
     );
@@ -170,7 +170,7 @@ withPostgres((server) => {
   test("a new epoch ends the relays of the old one", async () => {
     const { url, tributary } = await start();
     await tributary("install");
-    const bench = await consumerBench(aws(), { floor: null });
+    const bench = await consumerBench(aws(), { startPosition: null });
     const relay = await open(url, bench.table, await aws().freshStream(), []);
     const state = await CaptureState.take({
       dynamodb: aws().dynamodb,

@@ -44,7 +44,7 @@ withPostgres((server) => {
     const client = new pg.Client({ connectionString: server().url });
     await client.connect();
     await client.query(`CREATE TABLE ${name} (id int PRIMARY KEY, title text, body text)`);
-    const bench = await consumerBench(aws(), { floor: null });
+    const bench = await consumerBench(aws(), { startPosition: null });
     const definition: PipelineInput = {
       // The bench's consumer belongs to this one.
       name: "shop",

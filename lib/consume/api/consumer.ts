@@ -18,7 +18,7 @@ import {
 } from "../dead-letter/redrive-request.ts";
 import { ConsumerTable } from "../fence/consumer-table.ts";
 import { Fence } from "../fence/fence.ts";
-import { Floors } from "../fence/floor.ts";
+import { StartPositions } from "../fence/start-position.ts";
 import { HoldTable } from "../hold/hold-table.ts";
 import { ParkedPayloads } from "../hold/parked-payload.ts";
 import { ParkingTable } from "../hold/parking-table.ts";
@@ -342,7 +342,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     configuration,
     isOwn: (topic) => !patterns || patterns.some((matches) => matches(topic)),
     fence: new Fence(table),
-    floors: new Floors(table),
+    startPositions: new StartPositions(table),
     claims: new Claims(table),
     missing: new MissingTable(table),
     shards: new Shards({

@@ -58,11 +58,11 @@ export class Checkpoint {
   #lostIsNew = false;
   readonly #done: Set<PositionText>;
 
-  /** `stored`: where the fence has the partition; `floor`: where the consumer begins. */
-  constructor(stored: Partial<CheckpointValue>, floor: PositionText) {
+  /** `stored`: where the fence has the partition; `startPosition`: where the consumer begins. */
+  constructor(stored: Partial<CheckpointValue>, startPosition: PositionText) {
     const { mark, writer = 0, attempts, explained, lost } = stored;
     this.#lost = lost;
-    this.#mark = mark !== undefined && mark > floor ? mark : floor;
+    this.#mark = mark !== undefined && mark > startPosition ? mark : startPosition;
     this.#writer = writer;
     this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
     this.#done = new Set(parseDone(this.#attempts?.done));

@@ -18,7 +18,7 @@ const REMOVAL_MS = 2_000;
 export interface Taken extends TakenPartition {
   readonly place: FenceGroup;
   readonly lane: Lane;
-  readonly floor: PositionText;
+  readonly startPosition: PositionText;
 }
 
 /** What `TakenPartitions` is made of. */
@@ -57,19 +57,26 @@ export class TakenPartitions {
       if (group) group.lanes.push(lane);
       else groups.set(name, { place, lanes: [lane] });
     }
-    const { fence, floors } = this.#options.instance;
+    const { fence, startPositions } = this.#options.instance;
     const taken: Taken[] = [];
     const errors: unknown[] = [];
     const takeGroup = async ({ place, lanes }: { place: FenceGroup; lanes: Lane[] }) => {
       try {
-        const floor = await floors.of(place.topic, this.#options.deadline.work);
+        const startPosition = await startPositions.of(place.topic, this.#options.deadline.work);
         const partitions = lanes.map(({ partition }) => partition);
         const group = await fence.take(place, partitions, this.#options.token, this.#options.deadline.work);
         const begun = await this.#beginNew(place, lanes, group);
         for (const lane of lanes) {
           const { stored, error, ...own } = group.get(lane.partition) as TakenPartition;
           if (error !== undefined) this.#options.failLane(lane, error);
-          else taken.push({ place, lane, floor, ...own, stored: { ...stored, lost: stored.lost ?? begun } });
+          else
+            taken.push({
+              place,
+              lane,
+              startPosition,
+              ...own,
+              stored: { ...stored, lost: stored.lost ?? begun },
+            });
         }
       } catch (error) {
         errors.push(error);

@@ -19,7 +19,7 @@ const FORGOTTEN_MS = 24 * 3600 * 1000;
 export async function redriveHold(run: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
   const { instance, deadline, owner } = run;
   const { topic, partition } = letter;
-  const { fence, floors, holds, leases, write, consumer } = instance;
+  const { fence, startPositions, holds, leases, write, consumer } = instance;
   const open: ChainOutcome = { kind: "open", redriven: 0 };
   // Nothing of it can be given up: what it waits for may be one change, what it holds is all that came since.
   if (run.left <= 0 || run.discard || deadline.work.aborted) return open;
@@ -47,7 +47,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     if ((await leases.look(topic, partition, deadline.end)).hold?.id !== id)
       return await forget(run, letter, id);
     const place = { topic, group: groupOf(partition) };
-    const floor = await floors.of(topic, deadline.work);
+    const startPosition = await startPositions.of(topic, deadline.work);
     const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
     if (!taken) return open;
     const { stored, token, error } = taken;
@@ -56,7 +56,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
       if (error !== undefined) throw error;
       return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
     }
-    const { hold, mark = floor } = stored;
+    const { hold, mark = startPosition } = stored;
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
     const careful = stored.token !== undefined;
     const lease = new ReplayLease(right, token);
@@ -65,7 +65,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
       await fence.giveBack(place, partition, token, deadline.end);
       return { kind: "busy", redriven: 0, error: HoldAtWorkError.name };
     }
-    const parts = { invocation, fence, floors, holds, place, token, floor, careful, lease };
+    const parts = { invocation, fence, startPositions, holds, place, token, startPosition, careful, lease };
     const now = { ...stored, partition, mark };
     const budgetMs = deadline.remainingMs();
     const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());

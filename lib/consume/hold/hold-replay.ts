@@ -42,7 +42,7 @@ export class HoldReplay {
   constructor(parts: ReplayParts, topic: string, progress: PartitionProgress, hold: Hold) {
     this.#parts = parts;
     this.#place = { topic, partition: progress.partition, id: hold.id };
-    this.#checkpoint = new Checkpoint(progress, parts.floor);
+    this.#checkpoint = new Checkpoint(progress, parts.startPosition);
     this.#progress = progress;
     this.#hold = hold;
     this.#parked = progress.parked;

@@ -86,7 +86,7 @@ export class HoldRun {
     const isOpen = stored.lost?.state === "open";
     const hold = isOpen && until > stored.lost.until ? withExpired(alone.hold, until) : alone.hold;
     const isTime = Date.now() >= hold.nextTry;
-    const checkpoint = new Checkpoint(stored, this.#parts.floor).value(undefined);
+    const checkpoint = new Checkpoint(stored, this.#parts.startPosition).value(undefined);
     const intake = await this.#take(hold, checkpoint);
     const { partition } = this.#lane;
     const lost = this.#lost(stored.lost);

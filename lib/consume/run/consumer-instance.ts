@@ -1,6 +1,6 @@
 import type { RedriveLeases } from "../dead-letter/redrive-lease.ts";
 import type { Fence } from "../fence/fence.ts";
-import type { Floors } from "../fence/floor.ts";
+import type { StartPositions } from "../fence/start-position.ts";
 import type { HoldTable } from "../hold/hold-table.ts";
 import type { ConsumerObserver } from "./observer.ts";
 import type { Invocation } from "./partition.ts";
@@ -10,7 +10,7 @@ export interface ConsumerInstance extends Omit<Invocation, "deadline" | "counts"
   /** Returns whether the consumer reads a topic. */
   readonly isOwn: (topic: string) => boolean;
   readonly fence: Fence;
-  readonly floors: Floors;
+  readonly startPositions: StartPositions;
   readonly holds: HoldTable;
   readonly leases: RedriveLeases;
   readonly observer: ConsumerObserver;

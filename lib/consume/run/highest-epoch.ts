@@ -1,9 +1,9 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { isOwnPlace, type PositionText, parsePosition } from "../../change/position.ts";
-import { floorKey } from "../../state/state-key.ts";
+import { startPositionKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { ConsumerTable } from "../fence/consumer-table.ts";
-import { positionsOf } from "../fence/floor.ts";
+import { positionsOf } from "../fence/start-position.ts";
 
 /** A mark of a partition (`lib/consume/fence/fence-item.ts`). */
 const MARK = /^m(\d+)$/;
@@ -54,7 +54,7 @@ export async function furthestMark(place: MarkPlace, writer: number): Promise<Po
 async function* itemsOf({ consumers, signal, ...place }: MarkPlace): AsyncGenerator<StateItem> {
   for (const { name } of consumers) {
     const table = new ConsumerTable({ ...place, consumer: name });
-    const { pk } = floorKey(place.pipeline, name);
+    const { pk } = startPositionKey(place.pipeline, name);
     yield* table.until(signal, `read the marks of ${name}`).query({ pk, sk: "" });
   }
 }

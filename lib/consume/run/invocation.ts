@@ -180,12 +180,24 @@ class InvocationRun {
 
   /** Runs one partition. What waits for somebody is held; where that cannot be, the partition's records come again. */
   async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome | undefined> {
-    const { fence, floors, holds, leases } = this.#instance;
-    const { place, lane, stored, token, floor } = one;
+    const { fence, startPositions, holds, leases } = this.#instance;
+    const { place, lane, stored, token, startPosition } = one;
     const budgetMs = this.#deadline.remainingMs() / 2;
     const item = leases.item(lane.topic, lane.partition, this.#deadline.end);
     const leased = (lease: ReplayLease) => this.#partitions.keep(lease);
-    const parts = { invocation, fence, floors, holds, place, token, floor, careful, budgetMs, item, leased };
+    const parts = {
+      invocation,
+      fence,
+      startPositions,
+      holds,
+      place,
+      token,
+      startPosition,
+      careful,
+      budgetMs,
+      item,
+      leased,
+    };
     const hold = new HoldRun(parts, lane, this.#event.Records);
     if (stored.hold) {
       try {
@@ -199,7 +211,7 @@ class InvocationRun {
         return undefined;
       }
     }
-    const start = partitionStart(parts, new Checkpoint(stored, floor), stored.parked);
+    const start = partitionStart(parts, new Checkpoint(stored, startPosition), stored.parked);
     const outcome = await new PartitionRun(lane, start, invocation).run();
     const { stopped } = outcome;
     if (!stopped?.held) return outcome;

@@ -11,7 +11,7 @@ export interface InvocationReport {
   readonly consumer: string;
   /** Events whose handler succeeded. */
   readonly applied: number;
-  /** Events that took effect before, or stand below the floor. */
+  /** Events that took effect before, or stand below the start position. */
   readonly duplicates: number;
   /** Events that no handler is registered for. */
   readonly unhandled: number;

@@ -3,7 +3,7 @@ import type { Checkpoint } from "../fence/checkpoint.ts";
 import type { Fence, FenceGroup } from "../fence/fence.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
 import type { FenceToken } from "../fence/fence-token.ts";
-import type { Floors } from "../fence/floor.ts";
+import type { StartPositions } from "../fence/start-position.ts";
 import type { Hold } from "../hold/hold-state.ts";
 import type { CallRight, Invocation, PartitionStart } from "./partition.ts";
 
@@ -11,17 +11,17 @@ import type { CallRight, Invocation, PartitionStart } from "./partition.ts";
 export interface OwnedPartition {
   readonly invocation: Invocation;
   readonly fence: Fence;
-  readonly floors: Floors;
+  readonly startPositions: StartPositions;
   readonly place: FenceGroup;
   readonly token: FenceToken;
-  readonly floor: PositionText;
+  readonly startPosition: PositionText;
   /** The predecessor died: each handler call is noted before. */
   readonly careful: boolean;
 }
 
 /** Where a run of the partition begins, and how it writes where it stands. */
 export function partitionStart(
-  { invocation, fence, floors, place, token, careful }: OwnedPartition,
+  { invocation, fence, startPositions, place, token, careful }: OwnedPartition,
   checkpoint: Checkpoint,
   parked: string | undefined,
   held: { readonly hold?: Hold; readonly right?: CallRight } = {},
@@ -31,7 +31,7 @@ export function partitionStart(
   return {
     ...{ checkpoint, parked, ...held },
     overtake: (progress) => fence.overtake(place, { progress, token }, end),
-    startedAgain: (missing) => floors.startedAgain(place.topic, missing, work),
+    startedAgain: (missing) => startPositions.startedAgain(place.topic, missing, work),
     note: careful ? note : undefined,
   };
 }

@@ -72,7 +72,7 @@ export interface PartitionStart {
   readonly parked: string | undefined;
   /** Called before such keys are overtaken: see `Fence.overtake`. */
   readonly overtake: (progress: PartitionProgress) => ReturnType<Overtake>;
-  /** Called where changes are missing up to a position: see `Floors.startedAgain`. */
+  /** Called where changes are missing up to a position: see `StartPositions.startedAgain`. */
   readonly startedAgain: (missing: PositionText) => Promise<PositionText | undefined>;
 }
 

@@ -9,7 +9,7 @@ import {
 } from "../../consume/api/consumer.ts";
 import type { DeadLetter } from "../../consume/dead-letter/dead-letter.ts";
 import type { RedriveReport, RedriveRequest } from "../../consume/dead-letter/redrive-request.ts";
-import { registerConsumers } from "../../consume/fence/floor.ts";
+import { registerConsumers } from "../../consume/fence/start-position.ts";
 import type { ChangeEvent } from "../../consume/run/event.ts";
 import type { InvocationReport } from "../../consume/run/observer.ts";
 import type { Sweep } from "../../consume/run/sweep.ts";

@@ -15,7 +15,7 @@ import {
 } from "../../../lib/consume/api/consumer.ts";
 import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
 import { readPartition, type StoredPartition } from "../../../lib/consume/fence/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { eventually } from "../../eventually.ts";
@@ -51,14 +51,14 @@ let benches = 0;
 
 export async function consumerBench(
   aws: EmulatedAws,
-  options: { floor?: string | null; queue?: Record<string, string> } = {},
+  options: { startPosition?: string | null; queue?: Record<string, string> } = {},
 ): Promise<ConsumerBench> {
   const table = await aws.freshTable();
   const queue = await aws.freshQueue(options.queue);
   const name = `consumer-${++benches}`;
-  const { floor = START_OF_HISTORY } = options;
-  if (floor !== null) {
-    await registerConsumers(aws.dynamodb, table, "shop", [{ name, topics: ["shop.*"] }], floor);
+  const { startPosition = START_OF_HISTORY } = options;
+  if (startPosition !== null) {
+    await registerConsumers(aws.dynamodb, table, "shop", [{ name, topics: ["shop.*"] }], startPosition);
   }
   const environment = {
     ...aws.environment,

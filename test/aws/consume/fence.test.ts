@@ -4,7 +4,7 @@ import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { RedriveLeases } from "../../../lib/consume/dead-letter/redrive-lease.ts";
 import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { at, chain, packed, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
@@ -71,9 +71,9 @@ describe("a superseded writer", () => {
   });
 });
 
-describe("a floor", () => {
+describe("a start position", () => {
   it("lets a consumer that was added later begin behind it", async () => {
-    const bench = await consumerBench(aws(), { floor: at(3, { ordinal: 0 }) });
+    const bench = await consumerBench(aws(), { startPosition: at(3, { ordinal: 0 }) });
     const seen: string[] = [];
     expect(await invoke(noting(bench, seen), [packed(chain(1, 5))])).toEqual(DONE);
     expect(seen).toEqual(ids(0, 3, 4, 5));
@@ -94,7 +94,7 @@ describe("a floor", () => {
   });
 
   it("must be there: nothing is taken before", async () => {
-    const bench = await consumerBench(aws(), { floor: null });
+    const bench = await consumerBench(aws(), { startPosition: null });
     const seen: string[] = [];
     const handler = noting(bench, seen);
     const records = [packed(chain(1, 2))];

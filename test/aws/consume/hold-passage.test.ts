@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { passHold } from "../../../lib/admin/hold-passage.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
 import { requireLog } from "../../../lib/source/postgres/definition.ts";
 import type { Hold } from "../../../lib/source/postgres/hold/hold-record.ts";
@@ -14,8 +14,8 @@ const aws = emulatedAws();
 const signal = AbortSignal.timeout(600_000);
 
 /** A topic of two partitions, held from the first change of commit 5 on; its consumer hears what is delivered. */
-async function scene(floor?: string) {
-  const bench = await consumerBench(aws(), floor === undefined ? {} : { floor: null });
+async function scene(startPosition?: string) {
+  const bench = await consumerBench(aws(), startPosition === undefined ? {} : { startPosition: null });
   const handler = bench.instance((c) => c.on("*", ALL_OPERATIONS, () => {}));
   const pipeline = requireLog(
     definePipeline({

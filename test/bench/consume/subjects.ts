@@ -7,7 +7,7 @@ import { consumer, Operation } from "tributary";
 import { dynamodbClient } from "../../../lib/aws/clients.ts";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { createTable } from "../../../lib/local/resources.ts";
 import { countRequests, type Requests } from "./requests.ts";
 

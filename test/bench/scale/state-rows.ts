@@ -8,7 +8,7 @@ import { Operation } from "../../../lib/consume/api/operation.ts";
 import { ConsumerTable } from "../../../lib/consume/fence/consumer-table.ts";
 import { Fence } from "../../../lib/consume/fence/fence.ts";
 import { GROUP_SIZE } from "../../../lib/consume/fence/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
 import { startEmulators } from "../../../lib/local/emulators.ts";
 import { CaptureState } from "../../../lib/state/capture-state.ts";

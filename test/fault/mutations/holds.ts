@@ -216,8 +216,8 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "release while a consumer still has changes of the old key before it",
     file: "lib/admin/hold-passage.ts",
-    from: '(mark ?? "") < barrier && floor < barrier',
-    to: "mark === undefined && floor < barrier",
+    from: '(mark ?? "") < barrier && startPosition < barrier',
+    to: "mark === undefined && startPosition < barrier",
     tests: ["test/aws/consume/hold-passage.test.ts"],
   },
 ];

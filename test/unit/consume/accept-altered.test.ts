@@ -2,7 +2,7 @@ import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import { acceptGap } from "../../../lib/admin/accept-gap.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { MemoryTable } from "./memory-table.ts";

@@ -13,7 +13,7 @@ describe("a checkpoint", () => {
     expect(checkpoint.value(undefined)).toEqual({ mark: at(4), writer: 3, attempts: undefined });
   });
 
-  it("begins at the floor, if that is behind it", () => {
+  it("begins at the start position, if that is behind it", () => {
     expect(new Checkpoint({}, at(7)).value(undefined)).toEqual({
       mark: at(7),
       writer: 0,

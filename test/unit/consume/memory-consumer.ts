@@ -1,6 +1,6 @@
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type Consumer, consumer } from "../../../lib/consume/api/consumer.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";

@@ -5,7 +5,7 @@ import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { ParkedKeys } from "../../../lib/consume/hold/parked-keys.ts";
 import { memoryQueue } from "./memory-queue.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";

@@ -1,7 +1,7 @@
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { type Consumer, consumer } from "../../../lib/consume/api/consumer.ts";
 import type { DeadLetter, DeadRecordLetter } from "../../../lib/consume/dead-letter/dead-letter.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { ConsumerObserver, InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { memoryQueue } from "./memory-queue.ts";
 import { MemoryTable } from "./memory-table.ts";

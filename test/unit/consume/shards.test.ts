@@ -8,7 +8,7 @@ import { type ShardBeat, shardBeatRecord, shardNumber } from "../../../lib/chang
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";

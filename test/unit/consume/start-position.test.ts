@@ -4,7 +4,7 @@ import { formatPosition, START_OF_HISTORY } from "../../../lib/change/position.t
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { changeTopics, lastStart, type TopicSpans } from "../../../lib/consume/api/topic-spans.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { highestEpoch } from "../../../lib/consume/run/highest-epoch.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
 import { at, chain, invocationOf, packed } from "./records.ts";

@@ -4,7 +4,7 @@ import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
-import { registerConsumers } from "../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import { MemoryTable } from "./memory-table.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
 

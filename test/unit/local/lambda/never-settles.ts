@@ -1,7 +1,7 @@
 import { START_OF_HISTORY } from "../../../../lib/change/position.ts";
 import { consumer } from "../../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../../lib/consume/api/operation.ts";
-import { registerConsumers } from "../../../../lib/consume/fence/floor.ts";
+import { registerConsumers } from "../../../../lib/consume/fence/start-position.ts";
 import { MemoryTable } from "../../consume/memory-table.ts";
 
 const dynamodb = new MemoryTable().client(async () => "none" as const);

@@ -1,7 +1,7 @@
 import type { DynamoDBClient, UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
 import type { PositionText } from "../../change/position.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
-import { floorKey, type StateKey } from "../../state/state-key.ts";
+import { type StateKey, startPositionKey } from "../../state/state-key.ts";
 import type { ItemUpdate, StateItem } from "../../state/state-table.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
 import { ConsumerNotRegisteredError } from "../consume-errors.ts";
@@ -9,13 +9,13 @@ import { ConsumerTable } from "./consumer-table.ts";
 
 /*
  * One item a consumer: `floor:<pattern>` is where it began with a topic pattern for the first time, `spans` when it had
- * which patterns since (topic-spans.ts), and `revision` counts the changes of `spans`. Older libraries know the floors alone.
+ * which patterns since (topic-spans.ts), and `revision` counts the changes of `spans`. Older libraries know the start positions alone.
  */
 
-/** What of a consumer's definition its floor depends on. */
+/** What of a consumer's definition its start position depends on. */
 export interface RegisteredConsumer {
   readonly name: string;
-  /** Topic patterns; each has its own floor, so that a topic added later starts where it was added. */
+  /** Topic patterns; each has its own start position, so that a topic added later starts where it was added. */
   readonly topics: readonly string[];
 }
 
@@ -24,7 +24,7 @@ const ATTRIBUTE = "floor:";
 const PATTERNS_AT_ONCE = 50;
 
 /**
- * Gives every consumer its floor: changes at or before it are not its business. A consumer of a new pipeline starts
+ * Gives every consumer its start position: changes at or before it are not its business. A consumer of a new pipeline starts
  * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
  * Never overwrites one that is there, so it is called at every start of capture, before the first record is written.
  * Where topics were taken from a consumer or given to it since the last start, that is noted.
@@ -34,12 +34,12 @@ export async function registerConsumers(
   table: string,
   pipeline: string,
   consumers: readonly RegisteredConsumer[],
-  floor: PositionText,
+  startPosition: PositionText,
   signal: AbortSignal = AbortSignal.timeout(60_000),
 ): Promise<void> {
   for (const consumer of consumers) {
     const place = new ConsumerTable({ dynamodb, table, pipeline, consumer: consumer.name });
-    while (!(await register(place, consumer.topics, floor, signal))) signal.throwIfAborted();
+    while (!(await register(place, consumer.topics, startPosition, signal))) signal.throwIfAborted();
   }
 }
 
@@ -88,10 +88,10 @@ async function register(
   return true;
 }
 
-/** The floors of one consumer: read when first needed, and again while one is missing. */
-export class Floors {
+/** The start positions of one consumer: read when first needed, and again while one is missing. */
+export class StartPositions {
   readonly #table: ConsumerTable;
-  #patterns: readonly { matches: (topic: string) => boolean; floor: PositionText }[] = [];
+  #patterns: readonly { matches: (topic: string) => boolean; startPosition: PositionText }[] = [];
   #spans: TopicSpans = {};
   readonly #byTopic = new Map<string, PositionText>();
   #reading: Promise<void> | undefined;
@@ -101,19 +101,21 @@ export class Floors {
   }
 
   /**
-   * The floor of a topic: of the patterns that match it, the earliest.
+   * The start position of a topic: of the patterns that match it, the earliest.
    * @throws ConsumerNotRegisteredError
    */
   async of(topic: string, signal: AbortSignal): Promise<PositionText> {
     const known = this.#byTopic.get(topic);
     if (known !== undefined) return known;
     if (!this.#patterns.some(({ matches }) => matches(topic))) await this.#readOnce(signal);
-    const floors = this.#patterns.filter(({ matches }) => matches(topic)).map(({ floor }) => floor);
-    const floor = floors.sort()[0];
+    const startPositions = this.#patterns
+      .filter(({ matches }) => matches(topic))
+      .map(({ startPosition }) => startPosition);
+    const startPosition = startPositions.sort()[0];
     const { pipeline, consumer } = this.#table;
-    if (floor === undefined) throw new ConsumerNotRegisteredError(pipeline, consumer, topic);
-    this.#byTopic.set(topic, floor);
-    return floor;
+    if (startPosition === undefined) throw new ConsumerNotRegisteredError(pipeline, consumer, topic);
+    this.#byTopic.set(topic, startPosition);
+    return startPosition;
   }
 
   /**
@@ -145,11 +147,11 @@ export class Floors {
   }
 
   async #read(signal: AbortSignal): Promise<void> {
-    const table = this.#table.until(signal, `read the floor of ${this.#table.consumer}`);
+    const table = this.#table.until(signal, `read the start positions of ${this.#table.consumer}`);
     const item = await table.get(keyOf(this.#table));
-    this.#patterns = Object.entries(floorsOf(item)).map(([pattern, floor]) => ({
+    this.#patterns = Object.entries(positionsByPattern(item)).map(([pattern, startPosition]) => ({
       matches: topicPattern(pattern),
-      floor,
+      startPosition,
     }));
     this.#spans = spansOf(item);
   }
@@ -158,21 +160,23 @@ export class Floors {
 /** The positions that an item holds. */
 export function positionsOf(item: StateItem): PositionText[] {
   const starts = Object.values(spansOf(item)).flatMap((spans) => spans.map(({ position }) => position));
-  return [...Object.values(floorsOf(item)), ...starts];
+  return [...Object.values(positionsByPattern(item)), ...starts];
 }
 
-function floorsOf(item: StateItem | undefined): Record<string, PositionText> {
+function positionsByPattern(item: StateItem | undefined): Record<string, PositionText> {
   return Object.fromEntries(
-    Object.entries(item ?? {}).flatMap(([name, { S: floor }]) =>
-      name.startsWith(ATTRIBUTE) && floor !== undefined ? [[name.slice(ATTRIBUTE.length), floor]] : [],
+    Object.entries(item ?? {}).flatMap(([name, { S: startPosition }]) =>
+      name.startsWith(ATTRIBUTE) && startPosition !== undefined
+        ? [[name.slice(ATTRIBUTE.length), startPosition]]
+        : [],
     ),
   );
 }
 
-/** What an older library gave a floor alone counts as never given up. */
+/** What an older library gave a start position alone counts as never given up. */
 function spansOf(item: StateItem | undefined): TopicSpans {
-  const floors = Object.entries(floorsOf(item));
-  const known = floors.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
+  const startPositions = Object.entries(positionsByPattern(item));
+  const known = startPositions.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
   return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S) };
 }
 
@@ -186,5 +190,5 @@ function update(
 }
 
 function keyOf({ pipeline, consumer }: ConsumerTable): StateKey {
-  return floorKey(pipeline, consumer);
+  return startPositionKey(pipeline, consumer);
 }
