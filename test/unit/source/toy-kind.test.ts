@@ -1,18 +1,17 @@
 import { beforeAll, beforeEach, expect, test } from "vitest";
 import { planTeardown, teardown } from "../../../lib/admin/teardown.ts";
 import { unreadTopics } from "../../../lib/capture/unread-topics.ts";
-import { type EventsRecord, parseRecord } from "../../../lib/change/record.ts";
 import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
 import { definePipeline } from "../../../lib/definition/pipeline.ts";
 import { routeTables } from "../../../lib/definition/route.ts";
 import { addSourceKind, checkSource, openSource, sourceKind } from "../../../lib/source/index.ts";
 import { connectionFromUrl } from "../../../lib/source/postgres/link/connection.ts";
 import { mergeSettings, settingsOf } from "../../../lib/state/settings.ts";
-import type { PutRequest, RecordWriter } from "../../../lib/stream/record-writer.ts";
 import { writeStream } from "../../../lib/stream/stream-writer.ts";
 import { eventually } from "../../eventually.ts";
 import { KeptLog, MemoryRecord } from "../../postgres/source.ts";
 import { MemoryReading } from "../../postgres/tables-source.ts";
+import { MemoryStream } from "./memory-stream.ts";
 import { asked, type ToySource, toy, toyKind } from "./toy/kind.ts";
 
 /*
@@ -111,18 +110,3 @@ test("topics that none of its tables goes to are told as for every kind", () => 
     { message: expect.stringContaining('"*.letters"') },
   ]);
 });
-
-/** A stream in memory that stores what it is given. */
-class MemoryStream implements RecordWriter {
-  readonly limits = { maxRecordBytes: 1024 * 1024, requestBytes: 5 * 1024 * 1024, requestRecords: 500 };
-  readonly records: EventsRecord[] = [];
-
-  async put({ entries }: PutRequest) {
-    for (const { data } of entries) this.records.push(parseRecord(data) as EventsRecord);
-    return { kind: "answered", results: entries.map(() => "stored" as const) } as const;
-  }
-
-  async openShards() {
-    return [];
-  }
-}
