@@ -4,7 +4,7 @@ import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { type Outbox, outboxMessages, outboxTable } from "../../lib/publish/publish.ts";
 import { relaySql } from "../../lib/publish/relay-sql.ts";
 import { outboxTableSql } from "../../lib/publish/table-sql.ts";
-import { judgeOutbox } from "../../lib/testing/checker/outbox/checker.ts";
+import { runOutboxChecker } from "../../lib/testing/checker/outbox/checker.ts";
 import { OUTBOX_FORMS, type OutboxForm } from "../../lib/testing/checker/outbox/pipeline.ts";
 import type { Bench, BenchValues } from "./main.ts";
 
@@ -28,7 +28,7 @@ export const outbox: Bench = {
     for (const [what, microseconds] of Object.entries(cost)) say(`  ${what.padEnd(34)} ${microseconds} µs`);
     const latency: Record<string, object> = {};
     for (const form of forms) {
-      const { latencyMs, ok, examples } = await judgeOutbox({
+      const { latencyMs, ok, examples } = await runOutboxChecker({
         ...{ form, seed: 1, orders: 200, tasks: 1, kills: 0, perSecond: 40 },
       });
       if (!ok) throw new Error(examples.join("\n"));
@@ -45,7 +45,7 @@ export const outbox: Bench = {
 
 async function trial(form: OutboxForm, values: BenchValues, say: (line: string) => void): Promise<object> {
   const tasks = form === "relay" ? 2 : 1;
-  const { log, ...found } = await judgeOutbox({
+  const { log, ...found } = await runOutboxChecker({
     ...{ form, tasks },
     orders: Number(values.orders),
     kills: Number(values.kills),

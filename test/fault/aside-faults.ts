@@ -14,7 +14,7 @@ import { eventually } from "../eventually.ts";
 import type { Fault } from "./faults.ts";
 
 const TABLE = "public.accounts";
-const TOPIC = "judge.public.accounts";
+const TOPIC = "checked.public.accounts";
 /** Above those that the workload writes. */
 const FIRST_ID = 1_000_000;
 /** Longer than the 2 KB from which PostgreSQL stores a value apart. */

@@ -1,7 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { describe, expect, test } from "vitest";
-import { type BatchesVerdict, isWhole, judgeBatches } from "../../lib/testing/checker/batches/checker.ts";
+import {
+  type BatchesVerdict,
+  isWhole,
+  runBatchesChecker,
+} from "../../lib/testing/checker/batches/checker.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
 import { eventually } from "../eventually.ts";
 import { FAULTS } from "./faults.ts";
@@ -51,7 +55,13 @@ function expectWhole(verdict: BatchesVerdict): void {
 
 describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
   test("triggers: every event that the log tells of, once and in order, and the same rows", async () => {
-    const verdict = await judgeBatches({ kind: "triggers", seed, changes: 600, faults, recoverMs: 60_000 });
+    const verdict = await runBatchesChecker({
+      kind: "triggers",
+      seed,
+      changes: 600,
+      faults,
+      recoverMs: 60_000,
+    });
     expectWhole(verdict);
     for (const { expected, seen } of Object.values(verdict.events)) expect(seen).toBe(expected);
     expect(verdict.surplusRows).toBe(0);
@@ -59,7 +69,7 @@ describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
   });
 
   test("polling: the last state of every row that is there; no deletes, and not the states between two looks", async () => {
-    const verdict = await judgeBatches({
+    const verdict = await runBatchesChecker({
       ...{ kind: "polling", seed, changes: 600, faults: faultsAndDelete },
       recoverMs: 60_000,
     });
@@ -73,7 +83,7 @@ describe(`sources that read tables, under faults (FAULT_SEED=${seed})`, () => {
   });
 
   test("polling that looks for deletes: the rows that are there, and no others", async () => {
-    const verdict = await judgeBatches({
+    const verdict = await runBatchesChecker({
       ...{ kind: "pollingDeletes", seed, changes: 600, faults },
       recoverMs: 60_000,
     });

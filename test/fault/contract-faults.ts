@@ -7,11 +7,11 @@ import { between, type Random } from "../../lib/local/shop/catalog.ts";
 import { hasEnded, readBackfill, requestBackfill } from "../../lib/state/backfills.ts";
 import { readUnhealed } from "../../lib/state/unhealed.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
-import { JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import { CHECKED_TABLES } from "../../lib/testing/checker/tables.ts";
 import { eventually } from "../eventually.ts";
 import { type Fault, streaming } from "./faults.ts";
 
-const JUDGED = JUDGED_TABLES.map(formatTable);
+const CHECKED = CHECKED_TABLES.map(formatTable);
 
 async function withDatabase<T>(rig: Rig, use: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client({ connectionString: rig.databaseUrl });
@@ -25,10 +25,10 @@ async function withDatabase<T>(rig: Rig, use: (client: pg.Client) => Promise<T>)
 
 /**
  * Lets the pipeline's publications say less, and then what they said before, while nobody looks; a part of them by their actions, the
- * others by their tables. Writers wait meanwhile: what the judge holds the sinks against must not be lost.
+ * others by their tables. Writers wait meanwhile: what the checker holds the sinks against must not be lost.
  */
 async function narrowAndPutBack(rig: Rig, random: Random): Promise<void> {
-  const tables = JUDGED_TABLES.map(quoteTable).join(", ");
+  const tables = CHECKED_TABLES.map(quoteTable).join(", ");
   await withDatabase(rig, (writers) =>
     withDatabase(rig, async (other) => {
       await writers.query(`BEGIN; LOCK TABLE ${tables} IN SHARE ROW EXCLUSIVE MODE`);
@@ -120,7 +120,7 @@ export const CONTRACT_FAULTS: readonly Fault[] = [
           for (const capture of rig.captures) capture.freeze(false);
         }
         await someKilled(rig, random);
-        await heal(rig, JUDGED);
+        await heal(rig, CHECKED);
       }
       return strength;
     },

@@ -9,7 +9,7 @@ import { CaptureTask } from "../../lib/testing/checker/capture-task.ts";
 import type { FaultyService } from "../../lib/testing/checker/faulty-aws.ts";
 import type { Mischief } from "../../lib/testing/checker/mischief.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
-import { JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import { CHECKED_TABLES } from "../../lib/testing/checker/tables.ts";
 import type { AwsCall, AwsFault } from "../../lib/testing/fault/aws-proxy.ts";
 import { entriesOf, failEntries } from "../../lib/testing/fault/put-records.ts";
 import type { FaultLink } from "../../lib/testing/fault/tcp-proxy.ts";
@@ -19,7 +19,7 @@ import { ASIDE_FAULTS } from "./aside-faults.ts";
 /** One kind of fault. */
 export interface Fault {
   readonly name: string;
-  /** History begins anew in it: rows alone are judged, and the pipeline is given up behind it. */
+  /** History begins anew in it: rows alone are checked, and the pipeline is given up behind it. */
   readonly beginsAnew?: boolean;
   /** Injects it while the workload runs, heals it, and tells how often it was injected. */
   readonly inject: (rig: Rig, random: Random, strength: number) => Promise<number>;
@@ -274,7 +274,7 @@ async function backfillsKilled(rig: Rig, random: Random, strength: number): Prom
   const dynamodb = dynamodbClient(rig.aws.environment);
   const signal = AbortSignal.timeout(15 * 60_000);
   const store = { dynamodb, table: rig.resources.stateTable, pipeline: rig.definition.name, signal };
-  const names = JUDGED_TABLES.map(formatTable);
+  const names = CHECKED_TABLES.map(formatTable);
   const request = (table: string) => requestBackfill(store, table, { sweep: false, requestedAt: Date.now() });
   /** How many chunks have been acknowledged, and whether anything is left; ended ones begin again where `again`. */
   const look = async (again: boolean) => {
@@ -313,7 +313,7 @@ async function truncateWhileLagging(rig: Rig, random: Random, strength: number):
   await client.connect();
   try {
     for (let i = 0; i < 2 * strength; i++) {
-      const lagging = `judge.public.accounts/${between(random, 0, rig.definition.topics.partitions - 1)}`;
+      const lagging = `checked.public.accounts/${between(random, 0, rig.definition.topics.partitions - 1)}`;
       rig.aws.choose("kinesis", (call) =>
         call.operation === "PutRecords"
           ? failEntries(call, ({ PartitionKey }) => PartitionKey === lagging)
@@ -369,7 +369,7 @@ async function restart(rig: Rig, mode: "fast" | "immediate", strength: number): 
   return strength;
 }
 
-/** Everything that the judge throws at the pipeline. */
+/** Everything that the checker throws at the pipeline. */
 export const FAULTS: readonly Fault[] = [
   { name: "link reset", inject: cutLinks((link) => link.cut("rst")) },
   { name: "link closed", inject: cutLinks((link) => link.cut("fin")) },

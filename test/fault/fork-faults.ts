@@ -9,7 +9,7 @@ import { between } from "../../lib/local/shop/catalog.ts";
 import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts";
 import { hasEnded, readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
-import { JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import { CHECKED_TABLES } from "../../lib/testing/checker/tables.ts";
 import { entriesOf } from "../../lib/testing/fault/put-records.ts";
 import { eventually } from "../eventually.ts";
 import { type Fault, streaming } from "./faults.ts";
@@ -19,7 +19,7 @@ const LEASE_MS = 3_000;
 const FORKED = /"code":"(SERVER_BEHIND|HISTORY_FORKED|TIMELINE_FORKED)"/;
 
 /**
- * Faults after which history begins anew: what the server committed is not what it has, so the rows that a sink keeps are judged,
+ * Faults after which history begins anew: what the server committed is not what it has, so the rows that a sink keeps are checked,
  * and not each change. Each is the last round of its pipeline.
  */
 export const FORK_FAULTS: readonly Fault[] = [
@@ -88,7 +88,7 @@ async function beginAnew(rig: Rig): Promise<void> {
     for (const capture of rig.captures) await streaming(capture);
     // Of itself where the definition does not say `snapshot: "never"`.
     const store = { dynamodb, table, pipeline: pipeline.name, signal };
-    for (const name of JUDGED_TABLES)
+    for (const name of CHECKED_TABLES)
       await requestBackfill(store, formatTable(name), { sweep: true, requestedAt: Date.now() });
     await eventually(async () => (await readBackfills(store)).every(hasEnded), {
       what: "the tables to be read again",

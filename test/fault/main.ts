@@ -12,7 +12,7 @@ import { SLOT_FAULTS } from "./slot-faults.ts";
 /*
  * npm run test:fault -- --seed 1 [--seeds 1,2,3] [--only "link"] [--strength 2] [--changes 600] [--kills 100] [--slots 2] [--log]
  *
- * One pipeline a seed, one fault after the other while a random workload runs; prints what the judge found of each.
+ * One pipeline a seed, one fault after the other while a random workload runs; prints what the checker found of each.
  * Exit code 1 when anything but an append's counted tail is not zero, or a recovery took more than 60 s.
  */
 

@@ -5,14 +5,14 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { expect, test } from "vitest";
-import { judge } from "../../lib/testing/checker/checker.ts";
+import { runChecker } from "../../lib/testing/checker/checker.ts";
 import definition from "./own/pipeline.ts";
 
-test("a user's own tables, workload and handler are judged", async () => {
+test("a user's own tables, workload and handler are checked", async () => {
   const directory = await mkdtemp(join(tmpdir(), "tributary-own-"));
   const file = join(directory, "lines");
   try {
-    const verdict = await judge({
+    const verdict = await runChecker({
       seed: 1,
       recoverMs: 120_000,
       pipeline: {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { ShopResult } from "../../lib/local/shop/run.ts";
-import { judgeOutbox } from "../../lib/testing/checker/outbox/checker.ts";
+import { runOutboxChecker } from "../../lib/testing/checker/outbox/checker.ts";
 import { npmStart } from "./npm-start.ts";
 
 /*
@@ -33,7 +33,7 @@ test.each([
 ] as const)(
   "$form: every committed event once, in order, and no other, while capture is killed and frozen",
   async (trial) => {
-    const verdict = await judgeOutbox({ ...trial, seed });
+    const verdict = await runOutboxChecker({ ...trial, seed });
     expect(verdict, `seed ${seed}`).toMatchObject({
       ok: true,
       ...{ lost: 0, extra: 0, duplicates: 0, outOfOrder: 0 },

@@ -4,7 +4,7 @@ import { captures, type Pipeline } from "../../definition/definition.ts";
 import type { TruthTable } from "./truth.ts";
 
 /** The tables of a database that a pipeline captures, with the columns that choose their partitions. */
-export async function judgedTables(databaseUrl: string, pipeline: Pipeline): Promise<TruthTable[]> {
+export async function checkedTables(databaseUrl: string, pipeline: Pipeline): Promise<TruthTable[]> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
@@ -25,7 +25,7 @@ export async function judgedTables(databaseUrl: string, pipeline: Pipeline): Pro
   }
 }
 
-/** All rows of tables as JSON text, by table and key as the judge's own handlers write it. */
+/** All rows of tables as JSON text, by table and key as the checker's own handlers write it. */
 export async function readRows(
   databaseUrl: string,
   tables: readonly (TableName & { readonly primaryKey: readonly string[] })[],

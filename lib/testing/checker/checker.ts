@@ -13,18 +13,18 @@ import {
   type InvocationTimes,
   type SinkKind,
 } from "./check.ts";
-import { judgedTables, readRows } from "./checked-tables.ts";
+import { checkedTables, readRows } from "./checked-tables.ts";
 import { expectedEvents, expectedLetter } from "./expected.ts";
-import judgedPipeline from "./pipeline.ts";
+import checkedPipeline from "./pipeline.ts";
 import { isPoisoned } from "./poison.ts";
 import { Rig, type RiggedConsumer } from "./rig.ts";
 import { changesBySlot, readSlotOfTables, type SlotChange, slotsOf } from "./slot-history.ts";
-import { JUDGED_SCHEMA, JUDGED_TABLES } from "./tables.ts";
+import { CHECKED_SCHEMA, CHECKED_TABLES } from "./tables.ts";
 import { Truth } from "./truth.ts";
 import { runWorkload } from "./workload.ts";
 
-/** How the judge looks at one consumer. */
-export interface JudgedSink {
+/** How the checker looks at one consumer. */
+export interface CheckedSink {
   readonly kind: SinkKind;
   /** All effects so far, in the order in which they took place. */
   effects(): Promise<readonly Effect[]>;
@@ -34,8 +34,8 @@ export interface JudgedSink {
   poisoned?(position: PositionText): boolean;
 }
 
-/** A pipeline of your own to be judged, with its handlers. */
-export interface JudgedPipeline {
+/** A pipeline of your own to be checked, with its handlers. */
+export interface CheckedPipeline {
   readonly definition: Pipeline;
   /** The file that exports the definition as default. */
   readonly file: string;
@@ -43,35 +43,35 @@ export interface JudgedPipeline {
   readonly schema: string;
   /** Commits changes at least until `until` aborts: then the faults have ended. */
   readonly workload: (databaseUrl: string, seed: number, until: AbortSignal) => Promise<unknown>;
-  /** By consumer; consumers that are not named run without being judged. */
-  readonly sinks: Readonly<Record<string, JudgedSink>>;
+  /** By consumer; consumers that are not named run without being checked. */
+  readonly sinks: Readonly<Record<string, CheckedSink>>;
   /** Variables of the handlers' processes. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 
-/** What `judge` is asked to do. */
-export interface JudgeOptions {
+/** What `runChecker` is asked to do. */
+export interface CheckerOptions {
   readonly seed: number;
-  /** Row changes of the judge's own workload. Default 3,000. */
+  /** Row changes of the checker's own workload. Default 3,000. */
   readonly changes?: number;
-  /** Default: the judge's own tables, workload and three sinks. */
-  readonly pipeline?: JudgedPipeline;
+  /** Default: the checker's own tables, workload and three sinks. */
+  readonly pipeline?: CheckedPipeline;
   /** How many slots the tables are spread over. Default: what the definition says. */
   readonly slots?: number;
   /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
   readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
-  /** How fast the judge's own workload goes while faults are injected. Default 200. */
+  /** How fast the checker's own workload goes while faults are injected. Default 200. */
   readonly changesPerSecond?: number;
   /** How long everything may take to arrive after the faults' end. Default 60 s. */
   readonly recoverMs?: number;
   readonly onLog?: (line: string) => void;
 }
 
-/** What the judge found. */
+/** What the checker found. */
 export interface Verdict {
   /** By consumer. */
   readonly sinks: Readonly<Record<string, Findings>>;
-  /** Rows that the position-comparing sink holds otherwise than the tables do: only for the judge's own tables. */
+  /** Rows that the position-comparing sink holds otherwise than the tables do: only for the checker's own tables. */
   readonly rowMismatches: number;
   /** Where a slot had confirmed what Kinesis had not acknowledged, in words. */
   readonly confirmedTooEarly: readonly string[];
@@ -86,7 +86,7 @@ export interface Verdict {
  * PostgreSQL says was committed.
  *
  * @example
- * const verdict = await judge({
+ * const verdict = await runChecker({
  *   seed: 7,
  *   pipeline: {
  *     definition, file: "cdk/pipeline.ts", schema: "CREATE TABLE orders (…)", workload,
@@ -96,7 +96,7 @@ export interface Verdict {
  * });
  * if (!verdict.ok) console.error(verdict);
  */
-export async function judge(options: JudgeOptions): Promise<Verdict> {
+export async function runChecker(options: CheckerOptions): Promise<Verdict> {
   const trial = await Trial.start(options);
   try {
     return await trial.round(options);
@@ -107,7 +107,7 @@ export async function judge(options: JudgeOptions): Promise<Verdict> {
 
 /** One round of a trial. */
 export type RoundOptions = Pick<
-  JudgeOptions,
+  CheckerOptions,
   "seed" | "changes" | "changesPerSecond" | "faults" | "recoverMs"
 >;
 
@@ -121,11 +121,11 @@ const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once
 const ROWS_EVERY_MS = 500;
 const REDRIVE_EVERY_MS = 1_000;
 
-/** A running pipeline under judgement: several rounds of workload and faults, each judged with all before it. */
+/** A running pipeline under the checker: several rounds of workload and faults, each checked with all before it. */
 export class Trial {
   readonly rig: Rig;
   readonly #truth: Truth;
-  readonly #pipeline: JudgedPipeline | undefined;
+  readonly #pipeline: CheckedPipeline | undefined;
   readonly #route: RouteTable;
   readonly #tables: ReadonlyMap<string, TableName>;
 
@@ -133,7 +133,7 @@ export class Trial {
     rig: Rig,
     truth: Truth,
     tables: readonly TableName[],
-    pipeline: JudgedPipeline | undefined,
+    pipeline: CheckedPipeline | undefined,
   ) {
     this.rig = rig;
     this.#truth = truth;
@@ -146,19 +146,19 @@ export class Trial {
    * Starts the pipeline; from here on the truth is kept.
    * @throws ConfigurationError where the definition cannot have so many slots.
    */
-  static async start(options: Pick<JudgeOptions, "pipeline" | "slots" | "onLog">): Promise<Trial> {
+  static async start(options: Pick<CheckerOptions, "pipeline" | "slots" | "onLog">): Promise<Trial> {
     const { pipeline } = options;
     const rig = await Rig.start({
-      definition: pipeline?.definition ?? judgedPipeline,
+      definition: pipeline?.definition ?? checkedPipeline,
       definitionFile: pipeline?.file ?? fileURLToPath(new URL("./pipeline.ts", import.meta.url)),
-      schema: pipeline?.schema ?? JUDGED_SCHEMA,
+      schema: pipeline?.schema ?? CHECKED_SCHEMA,
       ...(options.slots === undefined ? {} : { slots: options.slots }),
       ...(pipeline?.environment ? { environment: pipeline.environment } : {}),
       ...(options.onLog ? { onLog: options.onLog } : {}),
     });
     try {
-      const tables = await judgedTables(rig.databaseUrl, rig.definition);
-      const truth = await Truth.begin({ databaseUrl: rig.databaseUrl, name: "judge_truth", tables });
+      const tables = await checkedTables(rig.databaseUrl, rig.definition);
+      const truth = await Truth.begin({ databaseUrl: rig.databaseUrl, name: "checker_truth", tables });
       return new Trial(rig, truth, tables, pipeline);
     } catch (error) {
       await rig.stop();
@@ -199,7 +199,7 @@ export class Trial {
 
   /**
    * The last round of a trial, in which history begins anew: the truth about each change is gone with the server's, and what the sink
-   * that compares positions holds in the end is judged alone.
+   * that compares positions holds in the end is checked alone.
    */
   async roundAnew(options: RoundOptions): Promise<Verdict> {
     const { seed, changes = DEFAULT_CHANGES, recoverMs = DEFAULT_RECOVER_MS, faults } = options;
@@ -237,7 +237,7 @@ export class Trial {
     }
   }
 
-  /** Consumers of the judge's own that park. */
+  /** Consumers of the checker's own that park. */
   #parking(): RiggedConsumer[] {
     if (this.#pipeline) return [];
     return this.rig.consumers.filter(({ definition }) => definition.poison === "park");
@@ -353,7 +353,7 @@ export class Trial {
     };
   }
 
-  #sink(consumer: string): JudgedSink | undefined {
+  #sink(consumer: string): CheckedSink | undefined {
     if (this.#pipeline) return this.#pipeline.sinks[consumer];
     const kind = KINDS[consumer] ?? "append";
     const { sinks } = this.rig;
@@ -361,7 +361,7 @@ export class Trial {
       kind,
       effects: () => sinks.effects(consumer),
       invocations: () => sinks.invocations(),
-      poisoned: (position) => consumer === "letters" && isPoisoned(position),
+      poisoned: (position) => consumer === "dead-letters" && isPoisoned(position),
     };
   }
 
@@ -377,7 +377,7 @@ export class Trial {
 
   async #rowMismatches(): Promise<number> {
     const [source, held] = await Promise.all([
-      readRows(this.rig.databaseUrl, JUDGED_TABLES),
+      readRows(this.rig.databaseUrl, CHECKED_TABLES),
       this.rig.sinks.rows(),
     ]);
     let mismatches = 0;
@@ -394,7 +394,7 @@ export class Trial {
 
   #tableOf(name: string): TableName {
     const table = this.#tables.get(name);
-    if (!table) throw new Error(`${name} was not there when the judge began`);
+    if (!table) throw new Error(`${name} was not there when the checker began`);
     return table;
   }
 }

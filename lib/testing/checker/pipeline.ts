@@ -1,19 +1,19 @@
 import { definePipeline, postgres } from "../../definition/pipeline.ts";
 
 /** What the capture task does with changes that cannot become events: `stop`, else they are put aside. */
-export const UNDECODABLE_VARIABLE = "TRIBUTARY_JUDGE_UNDECODABLE";
+export const UNDECODABLE_VARIABLE = "TRIBUTARY_CHECKER_UNDECODABLE";
 
 const entry = (name: string) => new URL(`handlers/${name}.ts`, import.meta.url).pathname;
 
 /*
- * Consumers of the judge give nothing up: what fails comes again until it has taken effect. Timeouts are short, since
+ * Consumers of the checker give nothing up: what fails comes again until it has taken effect. Timeouts are short, since
  * what a killed invocation held is free when it cannot be alive any more.
  */
 const patient = { attempts: 100, poison: "stop", timeoutSeconds: 10 } as const;
 
-/** The pipeline that the judge watches. */
+/** The pipeline that the checker watches. */
 export default definePipeline({
-  name: "judge",
+  name: "checked",
   source: postgres({
     tables: ["public.*", "archive.*"],
     acceptUnboundedWal: true,
@@ -25,15 +25,15 @@ export default definePipeline({
   topics: { partitions: 8, keys: { "public.orders": ["customer_id"] } },
   stream: { mode: "provisioned", shards: 2 },
   consumers: [
-    { name: "positions", entry: entry("positions"), topics: ["judge.*"], batchSize: 10, ...patient },
-    { name: "append", entry: entry("append"), topics: ["judge.*"], batchSize: 10, ...patient },
+    { name: "positions", entry: entry("positions"), topics: ["checked.*"], batchSize: 10, ...patient },
+    { name: "append", entry: entry("append"), topics: ["checked.*"], batchSize: 10, ...patient },
     // Two calls of the state table an event: one topic is enough.
-    { name: "once", entry: entry("once"), topics: ["judge.archive.accounts"], batchSize: 10, ...patient },
+    { name: "once", entry: entry("once"), topics: ["checked.archive.accounts"], batchSize: 10, ...patient },
     // Some changes fail for good here.
     {
-      name: "letters",
-      entry: entry("letters"),
-      topics: ["judge.public.parts"],
+      name: "dead-letters",
+      entry: entry("dead-letters"),
+      topics: ["checked.public.parts"],
       batchSize: 10,
       // A handler that throws at random must not fail so often on one change.
       attempts: 4,
@@ -44,7 +44,7 @@ export default definePipeline({
     {
       name: "parked",
       entry: entry("parked"),
-      topics: ["judge.public.parts"],
+      topics: ["checked.public.parts"],
       batchSize: 10,
       attempts: 2,
       poison: "park",

@@ -157,7 +157,7 @@ export class Rig {
       keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
       keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
       keep(startEmulators(), (emulators) => emulators.stop()),
-      keep(mkdtemp(join(tmpdir(), "tributary-judge-")), (path) => rm(path, { recursive: true })),
+      keep(mkdtemp(join(tmpdir(), "tributary-checker-")), (path) => rm(path, { recursive: true })),
     ]);
     for (const started of starts) if (started.status === "rejected") throw started.reason;
     const [source, sinkServer, emulators, directory] = starts.map(
@@ -239,7 +239,7 @@ export class Rig {
     return this.#startCapture(number, failpoints);
   }
 
-  /** What goes wrong in the judge's handlers from their next invocations on; undefined: nothing. */
+  /** What goes wrong in the checker's handlers from their next invocations on; undefined: nothing. */
   async mischief(mischief: Mischief | undefined): Promise<void> {
     if (mischief) await writeFile(this.#mischiefFile, JSON.stringify(mischief));
     else await rm(this.#mischiefFile, { force: true });
@@ -313,7 +313,7 @@ export class Rig {
     for (const definition of this.definition.consumers) {
       const lambda = await startLambdaFunction({
         entry: definition.entry,
-        name: `judge-${definition.name}`,
+        name: `checked-${definition.name}`,
         timeoutMs: definition.timeoutSeconds * 1000,
         memoryMB: definition.memoryMB,
         concurrency: definition.parallelization * 16,

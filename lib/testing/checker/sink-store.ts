@@ -2,7 +2,7 @@ import pg from "pg";
 import type { Effect, InvocationTimes } from "./check.ts";
 
 /**
- * Where the judge's handlers leave their effects: a PostgreSQL database of its own, so that a fault of the source is none of
+ * Where the checker's handlers leave their effects: a PostgreSQL database of its own, so that a fault of the source is none of
  * the sinks, and what was committed survives the kill of a handler.
  */
 const SINK_SCHEMA = `
@@ -20,11 +20,11 @@ const SINK_SCHEMA = `
 `;
 
 /** Variables that the handlers read. */
-export const SINK_URL_VARIABLE = "JUDGE_SINK_URL";
+export const SINK_URL_VARIABLE = "CHECKER_SINK_URL";
 /** Names the file that says what goes wrong in handlers. */
-export const MISCHIEF_VARIABLE = "JUDGE_MISCHIEF_FILE";
+export const MISCHIEF_VARIABLE = "CHECKER_MISCHIEF_FILE";
 /** Names the file that, where it exists, mends a handler that fails. */
-export const MENDED_VARIABLE = "JUDGE_MENDED_FILE";
+export const MENDED_VARIABLE = "CHECKER_MENDED_FILE";
 
 /** Reads what the handlers left. */
 export class SinkStore {

@@ -1,10 +1,10 @@
 import type { TableName } from "../../change/table-pattern.ts";
 
 /**
- * The tables the judge works on. `v` is new with every write of a row, so that two states of a row are never
+ * The tables the checker works on. `v` is new with every write of a row, so that two states of a row are never
  * equal by accident; columns are `int` and `text` alone, whose JSON is the same everywhere.
  */
-export const JUDGED_SCHEMA = `
+export const CHECKED_SCHEMA = `
   CREATE TABLE accounts (id int PRIMARY KEY, v text NOT NULL, name text, note text);
   ALTER TABLE accounts ALTER note SET STORAGE EXTERNAL;
   CREATE TABLE orders (id int PRIMARY KEY, customer_id int NOT NULL, v text NOT NULL, note text);
@@ -16,15 +16,15 @@ export const JUDGED_SCHEMA = `
   CREATE TABLE archive.accounts (id int PRIMARY KEY, v text NOT NULL, name text);
 `;
 
-/** A table of the judge. */
-export interface JudgedTable extends TableName {
+/** A table of the checker. */
+export interface CheckedTable extends TableName {
   readonly primaryKey: readonly string[];
   /** Columns that choose the partition, where these are not the primary key. */
   readonly routedBy?: readonly string[];
 }
 
-/** The tables of `JUDGED_SCHEMA`. */
-export const JUDGED_TABLES: readonly JudgedTable[] = [
+/** The tables of `CHECKED_SCHEMA`. */
+export const CHECKED_TABLES: readonly CheckedTable[] = [
   { schema: "public", table: "accounts", primaryKey: ["id"] },
   { schema: "public", table: "orders", primaryKey: ["id"], routedBy: ["customer_id"] },
   { schema: "public", table: "parts", primaryKey: ["assembly", "part"] },

@@ -36,7 +36,7 @@ export interface TruthTable extends TableName {
 }
 
 /**
- * The truth about what was committed: a logical slot of the judge's own, read by SQL and decoded apart from the
+ * The truth about what was committed: a logical slot of the checker's own, read by SQL and decoded apart from the
  * pipeline's decoder, so that one does not forgive the other.
  */
 export class Truth {

@@ -6,7 +6,7 @@ import { between, oneOf, type Random, seededRandom } from "../../local/shop/cata
 
 /** What the workload is made of. */
 export interface WorkloadOptions {
-  /** A database with `JUDGED_SCHEMA`, reached without any fault proxy. */
+  /** A database with `CHECKED_SCHEMA`, reached without any fault proxy. */
   readonly databaseUrl: string;
   readonly seed: number;
   /** Connections that work side by side. Default 3. */

@@ -5,20 +5,20 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Pipeline } from "../../../definition/definition.ts";
 import { routeTables } from "../../../definition/route.ts";
 import { auditSchemaSql, tableTriggersSql } from "../../../source/triggers/audit-sql.ts";
-import { judgedTables } from "../checked-tables.ts";
+import { checkedTables } from "../checked-tables.ts";
 import { expectedEvents } from "../expected.ts";
 import { Rig } from "../rig.ts";
-import { JUDGED_SCHEMA, JUDGED_TABLES } from "../tables.ts";
+import { CHECKED_SCHEMA, CHECKED_TABLES } from "../tables.ts";
 import { Truth, type TruthChange } from "../truth.ts";
 import { runWorkload } from "../workload.ts";
 import pollingDeletesPipeline from "./polling-deletes-pipeline.ts";
 import pollingPipeline from "./polling-pipeline.ts";
 import triggersPipeline from "./triggers-pipeline.ts";
 
-/** The sources that are judged here: their positions are their own, so that what they give is held against tables and counts. */
+/** The sources that are checked here: their positions are their own, so that what they give is held against tables and counts. */
 export type BatchesKind = "triggers" | "polling" | "pollingDeletes";
 
-/** What the judge found of a source that reads tables. */
+/** What the checker found of a source that reads tables. */
 export interface BatchesVerdict {
   /** Events that the truth tells of, and distinct ones that the append-only sink has seen, by topic. */
   readonly events: Readonly<Record<string, { readonly expected: number; readonly seen: number }>>;
@@ -33,7 +33,7 @@ export interface BatchesVerdict {
   readonly surplusDeleted: number;
 }
 
-const POLLED_COLUMN = JUDGED_TABLES.map(
+const POLLED_COLUMN = CHECKED_TABLES.map(
   (table) => `
   ALTER TABLE ${formatTable(table)} ADD COLUMN updated_at timestamptz NOT NULL DEFAULT now();
   CREATE INDEX ON ${formatTable(table)} (updated_at, ${table.primaryKey.join(", ")});
@@ -50,7 +50,7 @@ const SOURCES: Readonly<
     file: fileURLToPath(new URL("./triggers-pipeline.ts", import.meta.url)),
     schema: [
       ...auditSchemaSql("tributary"),
-      ...JUDGED_TABLES.flatMap((table) => tableTriggersSql("tributary", table)),
+      ...CHECKED_TABLES.flatMap((table) => tableTriggersSql("tributary", table)),
     ].join(";\n"),
   },
   polling: {
@@ -66,7 +66,7 @@ const SOURCES: Readonly<
 };
 
 /** What a run is made of. */
-export interface BatchesJudgeOptions {
+export interface BatchesCheckerOptions {
   readonly kind: BatchesKind;
   readonly seed: number;
   /** Row changes at least. */
@@ -78,17 +78,17 @@ export interface BatchesJudgeOptions {
 }
 
 /**
- * Runs the judge's workload behind triggers or polling, with faults, and counts what arrived. Triggers must give every event
+ * Runs the checker's workload behind triggers or polling, with faults, and counts what arrived. Triggers must give every event
  * the log gives; polling the last state of every row that is there, and nothing of deletes and of states in between; where it
  * looks for deletes, the rows that are there and no others.
  */
-export async function judgeBatches(options: BatchesJudgeOptions): Promise<BatchesVerdict> {
+export async function runBatchesChecker(options: BatchesCheckerOptions): Promise<BatchesVerdict> {
   const { definition, file, schema } = SOURCES[options.kind];
-  const rig = await Rig.start({ definition, definitionFile: file, schema: `${JUDGED_SCHEMA}; ${schema}` });
+  const rig = await Rig.start({ definition, definitionFile: file, schema: `${CHECKED_SCHEMA}; ${schema}` });
   try {
     const { databaseUrl } = rig;
-    const tables = await judgedTables(databaseUrl, definition);
-    const truth = await Truth.begin({ databaseUrl, name: "judge_truth", tables });
+    const tables = await checkedTables(databaseUrl, definition);
+    const truth = await Truth.begin({ databaseUrl, name: "checker_truth", tables });
     const until = new AbortController();
     const { seed, changes } = options;
     const signal = AbortSignal.timeout(10 * 60_000);
@@ -172,7 +172,7 @@ async function rows(
   const client = new pg.Client({ connectionString: rig.databaseUrl });
   await client.connect();
   try {
-    for (const table of JUDGED_TABLES) {
+    for (const table of CHECKED_TABLES) {
       const name = formatTable(table);
       const { rows: found } = await client.query<{ row: Record<string, unknown>; text: string }>(
         `SELECT to_jsonb(t) AS row, to_jsonb(t)::text AS text FROM ${name} AS t`,

@@ -6,6 +6,6 @@ const session = new SinkSession("append");
 
 export const handler = session.recorded(
   consumer("append")
-    .on("judge.*", ["create", "update", "delete", "truncate"], (event) => session.append(event))
+    .on("checked.*", ["create", "update", "delete", "truncate"], (event) => session.append(event))
     .handler(),
 );

@@ -6,7 +6,7 @@ const session = new SinkSession("once");
 
 export const handler = session.recorded(
   consumer("once")
-    .on("judge.*", ["create", "update", "delete", "truncate"], { once: "claim" }, (event) =>
+    .on("checked.*", ["create", "update", "delete", "truncate"], { once: "claim" }, (event) =>
       session.append(event),
     )
     .handler(),

@@ -13,7 +13,7 @@ const mendedFile = process.env[MENDED_VARIABLE] ?? "";
 
 export const handler = session.recorded(
   consumer("parked")
-    .on("judge.*", ["create", "update", "delete"], async (event) => {
+    .on("checked.*", ["create", "update", "delete"], async (event) => {
       if (isPoisoned(event.position) && !existsSync(mendedFile)) throw new Error("poisoned");
       await session.append(event);
     })

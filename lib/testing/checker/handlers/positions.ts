@@ -1,23 +1,23 @@
 import { type ChangeEvent, consumer, type Sweep } from "../../../index.ts";
-import { JUDGED_TABLES } from "../tables.ts";
+import { CHECKED_TABLES } from "../tables.ts";
 import { SinkSession } from "./session.ts";
 
 /** A sink that compares positions: what is older than what it holds leaves no visible trace. */
 const session = new SinkSession("positions");
 
 const keys = new Map(
-  JUDGED_TABLES.map(({ schema, table, primaryKey }) => [`${schema}.${table}`, primaryKey]),
+  CHECKED_TABLES.map(({ schema, table, primaryKey }) => [`${schema}.${table}`, primaryKey]),
 );
 
 export const handler = session.recorded(
   consumer("positions")
-    .on("judge.*", ["create", "update", "delete", "truncate"], async (event) => {
+    .on("checked.*", ["create", "update", "delete", "truncate"], async (event) => {
       await session.mischief.meet("before");
       await (event.operation === "truncate" ? truncate(event) : write(event));
       await session.mischief.meet("after");
     })
-    .on("judge.*", "read", read)
-    .onSweep("judge.*", sweep)
+    .on("checked.*", "read", read)
+    .onSweep("checked.*", sweep)
     .handler(),
 );
 

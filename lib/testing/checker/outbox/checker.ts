@@ -19,8 +19,8 @@ import { checkOutbox, type OutboxEffect, type OutboxFindings } from "./check.ts"
 import { committedVersions, ORDERS_SCHEMA, type OrdersWritten, writeOrders } from "./orders.ts";
 import { OUTBOX_FORM_VARIABLE, type OutboxForm, outboxPipeline } from "./pipeline.ts";
 
-/** What is asked of the judge of outboxes. */
-export interface OutboxJudgeOptions {
+/** What is asked of the checker of outboxes. */
+export interface OutboxCheckerOptions {
   readonly form: OutboxForm;
   readonly seed: number;
   readonly orders: number;
@@ -62,7 +62,7 @@ const LEASE_MS = 1500;
  * Runs an application that publishes orders, with rollbacks, against an outbox pipeline whose capture tasks are killed
  * (`kill -9`) in the middle, and holds what a consumer did against what the application committed.
  */
-export async function judgeOutbox(options: OutboxJudgeOptions): Promise<OutboxVerdict> {
+export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<OutboxVerdict> {
   const { form, orders, tasks, kills, freezes = 0, failpoints = [], recoverMs = 60_000 } = options;
   const random = seededRandom(options.seed);
   const definition = outboxPipeline(form);

@@ -5,7 +5,7 @@ import { type Outbox, outboxMessages, outboxTable } from "../../../publish/publi
 import type { OutboxForm } from "./pipeline.ts";
 
 /** The application's own table: the version is the number of events that an order has committed. */
-export const ORDERS_SCHEMA = "CREATE TABLE judged_orders (id int PRIMARY KEY, version int NOT NULL);";
+export const ORDERS_SCHEMA = "CREATE TABLE checked_orders (id int PRIMARY KEY, version int NOT NULL);";
 
 /** What the application did. */
 export interface OrdersWritten {
@@ -46,8 +46,8 @@ export async function writeOrders(options: {
       for (let id = steps.pop(); id !== undefined; id = steps.pop()) {
         await client.query("BEGIN");
         const { rows } = await client.query(
-          `INSERT INTO judged_orders VALUES ($1, 1)
-           ON CONFLICT (id) DO UPDATE SET version = judged_orders.version + 1 RETURNING version`,
+          `INSERT INTO checked_orders VALUES ($1, 1)
+           ON CONFLICT (id) DO UPDATE SET version = checked_orders.version + 1 RETURNING version`,
           [id],
         );
         const version = Number(rows[0].version);
@@ -81,7 +81,7 @@ export async function committedVersions(databaseUrl: string): Promise<ReadonlyMa
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
-    const { rows } = await client.query<{ id: number; version: number }>("SELECT * FROM judged_orders");
+    const { rows } = await client.query<{ id: number; version: number }>("SELECT * FROM checked_orders");
     return new Map(rows.map(({ id, version }) => [String(id), version]));
   } finally {
     await client.end();

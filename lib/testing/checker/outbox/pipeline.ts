@@ -6,7 +6,7 @@ export const OUTBOX_FORMS = ["table", "message", "relay"] as const;
 export type OutboxForm = (typeof OUTBOX_FORMS)[number];
 
 /** Names the form for the capture task's process. */
-export const OUTBOX_FORM_VARIABLE = "JUDGE_OUTBOX_FORM";
+export const OUTBOX_FORM_VARIABLE = "CHECKER_OUTBOX_FORM";
 
 /** The pipeline of a form. */
 export function outboxPipeline(form: OutboxForm) {
@@ -19,11 +19,11 @@ export function outboxPipeline(form: OutboxForm) {
     relay: outbox({ intervalMs: 20, batchRows: 20 }),
   };
   return definePipeline({
-    name: "judge",
+    name: "checked",
     source: sources[form],
     topics: { partitions: 32 },
     stream: { mode: "provisioned", shards: 2 },
-    consumers: [{ name: "audit", entry: "-", topics: ["judge.outbox.order"], poison: "stop" }],
+    consumers: [{ name: "audit", entry: "-", topics: ["checked.outbox.order"], poison: "stop" }],
   });
 }
 

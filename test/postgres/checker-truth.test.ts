@@ -1,20 +1,20 @@
 import pg from "pg";
 import { describe, expect, test } from "vitest";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import { JUDGED_SCHEMA, JUDGED_TABLES } from "../../lib/testing/checker/tables.ts";
+import { CHECKED_SCHEMA, CHECKED_TABLES } from "../../lib/testing/checker/tables.ts";
 import { Truth, type TruthChange } from "../../lib/testing/checker/truth.ts";
 import { runWorkload } from "../../lib/testing/checker/workload.ts";
 import { freshDatabase, withPostgres } from "./server.ts";
 
-describe("the judge's workload and truth", () => {
+describe("the checker's workload and truth", () => {
   withPostgres((server) => {
     test("the truth, replayed, has the keys of the tables; the workload has every kind of change", async () => {
       const databaseUrl = await freshDatabase(server());
       const client = new pg.Client({ connectionString: databaseUrl });
       await client.connect();
       try {
-        await client.query(JUDGED_SCHEMA);
-        const tables = JUDGED_TABLES.map((table) => ({ ...table, key: table.primaryKey }));
+        await client.query(CHECKED_SCHEMA);
+        const tables = CHECKED_TABLES.map((table) => ({ ...table, key: table.primaryKey }));
         const truth = await Truth.begin({ databaseUrl, name: "truth", tables });
         const signal = AbortSignal.timeout(90_000);
         const kindsOf = (changes: readonly TruthChange[]) =>
@@ -36,7 +36,7 @@ describe("the judge's workload and truth", () => {
           if (op === "d") expect(keys.delete(key.join("\0"))).toBe(true);
           if (op === "c" || op === "u") keys.add(key.join("\0"));
         }
-        for (const table of JUDGED_TABLES) {
+        for (const table of CHECKED_TABLES) {
           const name = formatTable(table);
           const key = table.primaryKey.map((column) => `${column}::text`).join(" || chr(1) || ");
           const stored = await client.query<{ key: string }>(`SELECT ${key} AS key FROM ${name}`);

@@ -5,7 +5,7 @@ import { FAULTS } from "./faults.ts";
 
 /*
  * The short form of `npm run test:fault`: a fault of each kind, one after the other on one pipeline, each time with
- * a random workload and the judge's verdict over everything since the start. The seed is printed with a failure.
+ * a random workload and the checker's verdict over everything since the start. The seed is printed with a failure.
  */
 
 const SHORT = [
