@@ -54,18 +54,18 @@ export async function runLanes(options: LaneTaskOptions, signal: AbortSignal): P
             writer: lane.generation,
             ...options.writer(lane.generation),
             superseded: lane.lost,
-            onMetrics: metrics.of(lane),
+            onMetrics: metrics.callbackFor(lane),
             log,
           },
           until,
         ).finally(() => metrics.end(lane)),
       onStatus: (latest) => {
         status = latest;
-        metrics.tell();
+        metrics.reportIfDue();
       },
     });
   } finally {
-    metrics.tell(Number.POSITIVE_INFINITY);
+    metrics.report();
   }
 }
 

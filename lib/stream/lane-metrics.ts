@@ -4,18 +4,18 @@ const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttl
 
 /** The metrics of several writers as those of one. Counters keep what writers that ended had counted. */
 export class LaneMetrics {
-  readonly #tell: (metrics: StreamMetrics) => void;
+  readonly #report: (metrics: StreamMetrics) => void;
   readonly #latest = new Map<object, StreamMetrics>();
   /** The sum of those that ended. */
   #ended: readonly StreamMetrics[] = [];
-  #toldAt = 0;
+  #reportedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(tell: (metrics: StreamMetrics) => void) {
-    this.#tell = tell;
+  constructor(report: (metrics: StreamMetrics) => void) {
+    this.#report = report;
   }
 
-  /** Where one writer says how it goes. */
-  of(writer: object): (metrics: StreamMetrics) => void {
+  /** Returns the metrics callback for one writer. */
+  callbackFor(writer: object): (metrics: StreamMetrics) => void {
     return (metrics) => this.#latest.set(writer, { ...metrics, tables: new Map(metrics.tables) });
   }
 
@@ -27,11 +27,16 @@ export class LaneMetrics {
     this.#ended = [sum([...this.#ended, { ...last, bufferedBytes: 0, oldestUnacknowledgedMs: 0 }])];
   }
 
-  /** Tells the sum, about every second. */
-  tell(now = Date.now()): void {
-    if (now - this.#toldAt < 1000) return;
-    this.#toldAt = now;
-    this.#tell(sum([...this.#ended, ...this.#latest.values()]));
+  /** Reports the combined metrics, at most once a second. `now`: milliseconds of a clock that only goes forward. */
+  reportIfDue(now = performance.now()): void {
+    if (now - this.#reportedAt < 1000) return;
+    this.#reportedAt = now;
+    this.report();
+  }
+
+  /** Reports the combined metrics. */
+  report(): void {
+    this.#report(sum([...this.#ended, ...this.#latest.values()]));
   }
 }
 

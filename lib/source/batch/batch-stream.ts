@@ -19,7 +19,6 @@ import type { TablesStatus } from "../tables-status.ts";
 import { explainReadError, ReadingChangedError, TablesLinkError } from "./batch-errors.ts";
 import type { BatchPlan, BatchReader, Query } from "./batch-reader.ts";
 import { flushLog } from "./durable-log.ts";
-import { logPipeline } from "./log-pipeline.ts";
 import { type RowChange, RowMessages, type TableShape } from "./row-messages.ts";
 import { storedKeys, TableKeys } from "./table-keys.ts";
 
@@ -118,7 +117,9 @@ export class BatchStream implements ChangeStream {
   }
 
   private constructor(options: BatchStreamOptions, state: ReadingState) {
-    const { pipeline, signal } = options;
+    const { pipeline, reader, signal } = options;
+    const { name, topics } = pipeline;
+    const { tables, exclude } = pipeline.source;
     this.#options = options;
     this.#state = state;
     this.#given = state.confirmedLsn;
@@ -133,7 +134,8 @@ export class BatchStream implements ChangeStream {
       signal: until,
     });
     this.#decoder = new ChangeDecoder({
-      pipeline: logPipeline(pipeline),
+      pipeline: { name, topics, source: { tables, exclude, messages: [] } },
+      mode: reader.mode,
       database: state.database,
       epoch: state.epoch,
       route,
@@ -273,16 +275,9 @@ export class BatchStream implements ChangeStream {
     } catch (error) {
       failure = error;
     }
-    const { mode } = this.#options.reader;
     // Each change is a transaction of its own to the decoder; one commit a page is enough to acknowledge.
     const commit = messages.findLastIndex(({ kind }) => kind === "commit");
-    const kept = messages.flatMap((message, i): SourceMessage[] => {
-      if (message.kind === "change") {
-        const { kind, topic, partition, position, table, json } = message;
-        return [{ kind, topic, partition, position, table, json: `${json},"mode":"${mode}"` }];
-      }
-      return i === commit ? [message] : [];
-    });
+    const kept = messages.filter(({ kind }, i) => kind === "change" || i === commit);
     return { messages: kept, last, failure };
   }
 

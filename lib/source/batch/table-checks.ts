@@ -1,9 +1,9 @@
+import type { Pipeline } from "../../definition/definition.ts";
 import type { PreflightProblem } from "../postgres/postgres-errors.ts";
 import type { Findings } from "../postgres/preflight/findings.ts";
 import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
 import type { ServerFacts } from "../postgres/preflight/server-facts.ts";
 import type { TableFacts } from "../postgres/preflight/table-facts.ts";
-import { logPipeline } from "./log-pipeline.ts";
 
 /** What every source that reads tables needs of the server. */
 export function checkTableServer({ version, encoding }: ServerFacts): PreflightProblem[] {
@@ -27,11 +27,11 @@ export function checkTableServer({ version, encoding }: ServerFacts): PreflightP
 
 /** Key columns of sources that see whole rows: they need only be there and not be null. */
 export function checkKeysOfWholeRows(
-  pipeline: Parameters<typeof logPipeline>[0],
+  { topics }: Pick<Pipeline, "topics">,
   tables: readonly TableFacts[],
 ): Findings {
   return checkKeyColumns(
-    logPipeline(pipeline),
+    { topics, source: { excludeColumns: {} } },
     tables.map((table) => ({ ...table, replicaIdentity: "f" })),
     [],
   );

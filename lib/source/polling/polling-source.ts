@@ -5,7 +5,6 @@ import { formatTable, type TableName, tablePattern } from "../../change/table-pa
 import type { PipelineOf } from "../../definition/definition.ts";
 import { routeTables } from "../../definition/route.ts";
 import { BatchStream } from "../batch/batch-stream.ts";
-import { logPipeline } from "../batch/log-pipeline.ts";
 import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
 import { connect, disconnect } from "../postgres/link/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
@@ -65,7 +64,7 @@ export async function openPollingSource(
 async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
   const { source } = pipeline;
   const server = await readServerFacts(client);
-  const captured = captureTables(logPipeline(pipeline).source, await readRelations(client));
+  const captured = captureTables(pipeline.source, await readRelations(client));
   const tables = await readTables(client, captured.tables);
   const polled = await polledTables(client, source, tables);
   const { problems, warnings } = gather([

@@ -4,7 +4,6 @@ import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/definition.ts";
 import { BatchStream } from "../batch/batch-stream.ts";
-import { logPipeline } from "../batch/log-pipeline.ts";
 import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
 import { connect, disconnect } from "../postgres/link/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
@@ -59,7 +58,7 @@ export async function openTriggerSource(
 async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
   const { source } = pipeline;
   const server = await readServerFacts(client);
-  const captured = captureTables(logPipeline(pipeline).source, await readRelations(client));
+  const captured = captureTables(pipeline.source, await readRelations(client));
   const tables = await readTables(client, captured.tables);
   const { problems, warnings } = gather([
     { problems: checkServer(server), warnings: [] },

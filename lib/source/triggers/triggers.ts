@@ -2,7 +2,6 @@ import pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/definition.ts";
-import { logPipeline } from "../batch/log-pipeline.ts";
 import { PreflightError } from "../postgres/postgres-errors.ts";
 import { captureTables } from "../postgres/preflight/captured-tables.ts";
 import { type RelationEntry, readRelations } from "../postgres/preflight/table-facts.ts";
@@ -50,10 +49,7 @@ export async function planTriggers(
   reader: string | undefined,
 ): Promise<TriggersPlan> {
   const { source } = pipeline;
-  const { tables, leaves, problems } = captureTables(
-    logPipeline(pipeline).source,
-    await readRelations(client),
-  );
+  const { tables, leaves, problems } = captureTables(source, await readRelations(client));
   const schema = await readSchema(client, source.schema);
   if (schema === "foreign") {
     throw new PreflightError([

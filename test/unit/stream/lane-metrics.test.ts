@@ -9,16 +9,16 @@ const metrics = (over: Partial<StreamMetrics>): StreamMetrics => ({
   ...over,
 });
 
-test("lanes together: sums, the oldest of what waits, tables; about once a second", () => {
+test("lanes together: sums, the oldest of what waits, tables; at most once a second unless asked", () => {
   const told: StreamMetrics[] = [];
   const lanes = new LaneMetrics((sum) => told.push(sum));
   const writers = [{}, {}] as const;
-  const [one, two] = [lanes.of(writers[0]), lanes.of(writers[1])];
+  const [one, two] = [lanes.callbackFor(writers[0]), lanes.callbackFor(writers[1])];
   const tables = new Map([["outbox.order", { changes: 2, bytes: 10 }]]);
   one(metrics({ changes: 2, tables, oldestUnacknowledgedMs: 5, acknowledgedCommitTimeMs: 1 }));
   two(metrics({ changes: 3, tables, bufferedBytes: 4, acknowledgedCommitTimeMs: 2 }));
-  lanes.tell(10_000);
-  lanes.tell(10_900);
+  lanes.reportIfDue(10_000);
+  lanes.reportIfDue(10_900);
   expect(told).toEqual([
     metrics({
       changes: 5,
@@ -31,13 +31,14 @@ test("lanes together: sums, the oldest of what waits, tables; about once a secon
   ]);
   // A writer that ended keeps what it counted; the same one counts on.
   two(metrics({ changes: 4 }));
-  lanes.tell(11_000);
+  lanes.reportIfDue(11_000);
   lanes.end(writers[0]);
   lanes.end(writers[0]);
-  lanes.tell(12_000);
+  lanes.reportIfDue(12_000);
   lanes.end(writers[1]);
-  lanes.of({})(metrics({ changes: 1 }));
-  lanes.tell(13_000);
-  expect(told.slice(1).map(({ changes }) => changes)).toEqual([6, 6, 7]);
-  expect(told.slice(1).map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)).toEqual([5, 0, 0]);
+  lanes.callbackFor({})(metrics({ changes: 1 }));
+  lanes.reportIfDue(13_000);
+  lanes.report();
+  expect(told.slice(1).map(({ changes }) => changes)).toEqual([6, 6, 7, 7]);
+  expect(told.slice(1).map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)).toEqual([5, 0, 0, 0]);
 });

@@ -68,8 +68,7 @@ export class ChunkEvents {
       `,"ts_ms":${nowMs},"source":{${plan.sourceHead},"txId":"","lsn":"${lsnText}","commitLsn":"${lsnText}","epoch":${epoch},"ts_ms":${nowMs},"ordinal":`,
     );
     const tail = Buffer.from(
-      plan.sourceTail.replace('"snapshot":"false"', '"snapshot":"true"') +
-        (backfill === undefined ? "" : `,"backfill":${JSON.stringify(backfill)}`),
+      `,"snapshot":"true"${plan.sourceTail}${backfill === undefined ? "" : `,"backfill":${JSON.stringify(backfill)}`}`,
     );
     const { partitions } = plan.topic;
     const columns = plan.columns.length;

@@ -3,19 +3,21 @@ import type { PositionText } from "../../../change/position.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { TypeCatalog } from "../catalog/type-catalog.ts";
-import type { LogPipeline } from "../definition.ts";
 import type { HeldMessage } from "../hold/held-change.ts";
 import type { TableIdentities } from "../identity/table-identities.ts";
 import type { IncompleteCreate } from "../reread/incomplete-create.ts";
 import type { CommitFingerprint } from "../slot/slot-record.ts";
+import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import type { OwnMessage } from "./logical-messages.ts";
 import type { TextEncoding } from "./values/text.ts";
 
 /** Dependencies and settings of `ChangeDecoder`. */
 export interface ChangeDecoderOptions {
-  readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
+  readonly pipeline: DecodedPipeline;
   /** Name of the database: `source.db`. */
   readonly database: string;
+  /** `source.mode` of the events of rows; omit for none. */
+  readonly mode?: string | undefined;
   readonly epoch: number;
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;

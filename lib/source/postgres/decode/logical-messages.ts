@@ -6,8 +6,8 @@ import { messageEvent } from "../../../change/message-event.ts";
 import { commitPrefix, formatOrdinal, type PositionText } from "../../../change/position.ts";
 import type { Topic } from "../../../change/topic.ts";
 import { messageTopic } from "../../../definition/route.ts";
-import type { LogPipeline } from "../definition.ts";
 import { HEARTBEAT } from "../slot/heartbeat.ts";
+import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
@@ -26,7 +26,7 @@ export interface OwnMessage {
 
 /** What `LogicalMessages` is made of. */
 export interface LogicalMessagesOptions {
-  readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
+  readonly pipeline: DecodedPipeline;
   readonly database: string;
   readonly epoch: number;
   readonly now: () => number;

@@ -10,12 +10,13 @@ import type { OutboxMembers } from "../../outbox/event/outbox-members.ts";
 import { quarantined } from "../../outbox/event/quarantine.ts";
 import type { LogPipeline } from "../definition.ts";
 import { OutboxFormsMixedError, OutboxMalformedError, OutboxTableError } from "./decode-errors.ts";
+import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import { type LogicalMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** What `OutboxEvents` is made of. */
 export interface OutboxEventsOptions {
-  readonly pipeline: Pick<LogPipeline, "name" | "topics" | "source">;
+  readonly pipeline: DecodedPipeline;
   readonly database: string;
   readonly epoch: number;
   readonly route: RouteTable;

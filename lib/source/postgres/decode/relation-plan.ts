@@ -40,10 +40,10 @@ export interface RelationPlan {
   readonly facts: RelationFacts | undefined;
   /** Whether the definition captures the table. */
   readonly byDefinition: boolean;
-  /** The members of `source` that all its changes share, in two parts. */
+  /** The members of `source` that all its changes share, in two parts: before `txId`, and behind `snapshot`. */
   readonly sourceHead: string;
   readonly sourceTail: string;
-  /** The same as UTF-8. */
+  /** The same as UTF-8, with `snapshot` as changes have it. */
   readonly sourceHeadBytes: Buffer;
   readonly sourceTailBytes: Buffer;
   /** Set for the outbox table: its inserts are events, and nothing else of it is given (`captured` is false). */

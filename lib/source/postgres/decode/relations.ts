@@ -6,11 +6,11 @@ import type { TributaryError } from "../../../change/tributary-error.ts";
 import { captures } from "../../../definition/definition.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { RelationFacts, TypeCatalog } from "../catalog/type-catalog.ts";
-import type { LogPipeline } from "../definition.ts";
 import { KeyChangedError } from "../identity/identity-errors.ts";
 import { findKey, formatKey, type KeyColumn } from "../identity/known-tables.ts";
 import type { Span, TableIdentities } from "../identity/table-identities.ts";
 import { KeyColumnError, KeyUnknownError, NameEncodingError } from "./decode-errors.ts";
+import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import type { Relation } from "./pgoutput/messages.ts";
 import type { ChangeListener, PlannedColumn, RelationPlan } from "./relation-plan.ts";
@@ -19,8 +19,9 @@ import type { TextForm } from "./values/text.ts";
 
 /** What `Relations` is made of. */
 export interface RelationsOptions {
-  readonly pipeline: Pick<LogPipeline, "name" | "source">;
+  readonly pipeline: DecodedPipeline;
   readonly database: string;
+  readonly mode?: string | undefined;
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;
   readonly text: TextForm;
@@ -141,7 +142,7 @@ export class Relations {
     captured: boolean,
     span: Span,
   ): Omit<RelationPlan, "relation" | "facts" | "byDefinition" | "later"> {
-    const { pipeline, database, route, outbox: events } = this.#options;
+    const { pipeline, database, route, outbox: events, mode } = this.#options;
     const table = formatTable(relation);
     const { topic, key: chosen } = route(relation);
     const { key, watched, problem } = this.#key(relation, table, chosen, facts, span.key);
@@ -165,7 +166,7 @@ export class Relations {
       name("schema", relation.schema),
       name("table", relation.table),
     ].join();
-    const sourceTail = `,"snapshot":"false","schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}`;
+    const sourceTail = `,"schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}${mode === undefined ? "" : `,${name("mode", mode)}`}`;
     return {
       columns,
       table,
@@ -184,7 +185,7 @@ export class Relations {
       sourceHead,
       sourceTail,
       sourceHeadBytes: Buffer.from(sourceHead),
-      sourceTailBytes: Buffer.from(sourceTail),
+      sourceTailBytes: Buffer.from(`,"snapshot":"false"${sourceTail}`),
     };
   }
 

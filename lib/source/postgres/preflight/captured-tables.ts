@@ -22,7 +22,8 @@ const KINDS: Readonly<Record<string, string>> = {
 
 /** Resolves the patterns of a definition. */
 export function captureTables(
-  source: LogPipeline["source"],
+  source: Pick<LogPipeline["source"], "tables" | "exclude"> &
+    Partial<Pick<LogPipeline["source"], "excludeColumns" | "where">>,
   relations: readonly RelationEntry[],
 ): CapturedTables {
   const problems: PreflightProblem[] = [];
@@ -69,7 +70,7 @@ export function captureTables(
     ["excludeColumns", source.excludeColumns],
     ["where", source.where],
   ] as const) {
-    for (const pattern of Object.keys(byPattern)) {
+    for (const pattern of Object.keys(byPattern ?? {})) {
       if (usable.some((table) => tablePattern(pattern)(table))) continue;
       problems.push({
         code: "TABLE_PATTERN",

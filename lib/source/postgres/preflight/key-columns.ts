@@ -11,7 +11,10 @@ import { identityColumns, type TableFacts } from "./table-facts.ts";
  * (rule 4). Otherwise a delete would have no partition.
  */
 export function checkKeyColumns(
-  definition: Pick<LogPipeline, "source" | "topics">,
+  definition: {
+    readonly source: Pick<LogPipeline["source"], "excludeColumns">;
+    readonly topics: Pick<LogPipeline["topics"], "keys">;
+  },
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
   /** Over all slots. */

@@ -80,8 +80,8 @@ export class AskedRows {
     return this.#rows.size === 0 && this.#whole === undefined;
   }
 
-  /** Rows to be read next, in the order they were asked for. */
-  next(count: number): AskedRow[] {
+  /** Rows to be read next, in the order they were asked for: at most `count`, or all. */
+  next(count?: number): AskedRow[] {
     const rows: AskedRow[] = [];
     for (const row of this.#rows.values()) {
       if (this.#passed.has(row)) continue;

@@ -277,7 +277,7 @@ export class TableReread {
   /** Nothing of the table can be given as it is: another key, as a rule, that somebody has to accept. */
   #notNow(problem: TributaryError): void {
     this.#open.discard();
-    this.#asked.setAside(this.#asked.next(Number.POSITIVE_INFINITY));
+    this.#asked.setAside(this.#asked.next());
     this.#options.log.error(`rows of ${this.table} are not read again now: ${problem.message}`, {
       code: problem.code,
       remedy: `${problem.remedy} The next start of the capture task reads them.`,
