@@ -2,7 +2,7 @@ import type { SQSBatchResponse, SQSEvent } from "aws-lambda";
 import { lambdaClient } from "../lib/aws/clients.ts";
 import { TributaryError } from "../lib/change/tributary-error.ts";
 import { errorFacts } from "../lib/consume/api/context.ts";
-import { letterRequest } from "../lib/consume/dead-letter/letter-request.ts";
+import { deadLetterRequest } from "../lib/consume/dead-letter/dead-letter-request.ts";
 import { invokeRedrive } from "../lib/consume/dead-letter/redrive-function.ts";
 
 /*
@@ -31,8 +31,8 @@ export async function handler(event: SQSEvent | { readonly Records?: undefined }
         open,
         busy,
         unhandled = 0,
-      } = await invokeRedrive(client, name, letterRequest(messageId, body));
-      // A letter that is done, or superseded, needs nobody any more.
+      } = await invokeRedrive(client, name, deadLetterRequest(messageId, body));
+      // A dead letter that is done, or superseded, needs nobody any more.
       if (failed + open + busy + unhandled === 0) continue;
     } catch (error) {
       // Our own errors hold no row values; of others the class has to do.

@@ -36,7 +36,7 @@ export interface PartitionStatus extends PartitionName {
 export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {
   const table = new ConsumerTable(place);
   const missing = await new MissingTable(table).list(signal);
-  const letters = await openLetters(new ParkingTable(table), signal);
+  const deadLetters = await openDeadLetters(new ParkingTable(table), signal);
   const partitions = await readPartitions(place, signal);
   // A gap may be noted of a partition nothing of which took effect.
   for (const { topic, partition } of missing) {
@@ -51,7 +51,7 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     const gap = own.find(
       (entry) => entry.cause !== "unreadable" && entry.upTo > passed && !isSettled(entry, lost),
     );
-    const open = letters.filter((letter) => isAt(letter, { topic, partition }));
+    const open = deadLetters.filter((deadLetter) => isAt(deadLetter, { topic, partition }));
     return {
       ...{ topic, partition, checkpoint: mark, writer, gap },
       hold: hold && { since: hold.since, cause: hold.cause, bytes: hold.bytes },
@@ -76,14 +76,14 @@ function isSettled({ cause, accepted }: MissingChanges, lost: KnownPartition["lo
   return cause === "expired" && accepted !== undefined && lost?.state === "settled";
 }
 
-/** Returns the place of each open letter; one that cannot be read counts as open. */
-async function openLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
+/** Returns the place of each open dead letter; one that cannot be read counts as open. */
+async function openDeadLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
   const found: PartitionName[] = [];
-  for await (const letter of parking.letters(signal)) {
-    const isUnread = letter instanceof StateItemError;
-    if (isUnread && !letter.place) throw letter;
-    const isClosed = !isUnread && (letter.superseded || heldBy(letter.chain) !== undefined);
-    const place = isUnread ? letter.place : isClosed ? undefined : letter;
+  for await (const deadLetter of parking.deadLetters(signal)) {
+    const isUnread = deadLetter instanceof StateItemError;
+    if (isUnread && !deadLetter.place) throw deadLetter;
+    const isClosed = !isUnread && (deadLetter.superseded || heldBy(deadLetter.chain) !== undefined);
+    const place = isUnread ? deadLetter.place : isClosed ? undefined : deadLetter;
     if (place) found.push(place);
   }
   return found;

@@ -146,10 +146,10 @@ async function parkedRows(
   signal: AbortSignal,
 ): Promise<(row: SinkRow) => boolean> {
   const open = new Set<string>();
-  for await (const letter of parking.letters(signal)) {
-    if (letter instanceof StateItemError) throw letter;
-    const ofTable = letter.topic === topic && letter.table === `${table.schema}.${table.table}`;
-    if (ofTable && !letter.superseded) open.add(letter.key);
+  for await (const deadLetter of parking.deadLetters(signal)) {
+    if (deadLetter instanceof StateItemError) throw deadLetter;
+    const ofTable = deadLetter.topic === topic && deadLetter.table === `${table.schema}.${table.table}`;
+    if (ofTable && !deadLetter.superseded) open.add(deadLetter.key);
   }
   return (row) => {
     const text = keyText(key, row);

@@ -126,7 +126,7 @@ export function parkedListKey(
 }
 
 /** What is known of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
-export function letterKey(
+export function deadLetterKey(
   pipeline: string,
   consumer: string,
   place?: { readonly topic: string; readonly partition: number; readonly chain: string },

@@ -355,7 +355,7 @@ function makeInstance(name: string, registry: Registry, parts: ConsumerParts): C
     holds: new HoldTable(table),
     leases: new RedriveLeases(table),
     running: new RunningCalls(),
-    letters: deadLetterQueueUrl
+    deadLetters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,
     observer: parts.observer ?? metricsObserver(pipeline, write),

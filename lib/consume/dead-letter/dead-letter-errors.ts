@@ -3,7 +3,7 @@ import type { PositionText } from "../../change/position.ts";
 import { defineError } from "../../change/tributary-error.ts";
 import { nameOf, type PartitionName } from "../consume-errors.ts";
 
-/** The dead-letter queue did not take a letter: the change is not done, its partition waits. */
+/** The dead-letter queue did not take a dead letter: the change is not done, its partition waits. */
 export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "retry").from(
   (cause: unknown) => ({
     message: `the dead-letter queue did not take a letter: SQS: ${awsFailure(cause)}`,

@@ -76,12 +76,12 @@ export class DeadLetterQueue {
   }
 
   /**
-   * `letter` is a `DeadLetter`, a `DeadRecordLetter` or one of capture's; `payload` the text of its change, which goes in as it is.
+   * `deadLetter` is a `DeadLetter`, a `DeadRecordLetter` or one of capture's; `payload` the text of its change, which goes in as it is.
    * @throws DeadLetterTooLargeError when no SQS queue, or not this one, takes a message of this size;
    *   DeadLetterRefusedError for all else. Either way the change is not done.
    */
-  async send(letter: object, signal: AbortSignal, payload?: string): Promise<void> {
-    const facts = JSON.stringify(letter);
+  async send(deadLetter: object, signal: AbortSignal, payload?: string): Promise<void> {
+    const facts = JSON.stringify(deadLetter);
     const body = acceptable(payload === undefined ? facts : `${facts.slice(0, -1)},"payload":${payload}}`);
     const bytes = Buffer.byteLength(body);
     if (bytes > MAX_LETTER_BYTES) throw new DeadLetterTooLargeError(bytes);
@@ -113,7 +113,7 @@ function isTooLong(error: Error): boolean {
   return error.name.startsWith("InvalidParameterValue") && /must be shorter/.test(error.message);
 }
 
-/** What a letter tells of whatever was thrown, its causes behind the stack. */
+/** What a dead letter tells of whatever was thrown, its causes behind the stack. */
 export function deadLetterError(error: unknown): DeadLetterError {
   return factsOf(error);
 }

@@ -9,7 +9,15 @@ import { DeadLetterTooLargeError } from "./dead-letter-errors.ts";
 /** What of an invocation sends a record to the dead letters. */
 export type RecordGiver = Pick<
   Invocation,
-  "consumer" | "configuration" | "deadline" | "counts" | "letters" | "claims" | "parking" | "token" | "write"
+  | "consumer"
+  | "configuration"
+  | "deadline"
+  | "counts"
+  | "deadLetters"
+  | "claims"
+  | "parking"
+  | "token"
+  | "write"
 >;
 
 /** Which record, and what is known of what it held. */
@@ -18,7 +26,7 @@ type DeadRecord = Pick<UnreadableRecord, "shardId" | "sequenceNumber" | "partiti
 };
 
 /**
- * Sends a record of which nothing is known to the dead letters, once: without a position no fence stops a second letter.
+ * Sends a record of which nothing is known to the dead letters, once: without a position no fence stops a second dead letter.
  * @throws the record's own error under the policy `stop`; what the queue and the state table throw.
  */
 export async function giveUpRecord(invocation: RecordGiver, record: UnreadableRecord): Promise<void> {
@@ -57,27 +65,27 @@ export async function giveUpEvents(
   return undefined;
 }
 
-function refuseUnderStop({ configuration, letters, counts }: RecordGiver, { error }: DeadRecord): void {
-  if (configuration.poison !== "stop" && letters) return;
+function refuseUnderStop({ configuration, deadLetters, counts }: RecordGiver, { error }: DeadRecord): void {
+  if (configuration.poison !== "stop" && deadLetters) return;
   counts.held++;
   throw error;
 }
 
 async function send(invocation: RecordGiver, record: DeadRecord): Promise<void> {
-  const { consumer, letters, counts, deadline, parking, write } = invocation;
+  const { consumer, deadLetters, counts, deadline, parking, write } = invocation;
   const { shardId, sequenceNumber, partitionKey, data, error, held } = record;
   const at = new Date().toISOString();
   const times = { attempts: 1, firstFailedAt: at, lastFailedAt: at } as const;
   const facts = { consumer, ...held, partitionKey, shardId, sequenceNumber, ...times };
-  const letter = { ...facts, error: deadLetterError(error) };
+  const deadLetter = { ...facts, error: deadLetterError(error) };
   try {
-    await letters?.send({ ...letter, record: data }, deadline.end);
+    await deadLetters?.send({ ...deadLetter, record: data }, deadline.end);
   } catch (refusal) {
     if (!(refusal instanceof DeadLetterTooLargeError)) throw refusal;
     // A record may be larger than a message, the more so in base64.
     const bytes = Buffer.from(data, "base64");
     const recordItems = await parking.putRecord(record, bytes, deadline.end);
-    await letters?.send({ ...letter, recordItems }, deadline.end);
+    await deadLetters?.send({ ...deadLetter, recordItems }, deadline.end);
   }
   counts.deadLettered++;
   const place = { topic: held?.topic, partition: held?.partition, partitionKey, shardId, sequenceNumber };

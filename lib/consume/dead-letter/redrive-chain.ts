@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../../change/position.ts";
 import { HoldAtWorkError } from "../hold/hold-errors.ts";
-import type { Letter, StoredChange } from "../hold/parked-change.ts";
+import type { StoredChange, StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
 import { failedOf } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
@@ -27,7 +27,7 @@ export interface RedriveRun {
 /** How a chain's redrive ended. `gone`: it is not open, and never will be again. */
 export type ChainOutcome =
   | { readonly kind: "done" | "open" | "superseded" | "gone"; readonly redriven: number }
-  /** `error`: why, where the letter does not say it. */
+  /** `error`: why, where the dead letter does not say it. */
   | { readonly kind: "busy"; readonly redriven: number; readonly error?: string }
   | {
       readonly kind: "failed" | "unhandled";
@@ -55,8 +55,8 @@ export class ChainRedrive {
   #redriven = 0;
   #begun = false;
 
-  constructor(run: RedriveRun, letter: Letter, lease: RedriveLease) {
-    const { topic, partition, chain } = letter;
+  constructor(run: RedriveRun, deadLetter: StoredDeadLetter, lease: RedriveLease) {
+    const { topic, partition, chain } = deadLetter;
     this.#run = run;
     this.#lease = lease;
     this.#place = { topic, partition, chain };
@@ -67,15 +67,15 @@ export class ChainRedrive {
   async run(): Promise<ChainOutcome> {
     const { parking } = this.#run.instance;
     // Under the lease only: before, another redrive may have been at work.
-    const letter = await parking.letter(this.#place, this.#signal);
-    if (!letter) return this.#outcome("gone");
-    let applied = letter.applied ?? "";
+    const deadLetter = await parking.deadLetter(this.#place, this.#signal);
+    if (!deadLetter) return this.#outcome("gone");
+    let applied = deadLetter.applied ?? "";
     for (let polls = 1; ; polls++) {
       const fenced = await this.#lease.read();
       const { mark, parked } = fenced;
       const keys = keysOf(this.#run.instance.consumer, this.#place, fenced);
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
-      if (parked === undefined || !entry) return this.#notListed(letter, mark);
+      if (parked === undefined || !entry) return this.#notListed(deadLetter, mark);
       if (entry.kind === "overtaken") {
         // Its later change is at work in an invocation, or in a call that ran on. Where it is not, it comes again and asks again.
         const { running } = this.#run.instance;
@@ -85,7 +85,7 @@ export class ChainRedrive {
         return this.#outcome("busy");
       }
       for await (const change of parking.changes(this.#place, applied, mark, this.#signal)) {
-        const ended = await this.#change(change, letter);
+        const ended = await this.#change(change, deadLetter);
         if (ended) return ended;
         applied = change.position;
       }
@@ -102,7 +102,7 @@ export class ChainRedrive {
   }
 
   /** One change: to its handler, on record, away. Gives how the chain ended, if it did. */
-  async #change(change: StoredChange, letter: Letter): Promise<ChainOutcome | undefined> {
+  async #change(change: StoredChange, deadLetter: StoredDeadLetter): Promise<ChainOutcome | undefined> {
     const first = !this.#begun;
     const { parking } = this.#run.instance;
     const { position } = change;
@@ -110,11 +110,11 @@ export class ChainRedrive {
     // Before anything is waited for: others have the same limit.
     this.#run.left--;
     this.#begun = true;
-    if (this.#isGivenUp(change, letter, first)) {
+    if (this.#isGivenUp(change, deadLetter, first)) {
       if (!(await this.#lease.isOurs())) return this.#outcome("busy");
       this.#run.discarded++;
     } else {
-      const known = first ? letter.attempts : 0;
+      const known = first ? deadLetter.attempts : 0;
       const outcome = await this.#apply(change, known, first);
       switch (outcome.kind) {
         case "stopped":
@@ -136,11 +136,11 @@ export class ChainRedrive {
   }
 
   /** Only what was named, or failed before this redrive: never one that merely waited. */
-  #isGivenUp({ position }: StoredChange, letter: Letter, first: boolean): boolean {
+  #isGivenUp({ position }: StoredChange, deadLetter: StoredDeadLetter, first: boolean): boolean {
     const { discard } = this.#run;
     if (discard === undefined) return false;
     if (discard.position !== undefined) return position === discard.position;
-    const failed = failedOf(letter);
+    const failed = failedOf(deadLetter);
     if (failed === undefined) return false;
     return "at" in failed ? position === failed.at : first && position > failed.behind;
   }
@@ -183,11 +183,11 @@ export class ChainRedrive {
   }
 
   /** The key is parked no more: by this redrive (the answer was lost), an earlier one, or a later change. */
-  async #notListed(letter: Letter, mark: PositionText): Promise<ChainOutcome> {
+  async #notListed(deadLetter: StoredDeadLetter, mark: PositionText): Promise<ChainOutcome> {
     const { parking } = this.#run.instance;
     // Beyond the mark: its invocation is at work on it, or died there, and it comes again.
-    if (letter.position > mark) return this.#outcome("gone");
-    if (letter.superseded) {
+    if (deadLetter.position > mark) return this.#outcome("gone");
+    if (deadLetter.superseded) {
       await parking.deleteChanges(this.#place, this.#signal);
       return this.#outcome("superseded");
     }

@@ -184,7 +184,7 @@ class ChangeRedrive {
       });
       if (result.kind === "done") return { kind: "applied" };
       if (result.kind === "unavailable") return { kind: "stopped" };
-      // It stays parked, and its lease is kept (see `redriveLetter`), while it may still act.
+      // It stays parked, and its lease is kept (see `redriveDeadLetter`), while it may still act.
       if (running.has(this.#place) || (result.kind === "cut-short" && !result.fair))
         return { kind: "stopped" };
       if (result.kind === "cut-short") return { kind: "failed", calls, error: result.error, timedOut: true };

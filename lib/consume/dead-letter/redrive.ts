@@ -6,7 +6,7 @@ import { errorFacts, jsonLogger } from "../api/context.ts";
 import { StateItemError } from "../consume-errors.ts";
 import { heldBy } from "../hold/hold.ts";
 import { redriveHold } from "../hold/hold-redrive.ts";
-import type { Letter } from "../hold/parked-change.ts";
+import type { StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKey } from "../hold/parked-keys.ts";
 import { failedOf } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
@@ -52,9 +52,9 @@ export async function runRedrive(
   };
   try {
     const { meant, unreadable } = await select(instance, request, deadline.work);
-    const letters = [...unreadable, ...(await (request.dryRun ? look(run, meant) : redrive(run, meant)))];
+    const deadLetters = [...unreadable, ...(await (request.dryRun ? look(run, meant) : redrive(run, meant)))];
     const count = (outcome: RedrivenLetter["outcome"]) =>
-      letters.filter((letter) => letter.outcome === outcome).length;
+      deadLetters.filter((deadLetter) => deadLetter.outcome === outcome).length;
     const open = count("open");
     const report: RedriveReport = {
       tributary: "redrive",
@@ -70,7 +70,7 @@ export async function runRedrive(
       },
       more: !request.dryRun && open > 0,
       durationMs: Math.round(performance.now() - started),
-      letters: letters.slice(0, REPORTED),
+      letters: deadLetters.slice(0, REPORTED),
     };
     await tellObserver(
       () => instance.observer.redrive?.(report),
@@ -83,55 +83,55 @@ export async function runRedrive(
   }
 }
 
-/** The letters that a request means; what cannot be read of them is told, too. */
+/** The dead letters that a request means; what cannot be read of them is told, too. */
 async function select(
   instance: ConsumerInstance,
   request: RedriveRequest,
   signal: AbortSignal,
-): Promise<{ meant: Letter[]; unreadable: RedrivenLetter[] }> {
-  const meant: Letter[] = [];
+): Promise<{ meant: StoredDeadLetter[]; unreadable: RedrivenLetter[] }> {
+  const meant: StoredDeadLetter[] = [];
   const unreadable: RedrivenLetter[] = [];
-  for await (const letter of instance.parking.letters(signal)) {
-    if (letter instanceof StateItemError) {
-      const { topic = "", partition = -1 } = letter.place ?? {};
+  for await (const deadLetter of instance.parking.deadLetters(signal)) {
+    if (deadLetter instanceof StateItemError) {
+      const { topic = "", partition = -1 } = deadLetter.place ?? {};
       if (!isPlaceMeant({ topic, partition }, request)) continue;
       jsonLogger(instance.write, { consumer: instance.consumer, topic, partition }).warn(
         "a letter cannot be read",
-        errorFacts(letter),
+        errorFacts(deadLetter),
       );
-      unreadable.push(unread({ topic, partition }, letter));
+      unreadable.push(unread({ topic, partition }, deadLetter));
       continue;
     }
     const { key, position } = request;
-    if (!isPlaceMeant(letter, request) || (key !== undefined && letter.key !== key)) continue;
-    if (position !== undefined && !(await isAt(instance, letter, request, signal))) continue;
-    // Stacks of thousands of letters need not be held.
-    meant.push({ ...letter, error: { ...letter.error, stack: "" } });
+    if (!isPlaceMeant(deadLetter, request) || (key !== undefined && deadLetter.key !== key)) continue;
+    if (position !== undefined && !(await isAt(instance, deadLetter, request, signal))) continue;
+    // Stacks of thousands of dead letters need not be held.
+    meant.push({ ...deadLetter, error: { ...deadLetter.error, stack: "" } });
   }
   return { meant, unreadable };
 }
 
 function isPlaceMeant(
-  letter: { readonly topic: string; readonly partition: number },
+  deadLetter: { readonly topic: string; readonly partition: number },
   { topic, partition }: RedriveRequest,
 ): boolean {
   return (
-    (topic === undefined || letter.topic === topic) &&
-    (partition === undefined || letter.partition === partition)
+    (topic === undefined || deadLetter.topic === topic) &&
+    (partition === undefined || deadLetter.partition === partition)
   );
 }
 
-/** Whether a position is one of the letter's key: of the change that began it, or of one that is parked behind. */
+/** Whether a position is one of the dead letter's key: of the change that began it, or of one that is parked behind. */
 async function isAt(
   { parking }: ConsumerInstance,
-  letter: Letter,
+  deadLetter: StoredDeadLetter,
   { position = "", discard }: RedriveRequest,
   signal: AbortSignal,
 ): Promise<boolean> {
-  if (position < letter.position) return false;
-  if (position === letter.position && !discard) return true;
+  if (position < deadLetter.position) return false;
+  if (position === deadLetter.position && !discard) return true;
   // What is to be given up must be there still.
-  return parking.hasChange(letter, position, signal);
+  return parking.hasChange(deadLetter, position, signal);
 }
 
 function unread(
@@ -143,10 +143,10 @@ function unread(
 }
 
 /** What is open, without touching it. */
-async function look(run: RedriveRun, letters: readonly Letter[]): Promise<RedrivenLetter[]> {
+async function look(run: RedriveRun, deadLetters: readonly StoredDeadLetter[]): Promise<RedrivenLetter[]> {
   const found: RedrivenLetter[] = [];
-  await runSideBySide(byPartition(letters), SIDE_BY_SIDE, async (group) => {
-    const [{ topic, partition }] = group as [Letter];
+  await runSideBySide(byPartition(deadLetters), SIDE_BY_SIDE, async (group) => {
+    const [{ topic, partition }] = group as [StoredDeadLetter];
     const { consumer, leases, write } = run.instance;
     const fenced = await leases.look(topic, partition, run.deadline.end);
     const { held, hold } = fenced;
@@ -156,31 +156,35 @@ async function look(run: RedriveRun, letters: readonly Letter[]): Promise<Redriv
     } catch (error) {
       jsonLogger(write, { consumer, topic, partition }).warn("a partition cannot be read", errorFacts(error));
       const facts = { outcome: "failed", redriven: 0, error: nameOf(error) } as const;
-      found.push(...group.map((letter) => ({ ...asRedriven(letter), ...facts })));
+      found.push(...group.map((deadLetter) => ({ ...asRedriven(deadLetter), ...facts })));
       return;
     }
-    for (const letter of group) {
-      const entry = keys.find(({ chain }) => chain === letter.chain);
-      const holdOf = heldBy(letter.chain);
+    for (const deadLetter of group) {
+      const entry = keys.find(({ chain }) => chain === deadLetter.chain);
+      const holdOf = heldBy(deadLetter.chain);
       if (holdOf !== undefined) {
-        if (hold?.id === holdOf) found.push({ ...asRedriven(letter), outcome: "open", redriven: 0 });
+        if (hold?.id === holdOf) found.push({ ...asRedriven(deadLetter), outcome: "open", redriven: 0 });
       } else if (entry) {
         const outcome = entry.kind === "overtaken" && held ? "busy" : "open";
-        const failed = await failedPosition(run, letter);
-        found.push({ ...asRedriven(letter), ...failed, outcome, redriven: 0, parked: entry.items });
-      } else if (letter.superseded) found.push({ ...asRedriven(letter), outcome: "superseded", redriven: 0 });
+        const failed = await failedPosition(run, deadLetter);
+        found.push({ ...asRedriven(deadLetter), ...failed, outcome, redriven: 0, parked: entry.items });
+      } else if (deadLetter.superseded)
+        found.push({ ...asRedriven(deadLetter), outcome: "superseded", redriven: 0 });
     }
   });
   return found;
 }
 
-async function failedPosition(run: RedriveRun, letter: Letter): Promise<{ failed?: PositionText }> {
-  const failed = failedOf(letter);
+async function failedPosition(
+  run: RedriveRun,
+  deadLetter: StoredDeadLetter,
+): Promise<{ failed?: PositionText }> {
+  const failed = failedOf(deadLetter);
   if (failed === undefined) return {};
   if ("at" in failed) return { failed: failed.at };
   // The first behind it, if it can be read.
   for await (const { position } of run.instance.parking.changes(
-    letter,
+    deadLetter,
     failed.behind,
     LAST,
     run.deadline.work,
@@ -189,19 +193,19 @@ async function failedPosition(run: RedriveRun, letter: Letter): Promise<{ failed
   return {};
 }
 
-async function redrive(run: RedriveRun, letters: readonly Letter[]): Promise<RedrivenLetter[]> {
+async function redrive(run: RedriveRun, deadLetters: readonly StoredDeadLetter[]): Promise<RedrivenLetter[]> {
   const found: RedrivenLetter[] = [];
-  await runSideBySide(byPartition(letters), SIDE_BY_SIDE, async (group) => {
+  await runSideBySide(byPartition(deadLetters), SIDE_BY_SIDE, async (group) => {
     // Once for a partition: what is busy then may be so for a minute, or for as long as a handler runs.
     let patient = true;
-    for (const letter of group) {
-      const outcome = await redriveLetter(run, letter, patient);
+    for (const deadLetter of group) {
+      const outcome = await redriveDeadLetter(run, deadLetter, patient);
       patient &&= outcome.kind !== "busy";
       if (outcome.kind === "gone") continue;
       const { kind, ...facts } = outcome;
-      found.push({ ...asRedriven(letter), outcome: kind, ...facts });
+      found.push({ ...asRedriven(deadLetter), outcome: kind, ...facts });
     }
-    const [{ topic, partition }] = group as [Letter];
+    const [{ topic, partition }] = group as [StoredDeadLetter];
     // What stays does no harm; the next redrive finds it.
     await run.instance.leases.removeOrphans(topic, partition, run.deadline.work).catch(() => {});
   });
@@ -209,39 +213,43 @@ async function redrive(run: RedriveRun, letters: readonly Letter[]): Promise<Red
 }
 
 /** Under a lease of its own, so that what must wait for it does so for one key only. */
-async function redriveLetter(run: RedriveRun, letter: Letter, patient: boolean): Promise<ChainOutcome> {
+async function redriveDeadLetter(
+  run: RedriveRun,
+  deadLetter: StoredDeadLetter,
+  patient: boolean,
+): Promise<ChainOutcome> {
   const { instance, deadline } = run;
-  const { topic, partition, position } = letter;
+  const { topic, partition, position } = deadLetter;
   const logger = jsonLogger(instance.write, { consumer: instance.consumer, topic, partition, position });
   if (run.left <= 0 || deadline.work.aborted) return { kind: "open", redriven: 0 };
-  const held = heldBy(letter.chain);
-  if (held !== undefined) return redriveHold(run, letter, held);
+  const held = heldBy(deadLetter.chain);
+  if (held !== undefined) return redriveHold(run, deadLetter, held);
   let lease: RedriveLease | undefined;
   try {
-    lease = await leaseOf(run, letter, patient ? PATIENCE_MS : 0);
+    lease = await leaseOf(run, deadLetter, patient ? PATIENCE_MS : 0);
     if (!lease) return { kind: "busy", redriven: 0 };
-    const outcome = await new ChainRedrive(run, letter, lease).run();
+    const outcome = await new ChainRedrive(run, deadLetter, lease).run();
     if (outcome.kind !== "gone") logger.info("redrive of a key ended", { ...outcome });
     return outcome;
   } catch (error) {
     logger.warn("redrive of a key broke off", errorFacts(error));
     if (!(error instanceof StateItemError)) return { kind: "open", redriven: 0 };
-    return { kind: "failed", redriven: 0, attempts: letter.attempts, error: error.name };
+    return { kind: "failed", redriven: 0, attempts: deadLetter.attempts, error: error.name };
   } finally {
-    if (lease) await giveBack(run, letter, lease);
+    if (lease) await giveBack(run, deadLetter, lease);
   }
 }
 
 /** Waits a little for another redrive, and for a handler that still runs. */
 async function leaseOf(
   { instance, deadline, owner }: RedriveRun,
-  letter: Letter,
+  deadLetter: StoredDeadLetter,
   patienceMs: number,
 ): Promise<RedriveLease | undefined> {
-  const { topic, partition } = letter;
+  const { topic, partition } = deadLetter;
   const patience = AbortSignal.any([deadline.work, AbortSignal.timeout(patienceMs)]);
   // A call of an earlier redrive, or of an invocation, may still act in this process.
-  if (!(await instance.running.haveEnded(letter, undefined, patience))) return undefined;
+  if (!(await instance.running.haveEnded(deadLetter, undefined, patience))) return undefined;
   for (;;) {
     const lease = await instance.leases.take(topic, partition, owner, deadline.end);
     if (lease || patience.aborted) return lease;
@@ -250,11 +258,15 @@ async function leaseOf(
 }
 
 /** One that is not given back ends by itself: so it must where a handler still runs, unless that ends before. */
-async function giveBack({ instance }: RedriveRun, letter: Letter, lease: RedriveLease): Promise<void> {
+async function giveBack(
+  { instance }: RedriveRun,
+  deadLetter: StoredDeadLetter,
+  lease: RedriveLease,
+): Promise<void> {
   const { running } = instance;
-  if (!running.has(letter)) return lease.release().catch(() => {});
+  if (!running.has(deadLetter)) return lease.release().catch(() => {});
   lease.abandon();
-  const ended = running.haveEnded(letter, undefined, new AbortController().signal);
+  const ended = running.haveEnded(deadLetter, undefined, new AbortController().signal);
   void ended.then(() => lease.release(AbortSignal.timeout(RELEASE_MS))).catch(() => {});
 }
 
@@ -262,13 +274,13 @@ async function giveBack({ instance }: RedriveRun, letter: Letter, lease: Redrive
  * By partition: what was not tried for longest comes first, what ended the process last time at the end, and behind all
  * what a partition holds: it may wait for room that the others make.
  */
-function byPartition(letters: readonly Letter[]): Letter[][] {
-  const rank = (letter: Letter) =>
-    `${heldBy(letter.chain) === undefined ? 0 : 1}${letter.trying ? 1 : 0}${letter.lastFailedAt}${letter.position}`;
-  const sorted = letters.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
+function byPartition(deadLetters: readonly StoredDeadLetter[]): StoredDeadLetter[][] {
+  const rank = (deadLetter: StoredDeadLetter) =>
+    `${heldBy(deadLetter.chain) === undefined ? 0 : 1}${deadLetter.trying ? 1 : 0}${deadLetter.lastFailedAt}${deadLetter.position}`;
+  const sorted = deadLetters.toSorted((a, b) => (rank(a) < rank(b) ? -1 : 1));
   return [...Map.groupBy(sorted, ({ topic, partition }) => `${topic}/${partition}`).values()];
 }
 
-function asRedriven({ topic, partition, key, table, position, attempts, error }: Letter) {
+function asRedriven({ topic, partition, key, table, position, attempts, error }: StoredDeadLetter) {
   return { topic, partition, key, table, position, attempts, error: error.name };
 }

@@ -10,11 +10,11 @@ import { type Lane, orderedBatch } from "../run/ordered-batch.ts";
  */
 function asBarred(
   record: UnreadableRecord,
-  giver: Pick<RecordGiver, "configuration" | "letters">,
+  giver: Pick<RecordGiver, "configuration" | "deadLetters">,
 ): BatchRecord | undefined {
-  const { configuration, letters } = giver;
+  const { configuration, deadLetters } = giver;
   const waits =
-    record.error instanceof RecordNotSupportedError || configuration.poison === "stop" || !letters;
+    record.error instanceof RecordNotSupportedError || configuration.poison === "stop" || !deadLetters;
   const place = waits ? partitionOf(record.partitionKey) : undefined;
   return place && barred(record, place);
 }
@@ -23,7 +23,7 @@ function asBarred(
 export function withBarred(
   lanes: readonly Lane[],
   unreadable: readonly UnreadableRecord[],
-  giver: Pick<RecordGiver, "configuration" | "letters">,
+  giver: Pick<RecordGiver, "configuration" | "deadLetters">,
 ): { lanes: readonly Lane[]; rest: readonly UnreadableRecord[] } {
   if (unreadable.length === 0) return { lanes, rest: unreadable };
   const all = lanes.map((lane) => ({ ...lane, records: [...lane.records] }));

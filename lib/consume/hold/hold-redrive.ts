@@ -8,7 +8,7 @@ import { InvocationCounts } from "../run/observer.ts";
 import { holdChain } from "./hold.ts";
 import { HoldAtWorkError } from "./hold-errors.ts";
 import { HoldReplay } from "./hold-replay.ts";
-import type { Letter } from "./parked-change.ts";
+import type { StoredDeadLetter } from "./parked-change.ts";
 
 /** What a hold that the fence does not name was left by is ended for long: an invocation has 15 minutes. */
 const FORGOTTEN_MS = 24 * 3600 * 1000;
@@ -16,9 +16,13 @@ const FORGOTTEN_MS = 24 * 3600 * 1000;
  * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition
  * from whoever has it, unless that one replays, too. Never throws.
  */
-export async function redriveHold(run: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
+export async function redriveHold(
+  run: RedriveRun,
+  deadLetter: StoredDeadLetter,
+  id: string,
+): Promise<ChainOutcome> {
   const { instance, deadline, owner } = run;
-  const { topic, partition } = letter;
+  const { topic, partition } = deadLetter;
   const { fence, startPositions, holds, leases, write, consumer } = instance;
   const open: ChainOutcome = { kind: "open", redriven: 0 };
   // Nothing of it can be given up: what it waits for may be one change, what it holds is all that came since.
@@ -29,23 +33,23 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
   try {
     const { hold: seen, fault } = await leases.look(topic, partition, deadline.end);
     if (fault !== undefined)
-      return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
-    if (seen?.id !== id) return await forget(run, letter, id);
+      return { kind: "failed", redriven: 0, attempts: deadLetter.attempts, error: "StateItemError" };
+    if (seen?.id !== id) return await forget(run, deadLetter, id);
     const item = leases.item(topic, partition, deadline.end);
     right = await awaitReplay(item, owner, deadline.work, (until) =>
       logger.info(
         "a redrive waits for another replay of a hold",
-        errorFacts(new HoldAtWorkError(letter, until)),
+        errorFacts(new HoldAtWorkError(deadLetter, until)),
       ),
     );
     if (!(right instanceof PartitionLease)) {
-      const error = new HoldAtWorkError(letter, right.end);
+      const error = new HoldAtWorkError(deadLetter, right.end);
       logger.warn("a redrive left a hold to another replay", errorFacts(error));
       return { kind: "busy", redriven: 0, error: error.name };
     }
     // Nobody else can end it now. Were it over, the partition would be taken from an invocation that applies what came since.
     if ((await leases.look(topic, partition, deadline.end)).hold?.id !== id)
-      return await forget(run, letter, id);
+      return await forget(run, deadLetter, id);
     const place = { topic, group: groupOf(partition) };
     const startPosition = await startPositions.of(topic, deadline.work);
     const taken = (await fence.take(place, [partition], owner, deadline.work)).get(partition);
@@ -54,7 +58,7 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
     if (error !== undefined || stored.fault !== undefined) {
       await fence.giveBack(place, partition, token, deadline.end);
       if (error !== undefined) throw error;
-      return { kind: "failed", redriven: 0, attempts: letter.attempts, error: "StateItemError" };
+      return { kind: "failed", redriven: 0, attempts: deadLetter.attempts, error: "StateItemError" };
     }
     const { hold, mark = startPosition } = stored;
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
@@ -93,9 +97,13 @@ export async function redriveHold(run: RedriveRun, letter: Letter, id: string): 
 }
 
 /** The fence does not name the hold: it is over, or is being begun right now. */
-async function forget({ instance, deadline }: RedriveRun, letter: Letter, id: string): Promise<ChainOutcome> {
-  if (Date.now() - Date.parse(letter.firstFailedAt) > FORGOTTEN_MS) {
-    const { topic, partition } = letter;
+async function forget(
+  { instance, deadline }: RedriveRun,
+  deadLetter: StoredDeadLetter,
+  id: string,
+): Promise<ChainOutcome> {
+  if (Date.now() - Date.parse(deadLetter.firstFailedAt) > FORGOTTEN_MS) {
+    const { topic, partition } = deadLetter;
     await instance.holds.removeAll({ topic, partition, id }, deadline.end);
     await instance.parking.remove({ topic, partition, chain: holdChain(id) }, deadline.end);
   }

@@ -120,7 +120,7 @@ export class HoldReplay {
       await holds.removeAll(this.#place, signal);
       await invocation.parking.remove({ ...this.#place, chain: holdChain(id) }, signal);
     } catch (error) {
-      // The letter is the last that goes: by it, a later redrive finds the rest.
+      // The dead letter is the last that goes: by it, a later redrive finds the rest.
       this.#log("what was held could not be removed", error);
     }
     return this.#outcome();
@@ -133,7 +133,7 @@ export class HoldReplay {
     throw new OwnershipLostError(this.#place);
   }
 
-  /** It goes no further now: when it is tried again, and what its letter says. */
+  /** It goes no further now: when it is tried again, and what its dead letter says. */
   async #tried(moved: boolean, failure: unknown): Promise<void> {
     // Who has taken the partition goes on at once.
     const error = failure instanceof OwnershipLostError ? undefined : failure;

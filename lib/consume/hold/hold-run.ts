@@ -62,9 +62,9 @@ export class HoldRun {
     const place = { topic: this.#lane.topic, partition: this.#lane.partition, chain: holdChain(begun.id) };
     const storing = deadline.storing();
     // First: what a process that dies here leaves in the table is found by it.
-    const letter = { ...place, key: "*", table: "", position: progress.mark, attempts: 1 };
-    await parking.putLetter(
-      { ...letter, firstFailedAt: now, lastFailedAt: now, error: deadLetterError(error) },
+    const deadLetter = { ...place, key: "*", table: "", position: progress.mark, attempts: 1 };
+    await parking.putDeadLetter(
+      { ...deadLetter, firstFailedAt: now, lastFailedAt: now, error: deadLetterError(error) },
       storing,
     );
     const intake = await this.#take(begun, progress).catch(async (failure: unknown) => {

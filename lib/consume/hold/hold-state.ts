@@ -8,7 +8,7 @@ export type Hole = readonly [from: string, to: string, mark: PositionText];
 
 /** A partition whose records are held until somebody acts. */
 export interface Hold {
-  /** Names its records, and with an asterisk before it its letter. */
+  /** Names its records, and with an asterisk before it its dead letter. */
   readonly id: string;
   /** Up to here everything took effect or is held, and the newest writer there. */
   readonly intake: { readonly mark: PositionText; readonly writer: number };

@@ -105,12 +105,12 @@ export function sequenceKey(sequenceNumber: string): string {
   return String(sequenceNumber.length).padStart(3, "0") + sequenceNumber;
 }
 
-/** The chain of a hold's letter: no key has one that begins so. */
+/** The chain of a hold's dead letter: no key has one that begins so. */
 export function holdChain(id: string): string {
   return `*${id}`;
 }
 
-/** The hold that a letter is about, if it is about one. */
+/** The hold that a dead letter is about, if it is about one. */
 export function heldBy(chain: string): string | undefined {
   return chain.startsWith("*") ? chain.slice(1) : undefined;
 }

@@ -12,7 +12,7 @@ export interface StoredChange {
 }
 
 /** What is known of an open dead letter: of the change that began its chain. */
-export interface Letter extends ChainPlace {
+export interface StoredDeadLetter extends ChainPlace {
   /** The key as people write it. */
   readonly key: string;
   readonly table: string;

@@ -5,14 +5,14 @@ import { isPosition } from "../../change/position.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { StateItemError } from "../consume-errors.ts";
 import type { DeadLetterError } from "../dead-letter/dead-letter.ts";
-import type { Letter, StoredChange } from "./parked-change.ts";
+import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
 
 /*
- * Parked changes and their letters as items of the state table. What is read there may be of a newer version, or altered by
+ * Parked changes and their dead letters as items of the state table. What is read there may be of a newer version, or altered by
  * hand: it is checked, and what is not as expected is an error that names the item, never a change that is passed over.
  */
 
-/** How long a letter that is closed is remembered, and its change with it. */
+/** How long a dead letter that is closed is remembered, and its change with it. */
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
 
 const text = z.looseObject({ S: z.string() });
@@ -20,12 +20,12 @@ const number = z.looseObject({ N: z.string().check(z.regex(/^\d{1,15}$/)) });
 const flag = z.optional(z.looseObject({ BOOL: z.boolean() }));
 const position = z.looseObject({ S: z.string().check(z.refine(isPosition, "expected a position")) });
 
-const letterAttributes = z.looseObject({
+const deadLetterAttributes = z.looseObject({
   ...{ topic: text, partition: number, chain: text, key: text, table: text, position, attempts: number },
   ...{ firstFailedAt: text, lastFailedAt: text, error: text },
   ...{ applied: z.optional(position), failed: z.optional(position), trying: flag, superseded: flag },
 });
-const letterError = z.looseObject({ name: z.string(), message: z.string(), stack: z.string() });
+const storedError = z.looseObject({ name: z.string(), message: z.string(), stack: z.string() });
 const changeAttributes = z.looseObject({
   ...{ position, table: text, event: z.optional(text), claim: z.optional(text) },
 });
@@ -39,7 +39,7 @@ export function expiry(): AttributeValue {
   return { N: String(Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS) };
 }
 
-/** `closed` from the beginning: it expires, as its letter does. */
+/** `closed` from the beginning: it expires, as its dead letter does. */
 export function changeItem({ position, table, json, claim }: StoredChange, closed: boolean): StateItem {
   return {
     position: { S: position },
@@ -74,44 +74,44 @@ export function outlineOf(
   return { position: position.S, table: table.S };
 }
 
-export function letterItem(letter: Letter): StateItem {
+export function deadLetterItem(deadLetter: StoredDeadLetter): StateItem {
   return {
-    topic: { S: letter.topic },
-    partition: { N: String(letter.partition) },
-    chain: { S: letter.chain },
-    key: { S: letter.key },
-    table: { S: letter.table },
-    position: { S: letter.position },
-    attempts: { N: String(letter.attempts) },
-    firstFailedAt: { S: letter.firstFailedAt },
-    lastFailedAt: { S: letter.lastFailedAt },
-    error: { S: JSON.stringify(letter.error) },
-    ...(letter.superseded ? { superseded: { BOOL: true }, expiresAt: expiry() } : {}),
+    topic: { S: deadLetter.topic },
+    partition: { N: String(deadLetter.partition) },
+    chain: { S: deadLetter.chain },
+    key: { S: deadLetter.key },
+    table: { S: deadLetter.table },
+    position: { S: deadLetter.position },
+    attempts: { N: String(deadLetter.attempts) },
+    firstFailedAt: { S: deadLetter.firstFailedAt },
+    lastFailedAt: { S: deadLetter.lastFailedAt },
+    error: { S: JSON.stringify(deadLetter.error) },
+    ...(deadLetter.superseded ? { superseded: { BOOL: true }, expiresAt: expiry() } : {}),
   };
 }
 
 /** @throws StateItemError */
-export function asLetter(consumer: string, item: StateItem): Letter {
-  const letter = read(consumer, item, letterAttributes);
-  const { topic, partition, chain } = letter;
+export function asDeadLetter(consumer: string, item: StateItem): StoredDeadLetter {
+  const deadLetter = read(consumer, item, deadLetterAttributes);
+  const { topic, partition, chain } = deadLetter;
   if (keyOf(item) !== `letter#${topic.S}/${partition.N}#${chain.S}`)
     throw misplaced(consumer, item, "topic, partition and chain");
-  const error = readJson(consumer, item, "error", letter.error.S, letterError) as DeadLetterError;
+  const error = readJson(consumer, item, "error", deadLetter.error.S, storedError) as DeadLetterError;
   return {
     topic: topic.S,
     partition: Number(partition.N),
     chain: chain.S,
-    key: letter.key.S,
-    table: letter.table.S,
-    position: letter.position.S,
-    attempts: Number(letter.attempts.N),
-    firstFailedAt: letter.firstFailedAt.S,
-    lastFailedAt: letter.lastFailedAt.S,
+    key: deadLetter.key.S,
+    table: deadLetter.table.S,
+    position: deadLetter.position.S,
+    attempts: Number(deadLetter.attempts.N),
+    firstFailedAt: deadLetter.firstFailedAt.S,
+    lastFailedAt: deadLetter.lastFailedAt.S,
     error,
-    ...(letter.applied ? { applied: letter.applied.S } : {}),
-    ...(letter.failed ? { failed: letter.failed.S } : {}),
-    ...(letter.trying?.BOOL ? { trying: true } : {}),
-    ...(letter.superseded?.BOOL ? { superseded: true } : {}),
+    ...(deadLetter.applied ? { applied: deadLetter.applied.S } : {}),
+    ...(deadLetter.failed ? { failed: deadLetter.failed.S } : {}),
+    ...(deadLetter.trying?.BOOL ? { trying: true } : {}),
+    ...(deadLetter.superseded?.BOOL ? { superseded: true } : {}),
   };
 }
 

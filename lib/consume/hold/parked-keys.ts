@@ -12,7 +12,7 @@ import { keyOf } from "../run/event.ts";
 
 /**
  * `parked`: later changes of the key wait behind. `skipped`: they do not, and the first that takes effect supersedes
- * the letter. `overtaken`: that is under way, redrive must not begin.
+ * the dead letter. `overtaken`: that is under way, redrive must not begin.
  */
 export type ParkedKind = "parked" | "skipped" | "overtaken";
 

@@ -1,11 +1,11 @@
 import type { PositionText } from "../../change/position.ts";
-import { deadRecordKey, letterKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
+import { deadLetterKey, deadRecordKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { StateItemError } from "../consume-errors.ts";
 import type { StoredRecord } from "../dead-letter/dead-letter.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
-import type { ChainPlace, Letter, StoredChange } from "./parked-change.ts";
-import { asChange, asLetter, changeItem, expiry, letterItem, outlineOf } from "./parked-items.ts";
+import type { ChainPlace, StoredChange, StoredDeadLetter } from "./parked-change.ts";
+import { asChange, asDeadLetter, changeItem, deadLetterItem, expiry, outlineOf } from "./parked-items.ts";
 
 /** DynamoDB takes items of 400 KB. */
 const PIECE_BYTES = 350 * 1024;
@@ -34,7 +34,7 @@ export class ParkingTable {
     return parkedChangeKey(this.#table.pipeline, this.#table.consumer, topic, partition, chain, position);
   }
 
-  /** `closed`: the chain is open no more from the beginning (see `Letter.superseded`), and will be forgotten. */
+  /** `closed`: the chain is open no more from the beginning (see `StoredDeadLetter.superseded`), and will be forgotten. */
   async putChange(
     place: ChainPlace,
     change: StoredChange,
@@ -68,31 +68,37 @@ export class ParkingTable {
   }
 
   /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
-  async putLetter(letter: Letter, signal: AbortSignal): Promise<void> {
+  async putDeadLetter(deadLetter: StoredDeadLetter, signal: AbortSignal): Promise<void> {
     const untouched = "attribute_not_exists(applied) AND attribute_not_exists(superseded)";
-    await this.#put(this.#letterKey(letter), letterItem(letter), "write a letter", signal, untouched);
+    await this.#put(
+      this.#deadLetterKey(deadLetter),
+      deadLetterItem(deadLetter),
+      "write a dead letter",
+      signal,
+      untouched,
+    );
   }
 
-  /** All letters there are, by topic, partition and chain; for one that cannot be read, why. */
-  async *letters(signal: AbortSignal): AsyncGenerator<Letter | StateItemError> {
-    const prefix = letterKey(this.#table.pipeline, this.#table.consumer);
-    const table = this.#table.until(signal, "read the letters");
+  /** All dead letters there are, by topic, partition and chain; for one that cannot be read, why. */
+  async *deadLetters(signal: AbortSignal): AsyncGenerator<StoredDeadLetter | StateItemError> {
+    const prefix = deadLetterKey(this.#table.pipeline, this.#table.consumer);
+    const table = this.#table.until(signal, "read the dead letters");
     for await (const item of table.query(prefix, { pageSize: PAGE })) {
-      let letter: Letter | StateItemError;
+      let deadLetter: StoredDeadLetter | StateItemError;
       try {
-        letter = asLetter(this.#table.consumer, item);
+        deadLetter = asDeadLetter(this.#table.consumer, item);
       } catch (error) {
         if (!(error instanceof StateItemError)) throw error;
-        letter = error;
+        deadLetter = error;
       }
-      yield letter;
+      yield deadLetter;
     }
   }
 
   /** @throws StateItemError where it cannot be read. */
-  async letter(place: ChainPlace, signal: AbortSignal): Promise<Letter | undefined> {
-    const item = await this.#table.until(signal, "read a letter").get(this.#letterKey(place));
-    return item && asLetter(this.#table.consumer, item);
+  async deadLetter(place: ChainPlace, signal: AbortSignal): Promise<StoredDeadLetter | undefined> {
+    const item = await this.#table.until(signal, "read a dead letter").get(this.#deadLetterKey(place));
+    return item && asDeadLetter(this.#table.consumer, item);
   }
 
   /**
@@ -128,12 +134,12 @@ export class ParkingTable {
   }
 
   /**
-   * A change failed again: the letter tells of the last failure. A redrive's names the change; where its time was over,
+   * A change failed again: the dead letter tells of the last failure. A redrive's names the change; where its time was over,
    * it names none, and stays on record as one that was begun.
    */
   async failed(
     place: ChainPlace,
-    failure: Pick<Letter, "attempts" | "lastFailedAt" | "error">,
+    failure: Pick<StoredDeadLetter, "attempts" | "lastFailedAt" | "error">,
     named: PositionText | "timed out" | undefined,
     signal: AbortSignal,
   ): Promise<void> {
@@ -160,7 +166,7 @@ export class ParkingTable {
     await this.#update(place, set, values, signal, undefined, notApplied(":p"));
   }
 
-  /** The chain is open no more, a later change took effect: its changes go, the letter is remembered for a while. */
+  /** The chain is open no more, a later change took effect: its changes go, the dead letter is remembered for a while. */
   async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
     const values = { ":true": { BOOL: true }, ":expires": expiry() };
     await this.#update(place, "SET superseded=:true,expiresAt=:expires", values, signal);
@@ -170,7 +176,7 @@ export class ParkingTable {
   /** The chain is done. */
   async remove(place: ChainPlace, signal: AbortSignal): Promise<void> {
     await this.deleteChanges(place, signal);
-    await this.#delete(this.#letterKey(place), signal);
+    await this.#delete(this.#deadLetterKey(place), signal);
   }
 
   /** Deletes the changes of a chain that is open no more. */
@@ -206,7 +212,7 @@ export class ParkingTable {
     }
     if (!others) return true;
     const last = older.at(-1);
-    // The request that stored one may arrive a second time, however late: on the letter's record it is done.
+    // The request that stored one may arrive a second time, however late: on the dead letter's record it is done.
     if (last !== undefined && firstOther !== undefined && last < firstOther)
       await this.applied(place, last, signal);
     for (const each of older) await this.deleteChange(place, each, signal);
@@ -235,7 +241,7 @@ export class ParkingTable {
     await table.put(key, item, condition ? { ConditionExpression: condition } : {});
   }
 
-  /** Of a letter that is there: what was removed must not come back as half an item. */
+  /** Of a dead letter that is there: what was removed must not come back as half an item. */
   async #update(
     place: ChainPlace,
     expression: string,
@@ -244,7 +250,7 @@ export class ParkingTable {
     names?: Record<string, string>,
     condition?: string,
   ): Promise<void> {
-    await this.#table.until(signal, "update a letter").update(this.#letterKey(place), {
+    await this.#table.until(signal, "update a dead letter").update(this.#deadLetterKey(place), {
       UpdateExpression: expression,
       ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
       ExpressionAttributeValues: values,
@@ -256,8 +262,8 @@ export class ParkingTable {
     await this.#table.until(signal, "delete a parked change").delete(key);
   }
 
-  #letterKey(place: ChainPlace): StateKey {
-    return letterKey(this.#table.pipeline, this.#table.consumer, place);
+  #deadLetterKey(place: ChainPlace): StateKey {
+    return deadLetterKey(this.#table.pipeline, this.#table.consumer, place);
   }
 }
 
@@ -268,12 +274,12 @@ function notApplied(position: string): string {
 
 /**
  * The change of a chain that failed, as far as it is on record: none where a redrive has come further. `behind` a
- * position: letters of earlier versions did not name the change that failed in a redrive, but counted its calls.
+ * position: dead letters of earlier versions did not name the change that failed in a redrive, but counted its calls.
  */
 export function failedOf(
-  letter: Letter,
+  deadLetter: StoredDeadLetter,
 ): { readonly at: PositionText } | { readonly behind: PositionText } | undefined {
-  const { position, applied, failed, attempts, trying } = letter;
+  const { position, applied, failed, attempts, trying } = deadLetter;
   if (failed !== undefined) return failed > (applied ?? "") ? { at: failed } : undefined;
   if (applied === undefined) return { at: position };
   return attempts > 0 && !trying ? { behind: applied } : undefined;

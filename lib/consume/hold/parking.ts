@@ -35,7 +35,7 @@ export interface ParkingParts {
   readonly table: ParkingTable;
   readonly payloads: ParkedPayloads;
   /** None under the policy `stop`. */
-  readonly letters: DeadLetterQueue | undefined;
+  readonly deadLetters: DeadLetterQueue | undefined;
   readonly counts: InvocationCounts;
   /** For what must be finished although the time for handlers is over. */
   readonly signal: AbortSignal;
@@ -83,8 +83,8 @@ export class Parking {
   }
 
   /**
-   * Whether a change must wait behind a parked one of its key; then it is stored. One whose key has a skipped letter
-   * need not wait, but from here on redrive cannot begin with that letter any more.
+   * Whether a change must wait behind a parked one of its key; then it is stored. One whose key has a skipped dead letter
+   * need not wait, but from here on redrive cannot begin with that dead letter any more.
    * @throws ParkingFullError, RedriveUnderWayError, OwnershipLostError and errors of the state table and claim store.
    */
   async waits(change: ParkableChange & { readonly wire: ChangeEventJson }): Promise<boolean> {
@@ -109,7 +109,7 @@ export class Parking {
     return false;
   }
 
-  /** Notes that a change took effect: a skipped letter of its key is superseded. */
+  /** Notes that a change took effect: a skipped dead letter of its key is superseded. */
   effect({ wire }: { readonly wire: ChangeEventJson }): void {
     if (this.isEmpty) return;
     const key = parkingKey(wire);
@@ -142,7 +142,7 @@ export class Parking {
 
   /**
    * A change failed for good: it is stored and the queue is told. Without a key, or where a later change of the key
-   * took effect already, the letter is closed from the beginning: nothing waits behind it, redrive refuses it.
+   * took effect already, the dead letter is closed from the beginning: nothing waits behind it, redrive refuses it.
    * @throws ParkingFullError, DeadLetterRefusedError, DeadLetterTooLargeError and errors of the state table and claim
    *   store: then the change is not done.
    */
@@ -165,8 +165,8 @@ export class Parking {
         table: change.wire ? tableOf(change.wire) : "",
         position: change.position,
       };
-      const letter = { ...place, ...facts, attempts, firstFailedAt, lastFailedAt, error };
-      await table.putLetter(open ? letter : { ...letter, superseded: true }, signal);
+      const deadLetter = { ...place, ...facts, attempts, firstFailedAt, lastFailedAt, error };
+      await table.putDeadLetter(open ? deadLetter : { ...deadLetter, superseded: true }, signal);
     }
     await this.#notify(place, change, payload, { attempts, firstFailedAt, lastFailedAt, error });
     counts.deadLettered++;
@@ -183,18 +183,18 @@ export class Parking {
     payload: ParkedPayload,
     failure: Pick<DeadLetter, "attempts" | "firstFailedAt" | "lastFailedAt" | "error">,
   ): Promise<void> {
-    const { consumer, letters, table, signal } = this.#parts;
+    const { consumer, deadLetters, table, signal } = this.#parts;
     const { shardId, sequenceNumber } = record;
-    const letter = { consumer, ...this.#place, position, shardId, sequenceNumber, ...failure };
+    const deadLetter = { consumer, ...this.#place, position, shardId, sequenceNumber, ...failure };
     const pointer = payload.claim
       ? { payloadClaim: payload.claim }
       : { payloadItem: { table: table.table, ...table.changeKey(place, position) } };
-    if (record.claimed) return letters?.send({ ...letter, ...pointer }, signal);
+    if (record.claimed) return deadLetters?.send({ ...deadLetter, ...pointer }, signal);
     try {
-      await letters?.send(letter, signal, record.verbatim(index));
+      await deadLetters?.send(deadLetter, signal, record.verbatim(index));
     } catch (error) {
       if (!(error instanceof DeadLetterTooLargeError)) throw error;
-      await letters?.send({ ...letter, ...pointer }, signal);
+      await deadLetters?.send({ ...deadLetter, ...pointer }, signal);
     }
   }
 

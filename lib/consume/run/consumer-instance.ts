@@ -21,10 +21,10 @@ export function asInvocation(
   instance: ConsumerInstance,
   own: Pick<Invocation, "deadline" | "counts" | "token">,
 ): Invocation {
-  const { consumer, registry, configuration, letters, claims, missing, oversize, write } = instance;
+  const { consumer, registry, configuration, deadLetters, claims, missing, oversize, write } = instance;
   const { parking, payloads, running, shards, onEffect } = instance;
   return {
-    ...{ consumer, registry, configuration, letters, claims, missing, oversize, parking, payloads },
+    ...{ consumer, registry, configuration, deadLetters, claims, missing, oversize, parking, payloads },
     ...{ running, shards, onEffect, write, ...own },
   };
 }

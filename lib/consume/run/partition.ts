@@ -36,7 +36,7 @@ export interface Invocation {
   readonly configuration: ConsumerConfiguration;
   readonly deadline: Deadline;
   readonly counts: InvocationCounts;
-  readonly letters: DeadLetterQueue | undefined;
+  readonly deadLetters: DeadLetterQueue | undefined;
   readonly claims: Claims;
   readonly missing: MissingTable;
   readonly shards: Shards;
@@ -108,11 +108,11 @@ export class Partition {
     this.start = start;
     this.invocation = invocation;
     this.checkpoint = start.checkpoint;
-    const { consumer, configuration, parking, payloads, letters, counts, deadline } = invocation;
+    const { consumer, configuration, parking, payloads, deadLetters, counts, deadline } = invocation;
     this.parking = new Parking(
       lane,
       start.parked,
-      { consumer, configuration, table: parking, payloads, letters, counts, signal: deadline.end },
+      { consumer, configuration, table: parking, payloads, deadLetters, counts, signal: deadline.end },
       () => start.overtake(this.progress()),
     );
   }
@@ -238,13 +238,13 @@ export class Partition {
     since: string,
     overtaken = false,
   ): Promise<Stop | undefined> {
-    const { configuration, counts, letters } = this.invocation;
+    const { configuration, counts, deadLetters } = this.invocation;
     const { record, position, wire } = item;
     const stop = (reason: unknown, held = false): Stop => ({
       ...{ record, error: reason, held },
       attempts: attemptsOf([item], calls, since),
     });
-    if (configuration.poison === "stop" || !letters) {
+    if (configuration.poison === "stop" || !deadLetters) {
       counts.held++;
       return stop(error, true);
     }

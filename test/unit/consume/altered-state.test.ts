@@ -2,7 +2,7 @@ import { UpdateItemCommand, type UpdateItemCommandInput } from "@aws-sdk/client-
 import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { DeadLetterFormatError } from "../../../lib/consume/dead-letter/dead-letter-errors.ts";
-import { letterRequest } from "../../../lib/consume/dead-letter/letter-request.ts";
+import { deadLetterRequest } from "../../../lib/consume/dead-letter/dead-letter-request.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
@@ -133,7 +133,7 @@ describe("a message in the redrive queue", () => {
   };
 
   it("means the one change that its letter names", () => {
-    expect(letterRequest("m", JSON.stringify({ ...letter, version: 2, payload: {} }))).toEqual({
+    expect(deadLetterRequest("m", JSON.stringify({ ...letter, version: 2, payload: {} }))).toEqual({
       tributary: "redrive",
       ...{ consumer: "c", topic: "shop.public.orders", partition: 3, position: at(1) },
     });
@@ -161,7 +161,7 @@ describe("a message in the redrive queue", () => {
       /position: expected a position/,
     ],
   ])("%s is refused, naming what it says of its origin", (_what, body, message) => {
-    expect(() => letterRequest("m", body)).toThrow(DeadLetterFormatError);
-    expect(() => letterRequest("m", body)).toThrow(message);
+    expect(() => deadLetterRequest("m", body)).toThrow(DeadLetterFormatError);
+    expect(() => deadLetterRequest("m", body)).toThrow(message);
   });
 });

@@ -13,7 +13,7 @@ import {
   readLease,
   takeLease,
 } from "../../../lib/consume/fence/partition-lease.ts";
-import type { Letter } from "../../../lib/consume/hold/parked-change.ts";
+import type { StoredDeadLetter } from "../../../lib/consume/hold/parked-change.ts";
 import { failedOf, ParkingTable } from "../../../lib/consume/hold/parking-table.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
 import { MissingTable } from "../../../lib/consume/run/missing-changes.ts";
@@ -176,13 +176,13 @@ describe("a letter", () => {
     const parking = new ParkingTable(
       new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
     );
-    await parking.putLetter(letter, signal);
+    await parking.putDeadLetter(letter, signal);
     twice();
     await parking.applied(place, at(1), signal);
     await parking.applied(place, at(2), signal);
     await parking.failed(place, failure, at(3), signal);
     await arrive();
-    const found = (await parking.letter(place, signal)) as Letter;
+    const found = (await parking.deadLetter(place, signal)) as StoredDeadLetter;
     expect(found).toMatchObject({ applied: at(2), attempts: 3 });
     expect(failedOf(found)).toEqual({ at: at(3) });
   });
@@ -192,12 +192,12 @@ describe("a letter", () => {
     const parking = new ParkingTable(
       new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
     );
-    await parking.putLetter(letter, signal);
+    await parking.putDeadLetter(letter, signal);
     twice();
     await parking.failed(place, failure, at(1), signal);
     await parking.applied(place, at(1), signal);
     await arrive();
-    expect(failedOf((await parking.letter(place, signal)) as Letter)).toBeUndefined();
+    expect(failedOf((await parking.deadLetter(place, signal)) as StoredDeadLetter)).toBeUndefined();
   });
 });
 

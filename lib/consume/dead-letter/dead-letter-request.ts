@@ -3,7 +3,7 @@ import { isPosition } from "../../change/position.ts";
 import { DeadLetterFormatError } from "./dead-letter-errors.ts";
 import type { RedriveRequest } from "./redrive-request.ts";
 
-const letter = z.looseObject({
+const deadLetter = z.looseObject({
   consumer: z.string().check(z.minLength(1)),
   topic: z.string().check(z.minLength(1)),
   partition: z.int().check(z.nonnegative()),
@@ -16,14 +16,14 @@ const NAMES = ["consumer", "topic", "partition", "partitionKey", "sequenceNumber
  * them a request would mean every key.
  * @throws DeadLetterFormatError where the message is no change's dead letter.
  */
-export function letterRequest(message: string, body: string): RedriveRequest {
+export function deadLetterRequest(message: string, body: string): RedriveRequest {
   let value: unknown;
   try {
     value = JSON.parse(body);
   } catch {
     throw new DeadLetterFormatError(message, "", "it is not JSON");
   }
-  const parsed = letter.safeParse(value);
+  const parsed = deadLetter.safeParse(value);
   if (parsed.success) {
     const { consumer, topic, partition, position } = parsed.data;
     return { tributary: "redrive", consumer, topic, partition, position };
