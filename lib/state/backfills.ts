@@ -9,8 +9,8 @@ import {
   type BackfillStatus,
   ENDS,
   hasEnded,
+  standsForWhole,
 } from "../source/postgres/backfill/backfill-record.ts";
-import { standsForWhole } from "../source/postgres/backfill/wanted-backfills.ts";
 import type { CaptureState } from "./capture-state.ts";
 import { persistentTable, type StatePlace } from "./persistent-table.ts";
 import { BackfillActiveError, BackfillNotActiveError } from "./state-errors.ts";

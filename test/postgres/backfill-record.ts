@@ -3,8 +3,8 @@ import {
   type BackfillRecord,
   type BackfillRequest,
   hasEnded,
+  standsForWhole,
 } from "../../lib/source/postgres/backfill/backfill-record.ts";
-import { standsForWhole } from "../../lib/source/postgres/backfill/wanted-backfills.ts";
 
 type Update = Parameters<BackfillRecord["write"]>[1];
 

@@ -67,7 +67,7 @@ export const BACKFILL: readonly Mutation[] = [
   },
   {
     name: "a table that left stays read",
-    file: "lib/source/postgres/backfill/backfills.ts",
+    file: "lib/source/postgres/backfill/backfill-list.ts",
     from: "if (!captured.has(backfill.table)) await this.#leave(backfill);",
     to: "if (!captured.has(backfill.table) && !hasEnded(backfill)) await this.#leave(backfill);",
     tests: ["test/postgres/backfill-again.test.ts"],
@@ -88,7 +88,7 @@ export const BACKFILL: readonly Mutation[] = [
   },
   {
     name: "a refused backfill counts as whole",
-    file: "lib/source/postgres/backfill/wanted-backfills.ts",
+    file: "lib/source/postgres/backfill/backfill-record.ts",
     from: '(status === "done" || status === "cancelled") && isWhole',
     to: "isWhole",
     tests: ["test/aws/state/backfills.test.ts"],

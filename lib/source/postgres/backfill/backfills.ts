@@ -1,11 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { PROBE } from "../../../change/control-event.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { Log } from "../../../log.ts";
-import { Listeners } from "../decode/listeners.ts";
+import { type ListenerKind, Listeners } from "../decode/listeners.ts";
 import type { OwnMessage } from "../decode/logical-messages.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
 import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
@@ -17,6 +16,7 @@ import type { RereadRecord } from "../reread/reread-record.ts";
 import { REREAD_RUN, Rereads } from "../reread/rereads.ts";
 import type { SlotFacts } from "../slot/slot.ts";
 import type { SlotState } from "../slot/slot-record.ts";
+import { BackfillList } from "./backfill-list.ts";
 import {
   type Backfill,
   type BackfillProgress,
@@ -26,17 +26,16 @@ import {
   hasEnded,
 } from "./backfill-record.ts";
 import { WindowMemory } from "./change-window.ts";
+import { ChunkGate } from "./chunk-gate.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { Delivery } from "./delivery.ts";
 import { probeDelivery } from "./delivery.ts";
+import type { OpenChunk, OpenChunks } from "./open-chunks.ts";
 import type { ChunkGoal } from "./pace.ts";
 import { Pace } from "./pace.ts";
-import { GOALS_HELD } from "./read-ahead.ts";
-import { startGate } from "./start-gate.ts";
+import { GOALS_HELD, type ReadingSurroundings } from "./read-ahead.ts";
 import { TableRun } from "./table-run.ts";
-import { StreamedTransactions } from "./visibility.ts";
-import { startStep } from "./wanted-backfills.ts";
-import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark } from "./watermark.ts";
+import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark, type Watermark } from "./watermark.ts";
 
 /** What a stream is given to backfill by. */
 export interface BackfillSettings {
@@ -84,19 +83,9 @@ export interface BackfillReport {
 }
 
 const POLL_MS = 3_000;
-/** The bell may be missed: all is looked at this often. */
-const LIST_EVERY_MS = 60_000;
-const FORGET_EVERY_MS = 1_000;
-const MAX_REMEMBERED = 1_000_000;
 const GOAL: ChunkGoal = { ms: 250, bytes: 4 * 1024 * 1024, firstRows: 1_000 };
 /** Bytes of the rows that all tables together have read and not given; a single row may be larger. */
 const MAX_BYTES = 128 * 1024 * 1024;
-
-interface Gate {
-  readonly opened: Promise<void>;
-  readonly stop: AbortController;
-  isOpen: boolean;
-}
 
 /**
  * The backfills of a stream: begins what the mode and operators want, a few tables side by side, and puts rows
@@ -105,24 +94,17 @@ interface Gate {
 export class Backfills {
   readonly #options: BackfillsOptions;
   readonly #task = randomUUID();
-  readonly #streamed = new StreamedTransactions();
   readonly #pace: Pace;
   readonly #stop = new AbortController();
   readonly #runs = new Map<string, TableRun>();
   readonly #ending: Promise<void>[] = [];
-  /** What is wanted and waits for its turn. */
-  #waiting: Backfill[] = [];
-  #latest = new Map<string, Backfill>();
+  readonly #list: BackfillList;
+  readonly #gate: ChunkGate;
   /** Reads of all runs: watermarks of a run that was paused may still come when it goes on. */
   #attempts = 0;
-  /** Streamed transactions are remembered; the gate opens when chunks count. */
-  #gate: Gate | undefined;
   readonly #memory = new WindowMemory();
   readonly #listeners: Listeners;
   #rereads: Rereads | undefined;
-  #bell: number | undefined;
-  #listedAt = Number.NEGATIVE_INFINITY;
-  #forgotAt = 0;
   #due: Delivery | undefined;
   #closed: Promise<void> | undefined;
 
@@ -130,6 +112,13 @@ export class Backfills {
     this.#options = options;
     const { log, pipeline, listen } = options;
     this.#listeners = new Listeners(listen);
+    this.#list = new BackfillList({ ...options, runs: this.#runs });
+    this.#gate = new ChunkGate({
+      isOpen: options.standby !== undefined,
+      reader: (signal) => this.#reader(signal),
+      signal: this.#stop.signal,
+      log,
+    });
     this.#pace = new Pace({ rowsPerSecond: pipeline.source.backfill.rowsPerSecond, log });
   }
 
@@ -140,7 +129,7 @@ export class Backfills {
    */
   static async open(options: BackfillsOptions): Promise<Backfills> {
     const backfills = new Backfills(options);
-    await backfills.#start();
+    await backfills.#list.start();
     backfills.#rereads = await backfills.#openRereads();
     void backfills.#poll();
     return backfills;
@@ -179,12 +168,8 @@ export class Backfills {
 
   /** A transaction came out of the slot. */
   began(xid: number): void {
-    if (this.#gate === undefined) return;
-    this.#streamed.streamed(xid);
-    if (this.#streamed.size <= MAX_REMEMBERED) return;
-    // Nothing was read for long: as after a start.
-    this.#rest();
-    this.reconnected();
+    // As after a start.
+    if (!this.#gate.began(xid)) this.reconnected();
   }
 
   /** A message of ours came. Gives whether something is due at its place. */
@@ -197,15 +182,20 @@ export class Backfills {
     if (prefix !== LOW_WATERMARK && prefix !== HIGH_WATERMARK) return false;
     const watermark = readWatermark(content);
     if (watermark?.task !== this.#task || watermark.slot !== this.#options.state.slot) return false;
-    const run = watermark.run === REREAD_RUN ? this.#rereads : this.#runs.get(watermark.table);
-    if (run === undefined) return false;
-    if (run instanceof TableRun && run.backfill.run !== watermark.run) return false;
+    const chunks =
+      watermark.run === REREAD_RUN ? this.#rereads?.chunks(watermark.table) : this.#chunks(watermark);
+    if (chunks === undefined) return false;
     if (prefix === LOW_WATERMARK) {
-      run.low(watermark);
+      chunks.low(watermark);
       return false;
     }
-    this.#due = run.high(watermark, lsn);
+    this.#due = chunks.high(watermark, lsn);
     return this.#due !== undefined;
+  }
+
+  #chunks({ table, run }: Watermark): OpenChunks | undefined {
+    const own = this.#runs.get(table);
+    return own?.backfill.run === run ? own.chunks : undefined;
   }
 
   /** A new connection. */
@@ -227,7 +217,7 @@ export class Backfills {
 
   /** How the backfills stand that are known. */
   get reports(): readonly BackfillReport[] {
-    return [...this.#latest.values()].map(({ table, run, request, status, progress }) => {
+    return [...this.#list.latest.values()].map(({ table, run, request, status, progress }) => {
       const own = this.#runs.get(table);
       const state = own?.backfill.run === run ? own.state : { status, progress };
       return { table, run, request, ...state };
@@ -236,17 +226,9 @@ export class Backfills {
 
   /** Asks for a backfill of a whole table, with a sweep, where none is under way. @throws what the record throws. */
   async want(table: string): Promise<void> {
-    const { record, log } = this.#options;
-    const latest = this.#latest.get(table);
+    const latest = this.#list.latest.get(table);
     if (latest && !hasEnded(latest) && !this.#stop.signal.aborted) return;
-    try {
-      await record.request(table, { sweep: true, requestedAt: Date.now() });
-      log.info(`asked for a backfill of ${table}`);
-    } catch (error) {
-      // An operator was quicker; when that one has ended this is asked for again, if it is still needed.
-      if ((error as { code?: string }).code !== "BACKFILL_ACTIVE") throw error;
-    }
-    this.#bell = undefined;
+    await this.#list.want(table);
   }
 
   /**
@@ -254,12 +236,7 @@ export class Backfills {
    * another key. @throws what the record throws.
    */
   async readAnew(table: string): Promise<void> {
-    const { record } = this.#options;
-    const request = { sweep: true, requestedAt: Date.now() };
-    const latest = (await record.list()).find((backfill) => backfill.table === table);
-    if (latest && !hasEnded(latest)) await record.restart(latest, request);
-    else await record.request(table, request);
-    this.#bell = undefined;
+    await this.#list.readAnew(table);
   }
 
   /** Ends reading, and writes what is acknowledged. */
@@ -272,60 +249,16 @@ export class Backfills {
     return this.#closed;
   }
 
-  async #start(): Promise<void> {
-    const { record, pipeline, state, tables } = this.#options;
-    const outbox = pipeline.source.outbox?.table;
-    const latest = new Map((await record.list()).map((backfill) => [backfill.table, backfill]));
-    const captured = new Set(tables.map(formatTable));
-    for (const backfill of latest.values()) if (!captured.has(backfill.table)) await this.#leave(backfill);
-    for (const table of tables) {
-      const name = formatTable(table);
-      if (name === outbox) continue;
-      const seen = latest.get(name);
-      const step = startStep(pipeline.source.snapshot, seen, state.epoch, Date.now());
-      try {
-        if (step.kind === "request") await record.request(name, step.request);
-        else if (step.kind === "restart" && seen) await record.restart(seen, step.request);
-      } catch (error) {
-        // An operator was quicker; what is still missing then comes with the next start.
-        if ((error as { code?: string }).code !== "BACKFILL_ACTIVE") throw error;
-        this.#options.log.warn(`a backfill of ${name} was asked for meanwhile`, { code: "BACKFILL_ACTIVE" });
-      }
-    }
-    this.#bell = await record.bell();
-    for (const backfill of await this.#list()) {
-      const { status, progress } = backfill;
-      // Taken: what the task before still writes comes too late.
-      if (status === "running" || status === "paused") {
-        await record.write(backfill, { status, epoch: backfill.epoch ?? state.epoch, progress });
-      }
-    }
-  }
-
-  /** From now on the table's changes are not in the stream: noted before the first that is missing. */
-  async #leave(backfill: Backfill): Promise<void> {
-    const { record, state } = this.#options;
-    const { status, epoch } = backfill;
-    if (!hasEnded(backfill)) await this.#refuseUnknown(backfill);
-    else if (!backfill.left)
-      await record.write(backfill, { status, epoch: epoch ?? state.epoch, progress: undefined, left: true });
-  }
-
   async #poll(): Promise<void> {
-    const { record, log, pollMs = POLL_MS } = this.#options;
+    const { log, pollMs = POLL_MS } = this.#options;
     const { signal } = this.#stop;
     this.#next();
     while (!signal.aborted) {
       await delay(pollMs, undefined, { signal }).catch(() => {});
       if (signal.aborted) return;
       try {
-        const bell = await record.bell();
-        const late = performance.now() - this.#listedAt > LIST_EVERY_MS;
-        if (bell !== this.#bell || late || this.#rereads?.wantsTables) {
-          await this.#look(await this.#list());
-          this.#bell = bell;
-          await this.#rereads?.look(this.#latest);
-        }
+        const looked = await this.#list.look(this.#rereads?.wantsTables === true);
+        if (looked) await this.#rereads?.look(this.#list.latest);
       } catch (error) {
         if (signal.aborted) return;
         log.warn("the state table could not be asked for backfills", {
@@ -337,82 +270,37 @@ export class Backfills {
     }
   }
 
-  async #list(): Promise<readonly Backfill[]> {
-    const found = await this.#options.record.list();
-    this.#listedAt = performance.now();
-    this.#latest = new Map(found.map((backfill) => [backfill.table, backfill]));
-    this.#waiting = found.filter(
-      ({ table, status, wanted }) =>
-        !this.#runs.has(table) &&
-        (status === "requested" || status === "running" || (status === "paused" && wanted === "run")),
-    );
-    return found;
-  }
-
-  /** Follows what operators want. */
-  async #look(found: readonly Backfill[]): Promise<void> {
-    const { record, state } = this.#options;
-    for (const backfill of found) {
-      const { table, run, wanted, status, progress, generation, epoch } = backfill;
-      const own = this.#runs.get(table);
-      if (own && own.backfill.run !== run) own.abandon();
-      else if (own && wanted !== "run") own.end(wanted === "pause" ? "paused" : "cancelled");
-      else if (own || !["requested", "running", "paused"].includes(status)) continue;
-      else if (wanted !== "run") {
-        const next = wanted === "pause" ? "paused" : "cancelled";
-        if (status !== next) await record.write(backfill, { status: next, epoch: state.epoch, progress });
-      } else if (progress && (generation < record.generation || (epoch ?? state.epoch) < state.epoch)) {
-        // Written by a task before us after we had begun: its rows may have come too late to count.
-        await record.restart(backfill, { ...backfill.request, requestedAt: Date.now() });
-        this.#bell = undefined;
-      }
-    }
-    this.#waiting = this.#waiting.filter(({ wanted }) => wanted === "run");
-  }
-
   /** Begins what waits, as many as may be side by side. */
   #next(): void {
     const { tablesAtOnce } = this.#options.pipeline.source.backfill;
     while (this.#runs.size < tablesAtOnce && !this.#stop.signal.aborted) {
-      const backfill = this.#waiting.shift();
+      const backfill = this.#list.next();
       if (!backfill) return;
       if (backfill.wanted === "run" && !this.#runs.has(backfill.table)) this.#begin(backfill);
     }
   }
 
   #begin(backfill: Backfill): void {
-    const { record, tables, pipeline, state, log, plan, restart, goal } = this.#options;
+    const { record, tables, pipeline, state, log, goal } = this.#options;
     const { tablesAtOnce } = pipeline.source.backfill;
     const table = tables.find((candidate) => formatTable(candidate) === backfill.table);
     if (!table) {
-      this.#refuseUnknown(backfill).catch((error: Error) =>
-        this.#options.log.warn("the refusal could not be written", { error: error.name }),
-      );
+      this.#list
+        .refuseUnknown(backfill)
+        .catch((error: Error) => log.warn("the refusal could not be written", { error: error.name }));
       return;
     }
     const run: TableRun = new TableRun({
+      ...this.#surroundings("backfill"),
       backfill,
       table,
       record,
-      reader: (until, waits) => this.#reader(until, waits),
-      streamed: this.#streamed,
-      gate: (signal, waits) => this.#opened(signal, waits),
-      pace: this.#pace,
-      memory: this.#memory,
-      plan,
-      listen: (name, listener) => this.#listeners.set("backfill", name, listener),
-      restart,
       slot: state.slot,
       task: this.#task,
       nextAttempt: () => ++this.#attempts,
       pipeline: pipeline.name,
       database: state.database,
-      epoch: state.epoch,
-      maxEventBytes: this.#options.maxEventBytes,
       goal: { ...GOAL, bytes: Math.min(GOAL.bytes, MAX_BYTES / tablesAtOnce / GOALS_HELD), ...goal },
-      log,
-      signal: this.#stop.signal,
-      onGiven: () => this.#forget(),
     });
     this.#runs.set(backfill.table, run);
     log.info(`the backfill of ${backfill.table} begins`, {
@@ -422,10 +310,8 @@ export class Backfills {
     const ended = run.run().then(() => {
       if (this.#stop.signal.aborted) return;
       this.#runs.delete(backfill.table);
-      const { status, progress } = run.state;
-      this.#latest.set(backfill.table, { ...backfill, status, progress });
+      this.#list.ended(backfill, run.state);
       this.#restIfIdle();
-      this.#bell = undefined;
       this.#next();
     });
     this.#ending.push(ended);
@@ -433,35 +319,43 @@ export class Backfills {
   }
 
   async #openRereads(): Promise<Rereads | undefined> {
-    const { rereads: record, tables, pipeline, state, log, plan, restart, onAsked } = this.#options;
+    const { rereads: record, tables, pipeline, state, restart, onAsked } = this.#options;
     if (!record) return undefined;
     const own = new Set(tables.map(formatTable));
     return await Rereads.open({
+      ...this.#surroundings("reread"),
       record,
       backfills: this.#options.record,
       isOwn: (table) => own.has(table),
       tablesAtOnce: pipeline.source.backfill.tablesAtOnce,
-      reader: (until) => this.#reader(until),
-      streamed: this.#streamed,
-      gate: (signal) => this.#opened(signal, () => {}),
-      pace: this.#pace,
-      memory: this.#memory,
-      plan,
-      listen: (table, listener) => this.#listeners.set("reread", table, listener),
       watermark: (table) => {
         const attempt = ++this.#attempts;
         return { slot: state.slot, task: this.#task, table, run: REREAD_RUN, chunk: attempt, attempt };
       },
-      restart,
-      epoch: state.epoch,
-      maxEventBytes: this.#options.maxEventBytes,
-      log,
-      signal: this.#stop.signal,
-      onGiven: () => this.#forget(),
       onWritten: onAsked,
       onFailure: restart,
       onRest: () => this.#restIfIdle(),
     });
+  }
+
+  /** Shared by everything that reads chunks. */
+  #surroundings(kind: ListenerKind): ReadingSurroundings {
+    const { state, plan, restart, maxEventBytes, log } = this.#options;
+    return {
+      reader: (signal, waits) => this.#reader(signal, waits),
+      streamed: this.#gate.streamed,
+      gate: (signal, waits) => this.#gate.opened(signal, waits),
+      pace: this.#pace,
+      memory: this.#memory,
+      plan,
+      listen: (table, listener) => this.#listeners.set(kind, table, listener),
+      restart,
+      epoch: state.epoch,
+      maxEventBytes,
+      log,
+      signal: this.#stop.signal,
+      onGiven: () => this.#gate.forget(() => this.#open),
+    };
   }
 
   #reader(signal: AbortSignal, waits: (reason: string) => void = () => {}): ChunkReader {
@@ -478,85 +372,13 @@ export class Backfills {
     });
   }
 
-  async #refuseUnknown(backfill: Backfill): Promise<void> {
-    const { record, state, log } = this.#options;
-    const { table, progress } = backfill;
-    const reason = "it is not captured";
-    log.error(`the backfill of ${table} is refused: ${reason}`, {
-      remedy:
-        "Name it in source.tables and restart the capture task; a partition is backfilled with its root.",
-    });
-    const now = Date.now();
-    const nothing = { lastKey: null, keyColumns: [], chunk: 0, rows: 0, bytes: 0, startedAt: now };
-    const refused = {
-      startPosition: "0".repeat(34),
-      ...nothing,
-      ...progress,
-      updatedAt: now,
-      finishedAt: now,
-      reason,
-    };
-    await record.write(backfill, { status: "refused", epoch: state.epoch, progress: refused, left: true });
-  }
-
-  /**
-   * Rule 25: from the first run on, streamed transactions are remembered; chunks wait for those of before. A standby needs
-   * none of that: behind the low watermark's replay it sees all that was streamed before.
-   */
-  async #opened(signal: AbortSignal, waits: (reason: string | undefined) => void): Promise<void> {
-    if (this.#options.standby) return;
-    this.#gate ??= this.#openGate();
-    const { opened, isOpen } = this.#gate;
-    if (isOpen) return;
-    waits("transactions that were open when the capture task began have not ended");
-    signal.throwIfAborted();
-    await Promise.race([opened, once(signal, "abort")]);
-    signal.throwIfAborted();
-  }
-
-  #openGate(): Gate {
-    const stop = new AbortController();
-    const signal = AbortSignal.any([this.#stop.signal, stop.signal]);
-    // Of its own: runs come and go while it waits.
-    const reader = this.#reader(signal);
-    const opened = startGate({
-      query: (sql) => reader.query(sql),
-      streamed: (xid) => this.#streamed.has(xid),
-      signal,
-      log: this.#options.log,
-    }).finally(() => reader.end());
-    const gate: Gate = { opened, stop, isOpen: false };
-    opened.then(
-      () => {
-        gate.isOpen = true;
-      },
-      () => {
-        if (this.#gate === gate) this.#rest();
-      },
-    );
-    return gate;
-  }
-
   #restIfIdle(): void {
-    if (this.#runs.size === 0 && this.#waiting.length === 0 && this.#rereads?.isIdle !== false) this.#rest();
+    if (this.#runs.size === 0 && this.#list.isEmpty && this.#rereads?.isIdle !== false) this.#gate.rest();
   }
 
-  /** Nothing runs: transactions need not be remembered until something does. */
-  #rest(): void {
-    this.#gate?.stop.abort();
-    this.#gate = undefined;
-    this.#streamed.clear();
-  }
-
-  /** What a snapshot sees that is older than all open chunks', they see. */
-  #forget(): void {
-    const now = performance.now();
-    if (now - this.#forgotAt < FORGET_EVERY_MS) return;
-    this.#forgotAt = now;
-    const open = [...this.#runs.values()].flatMap((run) => run.firstOpen ?? []);
-    open.push(...(this.#rereads?.firstOpen ?? []));
-    const oldest = open.sort((a, b) => a.begunAt - b.begunAt)[0];
-    const floor = oldest ? oldest.floor : this.#streamed.latest;
-    if (floor) this.#streamed.forgetSeen(floor);
+  /** The first open chunk of each table. */
+  get #open(): OpenChunk[] {
+    const runs = [...this.#runs.values()].flatMap((run) => run.chunks.first ?? []);
+    return [...runs, ...(this.#rereads?.firstOpen ?? [])];
   }
 }

@@ -6,6 +6,7 @@ import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import type { WindowMemory } from "./change-window.ts";
 import { ChangeWindow } from "./change-window.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
+import type { Delivery } from "./delivery.ts";
 import type { StreamedTransactions } from "./visibility.ts";
 import { Snapshot } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
@@ -91,6 +92,12 @@ export interface OpenChunksOptions {
   readonly memory: WindowMemory;
   /** Lets a listener see the table's changes, or nobody. */
   readonly listen: (listener: ChangeListener | undefined) => void;
+  /** A low watermark came: the wait for it is over. */
+  readonly onLow: () => void;
+  /** Makes of a chunk, whose high watermark ends at `lsn`, what is to go there. */
+  readonly deliver: (chunk: WholeChunk, lsn: bigint) => Omit<Delivery, "lsn">;
+  /** A chunk may not be given: it is to be read again. */
+  readonly again: (flaw: Flaw) => void;
 }
 
 /**
@@ -124,22 +131,26 @@ export class OpenChunks implements ChangeListener {
   /** A low watermark came out of the slot. */
   low(watermark: Watermark): void {
     const chunk = this.#chunks.find((open) => open.watermark.attempt === watermark.attempt);
-    if (!chunk) return;
-    chunk.begin(this.#options.streamed, this.#options.memory);
-    this.#watch();
+    if (chunk) {
+      chunk.begin(this.#options.streamed, this.#options.memory);
+      this.#watch();
+    }
+    this.#options.onLow();
   }
 
-  /** A high watermark came: gives its chunk, which is no longer one of these, or what is wrong with it; undefined: no chunk. */
-  high(watermark: Watermark): WholeChunk | Flaw | undefined {
+  /** A high watermark came: gives what is to go there, or undefined for nothing. */
+  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
     const [chunk] = this.#chunks;
     if (chunk?.watermark.attempt !== watermark.attempt) return undefined;
     const judged = chunk.judged(this.#options.streamed);
-    if (judged.kind === "whole") {
-      this.#chunks.shift();
-      chunk.end();
-      this.#watch();
+    if (judged.kind !== "whole") {
+      this.#options.again(judged);
+      return undefined;
     }
-    return judged;
+    this.#chunks.shift();
+    chunk.end();
+    this.#watch();
+    return { lsn, ...this.#options.deliver(judged, lsn) };
   }
 
   /** None of them is given: their watermarks mean nothing any more. */

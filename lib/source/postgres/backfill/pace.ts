@@ -108,3 +108,27 @@ export class ChunkSize {
     this.#rows = Math.min(MAX_ROWS, Math.max(1, Math.round(rows)));
   }
 }
+
+/** A wait that is over with its time, the signal, or when something happens that it may have been for. One at a time. */
+export class Nap {
+  #wake: (() => void) | undefined;
+
+  wake(): void {
+    this.#wake?.();
+  }
+
+  async sleep(ms: number, until: AbortSignal): Promise<void> {
+    if (until.aborted) return;
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        until.removeEventListener("abort", wake);
+        this.#wake = undefined;
+        resolve();
+      };
+      const timer = setTimeout(wake, ms);
+      until.addEventListener("abort", wake, { once: true });
+      this.#wake = wake;
+    });
+  }
+}

@@ -2,38 +2,58 @@ import pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import type { Relation } from "../decode/pgoutput/messages.ts";
-import type { RelationPlan } from "../decode/relation-plan.ts";
+import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import type { BackfillProgress } from "./backfill-record.ts";
+import type { WindowMemory } from "./change-window.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import type { OpenChunks } from "./open-chunks.ts";
 import { untilVisible } from "./open-chunks.ts";
-import type { Pace } from "./pace.ts";
-import { type ChunkGoal, ChunkSize } from "./pace.ts";
+import { type ChunkGoal, ChunkSize, Nap, type Pace } from "./pace.ts";
 import { pageOrder, type TableShape } from "./table-shape.ts";
 import type { StreamedTransactions } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
 
-/** What is read, by what, and what reading waits for. */
-export interface ReadAheadOptions {
+/** Shared by everything that reads chunks for one stream. */
+export interface ReadingSurroundings {
+  /** Opens what reads tables, until the signal; `waits` is told for what reading waits. */
+  readonly reader: (signal: AbortSignal, waits?: (reason: string) => void) => ChunkReader;
+  readonly streamed: StreamedTransactions;
+  /** Resolves when chunks count (rule 25); `waits` is told for what. @throws the signal's reason */
+  readonly gate: (signal: AbortSignal, waits: (reason: string | undefined) => void) => Promise<void>;
+  readonly pace: Pace;
+  /** Shared by the windows of all tables. */
+  readonly memory: WindowMemory;
+  /** The plan of a relation, as the log's would be. */
+  readonly plan: (relation: Relation) => Promise<RelationPlan>;
+  /** Lets a listener see a table's changes, or nobody. */
+  readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+  /** Only a new start of the task opens sessions again. */
+  readonly restart: (error: unknown) => void;
+  readonly epoch: number;
+  /** Largest event that the stream can take, in bytes; undefined: any size. */
+  readonly maxEventBytes: number | undefined;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** A chunk was given. */
+  readonly onGiven: () => void;
+}
+
+/** Dependencies of `ReadAhead`: what is read, by what, and what reading waits for. */
+export interface ReadAheadOptions
+  extends Pick<ReadingSurroundings, "streamed" | "gate" | "pace" | "plan" | "log"> {
   readonly table: TableName;
   readonly where: string | undefined;
   readonly reader: ChunkReader;
   /** Where chunks go when they are begun. */
   readonly open: OpenChunks;
-  readonly streamed: StreamedTransactions;
-  /** Resolves when chunks count (rule 25); `waits` is told for what. @throws the signal's reason */
-  readonly gate: (signal: AbortSignal, waits: (reason: string | undefined) => void) => Promise<void>;
-  readonly pace: Pace;
-  /** The plan of a relation, as the log's would be. */
-  readonly plan: (relation: Relation) => Promise<RelationPlan>;
   /** A watermark that no read of the task had, for the chunk of that number. */
   readonly watermark: (chunk: number) => Watermark;
   readonly goal: ChunkGoal;
   /** Told what reading waits for; undefined: for nothing. */
   readonly waits: (reason: string | undefined) => void;
-  readonly log: Log;
 }
 
+const SLEEP_MS = 1_000;
 /** How many chunks are read ahead of the stream. */
 const OPEN_CHUNKS = 2;
 /** A chunk is cut above this many times its goal of bytes. */
@@ -58,7 +78,7 @@ export class ReadAhead {
   #chunk = 0;
   #relation = "";
   #plan: RelationPlan | undefined;
-  #wake: (() => void) | undefined;
+  readonly #nap = new Nap();
 
   constructor(options: ReadAheadOptions) {
     this.#options = options;
@@ -83,7 +103,7 @@ export class ReadAhead {
 
   /** Something happened that reading may have waited for. */
   look(): void {
-    this.#wake?.();
+    this.#nap.wake();
   }
 
   /**
@@ -105,7 +125,7 @@ export class ReadAhead {
     } = this.#options;
     while (!until.aborted) {
       if (open.count >= OPEN_CHUNKS || !this.#more) {
-        await this.#sleep(until);
+        await this.#nap.sleep(SLEEP_MS, until);
         continue;
       }
       await gate(until, waits);
@@ -125,7 +145,11 @@ export class ReadAhead {
           maxBytes: goal.bytes * CUT_AT,
           ready: async () => {
             if (this.patient)
-              await untilVisible(chunk, { ...this.#options, sleep: (stop) => this.#sleep(stop) }, until);
+              await untilVisible(
+                chunk,
+                { ...this.#options, sleep: (stop) => this.#nap.sleep(SLEEP_MS, stop) },
+                until,
+              );
           },
         })
         .catch(async (error) => {
@@ -166,21 +190,6 @@ export class ReadAhead {
       this.#relation = relation;
     }
     return this.#plan;
-  }
-
-  async #sleep(until: AbortSignal): Promise<void> {
-    if (until.aborted) return;
-    await new Promise<void>((resolve) => {
-      const wake = () => {
-        clearTimeout(timer);
-        until.removeEventListener("abort", wake);
-        this.#wake = undefined;
-        resolve();
-      };
-      const timer = setTimeout(wake, 1_000);
-      until.addEventListener("abort", wake, { once: true });
-      this.#wake = wake;
-    });
   }
 }
 

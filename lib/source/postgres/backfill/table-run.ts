@@ -3,45 +3,25 @@ import { type Backoff, backoffMs } from "../../../backoff.ts";
 import { formatPosition } from "../../../change/position.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
-import type { Log } from "../../../log.ts";
-import type { Relation } from "../decode/pgoutput/messages.ts";
 import { placeOfMessage } from "../decode/pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
-import type { WindowMemory } from "./change-window.ts";
 import { RunEvents } from "./chunk-events.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import type { Delivery } from "./delivery.ts";
-import type { Flaw, OpenChunk } from "./open-chunks.ts";
-import { OpenChunks } from "./open-chunks.ts";
-import type { ChunkGoal, Pace } from "./pace.ts";
+import { type Flaw, OpenChunks, type WholeChunk } from "./open-chunks.ts";
+import type { ChunkGoal } from "./pace.ts";
 import { isConflict, isPassing, needsNewStart, reasonOf } from "./passing.ts";
-import { ReadAhead } from "./read-ahead.ts";
+import { ReadAhead, type ReadingSurroundings } from "./read-ahead.ts";
 import { AcknowledgedProgress, behind, inOrderOf, notBegun, type RunState } from "./run-progress.ts";
 import { pageOrder } from "./table-shape.ts";
-import type { StreamedTransactions } from "./visibility.ts";
 import type { Watermark } from "./watermark.ts";
 
-/** What one table's run needs of its surroundings. */
-export interface TableRunOptions {
+/** Dependencies of `TableRun`. */
+export interface TableRunOptions extends ReadingSurroundings {
   readonly backfill: Backfill;
   readonly table: TableName;
   readonly record: BackfillRecord;
-  /** Opens what reads it, until the signal; `waits` is told for what reading waits. */
-  readonly reader: (signal: AbortSignal, waits: (reason: string) => void) => ChunkReader;
-  readonly streamed: StreamedTransactions;
-  /** Resolves when chunks count (rule 25); `waits` is told for what. @throws the signal's reason */
-  readonly gate: (signal: AbortSignal, waits: (reason: string | undefined) => void) => Promise<void>;
-  readonly pace: Pace;
-  /** Shared by the windows of all tables. */
-  readonly memory: WindowMemory;
-  /** The plan of a relation, as the log's would be. */
-  readonly plan: (relation: Relation) => Promise<RelationPlan>;
-  /** Lets a listener see the table's changes, or nobody. */
-  readonly listen: (table: string, listener: ChangeListener | undefined) => void;
-  /** Only a new start of the task opens sessions again. */
-  readonly restart: (error: unknown) => void;
   readonly slot: string;
   /** Tells this process's watermarks from all others'. */
   readonly task: string;
@@ -49,14 +29,7 @@ export interface TableRunOptions {
   readonly nextAttempt: () => number;
   readonly pipeline: string;
   readonly database: string;
-  readonly epoch: number;
-  /** Largest event that the stream can take, in bytes; undefined: any size. */
-  readonly maxEventBytes: number | undefined;
   readonly goal: ChunkGoal;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  /** A chunk was given. */
-  readonly onGiven: () => void;
 }
 
 /** A chunk that is in another form than the log's so many times, with none given between: the table is not to be had. */
@@ -70,6 +43,8 @@ const RETRY: Backoff = { baseMs: 500, capMs: 10_000 };
  */
 export class TableRun {
   readonly name: string;
+  /** Those between their watermarks. */
+  readonly chunks: OpenChunks;
   readonly #options: TableRunOptions;
   readonly #events: RunEvents;
   readonly #state: AcknowledgedProgress;
@@ -77,7 +52,6 @@ export class TableRun {
   /** The task's end, or this run's. */
   readonly #until: AbortSignal;
   readonly #reader: ChunkReader;
-  readonly #open: OpenChunks;
   readonly #ahead: ReadAhead;
   /** What was given. */
   #progress: BackfillProgress | undefined;
@@ -99,16 +73,19 @@ export class TableRun {
     });
     const waits = (reason: string | undefined) => this.#state.waits(reason);
     this.#reader = options.reader(this.#until, waits);
-    this.#open = new OpenChunks({
+    this.chunks = new OpenChunks({
       streamed,
       memory,
       listen: (listener) => options.listen(this.name, listener),
+      onLow: () => this.#ahead.look(),
+      deliver: (chunk, lsn) => this.#deliver(chunk, lsn),
+      again: (flaw) => this.#again(flaw),
     });
     this.#ahead = new ReadAhead({
       table,
       where: backfill.request.where,
       reader: this.#reader,
-      open: this.#open,
+      open: this.chunks,
       streamed,
       gate: options.gate,
       pace: options.pace,
@@ -127,11 +104,6 @@ export class TableRun {
   /** What is acknowledged. */
   get state(): RunState {
     return this.#state.state;
-  }
-
-  /** The first chunk between its watermarks. */
-  get firstOpen(): OpenChunk | undefined {
-    return this.#open.first;
   }
 
   /** Reads until the end, a refusal, `pause`, `cancel` or the signal. Resolves when the record says so. Never rejects. */
@@ -161,7 +133,7 @@ export class TableRun {
         await delay(backoffMs(failures, RETRY), undefined, { signal: until }).catch(() => {});
       }
     }
-    this.#open.discard();
+    this.chunks.discard();
     await this.#reader.end();
     if (this.#ended !== undefined) await this.#state.settled(signal);
   }
@@ -194,23 +166,9 @@ export class TableRun {
     this.#state.acknowledge(lsn);
   }
 
-  /** The low watermark of a chunk came out of the slot. */
-  low(watermark: Watermark): void {
-    this.#open.low(watermark);
-    this.#ahead.look();
-  }
-
-  /** The high watermark came: gives what is to go there, or undefined for nothing. */
-  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
-    const chunk = this.#open.high(watermark);
-    if (chunk === undefined) return undefined;
-    if (chunk.kind !== "whole") {
-      this.#again(chunk);
-      return undefined;
-    }
+  #deliver(chunk: WholeChunk, lsn: bigint): Omit<Delivery, "lsn"> {
     const { startPosition } = this.#progress as BackfillProgress;
     return {
-      lsn,
       slices: this.#events.slices(chunk, placeOfMessage(lsn), startPosition),
       given: () => this.#given(chunk.read, lsn),
       failed: (error) => this.#refuse(error),
@@ -304,6 +262,6 @@ export class TableRun {
   #endAs(status: BackfillStatus): void {
     this.#ended = status;
     this.#stop.abort();
-    this.#open.discard();
+    this.chunks.discard();
   }
 }

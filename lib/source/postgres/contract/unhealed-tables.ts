@@ -2,8 +2,8 @@ import { formatLsn } from "../../../change/lsn.ts";
 import { formatPosition, parsePosition } from "../../../change/position.ts";
 import { parseTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
+import { isWhole } from "../backfill/backfill-record.ts";
 import type { BackfillReport } from "../backfill/backfills.ts";
-import { isWhole } from "../backfill/wanted-backfills.ts";
 import type { Sighting } from "./terms.ts";
 import type { UnhealedPlace, UnhealedRecord, UnhealedTable } from "./unhealed-record.ts";
 

@@ -2,9 +2,7 @@ import type { PositionText } from "../../../change/position.ts";
 import { parseTable } from "../../../change/table-pattern.ts";
 import type { Backfill, BackfillRecord } from "../backfill/backfill-record.ts";
 import { hasEnded } from "../backfill/backfill-record.ts";
-import type { Delivery } from "../backfill/delivery.ts";
-import type { OpenChunk } from "../backfill/open-chunks.ts";
-import type { Watermark } from "../backfill/watermark.ts";
+import type { OpenChunk, OpenChunks } from "../backfill/open-chunks.ts";
 import { AskedRows } from "./asked-rows.ts";
 import type { IncompleteCreate } from "./incomplete-create.ts";
 import type { RereadRecord } from "./reread-record.ts";
@@ -101,15 +99,12 @@ export class Rereads {
 
   /** The chunks between their watermarks. */
   get firstOpen(): OpenChunk[] {
-    return [...this.#runs.values()].flatMap((run) => run.firstOpen ?? []);
+    return [...this.#runs.values()].flatMap((run) => run.chunks.first ?? []);
   }
 
-  low(watermark: Watermark): void {
-    this.#runs.get(watermark.table)?.low(watermark);
-  }
-
-  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
-    return this.#runs.get(watermark.table)?.high(watermark, lsn);
+  /** A table's chunks between their watermarks. */
+  chunks(table: string): OpenChunks | undefined {
+    return this.#runs.get(table)?.chunks;
   }
 
   reconnected(): void {

@@ -2,47 +2,24 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type Backoff, backoffMs } from "../../../backoff.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
-import type { Log } from "../../../log.ts";
-import type { WindowMemory } from "../backfill/change-window.ts";
 import { ChunkEvents } from "../backfill/chunk-events.ts";
 import type { ChunkReader } from "../backfill/chunk-reader.ts";
 import type { Delivery } from "../backfill/delivery.ts";
-import type { Flaw, OpenChunk } from "../backfill/open-chunks.ts";
+import type { Flaw, WholeChunk } from "../backfill/open-chunks.ts";
 import { OpenChunks, untilVisible } from "../backfill/open-chunks.ts";
-import type { Pace } from "../backfill/pace.ts";
+import { Nap } from "../backfill/pace.ts";
 import { isConflict, isPassing, needsNewStart, reasonOf } from "../backfill/passing.ts";
+import type { ReadingSurroundings } from "../backfill/read-ahead.ts";
 import { pageOrder, type TableShape } from "../backfill/table-shape.ts";
-import type { StreamedTransactions } from "../backfill/visibility.ts";
 import type { Watermark } from "../backfill/watermark.ts";
-import { placeOfMessage, type Relation } from "../decode/pgoutput/messages.ts";
-import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
+import { placeOfMessage } from "../decode/pgoutput/messages.ts";
 import type { AskedRows } from "./asked-rows.ts";
 import type { AskedRow } from "./reread-record.ts";
 
-/** What reading rows again shares with the backfills of its stream. */
-export interface RereadSurroundings {
-  /** Opens what reads tables, until the signal. */
-  readonly reader: (signal: AbortSignal) => ChunkReader;
-  readonly streamed: StreamedTransactions;
-  /** Resolves when chunks count (rule 25). @throws the signal's reason */
-  readonly gate: (signal: AbortSignal) => Promise<void>;
-  readonly pace: Pace;
-  readonly memory: WindowMemory;
-  /** The plan of a relation, as the log's would be. */
-  readonly plan: (relation: Relation) => Promise<RelationPlan>;
-  /** Lets a listener see a table's changes, or nobody. */
-  readonly listen: (table: string, listener: ChangeListener | undefined) => void;
+/** Dependencies of `TableReread`. */
+export interface RereadSurroundings extends ReadingSurroundings {
   /** A watermark that no read of the task had. */
   readonly watermark: (table: string) => Watermark;
-  /** Only a new start of the task opens sessions again. */
-  readonly restart: (error: unknown) => void;
-  readonly epoch: number;
-  /** Largest event that the stream can take, in bytes; undefined: any size. */
-  readonly maxEventBytes: number | undefined;
-  readonly log: Log;
-  readonly signal: AbortSignal;
-  /** A chunk was given. */
-  readonly onGiven: () => void;
 }
 
 /** Rows that are read between two watermarks, at most. */
@@ -66,10 +43,11 @@ type Outcome =
  */
 export class TableReread {
   readonly table: string;
+  /** Those between their watermarks. */
+  readonly chunks: OpenChunks;
   readonly #name: TableName;
   readonly #asked: AskedRows;
   readonly #options: RereadSurroundings;
-  readonly #open: OpenChunks;
   readonly #events: ChunkEvents;
   readonly #reader: ChunkReader;
   /** Aborted when it has ended: what listened to the task's end is let go of. */
@@ -82,7 +60,7 @@ export class TableReread {
   #shapeFlaws = 0;
   /** Settles the chunk that waits for its high watermark. */
   #settle: ((outcome: Outcome) => void) | undefined;
-  #wake: (() => void) | undefined;
+  readonly #nap = new Nap();
 
   constructor(name: TableName, asked: AskedRows, options: RereadSurroundings) {
     this.table = formatTable(name);
@@ -92,36 +70,24 @@ export class TableReread {
     const { streamed, memory, listen, reader, signal } = options;
     this.#until = AbortSignal.any([signal, this.#over.signal]);
     this.#until.addEventListener("abort", () => this.#settle?.({ kind: "again" }), { once: true });
-    this.#open = new OpenChunks({ streamed, memory, listen: (listener) => listen(this.table, listener) });
+    this.chunks = new OpenChunks({
+      streamed,
+      memory,
+      listen: (listener) => listen(this.table, listener),
+      onLow: () => this.look(),
+      deliver: (chunk, lsn) => this.#deliver(chunk, lsn),
+      again: (flaw) => this.#again(flaw),
+    });
     this.#events = new ChunkEvents(options.maxEventBytes);
     this.#reader = reader(this.#until);
   }
 
-  /** The chunk between its watermarks. */
-  get firstOpen(): OpenChunk | undefined {
-    return this.#open.first;
-  }
-
   /** More was asked for. */
   look(): void {
-    this.#wake?.();
+    this.#nap.wake();
   }
 
-  /** The low watermark of a chunk came out of the slot. */
-  low(watermark: Watermark): void {
-    this.#open.low(watermark);
-    this.look();
-  }
-
-  /** The high watermark came: gives what is to go there, or undefined for nothing. */
-  high(watermark: Watermark, lsn: bigint): Delivery | undefined {
-    const chunk = this.#open.high(watermark);
-    if (chunk === undefined) return undefined;
-    if (chunk.kind !== "whole") {
-      this.#again(chunk);
-      return undefined;
-    }
-    const { read, plan, window } = chunk;
+  #deliver({ read, plan, window }: WholeChunk, lsn: bigint): Omit<Delivery, "lsn"> {
     const place = {
       epoch: this.#options.epoch,
       lsn: placeOfMessage(lsn),
@@ -129,7 +95,6 @@ export class TableReread {
       backfill: undefined,
     };
     return {
-      lsn,
       slices: this.#events.slices(read.copied, plan, read.shape.pageIndexes, window, place),
       given: () => this.#settle?.({ kind: "given", lsn }),
       failed: (error) => this.#settle?.({ kind: "failed", error }),
@@ -138,7 +103,7 @@ export class TableReread {
 
   /** A new connection: what was between its watermarks says nothing any more. */
   reconnected(): void {
-    this.#open.discard();
+    this.chunks.discard();
     this.#settle?.({ kind: "again" });
     this.look();
   }
@@ -154,7 +119,7 @@ export class TableReread {
         await this.#read(rows, signal);
         failures = 0;
       } catch (error) {
-        this.#open.discard();
+        this.chunks.discard();
         if (signal.aborted) break;
         if (!isPassing(error)) {
           this.#giveUpRows(error);
@@ -171,7 +136,7 @@ export class TableReread {
         await delay(backoffMs(failures, RETRY), undefined, { signal }).catch(() => {});
       }
     }
-    this.#open.discard();
+    this.chunks.discard();
     await this.#reader.end();
     this.#over.abort();
   }
@@ -181,7 +146,7 @@ export class TableReread {
     for (;;) {
       const rows = this.#asked.next(this.#most);
       if (rows.length > 0 || signal.aborted || performance.now() >= until) return rows;
-      await this.#sleep(signal, until - performance.now());
+      await this.#nap.sleep(until - performance.now(), signal);
     }
   }
 
@@ -192,11 +157,11 @@ export class TableReread {
     const shape = this.#shape;
     let lsn = 0n;
     for (let after: readonly string[] | null = null, more = true; more; ) {
-      await gate(signal);
+      await gate(signal, () => {});
       await pace.permit(signal, () => {});
       signal.throwIfAborted();
       const watermark = newWatermark(this.table);
-      const chunk = this.#open.open(
+      const chunk = this.chunks.open(
         watermark,
         shape.page.map((column) => column.name),
       );
@@ -211,7 +176,7 @@ export class TableReread {
         maxBytes: MAX_BYTES,
         ready: async () => {
           if (!this.#patient) return;
-          const sleep = (until: AbortSignal) => this.#sleep(until, SLEEP_MS);
+          const sleep = (until: AbortSignal) => this.#nap.sleep(SLEEP_MS, until);
           await untilVisible(chunk, { ...this.#options, table: this.#name, reader, sleep }, signal);
         },
       });
@@ -220,7 +185,7 @@ export class TableReread {
       if (chunk.ended) return;
       if (pageOrder(read.shape) !== pageOrder(shape)) {
         this.#shape = undefined;
-        this.#open.discard();
+        this.chunks.discard();
         return;
       }
       const planned = await plan(read.shape.relation);
@@ -247,7 +212,7 @@ export class TableReread {
   }
 
   #again(flaw: Flaw): void {
-    this.#open.discard();
+    this.chunks.discard();
     if (flaw.kind === "visibility") this.#patient = true;
     if (flaw.kind === "overfull") this.#fewer();
     if (flaw.kind === "shape") {
@@ -262,7 +227,7 @@ export class TableReread {
 
   /** A row that cannot be given does not keep the others: it is found by reading fewer at once, and left aside. */
   #failed(rows: readonly AskedRow[], error: unknown): void {
-    this.#open.discard();
+    this.chunks.discard();
     if (rows.length > 1) {
       this.#most = Math.max(1, rows.length >> 1);
       return;
@@ -276,7 +241,7 @@ export class TableReread {
 
   /** Nothing of the table can be given as it is: another key, as a rule, that somebody has to accept. */
   #notNow(problem: TributaryError): void {
-    this.#open.discard();
+    this.chunks.discard();
     this.#asked.setAside(this.#asked.next());
     this.#options.log.error(`rows of ${this.table} are not read again now: ${problem.message}`, {
       code: problem.code,
@@ -296,20 +261,5 @@ export class TableReread {
 
   #fewer(): void {
     this.#most = Math.max(1, this.#most >> 1);
-  }
-
-  async #sleep(until: AbortSignal, ms: number): Promise<void> {
-    if (until.aborted) return;
-    await new Promise<void>((resolve) => {
-      const wake = () => {
-        clearTimeout(timer);
-        until.removeEventListener("abort", wake);
-        this.#wake = undefined;
-        resolve();
-      };
-      const timer = setTimeout(wake, ms);
-      until.addEventListener("abort", wake, { once: true });
-      this.#wake = wake;
-    });
   }
 }

@@ -2,6 +2,7 @@ import { EventEmitter } from "node:events";
 import fc from "fast-check";
 import type pg from "pg";
 import { describe, expect, test } from "vitest";
+import { startStep } from "../../../../lib/source/postgres/backfill/backfill-record.ts";
 import {
   COPY_HEADER_BYTES,
   CopyOut,
@@ -10,7 +11,6 @@ import {
 } from "../../../../lib/source/postgres/backfill/copy-out.ts";
 import { ChunkSize } from "../../../../lib/source/postgres/backfill/pace.ts";
 import { Snapshot, StreamedTransactions } from "../../../../lib/source/postgres/backfill/visibility.ts";
-import { startStep } from "../../../../lib/source/postgres/backfill/wanted-backfills.ts";
 import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
 import { NULL, Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";
 import { textForm } from "../../../../lib/source/postgres/decode/values/text.ts";
