@@ -5,7 +5,7 @@ import type { Mutation } from "./mutation.ts";
 export const CATALOG: readonly Mutation[] = [
   {
     name: "drain a held topic's segment before its rows to be read again are on record",
-    file: "lib/source/postgres/hold/held-topics.ts",
+    file: "lib/source/postgres/hold/hold-release.ts",
     from: "      await this.#options.asked();\n      await this.#options.record.write(topic.hold);",
     to: "      await this.#options.record.write(topic.hold);",
     tests: ["test/postgres/hold.test.ts"],
@@ -103,7 +103,7 @@ export const CATALOG: readonly Mutation[] = [
   },
   {
     name: "end a hold before its changes are stored in the stream",
-    file: "lib/source/postgres/hold/held-topics.ts",
+    file: "lib/source/postgres/hold/hold-release.ts",
     from: "await Promise.race([stored.promise, aborted(signal)]);",
     to: "stored.resolve();",
     tests: ["test/postgres/hold.test.ts"],

@@ -5,6 +5,7 @@ import {
   parsePosition,
   START_OF_HISTORY,
 } from "../../../change/position.ts";
+import type { TributaryError } from "../../../change/tributary-error.ts";
 
 /** Why a topic is held: of the error that began it, or at which its release stopped. Names only, never values. */
 export interface HoldReason {
@@ -14,6 +15,14 @@ export interface HoldReason {
   /** Where the change was made: `public.orders`. */
   readonly table: string;
   readonly position: PositionText;
+}
+
+/** The reason that an error at a change gives. */
+export function reasonOf(
+  { code, message, remedy }: TributaryError,
+  { table, position }: Pick<HoldReason, "table" | "position">,
+): HoldReason {
+  return { code, message, remedy, table, position };
 }
 
 /** A topic whose changes are stored in order until somebody releases it (rule 32). */
