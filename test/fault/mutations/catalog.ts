@@ -68,16 +68,16 @@ export const CATALOG: readonly Mutation[] = [
   },
   {
     name: "put what comes again where today's key says",
-    file: "lib/source/postgres/identity/table-identities.ts",
+    file: "lib/source/postgres/identity/table-view.ts",
     from: "span(i === 0 ? undefined : from, keyOf(key));",
     to: "span(i === 0 ? undefined : from, keyOf(current.key));",
     tests: ["test/unit/postgres/table-identities.test.ts"],
   },
   {
     name: "stop a release for good at changes of a key that was taken back",
-    file: "lib/source/postgres/identity/table-identities.ts",
-    from: "      return [{ ...known, swept: true }, ",
-    to: "      return [{ ...known, swept: lenient }, ",
+    file: "lib/source/postgres/identity/table-view.ts",
+    from: "    return [{ ...known, swept: true }, ",
+    to: "    return [{ ...known, swept: lenient }, ",
     tests: ["test/postgres/table-keys.test.ts"],
   },
   {
@@ -89,7 +89,7 @@ export const CATALOG: readonly Mutation[] = [
   },
   {
     name: "give changes on under the old key when it is another one",
-    file: "lib/source/postgres/identity/table-identities.ts",
+    file: "lib/source/postgres/identity/table-view.ts",
     from: "spans.push(span(difference.from, current.key, difference.error));",
     to: "spans.push(span(difference.from, current.key));",
     tests: ["test/unit/postgres/table-identities.test.ts", "test/postgres/table-keys.test.ts"],

@@ -13,7 +13,8 @@ import { barrierOf, firstHeld, type Hold } from "../hold/hold-record.ts";
 import { TableRenamedError } from "../slots/slots-errors.ts";
 import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity-errors.ts";
 import { compareKeys, formatKey } from "./known-tables.ts";
-import { type Difference, isAlike, type TableIdentities } from "./table-identities.ts";
+import { isAlike, type TableIdentities } from "./table-identities.ts";
+import type { Difference } from "./table-view.ts";
 
 /** Dependencies of `ChangedIdentities`. */
 export interface ChangedIdentitiesOptions

@@ -5,7 +5,6 @@ import {
   START_OF_HISTORY,
 } from "../../../change/position.ts";
 import { formatTable, parseTable, type TableName } from "../../../change/table-pattern.ts";
-import type { TributaryError } from "../../../change/tributary-error.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import type { Log } from "../../../log.ts";
 import type { CatalogQuery } from "../catalog/type-catalog.ts";
@@ -16,15 +15,15 @@ import { KeyChangedError, TableReplacedError } from "./identity-errors.ts";
 import {
   areAlike,
   compareKeys,
-  findKey,
   formatKey,
   formatKeys,
-  type KeyColumn,
   type KnownTables,
   type TableStretch,
   withNameBetween,
   withNames,
 } from "./known-tables.ts";
+import type { Difference, TableView } from "./table-view.ts";
+import { isFlagged, viewOf } from "./table-view.ts";
 
 /** What `TableIdentities` is made of. */
 export interface TableIdentitiesOptions {
@@ -44,37 +43,6 @@ export interface TableIdentitiesOptions {
   readonly onChange: (oids: readonly number[]) => void;
   /** Something is to be held. */
   readonly onDue: () => void;
-}
-
-/** A captured name whose table, or key, is another one than what is known of it. */
-export interface Difference {
-  /** The captured name. */
-  readonly table: string;
-  readonly error: KeyChangedError | TableReplacedError;
-  /** What has the name now; undefined: nothing. */
-  readonly now: CatalogTable | undefined;
-  /** Changes from here on are not given under what is known. */
-  readonly from: PositionText;
-}
-
-/** How the changes of a relation are given from a position on (undefined: from the first). */
-export interface Span {
-  readonly from: PositionText | undefined;
-  /** Undefined: the log's own flags say it. */
-  readonly key: readonly KeyColumn[] | undefined;
-  readonly problem: TributaryError | undefined;
-  /** Whether a change is given of whose old row the log does not tell the key: a sweep behind it puts right what it does to the old one. */
-  readonly swept: boolean;
-}
-
-/** What is known of a relation of the log. */
-export interface TableView {
-  /** The name that its changes go under. */
-  readonly name: TableName;
-  /** Of a table that has left its name for good: nothing of it is given. */
-  readonly passedOver: boolean;
-  /** In order; at least one. */
-  readonly spans: readonly [Span, ...Span[]];
 }
 
 /**
@@ -116,7 +84,7 @@ export class TableIdentities {
     if (own === undefined && known === undefined) return this.#options.captures(relation);
     if (own !== name) return true;
     if (relation.identity === "full") return true;
-    return !this.#isFlagged(relation, known?.at(-1)?.key ?? []);
+    return !isFlagged(relation, known?.at(-1)?.key ?? []);
   }
 
   /** Looks at the tables that a relation has to do with. @throws CatalogLookupError, and what the record throws. */
@@ -156,41 +124,14 @@ export class TableIdentities {
 
   /** How the changes of a relation are to be given; undefined: nothing is known of it. */
   view(relation: Relation): TableView | undefined {
-    const told = formatTable(relation);
-    const before = this.#names.get(relation.oid);
-    const moved = before !== undefined && before !== told;
-    const problem = this.#differences.get(told) ?? (moved ? this.#differences.get(before) : undefined);
-    // A change made while the table had another name for a time is its own all the same.
-    const name = moved && !(problem && this.#options.captures(relation)) ? before : told;
-    const stretches = this.#known.get(name);
-    const whole = (error: TributaryError | undefined): TableView => ({
-      name: parseTable(name),
-      passedOver: error === undefined,
-      spans: [span(undefined, undefined, error)],
+    return viewOf(relation, {
+      known: this.#known,
+      names: this.#names,
+      differences: this.#differences,
+      captures: this.#options.captures,
+      lenient: this.#options.keeps === false,
+      topicOf: (table) => this.#topicOf(table),
     });
-    if (moved && problem) return whole(problem.error);
-    if (!stretches) return problem && whole(problem.error);
-    const difference = this.#differences.get(name);
-    const current = stretches.at(-1) as TableStretch;
-    const own = stretches.filter(({ oid }) => oid === relation.oid);
-    if (own.length === 0) return whole(difference?.error);
-    const keyOf = (key: readonly KeyColumn[]) => this.#keyIn(relation, key);
-    const [first] = own as [TableStretch, ...TableStretch[]];
-    const lenient = this.#options.keeps === false;
-    const given = own.flatMap(({ from, key, sweptTo }, i): Span[] => {
-      const known = span(i === 0 ? undefined : from, keyOf(key));
-      if (sweptTo === undefined) return [{ ...known, swept: lenient }];
-      const next = own[i + 1]?.from ?? difference?.from;
-      const strict = next === undefined || sweptTo < next;
-      return [{ ...known, swept: true }, ...(strict ? [{ ...known, from: sweptTo, swept: lenient }] : [])];
-    });
-    const spans = given as [Span, ...Span[]];
-    const left = stretches.find(({ oid, from }) => oid !== relation.oid && from > first.from);
-    if (left && current.oid !== relation.oid)
-      spans.push(span(left.from, undefined, this.#replaced(name, current, relation)));
-    else if (difference && !this.#predates(relation, current, difference))
-      spans.push(span(difference.from, current.key, difference.error));
-    return { name: parseTable(name), passedOver: false, spans };
   }
 
   /** Whether another table was accepted under the captured name that this one had: what there is now is read with a sweep. */
@@ -396,33 +337,6 @@ export class TableIdentities {
     return this.#options.route(parseTable(table)).topic.name;
   }
 
-  #replaced(table: string, { oid }: TableStretch, relation: Relation): TableReplacedError {
-    return new TableReplacedError({ table, oid, now: relation.oid, topic: this.#topicOf(table) });
-  }
-
-  /** A key as it can be used for a relation; undefined: its own flags are to be. */
-  #keyIn(relation: Relation, key: readonly KeyColumn[]): readonly KeyColumn[] | undefined {
-    if (findKey(key, relation) !== undefined) return key;
-    // A name in between that nobody saw: the log says which columns it is.
-    return relation.identity === "full" ? key : undefined;
-  }
-
-  /** Whether a relation, as the log tells it, is of the time before a key's change. */
-  #predates(relation: Relation, current: TableStretch, { error, now }: Difference): boolean {
-    if (!(error instanceof KeyChangedError) || !now) return false;
-    if (relation.identity !== "full") return this.#isFlagged(relation, current.key);
-    return findKey(now.key, relation) === undefined && findKey(current.key, relation) !== undefined;
-  }
-
-  /** Whether the log's flags say this key. */
-  #isFlagged(relation: Relation, key: readonly KeyColumn[]): boolean {
-    const flagged = relation.columns.filter((column) => column.key);
-    return (
-      flagged.length === key.length &&
-      key.every(({ names, type }, i) => names.at(-1) === flagged[i]?.name && type === flagged[i]?.type)
-    );
-  }
-
   #index(): void {
     this.#names = new Map(
       [...this.#known].map(([name, stretches]) => [(stretches.at(-1) as TableStretch).oid, name]),
@@ -435,10 +349,6 @@ export class TableIdentities {
     this.#storing = stored.catch(() => {});
     return stored;
   }
-}
-
-function span(from: PositionText | undefined, key: Span["key"], problem?: TributaryError): Span {
-  return { from, key, problem, swept: false };
 }
 
 /** Whether a table can take another's place at once: rows with the same keys go to the same partitions. */
