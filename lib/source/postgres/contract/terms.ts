@@ -1,6 +1,7 @@
 import pg from "pg";
 import * as z from "zod";
 import { parseLsn } from "../../../change/lsn.ts";
+import { publicationSays, SAYS } from "../catalog/publication.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
@@ -25,13 +26,7 @@ export const publicationTerms = z.object({
   owner: z.number(),
   /** For all tables. */
   every: z.boolean(),
-  insert: z.boolean(),
-  update: z.boolean(),
-  delete: z.boolean(),
-  truncate: z.boolean(),
-  viaRoot: z.boolean(),
-  /** 18: `n` none, `s` stored. */
-  generated: z.string().nullable(),
+  ...publicationSays.shape,
   schemas: z.array(publishedSchema),
   tables: z.array(publishedTable),
   /** The transaction of our own last ALTER: noted before it commits. */
@@ -76,8 +71,7 @@ export async function readTerms(
   const { rows } = await query(`
     SELECT jsonb_build_object(
              'oid', p.oid::int8, 'xmin', p.xmin::text, 'owner', p.pubowner::int8, 'every', p.puballtables,
-             'insert', p.pubinsert, 'update', p.pubupdate, 'delete', p.pubdelete, 'truncate', p.pubtruncate,
-             'viaRoot', p.pubviaroot, 'generated', to_jsonb(p) ->> 'pubgencols',
+             ${SAYS},
              'schemas', ${schemas},
              'tables', (SELECT coalesce(jsonb_agg(jsonb_build_object(
                                  'oid', c.oid::int8, 'xmin', r.xmin::text, 'schema', n.nspname, 'table', c.relname,

@@ -1,12 +1,8 @@
 import type pg from "pg";
 import type { TableName } from "../../../change/table-pattern.ts";
-import {
-  checkPublishedIdentity,
-  type PublicationStep,
-  planPublication,
-  publishes,
-  readPublication,
-} from "../catalog/publication.ts";
+import { publishes, readPublication } from "../catalog/publication.ts";
+import { checkPublishedIdentity } from "../catalog/publication-change.ts";
+import { type PublicationStep, planPublication } from "../catalog/publication-plan.ts";
 import type { LogPipeline } from "../definition.ts";
 import { captureTables } from "./captured-tables.ts";
 import { type Findings, gather } from "./findings.ts";

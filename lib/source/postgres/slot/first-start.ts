@@ -3,7 +3,7 @@ import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { quoteIdentifier } from "../../../change/sql-identifier.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import type { Log } from "../../../log.ts";
-import { applyPublication, PublicationRefused } from "../catalog/publication.ts";
+import { applyPublication, PublicationRefused } from "../catalog/publication-change.ts";
 import { readTerms } from "../contract/terms.ts";
 import type { LogPipeline } from "../definition.ts";
 import { connect, disconnect } from "../link/connection.ts";
