@@ -70,7 +70,7 @@ export class LogReader {
     this.#parts = options.parts;
   }
 
-  /** Where the transaction that is read commits. */
+  /** The commit LSN of the transaction that is read. */
   get commitLsn(): bigint {
     return this.#commitLsn;
   }

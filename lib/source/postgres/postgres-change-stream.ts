@@ -153,7 +153,7 @@ export class PostgresChangeStream implements ChangeStream {
     });
   }
 
-  /** What events look like, whoever decodes them. */
+  /** Options that all decoders share: they make the same events. */
   #decoding() {
     const { pipeline, state, encoding } = this.#options;
     return {

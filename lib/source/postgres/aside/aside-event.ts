@@ -7,7 +7,7 @@ import { EVERY_PARTITION } from "../../../change/topic.ts";
 import { commitTimeMs } from "../decode/transaction.ts";
 import type { HeldMessage } from "../hold/held-change.ts";
 
-/** Whose events they are. */
+/** Dependencies of `RunEvents`. */
 export interface AsideSource {
   readonly pipeline: string;
   readonly database: string;

@@ -17,7 +17,7 @@ import {
   asidePlace,
 } from "./aside-record.ts";
 
-/** What putting changes aside stands on. */
+/** Settings of putting changes aside. */
 export interface AsideSettings {
   readonly record: AsideRecord;
   readonly queue: AsideQueue;
@@ -25,7 +25,7 @@ export interface AsideSettings {
   readonly limit?: number;
 }
 
-/** What `Asides` is made of. */
+/** Dependencies of `Asides`. */
 export interface AsidesOptions extends AsideSettings {
   readonly pipeline: string;
   readonly database: string;

@@ -23,7 +23,7 @@ const LIST_EVERY_MS = 60_000;
 /** The backfills as the record has them: asks for what the mode wants, follows what operators want, says which is next. */
 export class BackfillList {
   readonly #options: BackfillListOptions;
-  /** What is wanted and waits for its turn. */
+  /** Backfills that are wanted and wait for their turn. */
   #waiting: Backfill[] = [];
   #latest = new Map<string, Backfill>();
   #bell: number | undefined;

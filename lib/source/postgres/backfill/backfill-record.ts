@@ -1,9 +1,9 @@
 /*
- * What the engine keeps outside the database: the contract with the state table. Progress is written only after
+ * The engine's state outside the database: the contract with the state table. Progress is written only after
  * the rows it counts were acknowledged downstream, and is keyed by epoch (rule 26).
  */
 
-/** What is asked for. */
+/** A backfill as it is asked for. */
 export interface BackfillRequest {
   /** SQL expression over the table's columns: only these rows. Undefined: all. */
   readonly where?: string | undefined;
@@ -66,7 +66,7 @@ export interface Backfill {
   readonly progress: BackfillProgress | undefined;
 }
 
-/** Where backfills are kept. Every call may fail and be made again. */
+/** Keeps backfills. Every call may fail and be made again. */
 export interface BackfillRecord {
   /** Generation of the capture lease that this task writes under. */
   readonly generation: number;
@@ -92,14 +92,14 @@ export interface BackfillRecord {
 }
 
 /**
- * What the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline, refused the last time, or back after they had left, and all
+ * The backfills that the capture task begins by itself when it starts. `when-needed`: tables never backfilled in this pipeline, refused the last time, or back after they had left, and all
  * again after a new epoch, whose consumers may lack changes and hold rows that are gone. `initial`: the former only.
  * `always`: all tables at each start. `never`: what operators ask for. A run of an earlier epoch is begun anew in each:
  * its progress is worth nothing (rule 26).
  */
 export type SnapshotMode = "when-needed" | "initial" | "always" | "never";
 
-/** What is to be done about a table. */
+/** A start's decision about a table. */
 export type StartStep =
   | { readonly kind: "leave" }
   | { readonly kind: "request"; readonly request: BackfillRequest }
@@ -122,7 +122,7 @@ export function standsForWhole(
   return (status === "done" || status === "cancelled") && isWhole(request, epoch, left);
 }
 
-/** What a start does about a table whose latest backfill is `latest`. */
+/** Decides what a start does about a table whose latest backfill is `latest`. */
 export function startStep(
   mode: SnapshotMode,
   latest: Pick<Backfill, "status" | "epoch" | "request" | "wholeEpoch" | "left"> | undefined,

@@ -37,10 +37,10 @@ import { GOALS_HELD, type ReadingSurroundings } from "./read-ahead.ts";
 import { TableRun } from "./table-run.ts";
 import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark, type Watermark } from "./watermark.ts";
 
-/** What a stream is given to backfill by. */
+/** Settings of a stream's backfills. */
 export interface BackfillSettings {
   readonly record: BackfillRecord;
-  /** Where rows are kept that are to be read again; undefined: those that came without a value stay as they came. */
+  /** Keeps rows that are to be read again; undefined: those that came without a value stay as they came. */
   readonly rereads?: RereadRecord | undefined;
   /** A standby to read rows from. */
   readonly standby?: PostgresConnectionOptions | undefined;
@@ -52,7 +52,7 @@ export interface BackfillSettings {
   readonly maxEventBytes?: number | undefined;
 }
 
-/** What the engine needs of the stream that it writes into. */
+/** Dependencies of `Backfills`: the stream that it writes into. */
 export interface BackfillsOptions extends BackfillSettings {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: LogPipeline;
@@ -155,7 +155,7 @@ export class Backfills {
     return this.#rereads?.durable(lsn) ?? lsn;
   }
 
-  /** What is to be given now; set by `message`. */
+  /** Takes the delivery that is due now; set by `message`. */
   takeDue(): Delivery | undefined {
     const due = this.#due;
     this.#due = undefined;

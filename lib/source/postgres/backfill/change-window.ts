@@ -2,7 +2,7 @@ import { joinKeyText } from "../decode/key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
 import type { PlannedColumn, RelationPlan } from "../decode/relation-plan.ts";
 
-/** What of a relation's plan a window needs. */
+/** The part of a relation's plan that a window needs. */
 export type WindowPlan = Pick<RelationPlan, "columns" | "sourceTail">;
 
 /**
@@ -22,7 +22,7 @@ export interface IncompleteRow {
 const ENTRY_BYTES = 96;
 
 /**
- * What happened to a table between the low and the high watermark of a chunk, as the stream gave it: rows of the chunk
+ * The changes of a table between the low and the high watermark of a chunk, as the stream gave them: rows of the chunk
  * that changed meanwhile are dropped, old and new keys alike (rule 24).
  */
 export class ChangeWindow implements MemoryHolder {
@@ -104,7 +104,7 @@ export class ChangeWindow implements MemoryHolder {
     this.#truncated = true;
   }
 
-  /** What the window says of a row of the chunk: undefined where it did not change, null where the row is dropped. */
+  /** Returns what is missing of a row of the chunk: undefined where it did not change, null where the row is dropped. */
   verdict(key: string): IncompleteRow | null | undefined {
     return this.#truncated ? null : this.#rows.get(key);
   }
@@ -194,7 +194,7 @@ function valueText(buffer: Buffer, plan: WindowPlan, row: Tuple, old: Tuple | un
   return (plan.columns[i] as PlannedColumn).type.keyText(buffer, start, from.end[i] as number);
 }
 
-/** What keeps memory here: it is asked to let go of it when all together have too much. */
+/** Keeps memory here; asked to let go of it when all together have too much. */
 export interface MemoryHolder {
   /** Lets go of all; what it knew is lost. */
   overflow(): void;

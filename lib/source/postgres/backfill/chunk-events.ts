@@ -17,7 +17,7 @@ import { COPY_HEADER_BYTES, type CopiedRows, readCopiedRow } from "./copy-out.ts
 import { controlEvent } from "./delivery.ts";
 import type { WholeChunk } from "./open-chunks.ts";
 
-/** Where the rows of a chunk stand in the stream. */
+/** The place of a chunk's rows in the stream. */
 export interface ChunkPlace {
   readonly epoch: number;
   /** `placeOfMessage` of the high watermark. */
@@ -156,7 +156,7 @@ function merged(change: IncompleteRow, read: Buffer, row: Tuple): { buffer: Buff
   return { buffer: Buffer.concat(parts, length), row: whole };
 }
 
-/** Whose events they are. */
+/** Dependencies of `RunEvents`. */
 export interface RunEventsOptions {
   readonly backfill: Backfill;
   readonly table: TableName;

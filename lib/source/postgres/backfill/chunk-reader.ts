@@ -23,7 +23,7 @@ import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
 import { Snapshot } from "./visibility.ts";
 import { HIGH_WATERMARK, LOW_WATERMARK, type Watermark, watermarkSql } from "./watermark.ts";
 
-/** Where chunks are read from, and watermarks written. */
+/** Dependencies of `ChunkReader`: the servers that it reads from and writes watermarks to. */
 export interface ChunkReaderOptions {
   readonly connection: PostgresConnectionOptions;
   /** A standby to read rows from; watermarks are written at the primary all the same. */
@@ -39,7 +39,7 @@ export interface ChunkReaderOptions {
   readonly signal: AbortSignal;
 }
 
-/** What to read. Of a table with a filter `rows` are those that are looked at, so that no chunk looks for its rows without end. */
+/** A page to read. Of a table with a filter `rows` are those that are looked at, so that no chunk looks for its rows without end. */
 export interface ChunkRequest {
   readonly table: TableName;
   readonly watermark: Watermark;
@@ -76,7 +76,7 @@ const CANCEL_DEADLINE_MS = 5_000;
 interface Sessions {
   readonly primary: pg.Client;
   readonly standby: Standby | undefined;
-  /** Where rows are read. */
+  /** The session that reads rows. */
   readonly source: pg.Client;
 }
 
@@ -106,7 +106,7 @@ export class ChunkReader {
     return await (await this.#primarySession()).query(sql);
   }
 
-  /** Where the primary's log ends now. */
+  /** Returns the end of the primary's log now. */
   async logEnd(): Promise<bigint> {
     const { rows } = await this.primary("SELECT pg_current_wal_insert_lsn()::text AS lsn");
     return parseLsn((rows[0] as { lsn: string }).lsn);
@@ -300,7 +300,7 @@ export class ChunkReader {
     return { primary, standby, source: standby.client };
   }
 
-  /** What could not be opened, or has ended, is opened anew the next time. */
+  /** Keeps a session; one that could not be opened, or has ended, is opened anew the next time. */
   #kept<T>(opened: Promise<T>, client: (opened: T) => pg.Client): Promise<T> {
     const forget = () => {
       if (this.#primary === opened || this.#opened === opened) void this.#reset();
@@ -330,7 +330,7 @@ function otherKey(table: TableName): BackfillRefusedError {
   );
 }
 
-/** Where the watermark's record ends in the log. Several statements give several results. */
+/** Returns the end of the watermark's record in the log. Several statements give several results. */
 function endOfWatermark(result: unknown): bigint {
   const results = (Array.isArray(result) ? result : [result]) as readonly pg.QueryResult<{ lsn?: string }>[];
   const row = results.flatMap(({ rows }) => rows).find(({ lsn }) => lsn !== undefined);

@@ -11,7 +11,7 @@ export interface CopySegment {
   readonly end: number;
 }
 
-/** What a COPY gave. */
+/** The rows of a COPY. */
 export interface CopiedRows {
   readonly segments: readonly CopySegment[];
   readonly rows: number;
@@ -169,7 +169,7 @@ export class CopyOut implements pg.Submittable {
 const TAB = 0x09;
 const BACKSLASH = 0x5c;
 
-/** What COPY escapes as a letter: `\b` and so on. https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS */
+/** Bytes that COPY escapes as a letter: `\b` and so on. https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-FILE-FORMATS */
 const LETTERS: Readonly<Record<number, number>> = {
   98: 8,
   102: 12,

@@ -11,11 +11,11 @@ import type { RouteTable } from "../../../definition/route.ts";
 import { placeOfMessage } from "../decode/pgoutput/messages.ts";
 import type { SlotState } from "../slot/slot-record.ts";
 
-/** What goes into the stream at the place of a logical message of ours: rows of a chunk, a control event. */
+/** Rows of a chunk, or a control event, that go into the stream at the place of a logical message of ours. */
 export interface Delivery {
-  /** What to acknowledge when everything before it is durable, and this: where the message's record ends. */
+  /** The end of the message's record: acknowledged when everything before it is durable, and this. */
   readonly lsn: bigint;
-  /** What goes there. An error in it ends the backfill, not the stream. */
+  /** The events. An error in them ends the backfill, not the stream. */
   readonly slices: Iterable<readonly SourceMessage[]>;
   /** All of it was given. */
   given(): void;
@@ -23,7 +23,7 @@ export interface Delivery {
   failed(error: unknown): void;
 }
 
-/** Where a control event stands and whose it is. */
+/** The place and the owner of a control event. */
 export interface ControlEventPlace {
   readonly pipeline: string;
   readonly database: string;

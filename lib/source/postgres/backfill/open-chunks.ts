@@ -68,7 +68,7 @@ export class OpenChunk {
     this.window?.end();
   }
 
-  /** What it is, now that its high watermark came: whole, or what speaks against giving it. */
+  /** Judges it, now that its high watermark came: it is whole, or has a flaw. */
   judged(streamed: StreamedTransactions): WholeChunk | Flaw {
     const { data, window } = this;
     if (!data || !window) return { kind: "window" };
@@ -85,7 +85,7 @@ export class OpenChunk {
   }
 }
 
-/** Where the open chunks of a table learn what the stream gives. */
+/** Dependencies of `OpenChunks`. */
 export interface OpenChunksOptions {
   readonly streamed: StreamedTransactions;
   /** Shared by the windows of all tables. */
@@ -182,7 +182,7 @@ export class OpenChunks implements ChangeListener {
   }
 }
 
-/** What is waited for, and how. */
+/** Options of `untilVisible`. */
 export interface UntilVisibleOptions {
   readonly table: TableName;
   readonly reader: Pick<ChunkReader, "query">;

@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Log } from "../../../log.ts";
 import type { SlotFacts } from "../slot/slot.ts";
 
-/** What holds reading back, so that the source bears it. */
+/** Options of `Pace`. */
 export interface PaceOptions {
   /** Rows in a second over all tables; undefined: no limit. */
   readonly rowsPerSecond: number | undefined;
@@ -63,7 +63,7 @@ export class Pace {
   }
 }
 
-/** What a chunk should take, and may hold at most. */
+/** The time and bytes that a chunk should take. */
 export interface ChunkGoal {
   /** Time to read one, milliseconds. */
   readonly ms: number;

@@ -44,7 +44,7 @@ export interface ReadAheadOptions
   readonly table: TableName;
   readonly where: string | undefined;
   readonly reader: ChunkReader;
-  /** Where chunks go when they are begun. */
+  /** Takes chunks when they are begun. */
   readonly open: OpenChunks;
   /** A watermark that no read of the task had, for the chunk of that number. */
   readonly watermark: (chunk: number) => Watermark;
@@ -92,7 +92,7 @@ export class ReadAhead {
     this.goOnBehind(given);
   }
 
-  /** What is read and not given is read again. */
+  /** Reads again what was read and not given. */
   goOnBehind(given: BackfillProgress | undefined): void {
     this.#options.open.discard();
     this.#after = given?.lastKey ?? null;

@@ -6,7 +6,7 @@ import { pageOrder, type TableShape } from "./table-shape.ts";
 const WRITE_INTERVAL_MS = 1_000;
 const AGAIN_MS = 5_000;
 
-/** What a run has come to. */
+/** Status and progress of a run. */
 export interface RunState {
   readonly status: BackfillStatus;
   readonly progress: BackfillProgress | undefined;
@@ -52,7 +52,7 @@ export class AcknowledgedProgress {
     this.#latest = { status: backfill.status, progress: backfill.progress };
   }
 
-  /** What is acknowledged. */
+  /** The acknowledged state. */
   get state(): RunState {
     return { status: this.#latest.status, progress: this.#told(this.#latest) };
   }

@@ -5,7 +5,7 @@ import { Snapshot, xid32 } from "./visibility.ts";
 
 type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
-/** What the gate needs. */
+/** Options of `startGate`. */
 export interface StartGateOptions {
   /** On the server that rows are read from, which is the one whose log is read. */
   readonly query: Query;

@@ -53,7 +53,7 @@ export class TableRun {
   readonly #until: AbortSignal;
   readonly #reader: ChunkReader;
   readonly #ahead: ReadAhead;
-  /** What was given. */
+  /** As far as chunks were given. */
   #progress: BackfillProgress | undefined;
   #shapeFlaws = 0;
   #ended: BackfillStatus | undefined;
@@ -101,7 +101,7 @@ export class TableRun {
     return this.#options.backfill;
   }
 
-  /** What is acknowledged. */
+  /** The acknowledged state. */
   get state(): RunState {
     return this.#state.state;
   }

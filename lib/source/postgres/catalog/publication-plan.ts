@@ -8,7 +8,7 @@ import type { ServerFacts } from "../preflight/server-facts.ts";
 import type { TableFacts } from "../preflight/table-facts.ts";
 import { OUR_COMMENT, type PublicationFacts, publishedAs } from "./publication.ts";
 
-/** What is to be done about the publication before streaming. */
+/** The step that brings the publication to what the definition wants, before streaming. */
 export type PublicationStep =
   | { readonly kind: "use" }
   | { readonly kind: "create"; readonly sql: readonly string[] }

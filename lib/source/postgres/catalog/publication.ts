@@ -13,7 +13,7 @@ const publishedTable = z.object({
   filterColumns: z.array(z.string()),
 });
 
-/** What a publication says of all its tables, as `SAYS` reads it. */
+/** The options of a publication that hold for all its tables, as `SAYS` reads them. */
 export const publicationSays = z.object({
   insert: z.boolean(),
   update: z.boolean(),

@@ -20,7 +20,7 @@ export interface RootTruncate {
   readonly xid: number;
 }
 
-/** What `PartitionWatch` is made of. */
+/** Dependencies of `PartitionWatch`. */
 export interface PartitionWatchOptions {
   /** The captured tables; those that are partitioned count. */
   readonly tables: readonly ContractTable[];

@@ -36,7 +36,7 @@ export function checkPublication(name: string, stored: number | undefined, now: 
   });
 }
 
-/** What `PublicationWatch` is made of. */
+/** Dependencies of `PublicationWatch`. */
 export interface PublicationWatchOptions {
   readonly name: string;
   /** As stored at first start. */

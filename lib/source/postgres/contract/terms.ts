@@ -20,7 +20,7 @@ const publishedTable = z.object({
 
 const publishedSchema = z.object({ ...row, name: z.string() });
 
-/** What a publication says, and by which transactions it came to say so: the form in which it is stored. */
+/** The catalog's rows of a publication with the transactions that wrote them: the form in which they are stored. */
 export const publicationTerms = z.object({
   ...row,
   owner: z.number(),
@@ -33,7 +33,7 @@ export const publicationTerms = z.object({
   own: z.string().optional(),
 });
 
-/** What a publication says, and by which transactions it came to say so. */
+/** The catalog's rows of a publication with the transactions that wrote them. */
 export type PublicationTerms = z.output<typeof publicationTerms>;
 /** A table that a publication names. */
 export type PublishedTable = z.output<typeof publishedTable>;

@@ -39,7 +39,7 @@ export class ChangeDecoder {
   readonly #relations: Relations;
   readonly #reader: MessageReader;
   readonly #rows: RowChanges;
-  /** What the changes of a transaction share. */
+  /** Holds the bytes that the changes of a transaction share. */
   readonly #shared = new EventBytes();
   readonly #messages: LogicalMessages;
   readonly #outbox: OutboxEvents;

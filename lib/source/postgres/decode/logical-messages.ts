@@ -24,7 +24,7 @@ export interface OwnMessage {
   readonly transactional: boolean;
 }
 
-/** What `LogicalMessages` is made of. */
+/** Dependencies of `LogicalMessages`. */
 export interface LogicalMessagesOptions {
   readonly pipeline: DecodedPipeline;
   readonly database: string;

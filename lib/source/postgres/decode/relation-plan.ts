@@ -22,7 +22,7 @@ export interface PlannedColumn {
 
 /** All that the changes of one relation need, computed once. */
 export interface RelationPlan {
-  /** What the server told. */
+  /** As the server told it. */
   readonly relation: Relation;
   readonly columns: readonly PlannedColumn[];
   /** As people write it: `public.orders`. */
@@ -36,7 +36,7 @@ export interface RelationPlan {
   readonly watched: readonly number[];
   /** Whether an old row that is told as whole is. */
   readonly wholeOldRows: boolean;
-  /** What the catalog said, where it was asked. */
+  /** Facts of the catalog, where it was asked. */
   readonly facts: RelationFacts | undefined;
   /** Whether the definition captures the table. */
   readonly byDefinition: boolean;
@@ -54,7 +54,7 @@ export interface RelationPlan {
   readonly unseen: TributaryError | undefined;
   /** Set while a backfill of the table has a window open. */
   listener: ChangeListener | undefined;
-  /** What counts from a later position on: the table has another key there, or its changes cannot be given. */
+  /** The plan that counts from a later position on: the table has another key there, or its changes cannot be given. */
   readonly later: { readonly from: Position; readonly plan: RelationPlan } | undefined;
 }
 

@@ -18,7 +18,7 @@ import type { ChangeListener, PlannedColumn, RelationPlan } from "./relation-pla
 import { ColumnTypes } from "./values/column-type.ts";
 import type { TextForm } from "./values/text.ts";
 
-/** What `Relations` is made of. */
+/** Dependencies of `Relations`. */
 export interface RelationsOptions {
   readonly pipeline: DecodedPipeline;
   readonly database: string;

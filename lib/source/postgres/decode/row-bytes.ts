@@ -79,7 +79,7 @@ export class RowBytes {
     return this.#unchanged.length === 0;
   }
 
-  /** What an event says of its rows beside them, each where there is some: `unchanged`, `jsonNull`, `jsonNullBefore`. */
+  /** Writes what an event says of its rows beside them, each where there is some: `unchanged`, `jsonNull`, `jsonNullBefore`. */
   notes(): void {
     this.#writeUnchanged();
     this.#writeList(JSON_NULL_HEAD, this.#jsonNulls);

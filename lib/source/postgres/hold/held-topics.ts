@@ -11,7 +11,7 @@ import { type Hold, type HoldReason, type HoldRecord, reasonOf } from "./hold-re
 import { HoldRelease, type HoldReleaseOptions } from "./hold-release.ts";
 import { HoldSpill, type HoldSpillOptions } from "./hold-spill.ts";
 
-/** What held topics stand on. */
+/** Settings of held topics. */
 export interface HoldSettings {
   readonly record: HoldRecord;
   readonly store: ClaimStore;
@@ -25,7 +25,7 @@ export interface HoldSettings {
 export interface HeldTopicsOptions extends HoldSettings, HoldSpillOptions, HoldReleaseOptions {
   /** Of the history that is read. */
   readonly epoch: number;
-  /** What consumers of the topic must have passed before its release; undefined: nothing. */
+  /** Makes the message that consumers of the topic must have passed before its release; undefined: none. */
   readonly barrier: (hold: Hold) => SourceMessage | undefined;
   /** There is something to release: reading must not wait for the server. */
   readonly onDue: () => void;
@@ -37,7 +37,7 @@ export type HoldReport = Pick<Hold, "topic" | "since" | "changes" | "bytes">;
 const LIMIT_BYTES = 10 * 1024 ** 3;
 /** How often the record is asked, while topics are held, whether one is to be released. */
 const LOOK_MS = 2_000;
-/** What waits is stored within this time when the task ends. */
+/** Changes that wait are stored within this time when the task ends. */
 const CLOSE_MS = 5_000;
 /** Beside the event's text. */
 const OVERHEAD_BYTES = 200;
@@ -108,7 +108,7 @@ export class HeldTopics {
     this.#options.onDue();
   }
 
-  /** What consumers must have passed before topics can be released; `received`: end of what was read. */
+  /** Takes the messages that consumers must have passed before topics can be released; `received`: end of what was read. */
   takeBarriers(received: bigint): SourceMessage[] {
     const barriers: SourceMessage[] = [];
     for (const topic of this.#topics.values()) {

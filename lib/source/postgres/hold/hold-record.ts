@@ -12,7 +12,7 @@ export interface HoldReason {
   readonly code: string;
   readonly message: string;
   readonly remedy: string;
-  /** Where the change was made: `public.orders`. */
+  /** The table of the change: `public.orders`. */
   readonly table: string;
   readonly position: PositionText;
 }

@@ -6,7 +6,7 @@ import { formatSegment, type HeldChange } from "./held-change.ts";
 import type { HeldTopic } from "./held-topic.ts";
 import type { HoldRecord, HoldSegment } from "./hold-record.ts";
 
-/** Where the changes of held topics are stored. */
+/** The place where changes of held topics are stored. */
 export interface SpillPlace {
   readonly store: ClaimStore;
   readonly pipeline: string;

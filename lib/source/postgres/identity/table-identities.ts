@@ -25,7 +25,7 @@ import {
 import type { Difference, TableView } from "./table-view.ts";
 import { isFlagged, viewOf } from "./table-view.ts";
 
-/** What `TableIdentities` is made of. */
+/** Dependencies of `TableIdentities`. */
 export interface TableIdentitiesOptions {
   /** As stored; undefined: never yet. */
   readonly known: KnownTables | undefined;
@@ -39,7 +39,7 @@ export interface TableIdentitiesOptions {
   /** Resolves when they are stored. */
   readonly store: (tables: KnownTables) => Promise<void>;
   readonly log: Log;
-  /** What is read of a table, or not, has changed. */
+  /** Called when other changes of these tables are to be given than before. */
   readonly onChange: (oids: readonly number[]) => void;
   /** Something is to be held. */
   readonly onDue: () => void;
@@ -66,7 +66,7 @@ export class TableIdentities {
     this.#index();
   }
 
-  /** What is known, as it is stored. */
+  /** The known tables, as they are stored. */
   get known(): KnownTables {
     return Object.fromEntries(this.#known);
   }
@@ -168,7 +168,7 @@ export class TableIdentities {
     this.#options.onChange((this.#known.get(table) ?? []).map(({ oid }) => oid));
   }
 
-  /** What has a captured name now (undefined: nothing), and the first position behind that. @throws CatalogLookupError */
+  /** Returns the table that has a captured name now (undefined: none), and the first position behind that. @throws CatalogLookupError */
   async present(table: string): Promise<{ now: CatalogTable | undefined; behind: PositionText }> {
     const { byName, lsn } = await this.#look([], [table]);
     return { now: byName.get(table), behind: this.#at(lsn) };

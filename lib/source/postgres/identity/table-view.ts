@@ -11,7 +11,7 @@ export interface Difference {
   /** The captured name. */
   readonly table: string;
   readonly error: KeyChangedError | TableReplacedError;
-  /** What has the name now; undefined: nothing. */
+  /** The table that has the name now; undefined: none. */
   readonly now: CatalogTable | undefined;
   /** Changes from here on are not given under what is known. */
   readonly from: PositionText;
@@ -27,7 +27,7 @@ export interface Span {
   readonly swept: boolean;
 }
 
-/** What is known of a relation of the log. */
+/** A relation of the log, as far as its table is known. */
 export interface TableView {
   /** The name that its changes go under. */
   readonly name: TableName;

@@ -7,7 +7,7 @@ import { isDead, type LinkPatience, linkPatience, nextStep, type Sighting } from
 import type { ReplicationLink } from "./replication-link.ts";
 import type { SideConnection } from "./side-connection.ts";
 
-/** What `LinkWatch` is made of. */
+/** Dependencies of `LinkWatch`. */
 export interface LinkWatchOptions {
   readonly slot: string;
   readonly side: SideConnection;

@@ -11,7 +11,7 @@ import { type RereadSurroundings, TableReread } from "./table-reread.ts";
 /** The `run` of watermarks around rows that are read again: backfills count from 1. */
 export const REREAD_RUN = 0;
 
-/** What `Rereads` is made of. */
+/** Dependencies of `Rereads`. */
 export interface RereadsOptions extends RereadSurroundings {
   readonly record: RereadRecord;
   /** Asked for tables of which too many rows are to be read. */

@@ -19,7 +19,7 @@ const STREAMED_COMMITS = 65_536;
 /** How many truncates of partitioned tables are kept until their partitions were looked at. */
 const KEPT_TRUNCATES = 16;
 
-/** What `Confirmation` is made of. */
+/** Dependencies of `Confirmation`. */
 export interface ConfirmationOptions {
   readonly record: SlotRecord;
   /** As it stands in the record. */

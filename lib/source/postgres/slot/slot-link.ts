@@ -50,7 +50,7 @@ export class SlotLink {
   /** The run for which a pass was over, while no other link has been opened since. */
   #passed: string | undefined;
   #began = false;
-  /** Where the slot stood when the link was opened: what feedback says until history is known to be ours. */
+  /** The slot's place when the link was opened: what feedback says until history is known to be ours. */
   #slotLsn = 0n;
   #received: bigint;
   #server = 0n;
@@ -210,7 +210,7 @@ export class SlotLink {
     await link.finish();
   }
 
-  /** What was half read comes again: the slot is streamed from where it stands. */
+  /** Streams the slot from where it stands: what was half read comes again. */
   async #start(session: SlotSession): Promise<ReplicationLink> {
     const { client, system, slot } = session;
     const { confirmation, connection, sentSince, log, onReconnect, onTick } = this.#options;
@@ -239,7 +239,7 @@ export class SlotLink {
   }
 
   /**
-   * What the stream has beyond what was given is shown anew on each link, and then read on the next one, where that comes to the
+   * Chooses the pass of the next link. What the stream has beyond what was given is shown anew on each link, and then read on the next one, where that comes to the
    * same run of the server. Of this task's own, commits are looked for while they are replayed; what stands at a message behind the
    * last of them is not.
    */
@@ -259,7 +259,7 @@ export class SlotLink {
     return new HistoryPass(places, { timeline, system, history }, (line) => log.info(line));
   }
 
-  /** What comes on this link is looked at and not given: the next link brings it again. */
+  /** Looks at what comes on this link and gives nothing of it: the next link brings it again. */
   async #prove(pass: HistoryPass, link: ReplicationLink, until: AbortSignal): Promise<void> {
     const { confirmation, log } = this.#options;
     pass.begin();
