@@ -7,6 +7,7 @@ import { isOfIdentity } from "../identity/identity-errors.ts";
 import { isOfOneChange, MessageOrderError, UnaskedMessageError } from "./decode-errors.ts";
 import type { ChangeDecoderOptions } from "./decoder-options.ts";
 import { EventBytes } from "./event-bytes.ts";
+import { EventWriter } from "./event-writer.ts";
 import { LogicalMessages } from "./logical-messages.ts";
 import { OutboxEvents } from "./outbox-events.ts";
 import { REFUSED_TYPES } from "./pgoutput/later-protocols.ts";
@@ -38,6 +39,7 @@ export class ChangeDecoder {
   readonly #options: ChangeDecoderOptions;
   readonly #relations: Relations;
   readonly #reader: MessageReader;
+  readonly #writer: EventWriter;
   readonly #rows: RowChanges;
   /** Holds the bytes that the changes of a transaction share. */
   readonly #shared = new EventBytes();
@@ -57,7 +59,14 @@ export class ChangeDecoder {
     const names = nameForm(options.encoding);
     this.#reader = new MessageReader(names);
     this.#outbox = new OutboxEvents({ ...options, now });
-    this.#rows = new RowChanges({ ...options, reader: this.#reader, outbox: this.#outbox, nameForm: names });
+    this.#writer = new EventWriter(now);
+    this.#rows = new RowChanges({
+      ...options,
+      reader: this.#reader,
+      writer: this.#writer,
+      outbox: this.#outbox,
+      nameForm: names,
+    });
     this.#relations = new Relations({ ...options, text, outbox: this.#outbox });
     this.#undecoded = new UndecodedChanges(options, this.#relations);
     this.#messages = new LogicalMessages({
@@ -129,16 +138,17 @@ export class ChangeDecoder {
     lsnLow: number,
     out: SourceMessage[],
   ): Promise<void> | undefined {
-    this.#rows.at(lsnHigh, lsnLow);
+    this.#writer.lsnHigh = lsnHigh;
+    this.#writer.lsnLow = lsnLow;
     const before = out.length;
     try {
       this.#reader.open(buffer, start, end);
       return this.#decode(out);
     } catch (error) {
-      const failure = namedFailure(error, this.#rows.lsnText, end - start);
+      const failure = namedFailure(error, this.#writer.lsnText, end - start);
       const payload = buffer.subarray(start, end);
       const transaction = this.#transaction;
-      const failed = { transaction, payload, lsn: this.#rows.lsn };
+      const failed = { transaction, payload, lsn: this.#writer.lsn };
       if (!transaction || !this.#undecoded.takeFailed(failure, failed, out, before)) throw failure;
       this.#rows.gave(transaction, transaction.ordinal);
       return undefined;
@@ -185,7 +195,7 @@ export class ChangeDecoder {
         return this.#commit(out);
       case 0x52:
         reader.named("Relation");
-        return this.#relations.learn(decodeRelation(reader, this.#rows.lsnText));
+        return this.#relations.learn(decodeRelation(reader, this.#writer.lsnText));
       case 0x54:
         reader.named("Truncate");
         return this.#truncate(out);
@@ -206,7 +216,7 @@ export class ChangeDecoder {
         return this.#streamAbort();
       default: {
         const refused = REFUSED_TYPES.get(type);
-        if (refused) throw new UnaskedMessageError({ ...refused, lsn: this.#rows.lsnText });
+        if (refused) throw new UnaskedMessageError({ ...refused, lsn: this.#writer.lsnText });
         throw reader.malformed("a type of protocol 1: one of B C O R Y I U D T M", showByte(type), 1);
       }
     }
@@ -258,7 +268,7 @@ export class ChangeDecoder {
       if (!plan.captured || ordinal <= transaction.given) continue;
       const { problem } = plan;
       if (problem && isOfIdentity(problem.code)) {
-        const truncate = { plan, transaction, ordinals: 1, payload: truncateOf(oid), lsn: this.#rows.lsn };
+        const truncate = { plan, transaction, ordinals: 1, payload: truncateOf(oid), lsn: this.#writer.lsn };
         if (!this.#undecoded.take(truncate, problem, out)) throw problem;
         this.#rows.gave(transaction, ordinal);
         continue;
@@ -299,6 +309,6 @@ export class ChangeDecoder {
   }
 
   #outOfOrder(type: string, expected: string, got: string): MessageOrderError {
-    return new MessageOrderError({ type, lsn: this.#rows.lsnText, expected, got });
+    return new MessageOrderError({ type, lsn: this.#writer.lsnText, expected, got });
   }
 }

@@ -27,6 +27,10 @@ export class EventWriter {
     this.#now = now;
   }
 
+  get lsn(): bigint {
+    return (BigInt(this.lsnHigh) << 32n) | BigInt(this.lsnLow);
+  }
+
   get lsnText(): string {
     return `${this.lsnHigh.toString(16).toUpperCase()}/${this.lsnLow.toString(16).toUpperCase()}`;
   }

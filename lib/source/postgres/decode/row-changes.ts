@@ -6,7 +6,7 @@ import { PutAsideBefore } from "../aside/put-aside-before.ts";
 import { keyTexts } from "../reread/incomplete-create.ts";
 import type { ChangeDecoderOptions } from "./decoder-options.ts";
 import type { EventBytes } from "./event-bytes.ts";
-import { EventWriter } from "./event-writer.ts";
+import type { EventWriter } from "./event-writer.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
 import type { MessageReader } from "./pgoutput/reader.ts";
 import { decodeDelete, decodeInsert, decodeUpdate } from "./pgoutput/row-change.ts";
@@ -26,9 +26,11 @@ const NO_AFTER = Buffer.from(',"after":null');
 
 /** Dependencies of `RowChanges`. */
 export interface RowChangesOptions
-  extends Pick<ChangeDecoderOptions, "epoch" | "resumeAfter" | "now" | "onIncomplete"> {
+  extends Pick<ChangeDecoderOptions, "epoch" | "resumeAfter" | "onIncomplete"> {
   /** Stands behind the relation's OID of the message. */
   readonly reader: MessageReader;
+  /** Knows the LSN of the message. */
+  readonly writer: EventWriter;
   readonly outbox: OutboxEvents;
   readonly nameForm: TextForm;
 }
@@ -51,25 +53,10 @@ export class RowChanges {
     this.#options = options;
     this.#reader = options.reader;
     this.#outbox = options.outbox;
-    this.#writer = new EventWriter(options.now ?? Date.now);
+    this.#writer = options.writer;
     this.#event = this.#writer.event;
     this.#rows = this.#writer.rows;
     this.given = lastGiven(options.resumeAfter, options.epoch);
-  }
-
-  /** The LSN of the message that follows, its upper and lower 32 bits. */
-  at(lsnHigh: number, lsnLow: number): void {
-    this.#writer.lsnHigh = lsnHigh;
-    this.#writer.lsnLow = lsnLow;
-  }
-
-  /** The LSN of the message. */
-  get lsn(): bigint {
-    return (BigInt(this.#writer.lsnHigh) << 32n) | BigInt(this.#writer.lsnLow);
-  }
-
-  get lsnText(): string {
-    return this.#writer.lsnText;
   }
 
   insert(transaction: Transaction, plan: RelationPlan, out: SourceMessage[]): void {
@@ -88,7 +75,10 @@ export class RowChanges {
     event.copy(INSERT);
     rows.row(this.#row, undefined);
     rows.notes();
-    this.#give(out, plan, transaction, ordinal, this.#writer.partition(plan, this.#row, undefined), "");
+    out.push(
+      this.#writer.close(plan, transaction, ordinal, this.#writer.partition(plan, this.#row, undefined), ""),
+    );
+    this.gave(transaction, ordinal);
     // A row that comes into the publication's filter by an update is an insert of what the update told.
     if (!rows.isWhole) this.#incomplete(plan, transaction, ordinal, undefined);
   }
@@ -133,13 +123,15 @@ export class RowChanges {
         rows.before(old, whole);
         event.copy(NO_AFTER);
         rows.notesOfOld();
-        this.#give(out, plan, transaction, first, oldPartition, keyChange);
+        out.push(this.#writer.close(plan, transaction, first, oldPartition, keyChange));
+        this.gave(transaction, first);
         event.begin();
       }
       event.copy(INSERT);
       rows.row(this.#row, whole ? old : undefined);
       rows.notes();
-      this.#give(out, plan, transaction, second, partition, keyChange);
+      out.push(this.#writer.close(plan, transaction, second, partition, keyChange));
+      this.gave(transaction, second);
       if (!rows.isWhole) this.#incomplete(plan, transaction, second, old);
     } else if (first > transaction.given) {
       event.copy(UPDATE);
@@ -148,7 +140,8 @@ export class RowChanges {
       event.copy(AFTER);
       rows.row(this.#row, whole ? old : undefined);
       rows.notes();
-      this.#give(out, plan, transaction, first, partition, "");
+      out.push(this.#writer.close(plan, transaction, first, partition, ""));
+      this.gave(transaction, first);
     }
   }
 
@@ -166,7 +159,10 @@ export class RowChanges {
     rows.before(this.#old, oldRow === "full" && plan.wholeOldRows);
     event.copy(NO_AFTER);
     rows.notesOfOld();
-    this.#give(out, plan, transaction, ordinal, this.#writer.partition(plan, this.#old, undefined), "");
+    out.push(
+      this.#writer.close(plan, transaction, ordinal, this.#writer.partition(plan, this.#old, undefined), ""),
+    );
+    this.gave(transaction, ordinal);
   }
 
   /** A table of a Truncate message: its event goes to every partition. */
@@ -174,7 +170,8 @@ export class RowChanges {
     plan.listener?.truncated(plan);
     this.#writer.begin(this.#reader.buffer, plan);
     this.#event.append(TRUNCATE);
-    this.#give(out, plan, transaction, ordinal, EVERY_PARTITION, "");
+    out.push(this.#writer.close(plan, transaction, ordinal, EVERY_PARTITION, ""));
+    this.gave(transaction, ordinal);
   }
 
   /** A change was given, or taken aside. */
@@ -189,19 +186,6 @@ export class RowChanges {
     if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();
     if (plan.problem) throw plan.problem;
     return true;
-  }
-
-  /** Gives the event whose rows are written. */
-  #give(
-    out: SourceMessage[],
-    plan: RelationPlan,
-    transaction: Transaction,
-    ordinal: number,
-    partition: number,
-    keyChange: string,
-  ): void {
-    out.push(this.#writer.close(plan, transaction, ordinal, partition, keyChange));
-    this.gave(transaction, ordinal);
   }
 
   /** Tells of a create that was given without all of its row's values. */
