@@ -1,5 +1,4 @@
 import { type Consumer, consumer } from "../consume/api/consumer.ts";
-import { ALL_OPERATIONS } from "../consume/api/operation.ts";
 import type { Sink } from "./sink.ts";
 
 export type { Sink, SinkIdentity } from "./sink.ts";
@@ -16,16 +15,10 @@ export function sinkConsumer(name: string, sink: Sink): Consumer {
   const { tables, maxEvents } = sink;
   const made = consumer(name);
   for (const pattern of tables) {
-    // Without a value: what a sink returns must not count as indexes of failed events.
-    if (maxEvents === 1) {
-      made.on(pattern, ALL_OPERATIONS, async (event, context) => {
-        await sink.apply([event], context);
-      });
-    } else {
-      made.onBatch(pattern, maxEvents === undefined ? {} : { maxEvents }, async (events, context) => {
-        await sink.apply(events, context);
-      });
-    }
+    made.onBatch(pattern, maxEvents === undefined ? {} : { maxEvents }, async (events, context) => {
+      // Without a value: what a sink returns must not count as indexes of failed events.
+      await sink.apply(events, context);
+    });
     made.onSweep(pattern, (sweep, context) => sink.sweep(sweep, context));
   }
   return made;

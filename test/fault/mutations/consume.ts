@@ -4,6 +4,34 @@ import type { Mutation } from "./mutation.ts";
 /** Breakages of how a consumer applies changes. */
 export const CONSUME: readonly Mutation[] = [
   {
+    name: "leave a sink's rows that a backfill did not find",
+    file: "lib/sink/sink-consumer.ts",
+    from: "    made.onSweep(pattern, (sweep, context) => sink.sweep(sweep, context));\n",
+    to: "",
+    tests: ["test/unit/sink/sink.test.ts"],
+  },
+  {
+    name: "take what a sink returns for indexes of failed events",
+    file: "lib/sink/sink-consumer.ts",
+    from: "await sink.apply(events, context);",
+    to: "return sink.apply(events, context);",
+    tests: ["test/unit/sink/sink.test.ts"],
+  },
+  {
+    name: "give the testing kit's events no predecessor",
+    file: "lib/testing/handler/kinesis-event.ts",
+    from: "record.events.push(eventText(event, after));",
+    to: "record.events.push(eventText(event, null));",
+    tests: ["test/unit/testing/change-event.test.ts"],
+  },
+  {
+    name: "hide from the testing kit what took effect",
+    file: "lib/consume/run/partition.ts",
+    from: "    this.invocation.onEffect?.(item.event.sweep ?? (item.event as ChangeEvent));\n",
+    to: "",
+    tests: ["test/unit/testing/run-handler.test.ts"],
+  },
+  {
     name: "accept a gap under a lease that is another's since",
     file: "lib/admin/accept-gap.ts",
     from: "if (replay && !(await replay.renew())) {",

@@ -156,6 +156,14 @@ describe("invocations that share one memory", () => {
     expect((await memory.run(kinesisEvent([order("17", "sent")]))).applied).toHaveLength(1);
   });
 
+  it("say what each did alone", async () => {
+    const memory = new HandlerInMemory(shipping().handler);
+    const first = await memory.run(kinesisEvent([order("17", "broken"), order("4", "paid")]));
+    const second = await memory.run(kinesisEvent([]));
+    expect([first.deadLetters.length, first.applied.length, first.logs.length > 0]).toEqual([1, 1, true]);
+    expect(second).toMatchObject({ applied: [], deadLetters: [], logs: [], report: { applied: 0 } });
+  });
+
   it("are apart from those of another memory", async () => {
     const { handler, shipped } = shipping();
     const event = kinesisEvent([order("17", "paid")]);
