@@ -14,7 +14,7 @@ export interface AsideSource {
 }
 
 /**
- * What stands in the stream at the place of a change that was put aside: a control event in every partition, since its key is not
+ * Makes the event that stands in the stream at the place of a change that was put aside: a control event in every partition, since its key is not
  * known.
  */
 export function asideEvent(

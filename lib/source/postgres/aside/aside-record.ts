@@ -4,7 +4,7 @@ import type { Relation } from "../decode/pgoutput/messages.ts";
 /** A change that cannot become an event and was put aside: the stream goes on without it (rule 41). Names only, never values. */
 export interface Aside {
   readonly topic: string;
-  /** Where it was made: `public.orders`. */
+  /** The table of the change: `public.orders`. */
   readonly table: string;
   /** Of its last ordinal. */
   readonly position: PositionText;
@@ -34,7 +34,7 @@ export interface AsideRecord {
   remove(aside: Aside): Promise<void>;
   /** Positions of single changes that an operator wants put aside. */
   wanted(): Promise<readonly PositionText[]>;
-  /** What an operator wanted is done. */
+  /** An operator's wish is done. */
   met(position: PositionText): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export interface AsideLetter {
   readonly pipeline: string;
   readonly topic: string;
   readonly table: string;
-  /** Where the error names one. */
+  /** Set if the error names one. */
   readonly column?: string;
   readonly position: PositionText;
   readonly lsn: string;
@@ -53,11 +53,11 @@ export interface AsideLetter {
   /** ISO 8601. */
   readonly putAsideAt: string;
   readonly error: { readonly code: string; readonly message: string };
-  /** What the message's bytes are read by. */
+  /** The relation that the message's bytes are read by. */
   readonly relation: Relation;
 }
 
-/** Where dead letters of capture go. */
+/** Takes the dead letters of capture. */
 export interface AsideQueue {
   /** Durable when it resolves. `message`: the server's pgoutput message. @throws TributaryError: `retry` says whether another try may help */
   send(letter: AsideLetter, message: Buffer, signal: AbortSignal): Promise<void>;

@@ -103,7 +103,7 @@ export class Asides {
     return this.#wish(change) !== undefined || (this.#options.all && this.#hasRoom);
   }
 
-  /** What is on record is in memory too, and stays until the slot has passed it and its table is read again. */
+  /** Records are in memory too, and stay until the slot has passed them and their tables are read again. */
   get #hasRoom(): boolean {
     return this.#known.size + this.#pending.length < (this.#options.limit ?? LIMIT);
   }

@@ -45,7 +45,7 @@ const TELLS_VALUES = /^(2[0-3]|38|39|P0)/;
 /** A server may say the whole of a filter again, and the reason is stored beside it. */
 const MAX_REASON = 2_000;
 
-/** What to say of an error of reading where everybody may read it. */
+/** Returns the text of an error of reading that everybody may see. */
 export function reasonOf(error: unknown): string {
   if (error instanceof BackfillRefusedError) return shortened(error.reason);
   if (error instanceof pg.DatabaseError && TELLS_VALUES.test(error.code ?? ""))

@@ -11,7 +11,7 @@ const ANY_TABLE_OF_NAME =
   "SELECT schemaname AS schema, tablename AS table FROM pg_tables WHERE tablename = $1 LIMIT 5";
 
 /**
- * What speaks against a backfill of a table, as far as the database knows: no such table, not published, a filter that
+ * Returns the problems of a backfill of a table, as far as the database knows: no such table, not published, a filter that
  * the server refuses. Only reads. Empty: nothing.
  *
  * @throws BackfillRefusedError where the table cannot be read in chunks

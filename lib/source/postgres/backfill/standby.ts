@@ -12,7 +12,7 @@ const MAX_POLL_MS = 100;
 /** A replay that does not move for so long is behind; as long as it moves, it is waited for. */
 const STANDS_STILL_MS = 30_000;
 
-/** What a standby must be a copy of. */
+/** The primary that a standby must be a copy of. */
 export interface StandbyOf {
   readonly systemId: string;
   /** Of the primary's history: a standby of another one, earlier or forked off, has other rows at the same place of the log. */

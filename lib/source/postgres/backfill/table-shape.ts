@@ -13,7 +13,7 @@ export interface PageColumn {
   readonly type: string;
   /** The type to compare it as, where operators do not take its own: a domain over an enum is no enum to them. */
   readonly comparedAs: string | undefined;
-  /** Where the index has another collation than the column. */
+  /** Set if the index has another collation than the column. */
   readonly collation: string | undefined;
   /** OID of the index's collation, 0 for none. */
   readonly order: number;
@@ -261,7 +261,7 @@ function pageColumn(column: z.output<typeof indexColumn>): PageColumn {
 }
 
 /**
- * What the order of a table's pages is made of: with another one a key says nothing of what stands before it. Another
+ * Describes the order of a table's pages: with another one a key says nothing of what stands before it. Another
  * table of the same name is another order.
  */
 export function pageOrder({ relation, page }: Pick<TableShape, "relation" | "page">): string {

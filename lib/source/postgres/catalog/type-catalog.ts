@@ -2,14 +2,14 @@ import * as z from "zod";
 import type { TableName } from "../../../change/table-pattern.ts";
 import { CatalogLookupError } from "../decode/decode-errors.ts";
 
-/** What the catalog knows of a type, as far as its text form depends on it. */
+/** A type as the catalog has it, as far as its text form depends on it. */
 export type TypeFacts =
   | { readonly kind: "text" }
   | { readonly kind: "hstore" }
   | { readonly kind: "domain"; readonly base: number }
   | { readonly kind: "array"; readonly element: number; readonly delimiter: string };
 
-/** What the catalog knows of a table and the log does not say. */
+/** Facts of a table that the catalog has and the log does not say. */
 export interface RelationFacts {
   /** Names of the primary key's columns, in key order; empty without one. */
   readonly primaryKey: readonly string[];

@@ -7,7 +7,7 @@ import { lossesOf, tellWidened } from "./losses.ts";
 import { type PublicationTerms, readTerms, type Sighting } from "./terms.ts";
 import type { UnhealedTables } from "./unhealed-tables.ts";
 
-/** What a start compares the publication with. */
+/** Dependencies of `keepContract`. */
 export interface ContractAtStart {
   readonly state: SlotState;
   readonly record: SlotRecord | undefined;

@@ -18,18 +18,18 @@ export interface Difference {
    * less. `widened`: more is published.
    */
   readonly kind: "narrowed" | "restored" | "widened";
-  /** What is missing, or may be: `update, delete`. */
+  /** The changes that are missing, or may be: `update, delete`. */
   readonly what: string;
 }
 
-/** What may be missing where nobody knows what a publication left out. */
+/** `what` of a difference where nobody knows which changes a publication left out. */
 export const ANY_CHANGE = "changes of any kind";
 /** A publication does not hold the table. */
 export const ALL_CHANGES = "all changes";
 const ACTIONS = ["insert", "update", "delete", "truncate"] as const;
 
 /**
- * What has become of the captured tables since a publication was last looked at (rule 40). Rows of the catalog that our own last
+ * Compares a publication with what it said of the captured tables when it was last looked at (rule 40). Rows of the catalog that our own last
  * ALTER wrote are as we want them. A row that was written anew is judged by what it says: less, more, or, where it says the
  * same, that it was changed and put back.
  */
@@ -50,7 +50,7 @@ export function compareTerms(
 
 type Found = Pick<Difference, "kind" | "what">;
 
-/** What the publication's own row means for each of its tables. */
+/** Judges what the publication's own row means for each of its tables. */
 function ofPublication(
   before: PublicationTerms,
   now: PublicationTerms,
@@ -78,7 +78,7 @@ function ofPublication(
   };
 }
 
-/** What the rows mean by which the publication holds a table. */
+/** Judges what the rows mean by which the publication holds a table. */
 function ofTable(before: PublicationTerms, now: PublicationTerms, table: ContractTable): readonly Found[] {
   const [old, fresh] = [covers(before, table), covers(now, table)];
   if (old.length === 0) return fresh.length === 0 ? [] : [{ kind: "widened", what: ALL_CHANGES }];
@@ -114,7 +114,7 @@ interface Cover {
   readonly filter: string | null;
 }
 
-/** What a publication holds a table by: its name, its schema, or all tables. */
+/** Returns the rows by which a publication holds a table: its name, its schema, or all tables. */
 function covers(terms: PublicationTerms, { oid, schema }: ContractTable): readonly Cover[] {
   const whole = { columns: null, filter: null };
   return [

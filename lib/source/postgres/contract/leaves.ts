@@ -30,7 +30,7 @@ const sighted = leaf.extend({
   xmin: z.string(),
   /** Whether the server has no estimate of its rows, as right after a TRUNCATE. */
   unknownRows: z.boolean(),
-  /** Where it was attached after it had been made, or in the same transaction: by which one, and which command of that. */
+  /** Set if it was attached after it had been made, or in the same transaction: by which one, and which command of that. */
   attached: z.object({ xmin: z.string(), command: z.number() }).nullable(),
 });
 
@@ -84,7 +84,7 @@ export async function readLeaves(query: Query, roots: readonly number[]): Promis
   return z.array(sighted).parse(rows);
 }
 
-/** What is stored of partitions that were seen. */
+/** Returns what is stored of partitions that were seen. */
 export function storedLeaves(roots: readonly number[], found: readonly SightedLeaf[]): LeavesByRoot {
   return Object.fromEntries(
     roots.map((root) => [

@@ -4,7 +4,7 @@ import type { Difference } from "./difference.ts";
 import type { Sighting } from "./terms.ts";
 import type { Loss } from "./unhealed-tables.ts";
 
-/** What the differences of a publication may have cost. */
+/** Returns the losses that differences of a publication may have caused. */
 export function lossesOf(
   publication: string,
   differences: readonly Difference[],

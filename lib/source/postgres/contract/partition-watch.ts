@@ -27,7 +27,7 @@ export interface PartitionWatchOptions {
   /** The partitions as they were last looked at; undefined: the first look takes them as they are. */
   readonly leaves: LeavesByRoot | undefined;
   readonly seen: Sighting | undefined;
-  /** What becomes of the rows of partitions that are removed: they stay in the sinks, or a sweep removes them. */
+  /** Whether the rows of partitions that are removed stay in the sinks, or a sweep removes them. */
   readonly removed: "keep" | "sweep";
   /** Whether the rows of a filled table that is attached are read without being asked for. */
   readonly readsAttached: boolean;

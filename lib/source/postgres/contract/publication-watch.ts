@@ -41,7 +41,7 @@ export interface PublicationWatchOptions {
   readonly name: string;
   /** As stored at first start. */
   readonly oid: number | undefined;
-  /** What it said when it was last looked at; undefined: the first look takes it as it is. */
+  /** Its terms when it was last looked at; undefined: the first look takes them as they are. */
   readonly terms?: PublicationTerms | undefined;
   readonly seen?: Sighting | undefined;
   readonly captures: (table: TableName) => boolean;
@@ -138,7 +138,7 @@ export class PublicationWatch {
   }
 }
 
-/** Where tables are that a publication does not hold: in the database, in another slot's publication; not in the map: nowhere. */
+/** Finds tables that a publication does not hold: in the database, or in another slot's publication; not in the map: nowhere. */
 async function placesOf(
   query: Query,
   oids: readonly number[],

@@ -11,7 +11,7 @@ export interface UnhealedPlace {
 export interface UnhealedTable {
   /** As `formatTable` writes it. */
   readonly table: string;
-  /** What may be missing, and why: sentences without values. */
+  /** Sentences about what may be missing, and why; they hold no values. */
   readonly reasons: readonly string[];
   /** When all was well for the last time. */
   readonly since: UnhealedPlace;

@@ -7,7 +7,7 @@ import type { BackfillReport } from "../backfill/backfills.ts";
 import type { Sighting } from "./terms.ts";
 import type { UnhealedPlace, UnhealedRecord, UnhealedTable } from "./unhealed-record.ts";
 
-/** What `UnhealedTables` stands on. */
+/** Dependencies of `UnhealedTables`. */
 export interface UnhealedOptions {
   /** Undefined: nothing is kept beyond this task. */
   readonly record: UnhealedRecord | undefined;
@@ -108,7 +108,7 @@ export class UnhealedTables {
   }
 }
 
-/** What may be missing, since when, and up to where. */
+/** Changes that may be missing, since when, and up to where. */
 export function describe({ reasons, since, until }: UnhealedTable): string {
   const place = ({ position, atMs }: UnhealedPlace) =>
     `${new Date(atMs).toISOString()} (${formatLsn(parsePosition(position).commitLsn)})`;

@@ -12,7 +12,7 @@ const POWERS = Float64Array.from({ length: 11 }, (_, power) => 10 ** power);
 export class EventTooLong extends Error {}
 
 /**
- * Where events are written as UTF-8, one behind the other. What was written stays what it is as long as a change holds
+ * Memory into which events are written as UTF-8, one behind the other. What was written stays what it is as long as a change holds
  * it. Writers reserve room, then write at `length` and move it on.
  */
 export class EventBytes {
@@ -20,11 +20,11 @@ export class EventBytes {
   /** Those of the piece. */
   bytes: Buffer = this.piece.bytes;
   readonly #pieces: Piece[] = [];
-  /** Where the event begins that is being written. */
+  /** Offset of the first byte of the event that is being written. */
   start = 0;
-  /** Where the next byte goes. */
+  /** Offset of the next byte. */
   length = 0;
-  /** Where the event ends, once `close` was called. */
+  /** Offset of the event's end, once `close` was called. */
   end = 0;
 
   /** Begins an event. */

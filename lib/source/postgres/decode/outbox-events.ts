@@ -14,7 +14,7 @@ import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import { type LogicalMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
-/** What `OutboxEvents` is made of. */
+/** Dependencies of `OutboxEvents`. */
 export interface OutboxEventsOptions {
   readonly pipeline: DecodedPipeline;
   readonly database: string;
@@ -23,7 +23,7 @@ export interface OutboxEventsOptions {
   readonly now: () => number;
 }
 
-/** Where the members of an event stand in the rows of the outbox table: indexes; undefined where there is no such column. */
+/** Indexes of the columns of the outbox table that hold the members of an event; undefined where there is no such column. */
 export interface OutboxColumns {
   readonly id: number;
   readonly aggregateType: number;
@@ -48,7 +48,7 @@ const COLUMNS = {
   createdAt: "createdat",
 } as const;
 
-/** Where an event's members stand among the columns of these names; undefined where one is missing that it needs. */
+/** Finds an event's members among the columns of these names; undefined where one is missing that it needs. */
 export function outboxColumns(columns: readonly string[]): OutboxColumns | undefined {
   const names = columns.map((name) => name.replaceAll("_", "").toLowerCase());
   const at = (member: keyof typeof COLUMNS) => {
@@ -88,7 +88,7 @@ export class OutboxEvents {
   /** Topics that the rows of tables go to, and topics that messages went to. */
   readonly #tableTopics = new Set<string>();
   readonly #messageTopics = new Set<string>();
-  /** What the topics of one transaction were given. */
+  /** The form in which the topics of one transaction were given events. */
   #given = { prefix: "", forms: new Map<string, "row" | "message">() };
 
   constructor(options: OutboxEventsOptions) {

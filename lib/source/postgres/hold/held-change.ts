@@ -15,7 +15,7 @@ export interface HeldMessage {
   readonly topic: Topic;
   /** Of the last event that it makes. */
   readonly position: PositionText;
-  /** Where it was made, for people and metrics: `public.orders`. */
+  /** The table of the change, for people and metrics: `public.orders`. */
   readonly table: string;
   readonly relation: Relation;
   readonly begin: Begin;
@@ -32,7 +32,7 @@ export type HeldChange = HeldEvent | HeldMessage;
 /** Characters of a position that all changes of a transaction share. */
 const COMMIT_PREFIX = 24;
 
-/** Where an update stands that can be decoded another time: at the first of its two ordinals. */
+/** Returns the position of an update that can be decoded another time: the first of its two ordinals. */
 export function firstPosition(change: HeldChange): PositionText {
   if (change.kind === "event") return change.position;
   return change.position.slice(0, COMMIT_PREFIX) + formatOrdinal(change.ordinal + 1);

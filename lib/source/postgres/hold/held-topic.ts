@@ -42,7 +42,7 @@ export class HeldTopic {
   }
 
   /**
-   * Whose turn a change is: `before` the hold (the server sends what was not confirmed again), `stored` already, or
+   * Tells whose turn a change is: `before` the hold (the server sends what was not confirmed again), `stored` already, or
    * `next` to be held.
    */
   place(position: PositionText): "before" | "stored" | "next" {

@@ -13,7 +13,7 @@ export interface CatalogTable extends TableName {
   readonly columns: readonly string[];
 }
 
-/** What a look at the catalog gave. */
+/** The result of a look at the catalog. */
 export interface CatalogLook {
   /** End of the log then: what is committed behind it is made under what was seen, or something later. */
   readonly lsn: bigint;

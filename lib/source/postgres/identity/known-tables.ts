@@ -19,7 +19,7 @@ const stretch = z.object({
   oid: z.int(),
   /** `d` default, `n` nothing, `f` full, `i` index. */
   identity: z.string(),
-  /** What tells a row from others, in the order of the columns: replica identity, or the primary key with identity full. */
+  /** The columns that tell a row from others, in the order of the columns: replica identity, or the primary key with identity full. */
   key: z.array(keyColumn),
   /** A sweep that began behind here puts right what old rows without the key do not tell. */
   sweptTo: z

@@ -21,7 +21,7 @@ const WRITER_ATTRIBUTES = ["read-write", "primary"];
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|::1|\/.*)$/;
 
 /**
- * Where the source database is: `DATABASE_URL`, or `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`; the password from
+ * Reads the address of the source database: `DATABASE_URL`, or `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`; the password from
  * the URL or `PGPASSWORD`; TLS from `TRIBUTARY_TLS` (`disable`, `require`, `verify-full`) or the URL's `sslmode`,
  * with the authorities of `TRIBUTARY_TLS_CA_FILE` (PEM) or `sslrootcert` instead of the system's. Without a choice
  * TLS is `verify-full`, and `disable` to the own machine.

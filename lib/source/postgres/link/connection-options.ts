@@ -7,11 +7,11 @@ export interface PostgresTls {
   readonly ca?: string;
 }
 
-/** Where a PostgreSQL server is and who we are there. */
+/** Address of a PostgreSQL server, and our identity there. */
 export interface PostgresConnectionOptions {
   readonly host: string;
   readonly port: number;
-  /** Where there are several servers: `host` and `port` are the first one's, and each session looks for the one that takes writes. */
+  /** Set if there are several servers: `host` and `port` are the first one's, and each session looks for the one that takes writes. */
   readonly hosts?: ServerChoice | undefined;
   readonly database: string;
   readonly user: string;
@@ -24,7 +24,7 @@ export interface PostgresConnectionOptions {
   readonly applicationName?: string;
 }
 
-/** What one session is for. */
+/** Options of one session. */
 export interface SessionOptions {
   /** A walsender session: the replication protocol, simple queries only. */
   readonly replication?: boolean;

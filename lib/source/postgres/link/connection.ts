@@ -102,7 +102,7 @@ function startupOptions(walSenderTimeoutMs: number | undefined): string {
     : `${pinned} -c wal_sender_timeout=${walSenderTimeoutMs}ms`;
 }
 
-/** What the startup packet cannot say: `pg` writes its own client_encoding there, and older servers lack a setting. */
+/** Sets what the startup packet cannot say: `pg` writes its own client_encoding there, and older servers lack a setting. */
 async function pinLateSettings(client: pg.Client, replication: boolean): Promise<void> {
   const { rows } = await client.query<{ server_encoding: string; version: string }>(
     "SELECT current_setting('server_encoding') AS server_encoding, current_setting('server_version_num') AS version",

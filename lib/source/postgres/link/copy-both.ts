@@ -4,7 +4,7 @@ import { CopyFrames } from "./copy-frames.ts";
 
 type DataListener = (data: Buffer) => void;
 
-/** What `pg` calls the connection of a client: undocumented, held by the tests of the link. */
+/** The connection of a client of `pg`: undocumented, held by the tests of the link. */
 interface ClientConnection {
   readonly stream: Socket;
   query(text: string): void;
@@ -35,7 +35,7 @@ const ERROR = 0x45;
  * https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
  */
 export class CopyBoth implements pg.Submittable {
-  /** What has come; `next` is to be called here, for it looks at every message. */
+  /** Frames that have come; `next` is to be called here, for it looks at every message. */
   readonly frames = new CopyFrames();
   readonly #text: string;
   readonly #events: CopyBothEvents;

@@ -14,7 +14,7 @@ export interface Keepalive {
  * https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-XLOGDATA
  */
 
-/** Where XLogData holds the WAL start. */
+/** Offset of the WAL start in XLogData. */
 export const LSN = 1;
 /** Bytes before the payload of an XLogData. */
 export const XLOG_DATA_HEADER = 25;

@@ -10,10 +10,10 @@ export class CopyFrames {
   /** The byte that says what message it is. */
   type = 0;
   buffer: Buffer = Buffer.alloc(0);
-  /** Where its content stands. */
+  /** Bounds of its content. */
   start = 0;
   end = 0;
-  /** What came behind `buffer`, oldest first, and how many bytes that is. */
+  /** Chunks that came behind `buffer`, oldest first, and their length in bytes. */
   #pieces: Buffer[] = [];
   #waiting = 0;
 

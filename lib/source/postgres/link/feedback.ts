@@ -1,11 +1,11 @@
 /** Milliseconds between 1970 and 2000: PostgreSQL's clock starts in 2000. */
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
-/** What we tell the server. */
+/** Content of a status update to the server. */
 export interface Feedback {
-  /** What we received. */
+  /** End of what we received. */
   readonly written: bigint;
-  /** What the slot may forget: R of rule 19. */
+  /** End of what the slot may forget: R of rule 19. */
   readonly confirmed: bigint;
   /** Our clock, milliseconds since 1970; comes back in `pg_stat_replication.reply_time`. */
   readonly nowMs: number;

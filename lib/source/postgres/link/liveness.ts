@@ -27,7 +27,7 @@ export function linkPatience(walSenderTimeoutMs: number): LinkPatience {
   };
 }
 
-/** What happened on a link so far. */
+/** The history of a link so far. */
 export interface LinkTimes {
   readonly lastFeedback: number;
   /** Since when nothing has come although we are reading; undefined while we do not read (back-pressure). */
@@ -39,7 +39,7 @@ export interface LinkTimes {
 }
 
 /**
- * What to do now: `look` (through another connection; feedback may be due as well and comes next), `ask` (feedback
+ * Decides what to do now: `look` (through another connection; feedback may be due as well and comes next), `ask` (feedback
  * that wants a reply), `feedback`, or nothing. A link that we do not read is never doubted.
  */
 export function nextStep(
@@ -55,7 +55,7 @@ export function nextStep(
   return now - times.lastFeedback >= patience.feedbackMs ? "feedback" : undefined;
 }
 
-/** What another connection tells of our walsender. */
+/** Our walsender as another connection sees it. */
 export type Sighting =
   /** The slot is not held by our walsender any more. */
   | "gone"

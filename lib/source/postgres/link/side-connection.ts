@@ -3,7 +3,7 @@ import { connect, disconnect } from "./connection.ts";
 import { isServerEnding } from "./connection-errors.ts";
 import type { PostgresConnectionOptions } from "./connection-options.ts";
 
-/** What `SideConnection` is made of. */
+/** Dependencies of `SideConnection`. */
 export interface SideConnectionOptions {
   readonly connection: PostgresConnectionOptions;
   readonly signal: AbortSignal;

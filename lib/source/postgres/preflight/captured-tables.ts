@@ -6,7 +6,7 @@ import type { PreflightProblem } from "../postgres-errors.ts";
 import type { Findings } from "./findings.ts";
 import type { RelationEntry } from "./table-facts.ts";
 
-/** What a definition captures of what there is. */
+/** The tables of a database that a definition captures. */
 export interface CapturedTables extends Findings {
   /** Tables to publish: ordinary and partitioned ones; of a partition tree the highest captured. */
   readonly tables: readonly RelationEntry[];

@@ -1,6 +1,6 @@
 import type { PreflightProblem } from "../postgres-errors.ts";
 
-/** What a check found: problems stop the start, warnings are told. */
+/** Findings of a check: problems stop the start, warnings are logged. */
 export interface Findings {
   readonly problems: readonly PreflightProblem[];
   readonly warnings: readonly PreflightProblem[];

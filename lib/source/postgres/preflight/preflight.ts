@@ -16,7 +16,7 @@ import { checkServer } from "./server.ts";
 import { readServerFacts, type ServerFacts } from "./server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "./table-facts.ts";
 
-/** What a look at the server gave. */
+/** The result of a look at the server. */
 export interface PreflightReport extends Findings {
   readonly server: ServerFacts;
   /** The tables that will be captured. */

@@ -121,7 +121,7 @@ function generatedKeyProblems(
   ];
 }
 
-/** What a partition logs of old rows must hold what its root says: the server fills the rest with nulls. */
+/** Checks that a partition logs all of old rows that its root says: the server fills the rest with nulls. */
 function partitionIdentityProblems(root: TableFacts, leaf: TableFacts): PreflightProblem[] {
   const [promised, logged] = [identityColumns(root), identityColumns(leaf)];
   // Without any, both were named above.

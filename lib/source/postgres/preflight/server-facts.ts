@@ -1,6 +1,6 @@
 import type pg from "pg";
 
-/** What the server, the database and our role are. */
+/** Facts of the server, the database and our role. */
 export interface ServerFacts {
   /** `server_version_num`: 180004. */
   readonly version: number;

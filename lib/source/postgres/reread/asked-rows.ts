@@ -8,12 +8,12 @@ const MAX_BYTES = 100 * 1024;
 const ROW_BYTES = 80;
 
 /**
- * What of one table is to be read again while the capture task runs, and what of that the record does not know yet. A row
+ * The rows of one table that are to be read again while the capture task runs, and which of them the record does not know yet. A row
  * leaves once the rows that were read are acknowledged, and it was not asked for anew meanwhile.
  */
 export class AskedRows {
   readonly table: string;
-  /** What of it another task may have written is in here. */
+  /** Whether rows that another task may have written are in here. */
   known: boolean;
   #rows = new Map<string, AskedRow>();
   #bytes = 0;
@@ -90,7 +90,7 @@ export class AskedRows {
     return rows;
   }
 
-  /** What there is of these rows stands in the stream before `lsn`. */
+  /** Notes that these rows, as far as they exist, stand in the stream before `lsn`. */
   given(rows: readonly AskedRow[], lsn: bigint): void {
     for (const row of rows) this.#passed.add(row);
     this.#given.push({ lsn, rows });
@@ -117,7 +117,7 @@ export class AskedRows {
     return this.#dirty;
   }
 
-  /** What the record is to hold now; `written` must follow. */
+  /** Takes the rows that the record is to hold now; `written` must follow. */
   take(): AskedTable {
     this.#dirty = false;
     this.#writing = this.#unwritten;

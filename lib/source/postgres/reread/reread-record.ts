@@ -8,7 +8,7 @@ export interface AskedRow {
   readonly at: PositionText;
 }
 
-/** What of one table is to be read again. */
+/** The rows of one table that are to be read again. */
 export interface AskedTable {
   /** As `formatTable` writes it. */
   readonly table: string;

@@ -98,7 +98,7 @@ export class Confirmation {
     await this.#store({ timeline });
   }
 
-  /** What the publication says, and which partitions there are. Resolves when that is in the record. */
+  /** Records what the publication says, and which partitions there are. Resolves when that is in the record. */
   async onContract(contract: Partial<Pick<SlotState, "terms" | "termsSeen" | "leaves">>): Promise<void> {
     const seen = contract.leaves && contract.termsSeen?.lsn;
     // Those that had been committed when the partitions were looked at are of no use any more.

@@ -18,13 +18,13 @@ import type { SlotRecord, SlotState } from "./slot-record.ts";
 /** After this long the log says what the creation of a slot waits for. */
 const TELL_AFTER_MS = 5000;
 
-/** What a first start takes. */
+/** Dependencies of `firstStart`. */
 export interface FirstStartOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Pick<LogPipeline, "name" | "source">;
   /** Undefined: nothing is kept, and a slot that is there is read from where it stands. */
   readonly record: SlotRecord | undefined;
-  /** Where the pipeline has several slots. */
+  /** Set if the pipeline has several slots. */
   readonly siblings?: Siblings | undefined;
   readonly report: PreflightReport;
   readonly system: SystemFacts;

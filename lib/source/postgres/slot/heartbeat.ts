@@ -3,12 +3,12 @@ import type { Log } from "../../../log.ts";
 /** Prefix of the logical message that carries an idle slot along. */
 export const HEARTBEAT = "tributary.heartbeat";
 
-/** What is known when it may be time for a heartbeat. */
+/** A view of the slot when it may be time for a heartbeat. */
 export interface IdleView {
   readonly atMs: number;
   /** End of the server's WAL. */
   readonly serverLsn: bigint;
-  /** What came last: a commit, or a keepalive between transactions. */
+  /** End of what came last: a commit, or a keepalive between transactions. */
   readonly receivedLsn: bigint;
   /** Everything that came was acknowledged, and we wait for more. */
   readonly waiting: boolean;

@@ -5,11 +5,11 @@ import { checkPlaces, furthestOf, HistoryProof } from "./history-proof.ts";
 import type { SystemFacts } from "./slot.ts";
 import type { LogPlace } from "./slot-record.ts";
 
-/** What the server says of itself, and the timeline that the places stand on. */
+/** Facts of the server, and the timeline that the places stand on. */
 export interface ServerHistory {
   readonly timeline: number;
   readonly system: SystemFacts;
-  /** Where the ancestors of its timeline ended. */
+  /** Ends of the ancestors of its timeline. */
   readonly history: ReadonlyMap<number, bigint>;
 }
 
@@ -18,7 +18,7 @@ const COMMIT = 0x43;
 const MESSAGE = 0x4d;
 /** Of the flags of a message. */
 const TRANSACTIONAL = 1;
-/** Where the parts of a BEGIN stand behind its type, and the LSN of a message. */
+/** Offsets of the parts of a BEGIN behind its type, and of the LSN of a message. */
 const BEGIN_LSN = 1;
 const BEGIN_TIME = 9;
 const BEGIN_XID = 17;
@@ -62,7 +62,7 @@ export class HistoryPass {
     return this.#proof.done;
   }
 
-  /** What the pass cost so far. */
+  /** Cost of the pass so far, as a text. */
   get cost(): string {
     return `${this.#bytes} bytes in ${((performance.now() - this.#since) / 1000).toFixed(1)} s`;
   }

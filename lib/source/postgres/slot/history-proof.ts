@@ -7,11 +7,11 @@ import type { CommitFingerprint, LogPlace } from "./slot-record.ts";
 /** Milliseconds of 2000-01-01, from which the log counts its microseconds. */
 const POSTGRES_EPOCH_MS = 946_684_800_000n;
 
-/** What is lost, and what heals it, where the stream has changes that the server has not. */
+/** Says what is lost, and what heals it, if the stream has changes that the server has not. */
 export const FORKED_REMEDY = `The database was restored from a copy, or failed over to a server that had not received everything. Consumers hold changes that it has lost, what it committed since is in no stream, and what handlers did for the lost changes stays done. A new epoch must begin, which reads the tables again with a sweep: ${NEW_EPOCH_DROP_SLOT} (see docs, PostgreSQL, "A forked history")`;
 
 /**
- * What the server says of itself tells already that it has lost places: its log ends before them, or it left the timeline that
+ * Checks whether the server's own facts tell already that it has lost places: its log ends before them, or it left the timeline that
  * they stand on. `history` holds the switch points of the current timeline's ancestors.
  * @throws ServerBehindError, TimelineForkedError
  */

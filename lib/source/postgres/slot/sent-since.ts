@@ -1,6 +1,6 @@
 /** Two samples are at least this far apart, in milliseconds. */
 const APART_MS = 250;
-/** Where more are kept, because little is acknowledged, every second one goes. */
+/** Above so many, because little is acknowledged, every second one goes. */
 const SAMPLES = 1024;
 
 /**

@@ -2,14 +2,14 @@ import type { LeavesByRoot } from "../contract/leaves.ts";
 import type { PublicationTerms, Sighting } from "../contract/terms.ts";
 import type { KnownTables } from "../identity/known-tables.ts";
 
-/** What we know of the slot: kept outside the database, so that a restored or replaced server is noticed. */
+/** The state of the slot: kept outside the database, so that a restored or replaced server is noticed. */
 export interface SlotState {
   readonly epoch: number;
   readonly slot: string;
   readonly publication: string;
   /** The publication's OID: one of the same name made anew is another. Undefined in records of before it was kept. */
   readonly publicationOid?: number | undefined;
-  /** What the publication said when it was last looked at (rule 40). Undefined in records of before it was kept. */
+  /** The publication's terms when it was last looked at (rule 40). Undefined in records of before it was kept. */
   readonly terms?: PublicationTerms | undefined;
   /** The partitions of captured tables when they were last looked at. */
   readonly leaves?: LeavesByRoot | undefined;
@@ -27,17 +27,17 @@ export interface SlotState {
   readonly confirmedLsn: bigint;
   /** The latest commits up to `confirmedLsn`, oldest first: replayed ones must be the same, or history forked. */
   readonly recentCommits: readonly CommitFingerprint[];
-  /** What the stream may hold beyond `confirmedLsn`. Undefined in records of before it was kept: nothing is known. */
+  /** Changes that the stream may hold beyond `confirmedLsn`. Undefined in records of before it was kept: nothing is known. */
   readonly sent?: Sent | undefined;
 }
 
-/** What the stream may hold from `confirmedLsn` on, although nobody knows that it was stored (rule 39). */
+/** Changes that the stream may hold from `confirmedLsn` on, although nobody knows that it was stored (rule 39). */
 export interface Sent {
   /** No task that is not `writer` has written from further on. */
   readonly places: readonly LogPlace[];
   /** Generation of the task that writes, or wrote when it died; undefined once one has ended in order. */
   readonly writer?: number | undefined;
-  /** What `writer` wrote from `confirmedLsn` on came into the stream after this, in milliseconds since 1970 UTC. */
+  /** Everything that `writer` wrote from `confirmedLsn` on came into the stream after this, in milliseconds since 1970 UTC. */
   readonly sinceMs?: number | undefined;
 }
 
@@ -48,7 +48,7 @@ export interface Sent {
 export interface LogPlace {
   /** Of a position: where a commit record begins, or `placeOfMessage`. */
   readonly lsn: bigint;
-  /** What was committed there, as its events tell it; undefined where that is not known, or it was no commit. */
+  /** The transaction that was committed there, as its events tell it; undefined where that is not known, or it was no commit. */
   readonly commit?: { readonly xid: number; readonly timeMs: number } | undefined;
   /** It was a message outside transactions. */
   readonly message?: true | undefined;
@@ -63,7 +63,7 @@ export interface SeenTruncate {
   readonly lsn: bigint;
 }
 
-/** What tells one commit from another at the same LSN of a forked history. */
+/** Tells one commit from another at the same LSN of a forked history. */
 export interface CommitFingerprint {
   readonly commitLsn: bigint;
   readonly xid: number;
@@ -74,7 +74,7 @@ export interface CommitFingerprint {
 /** History that starts anew, by the act of an operator (`tributary epoch new`). */
 export interface NewEpoch {
   readonly epoch: number;
-  /** What the epoch before had confirmed; undefined where nothing was known of it. */
+  /** The place that the epoch before had confirmed; undefined where nothing was known of it. */
   readonly endedAt?: bigint | undefined;
 }
 

@@ -31,7 +31,7 @@ export interface SlotSession {
   readonly client: pg.Client;
   readonly system: SystemFacts;
   readonly slot: SlotFacts;
-  /** Where the ancestors of its timeline ended, where that is not the record's. */
+  /** Ends of the ancestors of its timeline, if that is not the record's. */
   readonly history: ReadonlyMap<number, bigint>;
 }
 

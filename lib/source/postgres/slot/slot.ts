@@ -118,7 +118,7 @@ export async function dropSlot(client: pg.Client, { name, activePid, holder }: S
   }
 }
 
-/** What IDENTIFY_SYSTEM says. */
+/** The answer of IDENTIFY_SYSTEM. */
 export interface SystemFacts {
   readonly systemId: string;
   readonly timeline: number;
@@ -141,7 +141,7 @@ export async function serverRun(client: pg.Client): Promise<string> {
   return (rows[0] as { run: string }).run;
 }
 
-/** Where the ancestors of a timeline ended: timeline number to switch point. */
+/** Reads the ends of a timeline's ancestors: timeline number to switch point. */
 export async function timelineHistory(
   replication: pg.Client,
   timeline: number,

@@ -23,7 +23,7 @@ export interface TopicShare {
   readonly wanted: number;
 }
 
-/** What one slot has of a pipeline. */
+/** One slot's share of a pipeline. */
 export interface SlotShare {
   /** The pipeline as this slot's task sees it. */
   readonly pipeline: LogPipeline;
@@ -41,7 +41,7 @@ export interface SlotShare {
 const publishedRow = z.object({ publication: z.string(), oid: z.number() });
 
 /**
- * What a slot has. Which slot has a table says the catalog alone: the publication that holds it. A table that none holds
+ * Reads a slot's share. Which slot has a table says the catalog alone: the publication that holds it. A table that none holds
  * yet goes with its topic, or where it should be. With one slot that is the whole pipeline, and nothing is asked.
  *
  * @throws PreflightError, TopicSplitError, SlotsReducedError

@@ -3,7 +3,7 @@ import { ConfigurationError } from "../../../change/tributary-error.ts";
 /** Says which of the pipeline's slots a capture task reads: 1 up to `source.slots`; left out, 1. */
 export const SLOT_VARIABLE = "TRIBUTARY_SLOT";
 
-/** What `TRIBUTARY_SLOT` says, of so many. @throws ConfigurationError for a slot that the definition does not have. */
+/** Reads the number in `TRIBUTARY_SLOT`, of so many. @throws ConfigurationError for a slot that the definition does not have. */
 export function slotFromEnvironment(
   environment: Readonly<Record<string, string | undefined>>,
   slots: number,

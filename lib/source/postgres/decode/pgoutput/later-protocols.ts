@@ -11,7 +11,7 @@ export interface RefusedType {
 }
 
 /**
- * What is refused, by type byte. All of them carry, or decide over, rows of a transaction whose commit is not known yet: to pass
+ * Messages that are refused, by type byte. All of them carry, or decide over, rows of a transaction whose commit is not known yet: to pass
  * them would lose the rows, and the rows between Stream Start and Stream Stop have a transaction id where protocol 1 has the relation.
  * A server sends them only to who asks for `streaming` or `two_phase`.
  *

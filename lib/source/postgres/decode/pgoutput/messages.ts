@@ -62,7 +62,7 @@ export function decodeOrigin(reader: MessageReader): Origin {
 export interface StreamAbort {
   /** The top-level transaction. */
   readonly xid: number;
-  /** What was rolled back: a subtransaction, or `xid` itself. */
+  /** The transaction that was rolled back: a subtransaction, or `xid` itself. */
   readonly subXid: number;
 }
 
@@ -84,7 +84,7 @@ export function decodeStreamAbort(reader: MessageReader): StreamAbort {
   return { xid, subXid };
 }
 
-/** What an UPDATE or DELETE carries of the old row. */
+/** The part of the old row that an UPDATE or DELETE carries. */
 export type ReplicaIdentity = "default" | "nothing" | "full" | "index";
 
 const IDENTITIES: Readonly<Record<string, ReplicaIdentity>> = {

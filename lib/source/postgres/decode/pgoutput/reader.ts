@@ -10,7 +10,7 @@ export class MessageReader {
   offset = 0;
   /** The same bytes as `buffer`: a Buffer makes its numbers of 64 bits of four others. */
   #view: DataView | undefined;
-  /** Where the message stands in `buffer`. */
+  /** Bounds of the message in `buffer`. */
   #start = 0;
   #end = 0;
 

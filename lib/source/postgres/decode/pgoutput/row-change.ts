@@ -6,7 +6,7 @@ import type { Tuple } from "./tuple.ts";
  * read only with the relation's number of columns.
  */
 
-/** What of the old row an UPDATE or DELETE carries: nothing, the replica identity's columns, or all. */
+/** The part of the old row that an UPDATE or DELETE carries: nothing, the replica identity's columns, or all. */
 export type OldRow = "none" | "key" | "full";
 
 const NEW = 0x4e;

@@ -74,7 +74,7 @@ function isNull(buffer: Buffer, start: number, end: number): boolean {
   return end - start === 4 && buffer.toString("latin1", start, end) === "NULL";
 }
 
-/** Where the double quote stands that closes what begins at `start`. */
+/** Returns the place of the double quote that closes what begins at `start`. */
 export function closingQuote(buffer: Buffer, start: number, end: number): number {
   for (let at = start; at < end; at++) {
     const byte = buffer[at];

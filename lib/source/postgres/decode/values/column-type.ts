@@ -18,7 +18,7 @@ import { charText, encodeBoolean, encodeBytea, encodeChar, encodeNumber, encodeV
 import type { TextForm } from "./text.ts";
 import { encodedWriter, type ValueWriter, valueWriter } from "./value-writer.ts";
 
-/** What is done with the values of a column. */
+/** How the values of a column are written. */
 export interface ColumnType {
   /** Text form → JSON. */
   readonly encode: ValueEncoder;
@@ -28,7 +28,7 @@ export interface ColumnType {
   readonly keyText: ValueEncoder;
   /** ASCII in a key is its own canonical text. */
   readonly keyIsText: boolean;
-  /** Where its values may hold a JSON null, which JSON cannot tell from NULL. */
+  /** Set if its values may hold a JSON null, which JSON cannot tell from NULL. */
   readonly jsonNulls?: JsonNullFinder | undefined;
 }
 

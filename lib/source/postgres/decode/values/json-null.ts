@@ -1,6 +1,6 @@
 import { closingQuote, encodeQuoted, skipBounds } from "./array.ts";
 
-/** Where in a value a JSON null stands: indexes of arrays, from 0, outermost first; none for the value itself. */
+/** The place of a JSON null in a value: indexes of arrays, from 0, outermost first; none for the value itself. */
 export type NullPath = readonly number[];
 
 /** Finds the JSON nulls of a value's text form: `null` as json, which a column tells apart from NULL and JSON does not. */

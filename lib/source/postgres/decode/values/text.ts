@@ -18,7 +18,7 @@ export interface TextForm {
 }
 
 const NOT_ASCII = /[\u0080-\u00ff]/;
-/** What a JSON string cannot hold as it is. https://www.rfc-editor.org/rfc/rfc8259#section-7 */
+/** Characters that a JSON string cannot hold as they are. https://www.rfc-editor.org/rfc/rfc8259#section-7 */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is to be escaped
 const TO_ESCAPE = /["\\\u0000-\u001f]/;
 

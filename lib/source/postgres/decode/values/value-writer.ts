@@ -15,7 +15,7 @@ export type ValueWriter = (buffer: Buffer, start: number, end: number, out: Even
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
-/** What a byte is in a JSON string: 0 as it is, 1 to be escaped, 2 not ASCII. */
+/** Class of each byte in a JSON string: 0 as it is, 1 to be escaped, 2 not ASCII. */
 const KIND = Uint8Array.from({ length: 256 }, (_, byte) =>
   byte > 127 ? 2 : byte < 0x20 || byte === QUOTE || byte === BACKSLASH ? 1 : 0,
 );
@@ -203,7 +203,7 @@ function isTimestamp(buffer: Buffer, start: number, end: number): boolean {
   return true;
 }
 
-/** What stands where; 0: a digit. */
+/** Characters by their place; 0: a digit. */
 const TIMESTAMP = Buffer.from("0000-00-00 00:00:00.").map((byte) => (byte === 0x30 ? 0 : byte));
 
 function isUtc(buffer: Buffer, at: number): boolean {
