@@ -1,6 +1,6 @@
 import { setImmediate as turn } from "node:timers/promises";
 import fc from "fast-check";
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
@@ -16,12 +16,30 @@ import { at, backfillEnd, type Change, packed, TOPIC } from "./records.ts";
  * order, each of which may be the last of its process, or its answer lost.
  */
 
-// Waiting takes no time here: what a process waits for is another one's step.
+// No clock is a real one: waiting takes no time here, but moves the clock on, for everybody.
 vi.mock("node:timers/promises", async (original) => {
   const timers = await original<typeof import("node:timers/promises")>();
-  return { ...timers, setTimeout: (_ms: number, value: unknown) => timers.setImmediate(value) };
+  const wait = (ms: number, value: unknown) => {
+    vi.advanceTimersByTime(Math.ceil(ms));
+    return timers.setImmediate(value);
+  };
+  return { ...timers, setTimeout: wait };
 });
-afterEach(() => void vi.restoreAllMocks());
+beforeEach(() => {
+  vi.useFakeTimers({
+    toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "performance", "Date"],
+  });
+  // Node's own runs by the real clock.
+  vi.spyOn(AbortSignal, "timeout").mockImplementation((ms) => {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(new DOMException("The time is over", "TimeoutError")), ms);
+    return controller.signal;
+  });
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
 
 const NAME = "model";
 const KEYS = ["a", "b"] as const;
@@ -108,9 +126,8 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   const table = new MemoryTable();
   const calm = table.client(async () => "none");
   await registerConsumers(calm, "t", "p", [{ name: NAME, topics: ["*"] }], START_OF_HISTORY);
-  let clock = Date.now();
-  vi.spyOn(Date, "now").mockImplementation(() => clock);
-
+  // Of processes of another play.
+  vi.clearAllTimers();
   const bad = new Set(plan.bad);
   const effects: Effect[] = [];
   const violations: string[] = [];
@@ -247,7 +264,7 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   const settle = async () => {
     await interleaving.run(processes);
     // Nobody is left: leases of the dead run out.
-    clock += 120_000;
+    vi.setSystemTime(Date.now() + 120_000);
   };
 
   for (const action of plan.actions) {
