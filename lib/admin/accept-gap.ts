@@ -194,7 +194,7 @@ async function letPass(
           stored.fault,
         );
       const checkpoint = new Checkpoint(stored, startPosition);
-      const came = checkpoint.mark >= upTo;
+      const came = checkpoint.position >= upTo;
       // With the generation of the record behind the gap: what an older writer still has of it is dropped.
       if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
       else if (!came) checkpoint.explain(upTo, writer);

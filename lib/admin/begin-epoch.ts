@@ -62,8 +62,8 @@ const LAST_EPOCH = 0xffff_ffff;
 /**
  * What beginning a new epoch would do now. Touches nothing.
  *
- * The new epoch is above every one that the record, an earlier `epoch new`, a consumer's mark or `above` knows of: it never
- * goes backwards, even where the record was lost or is older than the marks.
+ * The new epoch is above every one that the record, an earlier `epoch new`, a consumer's checkpoint or `above` knows of: it never
+ * goes backwards, even where the record was lost or is older than the checkpoints.
  *
  * @throws ConfigurationError where more must be said first; StateTableError, the errors of `connect`.
  */
@@ -71,12 +71,12 @@ export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   const { pipeline, dynamodb, stateTable, above = 0, dropSlot, signal } = options;
   const { source, name, consumers } = pipeline;
   const record = await readCaptureRecord({ dynamodb, table: stateTable, pipeline: name, signal });
-  const marks = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
+  const ofConsumers = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
   const from = Math.max(
     record.slot?.epoch ?? 0,
     record.reading?.epoch ?? 0,
     record.newEpoch?.epoch ?? 0,
-    marks,
+    ofConsumers,
     above,
   );
   if (from === 0) {

@@ -44,16 +44,16 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     partitions.push({ topic, partition, ...readPartition(undefined, partition) });
   }
   return partitions.sort(byPlace).map((known) => {
-    const { topic, partition, mark, writer, explained, lost, parked, hold } = known;
+    const { topic, partition, position, writer, explained, lost, parked, hold } = known;
     const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
-    const passed = explained ?? mark ?? "";
+    const passed = explained ?? position ?? "";
     // One that was found and came after all is none any more.
     const gap = own.find(
       (entry) => entry.cause !== "unreadable" && entry.upTo > passed && !isSettled(entry, lost),
     );
     const open = deadLetters.filter((deadLetter) => isAt(deadLetter, { topic, partition }));
     return {
-      ...{ topic, partition, checkpoint: mark, writer, gap },
+      ...{ topic, partition, checkpoint: position, writer, gap },
       hold: hold && { since: hold.since, cause: hold.cause, bytes: hold.bytes },
       unhealed: own
         .filter((entry) => entry.cause === "unreadable" || entry.accepted)
@@ -102,7 +102,7 @@ async function readPartitions(place: ConsumerPlace, signal: AbortSignal): Promis
     for (let i = 0; i < GROUP_SIZE; i++) {
       const partition = Number(group) * GROUP_SIZE + i;
       const stored = readPartition(item, partition);
-      if (stored.mark === undefined) continue;
+      if (stored.position === undefined) continue;
       const parked = await lists.read({ topic, partition }, stored.parked, signal);
       found.push({ topic, partition, ...stored, parked });
     }

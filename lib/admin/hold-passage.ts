@@ -4,7 +4,7 @@ import { parseTable } from "../change/table-pattern.ts";
 import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { StartPositions } from "../consume/fence/start-position.ts";
-import { readMarks } from "../consume/run/marks.ts";
+import { readCheckpoints } from "../consume/run/checkpoints.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import type { LogPipeline } from "../source/postgres/definition.ts";
@@ -45,9 +45,9 @@ export async function passHold(
         topic.name,
         signal,
       );
-      const marks = await readMarks({ dynamodb, table, pipeline: name }, consumer, topic, signal);
-      const partitions = marks.flatMap((mark, partition) =>
-        (mark ?? "") < barrier && startPosition < barrier ? [partition] : [],
+      const checkpoints = await readCheckpoints({ dynamodb, table, pipeline: name }, consumer, topic, signal);
+      const partitions = checkpoints.flatMap((checkpoint, partition) =>
+        (checkpoint ?? "") < barrier && startPosition < barrier ? [partition] : [],
       );
       if (partitions.length > 0) behind.push({ consumer, partitions });
     }

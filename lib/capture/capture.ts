@@ -127,7 +127,7 @@ function throughSlots(pipeline: Pipeline): LogPipeline | undefined {
 
 /**
  * Where a consumer begins that is new now.
- * @throws StateLostError where consumers have marks and the capture task has no record.
+ * @throws StateLostError where consumers have checkpoints and the capture task has no record.
  */
 async function startPositionNow(
   { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,

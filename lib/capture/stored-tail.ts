@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn } from "../change/lsn.ts";
 import { type PositionText, parsePosition, START_OF_HISTORY } from "../change/position.ts";
-import { furthestMark } from "../consume/run/highest-epoch.ts";
+import { furthestCheckpoint } from "../consume/run/highest-epoch.ts";
 import type { LogPlace, SlotState } from "../source/postgres/slot/slot-record.ts";
 import type { CaptureState } from "../state/capture-state.ts";
 import { readHoldsOf, type StoredHold } from "../state/holds.ts";
@@ -19,7 +19,7 @@ import type { CaptureOptions } from "./capture-options.ts";
  * taken is read by everybody then.
  */
 const STRAGGLERS_MS = 2_000;
-/** No stream keeps records for less than a day: what was written longer ago may have expired, and marks may be ahead. */
+/** No stream keeps records for less than a day: what was written longer ago may have expired, and checkpoints may be ahead. */
 const RETAINED_MS = 23 * 3_600_000;
 
 /**
@@ -51,7 +51,7 @@ export async function settleTail(
   await sleep(Math.max(0, untilMs - performance.now()), undefined, { signal });
   const beyond = [
     ...(await heldPlaces(options, writer, signal)),
-    ...(Date.now() - sinceMs > RETAINED_MS ? await markPlaces(options, writer, signal) : []),
+    ...(Date.now() - sinceMs > RETAINED_MS ? await checkpointPlaces(options, writer, signal) : []),
   ].filter((position) => isBeyond(position, slot));
   const places = [...tail.ends.map(placeOf), ...beyond.map((position) => placeOf({ position }))];
   await state.write({ ...slot, sent: { places: [...slot.sent.places, ...places] } });
@@ -80,15 +80,15 @@ async function heldPlaces(
   return holds.filter(isIts).map(({ last }) => last);
 }
 
-async function markPlaces(
+async function checkpointPlaces(
   { dynamodb, stateTable, pipeline }: CaptureOptions,
   writer: number,
   signal: AbortSignal,
 ): Promise<readonly PositionText[]> {
   const { name, consumers } = pipeline;
   const place = { dynamodb, table: stateTable, pipeline: name, consumers, signal };
-  const mark = await furthestMark(place, writer);
-  return mark === undefined ? [] : [mark];
+  const checkpoint = await furthestCheckpoint(place, writer);
+  return checkpoint === undefined ? [] : [checkpoint];
 }
 
 function isBeyond(position: PositionText, { epoch, confirmedLsn }: SlotState): boolean {

@@ -18,7 +18,7 @@ export interface Position {
  */
 export type PositionText = string;
 
-/** Before every position: the mark of a partition nothing of which took effect. */
+/** Before every position: the checkpoint of a partition nothing of which took effect. */
 export const START_OF_HISTORY: PositionText = "0".repeat(34);
 
 const POSITION = /^([0-9A-F]{8})([0-9A-F]{16})([0-9]{10})$/;

@@ -10,7 +10,7 @@ import { StateItemError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { keyLabel, keyText } from "../consume/hold/parked-keys.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
-import { readMarks } from "../consume/run/marks.ts";
+import { readCheckpoints } from "../consume/run/checkpoints.ts";
 import { captures } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
 import { routeTables } from "../definition/route.ts";
@@ -117,7 +117,7 @@ async function compare(
     pass: () =>
       passProbe({
         ...{ client, slot: slot.slot, table: formatTable(table), epoch: slot.epoch, signal },
-        marks: () => readMarks(place, consumer, topic, signal),
+        checkpoints: () => readCheckpoints(place, consumer, topic, signal),
         timeoutMs: timeout * 1000,
       }),
     isParked: await parkedRows(

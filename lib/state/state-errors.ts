@@ -34,7 +34,7 @@ export class StateTableUnavailableError extends defineError("STATE_TABLE_UNAVAIL
   }),
 ) {}
 
-/** Consumers have marks, and the capture task has no record: what it knew was lost or removed. */
+/** Consumers have checkpoints, and the capture task has no record: what it knew was lost or removed. */
 export class StateLostError extends defineError("STATE_LOST", "stop").from(
   (pipeline: string, epoch: number) => ({
     message: `pipeline "${pipeline}" has no record of its slot, and its consumers have come as far as epoch ${epoch}: a start from nothing would write positions below theirs, which they drop`,

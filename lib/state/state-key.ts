@@ -81,7 +81,7 @@ export function startPositionKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };
 }
 
-/** The marks of one group of a topic's partitions. */
+/** The checkpoints of one group of a topic's partitions. */
 export function fenceKey(pipeline: string, consumer: string, topic: string, group: number): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: `fence#${topic}#${group}` };
 }

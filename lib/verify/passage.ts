@@ -15,8 +15,8 @@ export interface PassageOptions {
   /** As `formatTable` writes it. */
   readonly table: string;
   readonly epoch: number;
-  /** The consumer's marks in the table's topic, one a partition. */
-  readonly marks: () => Promise<readonly (PositionText | undefined)[]>;
+  /** The consumer's checkpoints in the table's topic, one a partition. */
+  readonly checkpoints: () => Promise<readonly (PositionText | undefined)[]>;
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
 }
@@ -27,7 +27,7 @@ export interface PassageOptions {
  * Gives the partitions that are still behind when the time is over; empty: all have passed.
  */
 export async function passProbe(options: PassageOptions): Promise<readonly number[]> {
-  const { client, slot, table, epoch, marks, timeoutMs, signal } = options;
+  const { client, slot, table, epoch, checkpoints, timeoutMs, signal } = options;
   const { rows } = await client.query<{ lsn: string; version: string }>(
     "SELECT pg_current_wal_insert_lsn()::text AS lsn, current_setting('server_version_num') AS version",
   );
@@ -37,8 +37,8 @@ export async function passProbe(options: PassageOptions): Promise<readonly numbe
   const wanted = commitPrefix(epoch, parseLsn(lsn));
   const deadline = performance.now() + timeoutMs;
   for (;;) {
-    const behind = (await marks()).flatMap((mark, partition) =>
-      mark === undefined || mark < wanted ? [partition] : [],
+    const behind = (await checkpoints()).flatMap((checkpoint, partition) =>
+      checkpoint === undefined || checkpoint < wanted ? [partition] : [],
     );
     if (behind.length === 0 || performance.now() >= deadline) return behind;
     await sleep(POLL_MS, undefined, { signal });

@@ -55,7 +55,7 @@ export async function giveUpEvents(
     refuseUnderStop(partition.invocation, whole);
     await send(partition.invocation, whole);
     const { missing, deadline } = partition.invocation;
-    const behind = after ?? partition.checkpoint.mark;
+    const behind = after ?? partition.checkpoint.position;
     const range = { behind, upTo: last, writer: record.writer };
     await missing.found({ ...partition.lane, cause: "unreadable", ...range }, deadline.end);
   } catch (refusal) {

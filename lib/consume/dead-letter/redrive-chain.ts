@@ -72,19 +72,19 @@ export class ChainRedrive {
     let applied = deadLetter.applied ?? "";
     for (let polls = 1; ; polls++) {
       const fenced = await this.#lease.read();
-      const { mark, parked } = fenced;
+      const { checkpoint, parked } = fenced;
       const keys = keysOf(this.#run.instance.consumer, this.#place, fenced);
       const entry = keys.values().find(({ chain }) => chain === this.#place.chain);
-      if (parked === undefined || !entry) return this.#notListed(deadLetter, mark);
+      if (parked === undefined || !entry) return this.#notListed(deadLetter, checkpoint);
       if (entry.kind === "overtaken") {
         // Its later change is at work in an invocation, or in a call that ran on. Where it is not, it comes again and asks again.
         const { running } = this.#run.instance;
         if (fenced.held || running.mayRun(fenced.running)) return this.#outcome("busy");
         keys.turn(entry.chain, "skipped");
-        if (await this.#lease.replaceParked(fenced, keys.format(mark), "untouched")) continue;
+        if (await this.#lease.replaceParked(fenced, keys.format(checkpoint), "untouched")) continue;
         return this.#outcome("busy");
       }
-      for await (const change of parking.changes(this.#place, applied, mark, this.#signal)) {
+      for await (const change of parking.changes(this.#place, applied, checkpoint, this.#signal)) {
         const ended = await this.#change(change, deadLetter);
         if (ended) return ended;
         applied = change.position;
@@ -183,10 +183,10 @@ export class ChainRedrive {
   }
 
   /** The key is parked no more: by this redrive (the answer was lost), an earlier one, or a later change. */
-  async #notListed(deadLetter: StoredDeadLetter, mark: PositionText): Promise<ChainOutcome> {
+  async #notListed(deadLetter: StoredDeadLetter, checkpoint: PositionText): Promise<ChainOutcome> {
     const { parking } = this.#run.instance;
-    // Beyond the mark: its invocation is at work on it, or died there, and it comes again.
-    if (deadLetter.position > mark) return this.#outcome("gone");
+    // Beyond the checkpoint: its invocation is at work on it, or died there, and it comes again.
+    if (deadLetter.position > checkpoint) return this.#outcome("gone");
     if (deadLetter.superseded) {
       await parking.deleteChanges(this.#place, this.#signal);
       return this.#outcome("superseded");

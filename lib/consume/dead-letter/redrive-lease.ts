@@ -15,7 +15,7 @@ import type { RunningCall } from "../run/running-calls.ts";
 /** A partition as redrive sees it. */
 export interface FencedPartition {
   /** Changes of a chain beyond it are not parked for good: they come again. */
-  readonly mark: PositionText;
+  readonly checkpoint: PositionText;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
   /** What the fence holds or names as that list. */
@@ -105,7 +105,7 @@ export class RedriveLease {
   /**
    * Replaces the list of parked keys, if it still is what was read: nothing was parked since. While an invocation
    * holds the partition it may be about to park a change behind the key: then refused, unless by force, which takes
-   * the partition and gives it back at once: the invocation cannot move the mark any more, and its batch comes again.
+   * the partition and gives it back at once: the invocation cannot move the checkpoint any more, and its batch comes again.
    * `untouched`: refused too where an invocation has come and gone since. Always refused while somebody replays what the
    * partition holds: that one hands over what it did as long as nobody has touched the list.
    */
@@ -159,14 +159,20 @@ async function readFenced(item: PartitionItem): Promise<FencedPartition> {
   let seen: string | undefined;
   for (;;) {
     const fence = await item.read();
-    const { mark = "", parked: stored, token, hold, ...more } = readPartition(fence, place.partition);
+    const {
+      position: checkpoint = "",
+      parked: stored,
+      token,
+      hold,
+      ...more
+    } = readPartition(fence, place.partition);
     const { attempts, fault } = more;
     try {
       const parked = await lists.read(place, stored, signal);
       const held = token !== undefined;
       const running = attempts?.running;
       const replayed = isLive(more.replay);
-      const seen = { mark, parked, stored, hold, token: readToken(fence, place.partition) };
+      const seen = { checkpoint, parked, stored, hold, token: readToken(fence, place.partition) };
       return { ...seen, held, running, replayed, fault };
     } catch (error) {
       // An invocation may have replaced it since; what is named still, and is not there, is missing.

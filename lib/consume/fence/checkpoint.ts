@@ -15,21 +15,21 @@ export interface Attempts {
   readonly since: string;
   /** Present where the last of them ran on when its invocation ended. */
   readonly running?: RunningCall;
-  /** Changes behind the mark that took effect already: see `formatDone`. */
+  /** Changes behind the checkpoint that took effect already: see `formatDone`. */
   readonly done?: string;
 }
 
 /** How far a partition has come, as the fence stores it. */
 export interface CheckpointValue {
   /** Everything up to here took effect, was passed, or lies in the dead letters. */
-  readonly mark: PositionText;
+  readonly position: PositionText;
   /** The newest writer among the records that brought it here. */
   readonly writer: number;
-  /** Calls for changes behind the mark, if any. */
+  /** Calls for changes behind the checkpoint, if any. */
   readonly attempts: Attempts | undefined;
   /**
-   * Behind the mark lies a record that could not be read and is a dead letter; its last event stands here. An event
-   * that follows exactly that one follows no gap (rule 34). It is void once the mark moves.
+   * Behind the checkpoint lies a record that could not be read and is a dead letter; its last event stands here. An event
+   * that follows exactly that one follows no gap (rule 34). It is void once the checkpoint moves.
    */
   readonly explained?: PositionText | undefined;
   /** Until when records of the partition that arrived may have expired unread, and whether that was settled. As a value to be stored: left out, it stays as it is. */
@@ -50,7 +50,7 @@ export interface LostRecords {
  * effect, the confirmed changes of an older writer that still wait before them would be dropped as stale (rule 33).
  */
 export class Checkpoint {
-  #mark: PositionText;
+  #position: PositionText;
   #writer: number;
   #attempts: Attempts | undefined;
   #explained: PositionText | undefined;
@@ -60,18 +60,18 @@ export class Checkpoint {
 
   /** `stored`: where the fence has the partition; `startPosition`: where the consumer begins. */
   constructor(stored: Partial<CheckpointValue>, startPosition: PositionText) {
-    const { mark, writer = 0, attempts, explained, lost } = stored;
+    const { position, writer = 0, attempts, explained, lost } = stored;
     this.#lost = lost;
-    this.#mark = mark !== undefined && mark > startPosition ? mark : startPosition;
+    this.#position = position !== undefined && position > startPosition ? position : startPosition;
     this.#writer = writer;
-    this.#attempts = attempts && attempts.to > this.#mark ? attempts : undefined;
+    this.#attempts = attempts && attempts.to > this.#position ? attempts : undefined;
     this.#done = new Set(parseDone(this.#attempts?.done));
     this.#explained =
-      mark === this.#mark && explained !== undefined && explained > mark ? explained : undefined;
+      position === this.#position && explained !== undefined && explained > position ? explained : undefined;
   }
 
-  get mark(): PositionText {
-    return this.#mark;
+  get position(): PositionText {
+    return this.#position;
   }
 
   get writer(): number {
@@ -107,7 +107,7 @@ export class Checkpoint {
     for (const position of positions) this.#done.add(position);
   }
 
-  /** Whether a change behind the mark took effect already. */
+  /** Whether a change behind the checkpoint took effect already. */
   isDone(position: PositionText): boolean {
     return this.#done.size > 0 && this.#done.has(position);
   }
@@ -117,28 +117,28 @@ export class Checkpoint {
     return [...this.#done].some((done) => done > position);
   }
 
-  /** Everything up to `mark` is done; the record that said so is of `writer`. */
-  reach(mark: PositionText, writer: number): void {
-    if (mark > this.#mark) {
-      this.#mark = mark;
+  /** Everything up to `position` is done; the record that said so is of `writer`. */
+  reach(position: PositionText, writer: number): void {
+    if (position > this.#position) {
+      this.#position = position;
       this.#explained = undefined;
     }
     if (writer > this.#writer) this.#writer = writer;
-    if (this.#attempts && this.#attempts.to <= this.#mark) this.#attempts = undefined;
+    if (this.#attempts && this.#attempts.to <= this.#position) this.#attempts = undefined;
   }
 
-  /** A record of `writer` that follows the mark could not be read, and is a dead letter; `last` is its last event. */
+  /** A record of `writer` that follows the checkpoint could not be read, and is a dead letter; `last` is its last event. */
   explain(last: PositionText, writer: number): void {
     // A newer writer begins anew, maybe with a shorter record of the same changes: what follows, follows that one.
     if (writer <= this.#writer && last <= (this.#explained ?? "")) return;
-    if (last > this.#mark) this.#explained = last;
+    if (last > this.#position) this.#explained = last;
     if (writer > this.#writer) this.#writer = writer;
   }
 
   /** What is to be stored; `attempts` are calls that were made since. */
   value(attempts: Attempts | undefined): CheckpointValue {
     const value = {
-      mark: this.#mark,
+      position: this.#position,
       writer: this.#writer,
       attempts: this.#withDone(attempts ?? this.#attempts),
     };
@@ -151,7 +151,7 @@ export class Checkpoint {
 
   #withDone(attempts: Attempts | undefined): Attempts | undefined {
     if (this.#done.size === 0) return attempts;
-    const ahead = [...this.#done].filter((position) => position > this.#mark).sort();
+    const ahead = [...this.#done].filter((position) => position > this.#position).sort();
     const done = formatDone(ahead);
     const [from, to] = [ahead[0], ahead.at(-1)];
     if (!done || !from || !to) return attempts && { ...attempts, done: undefined };
@@ -176,7 +176,7 @@ type Held = CheckpointValue & {
 };
 
 function hasCome(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {
-  const { mark, writer = 0, explained = "" } = stored;
-  if (mark === undefined || mark < value.mark || writer < value.writer) return false;
-  return mark > value.mark || writer > value.writer || explained >= (value.explained ?? "");
+  const { position, writer = 0, explained = "" } = stored;
+  if (position === undefined || position < value.position || writer < value.writer) return false;
+  return position > value.position || writer > value.writer || explained >= (value.explained ?? "");
 }

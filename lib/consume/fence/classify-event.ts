@@ -3,7 +3,7 @@ import type { PositionText } from "../../change/position.ts";
 /** How far a partition has been seen: the value that its next event is compared with. */
 export interface SeenEvents {
   /** Position of the last change that was found to be the next one. */
-  readonly mark: PositionText;
+  readonly position: PositionText;
   /** Highest writer generation among the records of such changes and of their duplicates. */
   readonly writer: number;
   /** See `CheckpointValue.explained`. */
@@ -27,7 +27,7 @@ export function classifyEvent(
   position: PositionText,
   after: PositionText | null,
 ): EventClass {
-  if (position <= seen.mark) return "duplicate";
-  if (after !== null && after > seen.mark && after !== seen.explained) return "gap";
+  if (position <= seen.position) return "duplicate";
+  if (after !== null && after > seen.position && after !== seen.explained) return "gap";
   return "apply";
 }

@@ -9,8 +9,8 @@ import { asSeen, type LeaseState, REDRIVE, REPLAY, readLease } from "./partition
 
 /*
  * The fence's items: one for a consumer, topic and group of partitions. Attributes of partition p: `m<p>`, `w<p>` and
- * `a<p>` its checkpoint (mark, writer and calls without an outcome), `e<p>` what lies behind that mark in the dead letters
- * (the mark and `explained`: void beside another mark), `j<p>` until when records may have expired unread (`!` before it
+ * `a<p>` its checkpoint (position, writer and calls without an outcome), `e<p>` what lies behind it in the dead letters
+ * (the position and `explained`: void beside another position), `j<p>` until when records may have expired unread (`!` before it
  * while that is open), `b` the same for all of an item that was begun later, `h<p>` the hold of a partition and its
  * checkpoint, beside which `m<p>` and `w<p>` are the intake's (hold.ts), `t<p>` who holds it (fence-token.ts), `k<p>` its keys with open
  * dead letters (parked-keys.ts), `r<p>` and `u<p>` a redrive at work and until when (redrive-lease.ts), `v<p>` and `x<p>` who
@@ -38,7 +38,7 @@ const HELD = "h";
 export interface StoredPartition {
   /** What of it is not as this library writes it: nothing may be built on the rest. */
   readonly fault?: string;
-  readonly mark: PositionText | undefined;
+  readonly position: PositionText | undefined;
   readonly writer: number;
   /** Of whoever holds it; undefined where it was given back. */
   readonly token: string | undefined;
@@ -78,15 +78,15 @@ export interface FenceUpdate {
 /** Reads a partition's attributes. */
 export function readPartition(item: StateItem | undefined, partition: number): StoredPartition {
   const attempts = item?.[`a${partition}`]?.S;
-  const mark = item?.[`m${partition}`]?.S;
+  const position = item?.[`m${partition}`]?.S;
   const explained = item?.[`e${partition}`]?.S;
   const stored = readToken(item, partition);
   const held = item?.[`h${partition}`]?.S;
   const writer = Number(item?.[`w${partition}`]?.N ?? "0");
   const calls = attempts === undefined ? undefined : readAttempts(attempts);
-  const hold = held === undefined ? undefined : parseHold(held, { mark: mark ?? "", writer });
+  const hold = held === undefined ? undefined : parseHold(held, { position: position ?? "", writer });
   const faults = [
-    ...(mark === undefined || isPosition(mark) ? [] : [`m${partition}: expected a position`]),
+    ...(position === undefined || isPosition(position) ? [] : [`m${partition}: expected a position`]),
     ...(Number.isSafeInteger(writer) && writer >= 0 ? [] : [`w${partition}: expected a whole number`]),
     ...(attempts === undefined || calls ? [] : [`a${partition}: expected calls of a handler`]),
     ...(held === undefined || hold ? [] : [`h${partition}: expected a hold`]),
@@ -106,10 +106,13 @@ export function readPartition(item: StateItem | undefined, partition: number): S
   }
   return {
     ...common,
-    mark,
+    position,
     writer,
     attempts: calls,
-    explained: mark !== undefined && explained?.startsWith(mark) ? explained.slice(mark.length) : undefined,
+    explained:
+      position !== undefined && explained?.startsWith(position)
+        ? explained.slice(position.length)
+        : undefined,
   };
 }
 
@@ -171,7 +174,7 @@ export function takeFreeUpdate(partition: number, seen: string | undefined, toke
   };
 }
 
-/** Writes marks and gives the partitions back; refused as a whole where one of them is another's. */
+/** Writes checkpoints and gives the partitions back; refused as a whole where one of them is another's. */
 export function closeUpdate(own: readonly OwnProgress[]): FenceUpdate {
   return progressUpdate(
     own.map(({ progress, token }) => ({ progress, held: token.held, next: token.givenBack })),
@@ -246,7 +249,7 @@ function progressUpdate(
   for (const { progress, held, next } of writes) {
     const { partition: p, hold, lost } = progress;
     const parked = storedKeys(progress.parked, !!hold) ?? (hold === null ? "" : undefined);
-    const { mark, writer } = hold ? hold.intake : progress;
+    const { position, writer } = hold ? hold.intake : progress;
     const { attempts, explained } = hold ? { attempts: undefined, explained: undefined } : progress;
     set.push(
       `m${p}=:m${p}`,
@@ -254,7 +257,7 @@ function progressUpdate(
       `t${p}=${sharedName({ S: next })}`,
     );
     conditions.push(`t${p}=${sharedName({ S: held })}`);
-    values[`:m${p}`] = { S: mark };
+    values[`:m${p}`] = { S: position };
     if (attempts) {
       set.push(`a${p}=:a${p}`);
       values[`:a${p}`] = { S: JSON.stringify(attempts) };
@@ -265,7 +268,7 @@ function progressUpdate(
     }
     if (explained !== undefined) {
       set.push(`e${p}=:e${p}`);
-      values[`:e${p}`] = { S: mark + explained };
+      values[`:e${p}`] = { S: position + explained };
     }
     if (hold) {
       set.push(`h${p}=:h${p}`);

@@ -59,8 +59,8 @@ interface NamedProgress extends OwnProgress {
 
 /**
  * The fence of a consumer in the state table. An invocation takes its partitions before the first effect, and
- * closes them with their new marks after the last one; both are one conditional update an item. Whoever took
- * later owns: a predecessor that still lives cannot move the mark any more. Each write moves the token on, so that a
+ * closes them with their new checkpoints after the last one; both are one conditional update an item. Whoever took
+ * later owns: a predecessor that still lives cannot move the checkpoint any more. Each write moves the token on, so that a
  * request which arrives a second time, however late, changes nothing (rule 37).
  */
 export class Fence {
@@ -145,7 +145,7 @@ export class Fence {
   }
 
   /**
-   * Writes the marks of partitions and gives them back. Returns those that another invocation has taken: they are lost
+   * Writes the checkpoints of partitions and gives them back. Returns those that another invocation has taken: they are lost
    * where it has not come as far as this one, or has not seen the newest writer that this one saw.
    */
   async close(place: FenceGroup, own: readonly OwnProgress[], signal: AbortSignal): Promise<Closed> {

@@ -104,14 +104,14 @@ export class TakenPartitions {
     return { until: nowMs, state: "settled" };
   }
 
-  /** Writes the marks and gives the partitions back; what cannot be written comes again as a whole. */
+  /** Writes the checkpoints and gives the partitions back; what cannot be written comes again as a whole. */
   async close(outcomes: readonly [Taken, PartitionOutcome][]): Promise<void> {
     failpoint("before-fence-close");
     const groups = Map.groupBy(outcomes, ([{ place }]) => `${place.topic}/${place.group}`);
     const closeGroup = async (entries: [Taken, PartitionOutcome][]) => {
       const [[{ place }]] = entries as [[Taken, PartitionOutcome]];
       try {
-        // Before the mark is on record: an end that has passed does not come again.
+        // Before the checkpoint is on record: an end that has passed does not come again.
         for (const [{ lane }, { backfilled }] of entries) {
           for (const end of backfilled)
             await this.#options.instance.missing.healedBy(lane, end, this.#options.deadline.end);

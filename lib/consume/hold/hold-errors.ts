@@ -22,8 +22,8 @@ export class HoldFullError extends defineError("HELD_FULL", "retry").from(
 
 /** Records that a partition holds are gone from the state table: it goes no further. */
 export class HoldIncompleteError extends defineError("HELD_INCOMPLETE", "stop").from(
-  (where: PartitionName, mark: PositionText, intake: PositionText) => ({
-    message: `${nameOf(where)}: what is held ends at ${mark}, but was stored up to ${intake}: records are missing in the state table`,
+  (where: PartitionName, checkpoint: PositionText, intake: PositionText) => ({
+    message: `${nameOf(where)}: what is held ends at ${checkpoint}, but was stored up to ${intake}: records are missing in the state table`,
     remedy:
       "Restore the state table's items of this hold (point-in-time recovery), or read the table anew with a swept backfill once the gap is accepted.",
   }),

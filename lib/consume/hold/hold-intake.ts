@@ -31,7 +31,7 @@ export function takeIn(
 ): Intake {
   let { last, bytes } = start;
   let holes: readonly Hole[] = start.holes;
-  let { mark, writer } = start.intake;
+  let { position, writer } = start.intake;
   let [stale, duplicates, filled] = [0, 0, false];
   const runs: BatchRecord[][] = [];
   /** What the next record follows: not what filled a hole, whose place is before that. */
@@ -51,7 +51,7 @@ export function takeIn(
         stale++;
         continue;
       }
-      if (lastPosition(record) <= checkpoint.mark && record.writer <= checkpoint.writer) {
+      if (lastPosition(record) <= checkpoint.position && record.writer <= checkpoint.writer) {
         duplicates++;
         continue;
       }
@@ -80,8 +80,8 @@ export function takeIn(
       fill = { run, rest };
       continue;
     }
-    const isGap = !isNext(record, tail, mark);
-    if (isGap) holes = withHole(holes, [last, key, mark]);
+    const isGap = !isNext(record, tail, position);
+    if (isGap) holes = withHole(holes, [last, key, position]);
     if (isGap || tail === undefined || !isAlike(record, tail)) {
       tail = [];
       runs.push(tail);
@@ -89,25 +89,25 @@ export function takeIn(
     tail.push(record);
     last = key;
     if (record.barred) continue;
-    if (lastPosition(record) > mark && !record.unreadable) mark = lastPosition(record);
+    if (lastPosition(record) > position && !record.unreadable) position = lastPosition(record);
     if (record.writer > writer) writer = record.writer;
   }
   return {
     ...{ runs, filled, refused, stale, duplicates },
-    hold: { ...start, intake: { mark, writer }, last, bytes, holes },
+    hold: { ...start, intake: { position, writer }, last, bytes, holes },
   };
 }
 
-/** Whether nothing can be missing between a record and those before it, which end at `mark`. */
+/** Whether nothing can be missing between a record and those before it, which end at `position`. */
 function isNext(
   record: BatchRecord,
   before: readonly BatchRecord[] | undefined,
-  mark: PositionText,
+  position: PositionText,
 ): boolean {
   // Of one that says nothing nobody knows; a row of them, as a newer library writes them, counts as whole.
   if (record.barred) return isAlike(record, before);
   const after = predecessor(record);
-  return after === null || after <= mark;
+  return after === null || after <= position;
 }
 
 /** Records of which nothing is known stand apart: others may yet come between them and the next. */

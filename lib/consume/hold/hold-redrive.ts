@@ -60,7 +60,7 @@ export async function redriveHold(
       if (error !== undefined) throw error;
       return { kind: "failed", redriven: 0, attempts: deadLetter.attempts, error: "StateItemError" };
     }
-    const { hold, mark = startPosition } = stored;
+    const { hold, position = startPosition } = stored;
     const invocation = asInvocation(instance, { deadline, counts, token: owner });
     const careful = stored.token !== undefined;
     const lease = new ReplayLease(right, token);
@@ -70,7 +70,7 @@ export async function redriveHold(
       return { kind: "busy", redriven: 0, error: HoldAtWorkError.name };
     }
     const parts = { invocation, fence, startPositions, holds, place, token, startPosition, careful, lease };
-    const now = { ...stored, partition, mark };
+    const now = { ...stored, partition, position };
     const budgetMs = deadline.remainingMs();
     const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
     const own = { progress: outcome?.progress ?? now, token };

@@ -64,8 +64,8 @@ export class HoldReplay {
     } catch (failure) {
       error = failure;
     }
-    const { mark, writer, explained } = this.#checkpoint;
-    const moved = mark > before.mark || writer > before.writer || explained !== before.explained;
+    const { position, writer, explained } = this.#checkpoint;
+    const moved = position > before.position || writer > before.writer || explained !== before.explained;
     await this.#tried(moved, error);
     return this.#outcome();
   }
@@ -82,7 +82,7 @@ export class HoldReplay {
     const start = partitionStart(this.#parts, this.#checkpoint, this.#parked, held);
     const run = await new PartitionRun(lane, start, invocation).run();
     const { progress, stopped, superseded } = run;
-    // Before the mark is on record: an end that has passed does not come again.
+    // Before the checkpoint is on record: an end that has passed does not come again.
     for (const ended of run.backfilled) await invocation.missing.healedBy(lane, ended, signal());
     this.#superseded.push(...superseded);
     this.#parked = progress.parked;
@@ -103,12 +103,12 @@ export class HoldReplay {
   async #over(): Promise<PartitionOutcome> {
     const { holds, invocation } = this.#parts;
     const { intake, id } = this.#hold;
-    const { mark, explained = mark } = this.#checkpoint;
-    if (explained < intake.mark) {
-      await this.#tried(false, new HoldIncompleteError(this.#place, explained, intake.mark));
+    const { position, explained = position } = this.#checkpoint;
+    if (explained < intake.position) {
+      await this.#tried(false, new HoldIncompleteError(this.#place, explained, intake.position));
       return this.#outcome();
     }
-    this.#checkpoint.reach(mark, intake.writer);
+    this.#checkpoint.reach(position, intake.writer);
     const { hold: _over, ...progress } = this.#progress;
     const ended = { ...progress, ...this.#checkpoint.value(undefined), hold: null };
     await this.#note(ended);
@@ -180,8 +180,8 @@ export class HoldReplay {
   #log(message: string, error: unknown): void {
     const { consumer, write } = this.#parts.invocation;
     const { topic, partition, id } = this.#place;
-    const { mark } = this.#checkpoint;
+    const { position } = this.#checkpoint;
     const facts = error === undefined ? {} : errorFacts(error);
-    jsonLogger(write, { consumer, topic, partition, hold: id, mark, ...facts }).warn(message);
+    jsonLogger(write, { consumer, topic, partition, hold: id, mark: position, ...facts }).warn(message);
   }
 }

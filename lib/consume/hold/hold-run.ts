@@ -55,14 +55,14 @@ export class HoldRun {
     const { name } = deadLetterError(error);
     const begun: Hold = {
       id: randomBytes(9).toString("base64url"),
-      intake: { mark: progress.mark, writer: progress.writer },
+      intake: { position: progress.position, writer: progress.writer },
       ...{ cause: name, since: now, last: "", bytes: 0, holes: [] },
       ...{ tries: 0, nextTry: Date.now() + holdDelay(0) },
     };
     const place = { topic: this.#lane.topic, partition: this.#lane.partition, chain: holdChain(begun.id) };
     const storing = deadline.storing();
     // First: what a process that dies here leaves in the table is found by it.
-    const deadLetter = { ...place, key: "*", table: "", position: progress.mark, attempts: 1 };
+    const deadLetter = { ...place, key: "*", table: "", position: progress.position, attempts: 1 };
     await parking.putDeadLetter(
       { ...deadLetter, firstFailedAt: now, lastFailedAt: now, error: deadLetterError(error) },
       storing,

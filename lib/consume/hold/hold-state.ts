@@ -4,14 +4,14 @@ import type { PositionText } from "../../change/position.ts";
  * A range of the stream, both ends excluded, from which records are missing in the hold (see `sequenceKey`), and the
  * position that what is held before it ends at.
  */
-export type Hole = readonly [from: string, to: string, mark: PositionText];
+export type Hole = readonly [from: string, to: string, position: PositionText];
 
 /** A partition whose records are held until somebody acts. */
 export interface Hold {
   /** Names its records, and with an asterisk before it its dead letter. */
   readonly id: string;
   /** Up to here everything took effect or is held, and the newest writer there. */
-  readonly intake: { readonly mark: PositionText; readonly writer: number };
+  readonly intake: { readonly position: PositionText; readonly writer: number };
   /** Class of the error that it waits for. */
   readonly cause: string;
   /** Since when, ISO 8601. */

@@ -46,7 +46,7 @@ const stored = z.object({
 /** As the fence holds it, with the partition's checkpoint. */
 export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
   const { id, cause, since, last, bytes, holes, tries, nextTry, expired } = hold;
-  const { mark, writer, attempts, explained } = checkpoint;
+  const { position: mark, writer, attempts, explained } = checkpoint;
   const text: Omit<z.output<typeof stored>, "attempts"> & Pick<CheckpointValue, "attempts"> = {
     ...{ v: 1, id, mark, writer, attempts, explained },
     ...{
@@ -77,7 +77,7 @@ export function parseHold(
   const { v, mark, writer, attempts, explained, next, ...rest } = parsed;
   return {
     hold: { ...rest, intake, nextTry: next },
-    checkpoint: { mark, writer, attempts: attempts as Attempts | undefined, explained },
+    checkpoint: { position: mark, writer, attempts: attempts as Attempts | undefined, explained },
   };
 }
 

@@ -6,7 +6,7 @@ import { keyOf } from "../run/event.ts";
 
 /*
  * The keys of one partition that have open dead letters: a list that attribute `k<p>` of the fence item names
- * (parked-lists.ts), so that only the partition's owner changes it, together with its mark. The changes themselves
+ * (parked-lists.ts), so that only the partition's owner changes it, together with its checkpoint. The changes themselves
  * stand in items of their own (parking-table.ts), under the name of their chain.
  */
 
@@ -44,7 +44,7 @@ const ENTRY = /^([psx])([\w-]{14})([0-9a-z]+)\.([0-9a-z]+)$/;
 /** What an invocation knows of a partition's keys with open dead letters. */
 export class ParkedKeys {
   readonly #keys = new Map<string, ParkedKey>();
-  /** Put into chains by this invocation: counted once the mark has passed them. */
+  /** Put into chains by this invocation: counted once the checkpoint has passed them. */
   #added: { readonly hash: string; readonly position: PositionText; readonly kib: number }[] = [];
 
   /** Whether the fence may hold something of them. */
@@ -127,12 +127,12 @@ export class ParkedKeys {
   }
 
   /**
-   * As the fence is to hold it together with this mark, undefined where it never held any (see `PartitionProgress`). What
-   * was added behind the mark comes again, and is not counted.
+   * As the fence is to hold it together with this checkpoint, undefined where it never held any (see `PartitionProgress`). What
+   * was added behind the checkpoint comes again, and is not counted.
    */
-  format(mark: PositionText): string | undefined {
+  format(checkpoint: PositionText): string | undefined {
     const entries = [...this.#keys].flatMap(([hash, { kind, chain, items, kib }]) => {
-      const added = this.#added.filter((entry) => entry.hash === hash && entry.position <= mark);
+      const added = this.#added.filter((entry) => entry.hash === hash && entry.position <= checkpoint);
       const count = items + added.length;
       const size = added.reduce((sum, entry) => sum + entry.kib, kib);
       return count > 0 ? [`${LETTERS[kind]}${chain}${count.toString(36)}.${size.toString(36)}`] : [];

@@ -7,7 +7,7 @@ import { ParkedKeysMissingError } from "./hold-errors.ts";
 /*
  * The lists of keys with open dead letters (`ParkedKeys`), each an item of its own (rule 36): in the fence item those of 32
  * partitions had 180 KB, and DynamoDB charges a write for the whole item. A list is written once, under a version nobody had
- * before, and void until the fence names it: attribute `k<p>` is `~<version>`, moves with the mark, and older libraries refuse
+ * before, and void until the fence names it: attribute `k<p>` is `~<version>`, moves with the checkpoint, and older libraries refuse
  * it, since they must not go on as if nothing were parked. Lists in the attribute itself, as those wrote them, are read for ever.
  */
 

@@ -14,7 +14,7 @@ const PAGE = 50;
 
 /**
  * The parked and dead changes of a consumer, in the state table. Nothing here decides: a chain counts as long as the
- * fence lists it, and of its changes those that the partition's mark has passed and redrive has not. What else is
+ * fence lists it, and of its changes those that the partition's checkpoint has passed and redrive has not. What else is
  * found was left by a process that died or was superseded. All writes may be repeated.
  */
 export class ParkingTable {

@@ -46,7 +46,7 @@ export type Overtake = () => Promise<"ours" | "lost" | "redriven">;
 
 /**
  * The parked changes of one partition, while an invocation owns it. Changes are stored as they are met; they count
- * when the fence's mark has passed them, which is written together with the list of keys.
+ * when the fence's checkpoint has passed them, which is written together with the list of keys.
  */
 export class Parking {
   readonly #place: Pick<RecordHeader, "topic" | "partition">;
@@ -72,9 +72,9 @@ export class Parking {
     return this.#keys.size === 0;
   }
 
-  /** The list of keys as the fence is to hold it with this mark. */
-  format(mark: PositionText): string | undefined {
-    return this.#keys.format(mark);
+  /** The list of keys as the fence is to hold it with this checkpoint. */
+  format(checkpoint: PositionText): string | undefined {
+    return this.#keys.format(checkpoint);
   }
 
   /** Chains that are open no more once the list is written: to be removed then. */

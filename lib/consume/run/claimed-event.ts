@@ -46,11 +46,11 @@ async function withoutObject(
   since: string,
 ): Promise<Stop | "given up"> {
   const { lane, invocation, checkpoint } = partition;
-  const { mark, explained = mark } = checkpoint;
+  const { position, explained = position } = checkpoint;
   if (item.position <= explained) return "given up";
   const stop = await partition.poison(item, error, calls, since);
   if (!stop?.held && !(stop?.error instanceof PoisonWithoutKeyError)) return stop ?? "given up";
-  const range = { behind: mark, upTo: item.position, writer: item.record.writer };
+  const range = { behind: position, upTo: item.position, writer: item.record.writer };
   await invocation.missing.found({ ...lane, cause: "object", ...range }, invocation.deadline.end);
   return { ...stop, error, held: true };
 }

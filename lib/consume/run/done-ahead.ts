@@ -4,7 +4,7 @@ import type { PositionText } from "../../change/position.ts";
 const MAX_LENGTH = 2_048;
 
 /**
- * Positions beyond the mark whose changes took effect although an earlier one did not (`FailedEvents`), as the fence
+ * Positions beyond the checkpoint whose changes took effect although an earlier one did not (`FailedEvents`), as the fence
  * holds them: what all begin with, a colon, and how each ends. Undefined where there are none, or too many.
  */
 export function formatDone(positions: readonly PositionText[]): string | undefined {

@@ -33,7 +33,7 @@ export class EventTurns {
       counts.duplicates++;
       // Its writer has begun at or before what is done: all that an older one has beyond it, comes again from this one.
       if (record.writer > this.#waiting.seen.writer)
-        this.#waiting.pass(this.#waiting.seen.mark, record.writer);
+        this.#waiting.pass(this.#waiting.seen.position, record.writer);
       return undefined;
     }
     if (found === "gap") return this.#gap(record, position, after as PositionText);
@@ -69,16 +69,16 @@ export class EventTurns {
     }
     this.#partition.invocation.counts.gaps++;
     const { lane, invocation } = this.#partition;
-    const { mark } = this.#waiting.seen;
+    const { position: seen } = this.#waiting.seen;
     try {
-      const range = { behind: this.#waiting.seen.explained ?? mark, upTo: after, writer: record.writer };
+      const range = { behind: this.#waiting.seen.explained ?? seen, upTo: after, writer: record.writer };
       await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
     } catch (error) {
       return { record, error, attempts: undefined };
     }
     return {
       record,
-      error: new GapError(invocation.consumer, lane, mark, position, after),
+      error: new GapError(invocation.consumer, lane, seen, position, after),
       attempts: undefined,
     };
   }
@@ -88,15 +88,15 @@ export class EventTurns {
     if (stop) return stop;
     const { lane, invocation, checkpoint } = this.#partition;
     invocation.counts.gaps++;
-    const { mark } = this.#waiting.seen;
+    const { position: seen } = this.#waiting.seen;
     try {
-      const range = { behind: mark, upTo: position, writer: record.writer };
+      const range = { behind: seen, upTo: position, writer: record.writer };
       await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
     } catch (error) {
       return { record, error, attempts: undefined };
     }
     checkpoint.noteLost({ until, state: "open" });
-    const error = new ExpiredGapError(invocation.consumer, lane, mark, position, until);
+    const error = new ExpiredGapError(invocation.consumer, lane, seen, position, until);
     return { record, error, attempts: undefined };
   }
 }

@@ -5,11 +5,11 @@ import type { StateItem } from "../../state/state-table.ts";
 import { ConsumerTable } from "../fence/consumer-table.ts";
 import { positionsOf } from "../fence/start-position.ts";
 
-/** A mark of a partition (`lib/consume/fence/fence-item.ts`). */
-const MARK = /^m(\d+)$/;
+/** A checkpoint of a partition (`lib/consume/fence/fence-item.ts`). */
+const CHECKPOINT = /^m(\d+)$/;
 
-/** Whose marks are read, and where they stand. */
-interface MarkPlace {
+/** Whose checkpoints are read, and where they stand. */
+interface CheckpointsPlace {
   readonly dynamodb: DynamoDBClient;
   /** The state table. */
   readonly table: string;
@@ -31,27 +31,32 @@ export async function highestEpoch(
 ): Promise<number> {
   let highest: PositionText = "";
   for await (const item of itemsOf({ dynamodb, table, pipeline, consumers, signal })) {
-    const marks = Object.entries(item).flatMap(([name, { S: mark = "" }]) => (MARK.test(name) ? mark : []));
-    for (const position of [...marks, ...positionsOf(item)]) if (position > highest) highest = position;
+    const checkpoints = Object.entries(item).flatMap(([name, { S: checkpoint = "" }]) =>
+      CHECKPOINT.test(name) ? checkpoint : [],
+    );
+    for (const position of [...checkpoints, ...positionsOf(item)]) if (position > highest) highest = position;
   }
   return highest === "" ? 0 : parsePosition(highest).epoch;
 }
 
-/** The furthest mark that something in the log, given by one capture task, has left; undefined where none has. */
-export async function furthestMark(place: MarkPlace, writer: number): Promise<PositionText | undefined> {
+/** The furthest checkpoint that something in the log, given by one capture task, has left; undefined where none has. */
+export async function furthestCheckpoint(
+  place: CheckpointsPlace,
+  writer: number,
+): Promise<PositionText | undefined> {
   let furthest: PositionText | undefined;
   for await (const item of itemsOf(place)) {
-    for (const [name, { S: mark = "" }] of Object.entries(item)) {
-      const [, partition] = MARK.exec(name) ?? [];
+    for (const [name, { S: checkpoint = "" }] of Object.entries(item)) {
+      const [, partition] = CHECKPOINT.exec(name) ?? [];
       if (partition === undefined || Number(item[`w${partition}`]?.N) !== writer) continue;
-      if (isOwnPlace(mark) && mark > (furthest ?? "")) furthest = mark;
+      if (isOwnPlace(checkpoint) && checkpoint > (furthest ?? "")) furthest = checkpoint;
     }
   }
   return furthest;
 }
 
 /** Yields all items of the consumers. @throws FenceUnavailableError */
-async function* itemsOf({ consumers, signal, ...place }: MarkPlace): AsyncGenerator<StateItem> {
+async function* itemsOf({ consumers, signal, ...place }: CheckpointsPlace): AsyncGenerator<StateItem> {
   for (const { name } of consumers) {
     const table = new ConsumerTable({ ...place, consumer: name });
     const { pk } = startPositionKey(place.pipeline, name);

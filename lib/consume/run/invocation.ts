@@ -171,7 +171,7 @@ class InvocationRun {
         this.#fail(record.index, error, {
           topic: lane.topic,
           partition: lane.partition,
-          mark: outcome.progress.mark,
+          mark: outcome.progress.position,
         });
       }
     });
@@ -218,7 +218,7 @@ class InvocationRun {
     try {
       const held = await hold.begin(outcome, stopped.error);
       this.#log("a partition is held, its shard goes on", stopped.error, {
-        ...{ topic: lane.topic, partition: lane.partition, mark: outcome.progress.mark },
+        ...{ topic: lane.topic, partition: lane.partition, mark: outcome.progress.position },
         ...this.#placeOf(stopped.record),
       });
       return held;

@@ -84,20 +84,20 @@ export class PartitionRun {
       },
       superseded: partition.parking.superseded,
       backfilled: this.#ends
-        .filter(({ position }) => position <= partition.checkpoint.mark)
+        .filter(({ position }) => position <= partition.checkpoint.position)
         .map(({ end }) => end),
     };
   }
 
   /**
-   * The first record that holds something beyond the mark, none behind the one that stopped: events in between that
+   * The first record that holds something beyond the checkpoint, none behind the one that stopped: events in between that
    * were passed or parked while others waited for their call are not done before those are.
    */
   #firstOpen(stopped: BatchRecord): BatchRecord {
     const { checkpoint, lane } = this.#partition;
-    const done = checkpoint.explained ?? checkpoint.mark;
+    const done = checkpoint.explained ?? checkpoint.position;
     const isOpen = (record: BatchRecord) =>
-      lastPosition(record) > (record.unreadable ? done : checkpoint.mark);
+      lastPosition(record) > (record.unreadable ? done : checkpoint.position);
     return lane.records.find((record) => record === stopped || isOpen(record)) ?? stopped;
   }
 
@@ -243,8 +243,8 @@ export class PartitionRun {
 
   /** Events that cannot be read: to the dead letters, in their turn, as far as they have not taken effect from elsewhere. */
   async #unreadable(record: BatchRecord, events: UnreadableEvents): Promise<Stop | undefined> {
-    const { mark, writer, explained = mark } = this.#waiting.seen;
-    const position = record.writer <= writer && events.last <= explained ? mark : events.last;
+    const { position: seen, writer, explained = seen } = this.#waiting.seen;
+    const position = record.writer <= writer && events.last <= explained ? seen : events.last;
     const turn = await this.#turns.decide(record, position, events.after);
     if (turn !== "apply") return turn;
     const stop = (await this.#waiting.flush()) ?? (await giveUpEvents(this.#partition, record, events));
@@ -298,7 +298,7 @@ export class PartitionRun {
       const stop = await this.#waiting.flush();
       if (stop) return stop;
     }
-    // What a truncate or sweep supersedes goes off the list only when the mark stands right before it.
+    // What a truncate or sweep supersedes goes off the list only when the checkpoint stands right before it.
     if (removesBelow(wire, position) !== undefined && !this.#partition.parking.isEmpty) {
       const stop = await this.#waiting.flush();
       if (stop) return stop;

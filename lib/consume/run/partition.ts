@@ -121,7 +121,11 @@ export class Partition {
   progress(attempts?: Attempts): PartitionProgress {
     const value = this.checkpoint.value(attempts);
     const { hold } = this.start;
-    const progress = { partition: this.lane.partition, ...value, parked: this.parking.format(value.mark) };
+    const progress = {
+      partition: this.lane.partition,
+      ...value,
+      parked: this.parking.format(value.position),
+    };
     return hold ? { ...progress, hold } : progress;
   }
 

@@ -11,15 +11,15 @@ import type { Item, Partition, Stop } from "./partition.ts";
 export class WaitingEvents {
   readonly #partition: Partition;
   readonly #effects: Effects;
-  readonly #seen: { mark: PositionText; writer: number; explained: PositionText | undefined };
+  readonly #seen: { position: PositionText; writer: number; explained: PositionText | undefined };
   #items: Item[] = [];
   #registration: BatchRegistration | undefined;
 
   constructor(partition: Partition, effects: Effects) {
     this.#partition = partition;
     this.#effects = effects;
-    const { mark, writer, explained } = partition.checkpoint;
-    this.#seen = { mark, writer, explained };
+    const { position, writer, explained } = partition.checkpoint;
+    this.#seen = { position, writer, explained };
   }
 
   /** How far events were seen, and by whom they were written. */
@@ -29,8 +29,8 @@ export class WaitingEvents {
 
   /** Notes an event that is the next one. */
   see(position: PositionText, writer: number): void {
-    if (position > this.#seen.mark) this.#seen.explained = undefined;
-    this.#seen.mark = position;
+    if (position > this.#seen.position) this.#seen.explained = undefined;
+    this.#seen.position = position;
     this.#seen.writer = writer;
   }
 
@@ -69,7 +69,7 @@ export class WaitingEvents {
     this.#registration = undefined;
     if (!registration || items.length === 0) return undefined;
     const stop = await this.#effects.several(registration, items);
-    if (!stop) this.#partition.checkpoint.reach(this.#seen.mark, this.#seen.writer);
+    if (!stop) this.#partition.checkpoint.reach(this.#seen.position, this.#seen.writer);
     return stop;
   }
 

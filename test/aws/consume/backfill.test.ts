@@ -36,7 +36,7 @@ describe("rows read by a backfill", () => {
     expect(await invoke(handler, [record])).toEqual(DONE);
     expect(effects).toEqual(["u a", "r b", "r c", "u b"]);
     expect(bench.reports[0]).toMatchObject({ applied: 4, passed: 2, unhandled: 0 });
-    expect((await bench.stored()).mark).toBe(at(4));
+    expect((await bench.stored()).position).toBe(at(4));
   });
 
   it("wait behind a parked change of their key", async () => {
@@ -85,7 +85,7 @@ describe("control events", () => {
     expect(await invoke(handler, [record])).toEqual(DONE);
     expect(seen).toEqual([at(1), at(3), at(5)]);
     expect(bench.reports[0]).toMatchObject({ applied: 3, passed: 3, unhandled: 0, deadLettered: 0 });
-    expect((await bench.stored()).mark).toBe(at(6));
+    expect((await bench.stored()).position).toBe(at(6));
     expect(await invoke(handler, [record])).toEqual(DONE);
     expect(bench.reports[1]).toMatchObject({ duplicates: 6, passed: 0 });
   });
@@ -99,7 +99,7 @@ describe("control events", () => {
     ]);
     expect(await invoke(handler, [record])).toEqual(DONE);
     expect(bench.lines.join()).toContain("RECORD_FORMAT");
-    expect(await bench.stored()).toMatchObject({ mark: at(1), hold: { cause: "RecordFormatError" } });
+    expect(await bench.stored()).toMatchObject({ position: at(1), hold: { cause: "RecordFormatError" } });
   });
 });
 
@@ -156,7 +156,7 @@ describe("a sweep", () => {
     expect(await invoke(handler, [record])).toEqual(DONE);
     expect(bench.lines.join()).toContain("POISON_WITHOUT_KEY");
     expect(bench.reports[0]).toMatchObject({ held: 1, heldPartitions: 1, deadLettered: 0 });
-    expect((await bench.stored()).mark).toBe(at(1));
+    expect((await bench.stored()).position).toBe(at(1));
   });
 
   it.each(["park", "skip"])(

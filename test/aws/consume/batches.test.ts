@@ -41,7 +41,7 @@ describe("onBatch", () => {
     expect(await invoke(handler, records)).toEqual(DONE);
     expect(calls.filter((c) => c.startsWith("0"))).toEqual(["0 1,2,4", "0 5", "0 single 6", "0 7"]);
     expect(calls.filter((c) => c.startsWith("1"))).toEqual(["1 1"]);
-    expect(await bench.stored()).toMatchObject({ mark: at(7) });
+    expect(await bench.stored()).toMatchObject({ position: at(7) });
     expect(bench.reports[0]).toMatchObject({ applied: 7, unhandled: 1 });
   });
 
@@ -83,7 +83,7 @@ describe("onBatch", () => {
       const [letter] = await bench.letters();
       expect(letter).toMatchObject({ position: at(3), attempts: 3 });
       if (how === "throws") expect(letter).toMatchObject({ error: { message: "rejected" } });
-      expect(await bench.stored()).toMatchObject({ mark: at(6) });
+      expect(await bench.stored()).toMatchObject({ position: at(6) });
       expect(bench.reports[0]).toMatchObject({ applied: 5, deadLettered: 1 });
     },
   );
@@ -95,7 +95,10 @@ describe("onBatch", () => {
     });
     const record = packed(chain(1, 2));
     expect(await invoke(handler, [record])).toEqual(DONE);
-    expect(await bench.stored()).toMatchObject({ mark: "0".repeat(34), hold: { intake: { mark: at(2) } } });
+    expect(await bench.stored()).toMatchObject({
+      position: "0".repeat(34),
+      hold: { intake: { position: at(2) } },
+    });
   });
 
   it("under the policy stop keeps what took effect before the failed one", async () => {
@@ -110,7 +113,7 @@ describe("onBatch", () => {
     const records = [packed(chain(1, 2)), packed(chain(3, 6))] as const;
     expect(await invoke(handler, [...records])).toEqual(DONE);
     expect(await bench.stored()).toMatchObject({
-      mark: at(3),
+      position: at(3),
       attempts: { from: at(4), count: 1, calls: 3 },
     });
   });
@@ -132,11 +135,11 @@ describe("a batch that stops in its middle", () => {
     const unhandled = { at: 2, after: 1, op: "d" } as const;
     const records = [packed(chain(1, 1)), packed([unhandled]), packed(chain(3, 3))] as const;
     expect(await invoke(handler, [...records])).toEqual(DONE);
-    expect(await bench.stored()).toMatchObject({ mark: at(1) });
+    expect(await bench.stored()).toMatchObject({ position: at(1) });
     broken = false;
     expect(await redrive(handler)).toMatchObject({ done: 1 });
     expect(seen).toEqual([1, 3]);
-    expect(await bench.stored()).toMatchObject({ mark: at(3) });
+    expect(await bench.stored()).toMatchObject({ position: at(3) });
   });
 });
 

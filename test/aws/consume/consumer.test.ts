@@ -26,12 +26,12 @@ describe("an invocation", () => {
     expect(seen.filter((s) => s.startsWith("0:"))).toEqual([1, 2, 3, 4, 5].map((i) => `0:${at(i)}`));
     expect(seen.filter((s) => s.startsWith("40:"))).toEqual([1, 2].map((i) => `40:${at(i)}`));
     expect(await bench.stored(0)).toMatchObject({
-      mark: at(5),
+      position: at(5),
       writer: 1,
       token: undefined,
       attempts: undefined,
     });
-    expect(await bench.stored(40)).toMatchObject({ mark: at(2), token: undefined });
+    expect(await bench.stored(40)).toMatchObject({ position: at(2), token: undefined });
     expect(bench.reports).toMatchObject([
       { applied: 7, duplicates: 0, commitToEffectMs: { p50: expect.any(Number) } },
     ]);
@@ -68,9 +68,9 @@ describe("an invocation", () => {
     ] as const;
     expect(await invoke(handler, [...records])).toEqual(DONE);
     expect(seen.sort()).toEqual([`1:${at(1)}`, `2:${at(1)}`, `2:${at(2)}`]);
-    const hold = { intake: { mark: at(3) } };
-    expect(await bench.stored(1)).toMatchObject({ mark: at(1), attempts: { calls: 1 }, hold });
-    expect(await bench.stored(2)).toMatchObject({ mark: at(2) });
+    const hold = { intake: { position: at(3) } };
+    expect(await bench.stored(1)).toMatchObject({ position: at(1), attempts: { calls: 1 }, hold });
+    expect(await bench.stored(2)).toMatchObject({ position: at(2) });
     expect(bench.lines.join()).not.toContain("secret");
   });
 

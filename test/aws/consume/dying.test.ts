@@ -77,7 +77,7 @@ describe("a change that kills its process", () => {
     // The first death is not on record: who died is known only from the second on.
     for (let i = 0; i < 3; i++) expect(await inProcess(bench, effects, records, killing)).toBeUndefined();
     // What was under way at the last death comes last: the other partition is through.
-    expect(await bench.stored(1)).toMatchObject({ mark: at(6), token: undefined });
+    expect(await bench.stored(1)).toMatchObject({ position: at(6), token: undefined });
     expect(await untilDone(bench, effects, records, killing)).toBe(1);
     expect(await bench.letters()).toMatchObject([
       {
@@ -94,7 +94,7 @@ describe("a change that kills its process", () => {
     expect(killed.length).toBeLessThanOrEqual(8 + 3);
     expect([...new Set(other)]).toEqual(ids(1, 6));
     expect(other.length).toBeLessThanOrEqual(6 + 6);
-    expect(await bench.stored(0)).toMatchObject({ mark: at(9), token: undefined, attempts: undefined });
+    expect(await bench.stored(0)).toMatchObject({ position: at(9), token: undefined, attempts: undefined });
   });
 
   it("is found inside of a batch by halving it", async () => {

@@ -42,7 +42,7 @@ describe("a gap", () => {
       heldPartitions: 1,
     });
     expect(bench.lines.join()).toContain('"code":"GAP"');
-    expect(await bench.stored()).toMatchObject({ mark: at(2), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(2), token: undefined });
     expect(await invoke(handler, [missing, behindHole])).toEqual(DONE);
     expect(seen.slice(3)).toEqual(ids(0, 3, 4, 5, 6));
   });
@@ -67,7 +67,7 @@ describe("a superseded writer", () => {
     expect(await invoke(noting(bench, seen), [late])).toEqual(DONE);
     expect(seen).toEqual(ids(0, 1, 2));
     expect(bench.reports.map(({ staleWriter }) => staleWriter)).toEqual([1, 1]);
-    expect(await bench.stored()).toMatchObject({ writer: 5, mark: at(2) });
+    expect(await bench.stored()).toMatchObject({ writer: 5, position: at(2) });
   });
 });
 
@@ -99,7 +99,7 @@ describe("a start position", () => {
     const handler = noting(bench, seen);
     const records = [packed(chain(1, 2))];
     await expect(invoke(handler, records)).rejects.toMatchObject({ code: "CONSUMER_NOT_REGISTERED" });
-    expect(await bench.stored()).toMatchObject({ token: undefined, mark: undefined });
+    expect(await bench.stored()).toMatchObject({ token: undefined, position: undefined });
     const consumers = [{ name: bench.name, topics: ["shop.*"] }];
     await registerConsumers(aws().dynamodb, bench.table, "shop", consumers, START_OF_HISTORY);
     expect(await invoke(handler, records)).toEqual(DONE);
@@ -133,13 +133,13 @@ describe("two invocations at once", () => {
     expect(second).toEqual(DONE);
     // It came further than its successor, but may not say so: the records come again.
     expect(first).toEqual(failedAt(long));
-    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(3), token: undefined });
   });
 
   it("are both done where the one that took later came as far", async () => {
     const { bench, first, second } = await overlap(packed(chain(1, 3)), packed(chain(1, 5)));
     expect([first, second]).toEqual([DONE, DONE]);
-    expect(await bench.stored()).toMatchObject({ mark: at(5), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(5), token: undefined });
   });
 });
 
@@ -172,13 +172,13 @@ describe("a request that arrives a second time", () => {
       );
     const refused = ["ConditionalCheckFailedException", "ConditionalCheckFailedException"];
     expect(await again()).toEqual(refused);
-    expect(await bench.stored()).toMatchObject({ mark: at(2), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(2), token: undefined });
     const successor = bench.instance((c) =>
       c.on("public.orders", Operation.Create, async () => expect(await again()).toEqual(refused)),
     );
     expect(await invoke(successor, [packed(chain(3, 4))])).toEqual(DONE);
     expect(bench.reports.at(-1)).toMatchObject({ applied: 2, failedPartitions: 0 });
-    expect(await bench.stored()).toMatchObject({ mark: at(4), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(4), token: undefined });
   });
 
   it("neither takes the lease of a redrive that has ended, nor ends one that began since", async () => {
@@ -239,7 +239,7 @@ describe("an invocation of an older library, which writes random tokens and remo
     expect(await bench.stored()).toMatchObject({ token: "zVoKq0lD3p8_Wx-1" });
     expect(await invoke(noting(bench, []), [packed(chain(1, 3))])).toEqual(DONE);
     expect(await close(bench)).toBe(false);
-    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(3), token: undefined });
   });
 
   it("takes a partition from one of this library, and gives it back to the next", async () => {
@@ -281,7 +281,7 @@ describe("an answer that is lost", () => {
     const records = [packed(chain(1, 3)), packed(chain(1, 2), { partition: 1 })];
     expect(await invoke(noting(bench, seen, losing(aws().dynamodb, n)), records)).toEqual(DONE);
     expect(seen.sort()).toEqual([...ids(0, 1, 2, 3), ...ids(1, 1, 2)]);
-    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(3), token: undefined });
   });
 
   it("where the table does not answer at all, everything comes again", async () => {

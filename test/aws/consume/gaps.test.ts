@@ -142,7 +142,7 @@ describe("a gap", () => {
     const behind = packed(chain(6, 7), { writer: 3 });
     await deliver(packed(chain(1, 2)), behind);
     await accept();
-    expect(await bench.stored()).toMatchObject({ mark: at(2), writer: 3 });
+    expect(await bench.stored()).toMatchObject({ position: at(2), writer: 3 });
     expect(await deliver(packed(chain(3, 5), { writer: 2 }), behind)).toEqual(DONE);
     expect(effects).toEqual(ids(0, 1, 2, 6, 7));
   });

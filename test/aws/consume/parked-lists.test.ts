@@ -69,7 +69,7 @@ describe("the list of parked keys", () => {
     for (let i = 0; i < PARKING_LIMITS.keys; i++) full.add(`key ${i}`, "parked", at(1), 4);
     const place = { topic: TOPIC, group: 0 };
     const taken = await fence.take(place, partitions, "one", signal);
-    const progress = { mark: at(1), writer: 1, attempts: undefined, explained: undefined };
+    const progress = { position: at(1), writer: 1, attempts: undefined, explained: undefined };
     const close = async (keys: string | undefined, from: typeof taken) =>
       fence.close(
         place,

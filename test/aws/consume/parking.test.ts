@@ -42,7 +42,7 @@ describe("a change that fails for good, under park", () => {
     expect(await invoke(handler, [packed(updates("a b a b c a"))])).toEqual(DONE);
     expect(effects).toEqual(["a@1", "a@3", "c@5", "a@6"]);
     expect(bench.reports[0]).toMatchObject({ applied: 4, deadLettered: 1, parked: 1, parkedBehind: 1 });
-    expect(await bench.stored()).toMatchObject({ mark: at(6), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(6), token: undefined });
     expect(await bench.letters()).toMatchObject([
       {
         position: at(2),
@@ -170,7 +170,7 @@ describe("a change that fails for good, under park", () => {
       );
       const record = packed([...updates("a"), change, ...updates("a", 3)]);
       expect(await invoke(handler, [record])).toEqual(DONE);
-      expect(await bench.stored()).toMatchObject({ mark: at(1), hold: { intake: { mark: at(3) } } });
+      expect(await bench.stored()).toMatchObject({ position: at(1), hold: { intake: { position: at(3) } } });
       expect(bench.reports[0]).toMatchObject({ held: 1, heldPartitions: 1, deadLettered: 0 });
       expect(bench.lines.join()).toContain("POISON_WITHOUT_KEY");
     }
@@ -341,7 +341,7 @@ describe("what is parked", () => {
     const keys = Array.from({ length: count }, (_, i) => `k${i}`).join(" ");
     const [full, other] = [packed(updates(keys)), packed(chainOfUpdates(1, 3), { partition: 1 })];
     expect(await invoke(handler, [full, other], 280_000)).toEqual(DONE);
-    expect(await bench.stored()).toMatchObject({ mark: at(PARKING_LIMITS.keys) });
+    expect(await bench.stored()).toMatchObject({ position: at(PARKING_LIMITS.keys) });
     expect(bench.reports[0]).toMatchObject({ parked: PARKING_LIMITS.keys, parkingFull: 1, applied: 3 });
     expect(bench.lines.join()).toContain("PARKING_FULL");
     expect(await invoke(handler, [full])).toEqual(DONE);

@@ -74,7 +74,7 @@ describe("redrive", () => {
       expect([...new Set(own)]).toEqual(expected);
     }
     expect(await bench.parkedItems()).toEqual([]);
-    expect(await bench.stored()).toMatchObject({ mark: at(400) });
+    expect(await bench.stored()).toMatchObject({ position: at(400) });
   });
 
   it("parks no more only when nobody may be parking: an invocation that was about to loses the partition", async () => {
@@ -222,7 +222,7 @@ describe("a large change", () => {
     const { handler } = failing(bench);
     const record = packed([...updates("a"), { at: 2, after: 1, op: "u", ...large(300) }]);
     expect(await invoke(handler, [record])).toEqual(DONE);
-    expect(await bench.stored()).toMatchObject({ mark: at(1), hold: { cause: "ParkedTooLargeError" } });
+    expect(await bench.stored()).toMatchObject({ position: at(1), hold: { cause: "ParkedTooLargeError" } });
     expect(bench.lines.join()).toContain("PARKED_TOO_LARGE");
     expect(await bench.letters()).toEqual([]);
   });

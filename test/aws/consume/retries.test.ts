@@ -26,7 +26,7 @@ describe("a change that fails", () => {
     const record = packed(chain(1, 3));
     expect(await invoke(build(), [record], 3_000)).toEqual(failedAt(record));
     expect(await bench.stored()).toMatchObject({
-      mark: at(1),
+      position: at(1),
       token: undefined,
       attempts: { calls: 1, count: 1 },
     });
@@ -35,7 +35,7 @@ describe("a change that fails", () => {
     await bench.settled(async () => (await invoke(build(), [record], 3_000)).batchItemFailures.length === 0);
     expect(attempts).toEqual([1, 2, 3]);
     expect(await bench.letters()).toMatchObject([{ position: at(2), attempts: 3 }]);
-    expect(await bench.stored()).toMatchObject({ mark: at(3), attempts: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(3), attempts: undefined });
   });
 
   it("and hangs is cut short in time for the marks, and given up in the end", async () => {
@@ -62,7 +62,7 @@ describe("a change that fails", () => {
     for (const letter of letters) {
       expect(letter).toMatchObject({ attempts: 3, error: { name: "HandlerTimeoutError" } });
     }
-    expect(await bench.stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(3), token: undefined });
   });
 
   it("does not come to the end of its time unseen, where no handler ever waits", async () => {
@@ -79,7 +79,7 @@ describe("a change that fails", () => {
     expect(await invoke(handler, [record], 2_000)).toEqual(failedAt(record));
     expect(calls).toBeLessThan(40);
     // What took effect is on record, and is not repeated.
-    expect(await bench.stored()).toMatchObject({ mark: at(calls), token: undefined });
+    expect(await bench.stored()).toMatchObject({ position: at(calls), token: undefined });
   });
 
   it("holds its partition under the policy stop, and no other", async () => {
@@ -160,7 +160,7 @@ describe("a dead-letter queue", () => {
     const record = packed(chain(1, 3));
     const refused = poison(bench, { TRIBUTARY_DEAD_LETTER_QUEUE_URL: url });
     expect(await invoke(refused, [record])).toEqual(failedAt(record));
-    expect(await bench.stored()).toMatchObject({ mark: at(1), attempts: { calls: 1 } });
+    expect(await bench.stored()).toMatchObject({ position: at(1), attempts: { calls: 1 } });
     expect(bench.lines.at(-1)).toContain("DEAD_LETTER_REFUSED");
     expect(await invoke(poison(bench), [record])).toEqual(DONE);
     expect(await bench.letters()).toMatchObject([{ position: at(2), attempts: 2 }]);
@@ -243,6 +243,6 @@ describe("events that nobody handles", () => {
     const records = [packed(chain(1, 2)), packed(chain(1, 1), { topic: "shop.public.items" })];
     expect(await invoke(handler, records)).toEqual(DONE);
     expect(seen).toEqual(["shop.public.items"]);
-    expect(await bench.stored()).toMatchObject({ mark: undefined });
+    expect(await bench.stored()).toMatchObject({ position: undefined });
   });
 });

@@ -89,7 +89,7 @@ export const STATE_ROWS: readonly StateRow[] = [
       const taken = await fence.take(place, partitions, "seed", signal);
       const own = [...taken].map(([partition, { token }]) => ({
         progress: {
-          ...{ partition, mark: at(1), writer: 1, attempts: undefined },
+          ...{ partition, position: at(1), writer: 1, attempts: undefined },
           parked: keys.format(at(1)),
         },
         token,

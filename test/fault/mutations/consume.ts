@@ -118,8 +118,8 @@ export const CONSUME: readonly Mutation[] = [
   {
     name: "compare LSN without ordinal",
     file: "lib/consume/fence/classify-event.ts",
-    from: "if (position <= seen.mark)",
-    to: "if (position.slice(0, 24) <= seen.mark.slice(0, 24))",
+    from: "if (position <= seen.position)",
+    to: "if (position.slice(0, 24) <= seen.position.slice(0, 24))",
     tests: ["test/unit/consume"],
   },
   {
@@ -133,14 +133,14 @@ export const CONSUME: readonly Mutation[] = [
     name: "store a writer's generation when its record is seen",
     file: "lib/consume/run/partition-run.ts",
     from: "    const turn = this.#turns.decide(record, position, wire.source.after);\n",
-    to: "    this.#partition.checkpoint.reach(this.#partition.checkpoint.mark, record.writer);\n    const turn = this.#turns.decide(record, position, wire.source.after);\n",
+    to: "    this.#partition.checkpoint.reach(this.#partition.checkpoint.position, record.writer);\n    const turn = this.#turns.decide(record, position, wire.source.after);\n",
     tests: ["test/unit/consume"],
   },
   {
     name: "store a newer generation ahead of what waits in a call",
     file: "lib/consume/run/waiting-events.ts",
     from: "    if (this.#items.length === 0) this.#partition.checkpoint.reach(position, writer);\n",
-    to: "    this.#partition.checkpoint.reach(this.#items.length === 0 ? position : this.#partition.checkpoint.mark, writer);\n",
+    to: "    this.#partition.checkpoint.reach(this.#items.length === 0 ? position : this.#partition.checkpoint.position, writer);\n",
     tests: ["test/unit/consume/fence-model.test.ts"],
   },
   {

@@ -109,10 +109,10 @@ export const HOLDS: readonly Mutation[] = [
     tests: ["test/unit/consume/late-requests.test.ts"],
   },
   {
-    name: "let an unreadable record explain a gap beside another mark",
+    name: "let an unreadable record explain a gap beside another checkpoint",
     file: "lib/consume/fence/fence-item.ts",
-    from: "mark !== undefined && explained?.startsWith(mark)",
-    to: "mark !== undefined && explained !== undefined",
+    from: "position !== undefined && explained?.startsWith(position)",
+    to: "position !== undefined && explained !== undefined",
     tests: ["test/unit/consume/unreadable-record.test.ts"],
   },
   {
@@ -216,8 +216,8 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "release while a consumer still has changes of the old key before it",
     file: "lib/admin/hold-passage.ts",
-    from: '(mark ?? "") < barrier && startPosition < barrier',
-    to: "mark === undefined && startPosition < barrier",
+    from: '(checkpoint ?? "") < barrier && startPosition < barrier',
+    to: "checkpoint === undefined && startPosition < barrier",
     tests: ["test/aws/consume/hold-passage.test.ts"],
   },
 ];

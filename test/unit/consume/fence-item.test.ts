@@ -31,7 +31,7 @@ function operators({ UpdateExpression, ConditionExpression = "" }: FenceUpdate):
   );
 }
 
-const plain = { mark: at(1), writer: 1, attempts: undefined, parked: undefined };
+const plain = { position: at(1), writer: 1, attempts: undefined, parked: undefined };
 const own = (partition: number, more: Partial<PartitionProgress> = {}): OwnProgress => ({
   progress: { partition, ...plain, ...more },
   token: token(),
@@ -81,14 +81,14 @@ describe("a full group", () => {
 
 describe("readPartition", () => {
   it("reads what an update wrote", () => {
-    const written = own(7, { mark: at(9), writer: 4, attempts, parked });
+    const written = own(7, { position: at(9), writer: 4, attempts, parked });
     const update = noteUpdate(written, "t");
     const item = updated(update.UpdateExpression, {}, update);
-    expect(readPartition(item, 7)).toEqual({ mark: at(9), writer: 4, token: "t", attempts, parked });
+    expect(readPartition(item, 7)).toEqual({ position: at(9), writer: 4, token: "t", attempts, parked });
   });
 
   it("knows nothing of a partition that is not there", () => {
-    const nothing = { mark: undefined, writer: 0, token: undefined, attempts: undefined };
+    const nothing = { position: undefined, writer: 0, token: undefined, attempts: undefined };
     expect(readPartition(undefined, 7)).toEqual(nothing);
     expect(readPartition({ m70: { S: at(1) } }, 7)).toEqual(nothing);
   });

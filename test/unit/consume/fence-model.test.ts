@@ -241,7 +241,7 @@ async function course(
   const rows = new Map<string, string>();
   /** `<partition>/<id>` of all changes in dead letters: those of records that cannot be read. */
   const letters = new Set<string>();
-  const marks = new Map<number, string>();
+  const checkpoints = new Map<number, string>();
   /** Collected, for the code under test would take an assertion's error for the table's or the handler's. */
   const violations: string[] = [];
   const requests: string[] = [];
@@ -264,22 +264,22 @@ async function course(
   let leased: string | undefined;
 
   /**
-   * Holds after every call: a mark never goes back, and never stands before its effect; and the stored generation shuts
+   * Holds after every call: a checkpoint never goes back, and never stands before its effect; and the stored generation shuts
    * nothing out that only an older writer has.
    */
   const checkMarks = () => {
     for (const partition of PARTITIONS) {
-      const { mark, writer } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
-      if (mark === undefined) continue;
+      const { position: checkpoint, writer } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
+      if (checkpoint === undefined) continue;
       const isGone = (id: string) => gone.accepted && gone.ids.has(`${partition}/${id}`);
-      const lost = (id: string) => id > mark && !letters.has(`${partition}/${id}`) && !isGone(id);
+      const lost = (id: string) => id > checkpoint && !letters.has(`${partition}/${id}`) && !isGone(id);
       if (olderOnly(records, partition, writer).some(lost))
         violations.push("the generation stands before the effect");
-      if (mark < (marks.get(partition) ?? "")) violations.push("the mark went back");
-      marks.set(partition, mark);
+      if (checkpoint < (checkpoints.get(partition) ?? "")) violations.push("the mark went back");
+      checkpoints.set(partition, checkpoint);
       const missing = expected(records, partition).some(
         (id) =>
-          id <= mark &&
+          id <= checkpoint &&
           !letters.has(`${partition}/${id}`) &&
           !isGone(id) &&
           !effects.some((effect) => effect.partition === partition && effect.id === id),
@@ -330,7 +330,8 @@ async function course(
             else if (isTaken) process.held.delete(partition);
             if (replay && replay.end < Date.now()) outlived = true;
           }
-          if (what.startsWith("SET t")) for (const [partition, mark] of marks) atTake.set(partition, mark);
+          if (what.startsWith("SET t"))
+            for (const [partition, checkpoint] of checkpoints) atTake.set(partition, checkpoint);
         }
         await step();
         if (when === "after") return "none";
@@ -499,10 +500,10 @@ async function course(
       .flatMap(({ changes }) => changes.filter(({ ghost }) => !ghost).map((c) => at(c.at, c)));
     // Nothing tells of what expired before something comes behind it.
     if (oldest === 0 || records.slice(oldest).some((record) => record.partition === partition)) {
-      const { mark, explained } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
-      // The mark stays before a record that cannot be read.
+      const { position: checkpoint, explained } = readPartition(table.item(`fence#${TOPIC}#0`), partition);
+      // The checkpoint stays before a record that cannot be read.
       expect(
-        explained ?? (mark === START_OF_HISTORY ? "" : mark) ?? "",
+        explained ?? (checkpoint === START_OF_HISTORY ? "" : checkpoint) ?? "",
         "the end is reached, whatever is there",
       ).toBe(ends.sort().at(-1) ?? "");
       const newest = Math.max(

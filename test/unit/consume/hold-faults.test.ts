@@ -54,7 +54,7 @@ describe("what was missing in a hold", () => {
     await invoke([newer, gap]);
     await invoke([missing]);
     expect(effects).toEqual(ids(1, 3));
-    expect(stored()).toMatchObject({ mark: at(3), hold: { cause: "RecordNotSupportedError" } });
+    expect(stored()).toMatchObject({ position: at(3), hold: { cause: "RecordNotSupportedError" } });
   });
 
   it("takes no request for each of its records", async () => {
@@ -94,7 +94,7 @@ describe("a hold whose records cannot be stored in time", () => {
     full = true;
     const [gap, other] = [packed(chain(3, 3)), packed(chain(1, 1), { partition: 1 })];
     await invoke([gap, other], 1_500).catch(() => {});
-    expect(stored(1)).toMatchObject({ mark: at(1), token: undefined });
+    expect(stored(1)).toMatchObject({ position: at(1), token: undefined });
     await invoke([gap, other], 1_500).catch(() => {});
     full = false;
     expect(await invoke([gap, other])).toEqual([]);
@@ -121,7 +121,7 @@ describe("a hold that is over", () => {
     full = true;
     expect(await invoke([missing], 1_500)).toEqual([]);
     expect(effects).toEqual(ids(1, 3));
-    expect(stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(stored()).toMatchObject({ position: at(3), token: undefined });
     expect(stored().hold).toBeUndefined();
     full = false;
     // Its time is by the clock that stands beside the mocked one.

@@ -19,11 +19,11 @@ const signal = AbortSignal.timeout(60_000);
 
 const hold: Hold = {
   id: "AbCd1234",
-  intake: { mark: at(3), writer: 1 },
+  intake: { position: at(3), writer: 1 },
   ...{ cause: "GapError", since: "2026-01-01T00:00:00.000Z", last: "", bytes: 0, holes: [] },
   ...{ tries: 0, nextTry: 1 },
 };
-const checkpoint = { mark: at(3), writer: 1, attempts: undefined };
+const checkpoint = { position: at(3), writer: 1, attempts: undefined };
 
 /** Records of one partition, each of these changes and by this writer. */
 function records(...of: [changes: readonly Change[], writer?: number][]) {
@@ -49,7 +49,7 @@ describe("what goes into a hold", () => {
     const { runs, stale, duplicates, hold: after } = takeIn(came, hold, checkpoint, () => 10);
     expect(runs).toEqual([[came[1], came[2], came[4]]]);
     expect({ stale, duplicates }).toEqual({ stale: 1, duplicates: 1 });
-    expect(after).toMatchObject({ intake: { mark: at(7), writer: 2 }, bytes: 30 });
+    expect(after).toMatchObject({ intake: { position: at(7), writer: 2 }, bytes: 30 });
     expect(after.last).toBe(sequenceKey(came[4]?.sequenceNumber ?? ""));
   });
 
@@ -172,18 +172,24 @@ describe("a hold in the fence item", () => {
     expect(readPartition({ m4: { S: at(3) }, h4: { S: '{"v":2}' } }, 4).fault).toBe("h4: expected a hold");
   });
 
+  it("is written with the members that older libraries read", () => {
+    const text = `{"v":1,"id":"AbCd1234","mark":"${at(3)}","writer":1,"cause":"GapError","since":"2026-01-01T00:00:00.000Z","last":"","bytes":0,"holes":[],"tries":0,"next":1}`;
+    expect(JSON.parse(formatHold(hold, checkpoint))).toEqual(JSON.parse(text));
+    expect(parseHold(text, hold.intake)).toEqual({ hold, checkpoint });
+  });
+
   it("keeps apart what took effect and what is held, and leaves nothing behind when it is over", () => {
     const token = new FenceToken(counterAhead([]), "kJ1x8Qm0aWbq3N9e");
     const own = (more: object): OwnProgress => ({
       progress: { partition: 4, ...checkpoint, parked: "pabcdefghABCDEF1.1", ...more },
       token,
     });
-    const held = closeUpdate([own({ hold: { ...hold, intake: { mark: at(8), writer: 2 } } })]);
+    const held = closeUpdate([own({ hold: { ...hold, intake: { position: at(8), writer: 2 } } })]);
     const item = updated(held.UpdateExpression, {}, held);
     expect(item.m4).toEqual({ S: at(8) });
     expect(readPartition(item, 4)).toMatchObject({
-      ...{ mark: at(3), writer: 1, parked: "pabcdefghABCDEF1.1" },
-      hold: { id: hold.id, intake: { mark: at(8), writer: 2 } },
+      ...{ position: at(3), writer: 1, parked: "pabcdefghABCDEF1.1" },
+      hold: { id: hold.id, intake: { position: at(8), writer: 2 } },
     });
     const over = closeUpdate([own({ hold: null, parked: undefined })]);
     expect(over.UpdateExpression).toMatch(/REMOVE .*h4/);

@@ -153,7 +153,7 @@ describe("a key that is redriven while its partition's hold is replayed", () => 
     expect(report).toMatchObject({ redriven: 1, busy: 1, letters: [{ error: "HoldAtWorkError" }] });
     await second.redrive();
     expect(effects).toEqual([1, 2, 3, 4]);
-    expect(stored(table)).toMatchObject({ mark: at(4), parked: undefined, token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(4), parked: undefined, token: undefined });
   });
 
   it("stays so where the replay was frozen for longer than its lease, and wakes", async () => {
@@ -186,7 +186,7 @@ describe("a key that is redriven while its partition's hold is replayed", () => 
     await third.invoke([two]);
     expect(await third.invoke([four])).toEqual(DONE);
     await third.redrive();
-    expect(stored(table)).toMatchObject({ mark: at(4), parked: undefined, token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(4), parked: undefined, token: undefined });
   });
 });
 
@@ -208,16 +208,16 @@ describe("an invocation that has taken a partition before another began to repla
     await ends.isAsked;
     begins.goesOn();
     const { batchItemFailures } = await fills;
-    const { mark = "" } = stored(table);
+    const { position = "" } = stored(table);
     ends.goesOn();
     expect(await stores).toEqual(DONE);
-    expect((stored(table).mark ?? "") >= mark, "the mark does not go back").toBe(true);
+    expect((stored(table).position ?? "") >= position, "the mark does not go back").toBe(true);
     expect(batchItemFailures).toHaveLength(1);
     expect(await first.invoke([two])).toEqual(DONE);
     await first.redrive();
     await first.redrive();
     expect(effects.toSorted()).toEqual([1, 2, 3, 4]);
-    expect(stored(table)).toMatchObject({ mark: at(4), parked: undefined, token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(4), parked: undefined, token: undefined });
   });
 });
 
@@ -253,7 +253,7 @@ describe("a redrive that was frozen between lease and partition, and wakes", () 
     now.mockRestore();
     await first.redrive();
     expect(effects).toEqual([1, 2, 3, 4]);
-    expect(stored(table)).toMatchObject({ mark: at(4), token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(4), token: undefined });
   });
 });
 
@@ -280,7 +280,7 @@ describe("a gap that is accepted", () => {
     await first.invoke([two]);
     await first.redrive();
     expect(effects).toEqual([1, 2, 3]);
-    expect(stored(table)).toMatchObject({ mark: at(3), token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(3), token: undefined });
   });
 
   it("ends a replay behind the call that is under way, and nothing is done twice", async () => {
@@ -332,7 +332,7 @@ describe("a gap that is accepted", () => {
     now.mockRestore();
     await first.redrive();
     expect(effects).toEqual([1, 2, 3, 4]);
-    expect(stored(table)).toMatchObject({ mark: at(4), token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(4), token: undefined });
   });
 
   it("waits for an invocation at work in a partition that is accepted beside it", async () => {
@@ -367,6 +367,6 @@ describe("a gap that is accepted", () => {
     expect(await atWork).toEqual(DONE);
     await accepting;
     expect(effects).toEqual([1]);
-    expect(stored(table)).toMatchObject({ mark: at(1), lost: { state: "settled" }, token: undefined });
+    expect(stored(table)).toMatchObject({ position: at(1), lost: { state: "settled" }, token: undefined });
   });
 });

@@ -112,7 +112,7 @@ describe("a redrive of a held partition", () => {
     expect(second.lines.map((line) => JSON.parse(line))).toContainEqual(
       expect.objectContaining({ code: "HELD_AT_WORK", topic: TOPIC, partition: 0 }),
     );
-    expect(stored(first.table)).toMatchObject({ mark: at(2), token: undefined });
+    expect(stored(first.table)).toMatchObject({ position: at(2), token: undefined });
     expect(stored(first.table).hold).toBeUndefined();
   });
 
@@ -165,7 +165,7 @@ describe("a redrive of a held partition", () => {
     expect((await frozen).batchItemFailures).toHaveLength(1);
     // The call that it was frozen in ends; none begins.
     expect(effects).toEqual(["old", "new", "old"]);
-    expect(stored(first.table)).toMatchObject({ mark: at(2), token: undefined });
+    expect(stored(first.table)).toMatchObject({ position: at(2), token: undefined });
   });
 });
 
@@ -209,7 +209,7 @@ describe("an invocation that brings a change to a partition in which a redrive i
     expect(await brings).toEqual({ batchItemFailures: [] });
     expect(await redriven).toMatchObject({ busy: 1, redriven: 1 });
     expect(effects).toEqual(["old", "new"]);
-    expect(stored(first.table)).toMatchObject({ mark: at(2), token: undefined });
+    expect(stored(first.table)).toMatchObject({ position: at(2), token: undefined });
     expect(first.table.items("hold#"), "nothing is left behind").toEqual([]);
   });
 
@@ -244,7 +244,7 @@ describe("an invocation that brings a change to a partition in which a redrive i
     second.cutOff();
     expect(await whileTimePasses(first.invoke(NEW))).toEqual({ batchItemFailures: [] });
     expect(effects).toEqual(["old", "new"]);
-    expect(stored(first.table)).toMatchObject({ mark: at(2), token: undefined });
+    expect(stored(first.table)).toMatchObject({ position: at(2), token: undefined });
   });
 
   it("gives its records back where the redrive's call takes longer than it has, and nothing is lost by that", async () => {

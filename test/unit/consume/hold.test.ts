@@ -49,14 +49,17 @@ describe("a partition that waits for somebody", () => {
     expect(await invoke(packed(chain(5, 6)), other())).toEqual([]);
     expect(await invoke(packed(chain(7, 8)))).toEqual([]);
     expect(effects).toEqual([...ids(1, 2), ...ids(1, 1, 1)]);
-    expect(stored()).toMatchObject({ mark: at(2), hold: { cause: "GapError", intake: { mark: at(8) } } });
+    expect(stored()).toMatchObject({
+      position: at(2),
+      hold: { cause: "GapError", intake: { position: at(8) } },
+    });
     expect(reports.at(-1)).toMatchObject({ heldPartitions: 1, failedPartitions: 0 });
     expect(reports.at(-1)?.heldBytes).toBeGreaterThan(0);
 
     expect(await invoke(missing)).toEqual([]);
     expect(effects).toEqual([...ids(1, 2), ...ids(1, 1, 1), ...ids(3, 8)]);
     expect(stored()).toEqual(expect.not.objectContaining({ hold: expect.anything() }));
-    expect(stored()).toMatchObject({ mark: at(8), parked: undefined });
+    expect(stored()).toMatchObject({ position: at(8), parked: undefined });
     expect(held(), "nothing is left behind").toEqual([]);
     await invoke(packed(chain(9, 9)));
     expect(effects.at(-1)).toBe(`0/${at(9)}`);
@@ -76,7 +79,7 @@ describe("a partition that waits for somebody", () => {
     clock += 1_000;
     await invoke(packed(chain(6, 6)));
     expect(effects.slice(2)).toEqual(ids(2, 6));
-    expect(stored()).toMatchObject({ mark: at(6), attempts: undefined });
+    expect(stored()).toMatchObject({ position: at(6), attempts: undefined });
     expect(reports.at(-1)).toMatchObject({ heldPartitions: 0, heldBytes: 0 });
   });
 
@@ -95,7 +98,7 @@ describe("a partition that waits for somebody", () => {
     bad.delete(at(2));
     clock = stored().hold?.nextTry ?? 0;
     await invoke(packed(chain(13, 13)));
-    expect(stored()).toMatchObject({ mark: at(3), hold: { nextTry: clock + 2_000 } });
+    expect(stored()).toMatchObject({ position: at(3), hold: { nextTry: clock + 2_000 } });
   });
 
   it("is held where no more can be parked, and goes on once a redrive has made room", async () => {
@@ -106,12 +109,12 @@ describe("a partition that waits for somebody", () => {
       await invoke(packed(changes), packed(chain(259, 260)), packed(chain(900, 900, null), { partition: 1 })),
     ).toEqual([]);
     expect(effects).toEqual(ids(900, 900, 1));
-    expect(stored()).toMatchObject({ mark: at(256), hold: { cause: "ParkingFullError" } });
+    expect(stored()).toMatchObject({ position: at(256), hold: { cause: "ParkingFullError" } });
     bad.clear();
     await redrive();
     expect(effects).toHaveLength(1 + 260);
     expect(effects.slice(-4)).toEqual(ids(257, 260));
-    expect(stored()).toMatchObject({ mark: at(260), parked: undefined });
+    expect(stored()).toMatchObject({ position: at(260), parked: undefined });
   });
 
   it("is held at a record of a newer version, of which it knows the key alone", async () => {
@@ -121,11 +124,11 @@ describe("a partition that waits for somebody", () => {
     expect(await invoke(packed(chain(1, 1)), record, packed(chain(4, 4)), other())).toEqual([]);
     expect(await invoke(record, packed(chain(5, 5))), "it comes again").toEqual([]);
     expect(effects).toEqual([...ids(1, 1), ...ids(1, 1, 1)]);
-    expect(stored()).toMatchObject({ mark: at(1), hold: { cause: "RecordNotSupportedError" } });
+    expect(stored()).toMatchObject({ position: at(1), hold: { cause: "RecordNotSupportedError" } });
     expect(held().map(({ records }) => JSON.parse(records?.S ?? "").length)).toEqual([1, 1, 1]);
     clock += 60_000;
     expect(await invoke(packed(chain(6, 6)))).toEqual([]);
-    expect(stored(), "and waits for a newer library").toMatchObject({ mark: at(1), hold: { tries: 1 } });
+    expect(stored(), "and waits for a newer library").toMatchObject({ position: at(1), hold: { tries: 1 } });
   });
 
   it("is healed by a redrive, without a new change", async () => {
@@ -140,7 +143,7 @@ describe("a partition that waits for somebody", () => {
     bad.clear();
     expect(await redrive()).toMatchObject({ done: 1, redriven: 2 });
     expect(effects).toEqual(ids(1, 3));
-    expect(stored()).toMatchObject({ mark: at(3), token: undefined });
+    expect(stored()).toMatchObject({ position: at(3), token: undefined });
     expect(held()).toEqual([]);
     expect((await redrive(true)).letters).toEqual([]);
   });
@@ -168,7 +171,7 @@ describe("a partition that waits for somebody", () => {
     expect((await redrive()).letters).toEqual([
       expect.objectContaining({ key: "*", outcome: "failed", error: "HoldIncompleteError" }),
     ]);
-    expect(stored()).toMatchObject({ mark: at(1), hold: { intake: { mark: at(3) } } });
+    expect(stored()).toMatchObject({ position: at(1), hold: { intake: { position: at(3) } } });
     expect(effects).toEqual(ids(1, 1));
   });
 

@@ -122,7 +122,7 @@ describe.each(["before it looks", "after it looked"] as const)("where another ta
     const { dynamodb, request, arrive, end } = await besideAnother(REDRIVE, when);
     const fence = new Fence(tableOf(dynamodb));
     const { token } = (await fence.take(group, [0], "invocation", signal)).get(0) as TakenPartition;
-    const progress = { partition: 0, mark: at(1), writer: 1, attempts: undefined, parked: undefined };
+    const progress = { partition: 0, position: at(1), writer: 1, attempts: undefined, parked: undefined };
     const outcome = await request(() => fence.overtake(group, { progress, token }, signal));
     expect(outcome).toBe("redriven");
     await end();

@@ -135,7 +135,7 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   const processes: Process[] = [];
   const records = recordsOf(plan);
   let checkpoint = 0;
-  let lastMark = "";
+  let lastCheckpoint = "";
   let letters = 0;
 
   const stored = () => {
@@ -147,36 +147,37 @@ async function play(plan: Plan, choices: readonly number[]): Promise<Played> {
   };
   const keyOf = (commit: number) => changes[commit - 1] as string;
   const checkMark = () => {
-    const { mark = "" } = stored();
-    if (mark < lastMark) violations.push("the mark went back");
-    lastMark = mark;
+    const { position: checkpoint = "" } = stored();
+    if (checkpoint < lastCheckpoint) violations.push("the mark went back");
+    lastCheckpoint = checkpoint;
   };
   /**
    * Redrive must find everything that came later in its key still parked, and no truncate or sweep of it behind. What a
-   * truncate or sweep beyond the mark is about to remove may be gone already: it removes the redriven change as well,
+   * truncate or sweep beyond the checkpoint is about to remove may be gone already: it removes the redriven change as well,
    * and never took effect.
    */
   const checkRedrive = (commit: number) => {
-    const { mark = "", parked, hold } = stored();
+    const { position: checkpoint = "", parked, hold } = stored();
     // A truncate whose invocations died holds its partition; what is held is replayed in its order.
-    if (hold && at(commit) > mark) return;
-    if (at(commit) > mark) violations.push(`${commit} was redriven beyond the mark`);
+    if (hold && at(commit) > checkpoint) return;
+    if (at(commit) > checkpoint) violations.push(`${commit} was redriven beyond the mark`);
     const chains = ParkedKeys.parse(parked)
       .values()
       .map(({ chain }) => chain);
     const items = chains.flatMap((chain) => table.items(`change#${TOPIC}/0#${chain}#`));
     const waiting = new Set(items.map(({ position }) => position?.S));
-    for (let later = commit + 1; later <= changes.length && at(later) <= mark; later++) {
+    for (let later = commit + 1; later <= changes.length && at(later) <= checkpoint; later++) {
       if (boundOf(keyOf(later), later) > commit)
         violations.push(`${commit} was redriven behind ${keyOf(later)} ${later}`);
       if (keyOf(later) !== keyOf(commit) || waiting.has(at(later))) continue;
       const tookEffect = effects.some((effect) => effect.commit === later);
-      if (tookEffect || !isAboutToGo(later, mark)) violations.push(`${commit} was redriven over ${later}`);
+      if (tookEffect || !isAboutToGo(later, checkpoint))
+        violations.push(`${commit} was redriven over ${later}`);
     }
   };
 
-  const isAboutToGo = (commit: number, mark: string) =>
-    changes.some((change, i) => at(i + 1) > mark && boundOf(change, i + 1) > commit);
+  const isAboutToGo = (commit: number, checkpoint: string) =>
+    changes.some((change, i) => at(i + 1) > checkpoint && boundOf(change, i + 1) > commit);
 
   const start = (kind: Process["kind"], trouble: Trouble) => {
     const process: Process = { kind, alive: true, died: false, steps: 0 };

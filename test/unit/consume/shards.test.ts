@@ -128,7 +128,7 @@ describe("a writer's start", () => {
     expect(effects).toEqual([...ids(0, 1), ...ids(1, 1)]);
     expect(reports.at(-1)).toMatchObject({ gaps: 1, heldPartitions: 1, failedPartitions: 0 });
     expect(lines.join()).toContain("GAP_EXPIRED");
-    expect(stored()).toMatchObject({ mark: at(1), lost: { state: "open" } });
+    expect(stored()).toMatchObject({ position: at(1), lost: { state: "open" } });
   });
 
   it("holds it later too, whatever else of the shard was read meanwhile", async () => {

@@ -80,7 +80,7 @@ describe("a record whose events cannot be read", () => {
     const lost = unreadable(3, 5);
     expect(await invoke(packed(chain(1, 2)), lost, packed(chain(6, 7)))).toBeUndefined();
     expect(effects).toEqual(ids(1, 2, 6, 7));
-    expect(stored()).toMatchObject({ mark: at(7), writer: 1 });
+    expect(stored()).toMatchObject({ position: at(7), writer: 1 });
     expect(reports[0]).toMatchObject({ deadLettered: 1, gaps: 0, failedPartitions: 0 });
     const place = { topic: TOPIC, partition: 0, partitionKey: `${TOPIC}/0`, record: lost.kinesis.data };
     expect(letters).toMatchObject([{ ...place, first: at(3), last: at(5), after: at(2) }]);
@@ -93,7 +93,7 @@ describe("a record whose events cannot be read", () => {
     expect(effects).toEqual(ids(1, 2));
     expect(letters).toHaveLength(1);
     expect(reports[0]).toMatchObject({ gaps: 1, heldPartitions: 1 });
-    expect(stored()).toMatchObject({ mark: at(2), explained: at(5), hold: { cause: "GapError" } });
+    expect(stored()).toMatchObject({ position: at(2), explained: at(5), hold: { cause: "GapError" } });
   });
 
   it("explains as much when it was the last of its batch", async () => {
@@ -139,7 +139,7 @@ describe("a record whose events cannot be read", () => {
       Array(2).fill(lost.kinesis.sequenceNumber),
     );
     expect(effects).toEqual(ids(1, 2, 6, 7));
-    expect(stored()).toMatchObject({ mark: at(7) });
+    expect(stored()).toMatchObject({ position: at(7) });
   });
 
   it("comes again itself when what waits before it could not take effect: no letter before its turn", async () => {
@@ -159,7 +159,7 @@ describe("a record whose events cannot be read", () => {
     const records = [unreadable(3, 5), packed(chain(6, 7))];
     sink.away = true;
     expect(await invoke(...records)).toBe(1);
-    expect(stored()).toMatchObject({ mark: at(2), explained: at(5) });
+    expect(stored()).toMatchObject({ position: at(2), explained: at(5) });
     sink.away = false;
     expect(await invoke(...records.slice(1))).toBeUndefined();
     expect(effects).toEqual(ids(1, 2, 6, 7));
@@ -215,7 +215,7 @@ describe("a record whose events cannot be read", () => {
     expect(await invoke(packed(chain(1, 2)), unreadable(3, 5))).toBeUndefined();
     const item = table.item(`fence#${TOPIC}#0`);
     if (item) item.m0 = { S: at(4) };
-    expect(stored()).toMatchObject({ mark: at(4), explained: undefined });
+    expect(stored()).toMatchObject({ position: at(4), explained: undefined });
     expect(await invoke(packed(chain(6, 7)))).toBeUndefined();
     expect(stored()).toMatchObject({ hold: { cause: "GapError" } });
     expect(effects).toEqual(ids(1, 2));

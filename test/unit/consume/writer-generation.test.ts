@@ -41,12 +41,12 @@ describe("the stored writer generation", () => {
     const batch = [old(), young()];
     const first = await handler(invocationOf(...batch), context);
     expect(first.batchItemFailures).toEqual([{ itemIdentifier: batch[0]?.kinesis.sequenceNumber }]);
-    expect(stored()).toMatchObject({ mark: START_OF_HISTORY, writer: 0 });
+    expect(stored()).toMatchObject({ position: START_OF_HISTORY, writer: 0 });
     away = false;
     const second = await handler(invocationOf(...batch), context);
     expect(second.batchItemFailures).toEqual([]);
     expect(effects).toEqual([1, 2, 3, 4, 5].map((commit) => at(commit)));
-    expect(stored()).toMatchObject({ mark: at(5), writer: 2 });
+    expect(stored()).toMatchObject({ position: at(5), writer: 2 });
   });
 
   it("stands with the last change that took effect where only a part of a call did", async () => {
@@ -55,7 +55,7 @@ describe("the stored writer generation", () => {
       if (ids[0] === at(3)) throw new SinkUnavailableError("the sink is away");
     });
     await handler(invocationOf(old(), young()), context);
-    expect(stored()).toMatchObject({ mark: at(2), writer: 1 });
+    expect(stored()).toMatchObject({ position: at(2), writer: 1 });
   });
 
   it("does not come from a record that stopped at a gap", async () => {
@@ -63,9 +63,9 @@ describe("the stored writer generation", () => {
     const missing = packed(chain(4, 5), { writer: 1 });
     const behind = packed(chain(6, 7), { writer: 2 });
     await handler(invocationOf(old(), behind), context);
-    expect(stored()).toMatchObject({ mark: at(3), writer: 1 });
+    expect(stored()).toMatchObject({ position: at(3), writer: 1 });
     expect(await handler(invocationOf(missing, behind), context)).toEqual({ batchItemFailures: [] });
-    expect(stored()).toMatchObject({ mark: at(7), writer: 2 });
+    expect(stored()).toMatchObject({ position: at(7), writer: 2 });
   });
 
   it("comes from a record that took effect before: its writer begins there", async () => {
@@ -75,7 +75,7 @@ describe("the stored writer generation", () => {
     });
     const again = packed(chain(2, 3, null), { writer: 2 });
     await handler(invocationOf(old(), again), context);
-    expect(stored()).toMatchObject({ mark: at(3), writer: 2 });
+    expect(stored()).toMatchObject({ position: at(3), writer: 2 });
     await handler(invocationOf(packed(chain(4, 4), { writer: 1 })), context);
     expect(effects, "nothing of the old writer's counts any more").toEqual([at(1), at(2), at(3)]);
   });

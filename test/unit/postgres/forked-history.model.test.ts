@@ -23,8 +23,8 @@ interface Protocol {
   readonly reads: boolean;
   /** A writer sends nothing once its lease may be another's. */
   readonly lease: boolean;
-  /** What has expired is known by the consumers' marks. */
-  readonly marks: boolean;
+  /** What has expired is known by the consumers' checkpoints. */
+  readonly checkpoints: boolean;
   /** The server shows its log, beside where that ends. */
   readonly replay: boolean;
   /** It does so on every link, until it has come as far as what was written before. */
@@ -33,7 +33,14 @@ interface Protocol {
   readonly notes: boolean;
 }
 
-const WHOLE: Protocol = { reads: true, lease: true, marks: true, replay: true, again: true, notes: true };
+const WHOLE: Protocol = {
+  reads: true,
+  lease: true,
+  checkpoints: true,
+  replay: true,
+  again: true,
+  notes: true,
+};
 
 interface Commit {
   readonly id: number;
@@ -82,7 +89,7 @@ const placeOf = (lsn: number, id: number) => placeOfCommit(fingerprint(lsn, id))
 
 class Model {
   readonly #protocol: Protocol;
-  /** What is committed after a loss begins at other bytes than what was lost: a mark knows of a commit where it began, and no more. */
+  /** What is committed after a loss begins at other bytes than what was lost: a checkpoint knows of a commit where it began, and no more. */
   readonly #apart: boolean;
   #losses = 0;
   #log: Commit[] = [];
@@ -98,7 +105,7 @@ class Model {
   #now = 1;
   #expiredAt = 0;
   readonly #consumed = new Set<Stored>();
-  readonly #seen = [0, 1].map(() => ({ mark: START_OF_HISTORY, writer: 0 }));
+  readonly #seen = [0, 1].map(() => ({ position: START_OF_HISTORY, writer: 0 }));
   readonly effects: number[] = [];
 
   constructor(protocol: Protocol, apart: boolean) {
@@ -189,9 +196,9 @@ class Model {
       const furthest = left.reduce<Stored | undefined>((a, b) => (a && a.lsn > b.lsn ? a : b), undefined);
       if (furthest) found.push(placeOf(furthest.lsn, furthest.id));
     }
-    if (this.#protocol.marks && since <= this.#expiredAt) {
-      for (const { mark, writer: of } of this.#seen)
-        if (of === writer && mark > position(confirmed)) found.push({ lsn: parsePosition(mark).commitLsn });
+    if (this.#protocol.checkpoints && since <= this.#expiredAt) {
+      for (const { position: seen, writer: of } of this.#seen)
+        if (of === writer && seen > position(confirmed)) found.push({ lsn: parsePosition(seen).commitLsn });
     }
     return found;
   }
@@ -271,7 +278,7 @@ class Model {
   }
 
   consume(partition: 0 | 1): void {
-    const seen = this.#seen[partition] as { mark: PositionText; writer: number };
+    const seen = this.#seen[partition] as { position: PositionText; writer: number };
     for (const stored of this.#stream.filter((each) => each.partition === partition)) {
       if (this.#consumed.has(stored)) continue;
       this.#consumed.add(stored);
@@ -280,7 +287,7 @@ class Model {
       seen.writer = stored.writer;
       if (verdict === "duplicate") continue;
       this.effects.push(verdict === "gap" ? -stored.id : stored.id);
-      seen.mark = position(stored.lsn);
+      seen.position = position(stored.lsn);
     }
   }
 
@@ -391,7 +398,7 @@ describe("a server that loses its last commits", () => {
   test.each([
     ["reading what a dead task left", { reads: false }],
     ["the writer's end with its lease", { lease: false }],
-    ["the marks of what has expired", { marks: false }],
+    ["the marks of what has expired", { checkpoints: false }],
     ["the replay: where its log ends is not enough", { replay: false }],
     ["the replay on every link", { again: false }],
     ["the note of a task that ends in order", { notes: false }],

@@ -171,7 +171,7 @@ class Model {
       for (const slot of [0, 1] as const) this.step(slot);
       this.land(0, false);
     }
-    const seen = { mark: START_OF_HISTORY, writer: 0 };
+    const seen = { position: START_OF_HISTORY, writer: 0 };
     const effects: PositionText[] = [];
     for (const { writer, position: at, after } of this.#stream) {
       if (isStaleWriter(seen, writer)) continue;
@@ -179,7 +179,7 @@ class Model {
       const verdict = classifyEvent(seen, at, after);
       if (verdict === "duplicate") continue;
       effects.push(verdict === "gap" ? `gap before ${at}` : at);
-      seen.mark = at;
+      seen.position = at;
     }
     const committed = this.log.flatMap(({ kind }, i) => (kind === "change" ? [position(i + 1)] : []));
     return { effects, committed };

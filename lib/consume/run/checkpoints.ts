@@ -5,11 +5,11 @@ import { type ConsumerPlace, ConsumerTable } from "../fence/consumer-table.ts";
 import { groupOf, readPartition } from "../fence/fence-item.ts";
 
 /**
- * How far a consumer is in each partition of a topic: its marks, in the partitions' order; undefined where nothing came
+ * How far a consumer is in each partition of a topic: its checkpoints, in the partitions' order; undefined where nothing came
  * yet. Only reads.
  * @throws FenceUnavailableError
  */
-export async function readMarks(
+export async function readCheckpoints(
   place: Omit<ConsumerPlace, "consumer">,
   consumer: string,
   topic: Topic,
@@ -17,10 +17,10 @@ export async function readMarks(
 ): Promise<(PositionText | undefined)[]> {
   const table = new ConsumerTable({ ...place, consumer }).until(signal, `read the marks of ${consumer}`);
   const partitions = Array.from({ length: topic.partitions }, (_, i) => i);
-  const marks: (PositionText | undefined)[] = [];
+  const checkpoints: (PositionText | undefined)[] = [];
   for (const [group, members] of Map.groupBy(partitions, groupOf)) {
     const item = await table.get(fenceKey(place.pipeline, consumer, topic.name, group));
-    for (const partition of members) marks[partition] = readPartition(item, partition).mark;
+    for (const partition of members) checkpoints[partition] = readPartition(item, partition).position;
   }
-  return marks;
+  return checkpoints;
 }
