@@ -30,7 +30,7 @@ const OPTIONAL = ["pg-native"];
 /** What it is tested with; so are Lambda's and the image's Node. */
 const NODE = ">=24";
 /** Types that the declarations name. */
-const TYPES = ["@standard-schema/spec", "@types/aws-lambda"];
+const TYPES = ["@standard-schema/spec", "@types/aws-lambda", "@types/pg"];
 
 interface Manifest {
   readonly name: string;

@@ -48,6 +48,7 @@ beforeAll(async () => {
   await writeFile(join(app, "app.ts"), APP);
   await writeFile(join(app, "src", "orders.test.ts"), HANDLER_TEST);
   await writeFile(join(app, "src", "faults.test.ts"), FAULT_TEST);
+  await writeFile(join(app, "src", "wrong.ts"), WRONG);
 });
 
 afterAll(() => rm(app, { recursive: true, force: true }));
@@ -63,6 +64,7 @@ const HANDLER_TEST = `
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { consumer, Operation, type ChangeEvent } from "tributary";
+import { type Sink, sinkConsumer } from "tributary/sink";
 import { changeEvent, HandlerInMemory, kinesisEvent, runHandler } from "tributary/testing";
 
 const sent: string[] = [];
@@ -106,6 +108,25 @@ test("what comes twice takes effect once", async () => {
   const { report } = await memory.run(event);
   assert.deepEqual([sent, report.duplicates], [["17 paid"], 1]);
 });
+
+test("a sink is a consumer", async () => {
+  const held = new Map<unknown, unknown>();
+  const sink: Sink = {
+    tables: ["public.orders"],
+    apply: async (events) => events.forEach(({ key, after }) => held.set(key.id, after?.status)),
+    sweep: async () => held.clear(),
+    identity: async () => ({ id: "memory" }),
+    verify: { table: () => undefined },
+  };
+  await runHandler(sinkConsumer("status", sink).handler(), kinesisEvent([change("17", "paid"), change("17", "sent")]));
+  assert.deepEqual([...held], [["17", "sent"]]);
+});
+`;
+
+const WRONG = `
+import { changeEvent } from "tributary/testing";
+const placed: number = changeEvent({ table: "public.orders", op: "c", after: { id: "17" } });
+changeEvent({ table: "public.orders", op: "c", after: { id: "17" } }).after.status;
 `;
 
 /** One file, run as a test and, with a failpoint armed, as the process that the failpoint ends. */
@@ -228,7 +249,7 @@ test("the app synthesizes with Node alone: template, handler and capture task", 
 
 test("a handler is tested with the kit, and faults are injected, from the package alone", async () => {
   for (const [file, tests] of [
-    ["orders", 4],
+    ["orders", 5],
     ["faults", 4],
   ] as const) {
     const { stdout } = await run(process.execPath, ["--test", `src/${file}.test.ts`], {
@@ -244,17 +265,23 @@ test("its declarations hold, without skipping any of ours", async () => {
   await writeFile(
     join(app, "tsconfig.json"),
     JSON.stringify({
-      compilerOptions: { strict: true, noEmit: true, module: "nodenext", target: "es2024", types: [] },
-      files: ["app.ts", "src/orders.ts", "src/orders.test.ts", "src/faults.test.ts"],
+      compilerOptions: {
+        ...{ strict: true, noEmit: true, module: "nodenext", target: "es2024" },
+        // An app on Node has these itself.
+        ...{ types: ["node"], typeRoots: [join(PROJECT, "node_modules", "@types")] },
+      },
+      files: ["app.ts", "src/orders.ts", "src/orders.test.ts", "src/faults.test.ts", "src/wrong.ts"],
     }),
   );
-  const { stdout } = await run(process.execPath, [tsc, "--project", app]).catch(
+  // From there, so that it names the files as they stand below.
+  const { stdout } = await run(process.execPath, [tsc, "--project", app], { cwd: app }).catch(
     (error: { stdout: string }) => error,
   );
-  // Others' declarations name what their users need not have.
-  expect(stdout.split("\n").filter((line) => /^(app|src\/|node_modules\/tributary\/)/.test(line))).toEqual(
-    [],
-  );
+  // Others' declarations name what their users need not have. The wrong file shows that errors are seen, and types are no `any`.
+  expect(stdout.split("\n").filter((line) => /^(app|src\/|node_modules\/tributary\/)/.test(line))).toEqual([
+    expect.stringMatching(/^src\/wrong\.ts\(3,\d+\): error TS2322/),
+    expect.stringMatching(/^src\/wrong\.ts\(4,\d+\): error TS2339/),
+  ]);
 });
 
 test("the operator's command comes along", async () => {
