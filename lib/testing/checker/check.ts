@@ -1,5 +1,6 @@
 import type { PositionText } from "../../change/position.ts";
 import { EVERY_PARTITION } from "../../change/topic.ts";
+import { Tally } from "./tally.ts";
 
 /** An event that the truth demands of a consumer. */
 export interface ExpectedEvent {
@@ -58,9 +59,6 @@ export interface Findings {
   readonly examples: readonly string[];
 }
 
-/** Of each kind. */
-const EXAMPLES = 5;
-
 /**
  * Holds what a sink did against the truth. An invocation that `invocations` does not know did not end. `arrived`: whether
  * the run came to its end; else a replay may have been cut off in the middle by looking.
@@ -72,11 +70,8 @@ export function checkEffects(
   invocations: ReadonlyMap<string, InvocationTimes>,
   arrived = true,
 ): Findings {
-  const examples: string[] = [];
-  const found = { lost: 0, extra: 0, outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
-  const report = (what: "lost" | "extra" | "outOfOrder" | "duplicates" | "underWay", text: string) => {
-    if (found[what]++ < EXAMPLES) examples.push(`${what}: ${text}`);
-  };
+  const found = new Tally("lost", "extra", "outOfOrder", "duplicates", "underWay");
+  let tailDuplicates = 0;
 
   const wanted = new Map<string, ExpectedEvent>();
   for (const event of expected) {
@@ -97,7 +92,7 @@ export function checkEffects(
     const id = wanted.has(broadcast) ? broadcast : idOf(effect, EVERY_PARTITION);
     const event = wanted.get(id);
     if (!event) {
-      report("extra", describe(effect));
+      found.report("extra", describe(effect));
       continue;
     }
     const before = seen.get(id);
@@ -109,20 +104,20 @@ export function checkEffects(
     const lane = laneOf(effect);
     const last = latest.get(lane);
     if (last !== undefined && effect.position <= last)
-      report("outOfOrder", `${describe(effect)} came after ${last}`);
+      found.report("outOfOrder", `${describe(effect)} came after ${last}`);
     else latest.set(lane, effect.position);
     if (event.partitions === undefined) {
       const key = `${event.topic}\0${event.key}`;
       const home = homes.get(key) ?? effect.partition;
       homes.set(key, home);
       if (home !== effect.partition)
-        report("outOfOrder", `${describe(effect)}: its key was in partition ${home}`);
+        found.report("outOfOrder", `${describe(effect)}: its key was in partition ${home}`);
     }
   }
 
   for (const [id, event] of wanted) {
     if (!seen.has(id))
-      report("lost", `${event.topic} ${event.position}${event.partitions ? ` (${id})` : ""}`);
+      found.report("lost", `${event.topic} ${event.position}${event.partitions ? ` (${id})` : ""}`);
   }
 
   const repeated = new Set([...seen].filter(([, all]) => visible(all).length > 1).map(([id]) => id));
@@ -131,15 +126,15 @@ export function checkEffects(
     const all = visible(seen.get(id) ?? []);
     for (let i = 1; i < all.length; i++) {
       const [earlier, later] = [all[i - 1] as Effect, all[i] as Effect];
-      if (tails?.allow(kind, earlier, later)) found.tailDuplicates++;
+      if (tails?.allow(kind, earlier, later)) tailDuplicates++;
       else
-        report(
+        found.report(
           !arrived && tails?.underWay(kind, earlier, later) ? "underWay" : "duplicates",
           `${describe(later)}, first by ${earlier.invocation}, again by ${later.invocation}`,
         );
     }
   }
-  return { events: wanted.size, ...found, examples };
+  return { events: wanted.size, ...found.counts, tailDuplicates, examples: found.examples };
 }
 
 /** What each invocation did in each partition, to tell its last effects from the others. */

@@ -4,7 +4,6 @@ import { type PositionText, START_OF_HISTORY } from "../../change/position.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { ConsumerDefinition, Pipeline } from "../../definition/definition.ts";
 import { type RouteTable, routeTables } from "../../definition/route.ts";
-import { topicPattern } from "../../definition/topic-pattern.ts";
 import {
   checkEffects,
   type Effect,
@@ -14,13 +13,23 @@ import {
   type SinkKind,
 } from "./check.ts";
 import { checkedTables, readRows } from "./checked-tables.ts";
-import { expectedEvents, expectedLetter } from "./expected.ts";
+import {
+  checkPutAside,
+  countEffects,
+  expectedEvents,
+  expectedLetter,
+  notIn,
+  ofConsumer,
+} from "./expected.ts";
 import checkedPipeline from "./pipeline.ts";
 import { isPoisoned } from "./poison.ts";
-import { Rig, type RiggedConsumer } from "./rig.ts";
+import { Rig } from "./rig.ts";
+import type { RiggedConsumer } from "./rigged-consumer.ts";
+import { playRound } from "./round.ts";
 import { changesBySlot, readSlotOfTables, type SlotChange, slotsOf } from "./slot-history.ts";
 import { CHECKED_SCHEMA, CHECKED_TABLES } from "./tables.ts";
 import { Truth } from "./truth.ts";
+import { holdsWithin } from "./waiting.ts";
 import { runWorkload } from "./workload.ts";
 
 /** How the checker looks at one consumer. */
@@ -49,7 +58,7 @@ export interface CheckedPipeline {
   readonly environment?: Readonly<Record<string, string>>;
 }
 
-/** What `runChecker` is asked to do. */
+/** Settings of `runChecker`. */
 export interface CheckerOptions {
   readonly seed: number;
   /** Row changes of the checker's own workload. Default 3,000. */
@@ -67,7 +76,7 @@ export interface CheckerOptions {
   readonly onLog?: (line: string) => void;
 }
 
-/** What the checker found. */
+/** Findings about a whole run. */
 export interface Verdict {
   /** By consumer. */
   readonly sinks: Readonly<Record<string, Findings>>;
@@ -172,23 +181,16 @@ export class Trial {
     const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
     const before = (await this.#changes()).length;
     const { databaseUrl } = this.rig;
-    const faultsEnded = new AbortController();
-    const until = faultsEnded.signal;
-    const { changesPerSecond = CHANGES_PER_SECOND } = options;
-    const pace = options.faults ? { changesPerSecond } : {};
-    const workload = this.#pipeline
-      ? this.#pipeline.workload(databaseUrl, seed, until)
-      : runWorkload({ databaseUrl, seed, changes, until, ...pace, signal });
-    let ended = performance.now();
-    const faults = (async () => {
-      try {
-        await options.faults?.(this.rig, signal);
-      } finally {
-        ended = performance.now();
-        faultsEnded.abort();
-      }
-    })();
-    await Promise.all([workload, faults, this.#redriveUntil(until)]);
+    const { changesPerSecond = CHANGES_PER_SECOND, faults } = options;
+    const pace = faults ? { changesPerSecond } : {};
+    const ended = await playRound({
+      workload: (until) =>
+        this.#pipeline
+          ? this.#pipeline.workload(databaseUrl, seed, until)
+          : runWorkload({ databaseUrl, seed, changes, until, ...pace, signal }),
+      faults: faults && (() => faults(this.rig, signal)),
+      beside: (until) => this.#redriveUntil(until),
+    });
     await this.rig.mended(true);
     const all = await this.#changes();
     const arrived = await this.#arrived(all.slice(before), recoverMs);
@@ -206,19 +208,18 @@ export class Trial {
     const { changesPerSecond = CHANGES_PER_SECOND } = options;
     const signal = AbortSignal.timeout(ROUND_DEADLINE_MS);
     const { databaseUrl } = this.rig;
-    const faultsEnded = new AbortController();
-    const until = faultsEnded.signal;
-    const work = runWorkload({ databaseUrl, seed, changes, until, changesPerSecond, signal });
-    const injected = (async () => faults?.(this.rig, signal))().finally(() => faultsEnded.abort());
-    await Promise.all([work, injected]);
+    await playRound({
+      workload: (until) => runWorkload({ databaseUrl, seed, changes, until, changesPerSecond, signal }),
+      faults: faults && (() => faults(this.rig, signal)),
+    });
     await this.rig.mended(true);
     const ended = performance.now();
-    let rowMismatches = await this.#rowMismatches();
-    while (rowMismatches > 0 && performance.now() - ended < recoverMs) {
-      if (this.rig.captures.some(({ gaveUp }) => gaveUp)) break;
-      await delay(ROWS_EVERY_MS);
+    let rowMismatches = Number.NaN;
+    const noMismatch = async () => {
       rowMismatches = await this.#rowMismatches();
-    }
+      return rowMismatches === 0;
+    };
+    await holdsWithin(noMismatch, { deadlineMs: recoverMs, everyMs: ROWS_EVERY_MS, hopeless: this.#gaveUp });
     const seconds = rowMismatches === 0 ? (performance.now() - ended) / 1000 : undefined;
     const ok = rowMismatches === 0;
     return { sinks: {}, rowMismatches, confirmedTooEarly: [], secondsToRecover: seconds, ok };
@@ -260,32 +261,39 @@ export class Trial {
   /** Waits until every consumer has seen these changes and no invocation is under way. */
   async #arrived(changes: readonly SlotChange[], deadlineMs: number): Promise<boolean> {
     const deadline = performance.now() + deadlineMs;
+    const remaining = () => ({
+      deadlineMs: deadline - performance.now(),
+      everyMs: 100,
+      hopeless: this.#gaveUp,
+    });
     const events = this.#events(changes);
     const first = events[0]?.position ?? START_OF_HISTORY;
     const parking = this.#parking();
     for (const consumer of this.rig.consumers) {
-      const { definition } = consumer;
+      const { name } = consumer.definition;
+      const due = countEffects(this.#applied(consumer.definition, events));
+      const poisoned = this.#poisoned(consumer.definition, events);
       let redriven = performance.now();
-      const due = countDue(this.#applied(definition, events));
-      const poisoned = this.#poisoned(definition, events);
-      const arrived = async () =>
-        (await this.#seen(definition.name, first)) >= due &&
-        (poisoned.length === 0 ||
-          missing(poisoned, await this.rig.deadLetters(definition.name)).length === 0) &&
-        this.rig.idle();
-      while (!(await arrived())) {
-        if (performance.now() > deadline || this.rig.captures.some(({ gaveUp }) => gaveUp)) return false;
-        await delay(100);
-        if (!parking.includes(consumer) || performance.now() - redriven < REDRIVE_EVERY_MS) continue;
-        await this.rig.redrive(definition.name);
-        redriven = performance.now();
-      }
+      const arrived = async () => {
+        if ((await this.#seen(name, first)) >= due && this.rig.idle()) {
+          if (poisoned.length === 0) return true;
+          if (notIn(await this.rig.deadLetters(name), poisoned).length === 0) return true;
+        }
+        if (parking.includes(consumer) && performance.now() - redriven > REDRIVE_EVERY_MS) {
+          await this.rig.redrive(name);
+          redriven = performance.now();
+        }
+        return false;
+      };
+      if (!(await holdsWithin(arrived, remaining()))) return false;
     }
     // A row that is read again after its key changed comes behind the changes. Rows that stay different are told by their number.
-    while (!this.#pipeline && performance.now() < deadline && (await this.#rowMismatches()) > 0)
-      await delay(200);
+    if (!this.#pipeline) await holdsWithin(async () => (await this.#rowMismatches()) === 0, remaining());
     return true;
   }
+
+  /** Whether a capture task waits for an operator: then nothing more arrives. */
+  readonly #gaveUp = () => this.rig.captures.some(({ gaveUp }) => gaveUp);
 
   /** Different changes that a consumer has seen, from a position on. */
   async #seen(consumer: string, from: PositionText): Promise<number> {
@@ -309,7 +317,7 @@ export class Trial {
       const findings = checkEffects(sink.kind, applied, effects, invocations, seconds !== undefined);
       const poisoned = this.#poisoned(definition, events);
       const unlettered =
-        poisoned.length === 0 ? [] : missing(poisoned, await this.rig.deadLetters(definition.name));
+        poisoned.length === 0 ? [] : notIn(await this.rig.deadLetters(definition.name), poisoned);
       sinks[definition.name] = {
         ...findings,
         lost: findings.lost + unlettered.length,
@@ -340,17 +348,7 @@ export class Trial {
         .filter(({ undecodable }) => undecodable)
         .map((change) => expectedLetter(change, this.#route, (name) => this.#tableOf(name), EPOCH)),
     );
-    if (due.size + found.size === 0) return undefined;
-    const lost = [...due].filter((id) => !found.has(id)).map((id) => `lost: ${id}: not put aside`);
-    const extra = [...found].filter((id) => !due.has(id)).map((id) => `extra: ${id}: put aside`);
-    const none = { outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 };
-    return {
-      events: due.size,
-      lost: lost.length,
-      extra: extra.length,
-      ...none,
-      examples: [...lost, ...extra],
-    };
+    return due.size + found.size === 0 ? undefined : checkPutAside(due, found);
   }
 
   #sink(consumer: string): CheckedSink | undefined {
@@ -397,24 +395,4 @@ export class Trial {
     if (!table) throw new Error(`${name} was not there when the checker began`);
     return table;
   }
-}
-
-function ofConsumer(consumer: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
-  const matches = consumer.topics.map(topicPattern);
-  return events.filter(({ topic }) => matches.some((match) => match(topic)));
-}
-
-function countDue(events: readonly ExpectedEvent[]): number {
-  return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
-}
-
-/** Events that are not in the dead letters, as `topic/partition/position`. */
-function missing(events: readonly ExpectedEvent[], letters: ReadonlySet<string>): string[] {
-  return events
-    .flatMap(({ topic, position, partitions }) =>
-      partitions === undefined
-        ? [`${topic}/${position}`]
-        : Array.from({ length: partitions }, (_, partition) => `${topic}/${partition}/${position}`),
-    )
-    .filter((id) => !letters.has(id));
 }

@@ -1,10 +1,12 @@
 import { formatPosition } from "../../change/position.ts";
 import type { TableName } from "../../change/table-pattern.ts";
+import type { ConsumerDefinition } from "../../definition/definition.ts";
 import type { RouteTable } from "../../definition/route.ts";
-import type { ExpectedEvent } from "./check.ts";
+import { topicPattern } from "../../definition/topic-pattern.ts";
+import type { ExpectedEvent, Findings } from "./check.ts";
 import type { TruthChange } from "./truth.ts";
 
-/** What a letter of capture says of a change that must be put aside: its topic and its last ordinal's position. */
+/** The topic and last position that a dead letter of capture names for a change that must be put aside: `topic/position`. */
 export function expectedLetter(
   change: TruthChange,
   route: RouteTable,
@@ -33,4 +35,37 @@ export function expectedEvents(
   if (change.op === "t") return [{ ...at(change.ordinal, []), partitions: topic.partitions }];
   if (change.oldKey) return [at(change.ordinal, change.oldKey), at(change.ordinal + 1, change.key)];
   return [at(change.ordinal, change.key)];
+}
+
+/** The events of a consumer's topics. */
+export function ofConsumer(consumer: ConsumerDefinition, events: readonly ExpectedEvent[]): ExpectedEvent[] {
+  const matches = consumer.topics.map(topicPattern);
+  return events.filter(({ topic }) => matches.some((match) => match(topic)));
+}
+
+/** How many effects these events have: a truncate has one in each partition. */
+export function countEffects(events: readonly ExpectedEvent[]): number {
+  return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
+}
+
+/** Events that are not among the dead letters, as `topic/position`, or `topic/partition/position` for each partition of a truncate. */
+export function notIn(letters: ReadonlySet<string>, events: readonly ExpectedEvent[]): string[] {
+  return events
+    .flatMap(({ topic, position, partitions }) =>
+      partitions === undefined
+        ? [`${topic}/${position}`]
+        : Array.from({ length: partitions }, (_, partition) => `${topic}/${partition}/${position}`),
+    )
+    .filter((id) => !letters.has(id));
+}
+
+/** Holds capture's dead letters against the changes that no event can be made of. */
+export function checkPutAside(due: ReadonlySet<string>, found: ReadonlySet<string>): Findings {
+  const lost = [...due].filter((id) => !found.has(id)).map((id) => `lost: ${id}: not put aside`);
+  const extra = [...found].filter((id) => !due.has(id)).map((id) => `extra: ${id}: put aside`);
+  return {
+    ...{ events: due.size, lost: lost.length, extra: extra.length },
+    ...{ outOfOrder: 0, duplicates: 0, tailDuplicates: 0, underWay: 0 },
+    examples: [...lost, ...extra],
+  };
 }

@@ -1,34 +1,40 @@
 import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
-import { DeleteMessageCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
-import { dynamodbClient, kinesisClient, sqsClient } from "../../aws/clients.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../capture/dead-letters.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../claim-check/open-claim-store.ts";
-import { topicFilters } from "../../consume/api/topic-filters.ts";
 import type { RedriveReport } from "../../consume/dead-letter/redrive-request.ts";
-import type { ConsumerDefinition, Pipeline } from "../../definition/definition.ts";
+import type { Pipeline } from "../../definition/definition.ts";
 import { topicVariables } from "../../definition/topic-variables.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../local/embedded-postgres.ts";
-import { type Emulators, refusedText, startEmulators } from "../../local/emulators.ts";
-import { type EventSourceMapping, runEventSourceMapping } from "../../local/event-source-mapping/mapping.ts";
-import { type LambdaFunction, startLambdaFunction } from "../../local/lambda/host.ts";
-import { CallsRefusedError } from "../../local/local-errors.ts";
-import { type AwsClients, createResources, type PipelineResources } from "../../local/resources.ts";
+import type { Emulators } from "../../local/emulators.ts";
+import type { AwsClients, PipelineResources } from "../../local/resources.ts";
 import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
 import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
+import { DeadLetterQueues } from "./dead-letter-queues.ts";
 import { FaultyAws } from "./faulty-aws.ts";
+import {
+  checkRefusals,
+  isMappingIdle,
+  type LocalParts,
+  lastLines,
+  startLocalParts,
+  startTogether,
+} from "./local-parts.ts";
 import { type Mischief, mischiefCount } from "./mischief.ts";
+import { type RiggedConsumer, startRiggedConsumer } from "./rigged-consumer.ts";
 import { MENDED_VARIABLE, MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
 import { withSlots, writeWithSlots } from "./slot-definition.ts";
 import { slotsOf } from "./slot-history.ts";
+import { waitUntil } from "./waiting.ts";
 
-/** What a rig is built from. */
+const START_DEADLINE_MS = 60_000;
+
+/** Settings of `Rig.start`. */
 export interface RigOptions {
   readonly definition: Pipeline;
   /** The file that exports it: the capture tasks read it. */
@@ -42,21 +48,6 @@ export interface RigOptions {
   /** Lines that handlers print. */
   readonly onLog?: (line: string) => void;
 }
-
-/** A consumer as it runs: its processes, and what feeds them. */
-export interface RiggedConsumer {
-  readonly definition: ConsumerDefinition;
-  readonly function: LambdaFunction;
-  readonly mapping: EventSourceMapping;
-  /** What invocations failed with: the class of the error. Whoever reads them may take them off. */
-  readonly failures: string[];
-  /** Invocations under way now. */
-  running(): number;
-  /** The last batches that were given to the function, to give them again. */
-  lastBatches(): readonly unknown[];
-}
-
-const KEPT_BATCHES = 50;
 
 /** The whole pipeline on this machine, each part where a fault can reach it. */
 export class Rig {
@@ -79,47 +70,42 @@ export class Rig {
   readonly #captureEnvironment: Readonly<Record<string, string>>;
   readonly #definitionFile: string;
   readonly #directory: string;
-  readonly #undo: (() => Promise<unknown>)[] = [];
+  readonly #stack: AsyncDisposableStack;
   #definition: Pipeline;
   readonly #mischiefFile: string;
   readonly #mendedFile: string;
-  readonly #sqs: SQSClient;
-  readonly #letters = new Map<string, Set<string>>();
+  readonly #deadLetters: DeadLetterQueues;
 
   private constructor(parts: {
+    local: LocalParts;
     definition: Pipeline;
-    source: EmbeddedPostgres;
-    databaseUrl: string;
     link: TcpFaultProxy;
     aws: FaultyAws;
-    emulators: Emulators;
-    kinesis: AwsClients["kinesis"];
-    resources: PipelineResources;
     captureEnvironment: Readonly<Record<string, string>>;
     definitionFile: string;
     confirmations: Confirmations;
     sinks: SinkStore;
-    sqs: SQSClient;
     directory: string;
-    undo: (() => Promise<unknown>)[];
+    stack: AsyncDisposableStack;
   }) {
+    const { source, emulators, kinesis, sqs, resources } = parts.local;
     this.#definition = parts.definition;
-    this.source = parts.source;
-    this.databaseUrl = parts.databaseUrl;
+    this.source = source;
+    this.databaseUrl = source.url;
     this.link = parts.link;
     this.aws = parts.aws;
-    this.#emulators = parts.emulators;
-    this.kinesis = parts.kinesis;
-    this.resources = parts.resources;
+    this.#emulators = emulators;
+    this.kinesis = kinesis;
+    this.resources = resources;
     this.#captureEnvironment = parts.captureEnvironment;
     this.#definitionFile = parts.definitionFile;
     this.#directory = parts.directory;
     this.confirmations = parts.confirmations;
     this.sinks = parts.sinks;
-    this.#sqs = parts.sqs;
+    this.#deadLetters = new DeadLetterQueues(sqs);
     this.#mischiefFile = join(parts.directory, "mischief.json");
     this.#mendedFile = join(parts.directory, "mended");
-    this.#undo = parts.undo;
+    this.#stack = parts.stack;
   }
 
   /**
@@ -127,61 +113,48 @@ export class Rig {
    * @throws ConfigurationError where the definition cannot have so many slots.
    */
   static async start(options: RigOptions): Promise<Rig> {
-    const undo: (() => Promise<unknown>)[] = [];
+    const stack = new AsyncDisposableStack();
     try {
-      const rig = await Rig.#build(options, undo);
+      const rig = await Rig.#build(options, stack);
       await rig.#startConsumers(options);
       const slots = slotsOf(rig.definition);
       for (let number = 1; number <= Math.max(1, slots.length); number++) rig.#startCapture(number);
       for (const slot of slots) await rig.#slotIsActive(slot);
       if (slots.length > 0) {
         rig.confirmations.watch(rig.databaseUrl, () => slotsOf(rig.definition));
-        undo.push(() => rig.confirmations.stop());
+        stack.defer(() => rig.confirmations.stop());
       } else await rig.#captureReads();
       return rig;
     } catch (error) {
-      await unwind(undo);
+      await endAll(stack);
       throw error;
     }
   }
 
-  static async #build(options: RigOptions, undo: (() => Promise<unknown>)[]): Promise<Rig> {
+  static async #build(options: RigOptions, stack: AsyncDisposableStack): Promise<Rig> {
     const definition = withSlots(options.definition, options.slots);
-    const keep = async <T>(started: Promise<T>, end: (part: T) => Promise<unknown>): Promise<T> => {
-      const part = await started;
-      undo.push(() => end(part));
-      return part;
-    };
     const confirmations = new Confirmations();
-    const starts = await Promise.allSettled([
-      keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
-      keep(startEmbeddedPostgres(), (server) => server.stop("immediate")),
-      keep(startEmulators(), (emulators) => emulators.stop()),
-      keep(mkdtemp(join(tmpdir(), "tributary-checker-")), (path) => rm(path, { recursive: true })),
-    ]);
-    for (const started of starts) if (started.status === "rejected") throw started.reason;
-    const [source, sinkServer, emulators, directory] = starts.map(
-      (started) => (started as PromiseFulfilledResult<unknown>).value,
-    ) as [EmbeddedPostgres, EmbeddedPostgres, Emulators, string];
-
-    const databaseUrl = source.url;
-    await execute(databaseUrl, options.schema);
+    const [local, sinkServer, directory] = await startTogether<[LocalParts, EmbeddedPostgres, string]>(
+      stack,
+      [
+        [startLocalParts(definition, [options.schema], stack), async () => {}],
+        [startEmbeddedPostgres(), (server) => server.stop("immediate")],
+        [mkdtemp(join(tmpdir(), "tributary-checker-")), (path) => rm(path, { recursive: true })],
+      ],
+    );
+    const { source, emulators, resources } = local;
     const sinks = new SinkStore(sinkServer.url);
     await sinks.create();
-    undo.push(() => sinks.end());
-    const link = await keep(TcpFaultProxy.start(source), (proxy) => proxy.stop());
-    const aws = await keep(FaultyAws.start(emulators, confirmations.onAnswer), (proxies) => proxies.stop());
-    const clients = {
-      kinesis: kinesisClient(emulators.environment),
-      dynamodb: dynamodbClient(emulators.environment),
-      sqs: sqsClient(emulators.environment),
-    };
-    const resources = await createResources(definition, clients);
+    stack.defer(() => sinks.end());
+    const link = await TcpFaultProxy.start(source);
+    stack.defer(() => link.stop());
+    const aws = await FaultyAws.start(emulators, confirmations.onAnswer);
+    stack.defer(() => aws.stop());
     const captureEnvironment = {
       PATH: process.env.PATH ?? "",
       NODE_NO_WARNINGS: "1",
       ...aws.environment,
-      DATABASE_URL: link.urlFor(databaseUrl),
+      DATABASE_URL: link.urlFor(source.url),
       TRIBUTARY_PIPELINE: await writeWithSlots(options.definitionFile, options.slots, directory),
       ...resources.captureEnvironment,
       [CAPTURE_DEAD_LETTER_VARIABLE]: throughProxy(captureQueue(resources), aws),
@@ -189,26 +162,10 @@ export class Rig {
       // Kills come often here; the default of 15 s would be most of the time.
       TRIBUTARY_LEASE_MS: "3000",
     };
+    const { definitionFile } = options;
     return new Rig({
-      ...{
-        definition,
-        source,
-        databaseUrl,
-        link,
-        aws,
-        emulators,
-        resources,
-        captureEnvironment,
-        confirmations,
-        sinks,
-      },
-      ...{
-        definitionFile: options.definitionFile,
-        directory,
-        undo,
-        kinesis: clients.kinesis,
-        sqs: clients.sqs,
-      },
+      ...{ local, definition, definitionFile, captureEnvironment },
+      ...{ link, aws, confirmations, sinks, directory, stack },
     });
   }
 
@@ -265,115 +222,57 @@ export class Rig {
 
   /** Dead letters of a consumer so far: `topic/position`, and `topic/partition/position`. */
   async deadLetters(consumer: string): Promise<ReadonlySet<string>> {
-    return await this.#drain(consumer, this.resources.deadLetterQueues.get(consumer) ?? "");
+    return await this.#deadLetters.read(this.resources.deadLetterQueues.get(consumer) ?? "");
   }
 
   /** Changes that capture has put aside so far: `topic/position`. */
   async putAside(): Promise<ReadonlySet<string>> {
     const queue = captureQueue(this.resources);
     if (queue === "") return new Set();
-    const found = await this.#drain("", queue);
+    const found = await this.#deadLetters.read(queue);
     return new Set([...found].filter((name) => name.split("/").length === 2));
-  }
-
-  async #drain(name: string, QueueUrl: string): Promise<ReadonlySet<string>> {
-    const found = this.#letters.get(name) ?? new Set();
-    this.#letters.set(name, found);
-    for (;;) {
-      const receive = new ReceiveMessageCommand({ QueueUrl, MaxNumberOfMessages: 10 });
-      const { Messages = [] } = await this.#sqs.send(receive);
-      if (Messages.length === 0) return found;
-      for (const { Body = "", ReceiptHandle } of Messages) {
-        const { topic, partition, position } = JSON.parse(Body) as Record<string, string | number>;
-        found.add(`${topic}/${position}`);
-        found.add(`${topic}/${partition}/${position}`);
-        await this.#sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
-      }
-    }
   }
 
   /** Whether no consumer has anything to do with what the stream holds. */
   idle(): boolean {
-    return this.consumers.every(({ mapping }) => {
-      const { read, filtered, completed, discarded, shards } = mapping.stats();
-      return (
-        read === filtered + completed + discarded && shards.every((shard) => shard.millisBehindLatest === 0)
-      );
-    });
+    return this.consumers.every(({ mapping }) => isMappingIdle(mapping));
   }
 
   /** @throws CallsRefusedError where capture or a consumer made calls that AWS refuses. */
   async stop(): Promise<void> {
-    const refused = await this.#emulators.takeRefusals();
-    await unwind(this.#undo);
-    if (refused.length > 0) throw new CallsRefusedError(refused.map(refusedText));
+    try {
+      await checkRefusals(this.#emulators);
+    } finally {
+      await endAll(this.#stack);
+    }
   }
 
   async #startConsumers(options: RigOptions): Promise<void> {
     for (const definition of this.definition.consumers) {
-      const lambda = await startLambdaFunction({
-        entry: definition.entry,
-        name: `checked-${definition.name}`,
-        timeoutMs: definition.timeoutSeconds * 1000,
-        memoryMB: definition.memoryMB,
-        concurrency: definition.parallelization * 16,
-        surroundings: this.aws.environment,
-        environment: {
-          TRIBUTARY_PIPELINE_NAME: this.definition.name,
-          TRIBUTARY_STATE_TABLE: this.resources.stateTable,
-          TRIBUTARY_DEAD_LETTER_QUEUE_URL: throughProxy(
-            this.resources.deadLetterQueues.get(definition.name) ?? "",
-            this.aws,
-          ),
-          TRIBUTARY_ATTEMPTS: String(definition.attempts),
-          TRIBUTARY_POISON: definition.poison,
-          ...topicVariables(definition.topics),
-          [SINK_URL_VARIABLE]: this.sinks.url,
-          [MISCHIEF_VARIABLE]: this.#mischiefFile,
-          [MENDED_VARIABLE]: this.#mendedFile,
-          ...options.environment,
-        },
-        onLog: (line) => options.onLog?.(`${definition.name}: ${line}`),
-      });
-      this.#undo.push(() => lambda.stop());
-      const batches: unknown[] = [];
-      let running = 0;
-      const failures: string[] = [];
-      const filters = topicFilters(definition.topics);
-      const mapping = await runEventSourceMapping({
-        kinesis: this.kinesis,
-        streamName: this.resources.stream,
-        startingPosition: "TRIM_HORIZON",
-        batchSize: definition.batchSize,
-        maximumBatchingWindowSeconds: definition.batchWindowSeconds,
-        parallelizationFactor: definition.parallelization,
-        reportBatchItemFailures: true,
-        ...(filters ? { filters } : {}),
-        functionHost: {
-          name: lambda.name,
-          arn: lambda.arn,
-          invoke: async (event) => {
-            batches.push(event);
-            if (batches.length > KEPT_BATCHES) batches.shift();
-            running++;
-            try {
-              return await lambda.invoke(event);
-            } finally {
-              running--;
-            }
-          },
-        },
-      });
-      mapping.events.on("invoked", ({ error }) => void (error && failures.push(error)));
-      this.#undo.push(() => mapping.stop(15_000));
-      this.consumers.push({
+      const deadLetterQueue = this.resources.deadLetterQueues.get(definition.name) ?? "";
+      const consumer = await startRiggedConsumer(
         definition,
-        function: lambda,
-        mapping,
-        failures,
-        running: () => running,
-        lastBatches: () => [...batches],
-      });
+        {
+          kinesis: this.kinesis,
+          stream: this.resources.stream,
+          surroundings: this.aws.environment,
+          environment: {
+            TRIBUTARY_PIPELINE_NAME: this.definition.name,
+            TRIBUTARY_STATE_TABLE: this.resources.stateTable,
+            TRIBUTARY_DEAD_LETTER_QUEUE_URL: throughProxy(deadLetterQueue, this.aws),
+            TRIBUTARY_ATTEMPTS: String(definition.attempts),
+            TRIBUTARY_POISON: definition.poison,
+            ...topicVariables(definition.topics),
+            [SINK_URL_VARIABLE]: this.sinks.url,
+            [MISCHIEF_VARIABLE]: this.#mischiefFile,
+            [MENDED_VARIABLE]: this.#mendedFile,
+            ...options.environment,
+          },
+          onLog: options.onLog,
+        },
+        this.#stack,
+      );
+      this.consumers.push(consumer);
     }
   }
 
@@ -385,39 +284,35 @@ export class Rig {
     if (failpoints) capture.arm(failpoints);
     this.#captures.push(capture);
     capture.start();
-    this.#undo.push(() => capture.stop());
+    this.#stack.defer(() => capture.stop());
     return capture;
   }
 
   async #captureReads(): Promise<void> {
-    const deadline = performance.now() + 60_000;
-    while (!this.capture.streaming) {
-      if (performance.now() > deadline || this.capture.gaveUp)
-        throw new Error(`the capture task does not read:\n${this.capture.log.slice(-20).join("\n")}`);
-      await delay(50);
-    }
+    await waitUntil("the capture task reads", () => this.capture.streaming, this.#start());
   }
 
   async #slotIsActive(slot: string): Promise<void> {
     const client = new pg.Client({ connectionString: this.databaseUrl });
     await client.connect();
     try {
-      const deadline = performance.now() + 60_000;
-      for (;;) {
-        const { rowCount } = await client.query(
-          "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active",
-          [slot],
-        );
-        if (rowCount === 1) return;
-        if (performance.now() > deadline || this.captures.some(({ gaveUp }) => gaveUp)) {
-          const log = this.captures.flatMap((capture) => capture.log.slice(-20));
-          throw new Error(`the slot ${slot} is not streamed from:\n${log.join("\n")}`);
-        }
-        await delay(50);
-      }
+      const isActive = async () => {
+        const active = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active";
+        return (await client.query(active, [slot])).rowCount === 1;
+      };
+      await waitUntil(`the slot ${slot} is streamed from`, isActive, this.#start());
     } finally {
       await client.end();
     }
+  }
+
+  /** How long the start is waited for. */
+  #start() {
+    return {
+      deadlineMs: START_DEADLINE_MS,
+      hopeless: () => this.captures.some(({ gaveUp }) => gaveUp),
+      explain: () => lastLines(this.captures, 20),
+    };
   }
 }
 
@@ -431,20 +326,7 @@ function captureQueue({ captureEnvironment }: PipelineResources): string {
   return captureEnvironment[CAPTURE_DEAD_LETTER_VARIABLE] ?? "";
 }
 
-async function execute(url: string, sql: string): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    await client.query(sql);
-  } finally {
-    await client.end();
-  }
-}
-
 /** Ends the parts, the last one first; what fails to end does not keep the others. */
-async function unwind(undo: (() => Promise<unknown>)[]): Promise<void> {
-  while (undo.length > 0)
-    await undo
-      .pop()?.()
-      .catch(() => {});
+async function endAll(stack: AsyncDisposableStack): Promise<void> {
+  await stack.disposeAsync().catch(() => {});
 }

@@ -1,15 +1,15 @@
-import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import pg from "pg";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Pipeline } from "../../../definition/definition.ts";
 import { routeTables } from "../../../definition/route.ts";
 import { auditSchemaSql, tableTriggersSql } from "../../../source/triggers/audit-sql.ts";
-import { checkedTables } from "../checked-tables.ts";
+import { checkedTables, readRows } from "../checked-tables.ts";
 import { expectedEvents } from "../expected.ts";
 import { Rig } from "../rig.ts";
+import { playRound } from "../round.ts";
 import { CHECKED_SCHEMA, CHECKED_TABLES } from "../tables.ts";
 import { Truth, type TruthChange } from "../truth.ts";
+import { holdsWithin } from "../waiting.ts";
 import { runWorkload } from "../workload.ts";
 import pollingDeletesPipeline from "./polling-deletes-pipeline.ts";
 import pollingPipeline from "./polling-pipeline.ts";
@@ -18,7 +18,7 @@ import triggersPipeline from "./triggers-pipeline.ts";
 /** The sources that are checked here: their positions are their own, so that what they give is held against tables and counts. */
 export type BatchesKind = "triggers" | "polling" | "pollingDeletes";
 
-/** What the checker found of a source that reads tables. */
+/** Findings about a source that reads tables. */
 export interface BatchesVerdict {
   /** Events that the truth tells of, and distinct ones that the append-only sink has seen, by topic. */
   readonly events: Readonly<Record<string, { readonly expected: number; readonly seen: number }>>;
@@ -65,7 +65,7 @@ const SOURCES: Readonly<
   },
 };
 
-/** What a run is made of. */
+/** Settings of `runBatchesChecker`. */
 export interface BatchesCheckerOptions {
   readonly kind: BatchesKind;
   readonly seed: number;
@@ -89,21 +89,21 @@ export async function runBatchesChecker(options: BatchesCheckerOptions): Promise
     const { databaseUrl } = rig;
     const tables = await checkedTables(databaseUrl, definition);
     const truth = await Truth.begin({ databaseUrl, name: "checker_truth", tables });
-    const until = new AbortController();
-    const { seed, changes } = options;
+    const { seed, changes, faults } = options;
     const signal = AbortSignal.timeout(10 * 60_000);
-    await Promise.all([
-      runWorkload({ databaseUrl, seed, changes, until: until.signal, changesPerSecond: 200, signal }),
-      options.faults(rig).finally(() => until.abort()),
-    ]);
+    await playRound({
+      workload: (until) => runWorkload({ databaseUrl, seed, changes, until, changesPerSecond: 200, signal }),
+      faults: () => faults(rig),
+    });
     const all = await truth.read();
-    const deadline = performance.now() + options.recoverMs;
-    for (;;) {
-      const verdict = await look(rig, definition, tables, all, options.kind);
-      if (isWhole(verdict, options.kind) || performance.now() > deadline || rig.capture.gaveUp)
-        return verdict;
-      await delay(250);
-    }
+    let verdict: BatchesVerdict | undefined;
+    const whole = async () => {
+      verdict = await look(rig, definition, tables, all, options.kind);
+      return isWhole(verdict, options.kind);
+    };
+    const { recoverMs } = options;
+    await holdsWithin(whole, { deadlineMs: recoverMs, everyMs: 250, hopeless: () => rig.capture.gaveUp });
+    return verdict as unknown as BatchesVerdict;
   } finally {
     await rig.stop();
   }
@@ -167,22 +167,10 @@ async function rows(
   truth: readonly TruthChange[],
   kind: BatchesKind,
 ): Promise<Pick<BatchesVerdict, "wrongRows" | "surplusRows" | "surplusDeleted">> {
-  const held = new Map([...(await rig.sinks.rows())].map(([key, text]) => [key, plain(text)]));
-  const there = new Map<string, string>();
-  const client = new pg.Client({ connectionString: rig.databaseUrl });
-  await client.connect();
-  try {
-    for (const table of CHECKED_TABLES) {
-      const name = formatTable(table);
-      const { rows: found } = await client.query<{ row: Record<string, unknown>; text: string }>(
-        `SELECT to_jsonb(t) AS row, to_jsonb(t)::text AS text FROM ${name} AS t`,
-      );
-      for (const { row, text } of found)
-        there.set(`${name} ${JSON.stringify(table.primaryKey.map((column) => row[column]))}`, plain(text));
-    }
-  } finally {
-    await client.end();
-  }
+  const withoutTime = (rows: ReadonlyMap<string, string>) =>
+    new Map([...rows].map(([key, text]) => [key, plain(text)]));
+  const held = withoutTime(await rig.sinks.rows());
+  const there = withoutTime(await readRows(rig.databaseUrl, CHECKED_TABLES));
   const gone = kind !== "triggers" ? goneKeys(truth) : undefined;
   const surplus = [...held.keys()].filter((key) => !there.has(key));
   return {

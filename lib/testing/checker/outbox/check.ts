@@ -1,3 +1,5 @@
+import { Tally } from "../tally.ts";
+
 /** One effect of an event, in the order of the effects. */
 export interface OutboxEffect {
   readonly order: string;
@@ -18,34 +20,29 @@ export interface OutboxFindings {
   readonly examples: readonly string[];
 }
 
-const EXAMPLES = 5;
-
 /** Holds effects against the versions that orders have: each of 1 to that number once, in their order. */
 export function checkOutbox(
   versions: ReadonlyMap<string, number>,
   effects: readonly OutboxEffect[],
 ): OutboxFindings {
-  const found = { lost: 0, extra: 0, duplicates: 0, outOfOrder: 0 };
-  const examples: string[] = [];
-  const report = (what: keyof typeof found, text: string) => {
-    if (found[what]++ < EXAMPLES) examples.push(`${what}: ${text}`);
-  };
+  const found = new Tally("lost", "extra", "duplicates", "outOfOrder");
   const seen = new Map<string, number[]>();
   for (const { order, version } of effects) {
     const before = seen.get(order) ?? [];
     seen.set(order, before);
     const last = before.at(-1) ?? 0;
-    if (version > (versions.get(order) ?? 0)) report("extra", `order ${order} version ${version}`);
-    else if (before.includes(version)) report("duplicates", `order ${order} version ${version}`);
-    else if (version !== last + 1) report("outOfOrder", `order ${order} version ${version} after ${last}`);
+    if (version > (versions.get(order) ?? 0)) found.report("extra", `order ${order} version ${version}`);
+    else if (before.includes(version)) found.report("duplicates", `order ${order} version ${version}`);
+    else if (version !== last + 1)
+      found.report("outOfOrder", `order ${order} version ${version} after ${last}`);
     before.push(version);
   }
   let events = 0;
   for (const [order, version] of versions) {
     events += version;
     for (let v = 1; v <= version; v++) {
-      if (!seen.get(order)?.includes(v)) report("lost", `order ${order} version ${v}`);
+      if (!seen.get(order)?.includes(v)) found.report("lost", `order ${order} version ${v}`);
     }
   }
-  return { events, ...found, examples };
+  return { events, ...found.counts, examples: found.examples };
 }

@@ -1,25 +1,21 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import pg from "pg";
-import { dynamodbClient, kinesisClient, sqsClient } from "../../../aws/clients.ts";
 import { consumer } from "../../../consume/api/consumer.ts";
 import { Operation } from "../../../consume/api/operation.ts";
 import type { InvocationReport } from "../../../consume/run/observer.ts";
 import { outboxTableName } from "../../../definition/outbox-table.ts";
-import { startEmbeddedPostgres } from "../../../local/embedded-postgres.ts";
-import { refusedText, startEmulators } from "../../../local/emulators.ts";
 import { runEventSourceMapping } from "../../../local/event-source-mapping/mapping.ts";
-import { CallsRefusedError } from "../../../local/local-errors.ts";
-import { createResources } from "../../../local/resources.ts";
 import { seededRandom } from "../../../local/shop/catalog.ts";
 import { relaySql } from "../../../publish/relay-sql.ts";
 import { outboxTableSql } from "../../../publish/table-sql.ts";
 import { CaptureTask } from "../capture-task.ts";
+import { checkRefusals, isMappingIdle, lastLines, startLocalParts } from "../local-parts.ts";
+import { holdsWithin, waitUntil } from "../waiting.ts";
 import { checkOutbox, type OutboxEffect, type OutboxFindings } from "./check.ts";
 import { committedVersions, ORDERS_SCHEMA, type OrdersWritten, writeOrders } from "./orders.ts";
 import { OUTBOX_FORM_VARIABLE, type OutboxForm, outboxPipeline } from "./pipeline.ts";
 
-/** What is asked of the checker of outboxes. */
+/** Settings of `runOutboxChecker`. */
 export interface OutboxCheckerOptions {
   readonly form: OutboxForm;
   readonly seed: number;
@@ -37,7 +33,7 @@ export interface OutboxCheckerOptions {
   readonly recoverMs?: number;
 }
 
-/** What it found. */
+/** Findings about an outbox pipeline, with its rates. */
 export interface OutboxVerdict extends OrdersWritten, OutboxFindings {
   readonly kills: number;
   /** Ends of capture tasks, by kills and by failpoints. */
@@ -57,6 +53,8 @@ export interface OutboxVerdict extends OrdersWritten, OutboxFindings {
 
 const DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
 const LEASE_MS = 1500;
+const START_DEADLINE_MS = 60_000;
+const LOG_LINES = 15;
 
 /**
  * Runs an application that publishes orders, with rollbacks, against an outbox pipeline whose capture tasks are killed
@@ -67,18 +65,9 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
   const random = seededRandom(options.seed);
   const definition = outboxPipeline(form);
   await using parts = new AsyncDisposableStack();
-  const [server, emulators] = await Promise.all([startEmbeddedPostgres(), startEmulators()]);
-  parts.defer(() => server.stop("immediate"));
-  parts.defer(async () => {
-    const refused = await emulators.takeRefusals();
-    await emulators.stop();
-    if (refused.length > 0) throw new CallsRefusedError(refused.map(refusedText));
-  });
-  await execute(server.url, [ORDERS_SCHEMA, ...schemaOf(form, definition.topics.partitions)]);
-  const kinesis = kinesisClient(emulators.environment);
-  const dynamodb = dynamodbClient(emulators.environment);
-  const sqs = sqsClient(emulators.environment);
-  const resources = await createResources(definition, { kinesis, dynamodb, sqs });
+  const schema = [ORDERS_SCHEMA, ...schemaOf(form, definition.topics.partitions)];
+  const { source, emulators, kinesis, resources } = await startLocalParts(definition, schema, parts);
+  parts.defer(() => checkRefusals(emulators));
 
   const captures = Array.from(
     { length: tasks },
@@ -88,7 +77,7 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
         NODE_NO_WARNINGS: "1",
         ...emulators.environment,
         [OUTBOX_FORM_VARIABLE]: form,
-        DATABASE_URL: server.url,
+        DATABASE_URL: source.url,
         TRIBUTARY_PIPELINE: DEFINITION,
         ...resources.captureEnvironment,
         TRIBUTARY_LEASE_MS: String(LEASE_MS),
@@ -98,11 +87,13 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
     capture.start();
     parts.defer(() => capture.stop());
   }
-  await until(
-    () => captures.every(isReading),
-    60_000,
-    () => lastLines(captures),
-  );
+  const isReading = (capture: CaptureTask) =>
+    waitUntil("a capture task reads", () => capture.streaming, {
+      deadlineMs: START_DEADLINE_MS,
+      hopeless: () => capture.gaveUp,
+      explain: () => lastLines([capture], LOG_LINES),
+    });
+  for (const capture of captures) await isReading(capture);
 
   const effects: OutboxEffect[] = [];
   const reports: InvocationReport[] = [];
@@ -154,7 +145,7 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
   const every = Math.ceil((orders * 2) / (faults.length + 1));
   const started = performance.now();
   const written = await writeOrders({
-    ...{ databaseUrl: server.url, form, orders, sessions: 8, random },
+    ...{ databaseUrl: source.url, form, orders, sessions: 8, random },
     perSecond: options.perSecond,
     onCommit: (committed, { order, version }) => {
       committedAt.set(`${order}/${version}`, performance.now());
@@ -164,11 +155,7 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
       const { capture, freeze } = fault;
       // One after the other, each while it reads: a process that still starts has nothing to lose.
       injecting = injecting.then(async () => {
-        await until(
-          () => isReading(capture),
-          30_000,
-          () => lastLines([capture]),
-        );
+        await isReading(capture);
         if (freeze) return await frozen(capture);
         const failpoint = failpoints[killed % failpoints.length];
         if (failpoint !== undefined) capture.arm(failpoint);
@@ -178,12 +165,12 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
   });
   await injecting;
   const ended = performance.now();
-  const versions = await committedVersions(server.url);
+  const versions = await committedVersions(source.url);
   const wanted = [...versions.values()].reduce((sum, version) => sum + version, 0);
-  const arrived = await until(() => effects.length >= wanted && mappingIdle(mapping), recoverMs).then(
-    () => true,
-    () => false,
-  );
+  const arrived = await holdsWithin(() => effects.length >= wanted && isMappingIdle(mapping), {
+    deadlineMs: recoverMs,
+    everyMs: 20,
+  });
   const found = checkOutbox(versions, effects);
   const ok =
     arrived &&
@@ -199,7 +186,7 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
     secondsToRecover: arrived ? Math.max(0, (lastEffect - ended) / 1000) : undefined,
     latencyMs: { median: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) },
     ok,
-    log: ok ? [] : lastLines(captures),
+    log: ok ? [] : lastLines(captures, LOG_LINES),
   };
 }
 
@@ -219,44 +206,4 @@ async function frozen(capture: CaptureTask): Promise<void> {
   capture.freeze(true);
   await delay(2 * LEASE_MS);
   capture.freeze(false);
-}
-
-/** Whether its newest process has begun to read. */
-function isReading(capture: CaptureTask): boolean {
-  if (capture.gaveUp) throw new Error(`the capture task gave up:\n${lastLines([capture]).join("\n")}`);
-  return capture.streaming;
-}
-
-function mappingIdle(mapping: Awaited<ReturnType<typeof runEventSourceMapping>>): boolean {
-  const { read, filtered, completed, discarded, shards } = mapping.stats();
-  return (
-    read === filtered + completed + discarded &&
-    shards.every(({ millisBehindLatest }) => millisBehindLatest === 0)
-  );
-}
-
-function lastLines(captures: readonly CaptureTask[]): string[] {
-  return captures.flatMap((capture, i) => capture.log.slice(-15).map((line) => `task ${i}: ${line}`));
-}
-
-async function until(
-  condition: () => boolean,
-  deadlineMs: number,
-  explain: () => readonly string[] = () => [],
-): Promise<void> {
-  const end = performance.now() + deadlineMs;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`waited ${deadlineMs} ms:\n${explain().join("\n")}`);
-    await delay(20);
-  }
-}
-
-async function execute(url: string, statements: readonly string[]): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    for (const statement of statements) await client.query(statement);
-  } finally {
-    await client.end();
-  }
 }
