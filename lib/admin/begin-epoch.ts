@@ -6,7 +6,7 @@ import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
 import type { LogSource } from "../source/postgres/definition.ts";
-import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
 import { SlotForeignError } from "../source/postgres/postgres-errors.ts";
@@ -181,8 +181,7 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
   const wanted = source?.slots ?? 1;
   const all: FurtherSlot[] = [];
   if (Math.max(stored, wanted) === 1) return all;
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     for (let number = 2; number <= Math.max(stored, wanted); number++) {
       const place = { dynamodb, table: stateTable, pipeline: name, slot: number, signal };
       const record = await readCaptureRecord(place);
@@ -216,24 +215,19 @@ async function furtherSlots(options: EpochOptions, stored: number): Promise<read
       all.push({ number, oldSlot, leftPublication: facts ? left : undefined });
     }
     return all;
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 async function slotsOf(
   { connection, signal }: EpochOptions,
   ...names: (string | undefined)[]
 ): Promise<(SlotFacts | undefined)[]> {
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const found: (SlotFacts | undefined)[] = [];
     for (const name of names)
       found.push(name === undefined ? undefined : await readSlot((sql) => client.query(sql), name));
     return found;
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /** Whether a slot is ours to drop. @throws SlotForeignError where it is not, and its name is `needed`. */
@@ -242,18 +236,15 @@ async function isOurs(
   slot: SlotFacts,
   needed: boolean,
 ): Promise<boolean> {
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const { rows } = await client.query<{ database: string }>("SELECT current_database() AS database");
     checkOurs(slot, (rows[0] as { database: string }).database);
     return true;
-  } catch (error) {
+  }).catch((error) => {
     if (!(error instanceof SlotForeignError)) throw error;
     if (needed && dropSlot) throw error;
     return needed;
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 async function atServer(
@@ -261,12 +252,9 @@ async function atServer(
   sql: string,
   values: readonly string[] = [],
 ): Promise<void> {
-  const client = await connect(connection, { signal });
-  try {
+  await withConnection(connection, { signal }, async (client) => {
     await client.query(sql, [...values]);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 function refused(path: string, value: unknown, remedy: string): ConfigurationError {

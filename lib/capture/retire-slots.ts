@@ -3,7 +3,7 @@ import { quoteIdentifier } from "../change/sql-identifier.ts";
 import type { Log } from "../log.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
 import type { LogPipeline } from "../source/postgres/definition.ts";
-import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { dropSlot, isOurs, readSlot } from "../source/postgres/slot/slot.ts";
@@ -93,8 +93,7 @@ async function retireSlot(
 ): Promise<void> {
   const names = slotNames(definition.source, number);
   const place = { dynamodb, table: stateTable, pipeline: definition.name, slot: number, signal };
-  const client = await connect(connection, { signal });
-  try {
+  await withConnection(connection, { signal }, async (client) => {
     const { retired } = await readCaptureRecord(place);
     const publication = await readPublication(client, names.publication, await readServerVersion(client));
     if (publication && publication.tables.length > 0 && retired.length === 0)
@@ -107,7 +106,5 @@ async function retireSlot(
     if (publication?.ours)
       await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication.name)}`);
     log.warn(`slot ${number} is given up: it had no tables, and source.slots does not name it any more`);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }

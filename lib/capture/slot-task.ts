@@ -9,7 +9,7 @@ import type { BackfillRecord } from "../source/postgres/backfill/backfill-record
 import type { LogPipeline } from "../source/postgres/definition.ts";
 import { MAX_SLOTS } from "../source/postgres/definition.ts";
 import type { HoldRecord } from "../source/postgres/hold/hold-record.ts";
-import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import { makeSlot } from "../source/postgres/postgres-source.ts";
 import { type Siblings, slotNames, slotNumbers, wantedSlot } from "../source/postgres/slots/assignment.ts";
 import { awaitSlots, moveTopic } from "../source/postgres/slots/move.ts";
@@ -120,12 +120,9 @@ async function finishRetiring(
   state: CaptureState,
   signal: AbortSignal,
 ): Promise<void> {
-  const client = await connect(connection, { signal });
-  try {
+  await withConnection(connection, { signal }, async (client) => {
     await dropRetired(client, { dynamodb, table: stateTable, pipeline: pipeline.name, signal }, state, log);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /**
@@ -144,8 +141,7 @@ export async function takePart(
   signal: AbortSignal,
 ): Promise<Part | undefined> {
   const { connection, log } = options;
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const since = await writtenSoFar(client);
     const share = (await readShare(client, definition, slot)) as SlotShare;
     const read = recordsBySlot(options, signal);
@@ -203,9 +199,7 @@ export async function takePart(
     });
     await state.writeTopics([...topics.written, ...incoming.map(({ topic }) => topic)]);
     return undefined;
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /** Reads what stands of a slot, by its number. */
@@ -284,14 +278,12 @@ function ownBackfills(
 ): BackfillRecord {
   const ours = new Set(own.map(formatTable));
   const known = new Set(all.map(formatTable));
-  const isStillOurs = async (table: string) => {
-    const client = await connect(connection);
-    try {
-      return (await slotOfTable(client, definition, parseTable(table))) === slot;
-    } finally {
-      await disconnect(client);
-    }
-  };
+  const isStillOurs = (table: string) =>
+    withConnection(
+      connection,
+      {},
+      async (client) => (await slotOfTable(client, definition, parseTable(table))) === slot,
+    );
   const takes = (table: string) =>
     ours.has(table) || (!known.has(table) && wantedSlot(definition, parseTable(table)) === slot);
   return {

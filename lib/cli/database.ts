@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { databaseConnection } from "../credentials/database-connection.ts";
-import { connect, connectionFromUrl, disconnect } from "../source/postgres/link/connection.ts";
+import { connectionFromUrl, withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 
 /** The database that `--database-url` names, or the one that the capture task finds in the environment. */
@@ -13,10 +13,5 @@ export async function withDatabase<T>(
   databaseUrl: string | undefined,
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
-  const client = await connect(await commandDatabase(databaseUrl));
-  try {
-    return await work(client);
-  } finally {
-    await disconnect(client);
-  }
+  return await withConnection(await commandDatabase(databaseUrl), {}, work);
 }

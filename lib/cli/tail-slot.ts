@@ -3,7 +3,7 @@ import { quoteIdentifier } from "../change/sql-identifier.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../definition/new-epoch.ts";
 import { readPublication } from "../source/postgres/catalog/publication.ts";
 import { isTailsOwn, TAIL_NAME } from "../source/postgres/definition.ts";
-import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { SlotForeignError } from "../source/postgres/postgres-errors.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
@@ -26,8 +26,7 @@ export interface TailSlotOptions {
  * @throws SlotForeignError for a slot that is not tail's to drop, or that a pipeline reads from.
  */
 export async function checkTailSlot({ connection, slot: name, read, drop }: TailSlotOptions): Promise<void> {
-  const client = await connect(connection);
-  try {
+  await withConnection(connection, {}, async (client) => {
     const slot = await readSlot((sql) => client.query(sql), name);
     if (!slot) return;
     if (drop && !isTailsOwn(name)) {
@@ -44,9 +43,7 @@ export async function checkTailSlot({ connection, slot: name, read, drop }: Tail
         remedy: `Leave --slot out, and tail makes one of its own (--publication ${name} shows what the pipeline sees). If tail read from it before, the pipeline needs a new epoch: ${NEW_EPOCH_DROP_SLOT}`,
       });
     }
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /**
@@ -60,8 +57,7 @@ export async function dropTailSlot(
   connection: PostgresConnectionOptions,
   slotName: string,
 ): Promise<readonly string[]> {
-  const client = await connect(connection);
-  try {
+  return await withConnection(connection, {}, async (client) => {
     const dropped: string[] = [];
     const slot = await readSlot((sql) => client.query(sql), slotName);
     if (slot) {
@@ -74,9 +70,7 @@ export async function dropTailSlot(
       dropped.push(`the publication "${TAIL_NAME}"`);
     }
     return dropped;
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /** A slot without its publication cannot be decoded any more, and from 18 on passes over changes in silence. */

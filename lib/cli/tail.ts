@@ -6,7 +6,7 @@ import { ConfigurationError } from "../change/tributary-error.ts";
 import { completeDefinition, postgres } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
 import { isTailsOwn, type LogPipeline, TAIL_NAME } from "../source/postgres/definition.ts";
-import { connect, disconnect } from "../source/postgres/link/connection.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { openPostgresSource } from "../source/postgres/postgres-source.ts";
 import { whenReaderLeaves } from "./closed-pipe.ts";
@@ -209,8 +209,7 @@ async function checkPublication(
   publication: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const client = await connect(connection, { signal });
-  try {
+  await withConnection(connection, { signal }, async (client) => {
     const { rows } = await client.query<{ tables: number }>(
       `SELECT (SELECT count(*)::int FROM pg_publication_tables t WHERE t.pubname = p.pubname) AS tables
          FROM pg_publication p WHERE p.pubname = $1`,
@@ -221,9 +220,7 @@ async function checkPublication(
     if (rows.length > 0) return;
     const remedy = "name an existing publication, or leave the option out for one of our own";
     throw new ConfigurationError("The command line", [{ path: "--publication", value: publication, remedy }]);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /** What the source says, for a person at the terminal. */

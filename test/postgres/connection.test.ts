@@ -6,7 +6,12 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { serverUser } from "../../lib/local/server-user.ts";
-import { connect, connectionFromUrl, disconnect } from "../../lib/source/postgres/link/connection.ts";
+import {
+  connect,
+  connectionFromUrl,
+  disconnect,
+  withConnection,
+} from "../../lib/source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../../lib/source/postgres/link/connection-options.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase, withPostgres } from "./server.ts";
@@ -81,6 +86,22 @@ eachPostgres("a session", (server) => {
     await client.query(`ALTER DATABASE ${name} CONNECTION LIMIT -1`);
     expect((await refused()).error).toBeUndefined();
     await client.end();
+  });
+
+  test("of its own ends with what it was for, also where that fails", async () => {
+    const options = connectionFromUrl(await freshDatabase(server()));
+    const sessions: { readonly ended: boolean }[] = [];
+    const work = (fails: boolean) =>
+      withConnection(options, {}, async (client) => {
+        const session = { ended: false };
+        client.once("end", () => Object.assign(session, { ended: true }));
+        sessions.push(session);
+        const { rows } = await client.query(fails ? "SELECT 1/0" : "SELECT 7 AS seven");
+        return rows[0].seven;
+      });
+    expect(await work(false)).toBe(7);
+    await expect(work(true)).rejects.toThrow("division by zero");
+    expect(sessions).toEqual([{ ended: true }, { ended: true }]);
   });
 
   test("takes an SQL_ASCII database as it is", async () => {

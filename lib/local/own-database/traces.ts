@@ -3,7 +3,7 @@ import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import type { LogPipeline } from "../../source/postgres/definition.ts";
 import { MAX_SLOTS } from "../../source/postgres/definition.ts";
-import { connect, disconnect } from "../../source/postgres/link/connection.ts";
+import { withConnection } from "../../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
 import { slotInUse } from "../../source/postgres/link/replication-errors.ts";
 import { checkSlotKind, identifySystem, readSlot } from "../../source/postgres/slot/slot.ts";
@@ -24,17 +24,14 @@ export async function lookForTraces(
   signal: AbortSignal,
 ): Promise<Traces> {
   const all = Array.from({ length: MAX_SLOTS }, (_, i) => slotNames(source, i + 1));
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const { rows } = await client.query<Traces>(
       `SELECT ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_name = ANY ($1)) AS slots,
               ARRAY(SELECT pubname::text FROM pg_publication WHERE pubname = ANY ($2)) AS publications`,
       [all.map(({ slot }) => slot), all.map(({ publication }) => publication)],
     );
     return rows[0] ?? { slots: [], publications: [] };
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /**
@@ -64,15 +61,12 @@ export async function checkUnread(
   { source }: LogPipeline,
   signal: AbortSignal,
 ): Promise<void> {
-  const client = await connect(connection, { signal });
-  try {
+  await withConnection(connection, { signal }, async (client) => {
     for (const { slot } of names(source)) {
       const found = await readSlot((sql) => client.query(sql), slot);
       if (found?.activePid !== undefined) throw slotInUse(slot, found.activePid, found.holder);
     }
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 /** The SQL that drops traces, in one line. */
@@ -98,13 +92,10 @@ export async function resumeSlots(
   aws: LocalAws,
   signal: AbortSignal,
 ): Promise<void> {
-  const client = await connect(connection, { replication: true, signal });
-  try {
+  await withConnection(connection, { replication: true, signal }, async (client) => {
     for (const number of slotNumbers(definition))
       await resumeSlot(client, connection, definition, number, aws, signal);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 async function resumeSlot(
@@ -146,8 +137,7 @@ export async function dropTraces(
   connection: PostgresConnectionOptions,
   { source }: LogPipeline,
 ): Promise<void> {
-  const client = await connect(connection);
-  try {
+  await withConnection(connection, {}, async (client) => {
     for (const { slot, publication } of names(source)) {
       await client.query(
         "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1",
@@ -155,7 +145,5 @@ export async function dropTraces(
       );
       await client.query(`DROP PUBLICATION IF EXISTS ${quoteIdentifier(publication)}`);
     }
-  } finally {
-    await disconnect(client);
-  }
+  });
 }

@@ -1,9 +1,10 @@
+import type pg from "pg";
 import type { TableName } from "../../change/table-pattern.ts";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { Pipeline } from "../../definition/definition.ts";
 import { outboxTableName } from "../../definition/outbox-table.ts";
 import { lanesOf, relayTables } from "../../publish/relay-sql.ts";
-import { connect, disconnect } from "../postgres/link/connection.ts";
+import { withConnection } from "../postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../postgres/link/connection-options.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
 import type { OutboxSource } from "./definition.ts";
@@ -30,8 +31,7 @@ interface Facts {
 export async function checkOutbox({ connection, pipeline, signal }: OutboxCheck): Promise<string> {
   const { source, topics } = pipeline;
   const table = outboxTableName(source.table);
-  const client = await connect(connection, signal ? { signal } : {});
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const names = relayTables(table);
     const { rows } = await client.query<Facts & { readonly database: string }>(
       `SELECT current_database() AS database, getdatabaseencoding() AS encoding, to_regclass($2)::text AS lanes, to_regclass($3)::text AS relays,
@@ -43,20 +43,22 @@ export async function checkOutbox({ connection, pipeline, signal }: OutboxCheck)
     );
     const { database, ...facts } = rows[0] as (typeof rows)[number];
     const problems = problemsOf(facts, table, topics.partitions);
-    if (problems.length === 0) problems.push(...(await lanesProblem(names.lanes, topics.partitions)));
+    if (problems.length === 0) problems.push(...(await lanesProblem(client, names.lanes, topics.partitions)));
     if (problems.length > 0) throw new PreflightError(problems);
     return database;
-  } finally {
-    await disconnect(client);
-  }
+  });
+}
 
-  async function lanesProblem(lanes: string, partitions: number): Promise<PreflightProblem[]> {
-    const wanted = lanesOf(partitions);
-    const { rows } = await client.query<{ count: number }>(`SELECT count(*)::int AS count FROM ${lanes}`);
-    return rows[0]?.count === wanted
-      ? []
-      : [problem(`${lanes} has ${rows[0]?.count} lanes, and ${partitions} partitions have ${wanted}`)];
-  }
+async function lanesProblem(
+  client: pg.Client,
+  lanes: string,
+  partitions: number,
+): Promise<PreflightProblem[]> {
+  const wanted = lanesOf(partitions);
+  const { rows } = await client.query<{ count: number }>(`SELECT count(*)::int AS count FROM ${lanes}`);
+  return rows[0]?.count === wanted
+    ? []
+    : [problem(`${lanes} has ${rows[0]?.count} lanes, and ${partitions} partitions have ${wanted}`)];
 }
 
 const NEEDED = [

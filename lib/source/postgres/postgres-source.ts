@@ -12,7 +12,7 @@ import { serverEncoding } from "./decode/values/charset.ts";
 import type { TextEncoding } from "./decode/values/text.ts";
 import type { LogPipeline } from "./definition.ts";
 import type { HoldSettings } from "./hold/held-topics.ts";
-import { connect, disconnect } from "./link/connection.ts";
+import { connect, disconnect, withConnection } from "./link/connection.ts";
 import { explainSessionError } from "./link/connection-errors.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
 import { PostgresChangeStream } from "./postgres-change-stream.ts";
@@ -79,17 +79,12 @@ export async function preflight({
   readonly slot?: number | undefined;
   readonly signal?: AbortSignal;
 }): Promise<PreflightReport> {
-  const client = await connect(connection, signal ? { signal } : {});
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const share = await readShare(client, pipeline, slot);
     const report = await look(client, share?.pipeline ?? pipeline, share?.isOwn);
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     return report;
-  } catch (error) {
-    throw explainSessionError(error);
-  } finally {
-    await disconnect(client);
-  }
+  }).catch(explained);
 }
 
 /**
@@ -100,24 +95,20 @@ export async function makeSlot(
   options: Omit<PostgresSourceOptions, "record"> & { readonly record: SlotRecord },
 ): Promise<PreflightReport> {
   const { connection, pipeline, record, signal } = options;
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     const report = await look(client, pipeline, options.siblings?.isOwn);
     if (report.problems.length > 0) throw new PreflightError(report.problems);
     if (await record.read()) return report;
-    const replication = await connect(connection, { replication: true, signal });
-    try {
+    return await withConnection(connection, { replication: true, signal }, async (replication) => {
       const system = await identifySystem(replication);
       await firstStart(client, { ...options, report, system });
       return report;
-    } finally {
-      await disconnect(replication);
-    }
-  } catch (error) {
-    throw explainSessionError(error);
-  } finally {
-    await disconnect(client);
-  }
+    });
+  }).catch(explained);
+}
+
+function explained(error: unknown): never {
+  throw explainSessionError(error);
 }
 
 /** A change stream that also knows what it captures. */

@@ -3,7 +3,7 @@ import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { TributaryError } from "../../change/tributary-error.ts";
 import { readPublication } from "./catalog/publication.ts";
 import type { LogPipeline } from "./definition.ts";
-import { connect, disconnect } from "./link/connection.ts";
+import { withConnection } from "./link/connection.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
 import { slotInUse } from "./link/replication-errors.ts";
 import { checkOurs, dropSlot, readSlot, type SlotFacts } from "./slot/slot.ts";
@@ -102,12 +102,9 @@ async function withClient<T>(
   { connection, signal }: Place,
   work: (client: pg.Client) => Promise<T>,
 ): Promise<T> {
-  const client = await connect(connection, { signal });
-  try {
+  return await withConnection(connection, { signal }, async (client) => {
     return await work(client);
-  } finally {
-    await disconnect(client);
-  }
+  });
 }
 
 async function look(client: pg.Client, { pipeline, number }: Place): Promise<LogTeardownPlan> {

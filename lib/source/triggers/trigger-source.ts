@@ -5,7 +5,7 @@ import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/definition.ts";
 import { BatchStream } from "../batch/batch-stream.ts";
 import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
-import { connect, disconnect } from "../postgres/link/connection.ts";
+import { withConnection } from "../postgres/link/connection.ts";
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
 import { captureTables } from "../postgres/preflight/captured-tables.ts";
 import { gather } from "../postgres/preflight/findings.ts";
@@ -31,12 +31,9 @@ interface Report {
 export async function checkTriggers(
   options: SourceCheck & { readonly pipeline: Definition },
 ): Promise<Report> {
-  const client = await connect(options.connection, options.signal ? { signal: options.signal } : {});
-  try {
-    return await look(client, options.pipeline);
-  } finally {
-    await disconnect(client);
-  }
+  return await withConnection(options.connection, { signal: options.signal }, (client) =>
+    look(client, options.pipeline),
+  );
 }
 
 /** Opens the audit table of a pipeline. @throws what `checkTriggers` and `BatchStream.open` throw. */

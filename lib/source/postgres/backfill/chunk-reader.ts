@@ -4,7 +4,7 @@ import { quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { Tuple } from "../decode/pgoutput/tuple.ts";
 import { nameForm, type TextEncoding } from "../decode/values/text.ts";
-import { connect, disconnect } from "../link/connection.ts";
+import { connect, disconnect, withConnection } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
 import { type CopiedRows, CopyOut, readTexts } from "./copy-out.ts";
@@ -268,8 +268,9 @@ export class ChunkReader {
     if (this.#copying && processID !== undefined) {
       try {
         const signal = AbortSignal.timeout(CANCEL_DEADLINE_MS);
-        const other = await connect(standby ?? connection, { signal });
-        await other.query("SELECT pg_cancel_backend($1)", [processID]).finally(() => disconnect(other));
+        await withConnection(standby ?? connection, { signal }, (other) =>
+          other.query("SELECT pg_cancel_backend($1)", [processID]),
+        );
       } catch {
         // It ends by itself then, at its first row.
       }

@@ -30,7 +30,7 @@ export interface SessionOptions {
   readonly replication?: boolean;
   /** `wal_sender_timeout` of a replication session, in milliseconds (rule 21: never 0). */
   readonly walSenderTimeoutMs?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A server of several behind one database. */

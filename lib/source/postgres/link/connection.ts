@@ -95,6 +95,27 @@ export async function disconnect(client: pg.Client): Promise<void> {
   stream.destroy();
 }
 
+/**
+ * Does something over a session of its own, which ends with it, whatever becomes of it.
+ *
+ * @example
+ * const { rows } = await withConnection(connection, { signal }, (client) => client.query("SELECT 1"));
+ *
+ * @throws the errors of `connect`, and those of `work` as they are.
+ */
+export async function withConnection<T>(
+  options: PostgresConnectionOptions,
+  session: SessionOptions,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = await connect(options, session);
+  try {
+    return await work(client);
+  } finally {
+    await disconnect(client);
+  }
+}
+
 function startupOptions(walSenderTimeoutMs: number | undefined): string {
   const pinned = sessionSettings("UTF8");
   return walSenderTimeoutMs === undefined

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { Log } from "../../../log.ts";
-import { connect, disconnect } from "../link/connection.ts";
+import { withConnection } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 
 /** A slot of our name on a server that we do not read from. */
@@ -66,16 +66,13 @@ export class LeftoverSlots {
 
   async #lookAt(place: { host: string; port: number }): Promise<LeftoverSlot | undefined> {
     const options = { ...this.#connection, ...place, hosts: undefined, connectTimeoutMs: CONNECT_MS };
-    const client = await connect(options, { signal: this.#signal });
-    try {
+    return await withConnection(options, { signal: this.#signal }, async (client) => {
       const { rows } = await client.query(LOOK, [this.#slot]);
       if (rows.length === 0) return undefined;
       const { synced, held } = row.parse(rows[0]);
       return synced
         ? undefined
         : { server: `${place.host}:${place.port}`, heldBytes: Math.max(0, held ?? 0) };
-    } finally {
-      await disconnect(client);
-    }
+    });
   }
 }
