@@ -2,7 +2,6 @@ import { formatLsn } from "../change/lsn.ts";
 import type { ConfigurationProblem } from "../change/tributary-error.ts";
 import type { SourceStatus } from "../source/postgres/postgres-source.ts";
 import { hasEnded } from "../state/backfills.ts";
-import type { StreamMetrics } from "../stream/metrics.ts";
 import { type Measurement, metricsLine } from "../telemetry/emf.ts";
 import { CAPTURE_METRIC, DIMENSION } from "../telemetry/metrics.ts";
 import { BackfillMetrics, toldBackfills } from "./backfill-metrics.ts";
@@ -145,7 +144,10 @@ function isLog(source: CaptureMetrics["source"]): source is SourceStatus {
 }
 
 /** Behind by time only while something waits: an idle database is not late. */
-function lagMs({ oldestUnacknowledgedMs, acknowledgedCommitTimeMs }: StreamMetrics, now: number): number {
+function lagMs(
+  { oldestUnacknowledgedMs, acknowledgedCommitTimeMs }: CaptureMetrics["stream"],
+  now: number,
+): number {
   if (oldestUnacknowledgedMs <= 0) return 0;
   return acknowledgedCommitTimeMs === undefined
     ? oldestUnacknowledgedMs
@@ -170,7 +172,10 @@ function status({ stream, source }: CaptureMetrics, now: number): Record<string,
   return {
     ...{ changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs },
     lagMs: lagMs(stream, now),
-    acknowledgedLsn: acknowledgedLsn === undefined ? undefined : formatLsn(acknowledgedLsn),
+    // The place of a source that has no LSN stands apart: who reads the line parses an LSN.
+    ...(typeof acknowledgedLsn === "bigint"
+      ? { acknowledgedLsn: formatLsn(acknowledgedLsn) }
+      : { acknowledgedPlace: acknowledgedLsn }),
     oldestTransactionSeconds: source?.oldestTransactionSeconds,
     ...(isLog(source) && {
       lagBytes: lagBytes(source),

@@ -1,4 +1,5 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { SourcePlace } from "../change/change-stream.ts";
 import type { ClaimStore } from "../change/claim-store.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import type { Log } from "../log.ts";
@@ -32,6 +33,6 @@ export interface CaptureOptions {
 
 /** What a capture task knows of itself. */
 export interface CaptureMetrics {
-  readonly stream: StreamMetrics;
+  readonly stream: StreamMetrics<SourcePlace>;
   readonly source: AnySourceStatus | undefined;
 }

@@ -8,25 +8,35 @@ import type { Topic } from "./topic.ts";
 export const FINISH_TRANSACTION_MS = 2_000;
 
 /**
+ * A place in a source, as far as it was read. Only the source knows what it says (an LSN, for PostgreSQL); all others compare two
+ * of one source, keep the furthest, and hand it back. One source gives bigints or texts, not both; they grow by `>`.
+ */
+export type SourcePlace = bigint | string;
+
+/**
  * The contract between a source and the stream: changes flow down, acknowledgements flow back on their own
  * way. A source promises: positions grow strictly (a truncate of several topics shares nothing), every
  * transaction's changes come together between two `commit` messages, and after a reconnect the stream goes on
  * right behind the last change it gave, so that downstream never sees a reconnect.
  */
-export interface ChangeStream {
+export interface ChangeStream<Place extends SourcePlace = bigint> {
   /** What was read, in order, in batches as large as the reads were. Pulling slowly is back-pressure. */
-  readonly changes: AsyncIterable<readonly SourceMessage[]>;
+  readonly changes: AsyncIterable<readonly SourceMessage<Place>[]>;
   /**
-   * Everything up to and including the message that carried `lsn` is durable downstream. Returns at once; the
+   * Everything up to and including the message that carried `place` is durable downstream. Returns at once; the
    * source confirms it to the server in its own time. Never goes backwards.
    */
-  acknowledge(lsn: bigint): void;
+  acknowledge(place: Place): void;
   /** Confirms what was acknowledged, then closes the connection. Idempotent. */
   close(): Promise<void>;
 }
 
 /** What a source gives. */
-export type SourceMessage = SourceChange | SourceCommit | SourceIdle | SourceReceipt;
+export type SourceMessage<Place extends SourcePlace = bigint> =
+  | SourceChange
+  | SourceCommit<Place>
+  | SourceIdle<Place>
+  | SourceReceipt;
 
 /** The `table` of control events, which are no changes. */
 export const CONTROL_EVENTS = "$control-events";
@@ -48,10 +58,10 @@ export interface SourceChange {
 }
 
 /** The transaction of the changes before it is whole. */
-export interface SourceCommit {
+export interface SourceCommit<Place extends SourcePlace = bigint> {
   readonly kind: "commit";
   /** What to acknowledge once everything before is durable: the end of the commit record. */
-  readonly endLsn: bigint;
+  readonly endLsn: Place;
   /** Commit time at the server, milliseconds since 1970 UTC. */
   readonly commitTimeMs: number;
 }
@@ -64,7 +74,7 @@ export interface SourceReceipt {
 }
 
 /** Nothing happened up to here (a keepalive outside a transaction): may be acknowledged in its place. */
-export interface SourceIdle {
+export interface SourceIdle<Place extends SourcePlace = bigint> {
   readonly kind: "idle";
-  readonly lsn: bigint;
+  readonly lsn: Place;
 }

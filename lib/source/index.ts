@@ -1,4 +1,4 @@
-import type { ChangeStream } from "../change/change-stream.ts";
+import type { ChangeStream, SourcePlace } from "../change/change-stream.ts";
 import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { SourceDefinition } from "../definition/definition.ts";
@@ -43,7 +43,7 @@ export async function checkSource(options: SourceCheck): Promise<{ readonly tabl
  * Opens the source of a pipeline that is read as one stream.
  * @throws TributaryError of every kind; each says what to do.
  */
-export async function openSource(options: SourceOptions): Promise<ChangeStream> {
+export async function openSource(options: SourceOptions): Promise<ChangeStream<SourcePlace>> {
   const { reading, kind } = sourceKind(options.pipeline.source);
   if (reading.by === "stream") return await reading.open(options);
   const remedy = "several tasks share its lanes: it is no single stream";

@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import type { ChangeStream } from "../change/change-stream.ts";
+import type { ChangeStream, SourcePlace } from "../change/change-stream.ts";
 import type { TableName } from "../change/table-pattern.ts";
 import type { ConfigurationProblem, TributaryError } from "../change/tributary-error.ts";
 import type { PipelineOf, SourceDefinition } from "../definition/definition.ts";
@@ -77,7 +77,7 @@ export interface DefinitionRules<D extends SourceDefinition = SourceDefinition> 
 export interface StreamReading<D extends SourceDefinition = SourceDefinition> {
   readonly by: "stream";
   /** @throws TributaryError of every kind; each says what to do. */
-  open(options: SourceOptions<D>): Promise<ChangeStream>;
+  open(options: SourceOptions<D>): Promise<ChangeStream<SourcePlace>>;
 }
 
 /** Lanes that several tasks share, each a stream of its own. */
@@ -96,7 +96,7 @@ export interface LaneOptions<D extends SourceDefinition = SourceDefinition> exte
 }
 
 /** One lane while this task has it. */
-export interface SourceLane extends ChangeStream {
+export interface SourceLane extends ChangeStream<SourcePlace> {
   /** Grows with every change of hands of any lane; all its records carry it (rule 8). */
   readonly generation: number;
   /** Aborts when another task has taken it. */

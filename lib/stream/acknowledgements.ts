@@ -1,16 +1,20 @@
+import type { SourcePlace } from "../change/change-stream.ts";
+
 /** What may be confirmed to the source. */
-export interface Acknowledged {
-  readonly lsn: bigint;
+export interface Acknowledged<Place extends SourcePlace = bigint> {
+  readonly lsn: Place;
   /** Commit time at the server, milliseconds since 1970 UTC; undefined where no commit was acknowledged yet. */
   readonly commitTimeMs: number | undefined;
 }
 
 /** Transactions of one moment; a long one is a group of its own or, where it began behind others, the next one. */
-interface Group {
+interface Group<Place extends SourcePlace> {
   /** Event copies not yet stored. */
   outstanding: number;
-  /** Set when a commit was seen: the latest, what to acknowledge then. */
-  lsn: bigint | undefined;
+  /** A commit was seen, or another end. */
+  closed: boolean;
+  /** What to acknowledge when it is stored: of the latest commit. Undefined: nothing beyond what was before. */
+  lsn: Place | undefined;
   commitTimeMs: number | undefined;
   /** When its first message came, milliseconds. */
   readonly since: number;
@@ -27,21 +31,21 @@ interface Group {
  * round trip. A group may hold the beginning of a transaction whose commit stands in a later one: its own commits
  * then wait for those events too. Holds at most one group per unstored event.
  */
-export class Acknowledgements {
+export class Acknowledgements<Place extends SourcePlace = bigint> {
   /** Groups in commit order from number `#first`. The last one is not done: once all are, they are cut off. */
-  #groups: Group[] = [];
+  #groups: Group<Place>[] = [];
   #first = 0;
   /** Groups at the array's start that are done and not yet cut off. */
   #done = 0;
   /** Events came since the last commit. */
   #open = false;
-  #acknowledged: Acknowledged | undefined;
+  #acknowledged: Acknowledged<Place> | undefined;
 
   /** Counts an event copy of the open transaction; gives the number of its group for `settle`. */
   add(now: number): number {
     let group = this.#groups.at(-1);
-    if (group === undefined || (group.lsn !== undefined && group.since !== now)) {
-      group = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
+    if (group === undefined || (group.closed && group.since !== now)) {
+      group = { outstanding: 0, closed: false, lsn: undefined, commitTimeMs: undefined, since: now };
       this.#groups.push(group);
     }
     this.#open = true;
@@ -50,13 +54,13 @@ export class Acknowledgements {
   }
 
   /** The open transaction is whole; without one, a transaction of which nothing was published. */
-  commit(lsn: bigint, commitTimeMs: number, now: number): void {
+  commit(lsn: Place, commitTimeMs: number, now: number): void {
     this.#open = false;
     this.#close(lsn, commitTimeMs, now);
   }
 
   /** Nothing happened up to here. Inside a transaction it says nothing: its commit will. */
-  idle(lsn: bigint, now: number): void {
+  idle(lsn: Place, now: number): void {
     if (!this.#open) this.#close(lsn, undefined, now);
   }
 
@@ -70,19 +74,19 @@ export class Acknowledgements {
     last.receipts ??= [];
     last.receipts.push(stored);
     this.#open = false;
-    this.#close(last.lsn ?? this.#acknowledged?.lsn ?? 0n, undefined, now);
+    this.#close(last.lsn, undefined, now);
   }
 
   /** Copies of events of a group were stored. */
   settle(group: number, copies: number): void {
-    const settled = this.#groups[group - this.#first] as Group;
+    const settled = this.#groups[group - this.#first] as Group<Place>;
     settled.outstanding -= copies;
     if (settled.outstanding < 0) throw new Error("more events stored than offered");
     this.#advance();
   }
 
   /** The furthest that may be acknowledged, or undefined before the first. Never goes backwards. */
-  get acknowledged(): Acknowledged | undefined {
+  get acknowledged(): Acknowledged<Place> | undefined {
     return this.#acknowledged;
   }
 
@@ -91,12 +95,13 @@ export class Acknowledgements {
     return this.#groups[this.#done]?.since;
   }
 
-  #close(lsn: bigint, commitTimeMs: number | undefined, now: number): void {
+  #close(lsn: Place | undefined, commitTimeMs: number | undefined, now: number): void {
     let last = this.#groups.at(-1);
     if (last === undefined) {
-      last = { outstanding: 0, lsn: undefined, commitTimeMs: undefined, since: now };
+      last = { outstanding: 0, closed: false, lsn: undefined, commitTimeMs: undefined, since: now };
       this.#groups.push(last);
     }
+    last.closed = true;
     last.lsn = lsn;
     last.commitTimeMs = commitTimeMs ?? last.commitTimeMs;
     this.#advance();
@@ -105,12 +110,15 @@ export class Acknowledgements {
   #advance(): void {
     for (;;) {
       const oldest = this.#groups[this.#done];
-      if (oldest === undefined || oldest.outstanding > 0 || oldest.lsn === undefined) break;
+      if (oldest === undefined || oldest.outstanding > 0 || !oldest.closed) break;
       const before = this.#acknowledged;
-      this.#acknowledged = {
-        lsn: before !== undefined && before.lsn > oldest.lsn ? before.lsn : oldest.lsn,
-        commitTimeMs: oldest.commitTimeMs ?? before?.commitTimeMs,
-      };
+      const { lsn } = oldest;
+      if (lsn !== undefined) {
+        this.#acknowledged = {
+          lsn: before !== undefined && before.lsn > lsn ? before.lsn : lsn,
+          commitTimeMs: oldest.commitTimeMs ?? before?.commitTimeMs,
+        };
+      }
       this.#done++;
       for (const stored of oldest.receipts ?? []) stored();
     }

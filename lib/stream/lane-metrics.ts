@@ -1,3 +1,4 @@
+import type { SourcePlace } from "../change/change-stream.ts";
 import type { StreamMetrics, TableCounts } from "./metrics.ts";
 
 const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttles", "oversize"] as const;
@@ -5,7 +6,7 @@ const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttl
 /** The metrics of several writers as those of one. Counters keep what writers that ended had counted. */
 export class LaneMetrics {
   readonly #report: (metrics: StreamMetrics) => void;
-  readonly #latest = new Map<object, StreamMetrics>();
+  readonly #latest = new Map<object, StreamMetrics<SourcePlace>>();
   /** The sum of those that ended. */
   #ended: readonly StreamMetrics[] = [];
   #reportedAt = Number.NEGATIVE_INFINITY;
@@ -15,7 +16,7 @@ export class LaneMetrics {
   }
 
   /** Returns the metrics callback for one writer. */
-  callbackFor(writer: object): (metrics: StreamMetrics) => void {
+  callbackFor(writer: object): (metrics: StreamMetrics<SourcePlace>) => void {
     return (metrics) => this.#latest.set(writer, { ...metrics, tables: new Map(metrics.tables) });
   }
 
@@ -40,8 +41,9 @@ export class LaneMetrics {
   }
 }
 
-function sum(all: readonly StreamMetrics[]): StreamMetrics {
-  const total = (pick: (metrics: StreamMetrics) => number) => all.reduce((n, one) => n + pick(one), 0);
+function sum(all: readonly StreamMetrics<SourcePlace>[]): StreamMetrics {
+  const total = (pick: (metrics: StreamMetrics<SourcePlace>) => number) =>
+    all.reduce((n, one) => n + pick(one), 0);
   const tables = new Map<string, TableCounts>();
   for (const [table, { changes, bytes }] of all.flatMap((one) => [...one.tables])) {
     const before = tables.get(table) ?? { changes: 0, bytes: 0 };

@@ -1,5 +1,7 @@
+import type { SourcePlace } from "../change/change-stream.ts";
+
 /** What the writer did since it started, and where it stands. Counters only grow. */
-export interface StreamMetrics {
+export interface StreamMetrics<Place extends SourcePlace = bigint> {
   /** Copies of changes stored (a truncate counts once for each partition; control events are none), and their records and requests. */
   readonly changes: number;
   readonly records: number;
@@ -18,7 +20,7 @@ export interface StreamMetrics {
   readonly bufferedBytes: number;
   /** Age of the oldest message not yet acknowledged, in milliseconds; 0 when all are. */
   readonly oldestUnacknowledgedMs: number;
-  readonly acknowledgedLsn: bigint | undefined;
+  readonly acknowledgedLsn: Place | undefined;
   /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
   readonly acknowledgedCommitTimeMs: number | undefined;
 }

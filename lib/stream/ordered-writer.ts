@@ -1,5 +1,5 @@
 import { backoffMs, type Random } from "../backoff.ts";
-import type { SourceChange, SourceMessage } from "../change/change-stream.ts";
+import type { SourceChange, SourceMessage, SourcePlace } from "../change/change-stream.ts";
 import { MAX_UNCOMPRESSED_BYTES } from "../change/record.ts";
 import { SHARD_TOPIC } from "../change/shard-beat.ts";
 import { EVERY_PARTITION, type Topic } from "../change/topic.ts";
@@ -50,7 +50,7 @@ const IDLE_QUEUES = 4096;
  *
  * Times are milliseconds of one clock, given by the caller.
  */
-export class OrderedWriter {
+export class OrderedWriter<Place extends SourcePlace = bigint> {
   readonly #options: OrderedWriterOptions;
   readonly #topics = new Map<string, TopicQueues>();
   /** Queues without events, the longest idle first: when there are more than are kept, those are released. */
@@ -61,7 +61,7 @@ export class OrderedWriter {
   readonly #ready = new PriorityQueue<PartitionQueue>();
   /** Partitions that back off, by the time they may be tried again. */
   readonly #waiting = new PriorityQueue<PartitionQueue>();
-  readonly #acknowledgements = new Acknowledgements();
+  readonly #acknowledgements = new Acknowledgements<Place>();
   readonly #tables = new Map<string, { changes: number; bytes: number }>();
   readonly #pool = new BufferPool(POOL_BYTES);
   /** Of the last change that was offered. */
@@ -95,7 +95,7 @@ export class OrderedWriter {
   }
 
   /** How far the source may be confirmed, or undefined before the first. */
-  get acknowledged(): Acknowledged | undefined {
+  get acknowledged(): Acknowledged<Place> | undefined {
     return this.#acknowledgements.acknowledged;
   }
 
@@ -105,7 +105,7 @@ export class OrderedWriter {
    * @throws OversizeChangeError when a change alone is above the record limit; nothing was taken then.
    * @throws PartitionKeyTooLongError
    */
-  offer(message: SourceMessage | ClaimedChange, now: number): void {
+  offer(message: SourceMessage<Place> | ClaimedChange, now: number): void {
     if (message.kind === "change") this.#offerChange(message, now);
     else if (message.kind === "claimed") this.#offerClaimed(message, now);
     else if (message.kind === "commit") {
@@ -181,7 +181,7 @@ export class OrderedWriter {
   }
 
   /** Counters and state. The map of tables is live. */
-  metrics(now: number): Omit<StreamMetrics, "oversize"> {
+  metrics(now: number): Omit<StreamMetrics<Place>, "oversize"> {
     const { acknowledged, oldestSince } = this.#acknowledgements;
     return {
       ...this.#stored,

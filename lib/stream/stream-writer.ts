@@ -1,5 +1,10 @@
 import type { Random } from "../backoff.ts";
-import { type ChangeStream, FINISH_TRANSACTION_MS, type SourceMessage } from "../change/change-stream.ts";
+import {
+  type ChangeStream,
+  FINISH_TRANSACTION_MS,
+  type SourceMessage,
+  type SourcePlace,
+} from "../change/change-stream.ts";
 import { EncodedChange } from "../change/encoded-change.ts";
 import { failpoint } from "../failpoint.ts";
 import type { Oversize } from "./claim-check.ts";
@@ -13,7 +18,7 @@ import { OversizeChangeError } from "./stream-errors.ts";
 import type { StreamLog } from "./stream-log.ts";
 
 /** What the stream writer needs. */
-export interface StreamWriterOptions {
+export interface StreamWriterOptions<Place extends SourcePlace = bigint> {
   /** Generation of this writer (the capture lease), carried by every record (rule 8). */
   readonly writer: number;
   readonly packing: Packing;
@@ -31,7 +36,7 @@ export interface StreamWriterOptions {
   /** Writes a beat into each shard, before the first change and then every hour. Default: none. */
   readonly beats?: ShardBeatOptions | undefined;
   /** Called about every second, and once at the end. */
-  readonly onMetrics?: (metrics: StreamMetrics) => void;
+  readonly onMetrics?: (metrics: StreamMetrics<Place>) => void;
   readonly log: StreamLog;
   /** Jitter of the backoff. Default: `Math.random`. */
   readonly random?: Random;
@@ -50,10 +55,10 @@ export interface StreamWriterOptions {
  * @throws OversizeChangeError, PartitionKeyTooLongError, what `stream.put` throws, and what the source throws (once what it
  * gave before is stored).
  */
-export async function writeStream(
-  source: ChangeStream,
+export async function writeStream<Place extends SourcePlace>(
+  source: ChangeStream<Place>,
   stream: RecordWriter,
-  options: StreamWriterOptions,
+  options: StreamWriterOptions<Place>,
   signal: AbortSignal,
 ): Promise<void> {
   await new Run(source, stream, options).finished(signal);
@@ -65,17 +70,17 @@ const FAILURE_LOG_MS = 10_000;
 const LEASE_POLL_MS = 100;
 
 /** One run of the machine against the source and the stream. */
-class Run {
-  readonly #source: ChangeStream;
+class Run<Place extends SourcePlace> {
+  readonly #source: ChangeStream<Place>;
   readonly #stream: RecordWriter;
-  readonly #options: StreamWriterOptions;
+  readonly #options: StreamWriterOptions<Place>;
   readonly #limits: StreamLimits;
-  readonly #machine: OrderedWriter;
+  readonly #machine: OrderedWriter<Place>;
   readonly #end = Promise.withResolvers<void>();
   readonly #requests = new Set<AbortController>();
   /** Ends what waits for the place of a change that is too large. */
   readonly #oversize = new AbortController();
-  #acknowledged: bigint | undefined;
+  #acknowledged: Place | undefined;
   #oversizeChanges = 0;
   /** Told to stop: no further transaction is begun. */
   #stopping = false;
@@ -96,7 +101,7 @@ class Run {
   #patience: NodeJS.Timeout | undefined;
   #failureLoggedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(source: ChangeStream, stream: RecordWriter, options: StreamWriterOptions) {
+  constructor(source: ChangeStream<Place>, stream: RecordWriter, options: StreamWriterOptions<Place>) {
     this.#source = source;
     this.#stream = stream;
     this.#options = options;
@@ -186,7 +191,7 @@ class Run {
     return this.#ended || this.#draining !== undefined;
   }
 
-  async #offer(messages: readonly SourceMessage[]): Promise<void> {
+  async #offer(messages: readonly SourceMessage<Place>[]): Promise<void> {
     const last = messages.at(-1);
     if (!last) return;
     this.#inTransaction = true;

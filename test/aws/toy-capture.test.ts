@@ -28,7 +28,7 @@ test("the capture task runs a kind that it has never heard of: checked, under th
     },
     ending.signal,
   );
-  await eventually(() => asked.includes("acknowledge 4"), { what: "the last row to be acknowledged" });
+  await eventually(() => asked.includes("acknowledge row 0004"), { what: "the last row to be acknowledged" });
   ending.abort();
   await run;
 

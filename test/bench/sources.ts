@@ -1,7 +1,7 @@
 import { loadavg } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import type { SourceMessage } from "../../lib/change/change-stream.ts";
+import type { SourceMessage, SourcePlace } from "../../lib/change/change-stream.ts";
 import { type Pipeline, polling, postgres, triggers } from "../../lib/definition/pipeline.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { type Outbox, outboxTable } from "../../lib/publish/publish.ts";
@@ -215,7 +215,7 @@ function mark(which: string): string {
 }
 
 /** The last one: before the new row stands the old one. */
-function markOf(message: SourceMessage | undefined): string | undefined {
+function markOf(message: SourceMessage<SourcePlace> | undefined): string | undefined {
   return message?.kind === "change" ? message.json.match(/mark-\w+/g)?.at(-1) : undefined;
 }
 

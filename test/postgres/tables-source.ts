@@ -1,4 +1,9 @@
-import type { ChangeStream, SourceChange, SourceMessage } from "../../lib/change/change-stream.ts";
+import type {
+  ChangeStream,
+  SourceChange,
+  SourceMessage,
+  SourcePlace,
+} from "../../lib/change/change-stream.ts";
 import type { ChangeEventJson } from "../../lib/change/event.ts";
 import { definePipeline, type Pipeline, type PipelineInput } from "../../lib/definition/pipeline.ts";
 import { openSource } from "../../lib/source/index.ts";
@@ -58,14 +63,14 @@ export function definitionOf(
 
 /** An open source of tables, read in the background; as a task would do it, but for the stream. */
 export class TablesReading {
-  readonly messages: SourceMessage[] = [];
+  readonly messages: SourceMessage<SourcePlace>[] = [];
   readonly log = new KeptLog();
   readonly record: MemoryReading;
   /** Acknowledges what was read as it is read. */
   acknowledging: boolean;
   error: unknown;
   readonly #stop = new AbortController();
-  #stream: ChangeStream | undefined;
+  #stream: ChangeStream<SourcePlace> | undefined;
   #reading: Promise<void> = Promise.resolve();
 
   static async open(
@@ -78,7 +83,7 @@ export class TablesReading {
     }: {
       record?: MemoryReading;
       acknowledging?: boolean;
-      open?: (options: SourceOptions) => Promise<ChangeStream>;
+      open?: (options: SourceOptions) => Promise<ChangeStream<SourcePlace>>;
     } = {},
   ): Promise<TablesReading> {
     const reading = new TablesReading(record, acknowledging);
@@ -137,7 +142,7 @@ export class TablesReading {
     await this.#stream?.close();
   }
 
-  async #read(stream: ChangeStream): Promise<void> {
+  async #read(stream: ChangeStream<SourcePlace>): Promise<void> {
     try {
       for await (const batch of stream.changes) {
         for (const message of batch) {

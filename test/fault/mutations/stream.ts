@@ -55,8 +55,8 @@ export const STREAM: readonly Mutation[] = [
   {
     name: "confirm before ack",
     file: "lib/stream/acknowledgements.ts",
-    from: "oldest === undefined || oldest.outstanding > 0 || oldest.lsn === undefined",
-    to: "oldest === undefined || oldest.lsn === undefined",
+    from: "oldest === undefined || oldest.outstanding > 0 || !oldest.closed",
+    to: "oldest === undefined || !oldest.closed",
     tests: ["test/unit/stream"],
   },
   {

@@ -54,7 +54,7 @@ test("its changes go through the ordered writer, and what is stored is acknowled
   const source = await openSource({ connection, pipeline, record, signal: ending.signal, log });
   const stream = new MemoryStream();
   const written = writeStream(source, stream, { writer: 7, packing: "batch", log }, ending.signal);
-  await eventually(() => asked.includes("acknowledge 5"), { what: "the last row to be acknowledged" });
+  await eventually(() => asked.includes("acknowledge row 0005"), { what: "the last row to be acknowledged" });
   ending.abort();
   await written;
   await source.close();

@@ -151,3 +151,40 @@ test("in any order of storing, it is the longest stored prefix of commits", () =
     ),
   );
 });
+
+test("a transaction whose events are stored waits for its commit, and its age counts until then", () => {
+  const acks = new Acknowledgements();
+  acks.settle(acks.add(100), 1);
+  expect(acks.oldestSince).toBe(100);
+  acks.commit(10n, 1, 200);
+  expect(acks.oldestSince).toBeUndefined();
+});
+
+test("places may be texts: they are compared and handed back, never read", () => {
+  const acks = new Acknowledgements<string>();
+  const first = acks.add(0);
+  acks.commit("mysql-bin.000009:4", 1, 0);
+  const second = acks.add(1);
+  acks.commit("mysql-bin.000010:120", 2, 1);
+  acks.settle(second, 1);
+  expect(acks.acknowledged).toBeUndefined();
+  acks.settle(first, 1);
+  expect(acks.acknowledged).toEqual({ lsn: "mysql-bin.000010:120", commitTimeMs: 2 });
+  acks.idle("mysql-bin.000010:100", 2);
+  expect(acks.acknowledged?.lsn).toBe("mysql-bin.000010:120");
+});
+
+test("a receipt before any commit is given at once, and acknowledges nothing", () => {
+  const acks = new Acknowledgements();
+  const stored: string[] = [];
+  acks.receipt(() => stored.push("first"), 0);
+  expect(stored).toEqual(["first"]);
+  expect(acks.acknowledged).toBeUndefined();
+  const group = acks.add(1);
+  acks.commit(10n, 1, 1);
+  acks.receipt(() => stored.push("second"), 1);
+  expect(stored).toEqual(["first"]);
+  acks.settle(group, 1);
+  expect(stored).toEqual(["first", "second"]);
+  expect(acks.acknowledged).toEqual({ lsn: 10n, commitTimeMs: 1 });
+});

@@ -81,8 +81,13 @@ export const toyKind: SourceKind<ToySource> = {
   },
 };
 
-class ToyStream implements ChangeStream {
-  readonly changes: AsyncIterable<readonly SourceMessage[]>;
+/** Its places are texts, which only it can read. */
+function placeOf(row: number): string {
+  return `row ${String(row).padStart(4, "0")}`;
+}
+
+class ToyStream implements ChangeStream<string> {
+  readonly changes: AsyncIterable<readonly SourceMessage<string>[]>;
   readonly #options: SourceOptions<ToySource>;
 
   constructor(options: SourceOptions<ToySource>) {
@@ -90,15 +95,15 @@ class ToyStream implements ChangeStream {
     this.changes = this.#read();
   }
 
-  acknowledge(lsn: bigint): void {
-    asked.push(`acknowledge ${lsn}`);
+  acknowledge(place: string): void {
+    asked.push(`acknowledge ${place}`);
   }
 
   async close(): Promise<void> {
     asked.push("close");
   }
 
-  async *#read(): AsyncGenerator<readonly SourceMessage[]> {
+  async *#read(): AsyncGenerator<readonly SourceMessage<string>[]> {
     const { pipeline, signal } = this.#options;
     const { tables, rows } = pipeline.source;
     const [table] = tables as [string];
@@ -129,7 +134,7 @@ class ToyStream implements ChangeStream {
       const json = JSON.stringify(event).slice(0, -2);
       yield [
         { kind: "change", topic, partition, position, json, table },
-        { kind: "commit", endLsn: BigInt(n), commitTimeMs: Date.now() },
+        { kind: "commit", endLsn: placeOf(n), commitTimeMs: Date.now() },
       ];
     }
     if (!signal.aborted) await once(signal, "abort");
