@@ -615,7 +615,7 @@ describe("the fence", () => {
         }
       }
     }
-  }, 120_000);
+  }, 300_000);
 
   it("does nothing twice where redrives and invocations replay one hold, and none of them dies", async () => {
     const records = [
@@ -691,7 +691,7 @@ describe("the fence", () => {
       { numRuns: 200 },
     );
     expect(told, "most of them").toBeGreaterThan(together / 2);
-  }, 120_000);
+  }, 300_000);
 
   it("passes over nothing that expired unread before somebody has accepted that, whatever happens", async () => {
     const standing = fc.tuple(delivery, fc.constantFrom(0, 0, 1, 2, 3));
