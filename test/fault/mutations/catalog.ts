@@ -104,7 +104,7 @@ export const CATALOG: readonly Mutation[] = [
   {
     name: "end a hold before its changes are stored in the stream",
     file: "lib/source/postgres/hold/hold-release.ts",
-    from: "await Promise.race([stored.promise, aborted(signal)]);",
+    from: "await settledOrAborted(stored.promise, signal);",
     to: "stored.resolve();",
     tests: ["test/postgres/hold.test.ts"],
   },

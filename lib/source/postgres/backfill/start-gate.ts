@@ -1,9 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
 import type { Log } from "../../../log.ts";
+import type { Query } from "../link/connection-options.ts";
 import { Snapshot, xid32 } from "./visibility.ts";
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 /** Options of `startGate`. */
 export interface StartGateOptions {

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import type { Query } from "../link/connection-options.ts";
 
 /** The transaction that holds the restart LSN of every logical slot back. */
 export interface OldestTransaction {
@@ -17,8 +18,6 @@ const row = z.object({
   seconds: z.number().nullable(),
   name: z.string().nullable(),
 });
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 /**
  * The oldest transaction that has written something, in any database. From `pg_locks`, which every role sees whole;

@@ -1,8 +1,7 @@
 import * as z from "zod";
 import { quoteTable } from "../../../change/sql-identifier.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
+import type { Query } from "../link/connection-options.ts";
 
 /** A partition in which rows live, as it is stored. */
 export const leaf = z.object({

@@ -1,5 +1,6 @@
 import { formatTable } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
+import type { Query } from "../link/connection-options.ts";
 import type { ContractTable } from "./difference.ts";
 import {
   type Leaf,
@@ -31,7 +32,7 @@ export interface PartitionWatchOptions {
   readonly removed: "keep" | "sweep";
   /** Whether the rows of a filled table that is attached are read without being asked for. */
   readonly readsAttached: boolean;
-  readonly query: (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
+  readonly query: Query;
   readonly log: Log;
   /** Up to here the log was read. */
   readonly received: () => bigint;

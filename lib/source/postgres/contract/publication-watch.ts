@@ -4,13 +4,12 @@ import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import type { Log } from "../../../log.ts";
+import type { Query } from "../link/connection-options.ts";
 import { PublicationNarrowedError, PublicationReplacedError } from "../postgres-errors.ts";
 import { ALL_CHANGES, type ContractTable, compareTerms, type Difference } from "./difference.ts";
 import { lossesOf, tellWidened } from "./losses.ts";
 import { type PublicationTerms, readTerms, type Sighting } from "./terms.ts";
 import type { Loss } from "./unhealed-tables.ts";
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 const oidRow = z.object({ oid: z.number() });
 

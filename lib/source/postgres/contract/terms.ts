@@ -2,8 +2,7 @@ import pg from "pg";
 import * as z from "zod";
 import { parseLsn } from "../../../change/lsn.ts";
 import { publicationSays, SAYS } from "../catalog/publication.ts";
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
+import type { Query } from "../link/connection-options.ts";
 
 /** A row of the catalog: what it belongs to, and the transaction that wrote it. */
 const row = { oid: z.number(), xmin: z.string() };

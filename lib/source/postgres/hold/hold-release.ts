@@ -7,7 +7,7 @@ import { type HeldChange, type HeldMessage, parseSegment } from "./held-change.t
 import type { HeldTopic } from "./held-topic.ts";
 import { HoldSegmentError } from "./hold-errors.ts";
 import { type Hold, type HoldReason, type HoldRecord, reasonOf } from "./hold-record.ts";
-import type { HoldSpill } from "./hold-spill.ts";
+import { type HoldSpill, settledOrAborted } from "./hold-spill.ts";
 
 /** Dependencies of `HoldRelease`. */
 export interface HoldReleaseOptions {
@@ -92,7 +92,7 @@ export class HoldRelease {
         stored.resolve();
       };
       yield [...out, { kind: "receipt", stored: onStored }];
-      await Promise.race([stored.promise, aborted(signal)]);
+      await settledOrAborted(stored.promise, signal);
       if (signal.aborted) return;
       if (refused) return await this.#stopRelease(topic, { ...topic.hold, reason: refused });
       await this.writeDrained();
@@ -175,11 +175,4 @@ export class HoldRelease {
     }
     return given;
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) resolve();
-  else signal.addEventListener("abort", () => resolve(), { once: true });
-  return promise;
 }

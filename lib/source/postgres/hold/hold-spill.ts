@@ -146,7 +146,9 @@ export class HoldSpill {
   }
 }
 
-async function settledOrAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+/** Resolves when the work is done or the signal aborts. @throws what the work throws before. */
+export async function settledOrAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   const stop = () => resolve();
   signal.addEventListener("abort", stop, { once: true });

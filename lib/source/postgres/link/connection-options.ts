@@ -56,3 +56,6 @@ export interface ServerChoice {
     open: (options: PostgresConnectionOptions, session: SessionOptions) => Promise<pg.Client>,
   ): Promise<pg.Client>;
 }
+
+/** Runs one statement on a session. */
+export type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;

@@ -2,6 +2,7 @@ import pg from "pg";
 import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
+import type { Query } from "../link/connection-options.ts";
 import { explainStreamError, slotInUse } from "../link/replication-errors.ts";
 import {
   OtherSystemError,
@@ -57,8 +58,6 @@ export interface SlotFacts {
   /** Nothing was ever decoded from it, as far as statistics tell. */
   readonly unused: boolean;
 }
-
-type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
 
 /** https://www.postgresql.org/docs/current/view-pg-replication-slots.html */
 export async function readSlot(query: Query, name: string): Promise<SlotFacts | undefined> {

@@ -12,6 +12,7 @@ import { readPublication } from "../catalog/publication.ts";
 import { checkPublishedIdentity, refuseShared } from "../catalog/publication-change.ts";
 import { tableSql } from "../catalog/publication-plan.ts";
 import type { LogPipeline } from "../definition.ts";
+import type { Query } from "../link/connection-options.ts";
 import { PreflightError } from "../postgres-errors.ts";
 import { readServerFacts } from "../preflight/server-facts.ts";
 import { readTables } from "../preflight/table-facts.ts";
@@ -39,7 +40,7 @@ export function readMove(content: Buffer): z.output<typeof moveContent> | undefi
  * true one is part of the transaction that changed the publication.
  */
 export async function tablesGone(
-  query: (sql: string) => Promise<{ readonly rows: readonly unknown[] }>,
+  query: Query,
   publication: string,
   tables: readonly string[],
 ): Promise<readonly string[]> {
