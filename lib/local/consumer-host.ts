@@ -4,7 +4,7 @@ import { topicFilters } from "../consume/api/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
 import { topicVariables } from "../definition/topic-variables.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
-import { type EventSourceMapping, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
+import { type EventSourceMapping, isIdle, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
 
@@ -167,9 +167,4 @@ function count(counts: ConsumerCounts, line: string): boolean {
   for (const name of COUNTED) counts[name] += parsed.data[name];
   counts.latencyMs = parsed.data.commitToEffectMs?.p50 ?? counts.latencyMs;
   return true;
-}
-
-function isIdle(mapping: EventSourceMapping): boolean {
-  const { read, filtered, completed, discarded, shards } = mapping.stats();
-  return read === filtered + completed + discarded && shards.every((shard) => shard.millisBehindLatest === 0);
 }

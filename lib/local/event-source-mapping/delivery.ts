@@ -1,128 +1,90 @@
+import * as z from "zod";
 import { backoffMs } from "../../backoff.ts";
-import { type DiscardCondition, type FailureDestination, invocationRecord } from "./destination.ts";
-import type { EventOrigin, QueuedRecord } from "./event.ts";
-import { afterInvocation, completedByReply, expiredRecords } from "./failure.ts";
+import type { QueuedRecord } from "./event.ts";
 import type { EventSourceMappingOptions, MappingSettings } from "./options.ts";
 import { pause } from "./wait.ts";
 
-/** What deliveries of one shard share. */
+/** The parts that deliveries of one shard share. */
 export interface DeliveryContext {
-  readonly shardId: string;
-  readonly origin: EventOrigin;
   readonly functionHost: EventSourceMappingOptions["functionHost"];
   readonly settings: MappingSettings;
-  readonly onFailure: FailureDestination | undefined;
   /** Aborted when the mapping stops: what is invoked ends, nothing is invoked again. */
   readonly signal: AbortSignal;
   /** Aborted when the mapping no longer waits: an outcome that comes later does not count. */
   readonly abandoned: AbortSignal;
-  readonly onInvoked: (invoked: InvokedPart) => void;
-  readonly onDiscarded: (condition: DiscardCondition, records: number) => void;
-  readonly onTrouble: (call: string, error: unknown) => void;
+  readonly onInvoked: (invoked: InvokedBatch) => void;
   /** These records need not come again. */
   readonly complete: (records: readonly QueuedRecord[]) => void;
 }
 
 /** One invocation and its outcome. */
-export interface InvokedPart {
+export interface InvokedBatch {
   readonly records: number;
   readonly completed: number;
-  readonly retries: number;
   readonly durationMs: number;
   readonly error?: string | undefined;
-}
-
-/** Consecutive records that are invoked together, and their history. */
-interface Part {
-  readonly records: readonly QueuedRecord[];
-  readonly retries: number;
-  readonly invocations: number;
-  readonly last?: { readonly requestId: string; readonly ok: boolean };
 }
 
 /** Between tries of a failing batch, in milliseconds. */
 const RETRY = { baseMs: 50, capMs: 5_000 };
 
 /**
- * Invokes the function on a batch until each of its records is completed or discarded, in order, or the mapping
- * stops; what is not completed by then comes again after the checkpoint.
+ * Invokes the function on a batch until each of its records is completed, in order, or the mapping stops; what is not completed by
+ * then comes again after the checkpoint. A batch that fails comes again for ever: the deployed mapping has no limit of retries or
+ * age either, since only the library may give a change up (rule 13).
  */
 export async function deliverBatch(batch: readonly QueuedRecord[], context: DeliveryContext): Promise<void> {
-  const { settings, signal, abandoned } = context;
-  const parts: Part[] = [{ records: batch, retries: 0, invocations: 0 }];
+  const { signal, abandoned } = context;
   let failures = 0;
-  for (let next = parts.shift(); next; next = parts.shift()) {
+  for (let records = batch; records.length > 0; ) {
     if (failures > 0) await pause(backoffMs(failures, RETRY), signal);
     if (signal.aborted) return;
-    const expired = expiredRecords(next.records, settings.maximumRecordAgeInSeconds, Date.now());
-    if (expired > 0) {
-      await discard({ ...next, records: next.records.slice(0, expired) }, "RecordAgeExceeded", context);
-    }
-    const part = { ...next, records: next.records.slice(expired) };
-    if (part.records.length === 0) continue;
-
-    const { completed, ...invoked } = await invoke(part, context);
+    const completed = await invoke(records, context);
     if (abandoned.aborted) return;
-    const { records } = part;
-    const decision = afterInvocation({ size: records.length, retries: part.retries, completed }, settings);
-    context.complete(records.slice(0, decision.completed));
-    const done = decision.completed === records.length;
-    failures = done ? 0 : decision.completed > 0 ? 1 : failures + 1;
-    const history = { invocations: part.invocations + 1, last: invoked };
-    if (decision.discard) {
-      const rest = { ...part, ...history, records: records.slice(decision.completed) };
-      await discard(rest, "RetryAttemptsExhausted", context);
-      failures = 0;
-    }
-    parts.unshift(
-      ...decision.retry.map(({ from, to, retries }) => ({
-        records: records.slice(from, to),
-        retries,
-        ...history,
-      })),
-    );
+    context.complete(records.slice(0, completed));
+    // A batch that got further starts a new count: its first record has failed once.
+    failures = completed > 0 ? 1 : failures + 1;
+    records = records.slice(completed);
   }
 }
 
+/** Invokes the function once; returns how many records from the front are done. */
 async function invoke(
-  { records, retries }: Part,
+  records: readonly QueuedRecord[],
   { functionHost, settings, onInvoked }: DeliveryContext,
-): Promise<{ completed: number; requestId: string; ok: boolean }> {
+): Promise<number> {
   const started = performance.now();
   const result = await functionHost.invoke({ Records: records.map((record) => record.event) });
-  const completed = !result.ok
-    ? 0
-    : settings.reportBatchItemFailures
-      ? completedByReply(
-          result.response,
-          records.map((record) => record.event.kinesis.sequenceNumber),
-        )
+  const sequenceNumbers = records.map((record) => record.event.kinesis.sequenceNumber);
+  const reported = () =>
+    settings.reportBatchItemFailures && result.ok
+      ? completedByReply(result.response, sequenceNumbers)
       : records.length;
-  const error = result.ok
-    ? completed < records.length
-      ? "BatchItemFailures"
-      : undefined
-    : result.error.type;
-  onInvoked({ records: records.length, completed, retries, durationMs: performance.now() - started, error });
-  return { completed, requestId: result.requestId, ok: result.ok };
+  const completed = result.ok ? reported() : 0;
+  const partial = completed < records.length ? "BatchItemFailures" : undefined;
+  const error = result.ok ? partial : result.error.type;
+  onInvoked({ records: records.length, completed, durationMs: performance.now() - started, error });
+  return completed;
 }
 
-/** Sends the part to the on-failure destination, as often as it takes; only then are its records done with. */
-async function discard(part: Part, condition: DiscardCondition, context: DeliveryContext): Promise<void> {
-  const { shardId, origin, functionHost, onFailure, signal } = context;
-  const { records, invocations, last } = part;
-  const discarded = { shardId, functionArn: functionHost.arn, condition, records, invocations, last };
-  const record = invocationRecord(origin, discarded);
-  for (let failures = 1; onFailure; failures++) {
-    try {
-      await onFailure.send(record, { Records: records.map(({ event }) => event) });
-      break;
-    } catch (error) {
-      context.onTrouble("on-failure destination", error);
-      await pause(backoffMs(failures, RETRY), signal);
-      if (signal.aborted) return;
-    }
+const batchResponse = z.object({
+  batchItemFailures: z.array(z.object({ itemIdentifier: z.string().min(1) })).nullish(),
+});
+
+/**
+ * How many records from the front of the batch a reply reports as done. The lowest reported sequence number is the
+ * checkpoint; null, an empty reply and an empty list are complete success; anything unreadable (null or empty
+ * identifier, wrong key, a sequence number that is not in the batch) is complete failure: 0.
+ * https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
+ */
+export function completedByReply(reply: unknown, sequenceNumbers: readonly string[]): number {
+  if (reply === null || reply === undefined || reply === "") return sequenceNumbers.length;
+  const parsed = batchResponse.safeParse(reply);
+  if (!parsed.success) return 0;
+  const places = new Map(sequenceNumbers.map((sequenceNumber, i) => [sequenceNumber, i]));
+  let completed = sequenceNumbers.length;
+  for (const { itemIdentifier } of parsed.data.batchItemFailures ?? []) {
+    completed = Math.min(completed, places.get(itemIdentifier) ?? 0);
   }
-  context.onDiscarded(condition, records.length);
-  context.complete(records);
+  return completed;
 }

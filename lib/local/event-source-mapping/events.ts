@@ -1,5 +1,3 @@
-import type { DiscardCondition } from "./destination.ts";
-
 /** What a mapping tells while it runs; never what the records hold. */
 export interface MappingEvents {
   /** An invocation has ended; `error` is the class of what it failed with. */
@@ -9,16 +7,14 @@ export interface MappingEvents {
       lane: number;
       records: number;
       completed: number;
-      retries: number;
       durationMs: number;
       error?: string | undefined;
     },
   ];
-  discarded: [{ shardId: string; condition: DiscardCondition; records: number }];
   checkpoint: [{ shardId: string; sequenceNumber: string }];
   shardStarted: [{ shardId: string }];
   shardFinished: [{ shardId: string }];
-  /** A call to Kinesis, to the destination or to the checkpoint store failed and is made again; `error` is its class. */
+  /** A call to Kinesis or to the checkpoint store failed and is made again; `error` is its class. */
   troubled: [{ shardId?: string | undefined; call: string; error: string }];
   /** The mapping has ended by itself: its stream is gone. */
   failed: [Error];
@@ -32,10 +28,8 @@ export interface MappingStats {
   readonly read: number;
   /** Records that a filter dropped. */
   readonly filtered: number;
-  /** Records that need not come again, discarded ones included, filtered ones not. */
+  /** Records that need not come again, filtered ones not included. */
   readonly completed: number;
-  /** Records given up and sent to the on-failure destination. */
-  readonly discarded: number;
   /** Shards being read, and their checkpoints. */
   readonly shards: readonly ShardStats[];
   /** Why the mapping has ended by itself. */

@@ -22,6 +22,12 @@ export interface EventSourceMapping {
   stop(drainMs?: number): Promise<void>;
 }
 
+/** Whether the mapping has nothing to do with what the stream holds. */
+export function isIdle(mapping: EventSourceMapping): boolean {
+  const { read, filtered, completed, shards } = mapping.stats();
+  return read === filtered + completed && shards.every((shard) => shard.millisBehindLatest === 0);
+}
+
 const CALL_DEADLINE_MS = 30_000;
 const DRAIN_MS = 30_000;
 /** How often the shards are listed while a closed shard's children are not there yet. */
@@ -29,8 +35,7 @@ const CHILDREN_MS = 100;
 
 /**
  * Runs an event source mapping from a Kinesis stream to a Lambda function as AWS runs it: order per shard (or per
- * partition key with several lanes), checkpoints, partial batch replies, bisecting, retry and age limits,
- * on-failure destination, filters, parents before children. Resolves once every open shard has its place: with
+ * partition key with several lanes), checkpoints, partial batch replies, filters, parents before children. Resolves once every open shard has its place: with
  * LATEST, records put from then on are delivered.
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html
  * @throws ConfigurationError naming each wrong option
@@ -65,7 +70,6 @@ class Mapping implements EventSourceMapping {
     read: 0,
     filtered: 0,
     completed: 0,
-    discarded: 0,
   };
   #stored: ReadonlyMap<string, ShardCheckpoint> = new Map();
   #origin: EventOrigin = { streamArn: "", roleArn: "" };
@@ -185,7 +189,7 @@ class Mapping implements EventSourceMapping {
   }
 
   #consumer(shardId: string, position: ShardPosition): ShardConsumer {
-    const { kinesis, streamName, functionHost, onFailure } = this.#options;
+    const { kinesis, streamName, functionHost } = this.#options;
     const { events } = this;
     const counters = this.#counters;
     return new ShardConsumer(
@@ -194,7 +198,6 @@ class Mapping implements EventSourceMapping {
         streamName,
         shardId,
         functionHost,
-        onFailure,
         origin: this.#origin,
         settings: this.#settings,
         matches: this.#matches,
@@ -211,10 +214,6 @@ class Mapping implements EventSourceMapping {
           counters.invocations++;
           if (invoked.error !== undefined) counters.failedInvocations++;
           events.emit("invoked", { shardId, lane, ...invoked });
-        },
-        onDiscarded: (condition, records) => {
-          counters.discarded += records;
-          events.emit("discarded", { shardId, condition, records });
         },
         onCompleted: (records) => {
           counters.completed += records;

@@ -3,7 +3,6 @@ import * as z from "zod";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import type { LambdaFunction } from "../lambda/host.ts";
 import type { CheckpointStore } from "./checkpoint.ts";
-import type { FailureDestination } from "./destination.ts";
 import { compileFilters, type FilterPattern } from "./filter.ts";
 
 const range = (min: number, max: number, what: string) => {
@@ -22,18 +21,13 @@ const settings = z.object({
   parallelizationFactor: range(1, 10, "a number of lanes").default(1),
   /** Whether the handler's reply names the records that failed; without it the reply does not count. */
   reportBatchItemFailures: z.boolean().default(false),
-  bisectBatchOnFunctionError: z.boolean().default(false),
-  /** -1: for ever. */
-  maximumRetryAttempts: range(-1, 10_000, "a number of retries (-1: for ever)").default(-1),
-  /** -1: any age. AWS refuses 0 to 59, which are allowed here so that a test need not wait a minute. */
-  maximumRecordAgeInSeconds: range(-1, 604_800, "seconds (-1: any age)").default(-1),
 });
 
 /** The settings of a mapping with their defaults, which are those of AWS. */
 export type MappingSettings = z.output<typeof settings>;
 
 /**
- * An event source mapping, with the names and meanings of AWS.
+ * An event source mapping, with the names and meanings of AWS: those options that Tributary's consumers run with.
  * https://docs.aws.amazon.com/lambda/latest/api/API_CreateEventSourceMapping.html
  */
 export interface EventSourceMappingOptions extends z.input<typeof settings> {
@@ -41,8 +35,6 @@ export interface EventSourceMappingOptions extends z.input<typeof settings> {
   readonly functionHost: Pick<LambdaFunction, "name" | "arn" | "invoke">;
   /** Up to five patterns on `data`; a record that matches none is passed over. */
   readonly filters?: readonly FilterPattern[];
-  /** Where discarded batches go; without one they are only counted. */
-  readonly onFailure?: FailureDestination;
   /** Where a restarted mapping goes on; default a new store in memory. */
   readonly checkpoints?: CheckpointStore;
   /** Stops the mapping like `stop()`. */

@@ -3,7 +3,7 @@ import { backoffMs } from "../../backoff.ts";
 import { MAX_PAYLOAD_BYTES } from "../lambda/invocation.ts";
 import { type CheckpointStore, CompletedPrefix, type ShardCheckpoint } from "./checkpoint.ts";
 import { type DeliveryContext, deliverBatch } from "./delivery.ts";
-import { type QueuedRecord, queuedRecord } from "./event.ts";
+import { type EventOrigin, type QueuedRecord, queuedRecord } from "./event.ts";
 import type { ShardStats } from "./events.ts";
 import { Lane, laneOf } from "./lanes.ts";
 import { type PollerContext, ShardPoller, type ShardPosition } from "./shard-poller.ts";
@@ -11,6 +11,7 @@ import { Condition, pause } from "./wait.ts";
 
 /** What a shard's consumer works with. */
 export interface ShardContext extends Omit<DeliveryContext, "complete" | "onInvoked">, PollerContext {
+  readonly origin: EventOrigin;
   readonly matches: (data: Uint8Array) => boolean;
   readonly checkpoints: CheckpointStore;
   readonly onInvoked: (lane: number, invoked: Parameters<DeliveryContext["onInvoked"]>[0]) => void;

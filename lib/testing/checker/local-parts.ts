@@ -4,7 +4,6 @@ import { dynamodbClient, kinesisClient, sqsClient } from "../../aws/clients.ts";
 import type { Pipeline } from "../../definition/pipeline.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../local/embedded-postgres.ts";
 import { type Emulators, refusedText, startEmulators } from "../../local/emulators.ts";
-import type { EventSourceMapping } from "../../local/event-source-mapping/mapping.ts";
 import { CallsRefusedError } from "../../local/local-errors.ts";
 import { type AwsClients, createResources, type PipelineResources } from "../../local/resources.ts";
 import type { CaptureTask } from "./capture-task.ts";
@@ -58,12 +57,6 @@ export async function startTogether<Parts extends readonly unknown[]>(
 export async function checkRefusals(emulators: Emulators): Promise<void> {
   const refused = await emulators.takeRefusals();
   if (refused.length > 0) throw new CallsRefusedError(refused.map(refusedText));
-}
-
-/** Whether the mapping has nothing to do with what the stream holds. */
-export function isMappingIdle(mapping: EventSourceMapping): boolean {
-  const { read, filtered, completed, discarded, shards } = mapping.stats();
-  return read === filtered + completed + discarded && shards.every((shard) => shard.millisBehindLatest === 0);
 }
 
 /** The last lines that capture tasks printed, each with the number of its task. */

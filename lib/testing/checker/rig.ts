@@ -10,6 +10,7 @@ import type { Pipeline } from "../../definition/definition.ts";
 import { topicVariables } from "../../definition/topic-variables.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../local/embedded-postgres.ts";
 import type { Emulators } from "../../local/emulators.ts";
+import { isIdle } from "../../local/event-source-mapping/mapping.ts";
 import type { AwsClients, PipelineResources } from "../../local/resources.ts";
 import { SLOT_VARIABLE } from "../../source/postgres/slots/slot-number.ts";
 import { TcpFaultProxy } from "../fault/tcp-proxy.ts";
@@ -17,14 +18,7 @@ import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
 import { DeadLetterQueues } from "./dead-letter-queues.ts";
 import { FaultyAws } from "./faulty-aws.ts";
-import {
-  checkRefusals,
-  isMappingIdle,
-  type LocalParts,
-  lastLines,
-  startLocalParts,
-  startTogether,
-} from "./local-parts.ts";
+import { checkRefusals, type LocalParts, lastLines, startLocalParts, startTogether } from "./local-parts.ts";
 import { type Mischief, mischiefCount } from "./mischief.ts";
 import { type RiggedConsumer, startRiggedConsumer } from "./rigged-consumer.ts";
 import { MENDED_VARIABLE, MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
@@ -235,7 +229,7 @@ export class Rig {
 
   /** Whether no consumer has anything to do with what the stream holds. */
   idle(): boolean {
-    return this.consumers.every(({ mapping }) => isMappingIdle(mapping));
+    return this.consumers.every(({ mapping }) => isIdle(mapping));
   }
 
   /** @throws CallsRefusedError where capture or a consumer made calls that AWS refuses. */

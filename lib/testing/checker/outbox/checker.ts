@@ -4,12 +4,12 @@ import { consumer } from "../../../consume/api/consumer.ts";
 import { Operation } from "../../../consume/api/operation.ts";
 import type { InvocationReport } from "../../../consume/run/observer.ts";
 import { outboxTableName } from "../../../definition/outbox-table.ts";
-import { runEventSourceMapping } from "../../../local/event-source-mapping/mapping.ts";
+import { isIdle, runEventSourceMapping } from "../../../local/event-source-mapping/mapping.ts";
 import { seededRandom } from "../../../local/shop/catalog.ts";
 import { relaySql } from "../../../publish/relay-sql.ts";
 import { outboxTableSql } from "../../../publish/table-sql.ts";
 import { CaptureTask } from "../capture-task.ts";
-import { checkRefusals, isMappingIdle, lastLines, startLocalParts } from "../local-parts.ts";
+import { checkRefusals, lastLines, startLocalParts } from "../local-parts.ts";
 import { holdsWithin, waitUntil } from "../waiting.ts";
 import { checkOutbox, type OutboxEffect, type OutboxFindings } from "./check.ts";
 import { committedVersions, ORDERS_SCHEMA, type OrdersWritten, writeOrders } from "./orders.ts";
@@ -167,7 +167,7 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
   const ended = performance.now();
   const versions = await committedVersions(source.url);
   const wanted = [...versions.values()].reduce((sum, version) => sum + version, 0);
-  const arrived = await holdsWithin(() => effects.length >= wanted && isMappingIdle(mapping), {
+  const arrived = await holdsWithin(() => effects.length >= wanted && isIdle(mapping), {
     deadlineMs: recoverMs,
     everyMs: 20,
   });

@@ -1,9 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { cutBatch, remainingWindow } from "../../../../lib/local/event-source-mapping/batch.ts";
 import { CompletedPrefix } from "../../../../lib/local/event-source-mapping/checkpoint.ts";
 import { ENVELOPE_BYTES, queuedRecord } from "../../../../lib/local/event-source-mapping/event.ts";
-import { laneOf } from "../../../../lib/local/event-source-mapping/lanes.ts";
+import { cutBatch, laneOf, remainingWindow } from "../../../../lib/local/event-source-mapping/lanes.ts";
 import { childless, startableShards } from "../../../../lib/local/event-source-mapping/lineage.ts";
 import { MAX_PAYLOAD_BYTES } from "../../../../lib/local/lambda/invocation.ts";
 

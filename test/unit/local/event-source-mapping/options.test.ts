@@ -21,9 +21,6 @@ test("defaults are those of AWS", () => {
     maximumBatchingWindowSeconds: 0,
     parallelizationFactor: 1,
     reportBatchItemFailures: false,
-    bisectBatchOnFunctionError: false,
-    maximumRetryAttempts: -1,
-    maximumRecordAgeInSeconds: -1,
   });
 });
 
@@ -36,9 +33,6 @@ const wrong: readonly Partial<Record<keyof EventSourceMappingOptions, unknown>>[
   { maximumBatchingWindowSeconds: 301 },
   { parallelizationFactor: 0 },
   { parallelizationFactor: 11 },
-  { maximumRetryAttempts: -2 },
-  { maximumRetryAttempts: 10_001 },
-  { maximumRecordAgeInSeconds: 604_801 },
   { filters: [{ data: { a: "x" } }] },
 ];
 test.each(wrong)("refused, naming the field: %j", (fields) => {

@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
-import { completedByReply } from "../../../../lib/local/event-source-mapping/failure.ts";
+import { completedByReply } from "../../../../lib/local/event-source-mapping/delivery.ts";
 import { startLambdaFunction } from "../../../../lib/local/lambda/host.ts";
 import { chain, invocationOf, packed } from "../../consume/records.ts";
 
