@@ -3,7 +3,7 @@ import { type PartitionName, StateItemError } from "../consume/consume-errors.ts
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
 import { heldBy } from "../consume/hold/hold.ts";
-import type { Hold } from "../consume/hold/hold-state.ts";
+import type { PartitionHold } from "../consume/hold/hold-state.ts";
 import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkedLists } from "../consume/hold/parked-lists.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
@@ -18,7 +18,7 @@ export interface PartitionStatus extends PartitionName {
   /** Generation of the capture task that wrote it. */
   readonly writer: number;
   /** It waits for somebody: since when, for what (class of the error), and how many bytes of records it holds. */
-  readonly hold: Pick<Hold, "since" | "cause" | "bytes"> | undefined;
+  readonly hold: Pick<PartitionHold, "since" | "cause" | "bytes"> | undefined;
   /** The partition stands before these: they never came, and nobody has accepted that. */
   readonly gap: MissingChanges | undefined;
   /** Changes that took no effect and whose rows are not in place again; those of `gap` are not among them. */

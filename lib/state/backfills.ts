@@ -5,7 +5,9 @@ import { ConfigurationError } from "../change/tributary-error.ts";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import {
   type Backfill,
+  type BackfillProgress,
   type BackfillRecord,
+  type BackfillRequest,
   type BackfillStatus,
   ENDS,
   hasEnded,
@@ -17,7 +19,12 @@ import { BackfillActiveError, BackfillNotActiveError } from "./state-errors.ts";
 import { backfillBellKey, backfillKey } from "./state-key.ts";
 import type { StateItem, StateTable } from "./state-table.ts";
 
-export { type Backfill, type BackfillStatus, hasEnded } from "../source/postgres/backfill/backfill-record.ts";
+export {
+  type Backfill,
+  type BackfillProgress,
+  type BackfillStatus,
+  hasEnded,
+} from "../source/postgres/backfill/backfill-record.ts";
 
 /** What the operator asks for. */
 const request = z.object({
@@ -64,10 +71,6 @@ const status = z.enum(["requested", "running", "paused", "done", "cancelled", "r
 
 /** What the operator wants of a backfill. */
 export type BackfillWanted = z.output<typeof wanted>;
-/** What the operator asks for. */
-export type BackfillRequest = z.output<typeof request>;
-/** What the capture task knows of a backfill. */
-export type BackfillProgress = z.output<typeof progress>;
 
 /** What a capture task writes, in one update. Undefined members stay as they are. */
 export interface BackfillUpdate {

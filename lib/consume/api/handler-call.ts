@@ -20,8 +20,8 @@ export type CallResult =
   /** Not the change's fault: no attempt. Where indexes are given, the other events took effect. */
   | { readonly kind: "unavailable"; readonly error: unknown; readonly indexes?: readonly number[] };
 
-/** What a call stands on. */
-interface Invocation {
+/** The parts of an invocation that a call of a handler needs. */
+interface CallInvocation {
   readonly consumer: string;
   readonly deadline: Deadline;
   readonly running: RunningCalls;
@@ -35,7 +35,7 @@ export function callHandler(
   registration: Registration,
   events: readonly HandledEvent[],
   attempt: number,
-  invocation: Invocation,
+  invocation: CallInvocation,
 ): CallResult | Promise<CallResult> {
   const { deadline } = invocation;
   const share = deadline.share();
@@ -60,7 +60,7 @@ async function settled(
   events: readonly HandledEvent[],
   returned: PromiseLike<unknown>,
   fair: boolean,
-  { deadline, running: calls }: Invocation,
+  { deadline, running: calls }: CallInvocation,
 ): Promise<CallResult> {
   let running = true;
   let call: Promise<unknown> | undefined;
@@ -129,7 +129,7 @@ class CallContext implements HandlerContext {
   readonly #event: HandledEvent;
   #logger: Logger | undefined;
 
-  constructor({ consumer, deadline, write }: Invocation, event: HandledEvent, attempt: number) {
+  constructor({ consumer, deadline, write }: CallInvocation, event: HandledEvent, attempt: number) {
     this.signal = deadline.callSignal();
     this.remainingMs = deadline.remainingMs;
     this.attempt = attempt;

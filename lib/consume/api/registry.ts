@@ -10,7 +10,7 @@ import { type Operation, operationOf } from "./operation.ts";
 import type { RowSchema } from "./schema.ts";
 
 /** What a user's handler may return: nothing counts but failed indexes of `onBatch`. */
-type Outcome = unknown;
+type HandlerOutcome = unknown;
 
 interface Registered {
   readonly matches: (topic: string, table: TableName) => boolean;
@@ -26,20 +26,23 @@ export interface SingleRegistration extends RegisteredForChanges {
   readonly kind: "single";
   /** Whether each event is claimed before the handler runs. */
   readonly claim: boolean;
-  readonly handle: (event: AnyEvent, context: HandlerContext) => Outcome | Promise<Outcome>;
+  readonly handle: (event: AnyEvent, context: HandlerContext) => HandlerOutcome | Promise<HandlerOutcome>;
 }
 
 /** A handler for several consecutive events of a partition. */
 export interface BatchRegistration extends RegisteredForChanges {
   readonly kind: "batch";
   readonly maxEvents: number;
-  readonly handle: (events: readonly AnyEvent[], context: HandlerContext) => Outcome | Promise<Outcome>;
+  readonly handle: (
+    events: readonly AnyEvent[],
+    context: HandlerContext,
+  ) => HandlerOutcome | Promise<HandlerOutcome>;
 }
 
 /** A handler for sweeps. */
 export interface SweepRegistration extends Registered {
   readonly kind: "sweep";
-  readonly handle: (sweep: Sweep, context: HandlerContext) => Outcome | Promise<Outcome>;
+  readonly handle: (sweep: Sweep, context: HandlerContext) => HandlerOutcome | Promise<HandlerOutcome>;
 }
 
 /** What a consumer registered, by kind. */
@@ -49,7 +52,7 @@ export type Registration = SingleRegistration | BatchRegistration | SweepRegistr
 export class Registry {
   readonly #registrations: Registration[] = [];
   /** What was found last: events of one table come one after the other. */
-  #last: Found | undefined;
+  #last: FoundRegistration | undefined;
 
   get size(): number {
     return this.#registrations.length;
@@ -86,7 +89,7 @@ export class Registry {
   }
 }
 
-interface Found extends TableName {
+interface FoundRegistration extends TableName {
   readonly topic: string;
   readonly ofTable: readonly Registration[];
   readonly byOperation: Map<OperationCode, Registration | undefined>;

@@ -7,7 +7,7 @@ import { counterAhead, FenceToken, GIVEN_BACK } from "../fence/fence-token.ts";
 import { PartitionItem } from "../fence/partition-item.ts";
 import { freeOf, isLive, PartitionLease, REDRIVE, REPLAY, takeLease } from "../fence/partition-lease.ts";
 import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
-import type { Hold } from "../hold/hold-state.ts";
+import type { PartitionHold } from "../hold/hold-state.ts";
 import { ParkedKeys } from "../hold/parked-keys.ts";
 import { ParkedLists } from "../hold/parked-lists.ts";
 import type { RunningCall } from "../run/running-calls.ts";
@@ -21,7 +21,7 @@ export interface FencedPartition {
   /** What the fence holds or names as that list. */
   readonly stored: string | undefined;
   /** While it is held. */
-  readonly hold?: Hold | undefined;
+  readonly hold?: PartitionHold | undefined;
   /** What an invocation would take it from. */
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */

@@ -1,5 +1,5 @@
 import type { PositionText } from "../../change/position.ts";
-import type { Hold } from "../hold/hold-state.ts";
+import type { PartitionHold } from "../hold/hold-state.ts";
 import { formatDone, parseDone } from "../run/done-ahead.ts";
 import type { RunningCall } from "../run/running-calls.ts";
 
@@ -172,7 +172,7 @@ export function hasReached(stored: Partial<Held>, value: Held): boolean {
 
 /** A checkpoint, and how far what lies behind it is held. */
 type Held = CheckpointValue & {
-  readonly hold?: Pick<Hold, "intake" | "last" | "holes"> | null | undefined;
+  readonly hold?: Pick<PartitionHold, "intake" | "last" | "holes"> | null | undefined;
 };
 
 function hasCome(stored: Partial<CheckpointValue>, value: CheckpointValue): boolean {

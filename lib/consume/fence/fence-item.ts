@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../../change/position.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { formatHold, parseHold } from "../hold/hold.ts";
-import type { Hold } from "../hold/hold-state.ts";
+import type { PartitionHold } from "../hold/hold-state.ts";
 import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
 import { asSeen, type LeaseState, REDRIVE, REPLAY, readLease } from "./partition-lease.ts";
@@ -48,7 +48,7 @@ export interface StoredPartition {
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
   /** While it is held; its checkpoint is what is said above. */
-  readonly hold?: Hold;
+  readonly hold?: PartitionHold;
   /** Who applies what it holds, or died there. */
   readonly replay?: LeaseState;
 }
@@ -59,7 +59,7 @@ export interface PartitionProgress extends CheckpointValue {
   /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */
   readonly parked: string | undefined;
   /** While it is held; null: it is held no more. */
-  readonly hold?: Hold | null;
+  readonly hold?: PartitionHold | null;
 }
 
 /** Progress in a partition that an invocation holds. */

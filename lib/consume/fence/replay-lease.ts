@@ -31,7 +31,7 @@ const POLLS = 8;
 export class ReplayLease implements CallRight {
   readonly #lease: PartitionLease;
   readonly #token: FenceToken;
-  #confirmed: Moment | undefined;
+  #confirmed: ClockReading | undefined;
 
   /** `token`: of who has the lease, in the same partition. */
   constructor(lease: PartitionLease, token: FenceToken) {
@@ -70,12 +70,12 @@ export class ReplayLease implements CallRight {
   }
 }
 
-interface Moment {
+interface ClockReading {
   readonly wall: number;
   readonly elapsed: number;
 }
 
-function isWithin({ wall, elapsed }: Moment, ms: number): boolean {
+function isWithin({ wall, elapsed }: ClockReading, ms: number): boolean {
   return Math.abs(Date.now() - wall) < ms && performance.now() - elapsed < ms;
 }
 

@@ -4,7 +4,7 @@ import { OwnershipLostError } from "../consume-errors.ts";
 import type { ChainPlace } from "../hold/parked-change.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import type { Deadline } from "../run/deadline.ts";
-import type { Lane } from "../run/ordered-batch.ts";
+import type { PartitionLane } from "../run/ordered-batch.ts";
 import type { PartitionOutcome } from "../run/partition-run.ts";
 import type { LostRecords } from "./checkpoint.ts";
 import type { FenceGroup, TakenPartition } from "./fence.ts";
@@ -17,7 +17,7 @@ const REMOVAL_MS = 2_000;
 /** A partition that was taken. */
 export interface Taken extends TakenPartition {
   readonly place: FenceGroup;
-  readonly lane: Lane;
+  readonly lane: PartitionLane;
   readonly startPosition: PositionText;
 }
 
@@ -28,7 +28,7 @@ export interface TakenPartitionsOptions {
   /** The invocation's. */
   readonly token: string;
   /** A partition's records come again. */
-  readonly failLane: (lane: Lane, error: unknown) => void;
+  readonly failLane: (lane: PartitionLane, error: unknown) => void;
   readonly log: (message: string, error: unknown, facts: Readonly<Record<string, unknown>>) => void;
 }
 
@@ -48,8 +48,8 @@ export class TakenPartitions {
   }
 
   /** Takes the partitions, group by group; a group that cannot be taken fails alone, unless all do. */
-  async take(lanes: readonly Lane[]): Promise<Taken[]> {
-    const groups = new Map<string, { place: FenceGroup; lanes: Lane[] }>();
+  async take(lanes: readonly PartitionLane[]): Promise<Taken[]> {
+    const groups = new Map<string, { place: FenceGroup; lanes: PartitionLane[] }>();
     for (const lane of lanes) {
       const place = { topic: lane.topic, group: groupOf(lane.partition) };
       const name = `${place.topic}/${place.group}`;
@@ -60,7 +60,7 @@ export class TakenPartitions {
     const { fence, startPositions } = this.#options.instance;
     const taken: Taken[] = [];
     const errors: unknown[] = [];
-    const takeGroup = async ({ place, lanes }: { place: FenceGroup; lanes: Lane[] }) => {
+    const takeGroup = async ({ place, lanes }: { place: FenceGroup; lanes: PartitionLane[] }) => {
       try {
         const startPosition = await startPositions.of(place.topic, this.#options.deadline.work);
         const partitions = lanes.map(({ partition }) => partition);
@@ -91,7 +91,7 @@ export class TakenPartitions {
   /** A group of which nothing was ever there, in a shard that has lost records: what it begins with follows none of them. */
   async #beginNew(
     place: FenceGroup,
-    lanes: readonly Lane[],
+    lanes: readonly PartitionLane[],
     group: ReadonlyMap<number, TakenPartition>,
   ): Promise<LostRecords | undefined> {
     const isNew = [...group.values()].some((taken) => taken.isNew);

@@ -3,14 +3,14 @@ import { positionOf } from "../../change/record.ts";
 import type { CheckpointValue } from "../fence/checkpoint.ts";
 import type { BatchRecord } from "../run/batch-record.ts";
 import { fillHole, HOLD_BYTES, sequenceKey, withHole } from "./hold.ts";
-import type { Hold, Hole } from "./hold-state.ts";
+import type { Hole, PartitionHold } from "./hold-state.ts";
 
 /** What of an invocation's records goes into a hold. */
 export interface Intake {
   /** Records to be stored, in order; where one may be missing between two of them, they stand apart. */
   readonly runs: readonly (readonly BatchRecord[])[];
   /** The hold once they are stored. */
-  readonly hold: Hold;
+  readonly hold: PartitionHold;
   /** A record that was missing has come. */
   readonly filled: boolean;
   /** The first for which there is no room: it and all behind it come again. */
@@ -25,7 +25,7 @@ export interface Intake {
  */
 export function takeIn(
   records: readonly BatchRecord[],
-  start: Hold,
+  start: PartitionHold,
   checkpoint: CheckpointValue,
   bytesOf: (record: BatchRecord) => number,
 ): Intake {

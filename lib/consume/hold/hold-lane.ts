@@ -2,7 +2,7 @@ import type { KinesisStreamRecord } from "aws-lambda";
 import { type PartitionName, RecordNotSupportedError } from "../consume-errors.ts";
 import { giveUpRecord, type RecordGiver } from "../dead-letter/dead-record.ts";
 import type { BatchRecord, UnreadableRecord } from "../run/batch-record.ts";
-import { type Lane, orderedBatch } from "../run/ordered-batch.ts";
+import { orderedBatch, type PartitionLane } from "../run/ordered-batch.ts";
 
 /**
  * A record of which nothing is known, as one of the partition that its key names: the partition goes no further there,
@@ -21,10 +21,10 @@ function asBarred(
 
 /** Puts such records into their lanes; `rest`: those that are given up, or keep their shard back. */
 export function withBarred(
-  lanes: readonly Lane[],
+  lanes: readonly PartitionLane[],
   unreadable: readonly UnreadableRecord[],
   giver: Pick<RecordGiver, "configuration" | "deadLetters">,
-): { lanes: readonly Lane[]; rest: readonly UnreadableRecord[] } {
+): { lanes: readonly PartitionLane[]; rest: readonly UnreadableRecord[] } {
   if (unreadable.length === 0) return { lanes, rest: unreadable };
   const all = lanes.map((lane) => ({ ...lane, records: [...lane.records] }));
   const rest: UnreadableRecord[] = [];
@@ -48,7 +48,7 @@ export async function barredLane(
   giver: RecordGiver,
   { topic, partition }: PartitionName,
   records: readonly KinesisStreamRecord[],
-): Promise<Lane> {
+): Promise<PartitionLane> {
   const { lanes, unreadable } = orderedBatch(records);
   const own = lanes.find((lane) => lane.topic === topic && lane.partition === partition)?.records ?? [];
   for (const record of unreadable) {

@@ -9,7 +9,7 @@ import { type OwnedPartition, partitionStart } from "../run/partition-start.ts";
 import { holdChain, holdDelay } from "./hold.ts";
 import { HoldIncompleteError } from "./hold-errors.ts";
 import { barredLane } from "./hold-lane.ts";
-import type { Hold } from "./hold-state.ts";
+import type { PartitionHold } from "./hold-state.ts";
 import type { HeldRecords, HoldPlace, HoldTable } from "./hold-table.ts";
 import type { ChainPlace } from "./parked-change.ts";
 
@@ -35,11 +35,11 @@ export class HoldReplay {
   readonly #checkpoint: Checkpoint;
   readonly #superseded: ChainPlace[] = [];
   readonly #ends: number;
-  #hold: Hold;
+  #hold: PartitionHold;
   #parked: string | undefined;
   #progress: PartitionProgress;
 
-  constructor(parts: ReplayParts, topic: string, progress: PartitionProgress, hold: Hold) {
+  constructor(parts: ReplayParts, topic: string, progress: PartitionProgress, hold: PartitionHold) {
     this.#parts = parts;
     this.#place = { topic, partition: progress.partition, id: hold.id };
     this.#checkpoint = new Checkpoint(progress, parts.startPosition);

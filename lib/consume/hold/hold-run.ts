@@ -9,13 +9,13 @@ import type { PartitionItem } from "../fence/partition-item.ts";
 import { isLive, PartitionLease } from "../fence/partition-lease.ts";
 import { ReplayLease, takeReplay } from "../fence/replay-lease.ts";
 import type { BatchRecord } from "../run/batch-record.ts";
-import type { Lane } from "../run/ordered-batch.ts";
+import type { PartitionLane } from "../run/ordered-batch.ts";
 import type { PartitionOutcome } from "../run/partition-run.ts";
 import { HOLD_BYTES, holdChain, holdDelay, withExpired } from "./hold.ts";
 import { HoldAtWorkError, HoldFullError } from "./hold-errors.ts";
 import { type Intake, takeIn } from "./hold-intake.ts";
 import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
-import type { Hold } from "./hold-state.ts";
+import type { PartitionHold } from "./hold-state.ts";
 import { heldBytes } from "./hold-table.ts";
 
 /** What an invocation's part in a hold stands on. */
@@ -32,11 +32,11 @@ const POLL_MS = 50;
 /** An invocation's part in the hold of one partition. */
 export class HoldRun {
   readonly #parts: HoldParts;
-  readonly #lane: Lane;
+  readonly #lane: PartitionLane;
   /** All of the invocation's records, by their index. */
   readonly #records: readonly KinesisStreamRecord[];
 
-  constructor(parts: HoldParts, lane: Lane, records: readonly KinesisStreamRecord[]) {
+  constructor(parts: HoldParts, lane: PartitionLane, records: readonly KinesisStreamRecord[]) {
     this.#parts = parts;
     this.#lane = lane;
     this.#records = records;
@@ -53,7 +53,7 @@ export class HoldRun {
     const { parking, deadline } = this.#parts.invocation;
     const now = new Date().toISOString();
     const { name } = deadLetterError(error);
-    const begun: Hold = {
+    const begun: PartitionHold = {
       id: randomBytes(9).toString("base64url"),
       intake: { position: progress.position, writer: progress.writer },
       ...{ cause: name, since: now, last: "", bytes: 0, holes: [] },
@@ -79,7 +79,7 @@ export class HoldRun {
    * held is tried.
    * @throws errors of the state table: then its records come again.
    */
-  async goOn(before: StoredPartition, seen: Hold): Promise<PartitionOutcome> {
+  async goOn(before: StoredPartition, seen: PartitionHold): Promise<PartitionOutcome> {
     const alone = await this.#alone(before, seen);
     const { stored } = alone;
     const until = this.#lostUntil();
@@ -110,8 +110,8 @@ export class HoldRun {
    */
   async #alone(
     before: StoredPartition,
-    seen: Hold,
-  ): Promise<{ stored: StoredPartition; hold: Hold; lease: ReplayLease | undefined }> {
+    seen: PartitionHold,
+  ): Promise<{ stored: StoredPartition; hold: PartitionHold; lease: ReplayLease | undefined }> {
     const known = before.replay !== undefined;
     if (!known && Date.now() < seen.nextTry) return { stored: before, hold: seen, lease: undefined };
     const { invocation, fence, place, token, budgetMs } = this.#parts;
@@ -167,7 +167,7 @@ export class HoldRun {
     return typeof until === "number" ? until : 0;
   }
 
-  async #take(hold: Hold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {
+  async #take(hold: PartitionHold, checkpoint: Parameters<typeof takeIn>[2]): Promise<Intake> {
     const { invocation, holds } = this.#parts;
     const { topic, partition } = this.#lane;
     const raw = ({ index }: BatchRecord) => this.#records[index] as KinesisStreamRecord;

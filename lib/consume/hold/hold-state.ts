@@ -7,7 +7,7 @@ import type { PositionText } from "../../change/position.ts";
 export type Hole = readonly [from: string, to: string, position: PositionText];
 
 /** A partition whose records are held until somebody acts. */
-export interface Hold {
+export interface PartitionHold {
   /** Names its records, and with an asterisk before it its dead letter. */
   readonly id: string;
   /** Up to here everything took effect or is held, and the newest writer there. */

@@ -10,7 +10,7 @@ import {
 import { DeadLetterTooLargeError } from "../dead-letter/dead-letter-errors.ts";
 import type { Attempts, CheckpointValue } from "../fence/checkpoint.ts";
 import { ParkedTooLargeError, ParkingFullError, PoisonWithoutKeyError } from "./hold-errors.ts";
-import type { Hold, Hole } from "./hold-state.ts";
+import type { Hole, PartitionHold } from "./hold-state.ts";
 
 /*
  * The hold of a partition (rule 31). What waits for somebody (a gap, a change that failed and has no key, the policy
@@ -44,7 +44,7 @@ const stored = z.object({
 });
 
 /** As the fence holds it, with the partition's checkpoint. */
-export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
+export function formatHold(hold: PartitionHold, checkpoint: CheckpointValue): string {
   const { id, cause, since, last, bytes, holes, tries, nextTry, expired } = hold;
   const { position: mark, writer, attempts, explained } = checkpoint;
   const text: Omit<z.output<typeof stored>, "attempts"> & Pick<CheckpointValue, "attempts"> = {
@@ -66,8 +66,8 @@ export function formatHold(hold: Hold, checkpoint: CheckpointValue): string {
 /** Reads what `formatHold` wrote; undefined where it is not of the format. */
 export function parseHold(
   text: string,
-  intake: Hold["intake"],
-): { hold: Hold; checkpoint: CheckpointValue } | undefined {
+  intake: PartitionHold["intake"],
+): { hold: PartitionHold; checkpoint: CheckpointValue } | undefined {
   let parsed: z.output<typeof stored>;
   try {
     parsed = stored.parse(JSON.parse(text));
@@ -116,7 +116,7 @@ export function heldBy(chain: string): string | undefined {
 }
 
 /** One more time that the shard was left unread. */
-export function withExpired(hold: Hold, until: number): Hold {
+export function withExpired(hold: PartitionHold, until: number): PartitionHold {
   const known = hold.expired ?? [];
   if (known.some((one) => one >= until)) return hold;
   return { ...hold, expired: [...known.slice(0, HOLES - 1), until] };

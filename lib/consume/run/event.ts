@@ -7,7 +7,7 @@ import type {
 } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
 import { Operation, operationOf } from "../api/operation.ts";
-import type { EventPlace } from "./event-place.ts";
+import type { PartitionName } from "../consume-errors.ts";
 import { type Sweep, sweepOf } from "./sweep.ts";
 
 /**
@@ -190,7 +190,7 @@ export class HandledEvent implements AnyEvent {
   readonly source: EventSource;
   readonly #wire: ChangeEventJson;
 
-  constructor(wire: ChangeEventJson, place: EventPlace, position: PositionText, rows: Rows) {
+  constructor(wire: ChangeEventJson, place: PartitionName, position: PositionText, rows: Rows) {
     const { source, message } = wire;
     this.#wire = wire;
     this.id = position;

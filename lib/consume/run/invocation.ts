@@ -18,7 +18,7 @@ import type { BatchRecord, UnreadableRecord } from "./batch-record.ts";
 import { asInvocation, type ConsumerInstance } from "./consumer-instance.ts";
 import { Deadline } from "./deadline.ts";
 import { InvocationCounts, tellObserver } from "./observer.ts";
-import { type Lane, orderedBatch, shardIdOf } from "./ordered-batch.ts";
+import { orderedBatch, type PartitionLane, shardIdOf } from "./ordered-batch.ts";
 import type { Invocation } from "./partition.ts";
 import { type PartitionOutcome, PartitionRun } from "./partition-run.ts";
 import { partitionStart } from "./partition-start.ts";
@@ -98,8 +98,11 @@ class InvocationRun {
   }
 
   /** The partitions that are the consumer's business, and the beats of the shard. */
-  #sort(lanes: readonly Lane[]): { readonly own: Lane[]; readonly beats: readonly ShardBeat[] } {
-    const isBeat = ({ topic }: Lane) => topic === SHARD_TOPIC;
+  #sort(lanes: readonly PartitionLane[]): {
+    readonly own: PartitionLane[];
+    readonly beats: readonly ShardBeat[];
+  } {
+    const isBeat = ({ topic }: PartitionLane) => topic === SHARD_TOPIC;
     const beats = lanes.filter(isBeat).flatMap(({ records }) => records.flatMap(({ events }) => events));
     return {
       own: lanes.filter((lane) => !isBeat(lane) && this.#instance.isOwn(lane.topic)),
@@ -239,7 +242,7 @@ class InvocationRun {
     return { partitionKey: this.#event.Records[index]?.kinesis.partitionKey, shardId, sequenceNumber };
   }
 
-  #failLane({ topic, partition, records }: Lane, error: unknown): void {
+  #failLane({ topic, partition, records }: PartitionLane, error: unknown): void {
     const [first] = records;
     if (!first) return;
     const { sequenceNumber } = first;
@@ -268,7 +271,7 @@ function faultOfKeys(parked: string | undefined, partition: number): string | un
 }
 
 /** What stands before a record that must come again; the rest comes with it. */
-function before(index: number, lanes: readonly Lane[]): Lane[] {
+function before(index: number, lanes: readonly PartitionLane[]): PartitionLane[] {
   return lanes
     .map((lane) => ({ ...lane, records: lane.records.filter((record) => record.index < index) }))
     .filter(({ records }) => records.length > 0);

@@ -10,7 +10,7 @@ import { CompressedEvents, rangeOf } from "./compressed-record.ts";
 import { parseExactJson } from "./json.ts";
 
 /** The records of one topic partition, in order. */
-export interface Lane {
+export interface PartitionLane {
   readonly topic: string;
   readonly partition: number;
   readonly records: BatchRecord[];
@@ -24,14 +24,14 @@ export function shardIdOf({ eventID }: KinesisStreamRecord): string {
 
 /** Sorts the records of an invocation into topic partitions; each keeps its order. */
 export function orderedBatch(records: readonly KinesisStreamRecord[]): {
-  lanes: Lane[];
+  lanes: PartitionLane[];
   unreadable: UnreadableRecord[];
 } {
   // By topic, then by partition: a name made of both for each of so many records would cost more than the look-ups.
-  const topics = new Map<string, Map<number, Lane>>();
-  const lanes: Lane[] = [];
-  const laneOf = (topic: string, partition: number): Lane => {
-    const known = topics.get(topic) ?? new Map<number, Lane>();
+  const topics = new Map<string, Map<number, PartitionLane>>();
+  const lanes: PartitionLane[] = [];
+  const laneOf = (topic: string, partition: number): PartitionLane => {
+    const known = topics.get(topic) ?? new Map<number, PartitionLane>();
     topics.set(topic, known);
     const lane = known.get(partition) ?? { topic, partition, records: [] };
     if (lane.records.length === 0) {

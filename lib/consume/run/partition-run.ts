@@ -14,7 +14,7 @@ import type { ChainPlace } from "../hold/parked-change.ts";
 import type { BatchRecord, UnreadableEvents } from "./batch-record.ts";
 import { readClaimed } from "./claimed-event.ts";
 import { EventTurns } from "./event-turns.ts";
-import type { Lane } from "./ordered-batch.ts";
+import type { PartitionLane } from "./ordered-batch.ts";
 import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
 import { type Given, Preparation, type Prepared } from "./preparation.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
@@ -59,7 +59,7 @@ export class PartitionRun {
   /** Of the small compressed records whose events may wait for a call. */
   #smallBytes = 0;
 
-  constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
+  constructor(lane: PartitionLane, start: PartitionStart, invocation: Invocation) {
     this.#partition = new Partition(lane, start, invocation);
     this.#preparation = new Preparation(this.#partition);
     this.#effects = new Effects(this.#partition);

@@ -4,7 +4,7 @@ import type { Fence, FenceGroup } from "../fence/fence.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
 import type { FenceToken } from "../fence/fence-token.ts";
 import type { StartPositions } from "../fence/start-position.ts";
-import type { Hold } from "../hold/hold-state.ts";
+import type { PartitionHold } from "../hold/hold-state.ts";
 import type { CallRight, Invocation, PartitionStart } from "./partition.ts";
 
 /** A partition that somebody has taken, and what its runs need. */
@@ -24,7 +24,7 @@ export function partitionStart(
   { invocation, fence, startPositions, place, token, careful }: OwnedPartition,
   checkpoint: Checkpoint,
   parked: string | undefined,
-  held: { readonly hold?: Hold; readonly right?: CallRight } = {},
+  held: { readonly hold?: PartitionHold; readonly right?: CallRight } = {},
 ): PartitionStart {
   const { work, end } = invocation.deadline;
   const note = (progress: PartitionProgress) => fence.note(place, { progress, token }, end);

@@ -13,7 +13,7 @@ import type { DeadLetterQueue } from "../dead-letter/dead-letter.ts";
 import type { Attempts, Checkpoint } from "../fence/checkpoint.ts";
 import type { PartitionProgress } from "../fence/fence-item.ts";
 import { PoisonWithoutKeyError } from "../hold/hold-errors.ts";
-import type { Hold } from "../hold/hold-state.ts";
+import type { PartitionHold } from "../hold/hold-state.ts";
 import { parkingKey } from "../hold/parked-keys.ts";
 import type { ParkedPayloads } from "../hold/parked-payload.ts";
 import { type Overtake, type ParkableChange, Parking } from "../hold/parking.ts";
@@ -24,7 +24,7 @@ import type { Deadline } from "./deadline.ts";
 import type { ChangeEvent, HandledEvent } from "./event.ts";
 import type { MissingTable } from "./missing-changes.ts";
 import type { InvocationCounts } from "./observer.ts";
-import type { Lane } from "./ordered-batch.ts";
+import type { PartitionLane } from "./ordered-batch.ts";
 import type { RunningCalls } from "./running-calls.ts";
 import type { Shards } from "./shards.ts";
 import { removesBelow, type Sweep } from "./sweep.ts";
@@ -65,7 +65,7 @@ export interface PartitionStart {
   /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
   readonly note: ((progress: PartitionProgress) => Promise<boolean>) | undefined;
   /** While the partition is held; what runs are records that it holds. */
-  readonly hold?: Hold | undefined;
+  readonly hold?: PartitionHold | undefined;
   /** Present with it. */
   readonly right?: CallRight | undefined;
   /** The keys with open dead letters: see `ParkedKeys`. */
@@ -96,14 +96,14 @@ export interface Stop {
 
 /** What the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
 export class Partition {
-  readonly lane: Lane;
+  readonly lane: PartitionLane;
   readonly start: PartitionStart;
   readonly invocation: Invocation;
   readonly parking: Parking;
   /** Moves when changes took effect, were passed, or lie in the dead letters: never before. */
   readonly checkpoint: Checkpoint;
 
-  constructor(lane: Lane, start: PartitionStart, invocation: Invocation) {
+  constructor(lane: PartitionLane, start: PartitionStart, invocation: Invocation) {
     this.lane = lane;
     this.start = start;
     this.invocation = invocation;

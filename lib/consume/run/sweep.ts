@@ -1,7 +1,7 @@
 import { readBackfillEnd } from "../../change/control-event.ts";
 import type { ChangeEventJson } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
-import type { EventPlace } from "./event-place.ts";
+import type { PartitionName } from "../consume-errors.ts";
 
 /**
  * A backfill of a table has ended: what a sink still holds of it below a position is not in the source any more.
@@ -29,7 +29,7 @@ export interface Sweep {
  */
 export function sweepOf(
   wire: ChangeEventJson,
-  { topic, partition }: EventPlace,
+  { topic, partition }: PartitionName,
   id: PositionText,
 ): Sweep | undefined {
   const end = readBackfillEnd(wire);
