@@ -16,7 +16,10 @@ function client(send: (options: { readonly abortSignal?: AbortSignal }) => Promi
 
 test("what a task writes at its end is not cut, and fails with the table's error", async () => {
   const signal = AbortSignal.abort(new Error("the task ends"));
-  const dynamodb = client(async () => ({}));
+  const dynamodb = client(async ({ abortSignal }) => {
+    abortSignal?.throwIfAborted();
+    return {};
+  });
   await expect(persistentTable({ dynamodb, table, signal }).put(key, {})).resolves.toBe(true);
   const unanswered = client(async ({ abortSignal }) => {
     abortSignal?.throwIfAborted();
@@ -42,9 +45,12 @@ test("what the signal cuts ends with the signal's reason", async () => {
 test("a wait between two tries is cut by the signal, and ends with its reason", async () => {
   const end = new AbortController();
   const reason = new Error("the task ends");
+  let calls = 0;
   const dynamodb = client(async () => {
+    calls++;
     queueMicrotask(() => setImmediate(() => end.abort(reason)));
     throw new Error("ETIMEDOUT");
   });
   await expect(persistentTable({ dynamodb, table, signal: end.signal }, true).get(key)).rejects.toBe(reason);
+  expect(calls).toBe(1);
 });

@@ -24,6 +24,27 @@ export const STATE: readonly Mutation[] = [
     tests: ["test/unit/source/kinds.test.ts"],
   },
   {
+    name: "end a query of the state table with its first page",
+    file: "lib/state/state-table.ts",
+    from: "} while (last);",
+    to: "} while (false);",
+    tests: ["test/unit/state-table.test.ts"],
+  },
+  {
+    name: "read the state table's items as they may have been",
+    file: "lib/state/state-table.ts",
+    from: "      ConsistentRead: true,\n      ...(pageSize",
+    to: "      ...(pageSize",
+    tests: ["test/unit/state-table.test.ts"],
+  },
+  {
+    name: "take a write that its condition refused for a failed call",
+    file: "lib/state/state-table.ts",
+    from: "        if (error instanceof ConditionalCheckFailedException) return undefined;\n",
+    to: "",
+    tests: ["test/unit/state-table.test.ts"],
+  },
+  {
     name: "let an older capture task remove what is to be read again",
     file: "lib/state/leased-table.ts",
     from: "generation <= :generation",

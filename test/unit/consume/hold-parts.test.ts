@@ -9,7 +9,7 @@ import {
 import { counterAhead, FenceToken } from "../../../lib/consume/fence/fence-token.ts";
 import { formatHold, HOLD_BYTES, parseHold, sequenceKey } from "../../../lib/consume/hold/hold.ts";
 import { takeIn } from "../../../lib/consume/hold/hold-intake.ts";
-import type { Hold } from "../../../lib/consume/hold/hold-state.ts";
+import type { PartitionHold } from "../../../lib/consume/hold/hold-state.ts";
 import { HoldTable } from "../../../lib/consume/hold/hold-table.ts";
 import { orderedBatch } from "../../../lib/consume/run/ordered-batch.ts";
 import { MemoryTable, updated } from "./memory-table.ts";
@@ -17,7 +17,7 @@ import { at, type Change, chain, packed, TOPIC } from "./records.ts";
 
 const signal = AbortSignal.timeout(60_000);
 
-const hold: Hold = {
+const hold: PartitionHold = {
   id: "AbCd1234",
   intake: { position: at(3), writer: 1 },
   ...{ cause: "GapError", since: "2026-01-01T00:00:00.000Z", last: "", bytes: 0, holes: [] },
