@@ -6,8 +6,10 @@ import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { describe, expect, test } from "vitest";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
-import { outbox, triggers } from "../../lib/definition/pipeline.ts";
+import { outbox, type PipelineInput, triggers } from "../../lib/definition/pipeline.ts";
+import { addSourceKind } from "../../lib/source/index.ts";
 import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
+import { toy, toyKind } from "../unit/source/toy/kind.ts";
 import {
   basics,
   definition,
@@ -252,6 +254,17 @@ test("iterator age rings at a quarter of the retention, or where it is told to",
     resource(of, "AWS::CloudWatch::Alarm", "IteratorAgecustomer").Properties.Threshold;
   expect(threshold(small)).toBe((168 * 3600_000) / 4);
   expect(threshold(large)).toBe(3600_000);
+});
+
+test("a kind of source that the constructs have never heard of is deployed by what it says of itself", () => {
+  addSourceKind(toyKind);
+  const of = (source: PipelineInput["source"]) =>
+    synthesize((stack) => ({ definition: definition({ source }), ...basics(stack) }));
+  const [made, known] = [of(toy({ tables: ["public.*"] })), of(triggers({ tables: ["public.*"] }))];
+  expect(findings(made)).toEqual([]);
+  const alarms = ({ template }: Synthesized) => Object.keys(template.findResources("AWS::CloudWatch::Alarm"));
+  expect(alarms(made)).toEqual(alarms(known));
+  made.template.hasResourceProperties("AWS::ECS::Service", { DesiredCount: 1 });
 });
 
 test("a source that reads tables has no slot: nothing rings for one, and what rings is its own", () => {
