@@ -143,4 +143,32 @@ export const STREAM: readonly Mutation[] = [
     to: "",
     tests: ["test/aws/refused-calls.test.ts"],
   },
+  {
+    name: "keep to Kinesis' limits where the stream has others",
+    file: "lib/stream/stream-writer.ts",
+    from: "{ ...RUN_LIMITS, ...stream.limits, ...options.limits }",
+    to: "{ ...RUN_LIMITS, maxRecordBytes: 1048576, requestBytes: 5242880, requestRecords: 500, ...options.limits }",
+    tests: ["test/unit/stream/record-writer.test.ts"],
+  },
+  {
+    name: "wait for ever longer after failures",
+    file: "lib/backoff.ts",
+    from: "Math.min(capMs, baseMs * 2 ** (failures - 1))",
+    to: "baseMs * 2 ** (failures - 1)",
+    tests: ["test/unit/backoff.test.ts"],
+  },
+  {
+    name: "ring for the lack of a metric that a healthy task may lack",
+    file: "lib/telemetry/alarms.ts",
+    from: '      threshold: "walLoss",\n',
+    to: '      threshold: "walLoss",\n      missing: "dead",\n',
+    tests: ["test/unit/operations-page.test.ts"],
+  },
+  {
+    name: "leave the session open whose work failed",
+    file: "lib/source/postgres/link/connection.ts",
+    from: "    return await work(client);\n  } finally {\n    await disconnect(client);\n",
+    to: "    return await work(client);\n  } finally {\n",
+    tests: ["test/postgres/connection.test.ts"],
+  },
 ];
