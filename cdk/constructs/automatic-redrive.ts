@@ -18,7 +18,7 @@ import { allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { REDRIVE_TIMEOUT, type Redrive } from "./redrive.ts";
 
-/** What an automatic redrive needs. */
+/** Props of `AutomaticRedrive`. */
 export interface AutomaticRedriveProps {
   readonly consumer: string;
   readonly settings: AutomaticRedriveSettings;
@@ -42,7 +42,7 @@ const TRIES = 3;
  */
 export class AutomaticRedrive extends Construct {
   readonly function: lambda.Function;
-  /** Where letters are moved to. */
+  /** Queue to which dead letters are moved. */
   readonly queue: sqs.Queue | undefined;
 
   constructor(scope: Construct, id: string, props: AutomaticRedriveProps) {

@@ -9,10 +9,10 @@ import type { Construct } from "constructs";
 import type { Pipeline } from "../../lib/definition/definition.ts";
 import { buildCapture, CAPTURE } from "./capture-program.ts";
 
-/** Where the image keeps the program. */
+/** Directory of the program in the image. */
 export const APP_DIRECTORY = "/app";
 
-/** What a capture image is built of. */
+/** Props of `captureImage`. */
 export interface CaptureImageProps {
   readonly definition: Pipeline;
   /** A PEM file of the database's certificate authority, if it is a private one. */

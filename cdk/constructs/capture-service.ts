@@ -19,7 +19,7 @@ import {
   grantSignIn,
 } from "./source-database.ts";
 
-/** What may be chosen of the capture task. */
+/** Optional settings of the capture task. */
 export interface CaptureSettings {
   /** CPU units of Fargate, 1024 a processor. Default 1024. */
   readonly cpu?: number;
@@ -31,7 +31,7 @@ export interface CaptureSettings {
   readonly environment?: Readonly<Record<string, string>>;
 }
 
-/** What a capture service needs. */
+/** Props of `CaptureService`. */
 export interface CaptureServiceProps {
   readonly definition: Pipeline;
   readonly vpc: ec2.IVpc;

@@ -26,9 +26,9 @@ import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
 
-/** What a pipeline needs beside its definition: what differs by place. */
+/** Settings of a deployed pipeline beside its definition: those that differ by place. */
 export interface CdcPipelineProps {
-  /** What `definePipeline` gave. */
+  /** The definition, as `definePipeline` returns it. */
   readonly definition: Pipeline;
   /** Entry files of the definition are relative to it. Default: the working directory. */
   readonly projectRoot?: string;
@@ -59,7 +59,7 @@ export interface CdcPipelineProps {
   readonly encryptionKey?: kms.IKey;
   /** From when on alarms ring. */
   readonly alarms?: AlarmThresholds;
-  /** Where alarms go. Default: they are to be seen in CloudWatch only. */
+  /** Topic that alarms notify. Default: they are to be seen in CloudWatch only. */
   readonly alarmTopic?: sns.ITopic;
   /** Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;

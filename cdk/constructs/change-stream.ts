@@ -7,7 +7,7 @@ import type { Pipeline } from "../../lib/definition/definition.ts";
 import { allow } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 
-/** What a change stream needs. */
+/** Props of `ChangeStream`. */
 export interface ChangeStreamProps {
   /** `stream` of the pipeline definition. */
   readonly definition: Pipeline["stream"];

@@ -7,7 +7,7 @@ import { Construct } from "constructs";
 import { allow, allowObjects } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 
-/** What a claim bucket needs. */
+/** Props of `ClaimBucket`. */
 export interface ClaimBucketProps {
   /** Retention of the stream: no pointer in it may outlive its object. */
   readonly streamRetention: Duration;
@@ -30,7 +30,7 @@ const CLAIM_PREFIX = "changes/";
  */
 export class ClaimBucket extends Construct {
   readonly bucket: s3.Bucket;
-  /** What `TRIBUTARY_CLAIM_BUCKET` says. */
+  /** Value of `TRIBUTARY_CLAIM_BUCKET`. */
   readonly url: string;
   readonly #key: kms.IKey;
 

@@ -21,13 +21,13 @@ import { acknowledge } from "./nag.ts";
 import { selectSubnets } from "./network.ts";
 import type { StateTable } from "./state-table.ts";
 
-/** What differs for one consumer beside its definition. */
+/** Settings of one consumer beside its definition. */
 export interface ConsumerSettings {
-  /** What the handler reads from its environment. */
+  /** Variables of the handler's environment. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** What its sink needs. Grants on the function do as well, but redrive needs the same: name it here. */
+  /** Permissions that its sink needs. Grants on the function do as well, but redrive needs the same: name them here. */
   readonly policies?: readonly iam.PolicyStatement[];
-  /** Where its sink is in a VPC. */
+  /** VPC of its sink, if it is in one. */
   readonly vpc?: ec2.IVpc;
   readonly vpcSubnets?: ec2.SubnetSelection;
   readonly securityGroups?: ec2.ISecurityGroup[];
@@ -39,7 +39,7 @@ export interface ConsumerSettings {
   readonly tracing?: boolean;
 }
 
-/** What a function of a consumer needs. */
+/** Props of `ConsumerFunction`. */
 export interface ConsumerFunctionProps {
   readonly definition: Pipeline;
   readonly consumer: ConsumerDefinition;
@@ -143,7 +143,7 @@ function checkEnvironment(consumer: string, variables: Readonly<Record<string, s
   ]);
 }
 
-/** What the local host sets too. */
+/** Returns the variables that the local host sets too. */
 function consumerEnvironment(definition: Pipeline, consumer: ConsumerDefinition): Record<string, string> {
   return {
     TRIBUTARY_PIPELINE_NAME: definition.name,

@@ -10,7 +10,7 @@ import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-functio
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { Redrive } from "./redrive.ts";
 
-/** What a consumer needs. */
+/** Props of `Consumer`. */
 export interface ConsumerProps
   extends Omit<ConsumerFunctionProps, "timeout" | "description" | "deadLetterQueue"> {
   readonly changeStream: ChangeStream;

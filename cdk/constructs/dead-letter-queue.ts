@@ -7,13 +7,13 @@ import { DEAD_LETTER_RETENTION } from "./claim-bucket.ts";
 import { allow } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 
-/** What a dead-letter queue needs. */
+/** Props of `DeadLetterQueue`. */
 export interface DeadLetterQueueProps {
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
 }
 
-/** What SQS allows since 2025: letters carry whole events. */
+/** SQS's limit since 2025: dead letters carry whole events. */
 const LARGEST_MESSAGE_BYTES = 1024 * 1024;
 
 /** The queue of the dead letters of one consumer, or of capture: encrypted, TLS only, kept for SQS's longest time. */

@@ -8,7 +8,7 @@ import { deployedKey } from "../../lib/state/state-key.ts";
 import { acknowledge } from "./nag.ts";
 import type { StateTable } from "./state-table.ts";
 
-/** What the mark needs. */
+/** Props of `DeploymentMark`. */
 export interface DeploymentMarkProps {
   readonly pipeline: string;
   readonly stateTable: StateTable;

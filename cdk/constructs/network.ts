@@ -2,7 +2,7 @@ import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { Construct } from "constructs";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 
-/** Where a part stands in a VPC. */
+/** VPC and subnets of a part. */
 export interface Placement {
   readonly vpc: ec2.IVpc;
   /** Default: private subnets with a way out, else isolated ones, else public ones. */
@@ -15,7 +15,7 @@ export interface Placement {
  */
 export type Endpoints = "create" | "existing";
 
-/** What the capture task talks to beside PostgreSQL, DynamoDB and S3. */
+/** Services that the capture task calls beside PostgreSQL, DynamoDB and S3. */
 const INTERFACE_ENDPOINTS: Readonly<Record<string, ec2.InterfaceVpcEndpointAwsService>> = {
   Kinesis: ec2.InterfaceVpcEndpointAwsService.KINESIS_STREAMS,
   Logs: ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,

@@ -3,7 +3,7 @@ import type * as lambda from "aws-cdk-lib/aws-lambda";
 import { Construct } from "constructs";
 import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";
 
-/** What a redrive function needs: what its consumer needs. */
+/** Props of `Redrive`: those of its consumer's function. */
 export type RedriveProps = Omit<ConsumerFunctionProps, "timeout" | "description">;
 
 /** As long as Lambda lets it: parked changes are applied one by one. */

@@ -21,7 +21,7 @@ export interface ServerAddress {
   readonly certificateAuthorityFile?: string;
 }
 
-/** Where changes are captured: an instance of RDS, an Aurora cluster (its writer), or any server by its address. */
+/** The source: an instance of RDS, an Aurora cluster (its writer), or any server by its address. */
 export type SourceDatabase = rds.IDatabaseInstance | rds.IDatabaseCluster | ServerAddress;
 
 /** How the capture task signs in. */
@@ -35,7 +35,7 @@ export interface DatabaseAccess {
   readonly secret: secretsmanager.ISecret | undefined;
 }
 
-/** What the rest of the stack needs to know of it. */
+/** Facts about the database that the rest of the stack needs. */
 export interface DatabaseFacts {
   readonly host: string;
   readonly port: string;
@@ -156,7 +156,7 @@ function secretArnPattern(secret: secretsmanager.ISecret): string {
   return secret.secretFullArn ?? `${secret.secretArn}-??????`;
 }
 
-/** What an imported database may not know of itself: CDK says so by an error of its own, or by undefined. */
+/** Reads a fact that an imported database may not know of itself: CDK says so by an error of its own, or by undefined. */
 function imported<T>(read: () => T | undefined, remedy: string): T {
   let value: T | undefined;
   try {

@@ -5,7 +5,7 @@ import type * as kms from "aws-cdk-lib/aws-kms";
 import { Construct } from "constructs";
 import { allow } from "./grants.ts";
 
-/** What a state table needs. */
+/** Props of `StateTable`. */
 export interface StateTableProps {
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;

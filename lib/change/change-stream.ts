@@ -20,7 +20,7 @@ export type SourcePlace = bigint | string;
  * right behind the last change it gave, so that downstream never sees a reconnect.
  */
 export interface ChangeStream<Place extends SourcePlace = bigint> {
-  /** What was read, in order, in batches as large as the reads were. Pulling slowly is back-pressure. */
+  /** The messages read, in order, in batches as large as the reads were. Pulling slowly is back-pressure. */
   readonly changes: AsyncIterable<readonly SourceMessage<Place>[]>;
   /**
    * Everything up to and including the message that carried `place` is durable downstream. Returns at once; the
@@ -31,7 +31,7 @@ export interface ChangeStream<Place extends SourcePlace = bigint> {
   close(): Promise<void>;
 }
 
-/** What a source gives. */
+/** A message of a source. */
 export type SourceMessage<Place extends SourcePlace = bigint> =
   | SourceChange
   | SourceCommit<Place>
@@ -53,14 +53,14 @@ export interface SourceChange {
    * `,"after":<position or null>}}` (and, unpacked, with topic, partition and writer before the braces).
    */
   readonly json: string;
-  /** Where it was made, for metrics: `public.orders`. */
+  /** Table in which it was made, for metrics: `public.orders`. */
   readonly table: string;
 }
 
 /** The transaction of the changes before it is whole. */
 export interface SourceCommit<Place extends SourcePlace = bigint> {
   readonly kind: "commit";
-  /** What to acknowledge once everything before is durable: the end of the commit record. */
+  /** Place to acknowledge once everything before is durable: the end of the commit record. */
   readonly endLsn: Place;
   /** Commit time at the server, milliseconds since 1970 UTC. */
   readonly commitTimeMs: number;

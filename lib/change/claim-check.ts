@@ -1,4 +1,4 @@
-/** Where a change stands that was too large to travel in the stream. */
+/** Pointer to a change that was too large to travel in the stream. */
 export interface ClaimCheck {
   /** Name of the S3 bucket, or URL of the directory. */
   readonly bucket: string;

@@ -7,7 +7,7 @@ import { ClaimMismatchError } from "./record-errors.ts";
  * whether another one may help.
  */
 export interface ClaimStore {
-  /** What the pointers say as `bucket`, and the first part of their keys (empty, or ending in a slash). */
+  /** `bucket` of the pointers, and the first part of their keys (empty, or ending in a slash). */
   readonly bucket: string;
   readonly prefix: string;
 

@@ -30,7 +30,7 @@ export interface BackfillEnd {
   readonly table: string;
   /** Counts the table's backfills. */
   readonly run: number;
-  /** What a consumer holds below it when the event comes was gone from the source when the backfill began. */
+  /** Rows that a consumer holds below this position when the event comes were gone from the source when the backfill began. */
   readonly startPosition: PositionText;
   /** Whether consumers that keep keys are to remove what stands below `startPosition`. */
   readonly sweep: boolean;

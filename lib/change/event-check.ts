@@ -7,11 +7,11 @@ import type { ChangeEventJson } from "./event.ts";
 const LSN = /^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/;
 const POSITION = /^[0-9A-F]{24}[0-9]{10}$/;
 const OPERATIONS = new Set<unknown>(["c", "u", "d", "r", "t", "m"]);
-/** What 8 hex digits and 10 decimal digits of a position can hold. */
+/** Largest numbers in the 8 hex digits and 10 decimal digits of a position. */
 const MAX_EPOCH = 0xffff_ffff;
 const MAX_ORDINAL = 9_999_999_999;
 
-/** Where an event is wrong, empty for the event as a whole, and what is expected there; never what stands there. */
+/** The place at which an event is wrong (empty: the event as a whole) and the value expected there; never the value found. */
 export type EventFault = readonly [at: string, expected: string];
 
 /**

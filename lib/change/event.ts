@@ -1,6 +1,6 @@
 import type { PositionText } from "./position.ts";
 
-/** What happened, as one letter on the wire (Debezium's letters, and `m` for a logical message). */
+/** The operation, as one letter on the wire (Debezium's letters, and `m` for a logical message). */
 export type OperationCode = "c" | "u" | "d" | "r" | "t" | "m";
 
 /** A column's value on the wire: see "Value encodings" in docs. */
@@ -18,7 +18,7 @@ export type WireRow = { [column: string]: WireValue };
  */
 export type JsonNullPath = string | readonly [column: string, ...indexes: number[]];
 
-/** Where a change event comes from and where it stands. */
+/** Origin and position of a change event. */
 export interface EventSource {
   readonly connector: "postgresql" | "mysql";
   readonly name: string;

@@ -3,7 +3,7 @@
  * every digit of a number counts.
  */
 
-/** Where a value's text stands: `[valueStart, end)`. */
+/** Place of a value's text: `[valueStart, end)`. */
 export interface JsonElement {
   readonly valueStart: number;
   readonly end: number;
@@ -12,7 +12,7 @@ export interface JsonElement {
 /** A member of a JSON object, by its places in the text. */
 export interface JsonMember extends JsonElement {
   readonly name: string;
-  /** Where the name's quote stands. */
+  /** Index of the name's opening quote. */
   readonly start: number;
 }
 
@@ -66,7 +66,7 @@ export function stringEnd(text: string, at: number): number {
   }
 }
 
-/** Where the next member or element begins, or the bracket stands that closes them. */
+/** Returns the index at which the next member or element begins, or that of the closing bracket. */
 function nextStart(text: string, end: number): number {
   const i = behindBlanks(text, end);
   return text[i] === "," ? behindBlanks(text, i + 1) : i;

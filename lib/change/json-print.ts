@@ -2,7 +2,7 @@
 export interface PrintOptions {
   /** Members in the order of their names. */
   readonly sorted?: boolean;
-  /** What is printed in the place of a value that is neither object nor array. */
+  /** Replaces a value that is neither object nor array before it is printed. */
   readonly leaf?: (value: unknown) => unknown;
 }
 

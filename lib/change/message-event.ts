@@ -2,7 +2,7 @@ import type { SourceChange } from "./change-stream.ts";
 import { formatLsn } from "./lsn.ts";
 import { commitPrefix, formatOrdinal } from "./position.ts";
 
-/** Where an event stands in the history of its source. */
+/** Place of an event in the history of its source. */
 export interface EventPlace {
   readonly epoch: number;
   /** The transaction's commit LSN; with a relay, its batch. */
@@ -15,7 +15,7 @@ export interface EventPlace {
   readonly timeMs: number;
 }
 
-/** What an event of `op: "m"` says. */
+/** Content of an event of `op: "m"`. */
 export interface MessageFacts {
   readonly pipeline: string;
   readonly database: string;

@@ -2,7 +2,7 @@ import { jsonMembers } from "./json-members.ts";
 import { isPosition } from "./position.ts";
 import { RECORD_VERSION, type RecordHeader, type RecordRange } from "./record.ts";
 
-/** What is known of a record without its events. */
+/** The facts of a record that are known without its events. */
 export type KnownRecord = RecordHeader & RecordRange;
 
 const POSITION = '"[0-9A-F]{24}[0-9]{10}"';
@@ -60,7 +60,7 @@ function isPositionText(value: unknown): value is string {
   return typeof value === "string" && isPosition(value);
 }
 
-/** What is not UTF-8 becomes U+FFFD: a topic that held it does not fit its partition key. */
+/** Decodes UTF-8. Other bytes become U+FFFD: a topic that held them does not fit its partition key. */
 function text(bytes: Uint8Array): string {
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }

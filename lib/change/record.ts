@@ -55,7 +55,7 @@ export interface CompressedRecord extends RecordHeader {
 /** Reads JSON. */
 type ParseJson = (json: string) => unknown;
 
-/** What a Kinesis record holds. */
+/** A record of the stream, parsed. */
 export type StreamRecord = EventsRecord | ClaimRecord;
 
 /**
@@ -66,15 +66,15 @@ export function recordHead(header: RecordHeader, range?: RecordRange): string {
   return `${openHeader(header, range)},"events":[`;
 }
 
-/** What stands behind the events of a packed record. */
+/** Text behind the events of a packed record. */
 export const RECORD_TAIL = "]}";
 
-/** What stands before the base64 of a packed record whose events are compressed; `COMPRESSED_TAIL` stands behind it. */
+/** Returns the text before the base64 of a packed record whose events are compressed; `COMPRESSED_TAIL` stands behind it. */
 export function compressedHead(header: RecordHeader, range?: RecordRange): string {
   return `${openHeader(header, range)},"encoding":"gzip","events":"`;
 }
 
-/** What stands behind compressed events. */
+/** Text behind compressed events. */
 export const COMPRESSED_TAIL = '"}';
 
 /** Closes an open event (see `SourceChange.json`) for a packed record. */

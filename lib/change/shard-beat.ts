@@ -14,7 +14,7 @@ export const SHARD_BEAT = `${OWN_PREFIX}shard-beat`;
 /** How often capture writes a beat into each shard, in milliseconds. */
 export const SHARD_BEAT_MS = 3_600_000;
 
-/** What a beat says: a record that every consumer is given, however idle the shard. */
+/** Content of a beat: a record that every consumer is given, however idle the shard. */
 export interface ShardBeat {
   /** The shard that it was written for; a shard that was split since has given it to one of its children. */
   readonly shardId: string;
@@ -66,7 +66,7 @@ export function shardBeatRecord(
 
 const beat = z.object({ shardId: z.string(), quietSince: z.optional(z.number()) });
 
-/** What a beat says; undefined for every other event, and for one that cannot be read: it only tells that something came. */
+/** Reads a beat; undefined for every other event, and for one that cannot be read: it only tells that something came. */
 export function readShardBeat({ message }: Pick<ChangeEventJson, "message">): ShardBeat | undefined {
   if (message?.prefix !== SHARD_BEAT) return undefined;
   try {

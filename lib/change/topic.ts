@@ -26,7 +26,7 @@ export function partitionKey(topic: string, partition: number): string {
 
 const HASH_SPACE = 1n << 128n;
 
-/** Where a topic's partitions begin: one hash for all of them, of which there may be thousands. */
+/** Hash at which the first partition of a topic begins: computed once for all its partitions, of which there may be thousands. */
 const STARTS = new WeakMap<Topic, bigint>();
 
 /**

@@ -3,7 +3,7 @@ import { backfillFigures } from "../state/backfill-figures.ts";
 import { type Backfill, hasEnded, readBackfills } from "../state/backfills.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
 
-/** What is shown, and how. */
+/** Selection and format of the events shown. */
 export interface ShowOptions {
   /** Only this one. */
   readonly table: string | undefined;
@@ -81,7 +81,7 @@ export function backfillLines(backfills: readonly Backfill[]): string[] {
   );
 }
 
-/** What the operator wants, where the capture task has not heard it yet. */
+/** The status to show: the operator's wish, where the capture task has not acted on it yet. */
 function statusOf(backfill: Backfill): string {
   const { status, wanted } = backfill;
   if (hasEnded(backfill) || wanted === "run") return status === "paused" ? "resuming" : status;

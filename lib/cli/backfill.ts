@@ -120,7 +120,7 @@ async function startBackfill(options: StartOptions): Promise<void> {
   );
 }
 
-/** What the definition alone tells. */
+/** Finds the problems that the definition alone shows. */
 function requestProblems(
   pipeline: LogPipeline,
   table: TableName,
@@ -150,7 +150,7 @@ function requestProblems(
   return problems;
 }
 
-/** What the database tells, where it can be asked from here; the capture task checks all of it again. */
+/** Finds the problems that the database shows, where it can be asked from here; the capture task checks all of them again. */
 async function databaseProblems(
   pipeline: LogPipeline,
   table: TableName,
@@ -189,7 +189,7 @@ function storeOf(
   return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, signal };
 }
 
-/** What to add where a capture task is missing that could be the one that hears it. */
+/** Returns a hint for the operator if no capture task runs that could act on the request. */
 async function heard(store: StatePlace): Promise<string> {
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   if (problem) throw new ConfigurationError("The environment", [problem]);

@@ -123,7 +123,7 @@ async function failedOnes(run: Redrive, chosen: RedriveRequest): Promise<Redrive
   });
 }
 
-/** What the steps of a redrive come to. */
+/** Sums the steps of a redrive. */
 class Totals {
   readonly #limit: number;
   #redriven = 0;

@@ -9,7 +9,7 @@ import { SlotForeignError } from "../source/postgres/postgres-errors.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { dropSlot, readSlot } from "../source/postgres/slot/slot.ts";
 
-/** What tail is to do with a slot. */
+/** Settings of `checkTailSlot`: the slot that tail is to use. */
 export interface TailSlotOptions {
   readonly connection: PostgresConnectionOptions;
   readonly slot: string;

@@ -223,7 +223,7 @@ async function checkPublication(
   });
 }
 
-/** What the source says, for a person at the terminal. */
+/** Prints the source's log for a person at the terminal. */
 const spoken: Log = {
   info: (message) => say(message),
   warn: (message, fields) =>

@@ -36,7 +36,7 @@ interface VerifyOptions {
   readonly json?: boolean;
 }
 
-/** What is compared, and what both sides are reached by. */
+/** The table to compare, and how to reach both sides. */
 interface Request {
   readonly pipeline: LogPipeline;
   readonly table: TableName;

@@ -19,7 +19,7 @@ export function unconfirmed(): string[] {
 /** One line of a bill. */
 export interface Line {
   readonly part: string;
-  /** What is counted, for people: `GB ingested`. */
+  /** Name of the unit that is counted, for people: `GB ingested`. */
   readonly what: string;
   /** In a month. */
   readonly quantity: number;

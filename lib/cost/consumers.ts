@@ -34,7 +34,7 @@ export function monthlyCalls(called: readonly Invocations[]): number {
   return sum(called, ({ consumers, perSecond }) => consumers * perSecond * SECONDS);
 }
 
-/** What all consumers' functions cost in a month. */
+/** Returns the monthly cost of all consumers' functions. */
 export function lambda(load: Load, called: readonly Invocations[]): Line[] {
   const seconds = sum(
     called,
@@ -62,7 +62,7 @@ export function fenceUnits(load: Load, changes: number, shards: number): number 
   return topics * groups * 2 * Math.ceil(itemBytes / 1024);
 }
 
-/** What the state table costs in a month: the fence of all consumers, the capture task's record, and dead letters. */
+/** Returns the monthly cost of the state table: the fence of all consumers, the capture task's record, and dead letters. */
 export function stateTable(load: Load, called: readonly Invocations[], shards: number): Line[] {
   const fence = sum(
     called,

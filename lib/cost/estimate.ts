@@ -23,7 +23,7 @@ export interface Estimate {
   readonly bills: readonly Bill[];
 }
 
-/** What a load costs in a month. */
+/** Returns the monthly cost of a load. */
 export function estimate(load: Load): Estimate {
   const stream = packed(load);
   const shards = {

@@ -8,7 +8,7 @@ const LONG_HOURS = 168;
 const PUT_UNIT_BYTES = 25 * 1024;
 const MIB = 1024 ** 2;
 
-/** What an on-demand stream costs in a month: records count in whole KB; every consumer reads everything, one with fan-out at a price of its own. */
+/** Returns the monthly cost of an on-demand stream: records count in whole KB; every consumer reads everything, one with fan-out at a price of its own. */
 export function onDemandStream(load: Load, stream: StreamLoad): Line[] {
   const prices = PRICES.kinesisOnDemand;
   const billed = Math.ceil(stream.bytesPerRecord / 1024) * 1024;
@@ -49,7 +49,7 @@ export function shardsFor(load: Load, { recordsPerSecond, bytesPerRecord }: Stre
   );
 }
 
-/** What a provisioned stream with just enough shards costs in a month. */
+/** Returns the monthly cost of a provisioned stream with just enough shards. */
 export function provisionedStream(load: Load, stream: StreamLoad): Line[] {
   const prices = PRICES.kinesisProvisioned;
   const shards = shardsFor(load, stream);

@@ -1,7 +1,7 @@
 import { ASSUMPTIONS as A } from "./assumptions.ts";
 import { PRICES } from "./bill.ts";
 
-/** What is asked of a pipeline. */
+/** The load of a pipeline. */
 export interface Load {
   /** On average over the month. */
   readonly changesPerSecond: number;
@@ -26,7 +26,7 @@ export interface Load {
   readonly network: "endpoints" | "nat" | "none";
 }
 
-/** What a load is unless something else is said. */
+/** Default load. */
 export const DEFAULT_LOAD = {
   tables: 5,
   partitions: 64,

@@ -65,7 +65,7 @@ async function bySecret(
   };
 }
 
-/** What a running task cannot follow: it was told where to connect when it started. */
+/** Returns the part of a secret that changed and that a running task cannot follow: it was told where to connect when it started. */
 function changedPart(first: DatabaseSecret, now: DatabaseSecret, environment: Environment) {
   if (now.username !== first.username) return "user";
   const { DATABASE_URL: place, PGHOST, PGPORT } = environment;

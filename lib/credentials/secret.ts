@@ -11,7 +11,7 @@ const secretJson = z.object({
   dbname: z.string().min(1).optional(),
 });
 
-/** What RDS writes into a database's secret; host, port and name are missing where RDS manages the master user's. */
+/** The secret that RDS writes for a database; host, port and name are missing where RDS manages the master user's. */
 export type DatabaseSecret = z.output<typeof secretJson>;
 
 /** Codes of Secrets Manager that do not pass by themselves. */

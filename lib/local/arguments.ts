@@ -13,11 +13,11 @@ const SHOP_SOURCES = {
 /** A way to catch the shop's changes. */
 export type ShopSource = keyof typeof SHOP_SOURCES;
 
-/** What `npm start` was asked for. */
+/** Parsed command line of `npm start`. */
 export interface StartArguments {
   /** File of the pipeline definition; undefined where `tables` make one. */
   readonly pipeline: string | undefined;
-  /** What the shop is watched by; its definition is in `pipeline`. */
+  /** Kind of source that watches the shop; its definition is in `pipeline`. */
   readonly source: ShopSource;
   /** The user's own database; undefined for the shop on an embedded one. */
   readonly databaseUrl: string | undefined;

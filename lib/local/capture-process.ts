@@ -48,7 +48,7 @@ const errorLine = z.object({
   remedy: z.string().optional(),
 });
 
-/** What the capture task did, over all its starts, and how far behind it is. */
+/** Counts of the capture task over all its starts, and its lag. */
 export interface CaptureFigures {
   /** Change events that Kinesis acknowledged. */
   readonly changes: number;
@@ -63,7 +63,7 @@ export interface CaptureFigures {
   readonly acknowledgedLsn: bigint | undefined;
 }
 
-/** What `CaptureProcess` needs. */
+/** Settings of `CaptureProcess`. */
 export interface CaptureProcessOptions {
   /** See functions/capture/main.ts; the machine's own environment is not inherited. */
   readonly environment: Readonly<Record<string, string>>;

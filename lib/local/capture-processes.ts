@@ -13,7 +13,7 @@ export class CaptureProcesses {
     return Promise.all(this.#processes.map((process) => process.ready));
   }
 
-  /** What they did together; how far behind is the one that is least far. */
+  /** Their counts together; the lag is that of the task that is furthest behind. */
   get figures(): CaptureFigures {
     const all = this.#processes.map(({ figures }) => figures);
     const [only] = all;

@@ -60,7 +60,7 @@ export async function startServingChild(
   }
 }
 
-/** What the parent sends, and the child sends back behind its reports. */
+/** Message that the parent sends, and that the child sends back behind its reports. */
 const SETTLED = "settled?";
 
 /** In the child: serves until the parent is gone. `serve` listens on 127.0.0.1 and gives its port. */

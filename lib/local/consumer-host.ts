@@ -8,7 +8,7 @@ import { type EventSourceMapping, isIdle, runEventSourceMapping } from "./event-
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
 
-/** What a consumer did since its start. */
+/** Counts of a consumer since its start. */
 export interface ConsumerCounts {
   applied: number;
   retried: number;
@@ -32,7 +32,7 @@ export interface RunningConsumer {
   stop(): Promise<void>;
 }
 
-/** What `startConsumer` needs beside the definition. */
+/** Settings of `startConsumer` beside the definition. */
 export interface ConsumerHostOptions {
   readonly definition: Pipeline;
   readonly resources: PipelineResources;

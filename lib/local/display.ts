@@ -1,6 +1,6 @@
 import { type LiveFigures, renderFrame, renderLine } from "./live-view.ts";
 
-/** Where the progress of `npm start` is shown. */
+/** Shows the progress of `npm start`. */
 export interface Display {
   /** The latest lines that were logged, oldest first. */
   readonly recent: readonly string[];

@@ -24,7 +24,7 @@ import {
 import { serverUser } from "./server-user.ts";
 import { type Watchdog, watchOver } from "./watchdog.ts";
 
-/** What a server is started with. */
+/** Settings of `startEmbeddedPostgres`. */
 export interface EmbeddedPostgresOptions {
   /** Kept across starts; without it a temporary one, removed by `stop`. */
   readonly dataDirectory?: string;

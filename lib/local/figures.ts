@@ -3,7 +3,7 @@ import type { LiveFigures } from "./live-view.ts";
 import { Meter } from "./meter.ts";
 import type { WorkloadProgress } from "./shop/workload.ts";
 
-/** What of the figures is not counted by the host itself. */
+/** The figures that the host does not count itself. */
 export interface FiguresOptions {
   readonly pipeline: string;
   readonly source: string;

@@ -29,7 +29,7 @@ export interface LocalHost {
   stop(): Promise<void>;
 }
 
-/** What `startLocalHost` needs. */
+/** Settings of `startLocalHost`. */
 export interface LocalHostOptions {
   readonly definition: Pipeline;
   /** The file the definition was read from: the capture task reads it again. */

@@ -20,9 +20,9 @@ export interface ConsumerFigures {
 export interface LiveFigures {
   readonly pipeline: string;
   readonly upMs: number;
-  /** Where changes come from, without its password. */
+  /** URL of the source, without its password. */
   readonly source: string;
-  /** What the shop's workload did; undefined on a database of the user's own. */
+  /** Counts of the shop's workload; undefined on a database of the user's own. */
   readonly workload:
     | {
         readonly rate: number;

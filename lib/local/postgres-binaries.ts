@@ -131,7 +131,7 @@ async function isOwn(path: string, uid: number): Promise<boolean> {
   return found?.isDirectory() === true && found.uid === uid && (found.mode & 0o022) === 0;
 }
 
-/** What the package's install script does: the links that npm packages cannot carry, listed in a JSON file. */
+/** Makes the links that npm packages cannot carry, listed in a JSON file: the work of the package's install script. */
 async function linkLibraries(native: string): Promise<void> {
   const listed = JSON.parse(await readFile(join(native, "pg-symlinks.json"), "utf8").catch(() => "[]")) as {
     source: string;

@@ -12,19 +12,19 @@ export interface AwsClients {
   readonly sqs: SQSClient;
 }
 
-/** What `cdk deploy` makes in AWS, made in the emulators. */
+/** The resources that `cdk deploy` makes in AWS, made in the emulators. */
 export interface PipelineResources {
   readonly stream: string;
   readonly stateTable: string;
   /** URL of the dead-letter queue, by consumer. */
   readonly deadLetterQueues: ReadonlyMap<string, string>;
-  /** What the capture task's environment says of them all. */
+  /** Variables that name them all for the capture task. */
   readonly captureEnvironment: Readonly<Record<string, string>>;
 }
 
 /** An on-demand stream starts with 4 shards in AWS; here every shard costs a process of each consumer. */
 export const ON_DEMAND_SHARDS = 1;
-/** What AWS allows since 2025; dead letters carry whole events. */
+/** AWS's limit since 2025; dead letters carry whole events. */
 const LARGEST_MESSAGE = String(1024 * 1024);
 
 /** In seconds. */

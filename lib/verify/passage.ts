@@ -7,7 +7,7 @@ import { commitPrefix, type PositionText } from "../change/position.ts";
 
 const POLL_MS = 250;
 
-/** Where a consumer is asked how far it is. */
+/** Settings of `passProbe`. */
 export interface PassageOptions {
   /** An ordinary connection to the primary. */
   readonly client: pg.Client;

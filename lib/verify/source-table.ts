@@ -142,7 +142,7 @@ function eventValue({ encode, jsonNulls }: ColumnType, text: string): unknown {
 /** Elements as texts, which are compared by their form: those of times and intervals depend on the session's settings. */
 const elementTexts = arrayEncoder(TEXT.json, ",");
 
-/** What a sink gives as PostgreSQL prints it; what it does not print so stays as it is. */
+/** Reads a value that a sink gives as PostgreSQL prints it; another text stays as it is. */
 function readPrinted(type: ColumnType, text: string): unknown {
   try {
     return eventValue(type, text);

@@ -17,11 +17,11 @@ export interface Difference {
   readonly parked: boolean;
   /** Values of the row's key. */
   readonly key: SinkRow;
-  /** Where both hold it: the columns in which they differ. Names only. */
+  /** Names of the columns that differ, if both hold the row. */
   readonly columns: readonly string[];
 }
 
-/** What a comparison found. */
+/** Result of a comparison. */
 export interface Comparison {
   readonly rows: { readonly source: number; readonly sink: number };
   readonly chunks: { readonly all: number; readonly differing: number };
@@ -34,7 +34,7 @@ export interface Comparison {
   readonly more: boolean;
 }
 
-/** What `compareTable` compares, and how far it goes. */
+/** Both sides of a comparison, and its bounds. */
 export interface ComparisonOptions {
   readonly source: Pick<SourceTable, "columns" | "key" | "pages" | "row">;
   readonly sink: VerifiableTable;

@@ -10,7 +10,7 @@ export interface RefusedCall extends AwsRefusal {
   readonly operation: string;
 }
 
-/** What stands before an emulator. */
+/** Limits of AWS that are enforced in front of an emulator. */
 export interface Limits {
   readonly service: string;
   /** Returns why AWS refuses the call, or undefined. */

@@ -7,7 +7,7 @@ export type ShardCheckpoint =
   /** The shard is closed and everything in it is done: its children may start. */
   | { readonly kind: "finished" };
 
-/** Where the checkpoints of one mapping (one stream and one function) survive its runner. */
+/** Keeps the checkpoints of one mapping (one stream and one function) beyond its runner. */
 export interface CheckpointStore {
   load(): Promise<ReadonlyMap<string, ShardCheckpoint>>;
   save(shardId: string, checkpoint: ShardCheckpoint): Promise<void>;

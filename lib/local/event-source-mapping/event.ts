@@ -1,7 +1,7 @@
 import type { _Record } from "@aws-sdk/client-kinesis";
 import type { KinesisStreamRecord } from "aws-lambda";
 
-/** What all records of a mapping share. */
+/** The ARNs that all records of a mapping share. */
 export interface EventOrigin {
   readonly streamArn: string;
   /** ARN of the role that the function runs as. */

@@ -1,4 +1,4 @@
-/** What a mapping tells while it runs; never what the records hold. */
+/** Events that a mapping emits while it runs; they never hold data of records. */
 export interface MappingEvents {
   /** An invocation has ended; `error` is the class of what it failed with. */
   invoked: [

@@ -20,7 +20,7 @@ const MAX_PATTERN_CHARACTERS = 4096;
 /** Whether the value of a field satisfies; `undefined` is a field that is not there. */
 type Matcher = (value: unknown) => boolean;
 
-/** What `compileFilters` gives: whether a record's data satisfies any of the filters, or what is wrong with them. */
+/** Result of `compileFilters`: a test of a record's data against the filters, or what is wrong with them. */
 export type CompiledFilters =
   | { readonly problems?: undefined; readonly matches: (data: Uint8Array) => boolean }
   | { readonly problems: readonly ConfigurationProblem[] };

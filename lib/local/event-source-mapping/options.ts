@@ -35,7 +35,7 @@ export interface EventSourceMappingOptions extends z.input<typeof settings> {
   readonly functionHost: Pick<LambdaFunction, "name" | "arn" | "invoke">;
   /** Up to five patterns on `data`; a record that matches none is passed over. */
   readonly filters?: readonly FilterPattern[];
-  /** Where a restarted mapping goes on; default a new store in memory. */
+  /** Checkpoints from which a restarted mapping goes on; default: a new store in memory. */
   readonly checkpoints?: CheckpointStore;
   /** Stops the mapping like `stop()`. */
   readonly signal?: AbortSignal;

@@ -9,14 +9,14 @@ import { backoffMs } from "../../backoff.ts";
 import { StreamNotFoundError } from "./mapping-errors.ts";
 import { pause, withDeadline } from "./wait.ts";
 
-/** Where reading starts. */
+/** Place from which a shard is read. */
 export type ShardPosition =
   | { readonly kind: "sequence"; readonly sequenceNumber: string }
   | { readonly kind: "since"; readonly arrivedAt: number }
   | { readonly kind: "TRIM_HORIZON" }
   | { readonly kind: "LATEST" };
 
-/** What a poller works with. */
+/** Dependencies of `ShardPoller`. */
 export interface PollerContext {
   readonly kinesis: KinesisClient;
   readonly streamName: string;
@@ -35,7 +35,7 @@ const IDLE_MS = { first: 5, last: 20, perShard: 10, atMost: 100 } as const;
 /** Between tries of a failing call, in milliseconds. */
 const RETRY = { baseMs: 50, capMs: 5_000 };
 const CALL_DEADLINE_MS = 30_000;
-/** What one GetRecords should bring: an emulator may not keep AWS's own bound of 10 MiB. */
+/** Bytes that one GetRecords should bring: an emulator may not keep AWS's own bound of 10 MiB. */
 const READ_BYTES = 8 * 1024 * 1024;
 const FIRST_LIMIT = 100;
 const THROTTLES = [

@@ -9,7 +9,7 @@ import { Lane, laneOf } from "./lanes.ts";
 import { type PollerContext, ShardPoller, type ShardPosition } from "./shard-poller.ts";
 import { Condition, pause } from "./wait.ts";
 
-/** What a shard's consumer works with. */
+/** Dependencies of `ShardConsumer`. */
 export interface ShardContext extends Omit<DeliveryContext, "complete" | "onInvoked">, PollerContext {
   readonly origin: EventOrigin;
   readonly matches: (data: Uint8Array) => boolean;

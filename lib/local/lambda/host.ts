@@ -7,12 +7,12 @@ import { errorOf, type InvocationResult, MAX_PAYLOAD_BYTES } from "./invocation.
 import { FunctionEntryError, FunctionInitTimeoutError } from "./lambda-errors.ts";
 import { FunctionProcess, type ProcessSpec, timedOut } from "./process.ts";
 
-/** What AWS gives the loading of a handler. */
+/** AWS's time limit for loading a handler. */
 const INIT_MS = 10_000;
 /** At the start of the host, on a loaded machine. */
 const START_MS = 60_000;
 
-/** What `startLambdaFunction` needs. */
+/** Settings of `startLambdaFunction`. */
 export interface LambdaFunctionOptions {
   /** A .ts or .js file; relative paths are taken from the working directory. */
   readonly entry: string;

@@ -9,7 +9,7 @@ export interface FunctionError {
   readonly stack?: string | undefined;
 }
 
-/** What came of one invocation; `response` is the handler's reply after a way through JSON. */
+/** Outcome of one invocation; `response` is the handler's reply after a way through JSON. */
 export type InvocationResult =
   | { readonly ok: true; readonly requestId: string; readonly response: unknown }
   | { readonly ok: false; readonly requestId: string; readonly error: FunctionError };

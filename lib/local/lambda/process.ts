@@ -8,7 +8,7 @@ import type { FunctionError, InvocationResult } from "./invocation.ts";
 import { FunctionEntryError, FunctionInitTimeoutError } from "./lambda-errors.ts";
 import { forwardLines } from "./log-lines.ts";
 
-/** What a process of a function needs to know. */
+/** Settings of a function's process. */
 export interface ProcessSpec {
   readonly entry: string;
   readonly handlerName: string;

@@ -27,7 +27,7 @@ import {
 import { DEFINITION_VARIABLE, EXCLUDE_VARIABLE, TABLES_VARIABLE } from "./variables.ts";
 
 const LOCAL_DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
-/** What the capture task may need of our environment to reach the database. */
+/** Variables of our environment that the capture task may need to reach the database. */
 const CONNECTION_VARIABLES = [
   "PGPASSWORD",
   "PGUSER",
@@ -97,7 +97,7 @@ export async function runOwnDatabase(
   return 0;
 }
 
-/** What would stop capture is said before anything is started. */
+/** Reports whatever would stop capture, before anything is started. */
 async function check(
   connection: PostgresConnectionOptions,
   pipeline: LogPipeline,

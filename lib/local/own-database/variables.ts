@@ -1,4 +1,4 @@
-/** What tells the local definition what to capture: set by the host for itself and for the capture task. */
+/** Variables that tell the local definition which tables to capture: set by the host for itself and for the capture task. */
 
 /** File of the user's definition; without it one is made of the tables. */
 export const DEFINITION_VARIABLE = "TRIBUTARY_LOCAL_DEFINITION";

@@ -52,7 +52,7 @@ export const KNOWN_REASONS = ["changed-mind", "found-cheaper", "too-late", "paym
 /** A reason without a letter: `notifications` fails on it every time. The poison of the demo. */
 export const POISON_REASON = "lost-in-the-warehouse-fire";
 
-/** What the registration form asks for. */
+/** Fields of the registration form. */
 export interface NewCustomer {
   readonly name: string;
   readonly email: string;

@@ -12,11 +12,11 @@ const POLL_MS = 20;
 const QUIET_MS = 3_000;
 const STALLED_MS = 60_000;
 
-/** What `completion` waits for. */
+/** The amount of work that `completion` waits for. */
 export interface Workdone {
   /** Change events that must be published. */
   readonly changes: number;
-  /** Where the log stood when the last of them was committed; undefined where it is not what is read. */
+  /** End of the log when the last of them was committed; undefined where the log is not read. */
   readonly endLsn: bigint | undefined;
 }
 

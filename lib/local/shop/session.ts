@@ -15,7 +15,7 @@ import {
   totalOf,
 } from "./catalog.ts";
 
-/** What a transaction did to the tables. */
+/** Outcome of one transaction. */
 export interface TransactionOutcome {
   readonly committed: boolean;
   /** Change events that follow from it: a row change is one, an update that changes the key is two. */

@@ -8,7 +8,7 @@ import { createQueue, createTable } from "../resources.ts";
 import { createShop } from "./schema.ts";
 import { prepareSource } from "./sources/prepare.ts";
 
-/** What the shop's application and its example consumers work on. */
+/** Databases, table and queue of the shop's application and its example consumers. */
 export interface Shop {
   /** The shop's own database: the source. */
   readonly databaseUrl: string;
@@ -18,7 +18,7 @@ export interface Shop {
   readonly customerTable: string;
   /** The queue that notifications sends its letters to. */
   readonly letterQueueUrl: string;
-  /** What the example handlers read. */
+  /** Variables that the example handlers read. */
   readonly handlerEnvironment: Readonly<Record<string, string>>;
 }
 
@@ -61,7 +61,7 @@ export async function openShop(
   };
 }
 
-/** Where the log stands now: what was committed before lies below. */
+/** Returns the LSN at which the log ends now: everything committed before lies below. */
 export async function endOfLog({ databaseUrl }: Shop): Promise<bigint> {
   const { rows } = await withClient(databaseUrl, (client) =>
     client.query<{ lsn: string }>("SELECT pg_current_wal_insert_lsn() AS lsn"),

@@ -17,7 +17,7 @@ export interface WorkloadOptions {
   readonly signal: AbortSignal;
 }
 
-/** What the workload did so far; the counts grow while it runs. */
+/** Counts of the workload so far; they grow while it runs. */
 export interface WorkloadProgress {
   /** Change events that follow from what was committed: a key change gives two, a rollback none. */
   changes: number;

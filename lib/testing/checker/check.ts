@@ -23,7 +23,7 @@ export interface Effect {
   readonly visible?: boolean;
 }
 
-/** What a sink promises, and so what is wrong with it. */
+/** The promise of a sink, which decides what counts as a finding. */
 export type SinkKind =
   /** Compares positions: no duplicate is ever visible. */
   | "positions"
@@ -41,7 +41,7 @@ export interface InvocationTimes {
   readonly endedAt: number | undefined;
 }
 
-/** What was found. All of it must be 0, but for `tailDuplicates` where something was killed; with `underWay` the run has failed by its time. */
+/** Findings about one sink. All must be 0, except `tailDuplicates` where something was killed; with `underWay` the run has failed by its time. */
 export interface Findings {
   readonly events: number;
   readonly lost: number;
@@ -137,7 +137,7 @@ export function checkEffects(
   return { events: wanted.size, ...found.counts, tailDuplicates, examples: found.examples };
 }
 
-/** What each invocation did in each partition, to tell its last effects from the others. */
+/** Effects of each invocation by partition, to tell its last ones from the others. */
 class Tails {
   readonly #done = new Map<string, PositionText[]>();
   /** The last invocation that had an effect, by partition and position. */

@@ -82,7 +82,7 @@ export interface Verdict {
   readonly sinks: Readonly<Record<string, Findings>>;
   /** Rows that the position-comparing sink holds otherwise than the tables do: only for the checker's own tables. */
   readonly rowMismatches: number;
-  /** Where a slot had confirmed what Kinesis had not acknowledged, in words. */
+  /** Changes that a slot had confirmed before Kinesis had acknowledged them, in words. */
   readonly confirmedTooEarly: readonly string[];
   /** From the faults' end until every change was seen; undefined: not within `recoverMs`. */
   readonly secondsToRecover: number | undefined;
@@ -244,7 +244,7 @@ export class Trial {
     return this.rig.consumers.filter(({ definition }) => definition.poison === "park");
   }
 
-  /** What was committed, as the slots give it. */
+  /** Returns the committed changes, by the slot that gives each. */
   async #changes(): Promise<readonly SlotChange[]> {
     const { databaseUrl, definition } = this.rig;
     const [only = ""] = slotsOf(definition);

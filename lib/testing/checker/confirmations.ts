@@ -7,7 +7,7 @@ import type { AwsCall } from "../fault/aws-proxy.ts";
 import { entriesOf } from "../fault/put-records.ts";
 import type { ExpectedEvent } from "./check.ts";
 
-/** What a slot had confirmed, and when that was known at the latest, in milliseconds of `performance.now()`. */
+/** A slot's confirmed LSN, and the latest time at which it was known, in milliseconds of `performance.now()`. */
 interface Sample {
   readonly confirmed: bigint;
   readonly at: number;

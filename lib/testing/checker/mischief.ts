@@ -1,10 +1,10 @@
 import { appendFileSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 
-/** What a handler of the checker does wrong. `hang` waits for ever, `block` stops the event loop. */
+/** Ways in which a handler of the checker fails. `hang` waits for ever, `block` stops the event loop. */
 const MISCHIEF = ["throw", "hang", "block", "exit", "kill", "memory", "slow"] as const;
 
-/** What goes wrong in handlers, how often, and where: written to a file by the checker, read by each invocation. */
+/** A kind of failure of handlers, its rate and its place: written to a file by the checker, read by each invocation. */
 export interface Mischief {
   readonly kind: (typeof MISCHIEF)[number];
   /** Share of the events that it meets. */

@@ -1,6 +1,6 @@
 import { definePipeline, postgres } from "../../definition/pipeline.ts";
 
-/** What the capture task does with changes that cannot become events: `stop`, else they are put aside. */
+/** Variable that says what becomes of changes that cannot become events: `stop`, else they are put aside. */
 export const UNDECODABLE_VARIABLE = "TRIBUTARY_CHECKER_UNDECODABLE";
 
 const entry = (name: string) => new URL(`handlers/${name}.ts`, import.meta.url).pathname;

@@ -190,7 +190,7 @@ export class Rig {
     return this.#startCapture(number, failpoints);
   }
 
-  /** What goes wrong in the checker's handlers from their next invocations on; undefined: nothing. */
+  /** Makes the checker's handlers fail in this way from their next invocations on; undefined: in none. */
   async mischief(mischief: Mischief | undefined): Promise<void> {
     if (mischief) await writeFile(this.#mischiefFile, JSON.stringify(mischief));
     else await rm(this.#mischiefFile, { force: true });

@@ -17,7 +17,7 @@ export interface TruthChange {
   readonly ordinal: number;
   /** Values of the key columns as PostgreSQL prints them, of the old row for deletes; none for truncates. */
   readonly key: readonly string[];
-  /** Where the key changed: its old values. */
+  /** Old values of the key, if it changed. */
   readonly oldKey?: readonly string[];
   /** It holds text that is none: no event can be made of it, and it must be put aside. */
   readonly undecodable?: true;

@@ -4,7 +4,7 @@ import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
 import { between, oneOf, type Random, seededRandom } from "../../local/shop/catalog.ts";
 
-/** What the workload is made of. */
+/** Settings of `runWorkload`. */
 export interface WorkloadOptions {
   /** A database with `CHECKED_SCHEMA`, reached without any fault proxy. */
   readonly databaseUrl: string;
@@ -20,7 +20,7 @@ export interface WorkloadOptions {
   readonly signal: AbortSignal;
 }
 
-/** What the clients did, as far as they know. */
+/** Counts of the clients' transactions, as far as they know. */
 export interface WorkloadSummary {
   readonly committed: number;
   readonly rolledBack: number;

@@ -21,7 +21,7 @@ export interface AwsCall {
   readonly number: number;
 }
 
-/** What goes wrong with a call. */
+/** A fault of one call. */
 export type AwsFault =
   /** Refused with an AWS error; the endpoint does not see the call. */
   | { readonly kind: "error"; readonly status: number; readonly code: string; readonly message?: string }
@@ -47,7 +47,7 @@ export type AwsFault =
 /** Chooses the fault of a call; undefined lets it pass. */
 export type ChooseFault = (call: AwsCall) => AwsFault | undefined;
 
-/** What an `AwsFaultProxy` is made with. */
+/** Settings of `AwsFaultProxy.start`. */
 export interface AwsFaultProxyOptions {
   /** `http://…` of the AWS endpoint behind it: one service or all of them. */
   readonly target: string;
@@ -109,7 +109,7 @@ export class AwsFaultProxy {
     return proxy;
   }
 
-  /** What clients take as their endpoint. */
+  /** The URL that clients take as their endpoint. */
   get endpoint(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }

@@ -8,7 +8,7 @@ const GSSENC_REQUEST = 80877104;
 /** A real startup packet is smaller; whatever is not one must not be collected for ever. */
 const STARTUP_LIMIT = 64 * 1024;
 
-/** What the client says first. */
+/** Reads the first message of a client. */
 export class StartupScanner {
   #bytes = Buffer.alloc(0);
   /** Requests for encryption so far: the server answers each with a single byte outside the message format. */

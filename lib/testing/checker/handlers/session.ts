@@ -12,7 +12,7 @@ export interface Happened {
 
 type Handler = (event: KinesisStreamEvent, context: Context) => Promise<KinesisStreamBatchResponse>;
 
-/** What the checker's handlers share: the database of the effects, the invocation, the mischief. */
+/** State that the checker's handlers share: the database of the effects, the invocation, the mischief. */
 export class SinkSession {
   readonly pool = new pg.Pool({ connectionString: process.env[SINK_URL_VARIABLE], max: 4 });
   readonly mischief = new MischiefMaker(process.env[MISCHIEF_VARIABLE]);

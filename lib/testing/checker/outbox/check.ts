@@ -7,7 +7,7 @@ export interface OutboxEffect {
   readonly partition: number;
 }
 
-/** What was found. All of it must be 0. */
+/** Findings about an outbox. All must be 0. */
 export interface OutboxFindings {
   readonly events: number;
   /** Committed and without effect. */

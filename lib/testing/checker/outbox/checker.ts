@@ -47,7 +47,7 @@ export interface OutboxVerdict extends OrdersWritten, OutboxFindings {
   /** From commit to effect. */
   readonly latencyMs: { readonly median: number; readonly p99: number };
   readonly ok: boolean;
-  /** What the tasks printed last, where it is not. */
+  /** Last lines of the tasks, unless `ok`. */
   readonly log: readonly string[];
 }
 

@@ -7,7 +7,7 @@ import type { OutboxForm } from "./pipeline.ts";
 /** The application's own table: the version is the number of events that an order has committed. */
 export const ORDERS_SCHEMA = "CREATE TABLE checked_orders (id int PRIMARY KEY, version int NOT NULL);";
 
-/** What the application did. */
+/** Counts of the application's transactions. */
 export interface OrdersWritten {
   readonly committed: number;
   readonly rolledBack: number;
