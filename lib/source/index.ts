@@ -11,7 +11,11 @@ import { triggersKind } from "./triggers/kind.ts";
 /** The only list of the kinds of source: a new one is a folder of its own, a line here, and a page of the docs. */
 const KINDS: SourceKind[] = [postgresKind, triggersKind, pollingKind, outboxKind];
 
-/** Adds a kind that this library does not have, before a definition names it. @throws RangeError where there is one of that name. */
+/**
+ * Adds a kind to the list of this process, before a definition names it: for tests. The deployed capture task is bundled with the list as it
+ * stands here.
+ * @throws RangeError where there is one of that name.
+ */
 export function addSourceKind(kind: SourceKind): void {
   if (KINDS.some((known) => known.kind === kind.kind))
     throw new RangeError(`there is a kind of source "${kind.kind}"`);
