@@ -26,7 +26,7 @@ export {
   hasEnded,
 } from "../source/postgres/backfill/backfill-record.ts";
 
-/** What the operator asks for. */
+/** A backfill as the operator asks for it. */
 const request = z.object({
   /** SQL expression over the table's columns: only these rows. Undefined: all. */
   where: z.string().optional(),
@@ -41,7 +41,7 @@ const request = z.object({
 /** Bytes of what is asked for, as it is stored. An item holds 400 KB, and the progress and its reason must have room beside it. */
 const MAX_REQUEST_BYTES = 256 * 1024;
 
-/** What the capture task knows: written as a whole, after Kinesis acknowledged the rows it counts. */
+/** Progress as the capture task knows it: written as a whole, after Kinesis acknowledged the rows it counts. */
 const progress = z.object({
   /** Rows with a smaller position were not seen by this run: the bound of a sweep. */
   startPosition: z.string(),
@@ -69,10 +69,10 @@ const progress = z.object({
 const wanted = z.enum(["run", "pause", "cancel"]);
 const status = z.enum(["requested", "running", "paused", "done", "cancelled", "refused"]);
 
-/** What the operator wants of a backfill. */
+/** The operator's wish for a backfill. */
 export type BackfillWanted = z.output<typeof wanted>;
 
-/** What a capture task writes, in one update. Undefined members stay as they are. */
+/** An update that a capture task writes. Undefined members stay as they are. */
 export interface BackfillUpdate {
   readonly status: BackfillStatus;
   readonly epoch: number;

@@ -13,7 +13,7 @@ import { capturePartKey } from "./state-key.ts";
 /** Which of the item's attributes. */
 export type LongAttribute = "settings" | "topics" | "arriving" | "terms" | "leaves" | "tables";
 
-/** What the item itself holds of such an attribute, at most. */
+/** Characters of such an attribute that the item itself holds, at most. */
 const INLINE_CHARACTERS = 1024;
 /** DynamoDB takes 400 KB. */
 const PART_BYTES = 300_000;

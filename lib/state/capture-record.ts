@@ -9,13 +9,13 @@ import { type LongAttribute, readLong } from "./capture-parts.ts";
 import type { StoredSettings } from "./settings.ts";
 import { CaptureRecordBrokenError } from "./state-errors.ts";
 
-/** What stands in the table of a pipeline, whoever holds the lease. */
+/** The record of a pipeline in the state table, whoever holds the lease. */
 export interface CaptureRecord {
   readonly slot: SlotState | undefined;
   /** Of a source that reads tables instead of the log. */
   readonly reading: ReadingState | undefined;
   readonly newEpoch: NewEpoch | undefined;
-  /** What the record has forgotten and the server may still have. */
+  /** Slots that the record has forgotten and the server may still have. */
   readonly retired: readonly RetiredSlot[];
   readonly settings: StoredSettings | undefined;
   /** Of the first slot only: how many there are. */

@@ -250,7 +250,7 @@ export class CaptureState implements SlotRecord {
     await this.#update("REMOVE #owner", { "#owner": "owner" }, {});
   }
 
-  /** What the item is to hold of a value that may be long. */
+  /** Stores a value that may be long, and returns what the item is to hold of it. */
   #stored(attribute: LongAttribute, value: unknown): Promise<string> {
     return storeLong(this.#options, this.generation, attribute, JSON.stringify(value));
   }

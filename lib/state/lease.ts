@@ -3,7 +3,7 @@ import type { ConfigurationProblem } from "../change/tributary-error.ts";
 /** After this silence of its owner the capture lease is taken over. All who may take it must agree on it. */
 export const DEFAULT_LEASE_MS = 15_000;
 
-/** What `TRIBUTARY_LEASE_MS` says: milliseconds from 100 up; left out, the default. */
+/** Reads `TRIBUTARY_LEASE_MS`: milliseconds from 100 up; left out, the default. */
 export function leaseFromEnvironment(environment: Readonly<Record<string, string | undefined>>): {
   readonly leaseMs: number;
   readonly problem?: ConfigurationProblem;

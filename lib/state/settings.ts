@@ -3,7 +3,7 @@ import type { RouteTable } from "../definition/route.ts";
 import type { SourceSettings } from "../source/source-kind.ts";
 import { StoredSettingChangedError } from "./state-errors.ts";
 
-/** What decides the partition of a key. Stored at first start, refused if changed (rule 2). */
+/** The settings that decide the partition of a key. Stored at first start, refused if changed (rule 2). */
 export interface StoredSettings {
   /** Hash and canonical key text: the version of the formats, not a choice. */
   readonly keyFormat: string;
@@ -16,7 +16,7 @@ export interface StoredSettings {
   readonly tables: { readonly [table: string]: StoredRoute };
 }
 
-/** Where a table's changes go. */
+/** The topic of a table's changes. */
 export interface StoredRoute {
   readonly topic: string;
   readonly partitions: number;
@@ -44,7 +44,7 @@ export function settingsOf(
 }
 
 /**
- * What one of several slots is held against: its own settings, and the tables of the others, which may come to it.
+ * Returns what one of several slots is compared with: its own settings, and the tables of the others, which may come to it.
  * `now` says its names where it has none stored yet.
  */
 export function storedBySlots(

@@ -74,7 +74,7 @@ export class TopicNotHeldError extends defineError("TOPIC_NOT_HELD", "stop").fro
   }),
 ) {}
 
-/** What may be missing of a table is to be accepted, and nothing is. */
+/** An operator accepts that changes of a table may be missing, and none are. */
 export class TableNotUnhealedError extends defineError("TABLE_NOT_UNHEALED", "stop").from(
   (pipeline: string, table: string, known: readonly string[]) => ({
     message: `the pipeline "${pipeline}" knows of no missing changes of ${table}`,

@@ -42,7 +42,7 @@ export function backfillBellKey(pipeline: string): StateKey {
   return { pk: `${pipeline}#backfills`, sk: "bell" };
 }
 
-/** What of one table is to be read again. Without a table: what all of them begin with. */
+/** The rows of one table that are to be read again. Without a table: the beginning of all of them. */
 export function rereadKey(pipeline: string, table?: string): StateKey {
   return { pk: `${pipeline}#rereads`, sk: `table#${table ?? ""}` };
 }
@@ -125,7 +125,7 @@ export function parkedListKey(
   return { pk, sk: `keys#${topic}/${partition}#${version}` };
 }
 
-/** What is known of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
+/** The record of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
 export function deadLetterKey(
   pipeline: string,
   consumer: string,

@@ -3,7 +3,7 @@ import { ConfigurationError } from "../../change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE, claimLocation } from "../../claim-check/open-claim-store.ts";
 import { unpackTopics } from "../../definition/topic-variables.ts";
 
-/** What a consumer's environment says; the CDK app and the local host set it from the pipeline definition. */
+/** A consumer's environment; the CDK app and the local host set it from the pipeline definition. */
 export interface ConsumerConfiguration {
   readonly stateTable: string;
   readonly pipeline: string;

@@ -8,7 +8,7 @@ import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./
 import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "./handler-errors.ts";
 import type { Registration } from "./registry.ts";
 
-/** How a handler's call ended. */
+/** The outcome of a handler's call. */
 export type CallResult =
   | { readonly kind: "done" }
   /** It threw. */

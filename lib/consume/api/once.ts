@@ -10,7 +10,7 @@ const CLOCK_SKEW_MS = 5_000;
 const POLL_MS = 200;
 const NAMES = { "#state": "state", "#owner": "owner" };
 
-/** What a claim is for. */
+/** The name of a claim: one event of one handler. */
 export type ClaimName = string;
 
 /**

@@ -9,7 +9,7 @@ import type { HandlerContext } from "./context.ts";
 import { type Operation, operationOf } from "./operation.ts";
 import type { RowSchema } from "./schema.ts";
 
-/** What a user's handler may return: nothing counts but failed indexes of `onBatch`. */
+/** The answer of a user's handler: nothing counts but failed indexes of `onBatch`. */
 type HandlerOutcome = unknown;
 
 interface Registered {
@@ -45,13 +45,13 @@ export interface SweepRegistration extends Registered {
   readonly handle: (sweep: Sweep, context: HandlerContext) => HandlerOutcome | Promise<HandlerOutcome>;
 }
 
-/** What a consumer registered, by kind. */
+/** The handlers that a consumer registered, by kind. */
 export type Registration = SingleRegistration | BatchRegistration | SweepRegistration;
 
 /** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
 export class Registry {
   readonly #registrations: Registration[] = [];
-  /** What was found last: events of one table come one after the other. */
+  /** The registration that was found last: events of one table come one after the other. */
   #last: FoundRegistration | undefined;
 
   get size(): number {

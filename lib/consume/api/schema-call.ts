@@ -5,7 +5,7 @@ import { causeOf, isA } from "../run/thrown.ts";
 import { HandlerTimeoutError, RowSchemaError, SinkUnavailableError } from "./handler-errors.ts";
 import { type RowSchema, validateRows } from "./schema.ts";
 
-/** How an event's way through a schema ended. */
+/** The outcome of an event's way through a schema. */
 export type SchemaResult =
   | { readonly kind: "done"; readonly rows: Rows }
   /** The row is none of the schema's: it will not be one the next time either. */

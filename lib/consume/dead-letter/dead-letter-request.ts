@@ -39,7 +39,7 @@ function isRecord(value: unknown): boolean {
   return typeof value === "object" && value !== null && ("record" in value || "recordItems" in value);
 }
 
-/** What of it says where it is from, as far as it does. */
+/** The members that say where it is from, as far as it has them. */
 function whereOf(value: unknown): string {
   if (typeof value !== "object" || value === null) return "";
   const facts = value as Readonly<Record<string, unknown>>;

@@ -113,7 +113,7 @@ function isTooLong(error: Error): boolean {
   return error.name.startsWith("InvalidParameterValue") && /must be shorter/.test(error.message);
 }
 
-/** What a dead letter tells of whatever was thrown, its causes behind the stack. */
+/** Returns an error as a dead letter tells it, its causes behind the stack. */
 export function deadLetterError(error: unknown): DeadLetterError {
   return factsOf(error);
 }

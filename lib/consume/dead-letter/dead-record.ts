@@ -6,7 +6,7 @@ import type { Invocation, Partition, Stop } from "../run/partition.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { DeadLetterTooLargeError } from "./dead-letter-errors.ts";
 
-/** What of an invocation sends a record to the dead letters. */
+/** The parts of an invocation that send a record to the dead letters. */
 export type RecordGiver = Pick<
   Invocation,
   | "consumer"

@@ -10,13 +10,13 @@ import { deadLetterError } from "./dead-letter.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
 import { type FencedPartition, keysOf, type RedriveLease } from "./redrive-lease.ts";
 
-/** What all chains of a redrive share. */
+/** The parts that all chains of a redrive share. */
 export interface RedriveRun {
   readonly instance: ConsumerInstance;
   readonly deadline: Deadline;
   /** Owns leases and claims. */
   readonly owner: string;
-  /** What is to be given up: the change at a position, or of each key the one that failed. Undefined: nothing. */
+  /** The changes to give up: the change at a position, or of each key the one that failed. Undefined: nothing. */
   readonly discard: { readonly position: PositionText | undefined } | undefined;
   /** Changes that may still take effect. */
   left: number;
@@ -24,7 +24,7 @@ export interface RedriveRun {
   discarded: number;
 }
 
-/** How a chain's redrive ended. `gone`: it is not open, and never will be again. */
+/** The outcome of a chain's redrive. `gone`: it is not open, and never will be again. */
 export type ChainOutcome =
   | { readonly kind: "done" | "open" | "superseded" | "gone"; readonly redriven: number }
   /** `error`: why, where the dead letter does not say it. */

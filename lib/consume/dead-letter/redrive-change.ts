@@ -19,7 +19,7 @@ import { parseExactJson } from "../run/json.ts";
 import { isForAnother } from "../run/sweep.ts";
 import { HandlerMissingError } from "./dead-letter-errors.ts";
 
-/** How one change's redrive ended. */
+/** The outcome of one change's redrive. */
 export type ChangeOutcome =
   | { readonly kind: "applied" }
   /** `timedOut`: it may be no fault of the change. */
@@ -36,7 +36,7 @@ export type ChangeOutcome =
   /** It is not its fault, or its handler still runs. */
   | { readonly kind: "stopped" };
 
-/** What bringing a change to effect stands on. */
+/** The parts that bring a change to effect. */
 export interface ChangeRun {
   readonly instance: ConsumerInstance;
   readonly deadline: Deadline;

@@ -18,11 +18,11 @@ export interface FencedPartition {
   readonly checkpoint: PositionText;
   /** See `ParkedKeys`. */
   readonly parked: string | undefined;
-  /** What the fence holds or names as that list. */
+  /** That list as the fence holds or names it. */
   readonly stored: string | undefined;
   /** While it is held. */
   readonly hold?: PartitionHold | undefined;
-  /** What an invocation would take it from. */
+  /** The token that an invocation would take it from. */
   readonly token: string | undefined;
   /** Whether an invocation holds it, or died there. */
   readonly held: boolean;
@@ -60,7 +60,7 @@ export class RedriveLeases {
     return lease instanceof PartitionLease ? new RedriveLease(lease) : undefined;
   }
 
-  /** How a partition stands now. */
+  /** Reads how a partition stands now. */
   async look(topic: string, partition: number, signal: AbortSignal): Promise<FencedPartition> {
     return readFenced(this.item(topic, partition, signal));
   }
@@ -92,7 +92,7 @@ export class RedriveLease {
     this.#lease = lease;
   }
 
-  /** How the partition stands now. */
+  /** Reads how the partition stands now. */
   async read(): Promise<FencedPartition> {
     return readFenced(this.#lease.item);
   }

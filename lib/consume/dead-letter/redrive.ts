@@ -142,7 +142,7 @@ function unread(
   return { topic, partition, ...facts, outcome: "failed", redriven: 0 };
 }
 
-/** What is open, without touching it. */
+/** Returns the dead letters that are open, without touching them. */
 async function look(run: RedriveRun, deadLetters: readonly StoredDeadLetter[]): Promise<RedrivenLetter[]> {
   const found: RedrivenLetter[] = [];
   await runSideBySide(byPartition(deadLetters), SIDE_BY_SIDE, async (group) => {

@@ -19,7 +19,7 @@ export interface Attempts {
   readonly done?: string;
 }
 
-/** How far a partition has come, as the fence stores it. */
+/** The checkpoint of a partition, as the fence stores it. */
 export interface CheckpointValue {
   /** Everything up to here took effect, was passed, or lies in the dead letters. */
   readonly position: PositionText;
@@ -36,7 +36,7 @@ export interface CheckpointValue {
   readonly lost?: LostRecords | undefined;
 }
 
-/** What is known of records that may have expired before they were read (rule 35). */
+/** Records that may have expired before they were read (rule 35). */
 export interface LostRecords {
   /** They arrived before this, in milliseconds since 1970 UTC. */
   readonly until: number;
@@ -135,7 +135,7 @@ export class Checkpoint {
     if (writer > this.#writer) this.#writer = writer;
   }
 
-  /** What is to be stored; `attempts` are calls that were made since. */
+  /** Returns the value to store; `attempts` are calls that were made since. */
   value(attempts: Attempts | undefined): CheckpointValue {
     const value = {
       position: this.#position,

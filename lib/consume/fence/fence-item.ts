@@ -34,9 +34,9 @@ export function groupOf(partition: number): number {
 /** In the list of parked keys of a held partition: libraries that know of no holds refuse it. */
 const HELD = "h";
 
-/** What an item holds of a partition. */
+/** A partition as an item holds it. */
 export interface StoredPartition {
-  /** What of it is not as this library writes it: nothing may be built on the rest. */
+  /** The attributes that are not as this library writes them: nothing may be built on the rest. */
   readonly fault?: string;
   readonly position: PositionText | undefined;
   readonly writer: number;
@@ -53,7 +53,7 @@ export interface StoredPartition {
   readonly replay?: LeaseState;
 }
 
-/** What is to be written of a partition. */
+/** The progress of a partition, to be written. */
 export interface PartitionProgress extends CheckpointValue {
   readonly partition: number;
   /** See `ParkedKeys`; empty: none any more; undefined: none, and there was none. */

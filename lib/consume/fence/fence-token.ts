@@ -13,19 +13,19 @@
 const COUNTER_WIDTH = 9;
 const TOKEN = /^~([0-9a-z]{9})(?::.+|\|)$/;
 
-/** What stands in every token that was given back, and in no other. */
+/** A character of every token that was given back, and of no other. */
 export const GIVEN_BACK = "|";
 
 /** The token of one partition while one invocation holds it. */
 export class FenceToken {
   readonly #counter: string;
   readonly #owner: string;
-  /** What the fence holds or names as the partition's parked keys, and the list that this is. */
+  /** The partition's parked keys as the fence holds or names them, and the list that this is. */
   list: { readonly stored: string | undefined; readonly keys: string | undefined } = {
     stored: undefined,
     keys: undefined,
   };
-  /** What the fence holds of the partition's hold, as it stands there. */
+  /** The partition's hold as the fence has it. */
   hold: string | undefined;
   #held = 0;
   #issued = 0;
@@ -35,12 +35,12 @@ export class FenceToken {
     this.#owner = owner;
   }
 
-  /** What the fence holds now. */
+  /** The token that the fence holds now. */
   get held(): string {
     return this.#text(this.#held);
   }
 
-  /** What the fence holds once the partition is given back. */
+  /** The token that the fence holds once the partition is given back. */
   get givenBack(): string {
     return `~${this.#counter}${GIVEN_BACK}`;
   }

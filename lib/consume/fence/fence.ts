@@ -44,7 +44,7 @@ export interface TakenPartition {
   readonly error?: unknown;
 }
 
-/** What became of partitions that were to be closed; all others are closed. */
+/** The partitions that could not be closed; all others are closed. */
 export interface Closed {
   /** Another invocation has taken them, and has not come as far. */
   readonly lost: readonly number[];

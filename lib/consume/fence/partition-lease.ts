@@ -79,7 +79,7 @@ export function isLive(state: LeaseState | undefined): boolean {
   return state?.name !== undefined && state.end >= Date.now();
 }
 
-/** How a lease stands in the item of a fence. */
+/** Reads a lease from the item of a fence. */
 export function readLease(item: StateItem | undefined, kind: LeaseKind, partition: number): LeaseState {
   const end = Number(item?.[`${kind.end}${partition}`]?.N ?? "0");
   return { name: item?.[`${kind.name}${partition}`]?.S, end };

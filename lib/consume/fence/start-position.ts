@@ -12,7 +12,7 @@ import { ConsumerTable } from "./consumer-table.ts";
  * which patterns since (topic-spans.ts), and `revision` counts the changes of `spans`. Older libraries know the start positions alone.
  */
 
-/** What of a consumer's definition its start position depends on. */
+/** The part of a consumer's definition that its start position depends on. */
 export interface RegisteredConsumer {
   readonly name: string;
   /** Topic patterns; each has its own start position, so that a topic added later starts where it was added. */
@@ -173,7 +173,7 @@ function positionsByPattern(item: StateItem | undefined): Record<string, Positio
   );
 }
 
-/** What an older library gave a start position alone counts as never given up. */
+/** Returns the spans of an item. A topic of which it has the start position alone, as older libraries write it, was never given up. */
 function spansOf(item: StateItem | undefined): TopicSpans {
   const startPositions = Object.entries(positionsByPattern(item));
   const known = startPositions.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);

@@ -21,7 +21,7 @@ export interface Taken extends TakenPartition {
   readonly startPosition: PositionText;
 }
 
-/** What `TakenPartitions` is made of. */
+/** The parts of `TakenPartitions`. */
 export interface TakenPartitionsOptions {
   readonly instance: ConsumerInstance;
   readonly deadline: Deadline;

@@ -5,7 +5,7 @@ import type { BatchRecord } from "../run/batch-record.ts";
 import { fillHole, HOLD_BYTES, sequenceKey, withHole } from "./hold.ts";
 import type { Hole, PartitionHold } from "./hold-state.ts";
 
-/** What of an invocation's records goes into a hold. */
+/** The records of an invocation that go into a hold. */
 export interface Intake {
   /** Records to be stored, in order; where one may be missing between two of them, they stand apart. */
   readonly runs: readonly (readonly BatchRecord[])[];
@@ -34,7 +34,7 @@ export function takeIn(
   let { position, writer } = start.intake;
   let [stale, duplicates, filled] = [0, 0, false];
   const runs: BatchRecord[][] = [];
-  /** What the next record follows: not what filled a hole, whose place is before that. */
+  /** The run that the next record follows: not what filled a hole, whose place is before that. */
   let tail: BatchRecord[] | undefined;
   /** The same in a hole: what is left of it. */
   let fill: { readonly run: BatchRecord[]; readonly rest: Hole } | undefined;
@@ -123,7 +123,7 @@ export function lastPosition(record: BatchRecord): PositionText {
   return known ?? (last ? positionOf(last) : "");
 }
 
-/** What a record's first event follows; null where a writer begins. */
+/** Returns the position that a record's first event follows; null where a writer begins. */
 function predecessor(record: BatchRecord): PositionText | null {
   const known = record.range ?? record.unreadable ?? record.claimed;
   return known ? known.after : (record.events[0]?.source.after ?? null);

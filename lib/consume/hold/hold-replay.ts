@@ -13,7 +13,7 @@ import type { PartitionHold } from "./hold-state.ts";
 import type { HeldRecords, HoldPlace, HoldTable } from "./hold-table.ts";
 import type { ChainPlace } from "./parked-change.ts";
 
-/** What the replay of a hold stands on: whoever replays has taken the partition. */
+/** The parts of a hold's replay: whoever replays has taken the partition. */
 export interface ReplayParts extends OwnedPartition {
   readonly holds: HoldTable;
   readonly lease: ReplayLease;

@@ -18,9 +18,9 @@ import { HoldReplay, type ReplayParts } from "./hold-replay.ts";
 import type { PartitionHold } from "./hold-state.ts";
 import { heldBytes } from "./hold-table.ts";
 
-/** What an invocation's part in a hold stands on. */
+/** The parts of an invocation that a hold needs. */
 export interface HoldParts extends Omit<ReplayParts, "lease"> {
-  /** Where the partition stands in the fence. */
+  /** The group of the partition in the fence. */
   readonly item: PartitionItem;
   /** Told of each lease that is taken, so that none is renewed beyond the invocation. */
   readonly leased: (lease: ReplayLease) => void;

@@ -24,7 +24,7 @@ export interface HeldRecords {
 
 /** DynamoDB takes items of 400 KB. */
 const ITEM_BYTES = 256 * 1024;
-/** What a record's facts take beside its data, at most. */
+/** Bytes of a record's facts beside its data, at most. */
 const FACTS_BYTES = 400;
 /** Items in a page: what DynamoDB gives at once is a megabyte. */
 const PAGE = 8;
@@ -66,7 +66,7 @@ export class HoldTable {
     });
   }
 
-  /** What is held up to a record (see `sequenceKey`), in the order of the stream. */
+  /** Yields what is held up to a record (see `sequenceKey`), in the order of the stream. */
   async *records(place: HoldPlace, upTo: string, signal: AbortSignal): AsyncGenerator<HeldRecords> {
     const parts: StateItem[] = [];
     // Behind every writer's name.
@@ -132,7 +132,7 @@ export class HoldTable {
   }
 }
 
-/** What a record takes of an item. */
+/** Returns the bytes that a record takes of an item. */
 export function heldBytes({ kinesis }: KinesisStreamRecord): number {
   return Math.ceil((kinesis.data.length * 3) / 4) + FACTS_BYTES;
 }

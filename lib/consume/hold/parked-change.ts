@@ -11,7 +11,7 @@ export interface StoredChange {
   readonly claim?: ClaimCheck;
 }
 
-/** What is known of an open dead letter: of the change that began its chain. */
+/** The record of an open dead letter: of the change that began its chain. */
 export interface StoredDeadLetter extends ChainPlace {
   /** The key as people write it. */
   readonly key: string;
@@ -32,7 +32,7 @@ export interface StoredDeadLetter extends ChainPlace {
   readonly superseded?: boolean;
 }
 
-/** Where a chain of changes stands. */
+/** The partition and the name of a chain of changes. */
 export interface ChainPlace {
   readonly topic: string;
   readonly partition: number;

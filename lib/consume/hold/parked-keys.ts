@@ -26,7 +26,7 @@ export interface ParkedKey {
   readonly kib: number;
 }
 
-/** How much may be parked in one partition. At the bound the partition stops. */
+/** The bounds of one partition's parked changes. At a bound the partition stops. */
 export interface ParkingLimits {
   readonly keys: number;
   readonly items: number;
@@ -41,7 +41,7 @@ const KINDS = new Map(Object.entries(LETTERS).map(([kind, letter]) => [letter, k
 const HASH_LENGTH = 8;
 const ENTRY = /^([psx])([\w-]{14})([0-9a-z]+)\.([0-9a-z]+)$/;
 
-/** What an invocation knows of a partition's keys with open dead letters. */
+/** A partition's keys with open dead letters, as an invocation knows them. */
 export class ParkedKeys {
   readonly #keys = new Map<string, ParkedKey>();
   /** Put into chains by this invocation: counted once the checkpoint has passed them. */

@@ -21,14 +21,14 @@ export interface ParkableChange {
   readonly wire?: ChangeEventJson;
 }
 
-/** How a change failed for good. */
+/** The final failure of a change. */
 export interface Failure {
   readonly error: unknown;
   readonly attempts: number;
   readonly firstFailedAt: string;
 }
 
-/** What parking stands on. */
+/** The parts that parking needs. */
 export interface ParkingParts {
   readonly consumer: string;
   readonly configuration: ConsumerConfiguration;

@@ -101,7 +101,7 @@ export class CompressedEvents implements BatchRecord {
   }
 }
 
-/** What a record's header says of its events. */
+/** The events of a record as its header tells of them. */
 export function rangeOf(events: readonly ChangeEventJson[]): RecordRange {
   const [first, last] = [events[0], events.at(-1)] as [ChangeEventJson, ChangeEventJson];
   return { first: positionOf(first), last: positionOf(last), after: first.source.after };

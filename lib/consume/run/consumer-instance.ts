@@ -16,7 +16,7 @@ export interface ConsumerInstance extends Omit<Invocation, "deadline" | "counts"
   readonly observer: ConsumerObserver;
 }
 
-/** What an instance and one invocation of it give the runs of partitions. */
+/** Returns what an instance and one invocation of it give the runs of partitions. */
 export function asInvocation(
   instance: ConsumerInstance,
   own: Pick<Invocation, "deadline" | "counts" | "token">,

@@ -8,7 +8,7 @@ import { positionsOf } from "../fence/start-position.ts";
 /** A checkpoint of a partition (`lib/consume/fence/fence-item.ts`). */
 const CHECKPOINT = /^m(\d+)$/;
 
-/** Whose checkpoints are read, and where they stand. */
+/** The consumers whose checkpoints are read, and the table that they stand in. */
 interface CheckpointsPlace {
   readonly dynamodb: DynamoDBClient;
   /** The state table. */

@@ -237,7 +237,7 @@ class InvocationRun {
     return new StateItemError(consumer, fenceKey("", consumer, topic, group).sk, fault);
   }
 
-  /** Where a record stands in the stream, for the log. */
+  /** Returns the place of a record in the stream, for the log. */
   #placeOf({ index, shardId, sequenceNumber }: BatchRecord) {
     return { partitionKey: this.#event.Records[index]?.kinesis.partitionKey, shardId, sequenceNumber };
   }
@@ -270,7 +270,7 @@ function faultOfKeys(parked: string | undefined, partition: number): string | un
   }
 }
 
-/** What stands before a record that must come again; the rest comes with it. */
+/** Returns what stands before a record that must come again; the rest comes with it. */
 function before(index: number, lanes: readonly PartitionLane[]): PartitionLane[] {
   return lanes
     .map((lane) => ({ ...lane, records: lane.records.filter((record) => record.index < index) }))

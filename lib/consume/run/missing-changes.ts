@@ -53,7 +53,7 @@ export function isHealed(missing: MissingChanges): boolean {
   return missing.accepted !== undefined && unhealedTables(missing).length === 0;
 }
 
-/** What is missing at one consumer, in the state table: an item for each stretch of changes. */
+/** The missing changes of one consumer, in the state table: an item for each stretch of changes. */
 export class MissingTable {
   readonly #table: ConsumerTable;
 

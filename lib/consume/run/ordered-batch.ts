@@ -102,7 +102,7 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
   }
 }
 
-/** What of a record a newer library writes, as far as it says; it is not given up, but waits. */
+/** Returns what is known of a record that a newer library wrote; it is not given up, but waits. */
 function ofNewerVersion(
   outer: { readonly v?: unknown; readonly encoding?: unknown } | undefined,
 ): string | undefined {
@@ -129,7 +129,7 @@ function knownRecord(
   return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
 }
 
-/** What a record's header says, if it can be read and fits the key that the record was written under. */
+/** Reads a record's header, if it can be read and fits the key that the record was written under. */
 function headerOf(data: Uint8Array, partitionKey: string): KnownRecord | undefined {
   const header = readHeader(data);
   const fits = header && partitionKeyOf(header.topic, header.partition) === partitionKey;

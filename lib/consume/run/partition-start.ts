@@ -19,7 +19,7 @@ export interface OwnedPartition {
   readonly careful: boolean;
 }
 
-/** Where a run of the partition begins, and how it writes where it stands. */
+/** Returns where a run of the partition begins, and how it writes where it stands. */
 export function partitionStart(
   { invocation, fence, startPositions, place, token, careful }: OwnedPartition,
   checkpoint: Checkpoint,

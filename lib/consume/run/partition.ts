@@ -29,7 +29,7 @@ import type { RunningCalls } from "./running-calls.ts";
 import type { Shards } from "./shards.ts";
 import { removesBelow, type Sweep } from "./sweep.ts";
 
-/** What all partition runs of an invocation share. */
+/** The parts that all partition runs of an invocation share. */
 export interface Invocation {
   readonly consumer: string;
   readonly registry: Registry;
@@ -59,7 +59,7 @@ export interface CallRight {
   confirm(): Promise<boolean>;
 }
 
-/** Where a partition stood when it was taken. */
+/** The state of a partition when it was taken. */
 export interface PartitionStart {
   readonly checkpoint: Checkpoint;
   /** Present where the predecessor died (rule 11): called before each handler call; false when no longer ours. */
@@ -94,7 +94,7 @@ export interface Stop {
   readonly held?: boolean;
 }
 
-/** What the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
+/** The parts that the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
 export class Partition {
   readonly lane: PartitionLane;
   readonly start: PartitionStart;
@@ -117,7 +117,7 @@ export class Partition {
     );
   }
 
-  /** Where the partition stands now; `attempts` are calls that were made since. */
+  /** Returns where the partition stands now; `attempts` are calls that were made since. */
   progress(attempts?: Attempts): PartitionProgress {
     const value = this.checkpoint.value(attempts);
     const { hold } = this.start;
@@ -300,7 +300,7 @@ export function overtakes(later: ChangeEventJson, earlier: ChangeEventJson): boo
   return key !== undefined && key === parkingKey(later);
 }
 
-/** What is to be remembered of calls; nothing where there was none. */
+/** Returns what is to be remembered of calls; nothing where there was none. */
 export function attemptsOf(
   items: readonly Pick<Item, "position">[],
   calls: number,

@@ -60,7 +60,7 @@ export class RunningCalls {
     if (this.#succeeded.size > REMEMBERED && oldest !== undefined) this.#succeeded.delete(oldest);
   }
 
-  /** What is to be remembered of a partition's call, if one runs; `leftMs` is until the function's own timeout. */
+  /** Returns what is to be remembered of a partition's call, if one runs; `leftMs` is until the function's own timeout. */
   describe(place: PartitionName, leftMs: number): RunningCall | undefined {
     if (!this.has(place)) return undefined;
     return { process: this.process, until: Date.now() + Math.ceil(leftMs) + CLOCK_SKEW_MS };

@@ -15,7 +15,7 @@ const EVERY_MS = 60_000;
 /** Longer than the time between two beats: what was finished before a quiet time arrived at most so long before it. */
 const BEAT_SLACK_MS = SHARD_BEAT_MS + 15 * 60_000;
 
-/** What is known of a shard at one consumer. */
+/** The state of a shard at one consumer. */
 interface ShardState {
   /** When the last record arrived that was finished, in milliseconds since 1970 UTC. */
   readonly arrived: number;
@@ -31,7 +31,7 @@ interface Known {
   writtenAt: number;
 }
 
-/** What the shards of one consumer are reached by. */
+/** The parts of `Shards`. */
 export interface ShardsOptions {
   readonly table: ConsumerTable;
   /** How long the stream keeps records. Undefined: not known, and nothing is detected. */
@@ -40,7 +40,7 @@ export interface ShardsOptions {
   readonly parentsOf: (shardId: string, streamArn: string, signal: AbortSignal) => Promise<readonly string[]>;
 }
 
-/** How far a consumer has finished each shard, and in which of them records may have expired unread. */
+/** Knows how far a consumer has finished each shard, and in which of them records may have expired unread. */
 export class Shards {
   readonly #options: ShardsOptions;
   readonly #marginMs: number;
@@ -137,7 +137,7 @@ export class Shards {
     return { ...state, lost: { from: arrived, until } };
   }
 
-  /** What stands of a shard; of a new one, what it has from its parents. Undefined: the consumer is new there. */
+  /** Reads the state of a shard; of a new one, what it has from its parents. Undefined: the consumer is new there. */
   async #read(shardId: string, streamArn: string, signal: AbortSignal): Promise<ShardState | undefined> {
     const own = await this.#item(shardId, signal);
     if (own) return own;

@@ -24,7 +24,7 @@ export interface Sweep {
 }
 
 /**
- * What a control event asks a sink to remove; undefined where it asks for nothing.
+ * Returns the sweep that a control event asks for; undefined where it asks for none.
  * @throws RecordFormatError
  */
 export function sweepOf(

@@ -4,7 +4,7 @@
  * nothing else in this module's folder reads a thrown value's properties.
  */
 
-/** What every look at a thrown value gives at least. */
+/** The least that a look at a thrown value gives. */
 export interface ThrownFacts {
   readonly name: string;
   readonly message: string;
@@ -53,7 +53,7 @@ export function codeOf(thrown: unknown): string | undefined {
   return typeof code === "string" && /^[\w-]{1,60}$/.test(code) ? code : undefined;
 }
 
-/** What can be told of a thrown value, its causes behind the stack; bounded. Name and message are texts, always. */
+/** Describes a thrown value, its causes behind the stack; bounded. Name and message are texts, always. */
 export function factsOf(thrown: unknown): ThrownFacts {
   const stacks = chainOfCauses(thrown).filter(isObject).map(stackOf);
   return {
