@@ -3,7 +3,7 @@ import { formatLsn } from "./lsn.ts";
 import { commitPrefix, formatOrdinal } from "./position.ts";
 
 /** Place of an event in the history of its source. */
-export interface EventPlace {
+export interface MessagePlace {
   readonly epoch: number;
   /** The transaction's commit LSN; with a relay, its batch. */
   readonly commitLsn: bigint;
@@ -33,7 +33,7 @@ export interface MessageFacts {
 /** A message as an event: its position, and its JSON left open inside `source`. Format: docs, "Formats on the wire". */
 export function messageEvent(
   { pipeline, database, prefix, content, transactional, problem, nowMs, source }: MessageFacts,
-  { epoch, commitLsn, ordinal, lsn, txId, timeMs }: EventPlace,
+  { epoch, commitLsn, ordinal, lsn, txId, timeMs }: MessagePlace,
 ): Pick<SourceChange, "position" | "json"> {
   const event = {
     op: "m",

@@ -21,7 +21,7 @@ import { slotOfTable } from "../source/postgres/slots/share.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
-import { type Comparison, compareTable, type Difference } from "../verify/verify.ts";
+import { type Comparison, compareTable, type RowDifference } from "../verify/verify.ts";
 import { withDatabase } from "./database.ts";
 import { pipelineOption } from "./options.ts";
 
@@ -226,7 +226,7 @@ function inWords(comparison: Comparison, { table, consumer, timeout }: VerifyOpt
   return `${lines.join("\n")}\n`;
 }
 
-function differenceInWords({ kind, parked, key, columns }: Difference): string {
+function differenceInWords({ kind, parked, key, columns }: RowDifference): string {
   const name = Object.entries(key)
     .map(([column, value]) => `${column}=${String(value)}`)
     .join(" ");

@@ -10,7 +10,7 @@ import {
 import type { SourceTable } from "./source-table.ts";
 
 /** A row that source and sink do not hold alike, although the consumer has passed all that made it so. */
-export interface Difference {
+export interface RowDifference {
   /** `missing`: the sink does not hold it. `extra`: the source does not. `different`: both do, with other values. `repeated`: the sink holds it more than once. */
   readonly kind: "missing" | "extra" | "different" | "repeated";
   /** Whether its key has an open dead letter: redrive brings it. */
@@ -25,7 +25,7 @@ export interface Difference {
 export interface Comparison {
   readonly rows: { readonly source: number; readonly sink: number };
   readonly chunks: { readonly all: number; readonly differing: number };
-  readonly differences: readonly Difference[];
+  readonly differences: readonly RowDifference[];
   /** Partitions in which the consumer is behind: what differs may still be on its way. */
   readonly behind: readonly number[];
   /** Rows that differ while the consumer is behind, or that changed at every look: nothing can be said of them. */
@@ -171,10 +171,10 @@ async function stillRepeated(
   repeated: ReadonlySet<string>,
   maxRows: number,
   { sink, isParked, signal }: ComparisonOptions,
-): Promise<Difference[]> {
+): Promise<RowDifference[]> {
   if (repeated.size === 0) return [];
   const seen = new Map<string, number>();
-  const differences: Difference[] = [];
+  const differences: RowDifference[] = [];
   await eachRow(columns, sink.rows(signal), (keyText, _, row) => {
     if (!repeated.has(keyText)) return;
     const times = (seen.get(keyText) ?? 0) + 1;
@@ -195,7 +195,7 @@ async function decide(
   suspects: readonly SinkRow[],
   { source, sink, pass, isParked, signal }: ComparisonOptions,
 ): Promise<Pick<Comparison, "differences" | "behind" | "undecided">> {
-  const differences: Difference[] = [];
+  const differences: RowDifference[] = [];
   let open = suspects;
   for (let round = 1; open.length > 0; round++) {
     // Not the rows, which may be large.
@@ -206,7 +206,7 @@ async function decide(
     }
     const behind = await pass();
     const moved: SinkRow[] = [];
-    const differ: Difference[] = [];
+    const differ: RowDifference[] = [];
     for (const [i, key] of open.entries()) {
       const held = await sink.row(key, signal);
       const now = await source.row(key);
@@ -238,7 +238,7 @@ function compareRow(
   key: SinkRow,
   source: SinkRow | undefined,
   sink: SinkRow | undefined,
-): Omit<Difference, "parked"> | undefined {
+): Omit<RowDifference, "parked"> | undefined {
   if (!source) return sink && { kind: "extra", key, columns: [] };
   if (!sink) return { kind: "missing", key, columns: [] };
   const columns = differingColumns(all, source, sink);

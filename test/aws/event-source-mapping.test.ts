@@ -7,7 +7,7 @@ import { kinesisClient } from "../../lib/aws/clients.ts";
 import { MemoryCheckpoints } from "../../lib/local/event-source-mapping/checkpoint.ts";
 import type { MappingEvents } from "../../lib/local/event-source-mapping/events.ts";
 import type { EventSourceMapping } from "../../lib/local/event-source-mapping/mapping.ts";
-import { StreamNotFoundError } from "../../lib/local/event-source-mapping/mapping-errors.ts";
+import { MappedStreamNotFoundError } from "../../lib/local/event-source-mapping/mapping-errors.ts";
 import { eventually } from "../eventually.ts";
 import { emulatedAws } from "./emulated.ts";
 import { scenario } from "./event-source-mapping/scenario.ts";
@@ -434,11 +434,11 @@ describe("shards", () => {
 
   test("a stream that is not there, or goes, is a typed error", async () => {
     const s = await scenario(aws());
-    await expect(s.run({ streamName: "no-such-stream" })).rejects.toThrow(StreamNotFoundError);
+    await expect(s.run({ streamName: "no-such-stream" })).rejects.toThrow(MappedStreamNotFoundError);
     const mapping = await s.run();
     await aws().kinesis.send(new DeleteStreamCommand({ StreamName: s.streamName }));
     const failure = await eventually(() => mapping.stats().failure, { what: "the mapping to end" });
-    expect(failure).toBeInstanceOf(StreamNotFoundError);
+    expect(failure).toBeInstanceOf(MappedStreamNotFoundError);
     await mapping.stop();
   });
 });

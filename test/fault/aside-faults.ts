@@ -3,7 +3,7 @@ import pg from "pg";
 import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { formatPosition } from "../../lib/change/position.ts";
-import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { between, type SeededRandom } from "../../lib/local/shop/catalog.ts";
 import { readAsides, wantAside } from "../../lib/state/asides.ts";
 import { readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import { readHolds, wantRelease } from "../../lib/state/holds.ts";
@@ -77,7 +77,7 @@ async function healed(store: StatePlace): Promise<void> {
 
 let rounds = 0;
 
-async function undecodableValues(rig: Rig, random: Random, strength: number): Promise<number> {
+async function undecodableValues(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   return await scene(rig, async (client, store) => {
     const first = FIRST_ID + 1_000 * rounds++;
     const count = 4 * strength;
@@ -93,7 +93,7 @@ async function undecodableValues(rig: Rig, random: Random, strength: number): Pr
 }
 
 /** A topic is held at a change, the task is killed, and an operator puts the change aside and releases the topic. */
-async function heldAndReleased(rig: Rig, random: Random, strength: number): Promise<number> {
+async function heldAndReleased(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   return await scene(rig, async (client, store) => {
     for (const capture of rig.captures) {
       capture.configure({ [UNDECODABLE_VARIABLE]: "stop" });

@@ -3,7 +3,7 @@ import pg from "pg";
 import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { quoteIdentifier, quoteTable } from "../../lib/change/sql-identifier.ts";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { between, type SeededRandom } from "../../lib/local/shop/catalog.ts";
 import { hasEnded, readBackfill, requestBackfill } from "../../lib/state/backfills.ts";
 import { readUnhealed } from "../../lib/state/unhealed.ts";
 import type { Rig } from "../../lib/testing/checker/rig.ts";
@@ -27,7 +27,7 @@ async function withDatabase<T>(rig: Rig, use: (client: pg.Client) => Promise<T>)
  * Lets the pipeline's publications say less, and then what they said before, while nobody looks; a part of them by their actions, the
  * others by their tables. Writers wait meanwhile: what the checker holds the sinks against must not be lost.
  */
-async function narrowAndPutBack(rig: Rig, random: Random): Promise<void> {
+async function narrowAndPutBack(rig: Rig, random: SeededRandom): Promise<void> {
   const tables = CHECKED_TABLES.map(quoteTable).join(", ");
   await withDatabase(rig, (writers) =>
     withDatabase(rig, async (other) => {
@@ -79,7 +79,7 @@ async function heal(rig: Rig, tables: readonly string[]): Promise<void> {
 }
 
 /** The tasks look anew when they start: some are killed, so that what happened is found by either kind of look. */
-async function someKilled(rig: Rig, random: Random): Promise<void> {
+async function someKilled(rig: Rig, random: SeededRandom): Promise<void> {
   for (const capture of rig.captures) {
     if (random() < 0.5) continue;
     await delay(between(random, 0, 1_500));

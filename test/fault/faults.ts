@@ -3,7 +3,7 @@ import { DescribeStreamCommand, MergeShardsCommand, SplitShardCommand } from "@a
 import pg from "pg";
 import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { formatTable } from "../../lib/change/table-pattern.ts";
-import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { between, type SeededRandom } from "../../lib/local/shop/catalog.ts";
 import { hasEnded, readBackfills, requestBackfill } from "../../lib/state/backfills.ts";
 import { CaptureTask } from "../../lib/testing/checker/capture-task.ts";
 import type { FaultyService } from "../../lib/testing/checker/faulty-aws.ts";
@@ -22,14 +22,14 @@ export interface Fault {
   /** History begins anew in it: rows alone are checked, and the pipeline is given up behind it. */
   readonly beginsAnew?: boolean;
   /** Injects it while the workload runs, heals it, and tells how often it was injected. */
-  readonly inject: (rig: Rig, random: Random, strength: number) => Promise<number>;
+  readonly inject: (rig: Rig, random: SeededRandom, strength: number) => Promise<number>;
 }
 
 /** How long faults of a rate last, in milliseconds at strength 1. */
 const WHILE_MS = 3_000;
 
 /** Cuts replication links, each when it has carried something. */
-function cutLinks(cut: (link: FaultLink, random: Random) => void): Fault["inject"] {
+function cutLinks(cut: (link: FaultLink, random: SeededRandom) => void): Fault["inject"] {
   return async (rig, random, strength) => {
     let cuts = 0;
     while (cuts < 4 * strength) {
@@ -52,7 +52,7 @@ function cutLinks(cut: (link: FaultLink, random: Random) => void): Fault["inject
 function calls(
   service: FaultyService,
   share: number,
-  fault: (call: AwsCall, random: Random) => AwsFault | undefined,
+  fault: (call: AwsCall, random: SeededRandom) => AwsFault | undefined,
   ms = WHILE_MS,
 ): Fault["inject"] {
   return async (rig, random, strength) => {
@@ -70,14 +70,14 @@ function calls(
 }
 
 const puts =
-  (fault: (call: AwsCall, random: Random) => AwsFault) =>
-  (call: AwsCall, random: Random): AwsFault | undefined =>
+  (fault: (call: AwsCall, random: SeededRandom) => AwsFault) =>
+  (call: AwsCall, random: SeededRandom): AwsFault | undefined =>
     call.operation === "PutRecords" ? fault(call, random) : undefined;
 
 const refused = (status: number, code: string): AwsFault => ({ kind: "error", status, code });
 
 /** One of several: of the capture tasks, of the links. */
-export function pick<T>(random: Random, values: readonly T[]): T {
+export function pick<T>(random: SeededRandom, values: readonly T[]): T {
   return values[between(random, 0, values.length - 1)] as T;
 }
 
@@ -94,7 +94,7 @@ async function linked(rig: Rig): Promise<void> {
 }
 
 /** Ends the capture task by a failpoint, again and again. */
-function captureKilledAt(failpoint: string, hits: (random: Random) => number): Fault["inject"] {
+function captureKilledAt(failpoint: string, hits: (random: SeededRandom) => number): Fault["inject"] {
   return async (rig, random, strength) => {
     let kills = 0;
     for (let i = 0; i < 2 * strength; i++) {
@@ -137,7 +137,7 @@ async function shardsOf(rig: Rig) {
 }
 
 /** Splits a shard and merges two, under load. */
-async function reshard(rig: Rig, random: Random, strength: number): Promise<number> {
+async function reshard(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   const StreamName = rig.resources.stream;
   const active = { what: "the stream to be active" };
   let changes = 0;
@@ -170,7 +170,7 @@ async function reshard(rig: Rig, random: Random, strength: number): Promise<numb
 }
 
 /** A second capture task beside the first; the first one is stopped in an orderly way, and the second takes over. */
-async function handOver(rig: Rig, random: Random, strength: number): Promise<number> {
+async function handOver(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   let handOvers = 0;
   for (let i = 0; i < strength; i++) {
     const capture = pick(random, rig.captures);
@@ -194,7 +194,7 @@ async function handOver(rig: Rig, random: Random, strength: number): Promise<num
 }
 
 /** The capture task freezes until another has taken over, and then thaws: it must see that it has lost. */
-async function zombie(rig: Rig, random: Random, strength: number): Promise<number> {
+async function zombie(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   let zombies = 0;
   for (let i = 0; i < strength; i++) {
     const capture = pick(random, rig.captures);
@@ -219,7 +219,7 @@ async function zombie(rig: Rig, random: Random, strength: number): Promise<numbe
 }
 
 /** Batches are given to their functions again: at the same time twice, and old ones after new ones. */
-async function again(rig: Rig, random: Random, strength: number): Promise<number> {
+async function again(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   let invocations = 0;
   const until = performance.now() + WHILE_MS * strength;
   while (performance.now() < until) {
@@ -270,7 +270,7 @@ export function kills(count: number): Fault {
 }
 
 /** Backfills of all tables under the workload, one after the other; the capture task is killed in the middle of each. */
-async function backfillsKilled(rig: Rig, random: Random, strength: number): Promise<number> {
+async function backfillsKilled(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   const dynamodb = dynamodbClient(rig.aws.environment);
   const signal = AbortSignal.timeout(15 * 60_000);
   const store = { dynamodb, table: rig.resources.stateTable, pipeline: rig.definition.name, signal };
@@ -308,7 +308,7 @@ async function backfillsKilled(rig: Rig, random: Random, strength: number): Prom
 }
 
 /** Truncates a table while one of its partitions lags behind the others (rule 14). */
-async function truncateWhileLagging(rig: Rig, random: Random, strength: number): Promise<number> {
+async function truncateWhileLagging(rig: Rig, random: SeededRandom, strength: number): Promise<number> {
   const client = new pg.Client({ connectionString: rig.databaseUrl });
   await client.connect();
   try {

@@ -4,7 +4,7 @@ import { passHold } from "../../lib/admin/hold-passage.ts";
 import { dynamodbClient } from "../../lib/aws/clients.ts";
 import { parseLsn } from "../../lib/change/lsn.ts";
 import { formatPosition, parsePosition } from "../../lib/change/position.ts";
-import { between, type Random } from "../../lib/local/shop/catalog.ts";
+import { between, type SeededRandom } from "../../lib/local/shop/catalog.ts";
 import { requireLog } from "../../lib/source/postgres/definition.ts";
 import { readBackfill } from "../../lib/state/backfills.ts";
 import { readHolds, wantRelease } from "../../lib/state/holds.ts";
@@ -34,7 +34,7 @@ async function logEnd(rig: Rig): Promise<bigint> {
 }
 
 /** What is found while it runs, or when it starts: some tasks are killed. */
-async function someKilled(rig: Rig, random: Random): Promise<void> {
+async function someKilled(rig: Rig, random: SeededRandom): Promise<void> {
   for (const capture of rig.captures) {
     if (random() < 0.5) continue;
     await delay(between(random, 0, 1_500));
@@ -46,7 +46,7 @@ async function someKilled(rig: Rig, random: Random): Promise<void> {
  * Waits until a topic is held, and releases it as an operator does: once consumers have passed what stands before. What may be
  * held again (a release that was cut off, a look that came late) is released again, until the table was read anew.
  */
-async function release(rig: Rig, random: Random, table: string, code: string): Promise<void> {
+async function release(rig: Rig, random: SeededRandom, table: string, code: string): Promise<void> {
   const dynamodb = dynamodbClient(rig.aws.environment);
   const signal = AbortSignal.timeout(10 * 60_000);
   const store = { dynamodb, table: rig.resources.stateTable, pipeline: rig.definition.name, signal };

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { polling } from "../../lib/definition/pipeline.ts";
 import type { BatchReader } from "../../lib/source/batch/batch-reader.ts";
 import { BatchStream } from "../../lib/source/batch/batch-stream.ts";
-import type { RowChange, TableShape } from "../../lib/source/batch/row-messages.ts";
+import type { ReadShape, RowChange } from "../../lib/source/batch/row-messages.ts";
 import { eventually } from "../eventually.ts";
 import { eachPostgres, freshDatabase } from "./server.ts";
 import { inOrder, superuser } from "./source.ts";
@@ -17,7 +17,7 @@ function ids(reading: TablesReading): unknown[] {
 }
 
 /** A table of two columns, the second of any type; its key needs no catalog. */
-function shapeOf(oid: number, table: string, type: number): TableShape {
+function shapeOf(oid: number, table: string, type: number): ReadShape {
   const column = (name: string, of: number) => ({ name, type: of, modifier: -1, key: name === "id" });
   const columns = [column("id", INT4), column("v", type)];
   return {
@@ -31,7 +31,7 @@ function shapeOf(oid: number, table: string, type: number): TableShape {
   };
 }
 
-function inserts(shape: TableShape, rows: Readonly<Record<number, string>>): RowChange[] {
+function inserts(shape: ReadShape, rows: Readonly<Record<number, string>>): RowChange[] {
   return Object.entries(rows).map(([id, v]) => ({
     ...{ commitLsn: BigInt(id), lsn: BigInt(id), xid: 1, timeUs: 0n, table: shape },
     change: { op: "insert", row: [id, v] },

@@ -12,7 +12,7 @@ export function laneOf(partitionKey: string, lanes: number): number {
  * One of up to ten lanes of a shard: one batch at a time, in order.
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html (ParallelizationFactor)
  */
-export class Lane {
+export class ShardLane {
   readonly #queue: QueuedRecord[] = [];
   readonly #changed: Condition;
   #ended = false;

@@ -5,7 +5,7 @@ import { type CheckpointStore, MemoryCheckpoints, type ShardCheckpoint } from ".
 import type { EventOrigin } from "./event.ts";
 import type { MappingEvents, MappingStats } from "./events.ts";
 import { childless, startableShards } from "./lineage.ts";
-import { StreamNotFoundError } from "./mapping-errors.ts";
+import { MappedStreamNotFoundError } from "./mapping-errors.ts";
 import { type EventSourceMappingOptions, type MappingSettings, validated } from "./options.ts";
 import { ShardConsumer } from "./shard.ts";
 import type { ShardPosition } from "./shard-poller.ts";
@@ -39,7 +39,7 @@ const CHILDREN_MS = 100;
  * LATEST, records put from then on are delivered.
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html
  * @throws ConfigurationError naming each wrong option
- * @throws StreamNotFoundError
+ * @throws MappedStreamNotFoundError
  */
 export async function runEventSourceMapping(options: EventSourceMappingOptions): Promise<EventSourceMapping> {
   const { settings, matches } = validated(options);
@@ -180,7 +180,7 @@ class Mapping implements EventSourceMapping {
         await pause(CHILDREN_MS, signal);
         failures = 0;
       } catch (error) {
-        if (error instanceof StreamNotFoundError) throw error;
+        if (error instanceof MappedStreamNotFoundError) throw error;
         if (signal.aborted) return;
         this.#trouble("ListShards", error);
         await pause(backoffMs(++failures, { baseMs: 50, capMs: 5_000 }), signal);
@@ -268,7 +268,7 @@ class Mapping implements EventSourceMapping {
       return await withDeadline(this.#stopping.signal, CALL_DEADLINE_MS, make);
     } catch (error) {
       if (error instanceof Error && error.name === "ResourceNotFoundException") {
-        throw new StreamNotFoundError(this.#options.streamName, error);
+        throw new MappedStreamNotFoundError(this.#options.streamName, error);
       }
       throw error;
     }

@@ -6,7 +6,7 @@ import {
   type KinesisClient,
 } from "@aws-sdk/client-kinesis";
 import { backoffMs } from "../../backoff.ts";
-import { StreamNotFoundError } from "./mapping-errors.ts";
+import { MappedStreamNotFoundError } from "./mapping-errors.ts";
 import { pause, withDeadline } from "./wait.ts";
 
 /** Place from which a shard is read. */
@@ -76,7 +76,7 @@ export class ShardPoller {
   /**
    * Reads until the shard's end (true) or the signal (false), giving every read's records to `deliver`, which holds the next
    * read back until it resolves.
-   * @throws StreamNotFoundError when the stream is gone
+   * @throws MappedStreamNotFoundError when the stream is gone
    */
   async run(deliver: (records: readonly _Record[]) => Promise<void>): Promise<boolean> {
     const { signal } = this.#context;
@@ -148,7 +148,7 @@ export class ShardPoller {
       } catch (error) {
         const name = error instanceof Error ? error.name : "";
         if (signal.aborted) break;
-        if (name === "ResourceNotFoundException") throw new StreamNotFoundError(streamName, error);
+        if (name === "ResourceNotFoundException") throw new MappedStreamNotFoundError(streamName, error);
         onTrouble(call, error);
         if (!THROTTLES.includes(name)) this.#iterator = undefined;
         // An expired iterator is no sign of trouble at the other end.

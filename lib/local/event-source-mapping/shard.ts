@@ -5,7 +5,7 @@ import { type CheckpointStore, CompletedPrefix, type ShardCheckpoint } from "./c
 import { type DeliveryContext, deliverBatch } from "./delivery.ts";
 import { type EventOrigin, type QueuedRecord, queuedRecord } from "./event.ts";
 import type { ShardStats } from "./events.ts";
-import { Lane, laneOf } from "./lanes.ts";
+import { laneOf, ShardLane } from "./lanes.ts";
 import { type PollerContext, ShardPoller, type ShardPosition } from "./shard-poller.ts";
 import { Condition, pause } from "./wait.ts";
 
@@ -29,7 +29,7 @@ const RETRY = { baseMs: 50, capMs: 5_000 };
 export class ShardConsumer {
   readonly #context: ShardContext;
   readonly #poller: ShardPoller;
-  readonly #lanes: readonly Lane[];
+  readonly #lanes: readonly ShardLane[];
   readonly #prefix = new CompletedPrefix();
   /** Something came into a lane, left the buffer, or ended. */
   readonly #changed = new Condition();
@@ -43,7 +43,7 @@ export class ShardConsumer {
     this.#context = context;
     this.#poller = new ShardPoller(context, position);
     const lanes = context.settings.parallelizationFactor;
-    this.#lanes = Array.from({ length: lanes }, () => new Lane(this.#changed));
+    this.#lanes = Array.from({ length: lanes }, () => new ShardLane(this.#changed));
     // Each lane can fill a payload while one more is read ahead.
     this.#maximumPendingBytes = (lanes + 1) * MAX_PAYLOAD_BYTES;
   }
@@ -99,7 +99,7 @@ export class ShardConsumer {
       await this.#changed.wait(signal);
   }
 
-  async #runLane(lane: Lane, number: number): Promise<void> {
+  async #runLane(lane: ShardLane, number: number): Promise<void> {
     const { settings, signal } = this.#context;
     const context: DeliveryContext = {
       ...this.#context,

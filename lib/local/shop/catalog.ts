@@ -1,8 +1,8 @@
 /** Gives numbers in [0, 1), as `Math.random` does. */
-export type Random = () => number;
+export type SeededRandom = () => number;
 
 /** A small generator that gives the same numbers for the same seed (mulberry32). */
-export function seededRandom(seed: number): Random {
+export function seededRandom(seed: number): SeededRandom {
   let state = seed | 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -13,12 +13,12 @@ export function seededRandom(seed: number): Random {
 }
 
 /** A whole number from `low` to `high`, both included. */
-export function between(random: Random, low: number, high: number): number {
+export function between(random: SeededRandom, low: number, high: number): number {
   return low + Math.floor(random() * (high - low + 1));
 }
 
 /** One of the values, each as likely as the others. */
-export function oneOf<T>(random: Random, values: readonly [T, ...T[]]): T {
+export function oneOf<T>(random: SeededRandom, values: readonly [T, ...T[]]): T {
   return values[Math.floor(random() * values.length)] ?? values[0];
 }
 
@@ -59,7 +59,7 @@ export interface NewCustomer {
 }
 
 /** A new customer, as the registration form would give it. */
-export function inventCustomer(random: Random): NewCustomer {
+export function inventCustomer(random: SeededRandom): NewCustomer {
   const name = `${oneOf(random, GIVEN)} ${oneOf(random, FAMILY)}`;
   return { name, email: `user${between(random, 1, 999_999)}@example.com` };
 }
@@ -73,7 +73,7 @@ export interface NewItem {
 }
 
 /** One to four lines of an order. */
-export function inventItems(random: Random): NewItem[] {
+export function inventItems(random: SeededRandom): NewItem[] {
   return Array.from({ length: between(random, 1, 4) }, (_, i) => ({
     line: i + 1,
     sku: `${oneOf(random, GOODS)}-${between(random, 100, 999)}`,
@@ -88,7 +88,7 @@ export function totalOf(items: readonly NewItem[]): string {
 }
 
 /** A note beyond the size (about 2 kB after compression) at which PostgreSQL stores a value out of line (TOAST). */
-export function inventLongNote(random: Random): string {
+export function inventLongNote(random: SeededRandom): string {
   return Array.from({ length: 500 }, () => Math.floor(random() * 2 ** 32).toString(36)).join(" ");
 }
 

@@ -11,7 +11,7 @@ import {
   type NewItem,
   oneOf,
   POISON_REASON,
-  type Random,
+  type SeededRandom,
   totalOf,
 } from "./catalog.ts";
 
@@ -41,7 +41,7 @@ const POISON_EVERY = 10;
  */
 export class ShopSession {
   readonly #client: pg.ClientBase;
-  readonly #random: Random;
+  readonly #random: SeededRandom;
   /** Set: the shop publishes what happens to orders, and its events are the changes that count. */
   readonly #outbox: Outbox | undefined;
   #published = 0;
@@ -52,7 +52,7 @@ export class ShopSession {
   #orders: Order[] = [];
   #cancellations = 0;
 
-  constructor(client: pg.ClientBase, random: Random, outbox?: Outbox) {
+  constructor(client: pg.ClientBase, random: SeededRandom, outbox?: Outbox) {
     this.#client = client;
     this.#random = random;
     this.#outbox = outbox;

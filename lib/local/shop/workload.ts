@@ -1,17 +1,17 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import type { Outbox } from "../../publish/publish.ts";
-import { between, type Random } from "./catalog.ts";
+import { between, type SeededRandom } from "./catalog.ts";
 import { ShopSession, type TransactionOutcome } from "./session.ts";
 
 /** How the shop's customers behave. */
-export interface WorkloadOptions {
+export interface ShopWorkloadOptions {
   readonly databaseUrl: string;
   /** Changes a second, over all connections; without it as fast as the database takes them. */
   readonly rate?: number;
   /** Ends when this many changes are committed (a transaction more at most); without it when aborted. */
   readonly changes?: number;
-  readonly random: Random;
+  readonly random: SeededRandom;
   /** Set: the shop publishes events, and they are what is counted. */
   readonly outbox?: Outbox | undefined;
   readonly signal: AbortSignal;
@@ -57,7 +57,7 @@ const TOTAL_WEIGHT = MIX.reduce((sum, [weight]) => sum + weight, 0);
  * Runs the shop on several connections until `changes` are committed or the signal aborts; a transaction under
  * way is finished first. `progress` is updated at each commit.
  */
-export async function runWorkload(options: WorkloadOptions, progress: WorkloadProgress): Promise<void> {
+export async function runWorkload(options: ShopWorkloadOptions, progress: WorkloadProgress): Promise<void> {
   const failure = new AbortController();
   const signal = AbortSignal.any([options.signal, failure.signal]);
   const pace = paceOf(options.rate);
@@ -72,7 +72,7 @@ export async function runWorkload(options: WorkloadOptions, progress: WorkloadPr
 }
 
 async function runSession(
-  options: WorkloadOptions,
+  options: ShopWorkloadOptions,
   progress: WorkloadProgress,
   pace: (changes: number) => number,
 ): Promise<void> {
@@ -102,7 +102,7 @@ async function runSession(
 
 const archive: Transaction = (session, rows) => session.archiveOrders(4 * rows);
 
-function choose(random: Random): Transaction {
+function choose(random: SeededRandom): Transaction {
   let point = random() * TOTAL_WEIGHT;
   for (const [weight, transaction] of MIX) {
     point -= weight;

@@ -19,7 +19,7 @@ import type { TablesStatus } from "../tables-status.ts";
 import { explainReadError, ReadingChangedError, TablesLinkError } from "./batch-errors.ts";
 import type { BatchPlan, BatchReader, Query } from "./batch-reader.ts";
 import { flushLog } from "./durable-log.ts";
-import { type RowChange, RowMessages, type TableShape } from "./row-messages.ts";
+import { type ReadShape, type RowChange, RowMessages } from "./row-messages.ts";
 import { storedKeys, TableKeys } from "./table-keys.ts";
 
 /** What `BatchStream.open` takes. */
@@ -72,7 +72,7 @@ export class BatchStream implements ChangeStream {
   /** Stored with the place, and compared with those of each change. */
   readonly #keys: TableKeys;
   /** Of each table's last change. */
-  readonly #shapes = new Map<number, TableShape>();
+  readonly #shapes = new Map<number, ReadShape>();
   readonly #ending = new AbortController();
   #client: pg.Client | undefined;
   #state: ReadingState;

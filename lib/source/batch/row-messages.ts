@@ -5,7 +5,7 @@
  */
 
 /** A table as its rows were read. */
-export interface TableShape {
+export interface ReadShape {
   readonly oid: number;
   readonly schema: string;
   readonly table: string;
@@ -41,7 +41,7 @@ export interface RowChange {
   readonly xid: number;
   /** Microseconds since 1970 UTC. */
   readonly timeUs: bigint;
-  readonly table: TableShape;
+  readonly table: ReadShape;
   readonly change:
     | { readonly op: "insert"; readonly row: RowValues }
     | { readonly op: "update"; readonly old: RowValues | undefined; readonly row: RowValues }
@@ -53,10 +53,10 @@ const POSTGRES_EPOCH_US = 946_684_800_000_000n;
 
 /** Writes changes as messages; tells each table's shape when it is new. */
 export class RowMessages {
-  readonly #told = new Map<number, TableShape>();
+  readonly #told = new Map<number, ReadShape>();
 
   /** The shape that a table was last told with. */
-  told(oid: number): TableShape | undefined {
+  told(oid: number): ReadShape | undefined {
     return this.#told.get(oid);
   }
 
@@ -95,7 +95,7 @@ function rowMessage({ table, change }: RowChange): Buffer {
   }
 }
 
-function relation({ oid, schema, table, identity, columns }: TableShape): Buffer {
+function relation({ oid, schema, table, identity, columns }: ReadShape): Buffer {
   return Buffer.concat([
     byte("R"),
     int32(oid),

@@ -1,14 +1,14 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import type { Query } from "../batch/batch-reader.ts";
-import type { TableShape } from "../batch/row-messages.ts";
+import type { ReadShape } from "../batch/row-messages.ts";
 import type { PolledTable } from "./polled-table.ts";
 
 const [BYTEA, TEXT, BPCHAR, VARCHAR] = [17, 25, 1042, 1043];
 
 /** A table's shape, and which of the fields of a printed row travel: as in the log. */
 export interface PolledShape {
-  readonly table: TableShape;
+  readonly table: ReadShape;
   readonly fields: number;
   readonly kept: readonly number[];
   /** SQL: about how many bytes a row has as text. */

@@ -1,11 +1,11 @@
 import * as z from "zod";
 import type { TableName } from "../../change/table-pattern.ts";
 import { captures, type SourceDefinition } from "../../definition/definition.ts";
-import type { RowValues, TableShape } from "../batch/row-messages.ts";
+import type { ReadShape, RowValues } from "../batch/row-messages.ts";
 
 /** A table as it was when a trigger fired: kept beside the changes, since the table may be another one when they are read. */
 export interface AuditShape {
-  readonly shape: TableShape;
+  readonly shape: ReadShape;
   /** Indexes of the columns that travel; a printed row has the others too. */
   readonly kept: readonly number[];
   /** How many fields a printed row has. */

@@ -24,7 +24,7 @@ export interface Effect {
 }
 
 /** The promise of a sink, which decides what counts as a finding. */
-export type SinkKind =
+export type SinkPromise =
   /** Compares positions: no duplicate is ever visible. */
   | "positions"
   /** Appends: duplicates only where an invocation did not come to its end, and only at the end of what it did. */
@@ -64,7 +64,7 @@ export interface Findings {
  * the run came to its end; else a replay may have been cut off in the middle by looking.
  */
 export function checkEffects(
-  kind: SinkKind,
+  kind: SinkPromise,
   expected: readonly ExpectedEvent[],
   effects: readonly Effect[],
   invocations: ReadonlyMap<string, InvocationTimes>,
@@ -165,7 +165,7 @@ class Tails {
    * Whether the invocation that was first did not end, or not before the other began, and everything that it did
    * after this came again too.
    */
-  allow(kind: SinkKind, earlier: Effect, later: Effect): boolean {
+  allow(kind: SinkPromise, earlier: Effect, later: Effect): boolean {
     if (earlier.invocation === later.invocation) return false;
     const endedAt = this.#invocations.get(earlier.invocation)?.endedAt;
     if (endedAt !== undefined) {
@@ -180,7 +180,7 @@ class Tails {
    * Whether neither of both ended, and what the first did after this came again from its beginning on, up to a place that the
    * other had come to: behind that, nothing.
    */
-  underWay(kind: SinkKind, earlier: Effect, later: Effect): boolean {
+  underWay(kind: SinkPromise, earlier: Effect, later: Effect): boolean {
     const { invocation } = later;
     if (kind === "once" || earlier.invocation === invocation) return false;
     if (this.#invocations.get(earlier.invocation)?.endedAt !== undefined) return false;

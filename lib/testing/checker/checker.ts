@@ -10,7 +10,7 @@ import {
   type ExpectedEvent,
   type Findings,
   type InvocationTimes,
-  type SinkKind,
+  type SinkPromise,
 } from "./check.ts";
 import { checkedTables, readRows } from "./checked-tables.ts";
 import {
@@ -34,7 +34,7 @@ import { runWorkload } from "./workload.ts";
 
 /** How the checker looks at one consumer. */
 export interface CheckedSink {
-  readonly kind: SinkKind;
+  readonly kind: SinkPromise;
   /** All effects so far, in the order in which they took place. */
   effects(): Promise<readonly Effect[]>;
   /** The invocations, by the names that the effects give them. Without it none has ended, as far as is known. */
@@ -126,7 +126,11 @@ const ROUND_DEADLINE_MS = 60 * 60_000;
 /** While faults are injected the workload must last, not flood: what piles up must be gone after 60 s. */
 const CHANGES_PER_SECOND = 200;
 const EPOCH = 1;
-const KINDS: Readonly<Record<string, SinkKind>> = { positions: "positions", once: "once", parked: "parked" };
+const KINDS: Readonly<Record<string, SinkPromise>> = {
+  positions: "positions",
+  once: "once",
+  parked: "parked",
+};
 const ROWS_EVERY_MS = 500;
 const REDRIVE_EVERY_MS = 1_000;
 

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { from as copyFrom } from "pg-copy-streams";
-import { between, oneOf, type Random, seededRandom } from "../../local/shop/catalog.ts";
+import { between, oneOf, type SeededRandom, seededRandom } from "../../local/shop/catalog.ts";
 
 /** Settings of `runWorkload`. */
 export interface WorkloadOptions {
@@ -34,7 +34,7 @@ const COLD_KEYS = 4_000;
 const TOASTED = 6_000;
 const RECONNECT_DEADLINE_MS = 120_000;
 
-type Step = (client: pg.Client, random: Random, tag: () => string) => Promise<number>;
+type Step = (client: pg.Client, random: SeededRandom, tag: () => string) => Promise<number>;
 
 /**
  * Runs random transactions of 1 to 1,000 row changes: inserts, updates, deletes, keys that change, rows deleted and
@@ -125,7 +125,7 @@ async function recover(client: pg.Client): Promise<pg.Client | undefined> {
 
 async function transaction(
   client: pg.Client,
-  random: Random,
+  random: SeededRandom,
   tag: () => string,
 ): Promise<{ committed: boolean; changes: number }> {
   const style = random();
@@ -169,7 +169,7 @@ const STEPS: readonly [weight: number, step: Step][] = [
 ];
 const WEIGHT = STEPS.reduce((sum, [weight]) => sum + weight, 0);
 
-function chooseStep(random: Random): Step {
+function chooseStep(random: SeededRandom): Step {
   let at = random() * WEIGHT;
   for (const [weight, step] of STEPS) {
     at -= weight;
@@ -178,16 +178,16 @@ function chooseStep(random: Random): Step {
   return upsertAccount;
 }
 
-const key = (random: Random) =>
+const key = (random: SeededRandom) =>
   random() < 0.3 ? between(random, 1, HOT_KEYS) : between(random, 1, COLD_KEYS);
-const note = (random: Random, v: string) =>
+const note = (random: SeededRandom, v: string) =>
   random() < 0.15 ? `${v} `.padEnd(TOASTED, "note ") : `note ${v}`;
 
 async function rows(client: pg.Client, text: string, values: unknown[]): Promise<number> {
   return (await client.query(text, values)).rowCount ?? 0;
 }
 
-async function upsertAccount(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function upsertAccount(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const v = tag();
   return rows(
     client,
@@ -198,15 +198,19 @@ async function upsertAccount(client: pg.Client, random: Random, tag: () => strin
 }
 
 /** Leaves `note` alone: where it is stored apart its value does not travel. */
-async function updateAccount(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function updateAccount(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   return rows(client, "UPDATE accounts SET v = $2 WHERE id BETWEEN $1 AND $1 + 2", [key(random), tag()]);
 }
 
-async function deleteAccount(client: pg.Client, random: Random): Promise<number> {
+async function deleteAccount(client: pg.Client, random: SeededRandom): Promise<number> {
   return rows(client, "DELETE FROM accounts WHERE id = $1", [key(random)]);
 }
 
-async function deleteAndInsertAccount(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function deleteAndInsertAccount(
+  client: pg.Client,
+  random: SeededRandom,
+  tag: () => string,
+): Promise<number> {
   const id = key(random);
   const v = tag();
   const gone = await rows(client, "DELETE FROM accounts WHERE id = $1", [id]);
@@ -214,7 +218,7 @@ async function deleteAndInsertAccount(client: pg.Client, random: Random, tag: ()
   return gone + 1;
 }
 
-async function changeAccountKey(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function changeAccountKey(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const [from, to, v] = [key(random), key(random), tag()];
   return (
     2 *
@@ -228,7 +232,11 @@ async function changeAccountKey(client: pg.Client, random: Random, tag: () => st
 }
 
 /** Leaves `note`, which is stored apart: it does not travel, and under the new key nobody knows it. */
-async function changeLargeAccountKey(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function changeLargeAccountKey(
+  client: pg.Client,
+  random: SeededRandom,
+  tag: () => string,
+): Promise<number> {
   return (
     2 *
     (await rows(
@@ -241,7 +249,7 @@ async function changeLargeAccountKey(client: pg.Client, random: Random, tag: () 
   );
 }
 
-async function upsertOrder(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function upsertOrder(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const v = tag();
   return rows(
     client,
@@ -251,7 +259,7 @@ async function upsertOrder(client: pg.Client, random: Random, tag: () => string)
 }
 
 /** To another customer: to another partition. */
-async function moveOrder(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function moveOrder(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   return rows(client, "UPDATE orders SET customer_id = $2, v = $3 WHERE id = $1", [
     key(random),
     between(random, 1, 60),
@@ -259,13 +267,13 @@ async function moveOrder(client: pg.Client, random: Random, tag: () => string): 
   ]);
 }
 
-async function deleteOrder(client: pg.Client, random: Random): Promise<number> {
+async function deleteOrder(client: pg.Client, random: SeededRandom): Promise<number> {
   return rows(client, "DELETE FROM orders WHERE id BETWEEN $1 AND $1 + 1", [key(random)]);
 }
 
 const ASSEMBLIES = ["bolt", 'odd "name"', "ünïcode ☃", "a\tb", "", "long ".repeat(40)] as const;
 
-async function upsertParts(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function upsertParts(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   return rows(
     client,
     `INSERT INTO parts SELECT $1, i, $3, i FROM generate_series($2::int, $2::int + $4::int) AS i
@@ -279,7 +287,7 @@ async function upsertParts(client: pg.Client, random: Random, tag: () => string)
   );
 }
 
-async function renamePart(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function renamePart(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   return rows(
     client,
     `UPDATE parts p SET assembly = $2, v = $4 WHERE assembly = $1 AND part = $3
@@ -288,14 +296,14 @@ async function renamePart(client: pg.Client, random: Random, tag: () => string):
   );
 }
 
-async function deleteParts(client: pg.Client, random: Random): Promise<number> {
+async function deleteParts(client: pg.Client, random: SeededRandom): Promise<number> {
   return rows(client, "DELETE FROM parts WHERE assembly = $1 AND part BETWEEN $2 AND $2 + 3", [
     oneOf(random, ASSEMBLIES),
     between(random, 1, 100),
   ]);
 }
 
-async function insertJournal(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function insertJournal(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const v = tag();
   return rows(client, "INSERT INTO journal VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", [
     between(random, 1, 1_000_000_000),
@@ -304,7 +312,7 @@ async function insertJournal(client: pg.Client, random: Random, tag: () => strin
   ]);
 }
 
-async function copyJournal(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function copyJournal(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const count = random() < 0.2 ? between(random, 200, 900) : between(random, 2, 60);
   const start = between(random, 1, 2_000_000) * 1000;
   const copy = client.query(copyFrom("COPY journal FROM STDIN"));
@@ -314,7 +322,7 @@ async function copyJournal(client: pg.Client, random: Random, tag: () => string)
   return count;
 }
 
-async function upsertArchive(client: pg.Client, random: Random, tag: () => string): Promise<number> {
+async function upsertArchive(client: pg.Client, random: SeededRandom, tag: () => string): Promise<number> {
   const v = tag();
   return rows(
     client,

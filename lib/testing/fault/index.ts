@@ -15,7 +15,7 @@ export {
   type ExpectedEvent,
   type Findings,
   type InvocationTimes,
-  type SinkKind,
+  type SinkPromise,
 } from "../checker/check.ts";
 export {
   type AwsCall,

@@ -1,6 +1,6 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
 import { formatLsn } from "../../../change/lsn.ts";
-import type { EventPlace } from "../../../change/message-event.ts";
+import type { MessagePlace } from "../../../change/message-event.ts";
 import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
 import { partitionOf, type Topic } from "../../../change/topic.ts";
 import type { RouteTable } from "../../../definition/route.ts";
@@ -42,7 +42,7 @@ export class OutboxEnvelope {
   }
 
   /** The event, complete but for its predecessor. */
-  change(members: OutboxMembers, place: EventPlace): SourceChange {
+  change(members: OutboxMembers, place: MessagePlace): SourceChange {
     const { pipeline, database, cloudEvents } = this.#options;
     const { aggregateType, aggregateId } = members;
     const { epoch, commitLsn, ordinal, lsn, txId, timeMs } = place;

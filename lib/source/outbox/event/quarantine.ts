@@ -1,5 +1,5 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
-import { type EventPlace, messageEvent } from "../../../change/message-event.ts";
+import { type MessagePlace, messageEvent } from "../../../change/message-event.ts";
 import type { Pipeline } from "../../../definition/definition.ts";
 
 /** What was caught and is no event: its bytes as they were, and what is wrong with them. */
@@ -23,7 +23,7 @@ export function quarantined(
     readonly now: () => number;
   },
   { problem, content, transactional }: Malformed,
-  place: EventPlace,
+  place: MessagePlace,
   { partition, partitions } = { partition: 0, partitions: 1 },
 ): SourceChange {
   const { pipeline, database, now } = options;

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { between, type Random } from "../../../local/shop/catalog.ts";
+import { between, type SeededRandom } from "../../../local/shop/catalog.ts";
 import { type Outbox, outboxMessages, outboxTable } from "../../../publish/publish.ts";
 import type { OutboxForm } from "./pipeline.ts";
 
@@ -26,7 +26,7 @@ export async function writeOrders(options: {
   readonly form: OutboxForm;
   readonly orders: number;
   readonly sessions: number;
-  readonly random: Random;
+  readonly random: SeededRandom;
   /** Transactions a second; default: as fast as they go. */
   readonly perSecond?: number | undefined;
   readonly onCommit: (committed: number, event: { readonly order: string; readonly version: number }) => void;
@@ -88,7 +88,7 @@ export async function committedVersions(databaseUrl: string): Promise<ReadonlyMa
   }
 }
 
-function shuffle<T>(items: T[], random: Random): void {
+function shuffle<T>(items: T[], random: SeededRandom): void {
   for (let i = items.length - 1; i > 0; i--) {
     const j = between(random, 0, i);
     [items[i], items[j]] = [items[j] as T, items[i] as T];
