@@ -1,9 +1,8 @@
 import type { ConfigurationProblem } from "../../change/tributary-error.ts";
-import { DataNumber, isObject, readData } from "./filter-data.ts";
-import { compileRule, type Report } from "./filter-rules.ts";
 
 /*
- * Event filtering of an event source mapping, on `data` alone as for Kinesis.
+ * Event filtering of an event source mapping, on `data` alone as for Kinesis, with the rules that the filters of consumers are made
+ * of (`topicFilters`): exact texts, prefixes and suffixes.
  * https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis-filtering.html
  * https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
@@ -19,6 +18,8 @@ const MAX_PATTERN_CHARACTERS = 4096;
 
 /** Whether the value of a field satisfies; `undefined` is a field that is not there. */
 type Matcher = (value: unknown) => boolean;
+/** Notes what is wrong with a pattern. */
+type Report = (path: string, value: unknown, remedy: string) => void;
 
 /** Result of `compileFilters`: a test of a record's data against the filters, or what is wrong with them. */
 export type CompiledFilters =
@@ -38,18 +39,12 @@ export function compileFilters(patterns: readonly FilterPattern[]): CompiledFilt
   const matchers = patterns.map((pattern, i) => compilePattern(pattern, `filters[${i}]`, report));
   if (problems.length > 0) return { problems };
   if (matchers.length === 0) return { matches: () => true };
-  const exact = patterns.some(holdsNumber);
   return {
     matches: (data) => {
-      const read = readData(data, exact);
+      const read = readData(data);
       return read !== undefined && matchers.some((matches) => matches(read));
     },
   };
-}
-
-function holdsNumber(pattern: unknown): boolean {
-  if (typeof pattern === "number") return true;
-  return typeof pattern === "object" && pattern !== null && Object.values(pattern).some(holdsNumber);
 }
 
 function compilePattern(pattern: FilterPattern, path: string, report: Report): Matcher {
@@ -68,9 +63,7 @@ function compilePattern(pattern: FilterPattern, path: string, report: Report): M
 function compileObject(pattern: Readonly<Record<string, unknown>>, path: string, report: Report): Matcher {
   if (Object.keys(pattern).length === 0) report(path, pattern, "name at least one field");
   const fields = Object.entries(pattern).map(([name, value]): Matcher => {
-    const at = `${path}.${name}`;
-    if (name === "$or") return compileOr(value, at, report);
-    const matches = compileField(value, at, report);
+    const matches = compileField(value, `${path}.${name}`, report);
     return (object) => matches(isObject(object) && Object.hasOwn(object, name) ? object[name] : undefined);
   });
   const all: Matcher = (object) => fields.every((matches) => matches(object));
@@ -85,27 +78,47 @@ function compileField(value: unknown, path: string, report: Report): Matcher {
   if (isObject(value)) return compileObject(value, path, report);
   if (Array.isArray(value) && value.length > 0) {
     const rules = value.map((rule, i) => compileRule(rule, `${path}[${i}]`, report));
-    return (field) => {
-      const scalars = scalarsOf(field);
-      return rules.some((satisfies) => satisfies(scalars));
-    };
+    return (field) => scalarsOf(field).some((scalar) => rules.some((satisfies) => satisfies(scalar)));
   }
   report(path, value, "write a list of at least one rule, or an object of nested fields");
   return () => false;
 }
 
-function compileOr(value: unknown, path: string, report: Report): Matcher {
-  if (!Array.isArray(value) || value.length < 2 || !value.every(isObject)) {
-    report(path, value, "write a list of at least two objects");
-    return () => false;
+function compileRule(rule: unknown, path: string, report: Report): Matcher {
+  if (typeof rule === "string") return (scalar) => scalar === rule;
+  const [entry, ...others] = isObject(rule) ? Object.entries(rule) : [];
+  const [operator, text] = entry ?? [];
+  if (others.length === 0 && typeof text === "string") {
+    if (operator === "prefix") return (scalar) => typeof scalar === "string" && scalar.startsWith(text);
+    if (operator === "suffix") return (scalar) => typeof scalar === "string" && scalar.endsWith(text);
   }
-  const branches = value.map((branch, i) => compileObject(branch, `${path}[${i}]`, report));
-  return (object) => branches.some((matches) => matches(object));
+  report(
+    path,
+    rule,
+    'write a text, { "prefix": "…" } or { "suffix": "…" }: the mapping on this machine has no other rules',
+  );
+  return () => false;
 }
 
 /** The scalars a field holds: itself, or those of an array; an object is no leaf and holds none. */
 function scalarsOf(value: unknown): readonly unknown[] {
   if (Array.isArray(value)) return value.flatMap(scalarsOf);
-  if (typeof value === "number") return [new DataNumber(String(value), value)];
   return value === undefined || isObject(value) ? [] : [value];
+}
+
+/** A byte-order mark stays, and is no JSON: RFC 8259 leaves it to the parser, and Lambda asks for valid JSON. */
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Reads a record's data: an object or array, or undefined where it is none. */
+function readData(data: Uint8Array): object | undefined {
+  try {
+    const read: unknown = JSON.parse(utf8.decode(data));
+    return typeof read === "object" && read !== null ? read : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

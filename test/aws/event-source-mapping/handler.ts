@@ -6,6 +6,8 @@ import type { KinesisStreamEvent } from "aws-lambda";
 /** What a test's record tells the handler to do when it is met. */
 export interface Told {
   readonly n: number;
+  /** For filters. */
+  readonly side?: string;
   /** `release`: waits until the test has released it. */
   readonly act?: "throw" | "report" | "exit" | "kill" | "hang" | "release";
   /** Only in the first invocation that meets the record. */
