@@ -101,7 +101,7 @@ export class CompressedEvents implements BatchRecord {
   }
 }
 
-/** The events of a record as its header tells of them. */
+/** Returns the range of a record's events, as its header states it. */
 export function rangeOf(events: readonly ChangeEventJson[]): RecordRange {
   const [first, last] = [events[0], events.at(-1)] as [ChangeEventJson, ChangeEventJson];
   return { first: positionOf(first), last: positionOf(last), after: first.source.after };
