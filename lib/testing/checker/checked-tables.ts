@@ -48,3 +48,13 @@ export async function readRows(
     await client.end();
   }
 }
+
+/** Counts the rows that differ, or that only one side has. */
+export function countMismatches(
+  source: ReadonlyMap<string, string>,
+  held: ReadonlyMap<string, string>,
+): number {
+  const different = [...source].filter(([key, text]) => held.get(key) !== text);
+  const surplus = [...held.keys()].filter((key) => !source.has(key));
+  return different.length + surplus.length;
+}

@@ -12,7 +12,7 @@ import {
   type InvocationTimes,
   type SinkPromise,
 } from "./check.ts";
-import { checkedTables, readRows } from "./checked-tables.ts";
+import { checkedTables, countMismatches, readRows } from "./checked-tables.ts";
 import {
   checkPutAside,
   countEffects,
@@ -382,10 +382,7 @@ export class Trial {
       readRows(this.rig.databaseUrl, CHECKED_TABLES),
       this.rig.sinks.rows(),
     ]);
-    let mismatches = 0;
-    for (const [key, text] of source) if (held.get(key) !== text) mismatches++;
-    for (const key of held.keys()) if (!source.has(key)) mismatches++;
-    return mismatches;
+    return countMismatches(source, held);
   }
 
   #events(changes: readonly SlotChange[]): ExpectedEvent[] {
