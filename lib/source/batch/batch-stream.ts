@@ -39,6 +39,8 @@ const place = z.object({
   after: z.unknown(),
   batch: z.object({ first: z.string(), bounds: z.unknown(), after: z.unknown() }).optional(),
   keys: storedKeys.optional(),
+  /** Types of the keys' columns, by table: of readers that read on in the order of keys. */
+  types: storedKeys.optional(),
 });
 
 /** A batch whose bounds are durable. */
@@ -124,9 +126,9 @@ export class BatchStream implements ChangeStream {
     this.#state = state;
     this.#given = state.confirmedLsn;
     this.#acknowledged = state.confirmedLsn;
-    const { after, batch, keys = {} } = place.parse(state.place);
+    const { after, batch, keys = {}, types: keyTypes = {} } = place.parse(state.place);
     const route = routeTables(pipeline);
-    this.#keys = new TableKeys(keys, route, options.log);
+    this.#keys = new TableKeys({ keys, types: keyTypes }, route, options.log);
     this.#after = after;
     this.#batch = batch && { ...batch, after: batch.after, bounds: batch.bounds, first: BigInt(batch.first) };
     const until = AbortSignal.any([signal, this.#ending.signal]);
@@ -164,11 +166,13 @@ export class BatchStream implements ChangeStream {
   async #resume(): Promise<void> {
     const stored = { after: this.#after, batch: this.#batch };
     const resumed = (await this.#options.reader.resume?.(stored, this.#keys)) ?? stored;
-    if (resumed === stored) return;
-    // Only ever without the batch: another one in its place would stand at the same positions.
-    await this.#record({ after: resumed.after });
+    // Also where only keys are new: nothing may be recorded before one of them is another one.
+    if (resumed === stored && !this.#keys.changed) return;
+    // The same batch or none: another one in its place would stand at the same positions.
+    const batch = resumed.batch && this.#batch;
+    await this.#record({ after: resumed.after, batch: batch && { ...batch, first: batch.first.toString() } });
     this.#after = resumed.after;
-    this.#batch = undefined;
+    this.#batch = batch;
   }
 
   acknowledge(lsn: bigint): void {
@@ -299,10 +303,11 @@ export class BatchStream implements ChangeStream {
     await this.#options.reader.recorded?.(this.#query, this.#after);
   }
 
-  async #record(next: Omit<z.input<typeof place>, "keys">): Promise<void> {
-    const state = { ...this.#state, place: { ...next, keys: this.#keys.stored } };
+  async #record(next: Omit<z.input<typeof place>, "keys" | "types">): Promise<void> {
+    const state = { ...this.#state, place: { ...next, ...this.#keys.stored } };
     await this.#options.record.write(state);
     this.#state = state;
+    this.#keys.changed = false;
   }
 
   async #acknowledgedTo(lsn: bigint, until: AbortSignal): Promise<void> {

@@ -1,8 +1,10 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
+import { formatTable } from "../../change/table-pattern.ts";
 import type { Query } from "../batch/batch-reader.ts";
 import type { ReadShape } from "../batch/row-messages.ts";
 import type { PolledTable } from "./polled-table.ts";
+import { PolledKeyChangedError } from "./polling-errors.ts";
 
 const [BYTEA, TEXT, BPCHAR, VARCHAR] = [17, 25, 1042, 1043];
 
@@ -22,6 +24,8 @@ interface Column extends pg.QueryResultRow {
   readonly generated: string;
   /** Below 0: it has no fixed one. */
   readonly length: number;
+  /** Its place in the primary key; null: it is in none. */
+  readonly keyed: number | null;
 }
 
 /** The shapes of polled tables: one object for one shape, so that it is told once. */
@@ -34,16 +38,24 @@ export class PolledShapes {
     this.#version = version;
   }
 
-  /** The shape of a table now. */
+  /** The shape of a table now. @throws PolledKeyChangedError when its key is another one by now. */
   async of(query: Query, table: PolledTable): Promise<PolledShape> {
     const rows = await query<Column>(
-      `SELECT attname::text AS name, atttypid::int8::float8 AS type, atttypmod AS modifier, attgenerated::text AS generated, attlen AS length
+      `SELECT attname::text AS name, atttypid::int8::float8 AS type, atttypmod AS modifier, attgenerated::text AS generated, attlen AS length,
+              (SELECT array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], attnum) FROM pg_index i WHERE i.indrelid = attrelid AND i.indisprimary) AS keyed
          FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum`,
       [table.oid],
     );
     const text = `${table.oid} ${JSON.stringify(rows)}`;
     const known = this.#shapes.get(text);
     if (known) return known;
+    const key = rows
+      .filter(({ keyed }) => keyed !== null)
+      .sort((a, b) => Number(a.keyed) - Number(b.keyed))
+      .map(({ name }) => name);
+    const before = table.key.map(({ name }) => name);
+    if (key.join("\0") !== before.join("\0"))
+      throw new PolledKeyChangedError(formatTable(table.name), before, key);
     const kept = rows.flatMap(({ generated }, i) =>
       generated === "" || (generated === "s" && this.#version >= 180_000) ? [i] : [],
     );

@@ -24,6 +24,8 @@ export interface PolledColumn {
   readonly quoted: string;
   /** Its type for a cast. */
   readonly type: string;
+  /** Its number in the table, which stays when it is renamed. */
+  readonly number: number;
 }
 
 /** Those whose deletes are looked for. */
@@ -57,7 +59,7 @@ export async function polledTables(
     const name = formatTable(table);
     const wanted = forTable(source.columns, table) ?? source.column;
     const facts = table.columns.find((column) => column.name === wanted);
-    const { types, indexed } = details.get(table.oid) ?? { types: {}, indexed: [] };
+    const { types, numbers, indexed } = details.get(table.oid) ?? { types: {}, numbers: {}, indexed: [] };
     const type = types[wanted] ?? "";
     const plainType = type.replace(/\(\d+\)/, "");
     const problem = (message: string, remedy: string) =>
@@ -103,6 +105,7 @@ export async function polledTables(
       name: column,
       quoted: quoteIdentifier(column),
       type: types[column] ?? "text",
+      number: numbers[column] ?? 0,
     });
     polled.push({
       name: { schema: table.schema, table: table.table },
@@ -119,6 +122,7 @@ export async function polledTables(
 interface Details {
   /** Types of the columns, by name, as SQL writes them. */
   readonly types: Readonly<Record<string, string>>;
+  readonly numbers: Readonly<Record<string, number>>;
   /** First columns of its indexes. */
   readonly indexed: readonly string[];
 }
@@ -131,6 +135,8 @@ async function readDetails(
     `SELECT c.oid::int8::float8 AS oid,
             (SELECT json_object_agg(a.attname, format_type(a.atttypid, a.atttypmod)) FROM pg_attribute a
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS types,
+            (SELECT json_object_agg(a.attname, a.attnum) FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS numbers,
             ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[0]
                    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL) AS indexed
        FROM pg_class c WHERE c.oid = ANY ($1::oid[])`,

@@ -40,6 +40,7 @@ export class PollingReader implements BatchReader {
   readonly #pages: RowPages;
   readonly #looks: Looks;
   readonly #compared: ReadonlySet<string>;
+  readonly #keys: KeyRecord | undefined;
   readonly #known: KnownKeys | undefined;
   readonly #comparison: KeyComparison | undefined;
   /** A look that found nothing needs no record. */
@@ -57,6 +58,7 @@ export class PollingReader implements BatchReader {
     this.#looks = new Looks(source, this.#tables);
     const compared = comparedTables(source, tables);
     this.#compared = new Set(compared.map(({ name }) => formatTable(name)));
+    this.#keys = keys;
     if (!source.deletes || !keys) return;
     this.#known = new KnownKeys(keys);
     this.#comparison = new KeyComparison(this.#known, compared, source.deletes.everySeconds);
@@ -74,17 +76,26 @@ export class PollingReader implements BatchReader {
     for (const [name, table] of this.#tables) {
       const harm = this.#compared.has(name) ? "; deletes of rows that are gone by now may be missing" : "";
       const key = table.key.map((column) => column.name);
-      if (keys.see(table.name, key, "this start", harm)) others.add(name);
+      const types = table.key.map(({ type, number }) => `${orderOf(type)}, column ${number}`);
+      if (keys.see(table.name, key, "this start", { harm, types })) others.add(name);
     }
+    const pending = stored.batch && boundsOf(stored.batch.bounds);
+    // Stored by a version that kept no keys.
+    if (pending && (this.#tables.get(pending.table)?.key.length ?? pending.columns) !== pending.columns)
+      others.add(pending.table);
+    const anew = after === undefined && !planned;
+    if (others.size === 0 && !anew) return stored;
+    // Also while no deletes are looked for: they may be again.
+    const known = this.#known ?? (this.#keys && new KnownKeys(this.#keys));
+    await known?.load(anew);
+    for (const name of others) await known?.forget(name);
     if (others.size === 0) return stored;
-    await this.#known?.load(after === undefined && !planned);
-    for (const name of others) await this.#known?.forget(name);
-    const tableOf = stored.batch && boundsTable(stored.batch.bounds);
-    if (tableOf !== undefined && !others.has(tableOf)) return stored;
     const { number, ...start } = after ?? { ...FIRST_LOOK, under: null };
     const first = start.under?.tables[0];
     const under =
       start.under && first !== undefined && others.has(first) ? { ...start.under, last: null } : start.under;
+    if (pending && !others.has(pending.table))
+      return after ? { after: { ...after, under } satisfies Look, batch: stored.batch } : stored;
     const next: Look = { ...start, under, number: planned?.number ?? number };
     return { after: next, batch: undefined };
   }
@@ -207,10 +218,22 @@ interface PageRow extends pg.QueryResultRow {
   readonly key: string;
 }
 
-/** The table that a batch is of. */
-function boundsTable(bounds: unknown): string {
+/** Returns the table that a batch is of, and of how many columns its key was. */
+function boundsOf(bounds: unknown): { readonly table: string; readonly columns: number } {
   const deletes = deleteBounds.safeParse(bounds);
-  return deletes.success ? deletes.data.gone.table : batchBounds.parse(bounds).table;
+  if (!deletes.success) {
+    const { table, upTo } = batchBounds.parse(bounds);
+    return { table, columns: upTo.length - 1 };
+  }
+  const { table, keys } = deletes.data.gone;
+  return { table, columns: keys[0]?.length ?? 0 };
+}
+
+/** Types whose values have the same texts in the same order have one name. */
+function orderOf(type: string): string {
+  const plain = type.replace(/\([\d,]+\)/, "");
+  if (["smallint", "integer", "bigint"].includes(plain)) return "integer";
+  return plain === "character varying" ? "text" : plain;
 }
 
 /** Now, since 1970. */
