@@ -1,4 +1,5 @@
-import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
+import { BATCH_KIND, newEpochOfBatches } from "../batch/batch-kind.ts";
+import { nothingToRemove } from "../nothing-to-remove.ts";
 import type { SourceKind } from "../source-kind.ts";
 import { type PollingSource, pollingSource } from "./definition.ts";
 
@@ -17,19 +18,13 @@ export const pollingKind: SourceKind<PollingSource> = {
       return await openPollingSource(options);
     },
   },
-  settings: ({ kind }) => ({ source: kind, publication: undefined, slot: undefined, beside: [] }),
-  tasks: () => [1],
-  metrics: "tables",
-  can: { give: "rows", backfill: false, putAside: false },
-  readsExisting: () => false,
-  events: () => NO_EVENTS,
-  outbox: () => undefined,
+  ...BATCH_KIND,
   async prepare({ source }) {
     const { polledColumnsSql } = await import("./column-sql.ts");
     return polledColumnsSql(source);
   },
   operate: {
     teardown: nothingToRemove("Polling leaves nothing at the server but the columns that it reads."),
-    newEpoch: ({ kind }) => `begins to read by ${kind}`,
+    newEpoch: newEpochOfBatches,
   },
 };

@@ -1,5 +1,6 @@
 import { parseTable } from "../../change/table-pattern.ts";
-import { NO_EVENTS, nothingToRemove } from "../nothing-to-remove.ts";
+import { BATCH_KIND, newEpochOfBatches } from "../batch/batch-kind.ts";
+import { nothingToRemove } from "../nothing-to-remove.ts";
 import type { SourceKind } from "../source-kind.ts";
 import { type TriggersSource, triggersSource } from "./definition.ts";
 
@@ -18,13 +19,7 @@ export const triggersKind: SourceKind<TriggersSource> = {
       return await openTriggerSource(options);
     },
   },
-  settings: ({ kind }) => ({ source: kind, publication: undefined, slot: undefined, beside: [] }),
-  tasks: () => [1],
-  metrics: "tables",
-  can: { give: "rows", backfill: false, putAside: false },
-  readsExisting: () => false,
-  events: () => NO_EVENTS,
-  outbox: () => undefined,
+  ...BATCH_KIND,
   async prepare({ source }) {
     const { auditSchemaSql, tableTriggersSql } = await import("./audit-sql.ts");
     return [
@@ -36,6 +31,6 @@ export const triggersKind: SourceKind<TriggersSource> = {
     teardown: nothingToRemove(
       "The triggers, their function and the audit table are the tables' owner's to remove: tributary triggers uninstall",
     ),
-    newEpoch: ({ kind }) => `begins to read by ${kind}`,
+    newEpoch: newEpochOfBatches,
   },
 };
