@@ -104,7 +104,7 @@ export class PipelineAlarms extends Construct {
     }
   }
 
-  /** Those of all slots together, as far as the stack has what they watch. */
+  /** Makes the alarms of the pipeline as a whole, for those resources that the stack has. */
   #ofPipeline(props: PipelineAlarmsProps): void {
     const { captureDeadLetters, database, source } = props;
     if (captureDeadLetters) {

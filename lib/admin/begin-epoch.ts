@@ -151,7 +151,7 @@ export async function beginEpoch(options: EpochOptions): Promise<EpochPlan> {
   return plan;
 }
 
-/** What the definition says of slots; undefined: its kind of source has none. */
+/** Returns the log's part of the definition, or undefined for a kind of source without slots. */
 function sourceOfSlots(pipeline: Pipeline): LogSource | undefined {
   return sourceKind(pipeline.source).throughSlots?.(pipeline).source;
 }

@@ -5,7 +5,7 @@ import type { PostgresConnectionOptions } from "../source/postgres/link/connecti
 import type { TeardownPlan } from "../source/source-kind.ts";
 import { CaptureState } from "../state/capture-state.ts";
 
-/** What is torn down, and where. */
+/** The pipeline to tear down, and how to reach its server. */
 export interface TeardownOptions {
   readonly pipeline: Pipeline;
   /** The number of the capture task whose it is, where there are several. Default 1. */
@@ -31,7 +31,7 @@ export interface TeardownOptions {
 const LEASE_MARGIN_MS = 5_000;
 
 /**
- * What tearing the pipeline down would remove at its server. Touches nothing.
+ * Returns what a teardown would remove at the pipeline's server. Touches nothing.
  * @throws SlotForeignError for a slot of that name that is not ours; the errors of `connect`.
  */
 export async function planTeardown({

@@ -9,7 +9,7 @@ import type { AnySourceStatus } from "../source/source-kind.ts";
 import type { StreamMetrics } from "../stream/metrics.ts";
 import type { RecordStream } from "../stream/record-stream.ts";
 
-/** What a capture task needs: the definition, and what differs by place. */
+/** Options of a capture task: the definition, and what differs between a laptop and AWS. */
 export interface CaptureOptions {
   readonly pipeline: Pipeline;
   /** The number of the slot that it reads, where the pipeline has several. Default 1. */
@@ -22,7 +22,7 @@ export interface CaptureOptions {
   readonly stateTable: string;
   /** The dead-letter queue for changes that cannot become events. */
   readonly deadLetters?: AsideQueue | undefined;
-  /** Where changes go that are too large for the stream; without it they stop the task. */
+  /** The store for changes that are too large for the stream; without one they stop the task. */
   readonly claims?: ClaimStore | undefined;
   readonly log: Log;
   /** After this silence of another capture task its lease is taken over, in milliseconds. Default 15 s. */
@@ -31,7 +31,7 @@ export interface CaptureOptions {
   readonly onMetrics?: (metrics: CaptureMetrics) => void;
 }
 
-/** What a capture task knows of itself. */
+/** Figures that a capture task reports about every second. */
 export interface CaptureMetrics {
   readonly stream: StreamMetrics<SourcePlace>;
   readonly source: AnySourceStatus | undefined;

@@ -15,7 +15,7 @@ import type { StreamWriterOptions } from "../stream/stream-writer.ts";
 import { writeStream } from "../stream/stream-writer.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 
-/** What a task of lanes needs beside what every capture task does. */
+/** Options of a task that reads lanes, beside those of every capture task. */
 export interface LaneTaskOptions extends CaptureOptions {
   readonly kind: SourceKind;
   readonly reading: LaneReading;

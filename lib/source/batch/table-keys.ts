@@ -9,8 +9,8 @@ export const storedKeys = z.record(z.string(), z.array(z.string()).readonly());
 /** Columns of the primary keys of tables, by name. */
 export type StoredKeys = Readonly<z.output<typeof storedKeys>>;
 
-/** What is stored of keys: their columns, and the types of those where a reader tells them. */
-export interface Stored {
+/** Keys of tables as they are stored: their columns and, where a reader gives them, the columns' types. */
+export interface StoredTableKeys {
   readonly keys: StoredKeys;
   readonly types: StoredKeys;
 }
@@ -25,7 +25,7 @@ export class TableKeys {
   changed = false;
 
   /** `stored`: the keys as they were when the place was stored. */
-  constructor(stored: Stored, route: RouteTable, log: Log) {
+  constructor(stored: StoredTableKeys, route: RouteTable, log: Log) {
     this.#keys = new Map(Object.entries(stored.keys));
     this.#types = new Map(Object.entries(stored.types));
     this.#route = route;
@@ -33,7 +33,7 @@ export class TableKeys {
   }
 
   /** The keys as they are known now, to be stored. */
-  get stored(): Stored {
+  get stored(): StoredTableKeys {
     return { keys: Object.fromEntries(this.#keys), types: Object.fromEntries(this.#types) };
   }
 
