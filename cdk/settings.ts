@@ -3,7 +3,7 @@ import { ConfigurationError } from "../lib/change/tributary-error.ts";
 
 const flag = z.union([z.boolean(), z.stringbool()]);
 
-/** Where the example app is deployed to: `cdk deploy -c name=value`, or `context` of cdk.json. */
+/** Target of the example app: `cdk deploy -c name=value`, or `context` of cdk.json. */
 const settings = z.object({
   stackName: z.string().optional(),
   /** An existing VPC; default: a new one of isolated subnets. */

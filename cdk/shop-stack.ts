@@ -14,7 +14,7 @@ import type { ConsumerSettings } from "./constructs/consumer-function.ts";
 import { acknowledge } from "./constructs/nag.ts";
 import type { Settings } from "./settings.ts";
 
-/** What the example stack is made of. */
+/** Settings of the example stack. */
 export interface ShopStackProps {
   readonly definition: Pipeline;
   readonly settings: Settings;
@@ -116,7 +116,7 @@ export class ShopStack extends Stack {
     return topic;
   }
 
-  /** What the handlers of the example write to. */
+  /** The stores that the handlers of the example write to. */
   #sinks(settings: Settings, removalPolicy: RemovalPolicy): Record<string, ConsumerSettings> {
     const customers = new dynamodb.Table(this, "Customers", {
       partitionKey: { name: "id", type: dynamodb.AttributeType.STRING },

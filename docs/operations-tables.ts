@@ -16,6 +16,7 @@ import {
   SOURCE_ALARM,
   THRESHOLD,
 } from "../lib/telemetry/alarms.ts";
+import { CONSUMER_MEANING, REDRIVE_MEANING } from "../lib/telemetry/consumer-meanings.ts";
 import {
   BACKFILL_METRIC,
   CAPTURE_METRIC,
@@ -39,8 +40,8 @@ const UNIT: Readonly<Record<Metric["unit"], string>> = {
 const TABLES: Readonly<Record<string, string>> = {
   "capture metrics": metricTable(CAPTURE_METRIC),
   "table metrics": metricTable({ ...TABLE_METRIC, ...BACKFILL_METRIC }),
-  "consumer metrics": metricTable(CONSUMER_METRIC),
-  "redrive metrics": metricTable(REDRIVE_METRIC),
+  "consumer metrics": metricTable(CONSUMER_METRIC, CONSUMER_MEANING),
+  "redrive metrics": metricTable(REDRIVE_METRIC, REDRIVE_MEANING),
   "alarms of a log": alarmTable(SOURCE_ALARM.slots, CAPTURE_METRIC),
   "alarms of tables": alarmTable(SOURCE_ALARM.tables, CAPTURE_METRIC),
   "alarms of capture": alarmTable({ ...CAPTURE_ALARM, ...PIPELINE_ALARM }, CAPTURE_METRIC),
@@ -67,14 +68,17 @@ function cut(text: string, at: string): readonly [before: string, after: string]
   return parts as [string, string];
 }
 
-function metricTable(metrics: Readonly<Record<string, Metric>>): string {
+function metricTable(
+  metrics: Readonly<Record<string, Metric>>,
+  meanings: Readonly<Record<string, string>> = {},
+): string {
   return table(
     ["metric", "unit", "look at", "meaning"],
-    Object.values(metrics).map(({ name, unit, statistic, meaning, whereKnown }) => [
+    Object.entries(metrics).map(([key, { name, unit, statistic, meaning, whereKnown }]) => [
       `\`${name}\`${whereKnown ? " ○" : ""}`,
       UNIT[unit],
       statistic,
-      meaning,
+      meaning ?? meanings[key] ?? "",
     ]),
   );
 }

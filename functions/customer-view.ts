@@ -8,8 +8,14 @@ import {
   ScanCommand,
   UpdateItemCommand,
 } from "@aws-sdk/client-dynamodb";
-import { type ChangeEvent, type ColumnValue, Operation, type SinkRow, type VerifiableTable } from "tributary";
-import { type Sink, sinkConsumer } from "tributary/sink";
+import {
+  type ChangeEvent,
+  type ColumnValue,
+  Operation,
+  type SinkRow,
+  type VerifiableTable,
+} from "tributary-cdc";
+import { type Sink, sinkConsumer } from "tributary-cdc/sink";
 
 /*
  * Example of a sink that takes one change at a time: one DynamoDB item a customer, written only where the change's
@@ -110,11 +116,11 @@ function update(event: ChangeEvent<typeof Operation.Update>): Promise<void> {
   );
 }
 
-/** Where a change stands. */
-type Place = Pick<ChangeEvent, "partition" | "position">;
+/** Position and partition of a change. */
+type ChangePlace = Pick<ChangeEvent, "partition" | "position">;
 
 /** Older customers of this partition go. Rare enough for a scan, which reads consistently as an index would not. */
-async function buryBelow(event: Place): Promise<void> {
+async function buryBelow(event: ChangePlace): Promise<void> {
   let from: Record<string, AttributeValue> | undefined;
   do {
     const page = await client.send(
@@ -136,7 +142,7 @@ async function buryBelow(event: Place): Promise<void> {
   } while (from);
 }
 
-function bury(id: AttributeValue, event: Place): Promise<void> {
+function bury(id: AttributeValue, event: ChangePlace): Promise<void> {
   const expiresAt = { N: String(Math.floor(Date.now() / 1000) + TOMBSTONE_SECONDS) };
   const Item = { id, deleted: { BOOL: true }, expiresAt, ...place(event) };
   return whereNewer(new PutItemCommand({ TableName, Item, ...newer(event) }));
@@ -151,7 +157,7 @@ async function whereNewer(command: PutItemCommand | UpdateItemCommand): Promise<
   }
 }
 
-function newer(event: Place) {
+function newer(event: ChangePlace) {
   return {
     ConditionExpression: "attribute_not_exists(#position) OR #position < :position",
     ExpressionAttributeNames: { "#position": "position" },
@@ -159,7 +165,7 @@ function newer(event: Place) {
   };
 }
 
-function place(event: Place): Record<string, AttributeValue> {
+function place(event: ChangePlace): Record<string, AttributeValue> {
   return { position: { S: event.position }, partition: { N: String(event.partition) } };
 }
 

@@ -1,5 +1,5 @@
 import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
-import { consumer, Operation } from "tributary";
+import { consumer, Operation } from "tributary-cdc";
 import * as z from "zod/mini";
 
 /*
@@ -23,7 +23,7 @@ const LETTERS: Readonly<Record<string, string>> = {
   "payment-failed": "Your order was cancelled because the payment did not succeed.",
 };
 
-/** What the shop publishes of an order, where its events are followed instead of its tables (`--source outbox`). */
+/** An event that the shop publishes of an order, where its events are followed instead of its tables (`--source outbox`). */
 const orderEvent = z.object({
   aggregateId: z.string(),
   type: z.string(),

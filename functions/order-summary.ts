@@ -6,8 +6,8 @@ import {
   type Sweep,
   type TableName,
   type VerifiableTable,
-} from "tributary";
-import { type Sink, type SinkIdentity, sinkConsumer } from "tributary/sink";
+} from "tributary-cdc";
+import { type Sink, type SinkIdentity, sinkConsumer } from "tributary-cdc/sink";
 import * as z from "zod/mini";
 
 /*
@@ -156,7 +156,7 @@ export function sweepReadModel(
   return removeBelow(database, table, partition, before);
 }
 
-/** What the read model holds of a table. */
+/** The rows of a table that the read model holds. */
 export function heldRows(database: pg.Pool, { name, key, columns }: ReadModelTable): VerifiableTable {
   const select = `SELECT ${Object.keys(columns).join(", ")} FROM ${name} WHERE deleted_at IS NULL`;
   return {
@@ -259,7 +259,7 @@ async function removeBelow(
 }
 
 /**
- * Where the read model is: `READ_MODEL_URL`, or the secret of `READ_MODEL_SECRET_ARN`, as RDS writes it. The password
+ * The address of the read model: `READ_MODEL_URL`, or the secret of `READ_MODEL_SECRET_ARN`, as RDS writes it. The password
  * is asked for again by each connection, so that a rotated one is met.
  */
 async function readModel(environment: NodeJS.ProcessEnv): Promise<pg.PoolConfig> {

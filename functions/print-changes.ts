@@ -1,4 +1,4 @@
-import { consumer, Operation } from "tributary";
+import { consumer, Operation } from "tributary-cdc";
 
 /*
  * The smallest consumer: prints how many changes of which table came. `npm start -- --database-url …` runs it on a

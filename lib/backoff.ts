@@ -1,7 +1,7 @@
 /** Random numbers from 0 up to, not including, 1. */
 export type Random = () => number;
 
-/** How waits grow while something fails. */
+/** Growth of the waits while something fails. */
 export interface Backoff {
   /** After the first failure, in milliseconds; it doubles with each. */
   readonly baseMs: number;
@@ -14,7 +14,7 @@ export interface Backoff {
 }
 
 /**
- * How long to wait after so many failures in a row, from 1, in milliseconds.
+ * Returns the wait after so many failures in a row, from 1, in milliseconds.
  *
  * @example
  * await sleep(backoffMs(failures, { baseMs: 50, capMs: 5_000 }), undefined, { signal });

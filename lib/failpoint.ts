@@ -34,7 +34,7 @@ export const FAILPOINTS = [
 /** The name of a place. */
 export type Failpoint = (typeof FAILPOINTS)[number];
 
-/** What happens there: `kill` is SIGKILL, `hang` stops the event loop for ever, `throw` throws. */
+/** Action of a failpoint: `kill` is SIGKILL, `hang` stops the event loop for ever, `throw` throws. */
 const ACTIONS = ["kill", "hang", "throw"] as const;
 
 /** Set to `name=action@n`, several of them apart by commas: at the n-th time (default 1) the place is reached. */

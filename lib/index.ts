@@ -1,8 +1,8 @@
 /**
- * What handlers are written against.
+ * The API of handlers.
  *
  * @example
- * import { consumer, Operation } from "tributary";
+ * import { consumer, Operation } from "tributary-cdc";
  *
  * export const handler = consumer("orders")
  *   .on("public.orders", Operation.Create, async (event, ctx) => { … })
@@ -15,7 +15,6 @@ export { ConfigurationError, TributaryError } from "./change/tributary-error.ts"
 export {
   type BatchHandler,
   type Consumer,
-  type ConsumerParts,
   consumer,
   type EventHandler,
   type KinesisHandler,
@@ -24,9 +23,12 @@ export {
   type RedriveHandler,
   type SweepHandler,
 } from "./consume/api/consumer.ts";
+export type { ConsumerParts } from "./consume/api/consumer-parts.ts";
 export type { HandlerContext, Logger } from "./consume/api/context.ts";
 export { FailedEvents, SinkUnavailableError } from "./consume/api/handler-errors.ts";
+export type { BatchMiddleware, Middleware, Next } from "./consume/api/middleware.ts";
 export { Operation } from "./consume/api/operation.ts";
+export { rowsOf } from "./consume/api/schema.ts";
 export {
   JSON_NULL,
   type SinkRow,

@@ -1,6 +1,6 @@
 import type { Duration } from "aws-cdk-lib";
 
-/** How a consumer redrives without a person. */
+/** Settings of a redrive that no person starts. */
 export interface AutomaticRedriveSettings {
   /** A queue: each dead letter that is moved into it is redriven, its key alone. */
   readonly queue?: boolean;

@@ -1,3 +1,4 @@
+import { dirname, resolve, sep } from "node:path";
 import { Annotations, CfnOutput, Duration, RemovalPolicy } from "aws-cdk-lib";
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
@@ -11,6 +12,7 @@ import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../lib/capture/dead-letters.ts"
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
+import { nearestPackage } from "../../lib/definition/find-definition.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
@@ -30,7 +32,10 @@ import { StateTable } from "./state-table.ts";
 export interface CdcPipelineProps {
   /** The definition, as `definePipeline` returns it. */
   readonly definition: Pipeline;
-  /** Entry files of the definition are relative to it. Default: the working directory. */
+  /**
+   * Entry files of the definition are relative to it. Default: the project of the CDK app, which is the nearest folder with a
+   * package.json at or above the file that Node runs; under a test runner the working directory's.
+   */
   readonly projectRoot?: string;
 
   readonly vpc: ec2.IVpc;
@@ -64,7 +69,7 @@ export interface CdcPipelineProps {
   /** Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;
   /**
-   * What happens to stream, state table, bucket, queues and key when the stack is deleted. Default: they are kept,
+   * Removal policy of stream, state table, bucket, queues and key when the stack is deleted. Default: they are kept,
    * unless the deploy that makes them fails.
    */
   readonly removalPolicy?: RemovalPolicy;
@@ -144,7 +149,7 @@ export class CdcPipeline extends Construct {
           definition,
           consumer,
           settings: settingsOf(consumer.name),
-          projectRoot: props.projectRoot ?? process.cwd(),
+          projectRoot: props.projectRoot ?? projectOfApp(),
           changeStream: this.changeStream,
           stateTable: this.stateTable,
           claimBucket: this.claimBucket,
@@ -264,6 +269,13 @@ export class CdcPipeline extends Construct {
       `${sharing.length} consumers share each shard's 2 MB/s and 5 reads a second: ${sharing.map(({ name }) => name).join(", ")}. They will lag behind under load; set enhancedFanOut for those that must not.`,
     );
   }
+}
+
+/** Returns the folder that entries are relative to: `dev` and the commands take that of the definition's file, mostly the same one. */
+function projectOfApp(): string {
+  const main = process.argv[1];
+  const isApp = main !== undefined && !main.split(sep).includes("node_modules");
+  return (isApp ? nearestPackage(dirname(resolve(main))) : nearestPackage(process.cwd())) ?? process.cwd();
 }
 
 /** @throws ConfigurationError when settings are given for a consumer that the definition does not have. */

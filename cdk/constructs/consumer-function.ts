@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { type Duration, type RemovalPolicy, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
@@ -97,7 +98,7 @@ export class ConsumerFunction extends Construct {
     checkEnvironment(consumer.name, environment);
     this.function = new nodejs.NodejsFunction(this, "Function", {
       description: props.description,
-      entry: resolve(projectRoot, consumer.entry),
+      entry: entryFile(consumer, projectRoot),
       projectRoot,
       depsLockFilePath: findLockFile(resolve(projectRoot)),
       runtime: lambda.Runtime.NODEJS_24_X,
@@ -122,6 +123,16 @@ export class ConsumerFunction extends Construct {
     claimBucket.grantConsumer(role);
     deadLetterQueue.grantSend(role);
   }
+}
+
+/** @throws ConfigurationError where there is no such file. */
+function entryFile({ name, entry }: ConsumerDefinition, projectRoot: string): string {
+  const file = resolve(projectRoot, entry);
+  if (existsSync(file)) return file;
+  const remedy = `name a file that exists (looked for ${file}); projectRoot of CdcPipeline names the folder that entries are relative to`;
+  throw new ConfigurationError("The pipeline's stack", [
+    { path: `consumers.${name}.entry`, value: entry, remedy },
+  ]);
 }
 
 /** Stands for a value that is known only at deployment, as long as the longest of them: the URL of a queue. */
@@ -149,6 +160,7 @@ function consumerEnvironment(definition: Pipeline, consumer: ConsumerDefinition)
     TRIBUTARY_PIPELINE_NAME: definition.name,
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
+    ...(consumer.logErrors && { TRIBUTARY_LOG_ERRORS: "true" }),
     ...topicVariables(consumer.topics),
     TRIBUTARY_RETENTION_HOURS: String(definition.stream.retentionHours),
   };

@@ -1,7 +1,7 @@
 import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
 import { REQUIRE_BANNER } from "./capture-program.ts";
 
-/** How Lambda functions of ours become one file. */
+/** Bundling of our Lambda functions into one file each. */
 export const FUNCTION_BUNDLING = {
   format: nodejs.OutputFormat.ESM,
   target: "node24",

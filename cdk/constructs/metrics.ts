@@ -20,47 +20,30 @@ import type { DatabaseFacts } from "./source-database.ts";
  */
 
 const MINUTE = Duration.minutes(1);
+const OF_CONSUMER = { ...CONSUMER_METRIC, ...REDRIVE_METRIC };
 
-/** What may be said otherwise about a metric. Alarms give no label: CloudFormation would make an expression of it. */
+/** Options of a metric. Alarms give no label: CloudFormation would make an expression of it. */
 type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;
 
 /** A metric that the capture task publishes; `slot`: the number of its slot, where the pipeline has several. */
 export function captureMetric(
   pipeline: string,
   name: keyof typeof CAPTURE_METRIC,
-  choice: MetricChoice = {},
-  slot = 1,
+  choice: MetricChoice,
+  slot: number,
 ): cloudwatch.Metric {
   const further = slot > 1 && { [DIMENSION.slot]: String(slot) };
   return ours(CAPTURE_METRIC[name], { [DIMENSION.pipeline]: pipeline, ...further }, choice);
 }
 
-/** A metric that a consumer publishes. */
+/** A metric that a consumer or its redrive publishes. */
 export function consumerMetric(
   pipeline: string,
   consumer: string,
-  name: keyof typeof CONSUMER_METRIC,
-  choice: MetricChoice = {},
+  name: keyof typeof OF_CONSUMER,
+  choice?: MetricChoice,
 ): cloudwatch.Metric {
-  return ours(
-    CONSUMER_METRIC[name],
-    { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer },
-    choice,
-  );
-}
-
-/** A metric that a consumer's redrive publishes. */
-export function redriveMetric(
-  pipeline: string,
-  consumer: string,
-  name: keyof typeof REDRIVE_METRIC,
-  choice: MetricChoice = {},
-): cloudwatch.Metric {
-  return ours(
-    REDRIVE_METRIC[name],
-    { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer },
-    choice,
-  );
+  return ours(OF_CONSUMER[name], { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer }, choice);
 }
 
 /** A metric of the busiest tables, one line for each, a second. */
@@ -73,7 +56,7 @@ export function backfillRates(pipeline: string): cloudwatch.MathExpression {
   return ofTables(rates(pipeline, BACKFILL_METRIC.rows));
 }
 
-/** How far backfills are, one line for each table. */
+/** Progress of backfills, one line for each table. */
 export function backfillProgress(pipeline: string): cloudwatch.MathExpression {
   return ofTables(searchTables(pipeline, BACKFILL_METRIC.percent));
 }
@@ -106,21 +89,15 @@ export function perSecond(metric: cloudwatch.Metric, label: string): cloudwatch.
 }
 
 /** Age of the last record that a consumer's function was given, at its start. */
-export function iteratorAge(handler: lambda.IFunction, choice: MetricChoice = {}): cloudwatch.Metric {
-  return new cloudwatch.Metric({
-    namespace: "AWS/Lambda",
-    metricName: "IteratorAge",
-    dimensionsMap: { FunctionName: handler.functionName },
-    statistic: cloudwatch.Stats.MAXIMUM,
-    period: MINUTE,
-    ...choice,
-  });
+export function iteratorAge(handler: lambda.IFunction, choice?: MetricChoice): cloudwatch.Metric {
+  const { functionName: FunctionName } = handler;
+  return metric("AWS/Lambda", "IteratorAge", { FunctionName }, cloudwatch.Stats.MAXIMUM, choice);
 }
 
 /** Messages of a dead-letter queue that wait. */
 export function waitingMessages(
   { queue }: { readonly queue: sqs.IQueue },
-  choice: MetricChoice = {},
+  choice?: MetricChoice,
 ): cloudwatch.Metric {
   return queue.metricApproximateNumberOfMessagesVisible({
     statistic: cloudwatch.Stats.MAXIMUM,
@@ -137,39 +114,26 @@ export function streamMetric(
     | "IncomingRecords"
     | "WriteProvisionedThroughputExceeded"
     | "ReadProvisionedThroughputExceeded",
-  choice: MetricChoice = {},
+  choice?: MetricChoice,
 ): cloudwatch.Metric {
-  return new cloudwatch.Metric({
-    namespace: "AWS/Kinesis",
-    metricName,
-    dimensionsMap: { StreamName: stream.streamName },
-    statistic: cloudwatch.Stats.SUM,
-    period: MINUTE,
-    ...choice,
-  });
+  return metric("AWS/Kinesis", metricName, { StreamName: stream.streamName }, cloudwatch.Stats.SUM, choice);
 }
 
 /**
- * How far the oldest slot of the server lags, by RDS itself: it tells when nobody of ours does any more. Undefined for a
+ * Lag of the oldest slot of the server, by RDS itself: it tells when nobody of ours does any more. Undefined for a
  * server outside of RDS. https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
  */
 export function oldestSlotLag(
-  database: DatabaseFacts,
-  choice: MetricChoice = {},
+  { metricsDimension }: DatabaseFacts,
+  choice?: MetricChoice,
 ): cloudwatch.Metric | undefined {
-  if (!database.metricsDimension) return undefined;
-  return new cloudwatch.Metric({
-    namespace: "AWS/RDS",
-    metricName: "OldestReplicationSlotLag",
-    dimensionsMap: { ...database.metricsDimension },
-    statistic: cloudwatch.Stats.MAXIMUM,
-    period: MINUTE,
-    ...choice,
-  });
+  if (!metricsDimension) return undefined;
+  const { MAXIMUM } = cloudwatch.Stats;
+  return metric("AWS/RDS", "OldestReplicationSlotLag", { ...metricsDimension }, MAXIMUM, choice);
 }
 
 /** Starts of the capture task, counted in its log: also those of a task that fails before it measures anything. */
-export function captureStarts(pipeline: string, slot = 1): cloudwatch.Metric {
+export function captureStarts(pipeline: string, slot: number): cloudwatch.Metric {
   return new cloudwatch.Metric({
     namespace: METRICS_NAMESPACE,
     metricName: captureStartsName(pipeline, slot),
@@ -179,18 +143,29 @@ export function captureStarts(pipeline: string, slot = 1): cloudwatch.Metric {
 }
 
 /** A metric filter with a value for "none" takes no dimensions: pipeline and further slot are in the name. */
-export function captureStartsName(pipeline: string, slot = 1): string {
+export function captureStartsName(pipeline: string, slot: number): string {
   return `CaptureStarts-${pipeline}${slot > 1 ? `-slot${slot}` : ""}`;
 }
 
 function ours(
   { name, statistic }: Metric,
+  dimensions: Record<string, string>,
+  choice?: MetricChoice,
+): cloudwatch.Metric {
+  return metric(METRICS_NAMESPACE, name, dimensions, statistic, choice);
+}
+
+/** Any metric of CloudWatch, a minute a point. */
+export function metric(
+  namespace: string,
+  metricName: string,
   dimensionsMap: Record<string, string>,
-  choice: MetricChoice,
+  statistic: string,
+  choice?: MetricChoice,
 ): cloudwatch.Metric {
   return new cloudwatch.Metric({
-    namespace: METRICS_NAMESPACE,
-    metricName: name,
+    namespace,
+    metricName,
     dimensionsMap,
     statistic,
     period: MINUTE,

@@ -49,7 +49,7 @@ export interface AlarmThresholds {
   readonly iteratorAge?: Duration;
 }
 
-/** What is alarmed on, and where alarms go. */
+/** Parts of the pipeline that alarms watch, and the topic that alarms go to. */
 export interface PipelineAlarmsProps {
   readonly pipeline: string;
   readonly source: Pick<SourceKind, "metrics">;

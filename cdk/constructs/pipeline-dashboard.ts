@@ -12,7 +12,6 @@ import {
   type Lines,
   SOURCE_ROW,
 } from "../../lib/telemetry/graphs.ts";
-import { REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -22,16 +21,16 @@ import {
   captureMetric,
   consumerMetric,
   iteratorAge,
+  metric,
   oldestSlotLag,
   perSecond,
-  redriveMetric,
   streamMetric,
   tableRates,
   waitingMessages,
 } from "./metrics.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
-/** What the dashboard shows. */
+/** Parts of the pipeline that the dashboard shows. */
 export interface PipelineDashboardProps {
   readonly pipeline: string;
   readonly source: Pick<SourceKind, "metrics" | "can">;
@@ -160,13 +159,8 @@ function consumerLine(pipeline: string, { name, function: handler }: Consumer) {
     if (metric === "errors") return handler.metricErrors({ period: MINUTE, label });
     if (metric === "p50" || metric === "p99") return latency(metric);
     if (metric === "appliedASecond") return perSecond(consumerMetric(pipeline, name, "applied"), label);
-    if (isOfRedrive(metric)) return redriveMetric(pipeline, name, metric, { label });
     return consumerMetric(pipeline, name, metric, { label });
   };
-}
-
-function isOfRedrive(metric: ConsumerLine): metric is keyof typeof REDRIVE_METRIC {
-  return metric in REDRIVE_METRIC;
 }
 
 function captureGraphs(props: PipelineDashboardProps, capture: CaptureService): DrawnGraph[] {
@@ -253,15 +247,9 @@ function streamGraphs({
 }
 
 function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): DrawnGraph[] {
-  const tableMetric = (metricName: string, label: string) =>
-    new cloudwatch.Metric({
-      namespace: "AWS/DynamoDB",
-      metricName,
-      dimensionsMap: { TableName: stateTable.tableName },
-      statistic: cloudwatch.Stats.SUM,
-      period: MINUTE,
-      label,
-    });
+  const { tableName: TableName } = stateTable;
+  const tableMetric = (name: string, label: string) =>
+    metric("AWS/DynamoDB", name, { TableName }, cloudwatch.Stats.SUM, { label });
   return [
     {
       title: "Dead letters waiting",

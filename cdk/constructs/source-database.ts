@@ -24,7 +24,7 @@ export interface ServerAddress {
 /** The source: an instance of RDS, an Aurora cluster (its writer), or any server by its address. */
 export type SourceDatabase = rds.IDatabaseInstance | rds.IDatabaseCluster | ServerAddress;
 
-/** How the capture task signs in. */
+/** The capture task's credentials. */
 export interface DatabaseAccess {
   readonly database: SourceDatabase;
   readonly databaseName: string;

@@ -1,5 +1,5 @@
 /**
- * What the capture program's Node is started with, wherever it runs (docs/13-speed.md says what each is worth):
+ * Arguments of the capture program's Node, wherever it runs (docs/13-speed.md says what each is worth):
  * - The young generation stays small: what lives for a batch alone is thrown away just as fast from 16 MB, and left alone it
  *   grows to 128 MB on a large machine.
  * - Its collection is the main thread's alone: next to nothing survives one, and waiting for helping threads takes longer

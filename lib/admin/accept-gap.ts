@@ -17,9 +17,9 @@ import { BackfillActiveError } from "../state/state-errors.ts";
 import { fenceKey } from "../state/state-key.ts";
 import { consumerStatus } from "./consumer-status.ts";
 
-/** How long a replay of what a partition holds is waited for. */
+/** Wait for a replay of what a partition holds. */
 const REPLAY_PATIENCE_MS = 2_000;
-/** How long invocations at work are waited for, in all partitions together: one may have died there. */
+/** Wait for invocations at work, in all partitions together: one may have died there. */
 const INVOCATION_PATIENCE_MS = 15_000;
 const POLL_MS = 50;
 
@@ -40,7 +40,7 @@ export interface AcceptanceScope {
   readonly topic: string;
   /** Undefined: in all partitions. */
   readonly partition?: number | undefined;
-  /** How many the topic has. */
+  /** Number of partitions of the topic. */
   readonly partitions?: number | undefined;
 }
 

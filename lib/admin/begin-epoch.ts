@@ -17,7 +17,7 @@ import { readCaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
 import type { StoredSettings } from "../state/settings.ts";
 
-/** What an epoch is begun with. */
+/** Settings of a new epoch. */
 export interface EpochOptions {
   readonly pipeline: Pipeline;
   readonly connection: PostgresConnectionOptions;
@@ -33,17 +33,17 @@ export interface EpochOptions {
   readonly log: (line: string) => void;
 }
 
-/** What would be done. */
+/** Steps that a new epoch takes. */
 export interface EpochPlan {
   /** The highest epoch known so far. */
   readonly from: number;
   readonly to: number;
-  /** What the old epoch had confirmed, as far as its record tells. */
+  /** Confirmed position of the old epoch, as far as its record tells. */
   readonly endedAt: bigint | undefined;
   /** The old slot, where it is on this server. */
   readonly oldSlot: SlotFacts | undefined;
   readonly settings: StoredSettings | undefined;
-  /** Where there were, or will be, several slots: the others. */
+  /** The other slots, if there were or will be several. */
   readonly further: readonly FurtherSlot[];
 }
 
@@ -60,7 +60,7 @@ const LEASE_MARGIN_MS = 5_000;
 const LAST_EPOCH = 0xffff_ffff;
 
 /**
- * What beginning a new epoch would do now. Touches nothing.
+ * Plans a new epoch without changing anything.
  *
  * The new epoch is above every one that the record, an earlier `epoch new`, a consumer's checkpoint or `above` knows of: it never
  * goes backwards, even where the record was lost or is older than the checkpoints.
@@ -70,6 +70,8 @@ const LAST_EPOCH = 0xffff_ffff;
 export async function planEpoch(options: EpochOptions): Promise<EpochPlan> {
   const { pipeline, dynamodb, stateTable, above = 0, dropSlot, signal } = options;
   const { source, name, consumers } = pipeline;
+  if (!Number.isSafeInteger(above) || above < 0)
+    throw refused("--above", above, `write a whole number below ${LAST_EPOCH}`);
   const record = await readCaptureRecord({ dynamodb, table: stateTable, pipeline: name, signal });
   const ofConsumers = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
   const from = Math.max(
@@ -230,7 +232,7 @@ async function slotsOf(
   });
 }
 
-/** Whether a slot is ours to drop. @throws SlotForeignError where it is not, and its name is `needed`. */
+/** Returns true if a slot is ours to drop. @throws SlotForeignError where it is not, and its name is `needed`. */
 async function isOurs(
   { connection, dropSlot, signal }: EpochOptions,
   slot: SlotFacts,

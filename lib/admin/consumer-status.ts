@@ -11,7 +11,7 @@ import { isHealed, type MissingChanges, MissingTable } from "../consume/run/miss
 import { persistentTable } from "../state/persistent-table.ts";
 import { fenceKey } from "../state/state-key.ts";
 
-/** How a consumer stands in one topic partition. */
+/** State of a consumer in one topic partition. */
 export interface PartitionStatus extends PartitionName {
   /** The last change that took effect, or was passed; undefined: none yet. */
   readonly checkpoint: PositionText | undefined;
@@ -30,7 +30,7 @@ export interface PartitionStatus extends PartitionName {
 }
 
 /**
- * How a consumer stands in each topic partition of which it has had anything, in their order.
+ * Reads the state of a consumer in each topic partition of which it has had anything, in their order.
  * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
  */
 export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {

@@ -1,9 +1,9 @@
 /*
- * What an AWS call failed with, in words that stand in our own errors' messages. An SDK error's message may quote the request,
+ * Describes the failure of an AWS call, in words that stand in our own errors' messages. An SDK error's message may quote the request,
  * and with it row values: only names, codes, addresses and statuses are taken.
  */
 
-/** What Node's connection errors carry: https://nodejs.org/api/errors.html#class-systemerror */
+/** Fields of Node's connection errors: https://nodejs.org/api/errors.html#class-systemerror */
 interface ConnectionFacts {
   readonly code?: unknown;
   readonly address?: unknown;
@@ -35,12 +35,12 @@ export function awsFailure(error: unknown): string {
   return error.name;
 }
 
-/** Whether a service answered the call, be it with a refusal. */
+/** Returns true if a service answered the call, be it with a refusal. */
 export function wasAnswered(error: unknown): boolean {
   return error instanceof Error && httpStatus(error) !== undefined;
 }
 
-/** What to look at where no service answered. */
+/** Remedy where no service answered. */
 export const REACH_AWS =
   "see that AWS can be reached from here: AWS_REGION, AWS_ENDPOINT_URL where one is set, the network, the credentials";
 

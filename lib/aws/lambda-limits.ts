@@ -1,7 +1,7 @@
 import { type AwsRefusal, utf8Bytes } from "./refusal.ts";
 
 const PAGE = "https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html";
-/** What all variables of a function may have together. */
+/** Size limit of all variables of a function together. */
 export const MAX_ENVIRONMENT_BYTES = 4 * 1024;
 
 /** Returns why Lambda refuses the variables of a function, or undefined; it measures them as JSON. */

@@ -13,7 +13,7 @@ export interface BackfillLine {
   readonly percent: number | undefined;
 }
 
-/** How long an ended backfill is still told of, in milliseconds. */
+/** Time that an ended backfill is still reported for, in milliseconds. */
 const TOLD_MS = 60_000;
 
 /** Backfills that are under way, or have just ended. */

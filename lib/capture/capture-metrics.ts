@@ -8,13 +8,13 @@ import { BackfillMetrics, toldBackfills } from "./backfill-metrics.ts";
 import type { CaptureMetrics } from "./capture-options.ts";
 import { TableMetrics } from "./table-metrics.ts";
 
-/** How often the capture task writes its metrics, in seconds, where nothing else is said. */
+/** Interval at which the capture task writes its metrics, in seconds, by default. */
 const DEFAULT_METRICS_SECONDS = 20;
 
 /** Names the seconds between two lines of metrics. */
 export const METRICS_SECONDS_VARIABLE = "TRIBUTARY_METRICS_SECONDS";
 
-/** What `TRIBUTARY_METRICS_SECONDS` says: 1 to 60 seconds; left out, the default. */
+/** Reads `TRIBUTARY_METRICS_SECONDS`: 1 to 60 seconds; left out, the default. */
 export function metricsSecondsFromEnvironment(environment: Readonly<Record<string, string | undefined>>): {
   readonly seconds: number;
   readonly problem?: ConfigurationProblem;
@@ -26,7 +26,7 @@ export function metricsSecondsFromEnvironment(environment: Readonly<Record<strin
   return { seconds: DEFAULT_METRICS_SECONDS, problem: { path: METRICS_SECONDS_VARIABLE, value, remedy } };
 }
 
-/** What `CapturePublisher` needs. */
+/** Dependencies of `CapturePublisher`. */
 export interface CapturePublisherOptions {
   readonly pipeline: string;
   /** The number of the slot, where a pipeline has several: beyond the first it is a dimension. */
@@ -105,7 +105,7 @@ export class CapturePublisher {
   }
 }
 
-/** What is so now, as far as it is known. */
+/** Returns the present values, as far as they are known. */
 function gauges(
   { stream, source }: CaptureMetrics,
   now: number,
@@ -166,16 +166,16 @@ function walBudgetLeft({ safeWalBytes, walHeldBytes }: SourceStatus): number | u
   return (100 * safeWalBytes) / (safeWalBytes + walHeldBytes);
 }
 
-/** What the local host and people read from the line: totals since the task's start, positions, and what holds WAL back. */
+/** Status of the task for the local host and for people who read the line: totals since its start, positions, and what holds WAL back. */
 function status({ stream, source }: CaptureMetrics, now: number): Record<string, unknown> {
-  const { changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs, acknowledgedLsn } = stream;
+  const { changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs, acknowledgedPlace } = stream;
   return {
     ...{ changes, retries, throttles, bufferedBytes, oldestUnacknowledgedMs },
     lagMs: lagMs(stream, now),
     // The place of a source that has no LSN stands apart: who reads the line parses an LSN.
-    ...(typeof acknowledgedLsn === "bigint"
-      ? { acknowledgedLsn: formatLsn(acknowledgedLsn) }
-      : { acknowledgedPlace: acknowledgedLsn }),
+    ...(typeof acknowledgedPlace === "bigint"
+      ? { acknowledgedLsn: formatLsn(acknowledgedPlace) }
+      : { acknowledgedPlace }),
     oldestTransactionSeconds: source?.oldestTransactionSeconds,
     ...(isLog(source) && {
       lagBytes: lagBytes(source),

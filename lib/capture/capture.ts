@@ -109,7 +109,7 @@ async function agree(
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, startPosition, signal);
 }
 
-/** What stands of all slots: one of them may have a table now that another one had. */
+/** Reads the records of all slots: one of them may have a table now that another one had. */
 async function recordsOfSlots(
   { pipeline, dynamodb, stateTable }: CaptureOptions,
   signal: AbortSignal,
@@ -126,7 +126,7 @@ function throughSlots(pipeline: Pipeline): LogPipeline | undefined {
 }
 
 /**
- * Where a consumer begins that is new now.
+ * Returns the start position of a consumer that is new now.
  * @throws StateLostError where consumers have checkpoints and the capture task has no record.
  */
 async function startPositionNow(
@@ -149,7 +149,7 @@ async function startPositionNow(
   return START_OF_HISTORY;
 }
 
-/** When a task of any slot last showed that it was alive: before this one, nothing was written since. */
+/** Returns the time at which a task of any slot last showed that it was alive: nothing was written between then and this one's start. */
 async function lastBeat(options: CaptureOptions, signal: AbortSignal): Promise<number | undefined> {
   const beats = (await recordsOfSlots(options, signal)).flatMap(({ beatAt }) => beatAt ?? []);
   return beats.length > 0 ? Math.max(...beats) : undefined;
@@ -222,7 +222,7 @@ function maxRowBytes({ pipeline: { stream }, claims }: CaptureOptions): number |
 }
 
 /**
- * Where changes are held that cannot become events; without a claim store they end the stream.
+ * Returns the store for changes that cannot become events and are held; without a claim store they end the stream.
  * @throws HoldStoreMissingError where there is none, and topics are held.
  */
 async function holdsOf(
@@ -240,7 +240,7 @@ async function holdsOf(
 }
 
 /**
- * How changes are put aside that cannot become events; undefined where there is no queue for them.
+ * Returns the way to put changes aside that cannot become events; undefined where there is no queue for them.
  * @throws CaptureQueueMissingError where there is none, and changes are to be put aside.
  */
 async function asidesOf(
@@ -262,13 +262,13 @@ async function asidesOf(
   return undefined;
 }
 
-/** How the stream is written, whatever the source. */
+/** Options of the stream's writer, whatever the source. */
 function writerOptions(options: CaptureOptions, writer: number) {
   const { packing, maxRecordBytes } = options.pipeline.stream;
   return { packing, limits: { maxRecordBytes }, oversize: oversizePolicy(options, writer) };
 }
 
-/** What becomes of a change above the record limit; undefined: it stops the task. */
+/** Returns what to do with a change above the record limit; undefined: it stops the task. */
 function oversizePolicy({ pipeline, claims, log }: CaptureOptions, writer: number): Oversize | undefined {
   if (pipeline.stream.oversize === "omit") return omitColumns;
   return claims && claimCheck({ store: claims, pipeline: pipeline.name, writer, log });

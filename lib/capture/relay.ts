@@ -19,7 +19,7 @@ import type { CaptureOptions } from "./capture-options.ts";
 export interface LaneTaskOptions extends CaptureOptions {
   readonly kind: SourceKind;
   readonly reading: LaneReading;
-  /** How the stream is written, but for what is each lane's own. */
+  /** Options of the stream's writer that all lanes share. */
   readonly writer: (generation: number) => Pick<StreamWriterOptions, "packing" | "limits" | "oversize">;
 }
 

@@ -27,17 +27,17 @@ import type { CaptureOptions } from "./capture-options.ts";
 import { dropRetired, retireSlots } from "./retire-slots.ts";
 
 /*
- * What the task of one of several slots does before it streams: it agrees with the first slot's task on how many there are,
+ * Before it streams, the task of one of several slots agrees with the first slot's task on how many there are,
  * makes its own slot, takes over the topics that should be its own, and waits until their old slots have come as far.
  */
 
-/** What a capture task streams: the whole pipeline, or the part of one of its slots. */
+/** The part of a pipeline that a capture task streams: all of it, or that of one of its slots. */
 export interface Part {
   readonly pipeline: Pipeline;
   readonly tables: readonly TableName[];
   /** All that the pipeline captures, over all its slots. */
   readonly all: readonly TableName[];
-  /** Where a log is read. */
+  /** Set where a log is read. */
   readonly siblings?: Siblings;
   /** Of one of several slots: limits the record of backfills to its own tables. */
   readonly ownBackfills?: (record: BackfillRecord) => BackfillRecord;
@@ -47,13 +47,13 @@ export interface Part {
   readonly ownAsides?: (record: AsideRecord) => AsideRecord;
 }
 
-/** How long the first slot's task is waited for: a deploy starts them in any order. */
+/** Time that the first slot's task is waited for: a deploy starts them in any order. */
 const FIRST_SLOT_DEADLINE_MS = 600_000;
 const POLL_MS = 500;
 /** An attempt to move a table must end before another task could take our lease over. */
 const HELD_SHARE = 3;
 
-/** What one slot alone must know: one that comes later takes tables, and they are not taken back. */
+/** The siblings of a slot that stands alone: one that comes later takes tables, and they are not taken back. */
 export function soleSlot(definition: LogPipeline): Siblings {
   return {
     epoch: undefined,

@@ -45,7 +45,7 @@ export class TableMetrics {
     );
   }
 
-  /** Which tables go by their name now. */
+  /** Returns the tables that are reported by name now. */
   #name(tables: ReadonlyMap<string, TableCounts>): ReadonlySet<string> {
     const ranked = [...tables].sort(([, a], [, b]) => b.changes - a.changes).map(([table]) => table);
     const busiest = new Set<string>();

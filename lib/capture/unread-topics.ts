@@ -6,7 +6,7 @@ import { topicPattern } from "../definition/topic-pattern.ts";
 import { sourceKind } from "../source/index.ts";
 
 /**
- * What to tell of topic patterns that no captured table goes to: most often a slip (the prefix was left out), and a
+ * Returns notes on topic patterns that no captured table goes to: most often a slip (the prefix was left out), and a
  * consumer that hears nothing says nothing.
  */
 export function unreadTopics(

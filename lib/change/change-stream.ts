@@ -2,7 +2,7 @@ import type { PositionText } from "./position.ts";
 import type { Topic } from "./topic.ts";
 
 /**
- * How long, in milliseconds, source and writer go on to the end of the transaction that they have begun, once they are
+ * The time, in milliseconds, that source and writer may take to finish the transaction they have begun, once they are
  * asked to stop: what is half written comes again at the next start.
  */
 export const FINISH_TRANSACTION_MS = 2_000;
@@ -61,7 +61,7 @@ export interface SourceChange {
 export interface SourceCommit<Place extends SourcePlace = bigint> {
   readonly kind: "commit";
   /** Place to acknowledge once everything before is durable: the end of the commit record. */
-  readonly endLsn: Place;
+  readonly endPlace: Place;
   /** Commit time at the server, milliseconds since 1970 UTC. */
   readonly commitTimeMs: number;
 }
@@ -76,5 +76,5 @@ export interface SourceReceipt {
 /** Nothing happened up to here (a keepalive outside a transaction): may be acknowledged in its place. */
 export interface SourceIdle<Place extends SourcePlace = bigint> {
   readonly kind: "idle";
-  readonly lsn: Place;
+  readonly place: Place;
 }

@@ -3,7 +3,7 @@ import type { ClaimCheck } from "./claim-check.ts";
 import { ClaimMismatchError } from "./record-errors.ts";
 
 /**
- * Where changes stand that are too large for the stream. Each call makes one attempt. An error's `retry` says
+ * Keeps changes that are too large for the stream. Each call makes one attempt. An error's `retry` says
  * whether another one may help.
  */
 export interface ClaimStore {

@@ -1,7 +1,7 @@
-import * as z from "zod/mini";
 import type { ChangeEventJson } from "./event.ts";
 import type { PositionText } from "./position.ts";
 import { RecordFormatError } from "./record-errors.ts";
+import { fittingJson, flag, objectOf, optional, position, text, wholeFrom } from "./shape.ts";
 
 /** Prefix of the logical messages that are ours: in the log, and as control events in a table's topic. */
 export const OWN_PREFIX = "tributary.";
@@ -32,7 +32,7 @@ export interface BackfillEnd {
   readonly run: number;
   /** Rows that a consumer holds below this position when the event comes were gone from the source when the backfill began. */
   readonly startPosition: PositionText;
-  /** Whether consumers that keep keys are to remove what stands below `startPosition`. */
+  /** True if consumers that keep keys are to remove what stands below `startPosition`. */
   readonly sweep: boolean;
   /** Only this consumer is meant; left out: all. */
   readonly consumer?: string;
@@ -46,34 +46,23 @@ export interface Probe {
   readonly id: string;
 }
 
-/** Whether an event is a control event of ours, and no change: it moves fences, handlers never see it. */
+/** Returns true for a control event of ours, which is no change: it moves fences, and handlers never see it. */
 export function isControlEvent(event: Pick<ChangeEventJson, "op" | "message">): boolean {
   return event.op === "m" && event.message?.prefix.startsWith(OWN_PREFIX) === true;
 }
 
-const backfillEnd = z.object({
-  table: z.string(),
-  run: z.int().check(z.gte(1)),
-  startPosition: z.string().check(z.regex(/^[0-9A-F]{24}[0-9]{10}$/)),
-  sweep: z.boolean(),
-  consumer: z.exactOptional(z.string()),
+const backfillEnd = objectOf({
+  ...{ table: text, run: wholeFrom(1), startPosition: position, sweep: flag, consumer: optional(text) },
 });
 
 /**
- * What a control event says of the end of a backfill; undefined where it is another one, or a change.
+ * Reads the end of a backfill out of a control event; undefined for another control event, or a change.
  * @throws RecordFormatError
  */
 export function readBackfillEnd(event: Pick<ChangeEventJson, "op" | "message">): BackfillEnd | undefined {
   const { op, message } = event;
   if (op !== "m" || message?.prefix !== BACKFILL_END) return undefined;
-  let content: unknown;
-  try {
-    content = JSON.parse(Buffer.from(message.content, "base64").toString());
-  } catch {
-    throw new RecordFormatError(`the content of ${BACKFILL_END} is not JSON`);
-  }
-  const { success, data, error } = backfillEnd.safeParse(content);
-  if (success) return data;
-  const [issue] = error.issues;
-  throw new RecordFormatError(`${BACKFILL_END}: ${issue?.path.join(".")}: ${issue?.message}`);
+  const refuse = (path: string, problem: string) =>
+    new RecordFormatError(`${BACKFILL_END}: ${path}: ${problem}`);
+  return fittingJson(backfillEnd, Buffer.from(message.content, "base64").toString(), refuse) as BackfillEnd;
 }

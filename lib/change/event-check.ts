@@ -15,7 +15,7 @@ const MAX_ORDINAL = 9_999_999_999;
 export type EventFault = readonly [at: string, expected: string];
 
 /**
- * What is wrong with a value as a change event. Undefined where all is right that readers depend on; the rest of an
+ * Returns the fault of a value as a change event. Undefined where all is right that readers depend on; the rest of an
  * event is as capture wrote it.
  */
 export function eventFault(value: unknown): EventFault | undefined {

@@ -10,7 +10,7 @@ export type WireValue = null | boolean | number | string | WireValue[] | { [key:
 export type WireRow = { [column: string]: WireValue };
 
 /**
- * Where a JSON null stands in a row: the column, or the column and the indexes of its array's element, from 0. A json column
+ * The place of a JSON null in a row: the column, or the column and the indexes of its array's element, from 0. A json column
  * can hold `null` as its value, which is not NULL, and both are null in an event.
  *
  * @example
@@ -71,7 +71,7 @@ export interface ChangeEventJson {
     /** Why what an application published is no outbox event: it is on a topic of its own. */
     readonly problem?: string;
   };
-  /** When capture handled it, milliseconds since 1970 UTC. */
+  /** Time at which capture handled it, milliseconds since 1970 UTC. */
   readonly ts_ms: number;
   readonly source: EventSource;
 }

@@ -1,4 +1,4 @@
-/** How `printJson` differs from `JSON.stringify`. */
+/** Differences of `printJson` from `JSON.stringify`. */
 export interface PrintOptions {
   /** Members in the order of their names. */
   readonly sorted?: boolean;

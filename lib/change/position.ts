@@ -1,5 +1,5 @@
 /**
- * Where a change stands in the source's history: `(epoch, commitLsn, ordinal)`, a total order.
+ * The place of a change in the source's history: `(epoch, commitLsn, ordinal)`, a total order.
  * Ordinals count row changes inside a transaction from 1; an update takes two (its delete part and its
  * create part may become two events); nothing but row changes counts.
  */
@@ -90,7 +90,7 @@ export function isOwnPlace(position: PositionText): boolean {
 
 const NO_ORDINAL = "0".repeat(10);
 
-/** Whether a text is one of a position. */
+/** Returns true if a text has the form of a position. */
 export function isPosition(text: string): text is PositionText {
   return POSITION.test(text);
 }

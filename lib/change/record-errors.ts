@@ -23,7 +23,7 @@ export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from
   }),
 ) {}
 
-/** What stands in the bucket is not what the pointer was written for: damaged, cut or replaced. `difference` names sizes, hashes and positions, never content. */
+/** The bucket holds something else than the pointer was written for: damaged, cut or replaced. `difference` names sizes, hashes and positions, never content. */
 export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").from(
   ({ bucket, key }: ClaimCheck, difference: string) => ({
     message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,

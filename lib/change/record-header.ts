@@ -6,22 +6,24 @@ import { RECORD_VERSION, type RecordHeader, type RecordRange } from "./record.ts
 export type KnownRecord = RecordHeader & RecordRange;
 
 const POSITION = '"[0-9A-F]{24}[0-9]{10}"';
-/** How an unpacked record ends: see `unpackedEventTail`. */
+/** The end of an unpacked record: see `unpackedEventTail`. */
 const UNPACKED_END = new RegExp(
   `,("after":(?:null|${POSITION}),"topic":"(?:[^"\\\\]|\\\\.)*","partition":\\d+,"writer":\\d+,"first":${POSITION},"last":${POSITION})\\}\\}$`,
 );
 /** Longer than any header: a topic is part of a partition key of 256 characters. */
-const HEADER_BYTES = 8 * 1024;
+export const HEADER_BYTES = 8 * 1024;
 
 /**
  * Reads what stands around a record's events, whatever those hold: they need not be JSON, UTF-8 or gzip. Undefined where
  * the header itself is not as capture writes it, or is one of an earlier version, which did not say the range; then
- * nothing is known of the record.
+ * nothing is known of the record. With `isPlain` also of any but a packed record whose events stand in it as JSON: then its first
+ * bytes are enough.
  */
-export function readHeader(data: Uint8Array): KnownRecord | undefined {
+export function readHeader(data: Uint8Array, isPlain = false): KnownRecord | undefined {
   const isUnpacked = text(data.subarray(0, 6)) === '{"op":';
   try {
-    return known(isUnpacked ? unpackedHeader(data) : packedHeader(data));
+    const members = isUnpacked ? unpackedHeader(data) : packedHeader(data);
+    return isPlain && (members?.events !== "[" || "encoding" in members) ? undefined : known(members);
   } catch {
     // Not JSON up to the events.
     return undefined;
@@ -33,8 +35,9 @@ function packedHeader(data: Uint8Array): Partial<Record<string, unknown>> | unde
   if (head[0] !== "{") return undefined;
   const members: Record<string, unknown> = {};
   for (const { name, valueStart, end } of jsonMembers(head, 0, "events", "claim")) {
-    if (name === "events" || name === "claim") return members.v === RECORD_VERSION ? members : undefined;
-    members[name] = JSON.parse(head.slice(valueStart, end));
+    const isEnd = name === "events" || name === "claim";
+    members[name] = isEnd ? head[valueStart] : JSON.parse(head.slice(valueStart, end));
+    if (isEnd) return members.v === RECORD_VERSION ? members : undefined;
   }
   return undefined;
 }

@@ -1,10 +1,10 @@
 import { gunzipSync } from "node:zlib";
-import * as z from "zod/mini";
-import type { ClaimCheck } from "./claim-check.ts";
+import { type ClaimCheck, storedClaimCheck } from "./claim-check.ts";
 import type { ChangeEventJson } from "./event.ts";
 import { eventFault } from "./event-check.ts";
 import { type PositionText, printedPosition } from "./position.ts";
 import { RecordFormatError } from "./record-errors.ts";
+import * as shape from "./shape.ts";
 
 /** Version of the record format that this code writes; readers refuse a newer one. */
 export const RECORD_VERSION = 1;
@@ -12,7 +12,7 @@ export const RECORD_VERSION = 1;
 /** Largest size of a record's JSON once uncompressed (rule 9), in bytes. */
 export const MAX_UNCOMPRESSED_BYTES = 4 * 1024 * 1024;
 
-/** Which topic partition a record belongs to, and who wrote it. */
+/** The topic partition of a record, and its writer. */
 export interface RecordHeader {
   readonly topic: string;
   readonly partition: number;
@@ -21,7 +21,7 @@ export interface RecordHeader {
 }
 
 /**
- * Which changes of its partition a record holds. It stands ahead of the events, so that it is known of a record whose
+ * The changes of its partition that a record holds. It stands ahead of the events, so that it is known of a record whose
  * events cannot be read (rule 34). Records of earlier versions lack it.
  */
 export interface RecordRange {
@@ -59,7 +59,7 @@ type ParseJson = (json: string) => unknown;
 export type StreamRecord = EventsRecord | ClaimRecord;
 
 /**
- * What stands before the events of a packed record; they follow, parted by commas, and then `RECORD_TAIL`. Without a
+ * Returns the start of a packed record; its events follow, parted by commas, and then `RECORD_TAIL`. Without a
  * range it is a record as earlier versions wrote it.
  */
 export function recordHead(header: RecordHeader, range?: RecordRange): string {
@@ -123,28 +123,16 @@ export function positionOf(event: ChangeEventJson): PositionText {
   return printedPosition(epoch, commitLsn, ordinal);
 }
 
-const name = z.string().check(z.minLength(1));
-const count = z.int().check(z.nonnegative());
-const position = z.string().check(z.regex(/^[0-9A-F]{24}[0-9]{10}$/));
-const header = { topic: name, partition: count, writer: count };
+const { objectOf, oneOf, position, text } = shape;
+const count = shape.wholeFrom(0);
+const header = { v: oneOf([RECORD_VERSION]), topic: shape.word, partition: count, writer: count };
 
-const compressed = z.looseObject({
-  v: z.literal(RECORD_VERSION),
+const compressed = objectOf({ ...header, encoding: oneOf(["gzip"]), events: text });
+const claimed = objectOf({
   ...header,
-  encoding: z.literal("gzip"),
-  events: z.string(),
-});
-const claimed = z.looseObject({
-  v: z.literal(RECORD_VERSION),
-  ...header,
-  claim: z.looseObject({
-    bucket: name,
-    key: name,
-    bytes: count,
-    sha256: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
-  }),
+  claim: storedClaimCheck,
   position,
-  after: z.nullable(position),
+  after: ((value) => (value === null ? [] : position(value))) as shape.Shape<PositionText | null>,
 });
 
 /**
@@ -170,7 +158,7 @@ export function openRecord(data: Uint8Array, parse: ParseJson): StreamRecord | C
   if (typeof value !== "object" || value === null)
     throw new RecordFormatError("its data is not a JSON object");
   if ("claim" in value) {
-    const { topic, partition, writer, claim, position, after } = check(claimed, value);
+    const { topic, partition, writer, claim, position, after } = shape.fitting(claimed, value, misshapen);
     return { kind: "claim", topic, partition, writer, claim, position, after };
   }
   if ("op" in value) {
@@ -178,7 +166,7 @@ export function openRecord(data: Uint8Array, parse: ParseJson): StreamRecord | C
     return { kind: "events", ...checkHeader(event.source, "source."), events: [event] };
   }
   if ("encoding" in value) {
-    const { topic, partition, writer, events } = check(compressed, value);
+    const { topic, partition, writer, events } = shape.fitting(compressed, value, misshapen);
     return { kind: "compressed", topic, partition, writer, compressed: events };
   }
   const { v, events } = value as { readonly v?: unknown; readonly events?: unknown };
@@ -225,12 +213,8 @@ function checkEvent(value: unknown, index?: number): ChangeEventJson {
   return value as ChangeEventJson;
 }
 
-function check<T extends z.ZodMiniType>(schema: T, value: unknown): z.output<T> {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const path = (issue?.path ?? []).map(String).join(".");
-  throw new RecordFormatError(`${path || "its data"}: ${issue?.message ?? "not valid"}`);
+function misshapen(path: string, problem: string): RecordFormatError {
+  return new RecordFormatError(`${path || "its data"}: ${problem}`);
 }
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

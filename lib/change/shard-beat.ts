@@ -1,9 +1,9 @@
-import * as z from "zod/mini";
 import { OWN_PREFIX } from "./control-event.ts";
 import type { ChangeEventJson } from "./event.ts";
 import { formatLsn } from "./lsn.ts";
 import { formatPosition } from "./position.ts";
 import { eventTail, RECORD_TAIL, recordHead, unpackedEventTail } from "./record.ts";
+import { number, objectOf, optional, text, tryFittingJson } from "./shape.ts";
 
 /** The topic of shard beats: no table's and no consumer's. Its partitions are the numbers of the stream's shards. */
 export const SHARD_TOPIC = "$shards";
@@ -11,7 +11,7 @@ export const SHARD_TOPIC = "$shards";
 /** `message.prefix` of a shard beat. */
 export const SHARD_BEAT = `${OWN_PREFIX}shard-beat`;
 
-/** How often capture writes a beat into each shard, in milliseconds. */
+/** Interval between two beats in each shard, in milliseconds. */
 export const SHARD_BEAT_MS = 3_600_000;
 
 /** Content of a beat: a record that every consumer is given, however idle the shard. */
@@ -64,14 +64,10 @@ export function shardBeatRecord(
   );
 }
 
-const beat = z.object({ shardId: z.string(), quietSince: z.optional(z.number()) });
+const beat = objectOf({ shardId: text, quietSince: optional(number) });
 
 /** Reads a beat; undefined for every other event, and for one that cannot be read: it only tells that something came. */
 export function readShardBeat({ message }: Pick<ChangeEventJson, "message">): ShardBeat | undefined {
   if (message?.prefix !== SHARD_BEAT) return undefined;
-  try {
-    return beat.safeParse(JSON.parse(Buffer.from(message.content, "base64").toString())).data;
-  } catch {
-    return undefined;
-  }
+  return tryFittingJson(beat, Buffer.from(message.content, "base64").toString());
 }

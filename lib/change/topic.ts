@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 /** An ordered channel of change events with a fixed number of partitions. */
 export interface Topic {
   readonly name: string;
-  /** How many logical partitions the topic has; stored at first start and never changed after. */
+  /** Number of logical partitions of the topic; stored at first start and never changed after. */
   readonly partitions: number;
 }
 

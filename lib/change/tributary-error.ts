@@ -1,14 +1,14 @@
 /**
- * What to do about an error: `retry` (passes by itself: again with backoff), `restart` (the process ends and
+ * The way on after an error: `retry` (passes by itself: again with backoff), `restart` (the process ends and
  * its host starts it anew), `stop` (an operator must act first: starting again would fail the same way).
  */
 export type RetryDirective = "retry" | "restart" | "stop";
 
-/** What every error of ours carries. */
+/** Members of every error of ours. */
 export interface ErrorFacts {
   /** One sentence: what happened, with the names and values concerned (never row values). */
   readonly message: string;
-  /** What the operator does next, as a sentence or as SQL to run. */
+  /** The operator's next step, as a sentence or as SQL to run. */
   readonly remedy: string;
   readonly cause?: unknown;
 }
@@ -34,7 +34,7 @@ export abstract class TributaryError extends Error {
   }
 }
 
-/** What `defineError` makes: errors of one code and one directive, with the fields that `tell` returns beyond `ErrorFacts`. */
+/** Errors of one code and one directive, made by `defineError`, with the fields that `tell` returns beyond `ErrorFacts`. */
 export type ErrorClass<
   Code extends string,
   Retry extends RetryDirective,

@@ -57,7 +57,7 @@ export class DirectoryClaimStore implements ClaimStore {
   }
 }
 
-/** What an operator must change; all else (no space, too many open files) may pass. */
+/** Errors that an operator must correct; all others (no space, too many open files) may pass. */
 const REFUSED = new Set(["EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "ENAMETOOLONG", "ELOOP"]);
 
 function judge(error: unknown, claim: ClaimCheck): TributaryError {

@@ -7,7 +7,7 @@ import { ConfigurationError } from "../change/tributary-error.ts";
 /** Says where changes stand that are too large for the stream: `s3://bucket/prefix` or `file:///directory`. */
 export const CLAIM_BUCKET_VARIABLE = "TRIBUTARY_CLAIM_BUCKET";
 
-/** Where claims stand. */
+/** Place of the claims. */
 export type ClaimLocation =
   | { readonly kind: "s3"; readonly bucket: string; readonly prefix: string }
   | { readonly kind: "directory"; readonly path: string };

@@ -1,12 +1,10 @@
 import { Command } from "commander";
-import { dynamodbClient } from "../aws/clients.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { captures } from "../definition/definition.ts";
-import { readDefinition } from "../definition/file.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
-import { checkBackfillRequest } from "../source/postgres/backfill/request-check.ts";
+import { checkBackfillRequest } from "../source/postgres/backfill/page-sql.ts";
 import { type LogPipeline, requireLog } from "../source/postgres/definition.ts";
 import {
   type BackfillWanted,
@@ -22,13 +20,21 @@ import type { StatePlace } from "../state/persistent-table.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
 import { showBackfills } from "./backfill-status.ts";
 import { withDatabase } from "./database.ts";
-import { pipelineOption, tableOption } from "./options.ts";
+import {
+  consumerOption,
+  databaseUrlOption,
+  jsonOption,
+  oneTableOption,
+  type PlaceOptions,
+  placeOf,
+  readPipeline,
+  tableOption,
+  unknownConsumer,
+  withPlace,
+} from "./options.ts";
+import { note, say } from "./say.ts";
 
-interface Place {
-  readonly pipeline: string;
-  readonly stateTable?: string;
-}
-interface OfTable extends Place {
+interface OfTable extends PlaceOptions {
   readonly table: string;
 }
 interface StartOptions extends OfTable {
@@ -37,7 +43,7 @@ interface StartOptions extends OfTable {
   readonly sweep: boolean;
   readonly databaseUrl?: string;
 }
-interface StatusOptions extends Place {
+interface BackfillStatusOptions extends PlaceOptions {
   readonly table?: string;
   readonly json?: boolean;
   readonly watch?: boolean;
@@ -48,18 +54,15 @@ export function backfillCommand(): Command {
   const start = withPlace(
     new Command("start").description("read a table's existing rows into the stream, beside its changes"),
   )
-    .requiredOption("--table <name>", "the table: public.orders")
+    .addOption(oneTableOption().makeOptionMandatory())
     .option("--where <sql>", "only these rows: an expression over the table's columns; no sweep then")
-    .option("--consumer <name>", "for this consumer alone: the others pass the rows by")
+    .addOption(consumerOption("for this consumer alone: the others pass the rows by"))
     .option("--no-sweep", "do not let consumers remove what the source does not have any more")
-    .option(
-      "--database-url <url>",
-      "for the checks; default: as the capture task finds it in the environment",
-    )
+    .addOption(databaseUrlOption("the database, for the checks"))
     .action(startBackfill);
   const status = withPlace(new Command("status").description("how far backfills are"))
-    .option("--table <name>", "only this table")
-    .option("--json", "print them as one line of JSON")
+    .addOption(oneTableOption("only this table"))
+    .addOption(jsonOption("one line"))
     .option("--watch", "again every two seconds, until all have ended")
     .action(showStatus);
   return new Command("backfill")
@@ -82,18 +85,12 @@ capture task. When it has read a whole table, consumers that keep rows remove th
     );
 }
 
-function withPlace(command: Command): Command {
-  return command
-    .addOption(pipelineOption())
-    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
-}
-
 function steering(verb: string, wanted: BackfillWanted, description: string): Command {
   return withPlace(new Command(verb).description(description))
-    .requiredOption("--table <name>", "the table: public.orders")
+    .addOption(oneTableOption().makeOptionMandatory())
     .action(async (options: OfTable) => {
-      const pipeline = requireLog(await readDefinition(options.pipeline), `backfill ${verb}`);
-      const store = storeOf(pipeline, options, []);
+      const pipeline = requireLog(await readPipeline(options.pipeline), `backfill ${verb}`);
+      const store = placeOf(pipeline, options);
       const table = formatTable(tableOption(options.table));
       await wantBackfill(store, table, wanted);
       const done = { run: "goes on", pause: "pauses in a moment", cancel: "ends in a moment" };
@@ -102,9 +99,9 @@ function steering(verb: string, wanted: BackfillWanted, description: string): Co
 }
 
 async function startBackfill(options: StartOptions): Promise<void> {
-  const pipeline = requireLog(await readDefinition(options.pipeline), "backfill start");
+  const pipeline = requireLog(await readPipeline(options.pipeline), "backfill start");
   const table = tableOption(options.table);
-  const store = storeOf(pipeline, options, requestProblems(pipeline, table, options));
+  const store = placeOf(pipeline, options, requestProblems(pipeline, table, options));
   const problems = await databaseProblems(pipeline, table, options);
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   const name = formatTable(table);
@@ -139,10 +136,8 @@ function requestProblems(
   if (consumer !== undefined) {
     const { topic } = routeTables(pipeline)(table);
     const known = pipeline.consumers.find((candidate) => candidate.name === consumer);
-    if (!known) {
-      const remedy = `name one of the definition's: ${pipeline.consumers.map((c) => c.name).join(", ") || "it has none"}`;
-      problems.push({ path: "--consumer", value: consumer, remedy });
-    } else if (!known.topics.some((pattern) => topicPattern(pattern)(topic.name))) {
+    if (!known) problems.push(unknownConsumer(consumer, pipeline));
+    else if (!known.topics.some((pattern) => topicPattern(pattern)(topic.name))) {
       const remedy = `it does not read ${topic.name}, where the table's rows go, but ${known.topics.join(", ")}`;
       problems.push({ path: "--consumer", value: consumer, remedy });
     }
@@ -166,27 +161,14 @@ async function databaseProblems(
   return await withDatabase(databaseUrl, (client) => checkBackfillRequest(client, pipeline, table, where));
 }
 
-async function showStatus({ table, json, watch, ...place }: StatusOptions): Promise<void> {
-  const pipeline = requireLog(await readDefinition(place.pipeline), "backfill status");
-  const store = storeOf(pipeline, place, []);
+async function showStatus({ table, json, watch, ...place }: BackfillStatusOptions): Promise<void> {
+  const pipeline = requireLog(await readPipeline(place.pipeline), "backfill status");
+  const store = placeOf(pipeline, place);
   await showBackfills(store, {
     table: table === undefined ? undefined : formatTable(tableOption(table)),
     json: json === true,
     watch: watch === true,
   });
-}
-
-/** @throws ConfigurationError with all that is wrong */
-function storeOf(
-  { name: pipeline }: LogPipeline,
-  { stateTable = process.env.TRIBUTARY_STATE_TABLE }: Place,
-  problems: readonly ConfigurationProblem[],
-): StatePlace {
-  const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
-  const all = stateTable ? problems : [...problems, missing];
-  if (all.length > 0) throw new ConfigurationError("The command line", all);
-  const { signal } = new AbortController();
-  return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, signal };
 }
 
 /** Returns a hint for the operator if no capture task runs that could act on the request. */
@@ -201,12 +183,4 @@ async function heard(store: StatePlace): Promise<string> {
   return slots === 1
     ? "\nNo capture task is alive: this takes effect when one starts."
     : "\nNot every slot's capture task is alive: this takes effect when that of the table's slot is.";
-}
-
-function note(text: string): void {
-  process.stderr.write(`tributary: ${text}\n`);
-}
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
 }

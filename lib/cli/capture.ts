@@ -1,35 +1,38 @@
-import { Command, InvalidArgumentError } from "commander";
-import { passHold } from "../admin/hold-passage.ts";
-import { dynamodbClient } from "../aws/clients.ts";
-import { isPosition } from "../change/position.ts";
+import { Command } from "commander";
+import { cancelPutAside, captureStatus, putAside, releaseTopic } from "../admin/capture.ts";
 import { formatTable } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import { readDefinition } from "../definition/file.ts";
 import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { requireLog } from "../source/postgres/definition.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
-import { readAsides, readWantedAsides, unwantAside, wantAside } from "../state/asides.ts";
-import { readHolds, type StoredHold, wantRelease } from "../state/holds.ts";
-import type { StatePlace } from "../state/persistent-table.ts";
-import { acceptUnhealed, readUnhealed } from "../state/unhealed.ts";
-import { pipelineOption, tableOption } from "./options.ts";
+import type { StoredHold } from "../state/holds.ts";
+import { acceptUnhealed } from "../state/unhealed.ts";
+import {
+  jsonOption,
+  oneTableOption,
+  type PlaceOptions,
+  placeOf,
+  readPipeline,
+  secondsOption,
+  tableOption,
+  topicOption,
+  withPlace,
+} from "./options.ts";
 import { say } from "./say.ts";
 
-interface Place {
-  readonly pipeline: string;
-  readonly stateTable?: string;
-}
-interface ReleaseOptions extends Place {
+interface ReleaseOptions extends PlaceOptions {
   readonly topic?: string;
   readonly table?: string;
-  readonly wait: number;
+  readonly timeout: number;
+  /** Its name before. */
+  readonly wait?: number;
 }
-interface PutAsideOptions extends Place {
+interface PutAsideOptions extends PlaceOptions {
   readonly at: string;
   readonly cancel?: boolean;
 }
-interface StatusOptions extends Place {
+interface CaptureStatusOptions extends PlaceOptions {
   readonly json?: boolean;
 }
 
@@ -41,26 +44,28 @@ export function captureCommand(): Command {
   const status = withPlace(
     new Command("status").description("topics that are held, tables with missing changes, and why"),
   )
-    .option("--json", "print them as one line of JSON")
+    .addOption(jsonOption("one line"))
     .action(showStatus);
   const release = withPlace(
     new Command("release").description("give what is held of a topic into the stream, and hold it no more"),
   )
-    .option("--topic <name>", "the topic: shop.public.orders")
-    .option("--table <name>", "accept that changes of this table are missing: public.orders")
-    .option(
-      "--wait <seconds>",
-      "how long to wait for consumers, where they must have come as far",
-      seconds,
-      60,
+    .addOption(topicOption())
+    .addOption(oneTableOption("accept that changes of this table are missing"))
+    .addOption(
+      secondsOption(
+        "--timeout <seconds>",
+        "how long to wait for consumers, where they must have come as far",
+        0,
+      ).default(60),
     )
+    .addOption(secondsOption("--wait <seconds>", "the name of --timeout before", 0).hideHelp())
     .action(releaseOne);
   const deadLetter = withPlace(
     new Command("dead-letter").description("put one change aside that cannot become an event, and go on"),
   )
     .requiredOption("--at <position>", "its position, as the error and the status name it: 34 characters")
     .option("--cancel", "take that back, as long as the capture task has not come to it")
-    .action(putAside);
+    .action(putOneAside);
   return new Command("capture")
     .description(
       "topics that the capture task holds, tables with missing changes, changes put aside: status, release, dead-letter",
@@ -92,21 +97,11 @@ with a sweep, and its topic is released. All such changes at once: source.undeco
     );
 }
 
-function withPlace(command: Command): Command {
-  return command
-    .addOption(pipelineOption())
-    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
-}
-
-async function showStatus({ json, ...place }: StatusOptions): Promise<void> {
-  const store = await storeOf(place, "capture status");
-  const [holds, unhealed, putAside, wanted] = await Promise.all([
-    readHolds(store),
-    readUnhealed(store),
-    readAsides(store),
-    readWantedAsides(store),
-  ]);
-  if (json) say(JSON.stringify({ holds, unhealed, putAside, wanted }));
+async function showStatus({ json, ...place }: CaptureStatusOptions): Promise<void> {
+  const pipeline = await readPipeline(place.pipeline);
+  const status = await captureStatus(placeOf(pipeline, place), pipeline);
+  const { holds, unhealed, putAside, wanted } = status;
+  if (json) say(JSON.stringify(status));
   else {
     if (holds.length === 0) say("No topic is held.");
     if (unhealed.length === 0) say("No changes are known to be missing.");
@@ -142,14 +137,13 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
   ];
 }
 
-function seconds(text: string): number {
-  const value = Number(text);
-  if (!(text.trim() !== "" && value >= 0 && value < 1e6))
-    throw new InvalidArgumentError("write a number of seconds, 0 or more");
-  return value;
-}
-
-async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Promise<void> {
+async function releaseOne({
+  topic,
+  table,
+  timeout,
+  wait = timeout,
+  ...place
+}: ReleaseOptions): Promise<void> {
   const given = [topic, table].filter((name) => name !== undefined);
   if (given.length !== 1) {
     const remedy =
@@ -158,12 +152,10 @@ async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Pro
       { path: "--topic, --table", value: given.join(" "), remedy },
     ]);
   }
-  const definition = requireLog(await readDefinition(place.pipeline), "capture release");
-  const store = await storeOf(place, "capture release");
+  const definition = requireLog(await readPipeline(place.pipeline), "capture release");
+  const store = placeOf(definition, place);
   if (topic !== undefined) {
-    const hold = (await readHolds(store)).find((candidate) => candidate.topic === topic);
-    const behind =
-      hold && isOfIdentity(hold.reason.code) ? await passHold(store, definition, hold, wait * 1000) : [];
+    const behind = await releaseTopic(store, definition, topic, wait * 1000);
     if (behind.length > 0) {
       const names = behind.map(({ consumer, partitions }) => `${consumer} (${partitions.length} partitions)`);
       say(
@@ -173,7 +165,6 @@ async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Pro
       process.exitCode = 1;
       return;
     }
-    await wantRelease(store, topic);
     say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
   } else {
     const name = formatTable(tableOption(table as string));
@@ -182,39 +173,15 @@ async function releaseOne({ topic, table, wait, ...place }: ReleaseOptions): Pro
   }
 }
 
-async function putAside({ at, cancel, ...place }: PutAsideOptions): Promise<void> {
-  if (!isPosition(at)) {
-    const remedy = "write the position that the error names, and `tributary capture status`: 34 characters";
-    throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
-  }
-  const store = await storeOf(place, "capture dead-letter");
+async function putOneAside({ at, cancel, ...place }: PutAsideOptions): Promise<void> {
+  const store = placeOf(requireLog(await readPipeline(place.pipeline), "capture dead-letter"), place);
   if (cancel) {
-    await unwantAside(store, at);
+    await cancelPutAside(store, at);
     say(`Nobody wants the change at ${at} put aside any more.`);
     return;
   }
-  const held = (await readHolds(store)).find(({ reason }) => reason.position === at);
-  // All that follows is another table's, or has another key: consumers must have come as far before that is released.
-  if (held && isOfIdentity(held.reason.code)) {
-    const remedy = `it is not this one change that cannot be given (${held.reason.code}); correct what the status names, then: tributary capture release --topic ${held.topic}`;
-    throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
-  }
-  await wantAside(store, at);
-  if (held) await wantRelease(store, held.topic);
+  const released = await putAside(store, at);
   say(
-    `The capture task puts the change at ${at} aside when it comes to it${held ? `, and releases ${held.topic}` : ""}. See: tributary capture status`,
+    `The capture task puts the change at ${at} aside when it comes to it${released === undefined ? "" : `, and releases ${released}`}. See: tributary capture status`,
   );
-}
-
-async function storeOf(
-  { pipeline: file, stateTable = process.env.TRIBUTARY_STATE_TABLE }: Place,
-  verb: string,
-): Promise<StatePlace> {
-  const { name } = requireLog(await readDefinition(file), verb);
-  if (!stateTable) {
-    const problem = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
-    throw new ConfigurationError("The command line", [problem]);
-  }
-  const { signal } = new AbortController();
-  return { dynamodb: dynamodbClient(), table: stateTable, pipeline: name, signal };
 }

@@ -4,28 +4,31 @@ import { Command, InvalidArgumentError } from "commander";
 import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
 import { consumerStatus, needsAttention, type PartitionStatus } from "../admin/consumer-status.ts";
 import { tablesOfTopic } from "../admin/topic-tables.ts";
-import { dynamodbClient } from "../aws/clients.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { type PositionText, parsePosition } from "../change/position.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
 import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
 import type { Pipeline } from "../definition/definition.ts";
-import { readDefinition } from "../definition/file.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
-import { pipelineOption } from "./options.ts";
+import {
+  consumerOption,
+  jsonOption,
+  type PlaceOptions,
+  placeOf,
+  readPipeline,
+  topicOption,
+  unknownConsumer,
+  withPlace,
+} from "./options.ts";
 import { say } from "./say.ts";
 
-interface Place {
-  readonly pipeline: string;
-  readonly stateTable?: string;
-}
-interface StatusOptions extends Place {
+interface ConsumerStatusOptions extends PlaceOptions {
   readonly consumer?: string;
   readonly all?: boolean;
   readonly json?: boolean;
 }
-interface AcceptOptions extends Place {
+interface AcceptOptions extends PlaceOptions {
   readonly consumer: string;
   readonly topic: string;
   readonly partition?: number;
@@ -38,20 +41,24 @@ interface AcceptOptions extends Place {
 /** `tributary consumer`: how consumers stand, and the way out of a gap. */
 export function consumerCommand(): Command {
   const status = withPlace(new Command("status").description("how a consumer stands in each topic partition"))
-    .option("--consumer <name>", "only this one; default: all of the definition")
+    .addOption(consumerOption("only this one (default: all of the definition)"))
     .option("--all", "partitions too with which nothing is wrong")
-    .option("--json", "print one line of JSON for each partition")
+    .addOption(jsonOption("a line for each partition"))
     .action(showStatus);
   const accept = withPlace(
     new Command("accept-gap").description("accept that changes are missing, and have their rows read again"),
   )
-    .requiredOption("--consumer <name>", "the consumer, as the pipeline definition names it")
-    .requiredOption("--topic <name>", "the topic: shop.public.orders")
-    .option("--partition <n>", "only this partition; default: all where changes are missing", partitionNumber)
+    .addOption(consumerOption().makeOptionMandatory())
+    .addOption(topicOption().makeOptionMandatory())
+    .option(
+      "--partition <n>",
+      "only this partition (default: all where changes are missing)",
+      partitionNumber,
+    )
     .option("--no-backfill", "read nothing again: what is missing stays missing, or you bring it yourself")
     .option("--yes", "do not ask")
-    .option("--by <name>", "who accepts it; default: the user and this machine")
-    .option("--json", "print one line of JSON for each partition")
+    .option("--by <name>", "who accepts it (default: the user and this machine)")
+    .addOption(jsonOption("a line for each partition"))
     .action(acceptMissing);
   return new Command("consumer")
     .description("how consumers stand: status; and the way out of a gap: accept-gap")
@@ -70,22 +77,16 @@ backfill's end has passed in it. Exit code of status: 1 where something needs at
     );
 }
 
-function withPlace(command: Command): Command {
-  return command
-    .addOption(pipelineOption())
-    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE");
-}
-
-async function showStatus(options: StatusOptions): Promise<void> {
-  const pipeline = await readDefinition(options.pipeline);
+async function showStatus(options: ConsumerStatusOptions): Promise<void> {
+  const pipeline = await readPipeline(options.pipeline);
   const names = pipeline.consumers.map(({ name }) => name);
   const problems =
     options.consumer === undefined || names.includes(options.consumer)
       ? []
-      : [unknownConsumer(options.consumer, names)];
+      : [unknownConsumer(options.consumer, pipeline)];
   const { signal } = new AbortController();
   for (const consumer of options.consumer === undefined ? names : [options.consumer]) {
-    const all = await consumerStatus(placeOf(pipeline, { ...options, consumer }, problems), signal);
+    const all = await consumerStatus(consumerPlace(pipeline, { ...options, consumer }, problems), signal);
     const shown = all.filter((status) => options.all || needsAttention(status));
     if (all.some(needsAttention)) process.exitCode = 1;
     if (options.json) for (const status of shown) say(JSON.stringify({ consumer, ...status }));
@@ -94,9 +95,9 @@ async function showStatus(options: StatusOptions): Promise<void> {
 }
 
 async function acceptMissing(options: AcceptOptions): Promise<void> {
-  const pipeline = await readDefinition(options.pipeline);
+  const pipeline = await readPipeline(options.pipeline);
   const { consumer, topic, partition, json } = options;
-  const place = placeOf(pipeline, options, topicProblems(pipeline, options));
+  const place = consumerPlace(pipeline, options, topicProblems(pipeline, options));
   const { signal } = new AbortController();
   const tables = options.backfill ? await tablesOfTopic(place, pipeline, topic, signal) : [];
   const plan = await planAcceptance(
@@ -172,7 +173,7 @@ function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
   return `${consumer}: ${all.length} partitions, ${held} held, ${gaps} before a gap, ${unhealed} unhealed, ${letters} keys with open dead letters`;
 }
 
-/** How a consumer stands in one partition, as lines for people. */
+/** Describes the state of a consumer in one partition, as lines for people. */
 export function statusInWords(status: PartitionStatus, consumer: string): string[] {
   const { topic, partition, checkpoint, writer, hold, gap, unhealed, deadLetters, parked } = status;
   const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
@@ -222,36 +223,19 @@ function positionInWords(text: PositionText): string {
 
 function topicProblems(pipeline: Pipeline, { consumer, topic }: AcceptOptions): ConfigurationProblem[] {
   const known = pipeline.consumers.find(({ name }) => name === consumer);
-  if (!known)
-    return [
-      unknownConsumer(
-        consumer,
-        pipeline.consumers.map(({ name }) => name),
-      ),
-    ];
+  if (!known) return [unknownConsumer(consumer, pipeline)];
   if (known.topics.some((pattern) => topicPattern(pattern)(topic))) return [];
   const remedy = `${consumer} does not read it, but ${known.topics.join(", ")}`;
   return [{ path: "--topic", value: topic, remedy }];
 }
 
-function unknownConsumer(value: string, names: readonly string[]): ConfigurationProblem {
-  return {
-    path: "--consumer",
-    value,
-    remedy: `name one of the definition's: ${names.join(", ") || "it has none"}`,
-  };
-}
-
 /** @throws ConfigurationError with all that is wrong */
-function placeOf(
-  { name: pipeline }: Pipeline,
-  { stateTable = process.env.TRIBUTARY_STATE_TABLE, consumer }: { stateTable?: string; consumer: string },
+function consumerPlace(
+  pipeline: Pipeline,
+  options: PlaceOptions & { readonly consumer: string },
   problems: readonly ConfigurationProblem[],
 ): ConsumerPlace {
-  const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
-  const all = stateTable ? problems : [...problems, missing];
-  if (all.length > 0) throw new ConfigurationError("The command line", all);
-  return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, consumer };
+  return { ...placeOf(pipeline, options, problems), consumer: options.consumer };
 }
 
 function partitionNumber(text: string): number {

@@ -3,6 +3,7 @@ import { ASSUMPTIONS } from "../cost/assumptions.ts";
 import { type Bill, PRICES, unconfirmed } from "../cost/bill.ts";
 import { type Estimate, estimate } from "../cost/estimate.ts";
 import { DEFAULT_LOAD, type Load } from "../cost/load.ts";
+import { jsonOption } from "./options.ts";
 
 type CostOptions = Omit<Load, "memoryMB" | "captureMemoryGB"> & {
   readonly memoryMb: number;
@@ -45,7 +46,7 @@ export function costCommand(): Command {
         .choices(["endpoints", "nat", "none"])
         .default(preset.network),
     )
-    .option("--json", "print everything as one JSON object")
+    .addOption(jsonOption("one object, with prices and assumptions"))
     .action(({ json, memoryMb, captureMemoryGb, ...rest }: CostOptions, command: Command) => {
       if (rest.fanOut > rest.consumers)
         command.error(`error: --fan-out ${rest.fanOut}: write at most the ${rest.consumers} of --consumers`, {

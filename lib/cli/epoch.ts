@@ -3,17 +3,22 @@ import { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "../adm
 import { dynamodbClient } from "../aws/clients.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import { readDefinition } from "../definition/file.ts";
 import { NEW_EPOCH } from "../definition/new-epoch.ts";
 import { sourceKind } from "../source/index.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
-import { say } from "./say.ts";
+import {
+  confirmOption,
+  databaseUrlOption,
+  pipelineOption,
+  readPipeline,
+  stateTableOption,
+} from "./options.ts";
+import { note, say } from "./say.ts";
 
 interface NewOptions {
-  readonly pipeline: string;
+  readonly pipeline?: string;
   readonly confirm?: string;
   readonly dropSlot?: boolean;
   readonly above?: number;
@@ -27,11 +32,11 @@ export function epochCommand(): Command {
     new Command("new")
       .description("begin a new epoch after a lost slot, a restored or another server")
       .addOption(pipelineOption())
-      .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+      .addOption(confirmOption())
       .option("--drop-slot", "drop the old replication slot")
       .option("--above <epoch>", "an epoch that was used for certain: when the state table was lost", epoch)
-      .option("--database-url <url>", "default: as the capture task finds it in the environment")
-      .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
+      .addOption(databaseUrlOption())
+      .addOption(stateTableOption())
       .addHelpText(
         "after",
         `
@@ -44,7 +49,7 @@ between stay as consumers have them until a re-sync. See docs/05-postgres.md, "A
 }
 
 async function begin(options: NewOptions): Promise<void> {
-  const pipeline = await readDefinition(options.pipeline);
+  const pipeline = await readPipeline(options.pipeline);
   const stateTable = options.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
@@ -61,7 +66,7 @@ async function begin(options: NewOptions): Promise<void> {
     above: options.above,
     leaseMs,
     signal: new AbortController().signal,
-    log: (line) => process.stderr.write(`tributary: ${line}\n`),
+    log: note,
   };
   if (options.confirm === undefined) {
     say(...describe(await planEpoch(given), given, "will"));
@@ -103,7 +108,7 @@ function describe(plan: EpochPlan, { pipeline, dropSlot }: EpochOptions, when: "
 function again({ pipeline, dropSlot, above, databaseUrl, stateTable }: NewOptions): string {
   const quoted = (value: string) => `'${value.replaceAll("'", "'\\''")}'`;
   return [
-    `--pipeline ${quoted(pipeline)} `,
+    pipeline === undefined ? "" : `--pipeline ${quoted(pipeline)} `,
     dropSlot ? "--drop-slot " : "",
     above === undefined ? "" : `--above ${above} `,
     // A URL may hold a password: it is not printed.

@@ -2,17 +2,16 @@ import { Command } from "commander";
 import type pg from "pg";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { Pipeline } from "../definition/definition.ts";
-import { readDefinition } from "../definition/file.ts";
 import { quoteOutboxTable } from "../definition/outbox-table.ts";
 import type { OutboxPlan } from "../publish/install.ts";
 import { sourceKind } from "../source/index.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
+import { confirmOption, databaseUrlOption, pipelineOption, readPipeline } from "./options.ts";
 import { say } from "./say.ts";
 
 interface OutboxArguments {
-  readonly pipeline: string;
+  readonly pipeline?: string;
   readonly databaseUrl?: string;
   readonly confirm?: string;
 }
@@ -22,15 +21,9 @@ export function outboxCommand(): Command {
   const command = new Command("outbox").description("the outbox that applications publish events through");
   const verb = (name: string, about: string) =>
     command.command(name).description(about).addOption(pipelineOption());
-  const url = ["--database-url <url>", "default: as the capture task finds it in the environment"] as const;
   verb("plan", "print the SQL that makes it, and the grants that the roles need").action(plan);
-  verb("install", "make it; again, nothing is changed")
-    .option(...url)
-    .action(install);
-  verb("uninstall", "drop it")
-    .option(...url)
-    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
-    .action(uninstall);
+  verb("install", "make it; again, nothing is changed").addOption(databaseUrlOption()).action(install);
+  verb("uninstall", "drop it").addOption(databaseUrlOption()).addOption(confirmOption()).action(uninstall);
   return command;
 }
 
@@ -101,7 +94,7 @@ async function waitingRows(
 }
 
 async function read(given: OutboxArguments): Promise<OutboxPlan & { readonly pipeline: Pipeline }> {
-  const pipeline = await readDefinition(given.pipeline);
+  const pipeline = await readPipeline(given.pipeline);
   const planned = sourceKind(pipeline.source).outbox(pipeline);
   if (planned) return { ...planned, pipeline };
   throw new ConfigurationError("The pipeline definition", [

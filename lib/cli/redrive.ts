@@ -1,14 +1,18 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
+import {
+  leftKeys,
+  openDeadLetters,
+  type Redrive,
+  type RedriveTotals,
+  redrive,
+  redriveFunction,
+} from "../admin/redrive.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
-import {
-  type RedrivenLetter,
-  type RedriveReport,
-  type RedriveRequest,
-  readRedriveRequest,
-} from "../consume/dead-letter/redrive-request.ts";
+import type { RedrivenLetter, RedriveReport } from "../consume/dead-letter/redrive-request.ts";
+import { consumerOption, jsonOption, limitOption, topicOption } from "./options.ts";
 
-interface RedriveOptions {
+interface RedriveArguments {
   readonly consumer: string;
   readonly function?: string;
   readonly entry?: string;
@@ -21,11 +25,6 @@ interface RedriveOptions {
   readonly json?: boolean;
 }
 
-/** Brings some parked changes to effect, and tells. */
-type Redrive = (request: RedriveRequest) => Promise<RedriveReport>;
-
-/** Changes between two lines of progress. */
-const STEP = 500;
 /** Time of a step where the handler runs in this process, in milliseconds. */
 const LOCAL_STEP_MS = 300_000;
 
@@ -33,22 +32,22 @@ const LOCAL_STEP_MS = 300_000;
 export function redriveCommand(): Command {
   return new Command("redrive")
     .description("bring parked changes of a consumer to effect, in order")
-    .requiredOption("--consumer <name>", "the consumer, as the pipeline definition names it")
+    .addOption(consumerOption().makeOptionMandatory())
     .option(
       "--function <name>",
       "in AWS: its redrive function (the stack's output RedriveFunction-<consumer>)",
     )
     .option("--entry <file>", "here: its handler file, run in this process with this environment")
     .option("--key <values>", "only this key: 17, or 5,17 for two columns")
-    .option("--topic <name>", "only this topic")
+    .addOption(topicOption("only this topic"))
     .option("--position <position>", "only this change, as its dead letter names it")
     .option("--dry-run", "only tell what is open")
     .option(
       "--discard",
       "give up the change that failed, and go on with those behind it (with --key or --position)",
     )
-    .option("--limit <n>", "end after this many changes", count)
-    .option("--json", "print reports as JSON lines")
+    .addOption(limitOption("end after this many changes", 1))
+    .addOption(jsonOption("a line for each report"))
     .addHelpText(
       "after",
       `
@@ -60,112 +59,54 @@ superseded is refused. Exit code 1: something is left.
   TRIBUTARY_STATE_TABLE=… TRIBUTARY_PIPELINE_NAME=shop TRIBUTARY_DEAD_LETTER_QUEUE_URL=… \\
     tributary redrive --consumer orders --entry functions/orders.ts --key 17`,
     )
-    .action(redrive);
+    .action(redriveParked);
 }
 
-async function redrive(options: RedriveOptions): Promise<void> {
-  const { consumer, key, topic, position, dryRun, discard, json } = options;
-  const chosen = { tributary: "redrive", consumer, key, topic, position } as const;
-  readRedriveRequest({ ...chosen, dryRun, discard }, consumer);
+async function redriveParked(options: RedriveArguments): Promise<void> {
+  const { consumer, key, topic, position, dryRun, discard, limit, json } = options;
+  const choice = { consumer, key, topic, position };
   const run = await redriveOf(options);
-  const total = new Totals(options.limit);
-  const tell = (report: RedriveReport) => {
-    if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
-    total.add(report);
-  };
   if (dryRun) {
-    const report = await run({ ...chosen, dryRun });
-    if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
+    const report = await openDeadLetters(run, choice);
+    if (json) sayReport(report);
     else {
       for (const letter of report.letters) process.stdout.write(`${inWords(letter)}\n`);
       process.stdout.write(`${report.open + report.busy} keys have open dead letters\n`);
     }
     return;
   }
-  // Each change by its position, so that a step whose answer is lost gives up nothing that it did not name.
-  for (const named of discard ? await failedOnes(run, chosen) : []) {
-    for (let again = true; again && total.left() > 0; ) {
-      const limit = Math.min(STEP, total.left());
-      const report = await run({ ...named, discard: true, limit });
-      tell(report);
-      // A function of an earlier version would give the next one up: once only.
-      again = report.unhandled !== undefined && report.more && report.redriven > 0;
-    }
-  }
-  for (;;) {
-    if (total.left() === 0) break;
-    const report = await run({ ...chosen, limit: Math.min(STEP, total.left()) });
-    tell(report);
-    const moved = report.redriven + report.done > 0;
-    const more = report.more && moved && total.left() > 0;
-    const told = report.letters.filter(
-      ({ outcome, redriven }) => !more || outcome !== "open" || redriven > 0,
-    );
-    if (!json) for (const letter of told) process.stdout.write(`${inWords(letter)}\n`);
-    if (more) continue;
-    if (!json) process.stdout.write(`${total.inWords(report)}\n`);
-    if (leftOver(report) > 0) process.exitCode = 1;
-    return;
-  }
-  if (!json) process.stdout.write(`${total.inWords()}\n`);
-}
-
-/** The changes that failed among those that a request means, each named by its position. */
-async function failedOnes(run: Redrive, chosen: RedriveRequest): Promise<RedriveRequest[]> {
-  const { tributary, consumer, position } = chosen;
-  const { letters, unhandled } = await run({ ...chosen, dryRun: true });
-  return letters.flatMap((letter) => {
-    const { outcome, topic, partition } = letter;
-    // Functions of earlier versions name the change that began the key.
-    const failed = letter.failed ?? (unhandled === undefined ? letter.position : undefined);
-    const named = position ?? failed;
-    return outcome === "open" && named ? [{ tributary, consumer, topic, partition, position: named }] : [];
+  const totals = await redrive(run, choice, {
+    ...{ discard, limit },
+    onStep: (report, { more, discards }) => {
+      if (json) return sayReport(report);
+      if (discards) return;
+      const told = report.letters.filter(
+        ({ outcome, redriven }) => !more || outcome !== "open" || redriven > 0,
+      );
+      for (const letter of told) process.stdout.write(`${inWords(letter)}\n`);
+    },
   });
+  if (!json) process.stdout.write(`${totalsInWords(totals)}\n`);
+  if (leftKeys(totals) > 0) process.exitCode = 1;
 }
 
-/** Sums the steps of a redrive. */
-class Totals {
-  readonly #limit: number;
-  #redriven = 0;
-  #discarded = 0;
-  #done = 0;
-  #superseded = 0;
-
-  constructor(limit = Number.POSITIVE_INFINITY) {
-    this.#limit = limit;
-  }
-
-  add({ redriven, discarded, done, superseded }: RedriveReport): void {
-    this.#redriven += redriven;
-    this.#discarded += discarded;
-    this.#done += done;
-    this.#superseded += superseded;
-  }
-
-  /** Changes that may still be redriven or given up. */
-  left(): number {
-    return Math.max(0, this.#limit - this.#redriven - this.#discarded);
-  }
-
-  /** `last`: the last step's report; missing where the limit was reached before it. */
-  inWords(last?: RedriveReport): string {
-    const parts = [`${this.#redriven} changes took effect`, `${this.#done} keys are parked no more`];
-    const say = (count: number, what: string) => void (count > 0 && parts.push(`${count} ${what}`));
-    say(this.#discarded, "changes given up");
-    say(last?.failed ?? 0, "keys failed again");
-    say((last?.open ?? 0) + (last?.busy ?? 0), "keys are left");
-    say(last?.unhandled ?? 0, "keys have no handler");
-    say(this.#superseded, "refused");
-    return parts.join(", ");
-  }
+function sayReport(report: RedriveReport): void {
+  process.stdout.write(`${JSON.stringify(report)}\n`);
 }
 
-/** Functions of earlier versions do not tell `unhandled`. */
-function leftOver({ failed, open, busy, unhandled = 0 }: Partial<RedriveReport>): number {
-  return (failed ?? 0) + (open ?? 0) + (busy ?? 0) + unhandled;
+function totalsInWords(totals: RedriveTotals): string {
+  const parts = [`${totals.redriven} changes took effect`, `${totals.done} keys are parked no more`];
+  const say = (count: number, what: string) => void (count > 0 && parts.push(`${count} ${what}`));
+  say(totals.discarded, "changes given up");
+  say(totals.failed, "keys failed again");
+  say(totals.open + totals.busy, "keys are left");
+  say(totals.unhandled, "keys have no handler");
+  say(totals.superseded, "refused");
+  return parts.join(", ");
 }
 
-async function redriveOf({ function: functionName, entry }: RedriveOptions): Promise<Redrive> {
+async function redriveOf(options: RedriveArguments): Promise<Redrive> {
+  const { function: functionName, entry } = options;
   if ((functionName === undefined) === (entry === undefined)) {
     throw new ConfigurationError("The command line", [
       {
@@ -175,30 +116,32 @@ async function redriveOf({ function: functionName, entry }: RedriveOptions): Pro
       },
     ]);
   }
-  if (functionName !== undefined) {
-    const [{ lambdaClient }, { invokeRedrive }] = await Promise.all([
-      import("../aws/clients.ts"),
-      import("../consume/dead-letter/redrive-function.ts"),
-    ]);
-    const lambda = await lambdaClient();
-    return (request) => invokeRedrive(lambda, functionName, request);
-  }
-  return redriveHere(entry as string);
+  if (functionName !== undefined) return await redriveFunction(functionName);
+  return redriveHere(entry as string, options);
 }
 
-/** The handler in a process of its own: it may end it, and its lines are not ours. */
-async function redriveHere(entry: string): Promise<Redrive> {
+/**
+ * The handler in a process of its own: it may end it, and its lines are not ours. What it throws is told with message and stack,
+ * whatever the definition says of the log in AWS: here somebody looks, and nobody keeps it.
+ */
+async function redriveHere(entry: string, { consumer, json }: RedriveArguments): Promise<Redrive> {
   const { startLambdaFunction } = await import("../local/lambda/host.ts");
-  const environment = Object.entries(process.env).filter((variable): variable is [string, string] => {
-    return variable[1] !== undefined;
-  });
+  const { HandlerReports } = await import("../local/handler-reports.ts");
+  const environment = Object.entries({ TRIBUTARY_LOG_ERRORS: "true", ...process.env }).filter(
+    (variable): variable is [string, string] => variable[1] !== undefined,
+  );
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const reports = new HandlerReports({ consumer, canRedrive: true, print: say });
   return async (request) => {
     const here = await startLambdaFunction({
       entry,
       timeoutMs: LOCAL_STEP_MS,
       concurrency: 1,
       surroundings: Object.fromEntries(environment),
-      onLog: (line) => process.stderr.write(`${line}\n`),
+      sourceMaps: true,
+      onLog: (line) => {
+        if (json || !reports.take(line)) say(line);
+      },
     });
     try {
       const result = await here.invoke(request);
@@ -209,6 +152,7 @@ async function redriveHere(entry: string): Promise<Redrive> {
       throw new RedriveFailedError(entry, ours ? message : type);
     } finally {
       await here.stop();
+      reports.close();
     }
   };
 }
@@ -230,10 +174,4 @@ function inWords(letter: RedrivenLetter): string {
     superseded: "refused: a later change took effect",
   };
   return `${topic}/${partition} key ${key} at ${failed ?? position}: ${facts[outcome]}`;
-}
-
-function count(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("write a whole number from 1.");
-  return value;
 }

@@ -13,9 +13,9 @@ import { dropSlot, readSlot } from "../source/postgres/slot/slot.ts";
 export interface TailSlotOptions {
   readonly connection: PostgresConnectionOptions;
   readonly slot: string;
-  /** Whether it is read from. */
+  /** True if it is read from. */
   readonly read: boolean;
-  /** Whether it is dropped at the end. */
+  /** True if it is dropped at the end. */
   readonly drop: boolean;
 }
 
@@ -65,7 +65,7 @@ export async function dropTailSlot(
       dropped.push(`the slot "${slotName}"`);
     }
     const publication = await readPublication(client, TAIL_NAME, await readServerVersion(client));
-    if (publication?.ours && !(await hasOther(client))) {
+    if (publication?.ours && !(await isNeeded(client))) {
       await client.query(`DROP PUBLICATION ${quoteIdentifier(TAIL_NAME)}`);
       dropped.push(`the publication "${TAIL_NAME}"`);
     }
@@ -73,10 +73,15 @@ export async function dropTailSlot(
   });
 }
 
-/** A slot without its publication cannot be decoded any more, and from 18 on passes over changes in silence. */
-async function hasOther(client: pg.Client): Promise<boolean> {
-  const { rows } = await client.query<{ name: string }>(
-    "SELECT slot_name AS name FROM pg_replication_slots WHERE database = current_database()",
+/**
+ * A slot without its publication cannot be decoded any more, and from 18 on passes over changes in silence. One of another name may be
+ * tail's too (`--slot`): only what has a publication of its own name surely needs no other.
+ */
+async function isNeeded(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ name: string; hasOwn: boolean }>(
+    `SELECT s.slot_name::text AS name, EXISTS (SELECT FROM pg_publication p WHERE p.pubname = s.slot_name AND p.pubname <> $1) AS "hasOwn"
+       FROM pg_replication_slots s WHERE s.database = current_database() AND s.plugin = 'pgoutput'`,
+    [TAIL_NAME],
   );
-  return rows.some(({ name }) => isTailsOwn(name));
+  return rows.some(({ name, hasOwn }) => isTailsOwn(name) || !hasOwn);
 }

@@ -1,18 +1,27 @@
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
-import { Command, InvalidArgumentError } from "commander";
-import type { ChangeStream, SourceMessage } from "../change/change-stream.ts";
+import { Command, Option } from "commander";
+import { quoteTable } from "../change/sql-identifier.ts";
+import { formatTable } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { completeDefinition, postgres } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
 import { isTailsOwn, type LogPipeline, TAIL_NAME } from "../source/postgres/definition.ts";
 import { withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
-import { openPostgresSource } from "../source/postgres/postgres-source.ts";
-import { whenReaderLeaves } from "./closed-pipe.ts";
+import { PreflightError, SlotInUseError } from "../source/postgres/postgres-errors.ts";
+import { openPostgresSource, type PostgresSource } from "../source/postgres/postgres-source.ts";
+import { changedLine, hidesOldValues } from "./changed-line.ts";
 import { commandDatabase } from "./database.ts";
+import { databaseUrlOption, limitOption, patternsOption } from "./options.ts";
 import { prettyLine } from "./pretty-line.ts";
+import { readableEvent } from "./readable-event.ts";
+import { note } from "./say.ts";
 import { standardOutput } from "./standard-output.ts";
+import { NewTables } from "./tail-new-tables.ts";
+import { endOnSignals } from "./tail-output.ts";
+import { TailPrinter } from "./tail-printer.ts";
+import { TailRows } from "./tail-rows.ts";
 import { checkTailSlot, dropTailSlot } from "./tail-slot.ts";
 
 interface TailOptions {
@@ -22,25 +31,28 @@ interface TailOptions {
   readonly publication?: string;
   readonly slot: string;
   readonly limit?: number;
+  readonly json?: boolean;
   readonly pretty?: boolean;
+  readonly changed?: boolean;
+  readonly snapshot?: boolean;
   readonly dropSlot?: boolean;
 }
 
-/** Ctrl-C comes from the terminal and once more from npm, which passes it on: that is not a second one. */
-const SAME_SIGNAL_MS = 500;
-/** At the end a reader that stands still gets this long to take the last lines. */
-const LAST_WRITE_MS = 1000;
+/** Time that the server has to let go of the slot that we have closed. */
+const LETS_GO_MS = 10_000;
 
 /** `tributary tail`: change events of a database as JSON lines on standard output, as they happen. */
 export function tailCommand(): Command {
   return new Command("tail")
     .description("print change events of a PostgreSQL database as JSON lines, as they happen")
-    .option(
-      "--database-url <url>",
-      "postgres://user:password@host/database; default: as the capture task finds it in the environment",
+    .addOption(databaseUrlOption())
+    .addOption(
+      patternsOption(
+        "--tables <pattern...>",
+        "tables to print, such as public.*,sales.orders (default: all)",
+      ),
     )
-    .option("--tables <patterns>", "tables to print, comma separated, such as public.* (default: all)", list)
-    .option("--exclude <patterns>", "tables to leave out, stronger than --tables", list)
+    .addOption(patternsOption("--exclude <pattern...>", "tables to leave out, stronger than --tables"))
     .option(
       "--publication <name>",
       `an existing publication to follow: tables that join it are printed (default: one of our own, ${TAIL_NAME})`,
@@ -50,8 +62,13 @@ export function tailCommand(): Command {
       "replication slot; it stays, so that the next tail goes on where this one ended",
       TAIL_NAME,
     )
-    .option("--limit <n>", "end after this many events", count)
-    .option("--pretty", "a short line for people instead of JSON")
+    .addOption(limitOption("end after this many events", 0))
+    .option("--snapshot", "the rows that are there first, as events of op r")
+    .addOption(
+      new Option("--json", "events as JSON lines, which is the default").conflicts(["pretty", "changed"]),
+    )
+    .addOption(new Option("--pretty", "a short line for people instead of JSON").conflicts("changed"))
+    .option("--changed", "what became of each row, for people: public.orders 17  status: placed → paid")
     .option("--drop-slot", "drop the slot (and our own publication) at the end; only one that tail made")
     .addHelpText(
       "after",
@@ -72,48 +89,114 @@ async function tail(options: TailOptions): Promise<void> {
   const output = standardOutput();
   using ending = endOnSignals(output);
   if (options.publication) await checkPublication(connection, options.publication, ending.signal);
-  const pipeline = definitionOf(options, options.tables ?? ["*.*"]);
-  const { slot } = pipeline.source;
+  const { slot } = definitionOf(options, []).source;
   const [read, drop] = [options.limit !== 0, options.dropSlot === true];
   await checkTailSlot({ connection, slot, read, drop });
-  if (read) {
-    const source = await openPostgresSource({
-      connection,
-      pipeline,
-      record: undefined,
-      follow: options.publication !== undefined,
-      // There is no lease that says the other reader must end: the person who waits is told at once.
-      takeoverMs: 0,
-      signal: ending.signal,
-      log: spoken,
-    }).catch((error) => {
-      if (ending.signal.aborted) return undefined;
-      throw error;
-    });
-    if (!source) return;
-    try {
-      await print(source, output, options, ending.signal);
-    } finally {
-      await source.close();
-    }
-  }
+  if (read && !(await follow(connection, output, options, ending.signal))) return;
   if (drop) {
     const dropped = await dropTailSlot(connection, slot);
-    say(dropped.length > 0 ? `dropped ${dropped.join(" and ")}` : `there is no slot "${slot}" to drop`);
+    note(dropped.length > 0 ? `dropped ${dropped.join(" and ")}` : `there is no slot "${slot}" to drop`);
   } else {
     const how = isTailsOwn(slot) ? "--drop-slot" : `SELECT pg_drop_replication_slot('${slot}');`;
-    say(`the slot "${slot}" stays, and PostgreSQL keeps WAL for it; ${how} removes it`);
+    note(`the slot "${slot}" stays, and PostgreSQL keeps WAL for it; ${how} removes it`);
   }
 }
 
-function definitionOf(options: TailOptions, tables: readonly string[]): LogPipeline {
+/** Prints until the end. The source is opened anew with each table that comes to a publication of our own. Returns false where it never was opened. */
+async function follow(
+  connection: PostgresConnectionOptions,
+  output: Writable,
+  options: TailOptions,
+  ending: AbortSignal,
+): Promise<boolean> {
+  const rows = new TailRows({ all: options.snapshot === true, say: note });
+  const tables = new NewTables({
+    connection,
+    pipelineWithout: (names) => definitionOf(options, names),
+    say: note,
+  });
+  const printer = new TailPrinter(output, lineOf(options), options.limit, ending);
+  const log = spoken();
+  for (let opened = 0; ; opened++) {
+    const anew = new AbortController();
+    const source = await open(connection, tables.pipeline, {
+      ...{ rows, log },
+      follow: options.publication !== undefined,
+      isFirst: opened === 0,
+      signal: AbortSignal.any([ending, anew.signal]),
+    }).catch((error) => {
+      if (ending.aborted) return undefined;
+      throw error;
+    });
+    if (!source) return opened > 0;
+    const isDue = () => rows.isIdle;
+    const watched =
+      options.publication === undefined
+        ? tables.next(source.tables, isDue, AbortSignal.any([ending, anew.signal]))
+        : Promise.resolve([]);
+    let found: readonly string[] = [];
+    void watched.then((names) => {
+      found = names;
+      if (names.length > 0) anew.abort();
+    });
+    try {
+      await printer.print(source);
+    } finally {
+      await source.close();
+    }
+    const isOver = !anew.signal.aborted || printer.isDone || ending.aborted;
+    anew.abort();
+    await watched;
+    if (isOver) return true;
+    for (const name of found) {
+      note(`${name} is new: it is printed, with the rows that it has`);
+      rows.add(name);
+    }
+  }
+}
+
+/** Opens the slot; behind ourselves as soon as the server has let go of it. */
+async function open(
+  connection: PostgresConnectionOptions,
+  pipeline: LogPipeline,
+  given: {
+    readonly rows: TailRows;
+    readonly log: Log;
+    readonly follow: boolean;
+    readonly isFirst: boolean;
+    readonly signal: AbortSignal;
+  },
+): Promise<PostgresSource> {
+  const { rows, log, follow, isFirst, signal } = given;
+  const until = performance.now() + LETS_GO_MS;
+  for (;;) {
+    try {
+      return await openPostgresSource({
+        ...{ connection, pipeline, follow, signal },
+        record: undefined,
+        backfill: { record: rows },
+        // There is no lease that says the other reader must end: the person who waits is told at once.
+        takeoverMs: 0,
+        log: isFirst ? log : { ...log, info: () => {} },
+      });
+    } catch (error) {
+      // Another tail may have added the same table to the publication meanwhile.
+      const passes = error instanceof SlotInUseError || error instanceof PreflightError;
+      if (isFirst || !passes || performance.now() > until) throw error;
+      await delay(100, undefined, { signal });
+    }
+  }
+}
+
+function definitionOf(options: TailOptions, without: readonly string[]): LogPipeline {
   return completeDefinition({
     name: "tail",
     source: postgres({
-      tables: [...tables],
-      exclude: [...(options.exclude ?? [])],
+      tables: [...(options.tables ?? ["*.*"])],
+      exclude: [...(options.exclude ?? []), ...without],
       slot: options.slot,
       publication: options.publication ?? TAIL_NAME,
+      snapshot: options.snapshot ? "initial" : "never",
       // Said on standard error at the end instead: someone is looking.
       acceptUnboundedWal: true,
       sqlAsciiEncoding: "utf-8",
@@ -122,85 +205,23 @@ function definitionOf(options: TailOptions, tables: readonly string[]): LogPipel
   });
 }
 
-async function print(
-  source: ChangeStream,
-  output: Writable,
-  options: TailOptions,
-  signal: AbortSignal,
-): Promise<void> {
-  let left = options.limit ?? Number.POSITIVE_INFINITY;
-  for await (const batch of source.changes) {
-    const lines: string[] = [];
-    let durable: bigint | undefined;
-    let done = false;
-    for (const message of batch) {
-      // Behind the last line its commit may follow: with it acknowledged, the next tail does not print the line again.
-      done = left === 0;
-      if (message.kind === "commit") durable = message.endLsn;
-      else if (message.kind === "idle") durable = message.lsn;
-      if (done) break;
-      if (message.kind === "change") {
-        lines.push(lineOf(message, options.pretty === true));
-        left--;
+/** Format of printed events. */
+function lineOf({ pretty, changed }: TailOptions): (json: string) => string {
+  if (changed) {
+    const hinted = new Set<string>();
+    return (json) => {
+      const event = readableEvent(json);
+      const table = formatTable(event.source);
+      if (hidesOldValues(event) && !hinted.has(table)) {
+        hinted.add(table);
+        note(
+          `the log has no old values of ${table}: ALTER TABLE ${quoteTable(event.source)} REPLICA IDENTITY FULL; shows them`,
+        );
       }
-    }
-    if (lines.length > 0 && !(await write(output, `${lines.join("\n")}\n`, signal))) return;
-    if (durable !== undefined) source.acknowledge(durable);
-    if (done || signal.aborted) return;
+      return changedLine(event);
+    };
   }
-}
-
-function lineOf(change: Extract<SourceMessage, { kind: "change" }>, pretty: boolean): string {
-  const json = `${change.json},"after":null}}`;
-  return pretty ? prettyLine(json) : json;
-}
-
-/** Resolves when the text was handed to the system; false when nobody reads any more, or not in time at the end. */
-async function write(output: Writable, text: string, signal: AbortSignal): Promise<boolean> {
-  const written = Promise.withResolvers<boolean>();
-  output.write(text, (error) => {
-    if (!error) written.resolve(true);
-    else if ((error as NodeJS.ErrnoException).code === "EPIPE") written.resolve(false);
-    else written.reject(error);
-  });
-  const giveUp = () =>
-    void delay(LAST_WRITE_MS, undefined, { ref: false }).then(() => written.resolve(false));
-  signal.addEventListener("abort", giveUp, { once: true });
-  if (signal.aborted) giveUp();
-  try {
-    return await written.promise;
-  } finally {
-    signal.removeEventListener("abort", giveUp);
-  }
-}
-
-interface Ending extends Disposable {
-  /** Aborts when the user or the reader wants no more. */
-  readonly signal: AbortSignal;
-}
-
-function endOnSignals(output: Writable): Ending {
-  const controller = new AbortController();
-  const end = () => controller.abort();
-  let since = Number.POSITIVE_INFINITY;
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.on(name, () => {
-      const now = performance.now();
-      if (now - since > SAME_SIGNAL_MS) process.exit(130);
-      since = Math.min(since, now);
-      end();
-    });
-  }
-  output.on("error", end);
-  const stopWatching = whenReaderLeaves(end);
-  return {
-    signal: controller.signal,
-    [Symbol.dispose]: () => {
-      stopWatching();
-      // What a reader that stands still has not taken must not hold the process.
-      if (output !== process.stdout) output.destroy();
-    },
-  };
+  return pretty ? (json) => prettyLine(readableEvent(json)) : (json) => json;
 }
 
 /** @throws ConfigurationError when there is no publication of that name. */
@@ -216,35 +237,20 @@ async function checkPublication(
       [publication],
     );
     if (rows[0]?.tables === 0)
-      say(`the publication "${publication}" holds no table now: what joins it is printed from then on`);
+      note(`the publication "${publication}" holds no table now: what joins it is printed from then on`);
     if (rows.length > 0) return;
     const remedy = "name an existing publication, or leave the option out for one of our own";
     throw new ConfigurationError("The command line", [{ path: "--publication", value: publication, remedy }]);
   });
 }
 
-/** Prints the source's log for a person at the terminal. */
-const spoken: Log = {
-  info: (message) => say(message),
-  warn: (message, fields) =>
-    say(typeof fields?.remedy === "string" ? `${message}. ${fields.remedy}` : message),
-  error: (message) => say(message),
-};
-
-function say(line: string): void {
-  process.stderr.write(`tributary: ${line}\n`);
-}
-
-function list(text: string): string[] {
-  const patterns = text.split(",").map((pattern) => pattern.trim());
-  if (patterns.includes(""))
-    throw new InvalidArgumentError("write patterns such as public.orders,public.customers");
-  return patterns;
-}
-
-function count(text: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value))
-    throw new InvalidArgumentError("write a whole number");
-  return value;
+/** Prints the log of one source after the other for a person at the terminal: of warnings each once. */
+function spoken(): Log {
+  const warned = new Set<string>();
+  const withRemedy: Log["warn"] = (message, fields) => {
+    const line = typeof fields?.remedy === "string" ? `${message}. ${fields.remedy}` : message;
+    if (!warned.has(line)) note(line);
+    warned.add(line);
+  };
+  return { info: note, warn: withRemedy, error: withRemedy };
 }

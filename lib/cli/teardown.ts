@@ -3,18 +3,23 @@ import { planTeardown, type TeardownOptions, teardown } from "../admin/teardown.
 import { dynamodbClient } from "../aws/clients.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { Pipeline } from "../definition/definition.ts";
-import { readDefinition } from "../definition/file.ts";
 import { NEW_EPOCH } from "../definition/new-epoch.ts";
 import { sourceKind } from "../source/index.ts";
 import type { TeardownPlan } from "../source/source-kind.ts";
 import { leaseFromEnvironment } from "../state/lease.ts";
 import { confirmProblems } from "./confirm.ts";
 import { commandDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
-import { say } from "./say.ts";
+import {
+  confirmOption,
+  databaseUrlOption,
+  pipelineOption,
+  readPipeline,
+  stateTableOption,
+} from "./options.ts";
+import { note, say } from "./say.ts";
 
 interface TeardownArguments {
-  readonly pipeline: string;
+  readonly pipeline?: string;
   readonly confirm?: string;
   readonly databaseUrl?: string;
   readonly stateTable?: string;
@@ -25,15 +30,14 @@ export function teardownCommand(): Command {
   return new Command("teardown")
     .description("drop a pipeline's replication slots, and their publications where we made them")
     .addOption(pipelineOption())
-    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
-    .option("--database-url <url>", "default: as the capture task finds it in the environment")
-    .option(
-      "--state-table <name>",
-      "default: $TRIBUTARY_STATE_TABLE; leave out both when the table is gone already",
-    )
+    .addOption(confirmOption())
+    .addOption(databaseUrlOption())
+    .addOption(stateTableOption())
     .addHelpText(
       "after",
       `
+Leave --state-table and $TRIBUTARY_STATE_TABLE out when the table is gone already.
+
 Stop the capture task first (desired count 0), and run cdk destroy after this: docs/10-deploy.md, "Tear-down". A slot that
 nobody reads from holds WAL back until the disk is full, and cdk destroy does not reach into the database.`,
     )
@@ -41,7 +45,7 @@ nobody reads from holds WAL back until the disk is full, and cdk destroy does no
 }
 
 async function run(given: TeardownArguments): Promise<void> {
-  const pipeline = await readDefinition(given.pipeline);
+  const pipeline = await readPipeline(given.pipeline);
   const stateTable = given.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
@@ -52,7 +56,7 @@ async function run(given: TeardownArguments): Promise<void> {
     connection: await commandDatabase(given.databaseUrl),
     lease: stateTable ? { dynamodb: dynamodbClient(), stateTable, leaseMs } : undefined,
     signal: new AbortController().signal,
-    log: (line) => process.stderr.write(`tributary: ${line}\n`),
+    log: note,
   };
   const { operate, tasks } = sourceKind(pipeline.source);
   const { teardown: kind } = operate;

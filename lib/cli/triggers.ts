@@ -3,7 +3,6 @@ import type pg from "pg";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { PipelineOf } from "../definition/definition.ts";
-import { readDefinition } from "../definition/file.ts";
 import { requireTriggers, type TriggersSource } from "../source/triggers/definition.ts";
 import {
   installTriggers,
@@ -13,11 +12,11 @@ import {
 } from "../source/triggers/triggers.ts";
 import { confirmProblems } from "./confirm.ts";
 import { withDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
+import { confirmOption, databaseUrlOption, pipelineOption, readPipeline } from "./options.ts";
 import { say } from "./say.ts";
 
 interface TriggersArguments {
-  readonly pipeline: string;
+  readonly pipeline?: string;
   readonly databaseUrl?: string;
   readonly reader?: string;
   readonly lockTimeout: number;
@@ -32,7 +31,7 @@ export function triggersCommand(): Command {
       .command(name)
       .description(about)
       .addOption(pipelineOption())
-      .option("--database-url <url>", "of the owner of the tables; default: as the capture task finds it");
+      .addOption(databaseUrlOption("the database, as the owner of the tables"));
   const reader = ["--reader <role>", "the capture task's role: what it needs is granted"] as const;
   const timeout = ["--lock-timeout <seconds>", "how long a table in use is waited for", seconds, 10] as const;
   verb("plan", "print the SQL, and what is there; nothing is changed")
@@ -44,7 +43,7 @@ export function triggersCommand(): Command {
     .action(install);
   verb("uninstall", "remove triggers, function and audit table")
     .option(...timeout)
-    .option("--confirm <name>", "do it: the pipeline's name; without it, it is only shown")
+    .addOption(confirmOption())
     .action(uninstall);
   return command;
 }
@@ -105,7 +104,7 @@ async function withClient(
   given: TriggersArguments,
   work: (client: pg.Client, pipeline: PipelineOf<TriggersSource>) => Promise<void>,
 ): Promise<void> {
-  const pipeline = requireTriggers(await readDefinition(given.pipeline));
+  const pipeline = requireTriggers(await readPipeline(given.pipeline));
   await withDatabase(given.databaseUrl, (client) => work(client, pipeline));
 }
 

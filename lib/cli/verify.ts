@@ -1,6 +1,5 @@
 import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import type pg from "pg";
 import { dynamodbClient } from "../aws/clients.ts";
 import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
@@ -13,9 +12,12 @@ import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { readCheckpoints } from "../consume/run/checkpoints.ts";
 import { captures } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
+import { findDefinition } from "../definition/find-definition.ts";
+import { importFile } from "../definition/import-file.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { type LogPipeline, requireLog } from "../source/postgres/definition.ts";
+import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { slotNames } from "../source/postgres/slots/assignment.ts";
 import { slotOfTable } from "../source/postgres/slots/share.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
@@ -23,12 +25,22 @@ import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
 import { type Comparison, compareTable, type RowDifference } from "../verify/verify.ts";
 import { withDatabase } from "./database.ts";
-import { pipelineOption } from "./options.ts";
+import {
+  consumerOption,
+  databaseUrlOption,
+  jsonOption,
+  limitOption,
+  oneTableOption,
+  pipelineOption,
+  secondsOption,
+  stateTableOption,
+  unknownConsumer,
+} from "./options.ts";
 
 interface VerifyOptions {
   readonly table: string;
   readonly consumer: string;
-  readonly pipeline: string;
+  readonly pipeline?: string;
   readonly stateTable?: string;
   readonly databaseUrl?: string;
   readonly timeout: number;
@@ -40,6 +52,7 @@ interface VerifyOptions {
 interface Request {
   readonly pipeline: LogPipeline;
   readonly table: TableName;
+  /** Absolute. */
   readonly entry: string;
   readonly stateTable: string;
 }
@@ -48,14 +61,16 @@ interface Request {
 export function verifyCommand(): Command {
   return new Command("verify")
     .description("compare a table with what a consumer's sink holds of it, and tell lag from loss")
-    .requiredOption("--table <name>", "the table: public.orders")
-    .requiredOption("--consumer <name>", "the consumer, whose entry file exports `sink`")
+    .addOption(oneTableOption().makeOptionMandatory())
+    .addOption(consumerOption("the consumer, whose entry file exports `sink`").makeOptionMandatory())
     .addOption(pipelineOption())
-    .option("--state-table <name>", "default: $TRIBUTARY_STATE_TABLE")
-    .option("--database-url <url>", "the primary; default: as the capture task finds it in the environment")
-    .option("--timeout <seconds>", "how long to wait for a consumer that is behind", positive, 60)
-    .option("--limit <n>", "rows that differ: how many are looked at and named", positive, 1000)
-    .option("--json", "print one line of JSON")
+    .addOption(stateTableOption())
+    .addOption(databaseUrlOption("the primary"))
+    .addOption(
+      secondsOption("--timeout <seconds>", "how long to wait for a consumer that is behind", 1).default(60),
+    )
+    .addOption(limitOption("rows that differ: how many are looked at and named", 1, 1000))
+    .addOption(jsonOption("one line"))
     .addHelpText(
       "after",
       `
@@ -73,7 +88,7 @@ See docs/12-backfill.md.
         process.exitCode = exitCode(comparison);
       } catch (error) {
         // 1 says that rows differ.
-        process.stderr.write(`${explain(error)}\n`);
+        process.stderr.write(`${explain(explainSessionError(error))}\n`);
         process.exitCode = 2;
       }
     });
@@ -158,7 +173,8 @@ async function parkedRows(
 }
 
 async function requestOf(options: VerifyOptions): Promise<Request> {
-  const pipeline = requireLog(await readDefinition(options.pipeline), "verify");
+  const { file, projectDirectory } = await findDefinition(options.pipeline);
+  const pipeline = requireLog(await readDefinition(file), "verify");
   const stateTable = options.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const problems: ConfigurationProblem[] = [];
   const problem = (path: string, value: unknown, remedy: string) =>
@@ -170,10 +186,7 @@ async function requestOf(options: VerifyOptions): Promise<Request> {
     problem("--table", options.table, 'write one table: public.orders, or public."Odd.Name"');
   }
   const consumer = pipeline.consumers.find(({ name }) => name === options.consumer);
-  if (!consumer) {
-    const names = pipeline.consumers.map(({ name }) => name).join(", ");
-    problem("--consumer", options.consumer, `name one of the definition's: ${names || "it has none"}`);
-  }
+  if (!consumer) problems.push(unknownConsumer(options.consumer, pipeline));
   if (table && !captures(pipeline.source, table))
     problem("--table", options.table, `the pipeline "${pipeline.name}" does not capture it`);
   else if (table && consumer) {
@@ -187,12 +200,12 @@ async function requestOf(options: VerifyOptions): Promise<Request> {
     pipeline,
     stateTable: stateTable as string,
     table: table as TableName,
-    entry: consumer?.entry as string,
+    entry: resolve(projectDirectory, consumer?.entry as string),
   };
 }
 
 async function loadSink(entry: string): Promise<VerifiableSink> {
-  const { sink } = (await import(pathToFileURL(resolve(entry)).href)) as { sink?: Partial<VerifiableSink> };
+  const { sink } = (await importFile(entry)) as { sink?: Partial<VerifiableSink> };
   if (typeof sink?.table !== "function") {
     const remedy = "export const sink: VerifiableSink beside handler: docs/12-backfill.md";
     throw wrong("entry", entry, remedy);
@@ -236,10 +249,4 @@ function differenceInWords({ kind, parked, key, columns }: RowDifference): strin
 
 function wrong(path: string, value: unknown, remedy: string): ConfigurationError {
   return new ConfigurationError("The comparison", [{ path, value, remedy }]);
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("write a whole number from 1.");
-  return value;
 }

@@ -1,8 +1,9 @@
 import { awsFailure, REACH_AWS } from "../aws/failure.ts";
 import type { PositionText } from "../change/position.ts";
 import { defineError } from "../change/tributary-error.ts";
+import type { StateItem } from "../state/state-table.ts";
 
-/** Which topic partition an error is about. */
+/** The topic partition that an error is about. */
 export interface PartitionName {
   readonly topic: string;
   readonly partition: number;
@@ -102,3 +103,17 @@ export class StateItemError extends defineError("STATE_ITEM", "stop").from(
     };
   },
 ) {}
+
+/** Returns what makes the error of a place in an item, or in an attribute of it that holds JSON. */
+export function refuseItem(
+  item: StateItem,
+  attribute = "",
+  consumer = item.pk?.S?.split("#consumer#")[1] ?? "",
+) {
+  return (path: string, problem: string): StateItemError =>
+    new StateItemError(
+      consumer,
+      item.sk?.S ?? "",
+      `${[attribute, path].filter(Boolean).join(".")}: ${problem}`,
+    );
+}

@@ -1,5 +1,5 @@
 /**
- * What an estimate assumes of the pipeline, beside the load and the prices. Each can be wrong for a given pipeline: the
+ * Assumptions of an estimate, beside the load and the prices. Each can be wrong for a given pipeline: the
  * command prints those that matter.
  */
 export const ASSUMPTIONS = {

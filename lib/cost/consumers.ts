@@ -13,7 +13,7 @@ export interface Invocations {
 }
 
 /**
- * How often Lambda calls each consumer: once a poll (or push, or window) and shard, where there is a record; oftener when
+ * Estimates the calls of each consumer: one a poll (or push, or window) and shard, where there is a record; oftener when
  * batches are full.
  */
 export function invocations(load: Load, stream: StreamLoad, shards: number): Invocations[] {

@@ -55,7 +55,7 @@ export function monthlyDeadLetters({ changesPerSecond, consumers }: Load): numbe
   return (changes * consumers * A.deadLettersPerMillion) / 1e6;
 }
 
-/** How the changes travel in the stream. */
+/** The changes as records of the stream. */
 export interface StreamLoad {
   readonly recordsPerSecond: number;
   readonly bytesPerRecord: number;
@@ -82,7 +82,7 @@ export function packed(load: Load): StreamLoad {
   };
 }
 
-/** How many different ones of `places` are met when `draws` fall on them by chance. */
+/** Expected number of different `places` that `draws` at random fall on. */
 export function distinct(draws: number, places: number): number {
   return places * (1 - (1 - 1 / places) ** draws);
 }

@@ -15,7 +15,7 @@ export const SECRET_VARIABLE = "TRIBUTARY_DATABASE_SECRET_ARN";
 export const AUTH_VARIABLE = "TRIBUTARY_DATABASE_AUTH";
 
 /**
- * Where the source database is, and how we prove who we are there: by the secret of `TRIBUTARY_DATABASE_SECRET_ARN`, by RDS
+ * Address of the source database, and our credentials there: by the secret of `TRIBUTARY_DATABASE_SECRET_ARN`, by RDS
  * IAM tokens (`TRIBUTARY_DATABASE_AUTH=iam`), or by a password as `connectionFromEnvironment` says, which gives all the
  * rest. The secret is read, and the token made, anew for each connection: a rotated password is met by the next attempt.
  *

@@ -1,16 +1,15 @@
 import * as z from "zod";
 import { type TableName, tablePattern } from "../change/table-pattern.ts";
+import { PIPELINE_NAME, PIPELINE_NAME_RULE } from "./pipeline-name.ts";
 import { columnNames, tablePatternText } from "./source-fields.ts";
 import { MAX_TOPICS_BYTES, topicBytes } from "./topic-variables.ts";
 
 /*
- * What every definition says, whatever its kind of source. Values that differ by place (hosts, secrets, endpoints) are not here: they
+ * The part of a definition that is the same for every kind of source. Values that differ by place (hosts, secrets, endpoints) are not here: they
  * come from the environment.
  */
 
-const name = z.string().regex(/^[a-z][a-z0-9-]{0,39}$/, {
-  error: "write a name of lower-case letters, digits and hyphens, at most 40, starting with a letter",
-});
+const name = z.string().regex(PIPELINE_NAME, { error: PIPELINE_NAME_RULE });
 
 const topics = z.strictObject({
   /** First part of every topic name; default the pipeline's name. */
@@ -60,7 +59,7 @@ const stream = z
       .max(4 * 1024 * 1024)
       .default(1024 * 1024),
     /**
-     * What becomes of a change above that. `claim`: it is stored where `TRIBUTARY_CLAIM_BUCKET` says, and a pointer
+     * The fate of a change above that. `claim`: it is stored where `TRIBUTARY_CLAIM_BUCKET` says, and a pointer
      * travels; without a bucket the pipeline stops there. `omit`: its largest columns are left out, and listed.
      */
     oversize: z.enum(["claim", "omit"]).default("claim"),
@@ -101,7 +100,7 @@ const consumer = z.strictObject({
     }),
   /** Records in an invocation at most; 6 MB bound it too. Many cost no time: Lambda does not wait for them without a window. */
   batchSize: z.int().min(1).max(10_000).default(1000),
-  /** How long an invocation waits for more records, in seconds. */
+  /** Seconds that an invocation waits for more records. */
   batchWindowSeconds: z.int().min(0).max(300).default(0),
   /** Lanes a shard, by partition. */
   parallelization: z.int().min(1).max(10).default(1),
@@ -110,10 +109,12 @@ const consumer = z.strictObject({
   /** Tries of one change before it is given up. */
   attempts: z.int().min(1).max(100).default(3),
   /**
-   * What follows a change that failed for good: under `park` later changes of its key wait behind it and all else goes
+   * The consequence of a change that failed for good: under `park` later changes of its key wait behind it and all else goes
    * on; `skip` lets them go on too; `stop` holds its partition.
    */
   poison: z.enum(["park", "skip", "stop"]).default("park"),
+  /** Writes message and stack of what a handler throws to its log. They may hold values of rows. */
+  logErrors: z.boolean().default(false),
 });
 
 /** The parts of a definition beside its source. */
@@ -126,7 +127,7 @@ export const pipelineFields = {
 
 type Fields = z.output<z.ZodObject<typeof pipelineFields>>;
 
-/** What the definition of every kind of source says; each kind has more. */
+/** The fields that every kind of source has; each kind has more. */
 export type SourceDefinition = {
   readonly kind: string;
   /** Tables that are captured, as patterns. */
@@ -144,7 +145,7 @@ export type PipelineOf<Source extends SourceDefinition> = Fields & {
 /** A consumer of a validated definition. */
 export type ConsumerDefinition = Pipeline["consumers"][number];
 
-/** Whether the definition captures a table. */
+/** Tells whether the definition captures a table. */
 export function captures(source: Pick<SourceDefinition, "tables" | "exclude">, table: TableName): boolean {
   return (
     source.tables.some((pattern) => tablePattern(pattern)(table)) &&

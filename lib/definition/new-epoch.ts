@@ -1,6 +1,6 @@
 /**
  * The command that begins history anew, as remedies name it: shows what it would do, and how to confirm it. It finds the
- * definition by TRIBUTARY_PIPELINE or in cdk/pipeline.ts. See docs, PostgreSQL, "A new epoch".
+ * definition as every command does (find-definition.ts). See docs, PostgreSQL, "A new epoch".
  */
 export const NEW_EPOCH = "npm run -s tributary -- epoch new";
 

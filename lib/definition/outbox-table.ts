@@ -7,7 +7,7 @@ export interface OutboxTableName {
   readonly table: string;
 }
 
-/** What may be appended to the table's name (`_murmur3`) and still be a name that PostgreSQL does not cut. */
+/** The longest suffix of the table's name (`_murmur3`): the whole must be a name that PostgreSQL does not cut. */
 const LONGEST_TABLE = 48;
 const PART = String.raw`([\p{L}_][\p{L}\p{N}_$]*|"(?:[^"\0]|"")+")`;
 const NAME = new RegExp(`^${PART}\\.${PART}$`, "u");

@@ -16,13 +16,13 @@ export type { ConsumerDefinition, Pipeline, PipelineOf, SourceDefinition } from 
  * The one definition that `cdk deploy` and `npm start` both read: what every pipeline says, and what its kind of source does.
  */
 
-/** What a user writes: everything with a default may be left out. */
+/** A definition as a user writes it: everything with a default may be left out. */
 export type PipelineInput = z.input<z.ZodObject<typeof pipelineFields>> & {
-  /** What `postgres({…})` gives, or the function of another kind. */
+  /** The result of `postgres({…})`, or of another kind's function. */
   readonly source: { readonly kind: string; readonly [option: string]: unknown };
 };
 
-/** What a user writes to have the log read. */
+/** The settings of `postgres({…})`, as a user writes them. */
 type LogInput = PipelineInput & { readonly source: PostgresInput };
 
 /**

@@ -2,7 +2,7 @@ import type * as z from "zod";
 import type { ConfigurationProblem } from "../change/tributary-error.ts";
 
 /*
- * What is wrong with a definition, in words for whoever wrote it: the field, what stands there, what to write instead.
+ * Describes the problems of a definition for its author: the field, what stands there, what to write instead.
  */
 
 const KINDS: Readonly<Record<string, string>> = {
@@ -15,7 +15,7 @@ const KINDS: Readonly<Record<string, string>> = {
   record: "an object: {…}",
 };
 
-/** What to write instead, where the schema of the field does not say it itself. */
+/** Remedies for fields whose schema does not say itself what to write. */
 export const remedyOf: z.core.$ZodErrorMap = (issue) => {
   if (issue.code === "invalid_type")
     return issue.expected === "never" ? "leave it out" : `write ${KINDS[issue.expected] ?? issue.expected}`;

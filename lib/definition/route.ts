@@ -2,7 +2,7 @@ import { forTable, type TableName } from "../change/table-pattern.ts";
 import type { Topic } from "../change/topic.ts";
 import type { Pipeline } from "./definition.ts";
 
-/** Where the changes of a table go. */
+/** The topic and partition key of a table's changes. */
 export interface TableRoute {
   readonly topic: Topic;
   /** Key columns that the definition chose, or undefined: the row's own key. */

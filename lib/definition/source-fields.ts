@@ -22,7 +22,7 @@ export const tablePatternText = z.string().superRefine((text, context) => {
 /** Names of columns, at least one. */
 export const columnNames = z.array(z.string().min(1)).min(1, { error: "name at least one column" });
 
-/** Which tables a source captures. */
+/** The tables that a source captures. */
 export const tableFields = {
   /** Tables to capture, as patterns: `public.orders`, `public.*`. */
   tables: z.array(tablePatternText).min(1, { error: 'name at least one table, such as "public.*"' }),
@@ -41,11 +41,11 @@ export const tableName = z.string().transform((text, context) => {
   }
 });
 
-/** How published events look. */
+/** The form of published events. */
 export const eventFields = {
   /** Events travel as CloudEvents: `source` is that attribute of theirs. https://cloudevents.io */
   cloudEvents: z.strictObject({ source: z.string().min(1) }).optional(),
 };
 
-/** How often a source of tables looks for changes when there were none, in milliseconds. */
+/** Pause of a source of tables between two looks for changes when there were none, in milliseconds. */
 export const intervalMs = z.int().min(50).max(3_600_000);

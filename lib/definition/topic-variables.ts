@@ -10,7 +10,7 @@ export const PACKED_TOPICS_VARIABLE = "TRIBUTARY_TOPICS_PACKED";
 
 /** Longest list that is written as it is: people read it in the console. */
 const READABLE_BYTES = 1024;
-/** What is left of the 4 KB beside the other variables that a consumer needs. */
+/** Bytes left of Lambda's 4 KB of variables beside the others that a consumer needs. */
 export const MAX_TOPICS_BYTES = 3072;
 /** Bound of an unpacked list, should the variable hold something else. */
 const MAX_UNPACKED_BYTES = 1024 * 1024;

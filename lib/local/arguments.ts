@@ -3,7 +3,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import { tablePattern } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 
-/** How the shop's changes are caught, and the definition of each. */
+/** Ways to catch the shop's changes, and the definition of each. */
 const SHOP_SOURCES = {
   log: "cdk/pipeline.ts",
   triggers: fileURLToPath(new URL("./shop/sources/triggers.ts", import.meta.url)),

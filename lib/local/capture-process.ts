@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { extname } from "node:path";
 import type { Readable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -11,6 +12,7 @@ import { defineError } from "../change/tributary-error.ts";
 import { TABLE_METRIC } from "../telemetry/metrics.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
+import { parsedLine } from "./parsed-line.ts";
 
 /** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
 export class CaptureFailedError extends defineError("CAPTURE_FAILED", "stop") {}
@@ -74,7 +76,10 @@ export interface CaptureProcessOptions {
   readonly onFailure: (error: CaptureFailedError) => void;
 }
 
-const MAIN = fileURLToPath(new URL("../../functions/capture/main.ts", import.meta.url));
+/** TypeScript here, JavaScript where the package is installed. */
+const MAIN = fileURLToPath(
+  new URL(`../../functions/capture/main${extname(import.meta.filename)}`, import.meta.url),
+);
 const STOP_DEADLINE_MS = 10_000;
 const RESTART_MS = 1_000;
 /** Exit code of "an operator must act first". */
@@ -172,7 +177,7 @@ export class CaptureProcess {
     this.#showError();
     const refusal = embeddedMetricsRefusal(line);
     if (refusal) this.#options.onLog(`capture: CloudWatch takes no metrics from a line: ${refusal.message}`);
-    const parsed = parseJson(line);
+    const parsed = parsedLine(line);
     const metrics = metricsLine.safeParse(parsed);
     if (metrics.success) {
       this.#metrics = metrics.data;
@@ -202,13 +207,5 @@ export class CaptureProcess {
     this.#errorShown = true;
     const { message, remedy } = this.#lastError;
     this.#options.onLog(`capture: ${message}${remedy === undefined ? "" : ` What to do: ${remedy}`}`);
-  }
-}
-
-function parseJson(line: string): unknown {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
   }
 }

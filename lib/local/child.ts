@@ -29,6 +29,8 @@ export async function startServingChild(
     signal?: AbortSignal;
     /** Gets what the process reports with `reportToParent`. */
     onReport?: (report: unknown) => void;
+    /** The process has ended by itself; gets the end of what it printed. */
+    onEnded?: (printed: string) => void;
   } = {},
 ): Promise<ServingChild> {
   options.signal?.throwIfAborted();
@@ -48,7 +50,13 @@ export async function startServingChild(
     child.on("message", (message) => {
       if (message !== SETTLED) options.onReport?.(message);
     });
-    return { endpoint, pid: child.pid ?? 0, settled: () => settled(child), stop: () => end(child) };
+    const tellEnd = () => options.onEnded?.(printed.trim());
+    child.once("close", tellEnd);
+    const stop = () => {
+      child.off("close", tellEnd);
+      return end(child);
+    };
+    return { endpoint, pid: child.pid ?? 0, settled: () => settled(child), stop };
   } catch (cause) {
     await end(child);
     options.signal?.throwIfAborted();

@@ -1,11 +1,18 @@
+import { resolve } from "node:path";
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import * as z from "zod";
 import { topicFilters } from "../consume/api/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
 import { topicVariables } from "../definition/topic-variables.ts";
 import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
+import type { CheckpointStore } from "./event-source-mapping/checkpoint.ts";
 import { type EventSourceMapping, isIdle, runEventSourceMapping } from "./event-source-mapping/mapping.ts";
+import { HandlerReports } from "./handler-reports.ts";
 import { type LambdaFunction, startLambdaFunction } from "./lambda/host.ts";
+import type { InvocationResult } from "./lambda/invocation.ts";
+import { FunctionEntryError } from "./lambda/lambda-errors.ts";
+import type { RegisteredHandlers } from "./lambda/process.ts";
+import { parsedLine } from "./parsed-line.ts";
 import { ON_DEMAND_SHARDS, type PipelineResources } from "./resources.ts";
 
 /** Counts of a consumer since its start. */
@@ -26,7 +33,16 @@ export interface ConsumerCounts {
 export interface RunningConsumer {
   readonly name: string;
   readonly counts: Readonly<ConsumerCounts>;
-  /** Whether everything in the stream was read and is done. */
+  /** Handlers that its function reported; undefined where they stand behind a wrapper. */
+  readonly registered: RegisteredHandlers | undefined;
+  /**
+   * Runs another file from the next invocation on; the one under way ends as it began.
+   * @throws FunctionEntryError where it cannot be loaded: the one before stays.
+   */
+  reload(entry: string): Promise<void>;
+  /** Invokes the function beside the mapping, as `tributary redrive` does. */
+  invoke(event: unknown): Promise<InvocationResult>;
+  /** Returns true if everything in the stream was read and is done. */
   isIdle(): boolean;
   /** Finishes the invocations under way (10 s at most), then ends the processes. */
   stop(): Promise<void>;
@@ -35,11 +51,21 @@ export interface RunningConsumer {
 /** Settings of `startConsumer` beside the definition. */
 export interface ConsumerHostOptions {
   readonly definition: Pipeline;
+  /** Entries are relative to it. */
+  readonly projectDirectory: string;
   readonly resources: PipelineResources;
   readonly kinesis: KinesisClient;
   /** Variables of the handler's process beside the consumer's own: endpoints, and what the user's handlers read. */
   readonly surroundings: Readonly<Record<string, string>>;
-  readonly onLog: (line: string) => void;
+  /** The code that is run; left out: the consumer's entry. */
+  readonly file?: string | undefined;
+  /** Left out: the stream is read from its beginning. */
+  readonly checkpoints?: CheckpointStore | undefined;
+  readonly sourceMaps?: boolean;
+  /** True where dead letters outlive the run, and `tributary redrive` finds it. Default false. */
+  readonly canRedrive?: boolean;
+  /** Gets a line, or several as one text: what a handler threw, and where. */
+  readonly onLog: (text: string) => void;
   /** The mapping has ended by itself. */
   readonly onFailure: (error: Error) => void;
 }
@@ -61,6 +87,8 @@ const report = z.object({
   applied: z.number(),
   duplicates: z.number(),
   unhandled: z.number(),
+  /** Not of earlier versions. */
+  unmatched: z.array(z.string()).default([]),
   retried: z.number(),
   deadLettered: z.number(),
   parkedBehind: z.number(),
@@ -70,7 +98,7 @@ const report = z.object({
 
 /**
  * Starts a consumer as its definition says: the same settings that the CDK app gives to Lambda.
- * @throws FunctionEntryError when its file cannot be loaded.
+ * @throws FunctionEntryError when its file cannot be loaded, or is another consumer.
  */
 export async function startConsumer(
   consumer: ConsumerDefinition,
@@ -87,34 +115,58 @@ export async function startConsumer(
     gaps: 0,
     latencyMs: undefined,
   };
+  const { name } = consumer;
+  const tell = (text: string) => options.onLog(`${name}: ${text}`);
+  const reports = new HandlerReports({
+    consumer: name,
+    canRedrive: options.canRedrive === true,
+    timeoutSeconds: consumer.timeoutSeconds,
+    print: options.onLog,
+  });
+  const unmatched = new Set<string>();
   const handlerFunction = await startLambdaFunction({
-    entry: consumer.entry,
+    entry: options.file ?? resolve(options.projectDirectory, consumer.entry),
     name: `${definition.name}-${consumer.name}`,
     timeoutMs: consumer.timeoutSeconds * 1000,
     memoryMB: consumer.memoryMB,
     concurrency: consumer.parallelization * (definition.stream.shards ?? ON_DEMAND_SHARDS),
     surroundings: options.surroundings,
     environment: consumerEnvironment(consumer, definition, resources),
+    sourceMaps: options.sourceMaps === true,
     onLog: (line) => {
       const refusal = embeddedMetricsRefusal(line);
-      if (refusal)
-        options.onLog(`${consumer.name}: CloudWatch takes no metrics from a line: ${refusal.message}`);
-      if (!count(counts, line)) options.onLog(`${consumer.name}: ${line}`);
+      if (refusal) tell(`CloudWatch takes no metrics from a line: ${refusal.message}`);
+      const report = readReport(line);
+      if (report) {
+        add(counts, report);
+        for (const what of report.unmatched) {
+          if (unmatched.has(what)) continue;
+          unmatched.add(what);
+          tell(`${what}: no handler matches; such changes are passed, and counted as unhandled`);
+        }
+      } else if (!reports.take(line)) tell(line);
     },
   });
   try {
+    checkName(consumer, handlerFunction.registered);
     const mapping = await startMapping(consumer, options, handlerFunction);
     mapping.events.on("failed", options.onFailure);
     mapping.events.on("invoked", ({ error }) => {
-      if (error) options.onLog(`${consumer.name}: invocation failed: ${error}`);
+      if (error) tell(`invocation failed: ${error}`);
     });
     return {
-      name: consumer.name,
+      name,
       counts,
+      get registered() {
+        return handlerFunction.registered;
+      },
+      reload: (entry) => handlerFunction.reload(entry, (registered) => checkName(consumer, registered)),
+      invoke: (event) => handlerFunction.invoke(event),
       isIdle: () => isIdle(mapping),
       async stop() {
         await mapping.stop(DRAIN_MS);
         await handlerFunction.stop();
+        reports.close();
       },
     };
   } catch (error) {
@@ -123,23 +175,34 @@ export async function startConsumer(
   }
 }
 
+/**
+ * Start positions, checkpoints and parked changes stand under the name: under another one the consumer would have none, and get
+ * nowhere, or go on with what an earlier name left.
+ */
+function checkName({ name, entry }: ConsumerDefinition, registered: RegisteredHandlers | undefined): void {
+  if (registered === undefined || registered.consumer === name) return;
+  throw new FunctionEntryError({
+    message: `The handler file ${entry} is the consumer "${registered.consumer}", the definition calls it "${name}"`,
+    remedy: `Give both one name: consumer("${name}") in the file, or "${registered.consumer}" in the definition. Where it ran before, keep the name that it had: what the consumer has done stands under it.`,
+  });
+}
+
 function startMapping(
   consumer: ConsumerDefinition,
-  { definition, resources, kinesis }: ConsumerHostOptions,
+  { definition, resources, kinesis, checkpoints }: ConsumerHostOptions,
   functionHost: LambdaFunction,
 ): Promise<EventSourceMapping> {
   const filters = topicFilters(consumer.topics, definition.stream.packing);
+  // Rule 13: only the library gives up, event by event.
   return runEventSourceMapping({
     kinesis,
     functionHost,
     streamName: resources.stream,
-    // Rule 13: from the beginning always, and only the library gives up, event by event.
-    startingPosition: "TRIM_HORIZON",
     batchSize: consumer.batchSize,
     maximumBatchingWindowSeconds: consumer.batchWindowSeconds,
     parallelizationFactor: consumer.parallelization,
-    reportBatchItemFailures: true,
     ...(filters ? { filters } : {}),
+    ...(checkpoints ? { checkpoints } : {}),
   });
 }
 
@@ -154,17 +217,20 @@ function consumerEnvironment(
     TRIBUTARY_DEAD_LETTER_QUEUE_URL: resources.deadLetterQueues.get(consumer.name) ?? "",
     TRIBUTARY_ATTEMPTS: String(consumer.attempts),
     TRIBUTARY_POISON: consumer.poison,
+    // Here who wrote the handler looks at its log, and nobody keeps it.
+    TRIBUTARY_LOG_ERRORS: "true",
     ...topicVariables(consumer.topics),
     TRIBUTARY_RETENTION_HOURS: String(definition.stream.retentionHours),
   };
 }
 
-/** Adds an invocation's report, if the line is one. */
-function count(counts: ConsumerCounts, line: string): boolean {
-  if (!line.startsWith('{"tributary":"consumer"')) return false;
-  const parsed = report.safeParse(JSON.parse(line));
-  if (!parsed.success) return false;
-  for (const name of COUNTED) counts[name] += parsed.data[name];
-  counts.latencyMs = parsed.data.commitToEffectMs?.p50 ?? counts.latencyMs;
-  return true;
+/** Reads a line that is an invocation's report. */
+function readReport(line: string): z.infer<typeof report> | undefined {
+  if (!line.startsWith('{"tributary":"consumer"')) return undefined;
+  return report.safeParse(parsedLine(line)).data;
+}
+
+function add(counts: ConsumerCounts, of: z.infer<typeof report>): void {
+  for (const name of COUNTED) counts[name] += of[name];
+  counts.latencyMs = of.commitToEffectMs?.p50 ?? counts.latencyMs;
 }

@@ -4,13 +4,14 @@ import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "no
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { PostgresStartError } from "./local-errors.ts";
+import { PASSWORD_FILE } from "./password-file.ts";
 import type { PostgresBinaries } from "./postgres-binaries.ts";
 import { giveToServer, serverUser, temporaryPlace } from "./server-user.ts";
 
 const run = promisify(execFile);
 
 const INITDB_DEADLINE_MS = 60_000;
-const PASSWORD_FILE = "tributary.password";
+
 const SETTINGS_FILE = "tributary.conf";
 
 /**

@@ -6,8 +6,8 @@ export interface Display {
   readonly recent: readonly string[];
   /** A step of the start or of the end, as a line. */
   say(line: string): void;
-  /** A line that a part logged. */
-  log(line: string): void;
+  /** A line that a part logged; a text of several stays above the figures. */
+  log(text: string): void;
   /** From now on the figures are shown: redrawn in a terminal, a line now and then elsewhere. */
   show(figures: () => LiveFigures): void;
   /** Shows the figures a last time and no more. Idempotent. */
@@ -47,8 +47,14 @@ export function openDisplay(output: NodeJS.WriteStream): Display {
       erase();
       output.write(`${line}\n`);
     },
-    log(line) {
-      const text = readable(line);
+    log(logged) {
+      if (logged.includes("\n")) {
+        erase();
+        output.write(`${logged}\n`);
+        if (live) draw();
+        return;
+      }
+      const text = readable(logged);
       recent.push(text);
       if (recent.length > KEPT_LOG_LINES) recent.shift();
       // Where a frame is redrawn the latest ones stand below it.
@@ -88,7 +94,7 @@ export function readable(line: string): string {
       .filter(([name, value]) => !UNREAD_FIELDS.includes(name) && isScalar(value))
       // Where it happened is long, and may be cut at the terminal's edge.
       .sort(([a], [b]) => PLACE_FIELDS.indexOf(a) - PLACE_FIELDS.indexOf(b))
-      .map(([name, value]) => `${name}=${value}`);
+      .map(([name, value]) => `${name}=${String(value).replaceAll(/\p{Cc}+/gu, " ")}`);
     const grave = /^(warn|error)$/i.test(String(level)) ? `${String(level).toLowerCase()}: ` : "";
     return [`${line.slice(0, start)}${grave}${message}`, ...more].join(" ");
   } catch {

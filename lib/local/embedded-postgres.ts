@@ -164,6 +164,12 @@ export async function startEmbeddedPostgres(
   };
 }
 
+/** Removes a data directory of ours; a server that its starter has left behind is stopped first. @throws DataDirectoryInUseError */
+export async function removeEmbeddedPostgres(dataDirectory: string): Promise<void> {
+  await stopStalePostmaster(dataDirectory, STOP_DEADLINE_MS);
+  await removeDirectory(dataDirectory);
+}
+
 async function embeddedBinaries(): Promise<PostgresBinaries> {
   const found = await findPostgresBinaries("embedded");
   if (found) return found;

@@ -1,16 +1,18 @@
+import { extname, join } from "node:path";
 import * as z from "zod";
 import { type ServingChild, startServingChild } from "./child.ts";
+import { DIRECTORY_VARIABLE } from "./emulators/directory.ts";
 import type { RefusedCall } from "./emulators/limited.ts";
 
 export type { RefusedCall } from "./emulators/limited.ts";
 
-/** Kinesis, DynamoDB and SQS on this machine, each a process of its own, all state in memory. */
+/** Kinesis, DynamoDB and SQS on this machine, each a process of its own, with its state in memory or in a directory. */
 export interface Emulators {
   readonly kinesis: ServingChild;
   readonly dynamodb: ServingChild;
   readonly sqs: ServingChild;
   /**
-   * What AWS clients read: `AWS_ENDPOINT_URL_*`, `AWS_REGION` and dummy credentials. Code outside this room
+   * Variables that AWS clients read: `AWS_ENDPOINT_URL_*`, `AWS_REGION` and dummy credentials. Code outside this room
    * sees nothing else of the emulators.
    */
   readonly environment: Readonly<Record<string, string>>;
@@ -19,6 +21,8 @@ export interface Emulators {
   stop(): Promise<void>;
 }
 
+/** Extension of the files beside this one: TypeScript here, JavaScript where the package is installed. */
+const EXTENSION = extname(import.meta.filename);
 const REGION = "us-east-1";
 /** Refused calls that are kept until somebody asks. */
 const KEPT_REFUSALS = 100;
@@ -36,27 +40,39 @@ export function refusedText({ service, operation, code, message, page }: Refused
   return `AWS refuses this call: ${service} ${operation}: ${code}: ${message}${page ? ` (${page})` : ""}`;
 }
 
+/** Settings of `startEmulators`. */
+export interface EmulatorOptions {
+  readonly signal?: AbortSignal;
+  readonly onRefusal?: (call: RefusedCall) => void;
+  /** One has ended by itself; gets which, and the end of what it printed. */
+  readonly onEnded?: ((service: string, printed: string) => void) | undefined;
+  /** Directory that keeps their content, whatever ends them; left out: in memory. */
+  readonly directory?: string | undefined;
+}
+
 /**
  * Starts the emulators on 127.0.0.1 and free ports. They end with our process, even with `kill -9`.
  *
  * @throws ChildStartError when one does not come up; the others are ended then.
  */
-export async function startEmulators(
-  options: { signal?: AbortSignal; onRefusal?: (call: RefusedCall) => void } = {},
-): Promise<Emulators> {
+export async function startEmulators(options: EmulatorOptions = {}): Promise<Emulators> {
   const refusals: RefusedCall[] = [];
   const onReport = (report: unknown) => {
     const call = refusedCall.parse(report);
     options.onRefusal?.(call);
     if (refusals.length < KEPT_REFUSALS) refusals.push(call);
   };
-  const start = (file: string) =>
-    startServingChild(new URL(`./emulators/${file}`, import.meta.url), {
-      environment: { AWS_REGION: REGION },
+  const start = (service: string) =>
+    startServingChild(new URL(`./emulators/${service}${EXTENSION}`, import.meta.url), {
+      environment: {
+        AWS_REGION: REGION,
+        ...(options.directory && { [DIRECTORY_VARIABLE]: join(options.directory, service) }),
+      },
       signal: options.signal,
       onReport,
+      onEnded: (printed) => options.onEnded?.(service, printed),
     });
-  const started = await Promise.allSettled([start("kinesis.ts"), start("dynamodb.ts"), start("sqs.ts")]);
+  const started = await Promise.allSettled([start("kinesis"), start("dynamodb"), start("sqs")]);
   const [kinesis, dynamodb, sqs] = started.map((s) => (s.status === "fulfilled" ? s.value : undefined));
   const stop = async () => {
     await Promise.all([kinesis?.stop(), dynamodb?.stop(), sqs?.stop()]);

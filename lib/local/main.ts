@@ -4,26 +4,15 @@ import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts"
 import { type Display, openDisplay } from "./display.ts";
 import { runOwnDatabase } from "./own-database/run.ts";
 import { runShop } from "./shop/run.ts";
+import { abortOnSignals } from "./stop-signal.ts";
 
 /*
  * `npm start`. Exit code 0 when all is well, 1 when something failed or a comparison found a mismatch, 2 when the
  * command line or the definition is wrong, 130 when interrupted before the end of `--exit`.
  */
 
-/** Ctrl-C comes from the terminal and once more from npm, which passes it on: that is not a second one. */
-const SAME_SIGNAL_MS = 500;
-
 const stopping = new AbortController();
-let stoppingSince = Number.POSITIVE_INFINITY;
-for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(name, () => {
-    const now = performance.now();
-    // Every part ends with this process.
-    if (now - stoppingSince > SAME_SIGNAL_MS) process.exit(130);
-    stoppingSince = Math.min(stoppingSince, now);
-    stopping.abort();
-  });
-}
+abortOnSignals(stopping);
 // `npm start | head`
 process.stdout.on("error", () => stopping.abort());
 

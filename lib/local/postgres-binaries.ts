@@ -31,7 +31,7 @@ export interface PostgresBinaries {
   readonly major: number;
 }
 
-/** Which binaries: those of the npm package, or Debian's `postgresql-15`. */
+/** Origin of the binaries: those of the npm package, or Debian's `postgresql-15`. */
 export type BinariesKind = "embedded" | "debian-15";
 
 /**

@@ -7,11 +7,11 @@ import { DataDirectoryInUseError, PostgresStartError } from "./local-errors.ts";
 
 const run = promisify(execFile);
 
-/** Which process of ours runs the server on a data directory. */
+/** The process of ours that runs the server on a data directory. */
 const OWNER_FILE = "tributary.owner";
 
 /**
- * What a data directory's `postmaster.pid` says, or undefined where there is none.
+ * Reads a data directory's `postmaster.pid`; undefined where there is none.
  * https://www.postgresql.org/docs/current/storage-file-layout.html
  */
 export async function readPostmaster(

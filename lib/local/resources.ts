@@ -1,5 +1,10 @@
 import { CreateTableCommand, type DynamoDBClient, waitUntilTableExists } from "@aws-sdk/client-dynamodb";
-import { CreateStreamCommand, type KinesisClient, waitUntilStreamExists } from "@aws-sdk/client-kinesis";
+import {
+  CreateStreamCommand,
+  IncreaseStreamRetentionPeriodCommand,
+  type KinesisClient,
+  waitUntilStreamExists,
+} from "@aws-sdk/client-kinesis";
 import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../capture/dead-letters.ts";
 import type { Pipeline } from "../definition/definition.ts";
@@ -27,15 +32,19 @@ export const ON_DEMAND_SHARDS = 1;
 /** AWS's limit since 2025; dead letters carry whole events. */
 const LARGEST_MESSAGE = String(1024 * 1024);
 
+/** Retention of a new stream, and the emulator's maximum. */
+const FIRST_HOURS = 24;
+const EMULATED_HOURS = 168;
+
 /** In seconds. */
 const WAIT = { maxWaitTime: 60, minDelay: 0.02, maxDelay: 0.5 };
 
-/** Makes stream, state table and dead-letter queues of a pipeline. */
+/** Makes stream, state table and dead-letter queues of a pipeline, where they are not there already. */
 export async function createResources(definition: Pipeline, aws: AwsClients): Promise<PipelineResources> {
   const stream = `tributary-${definition.name}`;
   const stateTable = `tributary-${definition.name}`;
   const [, , queues, aside] = await Promise.all([
-    createStream(aws.kinesis, stream, definition.stream.shards ?? ON_DEMAND_SHARDS),
+    createStream(aws.kinesis, stream, definition.stream),
     createTable(aws.dynamodb, stateTable, ["pk", "sk"]),
     Promise.all(
       definition.consumers.map(
@@ -55,21 +64,20 @@ export async function createResources(definition: Pipeline, aws: AwsClients): Pr
   return { stream, stateTable, deadLetterQueues: new Map(queues), captureEnvironment };
 }
 
-/** Makes a table whose hash key, and range key if named, are strings. */
+/** Makes a table whose hash key, and range key if named, are strings; one that is there stays as it is. */
 export async function createTable(
   dynamodb: DynamoDBClient,
   name: string,
   key: readonly [hash: string, range?: string],
 ): Promise<void> {
   const columns = key.filter((column) => column !== undefined);
-  await dynamodb.send(
-    new CreateTableCommand({
-      TableName: name,
-      BillingMode: "PAY_PER_REQUEST",
-      AttributeDefinitions: columns.map((column) => ({ AttributeName: column, AttributeType: "S" })),
-      KeySchema: columns.map((column, i) => ({ AttributeName: column, KeyType: i === 0 ? "HASH" : "RANGE" })),
-    }),
-  );
+  const command = new CreateTableCommand({
+    TableName: name,
+    BillingMode: "PAY_PER_REQUEST",
+    AttributeDefinitions: columns.map((column) => ({ AttributeName: column, AttributeType: "S" })),
+    KeySchema: columns.map((column, i) => ({ AttributeName: column, KeyType: i === 0 ? "HASH" : "RANGE" })),
+  });
+  await dynamodb.send(command).catch(unlessThere);
   await waitUntilTableExists({ client: dynamodb, ...WAIT }, { TableName: name });
 }
 
@@ -82,7 +90,22 @@ export async function createQueue(sqs: SQSClient, name: string): Promise<string>
   return QueueUrl;
 }
 
-async function createStream(kinesis: KinesisClient, name: string, shards: number): Promise<void> {
-  await kinesis.send(new CreateStreamCommand({ StreamName: name, ShardCount: shards }));
+async function createStream(
+  kinesis: KinesisClient,
+  name: string,
+  { shards = ON_DEMAND_SHARDS, retentionHours }: Pipeline["stream"],
+): Promise<void> {
+  const command = new CreateStreamCommand({ StreamName: name, ShardCount: shards });
+  const isNew = await kinesis.send(command).then(() => true, unlessThere);
   await waitUntilStreamExists({ client: kinesis, ...WAIT }, { StreamName: name });
+  const hours = Math.min(retentionHours, EMULATED_HOURS);
+  if (!isNew || hours <= FIRST_HOURS) return;
+  await kinesis.send(
+    new IncreaseStreamRetentionPeriodCommand({ StreamName: name, RetentionPeriodHours: hours }),
+  );
+}
+
+/** Ignores that an earlier start has made it. */
+function unlessThere(error: unknown): undefined {
+  if ((error as Error).name !== "ResourceInUseException") throw error;
 }

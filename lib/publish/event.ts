@@ -1,7 +1,7 @@
 import { defineError } from "../change/tributary-error.ts";
 
 /**
- * What an application tells: something happened to one aggregate (an order, a customer).
+ * An event that an application publishes: something happened to one aggregate (an order, a customer).
  *
  * @example
  * const event: OutboxEvent = {
@@ -13,11 +13,11 @@ export interface OutboxEvent {
   readonly aggregateType: string;
   /** Chooses the partition: events of one aggregate keep their order. 1 to 512 characters. */
   readonly aggregateId: string;
-  /** What happened, as `OrderPlaced`: 1 to 255 characters. */
+  /** The kind of event, as `OrderPlaced`: 1 to 255 characters. */
   readonly type: string;
   /** Anything that JSON can hold. */
   readonly payload: unknown;
-  /** What travels beside the payload, as `{ traceparent: "00-…" }`. */
+  /** Headers that travel beside the payload, as `{ traceparent: "00-…" }`. */
   readonly headers?: Readonly<Record<string, string>>;
   /** Names the event for ever, a UUID; default: a new one. */
   readonly id?: string;
@@ -34,12 +34,12 @@ export const AGGREGATE_TYPE = "^[A-Za-z0-9_.-]{1,64}$";
 const aggregateType = new RegExp(AGGREGATE_TYPE);
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** Whether a text has more characters, as the table's constraints count them: a character outside the plane 0 is one. */
+/** Tells whether a text has more characters, as the table's constraints count them: a character outside the plane 0 is one. */
 function isLonger(text: string, max: number): boolean {
   return text.length > max && (text.length > 2 * max || [...text].length > max);
 }
 
-/** What is wrong with the members of an event, or undefined. Names fields, never values. */
+/** Returns the problem of an event's members, or undefined. Names fields, never values. */
 export function outboxProblem(event: { readonly [member: string]: unknown }): string | undefined {
   const text = (member: string, max: number) => {
     const value = event[member];

@@ -2,21 +2,21 @@ import { type OutboxTableName, outboxTableName, quoteOutboxTable } from "../defi
 import { dropOutboxSql, relaySql, relayTables } from "./relay-sql.ts";
 import { outboxTableSql } from "./table-sql.ts";
 
-/** What an outbox needs in the database. */
+/** The SQL of an outbox. */
 export interface OutboxPlan {
   /** Undefined where events are messages: they need no table. */
   readonly table: OutboxTableName | undefined;
   /** Statements that may run twice. */
   readonly install: readonly string[];
-  /** What takes all of it away, events that were not told among it. */
+  /** Removes all of it, events that were not told among it. */
   readonly uninstall: readonly string[];
-  /** What the roles need; `application` and `tributary` stand for their names. */
+  /** Grants for the roles; `application` and `tributary` stand for their names. */
   readonly grants: readonly string[];
   /** Counts the rows that nobody has told yet, as `n`; undefined where none waits. */
   readonly waiting: string | undefined;
 }
 
-/** What an outbox needs that relays read. */
+/** The SQL of an outbox that relays read. */
 export function relayOutboxPlan(name: string, partitions: number): OutboxPlan {
   const table = outboxTableName(name);
   const { outbox, lanes, relays } = relayTables(table);
@@ -35,7 +35,7 @@ export function relayOutboxPlan(name: string, partitions: number): OutboxPlan {
   };
 }
 
-/** What an outbox needs that is caught from the log; without a table its events are messages. */
+/** The SQL of an outbox that is caught from the log; without a table its events are messages. */
 export function logOutboxPlan(name: string | undefined): OutboxPlan {
   if (name === undefined)
     return { table: undefined, install: [], uninstall: [], grants: [], waiting: undefined };

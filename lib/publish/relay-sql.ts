@@ -56,7 +56,7 @@ export function relaySql(name: OutboxTableName, partitions: number): readonly st
   ];
 }
 
-/** What makes both again as if they had never been; events that were not told go with them. */
+/** SQL that removes both, events that were not told among them. */
 export function dropOutboxSql(name: OutboxTableName): readonly string[] {
   const { outbox, lanes, relays, hash } = relayTables(name);
   return [

@@ -34,7 +34,7 @@ export interface Sink {
   sweep(sweep: Sweep, context: HandlerContext): Promise<void>;
   /** Returns which store this is. */
   identity(): Promise<SinkIdentity>;
-  /** What `tributary verify` compares with the source. */
+  /** The rows that `tributary verify` compares with the source. */
   readonly verify: VerifiableSink;
 }
 

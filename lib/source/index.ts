@@ -1,11 +1,10 @@
 import type { ChangeStream, SourcePlace } from "../change/change-stream.ts";
-import type { TableName } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { SourceDefinition } from "../definition/definition.ts";
 import { outboxKind } from "./outbox/kind.ts";
 import { pollingKind } from "./polling/kind.ts";
 import { postgresKind } from "./postgres/kind.ts";
-import type { SourceCheck, SourceKind, SourceOptions } from "./source-kind.ts";
+import type { SourceKind, SourceOptions } from "./source-kind.ts";
 import { triggersKind } from "./triggers/kind.ts";
 
 /** The only list of the kinds of source: a new one is a folder of its own, a line here, and a page of the docs. */
@@ -33,14 +32,6 @@ export function sourceKind({ kind }: Pick<SourceDefinition, "kind">): SourceKind
   if (found) return found;
   const remedy = `there is no such kind: write ${KINDS.map((known) => known.kind).join(", ")}`;
   throw new ConfigurationError("The pipeline definition", [{ path: "source.kind", value: kind, remedy }]);
-}
-
-/**
- * Looks whether the database is fit for the definition, whatever its kind of source; touches nothing.
- * @throws PreflightError with all problems, and the errors of `connect`.
- */
-export async function checkSource(options: SourceCheck): Promise<{ readonly tables: readonly TableName[] }> {
-  return await sourceKind(options.pipeline.source).check(options);
 }
 
 /**

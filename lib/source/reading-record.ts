@@ -1,7 +1,7 @@
 import type { KeyRecord } from "./known-keys.ts";
 import type { NewEpoch } from "./postgres/slot/slot-record.ts";
 
-/** How far a source that reads tables has come: kept outside the database, under the capture lease (rule 27). */
+/** Progress of a source that reads tables: kept outside the database, under the capture lease (rule 27). */
 export interface ReadingState {
   /** The kind of source that wrote it. */
   readonly kind: string;

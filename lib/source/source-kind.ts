@@ -5,16 +5,12 @@ import type { ConfigurationProblem, TributaryError } from "../change/tributary-e
 import type { PipelineOf, SourceDefinition } from "../definition/definition.ts";
 import type { Log } from "../log.ts";
 import type { OutboxPlan } from "../publish/install.ts";
-import type { AsideSettings } from "./postgres/aside/asides.ts";
-import type { BackfillSettings } from "./postgres/backfill/backfills.ts";
-import type { UnhealedRecord } from "./postgres/contract/unhealed-record.ts";
+import type { LogSettings } from "./postgres/change-stream-options.ts";
 import type { LogPipeline } from "./postgres/definition.ts";
-import type { HoldSettings } from "./postgres/hold/held-topics.ts";
 import type { PostgresConnectionOptions } from "./postgres/link/connection-options.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
-import type { SlotRecord } from "./postgres/slot/slot-record.ts";
-import type { Siblings } from "./postgres/slots/assignment.ts";
-import type { ReadingRecord } from "./reading-record.ts";
+import type { SlotRecord, SlotState } from "./postgres/slot/slot-record.ts";
+import type { ReadingRecord, ReadingState } from "./reading-record.ts";
 import type { TablesStatus } from "./tables-status.ts";
 
 /**
@@ -31,40 +27,48 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
    * @throws PreflightError with all problems, and the errors of `connect`.
    */
   check(options: SourceCheck<D>): Promise<{ readonly tables: readonly TableName[] }>;
-  /** How its changes are read. */
+  /** The way its changes are read. */
   readonly reading: StreamReading<D> | LaneReading<D>;
-  /** What is stored at first start, and refused when it has changed. */
+  /** Settings that are stored at first start, and refused when they have changed. */
   settings(source: D): SourceSettings;
   /** The numbers of its capture tasks: 1, and a further one for each slot beyond the first. */
   tasks(source: D): readonly number[];
   /** Of a log that is read through slots: the pipeline, for what has to do with them. Left out: it has none. */
   throughSlots?(pipeline: PipelineOf<D>): LogPipeline;
-  /** Which metrics its capture task has beside those of every one: alarms and dashboard follow from it. */
+  /** Metrics of its capture task beside those of every one: alarms and dashboard follow from it. */
   readonly metrics: MetricSet;
   readonly can: Capabilities;
-  /** Whether rows that are there before the first change are read at the first start. */
+  /** Returns true if rows that are there before the first change are read at the first start. */
   readsExisting(source: D): boolean;
   /** Events that applications publish through it. */
   events(source: D): PublishedEvents;
-  /** What its outbox needs in the database; undefined where it has none. */
+  /** Plan of its outbox in the database; undefined if it has none. */
   outbox(pipeline: Pick<PipelineOf<D>, "source" | "topics">): OutboxPlan | undefined;
   /** Statements that make a database ready whose tables nothing else has prepared; run by the owner of the tables. */
   prepare(pipeline: PipelineOf<D>): Promise<readonly string[]>;
-  /** What an operator does with it. All of it is required: a kind that cannot be torn down leaves a slot behind. */
+  /** The acts of an operator. All of it is required: a kind that cannot be torn down leaves a slot behind. */
   readonly operate: {
     readonly teardown: SourceTeardown<D>;
-    /** What the next start does after a new epoch, in a sentence. */
+    /** Says what the next start does after a new epoch, in a sentence. */
     newEpoch(source: D): string;
+    /** Returns how one of its tasks stands, of what is stored: `tributary capture status --json` prints it. */
+    status(source: D, stored: StoredSource): Readonly<Record<string, unknown>>;
   };
 }
 
-/** What the definition of a kind's pipelines must be. */
+/** State that is stored of a capture task: of a log, or of tables that are read. */
+export interface StoredSource {
+  readonly slot: SlotState | undefined;
+  readonly reading: ReadingState | undefined;
+}
+
+/** Rules for the definition of a kind's pipelines. */
 export interface DefinitionRules<D extends SourceDefinition = SourceDefinition> {
   /** An object with the literal `kind`. */
   readonly schema: z.ZodObject;
   /** Fills in what follows from the rest of the definition. */
   complete?(source: SourceDefinition, pipeline: string): D;
-  /** What does not go with the topics of the pipeline: the field, and what to write instead. */
+  /** Returns a conflict with the topics of the pipeline: the field, and what to write instead. */
   conflict?(
     source: SourceDefinition,
     topics: { readonly routes: readonly unknown[] },
@@ -87,7 +91,7 @@ export interface LaneReading<D extends SourceDefinition = SourceDefinition> {
   open(options: LaneOptions<D>): Promise<LaneSource>;
 }
 
-/** What lanes are opened with. */
+/** Options of opening lanes. */
 export interface LaneOptions<D extends SourceDefinition = SourceDefinition> extends SourceCheck<D> {
   /** A task silent for this long loses its lanes to the others, in milliseconds. */
   readonly leaseMs: number;
@@ -113,7 +117,7 @@ export interface LaneSource {
   run(task: LaneTask): Promise<void>;
 }
 
-/** What a task of lanes does with them. */
+/** The capture task's part in running lanes. */
 export interface LaneTask {
   readonly epoch: number;
   /** A generation greater than every one given before, to any task. */
@@ -125,20 +129,20 @@ export interface LaneTask {
   readonly onStatus: (status: AnySourceStatus) => void;
 }
 
-/** What the stored settings say of a source. */
+/** The source's part of the stored settings. */
 export interface SourceSettings {
   /** Its kind; undefined for the log, which came first. */
   readonly source: string | undefined;
   readonly publication: string | undefined;
   readonly slot: string | undefined;
-  /** What stands for tables in them beside those that are captured: their partitions must not change either. */
+  /** Stand-ins for tables in them beside those that are captured: their partitions must not change either. */
   readonly beside: readonly TableName[];
 }
 
 /** `slots`: whether each is read, and the WAL it holds back. `tables`: whether they are read, and the age of what waits there. */
 export type MetricSet = "slots" | "tables";
 
-/** What a kind can do beyond giving changes. */
+/** Abilities of a kind beyond giving changes. */
 export interface Capabilities {
   /** `events`: it gives what applications publish, and no rows. */
   readonly give: "rows" | "events";
@@ -158,7 +162,7 @@ export interface PublishedEvents {
   readonly messages: boolean;
 }
 
-/** What of a pipeline is torn down. */
+/** One of the pipeline's tasks, to be torn down. */
 export interface TeardownPlace<D extends SourceDefinition = SourceDefinition> {
   readonly pipeline: PipelineOf<D>;
   /** The number of the capture task whose it is. */
@@ -172,7 +176,7 @@ export interface SourceTeardown<
   D extends SourceDefinition = SourceDefinition,
   Plan extends TeardownPlan = TeardownPlan,
 > {
-  /** What removing would remove now; touches nothing. */
+  /** Returns what removing would remove now; touches nothing. */
   plan(place: TeardownPlace<D>): Promise<Plan>;
   /** Removes it, while the capture lease is held; gives what it found. */
   remove(place: TeardownPlace<D>): Promise<Plan>;
@@ -182,11 +186,11 @@ export interface SourceTeardown<
     pipeline: PipelineOf<D>,
     when: "will be" | "was",
   ): Promise<readonly string[]>;
-  /** What stays at the server, because others may need it. */
+  /** Things that stay at the server, because others may need them. */
   readonly remains: string;
 }
 
-/** What stands at the server; each kind adds its own. */
+/** State at the server; each kind adds its own. */
 export interface TeardownPlan {
   /** There is something to remove. */
   readonly removes: boolean;
@@ -194,10 +198,10 @@ export interface TeardownPlan {
   readonly inUse: TributaryError | undefined;
 }
 
-/** What is known of a source, for metrics: of a log, or of tables that are read. */
+/** Status of a source, for metrics: of a log, or of tables that are read. */
 export type AnySourceStatus = SourceStatus | TablesStatus;
 
-/** What every kind of source is looked at with. */
+/** Options of a check, for every kind of source. */
 export interface SourceCheck<D extends SourceDefinition = SourceDefinition> {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: PipelineOf<D>;
@@ -206,23 +210,15 @@ export interface SourceCheck<D extends SourceDefinition = SourceDefinition> {
   readonly signal?: AbortSignal;
 }
 
-/** What every kind of source is opened with. */
-export interface SourceOptions<D extends SourceDefinition = SourceDefinition> extends SourceCheck<D> {
+/** Options of opening, for every kind of source. */
+export interface SourceOptions<D extends SourceDefinition = SourceDefinition>
+  extends SourceCheck<D>,
+    LogSettings {
   /** The place where its kind keeps how far it has come. */
   readonly record: SlotRecord & { readonly reading: ReadingRecord };
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
-  /** Where a log is read through several slots. */
-  readonly siblings?: Siblings | undefined;
-  /** Where the backfills of a log are kept; undefined: existing rows are not read. */
-  readonly backfill?: BackfillSettings | undefined;
-  /** Where changes of a log are held that cannot become events; undefined: they end the stream. */
-  readonly holds?: HoldSettings | undefined;
-  /** Where tables of a log are noted of which changes may be missing; undefined: they are only told. */
-  readonly unhealed?: UnhealedRecord | undefined;
-  /** How changes are put aside; undefined: none is. */
-  readonly asides?: AsideSettings | undefined;
   /** Called at least every few seconds. */
   readonly onStatus?: (status: AnySourceStatus) => void;
 }

@@ -1,8 +1,8 @@
-/** What is known of a source that reads tables, for metrics. */
+/** Status of a source that reads tables, for metrics. */
 export interface TablesStatus {
   readonly kind: "tables";
   readonly connected: boolean;
-  /** How often the connection was opened again. */
+  /** Number of times the connection was opened again. */
   readonly reconnects: number;
   /** The oldest transaction that runs: what it changed is read when it ends, and audit rows are kept until then. */
   readonly oldestTransactionSeconds: number | undefined;

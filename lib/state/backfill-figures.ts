@@ -1,6 +1,6 @@
 import { type Backfill, hasEnded } from "./backfills.ts";
 
-/** How far a backfill is, in numbers for people, metrics and the live view. */
+/** Progress of a backfill in numbers, for people, metrics and the live view. */
 export interface BackfillFigures {
   readonly rows: number;
   /** 0 to 100; 100 only when it is done. Undefined where the server has no estimate of the table. */

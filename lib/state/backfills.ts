@@ -32,7 +32,7 @@ const request = z.object({
   where: z.string().optional(),
   /** The one consumer the rows are for. Undefined: everyone. */
   consumer: z.string().optional(),
-  /** Whether consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
+  /** True if consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
   sweep: z.boolean(),
   /** Milliseconds since 1970 UTC. */
   requestedAt: z.number(),
@@ -102,7 +102,7 @@ function readItem(place: StatePlace, table: string): Promise<StateItem | undefin
 /**
  * Asks for a backfill of a table. The capture task looks every few seconds.
  * @returns the number of the run.
- * @throws BackfillActiveError where one is under way; ConfigurationError where the filter is too long to be kept;
+ * @throws BackfillActiveError where one is under way; ConfigurationError where the filter is too long to be kept, or beside a sweep;
  * StateTableError, StateTableUnavailableError
  */
 export async function requestBackfill(
@@ -110,6 +110,11 @@ export async function requestBackfill(
   table: string,
   wish: BackfillRequest,
 ): Promise<number> {
+  if (wish.sweep && wish.where !== undefined) {
+    const remedy =
+      "leave out the filter or the sweep: a sweep would remove the rows that the filter leaves out";
+    throw new ConfigurationError("The backfill's filter", [{ path: "--where", value: wish.where, remedy }]);
+  }
   const bytes = Buffer.byteLength(JSON.stringify(wish));
   if (bytes > MAX_REQUEST_BYTES) {
     const remedy = `write a filter of at most ${MAX_REQUEST_BYTES / 1024} KB: put a long list of keys into a table, and name it in a subquery (id IN (SELECT id FROM …))`;

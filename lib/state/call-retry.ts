@@ -9,7 +9,7 @@ const BASE_MS = 50;
 export interface CallLimits {
   /** No try is followed by another once this has aborted. */
   readonly signal: AbortSignal;
-  /** Whether the signal cuts the try or the wait that is under way too. */
+  /** True if the signal also cuts the try or the wait that is under way. */
   readonly cut: boolean;
   /** Milliseconds after which no try is followed by another. Omit for the signal alone. */
   readonly forMs?: number;

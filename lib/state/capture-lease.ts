@@ -6,11 +6,11 @@ import { type CapturePlace, number, readItem, updateItem } from "./capture-item.
 import { DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 import { CaptureLeaseHeldError } from "./state-errors.ts";
 
-/** Which lease to take, and how long an owner may be silent before it is taken over. */
+/** The lease to take, and how long an owner may be silent before it is taken over. */
 export interface CaptureLeaseOptions extends CapturePlace {
   /** A lease not renewed for this long is taken over. */
   readonly leaseMs?: number;
-  /** How long to wait for another owner before giving up. */
+  /** Time to wait for another owner before giving up. */
   readonly waitMs?: number;
   /** The generation is at least this: for one who cannot trust what stands in the table. */
   readonly generationAtLeast?: number;

@@ -10,7 +10,7 @@ import { capturePartKey } from "./state-key.ts";
  * older version cannot read that, and stops: it must not go on as if nothing were stored.
  */
 
-/** Which of the item's attributes. */
+/** Attributes of the item that may be long. */
 export type LongAttribute = "settings" | "topics" | "arriving" | "terms" | "leaves" | "tables";
 
 /** Characters of such an attribute that the item itself holds, at most. */

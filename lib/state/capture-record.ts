@@ -24,7 +24,7 @@ export interface CaptureRecord {
   readonly arriving: Arriving;
   /** Of one of several slots: the topics that it writes, and those it wrote that no other one has taken over. */
   readonly topics: readonly string[];
-  /** When a task last renewed its lease, in milliseconds since 1970 UTC by its own clock. */
+  /** Time at which a task last renewed its lease, in milliseconds since 1970 UTC by its own clock. */
   readonly beatAt: number | undefined;
 }
 
@@ -37,7 +37,7 @@ export interface RetiredSlot {
 /** Tables as people write them, and the number of the slot they come from. */
 export type Arriving = Readonly<Record<string, number>>;
 
-/** How often an item is read again whose parts were replaced meanwhile. */
+/** Number of tries to read an item whose parts are being replaced. */
 const TRIES = 5;
 
 /** Reads without taking the lease. @throws StateTableError, StateTableUnavailableError, CaptureRecordBrokenError */

@@ -10,6 +10,10 @@ import { keyRecord } from "./known-keys.ts";
 import { ageMs, DEFAULT_LEASE_MS, type Moment, moment } from "./lease.ts";
 import type { StoredSettings } from "./settings.ts";
 
+/** Attributes that name each table, and those that name topics: both may be long. */
+const NAMES = ["terms", "leaves", "tables"] as const;
+const TOPICS = ["arriving", "topics"] as const;
+
 /**
  * The capture task's place in the state table, held under a lease: the generation that all its records carry, the
  * slot state, the stored settings.
@@ -25,11 +29,11 @@ export class CaptureState implements SlotRecord {
   readonly #options: CaptureLeaseOptions;
   readonly #loss = new AbortController();
   readonly #takenAt = performance.now();
-  /** When the last renewal that succeeded was asked for: nobody takes the lease over within its time from there. */
+  /** Start of the last renewal that succeeded: nobody takes the lease over within its time from there. */
   #beatAt: Moment;
   #renewal: NodeJS.Timeout | undefined;
-  /** What names each table, as it stands in the record, as far as this task has written it. */
-  #long: Partial<Record<"terms" | "leaves" | "tables", string>> = {};
+  /** The texts that name each table, as this task last wrote them to the record. */
+  #long: Partial<Record<(typeof NAMES)[number], string>> = {};
 
   private constructor(options: CaptureLeaseOptions, { generation, askedAt }: TakenLease) {
     this.#options = options;
@@ -82,22 +86,17 @@ export class CaptureState implements SlotRecord {
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
   async write({ terms, leaves, tables, ...state }: SlotState): Promise<void> {
-    const names: Record<string, string> = { "#slot": "slot" };
-    const values: Record<string, AttributeValue> = { ":slot": { S: bigintsAsText(state) } };
+    const set: Record<string, AttributeValue> = { slot: { S: bigintsAsText(state) } };
     // What names each table: written only where it changed, and not with each confirmation.
     const changed = Object.entries({ terms, leaves, tables }).flatMap(([name, value]) => {
-      const [attribute, text] = [name as "terms" | "leaves" | "tables", value && JSON.stringify(value)];
+      const [attribute, text] = [name as (typeof NAMES)[number], value && JSON.stringify(value)];
       return text === undefined || text === this.#long[attribute] ? [] : [{ attribute, text, value }];
     });
-    for (const { attribute, value } of changed) {
-      names[`#${attribute}`] = attribute;
-      values[`:${attribute}`] = { S: await this.#stored(attribute, value) };
-    }
-    const sets = Object.values(names).map((name) => `#${name} = :${name}`);
-    await this.#update(`SET ${sets.join(", ")}`, names, values);
+    for (const { attribute, value } of changed) set[attribute] = { S: await this.#stored(attribute, value) };
+    await this.#update(set);
     for (const { attribute, text } of changed) {
       this.#long[attribute] = text;
-      await this.#removeOthers(attribute, values[`:${attribute}`]?.S);
+      await this.#removeOthers(attribute, set[attribute]?.S);
     }
   }
 
@@ -106,12 +105,7 @@ export class CaptureState implements SlotRecord {
     return {
       read: async () => (await readCaptureRecord(this.#options)).reading,
       newEpoch: () => this.newEpoch(),
-      write: (state) =>
-        this.#update(
-          "SET #reading = :reading",
-          { "#reading": "reading" },
-          { ":reading": { S: bigintsAsText(state) } },
-        ),
+      write: (state) => this.#update({ reading: { S: bigintsAsText(state) } }),
       keys: keyRecord({ ...this.#options, signal: this.lost }, this.generation),
     };
   }
@@ -133,35 +127,18 @@ export class CaptureState implements SlotRecord {
     retired: readonly RetiredSlot[] = [],
   ): Promise<void> {
     const held = settings && (await this.#stored("settings", settings));
-    const parts = {
-      epoch: { S: bigintsAsText(epoch) },
-      ...(retired.length > 0 && { retired: { S: JSON.stringify(retired) } }),
-      ...(held !== undefined && { settings: { S: held } }),
-      ...(slots > 1 && { slots: { N: String(slots) } }),
-    };
-    const gone = [
-      "slot",
-      "terms",
-      "leaves",
-      "tables",
-      "reading",
-      "arriving",
-      "topics",
-      ...(slots > 1 ? [] : ["slots"]),
-    ];
-    const set = Object.keys(parts).map((name) => `#${name} = :${name}`);
     await this.#update(
-      `SET ${set.join(", ")} REMOVE ${gone.map((name) => `#${name}`).join(", ")}`,
-      Object.fromEntries([...Object.keys(parts), ...gone].map((name) => [`#${name}`, name])),
-      Object.fromEntries(Object.entries(parts).map(([name, value]) => [`:${name}`, value])),
+      {
+        epoch: { S: bigintsAsText(epoch) },
+        ...(retired.length > 0 && { retired: { S: JSON.stringify(retired) } }),
+        ...(held !== undefined && { settings: { S: held } }),
+        ...(slots > 1 && { slots: { N: String(slots) } }),
+      },
+      ["slot", ...NAMES, "reading", ...TOPICS, ...(slots > 1 ? [] : ["slots"])],
     );
     this.#long = {};
     if (held !== undefined) await this.#removeOthers("settings", held);
-    await this.#removeOthers("arriving", undefined);
-    await this.#removeOthers("topics", undefined);
-    await this.#removeOthers("terms", undefined);
-    await this.#removeOthers("leaves", undefined);
-    await this.#removeOthers("tables", undefined);
+    for (const attribute of [...TOPICS, ...NAMES]) await this.#removeOthers(attribute, undefined);
   }
 
   /** The settings stored at first start, or undefined before it. */
@@ -171,19 +148,13 @@ export class CaptureState implements SlotRecord {
 
   /** @throws CaptureLeaseLostError when another task has taken over. */
   async writeSettings(settings: StoredSettings): Promise<void> {
-    const held = await this.#stored("settings", settings);
-    await this.#update(
-      "SET #settings = :settings",
-      { "#settings": "settings" },
-      { ":settings": { S: held } },
-    );
-    await this.#removeOthers("settings", held);
+    await this.#replace("settings", settings);
   }
 
   /** Looks whether the lease is still ours, and renews it. @throws CaptureLeaseLostError when another task has taken over. */
   async confirm(): Promise<void> {
     const askedAt = moment();
-    await this.#update(
+    await this.#updateBy(
       "SET #beat = #beat + :one, #beatAt = :now",
       { "#beat": "beat", "#beatAt": "beatAt" },
       { ":one": { N: "1" }, ":now": { N: String(Date.now()) } },
@@ -193,30 +164,17 @@ export class CaptureState implements SlotRecord {
 
   /** Tells the tasks of the other slots how many there are (of the first slot). @throws CaptureLeaseLostError */
   async writeSlots(count: number): Promise<void> {
-    await this.#update("SET #slots = :slots", { "#slots": "slots" }, { ":slots": { N: String(count) } });
+    await this.#update({ slots: { N: String(count) } });
   }
 
   /** Notes which tables come from where, before they do. @throws CaptureLeaseLostError */
   async writeArriving(tables: Arriving): Promise<void> {
-    const held = await this.#stored("arriving", tables);
-    await this.#update(
-      "SET #arriving = :arriving",
-      { "#arriving": "arriving" },
-      { ":arriving": { S: held } },
-    );
-    await this.#removeOthers("arriving", held);
+    await this.#replace("arriving", tables);
   }
 
   /** Notes which topics this slot writes, before it does; what was to arrive has. @throws CaptureLeaseLostError */
   async writeTopics(names: readonly string[]): Promise<void> {
-    const held = await this.#stored("topics", names);
-    await this.#update(
-      "SET #topics = :topics REMOVE #arriving",
-      { "#topics": "topics", "#arriving": "arriving" },
-      { ":topics": { S: held } },
-    );
-    await this.#removeOthers("topics", held);
-    await this.#removeOthers("arriving", undefined);
+    await this.#replace("topics", names, ["arriving"]);
   }
 
   /**
@@ -226,33 +184,38 @@ export class CaptureState implements SlotRecord {
   async forgetSlot(): Promise<void> {
     const { slot: known, retired: earlier } = await readCaptureRecord(this.#options);
     const retired = known ? [{ slot: known.slot, publication: known.publication }, ...earlier] : earlier;
-    await this.#update(
-      "SET #retired = :retired REMOVE #slot, #terms, #leaves, #tables, #settings, #arriving, #topics",
-      {
-        ...{ "#slot": "slot", "#settings": "settings", "#arriving": "arriving", "#topics": "topics" },
-        ...{ "#terms": "terms", "#leaves": "leaves", "#tables": "tables", "#retired": "retired" },
-      },
-      { ":retired": { S: JSON.stringify(retired) } },
-    );
-    for (const attribute of ["settings", "arriving", "topics", "terms", "leaves", "tables"] as const)
-      await this.#removeOthers(attribute, undefined);
+    const long = ["settings", ...TOPICS, ...NAMES] as const;
+    await this.#update({ retired: { S: JSON.stringify(retired) } }, ["slot", ...long]);
+    for (const attribute of long) await this.#removeOthers(attribute, undefined);
   }
 
   /** The server has dropped what was retired. @throws CaptureLeaseLostError */
   async forgetRetired(): Promise<void> {
-    await this.#update("REMOVE #retired", { "#retired": "retired" }, {});
+    await this.#update({}, ["retired"]);
   }
 
   /** Gives the lease back, so that a successor takes over at once. */
   async release(): Promise<void> {
     clearInterval(this.#renewal);
     if (this.lost.aborted) return;
-    await this.#update("REMOVE #owner", { "#owner": "owner" }, {});
+    await this.#update({}, ["owner"]);
   }
 
   /** Stores a value that may be long, and returns what the item is to hold of it. */
   #stored(attribute: LongAttribute, value: unknown): Promise<string> {
     return storeLong(this.#options, this.generation, attribute, JSON.stringify(value));
+  }
+
+  /** Writes a value that may be long in the place of the one before; others go. */
+  async #replace(
+    attribute: LongAttribute,
+    value: unknown,
+    gone: readonly LongAttribute[] = [],
+  ): Promise<void> {
+    const held = await this.#stored(attribute, value);
+    await this.#update({ [attribute]: { S: held } }, gone);
+    await this.#removeOthers(attribute, held);
+    for (const other of gone) await this.#removeOthers(other, undefined);
   }
 
   #removeOthers(attribute: LongAttribute, held: string | undefined): Promise<void> {
@@ -270,7 +233,21 @@ export class CaptureState implements SlotRecord {
     }
   }
 
-  async #update(
+  /** Sets attributes of the item, and removes others. @throws CaptureLeaseLostError */
+  async #update(set: Readonly<Record<string, AttributeValue>>, gone: readonly string[] = []): Promise<void> {
+    const sets = Object.keys(set);
+    const clauses = [
+      ...(sets.length > 0 ? [`SET ${sets.map((name) => `#${name} = :${name}`).join(", ")}`] : []),
+      ...(gone.length > 0 ? [`REMOVE ${gone.map((name) => `#${name}`).join(", ")}`] : []),
+    ];
+    await this.#updateBy(
+      clauses.join(" "),
+      Object.fromEntries([...sets, ...gone].map((name) => [`#${name}`, name])),
+      Object.fromEntries(sets.map((name) => [`:${name}`, set[name] as AttributeValue])),
+    );
+  }
+
+  async #updateBy(
     expression: string,
     names: Record<string, string>,
     values: Record<string, AttributeValue>,

@@ -27,7 +27,7 @@ export function moment(): Moment {
 }
 
 /**
- * How long ago it was, in milliseconds, at least: by the clock that says more. A machine that was put to sleep may have a
+ * Returns the age of a moment in milliseconds, at least: by the clock that says more. A machine that was put to sleep may have a
  * monotonic clock that slept too; a wall clock that is set makes a lease seem older, and one that is set back counts for nothing.
  */
 export function ageMs(of: Moment, now = moment()): number {

@@ -145,7 +145,7 @@ export function missingKey(
   return { pk, sk: place ? `missing#${place.topic}/${place.partition}#${place.upTo ?? ""}` : "missing#" };
 }
 
-/** How far a consumer has finished a shard of the stream. */
+/** Progress of a consumer in a shard of the stream. */
 export function shardKey(pipeline: string, consumer: string, shardId: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}#shards`, sk: `shard#${shardId}` };
 }

@@ -26,7 +26,7 @@ export type WriteCondition = Pick<
 /** An update of one item, as DynamoDB takes it: what it changes, and on what condition. */
 export type ItemUpdate = Omit<UpdateItemCommandInput, "TableName" | "Key">;
 
-/** Which items of a partition a query finds, and how. */
+/** Narrows a query of a partition's items. */
 export interface QueryOptions {
   /** Sort keys from one to another, both written without the beginning that the query's key gives. Omit for all of them. */
   readonly between?: readonly [from: string, to: string];

@@ -15,7 +15,7 @@ const FINAL = new Set([
 ]);
 
 /**
- * Whether a failed call to the state table may succeed when it is made again: throttled, unanswered, the service's own
+ * Returns true if a failed call to the state table may succeed when it is made again: throttled, unanswered, the service's own
  * failure, credentials that come anew by themselves.
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
  */

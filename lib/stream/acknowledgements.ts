@@ -1,8 +1,8 @@
 import type { SourcePlace } from "../change/change-stream.ts";
 
-/** What may be confirmed to the source. */
+/** Place that may be confirmed to the source. */
 export interface Acknowledged<Place extends SourcePlace = bigint> {
-  readonly lsn: Place;
+  readonly place: Place;
   /** Commit time at the server, milliseconds since 1970 UTC; undefined where no commit was acknowledged yet. */
   readonly commitTimeMs: number | undefined;
 }
@@ -13,18 +13,18 @@ interface Group<Place extends SourcePlace> {
   outstanding: number;
   /** A commit was seen, or another end. */
   closed: boolean;
-  /** What to acknowledge when it is stored: of the latest commit. Undefined: nothing beyond what was before. */
-  lsn: Place | undefined;
+  /** Place to acknowledge when it is stored: of the latest commit. Undefined: nothing beyond the group before. */
+  place: Place | undefined;
   commitTimeMs: number | undefined;
-  /** When its first message came, milliseconds. */
+  /** Time of its first message, milliseconds. */
   readonly since: number;
   /** Called when all of it and all before it are stored. */
   receipts?: (() => void)[];
 }
 
 /**
- * Commit-order accounting: a commit's end LSN may be acknowledged when every event of its transaction and of all
- * before it is stored; an idle LSN likewise in its own place (rule 20). Pure.
+ * Commit-order accounting: a commit's end may be acknowledged when every event of its transaction and of all
+ * before it is stored; an idle place likewise in its own turn (rule 20). Pure.
  *
  * Transactions that come in one moment, as one batch of the source does, are counted as one group, and acknowledged together
  * by the last commit of them: small transactions come by the thousand, and what is kept for each would be kept for a
@@ -45,7 +45,7 @@ export class Acknowledgements<Place extends SourcePlace = bigint> {
   add(now: number): number {
     let group = this.#groups.at(-1);
     if (group === undefined || (group.closed && group.since !== now)) {
-      group = { outstanding: 0, closed: false, lsn: undefined, commitTimeMs: undefined, since: now };
+      group = { outstanding: 0, closed: false, place: undefined, commitTimeMs: undefined, since: now };
       this.#groups.push(group);
     }
     this.#open = true;
@@ -54,14 +54,14 @@ export class Acknowledgements<Place extends SourcePlace = bigint> {
   }
 
   /** The open transaction is whole; without one, a transaction of which nothing was published. */
-  commit(lsn: Place, commitTimeMs: number, now: number): void {
+  commit(place: Place, commitTimeMs: number, now: number): void {
     this.#open = false;
-    this.#close(lsn, commitTimeMs, now);
+    this.#close(place, commitTimeMs, now);
   }
 
   /** Nothing happened up to here. Inside a transaction it says nothing: its commit will. */
-  idle(lsn: Place, now: number): void {
-    if (!this.#open) this.#close(lsn, undefined, now);
+  idle(place: Place, now: number): void {
+    if (!this.#open) this.#close(place, undefined, now);
   }
 
   /** Calls `stored` when everything offered so far is stored, at once where it is. Between transactions. */
@@ -74,7 +74,7 @@ export class Acknowledgements<Place extends SourcePlace = bigint> {
     last.receipts ??= [];
     last.receipts.push(stored);
     this.#open = false;
-    this.#close(last.lsn, undefined, now);
+    this.#close(last.place, undefined, now);
   }
 
   /** Copies of events of a group were stored. */
@@ -90,19 +90,19 @@ export class Acknowledgements<Place extends SourcePlace = bigint> {
     return this.#acknowledged;
   }
 
-  /** When the oldest message came that is not yet acknowledged, or undefined when all are. */
+  /** Time of the oldest message that is not yet acknowledged, or undefined when all are. */
   get oldestSince(): number | undefined {
     return this.#groups[this.#done]?.since;
   }
 
-  #close(lsn: Place | undefined, commitTimeMs: number | undefined, now: number): void {
+  #close(place: Place | undefined, commitTimeMs: number | undefined, now: number): void {
     let last = this.#groups.at(-1);
     if (last === undefined) {
-      last = { outstanding: 0, closed: false, lsn: undefined, commitTimeMs: undefined, since: now };
+      last = { outstanding: 0, closed: false, place: undefined, commitTimeMs: undefined, since: now };
       this.#groups.push(last);
     }
     last.closed = true;
-    last.lsn = lsn;
+    last.place = place;
     last.commitTimeMs = commitTimeMs ?? last.commitTimeMs;
     this.#advance();
   }
@@ -112,10 +112,10 @@ export class Acknowledgements<Place extends SourcePlace = bigint> {
       const oldest = this.#groups[this.#done];
       if (oldest === undefined || oldest.outstanding > 0 || !oldest.closed) break;
       const before = this.#acknowledged;
-      const { lsn } = oldest;
-      if (lsn !== undefined) {
+      const { place } = oldest;
+      if (place !== undefined) {
         this.#acknowledged = {
-          lsn: before !== undefined && before.lsn > lsn ? before.lsn : lsn,
+          place: before !== undefined && before.place > place ? before.place : place,
           commitTimeMs: oldest.commitTimeMs ?? before?.commitTimeMs,
         };
       }

@@ -19,7 +19,7 @@ export interface ClaimedChange {
   readonly partition: number;
   readonly position: PositionText;
   readonly claim: ClaimCheck;
-  /** Where it was made, for metrics: `public.orders`. */
+  /** Table of the change, for metrics: `public.orders`. */
   readonly table: string;
 }
 
@@ -30,7 +30,7 @@ export type Oversize = (
   signal: AbortSignal,
 ) => SourceChange | Promise<SourceChange | ClaimedChange>;
 
-/** What `claimCheck` needs. */
+/** Dependencies of `claimCheck`. */
 export interface ClaimCheckOptions {
   readonly store: ClaimStore;
   /** First part of each object's path. */

@@ -57,7 +57,7 @@ function sum(all: readonly StreamMetrics<SourcePlace>[]): StreamMetrics {
     bufferedBytes: total(({ bufferedBytes }) => bufferedBytes),
     oldestUnacknowledgedMs: Math.max(0, ...all.map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)),
     // Each writer's own: there is none that means all.
-    acknowledgedLsn: undefined,
+    acknowledgedPlace: undefined,
     acknowledgedCommitTimeMs: committed.length > 0 ? Math.max(...committed) : undefined,
   };
 }

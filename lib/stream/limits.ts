@@ -12,7 +12,7 @@ export interface RecordLimits {
 
 /** Bounds of a run of the writer: sizes in bytes. */
 export interface StreamLimits extends RecordLimits {
-  /** Where a record stops growing although events wait. */
+  /** Size at which a record stops growing although events wait. */
   readonly targetRecordBytes: number;
   /** Most requests under way at once; their partitions are disjoint. */
   readonly requestsInFlight: number;
@@ -21,9 +21,9 @@ export interface StreamLimits extends RecordLimits {
    * buffer holds at most this and one batch of the source. Counted as the memory that the records take.
    */
   readonly bufferBytes: number;
-  /** When a request without an answer is given up and its entries are sent again, in milliseconds. */
+  /** Time after which a request without an answer is given up and its entries are sent again, in milliseconds. */
   readonly requestTimeoutMs: number;
-  /** How long, once it was told to stop, the writer may take to store what it holds, in milliseconds. */
+  /** Time that the writer may take to store what it holds once it was told to stop, in milliseconds. */
   readonly drainMs: number;
 }
 
@@ -36,7 +36,7 @@ export const RUN_LIMITS: Omit<StreamLimits, keyof RecordLimits> = {
   drainMs: 20_000,
 };
 
-/** How long a partition waits after failures in a row, and a claim store. */
+/** Backoff of a partition after failures in a row, and of a claim store. */
 export const RETRY: Backoff = { baseMs: 50, capMs: 5_000 };
 
 /** Most characters of a partition key. https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html */

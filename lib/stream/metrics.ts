@@ -1,6 +1,6 @@
 import type { SourcePlace } from "../change/change-stream.ts";
 
-/** What the writer did since it started, and where it stands. Counters only grow. */
+/** Work of the writer since it started, and its present state. Counters only grow. */
 export interface StreamMetrics<Place extends SourcePlace = bigint> {
   /** Copies of changes stored (a truncate counts once for each partition; control events are none), and their records and requests. */
   readonly changes: number;
@@ -14,18 +14,18 @@ export interface StreamMetrics<Place extends SourcePlace = bigint> {
   readonly throttles: number;
   /** Changes above the record limit that something else was written for. */
   readonly oversize: number;
-  /** What was taken from the source, by table. */
+  /** Changes taken from the source, by table. */
   readonly tables: ReadonlyMap<string, TableCounts>;
   /** Bytes of events not yet stored. */
   readonly bufferedBytes: number;
   /** Age of the oldest message not yet acknowledged, in milliseconds; 0 when all are. */
   readonly oldestUnacknowledgedMs: number;
-  readonly acknowledgedLsn: Place | undefined;
+  readonly acknowledgedPlace: Place | undefined;
   /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
   readonly acknowledgedCommitTimeMs: number | undefined;
 }
 
-/** What was taken of one table. */
+/** Changes taken of one table. */
 export interface TableCounts {
   readonly changes: number;
   /** Bytes of their events. */

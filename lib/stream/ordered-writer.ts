@@ -17,7 +17,7 @@ import type { BeatRecord } from "./shard-beats.ts";
 import { OversizeChangeError } from "./stream-errors.ts";
 import { TopicQueues } from "./topic-queues.ts";
 
-/** What a writer is made with. */
+/** Options of `OrderedWriter`. */
 export interface OrderedWriterOptions {
   /** Generation of the writer (the capture lease), carried by every record. */
   readonly writer: number;
@@ -29,7 +29,7 @@ export interface OrderedWriterOptions {
 }
 
 /**
- * How long a small request may wait, while others are under way, for events to share it: under light load a
+ * Time that a small request may wait, while others are under way, for events to share it: under light load a
  * change goes at once, under load a round trip's changes go together.
  */
 const GATHER_MS = 10;
@@ -73,7 +73,7 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
   #inFlight = 0;
   #sequence = 0;
   #bufferedBytes = 0;
-  /** When the last request was taken, and what was offered since. */
+  /** Time of the last request, and what was offered since. */
   #takenAt = 0;
   #gatheredBytes = 0;
   #stored = { changes: 0, records: 0, bytes: 0 };
@@ -89,12 +89,12 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
     this.#options = options;
   }
 
-  /** What the events that are not yet stored occupy, in bytes. */
+  /** Memory of the events that are not yet stored, in bytes. */
   get bufferedBytes(): number {
     return this.#bufferedBytes;
   }
 
-  /** How far the source may be confirmed, or undefined before the first. */
+  /** The place up to which the source may be confirmed, or undefined before the first. */
   get acknowledged(): Acknowledged<Place> | undefined {
     return this.#acknowledgements.acknowledged;
   }
@@ -109,9 +109,9 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
     if (message.kind === "change") this.#offerChange(message, now);
     else if (message.kind === "claimed") this.#offerClaimed(message, now);
     else if (message.kind === "commit") {
-      this.#acknowledgements.commit(message.endLsn, message.commitTimeMs, now);
+      this.#acknowledgements.commit(message.endPlace, message.commitTimeMs, now);
     } else if (message.kind === "receipt") this.#acknowledgements.receipt(message.stored, now);
-    else this.#acknowledgements.idle(message.lsn, now);
+    else this.#acknowledgements.idle(message.place, now);
   }
 
   /** Takes a beat for a shard, unless the one before it is still on its way. It counts for no acknowledgement. */
@@ -150,7 +150,7 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
     return { entries, bytes };
   }
 
-  /** When `take` may have something that it does not have now without anything else happening; undefined: never. */
+  /** Time at which `take` may have something without anything else happening; undefined: never. */
   get wakeAt(): number | undefined {
     const retry = this.#waiting.leastRank;
     if (this.#ready.size === 0 || this.#inFlight >= this.#options.limits.requestsInFlight) return retry;
@@ -191,7 +191,7 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
       tables: this.#tables,
       bufferedBytes: this.#bufferedBytes,
       oldestUnacknowledgedMs: oldestSince === undefined ? 0 : Math.max(0, now - oldestSince),
-      acknowledgedLsn: acknowledged?.lsn,
+      acknowledgedPlace: acknowledged?.place,
       acknowledgedCommitTimeMs: acknowledged?.commitTimeMs,
     };
   }
@@ -285,7 +285,7 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
     return this.#latest.queues;
   }
 
-  /** Whether a request should wait for company: others are under way, this one would be small, and it is early. */
+  /** Returns true if a request should wait for company: others are under way, this one would be small, and it is early. */
   #gathers(now: number): boolean {
     const { requestRecords, targetRecordBytes } = this.#options.limits;
     return (

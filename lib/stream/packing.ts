@@ -18,18 +18,18 @@ import {
  */
 export type Packing = "batch" | "gzip" | "none";
 
-/** How the events of one partition become the data of its records, as UTF-8. */
+/** Turns the events of one partition into the data of its records, as UTF-8. */
 export interface RecordFormat {
-  /** What stands before the events of a record: a text made anew for each record, and how long it is. */
+  /** Start of a record, in front of its events: a text made anew for each record. */
   readonly head: ((range: RecordRange) => string) | undefined;
   headBytes(first: boolean): number;
-  /** What stands behind the events of a record; between them stand commas. */
+  /** End of a record, behind its events; between them stand commas. */
   readonly tail: Buffer;
-  /** What stands before compressed events; undefined: they never are. */
+  /** Start of compressed events; undefined: they never are compressed. */
   readonly compressedHead: ((range: RecordRange) => string) | undefined;
-  /** What closes an open event that has no predecessor in the partition. */
+  /** Closes an open event that has no predecessor in the partition. */
   readonly firstClosing: Buffer;
-  /** What closes an open event: this, the predecessor's position, `closing`. */
+  /** Closes an open event: this, the predecessor's position, `closing`. */
   readonly after: Buffer;
   readonly closing: Buffer;
   /** Places in `closing` and `firstClosing` where the event's own position is to be written. */
@@ -92,7 +92,7 @@ function closings(tail: (after: PositionText | null) => string) {
   };
 }
 
-/** Where the event's own position is to stand. */
+/** Offsets at which the event's own position is to stand. */
 function placesOf(text: Buffer): number[] {
   const places: number[] = [];
   for (let at = text.indexOf(OWN_PLACE); at >= 0; at = text.indexOf(OWN_PLACE, at + POSITION_BYTES))

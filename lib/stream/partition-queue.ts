@@ -10,7 +10,7 @@ import { closingBytes, RecordBuilder, type TransactionRun } from "./record-build
 import { PartitionKeyTooLongError } from "./stream-errors.ts";
 
 /**
- * Where a partition stands: `idle` (no events), `ready` (may be taken), `inFlight` (its entry is in a request),
+ * State of a partition: `idle` (no events), `ready` (may be taken), `inFlight` (its entry is in a request),
  * `waiting` (its entry failed and backs off).
  */
 export type PartitionState = "idle" | "ready" | "inFlight" | "waiting";
@@ -20,12 +20,12 @@ export interface Entry {
   readonly queue: PartitionQueue;
   /** Used again once the entry is stored: who keeps it copies it. */
   readonly data: Buffer;
-  /** What it counts against the limits: data and partition key. */
+  /** Size that counts against the limits: data and partition key. */
   readonly bytes: number;
   readonly events: number;
-  /** How many of them are control events. */
+  /** Number of control events among them. */
   readonly controlEvents: number;
-  /** What it occupied of the buffer. */
+  /** Size that it occupied of the buffer. */
   readonly bufferedBytes: number;
   /** Numbers of the transactions its events belong to, and how many of each. */
   readonly transactions: readonly Readonly<TransactionRun>[];
@@ -60,7 +60,7 @@ export class PartitionQueue {
       readonly writer: number;
       readonly packing: Packing;
       readonly limits: StreamLimits;
-      /** Where the records get their memory. */
+      /** Memory for the records. */
       readonly pool: BufferPool;
       /** Position of the partition's last event, where this writer has written one before. */
       readonly last?: Buffer | undefined;

@@ -6,7 +6,7 @@ import { COMPRESSED_TAIL, type RecordRange } from "../change/record.ts";
 import type { BufferPool } from "./buffer-pool.ts";
 import type { RecordFormat } from "./packing.ts";
 
-/** How many events of a transaction. */
+/** A number of events of one transaction. */
 export interface TransactionRun {
   readonly number: number;
   events: number;
@@ -28,7 +28,7 @@ const WHOLE: EventFormat = {
   compressedHead: undefined,
 };
 const LAST = '"last":"';
-/** What a record occupies beside its buffer, about: what counts where each change is a record. */
+/** Memory of a record beside its buffer, about: it counts where each change is a record. */
 const OBJECTS_BYTES = 640;
 /** Records below this are left as they are: little is to be saved. */
 const COMPRESS_BYTES = 4096;
@@ -57,12 +57,12 @@ export class RecordBuilder {
   readonly #format: EventFormat;
   #buffer: Buffer;
   #length = 0;
-  /** Where the events begin, and where the head says the position of the last of them. */
+  /** Offsets of the events and, in the head, of the position of the last of them. */
   #headLength = 0;
   #lastAt = 0;
   #range: RecordRange | undefined;
 
-  /** Where the buffer comes from, if it is to go back there. */
+  /** The pool that the buffer goes back to, if any. */
   readonly #pool: BufferPool | undefined;
 
   private constructor(
@@ -114,7 +114,7 @@ export class RecordBuilder {
     return record;
   }
 
-  /** What the record occupies in memory. */
+  /** Memory of the record, in bytes. */
   get capacity(): number {
     return this.#buffer.length + OBJECTS_BYTES;
   }

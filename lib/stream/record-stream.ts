@@ -40,11 +40,11 @@ export interface TailEnd {
   readonly timeMs?: number | undefined;
 }
 
-/** What was found. */
+/** Findings of reading a tail. */
 export interface Tail {
   /** The last change, and where that travels by claim check the last one that does not. */
   readonly ends: readonly TailEnd[];
-  /** What was read: everybody's records. */
+  /** Number of records read, everybody's included. */
   readonly records: number;
   readonly bytes: number;
 }

@@ -7,10 +7,10 @@ export interface PutRequest {
   readonly bytes: number;
 }
 
-/** What became of an entry: `failed` and `throttled` ones are sent again. */
+/** Result of an entry: `failed` and `throttled` ones are sent again. */
 export type EntryResult = "stored" | "failed" | "throttled";
 
-/** What became of a request: a result for each entry, or a failure of the whole that is to be retried. */
+/** Result of a request: one for each entry, or a failure of the whole that is to be retried. */
 export type PutOutcome =
   | { readonly kind: "answered"; readonly results: readonly EntryResult[]; readonly code?: string }
   | { readonly kind: "failed"; readonly result: "failed" | "throttled"; readonly code: string };

@@ -11,7 +11,7 @@ export interface BeatRecord {
   readonly data: string;
 }
 
-/** What the beats of one writer need. */
+/** Dependencies of the beats of one writer. */
 export interface ShardBeatOptions {
   /** `source.name` of the events. */
   readonly name: string;

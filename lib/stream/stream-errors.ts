@@ -8,7 +8,7 @@ export class OversizeChangeError extends defineError("OVERSIZE_CHANGE", "stop").
       'Name a bucket for such changes (TRIBUTARY_CLAIM_BUCKET=s3://…), or write stream.oversize: "omit" into the definition (largest columns are left out and listed), or leave the large column out for good (source.excludeColumns). The change stays in the slot and comes again after the restart.',
     table: facts.table,
     position: facts.position,
-    /** What the record of this change alone would take, partition key included. */
+    /** Size of a record of this change alone, partition key included. */
     bytes: facts.bytes,
     maxRecordBytes: facts.maxRecordBytes,
   }),
@@ -56,7 +56,7 @@ export class StreamAccessError extends defineError("STREAM_ACCESS", "stop").from
   },
 ) {}
 
-/** What the task before left in the stream cannot be read, and without it nothing may be written. */
+/** The records that the task before left in the stream cannot be read, and without them nothing may be written. */
 export class StreamTailError extends defineError("STREAM_TAIL", "restart").from(
   (streamName: string, failure: string, cause: unknown) => ({
     message: `The end of the Kinesis stream ${streamName} cannot be read: ${failure}; the task before ended without a word, and what it wrote has to be compared with the server first`,

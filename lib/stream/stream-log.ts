@@ -1,4 +1,4 @@
-/** Where the writer says how it goes. A Powertools logger fits. */
+/** Log of the writer. A Powertools logger fits. */
 export interface StreamLog {
   info(message: string, fields: Record<string, unknown>): void;
   warn(message: string, fields: Record<string, unknown>): void;

@@ -1,4 +1,3 @@
-import type { Random } from "../backoff.ts";
 import {
   type ChangeStream,
   FINISH_TRANSACTION_MS,
@@ -17,7 +16,7 @@ import { type ShardBeatOptions, ShardBeats } from "./shard-beats.ts";
 import { OversizeChangeError } from "./stream-errors.ts";
 import type { StreamLog } from "./stream-log.ts";
 
-/** What the stream writer needs. */
+/** Dependencies of `writeStream`. */
 export interface StreamWriterOptions<Place extends SourcePlace = bigint> {
   /** Generation of this writer (the capture lease), carried by every record (rule 8). */
   readonly writer: number;
@@ -38,8 +37,6 @@ export interface StreamWriterOptions<Place extends SourcePlace = bigint> {
   /** Called about every second, and once at the end. */
   readonly onMetrics?: (metrics: StreamMetrics<Place>) => void;
   readonly log: StreamLog;
-  /** Jitter of the backoff. Default: `Math.random`. */
-  readonly random?: Random;
 }
 
 /**
@@ -66,7 +63,7 @@ export async function writeStream<Place extends SourcePlace>(
 
 const METRICS_MS = 1_000;
 const FAILURE_LOG_MS = 10_000;
-/** How often a writer that may not send looks whether it may again. */
+/** Interval at which a writer that may not send looks whether it may again. */
 const LEASE_POLL_MS = 100;
 
 /** One run of the machine against the source and the stream. */
@@ -106,8 +103,8 @@ class Run<Place extends SourcePlace> {
     this.#stream = stream;
     this.#options = options;
     this.#limits = { ...RUN_LIMITS, ...stream.limits, ...options.limits };
-    const { writer, packing, random = Math.random } = options;
-    this.#machine = new OrderedWriter({ writer, packing, limits: this.#limits, random });
+    const { writer, packing } = options;
+    this.#machine = new OrderedWriter({ writer, packing, limits: this.#limits, random: Math.random });
     const { beats, log } = options;
     const about = { writer, packed: packing !== "none" };
     this.#beats = beats && new ShardBeats(stream, { ...beats, ...about }, log);
@@ -233,7 +230,7 @@ class Run<Place extends SourcePlace> {
       if (request === undefined) break;
       void this.#send(request);
     }
-    const acknowledged = this.#machine.acknowledged?.lsn;
+    const acknowledged = this.#machine.acknowledged?.place;
     if (acknowledged !== undefined && acknowledged !== this.#acknowledged) {
       this.#acknowledged = acknowledged;
       this.#source.acknowledge(acknowledged);

@@ -47,7 +47,7 @@ export class TailSearch {
     if (!isClaim(data) && last > this.#lastEvents.last) this.#lastEvents = found;
   }
 
-  /** What was found so far. */
+  /** The findings so far. */
   get tail(): Tail {
     const ends: TailEnd[] = [];
     for (const { data } of new Set([this.#lastEvents, this.#last])) {
@@ -57,7 +57,7 @@ export class TailSearch {
     return { ends, ...this.counts };
   }
 
-  /** What was looked at so far. */
+  /** Counts of what was looked at so far. */
   get counts(): Pick<Tail, "records" | "bytes"> {
     return { records: this.#records, bytes: this.#bytes };
   }

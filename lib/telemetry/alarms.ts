@@ -13,7 +13,7 @@ export interface Alarm<M extends string = string> {
   readonly below?: true;
   /** Consecutive periods of the metric; default 5. */
   readonly periods?: number;
-  /** What no data means: `dead` rings. Default: nothing happens, nothing rings. */
+  /** Meaning of missing data: `dead` rings. Default: nothing happens, nothing rings. */
   readonly missing?: "dead";
   readonly meaning: string;
   readonly remedy: string;
@@ -25,7 +25,7 @@ export type ThresholdName = "lagBytes" | "lag" | "walBudgetPercent" | "walLoss" 
 /** Consecutive periods that an alarm waits for. */
 export const PERIODS = 5;
 
-/** What a stack that chooses nothing has: in the metric's unit, and in words. */
+/** Thresholds of a stack that chooses none: in the metric's unit, and in words. */
 export const THRESHOLD = {
   lagBytes: { value: 1024 ** 3, text: "1 GiB" },
   lag: { value: 600_000, text: "10 minutes" },

@@ -1,7 +1,7 @@
 import type { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "./metrics.ts";
 
 /*
- * How our metrics are drawn on the dashboard (cdk/constructs/pipeline-dashboard.ts): a row answers a question, a graph a part of it.
+ * The graphs of our metrics on the dashboard (cdk/constructs/pipeline-dashboard.ts): a row answers a question, a graph a part of it.
  */
 
 /** One part of a question, and the metrics that answer it, each with its label. */
@@ -16,10 +16,10 @@ export interface Graph<M extends string> {
 /** Labels of metrics, in the order in which they are drawn. */
 export type Lines<M extends string> = Readonly<Partial<Record<M, string>>>;
 
-/** What a graph of a capture task may show beside its own metrics: what RDS says of slots, and the task's load. */
+/** A line in a graph of a capture task: one of its metrics, what RDS says of slots, or the task's load. */
 export type CaptureLine = keyof typeof CAPTURE_METRIC | "oldestSlotLag" | "cpu" | "memory";
 
-/** What a graph of a consumer may show: also percentiles, its redrive's metrics and its function's. */
+/** A line in a graph of a consumer: one of its metrics, a percentile, or a metric of its redrive or its function. */
 export type ConsumerLine =
   | keyof typeof CONSUMER_METRIC
   | keyof typeof REDRIVE_METRIC

@@ -44,7 +44,7 @@ export class HealthBeat implements Disposable {
   }
 }
 
-/** Whether the health file was touched lately; a missing one was not. */
+/** Returns true if the health file was touched lately; a missing one was not. */
 export async function isAlive(file: string, now = Date.now()): Promise<boolean> {
   try {
     return now - (await stat(file)).mtimeMs < STALE_MS;

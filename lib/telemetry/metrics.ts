@@ -23,8 +23,8 @@ export interface Metric {
   readonly unit: "Bytes" | "Count" | "Milliseconds" | "None" | "Percent" | "Seconds";
   /** The one that answers its question: `Sum` of counters, which are published as what was added; gauges by their worst value. */
   readonly statistic: "Sum" | "Maximum" | "Minimum" | "p99";
-  /** In Markdown, a line of docs/11-operations.md. */
-  readonly meaning: string;
+  /** In Markdown, a line of docs/11-operations.md. A consumer's stand in consumer-meanings.ts, which no function carries along. */
+  readonly meaning?: string | undefined;
   /** It may be missing from a healthy task: its alarm treats missing data as not breaching. */
   readonly whereKnown?: boolean;
 }
@@ -32,7 +32,7 @@ export interface Metric {
 /* Without effects, as bundlers are told: they leave out what nobody uses. */
 
 /* @__NO_SIDE_EFFECTS__ */
-function count<const N extends string>(name: N, meaning: string) {
+function count<const N extends string>(name: N, meaning?: string) {
   return { name, unit: "Count", statistic: "Sum", meaning } as const;
 }
 
@@ -42,7 +42,12 @@ function sum<const N extends string>(name: N, unit: Metric["unit"], meaning: str
 }
 
 /* @__NO_SIDE_EFFECTS__ */
-function most<const N extends string>(name: N, unit: Metric["unit"], meaning: string, known?: "where known") {
+function most<const N extends string>(
+  name: N,
+  unit: Metric["unit"],
+  meaning?: string,
+  known?: "where known",
+) {
   return { name, unit, statistic: "Maximum", meaning, whereKnown: known !== undefined } as const;
 }
 
@@ -159,42 +164,33 @@ export const OTHER_TABLES = "other";
 
 /** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
 export const REDRIVE_METRIC = {
-  redriven: count("Redriven", "parked changes that took effect"),
-  discarded: count("Discarded", "parked changes that were given up"),
-  failed: count("RedriveFailed", "keys that failed again"),
+  redriven: count("Redriven"),
+  discarded: count("Discarded"),
+  failed: count("RedriveFailed"),
 } satisfies Record<string, Metric>;
 
 /** Of a consumer, dimensions `pipeline` and `consumer`, once an invocation: no data means no changes. */
 export const CONSUMER_METRIC = {
-  applied: count("Applied", "changes that took effect"),
-  duplicates: count("Duplicates", "changes that had taken effect before"),
-  unhandled: count("Unhandled", "changes that no handler is registered for"),
-  passed: count("Passed", "control events, and rows of a backfill for another consumer"),
-  retried: count("Retried", "handler calls beyond a change's first"),
-  deadLettered: count("DeadLettered", "changes that were given up"),
-  parked: count("Parked", "changes that failed and were set aside"),
-  parkedBehind: count("ParkedBehind", "changes set aside because they wait behind one of their key"),
-  parkingFull: count("ParkingFull", "partitions stopped by the bound of what may be set aside"),
-  superseded: count("Superseded", "open dead letters that a later change made pointless"),
-  gaps: count("Gaps", "partitions stopped because a change before never came"),
-  held: count("Held", "tries that ended at a change which failed and cannot be passed"),
-  heldPartitions: most(
-    "HeldPartitions",
-    "Count",
-    "partitions that wait for somebody while their shards go on, at the end of an invocation",
-  ),
-  heldBytes: most("HeldPartitionBytes", "Bytes", "bytes of the records that held partitions keep"),
-  holdFull: count("HoldFull", "partitions of which no more can be held: their shards wait"),
-  failedPartitions: count("FailedPartitions", "partitions whose records come again, whatever the reason"),
-  staleWriter: count(
-    "StaleWriterRecords",
-    "records dropped because a newer capture task had written behind them",
-  ),
+  applied: count("Applied"),
+  duplicates: count("Duplicates"),
+  unhandled: count("Unhandled"),
+  passed: count("Passed"),
+  retried: count("Retried"),
+  deadLettered: count("DeadLettered"),
+  parked: count("Parked"),
+  parkedBehind: count("ParkedBehind"),
+  parkingFull: count("ParkingFull"),
+  superseded: count("Superseded"),
+  gaps: count("Gaps"),
+  held: count("Held"),
+  heldPartitions: most("HeldPartitions", "Count"),
+  heldBytes: most("HeldPartitionBytes", "Bytes"),
+  holdFull: count("HoldFull"),
+  failedPartitions: count("FailedPartitions"),
+  staleWriter: count("StaleWriterRecords"),
   commitToEffectMs: {
     name: "CommitToEffectMilliseconds",
     unit: "Milliseconds",
     statistic: "p99",
-    meaning:
-      "from commit to effect: up to 20 values an invocation, evenly spread over its changes, the slowest among them. Percentiles weigh invocations alike, small or large",
   },
 } satisfies Record<string, Metric>;

@@ -1,4 +1,4 @@
-/** What was seen of a slot at one moment. */
+/** State of a slot at one moment. */
 export interface WalSample {
   /** Milliseconds of one clock. */
   readonly atMs: number;
@@ -11,7 +11,7 @@ export interface WalSample {
 /** A trend shorter than this says nothing: a restart LSN moves in steps of up to 15 s. */
 const SHORTEST_TREND_MS = 60_000;
 
-/** How far back samples matter. */
+/** Age up to which samples count. */
 export const FORECAST_WINDOW_MS = 600_000;
 
 /**

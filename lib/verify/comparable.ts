@@ -6,7 +6,7 @@ import { canonicalText } from "../source/postgres/decode/key-text.ts";
 import type { BuiltinForm } from "../source/postgres/decode/values/builtin-types.ts";
 import { dateText, intervalText, timestampText, timestampZonedText } from "./printed-time.ts";
 
-/** How a JSON null is told from NULL inside an array: as what no array of PostgreSQL holds. */
+/** A JSON null inside an array, told from NULL: no array of PostgreSQL holds this. */
 const NULL_IN_ARRAY = { "\0": "null" };
 
 /** A column as two sides are compared by it. */
@@ -17,7 +17,7 @@ export interface ComparedColumn {
   readonly elements?: BuiltinForm | undefined;
   /** Of what events do not carry as a text: a value from how PostgreSQL prints it. Gives back what is no such text. */
   readonly read?: ((text: string) => unknown) | undefined;
-  /** Whether `JSON_NULL` is another value than null; otherwise it is taken for null. */
+  /** True if `JSON_NULL` is another value than null; otherwise it is taken for null. */
   readonly jsonNull?: boolean;
 }
 

@@ -58,11 +58,15 @@ export class SourceTable {
   }
 
   /**
-   * Learns what there is to read, over an ordinary connection that stays the caller's.
+   * Learns what there is to read, over an ordinary connection that stays the caller's; without a publication, all columns and rows.
    * @throws BackfillRefusedError where the table is not published, or has no key; ConfigurationError where its key
    * cannot be handed to a sink.
    */
-  static async open(client: pg.Client, publication: string, table: TableName): Promise<SourceTable> {
+  static async open(
+    client: pg.Client,
+    publication: string | undefined,
+    table: TableName,
+  ): Promise<SourceTable> {
     // Rows that a policy hides from the role are an error, not rows that the sink has too many.
     await client.query("SET row_security = off");
     const version = await readServerVersion(client);

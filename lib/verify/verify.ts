@@ -13,7 +13,7 @@ import type { SourceTable } from "./source-table.ts";
 export interface RowDifference {
   /** `missing`: the sink does not hold it. `extra`: the source does not. `different`: both do, with other values. `repeated`: the sink holds it more than once. */
   readonly kind: "missing" | "extra" | "different" | "repeated";
-  /** Whether its key has an open dead letter: redrive brings it. */
+  /** True if its key has an open dead letter: redrive brings it. */
   readonly parked: boolean;
   /** Values of the row's key. */
   readonly key: SinkRow;
@@ -40,7 +40,7 @@ export interface ComparisonOptions {
   readonly sink: VerifiableTable;
   /** Returns the partitions that are behind when its time is over: see `passProbe`. */
   readonly pass: () => Promise<readonly number[]>;
-  /** Whether a row's partition key has an open dead letter. */
+  /** Returns true if a row's partition key has an open dead letter. */
   readonly isParked: (row: SinkRow) => boolean;
   /** Rows that are looked at one by one, at most. */
   readonly maxRows?: number;
@@ -163,7 +163,7 @@ async function suspectKeys(
 }
 
 /**
- * Which of these keys the sink gives more than once at another reading too: a row that moved while it was read may come
+ * Finds those of these keys that the sink gives more than once at another reading too: a row that moved while it was read may come
  * twice. A sink's `row` shows one of them, which may well be right.
  */
 async function stillRepeated(

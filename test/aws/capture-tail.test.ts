@@ -58,7 +58,7 @@ async function world(sent: SlotState["sent"]) {
         const made = change(orders, 0, lsn, 1);
         return [
           { ...made, json: `${made.json},"txId":"${lsn}","ts_ms":5` },
-          { kind: "commit", endLsn: lsn, commitTimeMs: 0 },
+          { kind: "commit", endPlace: lsn, commitTimeMs: 0 },
         ];
       });
       await writeKinesis(sourceOf(messages), { kinesis, streamName, writer, packing: "batch", log }, signal);

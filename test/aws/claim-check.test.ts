@@ -87,7 +87,7 @@ function transactions(sizes: readonly number[]): SourceMessage[][] {
       change(orders, 1, lsn, 2, text(size, i)),
       change(orders, 1, lsn, 3, "b"),
       change(orders, 2, lsn, 4, "c"),
-      { kind: "commit", endLsn: lsn + 8n, commitTimeMs: i },
+      { kind: "commit", endPlace: lsn + 8n, commitTimeMs: i },
     ];
   });
 }

@@ -106,14 +106,12 @@ describe("batches", () => {
 });
 
 describe("failures", () => {
-  test("without ReportBatchItemFailures a reply does not count, an exception fails the whole batch", async () => {
+  test("an exception fails the whole batch", async () => {
     const s = await scenario(aws());
-    await s.put({ n: 1 }, { n: 2, act: "report" }, { n: 3 });
+    await s.put({ n: 4 }, { n: 5, act: "throw", once: true }, { n: 6 });
     const mapping = await s.run();
     await done(mapping, 3);
-    await s.put({ n: 4 }, { n: 5, act: "throw", once: true }, { n: 6 });
-    await done(mapping, 6);
-    const later = s.batches().slice(1);
+    const later = s.batches();
     expect(later.flat().filter((n) => n === 5)).toHaveLength(2);
     expect(later.at(-1)).toContain(6);
     expect(mapping.stats().failedInvocations).toBe(1);
@@ -122,7 +120,7 @@ describe("failures", () => {
   test("the lowest reported sequence number is where the batch goes on", async () => {
     const s = await scenario(aws());
     await s.put(...told(1, 4), { n: 5, act: "report", once: true }, ...told(6, 8));
-    const mapping = await s.run({ reportBatchItemFailures: true });
+    const mapping = await s.run();
     await done(mapping, 8);
     expect(s.batches()).toEqual([numbers(1, 8), numbers(5, 8)]);
   });
@@ -344,52 +342,6 @@ describe("shards", () => {
     expect(mapping.stats().shards).toHaveLength(2);
   });
 
-  test("LATEST begins with what comes, TRIM_HORIZON with what is there; children of either from their beginning", async () => {
-    const s = await scenario(aws());
-    await s.put({ n: 1 }, { n: 2 });
-    const latest = await s.run({ startingPosition: "LATEST" });
-    await s.put({ n: 3 });
-    await done(latest, 1);
-    expect(s.batches().flat()).toEqual([3]);
-    await latest.stop();
-
-    const horizon = await s.run();
-    await done(horizon, 3);
-    expect(s.batches().slice(1).flat()).toEqual([1, 2, 3]);
-    await horizon.stop();
-
-    const [shard] = await s.openShards();
-    const checkpoints = new MemoryCheckpoints();
-    const split = await s.run({ startingPosition: "LATEST", checkpoints });
-    await split.stop();
-    const seen = s.batches().length;
-    await aws().kinesis.send(
-      new SplitShardCommand({
-        StreamName: s.streamName,
-        ShardToSplit: shard?.id,
-        NewStartingHashKey: String(1n << 127n),
-      }),
-    );
-    await s.openShards();
-    await s.put(...numbers(11, 20).map((n) => ({ n, key: `k${n}` })));
-    const resumed = await s.run({ startingPosition: "LATEST", checkpoints });
-    await done(resumed, 10);
-    await resumed.stop();
-    expect(
-      s
-        .batches()
-        .slice(seen)
-        .flat()
-        .toSorted((a, b) => a - b),
-    ).toEqual(numbers(11, 20));
-
-    // What is closed by now has nothing to give, and its open children begin with what comes.
-    const late = await s.run({ startingPosition: "LATEST" });
-    await s.put({ n: 31, key: "k1" });
-    await s.met(31);
-    expect(late.stats().read).toBe(1);
-  });
-
   test("a mapping restarted with its checkpoints goes on behind them, finished shards included", async () => {
     const s = await scenario(aws());
     const checkpoints = new MemoryCheckpoints();
@@ -416,20 +368,6 @@ describe("shards", () => {
     const third = await s.run({ checkpoints });
     await done(third, 2);
     expect(s.batches().flat()).toEqual(numbers(1, 10));
-  });
-
-  test("started at LATEST and restarted before anything came: what came meanwhile is delivered", async () => {
-    const s = await scenario(aws());
-    const checkpoints = new MemoryCheckpoints();
-    await s.put({ n: 1 });
-    const put = Date.now();
-    await eventually(() => Date.now() > put + 5, { what: "the clock to go on" });
-    const first = await s.run({ startingPosition: "LATEST", checkpoints });
-    await first.stop();
-    await s.put({ n: 2 });
-    const second = await s.run({ startingPosition: "LATEST", checkpoints });
-    await done(second, 1);
-    expect(s.batches()).toEqual([[2]]);
   });
 
   test("a stream that is not there, or goes, is a typed error", async () => {
@@ -473,7 +411,7 @@ describe("reading", () => {
     );
     const s = await scenario(aws(), { kinesis });
     await s.put(...told(1, 40));
-    const mapping = await s.run({ startingPosition: "TRIM_HORIZON", batchSize: 10 });
+    const mapping = await s.run({ batchSize: 10 });
     const troubles = collected(mapping, "troubled");
     await done(mapping, 40);
     await eventually(() => new Set(troubles.map(({ error }) => error)).size === faults.length, {
@@ -482,33 +420,6 @@ describe("reading", () => {
     await s.put(...told(41, 50));
     await s.met(...numbers(41, 50));
     expect(s.batches().flat()).toEqual(numbers(1, 50));
-    kinesis.destroy();
-  });
-
-  test("LATEST keeps its place when its first iterator is lost", async () => {
-    const kinesis = kinesisClient(aws().environment);
-    let lost = false;
-    kinesis.middlewareStack.add(
-      (next, context) => async (args) => {
-        if (context.commandName !== "GetRecordsCommand" || lost) return next(args);
-        // Nothing is read before the test has put its record, and then not with this iterator.
-        await eventually(() => put, { what: "the record" });
-        lost = true;
-        throw Object.assign(new Error("expired"), { name: "ExpiredIteratorException" });
-      },
-      { step: "initialize" },
-    );
-    const s = await scenario(aws(), { kinesis });
-    let put = false;
-    await s.put({ n: 1 });
-    const before = Date.now();
-    await eventually(() => Date.now() > before + 5, { what: "the clock to go on" });
-    const mapping = await s.run({ startingPosition: "LATEST" });
-    await s.put({ n: 2 });
-    put = true;
-    await done(mapping, 1);
-    expect(lost).toBe(true);
-    expect(s.batches()).toEqual([[2]]);
     kinesis.destroy();
   });
 
@@ -541,7 +452,7 @@ describe("reading", () => {
     await eventually(() => pending() > 12 * 1024 * 1024, { what: "the buffer to be full" });
     // By the time a second mapping has read everything, the first would have, too.
     const invoke = async () => ({ ok: true, requestId: "", response: null }) as const;
-    const swift = await s.run({ functionHost: { name: "swift", arn: "", invoke } });
+    const swift = await s.run({ functionHost: { name: "swift", invoke } });
     await done(swift, 41);
     expect(mapping.stats().read).toBeLessThan(30);
     s.release();
@@ -569,9 +480,8 @@ describe("stopping", () => {
   test("does not wait for ever: what has not answered comes again", async () => {
     const s = await scenario(aws());
     const checkpoints = new MemoryCheckpoints();
-    const controller = new AbortController();
     await s.put({ n: 1, act: "release" });
-    const mapping = await s.run({ checkpoints, signal: controller.signal });
+    const mapping = await s.run({ checkpoints });
     await s.met(1);
     await mapping.stop(50);
     s.release();

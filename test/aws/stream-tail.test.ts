@@ -27,7 +27,7 @@ function inTransaction(partition: number, lsn: bigint, txId = String(lsn)): Sour
   const made = change(orders, partition, lsn, 1);
   return [
     { ...made, json: `${made.json},"txId":"${txId}","ts_ms":${Number(lsn) * 1000}` },
-    { kind: "commit", endLsn: lsn + 8n, commitTimeMs: 0 },
+    { kind: "commit", endPlace: lsn + 8n, commitTimeMs: 0 },
   ];
 }
 
@@ -84,7 +84,7 @@ test("another pipeline's records in the same stream are none of its, whatever th
   const made = change(other, 0, 900n, 1);
   const theirs: SourceMessage[] = [
     { ...made, json: `${made.json},"txId":"900","ts_ms":1` },
-    { kind: "commit", endLsn: 908n, commitTimeMs: 0 },
+    { kind: "commit", endPlace: 908n, commitTimeMs: 0 },
   ];
   for (const packing of ["batch", "gzip", "none"] as const) await writes(streamName, 2, [theirs], packing);
   expect((await tail(streamName)).ends).toMatchObject([{ txId: "110" }]);
@@ -120,7 +120,7 @@ test("a barrier stands at no place of the log, and one of our messages maybe whe
     const json = `{"op":"m","before":null,${message},${made.json.slice(made.json.indexOf('"after"')).replace(/"after":\{.*?\}/, '"after":null')},"txId":"","ts_ms":1`;
     return [
       { ...made, json },
-      { kind: "commit", endLsn: lsn + 8n, commitTimeMs: 0 },
+      { kind: "commit", endPlace: lsn + 8n, commitTimeMs: 0 },
     ];
   };
   await writes(streamName, 2, [inTransaction(0, 110n), ours(0, 120n, 0), ours(1, 130n, 0)]);

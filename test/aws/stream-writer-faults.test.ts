@@ -58,7 +58,7 @@ function* transactions(count: number, text = ""): Generator<SourceMessage[]> {
   for (let i = 1; i <= count; i++) {
     const lsn = BigInt(i * 16);
     const changes = [change(orders, i % 8, lsn, 1, text), change(orders, (i * 3) % 8, lsn, 2, text)];
-    yield [...changes, { kind: "commit", endLsn: lsn + 8n, commitTimeMs: i }];
+    yield [...changes, { kind: "commit", endPlace: lsn + 8n, commitTimeMs: i }];
   }
 }
 
@@ -261,7 +261,7 @@ test("while Kinesis is away the source is not pulled beyond the buffer; a larger
       pulled = i;
       yield [change(orders, i % 8, 16n, i, "x".repeat(10_000))];
     }
-    yield [{ kind: "commit", endLsn: 24n, commitTimeMs: 0 }];
+    yield [{ kind: "commit", endPlace: 24n, commitTimeMs: 0 }];
   }
   let retries = 0;
   const source = sourceOf(transaction());
@@ -324,8 +324,8 @@ describe("stop", () => {
       begun.resolve();
       await rest.promise;
       yield [change(orders, 1, 16n, 2)];
-      yield [change(orders, 1, 16n, 3), { kind: "commit", endLsn: 24n, commitTimeMs: 1 }];
-      yield [change(orders, 1, 32n, 1), { kind: "commit", endLsn: 40n, commitTimeMs: 2 }];
+      yield [change(orders, 1, 16n, 3), { kind: "commit", endPlace: 24n, commitTimeMs: 1 }];
+      yield [change(orders, 1, 32n, 1), { kind: "commit", endPlace: 40n, commitTimeMs: 2 }];
     }
     const streamName = await aws().freshStream();
     const source = sourceOf(halting());
@@ -381,9 +381,9 @@ describe("a change above the record limit", () => {
     yield* transactions(2);
     yield [
       change(orders, 1, 100n, 1, "x".repeat(1_100_000)),
-      { kind: "commit", endLsn: 101n, commitTimeMs: 0 },
+      { kind: "commit", endPlace: 101n, commitTimeMs: 0 },
     ];
-    yield [change(orders, 1, 200n, 1), { kind: "commit", endLsn: 201n, commitTimeMs: 0 }];
+    yield [change(orders, 1, 200n, 1), { kind: "commit", endPlace: 201n, commitTimeMs: 0 }];
   }
 
   test("stops the writer with what was before it stored", async () => {

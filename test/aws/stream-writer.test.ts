@@ -5,6 +5,7 @@ import { positionOf } from "../../lib/change/record.ts";
 import { readShardBeat } from "../../lib/change/shard-beat.ts";
 import { explicitHashKey } from "../../lib/change/topic.ts";
 import type { StreamMetrics } from "../../lib/stream/metrics.ts";
+import type { ShardBeatOptions } from "../../lib/stream/shard-beats.ts";
 import { eventually } from "../eventually.ts";
 import { change, sourceOf } from "../stream/changes.ts";
 import { writeKinesis } from "../stream/kinesis.ts";
@@ -21,7 +22,7 @@ function* transactions(count: number): Generator<SourceMessage[]> {
     yield [
       change(orders, i % 8, lsn, 1, `ä${i}`),
       change(orders, (i * 3) % 8, lsn, 2),
-      { kind: "commit", endLsn: lsn + 8n, commitTimeMs: i },
+      { kind: "commit", endPlace: lsn + 8n, commitTimeMs: i },
     ];
   }
 }
@@ -98,7 +99,7 @@ test("metrics at the end: all that was stored, nothing left", async () => {
     tables: new Map([["public.orders", { changes: 100, bytes: expect.any(Number) }]]),
     bufferedBytes: 0,
     oldestUnacknowledgedMs: 0,
-    acknowledgedLsn: 50n * 16n + 8n,
+    acknowledgedPlace: 50n * 16n + 8n,
     acknowledgedCommitTimeMs: 50,
   });
   // What the records hold beyond their events is their heads and tails.
@@ -113,7 +114,7 @@ test("a beat stands in each open shard before the first change, is repeated, and
   const streamName = await freshStream(3);
   let latest: StreamMetrics | undefined;
   const metrics = { onMetrics: (now: StreamMetrics) => (latest = now) };
-  const beats = { name: "shop", quietSince: 1_700_000_000_000, everyMs: 20 };
+  const beats: ShardBeatOptions = { name: "shop", quietSince: 1_700_000_000_000, everyMs: 20 };
   const stopping = new AbortController();
   const source = sourceOf(
     (async function* () {

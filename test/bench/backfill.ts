@@ -127,8 +127,8 @@ async function intoSink(server: EmbeddedPostgres, sql: pg.Client, rows: number) 
   const consuming = (async () => {
     for await (const batch of source.changes) {
       for (const message of batch) {
-        if (message.kind === "commit") source.acknowledge(message.endLsn);
-        else if (message.kind === "idle") source.acknowledge(message.lsn);
+        if (message.kind === "commit") source.acknowledge(message.endPlace);
+        else if (message.kind === "idle") source.acknowledge(message.place);
         else if (message.kind === "receipt") message.stored();
         else if (message.table === "public.ticks")
           late.push(Date.now() - (JSON.parse(`${message.json}}}`).after.at as number));

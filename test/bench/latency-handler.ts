@@ -1,4 +1,4 @@
-import { consumer, Operation } from "tributary";
+import { consumer, Operation } from "tributary-cdc";
 
 /** Prints when it was called for each row. */
 export const handler = consumer("latency")

@@ -1,6 +1,7 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 import { readDefinition } from "../../lib/definition/file.ts";
+import { projectDirectory } from "../../lib/definition/find-definition.ts";
 import { startEmbeddedPostgres } from "../../lib/local/embedded-postgres.ts";
 import { startLocalAws, startLocalHost } from "../../lib/local/host.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
@@ -53,6 +54,7 @@ async function measureRate() {
   const host = await startLocalHost({
     definition,
     definitionFile,
+    projectDirectory: projectDirectory(definitionFile),
     databaseUrl: shop.databaseUrl,
     aws,
     handlerEnvironment: shop.handlerEnvironment,

@@ -1,4 +1,4 @@
-import { consumer } from "tributary";
+import { consumer } from "tributary-cdc";
 
 /** Takes batches and does nothing with them: its memory is the library's. */
 export const handler = consumer("memory")

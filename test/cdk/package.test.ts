@@ -1,14 +1,16 @@
 import { execFile } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { build } from "esbuild";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { REQUIRE_BANNER } from "../../cdk/constructs/capture-program.ts";
 import { findLockFile } from "../../cdk/constructs/lock-file.ts";
-import { buildPackage } from "../../package/build.ts";
+import { appWith, manifestIn, type PackedManifest, packAll } from "./packed.ts";
 
 /*
  * Someone else's CDK app, which installed the package and what its manifest names, and nothing else of ours: no cdk-nag, no
@@ -18,30 +20,16 @@ import { buildPackage } from "../../package/build.ts";
 const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 
-interface Manifest {
-  readonly dependencies: Record<string, string>;
-  readonly peerDependencies: Record<string, string>;
-  readonly bin: Record<string, string>;
-}
-
+let packed: ReadonlyMap<string, string>;
+let directory = "";
 let app = "";
-let manifest: Manifest;
+let manifest: PackedManifest;
 
 beforeAll(async () => {
-  app = await mkdtemp(join(tmpdir(), "tributary-app-"));
-  const built = join(app, "built");
-  await buildPackage(built);
-  const { stdout } = await run("npm", ["pack", built, "--pack-destination", app, "--silent"]);
-  await run("tar", ["-xzf", join(app, stdout.trim().split("\n").at(-1) ?? ""), "-C", app]);
-  const modules = join(app, "node_modules");
-  await mkdir(modules);
-  await cp(join(app, "package"), join(modules, "tributary"), { recursive: true });
-  manifest = JSON.parse(await readFile(join(modules, "tributary", "package.json"), "utf8")) as Manifest;
-  for (const name of Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies })) {
-    await mkdir(dirname(join(modules, name)), { recursive: true });
-    await symlink(join(PROJECT, "node_modules", name), join(modules, name));
-  }
-  await writeFile(join(app, "package.json"), JSON.stringify({ name: "someones-app", type: "module" }));
+  directory = await mkdtemp(join(tmpdir(), "tributary-packed-"));
+  packed = await packAll(directory);
+  app = await appWith([tarball("tributary-cdc")]);
+  manifest = await manifestIn(app);
   await writeFile(join(app, "package-lock.json"), "{}");
   await mkdir(join(app, "src"));
   await writeFile(join(app, "src", "orders.ts"), HANDLER);
@@ -51,10 +39,18 @@ beforeAll(async () => {
   await writeFile(join(app, "src", "wrong.ts"), WRONG);
 });
 
-afterAll(() => rm(app, { recursive: true, force: true }));
+afterAll(async () => {
+  for (const made of [app, directory]) await rm(made, { recursive: true, force: true });
+});
+
+function tarball(name: string): string {
+  const found = packed.get(name);
+  if (!found) throw new Error(`there is no package ${name}`);
+  return found;
+}
 
 const HANDLER = `
-import { consumer, Operation } from "tributary";
+import { consumer, Operation } from "tributary-cdc";
 export const handler = consumer("orders")
   .on("public.orders", Operation.Create, async (event) => console.log(event.id))
   .handler();
@@ -63,9 +59,9 @@ export const handler = consumer("orders")
 const HANDLER_TEST = `
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { consumer, Operation, type ChangeEvent } from "tributary";
-import { type Sink, sinkConsumer } from "tributary/sink";
-import { changeEvent, HandlerInMemory, kinesisEvent, runHandler } from "tributary/testing";
+import { consumer, Operation, type ChangeEvent } from "tributary-cdc";
+import { type Sink, sinkConsumer } from "tributary-cdc/sink";
+import { changeEvent, HandlerInMemory, kinesisEvent, runHandler } from "tributary-cdc/testing";
 
 const sent: string[] = [];
 async function send({ after }: ChangeEvent<typeof Operation.Update>): Promise<void> {
@@ -124,7 +120,7 @@ test("a sink is a consumer", async () => {
 `;
 
 const WRONG = `
-import { changeEvent } from "tributary/testing";
+import { changeEvent } from "tributary-cdc/testing";
 const placed: number = changeEvent({ table: "public.orders", op: "c", after: { id: "17" } });
 changeEvent({ table: "public.orders", op: "c", after: { id: "17" } }).after.status;
 `;
@@ -137,9 +133,9 @@ import { createServer as createHttpServer } from "node:http";
 import { connect, createServer, type AddressInfo } from "node:net";
 import { once } from "node:events";
 import { test } from "node:test";
-import { consumer, Operation } from "tributary";
-import { changeEvent, kinesisEvent, runHandler } from "tributary/testing";
-import { AwsFaultProxy, checkEffects, FAILPOINTS, FAILPOINTS_VARIABLE, TcpFaultProxy, type Effect } from "tributary/testing/fault";
+import { consumer, Operation } from "tributary-cdc";
+import { changeEvent, kinesisEvent, runHandler } from "tributary-cdc/testing";
+import { AwsFaultProxy, checkEffects, FAILPOINTS, FAILPOINTS_VARIABLE, TcpFaultProxy, type Effect } from "tributary-cdc/testing/fault";
 
 const events = ["1", "2", "3"].map((id) => changeEvent({ table: "public.orders", op: "c", after: { id }, partition: 0 }));
 const expected = events.map(({ topic, position, key }) => ({ topic, position, key: String(key.id) }));
@@ -202,12 +198,22 @@ if (process.argv.includes("armed")) {
 }
 `;
 
+const CLIENTS = `
+import * as aws from "tributary-cdc/internal/aws/clients.js";
+const environment = { AWS_REGION: "us-east-1", AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "b" };
+const clients = [
+  aws.dynamodbClient(environment), aws.kinesisClient(environment), aws.sqsClient(environment),
+  await aws.s3Client(environment), await aws.lambdaClient(environment), await aws.secretsManagerClient(environment),
+];
+console.log(JSON.stringify(await Promise.all(clients.map(async (client) => [client.constructor.name, await client.config.region()]))));
+`;
+
 const APP = `
 import { App, Stack } from "aws-cdk-lib";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
-import { CdcPipeline } from "tributary/cdk";
-import { definePipeline, postgres } from "tributary/pipeline";
+import { CdcPipeline } from "tributary-cdc/cdk";
+import { definePipeline, postgres } from "tributary-cdc/pipeline";
 
 const app = new App({ outdir: "out" });
 const stack = new Stack(app, "Orders");
@@ -227,9 +233,12 @@ app.synth();
 `;
 
 test("the app synthesizes with Node alone: template, handler and capture task", async () => {
-  await run(process.execPath, ["app.ts"], { cwd: app, timeout: 120_000 });
+  const { stderr } = await run(process.execPath, ["app.ts"], { cwd: app, timeout: 120_000 });
+  expect(stderr).not.toContain("ExperimentalWarning");
   // It is the package's own code that ran, as JavaScript.
-  expect(await readdir(join(app, "node_modules", "tributary", "cdk", "constructs"))).not.toContain("nag.ts");
+  expect(await readdir(join(app, "node_modules", "tributary-cdc", "cdk", "constructs"))).not.toContain(
+    "nag.ts",
+  );
   const out = join(app, "out");
   const template = JSON.parse(await readFile(join(out, "Orders.template.json"), "utf8")) as {
     Resources: Record<string, { Type: string }>;
@@ -278,18 +287,40 @@ test("its declarations hold, without skipping any of ours", async () => {
     (error: { stdout: string }) => error,
   );
   // Others' declarations name what their users need not have. The wrong file shows that errors are seen, and types are no `any`.
-  expect(stdout.split("\n").filter((line) => /^(app|src\/|node_modules\/tributary\/)/.test(line))).toEqual([
+  expect(
+    stdout.split("\n").filter((line) => /^(app|src\/|node_modules\/tributary-cdc\/)/.test(line)),
+  ).toEqual([
     expect.stringMatching(/^src\/wrong\.ts\(3,\d+\): error TS2322/),
     expect.stringMatching(/^src\/wrong\.ts\(4,\d+\): error TS2339/),
   ]);
 });
 
-test("the operator's command comes along", async () => {
-  const command = join(app, "node_modules", "tributary", manifest.bin.tributary ?? "");
-  const { stdout } = await run(command, ["--help"], {
-    env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` },
-  });
-  expect(stdout).toContain("redrive");
+test("the operator's command comes along, under both names", async () => {
+  expect(Object.keys(manifest.bin)).toEqual(["tributary", "tributary-cdc"]);
+  for (const bin of Object.values(manifest.bin)) {
+    const command = (option: string) =>
+      run(join(app, "node_modules", "tributary-cdc", bin), [option], {
+        env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` },
+      });
+    const { stdout, stderr } = await command("--help");
+    expect(stdout).toContain("redrive");
+    expect(stderr).toBe("");
+    expect(await command("--version")).toMatchObject({ stdout: `${manifest.version}\n`, stderr: "" });
+  }
+});
+
+test("the command says in one line that a Node is too old, and what to do", async (context) => {
+  const node = await olderNode();
+  context.skip(node === undefined, "this machine has no Node below 24 outside of node_modules");
+  const command = join(app, "node_modules", "tributary-cdc", manifest.bin.tributary ?? "");
+  const { code, stderr, stdout } = await run(node as string, [command, "--help"]).then(
+    () => ({ code: 0, stderr: "", stdout: "" }),
+    (error: { code: number; stderr: string; stdout: string }) => error,
+  );
+  expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+  expect(stderr).toMatch(
+    /^tributary needs Node 24 or newer; this is Node [\d.]+: npm install --save-dev node@24 .*\n$/,
+  );
 });
 
 test("the lock file is found at the root of a workspace, whoever wrote it", () => {
@@ -307,6 +338,205 @@ test("nothing that only this project's tests, tools and laptops need comes along
   expect(names).toEqual(expect.arrayContaining(["esbuild", "zod", "aws-cdk-lib", "constructs"]));
   for (const name of ["cdk-nag", "typescript", "vitest", "kinesalite", "dynalite", "aws-cdk"])
     expect(names).not.toContain(name);
-  // Two copies of these would not know each other's constructs.
-  expect(Object.keys(manifest.peerDependencies)).toEqual(["aws-cdk-lib", "constructs"]);
+  // Two copies of the first would not know each other's constructs; an app without constructs needs none of them.
+  expect(manifest.peerDependencies).toMatchObject({ "tributary-cdc-local": manifest.version });
+  expect(manifest.peerDependenciesMeta).toEqual(
+    Object.fromEntries(
+      ["aws-cdk-lib", "constructs", "tributary-cdc-local"].map((name) => [name, { optional: true }]),
+    ),
+  );
 });
+
+test("each package brings its licence and a page of its own", async () => {
+  for (const [name, file] of packed) {
+    const { stdout } = await run("tar", ["-tzf", file]);
+    expect(stdout.split("\n"), name).toEqual(
+      expect.arrayContaining(["package/LICENSE", "package/README.md", "package/package.json"]),
+    );
+    const { stdout: text } = await run("tar", ["-xzOf", file, "package/package.json"]);
+    expect(JSON.parse(text), name).toMatchObject({ license: "Apache-2.0", version: manifest.version });
+  }
+});
+
+const MAX_INSTALLED_KB = 40_000;
+const MAX_OUTBOX_BYTES = 4_096;
+
+test("an install without CDK and the local parts takes at most 40 MB", async (context) => {
+  const empty = await mkdtemp(join(tmpdir(), "tributary-empty-"));
+  try {
+    await writeFile(join(empty, "package.json"), "{}");
+    const install = ["install", "--omit=peer", "--no-audit", "--no-fund", "--fetch-retries=1"];
+    const failure = await run("npm", [...install, tarball("tributary-cdc")], {
+      cwd: empty,
+      timeout: 150_000,
+    }).then(
+      () => undefined,
+      (error: { stderr?: string }) => error.stderr ?? String(error),
+    );
+    // A refusal of npm's own is no missing registry.
+    const unreachable = /ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT/.exec(failure ?? "")?.[0];
+    context.skip(unreachable !== undefined, `npm's registry cannot be reached: ${unreachable}`);
+    expect(failure).toBeUndefined();
+    const { stdout } = await run("du", ["-sk", "node_modules"], { cwd: empty });
+    expect(Number.parseInt(stdout, 10)).toBeLessThanOrEqual(MAX_INSTALLED_KB);
+    const command = join(empty, "node_modules", "tributary-cdc", manifest.bin.tributary ?? "");
+    const { stdout: help } = await run(process.execPath, [command, "--help"], { cwd: empty });
+    expect(help).toContain("redrive");
+  } finally {
+    await rm(empty, { recursive: true, force: true });
+  }
+});
+
+test("what an application publishes with is 4 KB at most", async () => {
+  const { outputFiles } = await build({
+    stdin: { contents: `export * from "tributary-cdc/outbox";`, resolveDir: app },
+    ...{ bundle: true, minify: true, write: false, format: "esm", platform: "node", external: ["pg"] },
+  });
+  expect(outputFiles[0]?.contents.length).toBeLessThanOrEqual(MAX_OUTBOX_BYTES);
+});
+
+test("AWS's clients come along in small, and do what others' clients do", async () => {
+  await writeFile(join(app, "clients.ts"), CLIENTS);
+  const { stdout } = await run(process.execPath, ["clients.ts"], { cwd: app });
+  expect(JSON.parse(stdout)).toEqual([
+    ["DynamoDBClient", "us-east-1"],
+    ["KinesisClient", "us-east-1"],
+    ["SQSClient", "us-east-1"],
+    ["S3Client", "us-east-1"],
+    ["LambdaClient", "us-east-1"],
+    ["SecretsManagerClient", "us-east-1"],
+  ]);
+  // A bundle of what was bundled, as `tributary dev` makes it: a name that both declared would end it as it loads.
+  await build({
+    ...{ entryPoints: [join(app, "src", "orders.ts")], outfile: join(app, "orders.mjs"), bundle: true },
+    ...{ format: "esm", platform: "node", banner: { js: REQUIRE_BANNER } },
+  });
+  await run(process.execPath, ["--check", join(app, "orders.mjs")]);
+  // Lambda has them: whoever bundles a handler without them finds them under their names.
+  const { metafile } = await build({
+    stdin: { contents: `export * from "tributary-cdc";`, resolveDir: app },
+    ...{ bundle: true, write: false, format: "esm", platform: "node", metafile: true },
+    external: ["@aws-sdk/*"],
+  });
+  const outside = Object.values(metafile.outputs).flatMap(({ imports }) => imports.map(({ path }) => path));
+  expect(outside).toEqual(expect.arrayContaining(["@aws-sdk/client-dynamodb", "@aws-sdk/client-sqs"]));
+});
+
+test("without CDK everything but the constructs loads, and those say what to install", async () => {
+  const bare = await appWith([tarball("tributary-cdc")], ["aws-cdk-lib", "constructs"]);
+  try {
+    const load = (name: string) =>
+      run(process.execPath, ["-e", `await import(${JSON.stringify(name)})`, "--input-type=module"], {
+        cwd: bare,
+      });
+    const entries = Object.keys(manifest.exports).filter((path) => !/\*|package\.json|cdk/.test(path));
+    expect(entries.length).toBeGreaterThan(5);
+    for (const path of entries) expect((await load(`tributary-cdc${path.slice(1)}`)).stderr).toBe("");
+    await expect(load("tributary-cdc/cdk")).rejects.toMatchObject({
+      stderr: expect.stringContaining(
+        "PackagesMissingError: tributary-cdc/cdk needs aws-cdk-lib and constructs: npm install aws-cdk-lib constructs\n",
+      ),
+    });
+  } finally {
+    await rm(bare, { recursive: true, force: true });
+  }
+});
+
+test("an app that is CommonJS requires the constructs", async () => {
+  await writeFile(join(app, "old.cjs"), `console.log(typeof require("tributary-cdc/cdk").CdcPipeline)`);
+  expect((await run(process.execPath, ["old.cjs"], { cwd: app })).stdout).toBe("function\n");
+});
+
+const LAPTOP = `
+import { CreateTableCommand, DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { TributaryError } from "tributary-cdc";
+import { captureStatus, consumerStatus, pipelineState, readBackfills, requestBackfill, wantBackfill } from "tributary-cdc/admin";
+import { definePipeline, postgres } from "tributary-cdc/pipeline";
+import { startEmbeddedPostgres, startEmulators } from "tributary-cdc-local";
+import pg from "pg";
+
+const [server, emulators] = await Promise.all([startEmbeddedPostgres(), startEmulators()]);
+const client = new pg.Client({ connectionString: server.url });
+await client.connect();
+const { rows } = await client.query("SHOW wal_level");
+await client.end();
+const taken = await startEmbeddedPostgres({ port: server.port }).catch((error) => error);
+
+const { environment } = emulators;
+const shop = pipelineState("shop", { stateTable: "state", environment });
+const keys = ["pk", "sk"];
+await shop.dynamodb.send(new CreateTableCommand({
+  TableName: "state",
+  BillingMode: "PAY_PER_REQUEST",
+  AttributeDefinitions: keys.map((AttributeName) => ({ AttributeName, AttributeType: "S" })),
+  KeySchema: keys.map((AttributeName, i) => ({ AttributeName, KeyType: i === 0 ? "HASH" : "RANGE" })),
+}));
+await requestBackfill(shop, "public.orders", { sweep: true, requestedAt: 0 });
+await wantBackfill(shop, "public.orders", "pause");
+const [backfill] = await readBackfills(shop);
+const twice = await requestBackfill(shop, "public.orders", { sweep: true, requestedAt: 0 }).catch((error) => error);
+const status = await consumerStatus({ ...shop, consumer: "orders" }, shop.signal);
+const definition = definePipeline({ name: "shop", source: postgres({ tables: ["public.orders"] }), consumers: [] });
+const { holds } = await captureStatus(shop, definition);
+await Promise.all([server.stop(), emulators.stop()]);
+console.log(JSON.stringify([
+  rows[0].wal_level,
+  [taken instanceof TributaryError, taken.code],
+  [backfill.run, backfill.status, backfill.wanted],
+  [twice instanceof TributaryError, twice.code],
+  status,
+  holds,
+]));
+`;
+
+test("the local package starts its parts, whose errors are those of tributary-cdc, and admin acts on a state table there", async () => {
+  const laptop = await appWith([tarball("tributary-cdc"), tarball("tributary-cdc-local")]);
+  try {
+    // An SDK of its own.
+    await symlink(join(PROJECT, "node_modules", "@aws-sdk"), join(laptop, "node_modules", "@aws-sdk"));
+    await writeFile(join(laptop, "laptop.ts"), LAPTOP);
+    const { stdout } = await run(process.execPath, ["laptop.ts"], { cwd: laptop, timeout: 120_000 });
+    expect(JSON.parse(stdout)).toEqual([
+      "logical",
+      [true, "PORT_TAKEN"],
+      [1, "requested", "pause"],
+      [true, "BACKFILL_ACTIVE"],
+      [],
+      [],
+    ]);
+  } finally {
+    await rm(laptop, { recursive: true, force: true });
+  }
+});
+
+test("the local package names this version of tributary-cdc, and holds nothing that tributary-cdc has", async () => {
+  const laptop = await appWith([tarball("tributary-cdc"), tarball("tributary-cdc-local")]);
+  try {
+    const local = await manifestIn(laptop, "tributary-cdc-local");
+    expect(local.peerDependencies).toEqual({ "tributary-cdc": manifest.version });
+    expect(Object.keys(local.dependencies)).toEqual(
+      expect.arrayContaining(["dynalite", "kinesalite", "local-aws-sqs"]),
+    );
+    const filesOf = async (name: string) =>
+      (await readdir(join(laptop, "node_modules", name), { recursive: true })).filter((file) =>
+        /\.js$/.test(file),
+      );
+    const main = new Set(await filesOf("tributary-cdc"));
+    expect((await filesOf("tributary-cdc-local")).filter((file) => main.has(file))).toEqual([]);
+  } finally {
+    await rm(laptop, { recursive: true, force: true });
+  }
+});
+
+/** A Node of this machine that is older than what the command needs. */
+async function olderNode(): Promise<string | undefined> {
+  for (const folder of ["/usr/bin", "/usr/local/bin", ...(process.env.PATH ?? "").split(":")]) {
+    if (folder.includes("node_modules")) continue;
+    const version = await run(join(folder, "node"), ["--version"]).then(
+      ({ stdout }) => Number.parseInt(stdout.slice(1), 10),
+      () => undefined,
+    );
+    if (version !== undefined && version < 24) return join(folder, "node");
+  }
+  return undefined;
+}

@@ -93,6 +93,7 @@ export function full(): Synthesized {
             timeoutSeconds: 120,
             memoryMB: 1024,
             attempts: 5,
+            logErrors: true,
             poison: "stop",
           },
           { name: "notifications", entry: "functions/notifications.ts", topics: ["*cancel*"] },

@@ -1,12 +1,15 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { definition, OpenSource } from "../postgres/source.ts";
 import { type Finished, npmStart, type Started } from "./npm-start.ts";
+
+/** The definition of a test stands in a folder of its own, and entries are relative to that. */
+const PRINT_CHANGES = resolve("functions/print-changes.ts");
 
 describe("npm start -- --database-url", () => {
   withPostgres((server) => {
@@ -92,7 +95,7 @@ describe("npm start -- --database-url", () => {
           ...{ kind: "postgres", tables: ["public.a", "public.c"], slots: 2 },
           ...{ acceptUnboundedWal: true, snapshot: "never" },
         },
-        consumers: [{ name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"] }],
+        consumers: [{ name: "print-changes", entry: PRINT_CHANGES, topics: ["*"] }],
       };
       await writeFile(file, `export default ${JSON.stringify(mine)};`);
       const args = ["--database-url", url, "--pipeline", file];

@@ -96,6 +96,14 @@ withPostgres((server) => {
     await bench.reached(3, undefined, 60_000);
     expect(await told()).toEqual([1, PUT_ASIDE, 3]);
     expect(await letter()).toMatchObject({ position, error: { code: "TEXT_ENCODING" } });
+    const shown = bench.command("capture", "status", "--json");
+    await shown.ended;
+    expect(JSON.parse(shown.lines.find((line) => line.startsWith("{")) ?? "")).toMatchObject({
+      holds: [],
+      tasks: [
+        { slot: expect.any(String), epoch: 1, confirmed: expect.stringMatching(/^[0-9A-F]+\/[0-9A-F]+$/) },
+      ],
+    });
     const wrong = bench.command("capture", "dead-letter", "--at", "0/1B143C8");
     expect(await wrong.ended).not.toBe(0);
     expect(wrong.lines.join("\n")).toContain("34 characters");

@@ -196,7 +196,9 @@ describe("npm start with bad input", () => {
     const { code, stdout, stderr } = await start("--pipeline", file).finished;
     await rm(directory, { recursive: true });
     expect(code).toBe(2);
+    // Relative to the project of the definition, which is its folder here: not to the folder that npm start runs in.
     expect(stderr).toMatch(/consumers\[0\]\.entry: .*functions\/absent\.ts/);
+    expect(stderr).toContain(`looked for ${join(directory, "functions/absent.ts")}`);
     expect(stdout).not.toContain("starting");
   });
 

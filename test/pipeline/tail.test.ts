@@ -29,14 +29,16 @@ withPostgres((server) => {
   });
 
   /** Runs tail as a user does. `into` is a shell command that reads its standard output. */
-  function tail(args: readonly string[], into = "cat") {
-    const quoted = ["--database-url", url, "--slot", slot, ...args].map((arg) => `'${arg}'`).join(" ");
+  function tail(args: readonly string[], into = "cat", { byVariable = false } = {}) {
+    const database = byVariable ? [] : ["--database-url", url];
+    const quoted = [...database, "--slot", slot, ...args].map((arg) => `'${arg}'`).join(" ");
     const shell = spawn(
       "bash",
       ["-c", `npm run -s tributary -- tail ${quoted} | ${into}; exit "\${PIPESTATUS[0]}"`],
       {
         cwd: root,
         detached: true,
+        env: { ...process.env, ...(byVariable ? { DATABASE_URL: url } : {}) },
         stdio: ["ignore", "pipe", "pipe"],
       },
     );
@@ -267,6 +269,226 @@ withPostgres((server) => {
     const lines = (await run.ended).out.trim().split("\n");
     expect(lines[0]).toMatch(/^\d\d:\d\d:\d\d\.\d{3} insert {3}public\.orders id=1 note=new$/);
     expect(lines[1]).toMatch(/update {3}public\.orders id=1 note: new → paid$/);
+  });
+
+  test("--snapshot prints the rows that are there as op r, then their changes, none lost and none old over new", async () => {
+    await client.query("INSERT INTO orders SELECT g, 'old' FROM generate_series(1, 5000) g");
+    const run = tail(["--snapshot", "--drop-slot"]);
+    await run.streaming();
+    // Beside the reading: every row is changed, some are removed, some come.
+    for (let i = 0; i < 20; i++) {
+      await client.query("UPDATE orders SET note = $1 WHERE id % 20 = $2", [`new ${i}`, i]);
+    }
+    await client.query("DELETE FROM orders WHERE id <= 100");
+    await client.query("INSERT INTO orders VALUES (9999, 'last')");
+    await eventually(() => run.said.out.includes('"9999"'), { what: "the last change" });
+    await eventually(() => run.said.err.includes("the rows of public.orders are printed"), {
+      what: "its end",
+    });
+    run.kill("SIGTERM");
+    const all = events((await run.ended).out);
+    const held = new Map<unknown, unknown>();
+    for (const { op, before, after } of all) {
+      if (op === "d") held.delete(before?.id);
+      else held.set(after?.id, after?.note);
+    }
+    const { rows } = await client.query<{ id: string; note: string }>("SELECT id, note FROM orders");
+    expect(new Map([...held].sort())).toEqual(
+      new Map(rows.map(({ id, note }) => [id, note] as const).sort()),
+    );
+    expect(all.some(({ op }) => op === "r")).toBe(true);
+    expect(all.every(({ op }) => op !== "m")).toBe(true);
+  });
+
+  test("--limit counts the rows of --snapshot", async () => {
+    await client.query("INSERT INTO orders SELECT g, 'old' FROM generate_series(1, 10) g");
+    const { out, code } = await tail(["--snapshot", "--limit", "3", "--drop-slot"]).ended;
+    expect(code).toBe(0);
+    expect(events(out).map(({ op, after }) => [op, after?.id])).toEqual([
+      ["r", "1"],
+      ["r", "2"],
+      ["r", "3"],
+    ]);
+  });
+
+  test("a table that is made while tail runs is printed from its first row, and its neighbours once", async () => {
+    await client.query("INSERT INTO orders VALUES (1, 'was there')");
+    const run = tail(["--tables", "public.*", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (2, 'a')");
+    await client.query(
+      `BEGIN; CREATE TABLE payments (id bigint PRIMARY KEY); INSERT INTO payments VALUES (1); COMMIT`,
+    );
+    await client.query("CREATE SCHEMA other");
+    await client.query("CREATE TABLE other.payments (id bigint PRIMARY KEY)");
+    await eventually(() => run.said.err.includes("the rows of public.payments are printed: 1"), {
+      what: "its rows",
+    });
+    await client.query("INSERT INTO payments VALUES (2)");
+    await client.query("INSERT INTO other.payments VALUES (3)");
+    await client.query("INSERT INTO orders VALUES (4, 'b')");
+    await eventually(() => run.said.out.includes('"id":"4"'), { what: "the last change" });
+    run.kill("SIGTERM");
+    const { out, err } = await run.ended;
+    expect(events(out).map(({ op, source, after }) => `${op} ${source.table} ${after?.id}`)).toEqual([
+      "c orders 2",
+      "r payments 1",
+      "c payments 2",
+      "c orders 4",
+    ]);
+    expect(err).toContain("public.payments is new");
+  });
+
+  test("a table that is dropped and made anew while tail runs is printed from its first row", async () => {
+    const run = tail(["--tables", "public.*", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'old')");
+    await eventually(() => events(run.said.out).length === 1, { what: "the first change" });
+    await client.query("DROP TABLE orders");
+    await client.query("CREATE TABLE orders (id bigint PRIMARY KEY, total int)");
+    await client.query("INSERT INTO orders VALUES (2, 20)");
+    await eventually(() => run.said.err.includes("the rows of public.orders are printed: 1"), {
+      what: "the rows of the new table",
+    });
+    await client.query("INSERT INTO orders VALUES (3, 30)");
+    await eventually(() => events(run.said.out).length === 3, { what: "the last change" });
+    run.kill("SIGTERM");
+    const { out } = await run.ended;
+    expect(events(out).map(({ op, after }) => [op, after])).toEqual([
+      ["c", { id: "1", note: "old" }],
+      ["r", { id: "2", total: 20 }],
+      ["c", { id: "3", total: 30 }],
+    ]);
+  });
+
+  test("a table that --tables names and that is dropped holds up no new one", async () => {
+    await client.query("CREATE TABLE passing (id bigint PRIMARY KEY)");
+    const run = tail(["--tables", "public.passing", "--tables", "public.o*", "--limit", "2", "--drop-slot"]);
+    await run.streaming();
+    await client.query("DROP TABLE passing");
+    await client.query("CREATE TABLE offers (id bigint PRIMARY KEY)");
+    await client.query("INSERT INTO offers VALUES (1)");
+    await eventually(() => run.said.err.includes("public.offers is new"), { what: "the new table" });
+    expect(run.said.err).not.toContain("is not printed");
+    await eventually(() => events(run.said.out).length === 1, { what: "its row" });
+    await client.query("INSERT INTO orders VALUES (2, 'a')");
+    const { code, out } = await run.ended;
+    expect(code).toBe(0);
+    expect(events(out).map(({ op, source }) => `${op} ${source.table}`)).toEqual(["r offers", "c orders"]);
+  });
+
+  test("a tail of other tables takes nothing from one that runs, or from a slot that stays", async () => {
+    await client.query("CREATE TABLE payments (id bigint PRIMARY KEY)");
+    const stays = tail(["--tables", "public.orders", "--slot", `${slot}_stays`]);
+    await stays.streaming();
+    stays.kill("SIGTERM");
+    await stays.ended;
+    const runs = tail(["--tables", "public.orders", "--limit", "2", "--drop-slot"]);
+    await runs.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    await eventually(() => events(runs.said.out).length === 1, { what: "the first change" });
+
+    const other = tail(["--tables", "public.payments", "--slot", `${slot}_b`, "--limit", "1", "--drop-slot"]);
+    await other.streaming();
+    await client.query("INSERT INTO orders VALUES (2, 'b')");
+    await client.query("INSERT INTO payments VALUES (3)");
+    const ids = ({ out }: { out: string }) =>
+      events(out).map(({ source, after }) => `${source.table} ${after?.id}`);
+    expect(ids(await other.ended)).toEqual(["payments 3"]);
+    const seen = await runs.ended;
+    expect(seen.code).toBe(0);
+    expect(ids(seen)).toEqual(["orders 1", "orders 2"]);
+    const again = await tail([
+      "--tables",
+      "public.orders",
+      "--slot",
+      `${slot}_stays`,
+      "--limit",
+      "2",
+      "--drop-slot",
+    ]).ended;
+    expect(ids(again)).toEqual(["orders 1", "orders 2"]);
+  });
+
+  test("a slot of any name keeps the publication that it needs, and goes on behind --drop-slot of another", async () => {
+    const own = slot;
+    slot = `mine_${tests}`;
+    const first = tail([]);
+    await first.streaming();
+    first.kill("SIGTERM");
+    await first.ended;
+    const dropped = tail(["--slot", own, "--limit", "1", "--drop-slot"]);
+    await dropped.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    expect((await dropped.ended).err).toContain(`dropped the slot "${own}"\n`);
+    try {
+      const again = await tail(["--limit", "1"]).ended;
+      expect(again).toMatchObject({ code: 0 });
+      expect(events(again.out).map(({ after }) => after?.id)).toEqual(["1"]);
+    } finally {
+      await client.query("SELECT pg_drop_replication_slot($1)", [slot]);
+    }
+  });
+
+  test("says in one line why a new table cannot be printed, and goes on", async () => {
+    const role = `reader_${process.pid}`;
+    await client.query(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'p'`);
+    const { rows } = await client.query<{ db: string }>("SELECT current_database() AS db");
+    try {
+      await client.query(`GRANT CREATE ON DATABASE "${rows[0]?.db}" TO ${role}`);
+      await client.query(`ALTER TABLE orders OWNER TO ${role}`);
+      const own = new URL(url);
+      own.username = role;
+      own.password = "p";
+      const run = tail(["--database-url", own.toString(), "--drop-slot"]);
+      await run.streaming();
+      await client.query("CREATE TABLE payments (id bigint PRIMARY KEY)");
+      await eventually(() => run.said.err.includes("public.payments is new and is not printed"), {
+        what: "the line",
+      });
+      await client.query("INSERT INTO payments VALUES (1)");
+      // One that can be had is not kept from it by one that cannot.
+      await client.query(
+        `BEGIN; CREATE TABLE invoices (id bigint PRIMARY KEY); ALTER TABLE invoices OWNER TO ${role}; COMMIT`,
+      );
+      await eventually(() => run.said.err.includes("the rows of public.invoices are printed"), {
+        what: "the next new table",
+      });
+      await client.query("INSERT INTO orders VALUES (1, 'a')");
+      await eventually(() => run.said.out.includes('"a"'), { what: "the change" });
+      run.kill("SIGTERM");
+      const { out, err } = await run.ended;
+      expect(events(out)).toHaveLength(1);
+      expect(err.match(/^.*is new and is not printed.*GRANT SELECT.*ALTER PUBLICATION.*$/gm)).toHaveLength(1);
+    } finally {
+      await client.query(`DROP OWNED BY ${role} CASCADE`);
+      await client.query(`DROP ROLE ${role}`);
+    }
+  });
+
+  test("--changed says what became of a row, and what the log does not tell", async () => {
+    const run = tail(["--changed", "--limit", "4", "--drop-slot"]);
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (17, 'placed')");
+    await client.query("UPDATE orders SET note = 'paid'");
+    await client.query("ALTER TABLE orders REPLICA IDENTITY FULL");
+    await client.query("UPDATE orders SET note = 'sent'");
+    await client.query("DELETE FROM orders");
+    const { out, err } = await run.ended;
+    expect(out.trim().split("\n")).toEqual([
+      "public.orders 17  created, note: placed",
+      "public.orders 17  note: ? → paid",
+      "public.orders 17  note: paid → sent",
+      "public.orders 17  deleted, note: sent",
+    ]);
+    expect(err.match(/the log has no old values of public\.orders/g)).toHaveLength(1);
+  });
+
+  test("takes the database from DATABASE_URL", async () => {
+    const run = tail(["--limit", "1", "--drop-slot"], "cat", { byVariable: true });
+    await run.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    expect(events((await run.ended).out)).toHaveLength(1);
   });
 
   test.each([

@@ -90,7 +90,7 @@ eachPostgres("backfill", (server) => {
     });
     await source.until(ROWS + 1);
     expect(record.of("public.t")).toMatchObject({ status: "running", progress: { rows: 0, lastKey: null } });
-    const commits = source.messages.flatMap((message) => (message.kind === "commit" ? message.endLsn : []));
+    const commits = source.messages.flatMap((message) => (message.kind === "commit" ? message.endPlace : []));
     source.source.acknowledge(commits[0] as bigint);
     await eventually(() => (record.of("public.t").progress?.chunk ?? 0) === 1, { what: "the first chunk" });
     source.source.acknowledge(commits.at(-1) as bigint);

@@ -66,7 +66,7 @@ eachPostgres("change decoder", (server) => {
         expect(Math.abs(event.source.ts_ms - Date.now())).toBeLessThan(600_000);
         const commit = out[1] as Extract<SourceMessage, { kind: "commit" }>;
         expect(commit.commitTimeMs).toBe(event.source.ts_ms);
-        expect(commit.endLsn).toBeGreaterThan(parsePosition(change.position).commitLsn);
+        expect(commit.endPlace).toBeGreaterThan(parsePosition(change.position).commitLsn);
       },
     ));
 

@@ -6,7 +6,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { DirectoryClaimStore } from "../../lib/claim-check/directory-claim-store.ts";
-import { HoldFullError } from "../../lib/source/postgres/hold/hold-errors.ts";
+import { TopicHoldFullError } from "../../lib/source/postgres/hold/hold-errors.ts";
 import type { Hold } from "../../lib/source/postgres/hold/hold-record.ts";
 import { StateTableUnavailableError } from "../../lib/state/state-errors.ts";
 import { eventually } from "../eventually.ts";
@@ -207,7 +207,7 @@ eachPostgres("a held topic", (server) => {
     await client.query(
       `BEGIN; INSERT INTO public.orders VALUES (1, ${UNREADABLE}); INSERT INTO public.orders VALUES (2, repeat('x', 4000)); COMMIT`,
     );
-    expect(await first.failure()).toBeInstanceOf(HoldFullError);
+    expect(await first.failure()).toBeInstanceOf(TopicHoldFullError);
     await first.close();
     holds.wanted.add(TOPIC);
     const second = await open("latin1", { limitBytes: 3000 });

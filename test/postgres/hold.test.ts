@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SourceChange } from "../../lib/change/change-stream.ts";
 import { DirectoryClaimStore } from "../../lib/claim-check/directory-claim-store.ts";
 import type { HoldSettings } from "../../lib/source/postgres/hold/held-topics.ts";
-import { HoldFullError } from "../../lib/source/postgres/hold/hold-errors.ts";
+import { TopicHoldFullError } from "../../lib/source/postgres/hold/hold-errors.ts";
 import { eventually } from "../eventually.ts";
 import { MemoryBackfills } from "./backfill-record.ts";
 import { replay } from "./backfill-replay.ts";
@@ -238,8 +238,10 @@ eachPostgres("a held topic", (server) => {
     await put(client, "orders", 1, UNREADABLE);
     await put(client, "orders", 2, "repeat('x', 4000)");
     const error = await source.failure();
-    expect(error).toBeInstanceOf(HoldFullError);
-    expect((error as HoldFullError).remedy).toContain("tributary capture release --topic shop.public.orders");
+    expect(error).toBeInstanceOf(TopicHoldFullError);
+    expect((error as TopicHoldFullError).remedy).toContain(
+      "tributary capture release --topic shop.public.orders",
+    );
     await source.close();
     await client.end();
   });

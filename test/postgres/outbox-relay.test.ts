@@ -83,7 +83,7 @@ class OpenRelay {
       if (lane.lost.aborted || until.aborted) break;
       for (const message of messages) {
         if (message.kind === "change") this.given.push(message);
-        if (message.kind === "commit" && this.acknowledging) lane.acknowledge(message.endLsn);
+        if (message.kind === "commit" && this.acknowledging) lane.acknowledge(message.endPlace);
       }
     }
     this.lanes.delete(lane);

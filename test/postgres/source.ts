@@ -138,8 +138,8 @@ export class OpenSource {
       for await (const batch of this.source.changes) {
         for (const message of batch) {
           this.messages.push(message);
-          if (this.acknowledging && message.kind === "commit") this.source.acknowledge(message.endLsn);
-          if (this.acknowledging && message.kind === "idle") this.source.acknowledge(message.lsn);
+          if (this.acknowledging && message.kind === "commit") this.source.acknowledge(message.endPlace);
+          if (this.acknowledging && message.kind === "idle") this.source.acknowledge(message.place);
           if (this.acknowledging && message.kind === "receipt") message.stored();
         }
         await this.#gate;

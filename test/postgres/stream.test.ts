@@ -48,7 +48,7 @@ eachPostgres(
       expect(rows[0].active).toBe(false);
       expect(parseLsn(rows[0].confirmed_flush_lsn)).toBe(record.state?.confirmedLsn);
       const last = source.messages.filter((m) => m.kind === "commit").at(-1);
-      expect(record.state?.confirmedLsn).toBeGreaterThanOrEqual(last?.endLsn as bigint);
+      expect(record.state?.confirmedLsn).toBeGreaterThanOrEqual(last?.endPlace as bigint);
       expect(record.state?.recentCommits.length).toBe(16);
     });
 
@@ -192,7 +192,7 @@ withPostgres((server) => {
       () =>
         record.state &&
         record.state.confirmedLsn >=
-          (source.messages.filter((m) => m.kind === "commit").at(-1)?.endLsn as bigint),
+          (source.messages.filter((m) => m.kind === "commit").at(-1)?.endPlace as bigint),
       { what: "everything to be confirmed" },
     );
     const confirmed = record.state?.confirmedLsn as bigint;
@@ -234,7 +234,7 @@ withPostgres((server) => {
     }
     expect(given.filter(({ kind }) => kind === "change").length).toBe(20_000);
     const commit = given.at(-1);
-    source.acknowledge(commit?.kind === "commit" ? commit.endLsn : 0n);
+    source.acknowledge(commit?.kind === "commit" ? commit.endPlace : 0n);
     await source.close();
 
     const next = await open(url, { record });

@@ -147,7 +147,7 @@ export class TablesReading {
       for await (const batch of stream.changes) {
         for (const message of batch) {
           this.messages.push(message);
-          if (this.acknowledging && message.kind === "commit") stream.acknowledge(message.endLsn);
+          if (this.acknowledging && message.kind === "commit") stream.acknowledge(message.endPlace);
         }
       }
     } catch (error) {

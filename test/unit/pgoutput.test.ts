@@ -181,7 +181,7 @@ describe("bytes that are not what they should be", () => {
 describe("a link that is lost at any message and read again from the slot's place", () => {
   const given = (out: readonly SourceMessage[]) =>
     out.flatMap((m) =>
-      m.kind === "change" ? [m.position] : m.kind === "commit" ? [formatLsn(m.endLsn)] : [],
+      m.kind === "change" ? [m.position] : m.kind === "commit" ? [formatLsn(m.endPlace)] : [],
     );
   const once = async (decoder: ChangeDecoder, upTo: number) => {
     const out: SourceMessage[] = [];

@@ -1,41 +1,20 @@
-import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
-import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
-import { dynamodbClient, sqsClient } from "../../aws/clients.ts";
-import { kinesisShardParents, type ShardParents } from "../../aws/shard-parents.ts";
-import type { ClaimStore } from "../../change/claim-store.ts";
-import { ConfigurationError } from "../../change/tributary-error.ts";
-import { claimStoreFromEnvironment } from "../../claim-check/open-claim-store.ts";
-import { topicPattern } from "../../definition/topic-pattern.ts";
-import { DeadLetterQueue } from "../dead-letter/dead-letter.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../../change/tributary-error.ts";
 import { runRedrive } from "../dead-letter/redrive.ts";
-import { RedriveLeases } from "../dead-letter/redrive-lease.ts";
 import {
   isRedriveRequest,
   type RedriveReport,
   type RedriveRequest,
   readRedriveRequest,
 } from "../dead-letter/redrive-request.ts";
-import { ConsumerTable } from "../fence/consumer-table.ts";
-import { Fence } from "../fence/fence.ts";
-import { StartPositions } from "../fence/start-position.ts";
-import { HoldTable } from "../hold/hold-table.ts";
-import { ParkedPayloads } from "../hold/parked-payload.ts";
-import { ParkingTable } from "../hold/parking-table.ts";
-import { ClaimReader } from "../run/claim-reader.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
-import { metricsObserver } from "../run/consumer-metrics.ts";
 import type { ChangeEvent, Row } from "../run/event.ts";
 import { runInvocation } from "../run/invocation.ts";
-import { MissingTable } from "../run/missing-changes.ts";
-import type { ConsumerObserver } from "../run/observer.ts";
-import { RunningCalls } from "../run/running-calls.ts";
 import { endAfterAnswer, endIfEnding } from "../run/sandbox.ts";
-import { Shards, type ShardsOptions } from "../run/shards.ts";
 import type { Sweep } from "../run/sweep.ts";
-import { readConfiguration } from "./configuration.ts";
-import { errorFacts, type HandlerContext, jsonLogger, type WriteLine } from "./context.ts";
-import { Claims } from "./once.ts";
+import { type ConsumerParts, makeInstance } from "./consumer-parts.ts";
+import type { HandlerContext } from "./context.ts";
+import { type BatchMiddleware, type Middleware, withMiddleware } from "./middleware.ts";
 import { ALL_OPERATIONS, type Operation } from "./operation.ts";
 import { Registry, topicOrTable } from "./registry.ts";
 import type { RowSchema } from "./schema.ts";
@@ -74,7 +53,7 @@ export type BatchHandler<O extends Operation, R> = (
 export type SweepHandler = (sweep: Sweep, context: HandlerContext) => unknown;
 
 /**
- * How a handler for single events is called.
+ * Options of a handler for single events.
  *
  * @example
  * const options: OnOptions<Order> = { row: orderSchema, once: "claim" };
@@ -87,7 +66,7 @@ export interface OnOptions<R> {
 }
 
 /**
- * How a handler for several events is called.
+ * Options of a handler for several events.
  *
  * @example
  * const options: OnBatchOptions<typeof Operation.Create, Row> = { operations: Operation.Create, maxEvents: 200 };
@@ -98,25 +77,6 @@ export interface OnBatchOptions<O extends Operation, R> {
   /** Events in a call at most; default 500. */
   readonly maxEvents?: number;
   readonly row?: RowSchema<R>;
-}
-
-/**
- * What the handler stands on; all of it comes from the environment unless given (tests, local host).
- *
- * @example
- * consumer("orders").on(…).handler({ observer: { invocation: (report) => metrics.add(report) } });
- */
-export interface ConsumerParts {
-  readonly environment?: Readonly<Record<string, string | undefined>>;
-  readonly dynamodb?: DynamoDBClient;
-  readonly sqs?: SQSClient;
-  /** Asked when a shard of the stream is met for the first time. Default: Kinesis. */
-  readonly shardParents?: ShardParents;
-  readonly observer?: ConsumerObserver;
-  /** Where log lines go; default standard output. */
-  readonly write?: WriteLine;
-  /** Called for each change and each sweep that takes effect in an invocation, before the checkpoint moves past it. Must not throw. */
-  readonly onEffect?: (effect: ChangeEvent | Sweep) => void;
 }
 
 /**
@@ -146,9 +106,11 @@ const DEFAULT_MAX_EVENTS = 500;
 /** Registered, so that two copies of the library on one machine know each other's handlers. */
 const ORIGIN = Symbol.for("tributary.handler-origin");
 
-/** What a handler was made from: the testing kit makes it anew on parts in memory. */
+/** The origin of a handler: the testing kit makes it anew on parts in memory. */
 export interface HandlerOrigin {
   readonly consumer: string;
+  /** Patterns of all its handlers: the local host holds them against the captured tables. */
+  readonly patterns: readonly string[];
   readonly parts: ConsumerParts;
   /** Makes the same handler on other parts. */
   remake(parts: ConsumerParts): KinesisHandler & RedriveHandler;
@@ -168,6 +130,8 @@ export function originOf(handler: KinesisHandler): HandlerOrigin | undefined {
 export class Consumer {
   readonly #name: string;
   readonly #registry = new Registry();
+  readonly #middleware: Middleware[] = [];
+  readonly #batchMiddleware: BatchMiddleware[] = [];
 
   constructor(name: string) {
     this.#name = name;
@@ -200,6 +164,7 @@ export class Consumer {
     const [options, handler] = rest.length === 1 ? [{}, rest[0]] : rest;
     this.#registry.add({
       kind: "single",
+      pattern,
       matches: topicOrTable(pattern),
       operations: new Set(typeof operations === "string" ? [operations] : operations),
       row: options.row,
@@ -233,6 +198,7 @@ export class Consumer {
     }
     this.#registry.add({
       kind: "batch",
+      pattern,
       matches: topicOrTable(pattern),
       operations: new Set<Operation>(typeof operations === "string" ? [operations] : operations),
       maxEvents,
@@ -256,7 +222,38 @@ export class Consumer {
    * @throws ConfigurationError when the pattern is none.
    */
   onSweep(pattern: string, handler: SweepHandler): this {
-    this.#registry.add({ kind: "sweep", matches: topicOrTable(pattern), handle: handler });
+    this.#registry.add({ kind: "sweep", pattern, matches: topicOrTable(pattern), handle: handler });
+    return this;
+  }
+
+  /**
+   * Puts a middleware around every handler that this consumer has by `on`, whether registered before or after. The first
+   * is the outermost.
+   *
+   * @example
+   * consumer("orders")
+   *   .use(async (event, ctx, next) => {
+   *     await tenants.run(event.row?.tenant_id, next);
+   *   })
+   */
+  use(middleware: Middleware): this {
+    this.#middleware.push(middleware);
+    return this;
+  }
+
+  /**
+   * Puts a middleware around every handler that this consumer has by `onBatch`, a sink's too; see `use`. It gets the
+   * events of the call.
+   *
+   * @example
+   * sinkConsumer("search", search)
+   *   .useBatch(async (events, ctx, next) => {
+   *     await next();
+   *     ctx.logger.info("written", { events: events.length });
+   *   })
+   */
+  useBatch(middleware: BatchMiddleware): this {
+    this.#batchMiddleware.push(middleware);
     return this;
   }
 
@@ -267,7 +264,7 @@ export class Consumer {
    * @example
    * export const handler = consumer("orders").on(…).handler();
    *
-   * @throws ConfigurationError when no handler was registered.
+   * @throws ConfigurationError when no handler was registered, or handlers of one kind are without the middleware of the other.
    */
   handler(parts: ConsumerParts = {}): KinesisHandler & RedriveHandler {
     if (this.#registry.size === 0) {
@@ -275,13 +272,15 @@ export class Consumer {
         { path: "on", value: undefined, remedy: "register at least one handler with on or onBatch" },
       ]);
     }
+    const problems = this.#uncovered();
+    if (problems.length > 0) throw new ConfigurationError(`The consumer "${this.#name}"`, problems);
     let instance: ConsumerInstance | undefined;
     const handle = async (
       event: KinesisStreamEvent | RedriveRequest,
       context: Parameters<KinesisHandler>[1],
     ) => {
       endIfEnding();
-      instance ??= makeInstance(this.#name, this.#registry, parts);
+      instance ??= makeInstance(this.#name, this.#wrapped(), parts);
       const remainingMs = context.getRemainingTimeInMillis();
       try {
         return isRedriveRequest(event)
@@ -293,11 +292,32 @@ export class Consumer {
     };
     const origin: HandlerOrigin = {
       consumer: this.#name,
+      patterns: this.#registry.patterns,
       parts,
       remake: (other) => this.handler(other),
     };
     // One function, two kinds of event: each has its own answer.
     return Object.defineProperty(handle, ORIGIN, { value: origin }) as KinesisHandler & RedriveHandler;
+  }
+
+  /** The handlers with the middleware around them; without any, nothing stands between. */
+  #wrapped(): Registry {
+    const [single, batch] = [this.#middleware, this.#batchMiddleware];
+    if (single.length + batch.length === 0) return this.#registry;
+    return this.#registry.map((registration) => withMiddleware(registration, { single, batch }));
+  }
+
+  /** A middleware that filters or checks would else be left out in silence. */
+  #uncovered(): ConfigurationProblem[] {
+    const [single, batch] = [this.#middleware.length > 0, this.#batchMiddleware.length > 0];
+    const lacks = (has: string, kind: string, path: string, events: string) => {
+      const remedy = `the middleware of ${has} is not around the handlers of ${kind}: add ${path}((${events}, ctx, next) => …)`;
+      return [{ path, value: undefined, remedy }];
+    };
+    if (single && !batch && this.#registry.has("batch"))
+      return lacks("use", "onBatch, or of a sink", "useBatch", "events");
+    if (batch && !single && this.#registry.has("single")) return lacks("useBatch", "on", "use", "event");
+    return [];
   }
 }
 
@@ -321,65 +341,4 @@ export function consumer(name: string): Consumer {
     ]);
   }
   return new Consumer(name);
-}
-
-function makeInstance(name: string, registry: Registry, parts: ConsumerParts): ConsumerInstance {
-  const environment = parts.environment ?? process.env;
-  const configuration = readConfiguration(environment);
-  const { stateTable, pipeline, deadLetterQueueUrl, topics } = configuration;
-  const dynamodb = parts.dynamodb ?? dynamodbClient(environment);
-  const table = new ConsumerTable({ dynamodb, table: stateTable, pipeline, consumer: name });
-  const write = parts.write ?? ((line) => void process.stdout.write(`${line}\n`));
-  const patterns = topics?.map(topicPattern);
-  let claims: Promise<ClaimStore | undefined> | undefined;
-  const openClaims = () => {
-    claims ??= claimStoreFromEnvironment(environment);
-    return claims;
-  };
-  return {
-    consumer: name,
-    registry,
-    configuration,
-    isOwn: (topic) => !patterns || patterns.some((matches) => matches(topic)),
-    fence: new Fence(table),
-    startPositions: new StartPositions(table),
-    claims: new Claims(table),
-    missing: new MissingTable(table),
-    shards: new Shards({
-      ...{ table, retentionMs: configuration.retentionMs },
-      parentsOf: parentsOf(name, parts.shardParents ?? kinesisShardParents(environment), write),
-    }),
-    oversize: new ClaimReader(openClaims, oversizeBytes(environment)),
-    parking: new ParkingTable(table),
-    payloads: new ParkedPayloads(pipeline, name, openClaims),
-    holds: new HoldTable(table),
-    leases: new RedriveLeases(table),
-    running: new RunningCalls(),
-    deadLetters: deadLetterQueueUrl
-      ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
-      : undefined,
-    observer: parts.observer ?? metricsObserver(pipeline, write),
-    onEffect: parts.onEffect,
-    write,
-  };
-}
-
-/** Oversize changes in use at once may take an eighth of the function's memory: a change needs about five times its size. */
-function oversizeBytes(environment: Readonly<Record<string, string | undefined>>): number {
-  const memoryMB = Number(environment.AWS_LAMBDA_FUNCTION_MEMORY_SIZE) || 512;
-  return (memoryMB * 1024 * 1024) / 8;
-}
-
-/** Where the stream cannot be asked, a new shard begins as if the consumer were new; that is said, not passed over. */
-function parentsOf(consumer: string, ask: ShardParents, write: WriteLine): ShardsOptions["parentsOf"] {
-  return async (shardId, streamArn, signal) => {
-    try {
-      return await ask(streamArn, shardId, signal);
-    } catch (error) {
-      jsonLogger(write, { consumer, shardId, ...errorFacts(error) }).warn(
-        "the stream's shards cannot be listed: records that expired before this shard was made are not detected",
-      );
-      return [];
-    }
-  };
 }

@@ -1,4 +1,4 @@
-import { codeOf, nameOf } from "../run/thrown.ts";
+import { codeOf, factsOf, nameOf } from "../run/thrown.ts";
 
 /**
  * Writes log lines: JSON on standard output, each with the consumer, topic, partition and position. What you give
@@ -14,7 +14,7 @@ export interface Logger {
 }
 
 /**
- * What a handler gets beside the event.
+ * The second argument of a handler, beside the event.
  *
  * @example
  * async (event, ctx) => {
@@ -27,7 +27,7 @@ export interface HandlerContext {
   /** Milliseconds until `signal` aborts. */
   remainingMs(): number;
   readonly logger: Logger;
-  /** Which call for this change this is, from 1; calls of earlier invocations count where they were recorded. */
+  /** Number of this call for this change, from 1; calls of earlier invocations count where they were recorded. */
   readonly attempt: number;
   readonly consumer: string;
 }
@@ -49,7 +49,7 @@ export function jsonLogger(write: WriteLine, always: Readonly<Record<string, unk
   return { info: log("info"), warn: log("warn"), error: log("error") };
 }
 
-/** What is given may hold itself, or throw when it is read: then field by field. */
+/** Prints facts field by field where they hold themselves, or throw when they are read. */
 function lineOf(
   always: Readonly<Record<string, unknown>>,
   fields: Readonly<Record<string, unknown>>,
@@ -86,4 +86,28 @@ function bigintAsText(_key: string, value: unknown): unknown {
 export function errorFacts(error: unknown): { error: string; code?: string } {
   const code = codeOf(error);
   return code === undefined ? { error: nameOf(error) } : { error: nameOf(error), code };
+}
+
+/** The parts of a consumer that a line about an error is written by. */
+interface ErrorLog {
+  readonly consumer: string;
+  readonly write: WriteLine;
+  readonly configuration: { readonly logErrors: boolean };
+}
+
+/**
+ * Warns of an error: its class and code; under `logErrors` its message and stack too, bounded. The consumer's definition asks for
+ * them, since they may hold values.
+ */
+export function warnOf(
+  { consumer, write, configuration }: ErrorLog,
+  message: string,
+  error: unknown,
+  facts: Readonly<Record<string, unknown>>,
+): void {
+  const logger = jsonLogger(write, { consumer, ...facts, ...errorFacts(error) });
+  if (configuration.logErrors) {
+    const { message: errorMessage, stack } = factsOf(error);
+    logger.warn(message, { errorMessage, stack });
+  } else logger.warn(message);
 }

@@ -163,7 +163,7 @@ function given(
 }
 
 /**
- * What an array that a handler returned says of failed events. Nothing, where it holds no number: `Promise.all` over the
+ * Returns the failed events that an array which a handler returned names. Nothing, where it holds no number: `Promise.all` over the
  * events gives their answers. Where some of it is a number, what is undefined or null beside is not: each event's own
  * index or nothing.
  */

@@ -35,6 +35,12 @@ export class RowSchemaError extends defineError("ROW_SCHEMA", "stop").from(
   },
 ) {}
 
+/** A middleware of `use` or `useBatch` called `next` twice, or after its end. */
+export class MiddlewareError extends defineError("MIDDLEWARE", "stop").from((what: string) => ({
+  message: `a middleware ${what}`,
+  remedy: "Call next once and wait for it: await next(). To leave a change out, return without calling it.",
+})) {}
+
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
 export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() => ({
   message: "the event is claimed by another invocation that has not ended yet",

@@ -3,7 +3,7 @@ import { claimKey, type StateKey } from "../../state/state-key.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { ClaimHeldError } from "./handler-errors.ts";
 
-/** How long a done claim is remembered: longer than a record comes again with the default retention. */
+/** Seconds for which a done claim is remembered: longer than a record comes again with the default retention. */
 const REMEMBERED_SECONDS = 14 * 24 * 3600;
 /** Clocks of two machines may differ by this much, in milliseconds. */
 const CLOCK_SKEW_MS = 5_000;
@@ -68,7 +68,7 @@ export class Claims {
     });
   }
 
-  /** Whether an event's effect is recorded. */
+  /** Returns whether an event's effect is recorded. */
   async isDone(name: ClaimName, signal: AbortSignal): Promise<boolean> {
     const item = await this.#table.until(signal, "read claim").get(this.#key(name));
     return item?.state?.S === "done";

@@ -1,7 +1,7 @@
 import type { OperationCode } from "../../change/event.ts";
 
 /**
- * What happened to a row, or that it is no row at all.
+ * The kinds of change, and of events that are no row's.
  *
  * @example
  * consumer("orders").on("public.orders", [Operation.Create, Operation.Update], async (event) => { … })

@@ -1,6 +1,6 @@
 import { isControlEvent, readBackfillEnd } from "../../change/control-event.ts";
 import type { ChangeEventJson, OperationCode } from "../../change/event.ts";
-import { type TableName, tablePattern } from "../../change/table-pattern.ts";
+import { formatTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
 import type { AnyEvent } from "../run/event.ts";
@@ -13,6 +13,8 @@ import type { RowSchema } from "./schema.ts";
 type HandlerOutcome = unknown;
 
 interface Registered {
+  /** As it was written. */
+  readonly pattern: string;
   readonly matches: (topic: string, table: TableName) => boolean;
 }
 
@@ -24,7 +26,7 @@ interface RegisteredForChanges extends Registered {
 /** A handler for one event. */
 export interface SingleRegistration extends RegisteredForChanges {
   readonly kind: "single";
-  /** Whether each event is claimed before the handler runs. */
+  /** Claims each event before the handler runs. */
   readonly claim: boolean;
   readonly handle: (event: AnyEvent, context: HandlerContext) => HandlerOutcome | Promise<HandlerOutcome>;
 }
@@ -48,19 +50,45 @@ export interface SweepRegistration extends Registered {
 /** The handlers that a consumer registered, by kind. */
 export type Registration = SingleRegistration | BatchRegistration | SweepRegistration;
 
+/** Kinds of changes that a report names, at most. */
+const MAX_UNMATCHED = 20;
+
 /** The handlers of a consumer, in the order they were registered: the first that matches is the one. */
 export class Registry {
   readonly #registrations: Registration[] = [];
   /** The registration that was found last: events of one table come one after the other. */
   #last: FoundRegistration | undefined;
+  readonly #unmatched = new Set<string>();
 
   get size(): number {
     return this.#registrations.length;
   }
 
+  /** The patterns of all handlers, each once. */
+  get patterns(): readonly string[] {
+    return [...new Set(this.#registrations.map(({ pattern }) => pattern))];
+  }
+
+  /** Changes that no handler matched so far, a few kinds: `public.orders update`. */
+  get unmatched(): readonly string[] {
+    return [...this.#unmatched];
+  }
+
   add(registration: Registration): void {
     this.#registrations.push(registration);
     this.#last = undefined;
+  }
+
+  /** Returns whether a handler of this kind is registered. */
+  has(kind: Registration["kind"]): boolean {
+    return this.#registrations.some((registration) => registration.kind === kind);
+  }
+
+  /** Returns the same registry with each handler changed by `change`. */
+  map(change: (registration: Registration) => Registration): Registry {
+    const changed = new Registry();
+    for (const registration of this.#registrations) changed.add(change(registration));
+    return changed;
   }
 
   /** @throws RecordFormatError for a control event that is not of the format. */
@@ -85,6 +113,8 @@ export class Registry {
       (candidate) => candidate.kind !== "sweep" && candidate.operations.has(operation),
     );
     last.byOperation.set(wire.op, first);
+    if (!first && this.#unmatched.size < MAX_UNMATCHED)
+      this.#unmatched.add(`${formatTable(wire.source)} ${operation}`);
     return first;
   }
 }

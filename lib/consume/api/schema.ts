@@ -7,6 +7,18 @@ import { RowSchemaError } from "./handler-errors.ts";
 export type RowSchema<R> = StandardSchemaV1<unknown, R>;
 
 /**
+ * Options that give rows their type without looking at them; a schema of zod or valibot as `row` looks at each row.
+ *
+ * @example
+ * consumer("orders").on("public.orders", Operation.Create, rowsOf<OrdersRow>(), async (event) => { … event.after.status … })
+ */
+export function rowsOf<R>(): { readonly row: RowSchema<R> } {
+  return {
+    row: { "~standard": { version: 1, vendor: "tributary", validate: (row) => ({ value: row as R }) } },
+  };
+}
+
+/**
  * The rows of an event through a schema: `after`, and of an update `before` where it is whole. Columns that did not
  * travel stay absent, whatever default the schema has for them: a default must never overwrite a stored value. Gives a
  * promise only where the schema does.

@@ -1,9 +1,9 @@
-import * as z from "zod/mini";
 import type { PositionText } from "../../change/position.ts";
+import { fittingJson, listOf, mapOf, objectOf, optional, text, wholeFrom } from "../../change/shape.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
 
 /*
- * When a consumer had which topics. Each time that capture starts with other topics than before, a revision begins; a span
+ * The topics that a consumer had, and when. Each time that capture starts with other topics than before, a revision begins; a span
  * tells from which revision on the consumer had a topic pattern, and which revision it had it no more in. Revisions, not
  * positions, say whether two spans follow each other: nothing may have been confirmed between two deploys, and still a
  * function without the topic may have passed records.
@@ -24,14 +24,16 @@ export type TopicSpans = Readonly<Record<string, readonly TopicSpan[]>>;
 /** Spans kept of a pattern. Older ones become one, as if it had never been given up between: a gap then stays a gap. */
 const KEPT = 8;
 
-const stored = z.record(
-  z.string(),
-  z.array(z.object({ since: z.int(), position: z.string(), until: z.optional(z.int()) })),
+const stored = mapOf(
+  listOf(objectOf({ since: wholeFrom(0), position: text, until: optional(wholeFrom(0)) })),
 );
 
-/** Reads what `formatSpans` wrote. */
-export function parseSpans(text: string | undefined): TopicSpans {
-  return text === undefined ? {} : stored.parse(JSON.parse(text));
+/** Reads what `formatSpans` wrote; otherwise throws what `refuse` makes of a fault. */
+export function parseSpans(
+  json: string | undefined,
+  refuse: (path: string, problem: string) => Error,
+): TopicSpans {
+  return json === undefined ? {} : fittingJson(stored, json, refuse);
 }
 
 /** The spans as they are stored. */
@@ -62,7 +64,7 @@ export function changeTopics(
 }
 
 /**
- * Where a consumer that has a topic now began with it for the last time: whatever it is missing before that, another
+ * Returns where a consumer that has a topic now began with it for the last time: whatever it is missing before that, another
  * deploy of it gave up. Undefined where it does not have the topic.
  */
 export function lastStart(spans: TopicSpans, topic: string): PositionText | undefined {

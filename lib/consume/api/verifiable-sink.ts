@@ -1,7 +1,7 @@
 import type { TableName } from "../../change/table-pattern.ts";
 
 /**
- * What `tributary verify` asks a sink for, exported as `sink` beside `handler` from the consumer's entry file.
+ * A sink that `tributary verify` can read, exported as `sink` beside `handler` from the consumer's entry file.
  *
  * @example
  * export const sink: VerifiableSink = {
@@ -10,7 +10,7 @@ import type { TableName } from "../../change/table-pattern.ts";
  * };
  */
 export interface VerifiableSink {
-  /** What it holds of a source table; undefined where it holds nothing that could be compared. */
+  /** Returns its table for a source table; undefined if it holds nothing that could be compared. */
   table(name: TableName): VerifiableTable | undefined;
   /** Ends what would keep the process alive. */
   close?(): Promise<unknown>;
@@ -25,7 +25,7 @@ export interface VerifiableSink {
 export const JSON_NULL: unique symbol = Symbol.for("tributary.JSON_NULL");
 
 /**
- * What a sink holds of one source table. Only reads.
+ * A sink's rows of one source table. Only reads.
  *
  * @example
  * const ordersHeld: VerifiableTable = {
@@ -38,7 +38,7 @@ export interface VerifiableTable {
   /** The source's columns that it holds unchanged, those of the key among them; default: all. */
   readonly columns?: readonly string[];
   /**
-   * Whether it tells a JSON null from NULL and gives it as `JSON_NULL`, inside arrays too. By default both are compared as null: most
+   * Set where it tells a JSON null from NULL and gives it as `JSON_NULL`, inside arrays too. By default both are compared as null: most
    * drivers read them so.
    */
   readonly jsonNull?: boolean;

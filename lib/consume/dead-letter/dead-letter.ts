@@ -97,7 +97,7 @@ export class DeadLetterQueue {
 }
 
 /**
- * What SQS refuses stands inside of strings only, where an escape means the same.
+ * Characters that SQS refuses stand inside of strings only, where an escape means the same.
  * "#x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF":
  * https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
  */

@@ -20,7 +20,7 @@ export type RecordGiver = Pick<
   | "write"
 >;
 
-/** Which record, and what is known of what it held. */
+/** The record, and what is known of what it held. */
 type DeadRecord = Pick<UnreadableRecord, "shardId" | "sequenceNumber" | "partitionKey" | "data" | "error"> & {
   readonly held?: PartitionName & RecordRange;
 };

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../../change/position.ts";
+import { warnOf } from "../api/context.ts";
 import { HoldAtWorkError } from "../hold/hold-errors.ts";
 import type { StoredChange, StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
@@ -38,7 +39,7 @@ export type ChainOutcome =
       readonly error: string;
     };
 
-/** How often a redrive looks for a moment at which no invocation has the partition, before it takes it by force. */
+/** Number of times that a redrive looks for a moment at which no invocation has the partition, before it takes it by force. */
 const POLLS = 150;
 const POLL_MS = 20;
 
@@ -124,6 +125,10 @@ export class ChainRedrive {
         case "unhandled":
           return this.#failed("unhandled", position, known, outcome.error);
         case "failed":
+          warnOf(this.#run.instance, "a redriven change failed again", outcome.error, {
+            ...{ topic: this.#place.topic, partition: this.#place.partition, position },
+            ...{ table: deadLetter.table, attempt: known + outcome.calls },
+          });
           return this.#failed("failed", position, known + outcome.calls, outcome.error, outcome.timedOut);
       }
       this.#redriven++;

@@ -48,7 +48,7 @@ export interface ChangeRun {
   readonly begin: () => Promise<void>;
 }
 
-/** How long a claim of another owner is waited for: that one may be about to end, or dead, and other keys wait. */
+/** Milliseconds to wait for a claim of another owner: that one may be about to end, or dead, and other keys wait. */
 const CLAIM_WAIT_MS = 1_000;
 
 /** Brings one parked change to its handler. `callsBefore` are on record. */

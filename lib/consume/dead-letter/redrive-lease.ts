@@ -24,7 +24,7 @@ export interface FencedPartition {
   readonly hold?: PartitionHold | undefined;
   /** The token that an invocation would take it from. */
   readonly token: string | undefined;
-  /** Whether an invocation holds it, or died there. */
+  /** Set where an invocation holds it, or died there. */
   readonly held: boolean;
   /** A call that ran on when its invocation ended. */
   readonly running: RunningCall | undefined;
@@ -97,7 +97,7 @@ export class RedriveLease {
     return readFenced(this.#lease.item);
   }
 
-  /** Whether the lease still is this redrive's: asked before each effect. */
+  /** Returns whether the lease still is this redrive's: asked before each effect. */
   async isOurs(): Promise<boolean> {
     return (await this.#lease.renew()) !== undefined;
   }

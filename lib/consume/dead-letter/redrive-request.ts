@@ -1,5 +1,5 @@
-import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../../change/position.ts";
+import { objectOf, oneOf, optional, shape, textWhere, wholeFrom } from "../../change/shape.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 
 /**
@@ -28,7 +28,7 @@ export interface RedriveRequest {
 }
 
 /**
- * What became of one key's dead letter: `done` with all that waited behind it; `failed` again, `open` (not tried, or not
+ * The outcome of one key's dead letter: `done` with all that waited behind it; `failed` again, `open` (not tried, or not
  * to the end), `busy` (another redrive, or a later change on its way), `unhandled` (no handler is registered for a change
  * of it: it stays parked), `superseded` by a later change: refused.
  *
@@ -55,7 +55,7 @@ export interface RedrivenLetter {
 }
 
 /**
- * What a redrive did.
+ * The report of a redrive.
  *
  * @example
  * if (report.more) await redriveAgain();
@@ -81,53 +81,43 @@ export interface RedriveReport {
   readonly letters: readonly RedrivenLetter[];
 }
 
-const text = (what: string) => z.optional(z.string(`write ${what}`));
-const flag = z.optional(z.boolean("write true or false"));
-const number = (from: number) => {
-  const remedy = `write a whole number from ${from}`;
-  return z.optional(z.int(remedy).check(z.minimum(from, remedy)));
-};
-const AS_LETTERS_SAY = "write it as the dead letter has it: 34 characters";
+const text = (what: string) => optional(textWhere(() => true, `write ${what}`));
+const flag = optional(shape<boolean>((value) => typeof value === "boolean", "write true or false"));
+const number = (from: number) => optional(wholeFrom(from, `write a whole number from ${from}`));
 
-const request = z.object({
-  tributary: z.literal("redrive"),
+const request = objectOf({
+  tributary: oneOf(["redrive"]),
   consumer: text("the consumer's name"),
   key: text("the values of the key columns, with commas between them: 5,17"),
   topic: text("the name of a topic"),
   partition: number(0),
-  position: z.optional(z.string(AS_LETTERS_SAY).check(z.refine(isPosition, AS_LETTERS_SAY))),
+  position: optional(textWhere(isPosition, "write it as the dead letter has it: 34 characters")),
   dryRun: flag,
   discard: flag,
   limit: number(1),
 });
 
-/** Whether an event is meant to be a redrive request. */
+/** Returns whether an event is meant to be a redrive request. */
 export function isRedriveRequest(event: object): event is RedriveRequest {
   return (event as { tributary?: unknown }).tributary === "redrive";
 }
 
 /** @throws ConfigurationError naming what is wrong; also when another consumer is meant. */
-export function readRedriveRequest(event: unknown, consumer: string): RedriveRequest {
-  const parsed = request.safeParse(event);
-  if (!parsed.success) {
-    throw new ConfigurationError(
-      "The redrive request",
-      parsed.error.issues.map((issue) => ({
-        path: issue.path.join("."),
-        value: (event as Record<string, unknown>)[String(issue.path[0])],
-        remedy: issue.message,
-      })),
-    );
-  }
-  if (parsed.data.consumer !== undefined && parsed.data.consumer !== consumer) {
-    throw new ConfigurationError("The redrive request", [
-      { path: "consumer", value: parsed.data.consumer, remedy: `this is the function of ${consumer}` },
-    ]);
-  }
-  if (parsed.data.discard && parsed.data.key === undefined && parsed.data.position === undefined) {
-    throw new ConfigurationError("The redrive request", [
-      { path: "discard", value: true, remedy: "name the key or position of what is to be given up" },
-    ]);
-  }
-  return parsed.data;
+export function readRedriveRequest(event: RedriveRequest, consumer: string): RedriveRequest {
+  const { key, position, discard } = event;
+  const problems = request(event).map(([path, remedy]) => ({
+    path,
+    value: event[path as keyof RedriveRequest],
+    remedy,
+  }));
+  if (problems.length === 0 && event.consumer !== undefined && event.consumer !== consumer)
+    problems.push({ path: "consumer", value: event.consumer, remedy: `this is the function of ${consumer}` });
+  else if (problems.length === 0 && discard && key === undefined && position === undefined)
+    problems.push({
+      path: "discard",
+      value: true,
+      remedy: "name the key or position of what is to be given up",
+    });
+  if (problems.length > 0) throw new ConfigurationError("The redrive request", problems);
+  return event;
 }

@@ -21,7 +21,7 @@ import type { RedrivenLetter, RedriveReport, RedriveRequest } from "./redrive-re
 const SIDE_BY_SIDE = 8;
 /** No position is greater. */
 const LAST = `${"F".repeat(24)}${"9".repeat(10)}`;
-/** How long another redrive in a partition, or a handler that still runs there, is waited for. */
+/** Milliseconds to wait for another redrive in a partition, or a handler that still runs there. */
 const PATIENCE_MS = 2_000;
 const POLL_MS = 100;
 /** For giving back a lease after a redrive's end. */
@@ -121,7 +121,7 @@ function isPlaceMeant(
   );
 }
 
-/** Whether a position is one of the dead letter's key: of the change that began it, or of one that is parked behind. */
+/** Returns whether a position is one of the dead letter's key: of the change that began it, or of one that is parked behind. */
 async function isAt(
   { parking }: ConsumerInstance,
   deadLetter: StoredDeadLetter,

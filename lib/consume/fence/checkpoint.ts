@@ -1,4 +1,5 @@
 import type { PositionText } from "../../change/position.ts";
+import { number, objectOf, optional, position, type Shape, text, wholeFrom } from "../../change/shape.ts";
 import type { PartitionHold } from "../hold/hold-state.ts";
 import { formatDone, parseDone } from "../run/done-ahead.ts";
 import type { RunningCall } from "../run/running-calls.ts";
@@ -11,13 +12,19 @@ export interface Attempts {
   readonly count: number;
   /** Calls so far, one that is under way included. */
   readonly calls: number;
-  /** When the first of them failed or began, ISO 8601. */
+  /** Time at which the first of them failed or began, ISO 8601. */
   readonly since: string;
   /** Present where the last of them ran on when its invocation ended. */
   readonly running?: RunningCall;
   /** Changes behind the checkpoint that took effect already: see `formatDone`. */
   readonly done?: string;
 }
+
+/** Attempts as the fence holds them. What newer libraries write beside these stays there. */
+export const storedAttempts: Shape<Attempts> = objectOf({
+  ...{ from: position, to: position, count: wholeFrom(1), calls: wholeFrom(0), since: text },
+  running: optional(objectOf({ process: text, until: number })),
+}) as Shape<Attempts>;
 
 /** The checkpoint of a partition, as the fence stores it. */
 export interface CheckpointValue {
@@ -45,7 +52,7 @@ export interface LostRecords {
 }
 
 /**
- * How far a partition has come: position, writer generation and attempts are one value, which only moves forward, and
+ * The progress of a partition: position, writer generation and attempts are one value, which only moves forward, and
  * only here. What was merely seen does not count: were a newer writer's generation stored before its changes took
  * effect, the confirmed changes of an older writer that still wait before them would be dropped as stale (rule 33).
  */
@@ -107,12 +114,12 @@ export class Checkpoint {
     for (const position of positions) this.#done.add(position);
   }
 
-  /** Whether a change behind the checkpoint took effect already. */
+  /** Returns whether a change behind the checkpoint took effect already. */
   isDone(position: PositionText): boolean {
     return this.#done.size > 0 && this.#done.has(position);
   }
 
-  /** Whether a change behind this position took effect already. */
+  /** Returns whether a change behind this position took effect already. */
   isAnyDoneBehind(position: PositionText): boolean {
     return [...this.#done].some((done) => done > position);
   }
@@ -160,7 +167,7 @@ export class Checkpoint {
   }
 }
 
-/** Whether what is stored has come as far as `value`, and has seen as new a writer. What is held of both counts as reached. */
+/** Returns whether what is stored has come as far as `value`, and has seen as new a writer. What is held of both counts as reached. */
 export function hasReached(stored: Partial<Held>, value: Held): boolean {
   const { hold } = stored;
   // What was held of records without a position is told by their place in the stream only.

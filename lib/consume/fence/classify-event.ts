@@ -1,6 +1,6 @@
 import type { PositionText } from "../../change/position.ts";
 
-/** How far a partition has been seen: the value that its next event is compared with. */
+/** The end of what was seen of a partition: the value that its next event is compared with. */
 export interface SeenEvents {
   /** Position of the last change that was found to be the next one. */
   readonly position: PositionText;

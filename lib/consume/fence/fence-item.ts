@@ -1,9 +1,9 @@
-import * as z from "zod/mini";
 import { isPosition, type PositionText } from "../../change/position.ts";
+import { tryFittingJson } from "../../change/shape.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { formatHold, parseHold } from "../hold/hold.ts";
 import type { PartitionHold } from "../hold/hold-state.ts";
-import type { Attempts, CheckpointValue, LostRecords } from "./checkpoint.ts";
+import { type Attempts, type CheckpointValue, type LostRecords, storedAttempts } from "./checkpoint.ts";
 import { type FenceToken, isHeld } from "./fence-token.ts";
 import { asSeen, type LeaseState, REDRIVE, REPLAY, readLease } from "./partition-lease.ts";
 
@@ -49,7 +49,7 @@ export interface StoredPartition {
   readonly parked: string | undefined;
   /** While it is held; its checkpoint is what is said above. */
   readonly hold?: PartitionHold;
-  /** Who applies what it holds, or died there. */
+  /** The lease of whoever applies what it holds, or died there. */
   readonly replay?: LeaseState;
 }
 
@@ -83,7 +83,7 @@ export function readPartition(item: StateItem | undefined, partition: number): S
   const stored = readToken(item, partition);
   const held = item?.[`h${partition}`]?.S;
   const writer = Number(item?.[`w${partition}`]?.N ?? "0");
-  const calls = attempts === undefined ? undefined : readAttempts(attempts);
+  const calls = attempts === undefined ? undefined : tryFittingJson(storedAttempts, attempts);
   const hold = held === undefined ? undefined : parseHold(held, { position: position ?? "", writer });
   const faults = [
     ...(position === undefined || isPosition(position) ? [] : [`m${partition}: expected a position`]),
@@ -114,20 +114,6 @@ export function readPartition(item: StateItem | undefined, partition: number): S
         ? explained.slice(position.length)
         : undefined,
   };
-}
-
-const attemptsOf = z.looseObject({
-  ...{ from: z.string().check(z.refine(isPosition)), to: z.string().check(z.refine(isPosition)) },
-  ...{ count: z.int().check(z.minimum(1)), calls: z.int().check(z.nonnegative()), since: z.string() },
-  running: z.optional(z.looseObject({ process: z.string(), until: z.number() })),
-});
-
-function readAttempts(text: string): Attempts | undefined {
-  try {
-    return attemptsOf.parse(JSON.parse(text)) as Attempts;
-  } catch {
-    return undefined;
-  }
 }
 
 /** The list of parked keys as the fence has it. */

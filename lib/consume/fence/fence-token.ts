@@ -60,7 +60,7 @@ export class FenceToken {
   }
 }
 
-/** Whether the partition's last owner has not given it back: it died, or still runs. */
+/** Returns whether the partition's last owner has not given it back: it died, or still runs. */
 export function isHeld(stored: string | undefined): stored is string {
   return stored !== undefined && !(TOKEN.test(stored) && stored.endsWith(GIVEN_BACK));
 }

@@ -259,7 +259,7 @@ export class Fence {
     return "ours";
   }
 
-  /** How a partition that is ours stands now; undefined where another has taken it. */
+  /** Reads how a partition that is ours stands now; undefined where another has taken it. */
   async look(
     { topic, group }: FenceGroup,
     partition: number,

@@ -74,7 +74,7 @@ export function freeOf({ name, end }: LeaseKind, partition: number): string {
   return `(attribute_not_exists(${name}${partition}) OR ${end}${partition}<:now)`;
 }
 
-/** Whether somebody has it, and may be alive. */
+/** Returns whether somebody has it, and may be alive. */
 export function isLive(state: LeaseState | undefined): boolean {
   return state?.name !== undefined && state.end >= Date.now();
 }

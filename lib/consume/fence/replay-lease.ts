@@ -48,7 +48,7 @@ export class ReplayLease implements CallRight {
     return this.#confirmed !== undefined && isWithin(this.#confirmed, FRESH_MS);
   }
 
-  /** Whether lease and token still are ours. */
+  /** Returns whether lease and token still are ours. */
   async confirm(): Promise<boolean> {
     for (;;) {
       const asked = { wall: Date.now(), elapsed: performance.now() };

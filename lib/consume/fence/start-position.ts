@@ -4,7 +4,7 @@ import { topicPattern } from "../../definition/topic-pattern.ts";
 import { type StateKey, startPositionKey } from "../../state/state-key.ts";
 import type { ItemUpdate, StateItem } from "../../state/state-table.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
-import { ConsumerNotRegisteredError } from "../consume-errors.ts";
+import { ConsumerNotRegisteredError, refuseItem } from "../consume-errors.ts";
 import { ConsumerTable } from "./consumer-table.ts";
 
 /*
@@ -27,7 +27,7 @@ const PATTERNS_AT_ONCE = 50;
  * Gives every consumer its start position: changes at or before it are not its business. A consumer of a new pipeline starts
  * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
  * Never overwrites one that is there, so it is called at every start of capture, before the first record is written.
- * Where topics were taken from a consumer or given to it since the last start, that is noted.
+ * Notes which topics were taken from a consumer or given to it since the last start.
  */
 export async function registerConsumers(
   dynamodb: DynamoDBClient,
@@ -119,7 +119,7 @@ export class StartPositions {
   }
 
   /**
-   * Where the consumer began with a topic that it had given up before, if all up to `missing` stands at or before that:
+   * Returns where the consumer began with a topic that it had given up before, if all up to `missing` stands at or before that:
    * then it is not its business. Undefined: it is, as far as capture knows.
    */
   async startedAgain(
@@ -173,11 +173,14 @@ function positionsByPattern(item: StateItem | undefined): Record<string, Positio
   );
 }
 
-/** Returns the spans of an item. A topic of which it has the start position alone, as older libraries write it, was never given up. */
+/**
+ * Returns the spans of an item. A topic of which it has the start position alone, as older libraries write it, was never given up.
+ * @throws StateItemError
+ */
 function spansOf(item: StateItem | undefined): TopicSpans {
   const startPositions = Object.entries(positionsByPattern(item));
   const known = startPositions.map(([pattern, position]) => [pattern, [{ since: 0, position }]] as const);
-  return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S) };
+  return { ...Object.fromEntries(known), ...parseSpans(item?.spans?.S, refuseItem(item ?? {}, "spans")) };
 }
 
 /** Returns undefined where the condition does not hold. */

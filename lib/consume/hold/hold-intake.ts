@@ -98,7 +98,7 @@ export function takeIn(
   };
 }
 
-/** Whether nothing can be missing between a record and those before it, which end at `position`. */
+/** Returns whether nothing can be missing between a record and those before it, which end at `position`. */
 function isNext(
   record: BatchRecord,
   before: readonly BatchRecord[] | undefined,

@@ -10,7 +10,7 @@ import { HoldAtWorkError } from "./hold-errors.ts";
 import { HoldReplay } from "./hold-replay.ts";
 import type { StoredDeadLetter } from "./parked-change.ts";
 
-/** What a hold that the fence does not name was left by is ended for long: an invocation has 15 minutes. */
+/** After so long, whoever left a hold that the fence does not name has ended: an invocation has 15 minutes. */
 const FORGOTTEN_MS = 24 * 3600 * 1000;
 /**
  * Brings what a partition holds to effect, as an invocation does for which its next try has come: it takes the partition

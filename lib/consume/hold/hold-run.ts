@@ -152,7 +152,7 @@ export class HoldRun {
     await invocation.parking.remove({ topic, partition, chain: holdChain(id) }, signal);
   }
 
-  /** What may have expired before these records, for those who replay them elsewhere than in their shard. */
+  /** Returns what may have expired before these records, for those who replay them elsewhere than in their shard. */
   #lost(known: LostRecords | undefined): LostRecords | undefined {
     const until = this.#lostUntil();
     // One that is open stays what it is: the records that stand behind it decide.

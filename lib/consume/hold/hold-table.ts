@@ -1,8 +1,9 @@
 import type { KinesisStreamRecord } from "aws-lambda";
-import * as z from "zod/mini";
+import { fittingJson, listOf, number, objectOf, type ShapeOf, text } from "../../change/shape.ts";
 import { heldRecordsKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { runSideBySide } from "../api/concurrency.ts";
+import { refuseItem } from "../consume-errors.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { sequenceKey } from "./hold.ts";
 
@@ -30,15 +31,10 @@ const FACTS_BYTES = 400;
 const PAGE = 8;
 const SIDE_BY_SIDE = 8;
 
-const facts = z.array(
-  z.object({
-    sequenceNumber: z.string(),
-    shardId: z.string(),
-    partitionKey: z.string(),
-    arrival: z.number(),
-    bytes: z.number(),
-  }),
-);
+const facts = objectOf({
+  ...{ sequenceNumber: text, shardId: text, partitionKey: text, arrival: number, bytes: number },
+});
+type RecordFacts = ShapeOf<typeof facts>;
 
 /**
  * The held records of a consumer, in the state table: whole, as they came from the stream, in its order. Each item is
@@ -153,35 +149,39 @@ function pack(records: readonly KinesisStreamRecord[]): KinesisStreamRecord[][] 
   return packs;
 }
 
-function factsOf({ eventID, kinesis }: KinesisStreamRecord): z.output<typeof facts>[number] {
+function factsOf({ eventID, kinesis }: KinesisStreamRecord): RecordFacts {
   const { sequenceNumber, partitionKey, approximateArrivalTimestamp, data } = kinesis;
   const shardId = eventID.split(":")[0] ?? "";
   const bytes = Buffer.from(data, "base64").length;
   return { sequenceNumber, shardId, partitionKey, arrival: approximateArrivalTimestamp, bytes };
 }
 
-/** Whether a part belongs to the one before. */
+/** Returns whether a part belongs to the one before. */
 function isNext(before: StateItem | undefined, item: StateItem): boolean {
   const group = (sk: string | undefined) => sk?.slice(0, sk.lastIndexOf("#"));
   return before !== undefined && group(before.sk?.S) === group(item.sk?.S);
 }
 
+/** @throws StateItemError */
 function assemble(parts: readonly StateItem[]): HeldRecords {
+  const [first = {}] = parts;
   const data = Buffer.concat(parts.map((part) => part.data?.B ?? Buffer.alloc(0)));
   let at = 0;
-  const records = facts.parse(JSON.parse(parts[0]?.records?.S ?? "[]")).map((record) => {
-    const bytes = data.subarray(at, at + record.bytes);
-    at += record.bytes;
-    return asRecord(record, bytes);
-  });
+  const records = fittingJson(listOf(facts), first.records?.S ?? "", refuseItem(first, "records")).map(
+    (record) => {
+      const bytes = data.subarray(at, at + record.bytes);
+      at += record.bytes;
+      return asRecord(record, bytes);
+    },
+  );
   const bytes = records.reduce((sum, record) => sum + heldBytes(record), 0);
-  const first = sequenceKey(records[0]?.kinesis.sequenceNumber ?? "");
-  return { keys: parts.map(keyOf), first, bytes, records };
+  const from = sequenceKey(records[0]?.kinesis.sequenceNumber ?? "");
+  return { keys: parts.map(keyOf), first: from, bytes, records };
 }
 
 /** As Lambda handed it over. */
 function asRecord(
-  { sequenceNumber, shardId, partitionKey, arrival }: z.output<typeof facts>[number],
+  { sequenceNumber, shardId, partitionKey, arrival }: RecordFacts,
   data: Buffer,
 ): KinesisStreamRecord {
   return {

@@ -1,6 +1,16 @@
-import * as z from "zod/mini";
 import { backoffMs } from "../../backoff.ts";
-import { isPosition } from "../../change/position.ts";
+import {
+  listOf,
+  number,
+  objectOf,
+  oneOf,
+  optional,
+  position,
+  type ShapeOf,
+  shape,
+  text,
+  tryFittingJson,
+} from "../../change/shape.ts";
 import {
   ClaimStoreNotNamedError,
   ExpiredGapError,
@@ -8,7 +18,7 @@ import {
   RecordNotSupportedError,
 } from "../consume-errors.ts";
 import { DeadLetterTooLargeError } from "../dead-letter/dead-letter-errors.ts";
-import type { Attempts, CheckpointValue } from "../fence/checkpoint.ts";
+import { type CheckpointValue, storedAttempts } from "../fence/checkpoint.ts";
 import { ParkedTooLargeError, ParkingFullError, PoisonWithoutKeyError } from "./hold-errors.ts";
 import type { Hole, PartitionHold } from "./hold-state.ts";
 
@@ -20,68 +30,52 @@ import type { Hole, PartitionHold } from "./hold-state.ts";
  * item is this value with the checkpoint; `m<p>` and `w<p>` are the intake's.
  */
 
-/** How many bytes of records a partition may hold: beyond, its shard waits. */
+/** Bytes of records that a partition may hold: beyond, its shard waits. */
 export const HOLD_BYTES = 256 * 1024 * 1024;
 
 /** Gaps between held records that are told apart: beyond, the last one grows. */
 const HOLES = 8;
 
-const position = z.string().check(z.refine(isPosition));
-
-/** What newer libraries write beside these stays there. */
-const attempts = z.looseObject({
-  ...{ from: position, to: position, count: z.number(), calls: z.number(), since: z.string() },
-  running: z.optional(z.looseObject({ process: z.string(), until: z.number() })),
-});
-
-const stored = z.object({
-  v: z.literal(1),
-  ...{ id: z.string(), mark: position, writer: z.number() },
-  ...{ attempts: z.optional(attempts), explained: z.optional(position) },
-  ...{ cause: z.string(), since: z.string(), last: z.string(), bytes: z.number() },
-  holes: z.array(z.tuple([z.string(), z.string(), position])),
-  ...{ tries: z.number(), next: z.number(), expired: z.optional(z.array(z.number())) },
+const hole = shape<Hole>(
+  (value) =>
+    Array.isArray(value) &&
+    value.length === 3 &&
+    [text, text, position].every((of, i) => of(value[i]).length === 0),
+  "expected a hole",
+);
+const stored = objectOf({
+  ...{ v: oneOf([1]), id: text, mark: position, writer: number },
+  ...{ attempts: optional(storedAttempts), explained: optional(position) },
+  ...{ cause: text, since: text, last: text, bytes: number, holes: listOf(hole) },
+  ...{ tries: number, next: number, expired: optional(listOf(number)) },
 });
 
 /** As the fence holds it, with the partition's checkpoint. */
 export function formatHold(hold: PartitionHold, checkpoint: CheckpointValue): string {
   const { id, cause, since, last, bytes, holes, tries, nextTry, expired } = hold;
   const { position: mark, writer, attempts, explained } = checkpoint;
-  const text: Omit<z.output<typeof stored>, "attempts"> & Pick<CheckpointValue, "attempts"> = {
+  const facts: ShapeOf<typeof stored> = {
     ...{ v: 1, id, mark, writer, attempts, explained },
-    ...{
-      cause,
-      since,
-      last,
-      bytes,
-      holes: holes.map(([from, to, before]) => [from, to, before]),
-      tries,
-      next: nextTry,
-      ...(expired ? { expired: [...expired] } : {}),
-    },
+    ...{ cause, since, last, bytes, holes, tries, next: nextTry, expired },
   };
-  return JSON.stringify(text);
+  return JSON.stringify(facts);
 }
 
 /** Reads what `formatHold` wrote; undefined where it is not of the format. */
 export function parseHold(
-  text: string,
+  json: string,
   intake: PartitionHold["intake"],
 ): { hold: PartitionHold; checkpoint: CheckpointValue } | undefined {
-  let parsed: z.output<typeof stored>;
-  try {
-    parsed = stored.parse(JSON.parse(text));
-  } catch {
-    return undefined;
-  }
+  const parsed = tryFittingJson(stored, json);
+  if (!parsed) return undefined;
   const { v, mark, writer, attempts, explained, next, ...rest } = parsed;
   return {
     hold: { ...rest, intake, nextTry: next },
-    checkpoint: { position: mark, writer, attempts: attempts as Attempts | undefined, explained },
+    checkpoint: { position: mark, writer, attempts, explained },
   };
 }
 
-/** Whether an error is one that passes only when somebody acts. Under the policy `stop` a handler's own are, too. */
+/** Returns whether an error is one that passes only when somebody acts. Under the policy `stop` a handler's own are, too. */
 export function waitsForSomebody(error: unknown): boolean {
   return (
     error instanceof GapError ||
@@ -95,7 +89,7 @@ export function waitsForSomebody(error: unknown): boolean {
   );
 }
 
-/** How long a hold waits after so many tries without progress: 1 s, doubled up to a minute. */
+/** Returns the milliseconds that a hold waits after so many tries without progress: 1 s, doubled up to a minute. */
 export function holdDelay(tries: number): number {
   return backoffMs(tries + 1, { baseMs: 1_000, capMs: 60_000, jitter: 0 });
 }

@@ -1,10 +1,8 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import * as z from "zod/mini";
-import type { ClaimCheck } from "../../change/claim-check.ts";
-import { isPosition } from "../../change/position.ts";
+import { storedClaimCheck } from "../../change/claim-check.ts";
+import * as shape from "../../change/shape.ts";
 import type { StateItem } from "../../state/state-table.ts";
-import { StateItemError } from "../consume-errors.ts";
-import type { DeadLetterError } from "../dead-letter/dead-letter.ts";
+import { refuseItem, StateItemError } from "../consume-errors.ts";
 import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
 
 /*
@@ -12,29 +10,26 @@ import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
  * hand: it is checked, and what is not as expected is an error that names the item, never a change that is passed over.
  */
 
-/** How long a dead letter that is closed is remembered, and its change with it. */
+/** Seconds for which a dead letter that is closed is remembered, and its change with it. */
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
 
-const text = z.looseObject({ S: z.string() });
-const number = z.looseObject({ N: z.string().check(z.regex(/^\d{1,15}$/)) });
-const flag = z.optional(z.looseObject({ BOOL: z.boolean() }));
-const position = z.looseObject({ S: z.string().check(z.refine(isPosition, "expected a position")) });
+const { objectOf, optional } = shape;
+const text = objectOf({ S: shape.text });
+const number = objectOf({ N: shape.textLike(/^\d{1,15}$/, "expected a number") });
+const flag = optional(objectOf({ BOOL: shape.flag }));
+const position = objectOf({ S: shape.position });
 
-const deadLetterAttributes = z.looseObject({
+const deadLetterAttributes = objectOf({
   ...{ topic: text, partition: number, chain: text, key: text, table: text, position, attempts: number },
   ...{ firstFailedAt: text, lastFailedAt: text, error: text },
-  ...{ applied: z.optional(position), failed: z.optional(position), trying: flag, superseded: flag },
+  ...{ applied: optional(position), failed: optional(position), trying: flag, superseded: flag },
 });
-const storedError = z.looseObject({ name: z.string(), message: z.string(), stack: z.string() });
-const changeAttributes = z.looseObject({
-  ...{ position, table: text, event: z.optional(text), claim: z.optional(text) },
-});
-const claimCheck = z.looseObject({
-  ...{ bucket: z.string(), key: z.string(), bytes: z.int().check(z.nonnegative()) },
-  sha256: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
+const storedError = objectOf({ name: shape.text, message: shape.text, stack: shape.text });
+const changeAttributes = objectOf({
+  ...{ position, table: text, event: optional(text), claim: optional(text) },
 });
 
-/** When something that is closed now may be forgotten, in seconds since 1970. */
+/** Returns the time at which something that is closed now may be forgotten, in seconds since 1970. */
 export function expiry(): AttributeValue {
   return { N: String(Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS) };
 }
@@ -52,7 +47,11 @@ export function changeItem({ position, table, json, claim }: StoredChange, close
 
 /** @throws StateItemError */
 export function asChange(consumer: string, item: StateItem): StoredChange {
-  const { position, table, event, claim } = read(consumer, item, changeAttributes);
+  const { position, table, event, claim } = shape.fitting(
+    changeAttributes,
+    item,
+    refuseItem(item, "", consumer),
+  );
   if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
   return {
     position: position.S,
@@ -60,7 +59,7 @@ export function asChange(consumer: string, item: StateItem): StoredChange {
     ...(event === undefined ? {} : { json: event.S }),
     ...(claim === undefined
       ? {}
-      : { claim: readJson(consumer, item, "claim", claim.S, claimCheck) as ClaimCheck }),
+      : { claim: shape.fittingJson(storedClaimCheck, claim.S, refuseItem(item, "claim", consumer)) }),
   };
 }
 
@@ -69,7 +68,7 @@ export function outlineOf(
   consumer: string,
   item: StateItem,
 ): { readonly position: string; readonly table: string } {
-  const { position, table } = read(consumer, item, changeAttributes);
+  const { position, table } = shape.fitting(changeAttributes, item, refuseItem(item, "", consumer));
   if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
   return { position: position.S, table: table.S };
 }
@@ -92,11 +91,11 @@ export function deadLetterItem(deadLetter: StoredDeadLetter): StateItem {
 
 /** @throws StateItemError */
 export function asDeadLetter(consumer: string, item: StateItem): StoredDeadLetter {
-  const deadLetter = read(consumer, item, deadLetterAttributes);
+  const deadLetter = shape.fitting(deadLetterAttributes, item, refuseItem(item, "", consumer));
   const { topic, partition, chain } = deadLetter;
   if (keyOf(item) !== `letter#${topic.S}/${partition.N}#${chain.S}`)
     throw misplaced(consumer, item, "topic, partition and chain");
-  const error = readJson(consumer, item, "error", deadLetter.error.S, storedError) as DeadLetterError;
+  const error = shape.fittingJson(storedError, deadLetter.error.S, refuseItem(item, "error", consumer));
   return {
     topic: topic.S,
     partition: Number(partition.N),
@@ -113,33 +112,6 @@ export function asDeadLetter(consumer: string, item: StateItem): StoredDeadLette
     ...(deadLetter.trying?.BOOL ? { trying: true } : {}),
     ...(deadLetter.superseded?.BOOL ? { superseded: true } : {}),
   };
-}
-
-function read<T extends z.ZodMiniType>(consumer: string, item: StateItem, schema: T): z.output<T> {
-  const parsed = schema.safeParse(item);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  throw new StateItemError(consumer, keyOf(item), `${issue?.path.map(String).join(".")}: ${issue?.message}`);
-}
-
-function readJson<T extends z.ZodMiniType>(
-  consumer: string,
-  item: StateItem,
-  attribute: string,
-  json: string,
-  schema: T,
-): z.output<T> {
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    throw new StateItemError(consumer, keyOf(item), `${attribute} is not JSON`);
-  }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const [issue] = parsed.error.issues;
-  const path = [attribute, ...(issue?.path ?? [])].map(String).join(".");
-  throw new StateItemError(consumer, keyOf(item), `${path}: ${issue?.message}`);
 }
 
 function misplaced(consumer: string, item: StateItem, what: string): StateItemError {

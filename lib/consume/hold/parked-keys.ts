@@ -47,7 +47,7 @@ export class ParkedKeys {
   /** Put into chains by this invocation: counted once the checkpoint has passed them. */
   #added: { readonly hash: string; readonly position: PositionText; readonly kib: number }[] = [];
 
-  /** Whether the fence may hold something of them. */
+  /** Set where the fence may hold something of them. */
   #known = false;
 
   /** Reads what `format` wrote. */
@@ -85,7 +85,7 @@ export class ParkedKeys {
     return this.#keys.get(hashOf(key));
   }
 
-  /** Whether one more change fits, of a key that has a chain or of one that has none. */
+  /** Returns whether one more change fits, of a key that has a chain or of one that has none. */
   hasRoom(key: string, kib: number, limits: ParkingLimits): boolean {
     const all = this.values();
     const items = all.reduce((sum, entry) => sum + entry.items, this.#added.length);
@@ -147,7 +147,7 @@ export function chainOf(key: string, position: PositionText): string {
 }
 
 /**
- * What orders a change: the texts of its key's values, as the partition is chosen by. Undefined without a key: truncate,
+ * Returns what orders a change: the texts of its key's values, as the partition is chosen by. Undefined without a key: truncate,
  * logical message, table without one.
  */
 export function parkingKey(wire: ChangeEventJson): string | undefined {

@@ -61,7 +61,7 @@ export class ParkingTable {
     return { table: this.table, pk, sk, pieces };
   }
 
-  /** Whether a change of a chain is there: redrive removes it when it took effect. */
+  /** Returns whether a change of a chain is there: redrive removes it when it took effect. */
   async hasChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<boolean> {
     const table = this.#table.until(signal, "read a parked change");
     return (await table.get(this.changeKey(place, position))) !== undefined;

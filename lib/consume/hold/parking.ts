@@ -67,7 +67,7 @@ export class Parking {
     this.#keys = ParkedKeys.parse(stored);
   }
 
-  /** Whether no key of the partition has an open dead letter: so it is nearly always. */
+  /** Returns whether no key of the partition has an open dead letter: so it is nearly always. */
   get isEmpty(): boolean {
     return this.#keys.size === 0;
   }
@@ -83,7 +83,7 @@ export class Parking {
   }
 
   /**
-   * Whether a change must wait behind a parked one of its key; then it is stored. One whose key has a skipped dead letter
+   * Returns whether a change must wait behind a parked one of its key; then it is stored. One whose key has a skipped dead letter
    * need not wait, but from here on redrive cannot begin with that dead letter any more.
    * @throws ParkingFullError, RedriveUnderWayError, OwnershipLostError and errors of the state table and claim store.
    */

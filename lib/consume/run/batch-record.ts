@@ -9,7 +9,7 @@ export interface BatchRecord {
   readonly index: number;
   readonly sequenceNumber: string;
   readonly shardId: string;
-  /** When it came into the stream, in milliseconds since 1970. */
+  /** Time of its arrival in the stream, in milliseconds since 1970. */
   readonly arrivedMs?: number;
   readonly topic: string;
   readonly partition: number;
@@ -23,10 +23,10 @@ export interface BatchRecord {
   readonly claimed?: ClaimRecord;
   /** Its events cannot be read: which they are. */
   readonly unreadable?: UnreadableEvents | undefined;
-  /** Which events it holds, where they are not there yet. */
+  /** Range of the events that it holds, where they are not there yet. */
   readonly range?: RecordRange;
-  /** Their size in bytes. */
-  readonly bytes?: number;
+  /** Their size in bytes, where they are compressed. */
+  readonly bytes?: number | undefined;
   close?(): void;
   /** Nothing is known of it but its place, and it must wait: why. */
   readonly barred?: UnreadableRecord["error"];

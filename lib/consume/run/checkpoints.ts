@@ -5,7 +5,7 @@ import { type ConsumerPlace, ConsumerTable } from "../fence/consumer-table.ts";
 import { groupOf, readPartition } from "../fence/fence-item.ts";
 
 /**
- * How far a consumer is in each partition of a topic: its checkpoints, in the partitions' order; undefined where nothing came
+ * Reads how far a consumer is in each partition of a topic: its checkpoints, in the partitions' order; undefined where nothing came
  * yet. Only reads.
  * @throws FenceUnavailableError
  */

@@ -55,7 +55,7 @@ export class ClaimReader {
   }
 }
 
-/** Whether it is this change's object that is wrong, and not the store or the way to it. */
+/** Returns whether it is this change's object that is wrong, and not the store or the way to it. */
 export function isClaimFault(error: unknown): boolean {
   return error instanceof ClaimMissingError || error instanceof ClaimMismatchError;
 }

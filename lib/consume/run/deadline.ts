@@ -31,6 +31,8 @@ export class Deadline {
   #graceIsOver = false;
   readonly #signals: AbortController[] = [];
   #calls = 0;
+  /** The signal of the last call: a controller's own getter is slow. */
+  #signal: AbortSignal;
   #turnAt: number;
   #turn: Promise<void> | undefined;
 
@@ -57,6 +59,7 @@ export class Deadline {
         for (const reject of this.#bounded) reject(work.signal.reason);
       }, this.untilEndMs() / 2);
     });
+    this.#signal = work.signal;
     this.work = work.signal;
     this.end = end.signal;
   }
@@ -71,8 +74,9 @@ export class Deadline {
       setMaxListeners(0, controller.signal);
       if (this.work.aborted) controller.abort(this.work.reason);
       this.#signals.push(controller);
+      this.#signal = controller.signal;
     }
-    return (this.#signals.at(-1) as AbortController).signal;
+    return this.#signal;
   }
 
   /**
@@ -97,17 +101,17 @@ export class Deadline {
     ]);
   }
 
-  /** Whether what starts now has a fair share of the invocation's time: to be cut short is then its own fault. */
+  /** Returns whether what starts now has a fair share of the invocation's time: to be cut short is then its own fault. */
   isFair(): boolean {
     return this.remainingMs() >= (this.#workAt - this.#startedAt) / 2;
   }
 
-  /** Whether `work` has aborted: asked for every event, and a signal's own getter is slow. */
+  /** Returns whether `work` has aborted: asked for every event, and a signal's own getter is slow. */
   get hasAborted(): boolean {
     return this.#hasAborted;
   }
 
-  /** What is left for a call that begins now: a fair share of the time (see `isFair`), less, or nothing: none begins any more. */
+  /** Returns what is left for a call that begins now: a fair share of the time (see `isFair`), less, or nothing: none begins any more. */
   share(): "fair" | "less" | "none" {
     const leftMs = this.#workAt - performance.now();
     if (this.#hasAborted || leftMs <= 0) return "none";
@@ -120,7 +124,7 @@ export class Deadline {
   }
 
   /**
-   * What is running, or throws `HandlerTimeoutError` when it has not ended a while after `work` aborted. It may still run
+   * Waits for what is running, or throws `HandlerTimeoutError` when it has not ended a while after `work` aborted. It may still run
    * then: nothing can stop it.
    */
   bound<T>(running: PromiseLike<T>): Promise<T> {

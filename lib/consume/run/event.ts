@@ -6,7 +6,7 @@ import type {
   WireValue,
 } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
-import { Operation, operationOf } from "../api/operation.ts";
+import { type Operation, operationOf } from "../api/operation.ts";
 import type { PartitionName } from "../consume-errors.ts";
 import { type Sweep, sweepOf } from "./sweep.ts";
 
@@ -60,7 +60,7 @@ export type ChangeEvent<O extends Operation = Operation, R = Row> = O extends Op
   : never;
 
 /**
- * What every event has.
+ * Fields of every event.
  *
  * @example
  * const trace = (event: EventFacts) => `${event.topic}/${event.partition} at ${event.position}`;
@@ -76,7 +76,7 @@ export interface EventFacts {
   readonly partition: number;
   readonly schema: string;
   readonly table: string;
-  /** When the transaction was committed at the source. */
+  /** Time of the transaction's commit at the source. */
   readonly committedAt: Date;
   /** Values of the columns that chose the partition. Empty without a key, and for truncate and message. */
   readonly key: Row;
@@ -85,7 +85,7 @@ export interface EventFacts {
   /** Columns whose stored value did not travel (large values the change did not touch): absent from `after`. */
   readonly unchanged: readonly string[];
   /**
-   * Where `row` holds a JSON null, the value `null` of a json or jsonb column, and not NULL: the column's name, or for an element
+   * Places in `row` that hold a JSON null, the value `null` of a json or jsonb column, and not NULL: the column's name, or for an element
    * of an array `[column, index]`. In the row itself both are null.
    */
   readonly jsonNull: readonly JsonNullPath[];
@@ -104,7 +104,7 @@ export interface EventFacts {
   readonly source: EventSource;
 }
 
-/** What depends on the operation. `row` is `after`, or `before` for deletes. */
+/** Fields that depend on the operation. `row` is `after`, or `before` for deletes. */
 export type EventRows<O extends Operation, R> = O extends "create" | "read"
   ? {
       readonly operation: O;
@@ -216,11 +216,11 @@ export class HandledEvent implements AnyEvent {
     this.source = source;
   }
 
-  /** What the handler of a sweep is given instead. */
+  /** The sweep that its handler is given instead. */
   get sweep(): Sweep | undefined {
     return sweepOf(this.#wire, this, this.id);
   }
-  /** What a log or a queue would want of it: the envelope's fields. */
+  /** Returns the envelope's fields, for logs and queues. */
   toJSON(): object {
     const { id, operation, topic, partition, before, after, source } = this;
     return { id, operation, topic, partition, before, after, source };
@@ -230,14 +230,14 @@ export class HandledEvent implements AnyEvent {
 const NONE: readonly string[] = Object.freeze([]);
 const NO_PATHS: readonly JsonNullPath[] = [];
 
-/** What a handler without a schema gets: the rows as they came; of an update `before` only when it is whole. */
+/** Returns the rows as they came, for a handler without a schema; of an update `before` only when it is whole. */
 export function wireRows(wire: ChangeEventJson): Rows {
   const before = wire.before ?? null;
   const after = wire.after ?? null;
   return { before: wire.op === "u" && !isWholeBefore(wire) ? null : before, after };
 }
 
-/** Whether `before` of an update holds every column of the row, not only those of the replica identity. */
+/** Returns whether `before` of an update holds every column of the row, not only those of the replica identity. */
 export function isWholeBefore({ before, after, unchanged = [] }: ChangeEventJson): boolean {
   if (!before || !after) return false;
   return (
@@ -262,10 +262,11 @@ export function keyOf(wire: ChangeEventJson): Row {
 /** See `EventFacts.changed`. */
 function changedColumns(wire: ChangeEventJson): string[] {
   const { before, after, omitted } = wire;
-  const key = wire.source.key ?? NONE;
-  const isUpdate = operationOf(wire.op) === Operation.Update;
   const row = after ?? before;
   let changed = row ? Object.keys(row) : [];
+  const isUpdate = wire.op === "u";
+  if (!isUpdate && !omitted) return changed;
+  const key = wire.source.key ?? NONE;
   if (isUpdate && after) {
     changed = changed.filter(
       (column) =>
@@ -286,7 +287,7 @@ function changedColumns(wire: ChangeEventJson): string[] {
   return changed;
 }
 
-/** Whether the column's nulls are of one kind in both rows. */
+/** Returns whether the column's nulls are of one kind in both rows. */
 function sameJsonNulls(
   { jsonNull = NO_PATHS, jsonNullBefore = NO_PATHS }: ChangeEventJson,
   column: string,

@@ -4,7 +4,7 @@ import { readShardBeat, SHARD_TOPIC, type ShardBeat } from "../../change/shard-b
 import { failpoint } from "../../failpoint.ts";
 import { fenceKey } from "../../state/state-key.ts";
 import { runSideBySide } from "../api/concurrency.ts";
-import { errorFacts, jsonLogger } from "../api/context.ts";
+import { jsonLogger, warnOf } from "../api/context.ts";
 import { RecordNotSupportedError, StateItemError } from "../consume-errors.ts";
 import { giveUpRecord } from "../dead-letter/dead-record.ts";
 import { Checkpoint } from "../fence/checkpoint.ts";
@@ -38,7 +38,9 @@ export async function runInvocation(
     await run.run();
     failpoint("fence-closed");
     const { counts, failures } = run;
-    const report = counts.report(instance.consumer, failures.partitions, performance.now() - started);
+    const { consumer, registry } = instance;
+    const durationMs = performance.now() - started;
+    const report = counts.report(consumer, failures.partitions, durationMs, registry.unmatched);
     await tellObserver(
       () => instance.observer.invocation(report),
       deadline.untilEndMs(),
@@ -256,8 +258,7 @@ class InvocationRun {
   }
 
   #log(message: string, error: unknown, facts: Readonly<Record<string, unknown>>): void {
-    const { write, consumer } = this.#instance;
-    jsonLogger(write, { consumer, ...facts, ...errorFacts(error) }).warn(message);
+    warnOf(this.#instance, message, error, facts);
   }
 }
 

@@ -1,12 +1,12 @@
-import * as z from "zod/mini";
 import type { BackfillEnd } from "../../change/control-event.ts";
 import type { PositionText } from "../../change/position.ts";
+import { fittingJson, listOf, mapOf, objectOf, text, wholeFrom } from "../../change/shape.ts";
 import { missingKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
-import type { PartitionName } from "../consume-errors.ts";
+import { type PartitionName, refuseItem } from "../consume-errors.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 
-/** How long it is remembered who accepted what, once it is healed. */
+/** Seconds for which it is remembered who accepted what, once it is healed. */
 const REMEMBERED_SECONDS = 365 * 24 * 3600;
 
 /**
@@ -28,13 +28,13 @@ export interface MissingChanges extends PartitionName {
   readonly writer: number;
   /** ISO 8601. */
   readonly foundAt: string;
-  /** Who accepted that they are missing, and which backfills bring their rows. */
+  /** The acceptance that they are missing, and the backfills that bring their rows. */
   readonly accepted: Acceptance | undefined;
   /** Tables that a backfill has read as a whole since, and its end has passed in this partition. */
   readonly swept: readonly string[];
 }
 
-/** Who accepted that changes are missing, and what brings their rows. */
+/** The acceptance that changes are missing, and what brings their rows. */
 export interface Acceptance {
   readonly by: string;
   /** ISO 8601. */
@@ -48,7 +48,7 @@ export function unhealedTables({ accepted, swept }: MissingChanges): string[] {
   return Object.keys(accepted?.tables ?? {}).filter((table) => !swept.includes(table));
 }
 
-/** Whether nothing is left to do about it. */
+/** Returns whether nothing is left to do about it. */
 export function isHealed(missing: MissingChanges): boolean {
   return missing.accepted !== undefined && unhealedTables(missing).length === 0;
 }
@@ -76,7 +76,7 @@ export class MissingTable {
     });
   }
 
-  /** Everything that is noted of a consumer, or of one partition: what is healed too. */
+  /** Everything that is noted of a consumer, or of one partition: what is healed too. @throws StateItemError */
   async list(signal: AbortSignal, place?: PartitionName): Promise<MissingChanges[]> {
     const table = this.#table.until(signal, "read what is missing");
     const key = missingKey(this.#table.pipeline, this.#table.consumer, place);
@@ -161,11 +161,7 @@ export class MissingTable {
   }
 }
 
-const acceptance = z.object({
-  by: z.string(),
-  at: z.string(),
-  tables: z.record(z.string(), z.int()),
-});
+const acceptance = objectOf({ by: text, at: text, tables: mapOf(wholeFrom(0)) });
 const KEY = /^missing#(.*)\/(\d+)#([0-9A-F]{24}[0-9]{10})$/;
 
 function parse(item: StateItem): MissingChanges {
@@ -179,7 +175,9 @@ function parse(item: StateItem): MissingChanges {
     behind: item.behind?.S ?? "",
     writer: Number(item.writer?.N ?? "0"),
     foundAt: item.foundAt?.S ?? "",
-    accepted: accepted === undefined ? undefined : acceptance.parse(JSON.parse(accepted)),
-    swept: item.swept?.S === undefined ? [] : z.array(z.string()).parse(JSON.parse(item.swept.S)),
+    accepted:
+      accepted === undefined ? undefined : fittingJson(acceptance, accepted, refuseItem(item, "accepted")),
+    swept:
+      item.swept?.S === undefined ? [] : fittingJson(listOf(text), item.swept.S, refuseItem(item, "swept")),
   };
 }

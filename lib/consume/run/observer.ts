@@ -2,7 +2,7 @@ import { errorFacts, type Logger } from "../api/context.ts";
 import type { RedriveReport } from "../dead-letter/redrive-request.ts";
 
 /**
- * What one invocation did.
+ * The report of one invocation.
  *
  * @example
  * const late = (report: InvocationReport) => (report.commitToEffectMs?.p99 ?? 0) > 10_000;
@@ -15,6 +15,8 @@ export interface InvocationReport {
   readonly duplicates: number;
   /** Events that no handler is registered for. */
   readonly unhandled: number;
+  /** Changes that no handler matched since the function's process began, 20 kinds at most: `public.orders update`. Left out where `unhandled` is 0. */
+  readonly unmatched?: readonly string[];
   /** Control events, and what a backfill read for another consumer: no handler's business. */
   readonly passed: number;
   /** Handler calls beyond the first for a change. */
@@ -48,7 +50,7 @@ export interface InvocationReport {
 }
 
 /**
- * How long changes took from commit to effect, in milliseconds.
+ * Time from commit to effect, in milliseconds.
  *
  * @example
  * const slowest = ({ max }: CommitToEffect) => `${max} ms`;
@@ -62,7 +64,7 @@ export interface CommitToEffect {
 }
 
 /**
- * Where reports go: one line an invocation on standard output, unless another is given.
+ * Takes the reports of invocations: one line an invocation on standard output, unless another is given.
  *
  * @example
  * const observer: ConsumerObserver = { invocation: (report) => metrics.add("applied", report.applied) };
@@ -74,7 +76,7 @@ export interface ConsumerObserver {
   redrive?(report: RedriveReport): unknown;
 }
 
-/** How long an invocation waits for its observer, at most, in milliseconds. */
+/** Milliseconds that an invocation waits for its observer, at most. */
 const OBSERVER_MS = 1_000;
 
 /**
@@ -132,7 +134,12 @@ export class InvocationCounts {
     this.heldBytes += bytes;
   }
 
-  report(consumer: string, failedPartitions: number, durationMs: number): InvocationReport {
+  report(
+    consumer: string,
+    failedPartitions: number,
+    durationMs: number,
+    unmatched: readonly string[] = [],
+  ): InvocationReport {
     const { applied, duplicates, unhandled, passed, retried, deadLettered, gaps, staleWriter, held } = this;
     const { parked, parkedBehind, superseded, parkingFull, heldPartitions, heldBytes, holdFull } = this;
     return {
@@ -140,6 +147,7 @@ export class InvocationCounts {
       ...{ applied, duplicates, unhandled, passed, retried, deadLettered },
       ...{ parked, parkedBehind, superseded, parkingFull, gaps, staleWriter, held },
       ...{ heldPartitions, heldBytes, holdFull },
+      ...(unhandled > 0 && unmatched.length > 0 && { unmatched }),
       failedPartitions,
       commitToEffectMs: this.#latency(),
       durationMs: Math.round(durationMs),

@@ -1,13 +1,22 @@
 import type { KinesisStreamRecord } from "aws-lambda";
+import type { ChangeEventJson } from "../../change/event.ts";
 import { eventTexts } from "../../change/event-texts.ts";
-import { compressedEvents, openRecord, RECORD_VERSION } from "../../change/record.ts";
+import {
+  compressedEvents,
+  MAX_UNCOMPRESSED_BYTES,
+  openRecord,
+  parseRecord,
+  RECORD_TAIL,
+  RECORD_VERSION,
+  uncompressedBytes,
+} from "../../change/record.ts";
 import { RecordFormatError } from "../../change/record-errors.ts";
-import { type KnownRecord, readHeader } from "../../change/record-header.ts";
+import { HEADER_BYTES, type KnownRecord, readHeader } from "../../change/record-header.ts";
 import { partitionKey as partitionKeyOf } from "../../change/topic.ts";
 import { RecordNotSupportedError } from "../consume-errors.ts";
 import type { BatchRecord, UnreadableRecord } from "./batch-record.ts";
-import { CompressedEvents, rangeOf } from "./compressed-record.ts";
 import { parseExactJson } from "./json.ts";
+import { rangeOf, UnreadRecord } from "./unread-record.ts";
 
 /** The records of one topic partition, in order. */
 export interface PartitionLane {
@@ -61,6 +70,11 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
     if (typeof value === "object" && value !== null) outer ??= value;
     return value;
   };
+  const plain = plainHeaderOf(data, partitionKey);
+  if (plain) {
+    const whole = { partitionKey, data, which };
+    return new UnreadRecord(place, plain, plain, whole, () => eventsBehind(plain, data));
+  }
   try {
     const bytes = Buffer.from(data, "base64");
     const parsed = openRecord(bytes, parse);
@@ -68,7 +82,10 @@ function readRecord(record: KinesisStreamRecord, index: number): BatchRecord | U
       // Where its header does not tell what it holds, its events do: once, and then again in their turn.
       const header = headerOf(bytes, partitionKey);
       const range = header ?? rangeOf(compressedEvents(parsed.compressed, parse));
-      return new CompressedEvents(place, parsed, range, { partitionKey, data, which: which() });
+      const { compressed } = parsed;
+      const read = () => compressedEvents(compressed, parseExactJson);
+      const size = Math.min(uncompressedBytes(compressed), MAX_UNCOMPRESSED_BYTES);
+      return new UnreadRecord(place, parsed, range, { partitionKey, data, which }, read, size);
     }
     const { topic, partition, writer } = parsed;
     let texts: readonly string[] | undefined;
@@ -129,9 +146,37 @@ function knownRecord(
   return { ...place, topic, partition, writer, events: [], unreadable, verbatim };
 }
 
+/** Letters of base64 from which on a record's events are read in their turn: for a few of them that would cost more than it saves. */
+const UNREAD_FROM = 16 * 1024;
+
+/**
+ * Reads the header of a record whose events, as plain JSON, can wait for their turn. Undefined where something else stands
+ * behind them: that may say what the record is, as an encoding does.
+ */
+function plainHeaderOf(data: string, partitionKey: string): KnownRecord | undefined {
+  if (data.length < UNREAD_FROM) return undefined;
+  if (!Buffer.from(data.slice(-8), "base64").toString().endsWith(RECORD_TAIL)) return undefined;
+  // Four letters are three bytes.
+  return headerOf(Buffer.from(data.slice(0, HEADER_BYTES), "base64"), partitionKey, true);
+}
+
+/**
+ * The events behind a header that was read alone; undefined where the record as a whole says otherwise: of a name that comes twice
+ * the last one counts.
+ * @throws RecordFormatError
+ */
+function eventsBehind(
+  { topic, partition, writer }: KnownRecord,
+  data: string,
+): readonly ChangeEventJson[] | undefined {
+  const record = parseRecord(Buffer.from(data, "base64"), parseExactJson);
+  const isOfHeader = record.topic === topic && record.partition === partition && record.writer === writer;
+  return record.kind === "events" && isOfHeader ? record.events : undefined;
+}
+
 /** Reads a record's header, if it can be read and fits the key that the record was written under. */
-function headerOf(data: Uint8Array, partitionKey: string): KnownRecord | undefined {
-  const header = readHeader(data);
+function headerOf(data: Uint8Array, partitionKey: string, isPlain?: boolean): KnownRecord | undefined {
+  const header = readHeader(data, isPlain);
   const fits = header && partitionKeyOf(header.topic, header.partition) === partitionKey;
   return fits ? header : undefined;
 }

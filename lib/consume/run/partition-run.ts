@@ -16,7 +16,7 @@ import { readClaimed } from "./claimed-event.ts";
 import { EventTurns } from "./event-turns.ts";
 import type { PartitionLane } from "./ordered-batch.ts";
 import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
-import { type Given, Preparation, type Prepared } from "./preparation.ts";
+import { type DueEvent, Preparation, type Prepared } from "./preparation.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
 import { WaitingEvents } from "./waiting-events.ts";
 
@@ -115,9 +115,9 @@ export class PartitionRun {
       }
       const ended = this.#isPlainRecord(record)
         ? this.#events(record)
-        : record.range
-          ? this.#compressed(record)
-          : this.#record(record);
+        : record.bytes === undefined
+          ? this.#record(record)
+          : this.#compressed(record);
       // Only what must wait: a promise for each of so many records would cost more than the records.
       const stop = ended instanceof Promise ? await ended : ended;
       if (stop) return stop;
@@ -141,7 +141,9 @@ export class PartitionRun {
       const stop = await this.#unreadable(record, unreadable);
       if (stop) return stop;
     }
-    return this.#events(record);
+    const ended = await this.#events(record);
+    if (record.bytes === undefined) record.close?.();
+    return ended;
   }
 
   /** Applies the events of a record until the first that must be waited for, and from there on. */
@@ -273,7 +275,7 @@ export class PartitionRun {
       this.#waiting.pass(position, record.writer);
       return undefined;
     }
-    const given: Given = { record, index, wire, position, event: undefined };
+    const given: DueEvent = { record, index, wire, position, event: undefined };
     // Nearly always: nothing parked, room in the call, and a row that is accepted at once.
     if (this.#isPlain(registration) && this.#waiting.joins(registration, position)) {
       const item = this.#preparation.prepare(registration, given);
@@ -290,7 +292,7 @@ export class PartitionRun {
 
   async #applyWaiting(
     registration: Registration,
-    given: Given,
+    given: DueEvent,
     prepared?: Prepared | Promise<Prepared>,
   ): Promise<Stop | undefined> {
     const { record, wire, position } = given;

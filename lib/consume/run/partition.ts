@@ -2,8 +2,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { ChangeEventJson } from "../../change/event.ts";
 import type { PositionText } from "../../change/position.ts";
 import { positionOf } from "../../change/record.ts";
+import { formatTable } from "../../change/table-pattern.ts";
 import type { ConsumerConfiguration } from "../api/configuration.ts";
-import { errorFacts, jsonLogger, type WriteLine } from "../api/context.ts";
+import { type WriteLine, warnOf } from "../api/context.ts";
 import { HandlerStillRunningError } from "../api/handler-errors.ts";
 import type { Claims } from "../api/once.ts";
 import type { Registry } from "../api/registry.ts";
@@ -53,7 +54,7 @@ export interface Invocation {
 
 /** The right to call handlers where others may have it too: see `ReplayLease`. */
 export interface CallRight {
-  /** Whether it was confirmed a moment ago. */
+  /** Returns whether it was confirmed a moment ago. */
   isFresh(): boolean;
   /** Asked before a call where it was not. */
   confirm(): Promise<boolean>;
@@ -83,6 +84,13 @@ export interface Item {
   readonly wire: ChangeEventJson;
   readonly position: PositionText;
   readonly event: HandledEvent;
+}
+
+/** The facts that a log line has of a change. */
+interface LoggedChange {
+  readonly position: PositionText;
+  /** Undefined where the change cannot be read. */
+  readonly wire?: ChangeEventJson | undefined;
 }
 
 /** Why the partition goes no further in this invocation; `attempts` are remembered. */
@@ -143,7 +151,7 @@ export class Partition {
   }
 
   /**
-   * Whether a change must wait behind a parked one of its key, or why the partition stops there. What the change
+   * Returns whether a change must wait behind a parked one of its key, or why the partition stops there. What the change
    * supersedes is out of redrive's reach when this is answered.
    */
   async waits(item: Pick<Item, "record" | "index" | "wire" | "position">): Promise<boolean | Stop> {
@@ -171,14 +179,14 @@ export class Partition {
     return { calls: known?.calls ?? 0, since: known?.since };
   }
 
-  /** Whether so many calls never came back that the change is given up. */
+  /** Returns whether so many calls never came back that the change is given up. */
   diedOften(calls: number): boolean {
     const { attempts, poison } = this.invocation.configuration;
     return this.start.note !== undefined && calls >= attempts && poison !== "stop";
   }
 
   /**
-   * Whether so many calls were cut short that the change is given up, the last of which ran on then: it was not given up
+   * Returns whether so many calls were cut short that the change is given up, the last of which ran on then: it was not given up
    * at once, now it has ended (see `stillRunning`).
    */
   ranOnOften(position: PositionText, calls: number): boolean {
@@ -269,7 +277,7 @@ export class Partition {
     return undefined;
   }
 
-  /** Whether a later change of its key took effect in an earlier invocation (`tookAhead`): it has come again with this one. */
+  /** Returns whether a later change of its key took effect in an earlier invocation (`tookAhead`): it has come again with this one. */
   #isOvertaken({ record: own, position, wire }: ParkableChange): boolean {
     const { checkpoint } = this;
     if (!wire || !checkpoint.isAnyDoneBehind(position)) return false;
@@ -277,20 +285,22 @@ export class Partition {
       if (record.index < own.index) return false;
       const isLater = (event: ChangeEventJson) => positionOf(event) > position && overtakes(event, wire);
       const found = record.events.some((event) => isLater(event) && checkpoint.isDone(positionOf(event)));
-      if (record !== own) record.close?.();
+      // Plain ones stay: for the next poison change they would all be read again.
+      if (record !== own && record.bytes !== undefined) record.close?.();
       return found;
     });
   }
 
-  /** A line of class, code and position; never a value (rule 30). */
-  log(message: string, { position }: Pick<Item, "position">, attempt: number, error: unknown): void {
-    const { consumer, write } = this.invocation;
+  /** A line of class, code and position; a value only under `logErrors` (rule 30). */
+  log(message: string, { position, wire }: LoggedChange, attempt: number, error: unknown): void {
     const { topic, partition } = this.lane;
-    jsonLogger(write, { consumer, topic, partition, position, attempt, ...errorFacts(error) }).warn(message);
+    const { attempts } = this.invocation.configuration;
+    const table = wire && formatTable(wire.source);
+    warnOf(this.invocation, message, error, { topic, partition, position, table, attempt, attempts });
   }
 }
 
-/** Whether a later change makes an earlier one pointless. */
+/** Returns whether a later change makes an earlier one pointless. */
 export function overtakes(later: ChangeEventJson, earlier: ChangeEventJson): boolean {
   if (later.op === "t") {
     const [a, b] = [later.source, earlier.source];

@@ -7,7 +7,7 @@ import { HandledEvent, type Rows, wireRows } from "./event.ts";
 import { attemptsOf, type Item, now, type Partition } from "./partition.ts";
 
 /** An event whose turn has come. Once `event` is set, it is the item that its handler is given. */
-export type Given = Omit<Item, "event"> & { event: Item["event"] | undefined };
+export type DueEvent = Omit<Item, "event"> & { event: Item["event"] | undefined };
 
 /** An event as its handler is to have it; or why it never will be; or why the partition goes no further. */
 export type Prepared = Item | Unready;
@@ -34,7 +34,7 @@ export class Preparation {
   }
 
   /** Gives a promise only where something is to be waited for. */
-  prepare(registration: Registration, given: Given): Prepared | Promise<Prepared> {
+  prepare(registration: Registration, given: DueEvent): Prepared | Promise<Prepared> {
     const schema = registration.kind === "sweep" ? undefined : registration.row;
     if (!schema) return this.#ready(given, wireRows(given.wire));
     const { checkpoint, invocation, start } = this.#partition;
@@ -47,7 +47,7 @@ export class Preparation {
   /** Calls a schema until it answers, the change is given up, or time runs out. `begun`: the first call, where it was made. */
   async #attempts(
     schema: RowSchema<unknown>,
-    given: Given,
+    given: DueEvent,
     begun?: SchemaResult | Promise<SchemaResult>,
   ): Promise<Prepared> {
     const partition = this.#partition;
@@ -80,7 +80,7 @@ export class Preparation {
   }
 
   /** Completes `given` in place: a second object for every event would cost time. */
-  #ready(given: Given, rows: Rows): Item {
+  #ready(given: DueEvent, rows: Rows): Item {
     given.event = new HandledEvent(given.wire, this.#partition.lane, given.position, rows);
     return given as Item;
   }

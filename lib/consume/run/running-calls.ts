@@ -26,7 +26,7 @@ export class RunningCalls {
   readonly #running = new Map<string, Promise<void>>();
   readonly #succeeded = new Set<string>();
 
-  /** Whether calls still run, of one partition or of any. */
+  /** Returns whether calls still run, of one partition or of any. */
   has(place?: PartitionName): boolean {
     return place ? this.#running.has(nameOf(place)) : this.#running.size > 0;
   }
@@ -49,7 +49,7 @@ export class RunningCalls {
     });
   }
 
-  /** Whether a call for this change succeeded after its invocation had ended. */
+  /** Returns whether a call for this change succeeded after its invocation had ended. */
   succeeded(place: PartitionName, position: PositionText): boolean {
     return this.#succeeded.size > 0 && this.#succeeded.has(`${nameOf(place)}/${position}`);
   }
@@ -66,7 +66,7 @@ export class RunningCalls {
     return { process: this.process, until: Date.now() + Math.ceil(leftMs) + CLOCK_SKEW_MS };
   }
 
-  /** Whether the call that an earlier invocation speaks of may still act in another process. */
+  /** Returns whether the call that an earlier invocation speaks of may still act in another process. */
   mayRun(known: RunningCall | undefined): boolean {
     return known !== undefined && known.process !== this.process && Date.now() < known.until;
   }

@@ -1,4 +1,4 @@
-/** How long an answer may take to the runtime's own process; it is the same machine. */
+/** Milliseconds that an answer may take to the runtime's own process; it is the same machine. */
 const ANSWER_MS = 100;
 
 let ending = false;

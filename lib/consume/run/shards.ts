@@ -17,7 +17,7 @@ const BEAT_SLACK_MS = SHARD_BEAT_MS + 15 * 60_000;
 
 /** The state of a shard at one consumer. */
 interface ShardState {
-  /** When the last record arrived that was finished, in milliseconds since 1970 UTC. */
+  /** Arrival of the last record that was finished, in milliseconds since 1970 UTC. */
   readonly arrived: number;
   /** A beat was seen in it: without any, an idle shard would look like one that was not read. */
   readonly beats: boolean;
@@ -34,7 +34,7 @@ interface Known {
 /** The parts of `Shards`. */
 export interface ShardsOptions {
   readonly table: ConsumerTable;
-  /** How long the stream keeps records. Undefined: not known, and nothing is detected. */
+  /** Retention of the stream. Undefined: not known, and nothing is detected. */
   readonly retentionMs: number | undefined;
   /** The shards that a shard came from, or none. */
   readonly parentsOf: (shardId: string, streamArn: string, signal: AbortSignal) => Promise<readonly string[]>;
@@ -63,7 +63,7 @@ export class Shards {
     return known ? known.state?.lost?.until : "unknown";
   }
 
-  /** Whether a record was read before those expired that arrived up to `until`: it says nothing of them. */
+  /** Returns whether a record was read before those expired that arrived up to `until`: it says nothing of them. */
   isOlder({ arrivedMs }: { readonly arrivedMs?: number | undefined }, until: number): boolean {
     return arrivedMs !== undefined && arrivedMs < until - this.#marginMs;
   }

@@ -38,14 +38,14 @@ export function sweepOf(
   return { id, topic, partition, schema, table, before: end.startPosition, run: end.run };
 }
 
-/** Whether an event is a backfill's for one consumer, and that one is not this. */
+/** Returns whether an event is a backfill's for one consumer, and that one is not this. */
 export function isForAnother(wire: ChangeEventJson, consumer: string): boolean {
   const addressee = wire.source.backfill?.consumer;
   return addressee !== undefined && addressee !== consumer;
 }
 
 /**
- * Where an event removes all rows of its table in its partition that are older: below which position. A truncate below
+ * Returns the position below which an event removes all rows of its table in its partition. A truncate below
  * its own, a sweep below its bound; undefined for all others.
  */
 export function removesBelow(wire: ChangeEventJson, position: PositionText): PositionText | undefined {

@@ -1,5 +1,5 @@
 /*
- * What may be known of something that was thrown: by users' code, so it can be anything. Every look at it can throw in
+ * Looks at something that was thrown: by users' code, so it can be anything. Every look at it can throw in
  * turn (getters, proxies, `toString`), a text can have megabytes, a chain of causes can be a ring. Nothing here throws, and
  * nothing else in this module's folder reads a thrown value's properties.
  */

@@ -22,7 +22,7 @@ export class WaitingEvents {
     this.#seen = { position, writer, explained };
   }
 
-  /** How far events were seen, and by whom they were written. */
+  /** The end of the events that were seen, and who wrote them. */
   get seen(): SeenEvents {
     return this.#seen;
   }

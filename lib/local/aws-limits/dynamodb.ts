@@ -4,7 +4,7 @@ import { expressionRefusal } from "./dynamodb-expressions.ts";
 import { numberRefusal } from "./dynamodb-numbers.ts";
 
 /*
- * What DynamoDB refuses of the calls that we make: single items, queries. Requests of the SDK and requests as JSON on the wire
+ * Refusals of DynamoDB for the calls that we make: single items, queries. Requests of the SDK and requests as JSON on the wire
  * are both understood: they differ in binary values only.
  */
 

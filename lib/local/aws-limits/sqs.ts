@@ -38,14 +38,10 @@ type Message = z.infer<typeof message>;
  * Returns why SQS refuses a request, or undefined. A wrong message of a batch is refused as the whole batch, where AWS fails that
  * entry alone: nothing of ours sends batches.
  */
-export function sqsRefusal(
-  operation: string,
-  input: unknown,
-  maximumMessageBytes = MESSAGE_BYTES,
-): AwsRefusal | undefined {
+export function sqsRefusal(operation: string, input: unknown): AwsRefusal | undefined {
   if (operation === "SendMessage") {
     const parsed = message.safeParse(input);
-    return parsed.success ? messageRefusal(parsed.data, maximumMessageBytes) : undefined;
+    return parsed.success ? messageRefusal(parsed.data) : undefined;
   }
   if (operation === "ReceiveMessage") return receiveRefusal(input);
   const entries = batchOf.safeParse(input);
@@ -71,7 +67,7 @@ export function sqsRefusal(
             QUOTAS,
           )
         : undefined,
-    ...Entries.map((entry) => () => messageRefusal(entry, maximumMessageBytes)),
+    ...Entries.map((entry) => () => messageRefusal(entry)),
   ]);
 }
 
@@ -88,7 +84,7 @@ function receiveRefusal(input: unknown): AwsRefusal | undefined {
   return undefined;
 }
 
-function messageRefusal(sent: Message, maximumMessageBytes: number): AwsRefusal | undefined {
+function messageRefusal(sent: Message): AwsRefusal | undefined {
   const { MessageBody = "", MessageAttributes = {} } = sent;
   if (MessageBody === "") {
     return refused("MissingParameter", "The request must contain the parameter MessageBody.", SEND);
@@ -98,9 +94,9 @@ function messageRefusal(sent: Message, maximumMessageBytes: number): AwsRefusal 
   if (texts.some((text) => REFUSED_CHARACTER.test(text))) {
     return refused("InvalidMessageContents", "Invalid characters found", SEND);
   }
-  if (messageBytes(sent) > maximumMessageBytes) {
+  if (messageBytes(sent) > MESSAGE_BYTES) {
     return invalid(
-      `One or more parameters are invalid. Reason: Message must be shorter than ${maximumMessageBytes} bytes.`,
+      `One or more parameters are invalid. Reason: Message must be shorter than ${MESSAGE_BYTES} bytes.`,
       QUOTAS,
     );
   }

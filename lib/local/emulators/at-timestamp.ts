@@ -1,9 +1,9 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import { Readable } from "node:stream";
+import type { Server } from "node:http";
 import db from "kinesalite/db/index.js";
 import * as z from "zod";
+import { interceptCalls } from "./json-calls.ts";
 
-/** When the last record of each shard came, in seconds since 1970 UTC, by stream and shard. */
+/** Arrival of the last record of each shard, in seconds since 1970 UTC, by stream and shard. */
 export type ArrivalsOf = Map<string, ReadonlyMap<string, number>>;
 
 const asked = z.object({
@@ -18,23 +18,11 @@ const asked = z.object({
  * its start, which has no more of what comes later.
  */
 export function answersAtTimestamp(server: Server, arrivals: ArrivalsOf): Server {
-  const listeners = server.listeners("request") as ((request: unknown, response: unknown) => void)[];
-  server.removeAllListeners("request");
-  server.on("request", (request: IncomingMessage, response: ServerResponse) => {
-    const pass = (given: unknown) => {
-      for (const listener of listeners) listener.call(server, given, response);
-    };
-    if (!String(request.headers["x-amz-target"]).endsWith(".GetShardIterator")) return pass(request);
-    const chunks: Buffer[] = [];
-    request.on("error", () => response.destroy());
-    request.on("data", (chunk: Buffer) => chunks.push(chunk));
-    request.on("end", () => {
-      const body = Buffer.from(answerable(Buffer.concat(chunks).toString(), arrivals));
-      const { method, url, headers, rawHeaders, httpVersion, socket } = request;
-      const more = { method, url, headers, rawHeaders, httpVersion, socket };
-      pass(Object.assign(Readable.from([body], { objectMode: false }), more));
-    });
-  });
+  interceptCalls(
+    server,
+    ({ body, pass }) => pass(Buffer.from(answerable(body.toString(), arrivals))),
+    (operation) => operation === "GetShardIterator",
+  );
   return server;
 }
 

@@ -2,17 +2,20 @@ import type { Server } from "node:http";
 import kinesalite from "kinesalite";
 import db, { type StoredRecord, type StreamStore } from "kinesalite/db/index.js";
 import { type ArrivalsOf, answersAtTimestamp } from "./at-timestamp.ts";
+import type { StreamLog } from "./stream-log.ts";
 
 /**
  * A Kinesis emulator that forgets the oldest records of a stream above `retainedBytes`, as a real stream does after
- * its retention time: kept whole, a stream would fill the memory of a machine on which the demo runs overnight.
+ * its retention time: kept whole, a stream would fill the memory of a machine on which the demo runs overnight. `log` follows what
+ * is written.
  */
-export function boundedKinesis(retainedBytes: number): Server {
+export function boundedKinesis(retainedBytes: number, log?: StreamLog): Server {
   const create = db.create;
   const arrivals: ArrivalsOf = new Map();
   // The server hands its store to nobody, and takes it from here.
   db.create = (options) => {
     const store = create(options);
+    log?.follow(store);
     const bounded = new WeakSet<StreamStore>();
     const streamStore = store.getStreamDb;
     store.getStreamDb = (name) => {

@@ -1,7 +1,7 @@
-import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import { Readable } from "node:stream";
+import type { Server, ServerResponse } from "node:http";
 import type { AwsRefusal } from "../../aws/refusal.ts";
 import { reportToParent } from "../child.ts";
+import { interceptCalls } from "./json-calls.ts";
 
 /** A call that was refused. */
 export interface RefusedCall extends AwsRefusal {
@@ -26,37 +26,19 @@ export interface Limits {
  */
 export function limited<S extends Server>(server: S, limits: Limits): S {
   const report = limits.onRefused ?? reportToParent;
-  const listeners = server.listeners("request") as ((request: unknown, response: unknown) => void)[];
-  server.removeAllListeners("request");
-  server.on("request", (request: IncomingMessage, response: ServerResponse) => {
-    const chunks: Buffer[] = [];
-    request.on("error", () => response.destroy());
-    request.on("data", (chunk: Buffer) => chunks.push(chunk));
-    request.on("end", () => {
-      const body = Buffer.concat(chunks);
-      const operation = String(request.headers["x-amz-target"] ?? "").split(".")[1] ?? "";
-      const refusal = limits.refusalOf(operation, jsonOf(body));
-      if (refusal) {
-        report({ service: limits.service, operation, ...refusal });
-        refuse(response, refusal);
-        return;
-      }
-      watchAnswer(response, (code, message) => {
-        if (limits.ownRefusals.includes(code)) report({ service: limits.service, operation, code, message });
-      });
-      const again = replayed(request, body);
-      for (const listener of listeners) listener.call(server, again, response);
+  interceptCalls(server, ({ operation, body, response, pass }) => {
+    const refusal = limits.refusalOf(operation, jsonOf(body));
+    if (refusal) {
+      report({ service: limits.service, operation, ...refusal });
+      refuse(response, refusal);
+      return;
+    }
+    watchAnswer(response, (code, message) => {
+      if (limits.ownRefusals.includes(code)) report({ service: limits.service, operation, code, message });
     });
+    pass();
   });
   return server;
-}
-
-/** The request once more, with its body to be read. */
-function replayed(request: IncomingMessage, body: Buffer): Readable {
-  const { method, url, headers, rawHeaders, httpVersion, socket } = request;
-  return Object.assign(Readable.from([body], { objectMode: false }), {
-    ...{ method, url, headers, rawHeaders, httpVersion, socket },
-  });
 }
 
 function refuse(response: ServerResponse, { code, message }: AwsRefusal): void {

@@ -26,9 +26,17 @@ declare module "kinesalite/db/index.js" {
     ): void;
     put(key: string, value: StoredRecord, done: (error?: Error) => void): void;
   }
+  /** Streams by name, and their records. */
+  export interface Store {
+    readonly metaDb: {
+      put(key: string, value: unknown, done: (error?: Error) => void): void;
+      del(key: string, done: (error?: Error) => void): void;
+    };
+    getStreamDb(name: string): StreamStore;
+  }
   const db: {
-    create(options: object): { getStreamDb(name: string): StreamStore };
-    /** How a shard's number is written in keys. */
+    create(options: object): Store;
+    /** Form of a shard's number in keys. */
     shardIxToHex(shard: number): string;
   };
   export default db;
@@ -36,6 +44,8 @@ declare module "kinesalite/db/index.js" {
 
 declare module "dynalite" {
   export default function dynalite(options: {
+    /** Directory of a LevelDB; without it everything is in memory. */
+    path?: string;
     createTableMs?: number;
     deleteTableMs?: number;
     updateTableMs?: number;

@@ -1,9 +1,7 @@
-/** How far a mapping has come in one shard. */
+/** Progress of a mapping in one shard. */
 export type ShardCheckpoint =
   /** Everything up to and including this sequence number is done. */
   | { readonly kind: "sequence"; readonly sequenceNumber: string }
-  /** Nothing is done; started at LATEST at this time (milliseconds since 1970 UTC). */
-  | { readonly kind: "since"; readonly arrivedAt: number }
   /** The shard is closed and everything in it is done: its children may start. */
   | { readonly kind: "finished" };
 
@@ -83,7 +81,7 @@ export class CompletedPrefix {
     return size;
   }
 
-  /** Whether everything added is done and taken. */
+  /** True if everything added is done and taken. */
   get empty(): boolean {
     return this.#first === undefined;
   }

@@ -1,13 +1,12 @@
 import * as z from "zod";
 import { backoffMs } from "../../backoff.ts";
 import type { QueuedRecord } from "./event.ts";
-import type { EventSourceMappingOptions, MappingSettings } from "./options.ts";
+import type { EventSourceMappingOptions } from "./options.ts";
 import { pause } from "./wait.ts";
 
 /** The parts that deliveries of one shard share. */
 export interface DeliveryContext {
   readonly functionHost: EventSourceMappingOptions["functionHost"];
-  readonly settings: MappingSettings;
   /** Aborted when the mapping stops: what is invoked ends, nothing is invoked again. */
   readonly signal: AbortSignal;
   /** Aborted when the mapping no longer waits: an outcome that comes later does not count. */
@@ -21,7 +20,6 @@ export interface DeliveryContext {
 export interface InvokedBatch {
   readonly records: number;
   readonly completed: number;
-  readonly durationMs: number;
   readonly error?: string | undefined;
 }
 
@@ -51,19 +49,14 @@ export async function deliverBatch(batch: readonly QueuedRecord[], context: Deli
 /** Invokes the function once; returns how many records from the front are done. */
 async function invoke(
   records: readonly QueuedRecord[],
-  { functionHost, settings, onInvoked }: DeliveryContext,
+  { functionHost, onInvoked }: DeliveryContext,
 ): Promise<number> {
-  const started = performance.now();
   const result = await functionHost.invoke({ Records: records.map((record) => record.event) });
   const sequenceNumbers = records.map((record) => record.event.kinesis.sequenceNumber);
-  const reported = () =>
-    settings.reportBatchItemFailures && result.ok
-      ? completedByReply(result.response, sequenceNumbers)
-      : records.length;
-  const completed = result.ok ? reported() : 0;
+  const completed = result.ok ? completedByReply(result.response, sequenceNumbers) : 0;
   const partial = completed < records.length ? "BatchItemFailures" : undefined;
   const error = result.ok ? partial : result.error.type;
-  onInvoked({ records: records.length, completed, durationMs: performance.now() - started, error });
+  onInvoked({ records: records.length, completed, error });
   return completed;
 }
 
@@ -72,7 +65,7 @@ const batchResponse = z.object({
 });
 
 /**
- * How many records from the front of the batch a reply reports as done. The lowest reported sequence number is the
+ * Counts the records from the front of the batch that a reply reports as done. The lowest reported sequence number is the
  * checkpoint; null, an empty reply and an empty list are complete success; anything unreadable (null or empty
  * identifier, wrong key, a sequence number that is not in the batch) is complete failure: 0.
  * https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html

@@ -14,9 +14,7 @@ export interface QueuedRecord {
   readonly event: KinesisStreamRecord;
   /** Its share of the invocation's payload: bytes of `event` as JSON and the comma behind it. */
   readonly payloadBytes: number;
-  /** Milliseconds since 1970 UTC, from the stream. */
-  readonly arrivedAt: number;
-  /** When it was read, in milliseconds of `performance.now()`: the batching window counts from here. */
+  /** Time of its read, in milliseconds of `performance.now()`: the batching window counts from here. */
   readonly queuedAt: number;
 }
 
@@ -29,7 +27,6 @@ export const ENVELOPE_BYTES = '{"Records":[]}'.length;
  */
 export function queuedRecord(origin: EventOrigin, shardId: string, record: _Record): QueuedRecord {
   const { SequenceNumber = "", PartitionKey = "", Data = new Uint8Array() } = record;
-  const arrivedAt = record.ApproximateArrivalTimestamp?.getTime() ?? Date.now();
   const data = Buffer.from(Data.buffer, Data.byteOffset, Data.byteLength).toString("base64");
   const event: KinesisStreamRecord = {
     kinesis: {
@@ -37,7 +34,7 @@ export function queuedRecord(origin: EventOrigin, shardId: string, record: _Reco
       partitionKey: PartitionKey,
       sequenceNumber: SequenceNumber,
       data: "",
-      approximateArrivalTimestamp: arrivedAt / 1000,
+      approximateArrivalTimestamp: (record.ApproximateArrivalTimestamp?.getTime() ?? Date.now()) / 1000,
     },
     eventSource: "aws:kinesis",
     eventVersion: "1.0",
@@ -50,5 +47,5 @@ export function queuedRecord(origin: EventOrigin, shardId: string, record: _Reco
   // base64 needs no escapes in JSON, so the rest is measured without it.
   const payloadBytes = Buffer.byteLength(JSON.stringify(event), "utf8") + data.length + 1;
   event.kinesis.data = data;
-  return { event, payloadBytes, arrivedAt, queuedAt: performance.now() };
+  return { event, payloadBytes, queuedAt: performance.now() };
 }

@@ -7,7 +7,6 @@ export interface MappingEvents {
       lane: number;
       records: number;
       completed: number;
-      durationMs: number;
       error?: string | undefined;
     },
   ];
@@ -36,13 +35,13 @@ export interface MappingStats {
   readonly failure: Error | undefined;
 }
 
-/** How far one shard of a mapping is. */
+/** Progress of one shard of a mapping. */
 export interface ShardStats {
   readonly shardId: string;
   /** Last sequence number up to which everything is done, once there is one. */
   readonly checkpoint: string | undefined;
   /** Payload bytes read and not done. */
   readonly pendingBytes: number;
-  /** How far behind the shard's end the last read was, in milliseconds, as Kinesis says. */
+  /** Lag of the last read behind the shard's end, in milliseconds, as Kinesis reports it. */
   readonly millisBehindLatest: number;
 }

@@ -1,4 +1,4 @@
-import type { ConfigurationProblem } from "../../change/tributary-error.ts";
+import { ConfigurationError } from "../../change/tributary-error.ts";
 
 /*
  * Event filtering of an event source mapping, on `data` alone as for Kinesis, with the rules that the filters of consumers are made
@@ -16,54 +16,45 @@ const MAX_FILTERS = 5;
 /** Characters of one pattern as JSON text at most. */
 const MAX_PATTERN_CHARACTERS = 4096;
 
-/** Whether the value of a field satisfies; `undefined` is a field that is not there. */
+/** Tests the value of a field; `undefined` is a field that is not there. */
 type Matcher = (value: unknown) => boolean;
-/** Notes what is wrong with a pattern. */
-type Report = (path: string, value: unknown, remedy: string) => void;
-
-/** Result of `compileFilters`: a test of a record's data against the filters, or what is wrong with them. */
-export type CompiledFilters =
-  | { readonly problems?: undefined; readonly matches: (data: Uint8Array) => boolean }
-  | { readonly problems: readonly ConfigurationProblem[] };
 
 /**
  * Compiles filter patterns. A record passes when one of them matches; without patterns every record passes. With
  * patterns, data that is not a JSON object or array is dropped, as Lambda does.
+ * @throws ConfigurationError naming the first place that is wrong
  */
-export function compileFilters(patterns: readonly FilterPattern[]): CompiledFilters {
-  const problems: ConfigurationProblem[] = [];
-  const report: Report = (path, value, remedy) => problems.push({ path, value, remedy });
-  if (patterns.length > MAX_FILTERS) {
-    report("filters", patterns.length, `give at most ${MAX_FILTERS} filters`);
-  }
-  const matchers = patterns.map((pattern, i) => compilePattern(pattern, `filters[${i}]`, report));
-  if (problems.length > 0) return { problems };
-  if (matchers.length === 0) return { matches: () => true };
-  return {
-    matches: (data) => {
-      const read = readData(data);
-      return read !== undefined && matchers.some((matches) => matches(read));
-    },
+export function compileFilters(patterns: readonly FilterPattern[]): (data: Uint8Array) => boolean {
+  if (patterns.length > MAX_FILTERS)
+    refuse("filters", patterns.length, `give at most ${MAX_FILTERS} filters`);
+  if (patterns.length === 0) return () => true;
+  const matchers = patterns.map((pattern, i) => compilePattern(pattern, `filters[${i}]`));
+  return (data) => {
+    const read = readData(data);
+    return read !== undefined && matchers.some((matches) => matches(read));
   };
 }
 
-function compilePattern(pattern: FilterPattern, path: string, report: Report): Matcher {
+function refuse(path: string, value: unknown, remedy: string): never {
+  throw new ConfigurationError("The event source mapping", [{ path, value, remedy }]);
+}
+
+function compilePattern(pattern: FilterPattern, path: string): Matcher {
   if (!isObject(pattern) || !isObject(pattern.data) || Object.keys(pattern).length !== 1) {
-    report(path, pattern, 'write { "data": { … } }: a Kinesis mapping filters on data and nothing else');
-    return () => false;
+    refuse(path, pattern, 'write { "data": { … } }: a Kinesis mapping filters on data and nothing else');
   }
   const characters = JSON.stringify(pattern).length;
   if (characters > MAX_PATTERN_CHARACTERS) {
-    report(path, characters, `write a pattern of at most ${MAX_PATTERN_CHARACTERS} characters`);
+    refuse(path, characters, `write a pattern of at most ${MAX_PATTERN_CHARACTERS} characters`);
   }
-  return compileObject(pattern.data, `${path}.data`, report);
+  return compileObject(pattern.data, `${path}.data`);
 }
 
 /** All fields have to match. An array matches when one of its elements does; none at all is a field that is not there. */
-function compileObject(pattern: Readonly<Record<string, unknown>>, path: string, report: Report): Matcher {
-  if (Object.keys(pattern).length === 0) report(path, pattern, "name at least one field");
+function compileObject(pattern: Readonly<Record<string, unknown>>, path: string): Matcher {
+  if (Object.keys(pattern).length === 0) refuse(path, pattern, "name at least one field");
   const fields = Object.entries(pattern).map(([name, value]): Matcher => {
-    const matches = compileField(value, `${path}.${name}`, report);
+    const matches = compileField(value, `${path}.${name}`);
     return (object) => matches(isObject(object) && Object.hasOwn(object, name) ? object[name] : undefined);
   });
   const all: Matcher = (object) => fields.every((matches) => matches(object));
@@ -74,17 +65,16 @@ function compileObject(pattern: Readonly<Record<string, unknown>>, path: string,
   return matcher;
 }
 
-function compileField(value: unknown, path: string, report: Report): Matcher {
-  if (isObject(value)) return compileObject(value, path, report);
+function compileField(value: unknown, path: string): Matcher {
+  if (isObject(value)) return compileObject(value, path);
   if (Array.isArray(value) && value.length > 0) {
-    const rules = value.map((rule, i) => compileRule(rule, `${path}[${i}]`, report));
+    const rules = value.map((rule, i) => compileRule(rule, `${path}[${i}]`));
     return (field) => scalarsOf(field).some((scalar) => rules.some((satisfies) => satisfies(scalar)));
   }
-  report(path, value, "write a list of at least one rule, or an object of nested fields");
-  return () => false;
+  return refuse(path, value, "write a list of at least one rule, or an object of nested fields");
 }
 
-function compileRule(rule: unknown, path: string, report: Report): Matcher {
+function compileRule(rule: unknown, path: string): Matcher {
   if (typeof rule === "string") return (scalar) => scalar === rule;
   const [entry, ...others] = isObject(rule) ? Object.entries(rule) : [];
   const [operator, text] = entry ?? [];
@@ -92,12 +82,11 @@ function compileRule(rule: unknown, path: string, report: Report): Matcher {
     if (operator === "prefix") return (scalar) => typeof scalar === "string" && scalar.startsWith(text);
     if (operator === "suffix") return (scalar) => typeof scalar === "string" && scalar.endsWith(text);
   }
-  report(
+  return refuse(
     path,
     rule,
     'write a text, { "prefix": "…" } or { "suffix": "…" }: the mapping on this machine has no other rules',
   );
-  return () => false;
 }
 
 /** The scalars a field holds: itself, or those of an array; an object is no leaf and holds none. */

@@ -53,7 +53,7 @@ export interface BatchLimits {
   readonly maximumBatchingWindowSeconds: number;
 }
 
-/** How many of the first records go into one invocation, and whether no more could. */
+/** Number of the first records that go into one invocation, and whether no more could. */
 export interface BatchCut {
   readonly records: number;
   readonly full: boolean;
@@ -77,7 +77,7 @@ export function cutBatch(queue: readonly Pick<QueuedRecord, "payloadBytes">[], b
 }
 
 /**
- * How long the batch in front of a queue still waits for more records, in milliseconds; 0 when it goes now: it is full,
+ * Returns the time that the batch in front of a queue still waits for more records, in milliseconds; 0 when it goes now: it is full,
  * the window since its first record is over, or the shard has no more to give.
  */
 export function remainingWindow(

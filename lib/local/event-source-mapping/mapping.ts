@@ -4,11 +4,11 @@ import { backoffMs } from "../../backoff.ts";
 import { type CheckpointStore, MemoryCheckpoints, type ShardCheckpoint } from "./checkpoint.ts";
 import type { EventOrigin } from "./event.ts";
 import type { MappingEvents, MappingStats } from "./events.ts";
+import { compileFilters } from "./filter.ts";
 import { childless, startableShards } from "./lineage.ts";
 import { MappedStreamNotFoundError } from "./mapping-errors.ts";
-import { type EventSourceMappingOptions, type MappingSettings, validated } from "./options.ts";
+import type { EventSourceMappingOptions, MappingSettings } from "./options.ts";
 import { ShardConsumer } from "./shard.ts";
-import type { ShardPosition } from "./shard-poller.ts";
 import { pause, withDeadline } from "./wait.ts";
 
 /** A running event source mapping. */
@@ -22,7 +22,7 @@ export interface EventSourceMapping {
   stop(drainMs?: number): Promise<void>;
 }
 
-/** Whether the mapping has nothing to do with what the stream holds. */
+/** Returns true if the mapping has nothing to do with what the stream holds. */
 export function isIdle(mapping: EventSourceMapping): boolean {
   const { read, filtered, completed, shards } = mapping.stats();
   return read === filtered + completed && shards.every((shard) => shard.millisBehindLatest === 0);
@@ -30,20 +30,18 @@ export function isIdle(mapping: EventSourceMapping): boolean {
 
 const CALL_DEADLINE_MS = 30_000;
 const DRAIN_MS = 30_000;
-/** How often the shards are listed while a closed shard's children are not there yet. */
+/** Pause between two listings of the shards while a closed shard's children are not there yet. */
 const CHILDREN_MS = 100;
 
 /**
  * Runs an event source mapping from a Kinesis stream to a Lambda function as AWS runs it: order per shard (or per
- * partition key with several lanes), checkpoints, partial batch replies, filters, parents before children. Resolves once every open shard has its place: with
- * LATEST, records put from then on are delivered.
+ * partition key with several lanes), checkpoints, partial batch replies, filters, parents before children.
  * https://docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html
- * @throws ConfigurationError naming each wrong option
+ * @throws ConfigurationError naming what is wrong with a filter
  * @throws MappedStreamNotFoundError
  */
 export async function runEventSourceMapping(options: EventSourceMappingOptions): Promise<EventSourceMapping> {
-  const { settings, matches } = validated(options);
-  const mapping = new Mapping(options, settings, matches);
+  const mapping = new Mapping(options, compileFilters(options.filters ?? []));
   try {
     await mapping.start();
   } catch (error) {
@@ -77,13 +75,10 @@ class Mapping implements EventSourceMapping {
   #stopped: Promise<void> | undefined;
   #failure: Error | undefined;
 
-  constructor(
-    options: EventSourceMappingOptions,
-    settings: MappingSettings,
-    matches: (data: Uint8Array) => boolean,
-  ) {
+  constructor(options: EventSourceMappingOptions, matches: (data: Uint8Array) => boolean) {
+    const { batchSize = 100, maximumBatchingWindowSeconds = 0, parallelizationFactor = 1 } = options;
     this.#options = options;
-    this.#settings = settings;
+    this.#settings = { batchSize, maximumBatchingWindowSeconds, parallelizationFactor };
     this.#matches = matches;
     this.#checkpoints = options.checkpoints ?? new MemoryCheckpoints();
     // Every lane of every shard waits with it.
@@ -91,22 +86,12 @@ class Mapping implements EventSourceMapping {
   }
 
   async start(): Promise<void> {
-    const { signal, functionHost } = this.#options;
-    signal?.throwIfAborted();
     const streamArn = await this.#streamArn();
     const account = streamArn.split(":")[4] ?? "";
-    this.#origin = { streamArn, roleArn: `arn:aws:iam::${account}:role/${functionHost.name}` };
+    this.#origin = { streamArn, roleArn: `arn:aws:iam::${account}:role/${this.#options.functionHost.name}` };
     this.#stored = await this.#checkpoints.load();
     for (const [shardId, { kind }] of this.#stored) if (kind === "finished") this.#finished.add(shardId);
-    const shards = await this.#listShards();
-    if (this.#settings.startingPosition === "LATEST" && this.#stored.size === 0)
-      await this.#skipClosed(shards);
-    await this.#startShards(
-      shards,
-      this.#stored.size === 0 ? this.#settings.startingPosition : "TRIM_HORIZON",
-    );
-    signal?.addEventListener("abort", () => void this.stop(), { signal: this.#stopping.signal });
-    if (signal?.aborted) void this.stop();
+    this.#startShards(await this.#listShards());
   }
 
   stats(): MappingStats {
@@ -129,31 +114,13 @@ class Mapping implements EventSourceMapping {
     this.#abandoned.abort();
   }
 
-  /** LATEST on a stream with history: shards that are closed already have nothing after now. */
-  async #skipClosed(shards: readonly Shard[]): Promise<void> {
-    for (const { ShardId = "", SequenceNumberRange } of shards) {
-      if (SequenceNumberRange?.EndingSequenceNumber === undefined) continue;
-      this.#finished.add(ShardId);
-      await this.#checkpoints.save(ShardId, { kind: "finished" });
+  #startShards(shards: readonly Shard[]): void {
+    for (const { ShardId = "" } of startableShards(shards, this.#begun, this.#finished)) {
+      this.#begun.add(ShardId);
+      const consumer = this.#consumer(ShardId);
+      this.#running.set(ShardId, { consumer, done: this.#runShard(ShardId, consumer) });
+      this.events.emit("shardStarted", { shardId: ShardId });
     }
-  }
-
-  async #startShards(shards: readonly Shard[], fresh: "TRIM_HORIZON" | "LATEST"): Promise<void> {
-    await Promise.all(
-      startableShards(shards, this.#begun, this.#finished).map(async ({ ShardId = "" }) => {
-        this.#begun.add(ShardId);
-        const stored = this.#stored.get(ShardId);
-        const position: ShardPosition = stored && stored.kind !== "finished" ? stored : { kind: fresh };
-        const openedAt = Date.now();
-        const consumer = this.#consumer(ShardId, position);
-        await consumer.open();
-        if (position.kind === "LATEST") {
-          await this.#checkpoints.save(ShardId, { kind: "since", arrivedAt: openedAt });
-        }
-        this.#running.set(ShardId, { consumer, done: this.#runShard(ShardId, consumer) });
-        this.events.emit("shardStarted", { shardId: ShardId });
-      }),
-    );
   }
 
   async #runShard(shardId: string, consumer: ShardConsumer): Promise<void> {
@@ -175,7 +142,7 @@ class Mapping implements EventSourceMapping {
     for (let failures = 0; !signal.aborted; ) {
       try {
         const shards = await this.#listShards();
-        await this.#startShards(shards, "TRIM_HORIZON");
+        this.#startShards(shards);
         if (childless(shards, this.#finished).length === 0) return;
         await pause(CHILDREN_MS, signal);
         failures = 0;
@@ -188,10 +155,11 @@ class Mapping implements EventSourceMapping {
     }
   }
 
-  #consumer(shardId: string, position: ShardPosition): ShardConsumer {
+  #consumer(shardId: string): ShardConsumer {
     const { kinesis, streamName, functionHost } = this.#options;
     const { events } = this;
     const counters = this.#counters;
+    const stored = this.#stored.get(shardId);
     return new ShardConsumer(
       {
         kinesis,
@@ -221,7 +189,7 @@ class Mapping implements EventSourceMapping {
         onFatal: (error) => this.#fail(error),
         onCheckpoint: (sequenceNumber) => events.emit("checkpoint", { shardId, sequenceNumber }),
       },
-      position,
+      stored?.kind === "sequence" ? stored.sequenceNumber : undefined,
     );
   }
 

@@ -2,19 +2,11 @@ import {
   type _Record,
   GetRecordsCommand,
   GetShardIteratorCommand,
-  type GetShardIteratorCommandInput,
   type KinesisClient,
 } from "@aws-sdk/client-kinesis";
 import { backoffMs } from "../../backoff.ts";
 import { MappedStreamNotFoundError } from "./mapping-errors.ts";
 import { pause, withDeadline } from "./wait.ts";
-
-/** Place from which a shard is read. */
-export type ShardPosition =
-  | { readonly kind: "sequence"; readonly sequenceNumber: string }
-  | { readonly kind: "since"; readonly arrivedAt: number }
-  | { readonly kind: "TRIM_HORIZON" }
-  | { readonly kind: "LATEST" };
 
 /** Dependencies of `ShardPoller`. */
 export interface PollerContext {
@@ -22,7 +14,7 @@ export interface PollerContext {
   readonly streamName: string;
   readonly shardId: string;
   readonly signal: AbortSignal;
-  /** How many shards the mapping reads now. */
+  /** Returns the number of shards that the mapping reads now. */
   readonly openShards: () => number;
   readonly onTrouble: (call: string, error: unknown) => void;
 }
@@ -50,27 +42,19 @@ const THROTTLES = [
  */
 export class ShardPoller {
   readonly #context: PollerContext;
-  #position: ShardPosition;
+  /** The sequence number of the last record that was read; undefined: from the shard's beginning. */
+  #after: string | undefined;
   #iterator: string | undefined;
-  /** Set while the iterator starts before the position: records that arrived earlier do not count. */
-  #dropBefore: number | undefined;
   #limit = FIRST_LIMIT;
   #millisBehindLatest = 0;
 
-  constructor(context: PollerContext, position: ShardPosition) {
+  constructor(context: PollerContext, after: string | undefined) {
     this.#context = context;
-    this.#position = position;
+    this.#after = after;
   }
 
   get millisBehindLatest(): number {
     return this.#millisBehindLatest;
-  }
-
-  /** Fixes the start: with LATEST, records put after this resolves are read. Tries until the signal is aborted. */
-  async open(): Promise<void> {
-    await this.#repeat("GetShardIterator", async () => {
-      this.#iterator ??= await this.#newIterator();
-    });
   }
 
   /**
@@ -109,33 +93,23 @@ export class ShardPoller {
       1,
       Math.min(10_000, Math.floor(READ_BYTES / Math.max(256, bytes / records.length))),
     );
-    const dropBefore = this.#dropBefore;
-    const first =
-      dropBefore === undefined
-        ? 0
-        : records.findIndex((record) => (record.ApproximateArrivalTimestamp?.getTime() ?? 0) >= dropBefore);
-    if (first === -1) return [];
-    this.#dropBefore = undefined;
-    this.#position = { kind: "sequence", sequenceNumber: last };
-    return first === 0 ? records : records.slice(first);
+    this.#after = last;
+    return records;
   }
 
   async #newIterator(): Promise<string> {
     const { kinesis, streamName, shardId, signal } = this.#context;
-    const openedAt = Date.now();
     const command = new GetShardIteratorCommand({
       StreamName: streamName,
       ShardId: shardId,
-      ...iteratorOf(this.#position),
+      ...(this.#after === undefined
+        ? { ShardIteratorType: "TRIM_HORIZON" }
+        : { ShardIteratorType: "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber: this.#after }),
     });
     const { ShardIterator } = await withDeadline(signal, CALL_DEADLINE_MS, (abortSignal) =>
       kinesis.send(command, { abortSignal }),
     );
     if (ShardIterator === undefined) throw new Error("Kinesis gave no iterator");
-    const position = this.#position;
-    this.#dropBefore = position.kind === "since" ? position.arrivedAt : undefined;
-    // Should this iterator be lost before it brought a record, LATEST would be a later place.
-    if (position.kind === "LATEST") this.#position = { kind: "since", arrivedAt: openedAt };
     return ShardIterator;
   }
 
@@ -163,17 +137,4 @@ export class ShardPoller {
 function nextIdle(idle: number, openShards: number): number {
   const last = Math.min(IDLE_MS.atMost, Math.max(IDLE_MS.last, IDLE_MS.perShard * openShards));
   return Math.min(last, Math.max(IDLE_MS.first, idle * 2));
-}
-
-function iteratorOf(position: ShardPosition): Pick<GetShardIteratorCommandInput, "StartingSequenceNumber"> & {
-  ShardIteratorType: "LATEST" | "TRIM_HORIZON" | "AFTER_SEQUENCE_NUMBER";
-} {
-  switch (position.kind) {
-    case "sequence":
-      return { ShardIteratorType: "AFTER_SEQUENCE_NUMBER", StartingSequenceNumber: position.sequenceNumber };
-    case "LATEST":
-      return { ShardIteratorType: "LATEST" };
-    default:
-      return { ShardIteratorType: "TRIM_HORIZON" };
-  }
 }

@@ -6,11 +6,13 @@ import { type DeliveryContext, deliverBatch } from "./delivery.ts";
 import { type EventOrigin, type QueuedRecord, queuedRecord } from "./event.ts";
 import type { ShardStats } from "./events.ts";
 import { laneOf, ShardLane } from "./lanes.ts";
-import { type PollerContext, ShardPoller, type ShardPosition } from "./shard-poller.ts";
+import type { MappingSettings } from "./options.ts";
+import { type PollerContext, ShardPoller } from "./shard-poller.ts";
 import { Condition, pause } from "./wait.ts";
 
 /** Dependencies of `ShardConsumer`. */
 export interface ShardContext extends Omit<DeliveryContext, "complete" | "onInvoked">, PollerContext {
+  readonly settings: MappingSettings;
   readonly origin: EventOrigin;
   readonly matches: (data: Uint8Array) => boolean;
   readonly checkpoints: CheckpointStore;
@@ -39,9 +41,9 @@ export class ShardConsumer {
   #saved: string | undefined;
   #saving: Promise<void> | undefined;
 
-  constructor(context: ShardContext, position: ShardPosition) {
+  constructor(context: ShardContext, after: string | undefined) {
     this.#context = context;
-    this.#poller = new ShardPoller(context, position);
+    this.#poller = new ShardPoller(context, after);
     const lanes = context.settings.parallelizationFactor;
     this.#lanes = Array.from({ length: lanes }, () => new ShardLane(this.#changed));
     // Each lane can fill a payload while one more is read ahead.
@@ -55,11 +57,6 @@ export class ShardConsumer {
       pendingBytes: this.#pendingBytes,
       millisBehindLatest: this.#poller.millisBehindLatest,
     };
-  }
-
-  /** See `ShardPoller.open`. */
-  open(): Promise<void> {
-    return this.#poller.open();
   }
 
   /** Resolves true when the shard is closed and everything in it is done and stored, false when the mapping stopped before. */

@@ -1,6 +1,6 @@
-import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import type { Context } from "aws-lambda";
+import { importFile } from "../../definition/import-file.ts";
 import { readFrameSync, writeFrameSync } from "./frames.ts";
 import { errorOf, type FunctionError, MAX_PAYLOAD_BYTES } from "./invocation.ts";
 
@@ -31,7 +31,7 @@ void main();
 async function main(): Promise<void> {
   const handler = await load();
   if (!handler) return;
-  writeFrameSync(PIPE, { type: "ready" });
+  writeFrameSync(PIPE, { type: "ready", registered: registeredOf(handler) });
   for (;;) {
     const frame = readFrameSync(PIPE);
     if (!frame) process.exit(0);
@@ -41,7 +41,7 @@ async function main(): Promise<void> {
 
 async function load(): Promise<AsyncHandler | undefined> {
   try {
-    const module = (await import(pathToFileURL(entry).href)) as Record<string, unknown>;
+    const module = await importFile(entry);
     const exported =
       module[handlerName] ?? (module.default as Record<string, unknown> | undefined)?.[handlerName];
     if (typeof exported === "function") return exported as AsyncHandler;
@@ -51,6 +51,15 @@ async function load(): Promise<AsyncHandler | undefined> {
     writeFrameSync(PIPE, { type: "threw", error: errorOf(error) });
   }
   return undefined;
+}
+
+/** Property that `consumer(…).handler()` puts on the function that it returns: `HandlerOrigin` in lib/consume/api/consumer.ts. */
+const ORIGIN = Symbol.for("tributary.handler-origin");
+
+/** Tells the consumer and its patterns; undefined where it is another handler, or stands behind a wrapper. */
+function registeredOf(handler: AsyncHandler): object | undefined {
+  const origin = (handler as { readonly [ORIGIN]?: { consumer: unknown; patterns: unknown } })[ORIGIN];
+  return origin && { consumer: origin.consumer, patterns: origin.patterns };
 }
 
 async function run(handler: AsyncHandler, head: InvokeHead, body: Buffer): Promise<void> {

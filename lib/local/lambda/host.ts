@@ -5,7 +5,7 @@ import { lambdaEnvironmentRefusal } from "../../aws/lambda-limits.ts";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import { errorOf, type InvocationResult, MAX_PAYLOAD_BYTES } from "./invocation.ts";
 import { FunctionEntryError, FunctionInitTimeoutError } from "./lambda-errors.ts";
-import { FunctionProcess, type ProcessSpec, timedOut } from "./process.ts";
+import { FunctionProcess, type ProcessSpec, type RegisteredHandlers, timedOut } from "./process.ts";
 
 /** AWS's time limit for loading a handler. */
 const INIT_MS = 10_000;
@@ -31,6 +31,8 @@ export interface LambdaFunctionOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** More variables of its process, for what is otherwise around a function in AWS: endpoints, credentials. */
   readonly surroundings?: Readonly<Record<string, string>>;
+  /** True where stack traces name the lines of the sources, by the code's source map. Default false. */
+  readonly sourceMaps?: boolean;
   /** Gets each line that the handler prints. */
   readonly onLog?: (line: string, stream: "stdout" | "stderr") => void;
 }
@@ -39,11 +41,18 @@ export interface LambdaFunctionOptions {
 export interface LambdaFunction {
   readonly name: string;
   readonly arn: string;
+  /** Description that the handler gave of itself when it was loaded; undefined of one that is not made by the library, or is wrapped. */
+  readonly registered: RegisteredHandlers | undefined;
   /**
    * Invokes the handler with an event (anything that JSON can hold). Always resolves: an exception, a crash, a
    * timeout and a payload above 6 MB are results.
    */
   invoke(event: unknown): Promise<InvocationResult>;
+  /**
+   * Loads another file, and runs that one from the next invocation on. Those under way end as they began.
+   * @throws FunctionEntryError where it cannot be loaded, and what `check` throws: nothing has changed then.
+   */
+  reload(entry: string, check?: (registered: RegisteredHandlers | undefined) => void): Promise<void>;
   /** Process ids of the living processes. */
   pids(): number[];
   /** Kills all processes; invocations under way fail. Idempotent. */
@@ -58,17 +67,20 @@ export interface LambdaFunction {
  */
 export async function startLambdaFunction(options: LambdaFunctionOptions): Promise<LambdaFunction> {
   checkEnvironment(options);
-  const entry = resolve(options.entry);
-  const found = await stat(entry).catch(() => undefined);
-  if (!found?.isFile()) {
-    throw new FunctionEntryError({
-      message: `The handler file ${options.entry} ${found ? "is not a file" : "does not exist"} (looked for ${entry})`,
-      remedy: "Create the file, or correct the consumer's entry in the pipeline definition.",
-    });
-  }
-  const host = new FunctionHost({ ...options, entry });
+  const host = new FunctionHost({ ...options, entry: await existing(options.entry) });
   await host.warmUp();
   return host;
+}
+
+/** @throws FunctionEntryError */
+async function existing(file: string): Promise<string> {
+  const entry = resolve(file);
+  const found = await stat(entry).catch(() => undefined);
+  if (found?.isFile()) return entry;
+  throw new FunctionEntryError({
+    message: `The handler file ${file} ${found ? "is not a file" : "does not exist"} (looked for ${entry})`,
+    remedy: "Create the file, or correct the consumer's entry in the pipeline definition.",
+  });
 }
 
 function checkEnvironment({ name = "", entry, environment = {} }: LambdaFunctionOptions): void {
@@ -86,7 +98,8 @@ function checkEnvironment({ name = "", entry, environment = {} }: LambdaFunction
 class FunctionHost implements LambdaFunction {
   readonly name: string;
   readonly arn: string;
-  readonly #spec: ProcessSpec;
+  registered: RegisteredHandlers | undefined;
+  #spec: ProcessSpec;
   readonly #processes = new Set<FunctionProcess>();
   readonly #idle: FunctionProcess[] = [];
   readonly #waiting: (() => void)[] = [];
@@ -108,6 +121,7 @@ class FunctionHost implements LambdaFunction {
       arn: this.arn,
       timeoutMs: options.timeoutMs,
       memoryMB,
+      sourceMaps: options.sourceMaps === true,
       onLine: (line, stream) => onLog?.(line, stream),
       environment: {
         ...lambdaEnvironment(this.name, region, memoryMB, entry, handlerName),
@@ -118,7 +132,29 @@ class FunctionHost implements LambdaFunction {
   }
 
   async warmUp(): Promise<void> {
-    this.#idle.push(await this.#newProcess(START_MS));
+    const process = await this.#newProcess(this.#spec, START_MS);
+    this.registered = await process.ready;
+    this.#idle.push(process);
+  }
+
+  async reload(file: string, check = (_: RegisteredHandlers | undefined) => {}): Promise<void> {
+    const entry = await existing(file);
+    const { environment, handlerName } = this.#spec;
+    const spec = { ...this.#spec, entry, environment: { ...environment, ...placeOf(entry, handlerName) } };
+    const process = await this.#newProcess(spec, START_MS);
+    const registered = await process.ready;
+    if (this.#stopped) return void process.kill();
+    try {
+      check(registered);
+    } catch (error) {
+      await process.kill();
+      throw error;
+    }
+    this.registered = registered;
+    this.#spec = spec;
+    const old = this.#idle.splice(0);
+    this.#idle.push(process);
+    await Promise.all(old.map((idle) => idle.kill()));
   }
 
   async invoke(event: unknown): Promise<InvocationResult> {
@@ -131,9 +167,11 @@ class FunctionHost implements LambdaFunction {
     await this.#takePlace();
     try {
       if (this.#stopped) return stopped(requestId);
-      const process = this.#idleProcess() ?? (await this.#newProcess(this.#spec.timeoutMs));
+      const spec = this.#spec;
+      const process = this.#idleProcess() ?? (await this.#newProcess(spec, spec.timeoutMs));
       const result = await process.invoke(requestId, body);
-      if (process.alive) this.#idle.push(process);
+      if (process.alive && process.entry === this.#spec.entry) this.#idle.push(process);
+      else void process.kill();
       return result;
     } catch (error) {
       if (error instanceof FunctionInitTimeoutError) {
@@ -158,22 +196,22 @@ class FunctionHost implements LambdaFunction {
    * Gives loading 10 s, and where they do not suffice a second time of its own: in AWS that is a part of the invocation.
    * https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
    */
-  async #newProcess(secondMs: number): Promise<FunctionProcess> {
-    const first = this.#startProcess(this.#initMs);
+  async #newProcess(spec: ProcessSpec, secondMs: number): Promise<FunctionProcess> {
+    const first = this.#startProcess(spec, this.#initMs);
     try {
       await first.ready;
       return first;
     } catch (error) {
       if (!(error instanceof FunctionInitTimeoutError) || this.#stopped) throw error;
     }
-    this.#spec.onLine(`INIT_REPORT Init Duration: ${this.#initMs} ms Phase: init Status: timeout`, "stderr");
-    const second = this.#startProcess(secondMs);
+    spec.onLine(`INIT_REPORT Init Duration: ${this.#initMs} ms Phase: init Status: timeout`, "stderr");
+    const second = this.#startProcess(spec, secondMs);
     await second.ready;
     return second;
   }
 
-  #startProcess(initMs: number): FunctionProcess {
-    const process = new FunctionProcess(this.#spec, initMs);
+  #startProcess(spec: ProcessSpec, initMs: number): FunctionProcess {
+    const process = new FunctionProcess(spec, initMs);
     this.#processes.add(process);
     void process.gone.then(() => this.#processes.delete(process));
     return process;
@@ -218,8 +256,7 @@ function lambdaEnvironment(
   return {
     ...(Object.fromEntries(inherited) as Record<string, string>),
     TZ: "UTC",
-    _HANDLER: `${basename(entry, extname(entry))}.${handlerName}`,
-    LAMBDA_TASK_ROOT: dirname(entry),
+    ...placeOf(entry, handlerName),
     AWS_REGION: region,
     // Says that the process is Lambda's: one that ends is replaced. Nobody listens there, the pipe is the runtime's.
     AWS_LAMBDA_RUNTIME_API: "127.0.0.1:9001",
@@ -228,5 +265,13 @@ function lambdaEnvironment(
     AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(memoryMB),
     AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${name}`,
     AWS_LAMBDA_LOG_STREAM_NAME: `local/[$LATEST]${randomUUID()}`,
+  };
+}
+
+/** Variables that say where the code is. */
+function placeOf(entry: string, handlerName: string): Record<string, string> {
+  return {
+    _HANDLER: `${basename(entry, extname(entry))}.${handlerName}`,
+    LAMBDA_TASK_ROOT: dirname(entry),
   };
 }

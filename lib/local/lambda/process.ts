@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { extname } from "node:path";
+import { extname, resolve, sep } from "node:path";
 import type { Duplex, Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
@@ -15,6 +15,8 @@ export interface ProcessSpec {
   readonly arn: string;
   readonly timeoutMs: number;
   readonly memoryMB: number;
+  /** True where stack traces are told by source maps. */
+  readonly sourceMaps: boolean;
   readonly environment: Readonly<Record<string, string>>;
   readonly onLine: (line: string, stream: "stdout" | "stderr") => void;
 }
@@ -23,12 +25,24 @@ export interface ProcessSpec {
 const CHILD = fileURLToPath(new URL(`./child${extname(import.meta.filename)}`, import.meta.url));
 /** Of the function's memory, as AWS's runtime gives to the JavaScript heap. */
 const HEAP_SHARE = 0.9;
-/** How long after a process' end its last answer may still be in the pipe. */
+/** Time after a process' end in which its last answer may still be in the pipe. */
 const LAST_WORDS_MS = 1_000;
 
 const functionError = z.object({ type: z.string(), message: z.string(), stack: z.string().optional() });
+const registeredHandlers = z.object({
+  consumer: z.string(),
+  /** Not told by earlier versions of the library. */
+  patterns: z.array(z.string()).optional(),
+});
+/** The consumer that a handler says it is, and the patterns that it registered handlers for. */
+export type RegisteredHandlers = z.infer<typeof registeredHandlers>;
+
 const headFromChild = z.discriminatedUnion("type", [
-  z.object({ type: z.literal("ready") }),
+  z.object({
+    type: z.literal("ready"),
+    // Another library's handler may have anything there.
+    registered: registeredHandlers.optional().catch(undefined),
+  }),
   z.object({ type: z.literal("no-export"), exports: z.array(z.string()) }),
   z.object({ type: z.literal("threw"), error: functionError }),
   z.object({ type: z.literal("answered"), requestId: z.string() }),
@@ -53,7 +67,7 @@ export class FunctionProcess {
   readonly #spec: ProcessSpec;
   readonly #child: ChildProcess;
   readonly #pipe: Duplex;
-  readonly #started = Promise.withResolvers<void>();
+  readonly #started = Promise.withResolvers<RegisteredHandlers | undefined>();
   readonly #gone = Promise.withResolvers<void>();
   #alive = true;
   #current: CurrentInvocation | undefined;
@@ -68,6 +82,7 @@ export class FunctionProcess {
     this.#started.promise.catch(() => void this.kill()).finally(() => clearTimeout(hung));
     const args = [
       `--max-old-space-size=${Math.floor(spec.memoryMB * HEAP_SHARE)}`,
+      ...(spec.sourceMaps ? ["--enable-source-maps"] : []),
       CHILD,
       spec.entry,
       spec.handlerName,
@@ -105,14 +120,14 @@ export class FunctionProcess {
   }
 
   /**
-   * Resolves when the handler is loaded. Rejects with FunctionEntryError when the file has no such export, or
+   * Resolves when the handler is loaded, with what it says of itself. Rejects with FunctionEntryError when the file has no such export, or
    * throws or ends while it loads, with FunctionInitTimeoutError when it hangs; the process is then killed.
    */
-  get ready(): Promise<void> {
+  get ready(): Promise<RegisteredHandlers | undefined> {
     return this.#started.promise;
   }
 
-  /** Whether it can take another invocation. */
+  /** True if it can take another invocation. */
   get alive(): boolean {
     return this.#alive;
   }
@@ -120,6 +135,11 @@ export class FunctionProcess {
   /** Resolves when the process has ended. */
   get gone(): Promise<void> {
     return this.#gone.promise;
+  }
+
+  /** The file that it runs. */
+  get entry(): string {
+    return this.#spec.entry;
   }
 
   /** Process id. */
@@ -161,7 +181,7 @@ export class FunctionProcess {
   #onFrame(head: z.infer<typeof headFromChild>, body: Buffer): void {
     switch (head.type) {
       case "ready":
-        this.#started.resolve();
+        this.#started.resolve(head.registered);
         return;
       case "no-export":
         this.#fail(
@@ -169,7 +189,7 @@ export class FunctionProcess {
         );
         return;
       case "threw":
-        this.#fail(`throws while it loads: ${head.error.type}: ${head.error.message}`);
+        this.#fail(`throws while it loads: ${head.error.type}: ${head.error.message}${placeIn(head.error)}`);
         return;
       case "failed":
         if (head.requestId === this.#current?.requestId) this.#settle({ ok: false, ...head });
@@ -208,4 +228,16 @@ export class FunctionProcess {
       }),
     );
   }
+}
+
+/** The directory of our own code: what is thrown there is most often another's mistake. */
+const OWN_CODE = resolve(import.meta.dirname, "../..");
+
+/** The first line of the stack that names a place outside of packages. */
+function placeIn({ stack = "" }: FunctionError): string {
+  const line = stack
+    .split("\n")
+    .filter((text) => /^\s+at .*[/\\][^/\\]+:\d+:\d+\)?$/.test(text))
+    .find((text) => !/node:|node_modules/.test(text) && !text.includes(`${OWN_CODE}${sep}`));
+  return line === undefined ? "" : `\n  ${line.trim()}`;
 }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import { readDefinition } from "../../definition/file.ts";
+import { projectDirectory } from "../../definition/find-definition.ts";
 import { type LogPipeline, requireLog } from "../../source/postgres/definition.ts";
 import { connectionFromUrl } from "../../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
@@ -10,10 +11,11 @@ import { PreflightError, type PreflightProblem } from "../../source/postgres/pos
 import { preflight } from "../../source/postgres/postgres-source.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
-import { refusedText } from "../emulators.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
+import { localParts } from "../local-parts.ts";
+import { parsedLine } from "../parsed-line.ts";
 import {
   checkFurtherSlots,
   checkUnread,
@@ -55,7 +57,8 @@ export async function runOwnDatabase(
   };
   Object.assign(process.env, variables);
   const definition = requireLog(await readDefinition(LOCAL_DEFINITION), "npm start on your own database");
-  await checkHandlerFiles(definition);
+  const project = projectDirectory(args.pipeline ?? LOCAL_DEFINITION);
+  await checkHandlerFiles(definition, project);
 
   const before = await lookForTraces(connection, definition, signal);
   checkFurtherSlots(definition, before);
@@ -66,6 +69,7 @@ export async function runOwnDatabase(
   const until = AbortSignal.any([signal, failure.signal]);
   await using parts = new AsyncDisposableStack();
   display.say("starting the Kinesis, DynamoDB and SQS emulators …");
+  const { refusedText } = await localParts();
   const aws = await startLocalAws(definition, until, (call) => display.log(refusedText(call)));
   parts.defer(() => aws.stop());
   if (before.slots.length > 0) await resumeSlots(connection, definition, aws, until);
@@ -75,6 +79,7 @@ export async function runOwnDatabase(
   const host = await startLocalHost({
     definition,
     definitionFile: LOCAL_DEFINITION,
+    projectDirectory: project,
     databaseUrl,
     aws,
     captureEnvironment: { ...inherited(CONNECTION_VARIABLES), ...variables },
@@ -177,7 +182,7 @@ function inherited(names: readonly string[]): Record<string, string> {
 function countChanges(tables: Map<string, Record<string, number>>, line: string): boolean {
   const start = line.indexOf('{"changes"');
   if (start < 0) return false;
-  const parsed = printed.safeParse(JSON.parse(line.slice(start)));
+  const parsed = printed.safeParse(parsedLine(line.slice(start)));
   if (!parsed.success) return false;
   for (const [what, count] of Object.entries(parsed.data.changes)) {
     const space = what.lastIndexOf(" ");

@@ -17,7 +17,7 @@ export interface Traces {
   readonly publications: readonly string[];
 }
 
-/** Which traces the database has. */
+/** Finds the traces that the database has. */
 export async function lookForTraces(
   connection: PostgresConnectionOptions,
   { source }: LogPipeline,

@@ -3,19 +3,20 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import type { Pipeline } from "../../definition/definition.ts";
 import { readDefinition } from "../../definition/file.ts";
+import { projectDirectory } from "../../definition/find-definition.ts";
 import { outboxTable } from "../../publish/publish.ts";
 import { sourceKind } from "../../source/index.ts";
 import type { StartArguments } from "../arguments.ts";
 import type { Display } from "../display.ts";
-import { startEmbeddedPostgres } from "../embedded-postgres.ts";
-import { refusedText } from "../emulators.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { type LocalAws, type LocalHost, startLocalAws, startLocalHost } from "../host.ts";
+import { localParts } from "../local-parts.ts";
 import { seededRandom } from "./catalog.ts";
 import { describeMismatch } from "./compare.ts";
 import { appliedBy, completion, SHOP_CONSUMERS } from "./completion.ts";
 import { firstBackfill } from "./first-backfill.ts";
+import { IntendedFailures } from "./intended-failures.ts";
 import { endOfLog, openShop, SHOP_SERVER_SETTINGS, type Shop } from "./shop.ts";
 import { verifyEvents, verifyShop } from "./verify.ts";
 import { runWorkload, type WorkloadProgress } from "./workload.ts";
@@ -42,7 +43,8 @@ const SEED = 20261123;
 export async function runShop(args: StartArguments, display: Display, signal: AbortSignal): Promise<number> {
   const definitionFile = resolve(args.pipeline ?? "cdk/pipeline.ts");
   const definition = await readDefinition(definitionFile);
-  await checkHandlerFiles(definition);
+  const project = projectDirectory(definitionFile);
+  await checkHandlerFiles(definition, project);
   const kind = sourceKind(definition.source);
   const events = kind.can.give === "events";
   const log = kind.throughSlots !== undefined;
@@ -54,6 +56,7 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   await using parts = new AsyncDisposableStack();
 
   let refused = 0;
+  const { startEmbeddedPostgres, refusedText } = await localParts();
   display.say("starting PostgreSQL and the Kinesis, DynamoDB and SQS emulators …");
   const [server, aws] = await started(
     parts,
@@ -67,13 +70,18 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   display.say(`  shop        psql '${shop.databaseUrl}'`);
   display.say(`  read model  psql '${shop.readModelUrl}'`);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);
+  const intended = new IntendedFailures();
   const host = await startLocalHost({
     definition,
     definitionFile,
+    projectDirectory: project,
     databaseUrl: shop.databaseUrl,
     aws,
     handlerEnvironment: shop.handlerEnvironment,
-    onLog: display.log,
+    onLog: (text) => {
+      const shown = intended.note(text);
+      if (shown !== undefined) display.log(shown);
+    },
     onFailure,
   });
   parts.defer(() => host.stop());
@@ -136,7 +144,7 @@ async function settle(run: {
     run.signal,
   );
   if (!complete) display.say("nothing moved for a minute: comparing what there is");
-  const mismatches = await (run.events ? verifyEvents : verifyShop)(run.shop, run.aws);
+  const mismatches = await (run.events ? verifyEvents : verifyShop)(run.shop, run.aws, run.signal);
   for (const mismatch of mismatches.slice(0, SHOWN_MISMATCHES)) {
     display.say(`mismatch: ${describeMismatch(mismatch)}`);
   }
@@ -176,6 +184,7 @@ const HINTS = [
   "Change something yourself, with the URLs above, and see it arrive:",
   "  shop        UPDATE orders SET status = 'paid' WHERE id = (SELECT max(id) FROM orders);",
   "  read model  SELECT * FROM order_summary ORDER BY id DESC LIMIT 5;",
+  "The dead letters of notifications are intended: it has no letter for one reason of cancellation.",
 ];
 
 function checkConsumers(definition: Pipeline, events: boolean): void {

@@ -58,7 +58,7 @@ export class ShopSession {
     this.#outbox = outbox;
   }
 
-  /** Whether the session has orders that it should archive. */
+  /** True if the session has orders that it should archive. */
   get isFull(): boolean {
     return this.#orders.length > OPEN_ORDERS;
   }

@@ -14,8 +14,6 @@ export interface Shop {
   readonly databaseUrl: string;
   /** The database that order-summary keeps. */
   readonly readModelUrl: string;
-  /** The table that customer-view keeps. */
-  readonly customerTable: string;
   /** The queue that notifications sends its letters to. */
   readonly letterQueueUrl: string;
   /** Variables that the example handlers read. */
@@ -51,7 +49,6 @@ export async function openShop(
   return {
     databaseUrl,
     readModelUrl,
-    customerTable: CUSTOMER_TABLE,
     letterQueueUrl,
     handlerEnvironment: {
       READ_MODEL_URL: readModelUrl,

@@ -1,19 +1,10 @@
-import { type AttributeValue, ScanCommand } from "@aws-sdk/client-dynamodb";
 import { DeleteMessageBatchCommand, ReceiveMessageCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import type pg from "pg";
 import * as z from "zod";
+import { SourceTable } from "../../verify/source-table.ts";
 import type { LocalAws } from "../host.ts";
 import { POISON_REASON } from "./catalog.ts";
-import {
-  CUSTOMERS,
-  compareOnce,
-  compareRows,
-  type Mismatch,
-  ORDER_ITEMS,
-  ORDERS,
-  printAsTable,
-  readTable,
-} from "./compare.ts";
+import { compareOnce, compareRows, type Mismatch } from "./compare.ts";
 import { type Shop, withClient } from "./shop.ts";
 
 const letter = z.object({ orderId: z.string() });
@@ -28,28 +19,27 @@ const deadLetter = z.object({
  * Compares every table of the shop with what the consumers hold of it, row by row, and the cancelled orders with the
  * letters that were sent and the dead letters that were expected. Takes the messages out of the queues.
  */
-export async function verifyShop(shop: Shop, aws: LocalAws): Promise<Mismatch[]> {
-  return withClient(shop.databaseUrl, (source) =>
-    withClient(shop.readModelUrl, async (readModel) => [
-      ...compareRows(
-        ORDERS,
-        await readTable(source, ORDERS),
-        await readTable(readModel, ORDERS, "deleted_at IS NULL"),
-      ),
-      ...compareRows(
-        ORDER_ITEMS,
-        await readTable(source, ORDER_ITEMS),
-        await readTable(readModel, ORDER_ITEMS, "deleted_at IS NULL"),
-      ),
-      ...compareRows(
-        CUSTOMERS,
-        await readTable(source, CUSTOMERS),
-        await printAsTable(source, CUSTOMERS, await readCustomers(shop, aws)),
-      ),
-      ...(await verifyNotifications(source, shop, aws)),
-      ...(await unexpectedDeadLetters(aws)),
-    ]),
-  );
+export async function verifyShop(shop: Shop, aws: LocalAws, signal: AbortSignal): Promise<Mismatch[]> {
+  // The sinks find their stores where they do in a handler's process.
+  Object.assign(process.env, shop.handlerEnvironment, aws.environment);
+  const orderSummary = (await import("../../../functions/order-summary.ts")).sink;
+  const customerView = (await import("../../../functions/customer-view.ts")).sink;
+  const mismatches: Mismatch[] = [];
+  for (const [sink, table] of [
+    [orderSummary, "orders"],
+    [orderSummary, "order_items"],
+    [customerView, "customers"],
+  ] as const) {
+    const name = { schema: "public", table };
+    const held = sink.table(name);
+    if (!held) throw new Error(`the shop's consumers hold nothing of ${table}`);
+    const found = await withClient(shop.databaseUrl, async (client) =>
+      compareRows(table, { source: await SourceTable.open(client, undefined, name), sink: held, signal }),
+    );
+    mismatches.push(...found);
+  }
+  await orderSummary.close?.();
+  return [...mismatches, ...(await verifyEvents(shop, aws))];
 }
 
 /** The same where events alone are followed: the cancelled orders and their letters. */
@@ -93,31 +83,6 @@ async function unexpectedDeadLetters(aws: LocalAws): Promise<Mismatch[]> {
     }
   }
   return mismatches;
-}
-
-/** The customers that customer-view holds, as columns; tombstones left out. */
-async function readCustomers(shop: Shop, aws: LocalAws): Promise<Record<string, unknown>[]> {
-  const rows: Record<string, unknown>[] = [];
-  let from: Record<string, AttributeValue> | undefined;
-  do {
-    const page = await aws.clients.dynamodb.send(
-      new ScanCommand({
-        TableName: shop.customerTable,
-        ConsistentRead: true,
-        ...(from ? { ExclusiveStartKey: from } : {}),
-      }),
-    );
-    for (const item of page.Items ?? []) {
-      if (item.deleted?.BOOL) continue;
-      rows.push(
-        Object.fromEntries(
-          Object.entries(item).map(([column, value]) => [column, value.S ?? value.N ?? value.BOOL ?? null]),
-        ),
-      );
-    }
-    from = page.LastEvaluatedKey;
-  } while (from);
-  return rows;
 }
 
 function deadLetterQueue(aws: LocalAws, consumer: string): string {

@@ -4,7 +4,7 @@ import type { Outbox } from "../../publish/publish.ts";
 import { between, type SeededRandom } from "./catalog.ts";
 import { ShopSession, type TransactionOutcome } from "./session.ts";
 
-/** How the shop's customers behave. */
+/** Behaviour of the shop's customers. */
 export interface ShopWorkloadOptions {
   readonly databaseUrl: string;
   /** Changes a second, over all connections; without it as fast as the database takes them. */
@@ -32,10 +32,10 @@ const STARTING_CUSTOMERS = 25;
 const GENTLE_ROWS = 3;
 const BULK_ROWS = 60;
 
-type Transaction = (session: ShopSession, rows: number) => Promise<TransactionOutcome>;
+type ShopTransaction = (session: ShopSession, rows: number) => Promise<TransactionOutcome>;
 
 /** Transactions with their weights: how often each happens among the others. */
-const MIX: readonly (readonly [weight: number, transaction: Transaction])[] = [
+const MIX: readonly (readonly [weight: number, transaction: ShopTransaction])[] = [
   [30, (session, rows) => session.placeOrders(rows)],
   [30, (session, rows) => session.advanceOrders(rows)],
   [12, (session, rows) => session.changeItems(rows)],
@@ -100,9 +100,9 @@ async function runSession(
   }
 }
 
-const archive: Transaction = (session, rows) => session.archiveOrders(4 * rows);
+const archive: ShopTransaction = (session, rows) => session.archiveOrders(4 * rows);
 
-function choose(random: SeededRandom): Transaction {
+function choose(random: SeededRandom): ShopTransaction {
   let point = random() * TOTAL_WEIGHT;
   for (const [weight, transaction] of MIX) {
     point -= weight;

@@ -21,7 +21,7 @@ export function serverBehind(now: bigint, seen: bigint | string): ServerBehindEr
 }
 
 /**
- * What an error of the session means. SQLSTATE classes of the server's:
+ * Turns an error of the session into one of ours. SQLSTATE classes of the server's:
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 export function explainReadError(error: unknown): Error {
@@ -49,7 +49,7 @@ export function explainReadError(error: unknown): Error {
   });
 }
 
-/** What `pg` and the socket say when a session is gone. */
+/** Returns true for the words of `pg` and the socket when a session is gone. */
 function isConnectionLoss({ code, message }: NodeJS.ErrnoException): boolean {
   return (
     /^(ECONN|EPIPE|ETIMEDOUT|EHOST|ENET)/.test(code ?? "") ||

@@ -2,15 +2,15 @@ import type pg from "pg";
 import type { RowChange } from "./row-messages.ts";
 import type { TableKeys } from "./table-keys.ts";
 
-/** What the next batch holds. Both are JSON, kept in the state table. */
+/** The content of the next batch. Both members are JSON, kept in the state table. */
 export interface BatchPlan {
-  /** What tells the batch's changes apart from all others, now and after a crash. */
+  /** Tells the batch's changes apart from all others, now and after a crash. */
   readonly bounds: unknown;
-  /** Where the batch after it begins. */
+  /** Start of the batch after it. */
   readonly after: unknown;
 }
 
-/** Where a reader stands, as it is stored. */
+/** Progress of a reader, as it is stored. */
 export interface Stored {
   readonly after: unknown;
   readonly batch: BatchPlan | undefined;
@@ -33,7 +33,7 @@ export interface BatchReader {
   resume?(stored: Stored, keys: TableKeys): Promise<Stored>;
   /** A session was opened, or opened anew. */
   connected?(): void;
-  /** What there is behind `after` (null at the very first); undefined: nothing, look again after the interval. */
+  /** Plans a batch of the changes behind `after` (null at the very first); undefined: there are none, look again after the interval. */
   plan(query: Query, after: unknown): Promise<BatchPlan | undefined>;
   /** The batch's changes in order, in pages of bounded bytes; their `commitLsn` grows, from `first` on. */
   read(query: Query, bounds: unknown, first: bigint): AsyncIterable<readonly RowChange[]>;

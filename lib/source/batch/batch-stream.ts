@@ -22,7 +22,7 @@ import { flushLog } from "./durable-log.ts";
 import { type ReadShape, type RowChange, RowMessages } from "./row-messages.ts";
 import { storedKeys, TableKeys } from "./table-keys.ts";
 
-/** What `BatchStream.open` takes. */
+/** Options of `BatchStream.open`. */
 export interface BatchStreamOptions {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Pipeline;
@@ -44,11 +44,11 @@ const place = z.object({
 });
 
 /** A batch whose bounds are durable. */
-interface Batch extends BatchPlan {
+interface OpenBatch extends BatchPlan {
   readonly first: bigint;
 }
 
-/** What came of a page. */
+/** Messages decoded of a page. */
 interface Decoded {
   readonly messages: readonly SourceMessage[];
   readonly last: bigint | undefined;
@@ -79,7 +79,7 @@ export class BatchStream implements ChangeStream {
   #client: pg.Client | undefined;
   #state: ReadingState;
   #after: unknown;
-  #batch: Batch | undefined;
+  #batch: OpenBatch | undefined;
   /** `commitLsn` of the last change that was given. */
   #given: bigint;
   /** Everything of the batch was given. */
@@ -241,7 +241,7 @@ export class BatchStream implements ChangeStream {
     return true;
   }
 
-  /** What the plan takes for ended must stay so after a crash of the server. */
+  /** Flushes the server's log: transactions that the plan takes for ended must stay so after a crash of the server. */
   async #flush(): Promise<void> {
     if (this.#cannotFlush) return;
     const refusal = await flushLog(this.#query);
@@ -254,7 +254,7 @@ export class BatchStream implements ChangeStream {
   }
 
   async *#pages(): AsyncGenerator<readonly RowChange[]> {
-    const { bounds, first } = this.#batch as Batch;
+    const { bounds, first } = this.#batch as OpenBatch;
     for await (const page of this.#options.reader.read(this.#query, bounds, first)) {
       // After another connection the batch is read anew, from its beginning.
       const fresh = page.filter((change) => change.commitLsn > this.#given);

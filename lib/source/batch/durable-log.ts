@@ -2,7 +2,7 @@ import pg from "pg";
 import type { Query } from "./batch-reader.ts";
 
 /*
- * What a snapshot shows as ended need not be on disk: an abort is not waited for, nor is a commit with `synchronous_commit = off`.
+ * A transaction that a snapshot shows as ended need not be on disk: an abort is not waited for, nor is a commit with `synchronous_commit = off`.
  * After a crash the server gives the id of such a transaction to another one, and whoever remembers the snapshot takes that
  * for read. A commit of our own writes everything before it: a logical message is one that needs no table and no rights.
  * https://www.postgresql.org/docs/current/wal-async-commit.html

@@ -13,7 +13,7 @@ export interface ReadShape {
   readonly identity: "full" | "default";
   /** Columns of the primary key as it stood then, in key order. */
   readonly primaryKey: readonly string[];
-  /** Whether old rows hold all values where the identity is full; a source may know of no more than the key. */
+  /** True if old rows hold all values where the identity is full; a source may know of no more than the key. */
   readonly wholeOldRows: boolean;
   readonly columns: readonly ShapeColumn[];
 }
@@ -35,7 +35,7 @@ export type RowValues = readonly (string | null)[];
 export interface RowChange {
   /** Of its position: grows from change to change. */
   readonly commitLsn: bigint;
-  /** Where the source keeps it: `source.lsn`. */
+  /** The change's place in the source: `source.lsn`. */
   readonly lsn: bigint;
   /** Transaction id, 32 bits. */
   readonly xid: number;

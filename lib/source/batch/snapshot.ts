@@ -1,5 +1,5 @@
 /** `xmin:xmax:xip_list`. https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT */
-export interface Snapshot {
+export interface FullSnapshot {
   /** Every transaction below has ended. */
   readonly xmin: bigint;
   /** None from here on had ended. */
@@ -9,7 +9,7 @@ export interface Snapshot {
 }
 
 /** @throws RangeError for a text that is none. */
-export function parseSnapshot(text: string): Snapshot {
+export function parseSnapshot(text: string): FullSnapshot {
   const match = /^(\d+):(\d+):((?:\d+(?:,\d+)*)?)$/.exec(text);
   if (!match) throw new RangeError(`not a snapshot: ${text}`);
   const [, xmin, xmax, running] = match as unknown as [string, string, string, string];

@@ -1,11 +1,11 @@
 import type { Pipeline } from "../../definition/definition.ts";
 import type { PreflightProblem } from "../postgres/postgres-errors.ts";
-import type { Findings } from "../postgres/preflight/findings.ts";
+import type { CheckResult } from "../postgres/preflight/findings.ts";
 import { checkKeyColumns } from "../postgres/preflight/key-columns.ts";
 import type { ServerFacts } from "../postgres/preflight/server-facts.ts";
 import type { TableFacts } from "../postgres/preflight/table-facts.ts";
 
-/** What every source that reads tables needs of the server. */
+/** Returns the problems of the server that any source that reads tables would have. */
 export function checkTableServer({ version, encoding }: ServerFacts): PreflightProblem[] {
   const problems: PreflightProblem[] = [];
   if (version < 140_000) {
@@ -29,7 +29,7 @@ export function checkTableServer({ version, encoding }: ServerFacts): PreflightP
 export function checkKeysOfWholeRows(
   { topics }: Pick<Pipeline, "topics">,
   tables: readonly TableFacts[],
-): Findings {
+): CheckResult {
   return checkKeyColumns(
     { topics, source: { excludeColumns: {} } },
     tables.map((table) => ({ ...table, replicaIdentity: "f" })),

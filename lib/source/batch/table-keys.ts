@@ -39,7 +39,7 @@ export class TableKeys {
 
   /**
    * Compares a table's key with the one before, and warns of a difference; `since` says from where on. Returns whether it differs.
-   * Where `topics.keys` names the columns that choose the partition, there is nothing to warn of. With `types` a column of
+   * If `topics.keys` names the columns that choose the partition, there is nothing to warn of. With `types` a column of
    * another type is another key too, whatever its name.
    */
   see(

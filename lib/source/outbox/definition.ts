@@ -12,18 +12,18 @@ export const outboxSource = z.strictObject({
   intervalMs: z.int().min(20).max(3_600_000).default(200),
   /** Rows of a lane published at once. */
   batchRows: z.int().min(1).max(10_000).default(500),
-  /** How long published rows stay in the table; 0: they are deleted when the stream has them. */
+  /** Time that published rows stay in the table; 0: they are deleted when the stream has them. */
   keepHours: z
     .int()
     .min(0)
     .max(24 * 366)
     .default(0),
-  /** What becomes of a row that is no event: the relay stops there, or it goes whole to the topic `$outbox-malformed`. */
+  /** Fate of a row that is no event: the relay stops there, or it goes whole to the topic `$outbox-malformed`. */
   malformed: z.enum(["stop", "quarantine"]).default("stop"),
   ...eventFields,
 });
 
-/** What a user writes. */
+/** The argument of `outbox({…})`. */
 export type OutboxInput = z.input<typeof outboxSource>;
 /** A validated `outbox({…})`. */
 export type OutboxSource = z.output<typeof outboxSource>;

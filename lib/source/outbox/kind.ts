@@ -9,16 +9,12 @@ export const outboxKind: SourceKind<OutboxSource> = {
   kind: "outbox",
   definition: { schema: outboxSource },
   async check(options) {
-    const { checkOutbox } = await import("./preflight.ts");
-    await checkOutbox(options);
+    await (await import("./preflight.ts")).checkOutbox(options);
     return { tables: [] };
   },
   reading: {
     by: "lanes",
-    async open(options) {
-      const { openLanes } = await import("./lane-source.ts");
-      return await openLanes(options);
-    },
+    open: async (options) => await (await import("./lane-source.ts")).openLanes(options),
   },
   settings: ({ kind }) => ({
     source: kind,
@@ -38,5 +34,7 @@ export const outboxKind: SourceKind<OutboxSource> = {
       "The outbox, with events that nobody has read, is its owner's to drop: tributary outbox uninstall",
     ),
     newEpoch: ({ kind }) => `begins to read by ${kind}`,
+    // How far its relays are stands in the database.
+    status: ({ table }) => ({ table }),
   },
 };

@@ -43,7 +43,7 @@ export class Lane implements ChangeStream {
   /** Gives a batch; `committedMs` is when the newest of it was written. */
   open(batch: Batch, changes: readonly SourceChange[], committedMs: number): void {
     this.#batch = batch;
-    this.#waiting.push([...changes, { kind: "commit", endLsn: batch.number, commitTimeMs: committedMs }]);
+    this.#waiting.push([...changes, { kind: "commit", endPlace: batch.number, commitTimeMs: committedMs }]);
     this.#wake?.();
   }
 

@@ -9,7 +9,7 @@ import type { PostgresConnectionOptions } from "../postgres/link/connection-opti
 import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
 import type { OutboxSource } from "./definition.ts";
 
-/** What is looked at. */
+/** Options of `checkOutbox`. */
 export interface OutboxCheck {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: Omit<Pick<Pipeline, "topics">, "source"> & { readonly source: OutboxSource };

@@ -20,9 +20,9 @@ export interface StoredLane {
   readonly lane: number;
   readonly owner: string | null;
   readonly generation: number;
-  /** Whether its owner is alive. */
+  /** True if its owner is alive. */
   readonly alive: boolean;
-  /** Whether a batch of it is open: published, perhaps, and not yet acknowledged. */
+  /** True if a batch of it is open: published, perhaps, and not yet acknowledged. */
   readonly open: boolean;
 }
 
@@ -43,7 +43,7 @@ export interface OutboxRow {
   readonly xid: string;
 }
 
-/** What JavaScript takes for a time, milliseconds from 1970; PostgreSQL's go further. */
+/** The latest time of JavaScript, milliseconds from 1970; PostgreSQL's go further. */
 const MOST_MS = 8_640_000_000_000_000n;
 /** Of a batch payloads and headers are cut here; a single larger one is a batch of its own. */
 const BATCH_BYTES = 4 * 1024 * 1024;
@@ -54,7 +54,7 @@ const FORGOTTEN_LEASES = 10;
 export const CLEAN_ROWS = 5000;
 
 /**
- * What a relay asks of the database: each call one statement, and so whole or nothing. Every write to a lane is
+ * The statements of a relay: each call is one statement, and so whole or nothing. Every write to a lane is
  * conditional on owner and generation, so that a relay which lost it can neither assign rows nor remove them.
  */
 export class RelayDatabase {
@@ -126,7 +126,7 @@ export class RelayDatabase {
     return rows.map(({ lane }) => lane);
   }
 
-  /** Who is alive: whose beat has moved within the last lease. */
+  /** Returns the relays that are alive: their beats have moved within the last lease. */
   async #living(leaseMs: number): Promise<ReadonlySet<string>> {
     const rows = await this.#query<{ id: string; beat: string }>(
       `SELECT id::text, seen_at::text AS beat FROM ${this.#tables.relays}`,
@@ -269,7 +269,7 @@ function batches(
 }
 
 /**
- * Whether an error of a statement passes with another session: a lost link, a server that stops, locks and time.
+ * Returns true if an error of a statement passes with another session: a lost link, a server that stops, locks and time.
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
  */
 function mayPass(error: unknown): boolean {

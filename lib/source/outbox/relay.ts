@@ -10,15 +10,15 @@ import { OutboxDatabaseError } from "./outbox-errors.ts";
 import { type Batch, CLEAN_ROWS, type RelayDatabase } from "./relay-database.ts";
 import { type RowChangeOptions, rowChange } from "./row-change.ts";
 
-/** What a relay needs. */
+/** Dependencies of `Relay`. */
 export interface RelayOptions {
   readonly database: RelayDatabase;
   readonly rows: RowChangeOptions;
-  /** How long to wait when nothing was found, in milliseconds. */
+  /** Wait after a look that found nothing, in milliseconds. */
   readonly intervalMs: number;
   /** Rows of a batch at most. */
   readonly batchRows: number;
-  /** How long published rows stay, in hours; 0: they are deleted when they are acknowledged. */
+  /** Time that published rows stay, in hours; 0: they are deleted when they are acknowledged. */
   readonly keepHours: number;
   /** A relay silent for this long loses its lanes to the others, in milliseconds. */
   readonly leaseMs: number;
@@ -51,7 +51,7 @@ export class Relay {
   #leaving: ReadonlySet<number> = new Set();
   #generation: number | undefined;
   #asking = false;
-  /** When, by `performance.now()`: a clock that is set back must not silence us. */
+  /** Time of the next beat, by `performance.now()`: a clock that is set back must not silence us. */
   #nextBeat = 0;
   #nextClean = 0;
   readonly #stopping = new AbortController();

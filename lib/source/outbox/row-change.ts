@@ -9,7 +9,7 @@ import { quarantined } from "./event/quarantine.ts";
 import { OutboxLaneError, OutboxRowError } from "./outbox-errors.ts";
 import type { Batch, OutboxRow } from "./relay-database.ts";
 
-/** What makes the events of rows. */
+/** Dependencies of `rowChange`. */
 export interface RowChangeOptions {
   readonly envelope: OutboxEnvelope;
   readonly pipeline: Pick<Pipeline, "name" | "topics">;

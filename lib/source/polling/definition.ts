@@ -7,7 +7,7 @@ export const pollingSource = z.strictObject({
   ...tableFields,
   /** The column that grows with every change of a row: a time, or a number from a sequence. */
   column: z.string().min(1).default("updated_at"),
-  /** Where it is another one, by table. */
+  /** Columns of tables that have another one, by table. */
   columns: z.record(tablePatternText, z.string().min(1)).default({}),
   intervalMs: intervalMs.default(1000),
   /** Rows read at once. */
@@ -22,21 +22,21 @@ export const pollingSource = z.strictObject({
       tables: z.array(tablePatternText).min(1).optional(),
     })
     .optional(),
-  /** How much older a value may be than its transaction's begin, where applications write it by clocks of their own. */
+  /** The most that a value may be older than its transaction's begin, where applications write it by clocks of their own. */
   skewSeconds: z.int().min(0).max(86_400).default(10),
   /**
    * The longest that a transaction lasts. Said where it cannot be seen: on a replica, and where the role is no member of
    * `pg_read_all_stats`. What a longer one changed may be missed.
    */
   longestTransactionSeconds: z.int().min(1).max(604_800).optional(),
-  /** Where the clocks stand that write columns of type `timestamp` (without time zone). */
+  /** Time zone of the clocks that write columns of type `timestamp` (without time zone). */
   timeZone: z
     .string()
     .regex(/^[A-Za-z0-9_+\-/]{1,64}$/, { error: 'write the name of a time zone, such as "UTC"' })
     .default("UTC"),
 });
 
-/** What a user writes. */
+/** The argument of `polling({…})`. */
 export type PollingInput = z.input<typeof pollingSource>;
 /** A validated `polling({…})`. */
 export type PollingSource = z.output<typeof pollingSource>;

@@ -21,7 +21,7 @@ const GONE_BYTES = 64 * 1024;
 /**
  * Finds deletes: compares the keys of tables with those that are known, every so often, and gives those that are gone.
  *
- * Whether a row is gone is asked last, in one statement, right before its delete is recorded. What that statement does not
+ * It asks last, in one statement, right before a delete is recorded, that the row is gone. What that statement does not
  * see has not ended, so a row that is inserted again comes with a later look, behind its delete; and what was given before
  * had ended, so it is seen there as long as it is there.
  */

@@ -9,7 +9,7 @@ import { ended, newer } from "./row-conditions.ts";
 /** A look that is not through. */
 export type LookUnderWay = Look & { readonly under: NonNullable<Look["under"]> };
 
-/** Where the very first look begins. */
+/** Start of the very first look. */
 export const FIRST_LOOK: LookStart = {
   number: 0,
   from: null,
@@ -19,11 +19,11 @@ export const FIRST_LOOK: LookStart = {
   fullUntil: null,
 };
 
-/** What the server says of now. */
+/** The server's clock and snapshot. */
 interface Now {
   /** Clock, milliseconds since 1970, taken before the rest. */
   readonly clock: number;
-  /** When the oldest transaction began, as far as the role may see. */
+  /** Start of the oldest transaction, as far as the role may see. */
   readonly oldest: number | null;
   readonly prepared: boolean;
   readonly standby: boolean;

@@ -3,7 +3,7 @@ import * as z from "zod";
 /** A clock of the server, and by table the largest value seen by then: what is assigned later is larger. */
 const mark = z.object({ at: z.number(), values: z.record(z.string(), z.string()) });
 
-/** Where a look begins. */
+/** Start of a look. */
 const lookStart = z.object({
   /** Number of the last batch. */
   number: z.int(),
@@ -33,7 +33,7 @@ export const look = lookStart.extend({
       tables: z.array(z.string()),
       /** Column and key of the last row of the first table that was given. */
       last: z.array(z.string()).nullable(),
-      /** Where the look after this one begins. */
+      /** Start of the look after this one. */
       next: lookStart.omit({ number: true }),
     })
     .nullable(),
@@ -50,7 +50,7 @@ export const batchBounds = z.object({
   lowValue: z.string().nullable(),
   last: z.array(z.string()).nullable(),
   upTo: z.array(z.string()),
-  /** When the look began at the server, microseconds since 1970. */
+  /** Time at which the look began at the server, microseconds since 1970. */
   atUs: z.string(),
 });
 
@@ -58,11 +58,11 @@ export const batchBounds = z.object({
 export const deleteBounds = z.object({
   number: z.int(),
   gone: z.object({ table: z.string(), keys: z.array(z.array(z.string()).readonly()).readonly() }),
-  /** When they were found gone, microseconds since 1970. */
+  /** Time at which they were found gone, microseconds since 1970. */
   atUs: z.string(),
 });
 
-/** Where a look begins. */
+/** Start of a look. */
 export type LookStart = z.output<typeof lookStart>;
 /** A look under way, from page to page. */
 export type Look = z.output<typeof look>;
@@ -81,7 +81,7 @@ export function withMark(marks: readonly Mark[], mark: Mark): Mark[] {
   return all.length <= MARKS ? all : all.filter((_, i) => i % 2 === 0 || i === all.length - 1);
 }
 
-/** What was known when a transaction that began at `startMs` had assigned nothing yet. */
+/** Returns the values that were known when a transaction that began at `startMs` had assigned nothing yet. */
 export function valuesBefore(marks: readonly Mark[], startMs: number): Readonly<Record<string, string>> {
   return marks.findLast(({ at }) => at <= startMs)?.values ?? {};
 }

@@ -41,7 +41,7 @@ export function comparedTables(
 const TIMES = ["timestamp with time zone", "timestamp without time zone"];
 const NUMBERS = ["bigint", "integer", "smallint"];
 
-/** How the captured tables are polled, and what is wrong with them. */
+/** Returns the captured tables with the columns to poll them by, and the problems of that. */
 export async function polledTables(
   client: pg.ClientBase,
   source: PollingSource,

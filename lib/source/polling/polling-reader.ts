@@ -65,7 +65,7 @@ export class PollingReader implements BatchReader {
   }
 
   /**
-   * Where a table has another key by now, it warns, and reads on by the new one. Positions come from keys, and a look goes in
+   * If a table has another key by now, it warns, and reads on by the new one. Positions come from keys, and a look goes in
    * their order: a batch of that table is not read again but left to the next one, and its look begins anew in that table. Of
    * its known keys none can be compared any more.
    */

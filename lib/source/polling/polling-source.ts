@@ -1,18 +1,11 @@
 import type pg from "pg";
-import type { ChangeStream } from "../../change/change-stream.ts";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName, tablePattern } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/definition.ts";
 import { routeTables } from "../../definition/route.ts";
-import { BatchStream } from "../batch/batch-stream.ts";
-import { checkKeysOfWholeRows, checkTableServer } from "../batch/table-checks.ts";
-import { withConnection } from "../postgres/link/connection.ts";
-import { PreflightError, type PreflightProblem } from "../postgres/postgres-errors.ts";
-import { captureTables } from "../postgres/preflight/captured-tables.ts";
-import { gather } from "../postgres/preflight/findings.ts";
-import { readServerFacts, type ServerFacts } from "../postgres/preflight/server-facts.ts";
-import { readRelations, readTables } from "../postgres/preflight/table-facts.ts";
-import type { SourceCheck, SourceOptions } from "../source-kind.ts";
+import { batchSource } from "../batch/batch-source.ts";
+import type { PreflightProblem } from "../postgres/postgres-errors.ts";
+import type { ServerFacts } from "../postgres/preflight/server-facts.ts";
 import type { PollingSource } from "./definition.ts";
 import { MOST_KEYS } from "./known-keys.ts";
 import { comparedTables, type PolledTable, polledTables } from "./polled-table.ts";
@@ -21,60 +14,18 @@ import { PollingReader } from "./polling-reader.ts";
 /** https://www.postgresql.org/docs/18/errcodes-appendix.html */
 const INVALID_PARAMETER_VALUE = "22023";
 
-type Definition = PipelineOf<PollingSource>;
-
-interface Report {
-  readonly tables: readonly TableName[];
-  readonly polled: readonly PolledTable[];
-  readonly server: ServerFacts;
-  readonly warnings: readonly PreflightProblem[];
-}
-
-/**
- * Looks whether the tables can be polled; touches nothing.
- * @throws PreflightError with all problems, and the errors of `connect`.
- */
-export async function checkPolling(
-  options: SourceCheck & { readonly pipeline: Definition },
-): Promise<Report> {
-  return await withConnection(options.connection, { signal: options.signal }, (client) =>
-    look(client, options.pipeline),
-  );
-}
-
-/** Opens the polling of a pipeline. @throws what `checkPolling` and `BatchStream.open` throw. */
-export async function openPollingSource(
-  options: SourceOptions & { readonly pipeline: Definition },
-): Promise<ChangeStream> {
-  const { pipeline, record, log } = options;
-  const { polled, server, warnings } = await checkPolling(options);
-  for (const { code, message, remedy } of warnings) log.warn(message, { code, remedy });
-  const reader = new PollingReader(pipeline.source, polled, server.version, record.reading.keys);
-  return await BatchStream.open({
-    ...options,
-    record: record.reading,
-    reader,
-    intervalMs: pipeline.source.intervalMs,
-  });
-}
-
-async function look(client: pg.Client, pipeline: Definition): Promise<Report> {
-  const { source } = pipeline;
-  const server = await readServerFacts(client);
-  const captured = captureTables(pipeline.source, await readRelations(client));
-  const tables = await readTables(client, captured.tables);
-  const polled = await polledTables(client, source, tables);
-  const { problems, warnings } = gather([
-    { problems: await checkServer(client, source, server), warnings: [] },
-    captured,
-    checkKeysOfWholeRows(pipeline, tables),
-    { problems: checkPatterns(source, captured.tables), warnings: [] },
-    polled,
-    { problems: await checkDeletes(client, pipeline, polled.tables), warnings: [] },
-  ]);
-  if (problems.length > 0) throw new PreflightError(problems);
-  return { tables, polled: polled.tables, server, warnings };
-}
+/** Reads tables by asking them for what is newer. */
+export const pollingReads = batchSource<PollingSource, readonly PolledTable[]>({
+  checkServer,
+  async checkTables(client, pipeline, _server, captured, tables) {
+    const polled = await polledTables(client, pipeline.source, tables);
+    const patterns = { problems: checkPatterns(pipeline.source, captured), warnings: [] };
+    const deletes = { problems: await checkDeletes(client, pipeline, polled.tables), warnings: [] };
+    return { findings: [patterns, polled, deletes], found: polled.tables };
+  },
+  reader: ({ pipeline, record }, { version }, polled) =>
+    new PollingReader(pipeline.source, polled, version, record.reading.keys),
+});
 
 /** A slip in a pattern would poll a table by another column than was meant, or look for no deletes. */
 function checkPatterns(
@@ -93,10 +44,10 @@ function checkPatterns(
   );
 }
 
-/** Whether a delete can be found, and has a partition: of a row that is gone its primary key alone is known. */
+/** Checks that a delete can be found, and has a partition: of a row that is gone its primary key alone is known. */
 async function checkDeletes(
   client: pg.Client,
-  pipeline: Definition,
+  pipeline: PipelineOf<PollingSource>,
   tables: readonly PolledTable[],
 ): Promise<PreflightProblem[]> {
   const compared = comparedTables(pipeline.source, tables);
@@ -130,10 +81,9 @@ async function checkDeletes(
 async function checkServer(
   client: pg.Client,
   { longestTransactionSeconds, timeZone }: PollingSource,
-  server: ServerFacts,
+  { standby, user }: ServerFacts,
 ): Promise<PreflightProblem[]> {
-  const { standby, user } = server;
-  const problems = checkTableServer(server);
+  const problems: PreflightProblem[] = [];
   if (!(await knowsZone(client, timeZone))) {
     problems.push({
       code: "TIME_ZONE",

@@ -18,12 +18,12 @@ export function ended(from: string | null, to: string): string[] {
   return [`${age(to)} >= pg_snapshot_xmax(pg_current_snapshot())::text::int8 - ${to}`];
 }
 
-/** How far a row's transaction lies behind one, round the 32 bits. */
+/** SQL for the distance of a row's transaction behind one, round the 32 bits. */
 export function age(xid: string): string {
   return `(xmin::text::int8 - ${BigInt(xid) % UNDER} + ${UNDER}) % ${UNDER}`;
 }
 
-/** Where in the index of its column rows may be that are newer; anywhere in a full look. */
+/** Conditions on the index of its column that newer rows meet; none in a full look. */
 export function newer(
   { column, grows }: PolledTable,
   { from, full, low, lowValue }: Pick<BatchBounds, "from" | "full" | "low" | "lowValue">,

@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { TablesReadError } from "../batch/batch-errors.ts";
 import type { Query } from "../batch/batch-reader.ts";
+import { inPages, PAGE_BYTES } from "../batch/pages.ts";
 import { parseRecord } from "../batch/record-text.ts";
 import type { RowChange } from "../batch/row-messages.ts";
 import type { PollingSource } from "./definition.ts";
@@ -10,10 +11,7 @@ import type { PolledTable } from "./polled-table.ts";
 import { age, ended, newer, range, texts, withKeys } from "./row-conditions.ts";
 import { byPlace, placeOf } from "./row-places.ts";
 
-/** Bytes of rows that a page holds, at most (one row may be larger). */
-const PAGE_BYTES = 4 * 1024 * 1024;
-
-/** How large a row is, and its key as texts. */
+/** Size of a row, and its key as texts. */
 interface RowSize extends pg.QueryResultRow {
   readonly keys: string[];
   readonly bytes: number;
@@ -114,7 +112,7 @@ export class RowPages {
       .filter((change, i, all) => change.commitLsn !== all[i - 1]?.commitLsn);
   }
 
-  /** Which rows are of a batch. */
+  /** Conditions that the rows of a batch meet. */
   #of(table: PolledTable, batch: BatchBounds): string {
     return [
       ...newer(table, batch, this.#source),
@@ -122,22 +120,6 @@ export class RowPages {
       ...ended(batch.from, batch.to),
     ].join(" AND ");
   }
-}
-
-/** In pages of bounded bytes. */
-function* inPages(rows: readonly RowSize[]): Generator<readonly RowSize[]> {
-  let page: RowSize[] = [];
-  let bytes = 0;
-  for (const row of rows) {
-    if (page.length > 0 && bytes + row.bytes > PAGE_BYTES) {
-      yield page;
-      page = [];
-      bytes = 0;
-    }
-    page.push(row);
-    bytes += row.bytes;
-  }
-  if (page.length > 0) yield page;
 }
 
 function changedMeanwhile(table: string): TablesReadError {

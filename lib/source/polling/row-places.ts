@@ -3,7 +3,7 @@ import type { RowChange } from "../batch/row-messages.ts";
 
 const UNDER = 1n << 32n;
 
-/** Where a row of a batch stands: after a crash at the same place. */
+/** Returns the place of a row of a batch: after a crash the same one. */
 export function placeOf(number: number, key: readonly string[]): bigint {
   return (BigInt(number) * UNDER) | hash(key);
 }

@@ -4,16 +4,32 @@ import type { Log } from "../../log.ts";
 import type { AsideSettings } from "./aside/asides.ts";
 import type { BackfillSettings } from "./backfill/backfills.ts";
 import type { ContractTable } from "./contract/difference.ts";
+import type { UnhealedRecord } from "./contract/unhealed-record.ts";
 import type { UnhealedTables } from "./contract/unhealed-tables.ts";
 import type { TextEncoding } from "./decode/values/text.ts";
 import type { LogPipeline } from "./definition.ts";
 import type { HoldSettings } from "./hold/held-topics.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
 import type { SlotRecord, SlotState } from "./slot/slot-record.ts";
+import type { Siblings } from "./slots/assignment.ts";
 import type { SourceStatus } from "./source-status.ts";
 
+/** Settings and records of a log that is read. */
+export interface LogSettings {
+  /** Set if the log is read through several slots. */
+  readonly siblings?: Siblings | undefined;
+  /** Left out: existing rows are not read. */
+  readonly backfill?: BackfillSettings | undefined;
+  /** Left out: a change that cannot become an event ends the stream. */
+  readonly holds?: HoldSettings | undefined;
+  /** Tables of which changes may be missing; left out: they are only told. */
+  readonly unhealed?: UnhealedRecord | undefined;
+  /** Left out: no change is put aside. */
+  readonly asides?: AsideSettings | undefined;
+}
+
 /** Dependencies and settings of `PostgresChangeStream`. */
-export interface PostgresChangeStreamOptions {
+export interface PostgresChangeStreamOptions extends Pick<LogSettings, "backfill" | "holds" | "asides"> {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: LogPipeline;
   readonly record: SlotRecord;
@@ -23,7 +39,7 @@ export interface PostgresChangeStreamOptions {
   readonly walSenderTimeoutMs: number;
   readonly takeoverMs: number;
   readonly state: SlotState;
-  readonly tables: readonly TableName[];
+  readonly tables: readonly (TableName & { readonly oid: number })[];
   /** The tables that must stay in the publication. */
   readonly contract: readonly ContractTable[];
   /** Publications of the pipeline's other slots. */
@@ -36,19 +52,13 @@ export interface PostgresChangeStreamOptions {
   readonly encoding: TextEncoding;
   /** `server_version_num`. */
   readonly serverVersion: number;
-  /** Undefined: existing rows are not read. */
-  readonly backfill: BackfillSettings | undefined;
-  /** Undefined: a change that cannot become an event ends the stream. */
-  readonly holds: HoldSettings | undefined;
   /** OIDs of the tables that the publication was made to hold at this start. */
   readonly published: ReadonlySet<number>;
-  /** Whether the record outlives the task. */
+  /** True if the record outlives the task. */
   readonly keeps: boolean;
-  /** Undefined: no change is put aside. */
-  readonly asides: AsideSettings | undefined;
 }
 
-/** Whether a table is captured by this slot. */
+/** Returns true if a table is captured by this slot. */
 export function isCaptured(
   { pipeline, isOwn }: Pick<PostgresChangeStreamOptions, "pipeline" | "isOwn">,
   table: TableName,

@@ -13,7 +13,7 @@ import {
 } from "../../definition/source-fields.ts";
 
 /*
- * What a pipeline definition says of PostgreSQL's log. Hosts and passwords are not here: they come from the environment.
+ * PostgreSQL's log in a pipeline definition. Hosts and passwords are not here: they come from the environment.
  */
 
 /** More walsenders than that would wear out the server for nothing: each decodes the whole log. */
@@ -29,7 +29,7 @@ const logOutbox = z
       .union([z.boolean(), z.string().min(1)], { error: 'write true, or a prefix such as "outbox"' })
       .transform((given) => (given === true ? OUTBOX_PREFIX : given || undefined))
       .optional(),
-    /** What becomes of what is no event: the task stops there, or it goes whole to the topic `$outbox-malformed`. */
+    /** Fate of content that is no event: the task stops there, or it goes whole to the topic `$outbox-malformed`. */
     malformed: z.enum(["stop", "quarantine"]).default("stop"),
     ...eventFields,
   })
@@ -70,7 +70,7 @@ export const postgresSource = z
       .regex(/^[a-z0-9_]{1,63}$/, { error: "write lower-case letters, digits and underscores, at most 63" })
       .optional(),
     /**
-     * How many slots the tables are spread over, each with a publication and a capture task of its own. Each decodes the
+     * Number of slots that the tables are spread over, each with a publication and a capture task of its own. Each decodes the
      * whole log: docs, "More than one slot". It may grow, never shrink.
      */
     slots: z.int().min(1).max(MAX_SLOTS).default(1),
@@ -81,14 +81,14 @@ export const postgresSource = z
      * fill the disk. `true` accepts that.
      */
     acceptUnboundedWal: z.boolean().default(false),
-    /** How text of an SQL_ASCII database is to be read; such a database is refused without it. */
+    /** Encoding of the text of an SQL_ASCII database; such a database is refused without it. */
     sqlAsciiEncoding: z.enum(["utf-8", "latin1"]).optional(),
     /**
-     * When existing rows are read into the stream. `when-needed`: tables never backfilled in this pipeline, and all again
+     * Starts at which existing rows are read into the stream. `when-needed`: tables never backfilled in this pipeline, and all again
      * after a new epoch. `initial`: the former only. `always`: at each start. `never`: what operators ask for.
      */
     snapshot: z.enum(["when-needed", "initial", "always", "never"]).default("when-needed"),
-    /** What becomes of partitions of captured tables. */
+    /** Treatment of partitions of captured tables. */
     partitions: z
       .strictObject({
         /** The rows of one that is detached, dropped or truncated: they stay in the sinks, or the table is read again with a sweep. */
@@ -96,11 +96,11 @@ export const postgresSource = z
       })
       .prefault({}),
     /**
-     * What becomes of a change that cannot become an event. `stop`: its topic is held (without a claim store, the task stops there).
+     * Fate of a change that cannot become an event. `stop`: its topic is held (without a claim store, the task stops there).
      * `dead-letter`: it goes whole to the dead-letter queue of capture, its table is read again, and the stream goes on.
      */
     undecodable: z.enum(["stop", "dead-letter"]).default("stop"),
-    /** How existing rows are read. */
+    /** Options of reading existing rows. */
     backfill: z
       .strictObject({
         /** Tables side by side. */
@@ -130,7 +130,7 @@ export const postgresSource = z
     }
   });
 
-/** What a user writes. */
+/** The argument of `postgres({…})`. */
 export type PostgresInput = z.input<typeof postgresSource>;
 /** The log of a PostgreSQL database, with the names of what is made there. */
 export type LogSource = z.output<typeof postgresSource> & {
@@ -145,7 +145,7 @@ export function postgres(source: Omit<PostgresInput, "kind">): PostgresInput {
   return { kind: "postgres", ...source };
 }
 
-/** What the names of a slot and its publication end in: nothing for the first. */
+/** The end of the names of a slot and its publication: nothing for the first. */
 export function slotSuffix(number: number): string {
   return number === 1 ? "" : `_slot${number}`;
 }
@@ -159,7 +159,7 @@ export function completeLog(source: z.output<typeof postgresSource>, pipeline: s
   return { ...source, tables: [...tables, ...more], slot, publication };
 }
 
-/** What does not go with the topics of its pipeline. */
+/** Returns a conflict with the topics of the pipeline, or undefined. */
 export function conflictOfLog(
   { slots, outbox }: z.output<typeof postgresSource>,
   { routes }: Pick<Pipeline["topics"], "routes">,
@@ -173,7 +173,7 @@ export function conflictOfLog(
 /** The slot and the publication that `tributary tail` makes where it is given no name; with `_…` behind it, further slots of its own. */
 export const TAIL_NAME = "tributary_tail";
 
-/** Whether a slot or publication of that name is for `tributary tail` alone. */
+/** Returns true if a slot or publication of that name is for `tributary tail` alone. */
 export function isTailsOwn(name: string): boolean {
   return name === TAIL_NAME || name.startsWith(`${TAIL_NAME}_`);
 }

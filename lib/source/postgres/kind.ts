@@ -1,3 +1,4 @@
+import { formatLsn } from "../../change/lsn.ts";
 import { logOutboxPlan } from "../../publish/install.ts";
 import { OUTBOX_TABLES } from "../outbox/event/envelope.ts";
 import type { SourceKind, SourceTeardown } from "../source-kind.ts";
@@ -6,18 +7,9 @@ import { slotNumbers } from "./slots/assignment.ts";
 import type { LogTeardownPlan } from "./teardown.ts";
 
 const teardown: SourceTeardown<LogSource, LogTeardownPlan> = {
-  async plan(place) {
-    const { planLogTeardown } = await import("./teardown.ts");
-    return await planLogTeardown(place);
-  },
-  async remove(place) {
-    const { tearLogDown } = await import("./teardown.ts");
-    return await tearLogDown(place);
-  },
-  async describe(plans, pipeline, when) {
-    const { describeLogTeardown } = await import("./teardown.ts");
-    return describeLogTeardown(plans, pipeline, when);
-  },
+  plan: async (place) => await (await import("./teardown.ts")).planLogTeardown(place),
+  remove: async (place) => await (await import("./teardown.ts")).tearLogDown(place),
+  describe: async (...said) => (await import("./teardown.ts")).describeLogTeardown(...said),
   remains: "the role and its grants, replica identities, wal_level and max_slot_wal_keep_size",
 };
 
@@ -30,16 +22,10 @@ export const postgresKind: SourceKind<LogSource> = {
     conflict: conflictOfLog,
     taken: takenNames,
   },
-  async check(options) {
-    const { preflight } = await import("./postgres-source.ts");
-    return await preflight(options);
-  },
+  check: async (options) => await (await import("./postgres-source.ts")).preflight(options),
   reading: {
     by: "stream",
-    async open(options) {
-      const { openPostgresSource } = await import("./postgres-source.ts");
-      return await openPostgresSource(options);
-    },
+    open: async (options) => await (await import("./postgres-source.ts")).openPostgresSource(options),
   },
   settings: ({ publication, slot, outbox }) => ({
     source: undefined,
@@ -62,5 +48,10 @@ export const postgresKind: SourceKind<LogSource> = {
   operate: {
     teardown,
     newEpoch: ({ slot }) => `makes the slot "${slot}"`,
+    status(_, { slot: state }) {
+      if (state === undefined) return { slot: undefined };
+      const { slot, publication, epoch, confirmedLsn } = state;
+      return { slot, publication, epoch, confirmed: formatLsn(confirmedLsn) };
+    },
   },
 };

@@ -180,7 +180,7 @@ export class LogReader {
           stopping = until.aborted;
         }
         const last = batch.at(-1);
-        if (last?.kind === "commit") this.#link.receive(last.endLsn);
+        if (last?.kind === "commit") this.#link.receive(last.endPlace);
         if (this.#heartbeatLsn !== undefined) {
           this.#idleUntil(this.#heartbeatLsn, batch);
           this.#heartbeatLsn = undefined;
@@ -198,7 +198,7 @@ export class LogReader {
   #idleUntil(lsn: bigint, batch: SourceMessage[]): void {
     if (this.#decoder.inTransaction) return;
     this.#link.passed(lsn);
-    if (this.#link.receive(lsn)) batch.push({ kind: "idle", lsn });
+    if (this.#link.receive(lsn)) batch.push({ kind: "idle", place: lsn });
   }
 
   /** Returns false where the task ends first: what was put aside comes again. @throws what ends the stream. */
@@ -237,15 +237,15 @@ export class LogReader {
       delivery.failed(error);
     }
     this.#link.receive(delivery.lsn);
-    yield [{ kind: "commit", endLsn: delivery.lsn, commitTimeMs: Date.now() }];
+    yield [{ kind: "commit", endPlace: delivery.lsn, commitTimeMs: Date.now() }];
   }
 
-  /** Whether a topic is to be held now whose table is another one. */
+  /** True if a topic is to be held now because its table is another one. */
   get #differs(): boolean {
     return this.#identities.isDue(this.#link.received) && !this.#decoder.inTransaction;
   }
 
-  /** Whether a held topic is to be released now. */
+  /** True if a held topic is to be released now. */
   get #releases(): boolean {
     return this.#parts.holds?.isDue(this.#link.received) === true && !this.#decoder.inTransaction;
   }

@@ -34,7 +34,7 @@ const CLOSE_DEADLINE_MS = 10_000;
  */
 export class PostgresChangeStream implements ChangeStream {
   readonly changes: AsyncIterable<readonly SourceMessage[]>;
-  readonly tables: readonly TableName[];
+  readonly tables: readonly (TableName & { readonly oid: number })[];
   readonly #options: PostgresChangeStreamOptions;
   readonly #link: SlotLink;
   readonly #decoder: ChangeDecoder;

@@ -28,7 +28,7 @@ export class PostgresDatabaseMissingError extends defineError("POSTGRES_DATABASE
 /** TLS is not offered, or the certificate is not the server's. */
 export class PostgresTlsError extends defineError("POSTGRES_TLS", "stop") {}
 
-/** What answers is a pooler (PgBouncer, RDS Proxy): logical replication needs the server itself. */
+/** A pooler answers (PgBouncer, RDS Proxy): logical replication needs the server itself. */
 export class PostgresPoolerError extends defineError("POSTGRES_POOLER", "stop") {}
 
 /** The role may not do what it must. */
@@ -41,9 +41,9 @@ export class PostgresStatementError extends defineError("POSTGRES_STATEMENT", "r
 export interface PreflightProblem {
   /** Stable name of the kind: `REPLICA_IDENTITY`. */
   readonly code: string;
-  /** What is wrong, with the names concerned. */
+  /** The fault, with the names concerned. */
   readonly message: string;
-  /** What to do, with the SQL to run. */
+  /** The next step, with the SQL to run. */
   readonly remedy: string;
 }
 

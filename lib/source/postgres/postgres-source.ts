@@ -3,15 +3,12 @@ import type { ChangeStream } from "../../change/change-stream.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../definition/new-epoch.ts";
 import type { Log } from "../../log.ts";
-import type { AsideSettings } from "./aside/asides.ts";
-import type { BackfillSettings } from "./backfill/backfills.ts";
+import type { LogSettings } from "./change-stream-options.ts";
 import { contractTable, keepContract } from "./contract/at-start.ts";
-import type { UnhealedRecord } from "./contract/unhealed-record.ts";
 import { UnhealedTables } from "./contract/unhealed-tables.ts";
 import { serverEncoding } from "./decode/values/charset.ts";
 import type { TextEncoding } from "./decode/values/text.ts";
 import type { LogPipeline } from "./definition.ts";
-import type { HoldSettings } from "./hold/held-topics.ts";
 import { connect, disconnect, withConnection } from "./link/connection.ts";
 import { explainSessionError } from "./link/connection-errors.ts";
 import type { PostgresConnectionOptions } from "./link/connection-options.ts";
@@ -21,34 +18,23 @@ import { preflight as look, type PreflightReport } from "./preflight/preflight.t
 import { changePublication, firstStart } from "./slot/first-start.ts";
 import { identifySystem } from "./slot/slot.ts";
 import type { SlotRecord, SlotState } from "./slot/slot-record.ts";
-import type { Siblings } from "./slots/assignment.ts";
 import { readShare } from "./slots/share.ts";
 import type { SourceStatus } from "./source-status.ts";
 
 export type { PreflightReport } from "./preflight/preflight.ts";
 export type { SourceStatus } from "./source-status.ts";
 
-/** What opening the log of a pipeline takes. */
-export interface PostgresSourceOptions {
+/** Options of opening the log of a pipeline. */
+export interface PostgresSourceOptions extends LogSettings {
   readonly connection: PostgresConnectionOptions;
   readonly pipeline: LogPipeline;
   /** Undefined: nothing is kept outside the database, and an existing slot is read from where it stands. */
   readonly record: SlotRecord | undefined;
-  /** Where the pipeline has several slots. */
-  readonly siblings?: Siblings | undefined;
-  /** Where backfills are kept; undefined: existing rows are not read. */
-  readonly backfill?: BackfillSettings | undefined;
-  /** Where changes are held that cannot become events; undefined: they end the stream. */
-  readonly holds?: HoldSettings | undefined;
-  /** Where tables are noted of which changes may be missing; undefined: they are only told. */
-  readonly unhealed?: UnhealedRecord | undefined;
   /**
    * Reads a publication as it is, and as it will be: tables that join are given, those that left are given for the time they were in.
    * It is neither changed nor judged.
    */
   readonly follow?: boolean;
-  /** How changes are put aside; undefined: none is. */
-  readonly asides?: AsideSettings | undefined;
   /** Ends reading: `changes` ends. What was read can still be acknowledged until `close`. */
   readonly signal: AbortSignal;
   readonly log: Log;
@@ -56,7 +42,7 @@ export interface PostgresSourceOptions {
   readonly onStatus?: (status: SourceStatus) => void;
   /** `wal_sender_timeout` of our session, milliseconds; feedback and doubts follow from it. Default 20 s. */
   readonly walSenderTimeoutMs?: number;
-  /** How long a slot that another process reads from is waited for. Default 60 s. */
+  /** Time that a slot is waited for which another process reads from. Default 60 s. */
   readonly takeoverMs?: number;
 }
 
@@ -113,7 +99,7 @@ function explained(error: unknown): never {
 
 /** A change stream that also knows what it captures. */
 export interface PostgresSource extends ChangeStream {
-  readonly tables: readonly TableName[];
+  readonly tables: readonly (TableName & { readonly oid: number })[];
 }
 
 /**

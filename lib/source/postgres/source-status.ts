@@ -13,7 +13,7 @@ export interface SourceStatus extends SlotHealth {
   readonly serverLsn: bigint;
   /** Up to here the record and the server know that all is acknowledged. */
   readonly confirmedLsn: bigint;
-  /** How often the link was opened again. */
+  /** Number of times the link was opened again. */
   readonly reconnects: number;
   /** The latest backfill of each table. */
   readonly backfills: readonly BackfillReport[];

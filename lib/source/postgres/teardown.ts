@@ -9,7 +9,7 @@ import { slotInUse } from "./link/replication-errors.ts";
 import { checkOurs, dropSlot, readSlot, type SlotFacts } from "./slot/slot.ts";
 import { slotNames, slotNumbers } from "./slots/assignment.ts";
 
-/** What stands at the server of one of a pipeline's slots. */
+/** State at the server of one of a pipeline's slots. */
 export interface LogTeardownPlan {
   readonly removes: boolean;
   readonly inUse: TributaryError | undefined;
@@ -31,7 +31,7 @@ interface Place {
 }
 
 /**
- * What tearing one of the pipeline's slots down would drop. Touches nothing.
+ * Returns what tearing one of the pipeline's slots down would drop. Touches nothing.
  * @throws SlotForeignError for a slot of that name that is not ours; the errors of `connect`.
  */
 export async function planLogTeardown(place: Place): Promise<LogTeardownPlan> {

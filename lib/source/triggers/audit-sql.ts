@@ -2,7 +2,7 @@ import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import type { TableName } from "../../change/table-pattern.ts";
 
 /*
- * What triggers need at the server, as SQL: an audit table, the shapes of the tables at the time of each change, one
+ * The server's side of triggers, as SQL: an audit table, the shapes of the tables at the time of each change, one
  * function for all tables. https://www.postgresql.org/docs/current/plpgsql-trigger.html
  */
 
@@ -252,7 +252,7 @@ function literal(text: string): string {
   return text.replaceAll("'", "''");
 }
 
-/** What a role needs that only reads what the triggers write. */
+/** Grants for a role that only reads what the triggers write. */
 export function readerGrantsSql(schema: string, role: string): readonly string[] {
   const [s, to] = [quoteIdentifier(schema), quoteIdentifier(role)];
   return [

@@ -19,7 +19,7 @@ export const triggersSource = z.strictObject({
   batchRows: z.int().min(1).max(100_000).default(2000),
 });
 
-/** What a user writes. */
+/** The argument of `triggers({…})`. */
 export type TriggersInput = z.input<typeof triggersSource>;
 /** A validated `triggers({…})`. */
 export type TriggersSource = z.output<typeof triggersSource>;

@@ -48,7 +48,7 @@ export const UNWATCHED_PARTITIONS = `
                         AND b.tgenabled = 'A' AND b.tgtype & ${TRUNCATE + BEFORE} = ${TRUNCATE + BEFORE})
    GROUP BY 1, 2 ORDER BY 1, 2`;
 
-/** Whether the function that the triggers call is the one of this version; what an older one wrote is read as well. */
+/** Returns true if the function that the triggers call is the one of this version; what an older one wrote is read as well. */
 export async function isFunctionCurrent(client: pg.ClientBase, schema: string): Promise<boolean> {
   const { rows } = await client.query<{ body: string }>(
     `SELECT p.prosrc AS body FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace

@@ -8,7 +8,7 @@ export interface AuditShape {
   readonly shape: ReadShape;
   /** Indexes of the columns that travel; a printed row has the others too. */
   readonly kept: readonly number[];
-  /** How many fields a printed row has. */
+  /** Number of fields of a printed row. */
   readonly fields: number;
 }
 

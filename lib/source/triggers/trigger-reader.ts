@@ -5,6 +5,7 @@ import type { PipelineOf } from "../../definition/definition.ts";
 import type { Log } from "../../log.ts";
 import { serverBehind, TablesReadError } from "../batch/batch-errors.ts";
 import type { BatchPlan, BatchReader, Query } from "../batch/batch-reader.ts";
+import { inPages, PAGE_BYTES } from "../batch/pages.ts";
 import { parseRecord } from "../batch/record-text.ts";
 import type { RowChange } from "../batch/row-messages.ts";
 import { parseSnapshot } from "../batch/snapshot.ts";
@@ -13,7 +14,7 @@ import { INSTALL, UNWATCHED_PARTITIONS } from "./installed.ts";
 import { type AuditShape, keptValues, readShape } from "./shape.ts";
 
 const place = z.object({
-  /** What was visible there has been given. */
+  /** Everything visible in it has been given. */
   snapshot: z.string(),
   /** The highest id among it. */
   id: z.string(),
@@ -42,16 +43,13 @@ interface AuditRow {
   readonly new_row: string | null;
 }
 
-/** Where a change stands, and how large it is. */
-interface Place {
+/** Place and size of a change. */
+interface AuditPlace {
   readonly xid: string;
   readonly id: string;
   readonly sub: number;
   readonly bytes: number;
 }
-
-/** Bytes of rows that a page holds, at most (one change may be larger). */
-const PAGE_BYTES = 4 * 1024 * 1024;
 
 const PARTITIONS_EVERY_MS = 60_000;
 const MOST_NAMES = 5;
@@ -137,7 +135,7 @@ export class TriggerReader implements BatchReader {
     }
   }
 
-  /** What every later snapshot sees as ended has been given: it is not asked for again. */
+  /** Deletes what every later snapshot sees as ended: it has been given, and is not asked for again. */
   async recorded(query: Query, after: unknown): Promise<void> {
     const { snapshot, id } = place.parse(after);
     await query(
@@ -164,7 +162,7 @@ export class TriggerReader implements BatchReader {
          FROM ${this.#changes} WHERE ${wanted} ORDER BY changes.id, changes.sub`,
     );
     for (;;) {
-      const places = await query<Place>(`FETCH ${this.#source.batchRows} FROM tributary_batch`);
+      const places = await query<AuditPlace>(`FETCH ${this.#source.batchRows} FROM tributary_batch`);
       if (places.length === 0) break;
       for (const page of inPages(places)) {
         yield await query<AuditRow>(
@@ -285,20 +283,4 @@ function digits(text: string): string {
 function checkBehind(before: string, now: string): void {
   const [was, is] = [parseSnapshot(before).xmax, parseSnapshot(now).xmax];
   if (is < was) throw serverBehind(is, was);
-}
-
-/** In pages of bounded bytes. */
-function* inPages(places: readonly Place[]): Generator<readonly Place[]> {
-  let page: Place[] = [];
-  let bytes = 0;
-  for (const place of places) {
-    if (page.length > 0 && bytes + place.bytes > PAGE_BYTES) {
-      yield page;
-      page = [];
-      bytes = 0;
-    }
-    page.push(place);
-    bytes += place.bytes;
-  }
-  if (page.length > 0) yield page;
 }

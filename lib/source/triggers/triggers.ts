@@ -19,7 +19,7 @@ import type { TriggersSource } from "./definition.ts";
 import { isFunctionCurrent, readTriggers, type TableTriggers } from "./installed.ts";
 import { TriggersRefusedError } from "./triggers-errors.ts";
 
-/** What `tributary triggers` would do. */
+/** Plan of `tributary triggers`. */
 export interface TriggersPlan {
   /** Tables that the definition captures. */
   readonly tables: readonly TableName[];
@@ -29,7 +29,7 @@ export interface TriggersPlan {
   readonly surplus: readonly TableName[];
   /** `none`, `ours`, or a schema of that name that we did not make. */
   readonly schema: "none" | "ours" | "foreign";
-  /** Whether the function that the triggers call is the one of this version. */
+  /** True if the function that the triggers call is the one of this version. */
   readonly current: boolean;
   /** Changes that stand in the audit table. */
   readonly waiting: number;
@@ -40,7 +40,7 @@ export interface TriggersPlan {
 type Definition = PipelineOf<TriggersSource>;
 
 /**
- * What installing the triggers of a definition takes. Touches nothing.
+ * Returns the statements that install the triggers of a definition. Touches nothing.
  * @throws PreflightError where a table cannot be captured or the schema belongs to something else.
  */
 export async function planTriggers(
@@ -113,7 +113,7 @@ export async function installTriggers(
   return plan;
 }
 
-/** What removing them takes. Touches nothing. */
+/** Returns the statements that remove them. Touches nothing. */
 export async function planUninstall(client: pg.Client, { source }: Definition): Promise<TriggersPlan> {
   const schema = await readSchema(client, source.schema);
   const tables = schema === "ours" ? await readTriggers(client, source.schema) : [];

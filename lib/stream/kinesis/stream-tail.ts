@@ -7,7 +7,7 @@ import { StreamAccessError, StreamNotFoundError, StreamTailError } from "../stre
 import { TailSearch } from "../tail-search.ts";
 import { isOfClock } from "./kinesis-writer.ts";
 
-/** Where a tail is read, whose, and how far. */
+/** The stream of a tail, its writer, and the time to read up to. */
 export interface TailOptions extends TailQuery {
   readonly kinesis: KinesisClient;
   readonly streamName: string;

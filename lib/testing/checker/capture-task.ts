@@ -13,7 +13,7 @@ const LOG_LINES = 200;
 /** Exit code of a capture task that an operator must look at. */
 const OPERATOR = 2;
 
-/** How a capture task ended. */
+/** One end of a capture task. */
 export interface CaptureEnd {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -47,7 +47,7 @@ export class CaptureTask {
     this.#running = this.#keepRunning();
   }
 
-  /** Whether a call is a PutRecords of its own: packed records carry the generation of their writer, new with each lease. */
+  /** Returns true if a call is a PutRecords of its own: packed records carry the generation of their writer, new with each lease. */
   sent(call: AwsCall): boolean {
     const [entry] = entriesOf(call);
     if (!entry) return false;
@@ -60,7 +60,7 @@ export class CaptureTask {
     return this.#child?.pid;
   }
 
-  /** Whether its process has begun to stream. */
+  /** True once its process streams. */
   get streaming(): boolean {
     return this.#streaming;
   }
@@ -70,7 +70,7 @@ export class CaptureTask {
     return this.#ends;
   }
 
-  /** Whether it waits for an operator: it is not started again but by `start`. */
+  /** True while it waits for an operator: it is not started again but by `start`. */
   get gaveUp(): boolean {
     return this.#ends.length > this.#endsBefore && this.#ends.at(-1)?.code === OPERATOR;
   }

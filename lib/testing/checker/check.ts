@@ -1,12 +1,11 @@
 import type { PositionText } from "../../change/position.ts";
 import { EVERY_PARTITION } from "../../change/topic.ts";
-import { Tally } from "./tally.ts";
 
 /** An event that the truth demands of a consumer. */
 export interface ExpectedEvent {
   readonly topic: string;
   readonly position: PositionText;
-  /** How many partitions must get it, each for itself (a truncate): all of the topic's. Otherwise undefined. */
+  /** Number of partitions that must each get it (a truncate): all of the topic's. Otherwise undefined. */
   readonly partitions?: number;
   /** The row's key as text: all events of a key must be in one partition. */
   readonly key: string;
@@ -17,7 +16,7 @@ export interface Effect {
   readonly topic: string;
   readonly partition: number;
   readonly position: PositionText;
-  /** Which invocation of the handler had it. */
+  /** The invocation of the handler that had it. */
   readonly invocation: string;
   /** False where the sink compared positions and left the change out as an older one. Default true. */
   readonly visible?: boolean;
@@ -34,10 +33,10 @@ export type SinkPromise =
   /** Appends under `poison: "park"`, with redrives: in order key by key, since parked keys come later than others. */
   | "parked";
 
-/** When an invocation ran; times of one clock. */
+/** Begin and end of an invocation, by one clock. */
 export interface InvocationTimes {
   readonly startedAt: number;
-  /** When it came to its end and reported success for everything; undefined: it did not. */
+  /** Time at which it ended and reported success for everything; undefined: it did not. */
   readonly endedAt: number | undefined;
 }
 
@@ -162,7 +161,7 @@ class Tails {
   }
 
   /**
-   * Whether the invocation that was first did not end, or not before the other began, and everything that it did
+   * Returns true if the invocation that was first did not end, or not before the other began, and everything that it did
    * after this came again too.
    */
   allow(kind: SinkPromise, earlier: Effect, later: Effect): boolean {
@@ -177,7 +176,7 @@ class Tails {
   }
 
   /**
-   * Whether neither of both ended, and what the first did after this came again from its beginning on, up to a place that the
+   * Returns true if neither of both ended, and what the first did after this came again from its beginning on, up to a place that the
    * other had come to: behind that, nothing.
    */
   underWay(kind: SinkPromise, earlier: Effect, later: Effect): boolean {
@@ -214,4 +213,22 @@ function homeOf(effect: Effect): string {
 
 function describe(effect: Effect): string {
   return `${homeOf(effect)} ${effect.position}`;
+}
+
+/** Findings of each kind that are kept in words. */
+const EXAMPLES = 5;
+
+/** Counts findings by kind, and keeps the first of each kind in words. */
+export class Tally<Kind extends string> {
+  readonly counts: Record<Kind, number>;
+  readonly examples: string[] = [];
+
+  constructor(...kinds: readonly Kind[]) {
+    this.counts = Object.fromEntries(kinds.map((kind) => [kind, 0])) as Record<Kind, number>;
+  }
+
+  /** Counts one finding, described by positions and names: no values. */
+  report(kind: Kind, text: string): void {
+    if (this.counts[kind]++ < EXAMPLES) this.examples.push(`${kind}: ${text}`);
+  }
 }

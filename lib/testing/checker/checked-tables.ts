@@ -1,13 +1,11 @@
-import pg from "pg";
 import { formatTable, forTable, type TableName } from "../../change/table-pattern.ts";
 import { captures, type Pipeline } from "../../definition/definition.ts";
+import { withClient } from "./local-parts.ts";
 import type { TruthTable } from "./truth.ts";
 
 /** The tables of a database that a pipeline captures, with the columns that choose their partitions. */
 export async function checkedTables(databaseUrl: string, pipeline: Pipeline): Promise<TruthTable[]> {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
+  return withClient(databaseUrl, async (client) => {
     const { rows } = await client.query<TableName & { key: string[] }>(`
       SELECT n.nspname AS schema, c.relname AS table, coalesce(array_agg(a.attname::text ORDER BY k.at)
         FILTER (WHERE a.attname IS NOT NULL), '{}') AS key
@@ -20,9 +18,7 @@ export async function checkedTables(databaseUrl: string, pipeline: Pipeline): Pr
     return rows
       .filter((table) => captures(pipeline.source, table))
       .map((table) => ({ ...table, key: forTable(pipeline.topics.keys, table) ?? table.key }));
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 /** All rows of tables as JSON text, by table and key as the checker's own handlers write it. */
@@ -30,9 +26,7 @@ export async function readRows(
   databaseUrl: string,
   tables: readonly (TableName & { readonly primaryKey: readonly string[] })[],
 ): Promise<Map<string, string>> {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
+  return withClient(databaseUrl, async (client) => {
     const found = new Map<string, string>();
     for (const table of tables) {
       const name = formatTable(table);
@@ -44,9 +38,7 @@ export async function readRows(
       }
     }
     return found;
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 /** Counts the rows that differ, or that only one side has. */

@@ -21,18 +21,17 @@ import {
   notIn,
   ofConsumer,
 } from "./expected.ts";
+import { isPoisoned } from "./mischief.ts";
 import checkedPipeline from "./pipeline.ts";
-import { isPoisoned } from "./poison.ts";
 import { Rig } from "./rig.ts";
 import type { RiggedConsumer } from "./rigged-consumer.ts";
-import { playRound } from "./round.ts";
+import { holdsWithin, playRound } from "./round.ts";
 import { changesBySlot, readSlotOfTables, type SlotChange, slotsOf } from "./slot-history.ts";
 import { CHECKED_SCHEMA, CHECKED_TABLES } from "./tables.ts";
 import { Truth } from "./truth.ts";
-import { holdsWithin } from "./waiting.ts";
 import { runWorkload } from "./workload.ts";
 
-/** How the checker looks at one consumer. */
+/** The checker's view of one consumer. */
 export interface CheckedSink {
   readonly kind: SinkPromise;
   /** All effects so far, in the order in which they took place. */
@@ -65,13 +64,13 @@ export interface CheckerOptions {
   readonly changes?: number;
   /** Default: the checker's own tables, workload and three sinks. */
   readonly pipeline?: CheckedPipeline;
-  /** How many slots the tables are spread over. Default: what the definition says. */
+  /** Number of slots that the tables are spread over. Default: the definition's. */
   readonly slots?: number;
   /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
   readonly faults?: (rig: Rig, signal: AbortSignal) => Promise<unknown>;
-  /** How fast the checker's own workload goes while faults are injected. Default 200. */
+  /** Changes a second of the checker's own workload while faults are injected. Default 200. */
   readonly changesPerSecond?: number;
-  /** How long everything may take to arrive after the faults' end. Default 60 s. */
+  /** Time that everything has to arrive after the faults' end. Default 60 s. */
   readonly recoverMs?: number;
   readonly onLog?: (line: string) => void;
 }
@@ -296,7 +295,7 @@ export class Trial {
     return true;
   }
 
-  /** Whether a capture task waits for an operator: then nothing more arrives. */
+  /** True if a capture task waits for an operator: then nothing more arrives. */
   readonly #gaveUp = () => this.rig.captures.some(({ gaveUp }) => gaveUp);
 
   /** Different changes that a consumer has seen, from a position on. */

@@ -43,7 +43,7 @@ export function ofConsumer(consumer: ConsumerDefinition, events: readonly Expect
   return events.filter(({ topic }) => matches.some((match) => match(topic)));
 }
 
-/** How many effects these events have: a truncate has one in each partition. */
+/** Counts the effects of these events: a truncate has one in each partition. */
 export function countEffects(events: readonly ExpectedEvent[]): number {
   return events.reduce((sum, { partitions = 1 }) => sum + partitions, 0);
 }

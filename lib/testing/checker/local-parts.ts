@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { dynamodbClient, kinesisClient, sqsClient } from "../../aws/clients.ts";
@@ -9,7 +10,7 @@ import { type AwsClients, createResources, type PipelineResources } from "../../
 import type { CaptureTask } from "./capture-task.ts";
 
 /** The parts that every checked pipeline runs on, on this machine. */
-export interface LocalParts {
+export interface CheckedParts {
   readonly source: EmbeddedPostgres;
   readonly emulators: Emulators;
   readonly kinesis: AwsClients["kinesis"];
@@ -25,7 +26,7 @@ export async function startLocalParts(
   definition: Pipeline,
   schema: readonly string[],
   stack: AsyncDisposableStack,
-): Promise<LocalParts> {
+): Promise<CheckedParts> {
   const [source, emulators] = await startTogether<[EmbeddedPostgres, Emulators]>(stack, [
     [startEmbeddedPostgres(), (server) => server.stop("immediate")],
     [startEmulators(), (started) => started.stop()],
@@ -65,12 +66,29 @@ export function lastLines(captures: readonly CaptureTask[], count: number): stri
 }
 
 /** Runs statements on a session of their own. */
-export async function execute(url: string, statements: readonly string[]): Promise<void> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
+async function execute(url: string, statements: readonly string[]): Promise<void> {
+  await withClient(url, async (client) => {
     for (const statement of statements) await client.query(statement);
-  } finally {
-    await client.end();
+  });
+}
+
+/** Runs something on a connection of its own, for which it waits a minute: the server may be on its way up after a fault. */
+export async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const deadline = performance.now() + 60_000;
+  for (;;) {
+    const client = new pg.Client({ connectionString: databaseUrl });
+    client.on("error", () => {});
+    try {
+      await client.connect();
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await delay(100);
+      continue;
+    }
+    try {
+      return await use(client);
+    } finally {
+      await client.end();
+    }
   }
 }

@@ -1,5 +1,7 @@
 import { appendFileSync, readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
+import type { PositionText } from "../../change/position.ts";
+import { murmur3 } from "../../change/topic.ts";
 
 /** Ways in which a handler of the checker fails. `hang` waits for ever, `block` stops the event loop. */
 const MISCHIEF = ["throw", "hang", "block", "exit", "kill", "memory", "slow"] as const;
@@ -62,4 +64,9 @@ export class MischiefMaker {
         await delay(300);
     }
   }
+}
+
+/** Changes on which the checker's handler `dead-letters` fails every time: one in forty. */
+export function isPoisoned(position: PositionText): boolean {
+  return murmur3(position) % 40 === 0;
 }

@@ -1,12 +1,12 @@
 import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import pg from "pg";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../capture/dead-letters.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../claim-check/open-claim-store.ts";
 import type { RedriveReport } from "../../consume/dead-letter/redrive-request.ts";
 import type { Pipeline } from "../../definition/definition.ts";
+import { projectDirectory } from "../../definition/find-definition.ts";
 import { topicVariables } from "../../definition/topic-variables.ts";
 import { type EmbeddedPostgres, startEmbeddedPostgres } from "../../local/embedded-postgres.ts";
 import type { Emulators } from "../../local/emulators.ts";
@@ -18,13 +18,20 @@ import { CaptureTask } from "./capture-task.ts";
 import { Confirmations } from "./confirmations.ts";
 import { DeadLetterQueues } from "./dead-letter-queues.ts";
 import { FaultyAws } from "./faulty-aws.ts";
-import { checkRefusals, type LocalParts, lastLines, startLocalParts, startTogether } from "./local-parts.ts";
+import {
+  type CheckedParts,
+  checkRefusals,
+  lastLines,
+  startLocalParts,
+  startTogether,
+  withClient,
+} from "./local-parts.ts";
 import { type Mischief, mischiefCount } from "./mischief.ts";
 import { type RiggedConsumer, startRiggedConsumer } from "./rigged-consumer.ts";
+import { waitUntil } from "./round.ts";
 import { MENDED_VARIABLE, MISCHIEF_VARIABLE, SINK_URL_VARIABLE, SinkStore } from "./sink-store.ts";
 import { withSlots, writeWithSlots } from "./slot-definition.ts";
 import { slotsOf } from "./slot-history.ts";
-import { waitUntil } from "./waiting.ts";
 
 const START_DEADLINE_MS = 60_000;
 
@@ -33,10 +40,12 @@ export interface RigOptions {
   readonly definition: Pipeline;
   /** The file that exports it: the capture tasks read it. */
   readonly definitionFile: string;
-  /** How many slots the tables are spread over. Default: what the definition says. */
+  /** Number of slots that the tables are spread over. Default: the definition's. */
   readonly slots?: number;
   /** SQL that makes the tables. */
   readonly schema: string;
+  /** More variables of the capture tasks' processes. */
+  readonly captureEnvironment?: Readonly<Record<string, string>>;
   /** More variables of the handlers' processes. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Lines that handlers print. */
@@ -71,7 +80,7 @@ export class Rig {
   readonly #deadLetters: DeadLetterQueues;
 
   private constructor(parts: {
-    local: LocalParts;
+    local: CheckedParts;
     definition: Pipeline;
     link: TcpFaultProxy;
     aws: FaultyAws;
@@ -128,7 +137,7 @@ export class Rig {
   static async #build(options: RigOptions, stack: AsyncDisposableStack): Promise<Rig> {
     const definition = withSlots(options.definition, options.slots);
     const confirmations = new Confirmations();
-    const [local, sinkServer, directory] = await startTogether<[LocalParts, EmbeddedPostgres, string]>(
+    const [local, sinkServer, directory] = await startTogether<[CheckedParts, EmbeddedPostgres, string]>(
       stack,
       [
         [startLocalParts(definition, [options.schema], stack), async () => {}],
@@ -155,6 +164,7 @@ export class Rig {
       [CLAIM_BUCKET_VARIABLE]: pathToFileURL(join(directory, "claims")).href,
       // Kills come often here; the default of 15 s would be most of the time.
       TRIBUTARY_LEASE_MS: "3000",
+      ...options.captureEnvironment,
     };
     const { definitionFile } = options;
     return new Rig({
@@ -196,12 +206,12 @@ export class Rig {
     else await rm(this.#mischiefFile, { force: true });
   }
 
-  /** How often a handler has met mischief. */
+  /** Returns the number of times that a handler has met mischief. */
   async mischiefMet(): Promise<number> {
     return (await stat(mischiefCount(this.#mischiefFile)).catch(() => undefined))?.size ?? 0;
   }
 
-  /** Whether the handler that fails for good on some changes is mended, until it is broken again. */
+  /** Mends the handler that fails for good on some changes, or breaks it again. */
   async mended(mended: boolean): Promise<void> {
     if (mended) await writeFile(this.#mendedFile, "");
     else await rm(this.#mendedFile, { force: true });
@@ -227,7 +237,7 @@ export class Rig {
     return new Set([...found].filter((name) => name.split("/").length === 2));
   }
 
-  /** Whether no consumer has anything to do with what the stream holds. */
+  /** Returns true if no consumer has anything to do with what the stream holds. */
   idle(): boolean {
     return this.consumers.every(({ mapping }) => isIdle(mapping));
   }
@@ -245,7 +255,7 @@ export class Rig {
     for (const definition of this.definition.consumers) {
       const deadLetterQueue = this.resources.deadLetterQueues.get(definition.name) ?? "";
       const consumer = await startRiggedConsumer(
-        definition,
+        { ...definition, entry: resolve(projectDirectory(options.definitionFile), definition.entry) },
         {
           kinesis: this.kinesis,
           stream: this.resources.stream,
@@ -287,20 +297,16 @@ export class Rig {
   }
 
   async #slotIsActive(slot: string): Promise<void> {
-    const client = new pg.Client({ connectionString: this.databaseUrl });
-    await client.connect();
-    try {
+    await withClient(this.databaseUrl, async (client) => {
       const isActive = async () => {
         const active = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active";
         return (await client.query(active, [slot])).rowCount === 1;
       };
       await waitUntil(`the slot ${slot} is streamed from`, isActive, this.#start());
-    } finally {
-      await client.end();
-    }
+    });
   }
 
-  /** How long the start is waited for. */
+  /** Limits of the wait for the start. */
   #start() {
     return {
       deadlineMs: START_DEADLINE_MS,

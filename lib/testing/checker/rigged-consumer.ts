@@ -11,8 +11,6 @@ export interface RiggedConsumer {
   readonly mapping: EventSourceMapping;
   /** Classes of the errors that invocations failed with. Whoever reads them may take them off. */
   readonly failures: string[];
-  /** Invocations under way now. */
-  running(): number;
   /** The last batches that were given to the function, to give them again. */
   lastBatches(): readonly unknown[];
 }
@@ -49,30 +47,21 @@ export async function startRiggedConsumer(
   });
   stack.defer(() => lambda.stop());
   const batches: unknown[] = [];
-  let running = 0;
   const failures: string[] = [];
   const filters = topicFilters(definition.topics);
   const mapping = await runEventSourceMapping({
     kinesis: options.kinesis,
     streamName: options.stream,
-    startingPosition: "TRIM_HORIZON",
     batchSize: definition.batchSize,
     maximumBatchingWindowSeconds: definition.batchWindowSeconds,
     parallelizationFactor: definition.parallelization,
-    reportBatchItemFailures: true,
     ...(filters ? { filters } : {}),
     functionHost: {
       name: lambda.name,
-      arn: lambda.arn,
-      invoke: async (event) => {
+      invoke: (event) => {
         batches.push(event);
         if (batches.length > KEPT_BATCHES) batches.shift();
-        running++;
-        try {
-          return await lambda.invoke(event);
-        } finally {
-          running--;
-        }
+        return lambda.invoke(event);
       },
     },
   });
@@ -83,7 +72,6 @@ export async function startRiggedConsumer(
     function: lambda,
     mapping,
     failures,
-    running: () => running,
     lastBatches: () => [...batches],
   };
 }

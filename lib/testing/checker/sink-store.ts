@@ -2,7 +2,7 @@ import pg from "pg";
 import type { Effect, InvocationTimes } from "./check.ts";
 
 /**
- * Where the checker's handlers leave their effects: a PostgreSQL database of its own, so that a fault of the source is none of
+ * The checker's handlers leave their effects here: a PostgreSQL database of its own, so that a fault of the source is none of
  * the sinks, and what was committed survives the kill of a handler.
  */
 const SINK_SCHEMA = `
@@ -51,7 +51,7 @@ export class SinkStore {
     return rows;
   }
 
-  /** How many different changes from a position on a consumer has seen so far. */
+  /** Counts the different changes from a position on that a consumer has seen so far. */
   async seen(consumer: string, from: string): Promise<number> {
     const { rows } = await this.#pool.query<{ count: number }>(
       `SELECT count(*)::int AS count FROM

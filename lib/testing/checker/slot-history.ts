@@ -1,8 +1,8 @@
-import pg from "pg";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { Pipeline } from "../../definition/definition.ts";
 import { sourceKind } from "../../source/index.ts";
 import { slotNames, slotNumbers } from "../../source/postgres/slots/assignment.ts";
+import { withClient } from "./local-parts.ts";
 import type { TruthChange, TruthMove } from "./truth.ts";
 
 /** A committed change, and the slot that had its table at that commit. */
@@ -16,7 +16,7 @@ export function slotsOf(pipeline: Pipeline): readonly string[] {
   return definition ? slotNumbers(definition).map((number) => slotNames(definition.source, number).slot) : [];
 }
 
-/** Which of several slots has each table now, by the publication that holds it; with one slot nothing is asked. */
+/** Returns the slot that has each table now, by the publication that holds it; with one slot nothing is asked. */
 export async function readSlotOfTables(
   databaseUrl: string,
   pipeline: Pipeline,
@@ -29,18 +29,14 @@ export async function readSlotOfTables(
       return [publication, slot];
     }),
   );
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
+  return withClient(databaseUrl, async (client) => {
     const { rows } = await client.query<TableName & { publication: string }>(
       `SELECT pubname::text AS publication, schemaname::text AS schema, tablename::text AS "table"
          FROM pg_publication_tables WHERE pubname = ANY ($1)`,
       [[...slots.keys()]],
     );
     return new Map(rows.map((row) => [formatTable(row), slots.get(row.publication) as string]));
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 /**

@@ -19,14 +19,12 @@ export const CHECKED_SCHEMA = `
 /** A table of the checker. */
 export interface CheckedTable extends TableName {
   readonly primaryKey: readonly string[];
-  /** Columns that choose the partition, where these are not the primary key. */
-  readonly routedBy?: readonly string[];
 }
 
 /** The tables of `CHECKED_SCHEMA`. */
 export const CHECKED_TABLES: readonly CheckedTable[] = [
   { schema: "public", table: "accounts", primaryKey: ["id"] },
-  { schema: "public", table: "orders", primaryKey: ["id"], routedBy: ["customer_id"] },
+  { schema: "public", table: "orders", primaryKey: ["id"] },
   { schema: "public", table: "parts", primaryKey: ["assembly", "part"] },
   { schema: "public", table: "journal", primaryKey: ["id"] },
   { schema: "archive", table: "accounts", primaryKey: ["id"] },

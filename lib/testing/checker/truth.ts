@@ -1,9 +1,8 @@
 import { isUtf8 } from "node:buffer";
-import { setTimeout as delay } from "node:timers/promises";
-import pg from "pg";
 import { quoteIdentifier, quoteTable } from "../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import { MOVE } from "../../source/postgres/slots/move.ts";
+import { withClient } from "./local-parts.ts";
 
 /** One row change as PostgreSQL itself tells it, in commit order. */
 export interface TruthChange {
@@ -100,41 +99,20 @@ export class Truth {
   }
 }
 
-async function withClient<T>(databaseUrl: string, use: (client: pg.Client) => Promise<T>): Promise<T> {
-  const deadline = performance.now() + 60_000;
-  for (;;) {
-    const client = new pg.Client({ connectionString: databaseUrl });
-    client.on("error", () => {});
-    try {
-      await client.connect();
-    } catch (error) {
-      // The server may be on its way up after a fault.
-      if (performance.now() > deadline) throw error;
-      await delay(100);
-      continue;
-    }
-    try {
-      return await use(client);
-    } finally {
-      await client.end();
-    }
-  }
-}
-
-interface Relation {
+interface TruthRelation {
   readonly table: string;
   readonly columns: readonly string[];
   readonly key: readonly string[];
 }
 
-type Tuple = readonly (string | undefined)[];
+type TruthTuple = readonly (string | undefined)[];
 
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html */
 class TruthDecoder {
   readonly changes: TruthChange[] = [];
   readonly moves: TruthMove[] = [];
   readonly #keys: ReadonlyMap<string, readonly string[]>;
-  readonly #relations = new Map<number, Relation>();
+  readonly #relations = new Map<number, TruthRelation>();
   #commitLsn = 0n;
   #ordinal = 0;
   #open: Omit<TruthChange, "endLsn">[] = [];
@@ -187,7 +165,6 @@ class TruthDecoder {
     const relation = this.#relationOf();
     this.#at += 1;
     this.#push(relation.table, "c", this.#keyOf(relation, this.#tuple()));
-    this.#ordinal += 1;
   }
 
   #update(): void {
@@ -198,23 +175,18 @@ class TruthDecoder {
     const oldKey = before && this.#keyOf(relation, before);
     const changed = oldKey?.some((value, i) => value !== key[i]);
     this.#push(relation.table, "u", key, changed ? oldKey : undefined);
-    this.#ordinal += 2;
   }
 
   #delete(): void {
     const relation = this.#relationOf();
     this.#at += 1;
     this.#push(relation.table, "d", this.#keyOf(relation, this.#tuple()));
-    this.#ordinal += 1;
   }
 
   #truncate(): void {
     const count = this.#int32();
     this.#at += 1;
-    for (let i = 0; i < count; i++) {
-      this.#push(this.#relationOf().table, "t", []);
-      this.#ordinal += 1;
-    }
+    for (let i = 0; i < count; i++) this.#push(this.#relationOf().table, "t", []);
   }
 
   #message(): void {
@@ -236,15 +208,16 @@ class TruthDecoder {
       ...(oldKey ? { oldKey } : {}),
       ...(this.#undecodable ? { undecodable: true } : {}),
     });
+    this.#ordinal += op === "u" ? 2 : 1;
   }
 
-  #relationOf(): Relation {
+  #relationOf(): TruthRelation {
     const relation = this.#relations.get(this.#int32());
     if (!relation) throw new Error("a change of a relation that was not announced");
     return relation;
   }
 
-  #keyOf(relation: Relation, tuple: Tuple): readonly string[] {
+  #keyOf(relation: TruthRelation, tuple: TruthTuple): readonly string[] {
     return relation.key.map((column) => {
       const value = tuple[relation.columns.indexOf(column)];
       if (value === undefined)
@@ -253,7 +226,7 @@ class TruthDecoder {
     });
   }
 
-  #tuple(): Tuple {
+  #tuple(): TruthTuple {
     return Array.from({ length: this.#int16() }, () => {
       const kind = this.#char();
       if (kind !== "t") return undefined;

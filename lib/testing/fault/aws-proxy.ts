@@ -122,12 +122,12 @@ export class AwsFaultProxy {
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
   }
 
-  #serve(message: Message, response: ServerResponse): void {
+  #serve(message: ServedCall, response: ServerResponse): void {
     response.on("close", () => this.#options.onEnd?.(message.call));
     this.#carryOut(message, response, this.#options.choose(message.call)).catch(() => response.destroy());
   }
 
-  async #carryOut(message: Message, response: ServerResponse, fault: AwsFault | undefined): Promise<void> {
+  async #carryOut(message: ServedCall, response: ServerResponse, fault: AwsFault | undefined): Promise<void> {
     switch (fault?.kind) {
       case undefined:
         return this.#answer(message, response, await this.#forward(message));
@@ -168,12 +168,12 @@ export class AwsFaultProxy {
     }
   }
 
-  #answer(message: Message, response: ServerResponse, given: Answer): void {
+  #answer(message: ServedCall, response: ServerResponse, given: Answer): void {
     this.#options.onAnswer?.(message.call, given.status, given.body);
     answer(response, given);
   }
 
-  async #rewrite(message: Message, fault: AwsFault & { kind: "rewrite" }): Promise<Answer> {
+  async #rewrite(message: ServedCall, fault: AwsFault & { kind: "rewrite" }): Promise<Answer> {
     if (fault.body === undefined)
       return { status: 200, headers: JSON_HEADERS, body: json(fault.answer(undefined)) };
     const got = await this.#forward({ ...message, body: json(fault.body) });
@@ -181,7 +181,7 @@ export class AwsFaultProxy {
     return { status: 200, headers: got.headers, body: json(fault.answer(JSON.parse(got.body.toString()))) };
   }
 
-  #forward(message: Message): Promise<Answer> {
+  #forward(message: ServedCall): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const { method, path, headers, body } = message;
       const outgoing = request(
@@ -210,7 +210,7 @@ export class AwsFaultProxy {
   }
 }
 
-interface Message {
+interface ServedCall {
   readonly method: string;
   readonly path: string;
   readonly headers: IncomingHttpHeaders;

@@ -1,9 +1,9 @@
 /**
- * tributary/testing/fault: proxies that break links on demand, failpoints, and the checker that holds what a sink did against
+ * tributary-cdc/testing/fault: proxies that break links on demand, failpoints, and the checker that holds what a sink did against
  * what it had to do. They stand in front of real servers or emulators, and need none of their own.
  *
  * @example
- * import { AwsFaultProxy, checkEffects, FAILPOINTS_VARIABLE, TcpFaultProxy } from "tributary/testing/fault";
+ * import { AwsFaultProxy, checkEffects, FAILPOINTS_VARIABLE, TcpFaultProxy } from "tributary-cdc/testing/fault";
  *
  * const proxy = await AwsFaultProxy.start({ target: emulator, choose: ({ number }) => (number === 3 ? { kind: "cut" } : undefined) });
  */

@@ -3,10 +3,10 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { setTimeout as delay } from "node:timers/promises";
 import { CopyDataScanner, StartupScanner } from "./postgres-frames.ts";
 
-/** How a link ends: `rst` loses what is under way, `fin` is an orderly end in a disorderly place. */
+/** The end of a link: `rst` loses what is under way, `fin` is an orderly end in a disorderly place. */
 export type Cut = "rst" | "fin";
 
-/** How fast bytes go through, each direction by itself. */
+/** Speed of the bytes that go through, each direction by itself. */
 export interface Slowness {
   readonly bytesPerSecond?: number;
   /** Each read waits this long before it goes on. */
@@ -135,7 +135,7 @@ export class FaultLink {
     void this.#pump(this.#server, this.#client, (chunk) => this.#passToClient(chunk));
   }
 
-  /** Whether the startup packet asked for replication. False while it is not known, and under TLS. */
+  /** True if the startup packet asked for replication. False while it is not known, and under TLS. */
   get replication(): boolean {
     return this.#startup.replication === true;
   }

@@ -17,7 +17,7 @@ import { routeTables } from "../../definition/route.ts";
 
 /** Partitions of a topic, unless a pipeline says otherwise. */
 const PARTITIONS = 64;
-/** What a test's positions are apart. */
+/** Distance between the positions of a test. */
 const COMMIT_BYTES = 0x100n;
 const FIRST_COMMIT = 0x1000000n;
 

@@ -1,8 +1,8 @@
 /**
- * tributary/testing: events as a handler gets them, Kinesis events as capture writes them, and runs of a handler in memory.
+ * tributary-cdc/testing: events as a handler gets them, Kinesis events as capture writes them, and runs of a handler in memory.
  *
  * @example
- * import { changeEvent, kinesisEvent, runHandler } from "tributary/testing";
+ * import { changeEvent, kinesisEvent, runHandler } from "tributary-cdc/testing";
  *
  * const placed = changeEvent({ table: "public.orders", op: "c", after: { id: "17", status: "placed" } });
  * const { applied, deadLetters, batchItemFailures } = await runHandler(handler, kinesisEvent([placed]));

@@ -14,7 +14,7 @@ export interface RecordedEvent extends EventFacts {
   readonly message: LogicalMessage | undefined;
 }
 
-/** How events become records. */
+/** Settings of the records that events become. */
 export interface KinesisEventOptions {
   /** Generation of the capture task that wrote them; default 1. */
   readonly writer?: number;

@@ -9,7 +9,7 @@ import {
 } from "@aws-sdk/client-dynamodb";
 import type { AwsRefusal } from "../../aws/refusal.ts";
 import { dynamodbRefusal, updatedItemRefusal } from "../../local/aws-limits/dynamodb.ts";
-import { holds, type Item, updated } from "./table-expressions.ts";
+import { holds, type TableItem, updated } from "./table-expressions.ts";
 
 /** The keys of the state table. */
 const KEY = { hash: "pk", range: "sk" } as const;
@@ -22,7 +22,7 @@ export type OnRefusal = (refusal: AwsRefusal) => Error;
  * there. Its real behaviour is tested on an emulator.
  */
 export class MemoryTable {
-  readonly #items = new Map<string, Item>();
+  readonly #items = new Map<string, TableItem>();
   readonly #onRefusal: OnRefusal;
 
   constructor(onRefusal: OnRefusal = refusalError) {
@@ -40,17 +40,17 @@ export class MemoryTable {
   }
 
   /** Returns the first item with this sort key. */
-  item(sk: string): Item | undefined {
+  item(sk: string): TableItem | undefined {
     return [...this.#items.entries()].find(([key]) => key.endsWith(`|${sk}`))?.[1];
   }
 
   /** Returns all items whose sort key begins so, in the order of their keys. */
-  items(prefix: string): Item[] {
+  items(prefix: string): TableItem[] {
     return this.#sorted().filter((item) => item.sk?.S?.startsWith(prefix));
   }
 
   /** Returns the item of a request's key. */
-  protected itemAt(key: Item | undefined): Item | undefined {
+  protected itemAt(key: TableItem | undefined): TableItem | undefined {
     return this.#items.get(keyOf(key));
   }
 
@@ -110,7 +110,7 @@ export class MemoryTable {
     };
   }
 
-  #sorted(): Item[] {
+  #sorted(): TableItem[] {
     return [...this.#items.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, item]) => item);
   }
 }
@@ -124,6 +124,6 @@ function refused(): Error {
   return new ConditionalCheckFailedException({ message: "refused", $metadata: {} });
 }
 
-function keyOf(key: Item | undefined): string {
+function keyOf(key: TableItem | undefined): string {
   return `${key?.pk?.S}|${key?.sk?.S}`;
 }

@@ -20,26 +20,26 @@ const TABLE = "state";
 const PIPELINE = "test";
 const QUEUE_URL = "https://sqs.us-east-1.amazonaws.com/000000000000/dead-letters";
 
-/** How a handler runs in memory. */
+/** Settings of a handler that runs in memory. */
 export interface RunOptions {
-  /** What follows a change that failed for good; default `park`, as in a pipeline. */
+  /** Treatment of a change that failed for good; default `park`, as in a pipeline. */
   readonly poison?: "park" | "skip" | "stop";
   /** Calls for one change; default 1, so that a failure costs no pauses. A pipeline's default is 3. */
   readonly attempts?: number;
-  /** What each invocation has for its work, in milliseconds; default 10,000. */
+  /** Time of each invocation, in milliseconds; default 10,000. */
   readonly timeoutMs?: number;
   /** More variables of the library, such as TRIBUTARY_CLAIM_BUCKET. The handler's own code reads `process.env`. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
 }
 
-/** What one invocation did. */
+/** Result of one invocation. */
 export interface HandlerRun {
   /** Changes that took effect, in the order in which they did. */
   readonly applied: readonly ChangeEvent[];
   readonly sweeps: readonly Sweep[];
-  /** What Lambda is answered: empty if nothing has to come again. */
+  /** Answer to Lambda: empty if nothing has to come again. */
   readonly batchItemFailures: KinesisStreamBatchResponse["batchItemFailures"];
-  /** What the dead-letter queue was sent, with the handler's error. */
+  /** Messages to the dead-letter queue, with the handler's error. */
   readonly deadLetters: readonly DeadLetter[];
   /** The invocation's figures: duplicates, unhandled, parked and so on. */
   readonly report: InvocationReport;

@@ -1,7 +1,7 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 
-/** An item of the table. */
-export type Item = Record<string, AttributeValue>;
+/** An item of a table, with its attributes as DynamoDB has them. */
+export type TableItem = Record<string, AttributeValue>;
 
 /** Names and values that the expressions of a request use. */
 export interface Substitutions {
@@ -10,8 +10,8 @@ export interface Substitutions {
 }
 
 /** Returns what an update expression makes of an item: `SET a=:a,b=if_not_exists(b,:b) REMOVE c,d ADD e :one`. */
-export function updated(expression: string, old: Item, input: Substitutions): Item {
-  const item: Item = { ...old };
+export function updated(expression: string, old: TableItem, input: Substitutions): TableItem {
+  const item: TableItem = { ...old };
   const clause = (word: string) =>
     new RegExp(`\\b${word} (.*?)(?= (?:SET|REMOVE|ADD) |$)`).exec(expression)?.[1]?.split(/,(?![^(]*\))/) ??
     [];
@@ -37,7 +37,11 @@ export function updated(expression: string, old: Item, input: Substitutions): It
  * Returns whether a condition holds: `OR` of `AND`s of comparisons or their opposites; parentheses hold one more such. What is not
  * understood is an error.
  */
-export function holds(condition: string | undefined, item: Item | undefined, input: Substitutions): boolean {
+export function holds(
+  condition: string | undefined,
+  item: TableItem | undefined,
+  input: Substitutions,
+): boolean {
   if (condition === undefined) return true;
   const or = splitOutside(condition, " OR ");
   if (or.length > 1) return or.some((part) => holds(part, item, input));
@@ -83,7 +87,7 @@ function nameOf(text: string, { ExpressionAttributeNames: names = {} }: Substitu
   return names[text.trim()] ?? text.trim();
 }
 
-function operand(text: string, item: Item, input: Substitutions): AttributeValue | undefined {
+function operand(text: string, item: TableItem, input: Substitutions): AttributeValue | undefined {
   return text.trim().startsWith(":")
     ? input.ExpressionAttributeValues?.[text.trim()]
     : item[nameOf(text, input)];

@@ -266,6 +266,19 @@ describe("tributary redrive", () => {
     const failed = await run(entry);
     expect(failed).toMatchObject({ code: 1 });
     expect(failed.out).toContain("failed again (Error, 2 calls)");
+    // Who runs it looks: what was thrown, and where.
+    expect(failed.error).toMatch(
+      /: a redrive failed on \S+, attempt 2 at \w{34}:\n {2}Error: poison\n {6}at .*test\/aws\/consume\/parked-orders\.ts:14:/,
+    );
+    const lines = await run([...entry, "--json"]);
+    expect(
+      lines.error
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line)),
+    ).toContainEqual(
+      expect.objectContaining({ message: "a redriven change failed again", errorMessage: "poison" }),
+    );
     await heal();
     const done = await run([...entry, "--key", "bad", "--json"]);
     expect(done).toMatchObject({ code: 0 });

@@ -100,7 +100,6 @@ export async function scenario(
         kinesis: setup.kinesis ?? aws.kinesis,
         streamName,
         functionHost: fn,
-        startingPosition: "TRIM_HORIZON",
         ...options,
       });
       mappings.push(mapping);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent, KinesisStreamRecord } from "aws-lambda";
-import { consumer, Operation } from "tributary";
+import { consumer, Operation } from "tributary-cdc";
 import { dynamodbClient } from "../../../lib/aws/clients.ts";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";

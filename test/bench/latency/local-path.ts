@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { readDefinition } from "../../../lib/definition/file.ts";
+import { projectDirectory } from "../../../lib/definition/find-definition.ts";
 import { startEmbeddedPostgres } from "../../../lib/local/embedded-postgres.ts";
 import { startLocalAws, startLocalHost } from "../../../lib/local/host.ts";
 import { SHOP_SERVER_SETTINGS, withClient } from "../../../lib/local/shop/shop.ts";
@@ -29,6 +30,7 @@ export async function localLatency(
   const host = await startLocalHost({
     definition,
     definitionFile,
+    projectDirectory: projectDirectory(definitionFile),
     databaseUrl: server.url,
     aws,
     onLog: (line) => {

@@ -174,7 +174,7 @@ function queuesMB(topics: readonly { readonly name: string; readonly partitions:
     commit++;
     for (let partition = 0; partition < topic.partitions; partition++)
       writer.offer(change(topic, partition, commit, partition + 1), 0);
-    writer.offer({ kind: "commit", endLsn: commit, commitTimeMs: 0 }, 0);
+    writer.offer({ kind: "commit", endPlace: commit, commitTimeMs: 0 }, 0);
     for (let request = writer.take(0); request; request = writer.take(0))
       writer.settle(
         request,
@@ -183,7 +183,7 @@ function queuesMB(topics: readonly { readonly name: string; readonly partitions:
       );
   }
   const bytes = usedBytes() - before;
-  if (writer.acknowledged?.lsn !== commit) throw new Error("the writer of the bench did not get through");
+  if (writer.acknowledged?.place !== commit) throw new Error("the writer of the bench did not get through");
   return Number((bytes / 1e6).toFixed(1));
 }
 

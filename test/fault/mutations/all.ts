@@ -2,9 +2,11 @@ import { BACKFILL } from "./backfill.ts";
 import { BATCHES } from "./batches.ts";
 import { CATALOG } from "./catalog.ts";
 import { CONSUME } from "./consume.ts";
+import { DEV } from "./dev.ts";
 import { HOLDS } from "./holds.ts";
 import { LOG } from "./log.ts";
 import type { Mutation } from "./mutation.ts";
+import { PROJECT } from "./project.ts";
 import { STATE } from "./state.ts";
 import { STREAM } from "./stream.ts";
 
@@ -14,8 +16,10 @@ export const MUTATIONS: readonly Mutation[] = [
   ...BATCHES,
   ...CATALOG,
   ...CONSUME,
+  ...DEV,
   ...HOLDS,
   ...LOG,
+  ...PROJECT,
   ...STATE,
   ...STREAM,
 ];

@@ -53,7 +53,7 @@ export const BACKFILL: readonly Mutation[] = [
   },
   {
     name: "a session that cannot be opened refuses the table's backfill",
-    file: "lib/source/postgres/backfill/passing.ts",
+    file: "lib/source/postgres/backfill/backfill-errors.ts",
     from: "  if (isOfConnecting(error)) return true;\n",
     to: "",
     tests: ["test/postgres/backfill-sessions.test.ts"],

@@ -151,6 +151,13 @@ export const CATALOG: readonly Mutation[] = [
     tests: ["test/postgres/partitions.test.ts"],
   },
   {
+    name: "take other tails' tables out of their publication",
+    file: "lib/source/postgres/catalog/publication-plan.ts",
+    from: "sql: isTailsOwn(source.publication)",
+    to: "sql: !source.publication",
+    tests: ["test/pipeline/tail.test.ts"],
+  },
+  {
     name: "let tail change the publication that it follows",
     file: "lib/source/postgres/preflight/preflight.ts",
     from: "    follow && existing\n",

@@ -139,7 +139,7 @@ export const STREAM: readonly Mutation[] = [
   {
     name: "forget that AWS refuses a call",
     file: "lib/local/emulators/limited.ts",
-    from: "        report({ service: limits.service, operation, ...refusal });\n",
+    from: "      report({ service: limits.service, operation, ...refusal });\n",
     to: "",
     tests: ["test/aws/refused-calls.test.ts"],
   },

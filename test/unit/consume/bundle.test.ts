@@ -2,8 +2,11 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { expect, it } from "vitest";
 
-async function bundleBytes(contents: string): Promise<number> {
+const SDK = ["@aws-sdk/*", "@smithy/*", "@aws-crypto/*"];
+
+async function bundleBytes(contents: string, external: readonly string[] = []): Promise<number> {
   const { outputFiles } = await build({
+    external: [...external],
     stdin: { contents, resolveDir: fileURLToPath(new URL("../../..", import.meta.url)) },
     bundle: true,
     minify: true,
@@ -28,6 +31,12 @@ it("a consumer's bundle, all AWS clients included, stays below 1 MB", async () =
   const bytes = await bundleBytes(CONSUMER);
   expect(bytes).toBeGreaterThan(100_000);
   expect(bytes).toBeLessThan(1_000_000);
+});
+
+it("what a consumer's bundle has beside the AWS clients stays below 154 KB", async () => {
+  const bytes = await bundleBytes(CONSUMER, SDK);
+  expect(bytes).toBeGreaterThan(50_000);
+  expect(bytes).toBeLessThan(154_000);
 });
 
 it("a sink's bundle has no more than its own code beside a consumer's", async () => {

@@ -96,6 +96,7 @@ describe("the environment", () => {
       deadLetterQueueUrl: queue,
       attempts: 3,
       poison: "park",
+      logErrors: false,
       topics: undefined,
     });
   });
@@ -151,9 +152,16 @@ describe("the registry", () => {
   it("gives an event to the first handler that matches", () => {
     const registry = new Registry();
     const one = { kind: "single", row: undefined, claim: false, handle: nothing } as const;
-    const first = { ...one, matches: topicOrTable("public.orders"), operations: new Set([Operation.Create]) };
+    const pattern = "public.orders";
+    const first = {
+      ...one,
+      pattern,
+      matches: topicOrTable(pattern),
+      operations: new Set([Operation.Create]),
+    };
     const second = {
       ...one,
+      pattern: "public.*",
       matches: topicOrTable("public.*"),
       operations: new Set([Operation.Create, Operation.Update]),
     };
@@ -165,5 +173,7 @@ describe("the registry", () => {
     expect(find("u", "orders")).toBe(second);
     expect(find("c", "items")).toBe(second);
     expect(find("d", "orders")).toBeUndefined();
+    expect(registry.patterns).toEqual(["public.orders", "public.*"]);
+    expect(registry.unmatched).toEqual(["public.orders delete"]);
   });
 });

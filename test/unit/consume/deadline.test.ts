@@ -43,6 +43,13 @@ describe("the deadline of an invocation", () => {
     deadline.clear();
   });
 
+  it("has aborted for a call that begins when it is over", async () => {
+    const deadline = new Deadline(40);
+    await once(deadline.work, "abort");
+    expect(deadline.callSignal().reason).toBeInstanceOf(HandlerTimeoutError);
+    deadline.clear();
+  });
+
   it("gives no two of many calls a long list of listeners", async () => {
     const deadline = new Deadline(60);
     const aborted = new Set<number>();

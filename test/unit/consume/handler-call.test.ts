@@ -18,6 +18,7 @@ const events = [1, 2, 3, 4].map((n) => {
 async function endOf(handle: (events: readonly AnyEvent[]) => unknown, deadline = new Deadline(10_000)) {
   const registration: BatchRegistration = {
     kind: "batch",
+    pattern: "*",
     matches: () => true,
     operations: new Set(),
     maxEvents: 500,

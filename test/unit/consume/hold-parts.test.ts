@@ -172,6 +172,19 @@ describe("a hold in the fence item", () => {
     expect(readPartition({ m4: { S: at(3) }, h4: { S: '{"v":2}' } }, 4).fault).toBe("h4: expected a hold");
   });
 
+  it.each<[string, (stored: Record<string, unknown>) => object]>([
+    ["a hole without its position", (stored) => ({ ...stored, holes: [["a", "b"]] })],
+    ["a hole with more than three members", (stored) => ({ ...stored, holes: [["a", "b", at(5), at(6)]] })],
+    ["calls of no event", (stored) => ({ ...stored, attempts: { ...attempts, count: 0 } })],
+    ["calls from no position", (stored) => ({ ...stored, attempts: { ...attempts, from: "1" } })],
+    ["a position in the wrong case", (stored) => ({ ...stored, mark: at(10).toLowerCase() })],
+    ["another version", (stored) => ({ ...stored, v: "1" })],
+  ])("is not read where it has %s", (_what, altered) => {
+    const stored = JSON.parse(formatHold(hold, { ...checkpoint, attempts })) as Record<string, unknown>;
+    expect(parseHold(JSON.stringify(stored), hold.intake)).toBeDefined();
+    expect(parseHold(JSON.stringify(altered(stored)), hold.intake)).toBeUndefined();
+  });
+
   it("is written with the members that older libraries read", () => {
     const text = `{"v":1,"id":"AbCd1234","mark":"${at(3)}","writer":1,"cause":"GapError","since":"2026-01-01T00:00:00.000Z","last":"","bytes":0,"holes":[],"tries":0,"next":1}`;
     expect(JSON.parse(formatHold(hold, checkpoint))).toEqual(JSON.parse(text));

@@ -9,6 +9,7 @@ import { type CallFault, MemoryTable } from "./memory-table.ts";
 export interface MemoryOptions {
   readonly poison?: "park" | "skip" | "stop";
   readonly attempts?: number;
+  readonly logErrors?: boolean;
   /** Where claims are stored. */
   readonly claims?: string;
   readonly step?: (when: "before" | "after", what: string) => Promise<CallFault>;
@@ -17,7 +18,7 @@ export interface MemoryOptions {
 /** A consumer "c" of pipeline "p" on a state table in memory; `build` registers its handlers. */
 export async function memoryConsumer(
   build: (c: Consumer) => unknown,
-  { poison = "park", attempts = 1, claims, step = async () => "none" }: MemoryOptions = {},
+  { poison = "park", attempts = 1, logErrors = false, claims, step = async () => "none" }: MemoryOptions = {},
 ) {
   const table = new MemoryTable();
   const plain = table.client(async () => "none");
@@ -36,6 +37,7 @@ export async function memoryConsumer(
         TRIBUTARY_PIPELINE_NAME: "p",
         TRIBUTARY_POISON: poison,
         TRIBUTARY_ATTEMPTS: String(attempts),
+        TRIBUTARY_LOG_ERRORS: String(logErrors),
         TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs.us-east-1.amazonaws.com/1/letters",
         ...(claims === undefined ? {} : { TRIBUTARY_CLAIM_BUCKET: claims }),
       },

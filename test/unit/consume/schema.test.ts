@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
 import * as z from "zod";
 import type { ChangeEventJson } from "../../../lib/change/event.ts";
+import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { RowSchemaError } from "../../../lib/consume/api/handler-errors.ts";
-import { type RowSchema, validateRows } from "../../../lib/consume/api/schema.ts";
+import { Operation } from "../../../lib/consume/api/operation.ts";
+import { type RowSchema, rowsOf, validateRows } from "../../../lib/consume/api/schema.ts";
 import { type Change, eventJson } from "./records.ts";
 
 const wire = (change: Partial<Change>): ChangeEventJson =>
@@ -17,6 +19,20 @@ describe("a row schema", () => {
   it("gives types, and defaults for columns that older events lack", async () => {
     const rows = await validateRows(order, wire({ row: { id: "5" } }));
     expect(rows).toEqual({ before: null, after: { id: 5n, status: "new", note: "none" } });
+  });
+
+  it("that looks at nothing gives the rows as they travelled, typed", async () => {
+    const { row } = rowsOf<{ readonly id: string; readonly note?: string }>();
+    const rows = await validateRows(
+      row,
+      wire({ op: "u", row: { id: "5", status: "paid" }, unchanged: ["note"] }),
+    );
+    expect(rows.after).toEqual({ id: "5", status: "paid" });
+    const typed = consumer("orders").on("public.orders", Operation.Create, { row }, ({ after }) =>
+      after.id.toUpperCase(),
+    );
+    // @ts-expect-error: a column that the type lacks
+    typed.on("public.orders", Operation.Create, { row }, ({ after }) => after.status);
   });
 
   it("never lets a default stand for a value that did not travel", async () => {

@@ -17,8 +17,15 @@ import { at, chain, kinesisRecord, packed, TOPIC } from "./records.ts";
  * explains a missing predecessor if, and only if, that is the record's last event.
  */
 
+/** Large records are read in their turn, small ones as soon as they come. */
+const SIZES = [
+  ["small", 0],
+  ["large", 20_000],
+] as const;
+
 /** A record of the changes `from` … `to`, none of which can be read. */
-function unreadable(
+function unreadableRecord(
+  padding: number,
   from: number,
   to: number,
   {
@@ -29,7 +36,7 @@ function unreadable(
 ): KinesisStreamRecord {
   const range = { first: at(from), last: at(to), after: after === null ? null : at(after) };
   const head = recordHead({ topic: TOPIC, partition, writer }, range);
-  return kinesisRecord(`${head}{"op":"c","after":{"n":--}}]}`, `${TOPIC}/${partition}`);
+  return kinesisRecord(`${head}{"op":"c","after":{"n":--${" ".repeat(padding)}}}]}`, `${TOPIC}/${partition}`);
 }
 
 /** A consumer in memory; its state and its letters outlive its invocations. */
@@ -72,9 +79,13 @@ async function bench({ poison = "park", batch = false } = {}) {
   return { invoke, effects, letters, reports, stored, table, sink };
 }
 
+type Rest = Parameters<typeof unreadableRecord> extends [number, ...infer R] ? R : never;
+
 const ids = (...commits: number[]) => commits.map((commit) => at(commit));
 
-describe("a record whose events cannot be read", () => {
+describe.each(SIZES)("a %s record whose events cannot be read", (_size, padding) => {
+  const unreadable = (...rest: Rest) => unreadableRecord(padding, ...rest);
+
   it("is a dead letter that says what it held, and what follows it goes on", async () => {
     const { invoke, effects, letters, stored, reports } = await bench();
     const lost = unreadable(3, 5);

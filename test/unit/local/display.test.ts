@@ -32,6 +32,11 @@ describe("a log line", () => {
     expect(readable(line)).toBe("notifications: warn: a handler failed error=TypeError topic=t");
   });
 
+  it("is one line, whatever it quotes", () => {
+    const line = JSON.stringify({ level: "warn", message: "stopped", errorMessage: "a\n\tb" });
+    expect(readable(`c: ${line}`)).toBe("c: warn: stopped errorMessage=a b");
+  });
+
   it.each(["plain", "half {json", '{"no":"message"}', "x: {not json}"])("stays as it is: %s", (line) => {
     expect(readable(line)).toBe(line);
   });
@@ -46,6 +51,21 @@ describe("the display", () => {
     display.show(() => figures);
     display.close();
     expect(read()).toMatch(/^starting\na line\n00:00:00 \| capture 0\/s.*\n$/);
+  });
+
+  it("keeps a text of several lines above the figures in a terminal, which are drawn again at once", () => {
+    const { stream, read } = output(true);
+    const display = openDisplay(stream);
+    display.show(() => figures);
+    const height = String(read()).split("\n").length - 1;
+    display.log('orders: a handler failed:\n  RangeError: {"message":"no"}');
+    expect(read()).toMatch(
+      new RegExp(
+        `^\u001b\\[${height}A\u001b\\[Jorders: a handler failed:\n  RangeError: {"message":"no"}\n.*tributary`,
+      ),
+    );
+    expect(display.recent).toEqual([]);
+    display.close();
   });
 
   it("redraws in a terminal, goes back over what it drew, and never scrolls", () => {

@@ -25,6 +25,7 @@ const figures: LiveFigures = {
       applied: 12_000,
       retried: 3,
       duplicates: 7,
+      unhandled: 5,
       deadLettered: 2,
       parkedBehind: 4,
       latencyMs: 45,
@@ -42,7 +43,7 @@ describe("the live view", () => {
     expect(text).toMatch(/workload +118 changes\/s +changes 12,345 +commits 512 +rolled back 21/);
     expect(text).toMatch(/capture +120 changes\/s.*lag 1\.2 kB · 12 ms/);
     expect(text).toMatch(/backfill +public\.orders running +rows 50,000 +█{6}░{18} 25%/);
-    expect(text).toMatch(/order-summary +105 .* 12,000 +3 +7 +2 +45 ms +parked 4/);
+    expect(text).toMatch(/order-summary +105 .* 12,000 +3 +7 +5 +2 +45 ms +parked 4/);
     expect(text).toContain("psql postgres://localhost");
     expect(text).toContain("two");
   });
@@ -56,7 +57,9 @@ describe("the live view", () => {
   it("says the same in one line without colours", () => {
     const line = renderLine(figures);
     expect(stripVTControlCharacters(line)).toBe(line);
-    expect(line).toContain("order-summary 105/s, applied 12,000, retried 3, duplicates 7, dead 2, parked 4");
+    expect(line).toContain(
+      "order-summary 105/s, applied 12,000, retried 3, duplicates 7, dead 2, parked 4, unhandled 5",
+    );
     expect(line).toContain("backfill public.orders running, 50,000 rows, 25%");
     expect(line).not.toContain("\n");
   });

@@ -23,7 +23,7 @@ function metrics(
       tables: new Map(),
       bufferedBytes: 0,
       oldestUnacknowledgedMs: 0,
-      acknowledgedLsn: undefined,
+      acknowledgedPlace: undefined,
       acknowledgedCommitTimeMs: undefined,
       ...stream,
     },

@@ -27,6 +27,11 @@ test("only what is read through slots has several tasks, and names in the stored
     expect(kind.settings(source)).toMatchObject({ slot: slots?.slot, publication: slots?.publication });
     expect(kind.metrics).toBe(slots ? "slots" : "tables");
     expect(kind.operate.newEpoch(source)).toContain(slots?.slot ?? source.kind);
+    const reading = { kind: source.kind, epoch: 2, database: "shop", confirmedLsn: 7n, place: null };
+    const none = kind.operate.status(source, { slot: undefined, reading: undefined });
+    expect(JSON.stringify(none)).not.toContain("null");
+    if (source.kind === "polling")
+      expect(kind.operate.status(source, { slot: undefined, reading })).toEqual({ epoch: 2, confirmed: "7" });
   }
 });
 

@@ -4,7 +4,7 @@ import { unreadTopics } from "../../../lib/capture/unread-topics.ts";
 import { ConfigurationError } from "../../../lib/change/tributary-error.ts";
 import { definePipeline } from "../../../lib/definition/pipeline.ts";
 import { routeTables } from "../../../lib/definition/route.ts";
-import { addSourceKind, checkSource, openSource, sourceKind } from "../../../lib/source/index.ts";
+import { addSourceKind, openSource, sourceKind } from "../../../lib/source/index.ts";
 import { connectionFromUrl } from "../../../lib/source/postgres/link/connection.ts";
 import { mergeSettings, settingsOf } from "../../../lib/state/settings.ts";
 import { writeStream } from "../../../lib/stream/stream-writer.ts";
@@ -49,7 +49,7 @@ test("its changes go through the ordered writer, and what is stored is acknowled
   const pipeline = define({ rows: 5 });
   const ending = new AbortController();
   const log = new KeptLog();
-  const { tables } = await checkSource({ connection, pipeline });
+  const { tables } = await sourceKind(pipeline.source).check({ connection, pipeline });
   const record = Object.assign(new MemoryRecord(), { reading: new MemoryReading() });
   const source = await openSource({ connection, pipeline, record, signal: ending.signal, log });
   const stream = new MemoryStream();

@@ -13,29 +13,29 @@ test("a commit counts when its events and all before it are stored", () => {
   acks.settle(first, 1);
   expect(acks.acknowledged).toBeUndefined();
   acks.settle(first, 1);
-  expect(acks.acknowledged).toEqual({ lsn: 20n, commitTimeMs: 2 });
+  expect(acks.acknowledged).toEqual({ place: 20n, commitTimeMs: 2 });
 });
 
 test("stored events do not count before their commit was seen", () => {
   const acks = new Acknowledgements();
   acks.commit(5n, 0, 0);
   acks.settle(acks.add(0), 1);
-  expect(acks.acknowledged?.lsn).toBe(5n);
+  expect(acks.acknowledged?.place).toBe(5n);
   acks.add(0);
   acks.commit(10n, 1, 0);
-  expect(acks.acknowledged?.lsn).toBe(5n);
+  expect(acks.acknowledged?.place).toBe(5n);
 });
 
 test("a keepalive counts in its own place, and keeps the commit time", () => {
   const acks = new Acknowledgements();
   acks.idle(5n, 0);
-  expect(acks.acknowledged).toEqual({ lsn: 5n, commitTimeMs: undefined });
+  expect(acks.acknowledged).toEqual({ place: 5n, commitTimeMs: undefined });
   const transaction = acks.add(0);
   acks.commit(10n, 1, 0);
   acks.idle(15n, 0);
-  expect(acks.acknowledged?.lsn).toBe(5n);
+  expect(acks.acknowledged?.place).toBe(5n);
   acks.settle(transaction, 1);
-  expect(acks.acknowledged).toEqual({ lsn: 15n, commitTimeMs: 1 });
+  expect(acks.acknowledged).toEqual({ place: 15n, commitTimeMs: 1 });
 });
 
 test("a keepalive inside a transaction is not taken for its commit", () => {
@@ -49,7 +49,7 @@ test("an LSN below the acknowledged one changes nothing", () => {
   const acks = new Acknowledgements();
   acks.commit(10n, 1, 0);
   acks.idle(5n, 0);
-  expect(acks.acknowledged?.lsn).toBe(10n);
+  expect(acks.acknowledged?.place).toBe(10n);
 });
 
 test("the age is that of the oldest message not acknowledged", () => {
@@ -71,13 +71,13 @@ test("transactions of one moment are acknowledged together, none before what it 
   // The second transaction's beginning is in the group; its end comes later.
   expect(acks.acknowledged).toBeUndefined();
   acks.settle(first, 1);
-  expect(acks.acknowledged?.lsn).toBe(10n);
+  expect(acks.acknowledged?.place).toBe(10n);
   const later = acks.add(8);
   acks.idle(15n, 8);
   acks.commit(20n, 2, 8);
-  expect(acks.acknowledged?.lsn).toBe(10n);
+  expect(acks.acknowledged?.place).toBe(10n);
   acks.settle(later, 1);
-  expect(acks.acknowledged?.lsn).toBe(20n);
+  expect(acks.acknowledged?.place).toBe(20n);
 });
 
 test("whatever comes in one moment and in whatever order it is stored: never too far, and all of it in the end", () => {
@@ -98,7 +98,7 @@ test("whatever comes in one moment and in whatever order it is stored: never too
         if (event) acks.settle(event.group, 1);
         // The LSN of a message is its place.
         const unstored = Math.min(messages.length, ...waiting.map(({ place }) => place));
-        expect(Number(acks.acknowledged?.lsn ?? -1n)).toBeLessThan(unstored);
+        expect(Number(acks.acknowledged?.place ?? -1n)).toBeLessThan(unstored);
       };
       messages.forEach(({ what, later }, place) => {
         if (later) now++;
@@ -116,7 +116,7 @@ test("whatever comes in one moment and in whatever order it is stored: never too
         if (waiting.length > 0 && (picks.next().value ?? 0) % 2 === 0) settleOne();
       });
       while (waiting.length > 0) settleOne();
-      expect(Number(acks.acknowledged?.lsn ?? 0n)).toBe(last);
+      expect(Number(acks.acknowledged?.place ?? 0n)).toBe(last);
     }),
     { numRuns: 1000 },
   );
@@ -143,9 +143,9 @@ test("in any order of storing, it is the longest stored prefix of commits", () =
           left[event.transaction] = (left[event.transaction] ?? 0) - 1;
           const prefix = left.findIndex((count) => count > 0);
           const expected = BigInt(prefix === -1 ? sizes.length : prefix);
-          expect(acks.acknowledged?.lsn ?? 0n).toBe(expected);
+          expect(acks.acknowledged?.place ?? 0n).toBe(expected);
         }
-        expect(acks.acknowledged?.lsn).toBe(BigInt(sizes.length));
+        expect(acks.acknowledged?.place).toBe(BigInt(sizes.length));
         expect(acks.oldestSince).toBeUndefined();
       },
     ),
@@ -169,9 +169,9 @@ test("places may be texts: they are compared and handed back, never read", () =>
   acks.settle(second, 1);
   expect(acks.acknowledged).toBeUndefined();
   acks.settle(first, 1);
-  expect(acks.acknowledged).toEqual({ lsn: "mysql-bin.000010:120", commitTimeMs: 2 });
+  expect(acks.acknowledged).toEqual({ place: "mysql-bin.000010:120", commitTimeMs: 2 });
   acks.idle("mysql-bin.000010:100", 2);
-  expect(acks.acknowledged?.lsn).toBe("mysql-bin.000010:120");
+  expect(acks.acknowledged?.place).toBe("mysql-bin.000010:120");
 });
 
 test("a receipt before any commit is given at once, and acknowledges nothing", () => {
@@ -186,5 +186,5 @@ test("a receipt before any commit is given at once, and acknowledges nothing", (
   expect(stored).toEqual(["first"]);
   acks.settle(group, 1);
   expect(stored).toEqual(["first", "second"]);
-  expect(acks.acknowledged).toEqual({ lsn: 10n, commitTimeMs: 1 });
+  expect(acks.acknowledged).toEqual({ place: 10n, commitTimeMs: 1 });
 });

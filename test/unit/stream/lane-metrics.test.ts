@@ -5,7 +5,7 @@ import type { StreamMetrics } from "../../../lib/stream/metrics.ts";
 const metrics = (over: Partial<StreamMetrics>): StreamMetrics => ({
   ...{ changes: 0, records: 0, bytes: 0, requests: 0, retries: 0, throttles: 0, oversize: 0 },
   ...{ tables: new Map(), bufferedBytes: 0, oldestUnacknowledgedMs: 0 },
-  ...{ acknowledgedLsn: 7n, acknowledgedCommitTimeMs: undefined },
+  ...{ acknowledgedPlace: 7n, acknowledgedCommitTimeMs: undefined },
   ...over,
 });
 
@@ -24,7 +24,7 @@ test("lanes together: sums, the oldest of what waits, tables; at most once a sec
       changes: 5,
       bufferedBytes: 4,
       oldestUnacknowledgedMs: 5,
-      acknowledgedLsn: undefined,
+      acknowledgedPlace: undefined,
       acknowledgedCommitTimeMs: 2,
       tables: new Map([["outbox.order", { changes: 4, bytes: 20 }]]),
     }),

@@ -47,7 +47,7 @@ async function writer(lease: { leftMs: number }, answering = true) {
   const source = sourceOf([
     [
       change({ name: "shop.public.orders", partitions: 1 }, 0, 16n, 1),
-      { kind: "commit", endLsn: 20n, commitTimeMs: 0 },
+      { kind: "commit", endPlace: 20n, commitTimeMs: 0 },
     ],
   ]);
   const warnings: string[] = [];

@@ -85,7 +85,7 @@ type Action = typeof action extends fc.Arbitrary<infer A> ? A : never;
 function history(transactions: readonly (typeof transaction extends fc.Arbitrary<infer T> ? T : never)[]) {
   return transactions.flatMap((changes, t): SourceMessage[] => {
     const lsn = BigInt(t + 1) * 100n;
-    if (changes === "idle") return [{ kind: "idle", lsn }];
+    if (changes === "idle") return [{ kind: "idle", place: lsn }];
     return [
       ...changes.map(({ topic, partition, text, bytes }, i) => {
         const to = topics[topic] as (typeof topics)[number];
@@ -98,7 +98,7 @@ function history(transactions: readonly (typeof transaction extends fc.Arbitrary
         );
         return bytes ? encoded(given) : given;
       }),
-      { kind: "commit", endLsn: lsn + 50n, commitTimeMs: t },
+      { kind: "commit", endPlace: lsn + 50n, commitTimeMs: t },
     ];
   });
 }
@@ -241,7 +241,7 @@ class World {
   }
 
   #check(): void {
-    const acknowledged = this.#writer.acknowledged?.lsn;
+    const acknowledged = this.#writer.acknowledged?.place;
     if (acknowledged === undefined || acknowledged === this.confirmed) return;
     expect(acknowledged).toBeGreaterThan(this.confirmed);
     this.confirmed = acknowledged;
@@ -254,8 +254,8 @@ class World {
 }
 
 function lsnOf(message: SourceMessage): bigint | undefined {
-  if (message.kind === "commit") return message.endLsn;
-  return message.kind === "idle" ? message.lsn : undefined;
+  if (message.kind === "commit") return message.endPlace;
+  return message.kind === "idle" ? message.place : undefined;
 }
 
 /** Where a message's copies go: partition key and position. */

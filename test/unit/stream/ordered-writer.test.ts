@@ -171,7 +171,7 @@ test("a truncate goes to every partition in its place, and counts when stored in
   machine.offer(change(orders, 1, 10n, 1), 0);
   machine.offer(change(orders, EVERY_PARTITION, 10n, 2), 0);
   machine.offer(change(orders, 1, 10n, 3), 0);
-  machine.offer({ kind: "commit", endLsn: 11n, commitTimeMs: 5 }, 0);
+  machine.offer({ kind: "commit", endPlace: 11n, commitTimeMs: 5 }, 0);
   const request = take(machine, 0);
   const positions = request.entries.map(({ data }) => {
     const record = parseRecord(data);
@@ -188,7 +188,7 @@ test("a truncate goes to every partition in its place, and counts when stored in
   machine.settle(request, ["stored", "stored", "failed", "stored"], 0);
   expect(machine.acknowledged).toBeUndefined();
   machine.settle(take(machine, 1_000), ["stored"], 1_000);
-  expect(machine.acknowledged).toEqual({ lsn: 11n, commitTimeMs: 5 });
+  expect(machine.acknowledged).toEqual({ place: 11n, commitTimeMs: 5 });
   expect(machine.bufferedBytes).toBe(0);
 });
 
@@ -285,7 +285,7 @@ test("metrics count what was stored and what is left", () => {
   const machine = writer();
   machine.offer(change(orders, 1, 10n, 1), 100);
   machine.offer(change(orders, 2, 10n, 2), 100);
-  machine.offer({ kind: "commit", endLsn: 11n, commitTimeMs: 5 }, 100);
+  machine.offer({ kind: "commit", endPlace: 11n, commitTimeMs: 5 }, 100);
   machine.settle(take(machine, 100), ["stored", "throttled"], 100);
   const texts = [change(orders, 1, 10n, 1), change(orders, 2, 10n, 2)].map(({ json }) => json);
   const bytes = Buffer.byteLength(texts.join(""));
@@ -296,7 +296,7 @@ test("metrics count what was stored and what is left", () => {
     retries: 1,
     throttles: 1,
     oldestUnacknowledgedMs: 300,
-    acknowledgedLsn: undefined,
+    acknowledgedPlace: undefined,
     tables: new Map([["public.orders", { changes: 2, bytes }]]),
   });
   machine.settle(take(machine, 400), ["stored"], 400);
@@ -304,7 +304,7 @@ test("metrics count what was stored and what is left", () => {
     changes: 2,
     bufferedBytes: 0,
     oldestUnacknowledgedMs: 0,
-    acknowledgedLsn: 11n,
+    acknowledgedPlace: 11n,
     acknowledgedCommitTimeMs: 5,
   });
 });

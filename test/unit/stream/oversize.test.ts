@@ -76,7 +76,7 @@ describe("a claim in its partition", () => {
           writer.offer({ kind: "claimed", topic, partition, table, position: at(ordinal), claim }, 0);
         } else writer.offer(change(orders, 1, 16n, ordinal), 0);
       }
-      writer.offer({ kind: "commit", endLsn: 17n, commitTimeMs: 1 }, 0);
+      writer.offer({ kind: "commit", endPlace: 17n, commitTimeMs: 1 }, 0);
       const events = [1, 3, 5].map((ordinal) => Buffer.byteLength(change(orders, 1, 16n, ordinal).json));
       expect(writer.metrics(0).tables.get("public.orders")).toEqual({
         changes: 5,
@@ -89,7 +89,7 @@ describe("a claim in its partition", () => {
         ["claim", at(4), at(3)],
         ["events", at(5), at(4)],
       ]);
-      expect(writer.acknowledged?.lsn).toBe(17n);
+      expect(writer.acknowledged?.place).toBe(17n);
       expect(writer.bufferedBytes).toBe(0);
       expect(writer.metrics(0).changes).toBe(5);
     },
@@ -99,7 +99,7 @@ describe("a claim in its partition", () => {
     const writer = machine();
     const { topic, partition, table, position } = change(orders, 1, 16n, 1);
     writer.offer({ kind: "claimed", topic, partition, table, position, claim }, 0);
-    writer.offer({ kind: "commit", endLsn: 17n, commitTimeMs: 1 }, 0);
+    writer.offer({ kind: "commit", endPlace: 17n, commitTimeMs: 1 }, 0);
     const first = take(writer);
     writer.settle(first, ["failed"], 0);
     expect(writer.acknowledged).toBeUndefined();

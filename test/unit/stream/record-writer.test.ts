@@ -36,7 +36,7 @@ test("any stream is written in order, within its own limits, and its shards hear
   const topic = { name: "shop.public.orders", partitions: 8 };
   const transactions = Array.from({ length: 60 }, (_, i): SourceMessage[] => [
     change(topic, i % 8, BigInt(i * 16 + 16), 1, "x".repeat(300)),
-    { kind: "commit", endLsn: BigInt(i * 16 + 24), commitTimeMs: 0 },
+    { kind: "commit", endPlace: BigInt(i * 16 + 24), commitTimeMs: 0 },
   ]);
   const stream = new MemoryStream();
   const source = sourceOf(transactions);
@@ -64,7 +64,7 @@ test("an error that the stream throws ends the run with it, and acknowledges not
   const refused = new Error("refused");
   const stream = Object.assign(new MemoryStream(), { put: () => Promise.reject(refused) });
   const source = sourceOf([
-    [change({ name: "t", partitions: 1 }, 0, 16n, 1), { kind: "commit", endLsn: 24n, commitTimeMs: 0 }],
+    [change({ name: "t", partitions: 1 }, 0, 16n, 1), { kind: "commit", endPlace: 24n, commitTimeMs: 0 }],
   ]);
   const options = { writer: 1, packing: "batch", log: { info() {}, warn() {} } } as const;
   await expect(writeStream(source, stream, options, new AbortController().signal)).rejects.toBe(refused);

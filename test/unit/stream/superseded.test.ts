@@ -31,7 +31,7 @@ test("a superseded writer stops at once, with what it holds unwritten and unackn
   const goOn = Promise.withResolvers<never>();
   const source = sourceOf(
     (async function* () {
-      yield [change(topic, 0, 16n, 1), { kind: "commit" as const, endLsn: 20n, commitTimeMs: 0 }];
+      yield [change(topic, 0, 16n, 1), { kind: "commit" as const, endPlace: 20n, commitTimeMs: 0 }];
       await goOn.promise;
     })(),
   );

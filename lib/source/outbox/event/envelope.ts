@@ -1,13 +1,11 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
-import { formatLsn } from "../../../change/lsn.ts";
-import type { MessagePlace } from "../../../change/message-event.ts";
-import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
+import { type EventPlace, openEvent } from "../../../change/event-envelope.ts";
 import { partitionOf, type Topic } from "../../../change/topic.ts";
 import type { RouteTable } from "../../../definition/route.ts";
 import { cloudEvent } from "./cloud-event.ts";
 import type { OutboxMembers } from "./outbox-members.ts";
 
-/** What makes the events of a pipeline's outbox. */
+/** Dependencies of `OutboxEnvelope`. */
 export interface OutboxEnvelopeOptions {
   readonly pipeline: { readonly name: string };
   /** Name of the database: `source.db`. */
@@ -42,35 +40,21 @@ export class OutboxEnvelope {
   }
 
   /** The event, complete but for its predecessor. */
-  change(members: OutboxMembers, place: MessagePlace): SourceChange {
+  change(members: OutboxMembers, place: EventPlace): SourceChange {
     const { pipeline, database, cloudEvents } = this.#options;
     const { aggregateType, aggregateId } = members;
-    const { epoch, commitLsn, ordinal, lsn, txId, timeMs } = place;
     const topic = this.topic(aggregateType);
-    const source = JSON.stringify({
-      connector: "postgresql",
-      name: pipeline.name,
-      db: database,
-      schema: OUTBOX_SCHEMA,
-      table: aggregateType,
-      txId,
-      lsn,
-      commitLsn: formatLsn(commitLsn),
-      epoch,
-      ts_ms: timeMs,
-      ordinal,
-      snapshot: "false",
+    const after = cloudEvents ? cloudEvent(members, cloudEvents.source) : plain(members);
+    const source = {
+      ...{ pipeline: pipeline.name, database, schema: OUTBOX_SCHEMA, table: aggregateType, mode: "outbox" },
       schemaVersion: cloudEvents ? "cloudev1" : "outbox-1",
       key: [cloudEvents ? "subject" : "aggregateId"],
-      mode: "outbox",
-    });
-    const after = cloudEvents ? cloudEvent(members, cloudEvents.source) : plain(members);
+    };
     return {
       kind: "change",
       topic,
       partition: partitionOf(aggregateId, topic.partitions),
-      position: commitPrefix(epoch, commitLsn) + formatOrdinal(ordinal),
-      json: `{"op":"c","before":null,"after":${after},"ts_ms":${this.#options.now()},"source":${source.slice(0, -1)}`,
+      ...openEvent(`{"op":"c","before":null,"after":${after}`, this.#options.now(), source, place),
       table: `${OUTBOX_SCHEMA}.${aggregateType}`,
     };
   }

@@ -1,8 +1,8 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
-import { type MessagePlace, messageEvent } from "../../../change/message-event.ts";
+import { type EventPlace, messageEvent } from "../../../change/event-envelope.ts";
 import type { Pipeline } from "../../../definition/definition.ts";
 
-/** What was caught and is no event: its bytes as they were, and what is wrong with them. */
+/** Content that is no event: its bytes as they were, and its fault. */
 export interface Malformed {
   /** Names fields, never values. */
   readonly problem: string;
@@ -23,7 +23,7 @@ export function quarantined(
     readonly now: () => number;
   },
   { problem, content, transactional }: Malformed,
-  place: MessagePlace,
+  place: EventPlace,
   { partition, partitions } = { partition: 0, partitions: 1 },
 ): SourceChange {
   const { pipeline, database, now } = options;
@@ -34,8 +34,7 @@ export function quarantined(
     ...messageEvent(
       {
         ...{ pipeline: pipeline.name, database, prefix: "outbox", content, transactional, problem },
-        nowMs: now(),
-        source: { mode: "outbox" },
+        ...{ nowMs: now(), mode: "outbox" },
       },
       place,
     ),

@@ -1,7 +1,7 @@
 import { CONTROL_EVENTS, type SourceChange } from "../../../change/change-stream.ts";
 import { PUT_ASIDE, type PutAside } from "../../../change/control-event.ts";
+import { messageEvent } from "../../../change/event-envelope.ts";
 import { formatLsn } from "../../../change/lsn.ts";
-import { messageEvent } from "../../../change/message-event.ts";
 import { parsePosition } from "../../../change/position.ts";
 import { EVERY_PARTITION } from "../../../change/topic.ts";
 import { commitTimeMs } from "../decode/transaction.ts";
@@ -33,8 +33,7 @@ export function asideEvent(
       {
         ...{ pipeline, database, prefix: PUT_ASIDE, nowMs: Date.now() },
         content: Buffer.from(JSON.stringify(content)),
-        transactional: true,
-        source: { schema: relation.schema, table: relation.table },
+        ...{ transactional: true, schema: relation.schema, table: relation.table },
       },
       {
         ...{ epoch, commitLsn, ordinal },

@@ -10,7 +10,7 @@ export interface Aside {
   readonly position: PositionText;
   readonly code: string;
   readonly message: string;
-  /** When it was put aside, milliseconds since 1970 UTC. */
+  /** Time at which it was put aside, milliseconds since 1970 UTC. */
   readonly since: number;
   /** Its dead letter is in the queue. */
   readonly sent: boolean;

@@ -30,13 +30,13 @@ export interface AsidesOptions extends AsideSettings {
   readonly pipeline: string;
   readonly database: string;
   readonly epoch: number;
-  /** Whether every change that cannot become an event is put aside, or only those that operators name. */
+  /** True if every change that cannot become an event is put aside, false if only those that operators name. */
   readonly all: boolean;
   /** Asked to read tables again; undefined: nothing is. */
   readonly backfills: Pick<BackfillRecord, "list" | "request"> | undefined;
   /** Tables that are captured. */
   readonly tables: readonly string[];
-  /** Whether a topic is held and a change of it may still come out of its hold. */
+  /** Returns true if a topic is held and a change of it may still come out of its hold. */
   readonly isHeld: (topic: string, position: PositionText) => boolean;
   readonly log: Log;
 }
@@ -45,7 +45,7 @@ const LIMIT = 10_000;
 /** So many letters are on their way at once. */
 const AT_ONCE = 16;
 const RETRY: Backoff = { baseMs: 200, capMs: 10_000 };
-/** How often tables that are to be read again are seen to, and what the slot has passed is forgotten. */
+/** Interval at which tables that are to be read again are seen to, and what the slot has passed is forgotten. */
 const LOOK_MS = 2_000;
 
 interface Pending {
@@ -85,18 +85,18 @@ export class Asides {
     return asides;
   }
 
-  /** Which changes of a transaction were put aside: the `asidePlace` of each. */
+  /** Returns the changes of a transaction that were put aside: the `asidePlace` of each. */
   places(commitLsn: bigint): ReadonlySet<string> | undefined {
     if (this.#places.size === 0) return undefined;
     return this.#places.get(commitPrefix(this.#options.epoch, commitLsn));
   }
 
-  /** Whether a change was put aside before: it is again. */
+  /** Returns true if a change was put aside before: it is again. */
   knows(change: HeldMessage): boolean {
     return this.#known.has(keyOf(change.topic.name, change.position));
   }
 
-  /** Whether a change is to be put aside that cannot become an event for that reason. */
+  /** Returns true if a change is to be put aside that cannot become an event for that reason. */
   takes(change: HeldMessage, error: Error): boolean {
     if (this.knows(change)) return true;
     if (!isOfItsContent(error)) return false;

@@ -9,13 +9,13 @@ export interface BackfillRequest {
   readonly where?: string | undefined;
   /** The one consumer the rows are for. Undefined: everyone. */
   readonly consumer?: string | undefined;
-  /** Whether consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
+  /** True if consumers that keep keys remove, at the end, what was not seen. Never together with `where`. */
   readonly sweep: boolean;
   /** Milliseconds since 1970 UTC. */
   readonly requestedAt: number;
 }
 
-/** How far a run is. */
+/** Progress of a run. */
 export interface BackfillProgress {
   /** Position text: rows with a smaller one were not seen by this run. */
   readonly startPosition: string;
@@ -35,13 +35,13 @@ export interface BackfillProgress {
   readonly reason?: string | undefined;
 }
 
-/** How far it is: `done`, `cancelled` and `refused` are its ends. */
+/** State of a backfill: `done`, `cancelled` and `refused` are its ends. */
 export type BackfillStatus = "requested" | "running" | "paused" | "done" | "cancelled" | "refused";
 
 /** The statuses in which it has come to an end. */
 export const ENDS: readonly BackfillStatus[] = ["done", "cancelled", "refused"];
 
-/** Whether a backfill has come to an end, good or bad. */
+/** Returns true if a backfill has come to an end, good or bad. */
 export function hasEnded({ status }: Pick<Backfill, "status">): boolean {
   return ENDS.includes(status);
 }
@@ -106,14 +106,14 @@ export type StartStep =
   | { readonly kind: "restart"; readonly request: BackfillRequest };
 
 /**
- * Whether a run brings everything that its epoch needs: all rows, to everyone, and in a later epoch, or where the table had
+ * Returns true if a run brings everything that its epoch needs: all rows, to everyone, and in a later epoch, or where the table had
  * left, what is gone, too.
  */
 export function isWhole({ where, consumer, sweep }: BackfillRequest, epoch: number, left = false): boolean {
   return where === undefined && consumer === undefined && (sweep || (epoch === 1 && !left));
 }
 
-/** Whether a run with this status has brought what its epoch needs, or an operator has said that it need not. A refused one has not. */
+/** Returns true if a run with this status has brought what its epoch needs, or an operator has said that it need not. A refused one has not. */
 export function standsForWhole(
   status: BackfillStatus,
   { request, left }: Pick<Backfill, "request" | "left">,

@@ -25,17 +25,21 @@ import {
   type BackfillStatus,
   hasEnded,
 } from "./backfill-record.ts";
-import { WindowMemory } from "./change-window.ts";
+import {
+  HIGH_WATERMARK,
+  LOW_WATERMARK,
+  readWatermark,
+  type Watermark,
+  WindowMemory,
+} from "./change-window.ts";
 import { ChunkGate } from "./chunk-gate.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import type { Delivery } from "./delivery.ts";
 import { probeDelivery } from "./delivery.ts";
 import type { OpenChunk, OpenChunks } from "./open-chunks.ts";
-import type { ChunkGoal } from "./pace.ts";
-import { Pace } from "./pace.ts";
-import { GOALS_HELD, type ReadingSurroundings } from "./read-ahead.ts";
+import type { ChunkGoal } from "./read-ahead.ts";
+import { GOALS_HELD, Pace, type ReadingSurroundings } from "./read-ahead.ts";
 import { TableRun } from "./table-run.ts";
-import { HIGH_WATERMARK, LOW_WATERMARK, readWatermark, type Watermark } from "./watermark.ts";
 
 /** Settings of a stream's backfills. */
 export interface BackfillSettings {
@@ -44,7 +48,7 @@ export interface BackfillSettings {
   readonly rereads?: RereadRecord | undefined;
   /** A standby to read rows from. */
   readonly standby?: PostgresConnectionOptions | undefined;
-  /** How often operators' wishes are looked for. Default 3 s. */
+  /** Interval at which operators' wishes are looked for. Default 3 s. */
   readonly pollMs?: number;
   /** Default: a quarter of a second, 4 MiB. */
   readonly goal?: Partial<ChunkGoal>;
@@ -61,7 +65,7 @@ export interface BackfillsOptions extends BackfillSettings {
   readonly route: RouteTable;
   /** `server_version_num`. */
   readonly version: number;
-  /** How the text of rows is read. */
+  /** Encoding of the text of rows. */
   readonly encoding: TextEncoding;
   readonly log: Log;
   /** The plan of a relation, as the log's would be. */
@@ -73,7 +77,7 @@ export interface BackfillsOptions extends BackfillSettings {
   readonly onAsked: () => void;
 }
 
-/** How a table's backfill stands, for metrics. */
+/** State of a table's backfill, for metrics. */
 export interface BackfillReport {
   readonly table: string;
   readonly run: number;
@@ -145,7 +149,7 @@ export class Backfills {
     await this.#rereads?.written();
   }
 
-  /** How many rows are to be read again. */
+  /** Number of rows that are to be read again. */
   get rowsAsked(): number {
     return this.#rereads?.waiting ?? 0;
   }
@@ -215,7 +219,7 @@ export class Backfills {
     this.#pace.slot(slot, serverLsn);
   }
 
-  /** How the backfills stand that are known. */
+  /** State of the backfills that are known. */
   get reports(): readonly BackfillReport[] {
     return [...this.#list.latest.values()].map(({ table, run, request, status, progress }) => {
       const own = this.#runs.get(table);

@@ -1,3 +1,5 @@
+import pg from "pg";
+import * as z from "zod";
 import { joinKeyText } from "../decode/key-text.ts";
 import { NULL, type Tuple, UNCHANGED } from "../decode/pgoutput/tuple.ts";
 import type { PlannedColumn, RelationPlan } from "../decode/relation-plan.ts";
@@ -43,12 +45,12 @@ export class ChangeWindow implements MemoryHolder {
     this.#memory = memory;
   }
 
-  /** Whether more came than there is memory for: it says nothing then, and the chunk is read again. */
+  /** True if more came than there is memory for: it says nothing then, and the chunk is read again. */
   get overfull(): boolean {
     return this.#overfull;
   }
 
-  /** Whether a change did not hold the columns that tell rows apart: the replica identity is another one by now. */
+  /** True if a change did not hold the columns that tell rows apart: the replica identity is another one by now. */
   get keyless(): boolean {
     return this.#keyless;
   }
@@ -58,7 +60,7 @@ export class ChangeWindow implements MemoryHolder {
     return this.#shapes;
   }
 
-  /** Whether nothing happened. */
+  /** True if nothing happened. */
   get empty(): boolean {
     return this.#rows.size === 0 && !this.#truncated;
   }
@@ -235,4 +237,45 @@ export class WindowMemory {
     this.#bytes -= this.#held.get(holder) ?? 0;
     this.#held.delete(holder);
   }
+}
+
+/** Prefixes of the logical messages around a chunk: what the log holds between them may be older or newer than the chunk. */
+export const LOW_WATERMARK = "tributary.low";
+/** Of the message behind a chunk. */
+export const HIGH_WATERMARK = "tributary.high";
+
+const watermarkContent = z.object({
+  /** The slot whose stream it is for: every slot of the database gets it. */
+  slot: z.string(),
+  /** The process that wrote it: watermarks of one that was killed mean nothing. */
+  task: z.string(),
+  table: z.string(),
+  run: z.int(),
+  chunk: z.int(),
+  /** Counts the reads of the task, so that no two have the same watermark. */
+  attempt: z.int(),
+});
+
+/** The read of a chunk that a watermark belongs to (rule 24). */
+export type Watermark = z.output<typeof watermarkContent>;
+
+/** The watermark in a message, or undefined where the content is none of ours. */
+export function readWatermark(content: Buffer): Watermark | undefined {
+  try {
+    return watermarkContent.parse(JSON.parse(content.toString("utf8")));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The statement that writes a watermark and flushes the log: the stream shows only what is flushed. From 17 the function
+ * does it; before, a commit with a transaction id does (not waiting for standbys).
+ * https://www.postgresql.org/docs/current/functions-admin.html#PG-LOGICAL-EMIT-MESSAGE
+ */
+export function watermarkSql(prefix: string, watermark: Watermark, version: number): string {
+  const content = pg.escapeLiteral(JSON.stringify(watermark));
+  if (version >= 170_000)
+    return `SELECT pg_logical_emit_message(false, '${prefix}', ${content}, true) AS lsn`;
+  return `BEGIN READ WRITE; SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id(); SELECT pg_logical_emit_message(false, '${prefix}', ${content}) AS lsn; COMMIT`;
 }

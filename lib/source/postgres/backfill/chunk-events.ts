@@ -1,6 +1,7 @@
 import type { SourceMessage } from "../../../change/change-stream.ts";
 import { BACKFILL_END, type BackfillEnd } from "../../../change/control-event.ts";
 import { EncodedChange, POSITION_BYTES } from "../../../change/encoded-change.ts";
+import { openSource, sourceHead, sourcePlace, sourceTail } from "../../../change/event-envelope.ts";
 import { formatLsn } from "../../../change/lsn.ts";
 import { commitPrefix } from "../../../change/position.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
@@ -64,12 +65,9 @@ export class ChunkEvents {
     const lsnText = formatLsn(lsn);
     const showLsn = () => lsnText;
     const prefix = commitPrefix(epoch, lsn);
-    const head = Buffer.from(
-      `,"ts_ms":${nowMs},"source":{${plan.sourceHead},"txId":"","lsn":"${lsnText}","commitLsn":"${lsnText}","epoch":${epoch},"ts_ms":${nowMs},"ordinal":`,
-    );
-    const tail = Buffer.from(
-      `,"snapshot":"true"${plan.sourceTail}${backfill === undefined ? "" : `,"backfill":${JSON.stringify(backfill)}`}`,
-    );
+    const place = sourcePlace({ epoch, commitLsn: lsn, lsn: lsnText, txId: "", timeMs: nowMs });
+    const head = Buffer.from(openSource(nowMs) + sourceHead(plan.source) + place);
+    const tail = Buffer.from(sourceTail({ ...plan.source, snapshot: "true", backfill }));
     const { partitions } = plan.topic;
     const columns = plan.columns.length;
     const event = this.#event;

@@ -7,7 +7,7 @@ import { StreamedTransactions } from "./visibility.ts";
 
 /** Dependencies of `ChunkGate`. */
 export interface ChunkGateOptions {
-  /** Whether chunks count at once: behind the low watermark's replay a standby sees all that was streamed before. */
+  /** True if chunks count at once: behind the low watermark's replay a standby sees all that was streamed before. */
   readonly isOpen: boolean;
   readonly reader: (signal: AbortSignal) => ChunkReader;
   readonly signal: AbortSignal;

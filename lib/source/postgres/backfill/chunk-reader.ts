@@ -7,6 +7,7 @@ import { nameForm, type TextEncoding } from "../decode/values/text.ts";
 import { connect, disconnect, withConnection } from "../link/connection.ts";
 import type { PostgresConnectionOptions } from "../link/connection-options.ts";
 import { BackfillRefusedError } from "./backfill-errors.ts";
+import { HIGH_WATERMARK, LOW_WATERMARK, type Watermark, watermarkSql } from "./change-window.ts";
 import { type CopiedRows, CopyOut, readTexts } from "./copy-out.ts";
 import {
   boundSql,
@@ -14,14 +15,13 @@ import {
   keysWhere,
   PAGE_SETTINGS,
   type Page,
+  type PageKey,
   pageSql,
-  type RowKey,
   whereCheckSql,
 } from "./page-sql.ts";
 import { Standby } from "./standby.ts";
 import { readShape, shapeSql, type TableShape } from "./table-shape.ts";
 import { Snapshot } from "./visibility.ts";
-import { HIGH_WATERMARK, LOW_WATERMARK, type Watermark, watermarkSql } from "./watermark.ts";
 
 /** Dependencies of `ChunkReader`: the servers that it reads from and writes watermarks to. */
 export interface ChunkReaderOptions {
@@ -32,7 +32,7 @@ export interface ChunkReaderOptions {
   readonly publication: string;
   /** `server_version_num`. */
   readonly version: number;
-  /** How the text of rows is read. */
+  /** Encoding of the text of rows. */
   readonly encoding: TextEncoding;
   /** Told what reading waits for. */
   readonly waits: (reason: string) => void;
@@ -45,7 +45,7 @@ export interface ChunkRequest {
   readonly watermark: Watermark;
   readonly where: string | undefined;
   /** Of the rows with these keys alone. */
-  readonly keys?: readonly RowKey[];
+  readonly keys?: readonly PageKey[];
   readonly after: readonly string[] | null;
   readonly rows: number;
   readonly maxBytes: number;

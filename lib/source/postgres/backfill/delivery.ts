@@ -3,8 +3,8 @@ import type { SourceMessage } from "../../../change/change-stream.ts";
 import { CONTROL_EVENTS, type SourceChange } from "../../../change/change-stream.ts";
 import type { BackfillEnd, Probe } from "../../../change/control-event.ts";
 import { PROBE } from "../../../change/control-event.ts";
+import { messageEvent } from "../../../change/event-envelope.ts";
 import { formatLsn } from "../../../change/lsn.ts";
-import { messageEvent } from "../../../change/message-event.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { EVERY_PARTITION, type Topic } from "../../../change/topic.ts";
 import type { RouteTable } from "../../../definition/route.ts";
@@ -54,13 +54,8 @@ export function controlEvent(
       {
         ...{ pipeline, database, prefix, nowMs },
         content: Buffer.from(JSON.stringify(content)),
-        transactional: false,
-        source: {
-          ...{ schema: table.schema, table: table.table, snapshot: "true" },
-          ...(consumer === undefined || !("run" in content)
-            ? {}
-            : { backfill: { run: content.run, consumer } }),
-        },
+        ...{ transactional: false, schema: table.schema, table: table.table, snapshot: "true" },
+        backfill: consumer === undefined || !("run" in content) ? undefined : { run: content.run, consumer },
       },
       { epoch, commitLsn: lsn, ordinal, lsn: formatLsn(lsn), txId: "", timeMs: nowMs },
     ),

@@ -3,13 +3,12 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import type { Tuple } from "../decode/pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "../decode/relation-plan.ts";
-import type { WindowMemory } from "./change-window.ts";
+import type { Watermark, WindowMemory } from "./change-window.ts";
 import { ChangeWindow } from "./change-window.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import type { Delivery } from "./delivery.ts";
 import type { StreamedTransactions } from "./visibility.ts";
 import { Snapshot } from "./visibility.ts";
-import type { Watermark } from "./watermark.ts";
 
 /** Why a chunk that was read may not be given: it is read again. */
 export type Flaw =
@@ -51,7 +50,7 @@ export class OpenChunk {
     this.floor = floor;
   }
 
-  /** Whether it is given, or to be read again. */
+  /** True if it is given, or to be read again. */
   get ended(): boolean {
     return this.#ended;
   }

@@ -30,7 +30,7 @@ export class AcknowledgedProgress {
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> | undefined;
   #stopped = false;
-  /** How it ended but for its last row; acknowledgements that still come move the progress only. */
+  /** The run's end, but for its last row; acknowledgements that still come move the progress only. */
   #end: { readonly status: BackfillStatus; readonly reason: string | undefined } | undefined;
   #waitsFor: string | undefined;
   #onSettled: (() => void) | undefined;

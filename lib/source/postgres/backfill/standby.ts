@@ -29,7 +29,7 @@ const serverRow = z.object({ recovers: z.boolean(), started: z.string() });
  */
 export class Standby {
   readonly client: pg.Client;
-  /** When its server was started: tells one server from another behind the same name. */
+  /** Start time of its server: tells one server from another behind the same name. */
   readonly #started: string;
 
   private constructor(client: pg.Client, started: string) {

@@ -1,18 +1,17 @@
 import { setTimeout as delay } from "node:timers/promises";
 import * as z from "zod";
 import type { Log } from "../../../log.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import { Snapshot, xid32 } from "./visibility.ts";
 
 /** Options of `startGate`. */
 export interface StartGateOptions {
   /** On the server that rows are read from, which is the one whose log is read. */
-  readonly query: Query;
-  /** Whether the stream has shown a transaction since it is being remembered. */
+  readonly query: TextQuery;
+  /** Returns true if the stream has shown a transaction since it is being remembered. */
   readonly streamed: (xid: number) => boolean;
   readonly signal: AbortSignal;
   readonly log: Log;
-  readonly pollMs?: number;
 }
 
 const POLL_MS = 100;
@@ -30,7 +29,7 @@ const xidRow = z.object({ xid: z.string().transform(xid32) });
  * @throws the server's errors; the signal's reason.
  */
 export async function startGate(options: StartGateOptions): Promise<void> {
-  const { query, streamed, signal, log, pollMs = POLL_MS } = options;
+  const { query, streamed, signal, log } = options;
   const own = xidRow.parse((await query("SELECT pg_current_xact_id()::text AS xid")).rows[0]).xid;
   const began = performance.now();
   let toldAt = began + TELL_AFTER_MS - TELL_EVERY_MS;
@@ -55,6 +54,6 @@ export async function startGate(options: StartGateOptions): Promise<void> {
           "SELECT l.transactionid, l.pid, coalesce(p.gid, a.application_name) FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) LEFT JOIN pg_prepared_xacts p ON p.transaction = l.transactionid WHERE l.locktype = 'transactionid' AND l.granted",
       });
     }
-    await delay(pollMs, undefined, { signal });
+    await delay(POLL_MS, undefined, { signal });
   }
 }

@@ -4,18 +4,17 @@ import { formatPosition } from "../../../change/position.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
 import { placeOfMessage } from "../decode/pgoutput/messages.ts";
-import { BackfillRefusedError } from "./backfill-errors.ts";
+import { BackfillRefusedError, isConflict, isPassing, needsNewStart, reasonOf } from "./backfill-errors.ts";
 import type { Backfill, BackfillProgress, BackfillRecord, BackfillStatus } from "./backfill-record.ts";
+import type { Watermark } from "./change-window.ts";
 import { RunEvents } from "./chunk-events.ts";
 import type { ChunkReader, ReadChunk } from "./chunk-reader.ts";
 import type { Delivery } from "./delivery.ts";
 import { type Flaw, OpenChunks, type WholeChunk } from "./open-chunks.ts";
-import type { ChunkGoal } from "./pace.ts";
-import { isConflict, isPassing, needsNewStart, reasonOf } from "./passing.ts";
+import type { ChunkGoal } from "./read-ahead.ts";
 import { ReadAhead, type ReadingSurroundings } from "./read-ahead.ts";
 import { AcknowledgedProgress, behind, inOrderOf, notBegun, type RunState } from "./run-progress.ts";
 import { pageOrder } from "./table-shape.ts";
-import type { Watermark } from "./watermark.ts";
 
 /** Dependencies of `TableRun`. */
 export interface TableRunOptions extends ReadingSurroundings {

@@ -97,7 +97,7 @@ const IDENTITIES: Readonly<Record<string, ReplicaIdentity>> = {
  * says of it, and the snapshot of the statement. Parameters would need another protocol: names are literals.
  * https://www.postgresql.org/docs/current/catalog-pg-index.html, …/catalog-pg-amop.html, …/view-pg-publication-tables.html
  */
-export function shapeSql(table: TableName, publication: string, version: number): string {
+export function shapeSql(table: TableName, publication: string | undefined, version: number): string {
   // Column lists and row filters came with 15.
   const lists = version >= 150_000;
   return `
@@ -117,7 +117,7 @@ export function shapeSql(table: TableName, publication: string, version: number)
              WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indisready AND i.indislive
                AND i.indpred IS NULL AND i.indexprs IS NULL AND m.amname = 'btree') AS indexes
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN pg_publication_tables p ON p.pubname = ${pg.escapeLiteral(publication)} AND p.schemaname = n.nspname AND p.tablename = c.relname
+      LEFT JOIN pg_publication_tables p ON p.pubname = ${publication === undefined ? "NULL" : pg.escapeLiteral(publication)} AND p.schemaname = n.nspname AND p.tablename = c.relname
      WHERE n.nspname = ${pg.escapeLiteral(table.schema)} AND c.relname = ${pg.escapeLiteral(table.table)}`;
 }
 
@@ -165,12 +165,12 @@ const INDEX_COLUMNS = `(
    WHERE k.place <= i.indnkeyatts)`;
 
 /**
- * The shape in a row of `shapeSql`.
+ * The shape in a row of `shapeSql`: without a publication, of all columns and rows.
  * @throws BackfillRefusedError where the table is gone, is not published, or has no key to page by.
  */
 export function readShape(
   table: TableName,
-  publication: string,
+  publication: string | undefined,
   version: number,
   rows: readonly unknown[],
 ): TableShape {
@@ -183,7 +183,7 @@ export function readShape(
     );
   }
   const facts = shapeRow.parse(rows[0]);
-  if (!facts.published) {
+  if (publication !== undefined && !facts.published) {
     throw new BackfillRefusedError(
       name,
       `the publication "${publication}" does not hold it`,

@@ -1,7 +1,7 @@
 /**
  * The visibility race (rule 25): a commit stands in the log, and so in the stream, before other sessions see it. This
  * remembers which transactions were streamed, so that a chunk whose snapshot does not yet see one of them is known.
- * What a later snapshot sees is forgotten.
+ * Transactions that a later snapshot sees are forgotten.
  */
 export class StreamedTransactions {
   /** Transaction id to its number in the stream. */
@@ -18,12 +18,12 @@ export class StreamedTransactions {
     return this.#numbers.has(xid);
   }
 
-  /** How many came so far. */
+  /** Number of transactions that came so far. */
   get count(): number {
     return this.#count;
   }
 
-  /** How many are remembered. */
+  /** Number of transactions that are remembered. */
   get size(): number {
     return this.#numbers.size;
   }
@@ -57,7 +57,7 @@ export class StreamedTransactions {
 }
 
 /**
- * Which transactions a statement sees, by `pg_current_snapshot()`. Ids are compared in 32 bits, as the log has them
+ * The transactions that a statement sees, by `pg_current_snapshot()`. Ids are compared in 32 bits, as the log has them
  * (rule 25). https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
  */
 export class Snapshot {
@@ -83,7 +83,7 @@ export class Snapshot {
     return new Snapshot(xid32(match[1] as string), xid32(match[2] as string), running);
   }
 
-  /** Whether a transaction (32 bits) had not ended: what it wrote is not seen. */
+  /** Returns true if a transaction (32 bits) had not ended: its writes are not seen. */
   hides(xid: number): boolean {
     return this.running.has(xid) || !precedes(xid, this.xmax);
   }
@@ -94,7 +94,7 @@ export function xid32(text: string): number {
   return Number(BigInt(text) & 0xffff_ffffn);
 }
 
-/** Whether `a` was given out before `b`: ids go round, and living ones are within 2^31 of each other. */
+/** Returns true if `a` was given out before `b`: ids go round, and living ones are within 2^31 of each other. */
 function precedes(a: number, b: number): boolean {
   return ((a - b) | 0) < 0;
 }

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 
 /** The transaction that holds the restart LSN of every logical slot back. */
 export interface OldestTransaction {
@@ -24,7 +24,7 @@ const row = z.object({
  * `pg_stat_activity` shows other roles' sessions to members of `pg_read_all_stats` alone.
  * https://www.postgresql.org/docs/current/view-pg-locks.html
  */
-export async function readOldestTransaction(query: Query): Promise<OldestTransaction | undefined> {
+export async function readOldestTransaction(query: TextQuery): Promise<OldestTransaction | undefined> {
   const { rows } = await query(`
     SELECT l.pid, l.transactionid::text AS xid, coalesce(p.gid, a.application_name) AS name,
            extract(epoch FROM clock_timestamp() - coalesce(p.prepared, a.xact_start))::float8 AS seconds

@@ -9,7 +9,7 @@ import { type PublicationFacts, readPublication } from "./publication.ts";
 import type { PublicationStep } from "./publication-plan.ts";
 
 /**
- * Whether what is published leaves the application's own UPDATE and DELETE alone: row filters may look at identity
+ * Checks that what is published leaves the application's own UPDATE and DELETE alone: row filters may look at identity
  * columns only, and (from 18) generated columns of the identity must be published.
  */
 export function checkPublishedIdentity(

@@ -1,9 +1,9 @@
 import pg from "pg";
 import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
-import type { LogPipeline } from "../definition.ts";
+import { isTailsOwn, type LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "../preflight/findings.ts";
+import type { CheckResult } from "../preflight/findings.ts";
 import type { ServerFacts } from "../preflight/server-facts.ts";
 import type { TableFacts } from "../preflight/table-facts.ts";
 import { OUR_COMMENT, type PublicationFacts, publishedAs } from "./publication.ts";
@@ -24,7 +24,7 @@ export function planPublication(
   facts: ServerFacts,
   tables: readonly TableFacts[],
   existing: PublicationFacts | undefined,
-): Findings & { readonly step: PublicationStep } {
+): CheckResult & { readonly step: PublicationStep } {
   const { source } = definition;
   const problems: PreflightProblem[] = [];
   const warnings: PreflightProblem[] = [];
@@ -90,7 +90,9 @@ export function planPublication(
       warnings,
       step: {
         kind: "alter",
-        sql: [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
+        sql: isTailsOwn(source.publication)
+          ? growSql(name, differences, tables, existing, (table) => tableSql(source, table, facts.version))
+          : [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
         reason: inShort(reasons) || "a row filter changed",
       },
     };
@@ -103,7 +105,24 @@ export function planPublication(
   return { problems, warnings, step: { kind: "use" } };
 }
 
+/** All slots of tail's share its publication: what a slot that stays has to print of other tables must not leave it. */
+function growSql(
+  name: string,
+  differences: readonly TableDifference[],
+  tables: readonly TableFacts[],
+  existing: PublicationFacts,
+  sqlOf: (table: TableFacts) => string,
+): string[] {
+  const wrong = tables.filter((table) => differences.some((d) => d.wrong && d.table === table));
+  const dropped = wrong.filter((table) => publishedAs(existing, table)).map(quoteTable);
+  return [
+    ...(dropped.length > 0 ? [`ALTER PUBLICATION ${name} DROP TABLE ${dropped.join(", ")}`] : []),
+    `ALTER PUBLICATION ${name} ADD TABLE ${wrong.map(sqlOf).join(", ")}`,
+  ];
+}
+
 interface TableDifference {
+  readonly table: TableFacts;
   /** Must not stay so; otherwise a warning. */
   readonly wrong: boolean;
   readonly message: string;
@@ -122,6 +141,7 @@ function differencesOf(
   if (!published) {
     return [
       {
+        table,
         wrong: true,
         message: `the publication "${source.publication}" does not hold ${formatTable(table)}`,
         remedy: `ALTER PUBLICATION ${name} ADD TABLE ${sql};`,
@@ -134,6 +154,7 @@ function differencesOf(
   const leaking = (published.columns ?? []).filter((column) => excluded.includes(column));
   if (leaking.length > 0) {
     differences.push({
+      table,
       wrong: true,
       message: `the publication "${source.publication}" publishes ${leaking.join(", ")} of ${formatTable(table)}, which source.excludeColumns leaves out`,
       remedy: replace,
@@ -145,6 +166,7 @@ function differencesOf(
   );
   if (missing.length > 0) {
     differences.push({
+      table,
       wrong: existing.ours,
       message: `the publication "${source.publication}" leaves out ${missing.join(", ")} of ${formatTable(table)}, and the definition does not`,
       remedy: replace,
@@ -153,6 +175,7 @@ function differencesOf(
   const filter = forTable(source.where, table);
   if (filter !== undefined && published.filter === null) {
     differences.push({
+      table,
       wrong: true,
       message: `the publication "${source.publication}" publishes all rows of ${formatTable(table)}, and source.where filters them`,
       remedy: replace,
@@ -160,6 +183,7 @@ function differencesOf(
   }
   if (filter === undefined && published.filter !== null) {
     differences.push({
+      table,
       wrong: existing.ours,
       message: `the publication "${source.publication}" filters the rows of ${formatTable(table)}, and the definition does not`,
       remedy: replace,

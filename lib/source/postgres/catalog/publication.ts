@@ -39,7 +39,7 @@ const publicationRow = z.object({
 export type PublicationFacts = z.output<typeof publicationSays> & {
   readonly name: string;
   readonly tables: readonly z.output<typeof publishedTable>[];
-  /** Whether we made it, and may change it. */
+  /** True if we made it, and may change it. */
   readonly ours: boolean;
   /** The pipeline that it was made for, as its comment says; undefined for one that others made. */
   readonly madeFor: string | undefined;
@@ -83,7 +83,7 @@ const FILTER_COLUMNS = `(
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = m[1]::int
    WHERE r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename)`;
 
-/** Whether a publication holds a table now. */
+/** Returns true if a publication holds a table now. */
 export function publishes(publication: PublicationFacts | undefined, table: TableName): boolean {
   return publication !== undefined && publishedAs(publication, table) !== undefined;
 }

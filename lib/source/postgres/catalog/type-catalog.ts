@@ -16,7 +16,7 @@ export interface RelationFacts {
   /** The partitioned tables above it, nearest first. */
   readonly ancestors: readonly TableName[];
   /**
-   * Whether the log holds whole old rows wherever the table says so: a partitioned table with identity full may have
+   * True if the log holds whole old rows wherever the table says so: a partitioned table with identity full may have
    * partitions that log their keys alone, and the server then fills the rest with nulls.
    */
   readonly wholeOldRows: boolean;

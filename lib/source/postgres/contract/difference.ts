@@ -6,12 +6,12 @@ export interface ContractTable extends TableName {
   readonly oid: number;
   /** `p`: partitioned. */
   readonly kind: string;
-  /** Whether it has stored generated columns. */
+  /** True if it has stored generated columns. */
   readonly generated: boolean;
 }
 
-/** How what is published of a table differs from what was stored. */
-export interface Difference {
+/** A difference between what is published of a table and what was stored. */
+export interface TermsDifference {
   readonly table: ContractTable;
   /**
    * `narrowed`: changes are dropped now. `restored`: it says the same as before, by another transaction: in between it may have said
@@ -37,7 +37,7 @@ export function compareTerms(
   before: PublicationTerms,
   now: PublicationTerms,
   tables: readonly ContractTable[],
-): readonly Difference[] {
+): readonly TermsDifference[] {
   const whole = ofPublication(before, now);
   return tables.flatMap((table) => {
     const found = [...whole(table), ...ofTable(before, now, table)];
@@ -48,7 +48,7 @@ export function compareTerms(
   });
 }
 
-type Found = Pick<Difference, "kind" | "what">;
+type Found = Pick<TermsDifference, "kind" | "what">;
 
 /** Judges what the publication's own row means for each of its tables. */
 function ofPublication(
@@ -138,7 +138,7 @@ function isAsWide(wide: Cover, narrow: Cover): boolean {
   return rows && missingColumns(narrow.columns, wide.columns) === undefined;
 }
 
-/** Which columns a list had and another has not; undefined: none. */
+/** Names the columns that a list had and another has not; undefined: none. */
 function missingColumns(before: Cover["columns"], now: Cover["columns"]): string | undefined {
   if (now === null) return undefined;
   if (before === null) return `columns other than ${Object.values(now).join(", ")}`;

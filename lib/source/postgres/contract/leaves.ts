@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { quoteTable } from "../../../change/sql-identifier.ts";
 import type { TableName } from "../../../change/table-pattern.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 
 /** A partition in which rows live, as it is stored. */
 export const leaf = z.object({
@@ -27,7 +27,7 @@ const sighted = leaf.extend({
   root: z.number(),
   /** The transaction that last wrote the partition's row in the catalog. */
   xmin: z.string(),
-  /** Whether the server has no estimate of its rows, as right after a TRUNCATE. */
+  /** True if the server has no estimate of its rows, as right after a TRUNCATE. */
   unknownRows: z.boolean(),
   /** Set if it was attached after it had been made, or in the same transaction: by which one, and which command of that. */
   attached: z.object({ xmin: z.string(), command: z.number() }).nullable(),
@@ -68,7 +68,7 @@ function tree(roots: readonly number[]): string {
 }
 
 /** Changes with whatever `readLeaves` would tell of these tables that is stored. */
-export async function readLeavesHash(query: Query, roots: readonly number[]): Promise<string> {
+export async function readLeavesHash(query: TextQuery, roots: readonly number[]): Promise<string> {
   if (roots.length === 0) return "";
   const { rows } = await query(
     `${tree(roots)} SELECT coalesce(md5(string_agg(concat_ws(' ', root, oid, schema, "table", file, space, edges), ',' ORDER BY root, oid)), '') AS hash FROM leaves`,
@@ -77,7 +77,10 @@ export async function readLeavesHash(query: Query, roots: readonly number[]): Pr
 }
 
 /** The partitions of these tables. */
-export async function readLeaves(query: Query, roots: readonly number[]): Promise<readonly SightedLeaf[]> {
+export async function readLeaves(
+  query: TextQuery,
+  roots: readonly number[],
+): Promise<readonly SightedLeaf[]> {
   if (roots.length === 0) return [];
   const { rows } = await query(`${tree(roots)} SELECT * FROM leaves ORDER BY root, oid`);
   return z.array(sighted).parse(rows);
@@ -99,11 +102,11 @@ export function storedLeaves(roots: readonly number[], found: readonly SightedLe
 const PAGES = 1000;
 
 /**
- * Whether a partition has rows of before it was attached; also where we may not read it. One that we may not read is read through
+ * Returns true if a partition has rows of before it was attached; also where we may not read it. One that we may not read is read through
  * its root. Waits a second at most where it is locked.
  * @throws the server's error then
  */
-export async function wasFilled(query: Query, leaf: SightedLeaf, root: TableName): Promise<boolean> {
+export async function wasFilled(query: TextQuery, leaf: SightedLeaf, root: TableName): Promise<boolean> {
   if (!leaf.attached) return false;
   const { xmin, command } = leaf.attached;
   for (const from of [
@@ -131,8 +134,8 @@ export async function wasFilled(query: Query, leaf: SightedLeaf, root: TableName
   return true;
 }
 
-/** Which of these tables there still are. */
-export async function stillThere(query: Query, oids: readonly number[]): Promise<ReadonlySet<number>> {
+/** Returns those of these tables that still exist. */
+export async function stillThere(query: TextQuery, oids: readonly number[]): Promise<ReadonlySet<number>> {
   if (oids.length === 0) return new Set();
   const { rows } = await query(
     `SELECT oid::int8::float8 AS oid FROM pg_class WHERE oid IN (${oids.join(", ")})`,

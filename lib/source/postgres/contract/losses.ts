@@ -1,13 +1,13 @@
 import { formatTable } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
-import type { Difference } from "./difference.ts";
+import type { TermsDifference } from "./difference.ts";
 import type { Sighting } from "./terms.ts";
 import type { Loss } from "./unhealed-tables.ts";
 
 /** Returns the losses that differences of a publication may have caused. */
 export function lossesOf(
   publication: string,
-  differences: readonly Difference[],
+  differences: readonly TermsDifference[],
   since: Sighting,
   until: Sighting,
 ): readonly Loss[] {
@@ -22,7 +22,7 @@ export function lossesOf(
 }
 
 /** Says what is published in addition: nothing can be missing by that. */
-export function tellWidened(log: Log, publication: string, differences: readonly Difference[]): void {
+export function tellWidened(log: Log, publication: string, differences: readonly TermsDifference[]): void {
   for (const { table, kind, what } of differences)
     if (kind === "widened")
       log.info(

@@ -1,6 +1,6 @@
 import { formatTable } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import type { ContractTable } from "./difference.ts";
 import {
   type Leaf,
@@ -28,11 +28,11 @@ export interface PartitionWatchOptions {
   /** The partitions as they were last looked at; undefined: the first look takes them as they are. */
   readonly leaves: LeavesByRoot | undefined;
   readonly seen: Sighting | undefined;
-  /** Whether the rows of partitions that are removed stay in the sinks, or a sweep removes them. */
+  /** Fate of the rows of partitions that are removed: they stay in the sinks, or a sweep removes them. */
   readonly removed: "keep" | "sweep";
-  /** Whether the rows of a filled table that is attached are read without being asked for. */
+  /** True if the rows of a filled table that is attached are read without being asked for. */
   readonly readsAttached: boolean;
-  readonly query: Query;
+  readonly query: TextQuery;
   readonly log: Log;
   /** Up to here the log was read. */
   readonly received: () => bigint;
@@ -44,7 +44,7 @@ export interface PartitionWatchOptions {
   readonly store: (leaves: LeavesByRoot, seen: Sighting) => Promise<void>;
 }
 
-interface Look {
+interface PartitionLook {
   readonly found: readonly SightedLeaf[];
   readonly hash: string;
   readonly seen: Sighting;
@@ -61,7 +61,7 @@ export class PartitionWatch {
   #seen: Sighting | undefined;
   #hash: string | undefined;
   /** A look that waits until the log was read as far: a root's own TRUNCATE may stand before. */
-  #waiting: Look | undefined;
+  #waiting: PartitionLook | undefined;
 
   constructor(options: PartitionWatchOptions) {
     this.#options = options;
@@ -75,8 +75,8 @@ export class PartitionWatch {
   /** That the server did not answer is passed over: the next look tells. @throws what the records throw */
   async look(seen: Sighting): Promise<void> {
     if (this.#roots.size === 0) return;
-    let look: Look | undefined;
-    let found: Findings;
+    let look: PartitionLook | undefined;
+    let found: PartitionFindings;
     try {
       look = this.#waiting ?? (await this.#read(seen));
       if (!look) return;
@@ -97,7 +97,7 @@ export class PartitionWatch {
   }
 
   /** Undefined: nothing is new. */
-  async #read(seen: Sighting): Promise<Look | undefined> {
+  async #read(seen: Sighting): Promise<PartitionLook | undefined> {
     const { query } = this.#options;
     const roots = [...this.#roots.keys()];
     const hash = await readLeavesHash(query, roots);
@@ -108,9 +108,9 @@ export class PartitionWatch {
     return { found: await readLeaves(query, roots), hash, seen };
   }
 
-  async #compare({ found }: Look): Promise<Findings> {
+  async #compare({ found }: PartitionLook): Promise<PartitionFindings> {
     const { query } = this.#options;
-    const changes: Findings = { removed: [], rewritten: [], joined: [], again: [] };
+    const changes: PartitionFindings = { removed: [], rewritten: [], joined: [], again: [] };
     for (const [oid, root] of this.#roots) {
       const before = this.#leaves?.[String(oid)];
       // New to the definition: its rows are read as a whole.
@@ -138,7 +138,10 @@ export class PartitionWatch {
     };
   }
 
-  async #tell({ removed, rewritten, joined, again }: Findings, { seen, found }: Look): Promise<void> {
+  async #tell(
+    { removed, rewritten, joined, again }: PartitionFindings,
+    { seen, found }: PartitionLook,
+  ): Promise<void> {
     const { note, readsAttached: asks } = this.#options;
     const since = this.#seen ?? seen;
     const missing = (root: ContractTable, reason: string): Loss => ({
@@ -197,7 +200,7 @@ export class PartitionWatch {
     }
   }
 
-  /** Whether a partition was truncated with its whole table, which the log tells. */
+  /** Returns true if a partition was truncated with its whole table, which the log tells. */
   #cameInTheLog(root: ContractTable, leaf: SightedLeaf, found: readonly SightedLeaf[]): boolean {
     const truncates = this.#options.truncates().filter((one) => one.root === root.oid);
     if (truncates.some(({ xid }) => String(xid) === leaf.xmin)) return true;
@@ -212,7 +215,7 @@ interface OfRoot<T> {
   readonly leaf: T;
 }
 
-interface Findings {
+interface PartitionFindings {
   readonly removed: (OfRoot<Leaf> & { readonly dropped: boolean })[];
   /** Their rows are in another file. */
   readonly rewritten: OfRoot<SightedLeaf>[];

@@ -4,9 +4,9 @@ import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import type { Log } from "../../../log.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import { PublicationNarrowedError, PublicationReplacedError } from "../postgres-errors.ts";
-import { ALL_CHANGES, type ContractTable, compareTerms, type Difference } from "./difference.ts";
+import { ALL_CHANGES, type ContractTable, compareTerms, type TermsDifference } from "./difference.ts";
 import { lossesOf, tellWidened } from "./losses.ts";
 import { type PublicationTerms, readTerms, type Sighting } from "./terms.ts";
 import type { Loss } from "./unhealed-tables.ts";
@@ -14,7 +14,7 @@ import type { Loss } from "./unhealed-tables.ts";
 const oidRow = z.object({ oid: z.number() });
 
 /** The publication's OID; undefined where there is none of that name. */
-export async function readPublicationOid(query: Query, name: string): Promise<number | undefined> {
+export async function readPublicationOid(query: TextQuery, name: string): Promise<number | undefined> {
   const { rows } = await query(
     `SELECT oid::int8::float8 AS oid FROM pg_publication WHERE pubname = ${pg.escapeLiteral(name)}`,
   );
@@ -22,7 +22,7 @@ export async function readPublicationOid(query: Query, name: string): Promise<nu
 }
 
 /**
- * Whether a publication still is the one that the slot was begun with. From 18 on the server passes over changes in
+ * Checks that a publication still is the one that the slot was begun with. From 18 on the server passes over changes in
  * silence while a publication is missing, so one of the same name that was made anew hides a gap; older servers stop.
  *
  * @throws PublicationReplacedError
@@ -50,7 +50,7 @@ export interface PublicationWatchOptions {
   readonly others?: readonly string[];
   /** `server_version_num`. Default: none of 15's. */
   readonly version?: number;
-  readonly query: Query;
+  readonly query: TextQuery;
   readonly log: Log;
   /** Puts losses on record. */
   readonly note?: (losses: readonly Loss[]) => Promise<void>;
@@ -103,7 +103,7 @@ export class PublicationWatch {
     const [before, since] = [this.#terms ?? terms, this.#seen ?? seen];
     this.#tables ??= terms.tables.filter(captures).map((t) => ({ ...t, kind: "r", generated: false }));
     const differences = compareTerms(before, terms, this.#tables);
-    let standing: readonly Difference[];
+    let standing: readonly TermsDifference[];
     try {
       standing = await this.#standing(differences);
     } catch {
@@ -121,7 +121,7 @@ export class PublicationWatch {
   }
 
   /** Without the tables that are gone, or have moved to another slot: they are told, and watched no more. */
-  async #standing(differences: readonly Difference[]): Promise<readonly Difference[]> {
+  async #standing(differences: readonly TermsDifference[]): Promise<readonly TermsDifference[]> {
     const left = differences.filter(({ kind, what }) => kind === "narrowed" && what === ALL_CHANGES);
     if (left.length === 0) return differences;
     const { query, others = [], log, name } = this.#options;
@@ -139,7 +139,7 @@ export class PublicationWatch {
 
 /** Finds tables that a publication does not hold: in the database, or in another slot's publication; not in the map: nowhere. */
 async function placesOf(
-  query: Query,
+  query: TextQuery,
   oids: readonly number[],
   others: readonly string[],
 ): Promise<ReadonlyMap<number, "here" | "moved">> {
@@ -165,7 +165,7 @@ function dropped(name: string, table: TableName): Parameters<Log["warn"]> {
 
 function narrowedError(
   name: string,
-  differences: readonly Difference[],
+  differences: readonly TermsDifference[],
   since: Sighting,
   terms: PublicationTerms,
 ): PublicationNarrowedError {

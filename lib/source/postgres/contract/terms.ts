@@ -2,7 +2,7 @@ import pg from "pg";
 import * as z from "zod";
 import { parseLsn } from "../../../change/lsn.ts";
 import { publicationSays, SAYS } from "../catalog/publication.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 
 /** A row of the catalog: what it belongs to, and the transaction that wrote it. */
 const row = { oid: z.number(), xmin: z.string() };
@@ -34,10 +34,8 @@ export const publicationTerms = z.object({
 
 /** The catalog's rows of a publication with the transactions that wrote them. */
 export type PublicationTerms = z.output<typeof publicationTerms>;
-/** A table that a publication names. */
-export type PublishedTable = z.output<typeof publishedTable>;
 
-/** When, and where in the log, the publication was looked at. */
+/** Time, and place in the log, of a look at the publication. */
 export interface Sighting {
   readonly lsn: bigint;
   /** Milliseconds since 1970 UTC. */
@@ -51,7 +49,7 @@ const answer = z.object({ terms: publicationTerms, lsn: z.string().transform(par
  * it say so stands before.
  */
 export async function readTerms(
-  query: Query,
+  query: TextQuery,
   name: string,
   version: number,
 ): Promise<{ readonly terms: PublicationTerms; readonly seen: Sighting } | undefined> {

@@ -13,11 +13,11 @@ export interface UnhealedTable {
   readonly table: string;
   /** Sentences about what may be missing, and why; they hold no values. */
   readonly reasons: readonly string[];
-  /** When all was well for the last time. */
+  /** The last moment at which all was well. */
   readonly since: UnhealedPlace;
-  /** When that was seen: a backfill that begins behind it brings everything. */
+  /** The moment at which the loss was seen: a backfill that begins behind it brings everything. */
   readonly until: UnhealedPlace;
-  /** Whether the capture task asks for the backfill by itself. */
+  /** True if the capture task asks for the backfill by itself. */
   readonly asks: boolean;
 }
 

@@ -12,7 +12,7 @@ export interface UnhealedOptions {
   /** Undefined: nothing is kept beyond this task. */
   readonly record: UnhealedRecord | undefined;
   readonly epoch: number;
-  /** Which tables are this slot's, where there are several. */
+  /** Returns true for this slot's tables; set where there are several slots. */
   readonly isOwn?: ((table: TableName) => boolean) | undefined;
   readonly log: Log;
 }
@@ -22,7 +22,7 @@ export interface Loss {
   readonly table: string;
   /** A sentence: what, and why. */
   readonly reason: string;
-  /** When all was well for the last time, and when it was seen that it was not. */
+  /** The last look at which all was well, and the one that saw that it was not. */
   readonly since: Sighting;
   readonly until: Sighting;
   /** The capture task asks for the backfill itself. */

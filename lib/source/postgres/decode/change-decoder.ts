@@ -255,7 +255,7 @@ export class ChangeDecoder {
     this.#transaction = undefined;
     if (commit.commitLsn <= this.#lastCommit) return;
     this.#lastCommit = commit.commitLsn;
-    out.push({ kind: "commit", endLsn: commit.endLsn, commitTimeMs: timeMs });
+    out.push({ kind: "commit", endPlace: commit.endLsn, commitTimeMs: timeMs });
   }
 
   #truncate(out: SourceMessage[]): undefined {
@@ -284,7 +284,7 @@ export class ChangeDecoder {
     const transaction = message.transactional ? this.#open("Message") : undefined;
     const held = this.#messages.take(message, transaction, transaction ? ++transaction.messages : 1, out);
     // All commits before a message outside transactions have been given: its place may be acknowledged.
-    if (!this.inTransaction && !held) out.push({ kind: "idle", lsn: message.lsn });
+    if (!this.inTransaction && !held) out.push({ kind: "idle", place: message.lsn });
   }
 
   #open(type: string): Transaction {

@@ -3,7 +3,7 @@ import { defineError, type TributaryError } from "../../../change/tributary-erro
 import { NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
 import { KeyChangedError, TableReplacedError } from "../identity/identity-errors.ts";
 
-/** Where in a message its bytes are not what the protocol says. */
+/** A place in a message at which its bytes are not what the protocol says. */
 export interface Malformation {
   /** The message: `Relation`, `Insert`… */
   readonly type: string;
@@ -44,7 +44,7 @@ export class UnaskedMessageError extends defineError("PGOUTPUT_UNASKED", "stop")
   }),
 ) {}
 
-/** Where a value stands. Names only: values never enter an error. */
+/** Place of a value. Names only: values never enter an error. */
 export interface ValuePlace {
   /** As people write it: `public.orders`. */
   readonly table: string;
@@ -174,12 +174,12 @@ export class OutboxFormsMixedError extends defineError("OUTBOX_FORMS_MIXED", "st
   }),
 ) {}
 
-/** Whether an error is of one change or one table: what stands beside it in the log can still be given, if the table is known. */
+/** Returns true if an error is of one change or one table: what stands beside it in the log can still be given, if the table is known. */
 export function isOfOneChange(error: unknown): error is TributaryError {
   return OF_ONE_CHANGE.some((kind) => error instanceof kind);
 }
 
-/** Whether it is only this change that cannot become an event: what a table stands for now is an operator's to say for all that follow. */
+/** Returns true if it is only this change that cannot become an event: what a table stands for now is an operator's to say for all that follow. */
 export function isOfItsContent(error: Error): boolean {
   return !(error instanceof KeyChangedError || error instanceof TableReplacedError);
 }
@@ -209,6 +209,6 @@ export interface NoName {
   readonly what: string;
   readonly shown: string;
   readonly encoding: string;
-  /** Where the log has it. */
+  /** Its place in the log. */
   readonly lsn: string;
 }

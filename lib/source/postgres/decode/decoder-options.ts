@@ -22,7 +22,7 @@ export interface ChangeDecoderOptions {
   readonly route: RouteTable;
   readonly catalog: TypeCatalog;
   readonly encoding: TextEncoding;
-  /** Which tables the captured names stand for, where that is kept. */
+  /** Tables that the captured names stand for, if that is kept. */
   readonly identities?: TableIdentities | undefined;
   /** Milliseconds since 1970 UTC; the clock of `ts_ms`. */
   readonly now?: () => number;

@@ -1,4 +1,5 @@
 import { EncodedChange, POSITION_BYTES } from "../../../change/encoded-change.ts";
+import { openSource } from "../../../change/event-envelope.ts";
 import { partitionOf } from "../../../change/topic.ts";
 import { EventBytes } from "./event-bytes.ts";
 import type { Tuple } from "./pgoutput/tuple.ts";
@@ -10,7 +11,12 @@ import type { Transaction } from "./transaction.ts";
 const SLASH = Buffer.from("/");
 const ORDINAL_DIGITS = 10;
 
-/** Writes events: what stands around the rows, which `rows` writes between `begin` and `close`. One serves all changes. */
+/**
+ * Writes events: the envelope around the rows, which `rows` writes between `begin` and `close`. One serves all changes.
+ *
+ * It writes the bytes that `openEvent` would print, and a test holds it to that. As text, the envelope alone would cost more (1.7 µs) than
+ * the whole way of an insert through the decoder does so (1.3 µs).
+ */
 export class EventWriter {
   readonly event = new EventBytes();
   readonly text = new RowText();
@@ -79,7 +85,7 @@ export class EventWriter {
   /** `,"ts_ms":…,"source":{`, as of now. */
   #time(): Buffer {
     const now = this.#now();
-    if (now !== this.#timed.now) this.#timed = { now, bytes: Buffer.from(`,"ts_ms":${now},"source":{`) };
+    if (now !== this.#timed.now) this.#timed = { now, bytes: Buffer.from(openSource(now)) };
     return this.#timed.bytes;
   }
 }

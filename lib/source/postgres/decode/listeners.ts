@@ -1,7 +1,7 @@
 import type { Tuple } from "./pgoutput/tuple.ts";
 import type { ChangeListener, RelationPlan } from "./relation-plan.ts";
 
-/** Who looks at a table's changes: its backfill, and what reads single rows of it again. */
+/** Listeners to a table's changes: its backfill, and the reader of single rows of it. */
 export type ListenerKind = "backfill" | "reread";
 
 type Listen = (table: string, listener: ChangeListener | undefined) => void;

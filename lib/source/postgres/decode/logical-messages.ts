@@ -1,15 +1,15 @@
 import { isAscii } from "node:buffer";
 import type { SourceMessage } from "../../../change/change-stream.ts";
 import { OWN_PREFIX } from "../../../change/control-event.ts";
+import { messageEvent } from "../../../change/event-envelope.ts";
 import { formatLsn } from "../../../change/lsn.ts";
-import { messageEvent } from "../../../change/message-event.ts";
 import { commitPrefix, formatOrdinal, type PositionText } from "../../../change/position.ts";
 import type { Topic } from "../../../change/topic.ts";
 import { messageTopic } from "../../../definition/route.ts";
 import { HEARTBEAT } from "../slot/heartbeat.ts";
 import type { DecodedPipeline } from "./decoded-pipeline.ts";
 import type { OutboxEvents } from "./outbox-events.ts";
-import { type LogicalMessage, placeOfMessage } from "./pgoutput/messages.ts";
+import { type EmittedMessage, placeOfMessage } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 import type { TextDecode } from "./values/charset.ts";
 import { NotText } from "./values/encoder.ts";
@@ -65,7 +65,7 @@ export class LogicalMessages {
 
   /** Takes in one message; `ordinal` counts the messages of its transaction. Gives what `onMessage` gave. */
   take(
-    message: LogicalMessage,
+    message: EmittedMessage,
     transaction: Transaction | undefined,
     ordinal: number,
     out: SourceMessage[],
@@ -88,7 +88,7 @@ export class LogicalMessages {
   }
 
   /** The server gives the content as it stands in the log: a text that was written is in the database's encoding. */
-  #inUtf8(message: LogicalMessage): LogicalMessage {
+  #inUtf8(message: EmittedMessage): EmittedMessage {
     const decode = this.#decode;
     const { content } = message;
     if (decode === undefined || isAscii(content)) return message;
@@ -109,7 +109,7 @@ export class LogicalMessages {
 
   /** A message outside transactions has no transaction id and no commit time. */
   #json(
-    { prefix, content, transactional, lsn }: LogicalMessage,
+    { prefix, content, transactional, lsn }: EmittedMessage,
     transaction: Transaction | undefined,
     commitLsn: bigint,
     ordinal: number,

@@ -1,5 +1,5 @@
 import type { SourceChange } from "../../../change/change-stream.ts";
-import type { MessagePlace } from "../../../change/message-event.ts";
+import type { EventPlace } from "../../../change/event-envelope.ts";
 import { commitPrefix, formatOrdinal } from "../../../change/position.ts";
 import { outboxTableName } from "../../../definition/outbox-table.ts";
 import type { RouteTable } from "../../../definition/route.ts";
@@ -11,7 +11,7 @@ import { quarantined } from "../../outbox/event/quarantine.ts";
 import type { LogPipeline } from "../definition.ts";
 import { OutboxFormsMixedError, OutboxMalformedError, OutboxTableError } from "./decode-errors.ts";
 import type { DecodedPipeline } from "./decoded-pipeline.ts";
-import { type LogicalMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
+import { type EmittedMessage, placeOfMessage, type Relation } from "./pgoutput/messages.ts";
 import type { Transaction } from "./transaction.ts";
 
 /** Dependencies of `OutboxEvents`. */
@@ -130,14 +130,14 @@ export class OutboxEvents {
     }
   }
 
-  /** Whether a message is an event. */
+  /** Returns true if a message is an event. */
   takes(prefix: string): boolean {
     return prefix === this.#outbox?.messages;
   }
 
   /** The event of a message. @throws OutboxMalformedError, OutboxFormsMixedError */
   message(
-    message: LogicalMessage,
+    message: EmittedMessage,
     transaction: Transaction | undefined,
     ordinal: number,
     lsn: string,
@@ -167,13 +167,13 @@ export class OutboxEvents {
     }
   }
 
-  #place(transaction: Transaction, ordinal: number, lsn: string): MessagePlace {
+  #place(transaction: Transaction, ordinal: number, lsn: string): EventPlace {
     const { begin, timeMs } = transaction;
     const { epoch } = this.#options;
     return { epoch, commitLsn: begin.commitLsn, ordinal, lsn, txId: String(begin.xid), timeMs };
   }
 
-  #give(members: OutboxMembers, place: MessagePlace, form: "row" | "message"): SourceChange {
+  #give(members: OutboxMembers, place: EventPlace, form: "row" | "message"): SourceChange {
     const change = this.#envelope.change(members, place);
     this.#once(change.topic.name, place, form);
     return change;
@@ -183,7 +183,7 @@ export class OutboxEvents {
     problem: string,
     content: Uint8Array,
     transactional: boolean,
-    place: MessagePlace,
+    place: EventPlace,
     form: "row" | "message",
   ): SourceChange {
     if (this.#outbox?.malformed !== "quarantine")
@@ -194,7 +194,7 @@ export class OutboxEvents {
     return change;
   }
 
-  #once(topic: string, { epoch, commitLsn }: MessagePlace, form: "row" | "message"): void {
+  #once(topic: string, { epoch, commitLsn }: EventPlace, form: "row" | "message"): void {
     if (form === "message") {
       if (this.#tableTopics.has(topic)) throw new OutboxFormsMixedError({ topic });
       this.#messageTopics.add(topic);

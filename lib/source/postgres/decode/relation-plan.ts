@@ -1,3 +1,4 @@
+import type { SourceMembers } from "../../../change/event-envelope.ts";
 import type { Position } from "../../../change/position.ts";
 import type { Topic } from "../../../change/topic.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
@@ -27,23 +28,22 @@ export interface RelationPlan {
   readonly columns: readonly PlannedColumn[];
   /** As people write it: `public.orders`. */
   readonly table: string;
-  /** Whether its changes are given; ordinals count either way. */
+  /** True if its changes are given; ordinals count either way. */
   readonly captured: boolean;
   readonly topic: Topic;
   /** Indexes of the columns whose values choose the partition. */
   readonly key: readonly number[];
   /** Indexes of the columns whose change is a key change: the row's own key and the partition's. */
   readonly watched: readonly number[];
-  /** Whether an old row that is told as whole is. */
+  /** True if an old row that is told as whole is whole. */
   readonly wholeOldRows: boolean;
   /** Facts of the catalog, where it was asked. */
   readonly facts: RelationFacts | undefined;
-  /** Whether the definition captures the table. */
+  /** True if the definition captures the table. */
   readonly byDefinition: boolean;
-  /** The members of `source` that all its changes share, in two parts: before `txId`, and behind `snapshot`. */
-  readonly sourceHead: string;
+  readonly source: SourceMembers;
+  /** The members of `source` that all its changes share: in front of their place, and behind it. */
   readonly sourceTail: string;
-  /** The same as UTF-8, with `snapshot` as changes have it. */
   readonly sourceHeadBytes: Buffer;
   readonly sourceTailBytes: Buffer;
   /** Set for the outbox table: its inserts are events, and nothing else of it is given (`captured` is false). */

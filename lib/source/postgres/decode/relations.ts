@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { type SourceMembers, sourceHead, sourceTail } from "../../../change/event-envelope.ts";
 import { type PositionText, parsePosition } from "../../../change/position.ts";
 import { formatTable, tablePattern } from "../../../change/table-pattern.ts";
 import type { Topic } from "../../../change/topic.ts";
@@ -27,7 +28,7 @@ export interface RelationsOptions {
   readonly catalog: TypeCatalog;
   readonly text: TextForm;
   readonly outbox: OutboxEvents;
-  /** Which tables the captured names stand for; undefined: what the log and the catalog say at the time. */
+  /** Tables that the captured names stand for; undefined: as the log and the catalog say at the time. */
   readonly identities?: TableIdentities | undefined;
   /** Why changes must not go to a topic, if so. */
   readonly refuses?: ((topic: string) => TributaryError | undefined) | undefined;
@@ -159,15 +160,11 @@ export class Relations {
       identity: wholeOldRows ? column.key : watched.includes(i),
     }));
     const keyNames = key.map((i) => (columns[i] as PlannedColumn).name);
-    const name = (member: string, value: string) => `"${member}":${JSON.stringify(value)}`;
-    const sourceHead = [
-      '"connector":"postgresql"',
-      name("name", pipeline.name),
-      name("db", database),
-      name("schema", relation.schema),
-      name("table", relation.table),
-    ].join();
-    const sourceTail = `,"schemaVersion":"${schemaVersion(relation, keyNames)}","key":${JSON.stringify(keyNames)}${mode === undefined ? "" : `,${name("mode", mode)}`}`;
+    const source: SourceMembers = {
+      ...{ pipeline: pipeline.name, database, schema: relation.schema, table: relation.table, mode },
+      ...{ schemaVersion: schemaVersion(relation, keyNames), key: keyNames },
+    };
+    const tail = sourceTail(source);
     return {
       columns,
       table,
@@ -183,10 +180,10 @@ export class Relations {
           ? this.#unseen(relation, topic, span.key, key)
           : undefined,
       listener: this.#listeners.get(table),
-      sourceHead,
-      sourceTail,
-      sourceHeadBytes: Buffer.from(sourceHead),
-      sourceTailBytes: Buffer.from(`,"snapshot":"false"${sourceTail}`),
+      source,
+      sourceTail: tail,
+      sourceHeadBytes: Buffer.from(sourceHead(source)),
+      sourceTailBytes: Buffer.from(tail),
     };
   }
 

@@ -16,7 +16,7 @@ const OLD_JSON_NULL_HEAD = Buffer.from(',"jsonNullBefore":[');
 
 /**
  * Writes the rows of one change as UTF-8: what `RowText` gives as text, without the text. One serves all changes.
- * What is rare, keys of forms that print equal values differently for one, it leaves to `RowText`.
+ * It leaves rare cases to `RowText`, such as keys of forms that print equal values differently.
  */
 export class RowBytes {
   readonly #out: EventBytes;
@@ -74,7 +74,7 @@ export class RowBytes {
     this.#close(first);
   }
 
-  /** Whether every value of the row written last by `row` travelled. */
+  /** True if every value of the row written last by `row` travelled. */
   get isWhole(): boolean {
     return this.#unchanged.length === 0;
   }
@@ -145,7 +145,7 @@ export class RowBytes {
     return murmur3Bytes(this.#key, 0, length);
   }
 
-  /** Whether the row's own key or the partition's key is another one, by canonical text. */
+  /** Returns true if the row's own key or the partition's key is another one, by canonical text. */
   keyChanged(old: Tuple, row: Tuple): boolean {
     for (const i of (this.#plan as RelationPlan).watched) {
       if (row.start[i] === UNCHANGED || this.#equal(old, row, i)) continue;

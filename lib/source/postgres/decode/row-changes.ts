@@ -180,7 +180,7 @@ export class RowChanges {
     this.given.ordinal = ordinal;
   }
 
-  /** Whether a change is to be given, `last` being the last of its ordinals. */
+  /** Returns true if a change is to be given, `last` being the last of its ordinals. */
   #wanted(plan: RelationPlan, transaction: Transaction, last: number): boolean {
     if (!plan.captured || last <= transaction.given) return false;
     if (transaction.aside?.has(asidePlace(plan.topic.name, last))) throw new PutAsideBefore();

@@ -44,7 +44,7 @@ export class RowText {
     return joinKeyText(key.map((i) => this.#keyValue(row, old, i)));
   }
 
-  /** Whether the row's own key or the partition's key is another one, by canonical text. */
+  /** Returns true if the row's own key or the partition's key is another one, by canonical text. */
   keyChanged(old: Tuple, row: Tuple): boolean {
     for (const i of this.#plan.watched) {
       if (row.start[i] === UNCHANGED) continue;

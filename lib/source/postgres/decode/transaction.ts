@@ -1,3 +1,4 @@
+import { PLACE } from "../../../change/event-envelope.ts";
 import { commitPrefix, formatOrdinal, type PositionText, parsePosition } from "../../../change/position.ts";
 import type { EventBytes } from "./event-bytes.ts";
 import type { Begin } from "./pgoutput/messages.ts";
@@ -61,13 +62,13 @@ export function firstOf(position: PositionText): PositionText {
 
 /** Most that is written of a transaction. */
 const SHARED_BYTES = 256;
-const HEAD = Buffer.from(',"txId":"');
-const LSN = Buffer.from('","lsn":"');
-const COMMIT_LSN = Buffer.from('","commitLsn":"');
 const SLASH = Buffer.from("/");
-const EPOCH = Buffer.from('","epoch":');
-const TIME = Buffer.from(',"ts_ms":');
-const ORDINAL = Buffer.from(',"ordinal":');
+const TX_ID = Buffer.from(PLACE.txId);
+const LSN = Buffer.from(PLACE.lsn);
+const COMMIT_LSN = Buffer.from(PLACE.commitLsn);
+const EPOCH = Buffer.from(PLACE.epoch);
+const TIME = Buffer.from(PLACE.timeMs);
+const ORDINAL = Buffer.from(PLACE.ordinal);
 
 /** Opens a transaction. What its changes share is written to `out`. */
 export function openTransaction(
@@ -84,7 +85,7 @@ export function openTransaction(
   // All in one place.
   out.reserve(SHARED_BYTES);
   const head = out.length;
-  out.copy(HEAD);
+  out.copy(TX_ID);
   out.number(begin.xid);
   out.copy(LSN);
   const tail = out.length;

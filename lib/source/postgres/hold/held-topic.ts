@@ -8,7 +8,7 @@ export class HeldTopic {
   hold: Hold;
   /** Somebody wants its changes in the stream. */
   releasing: boolean;
-  /** Whether consumers can tell that they have passed all that stands before it. */
+  /** True if consumers can tell that they have passed all that stands before it. */
   barrier = false;
   /** The stream has stored more of its changes than the record tells. */
   unwritten = false;

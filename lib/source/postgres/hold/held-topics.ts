@@ -6,7 +6,7 @@ import { type PositionText, parsePosition } from "../../../change/position.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
 import { firstPosition, type HeldChange, type HeldMessage } from "./held-change.ts";
 import { HeldTopic } from "./held-topic.ts";
-import { HoldFullError } from "./hold-errors.ts";
+import { TopicHoldFullError } from "./hold-errors.ts";
 import { type Hold, type HoldReason, type HoldRecord, reasonOf } from "./hold-record.ts";
 import { HoldRelease, type HoldReleaseOptions } from "./hold-release.ts";
 import { HoldSpill, type HoldSpillOptions } from "./hold-spill.ts";
@@ -35,7 +35,7 @@ export interface HeldTopicsOptions extends HoldSettings, HoldSpillOptions, HoldR
 export type HoldReport = Pick<Hold, "topic" | "since" | "changes" | "bytes">;
 
 const LIMIT_BYTES = 10 * 1024 ** 3;
-/** How often the record is asked, while topics are held, whether one is to be released. */
+/** Interval at which the record is asked, while topics are held, for a release. */
 const LOOK_MS = 2_000;
 /** Changes that wait are stored within this time when the task ends. */
 const CLOSE_MS = 5_000;
@@ -120,13 +120,13 @@ export class HeldTopics {
     return barriers;
   }
 
-  /** Whether a topic is held and the change at this position may still come out of its hold. */
+  /** Returns true if a topic is held and the change at this position may still come out of its hold. */
   isHeld(topic: string, position: PositionText): boolean {
     const drained = this.#topics.get(topic)?.hold.drained;
     return drained !== undefined && drained < position;
   }
 
-  /** Whether a batch must be sifted. */
+  /** True if no batch needs sifting. */
   get isIdle(): boolean {
     return this.#topics.size === 0 && this.#aside.length === 0;
   }
@@ -150,8 +150,8 @@ export class HeldTopics {
       holdUpTo(place);
       if (message.kind === "change") {
         if (this.#topics.has(message.topic.name) && this.#siftChange(message)) continue;
-      } else if (message.kind === "commit") this.#lastEnd = later(this.#lastEnd, message.endLsn);
-      else if (message.kind === "idle") this.#lastEnd = later(this.#lastEnd, message.lsn);
+      } else if (message.kind === "commit") this.#lastEnd = later(this.#lastEnd, message.endPlace);
+      else if (message.kind === "idle") this.#lastEnd = later(this.#lastEnd, message.place);
       left.push(message);
     }
     holdUpTo(batch.length);
@@ -167,7 +167,7 @@ export class HeldTopics {
   }
 
   /**
-   * Whether a topic is to be released now. `received`: end of what was read, all of the topic that was read before the hold's
+   * Returns true if a topic is to be released now. `received`: end of what was read, all of the topic that was read before the hold's
    * last change included: after a restart the server sends some of it again, and it goes first.
    */
   isDue(received: bigint): boolean {
@@ -241,7 +241,7 @@ export class HeldTopics {
     const limit = this.#options.limitBytes ?? LIMIT_BYTES;
     const all = topic.hold.bytes + topic.pendingBytes + bytes;
     // While it is released, what is stored ends at the next commit: a full hold could never be released otherwise.
-    if (all > limit && !topic.releasing) throw new HoldFullError(change.topic.name, all, limit);
+    if (all > limit && !topic.releasing) throw new TopicHoldFullError(change.topic.name, all, limit);
     topic.add(change, bytes + OVERHEAD_BYTES, this.#lastEnd);
     this.#spill.took(topic);
   }
@@ -266,7 +266,7 @@ export class HeldTopics {
   }
 }
 
-/** Whether all that stands before a hold was read. */
+/** Returns true if all that stands before a hold was read. */
 function isBehind({ from }: Hold, received: bigint): boolean {
   const { commitLsn, ordinal } = parsePosition(from);
   return commitLsn < received || (commitLsn === received && ordinal <= 1);

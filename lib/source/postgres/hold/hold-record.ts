@@ -29,7 +29,7 @@ export function reasonOf(
 export interface Hold {
   readonly topic: string;
   readonly reason: HoldReason;
-  /** When it began, milliseconds since 1970 UTC. */
+  /** Time at which it began, milliseconds since 1970 UTC. */
   readonly since: number;
   /** The first change that is held. */
   readonly from: PositionText;
@@ -54,7 +54,7 @@ export function firstHeld({ from, drained }: Pick<Hold, "from" | "drained">): Po
   return formatPosition({ ...place, ordinal: ordinal + 1 });
 }
 
-/** Who has passed this position in a partition has passed all that stands before a hold. */
+/** Returns the position whose passing, in a partition, proves that all before a hold was passed. */
 export function barrierOf(hold: Pick<Hold, "from" | "drained">): PositionText {
   const { ordinal, ...place } = parsePosition(firstHeld(hold));
   return formatPosition({ ...place, ordinal: ordinal - 1 });

@@ -74,7 +74,7 @@ export class HoldSpill {
     this.#signal = signal;
   }
 
-  /** Whether store or record gave up: nothing is stored any more. */
+  /** True if store or record gave up: nothing is stored any more. */
   get failed(): boolean {
     return this.#failed;
   }

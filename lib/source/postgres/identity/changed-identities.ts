@@ -14,7 +14,7 @@ import { TableRenamedError } from "../slots/slots-errors.ts";
 import { isOfIdentity, TableAcceptedError, TableReplacedError } from "./identity-errors.ts";
 import { compareKeys, formatKey } from "./known-tables.ts";
 import { isAlike, type TableIdentities } from "./table-identities.ts";
-import type { Difference } from "./table-view.ts";
+import type { IdentityDifference } from "./table-view.ts";
 
 /** Dependencies of `ChangedIdentities`. */
 export interface ChangedIdentitiesOptions
@@ -44,7 +44,7 @@ export class ChangedIdentities {
       await this.#goOnWith(difference);
   }
 
-  async #goOnWith(difference: Difference): Promise<void> {
+  async #goOnWith(difference: IdentityDifference): Promise<void> {
     const { pipeline, log, keeps, identities, holds, backfills } = this.#options;
     const { table, error, now, from } = difference;
     const replaced = error instanceof TableReplacedError;

@@ -1,6 +1,6 @@
 import { defineError } from "../../../change/tributary-error.ts";
 
-/** What is told of a name that stands for another table, or for none, while its table lives on. */
+/** Facts of a name that stands for another table, or for none, while its table lives on. */
 export interface ReplacedTable {
   /** The captured name, as people write it: `public.orders`. */
   readonly table: string;
@@ -50,7 +50,7 @@ export class TableAcceptedError extends defineError("TABLE_ACCEPTED", "restart")
   remedy: "Nothing to do.",
 })) {}
 
-/** Whether an error, or a hold for it, is of a table that is another one, or has another key: a release accepts that. */
+/** Returns true if an error, or a hold for it, is of a table that is another one, or has another key: a release accepts that. */
 export function isOfIdentity(code: string): boolean {
   return code === "TABLE_REPLACED" || code === "KEY_CHANGED";
 }

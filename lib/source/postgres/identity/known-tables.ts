@@ -33,7 +33,7 @@ export const knownTables = z.record(z.string(), z.array(stretch).min(1));
 
 /** A column of a key. */
 export type KeyColumn = Readonly<z.output<typeof keyColumn>>;
-/** Which table a captured name stood for, and by which key, from a position on. */
+/** The table that a captured name stood for, and its key, from a position on. */
 export interface TableStretch {
   readonly from: PositionText;
   readonly oid: number;
@@ -64,7 +64,7 @@ export function formatKeys(
   return [`(${differs(before, now).join(", ")})`, `(${differs(now, before).join(", ")})`];
 }
 
-/** How two keys of one table differ: a renamed column is the same one. */
+/** Compares two keys of one table: a renamed column is the same one. */
 export function compareKeys(
   before: readonly KeyColumn[],
   now: readonly KeyColumn[],
@@ -76,7 +76,7 @@ export function compareKeys(
   return before.every(({ names }, i) => names.at(-1) === now[i]?.names.at(-1)) ? "same" : "renamed";
 }
 
-/** Whether rows of two tables have the same key texts: columns of the same names and types, in the same order. */
+/** Returns true if rows of two tables have the same key texts: columns of the same names and types, in the same order. */
 export function areAlike(one: readonly KeyColumn[], other: readonly KeyColumn[]): boolean {
   return (
     one.length === other.length &&

@@ -22,7 +22,7 @@ import {
   withNameBetween,
   withNames,
 } from "./known-tables.ts";
-import type { Difference, TableView } from "./table-view.ts";
+import type { IdentityDifference, TableView } from "./table-view.ts";
 import { isFlagged, viewOf } from "./table-view.ts";
 
 /** Dependencies of `TableIdentities`. */
@@ -31,10 +31,10 @@ export interface TableIdentitiesOptions {
   readonly known: KnownTables | undefined;
   readonly epoch: number;
   readonly route: RouteTable;
-  /** Whether the definition has a table's rows in this slot. */
+  /** Returns true if the definition has a table's rows in this slot. */
   readonly captures: (table: TableName) => boolean;
   readonly query: CatalogQuery;
-  /** Whether anything is known from before, and can be held; default: yes. */
+  /** True if anything is known from before, and can be held; the default. */
   readonly keeps?: boolean;
   /** Resolves when they are stored. */
   readonly store: (tables: KnownTables) => Promise<void>;
@@ -46,7 +46,7 @@ export interface TableIdentitiesOptions {
 }
 
 /**
- * Which table each captured name stands for, and by which key its rows are told apart: stored outside the database, so that a
+ * The table that each captured name stands for, and the key that tells its rows apart: stored outside the database, so that a
  * replay puts a change where it was put before, and that another table under a captured name is noticed. Until an operator
  * accepts a difference, changes behind it are not given (their topic is held).
  */
@@ -55,7 +55,7 @@ export class TableIdentities {
   readonly #known: Map<string, readonly TableStretch[]>;
   /** The captured name of each table that has one. */
   #names = new Map<number, string>();
-  readonly #differences = new Map<string, Difference>();
+  readonly #differences = new Map<string, IdentityDifference>();
   /** Captured names whose difference holds their topic already. */
   readonly #held = new Set<string>();
   #storing: Promise<void> = Promise.resolve();
@@ -71,12 +71,12 @@ export class TableIdentities {
     return Object.fromEntries(this.#known);
   }
 
-  /** How the captured names differ from what is known of them, by name. */
-  get differences(): ReadonlyMap<string, Difference> {
+  /** Differences of the captured names from what is known of them, by name. */
+  get differences(): ReadonlyMap<string, IdentityDifference> {
     return this.#differences;
   }
 
-  /** Whether the catalog has to be asked before changes of a relation can be given. */
+  /** Returns true if the catalog has to be asked before changes of a relation can be given. */
   mustLook(relation: Relation): boolean {
     const name = formatTable(relation);
     const own = this.#names.get(relation.oid);
@@ -122,7 +122,7 @@ export class TableIdentities {
     await this.#takeIn([...new Set([...captured, ...this.#known.keys()])], look, true);
   }
 
-  /** How the changes of a relation are to be given; undefined: nothing is known of it. */
+  /** Returns the way to give the changes of a relation; undefined: nothing is known of it. */
   view(relation: Relation): TableView | undefined {
     return viewOf(relation, {
       known: this.#known,
@@ -134,7 +134,7 @@ export class TableIdentities {
     });
   }
 
-  /** Whether another table was accepted under the captured name that this one had: what there is now is read with a sweep. */
+  /** Returns true if another table was accepted under the captured name that this one had: what there is now is read with a sweep. */
   hasLeft(oid: number): boolean {
     if (this.#names.has(oid)) return false;
     for (const stretches of this.#known.values())
@@ -143,7 +143,7 @@ export class TableIdentities {
   }
 
   /** Differences up to a place of the log that hold their topics from now on. */
-  takeDue(received: bigint): readonly Difference[] {
+  takeDue(received: bigint): readonly IdentityDifference[] {
     const due = [...this.#differences.values()].filter(
       ({ table, from }) => !this.#held.has(table) && parsePosition(from).commitLsn <= received,
     );
@@ -151,7 +151,7 @@ export class TableIdentities {
     return due;
   }
 
-  /** Whether `takeDue` would give something. */
+  /** Returns true if `takeDue` would give something. */
   isDue(received: bigint): boolean {
     for (const { table, from } of this.#differences.values())
       if (!this.#held.has(table) && parsePosition(from).commitLsn <= received) return true;
@@ -273,7 +273,7 @@ export class TableIdentities {
     here: CatalogTable | undefined,
     same: CatalogTable | undefined,
     from: PositionText,
-  ): Difference | undefined {
+  ): IdentityDifference | undefined {
     const topic = this.#topicOf(table);
     if (here?.oid === current.oid) {
       // By columns that the definition chose, rows go where they went.
@@ -289,7 +289,7 @@ export class TableIdentities {
   }
 
   /** Returns whether it was new. */
-  #note(difference: Difference): boolean {
+  #note(difference: IdentityDifference): boolean {
     const { table, error } = difference;
     const before = this.#differences.get(table);
     if (before?.error.message === error.message) return false;
@@ -351,8 +351,8 @@ export class TableIdentities {
   }
 }
 
-/** Whether a table can take another's place at once: rows with the same keys go to the same partitions. */
-export function isAlike(difference: Difference, known: KnownTables): boolean {
+/** Returns true if a table can take another's place at once: rows with the same keys go to the same partitions. */
+export function isAlike(difference: IdentityDifference, known: KnownTables): boolean {
   const current = known[difference.table]?.at(-1);
   return current !== undefined && difference.now !== undefined && areAlike(current.key, difference.now.key);
 }

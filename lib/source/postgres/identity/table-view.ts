@@ -7,7 +7,7 @@ import { KeyChangedError, TableReplacedError } from "./identity-errors.ts";
 import { findKey, type KeyColumn, type TableStretch } from "./known-tables.ts";
 
 /** A captured name whose table, or key, is another one than what is known of it. */
-export interface Difference {
+export interface IdentityDifference {
   /** The captured name. */
   readonly table: string;
   readonly error: KeyChangedError | TableReplacedError;
@@ -17,13 +17,13 @@ export interface Difference {
   readonly from: PositionText;
 }
 
-/** How the changes of a relation are given from a position on (undefined: from the first). */
+/** The way to give the changes of a relation from a position on (undefined: from the first). */
 export interface Span {
   readonly from: PositionText | undefined;
   /** Undefined: the log's own flags say it. */
   readonly key: readonly KeyColumn[] | undefined;
   readonly problem: TributaryError | undefined;
-  /** Whether a change is given of whose old row the log does not tell the key: a sweep behind it puts right what it does to the old one. */
+  /** True if a change is given of whose old row the log does not tell the key: a sweep behind it puts right what it does to the old one. */
   readonly swept: boolean;
 }
 
@@ -44,14 +44,14 @@ export interface TablesSeen {
   /** The captured name of each table that has one. */
   readonly names: ReadonlyMap<number, string>;
   /** By captured name. */
-  readonly differences: ReadonlyMap<string, Difference>;
+  readonly differences: ReadonlyMap<string, IdentityDifference>;
   readonly captures: (table: TableName) => boolean;
-  /** Whether nothing can be held: what the log does not tell of old rows is passed over. */
+  /** True if nothing can be held: what the log does not tell of old rows is passed over. */
   readonly lenient: boolean;
   readonly topicOf: (table: string) => string;
 }
 
-/** How the changes of a relation are to be given; undefined: nothing is known of it. */
+/** Returns the way to give the changes of a relation; undefined: nothing is known of it. */
 export function viewOf(relation: Relation, tables: TablesSeen): TableView | undefined {
   const { known: all, names, differences, captures, lenient, topicOf } = tables;
   const told = formatTable(relation);
@@ -106,14 +106,14 @@ function keyIn(relation: Relation, key: readonly KeyColumn[]): readonly KeyColum
   return relation.identity === "full" ? key : undefined;
 }
 
-/** Whether a relation, as the log tells it, is of the time before a key's change. */
-function predates(relation: Relation, current: TableStretch, { error, now }: Difference): boolean {
+/** Returns true if a relation, as the log tells it, is of the time before a key's change. */
+function predates(relation: Relation, current: TableStretch, { error, now }: IdentityDifference): boolean {
   if (!(error instanceof KeyChangedError) || !now) return false;
   if (relation.identity !== "full") return isFlagged(relation, current.key);
   return findKey(now.key, relation) === undefined && findKey(current.key, relation) !== undefined;
 }
 
-/** Whether the log's flags say this key. */
+/** Returns true if the log's flags say this key. */
 export function isFlagged(relation: Relation, key: readonly KeyColumn[]): boolean {
   const flagged = relation.columns.filter((column) => column.key);
   return (

@@ -17,7 +17,7 @@ import type { PostgresConnectionOptions } from "./connection-options.ts";
 
 interface Circumstances {
   readonly replication: boolean;
-  /** What the password provider threw, if it did. */
+  /** The error that the password provider threw, if it did. */
   readonly providerFailure: unknown;
 }
 
@@ -126,14 +126,14 @@ export function explainSessionError(error: unknown): unknown {
   });
 }
 
-/** What went wrong first: closing what was open failed only after it. */
+/** Returns the first failure: closing what was open failed only after it. */
 function firstOf(error: SuppressedError): unknown {
   let first: unknown = error;
   while (first instanceof SuppressedError) first = first.suppressed;
   return first;
 }
 
-/** Whether it is how a socket, or `pg` for it, says that the other side is gone. */
+/** Returns true for the words of a socket, or of `pg` for it, when the other side is gone. */
 function isConnectionLost(error: Error): boolean {
   const { code } = error as NodeJS.ErrnoException;
   return (
@@ -144,7 +144,7 @@ function isConnectionLost(error: Error): boolean {
   );
 }
 
-/** Whether a failed connection attempt means that the server is stopping, starting or not there. */
+/** Returns true if a failed connection attempt means that the server is stopping, starting or not there. */
 export function isServerEnding(error: unknown): boolean {
   const cause = (error as Error).cause as { code?: string } | undefined;
   return ["57P01", "57P02", "57P03", "ECONNREFUSED"].includes(cause?.code ?? "");
@@ -171,7 +171,7 @@ export function unreadableEncoding(database: string, what: string, dump = "UTF8"
 }
 
 /**
- * Which limit was met. The server's words may be in any language, so the function that refuses says it:
+ * Returns what to do about the limit that was met. The server's words may be in any language, so the function that refuses says it:
  * InitProcess (proc.c) has no free backend or walsender, InitializeSessionUserId (miscinit.c) counts the role's, CheckMyDatabase
  * (postinit.c) the database's, InitPostgres (postinit.c) finds only what is kept for superusers.
  */

@@ -1,6 +1,6 @@
 import type pg from "pg";
 
-/** How the link is protected. `require` encrypts without looking whom we talk to; `verify-full` looks. */
+/** Protection of the link. `require` encrypts without looking whom we talk to; `verify-full` looks. */
 export interface PostgresTls {
   readonly mode: "disable" | "require" | "verify-full";
   /** Certificate authorities (PEM) to trust instead of the system's; for RDS its bundle. */
@@ -58,4 +58,4 @@ export interface ServerChoice {
 }
 
 /** Runs one statement on a session. */
-export type Query = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;
+export type TextQuery = (sql: string) => Promise<{ readonly rows: readonly unknown[] }>;

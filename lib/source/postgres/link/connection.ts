@@ -11,7 +11,7 @@ const DEFAULT_CONNECT_TIMEOUT_MS = 15_000;
 
 const OF_CONNECTING = new WeakSet<object>();
 
-/** Whether an error came from opening a session, the password's provider included: it says nothing of what the session was for. */
+/** Returns true if an error came from opening a session, the password's provider included: it says nothing of what the session was for. */
 export function isOfConnecting(error: unknown): boolean {
   return typeof error === "object" && error !== null && OF_CONNECTING.has(error);
 }

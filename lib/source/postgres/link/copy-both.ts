@@ -10,7 +10,7 @@ interface ClientConnection {
   query(text: string): void;
 }
 
-/** Who hears of the copy. */
+/** Callbacks of a copy. */
 export interface CopyBothEvents {
   /** The server agrees: copying has begun. */
   onStart(): void;

@@ -21,7 +21,7 @@ export const XLOG_DATA_HEADER = 25;
 
 const XLOG_DATA = 0x77;
 
-/** Whether the frame in `buffer[start, end)` is an XLogData with its header whole. */
+/** Returns true if the frame in `buffer[start, end)` is an XLogData with its header whole. */
 export function isXLogData(buffer: Buffer, start: number, end: number): boolean {
   return buffer[start] === XLOG_DATA && end - start >= XLOG_DATA_HEADER;
 }

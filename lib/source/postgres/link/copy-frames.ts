@@ -55,7 +55,7 @@ export class CopyFrames {
     return rest;
   }
 
-  /** Whether so many bytes stand behind `end` in `buffer`: pieces are joined for that, no more than it needs. */
+  /** Returns true if so many bytes stand behind `end` in `buffer`: pieces are joined for that, no more than it needs. */
   #gather(bytes: number): boolean {
     const here = this.buffer.length - this.end;
     if (here >= bytes) return true;

@@ -3,7 +3,7 @@ import { parseLsn } from "../../../change/lsn.ts";
 import { readOldestTransaction } from "../catalog/oldest-transaction.ts";
 import { readSlot } from "../slot/slot.ts";
 import type { SlotSighting } from "../slot/slot-watch.ts";
-import { isDead, type LinkPatience, linkPatience, nextStep, type Sighting } from "./liveness.ts";
+import { isDead, type LinkPatience, linkPatience, nextStep, type ServerSighting } from "./liveness.ts";
 import type { ReplicationLink } from "./replication-link.ts";
 import type { SideConnection } from "./side-connection.ts";
 
@@ -44,7 +44,7 @@ export class LinkWatch {
   #lastAsked: number | undefined;
   #lastLook: number | undefined;
   #looking = false;
-  #seen: Sighting | undefined;
+  #seen: ServerSighting | undefined;
   #lastSlotPoll = Number.NEGATIVE_INFINITY;
 
   constructor(options: LinkWatchOptions) {
@@ -67,7 +67,7 @@ export class LinkWatch {
     this.#link = undefined;
   }
 
-  /** Whether we wait for the server: only then silence means something. */
+  /** Notes that we wait for the server, or no longer do: only while we wait does silence mean something. */
   waiting(waiting: boolean): void {
     this.#waitingSince = waiting ? performance.now() : undefined;
   }
@@ -128,7 +128,7 @@ export class LinkWatch {
     this.#looking = true;
     this.#lastLook = performance.now();
     const bytes = link.bytesRead;
-    let now: Sighting;
+    let now: ServerSighting;
     try {
       now = await this.#sight(link);
     } catch {
@@ -148,7 +148,7 @@ export class LinkWatch {
     }
   }
 
-  async #sight(link: ReplicationLink): Promise<Sighting> {
+  async #sight(link: ReplicationLink): Promise<ServerSighting> {
     const { rows } = await withDeadline(
       this.#options.side.query(
         `SELECT s.active_pid AS pid, (extract(epoch FROM r.reply_time) * 1000)::float8 AS replied,

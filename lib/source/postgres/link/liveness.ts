@@ -1,11 +1,11 @@
 import { backoffMs } from "../../../backoff.ts";
 
 /*
- * When to say something on a replication link, when to doubt it, and when to give it up. Pure: times go in, a
+ * Decides when to say something on a replication link, when to doubt it, and when to give it up. Pure: times go in, a
  * decision comes out. All times are milliseconds of one monotonic clock.
  */
 
-/** How patient we are; all of it follows from `wal_sender_timeout`. */
+/** Time limits of a link; all of them follow from `wal_sender_timeout`. */
 export interface LinkPatience {
   /** Feedback at least this often: a third of `wal_sender_timeout` would do. */
   readonly feedbackMs: number;
@@ -32,9 +32,9 @@ export interface LinkTimes {
   readonly lastFeedback: number;
   /** Since when nothing has come although we are reading; undefined while we do not read (back-pressure). */
   readonly silentSince: number | undefined;
-  /** When the server was last asked for a reply, if it was during this silence. */
+  /** Time at which the server was last asked for a reply, if it was during this silence. */
   readonly lastAsked: number | undefined;
-  /** When we last looked through another connection, if we did during this silence. */
+  /** Time of our last look through another connection, if there was one during this silence. */
   readonly lastLook: number | undefined;
 }
 
@@ -56,7 +56,7 @@ export function nextStep(
 }
 
 /** Our walsender as another connection sees it. */
-export type Sighting =
+export type ServerSighting =
   /** The slot is not held by our walsender any more. */
   | "gone"
   /** It has read a question of ours that we saw no answer to. */
@@ -67,12 +67,12 @@ export type Sighting =
   | "unreachable";
 
 /**
- * Whether a silent link is dead. A walsender may decode for 20 minutes without a word (`busy`): that is no death.
+ * Returns true if a silent link is dead. A walsender may decode for 20 minutes without a word (`busy`): that is no death.
  * An answer may be on its way while we look: only the second `answered` in a row counts.
  */
 export function isDead(
-  sighting: Sighting,
-  previous: Sighting | undefined,
+  sighting: ServerSighting,
+  previous: ServerSighting | undefined,
   silentMs: number,
   patience: LinkPatience,
 ): boolean {
@@ -89,7 +89,7 @@ export function isDead(
 }
 
 /**
- * How long to wait before connection attempt number `attempt` (from 0): doubling from 100 ms to 30 s, with full
+ * Returns the wait before connection attempt number `attempt` (from 0): doubling from 100 ms to 30 s, with full
  * jitter above a tenth so that many tasks do not come back in step. `random` is from [0, 1).
  */
 export function reconnectDelayMs(attempt: number, random: number): number {

@@ -4,7 +4,7 @@ const GATHER_MS = 20;
 const LOAD_BYTES = 32 * 1024;
 
 /**
- * When to read the socket. A walsender that finds its reader awake and waiting at each message does little else than
+ * Decides when to read the socket. A walsender that finds its reader awake and waiting at each message does little else than
  * wake it; one whose messages gather may decode faster (docs/13-speed.md). So under load the socket is left alone
  * for a moment once it is empty. Under light load it is read at once: the rate decides, nobody has to choose.
  */

@@ -10,7 +10,7 @@ import {
 } from "../postgres-errors.ts";
 
 /**
- * What an error of the replication session means. Typed ones are themselves; SQLSTATE classes of the server's:
+ * Turns an error of the replication session into one of ours. Typed ones are themselves; SQLSTATE classes of the server's:
  * https://www.postgresql.org/docs/current/errcodes-appendix.html
  *
  * `when`: a missing object (42704) is the slot while a link is opened, and the publication while it is read.

@@ -6,7 +6,7 @@ import { CopyBoth } from "./copy-both.ts";
 import type { CopyFrames } from "./copy-frames.ts";
 import { ReadPace } from "./read-pace.ts";
 
-/** How long the server may take to end a copy that we end, before the link is cut. */
+/** Time that the server may take to end a copy that we end, before the link is cut. */
 const FINISH_DEADLINE_MS = 2000;
 /** More than this is not read from the socket before what came is taken (a message may be larger). */
 const UNREAD_BYTES = 1024 * 1024;

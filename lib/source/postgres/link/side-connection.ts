@@ -12,11 +12,9 @@ export interface SideConnectionOptions {
    * which wait for us (rule 22).
    */
   readonly onServerEnding: (error: Error) => void;
-  /** How long one statement may take until its session is given up; default 20 s. */
-  readonly deadlineMs?: number;
 }
 
-/** Below the 30 s of a catalog look-up: when that is tried again, it finds another session. */
+/** Time that one statement may take until its session is given up. Below the 30 s of a catalog look-up: when that is tried again, it finds another session. */
 const DEADLINE_MS = 20_000;
 
 /**
@@ -43,11 +41,10 @@ export class SideConnection {
   async query(sql: string, values: unknown[] = []): Promise<{ readonly rows: readonly unknown[] }> {
     const session = this.#open();
     const client = await session;
-    const deadlineMs = this.#options.deadlineMs ?? DEADLINE_MS;
     const late = setTimeout(() => {
       this.#forget(session);
-      client.connection.stream.destroy(new Error(`no answer within ${deadlineMs / 1000} s`));
-    }, deadlineMs);
+      client.connection.stream.destroy(new Error(`no answer within ${DEADLINE_MS / 1000} s`));
+    }, DEADLINE_MS);
     try {
       return await client.query<pg.QueryResultRow>(sql, values);
     } finally {

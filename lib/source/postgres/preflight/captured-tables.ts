@@ -1,13 +1,13 @@
 import { quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, tablePattern } from "../../../change/table-pattern.ts";
-import { captures } from "../../../definition/definition.ts";
+import { captures, type SourceDefinition } from "../../../definition/definition.ts";
 import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import type { RelationEntry } from "./table-facts.ts";
 
 /** The tables of a database that a definition captures. */
-export interface CapturedTables extends Findings {
+export interface CapturedTables extends CheckResult {
   /** Tables to publish: ordinary and partitioned ones; of a partition tree the highest captured. */
   readonly tables: readonly RelationEntry[];
   /** The partitions below captured partitioned tables, where rows live. */
@@ -22,7 +22,7 @@ const KINDS: Readonly<Record<string, string>> = {
 
 /** Resolves the patterns of a definition. */
 export function captureTables(
-  source: Pick<LogPipeline["source"], "tables" | "exclude"> &
+  source: Pick<SourceDefinition, "tables" | "exclude"> &
     Partial<Pick<LogPipeline["source"], "excludeColumns" | "where">>,
   relations: readonly RelationEntry[],
 ): CapturedTables {

@@ -2,12 +2,12 @@ import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable, type TableName, tablePattern } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import { partitionsOf } from "./replica-identity.ts";
 import { identityColumns, type TableFacts } from "./table-facts.ts";
 
 /**
- * Whether the key columns that the definition chose stand in every delete: in the replica identity and NOT NULL
+ * Checks that the key columns that the definition chose stand in every delete: in the replica identity and NOT NULL
  * (rule 4). Otherwise a delete would have no partition.
  */
 export function checkKeyColumns(
@@ -19,7 +19,7 @@ export function checkKeyColumns(
   leaves: readonly TableFacts[],
   /** Over all slots. */
   captured: readonly TableName[] = tables,
-): Findings {
+): CheckResult {
   const problems: PreflightProblem[] = [];
   const problem = (message: string, remedy: string) => problems.push({ code: "KEY_COLUMN", message, remedy });
 

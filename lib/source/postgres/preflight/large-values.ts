@@ -1,6 +1,6 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../definition.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import { partitionsOf } from "./replica-identity.ts";
 import { identityColumns, type TableFacts } from "./table-facts.ts";
 
@@ -15,7 +15,7 @@ export function checkLargeValues(
   source: LogPipeline["source"],
   tables: readonly TableFacts[],
   leaves: readonly TableFacts[],
-): Findings {
+): CheckResult {
   const found = tables.flatMap((table) => {
     const excluded = forTable(source.excludeColumns, table) ?? [];
     const large = [table, ...partitionsOf(table, leaves)].flatMap((part) => {

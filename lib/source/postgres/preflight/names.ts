@@ -2,11 +2,11 @@ import { isUtf8 } from "node:buffer";
 import { formatTable } from "../../../change/table-pattern.ts";
 import { showBytes } from "../decode/pgoutput/reader.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import type { TableFacts } from "./table-facts.ts";
 
 /** Names of captured tables, and of their columns, that are no text: a database without an encoding (SQL_ASCII) may hold such. */
-export function checkNames(tables: readonly TableFacts[]): Findings {
+export function checkNames(tables: readonly TableFacts[]): CheckResult {
   const problems: PreflightProblem[] = [];
   for (const table of tables) {
     const { oid, nameBytes } = table;

@@ -1,11 +1,11 @@
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
 import { outboxColumns } from "../decode/outbox-events.ts";
 import type { LogPipeline } from "../definition.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import type { TableFacts } from "./table-facts.ts";
 
-/** Whether the rows of the outbox's table can be events. */
-export function checkOutboxTable(source: LogPipeline["source"], tables: readonly TableFacts[]): Findings {
+/** Checks that the rows of the outbox's table can be events. */
+export function checkOutboxTable(source: LogPipeline["source"], tables: readonly TableFacts[]): CheckResult {
   const table = tables.find((candidate) => formatTable(candidate) === source.outbox?.table);
   const excluded = (table && forTable(source.excludeColumns, table)) ?? [];
   const columns = table?.columns.map(({ name }) => name).filter((name) => !excluded.includes(name));

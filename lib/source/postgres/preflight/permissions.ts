@@ -2,16 +2,16 @@ import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";
 import type { TableFacts } from "./table-facts.ts";
 
-/** Whether the role may read what it captures: existing rows are read by backfill. */
+/** Checks that the role may read what it captures: existing rows are read by backfill. */
 export function checkReading(
   source: LogPipeline["source"],
   facts: ServerFacts,
   tables: readonly TableFacts[],
-): Findings {
+): CheckResult {
   const role = quoteIdentifier(facts.user);
   const problems: PreflightProblem[] = [];
   const closed = [...new Set(tables.filter((table) => !table.schemaUsable).map((table) => table.schema))];

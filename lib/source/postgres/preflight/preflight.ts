@@ -5,7 +5,7 @@ import { checkPublishedIdentity } from "../catalog/publication-change.ts";
 import { type PublicationStep, planPublication } from "../catalog/publication-plan.ts";
 import type { LogPipeline } from "../definition.ts";
 import { captureTables } from "./captured-tables.ts";
-import { type Findings, gather } from "./findings.ts";
+import { type CheckResult, gather } from "./findings.ts";
 import { checkKeyColumns } from "./key-columns.ts";
 import { checkLargeValues } from "./large-values.ts";
 import { checkNames } from "./names.ts";
@@ -17,7 +17,7 @@ import { readServerFacts, type ServerFacts } from "./server-facts.ts";
 import { readRelations, readTables, type TableFacts } from "./table-facts.ts";
 
 /** The result of a look at the server. */
-export interface PreflightReport extends Findings {
+export interface PreflightReport extends CheckResult {
   readonly server: ServerFacts;
   /** The tables that will be captured. */
   readonly tables: readonly TableFacts[];

@@ -2,11 +2,11 @@ import { quoteIdentifier, quoteTable } from "../../../change/sql-identifier.ts";
 import { formatTable, forTable } from "../../../change/table-pattern.ts";
 import type { LogPipeline } from "../definition.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import { identityColumns, laterIdentity, type TableFacts } from "./table-facts.ts";
 
 /**
- * Whether publishing these tables leaves the application's own UPDATE and DELETE alone: PostgreSQL refuses them
+ * Checks that publishing these tables leaves the application's own UPDATE and DELETE alone: PostgreSQL refuses them
  * on a published table that has no replica identity. `tables` are those to publish, `leaves` the partitions below.
  * https://www.postgresql.org/docs/current/logical-replication-publication.html
  */
@@ -16,7 +16,7 @@ export function checkReplicaIdentity(
   leaves: readonly TableFacts[],
   version: number,
   topics: Pick<LogPipeline["topics"], "keys">,
-): Findings {
+): CheckResult {
   const problems: PreflightProblem[] = [];
   const warnings: PreflightProblem[] = [];
   const rowsLiveIn = [...tables.filter((table) => table.kind === "r"), ...leaves];

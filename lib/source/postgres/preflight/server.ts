@@ -3,18 +3,18 @@ import { serverEncoding } from "../decode/values/charset.ts";
 import type { LogPipeline } from "../definition.ts";
 import { unreadableEncoding } from "../link/connection-errors.ts";
 import type { PreflightProblem } from "../postgres-errors.ts";
-import type { Findings } from "./findings.ts";
+import type { CheckResult } from "./findings.ts";
 import type { ServerFacts } from "./server-facts.ts";
 
 const OLDEST = 14;
 const NEWEST = 18;
 
-/** Whether the server as a whole can serve a slot. */
+/** Checks that the server as a whole can serve a slot. */
 export function checkServer(
   facts: ServerFacts,
   source: LogPipeline["source"],
   { slotExists }: { readonly slotExists: boolean },
-): Findings {
+): CheckResult {
   const major = Math.floor(facts.version / 10_000);
   const problems: PreflightProblem[] = [];
   const warnings: PreflightProblem[] = [];
@@ -84,7 +84,7 @@ export function checkServer(
   return { problems, warnings };
 }
 
-/** Whether we can read the database's text. */
+/** Checks that we can read the database's text. */
 function encodingProblems(
   { encoding, database }: ServerFacts,
   source: LogPipeline["source"],

@@ -13,7 +13,7 @@ const ROW_BYTES = 80;
  */
 export class AskedRows {
   readonly table: string;
-  /** Whether rows that another task may have written are in here. */
+  /** True if rows that another task may have written are in here. */
   known: boolean;
   #rows = new Map<string, AskedRow>();
   #bytes = 0;
@@ -71,7 +71,7 @@ export class AskedRows {
     this.#dirty = true;
   }
 
-  /** How many rows wait. */
+  /** Number of rows that wait. */
   get count(): number {
     return this.#rows.size;
   }
@@ -112,7 +112,7 @@ export class AskedRows {
     return news;
   }
 
-  /** Whether the record is to be written. */
+  /** True if the record is to be written. */
   get isDirty(): boolean {
     return this.#dirty;
   }

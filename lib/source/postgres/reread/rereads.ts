@@ -16,7 +16,7 @@ export interface RereadsOptions extends RereadSurroundings {
   readonly record: RereadRecord;
   /** Asked for tables of which too many rows are to be read. */
   readonly backfills: Pick<BackfillRecord, "request">;
-  /** Whether rows of a table are this slot's to read. */
+  /** Returns true if rows of a table are this slot's to read. */
   readonly isOwn: (table: string) => boolean;
   readonly tablesAtOnce: number;
   /** The record knows more than before: what the stream acknowledged may be confirmed. */
@@ -80,14 +80,14 @@ export class Rereads {
     else this.#begin();
   }
 
-  /** How many rows wait; of a table that is read as a whole, one. */
+  /** Number of rows that wait; of a table that is read as a whole, one. */
   get waiting(): number {
     let waiting = 0;
     for (const { count, whole } of this.#tables.values()) waiting += count + (whole === undefined ? 0 : 1);
     return waiting;
   }
 
-  /** Whether whole tables are to be read: `look` is to be called now and then. */
+  /** True if whole tables are to be read: `look` is to be called now and then. */
   get wantsTables(): boolean {
     for (const { whole } of this.#tables.values()) if (whole !== undefined) return true;
     return false;
@@ -238,7 +238,7 @@ export class Rereads {
   }
 }
 
-/** Whether a backfill gave, or would have given, every row as it stood behind a position. */
+/** Returns true if a backfill gave, or would have given, every row as it stood behind a position. */
 function readsWhole({ request, progress }: Backfill, at: PositionText): boolean {
   const { where, consumer } = request;
   return where === undefined && consumer === undefined && (progress?.startPosition ?? "") >= at;

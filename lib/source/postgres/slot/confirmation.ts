@@ -12,22 +12,22 @@ import type {
 } from "./slot-record.ts";
 import { StreamedCommits } from "./streamed-commits.ts";
 
-/** How many commits the record keeps to recognize history by. */
+/** Number of commits that the record keeps to recognize history by. */
 const RECENT_COMMITS = 16;
-/** How many commits wait for their acknowledgement at most; older ones a replay may show unseen. */
+/** Number of commits that wait for their acknowledgement at most; older ones a replay may show unseen. */
 const STREAMED_COMMITS = 65_536;
-/** How many truncates of partitioned tables are kept until their partitions were looked at. */
+/** Number of truncates of partitioned tables that are kept until their partitions were looked at. */
 const KEPT_TRUNCATES = 16;
+/** Time between two writes of the record when commits were acknowledged. */
+const COMMIT_INTERVAL_MS = 1_000;
+/** The same when only idle positions moved: an idle database costs few writes. */
+const IDLE_INTERVAL_MS = 10_000;
 
 /** Dependencies of `Confirmation`. */
 export interface ConfirmationOptions {
   readonly record: SlotRecord;
   /** As it stands in the record. */
   readonly state: SlotState;
-  /** Time between two writes of the record when commits were acknowledged. Default 1 s. */
-  readonly commitIntervalMs?: number;
-  /** The same when only idle positions moved: an idle database costs few writes. Default 10 s. */
-  readonly idleIntervalMs?: number;
   /** Since when what stands from an LSN on can be in the stream, in milliseconds since 1970 UTC: see `Sent`. Default: unknown. */
   readonly sentSince?: (lsn: bigint) => number | undefined;
   /** The record holds this LSN now: the server may be told. */
@@ -86,8 +86,7 @@ export class Confirmation {
     this.#acknowledged = lsn;
     const { taken, latest } = this.#streamed.take(lsn, RECENT_COMMITS);
     if (taken > 0) this.#recent = [...this.#recent, ...latest].slice(-RECENT_COMMITS);
-    const { commitIntervalMs = 1000, idleIntervalMs = 10_000 } = this.#options;
-    this.#schedule(taken > 0 ? commitIntervalMs : idleIntervalMs);
+    this.#schedule(taken > 0 ? COMMIT_INTERVAL_MS : IDLE_INTERVAL_MS);
   }
 
   /**
@@ -111,7 +110,7 @@ export class Confirmation {
     this.#state = { ...this.#state, termsSeen };
   }
 
-  /** Which tables the captured names stand for. Resolves when that is in the record. */
+  /** Records the tables that the captured names stand for. Resolves when they are in the record. */
   async onTables(tables: KnownTables): Promise<void> {
     await this.#store({ tables });
   }
@@ -202,7 +201,7 @@ export class Confirmation {
   }
 
   #again(): void {
-    if (this.#acknowledged > this.#state.confirmedLsn) this.#schedule(this.#options.commitIntervalMs ?? 1000);
+    if (this.#acknowledged > this.#state.confirmedLsn) this.#schedule(COMMIT_INTERVAL_MS);
   }
 
   async #writeOnce(): Promise<void> {

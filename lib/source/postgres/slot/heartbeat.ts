@@ -28,23 +28,21 @@ const INSUFFICIENT_PRIVILEGE = "42501";
 export class Heartbeat {
   readonly #emit: () => Promise<unknown>;
   readonly #log: Log;
-  readonly #intervalMs: number;
   #before: IdleView | undefined;
   #lastBeat = Number.NEGATIVE_INFINITY;
   #refused = false;
 
   /** `emit` writes the message. */
-  constructor(emit: () => Promise<unknown>, log: Log, intervalMs = INTERVAL_MS) {
+  constructor(emit: () => Promise<unknown>, log: Log) {
     this.#emit = emit;
     this.#log = log;
-    this.#intervalMs = intervalMs;
   }
 
   /** Looks at two views in a row: idle at both, behind at both, nothing came in between, and the log grew. */
   async look(view: IdleView): Promise<void> {
     const before = this.#before;
     this.#before = view;
-    if (this.#refused || view.atMs - this.#lastBeat < this.#intervalMs) return;
+    if (this.#refused || view.atMs - this.#lastBeat < INTERVAL_MS) return;
     if (!before?.waiting || !view.waiting || view.receivedLsn !== before.receivedLsn) return;
     if (before.serverLsn - before.receivedLsn < BEHIND_BYTES || view.serverLsn <= before.serverLsn) return;
     this.#lastBeat = view.atMs;

@@ -25,7 +25,7 @@ export class SentSince {
     if (this.#samples.length > SAMPLES) this.#samples = this.#samples.filter((_, i) => i % 2 === 0);
   }
 
-  /** When what stands from `lsn` on was given at the earliest, in milliseconds since 1970 UTC. Never asked of less again. */
+  /** Returns the earliest time at which what stands from `lsn` on was given, in milliseconds since 1970 UTC. Never asked of less again. */
   at(lsn: bigint): number | undefined {
     let last = -1;
     while ((this.#samples[last + 1]?.lsn ?? lsn + 1n) <= lsn) last++;

@@ -45,7 +45,7 @@ export class SlotLink {
   #replay = new ReplayCheck([], 0n);
   /** While the server is made to show that it has what the stream has: nothing is given meanwhile (rule 39). */
   #pass: HistoryPass | undefined;
-  /** Which run of the server the pass looks at. */
+  /** The run of the server that the pass looks at. */
   #proving = "";
   /** The run for which a pass was over, while no other link has been opened since. */
   #passed: string | undefined;
@@ -86,12 +86,12 @@ export class SlotLink {
     return this.#link !== undefined;
   }
 
-  /** How often a link was opened again. */
+  /** Number of times that a link was opened again. */
   get reconnects(): number {
     return this.#reconnects;
   }
 
-  /** Whether the server has nothing for us. */
+  /** True if the server has nothing for us. */
   get isWaiting(): boolean {
     return this.#watch.isWaiting;
   }

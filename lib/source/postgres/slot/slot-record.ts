@@ -13,9 +13,9 @@ export interface SlotState {
   readonly terms?: PublicationTerms | undefined;
   /** The partitions of captured tables when they were last looked at. */
   readonly leaves?: LeavesByRoot | undefined;
-  /** When both were last so. */
+  /** Time and place at which both were last so. */
   readonly termsSeen?: Sighting | undefined;
-  /** Which tables the captured names stand for, and their keys. Undefined in records of before they were kept. */
+  /** Tables that the captured names stand for, and their keys. Undefined in records of before they were kept. */
   readonly tables?: KnownTables | undefined;
   /** Truncates of whole partitioned tables in the log, whose partitions were not looked at since. */
   readonly truncates?: readonly SeenTruncate[] | undefined;

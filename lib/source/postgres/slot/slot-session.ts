@@ -16,7 +16,7 @@ import {
 } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 
-/** Which slot, and how long another reader of it is waited for. */
+/** The slot, and the time that another reader of it is waited for. */
 export interface SlotSessionOptions {
   readonly connection: PostgresConnectionOptions;
   readonly walSenderTimeoutMs: number;

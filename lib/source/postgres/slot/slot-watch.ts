@@ -12,7 +12,7 @@ export interface SlotSighting {
   readonly oldestTransaction: OldestTransaction | undefined;
 }
 
-/** How the slot fares, for metrics. */
+/** Health of the replication slot, as reported in metrics. */
 export interface SlotHealth {
   /** `reserved`, `extended`, `unreserved`, `lost`. */
   readonly walStatus: string | undefined;
@@ -27,27 +27,19 @@ export interface SlotHealth {
   readonly oldestTransactionPid: number | undefined;
 }
 
-/** When the log warns. */
-export interface SlotWarnings {
-  readonly lossSeconds: number;
-  readonly transactionSeconds: number;
-  /** A transaction is no trouble while no more than this is held back. */
-  readonly heldBytes: number;
-  /** The same warning comes again after this. */
-  readonly againMs: number;
-}
-
-const WARNINGS: SlotWarnings = {
+/** Limits at which the log warns. */
+const WARNINGS = {
   lossSeconds: 3600,
   transactionSeconds: 600,
+  /** A transaction is no trouble while no more than this is held back. */
   heldBytes: 64 * 1024 * 1024,
+  /** The same warning comes again after this. */
   againMs: 600_000,
 };
 
 /** Keeps what was seen of a slot, and warns long before it is lost. */
 export class SlotWatch {
   readonly #log: Log;
-  readonly #warnings: SlotWarnings;
   readonly #warned = new Map<string, number>();
   #samples: WalSample[] = [];
   #slot: SlotFacts | undefined;
@@ -56,9 +48,8 @@ export class SlotWatch {
     | { readonly transaction: OldestTransaction; readonly since: number; readonly seconds: number }
     | undefined;
 
-  constructor(log: Log, warnings: Partial<SlotWarnings> = {}) {
+  constructor(log: Log) {
     this.#log = log;
-    this.#warnings = { ...WARNINGS, ...warnings };
   }
 
   take({ atMs, slot, serverLsn, oldestTransaction: transaction }: SlotSighting): void {
@@ -91,7 +82,7 @@ export class SlotWatch {
 
   #warnOfLoss(atMs: number, slot: SlotFacts): void {
     const seconds = walLossSeconds(this.#samples);
-    if (seconds === undefined || seconds >= this.#warnings.lossSeconds || !this.#due("loss", atMs)) return;
+    if (seconds === undefined || seconds >= WARNINGS.lossSeconds || !this.#due("loss", atMs)) return;
     this.#log.warn(
       `the server will give up the slot "${slot.name}" in about ${duration(seconds)} if it goes on like this`,
       {
@@ -105,8 +96,7 @@ export class SlotWatch {
 
   #warnOfTransaction(atMs: number, heldBytes: number): void {
     const oldest = this.#oldest;
-    if (!oldest || oldest.seconds < this.#warnings.transactionSeconds || heldBytes < this.#warnings.heldBytes)
-      return;
+    if (!oldest || oldest.seconds < WARNINGS.transactionSeconds || heldBytes < WARNINGS.heldBytes) return;
     const { pid, xid, name } = oldest.transaction;
     if (!this.#due(`transaction ${xid}`, atMs)) return;
     const who =
@@ -126,10 +116,9 @@ export class SlotWatch {
     );
   }
 
-  /** Whether this warning was not given lately. */
+  /** Returns true if this warning was not given lately. */
   #due(what: string, atMs: number): boolean {
-    for (const [other, at] of this.#warned)
-      if (atMs - at >= this.#warnings.againMs) this.#warned.delete(other);
+    for (const [other, at] of this.#warned) if (atMs - at >= WARNINGS.againMs) this.#warned.delete(other);
     if (this.#warned.has(what)) return false;
     this.#warned.set(what, atMs);
     return true;

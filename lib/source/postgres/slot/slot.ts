@@ -2,7 +2,7 @@ import pg from "pg";
 import * as z from "zod";
 import { formatLsn, parseLsn } from "../../../change/lsn.ts";
 import { NEW_EPOCH, NEW_EPOCH_DROP_SLOT } from "../../../definition/new-epoch.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import { explainStreamError, slotInUse } from "../link/replication-errors.ts";
 import {
   OtherSystemError,
@@ -60,7 +60,7 @@ export interface SlotFacts {
 }
 
 /** https://www.postgresql.org/docs/current/view-pg-replication-slots.html */
-export async function readSlot(query: Query, name: string): Promise<SlotFacts | undefined> {
+export async function readSlot(query: TextQuery, name: string): Promise<SlotFacts | undefined> {
   const { rows } = await query(`
     SELECT to_jsonb(s) || jsonb_build_object(
              'holder', (SELECT application_name FROM pg_stat_activity a WHERE a.pid = s.active_pid),
@@ -87,7 +87,7 @@ export async function readSlot(query: Query, name: string): Promise<SlotFacts | 
   };
 }
 
-/** Whether a slot can be one of ours in this database; a lost one is ours all the same. Who drops a slot asks first. */
+/** Returns true if a slot can be one of ours in this database; a lost one is ours all the same. Whoever drops a slot asks first. */
 export function isOurs({ plugin, database: of }: SlotFacts, database: string): boolean {
   return plugin === "pgoutput" && of === database;
 }
@@ -162,7 +162,7 @@ function decodeBytea(text: string): string {
 }
 
 /**
- * Whether a slot is one that we may read from at all.
+ * Checks that a slot is one that we may read from at all.
  * @throws SlotForeignError, SlotLostError
  */
 export function checkSlotKind(slot: SlotFacts, database: string): void {

@@ -31,7 +31,7 @@ export function wantedSlot(pipeline: Pick<LogPipeline, "source" | "topics">, tab
   return weights.indexOf(weights.reduce((a, b) => (b > a ? b : a))) + 1;
 }
 
-/** Whether a table is the outbox, or stands where its events would. */
+/** Returns true if a table is the outbox, or stands where its events would. */
 export function isOutbox({ source: { outbox } }: Pick<LogPipeline, "source">, table: TableName): boolean {
   return (
     outbox !== undefined && (formatTable(table) === outbox.table || table.schema === OUTBOX_TABLES.schema)
@@ -66,8 +66,8 @@ export interface Siblings {
   readonly epoch: number | undefined;
   /** Their publications, and those that may come: what they hold is theirs. */
   readonly publications: readonly string[];
-  /** Whether a table is this slot's; the others are theirs. */
+  /** Returns true if a table is this slot's; the others are theirs. */
   readonly isOwn: (table: TableName) => boolean;
-  /** Whether a topic that a change of this commit goes to may be another slot's: a table was renamed. */
+  /** Returns true if a topic that a change of this commit goes to may be another slot's: a table was renamed. */
   readonly isForeign: (topic: string, commitLsn: bigint) => boolean;
 }

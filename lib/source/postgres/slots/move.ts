@@ -12,7 +12,7 @@ import { readPublication } from "../catalog/publication.ts";
 import { checkPublishedIdentity, refuseShared } from "../catalog/publication-change.ts";
 import { tableSql } from "../catalog/publication-plan.ts";
 import type { LogPipeline } from "../definition.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import { PreflightError } from "../postgres-errors.ts";
 import { readServerFacts } from "../preflight/server-facts.ts";
 import { readTables } from "../preflight/table-facts.ts";
@@ -36,11 +36,11 @@ export function readMove(content: Buffer): z.output<typeof moveContent> | undefi
 }
 
 /**
- * Which of these tables a publication really has no more. A message is no proof that a table moved: any role may write one. The
+ * Returns those of these tables that a publication really has no more. A message is no proof that a table moved: any role may write one. The
  * true one is part of the transaction that changed the publication.
  */
 export async function tablesGone(
-  query: Query,
+  query: TextQuery,
   publication: string,
   tables: readonly string[],
 ): Promise<readonly string[]> {
@@ -62,7 +62,7 @@ const publicationRow = z.object({
   named: z.array(z.object({ schema: z.string(), table: z.string() })),
 });
 
-/** How topics are moved. */
+/** Options of moving topics. */
 export interface MoveOptions {
   /** The whole pipeline. */
   readonly pipeline: LogPipeline;
@@ -75,13 +75,13 @@ export interface MoveOptions {
    * the tables: what it has not received itself cannot go on.
    */
   readonly permit: (from: number, tables: readonly string[]) => Promise<boolean>;
-  /** How long nobody else can take our lease over, once `permit` has said yes. */
+  /** Time for which nobody else can take our lease over, once `permit` has said yes. */
   readonly heldMs: number;
   readonly signal: AbortSignal;
   readonly log: Log;
 }
 
-/** How long writers of a table may be held up by one attempt. */
+/** Time that one attempt may hold up writers of a table. */
 const LOCK_MS = 1_000;
 const PAUSE_MS = 1_000;
 /** A table that is never free is told after this long. */
@@ -212,7 +212,7 @@ async function tablesOfTopic(
     .map(formatTable);
 }
 
-/** How long a giving slot's reader may need to come as far. */
+/** Time that a giving slot's reader may need to come as far. */
 const FOLLOW_DEADLINE_MS = 900_000;
 const FOLLOW_POLL_MS = 500;
 const TELL_EVERY_MS = 10_000;
@@ -232,7 +232,7 @@ export async function awaitSlots(
     log,
   }: {
     readonly slots: readonly number[];
-    /** How far the record of a slot says that it is. */
+    /** Returns the place that the record of a slot has confirmed. */
     readonly confirmed: (slot: number) => Promise<bigint | undefined>;
     readonly signal: AbortSignal;
     readonly log: Log;

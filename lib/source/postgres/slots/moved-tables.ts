@@ -1,6 +1,6 @@
 import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
-import type { Query } from "../link/connection-options.ts";
+import type { TextQuery } from "../link/connection-options.ts";
 import { readMove, tablesGone } from "./move.ts";
 import { TablesMovedError } from "./slots-errors.ts";
 
@@ -9,7 +9,7 @@ export interface MovedTablesOptions {
   readonly slot: string;
   readonly publication: string;
   readonly tables: readonly TableName[];
-  readonly query: Query;
+  readonly query: TextQuery;
   readonly log: Log;
 }
 

@@ -73,7 +73,7 @@ export async function readShare(
 }
 
 /**
- * Whether a topic that another slot has is taken over: only from an earlier one, as slots grow. A table that was renamed may be
+ * Returns true if a topic that another slot has is taken over: only from an earlier one, as slots grow. A table that was renamed may be
  * wanted the other way, and two slots that wait for each other would both stand still: it stays where it is. The outbox must
  * come, since the first slot alone reads it.
  */

@@ -6,17 +6,11 @@ import { auditSchemaSql, tableTriggersSql } from "../../../source/triggers/audit
 import { checkedTables, readRows } from "../checked-tables.ts";
 import { expectedEvents } from "../expected.ts";
 import { Rig } from "../rig.ts";
-import { playRound } from "../round.ts";
+import { holdsWithin, playRound } from "../round.ts";
 import { CHECKED_SCHEMA, CHECKED_TABLES } from "../tables.ts";
 import { Truth, type TruthChange } from "../truth.ts";
-import { holdsWithin } from "../waiting.ts";
 import { runWorkload } from "../workload.ts";
-import pollingDeletesPipeline from "./polling-deletes-pipeline.ts";
-import pollingPipeline from "./polling-pipeline.ts";
-import triggersPipeline from "./triggers-pipeline.ts";
-
-/** The sources that are checked here: their positions are their own, so that what they give is held against tables and counts. */
-export type BatchesKind = "triggers" | "polling" | "pollingDeletes";
+import { BATCHES_KIND_VARIABLE, type BatchesKind, batchesPipeline } from "./pipeline.ts";
 
 /** Findings about a source that reads tables. */
 export interface BatchesVerdict {
@@ -42,28 +36,16 @@ const POLLED_COLUMN = CHECKED_TABLES.map(
 
 const POLLED_SCHEMA = `CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$; ${POLLED_COLUMN}`;
 
-const SOURCES: Readonly<
-  Record<BatchesKind, { readonly definition: Pipeline; readonly file: string; readonly schema: string }>
-> = {
-  triggers: {
-    definition: triggersPipeline,
-    file: fileURLToPath(new URL("./triggers-pipeline.ts", import.meta.url)),
-    schema: [
-      ...auditSchemaSql("tributary"),
-      ...CHECKED_TABLES.flatMap((table) => tableTriggersSql("tributary", table)),
-    ].join(";\n"),
-  },
-  polling: {
-    definition: pollingPipeline,
-    file: fileURLToPath(new URL("./polling-pipeline.ts", import.meta.url)),
-    schema: POLLED_SCHEMA,
-  },
-  pollingDeletes: {
-    definition: pollingDeletesPipeline,
-    file: fileURLToPath(new URL("./polling-deletes-pipeline.ts", import.meta.url)),
-    schema: POLLED_SCHEMA,
-  },
+const SCHEMAS: Readonly<Record<BatchesKind, string>> = {
+  triggers: [
+    ...auditSchemaSql("tributary"),
+    ...CHECKED_TABLES.flatMap((table) => tableTriggersSql("tributary", table)),
+  ].join(";\n"),
+  polling: POLLED_SCHEMA,
+  pollingDeletes: POLLED_SCHEMA,
 };
+
+const DEFINITION = fileURLToPath(new URL("./pipeline.ts", import.meta.url));
 
 /** Settings of `runBatchesChecker`. */
 export interface BatchesCheckerOptions {
@@ -73,7 +55,7 @@ export interface BatchesCheckerOptions {
   readonly changes: number;
   /** Breaks things while the workload runs; whatever it broke must be whole when it resolves. */
   readonly faults: (rig: Rig) => Promise<unknown>;
-  /** How long everything may take to arrive after that, milliseconds. */
+  /** Time that everything has to arrive after that, in milliseconds. */
   readonly recoverMs: number;
 }
 
@@ -83,8 +65,13 @@ export interface BatchesCheckerOptions {
  * looks for deletes, the rows that are there and no others.
  */
 export async function runBatchesChecker(options: BatchesCheckerOptions): Promise<BatchesVerdict> {
-  const { definition, file, schema } = SOURCES[options.kind];
-  const rig = await Rig.start({ definition, definitionFile: file, schema: `${CHECKED_SCHEMA}; ${schema}` });
+  const definition = batchesPipeline(options.kind);
+  const rig = await Rig.start({
+    definition,
+    definitionFile: DEFINITION,
+    schema: `${CHECKED_SCHEMA}; ${SCHEMAS[options.kind]}`,
+    captureEnvironment: { [BATCHES_KIND_VARIABLE]: options.kind },
+  });
   try {
     const { databaseUrl } = rig;
     const tables = await checkedTables(databaseUrl, definition);
@@ -109,7 +96,7 @@ export async function runBatchesChecker(options: BatchesCheckerOptions): Promise
   }
 }
 
-/** Whether all that this kind of source promises has arrived. */
+/** Returns true if all that this kind of source promises has arrived. */
 export function isWhole(verdict: BatchesVerdict, kind: BatchesKind): boolean {
   const { doubled, outOfOrder, wrongRows, surplusRows, surplusDeleted } = verdict;
   const counts = Object.values(verdict.events);

@@ -1,5 +1,5 @@
 import { consumer } from "../../../index.ts";
-import { isPoisoned } from "../poison.ts";
+import { isPoisoned } from "../mischief.ts";
 import { SinkSession } from "./session.ts";
 
 /** A sink that fails for good on some changes: they must be in the dead letters, and nowhere else. */

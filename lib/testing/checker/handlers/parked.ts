@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { consumer } from "../../../index.ts";
-import { isPoisoned } from "../poison.ts";
+import { isPoisoned } from "../mischief.ts";
 import { MENDED_VARIABLE } from "../sink-store.ts";
 import { SinkSession } from "./session.ts";
 

@@ -29,10 +29,6 @@ export class SinkSession {
     return this.#invocation;
   }
 
-  get consumer(): string {
-    return this.#consumer;
-  }
-
   /** The handler, with each invocation's beginning and end on record. */
   recorded(handler: Handler): Handler {
     return async (event, context) => {

@@ -1,4 +1,4 @@
-import { Tally } from "../tally.ts";
+import { Tally } from "../check.ts";
 
 /** One effect of an event, in the order of the effects. */
 export interface OutboxEffect {

@@ -10,7 +10,7 @@ import { relaySql } from "../../../publish/relay-sql.ts";
 import { outboxTableSql } from "../../../publish/table-sql.ts";
 import { CaptureTask } from "../capture-task.ts";
 import { checkRefusals, lastLines, startLocalParts } from "../local-parts.ts";
-import { holdsWithin, waitUntil } from "../waiting.ts";
+import { holdsWithin, waitUntil } from "../round.ts";
 import { checkOutbox, type OutboxEffect, type OutboxFindings } from "./check.ts";
 import { committedVersions, ORDERS_SCHEMA, type OrdersWritten, writeOrders } from "./orders.ts";
 import { OUTBOX_FORM_VARIABLE, type OutboxForm, outboxPipeline } from "./pipeline.ts";
@@ -29,7 +29,7 @@ export interface OutboxCheckerOptions {
   readonly failpoints?: readonly string[];
   /** Transactions a second; default: as fast as they go. */
   readonly perSecond?: number;
-  /** How long everything may take to arrive after the last commit. Default 60 s. */
+  /** Time that everything has to arrive after the last commit. Default 60 s. */
   readonly recoverMs?: number;
 }
 
@@ -122,12 +122,9 @@ export async function runOutboxChecker(options: OutboxCheckerOptions): Promise<O
   const mapping = await runEventSourceMapping({
     kinesis,
     streamName: resources.stream,
-    startingPosition: "TRIM_HORIZON",
     batchSize: 100,
-    reportBatchItemFailures: true,
     functionHost: {
       name: "audit",
-      arn: "arn:aws:lambda:us-east-1:000000000000:function:audit",
       invoke: async (event) => {
         const records = event as Parameters<typeof handler>[0];
         const response = await handler(records as never, { getRemainingTimeInMillis: () => 30_000 });

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { between, type SeededRandom } from "../../../local/shop/catalog.ts";
 import { type Outbox, outboxMessages, outboxTable } from "../../../publish/publish.ts";
+import { withClient } from "../local-parts.ts";
 import type { OutboxForm } from "./pipeline.ts";
 
 /** The application's own table: the version is the number of events that an order has committed. */
@@ -78,14 +79,10 @@ export async function writeOrders(options: {
 
 /** Versions that were committed, by order. */
 export async function committedVersions(databaseUrl: string): Promise<ReadonlyMap<string, number>> {
-  const client = new pg.Client({ connectionString: databaseUrl });
-  await client.connect();
-  try {
+  return withClient(databaseUrl, async (client) => {
     const { rows } = await client.query<{ id: number; version: number }>("SELECT * FROM checked_orders");
     return new Map(rows.map(({ id, version }) => [String(id), version]));
-  } finally {
-    await client.end();
-  }
+  });
 }
 
 function shuffle<T>(items: T[], random: SeededRandom): void {

@@ -1,11 +1,18 @@
 import { describe, expect, test } from "vitest";
+import type { ConfigurationError } from "../../../../lib/change/tributary-error.ts";
 import { compileFilters, type FilterPattern } from "../../../../lib/local/event-source-mapping/filter.ts";
 
 function passes(data: unknown, ...patterns: FilterPattern[]): boolean {
-  const filters = compileFilters(patterns);
-  if (filters.problems) throw new Error(JSON.stringify(filters.problems));
   const bytes = data instanceof Uint8Array ? data : Buffer.from(JSON.stringify(data));
-  return filters.matches(bytes);
+  return compileFilters(patterns)(bytes);
+}
+
+function thrownBy(act: () => unknown): unknown {
+  try {
+    return act();
+  } catch (error) {
+    return error;
+  }
 }
 
 const rules: readonly [rule: string, pattern: unknown, matching: unknown[], failing: unknown[]][] = [
@@ -111,7 +118,7 @@ describe("filters", () => {
     ["a pattern of 5,000 characters", [{ data: { a: ["x".repeat(5000)] } }], "filters[0]"],
   ];
   test.each(wrong)("%s is refused with its path", (_, patterns, path) => {
-    const { problems } = compileFilters(patterns as FilterPattern[]);
-    expect(problems?.map((problem) => problem.path)).toEqual([path]);
+    const { problems } = thrownBy(() => compileFilters(patterns as FilterPattern[])) as ConfigurationError;
+    expect(problems.map((problem) => problem.path)).toEqual([path]);
   });
 });

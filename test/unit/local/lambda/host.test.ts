@@ -51,6 +51,18 @@ function alive(pid: number): boolean {
   }
 }
 
+describe("a loaded handler", () => {
+  test.each([
+    ["handler", { consumer: "orders", patterns: ["public.orders", "shop.sales.*"] }],
+    ["wrapped", undefined],
+    ["earlier", { consumer: "orders" }],
+    ["foreign", undefined],
+  ])("tells its consumer and its patterns, if it has them: %s", async (handlerName, registered) => {
+    const fn = await start({ entry: file("./registered.ts"), handlerName });
+    expect(fn.registered).toEqual(registered);
+  });
+});
+
 describe("an invocation", () => {
   test("gives the event as it is and a context like Lambda's, in a process that stays warm", async () => {
     const fn = await start({ name: "orders", memoryMB: 256, timeoutMs: 30_000 });

@@ -3,15 +3,15 @@ import fc from "fast-check";
 import type pg from "pg";
 import { describe, expect, test } from "vitest";
 import { startStep } from "../../../../lib/source/postgres/backfill/backfill-record.ts";
+import { readWatermark } from "../../../../lib/source/postgres/backfill/change-window.ts";
 import {
   COPY_HEADER_BYTES,
   CopyOut,
   readCopiedRow,
   readTexts,
 } from "../../../../lib/source/postgres/backfill/copy-out.ts";
-import { ChunkSize } from "../../../../lib/source/postgres/backfill/pace.ts";
+import { ChunkSize } from "../../../../lib/source/postgres/backfill/read-ahead.ts";
 import { Snapshot, StreamedTransactions } from "../../../../lib/source/postgres/backfill/visibility.ts";
-import { readWatermark } from "../../../../lib/source/postgres/backfill/watermark.ts";
 import { NULL, Tuple } from "../../../../lib/source/postgres/decode/pgoutput/tuple.ts";
 import { textForm } from "../../../../lib/source/postgres/decode/values/text.ts";
 

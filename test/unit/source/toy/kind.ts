@@ -78,6 +78,7 @@ export const toyKind: SourceKind<ToySource> = {
       remains: "nothing",
     },
     newEpoch: () => "counts from 1 again",
+    status: ({ rows }) => ({ rows }),
   },
 };
 
@@ -134,7 +135,7 @@ class ToyStream implements ChangeStream<string> {
       const json = JSON.stringify(event).slice(0, -2);
       yield [
         { kind: "change", topic, partition, position, json, table },
-        { kind: "commit", endLsn: placeOf(n), commitTimeMs: Date.now() },
+        { kind: "commit", endPlace: placeOf(n), commitTimeMs: Date.now() },
       ];
     }
     if (!signal.aborted) await once(signal, "abort");

@@ -189,7 +189,7 @@ export function decodeTruncate(reader: MessageReader): Truncate {
 }
 
 /** https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-MESSAGE */
-export interface LogicalMessage {
+export interface EmittedMessage {
   readonly transactional: boolean;
   /** End of the message's record: where the next one, a commit perhaps, may begin. */
   readonly lsn: bigint;
@@ -207,7 +207,7 @@ export function placeOfMessage(lsn: bigint): bigint {
 }
 
 /** Reads a Message behind its type byte. @throws MalformedMessageError */
-export function decodeLogicalMessage(reader: MessageReader): LogicalMessage {
+export function decodeLogicalMessage(reader: MessageReader): EmittedMessage {
   const flags = reader.uint8("flags");
   if (flags > 1) throw reader.malformed("flags 0 or 1", String(flags), 1);
   const lsn = reader.uint64("message LSN");

@@ -131,7 +131,7 @@ export class MessageReader {
     return end;
   }
 
-  /** Whether the whole message has been read. */
+  /** True if the whole message has been read. */
   get atEnd(): boolean {
     return this.offset === this.#end;
   }

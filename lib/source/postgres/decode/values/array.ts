@@ -16,7 +16,7 @@ export function arrayEncoder(element: ValueEncoder, delimiter: string): ValueEnc
     let at = skipBounds(buffer, start, end);
     let depth = 0;
     let json = "";
-    /** Whether a value may stand here: behind a brace or a delimiter, not behind a value. */
+    /** True if a value may stand here: behind a brace or a delimiter, not behind a value. */
     let open = true;
     do {
       const byte = at < end ? (buffer[at] as number) : -1;

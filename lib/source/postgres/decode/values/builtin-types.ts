@@ -1,4 +1,4 @@
-/** How a built-in type's text is encoded, and how it stands in a key. */
+/** Form of a built-in type's text in events, and in a key. */
 export type BuiltinForm =
   | "text"
   | "boolean"

@@ -18,7 +18,7 @@ import { charText, encodeBoolean, encodeBytea, encodeChar, encodeNumber, encodeV
 import type { TextForm } from "./text.ts";
 import { encodedWriter, type ValueWriter, valueWriter } from "./value-writer.ts";
 
-/** How the values of a column are written. */
+/** Writes the values of a column. */
 export interface ColumnType {
   /** Text form → JSON. */
   readonly encode: ValueEncoder;

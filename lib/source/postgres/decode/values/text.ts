@@ -3,7 +3,7 @@ import { type ServerEncoding, textDecode } from "./charset.ts";
 import { NotText, type ValueEncoder } from "./encoder.ts";
 
 /**
- * How the bytes of text are read: UTF-8; latin1 by choice for a database without an encoding (SQL_ASCII), whose names are read as
+ * Encoding of text: UTF-8; latin1 by choice for a database without an encoding (SQL_ASCII), whose names are read as
  * UTF-8 all the same; or the encoding of the database.
  */
 export type TextEncoding = "utf-8" | "latin1" | ServerEncoding;

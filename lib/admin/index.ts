@@ -1,0 +1,59 @@
+/**
+ * tributary-cdc/admin: what an operator's command does, for scripts. Each function reads, or does one thing; what it throws is a
+ * TributaryError with a code and a remedy.
+ *
+ * @example
+ * import { consumerStatus, needsAttention, openDeadLetters, pipelineState, redrive, redriveFunction } from "tributary-cdc/admin";
+ *
+ * const shop = pipelineState("shop", { stateTable: "Shop-State-X1" });
+ * const partitions = await consumerStatus({ ...shop, consumer: "orders" }, shop.signal);
+ * if (partitions.some(needsAttention)) {
+ *   const orders = await redriveFunction("Shop-RedriveOrders-X1");
+ *   const { letters } = await openDeadLetters(orders, { consumer: "orders" });
+ *   await redrive(orders, { consumer: "orders" }, { limit: 1_000 });
+ * }
+ */
+
+export type { PositionText } from "../change/position.ts";
+export type { PartitionName } from "../consume/consume-errors.ts";
+export type {
+  RedrivenLetter,
+  RedriveReport,
+  RedriveRequest,
+} from "../consume/dead-letter/redrive-request.ts";
+export type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
+export type { MissingChanges } from "../consume/run/missing-changes.ts";
+export {
+  type Backfill,
+  type BackfillWanted,
+  readBackfill,
+  readBackfills,
+  requestBackfill,
+  wantBackfill,
+} from "../state/backfills.ts";
+export type { StatePlace } from "../state/persistent-table.ts";
+export { acceptUnhealed } from "../state/unhealed.ts";
+export {
+  type AcceptancePlan,
+  type AcceptanceScope,
+  type Accepted,
+  acceptGap,
+  planAcceptance,
+} from "./accept-gap.ts";
+export { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "./begin-epoch.ts";
+export { type CaptureStatus, cancelPutAside, captureStatus, putAside, releaseTopic } from "./capture.ts";
+export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
+export type { ConsumerBehind } from "./hold-passage.ts";
+export {
+  leftKeys,
+  openDeadLetters,
+  type Redrive,
+  type RedriveChoice,
+  type RedriveOptions,
+  type RedriveTotals,
+  redrive,
+  redriveFunction,
+} from "./redrive.ts";
+export { type PipelineStateOptions, pipelineState } from "./state.ts";
+export { planTeardown, type TeardownOptions, teardown } from "./teardown.ts";
+export { tablesOfTopic } from "./topic-tables.ts";

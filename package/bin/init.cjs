@@ -1,0 +1,3 @@
+"use strict";
+// A file of its own: an old Node stumbles over import() as it reads the file that has it.
+import("../lib/init/main.js");

@@ -1,0 +1,103 @@
+import type { Mutation } from "./mutation.ts";
+
+/** Breakages of a user's own project: how it is found, and how it is made. */
+export const PROJECT: readonly Mutation[] = [
+  {
+    name: "take the definition of another package above",
+    file: "lib/definition/find-definition.ts",
+    from: '.filter((folder) => !relative(root, folder).startsWith(".."))',
+    to: "",
+    tests: ["test/unit/definition/find-definition.test.ts"],
+  },
+  {
+    name: "load a sink relative to the working directory",
+    file: "lib/cli/verify.ts",
+    from: "resolve(projectDirectory, consumer?.entry as string)",
+    to: "resolve(consumer?.entry as string)",
+    tests: ["test/unit/cli/entries.test.ts"],
+  },
+  {
+    name: "look for handlers in the working directory",
+    file: "lib/local/handler-files.ts",
+    from: "resolve(projectDirectory, entry)",
+    to: "resolve(entry)",
+    tests: ["test/unit/cli/entries.test.ts"],
+  },
+  {
+    name: "synthesize handlers of the working directory",
+    file: "cdk/constructs/cdc-pipeline.ts",
+    from: "props.projectRoot ?? projectOfApp()",
+    to: "props.projectRoot ?? process.cwd()",
+    tests: ["test/cdk/entries.test.ts"],
+  },
+  {
+    name: "let Node guess what kind of module a definition is",
+    file: "lib/definition/import-file.ts",
+    from: "return MODULE_SYNTAX.test(",
+    to: "return !MODULE_SYNTAX.test(",
+    tests: ["test/unit/definition/file.test.ts"],
+  },
+  {
+    name: "overwrite files of another text",
+    file: "lib/init/target-folder.ts",
+    from: "if (!LINE_FILES.includes(path)) return undefined;",
+    to: "if (!LINE_FILES.includes(path)) return text;",
+    tests: ["test/unit/init/init.test.ts"],
+  },
+  {
+    name: "let everybody read the database's password",
+    file: "lib/init/target-folder.ts",
+    from: "mode: secret ? 0o600 : 0o666",
+    to: "mode: 0o666",
+    tests: ["test/postgres/init.test.ts"],
+  },
+  {
+    name: "leave an .env that everybody can read as it is",
+    file: "lib/init/target-folder.ts",
+    from: "if (secret && !isNew) await chmod(file, 0o600);",
+    to: "",
+    tests: ["test/postgres/init.test.ts"],
+  },
+  {
+    name: "make a package of modules of one that has sources of its own",
+    file: "lib/init/package-manifest.ts",
+    from: 'given.type !== "module" && options.hasSources',
+    to: "false",
+    tests: ["test/unit/init/init.test.ts"],
+  },
+  {
+    name: "write the password into an .env that git keeps",
+    file: "lib/init/target-folder.ts",
+    from: 'path === ".env" && (await isTracked(file))',
+    to: "false",
+    tests: ["test/postgres/init.test.ts"],
+  },
+  {
+    name: "give two tables' rows one type",
+    file: "lib/init/row-type.ts",
+    from: "taken.has(name)",
+    to: "false",
+    tests: ["test/unit/init/init.test.ts"],
+  },
+  {
+    name: "choose tables that cannot be captured",
+    file: "lib/init/choose-tables.ts",
+    from: "for (const table of usable) chosen.add(table);",
+    to: "for (const table of matched) chosen.add(table);",
+    tests: ["test/postgres/init.test.ts"],
+  },
+  {
+    name: "offer a table whose replica identity is nothing",
+    file: "lib/init/database-tables.ts",
+    from: 'identity !== "n" && key.length > 0',
+    to: "key.length > 0",
+    tests: ["test/postgres/init.test.ts"],
+  },
+  {
+    name: "run dev on the embedded server although .env names a database",
+    file: "lib/cli/dev.ts",
+    from: "  await loadProjectEnvironment(pipeline);\n",
+    to: "",
+    tests: ["test/unit/cli/project-environment.test.ts"],
+  },
+];
