@@ -87,7 +87,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   ],
   "lib/admin/": [
     ...["lib/change/", "lib/definition/", "lib/source/", "lib/source/index.ts", "lib/source/postgres/"],
-    ...["lib/state/", "lib/consume/", "lib/aws/"],
+    ...["lib/state/", "lib/consume/", "lib/aws/", "lib/claim-check/", "lib/capture/"],
   ],
   "lib/cost/": [],
   "lib/init/": ["lib/change/", "lib/definition/", "lib/source/postgres/"],
