@@ -1,9 +1,6 @@
-import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import type { TableName } from "../change/table-pattern.ts";
 import { registerConsumers } from "../consume/fence/start-position.ts";
-import { highestEpoch } from "../consume/run/highest-epoch.ts";
 import type { Pipeline } from "../definition/definition.ts";
-import { routeTables } from "../definition/route.ts";
 import { openSource, sourceKind } from "../source/index.ts";
 import type { AsideSettings } from "../source/postgres/aside/asides.ts";
 import type { LogPipeline } from "../source/postgres/definition.ts";
@@ -11,16 +8,16 @@ import type { HoldSettings } from "../source/postgres/hold/held-topics.ts";
 import type { AnySourceStatus } from "../source/source-kind.ts";
 import { asideRecord } from "../state/asides.ts";
 import { backfillRecord } from "../state/backfills.ts";
-import { type CaptureRecord, readCaptureRecord } from "../state/capture-record.ts";
+import type { CaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
 import { holdRecord } from "../state/holds.ts";
 import { rereadRecord } from "../state/rereads.ts";
-import { mergeSettings, settingsOf, storedBySlots } from "../state/settings.ts";
-import { CaptureQueueMissingError, HoldStoreMissingError, StateLostError } from "../state/state-errors.ts";
+import { CaptureQueueMissingError, HoldStoreMissingError } from "../state/state-errors.ts";
 import { unhealedRecord } from "../state/unhealed.ts";
 import { claimCheck, MAX_CLAIM_BYTES, type Oversize } from "../stream/claim-check.ts";
 import { omitColumns } from "../stream/omit-columns.ts";
 import { writeStream } from "../stream/stream-writer.ts";
+import { recordsOfSlots, settingsAtStart, startPositionNow } from "./agreement.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 import { runLanes } from "./relay.ts";
 import { agreeOnSlots, type Part, soleSlot, takePart } from "./slot-task.ts";
@@ -102,51 +99,13 @@ async function agree(
   const records = await recordsOfSlots(options, signal);
   const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
   const startPosition = await startPositionNow(options, own, records, signal);
-  const { source } = pipeline;
-  const now = settingsOf(sourceKind(source).settings(source), routeTables(pipeline), tables);
-  const stored = storedBySlots(own.settings, records, now);
-  await state.writeSettings(mergeSettings(pipeline.name, stored, now));
+  await state.writeSettings(settingsAtStart(pipeline, own, records, tables));
   await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, startPosition, signal);
-}
-
-/** Reads the records of all slots: one of them may have a table now that another one had. */
-async function recordsOfSlots(
-  { pipeline, dynamodb, stateTable }: CaptureOptions,
-  signal: AbortSignal,
-): Promise<readonly CaptureRecord[]> {
-  const { source, name } = pipeline;
-  const place = { dynamodb, table: stateTable, pipeline: name, signal };
-  const numbers = sourceKind(source).tasks(source);
-  return await Promise.all(numbers.map((slot) => readCaptureRecord({ ...place, slot })));
 }
 
 /** The pipeline, where its source is read through slots. */
 function throughSlots(pipeline: Pipeline): LogPipeline | undefined {
   return sourceKind(pipeline.source).throughSlots?.(pipeline);
-}
-
-/**
- * Returns the start position of a consumer that is new now.
- * @throws StateLostError where consumers have checkpoints and the capture task has no record.
- */
-async function startPositionNow(
-  { pipeline: { name, consumers }, slot = 1, dynamodb, stateTable }: CaptureOptions,
-  own: CaptureRecord,
-  records: readonly CaptureRecord[],
-  signal: AbortSignal,
-): Promise<PositionText> {
-  if (own.slot || own.reading || slot !== 1) {
-    // The slot that is least far: what another one has not written yet is a new consumer's business too.
-    const known = records.flatMap((record) => record.slot ?? record.reading ?? []);
-    const startPositions = known.map(({ epoch, confirmedLsn }) =>
-      formatPosition({ epoch, commitLsn: confirmedLsn, ordinal: 0 }),
-    );
-    return startPositions.sort()[0] ?? START_OF_HISTORY;
-  }
-  if (own.newEpoch) return formatPosition({ epoch: own.newEpoch.epoch, commitLsn: 0n, ordinal: 0 });
-  const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
-  if (highest > 0) throw new StateLostError(name, highest);
-  return START_OF_HISTORY;
 }
 
 /** Returns the time at which a task of any slot last showed that it was alive: nothing was written between then and this one's start. */

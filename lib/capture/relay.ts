@@ -1,18 +1,14 @@
 import { createHash } from "node:crypto";
-import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import { registerConsumers } from "../consume/fence/start-position.ts";
-import { highestEpoch } from "../consume/run/highest-epoch.ts";
-import { routeTables } from "../definition/route.ts";
 import { CaptureLeaseLostError } from "../source/capture-lease-lost.ts";
 import type { AnySourceStatus, LaneReading, LaneSource, SourceKind } from "../source/source-kind.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
 import { DEFAULT_LEASE_MS } from "../state/lease.ts";
-import { mergeSettings, settingsOf } from "../state/settings.ts";
-import { StateLostError, StoredSettingChangedError } from "../state/state-errors.ts";
 import { LaneMetrics } from "../stream/lane-metrics.ts";
 import type { StreamWriterOptions } from "../stream/stream-writer.ts";
 import { writeStream } from "../stream/stream-writer.ts";
+import { checkLanesDatabase, lanesStartPosition, settingsAtStart } from "./agreement.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 
 /** Options of a task that reads lanes, beside those of every capture task. */
@@ -79,24 +75,23 @@ async function agree(
   lease: Parameters<typeof CaptureState.take>[0],
   signal: AbortSignal,
 ): Promise<number> {
-  const { name, consumers, source } = pipeline;
+  const { name, consumers } = pipeline;
   const { database } = lanes;
   const state = await CaptureState.take(lease);
   try {
     const record = await state.reading.read();
     const begun = await state.newEpoch();
+    const settings = await state.readSettings();
     const epoch = record?.epoch ?? begun?.epoch ?? 1;
-    if (!record && !begun) {
-      const highest = await highestEpoch(dynamodb, stateTable, name, consumers, signal);
-      if (highest > 0) throw new StateLostError(name, highest);
-    }
-    if (record && record.database !== database) {
-      const change = { setting: "database", stored: record.database, now: database };
-      throw new StoredSettingChangedError(name, [change]);
-    }
-    const now = settingsOf(kind.settings(source), routeTables(pipeline), []);
-    await state.writeSettings(mergeSettings(name, await state.readSettings(), now));
-    await registerConsumers(dynamodb, stateTable, name, consumers, startPosition(), signal);
+    const startPosition = await lanesStartPosition(
+      { pipeline, dynamodb, stateTable },
+      { reading: record, newEpoch: begun },
+      state.generation,
+      signal,
+    );
+    checkLanesDatabase(name, record, database);
+    await state.writeSettings(settingsAtStart(pipeline, { settings }, [{ settings }], []));
+    await registerConsumers(dynamodb, stateTable, name, consumers, startPosition, signal);
     // What the lanes publish under a generation before this one is below the start position of a consumer that is new now.
     const heard = consumersHash(consumers);
     if (record && (record.place as { consumers?: string }).consumers !== heard) await lanes.disown();
@@ -109,13 +104,6 @@ async function agree(
       place: { consumers: heard },
     });
     return epoch;
-
-    /** Above every position that was published: lanes number their batches from their generation on. */
-    function startPosition(): PositionText {
-      if (!record && !begun) return START_OF_HISTORY;
-      const commitLsn = record ? BigInt(state.generation) << 32n : 0n;
-      return formatPosition({ epoch, commitLsn, ordinal: 0 });
-    }
   } finally {
     await state.release();
   }

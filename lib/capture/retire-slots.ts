@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../change/sql-identifier.ts";
 import type { Log } from "../log.ts";
-import { readPublication } from "../source/postgres/catalog/publication.ts";
+import { type PublicationFacts, readPublication } from "../source/postgres/catalog/publication.ts";
 import type { LogPipeline } from "../source/postgres/definition.ts";
 import { withConnection } from "../source/postgres/link/connection.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
@@ -83,6 +83,20 @@ export async function dropRetired(
   await state.forgetRetired();
 }
 
+/**
+ * Checks that a slot may be given up: its publication has no tables. `begun`: an earlier start had begun to give it up.
+ * @throws SlotsReducedError
+ */
+export function checkRetirable(
+  { name, source }: LogPipeline,
+  stored: number,
+  publication: PublicationFacts | undefined,
+  begun: boolean,
+): void {
+  if (publication && publication.tables.length > 0 && !begun)
+    throw new SlotsReducedError(name, stored, source.slots);
+}
+
 async function retireSlot(
   { connection, log, dynamodb, stateTable }: CaptureOptions,
   definition: LogPipeline,
@@ -96,8 +110,7 @@ async function retireSlot(
   await withConnection(connection, { signal }, async (client) => {
     const { retired } = await readCaptureRecord(place);
     const publication = await readPublication(client, names.publication, await readServerVersion(client));
-    if (publication && publication.tables.length > 0 && retired.length === 0)
-      throw new SlotsReducedError(definition.name, stored, definition.source.slots);
+    checkRetirable(definition, stored, publication, retired.length > 0);
     const slot = await readSlot((sql) => client.query(sql), names.slot);
     if (slot?.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);
     await state.forgetSlot();

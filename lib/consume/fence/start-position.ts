@@ -5,7 +5,7 @@ import { type StateKey, startPositionKey } from "../../state/state-key.ts";
 import type { ItemUpdate, StateItem } from "../../state/state-table.ts";
 import { changeTopics, formatSpans, lastStart, parseSpans, type TopicSpans } from "../api/topic-spans.ts";
 import { ConsumerNotRegisteredError, refuseItem } from "../consume-errors.ts";
-import { ConsumerTable } from "./consumer-table.ts";
+import { type ConsumerPlace, ConsumerTable } from "./consumer-table.ts";
 
 /*
  * One item a consumer: `floor:<pattern>` is where it began with a topic pattern for the first time, `spans` when it had
@@ -57,9 +57,7 @@ async function register(
       ExpressionAttributeValues: { ":none": { N: "0" } },
       ReturnValues: "ALL_NEW",
     })) ?? {};
-  const revision = Number(item?.revision?.N ?? "0");
-  let spans = spansOf(item);
-  const changed = changeTopics(spans, topics, revision + 1, position);
+  const { revision, spans: changed, missing } = registrationOf(item, topics, position);
   if (changed) {
     const written = await update(table, signal, {
       UpdateExpression: "SET spans=:spans,revision=:next",
@@ -71,21 +69,72 @@ async function register(
       },
     });
     if (!written) return false;
-    spans = changed;
   }
-  const missing = topics.filter((pattern) => item?.[ATTRIBUTE + pattern] === undefined);
   for (let i = 0; i < missing.length; i += PATTERNS_AT_ONCE) {
     const part = missing.slice(i, i + PATTERNS_AT_ONCE);
-    const first = (pattern: string) => spans[pattern]?.[0]?.position ?? position;
     await update(table, signal, {
       UpdateExpression: `SET ${part.map((_, n) => `#t${n}=if_not_exists(#t${n},:t${n})`).join(",")}`,
-      ExpressionAttributeNames: Object.fromEntries(part.map((pattern, n) => [`#t${n}`, ATTRIBUTE + pattern])),
+      ExpressionAttributeNames: Object.fromEntries(
+        part.map(({ pattern }, n) => [`#t${n}`, ATTRIBUTE + pattern]),
+      ),
       ExpressionAttributeValues: Object.fromEntries(
-        part.map((pattern, n) => [`:t${n}`, { S: first(pattern) }]),
+        part.map(({ startPosition }, n) => [`:t${n}`, { S: startPosition }]),
       ),
     });
   }
   return true;
+}
+
+/** What registering a consumer with these topics at a position writes; `item`: what stands of it, undefined for a new one. @throws StateItemError */
+function registrationOf(item: StateItem | undefined, topics: readonly string[], position: PositionText) {
+  const revision = Number(item?.revision?.N ?? "0");
+  const before = spansOf(item);
+  const spans = changeTopics(before, topics, revision + 1, position);
+  const missing = topics
+    .filter((pattern) => item?.[ATTRIBUTE + pattern] === undefined)
+    .map((pattern) => ({
+      pattern,
+      startPosition: (spans ?? before)[pattern]?.[0]?.position ?? position,
+    }));
+  return { revision, before, spans, missing };
+}
+
+/** The changes that registering a consumer would bring it. */
+export interface PlannedRegistration {
+  readonly consumer: string;
+  /** It has no start position yet. */
+  readonly isNew: boolean;
+  /** Topic patterns that it begins with, and where. */
+  readonly taken: readonly { readonly pattern: string; readonly startPosition: PositionText }[];
+  /** Topic patterns that it had, and gives up. */
+  readonly givenUp: readonly string[];
+}
+
+/** Says what `registerConsumers` would change for one consumer now; writes nothing. @throws StateItemError, FenceUnavailableError */
+export async function planRegistration(
+  place: ConsumerPlace,
+  topics: readonly string[],
+  position: PositionText,
+  signal: AbortSignal,
+): Promise<PlannedRegistration> {
+  const table = new ConsumerTable(place);
+  const item = await table.until(signal, `read the start positions of ${place.consumer}`).get(keyOf(table));
+  const { before, spans, missing } = registrationOf(item, topics, position);
+  const after = spans ?? before;
+  const begun = topics.filter((pattern) => !isHeld(before, pattern));
+  return {
+    consumer: place.consumer,
+    isNew: Object.keys(before).length === 0,
+    taken: [...new Set([...begun, ...missing.map(({ pattern }) => pattern)])].map((pattern) => ({
+      pattern,
+      startPosition: after[pattern]?.at(-1)?.position ?? position,
+    })),
+    givenUp: Object.keys(before).filter((pattern) => isHeld(before, pattern) && !topics.includes(pattern)),
+  };
+}
+
+function isHeld(spans: TopicSpans, pattern: string): boolean {
+  return spans[pattern]?.some(({ until }) => until === undefined) ?? false;
 }
 
 /** The start positions of one consumer: read when first needed, and again while one is missing. */

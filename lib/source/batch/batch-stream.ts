@@ -383,7 +383,12 @@ export class BatchStream implements ChangeStream {
   }
 }
 
-function checkRecord(state: ReadingState, kind: string, database: string): void {
+/** Checks that a record is of this kind of source and of this database. @throws ReadingChangedError */
+export function checkRecord(
+  state: Pick<ReadingState, "kind" | "database">,
+  kind: string,
+  database: string,
+): void {
   const changes = [
     ["source.kind", state.kind, kind],
     ["database", state.database, database],

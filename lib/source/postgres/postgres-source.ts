@@ -194,7 +194,15 @@ const NO_RECORD: SlotRecord = {
   confirm: async () => {},
 };
 
-function checkSettings(state: SlotState, pipeline: LogPipeline, report: PreflightReport): void {
+/**
+ * Checks that slot, publication and database are those that the slot was begun with, and that the publication is there.
+ * @throws SlotSettingsChangedError, PreflightError
+ */
+export function checkSettings(
+  state: Pick<SlotState, "slot" | "publication" | "database">,
+  pipeline: LogPipeline,
+  report: Pick<PreflightReport, "server" | "publication">,
+): void {
   const { slot, publication } = pipeline.source;
   const changes = [
     ["source.slot", state.slot, slot],

@@ -2,7 +2,7 @@ import { formatTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import type { LogPipeline } from "../definition.ts";
 import type { SlotState } from "../slot/slot-record.ts";
-import { type Backfill, type BackfillRecord, hasEnded, startStep } from "./backfill-record.ts";
+import { type Backfill, type BackfillRecord, hasEnded, startSteps } from "./backfill-record.ts";
 import type { RunState } from "./run-progress.ts";
 import type { TableRun } from "./table-run.ts";
 
@@ -45,15 +45,11 @@ export class BackfillList {
   /** Takes over what is under way, and asks for what the mode wants. @throws what the record throws. */
   async start(): Promise<void> {
     const { record, pipeline, state, tables, log } = this.#options;
-    const outbox = pipeline.source.outbox?.table;
     const latest = new Map((await record.list()).map((backfill) => [backfill.table, backfill]));
     const captured = new Set(tables.map(formatTable));
     for (const backfill of latest.values()) if (!captured.has(backfill.table)) await this.#leave(backfill);
-    for (const table of tables) {
-      const name = formatTable(table);
-      if (name === outbox) continue;
-      const seen = latest.get(name);
-      const step = startStep(pipeline.source.snapshot, seen, state.epoch, Date.now());
+    const steps = startSteps(pipeline.source, tables.map(formatTable), latest, state.epoch, Date.now());
+    for (const { table: name, seen, step } of steps) {
       try {
         if (step.kind === "request") await record.request(name, step.request);
         else if (step.kind === "restart" && seen) await record.restart(seen, step.request);

@@ -150,3 +150,29 @@ export function startStep(
     request: mode === "always" ? whole : { ...latest.request, requestedAt: nowMs },
   };
 }
+
+/** A start's decision about one table, and the backfill that it saw of it. */
+export interface TableStartStep {
+  readonly table: string;
+  readonly seen: Backfill | undefined;
+  readonly step: StartStep;
+}
+
+/** Decides what a start does about each of its tables; the outbox has no rows that anybody should get again. */
+export function startSteps(
+  source: {
+    readonly snapshot: SnapshotMode;
+    readonly outbox?: { readonly table?: string | undefined } | undefined;
+  },
+  tables: readonly string[],
+  latest: ReadonlyMap<string, Backfill>,
+  epoch: number,
+  nowMs: number,
+): readonly TableStartStep[] {
+  return tables
+    .filter((table) => table !== source.outbox?.table)
+    .map((table) => {
+      const seen = latest.get(table);
+      return { table, seen, step: startStep(source.snapshot, seen, epoch, nowMs) };
+    });
+}

@@ -16,7 +16,17 @@ export type PublicationStep =
       readonly kind: "alter";
       readonly sql: readonly string[];
       readonly reason: string;
+      readonly tables: ChangedTables;
+      /** False: only row filters are told again, and the server alone can tell whether they are new. */
+      readonly differs: boolean;
     };
+
+/** Tables, as people write them, that a step gives to a publication, takes from it, and publishes in another way. */
+export interface ChangedTables {
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly changed: readonly string[];
+}
 
 /** Compares a publication with what the definition wants, and says what to do. */
 export function planPublication(
@@ -94,6 +104,8 @@ export function planPublication(
           ? growSql(name, differences, tables, existing, (table) => tableSql(source, table, facts.version))
           : [`ALTER PUBLICATION ${name} SET TABLE ${wanted}`],
         reason: inShort(reasons) || "a row filter changed",
+        tables: changedTables(source.publication, differences, tables, existing),
+        differs: reasons.length > 0,
       },
     };
   }
@@ -119,6 +131,23 @@ function growSql(
     ...(dropped.length > 0 ? [`ALTER PUBLICATION ${name} DROP TABLE ${dropped.join(", ")}`] : []),
     `ALTER PUBLICATION ${name} ADD TABLE ${wrong.map(sqlOf).join(", ")}`,
   ];
+}
+
+function changedTables(
+  publication: string,
+  differences: readonly TableDifference[],
+  tables: readonly TableFacts[],
+  existing: PublicationFacts,
+): ChangedTables {
+  const wrong = new Set(differences.filter((d) => d.wrong).map(({ table }) => table));
+  const wanted = new Set(tables.map(formatTable));
+  return {
+    added: [...wrong].filter((table) => !publishedAs(existing, table)).map(formatTable),
+    removed: isTailsOwn(publication)
+      ? []
+      : existing.tables.map(formatTable).filter((table) => !wanted.has(table)),
+    changed: [...wrong].filter((table) => publishedAs(existing, table)).map(formatTable),
+  };
 }
 
 interface TableDifference {

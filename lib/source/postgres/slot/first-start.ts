@@ -12,7 +12,7 @@ import { slotInUse } from "../link/replication-errors.ts";
 import { PreflightError, SlotForeignError } from "../postgres-errors.ts";
 import type { PreflightReport } from "../preflight/preflight.ts";
 import type { Siblings } from "../slots/assignment.ts";
-import { checkSlotKind, readSlot, type SystemFacts } from "./slot.ts";
+import { checkSlotKind, readSlot, type SlotFacts, type SystemFacts } from "./slot.ts";
 import type { SlotRecord, SlotState } from "./slot-record.ts";
 
 /** After this long the log says what the creation of a slot waits for. */
@@ -50,10 +50,7 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
     // Before the slot is made: what is committed from the slot's beginning on falls under what was read.
     const readContract = () => readTerms((sql) => client.query(sql), publication, report.server.version);
     if (found) {
-      checkSlotKind(found, report.server.database);
-      if (found.activePid !== undefined) throw slotInUse(name, found.activePid, found.holder);
-      if (record && !found.unused) throw usedByOthers(name);
-      if (report.publication.kind === "create") throw slotWithoutPublication(name, publication);
+      checkFoundSlot(found, pipeline.source, report, record !== undefined);
       await changePublication(client, options);
       contract = await readContract();
       startLsn = found.confirmedLsn;
@@ -94,6 +91,22 @@ export async function firstStart(client: pg.Client, options: FirstStartOptions):
     if (written === undefined) for (const sql of undo.reverse()) await client.query(sql).catch(() => {});
     throw error;
   }
+}
+
+/**
+ * Checks that a first start may read from a slot that is there. `keeps`: the pipeline keeps a record, and reads from none that others used.
+ * @throws SlotInUseError, SlotForeignError, SlotLostError
+ */
+export function checkFoundSlot(
+  found: SlotFacts,
+  { slot: name, publication }: Pick<LogPipeline["source"], "slot" | "publication">,
+  report: Pick<PreflightReport, "server" | "publication">,
+  keeps: boolean,
+): void {
+  checkSlotKind(found, report.server.database);
+  if (found.activePid !== undefined) throw slotInUse(name, found.activePid, found.holder);
+  if (keeps && !found.unused) throw usedByOthers(name);
+  if (report.publication.kind === "create") throw slotWithoutPublication(name, publication);
 }
 
 /** Makes or changes the publication as preflight planned; `onAlter` is told the transaction before it commits. @throws PreflightError, or the server's error. */
