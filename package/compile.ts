@@ -26,7 +26,7 @@ export async function reachedBy(entryPoints: readonly string[]): Promise<Reached
     write: false,
     bundle: true,
     packages: "external",
-    // Another package (`lib/local/local-parts.ts`), though a file here.
+    // Another package (`lib/local/local-parts.ts`), or one of two files (`BY_PLACE` in main-package.ts).
     external: ["#*"],
     platform: "node",
     format: "esm",

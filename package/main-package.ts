@@ -14,13 +14,20 @@ export const TEMPLATES = "lib/init/templates";
 const CDK = { path: "./cdk", loader: "cdk/index.ts" };
 /** Copied as they are: they say to an older Node that it is one. */
 const BIN = ["tributary.cjs", "run.cjs", "init.cjs"];
-/** Found by their place, not imported. */
+/** What `#redrive` stands for; in the bundle of a deployed consumer it is `elsewhere`. */
+const REDRIVE = {
+  here: "lib/consume/dead-letter/redrive.ts",
+  elsewhere: "lib/consume/dead-letter/redrive-elsewhere.ts",
+};
+/** Found by their place, or by a name of `imports`. */
 const BY_PLACE = [
   CDK.loader,
   "functions/capture/main.ts",
   "functions/capture/health.ts",
   "functions/redrive.ts",
   "lib/local/lambda/child.ts",
+  REDRIVE.here,
+  REDRIVE.elsewhere,
   // What bin/ runs under an older Node.
   INIT,
   "lib/local/dev/pipeline.ts",
@@ -75,7 +82,13 @@ function manifestOf(manifest: Manifest, { packages }: Reached) {
   const peers = { ...versionsOf(PEERS, peerDependencies), [local]: version };
   return {
     ...{ name, version, description, license, keywords, type: "module", engines: ENGINES },
-    imports: { "#local": local },
+    imports: {
+      "#local": local,
+      "#redrive": {
+        "tributary-consumer": `./${compiled(REDRIVE.elsewhere)}`,
+        default: `./${compiled(REDRIVE.here)}`,
+      },
+    },
     exports: {
       ...Object.fromEntries(
         Object.entries(exports).map(([path, entry]) => [

@@ -179,7 +179,9 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
 
 /** Names that say nothing of what is inside. */
 const EMPTY_NAMES = /^(utils?|common|helpers?|types|misc|shared)(\.ts)?$/;
-const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*["'](\.{1,2}\/[^"']+)["']/g;
+const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*["'](#redrive|\.{1,2}\/[^"']+)["']/g;
+/** Stand in package.json's imports. `#local` is another package where others install it, and no arrow here. */
+const NAMED = { "#redrive": "lib/consume/dead-letter/redrive.ts" } as Readonly<Record<string, string>>;
 
 const files = ["lib", "functions", "cdk", "package"].flatMap(filesBelow).toSorted();
 const imports = new Map(files.map((file) => [file, importsOf(file)]));
@@ -194,7 +196,7 @@ function filesBelow(folder: string): string[] {
 function importsOf(file: string): string[] {
   const text = readFileSync(join(ROOT, file), "utf8");
   return [...text.matchAll(IMPORT)]
-    .map(([, path]) => relative(ROOT, resolve(ROOT, dirname(file), path as string)))
+    .map(([, path = ""]) => NAMED[path] ?? relative(ROOT, resolve(ROOT, dirname(file), path)))
     .filter((path) => existsSync(join(ROOT, path)) && statSync(join(ROOT, path)).isFile());
 }
 

@@ -52,9 +52,14 @@ export interface ConsumerFunctionProps {
   readonly deadLetterQueue: DeadLetterQueue;
   readonly timeout: Duration;
   readonly description: string;
+  /** Set for the function that redrives: the bundle of another one has no code for it. */
+  readonly redrives?: true;
   readonly logRetention: logs.RetentionDays;
   readonly removalPolicy: RemovalPolicy;
 }
+
+/** Chooses `lib/consume/dead-letter/redrive-elsewhere.ts` (package.json's imports); `module` is esbuild's own choice otherwise. */
+const WITHOUT_REDRIVE = "module,tributary-consumer";
 
 /**
  * A Lambda function with a consumer's handler, its environment and what it needs beside the stream: the consumer
@@ -117,7 +122,11 @@ export class ConsumerFunction extends Construct {
             ...(securityGroups ? { securityGroups } : {}),
           }
         : {}),
-      bundling: { ...FUNCTION_BUNDLING, externalModules: ["pg-native"] },
+      bundling: {
+        ...FUNCTION_BUNDLING,
+        externalModules: ["pg-native"],
+        ...(props.redrives ? {} : { esbuildArgs: { "--conditions": WITHOUT_REDRIVE } }),
+      },
     });
     stateTable.grantUse(role);
     claimBucket.grantConsumer(role);

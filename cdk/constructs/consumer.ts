@@ -12,7 +12,7 @@ import { Redrive } from "./redrive.ts";
 
 /** Props of `Consumer`. */
 export interface ConsumerProps
-  extends Omit<ConsumerFunctionProps, "timeout" | "description" | "deadLetterQueue"> {
+  extends Omit<ConsumerFunctionProps, "timeout" | "description" | "deadLetterQueue" | "redrives"> {
   readonly changeStream: ChangeStream;
   readonly encryptionKey: kms.IKey;
 }

@@ -4,7 +4,7 @@ import { Construct } from "constructs";
 import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";
 
 /** Props of `Redrive`: those of its consumer's function. */
-export type RedriveProps = Omit<ConsumerFunctionProps, "timeout" | "description">;
+export type RedriveProps = Omit<ConsumerFunctionProps, "timeout" | "description" | "redrives">;
 
 /** As long as Lambda lets it: parked changes are applied one by one. */
 export const REDRIVE_TIMEOUT = Duration.minutes(15);
@@ -22,6 +22,7 @@ export class Redrive extends Construct {
     this.function = new ConsumerFunction(this, "Handler", {
       ...props,
       timeout: REDRIVE_TIMEOUT,
+      redrives: true,
       description: `Tributary: redrive of ${consumer.name} of ${definition.name}`,
     }).function;
   }

@@ -1,12 +1,7 @@
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
+import { runRedrive } from "#redrive";
 import { ConfigurationError, type ConfigurationProblem } from "../../change/tributary-error.ts";
-import { runRedrive } from "../dead-letter/redrive.ts";
-import {
-  isRedriveRequest,
-  type RedriveReport,
-  type RedriveRequest,
-  readRedriveRequest,
-} from "../dead-letter/redrive-request.ts";
+import type { RedriveReport, RedriveRequest } from "../dead-letter/redrive-request.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import type { ChangeEvent, Row } from "../run/event.ts";
 import { runInvocation } from "../run/invocation.ts";
@@ -284,7 +279,7 @@ export class Consumer {
       const remainingMs = context.getRemainingTimeInMillis();
       try {
         return isRedriveRequest(event)
-          ? await runRedrive(instance, readRedriveRequest(event, this.#name), remainingMs)
+          ? await runRedrive(instance, event, remainingMs)
           : await runInvocation(instance, event, remainingMs);
       } finally {
         if (instance.running.has()) endAfterAnswer(parts.environment ?? process.env);
@@ -319,6 +314,10 @@ export class Consumer {
     if (batch && !single && this.#registry.has("single")) return lacks("useBatch", "on", "use", "event");
     return [];
   }
+}
+
+function isRedriveRequest(event: object): event is RedriveRequest {
+  return (event as { tributary?: unknown }).tributary === "redrive";
 }
 
 /**

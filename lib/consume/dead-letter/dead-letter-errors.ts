@@ -61,3 +61,11 @@ export class HandlerMissingError extends defineError("HANDLER_MISSING", "stop").
       "It stays parked. Redrive by the function whose code has its handler; where there is none any more, register one that does nothing, or give the change up with --discard.",
   }),
 ) {}
+
+/** A consumer's function was asked to redrive, which only its redrive function does. */
+export class RedriveElsewhereError extends defineError("REDRIVE_ELSEWHERE", "stop").from(
+  (consumer: string) => ({
+    message: `this function of ${consumer} applies the stream, and does not redrive`,
+    remedy: "Invoke its redrive function: tributary redrive finds it.",
+  }),
+) {}

@@ -97,11 +97,6 @@ const request = objectOf({
   limit: number(1),
 });
 
-/** Returns whether an event is meant to be a redrive request. */
-export function isRedriveRequest(event: object): event is RedriveRequest {
-  return (event as { tributary?: unknown }).tributary === "redrive";
-}
-
 /** @throws ConfigurationError naming what is wrong; also when another consumer is meant. */
 export function readRedriveRequest(event: RedriveRequest, consumer: string): RedriveRequest {
   const { key, position, discard } = event;

@@ -15,7 +15,12 @@ import { tellObserver } from "../run/observer.ts";
 import { nameOf } from "../run/thrown.ts";
 import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
 import { keysOf, type RedriveLease } from "./redrive-lease.ts";
-import type { RedrivenLetter, RedriveReport, RedriveRequest } from "./redrive-request.ts";
+import {
+  type RedrivenLetter,
+  type RedriveReport,
+  type RedriveRequest,
+  readRedriveRequest,
+} from "./redrive-request.ts";
 
 /** Partitions that are worked on at the same time. */
 const SIDE_BY_SIDE = 8;
@@ -32,13 +37,14 @@ const REPORTED = 1_000;
 /**
  * Brings parked and skipped changes to effect, key by key: each in its order, never over newer state. Twice is safe.
  * Invocations go on meanwhile.
- * @throws FenceUnavailableError when the state table cannot be read at all.
+ * @throws ConfigurationError when the request is not valid; FenceUnavailableError when the state table cannot be read at all.
  */
 export async function runRedrive(
   instance: ConsumerInstance,
-  request: RedriveRequest,
+  event: RedriveRequest,
   remainingMs: number,
 ): Promise<RedriveReport> {
+  const request = readRedriveRequest(event, instance.consumer);
   const started = performance.now();
   const deadline = new Deadline(remainingMs);
   const run: RedriveRun = {
