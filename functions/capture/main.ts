@@ -1,6 +1,7 @@
 import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws/clients.ts";
 import { runCapture } from "../../lib/capture/capture.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/capture/capture-metrics.ts";
+import { CaptureReporter, listening } from "../../lib/capture/capture-reporter.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
 import {
   ConfigurationError,
@@ -26,7 +27,8 @@ import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
  */
 
 const write = (line: string) => void process.stdout.write(`${line}\n`);
-const log = powertoolsLog("capture", write);
+let reporter: CaptureReporter | undefined;
+const log = listening(powertoolsLog("capture", write), (what, message) => reporter?.waiting(what, message));
 const stopping = new AbortController();
 for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stopping.abort());
 // Started by a host over a channel: end with it.
@@ -38,6 +40,7 @@ if (healthFile) {
 }
 
 let metrics: CapturePublisher | undefined;
+let failure: unknown;
 try {
   // Counted by an alarm, also where what follows fails: cdk/constructs/pipeline-alarms.ts.
   log.info(CAPTURE_STARTS_LINE);
@@ -47,15 +50,20 @@ try {
   const slot = slotFromEnvironment(process.env, kind.tasks(pipeline.source).length);
   const publisher = new CapturePublisher({ pipeline: pipeline.name, slot, seconds: metricsSeconds, write });
   metrics = publisher;
+  const dynamodb = dynamodbClient();
+  reporter = new CaptureReporter({
+    ...{ dynamodb, table: stateTable, pipeline: pipeline.name, slot },
+    shared: kind.reading.by === "lanes",
+    log,
+  });
   const connection = await databaseConnection(process.env, stopping.signal);
   const standby = await standbyConnection(process.env, stopping.signal);
-  const dynamodb = dynamodbClient();
   if (process.env[AWAIT_DEPLOYMENT_VARIABLE]) {
     const { signal } = stopping;
     // What a first deploy must fail for is found here, before anything is made.
     await kind.check({ connection, pipeline, slot, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
-    await awaitDeployment({ ...wait, log: (line) => log.info(line) });
+    await awaitDeployment({ ...wait, log: (line) => log.info(line, { waitsFor: "deployment" }) });
   }
   const claims = await claimStoreFromEnvironment(process.env);
   const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];
@@ -72,7 +80,11 @@ try {
       claims,
       deadLetters: queue ? new CaptureDeadLetterQueue(sqsClient(), queue, claims) : undefined,
       log,
-      onMetrics: (latest) => publisher.take(latest),
+      report: reporter,
+      onMetrics: (latest) => {
+        publisher.take(latest);
+        reporter?.take(latest);
+      },
     },
     stopping.signal,
   );
@@ -80,6 +92,7 @@ try {
 } catch (thrown) {
   if (!stopping.signal.aborted) {
     const error = explainSessionError(thrown);
+    failure = error;
     const ours = error instanceof TributaryError ? error : undefined;
     log.error(ours ? ours.message : "the capture task failed", {
       error: (error as Error).name,
@@ -92,6 +105,7 @@ try {
   }
 }
 metrics?.flush();
+await reporter?.end(failure);
 // What still holds the event loop (sockets of the AWS clients) must not hold the task.
 process.exit();
 

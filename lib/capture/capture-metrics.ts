@@ -139,12 +139,13 @@ function gauges(
   });
 }
 
-function isLog(source: CaptureMetrics["source"]): source is SourceStatus {
+/** Returns whether a source is a log that is read through a slot. */
+export function isLog(source: CaptureMetrics["source"]): source is SourceStatus {
   return source !== undefined && !("kind" in source);
 }
 
-/** Behind by time only while something waits: an idle database is not late. */
-function lagMs(
+/** Returns how far capture is behind by time, in milliseconds. Only while something waits: an idle database is not late. */
+export function lagMs(
   { oldestUnacknowledgedMs, acknowledgedCommitTimeMs }: CaptureMetrics["stream"],
   now: number,
 ): number {
@@ -154,7 +155,8 @@ function lagMs(
     : Math.max(0, now - acknowledgedCommitTimeMs);
 }
 
-function lagBytes({ serverLsn, confirmedLsn }: SourceStatus): number {
+/** Returns the bytes of WAL that are not confirmed. */
+export function lagBytes({ serverLsn, confirmedLsn }: SourceStatus): number {
   return Number(serverLsn > confirmedLsn ? serverLsn - confirmedLsn : 0n);
 }
 

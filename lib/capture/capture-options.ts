@@ -25,10 +25,20 @@ export interface CaptureOptions {
   /** The store for changes that are too large for the stream; without one they stop the task. */
   readonly claims?: ClaimStore | undefined;
   readonly log: Log;
+  /** What the task reports of itself in the state table. */
+  readonly report?: CaptureReporting | undefined;
   /** After this silence of another capture task its lease is taken over, in milliseconds. Default 15 s. */
   readonly leaseMs?: number | undefined;
   /** Called about every second. */
   readonly onMetrics?: (metrics: CaptureMetrics) => void;
+}
+
+/** The events of a capture task that its report on itself tells, beside its figures and what its log says that it waits for. */
+export interface CaptureReporting {
+  /** The task holds the lease now, under this generation. */
+  tookLease(generation: number): void;
+  /** The task stands still because somebody wants that, in words; undefined: it goes on. */
+  paused(why: string | undefined): void;
 }
 
 /** Figures that a capture task reports about every second. */

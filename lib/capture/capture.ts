@@ -48,8 +48,9 @@ export async function runCapture(options: CaptureOptions, signal: AbortSignal): 
       slot,
       ...(leaseMs === undefined ? {} : { leaseMs }),
       signal,
-      log: (line) => log.info(line),
+      log: (line, fields) => log.info(line, fields),
     });
+    options.report?.tookLease(state.generation);
     log.info("took the capture lease", { generation: state.generation });
     const until = AbortSignal.any([signal, state.lost]);
     try {

@@ -30,7 +30,7 @@ export async function runLanes(options: LaneTaskOptions, signal: AbortSignal): P
   const leaseMs = options.leaseMs ?? DEFAULT_LEASE_MS;
   const lanes = await options.reading.open({ connection, pipeline, leaseMs, signal, log });
   const place = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
-  const lease = { ...place, leaseMs, log: (line: string) => log.info(line) };
+  const lease = { ...place, leaseMs, log: log.info };
   const epoch = await agree(options, lanes, lease, signal);
   let status: AnySourceStatus | undefined;
   const metrics = new LaneMetrics((written) => onMetrics?.({ stream: written, source: status }));

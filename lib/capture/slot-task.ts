@@ -109,7 +109,7 @@ export async function agreeOnSlots(
         remedy: "Look at its log; this task starts again and waits on.",
       });
     }
-    if (!told) log.info(`waiting: the first slot's capture task ${missing}`);
+    if (!told) log.info(`waiting: the first slot's capture task ${missing}`, { waitsFor: "the first slot" });
     await delay(POLL_MS, undefined, { signal });
   }
 }

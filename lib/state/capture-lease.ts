@@ -14,7 +14,8 @@ export interface CaptureLeaseOptions extends CapturePlace {
   readonly waitMs?: number;
   /** The generation is at least this: for one who cannot trust what stands in the table. */
   readonly generationAtLeast?: number;
-  readonly log: (line: string) => void;
+  /** `fields` say what is waited for, if anything is. */
+  readonly log: (line: string, fields?: Record<string, unknown>) => void;
 }
 
 const DEFAULT_WAIT_MS = 180_000;
@@ -64,7 +65,9 @@ export async function takeLease(options: CaptureLeaseOptions): Promise<TakenLeas
     if (now - started >= waitMs) throw new CaptureLeaseHeldError(options.pipeline, holder, now - started);
     if (told?.holder !== holder || now - told.at >= TELL_EVERY_MS) {
       told = { holder, at: now };
-      options.log(`waiting for the capture lease of "${options.pipeline}", held by ${holder}`);
+      options.log(`waiting for the capture lease of "${options.pipeline}", held by ${holder}`, {
+        waitsFor: "lease",
+      });
     }
     await sleep(Math.min(1000, leaseMs / 4), undefined, { signal: options.signal });
   }

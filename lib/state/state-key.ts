@@ -22,6 +22,14 @@ export function capturePartKey(
   return { pk: `${pipeline}#capture`, sk: `part#${slot ?? 1}#${attribute}#${part}` };
 }
 
+/**
+ * The reports of a slot's capture tasks on themselves, apart from what they hold under the lease. `seat`: see `capture-report.ts`.
+ * Without a slot: what all of them begin with.
+ */
+export function captureReportKey(pipeline: string, slot?: number, seat = ""): StateKey {
+  return { pk: `${pipeline}#capture-reports`, sk: `slot#${slot === undefined ? "" : `${slot}#${seat}`}` };
+}
+
 /** The item that the stack writes last of all. */
 export function deployedKey(pipeline: string): StateKey {
   return { pk: captureKey(pipeline).pk, sk: "deployed" };

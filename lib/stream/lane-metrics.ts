@@ -1,5 +1,5 @@
 import type { SourcePlace } from "../change/change-stream.ts";
-import type { StreamMetrics, TableCounts } from "./metrics.ts";
+import type { OfferedChange, StreamMetrics, TableCounts } from "./metrics.ts";
 
 const COUNTERS = ["changes", "records", "bytes", "requests", "retries", "throttles", "oversize"] as const;
 
@@ -50,6 +50,8 @@ function sum(all: readonly StreamMetrics<SourcePlace>[]): StreamMetrics {
     tables.set(table, { changes: before.changes + changes, bytes: before.bytes + bytes });
   }
   const counters = Object.fromEntries(COUNTERS.map((name) => [name, total((one) => one[name])]));
+  // Now, and not when it is asked for: what has ended is not held on to.
+  const newest = newestOf(all);
   const committed = all.flatMap(({ acknowledgedCommitTimeMs: ms }) => (ms === undefined ? [] : [ms]));
   return {
     ...(counters as Record<(typeof COUNTERS)[number], number>),
@@ -58,6 +60,16 @@ function sum(all: readonly StreamMetrics<SourcePlace>[]): StreamMetrics {
     oldestUnacknowledgedMs: Math.max(0, ...all.map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)),
     // Each writer's own: there is none that means all.
     acknowledgedPlace: undefined,
+    newest: () => newest,
     acknowledgedCommitTimeMs: committed.length > 0 ? Math.max(...committed) : undefined,
   };
+}
+
+/** Of a topic that several lanes write, the one with the greatest position: lanes share no order, but each has partitions of its own. */
+function newestOf(all: readonly StreamMetrics<SourcePlace>[]): ReadonlyMap<string, OfferedChange> {
+  const found = new Map<string, OfferedChange>();
+  for (const [topic, change] of all.flatMap((one) => [...(one.newest?.() ?? [])])) {
+    if (change.position > (found.get(topic)?.position ?? "")) found.set(topic, change);
+  }
+  return found;
 }

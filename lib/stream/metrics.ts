@@ -1,4 +1,5 @@
 import type { SourcePlace } from "../change/change-stream.ts";
+import type { PositionText } from "../change/position.ts";
 
 /** Work of the writer since it started, and its present state. Counters only grow. */
 export interface StreamMetrics<Place extends SourcePlace = bigint> {
@@ -23,6 +24,14 @@ export interface StreamMetrics<Place extends SourcePlace = bigint> {
   readonly acknowledgedPlace: Place | undefined;
   /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
   readonly acknowledgedCommitTimeMs: number | undefined;
+  /** Returns the last change of each topic that was taken from the source; what of it is acknowledged, the age of what is not tells. */
+  readonly newest?: () => ReadonlyMap<string, OfferedChange>;
+}
+
+/** The place of a change in its topic. */
+export interface OfferedChange {
+  readonly partition: number;
+  readonly position: PositionText;
 }
 
 /** Changes taken of one table. */

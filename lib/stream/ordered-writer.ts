@@ -7,7 +7,7 @@ import { type Acknowledged, Acknowledgements } from "./acknowledgements.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import type { ClaimedChange } from "./claim-check.ts";
 import { RETRY, type StreamLimits } from "./limits.ts";
-import type { StreamMetrics } from "./metrics.ts";
+import type { OfferedChange, StreamMetrics } from "./metrics.ts";
 import type { Packing } from "./packing.ts";
 import { type Entry, PartitionQueue } from "./partition-queue.ts";
 import { PriorityQueue } from "./priority-queue.ts";
@@ -193,7 +193,17 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
       oldestUnacknowledgedMs: oldestSince === undefined ? 0 : Math.max(0, now - oldestSince),
       acknowledgedPlace: acknowledged?.place,
       acknowledgedCommitTimeMs: acknowledged?.commitTimeMs,
+      newest: () => this.#newest(),
     };
+  }
+
+  #newest(): ReadonlyMap<string, OfferedChange> {
+    const found = new Map<string, OfferedChange>();
+    for (const [topic, { newest }] of this.#topics) {
+      if (newest?.last)
+        found.set(topic, { partition: newest.partition, position: newest.last.toString("latin1") });
+    }
+    return found;
   }
 
   #offerChange(change: SourceChange, now: number): void {
@@ -205,18 +215,22 @@ export class OrderedWriter<Place extends SourcePlace = bigint> {
       for (let i = 0; i < change.topic.partitions; i++) {
         this.#push(queues.queue(i), change, bytes, now);
       }
+      queues.newest = queues.queue(change.topic.partitions - 1);
     } else {
       const queue = queues.queue(change.partition);
       this.#refuseOversize(change, queue, bytes);
       this.#push(queue, change, bytes, now);
+      queues.newest = queue;
     }
     this.#count(change.table, bytes);
   }
 
   #offerClaimed({ topic, partition, claim, position, table }: ClaimedChange, now: number): void {
-    const queue = this.#queues(topic).queue(partition);
+    const queues = this.#queues(topic);
+    const queue = queues.queue(partition);
     const transaction = this.#acknowledgements.add(now);
     const bytes = queue.pushClaim(claim, position, transaction, this.#sequence++);
+    queues.newest = queue;
     this.#gatheredBytes += bytes;
     this.#buffered(queue, bytes);
     this.#count(table, claim.bytes);

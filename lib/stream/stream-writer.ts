@@ -286,6 +286,7 @@ class Run<Place extends SourcePlace> {
         "The capture lease could not be renewed in time: nothing is written until it is",
         {
           bufferedBytes,
+          waitsFor: "lease",
         },
       );
     }
@@ -344,6 +345,7 @@ class Run<Place extends SourcePlace> {
     const { retries, throttles, bufferedBytes, oldestUnacknowledgedMs } = this.#machine.metrics(now);
     this.#options.log.warn("The stream did not take all records; retrying", {
       code,
+      waitsFor: "stream",
       retries,
       throttles,
       bufferedBytes,

@@ -12,6 +12,8 @@ export class TopicQueues {
   readonly #partitions: number;
   readonly #make: MakeQueue;
   readonly #queues: (PartitionQueue | undefined)[] = [];
+  /** The queue that the topic's last event went to. */
+  newest: PartitionQueue | undefined;
   /** Last positions of released queues, by partition; zeros where there is none. */
   #last: Buffer | undefined;
 

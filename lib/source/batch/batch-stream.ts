@@ -361,7 +361,7 @@ export class BatchStream implements ChangeStream {
       throw error;
     }
     const waitMs = reconnectDelayMs(this.#attempts++, Math.random());
-    this.#options.log.warn(error.message, { code: error.code, retryInMs: waitMs });
+    this.#options.log.warn(error.message, { code: error.code, retryInMs: waitMs, waitsFor: "database" });
     await this.#tell(false);
     await delay(waitMs, undefined, { signal: until }).catch(() => {});
   }

@@ -97,7 +97,7 @@ export class Relay {
         failures++;
         this.#reconnects++;
         this.#nextBeat = 0;
-        log.warn(error.message, { relay: database.id });
+        log.warn(error.message, { relay: database.id, waitsFor: "database" });
       }
       this.#options.onStatus?.({
         kind: "tables",

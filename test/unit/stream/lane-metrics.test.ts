@@ -15,8 +15,18 @@ test("lanes together: sums, the oldest of what waits, tables; at most once a sec
   const writers = [{}, {}] as const;
   const [one, two] = [lanes.callbackFor(writers[0]), lanes.callbackFor(writers[1])];
   const tables = new Map([["outbox.order", { changes: 2, bytes: 10 }]]);
-  one(metrics({ changes: 2, tables, oldestUnacknowledgedMs: 5, acknowledgedCommitTimeMs: 1 }));
-  two(metrics({ changes: 3, tables, bufferedBytes: 4, acknowledgedCommitTimeMs: 2 }));
+  const newest = (n: number) => () =>
+    new Map([["outbox.order", { partition: n, position: String(n).padStart(34, "0") }]]);
+  one(
+    metrics({
+      changes: 2,
+      newest: newest(7),
+      tables,
+      oldestUnacknowledgedMs: 5,
+      acknowledgedCommitTimeMs: 1,
+    }),
+  );
+  two(metrics({ changes: 3, newest: newest(3), tables, bufferedBytes: 4, acknowledgedCommitTimeMs: 2 }));
   lanes.reportIfDue(10_000);
   lanes.reportIfDue(10_900);
   expect(told).toEqual([
@@ -27,8 +37,10 @@ test("lanes together: sums, the oldest of what waits, tables; at most once a sec
       acknowledgedPlace: undefined,
       acknowledgedCommitTimeMs: 2,
       tables: new Map([["outbox.order", { changes: 4, bytes: 20 }]]),
+      newest: expect.any(Function),
     }),
   ]);
+  expect(told[0]?.newest?.()).toEqual(newest(7)());
   // A writer that ended keeps what it counted; the same one counts on.
   two(metrics({ changes: 4 }));
   lanes.reportIfDue(11_000);

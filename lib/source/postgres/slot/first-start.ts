@@ -150,6 +150,7 @@ async function createSlot(side: pg.Client, options: FirstStartOptions): Promise<
   const tell = setTimeout(() => {
     log.info(
       "the new replication slot waits for transactions that are open now: SELECT pid, xact_start, application_name FROM pg_stat_activity WHERE backend_xid IS NOT NULL",
+      { waitsFor: "open transactions" },
     );
   }, TELL_AFTER_MS);
   // The waiting backend would not notice that we are gone.

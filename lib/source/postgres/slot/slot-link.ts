@@ -186,7 +186,11 @@ export class SlotLink {
     if (!(failure instanceof TributaryError) || failure.retry !== "retry") throw failure;
     if (link) this.#reconnects++;
     const waitMs = reconnectDelayMs(this.#attempts++, Math.random());
-    this.#options.log.warn(failure.message, { code: failure.code, retryInMs: waitMs });
+    this.#options.log.warn(failure.message, {
+      code: failure.code,
+      retryInMs: waitMs,
+      waitsFor: "database",
+    });
     this.#options.onTick();
     await delay(waitMs, undefined, { signal: until }).catch(() => {});
   }

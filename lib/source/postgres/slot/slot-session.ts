@@ -65,7 +65,7 @@ export async function openSlotSession<T>(
       if (!(error instanceof SlotInUseError) || now >= deadline) throw error;
       if (told?.line !== error.message || now - told.at >= TELL_EVERY_MS) {
         told = { line: error.message, at: now };
-        options.log.info(`waiting: ${error.message}`);
+        options.log.info(`waiting: ${error.message}`, { waitsFor: "slot" });
       }
       await delay(IN_USE_POLL_MS * (1 + Math.random()), undefined, { signal });
     }

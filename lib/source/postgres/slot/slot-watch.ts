@@ -18,6 +18,8 @@ export interface SlotHealth {
   readonly walStatus: string | undefined;
   /** Bytes of WAL until the slot is in danger; undefined without a bound. */
   readonly safeWalBytes: number | undefined;
+  /** `max_slot_wal_keep_size` in bytes; -1: without a bound. */
+  readonly maxSlotWalKeepBytes?: number | undefined;
   /** Bytes of WAL that the slot holds back. */
   readonly walHeldBytes: number | undefined;
   /** Seconds until the server gives the slot up, if it goes on like this; undefined where nothing threatens. */
@@ -73,6 +75,7 @@ export class SlotWatch {
     return {
       walStatus: this.#slot?.walStatus,
       safeWalBytes: this.#slot?.safeWalSize,
+      maxSlotWalKeepBytes: this.#slot?.maxWalKeepBytes,
       walHeldBytes: this.#samples.at(-1)?.heldBytes,
       walLossSeconds: walLossSeconds(this.#samples),
       oldestTransactionSeconds: this.#oldest?.seconds,

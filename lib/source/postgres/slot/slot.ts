@@ -28,6 +28,7 @@ const slotRow = z.object({
   restart_lsn: lsn.nullable(),
   wal_status: z.string().nullable(),
   safe_wal_size: z.number().nullable(),
+  keep_bytes: z.number().nullable().default(null),
   two_phase: z.boolean().default(false),
   /** 17 and newer. */
   invalidation_reason: z.string().nullable().default(null),
@@ -54,6 +55,8 @@ export interface SlotFacts {
   readonly walStatus: string | undefined;
   /** Bytes of WAL until the slot is in danger; undefined without a bound. */
   readonly safeWalSize: number | undefined;
+  /** `max_slot_wal_keep_size` in bytes; -1: without a bound. */
+  readonly maxWalKeepBytes?: number | undefined;
   readonly invalidationReason: string | undefined;
   /** Nothing was ever decoded from it, as far as statistics tell. */
   readonly unused: boolean;
@@ -64,6 +67,7 @@ export async function readSlot(query: TextQuery, name: string): Promise<SlotFact
   const { rows } = await query(`
     SELECT to_jsonb(s) || jsonb_build_object(
              'holder', (SELECT application_name FROM pg_stat_activity a WHERE a.pid = s.active_pid),
+             'keep_bytes', pg_size_bytes(current_setting('max_slot_wal_keep_size', true)),
              'decoded', (SELECT total_txns FROM pg_stat_replication_slots t WHERE t.slot_name = s.slot_name)) AS slot
       FROM pg_replication_slots s WHERE s.slot_name = ${pg.escapeLiteral(name)}`);
   if (rows.length === 0) return undefined;
@@ -82,6 +86,7 @@ export async function readSlot(query: TextQuery, name: string): Promise<SlotFact
     restartLsn: row.restart_lsn ?? row.confirmed_flush_lsn ?? 0n,
     walStatus: row.wal_status ?? undefined,
     safeWalSize: row.safe_wal_size ?? undefined,
+    maxWalKeepBytes: row.keep_bytes ?? undefined,
     invalidationReason: row.invalidation_reason ?? undefined,
     unused: row.decoded === 0 || row.decoded === null,
   };

@@ -112,7 +112,7 @@ export async function moveTopic(client: pg.Client, share: TopicShare, options: M
           "The task starts again and tries on; until then the old slot has the tables. Look for long transactions that write them (pg_stat_activity), and for the old slot's capture task.",
       });
     }
-    log.info(`waiting to move ${move.names.join(", ")}: ${why}`);
+    log.info(`waiting to move ${move.names.join(", ")}: ${why}`, { waitsFor: "tables to move" });
     await delay(PAUSE_MS * (0.5 + Math.random()), undefined, { signal });
   }
   log.info(`moved ${move.names.join(", ")} from slot ${from} to slot ${to}`);
@@ -262,7 +262,7 @@ export async function awaitSlots(
       }
       if (now - toldAt >= TELL_EVERY_MS) {
         toldAt = now;
-        log.info(`tables have moved here: ${state}`);
+        log.info(`tables have moved here: ${state}`, { waitsFor: "tables to move" });
       }
       await delay(FOLLOW_POLL_MS, undefined, { signal });
     }
