@@ -1,6 +1,7 @@
 import { awsFailure, REACH_AWS } from "../aws/failure.ts";
 import { defineError } from "../change/tributary-error.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../definition/new-epoch.ts";
+import { type Pause, type PauseTarget, pausedBy, pausedName, resumeCommand } from "./pause.ts";
 
 /** The lease stayed with another capture task until our deadline. */
 export class CaptureLeaseHeldError extends defineError("CAPTURE_LEASE_HELD", "restart").from(
@@ -97,5 +98,24 @@ export class HoldStoreMissingError extends defineError("HOLD_STORE_MISSING", "st
     message: `the pipeline holds ${topics.join(", ")}, and this capture task's environment names no claim store`,
     remedy:
       "Set TRIBUTARY_CLAIM_BUCKET to what it was: newer changes of these topics would overtake those that are stored there.",
+  }),
+) {}
+
+/** Two operators pause the same: the second one is told of the first. */
+export class PausedAlreadyError extends defineError("PAUSED_ALREADY", "stop").from(
+  (pipeline: string, target: PauseTarget, pause: Pause) => ({
+    message: `${pausedName(target)} of pipeline "${pipeline}" is paused already, ${pausedBy(pause)}`,
+    remedy: `Nothing to do: it stays paused. Ask ${pause.by} before you resume it: ${resumeCommand(target)}`,
+    pause,
+  }),
+) {}
+
+/** What is to be resumed is not paused, or another operator has just resumed it. */
+export class NotPausedError extends defineError("NOT_PAUSED", "stop").from(
+  (pipeline: string, target: PauseTarget, anew?: Pause) => ({
+    message: `${pausedName(target)} of pipeline "${pipeline}" ${anew ? `was resumed meanwhile, and is paused anew, ${pausedBy(anew)}` : "is not paused"}`,
+    remedy: anew
+      ? `Ask ${anew.by}, then repeat it: ${resumeCommand(target)}`
+      : "Nothing to do: it is running, or waits for something else; tributary status tells.",
   }),
 ) {}

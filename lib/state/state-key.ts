@@ -84,6 +84,11 @@ export function wantedAsideKey(pipeline: string, position?: string): StateKey {
   return { pk: `${pipeline}#put-aside`, sk: `wanted#${position ?? ""}` };
 }
 
+/** What is paused: `capture`, or `consumer#` and a name. Without one: what all of them begin with. */
+export function pauseKey(pipeline: string, target = ""): StateKey {
+  return { pk: `${pipeline}#pauses`, sk: target };
+}
+
 /** The start position of a consumer: changes at or before it are not its business. */
 export function startPositionKey(pipeline: string, consumer: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };
