@@ -2,6 +2,7 @@ import type { SQSBatchResponse, SQSEvent } from "aws-lambda";
 import { lambdaClient } from "../lib/aws/clients.ts";
 import { TributaryError } from "../lib/change/tributary-error.ts";
 import { errorFacts } from "../lib/consume/api/context.ts";
+import { ConsumerPausedError } from "../lib/consume/consume-errors.ts";
 import { deadLetterRequest } from "../lib/consume/dead-letter/dead-letter-request.ts";
 import { invokeRedrive } from "../lib/consume/dead-letter/redrive-function.ts";
 
@@ -20,7 +21,13 @@ export async function handler(event: SQSEvent | { readonly Records?: undefined }
   lambda ??= lambdaClient();
   const client = await lambda;
   if (!event.Records) {
-    await invokeRedrive(client, name, { tributary: "redrive" });
+    try {
+      await invokeRedrive(client, name, { tributary: "redrive" });
+    } catch (error) {
+      if (!(error instanceof ConsumerPausedError)) throw error;
+      // Somebody wants it so: no alarm, and the next one comes by the clock.
+      console.warn(JSON.stringify({ level: "warn", message: error.message, remedy: error.remedy }));
+    }
     return { batchItemFailures: [] };
   }
   const batchItemFailures: SQSBatchResponse["batchItemFailures"] = [];

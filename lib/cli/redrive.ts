@@ -9,6 +9,7 @@ import {
 } from "../admin/redrive.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
+import { pausedError } from "../consume/dead-letter/redrive-function.ts";
 import type { RedrivenLetter, RedriveReport } from "../consume/dead-letter/redrive-request.ts";
 import { consumerOption, jsonOption, limitOption, topicOption } from "./options.ts";
 
@@ -147,6 +148,8 @@ async function redriveHere(entry: string, { consumer, json }: RedriveArguments):
       const result = await here.invoke(request);
       if (result.ok) return result.response as RedriveReport;
       const { type, message } = result.error;
+      const paused = pausedError(type, message);
+      if (paused) throw paused;
       // Only of our own errors it is known that their message holds no row values.
       const ours = type === "ConfigurationError" || type === "FenceUnavailableError";
       throw new RedriveFailedError(entry, ours ? message : type);

@@ -61,6 +61,15 @@ export class OwnershipLostError extends defineError("OWNERSHIP_LOST", "retry").f
   }),
 ) {}
 
+/** Somebody has paused the consumer: nothing of it takes effect. `told` says who, when and why. */
+export class ConsumerPausedError extends defineError("CONSUMER_PAUSED", "stop").from(
+  (consumer: string, told: string) => ({
+    message: `consumer "${consumer}" is paused ${told}`,
+    remedy: `Nothing is lost: its changes wait in the stream. To go on: tributary consumer resume --consumer ${consumer}`,
+    told,
+  }),
+) {}
+
 /** The fence could not be read or written in the time there was. */
 export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "retry").from(
   (what: string, cause: unknown) => ({

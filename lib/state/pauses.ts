@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import * as z from "zod";
-import type { Pause, PauseTarget } from "./pause.ts";
+import { type Pause, type PauseTarget, pausedBy } from "./pause.ts";
 import { persistentTable, type StatePlace } from "./persistent-table.ts";
 import { NotPausedError, PausedAlreadyError } from "./state-errors.ts";
 import { pauseKey } from "./state-key.ts";
@@ -9,7 +9,7 @@ import type { StateItem } from "./state-table.ts";
 export type { Pause, PauseTarget } from "./pause.ts";
 
 /*
- * One item for each pause, in the state table and nowhere else: so it outlives a deploy, a restart and a hand-over, and stands
+ * Rule 62. One item for each pause, in the state table and nowhere else: so it outlives a deploy, a restart and a hand-over, and stands
  * the same on a laptop as on AWS.
  */
 
@@ -60,7 +60,8 @@ export async function setPause(
   const pause = { id: randomUUID(), by, since, reason };
   const written = await persistentTable(place).put(
     keyOf(place, target),
-    { pause: { S: JSON.stringify(pause) } },
+    // Handlers are small: what they say of a pause stands there as text.
+    { pause: { S: JSON.stringify(pause) }, told: { S: pausedBy(pause) } },
     { ConditionExpression: "attribute_not_exists(pk)" },
   );
   if (written) return pause;

@@ -19,6 +19,7 @@ import { metricsObserver } from "../run/consumer-metrics.ts";
 import type { ChangeEvent } from "../run/event.ts";
 import { MissingTable } from "../run/missing-changes.ts";
 import type { ConsumerObserver } from "../run/observer.ts";
+import { PauseFlag } from "../run/pause-flag.ts";
 import { RunningCalls } from "../run/running-calls.ts";
 import { Shards, type ShardsOptions } from "../run/shards.ts";
 import type { Sweep } from "../run/sweep.ts";
@@ -78,6 +79,7 @@ export function makeInstance(name: string, registry: Registry, parts: ConsumerPa
     payloads: new ParkedPayloads(pipeline, name, openClaims),
     holds: new HoldTable(table),
     leases: new RedriveLeases(table),
+    pause: new PauseFlag(table),
     running: new RunningCalls(),
     deadLetters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)

@@ -57,6 +57,8 @@ export async function runRedrive(
     discarded: 0,
   };
   try {
+    const paused = request.dryRun ? undefined : await instance.pause.look(deadline.work, 0);
+    if (paused) throw paused;
     const { meant, unreadable } = await select(instance, request, deadline.work);
     const deadLetters = [...unreadable, ...(await (request.dryRun ? look(run, meant) : redrive(run, meant)))];
     const count = (outcome: RedrivenLetter["outcome"]) =>

@@ -4,6 +4,7 @@ import type { StartPositions } from "../fence/start-position.ts";
 import type { HoldTable } from "../hold/hold-table.ts";
 import type { ConsumerObserver } from "./observer.ts";
 import type { Invocation } from "./partition.ts";
+import type { PauseFlag } from "./pause-flag.ts";
 
 /** The parts of a consumer that live as long as its process. */
 export interface ConsumerInstance extends Omit<Invocation, "deadline" | "counts" | "token"> {
@@ -13,6 +14,7 @@ export interface ConsumerInstance extends Omit<Invocation, "deadline" | "counts"
   readonly startPositions: StartPositions;
   readonly holds: HoldTable;
   readonly leases: RedriveLeases;
+  readonly pause: PauseFlag;
   readonly observer: ConsumerObserver;
 }
 
@@ -21,10 +23,5 @@ export function asInvocation(
   instance: ConsumerInstance,
   own: Pick<Invocation, "deadline" | "counts" | "token">,
 ): Invocation {
-  const { consumer, registry, configuration, deadLetters, claims, missing, oversize, write } = instance;
-  const { parking, payloads, running, shards, onEffect } = instance;
-  return {
-    ...{ consumer, registry, configuration, deadLetters, claims, missing, oversize, parking, payloads },
-    ...{ running, shards, onEffect, write, ...own },
-  };
+  return { ...instance, ...own };
 }

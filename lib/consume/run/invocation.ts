@@ -35,12 +35,15 @@ export async function runInvocation(
   const deadline = new Deadline(remainingMs);
   try {
     const run = new InvocationRun(instance, event, deadline);
-    await run.run();
+    const paused = await instance.pause.look(deadline.work);
+    // Rule 62: nothing is applied, nothing acknowledged.
+    if (paused) run.failures.lowest = 0;
+    else await run.run();
     failpoint("fence-closed");
     const { counts, failures } = run;
     const { consumer, registry } = instance;
     const durationMs = performance.now() - started;
-    const report = counts.report(consumer, failures.partitions, durationMs, registry.unmatched);
+    const report = counts.report(consumer, failures.partitions, durationMs, registry.unmatched, paused?.told);
     await tellObserver(
       () => instance.observer.invocation(report),
       deadline.untilEndMs(),
@@ -185,24 +188,12 @@ class InvocationRun {
 
   /** Runs one partition. What waits for somebody is held; where that cannot be, the partition's records come again. */
   async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome | undefined> {
-    const { fence, startPositions, holds, leases } = this.#instance;
+    const { fence, leases } = this.#instance;
     const { place, lane, stored, token, startPosition } = one;
     const budgetMs = this.#deadline.remainingMs() / 2;
     const item = leases.item(lane.topic, lane.partition, this.#deadline.end);
     const leased = (lease: ReplayLease) => this.#partitions.keep(lease);
-    const parts = {
-      invocation,
-      fence,
-      startPositions,
-      holds,
-      place,
-      token,
-      startPosition,
-      careful,
-      budgetMs,
-      item,
-      leased,
-    };
+    const parts = { ...this.#instance, ...one, invocation, careful, budgetMs, item, leased };
     const hold = new HoldRun(parts, lane, this.#event.Records);
     if (stored.hold) {
       try {

@@ -47,6 +47,8 @@ export interface InvocationReport {
   /** From commit at the source to the handler's success, milliseconds, over the invocation's events. */
   readonly commitToEffectMs: CommitToEffect | null;
   readonly durationMs: number;
+  /** Present while the consumer is paused, and nothing was done: who paused it, when and why. */
+  readonly paused?: string;
 }
 
 /**
@@ -139,18 +141,17 @@ export class InvocationCounts {
     failedPartitions: number,
     durationMs: number,
     unmatched: readonly string[] = [],
+    paused?: string,
   ): InvocationReport {
-    const { applied, duplicates, unhandled, passed, retried, deadLettered, gaps, staleWriter, held } = this;
-    const { parked, parkedBehind, superseded, parkingFull, heldPartitions, heldBytes, holdFull } = this;
     return {
       consumer,
-      ...{ applied, duplicates, unhandled, passed, retried, deadLettered },
-      ...{ parked, parkedBehind, superseded, parkingFull, gaps, staleWriter, held },
-      ...{ heldPartitions, heldBytes, holdFull },
-      ...(unhandled > 0 && unmatched.length > 0 && { unmatched }),
+      // The counts are all that an instance shows.
+      ...this,
+      ...(this.unhandled > 0 && unmatched.length > 0 && { unmatched }),
       failedPartitions,
       commitToEffectMs: this.#latency(),
       durationMs: Math.round(durationMs),
+      ...(paused !== undefined && { paused }),
     };
   }
 

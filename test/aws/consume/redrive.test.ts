@@ -9,9 +9,11 @@ import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import type { SQSEvent } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { handler as redriveFunction } from "../../../functions/redrive.ts";
+import { pipelineState } from "../../../lib/admin/state.ts";
 import type { RedriveHandler } from "../../../lib/consume/api/consumer.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import type { RedriveReport } from "../../../lib/consume/dead-letter/redrive-request.ts";
+import { clearPause, setPause } from "../../../lib/state/pauses.ts";
 import { eventually } from "../../eventually.ts";
 import { at, type Change, packed } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
@@ -327,6 +329,24 @@ describe("tributary redrive", () => {
     Object.assign(process.env, bench.environment, place, { TRIBUTARY_REDRIVE_FUNCTION: "Redrive-Orders" });
     try {
       const event = { Records: letters } as unknown as SQSEvent;
+      // While the consumer is paused each way is refused, and says by whom; to look is no redrive.
+      const shop = pipelineState("shop", { stateTable: bench.table, environment: bench.environment });
+      const target = { consumer: bench.name };
+      await setPause(shop, target, { by: "ada@laptop", since: 0, reason: undefined });
+      for (const way of [
+        ["--function", "Redrive-Orders"],
+        ["--entry", "test/aws/consume/parked-orders.ts"],
+      ]) {
+        const paused = await run(way, place);
+        expect(paused).toMatchObject({ code: 1 });
+        expect(paused.error).toMatch(
+          /is paused by ada@laptop since 1970.*tributary consumer resume --consumer.*CONSUMER_PAUSED/s,
+        );
+      }
+      expect((await run(["--function", "Redrive-Orders", "--dry-run"], place)).code).toBe(0);
+      expect(await redriveFunction(event)).toEqual({ batchItemFailures: [{ itemIdentifier: "m0" }] });
+      expect(await redriveFunction({})).toEqual({ batchItemFailures: [] });
+      await clearPause(shop, target);
       expect(await redriveFunction(event)).toEqual({ batchItemFailures: [{ itemIdentifier: "m0" }] });
       state.healed = true;
       expect(await redriveFunction(event)).toEqual({ batchItemFailures: [] });
@@ -352,8 +372,15 @@ async function lambdaApi(functions: Record<string, RedriveHandler>) {
       response.writeHead(404, { "x-amzn-errortype": "ResourceNotFoundException" }).end("{}");
       return;
     }
-    const report = await redrive(handler, JSON.parse(Buffer.concat(chunks).toString()));
-    response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(report));
+    try {
+      const report = await redrive(handler, JSON.parse(Buffer.concat(chunks).toString()));
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(report));
+    } catch (error) {
+      const { name: errorType, message: errorMessage } = error as Error;
+      response
+        .writeHead(200, { "content-type": "application/json", "x-amz-function-error": "Unhandled" })
+        .end(JSON.stringify({ errorType, errorMessage }));
+    }
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
