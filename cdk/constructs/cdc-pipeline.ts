@@ -1,5 +1,5 @@
 import { dirname, resolve, sep } from "node:path";
-import { Annotations, CfnOutput, Duration, RemovalPolicy } from "aws-cdk-lib";
+import { Annotations, CfnOutput, Duration, RemovalPolicy, Stack } from "aws-cdk-lib";
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
@@ -13,6 +13,12 @@ import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
 import { nearestPackage } from "../../lib/definition/find-definition.ts";
+import {
+  outputDescription,
+  outputKey,
+  STACK_NAME_VARIABLE,
+  type StackOutput,
+} from "../../lib/definition/stack-outputs.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
@@ -115,6 +121,7 @@ export class CdcPipeline extends Construct {
     const { definition, vpc, vpcSubnets } = props;
     const kind = sourceKind(definition.source);
     this.definition = definition;
+    this.#checkName();
     const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
     const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
     const settingsOf = consumerSettings(definition, props.consumers ?? {});
@@ -182,6 +189,7 @@ export class CdcPipeline extends Construct {
           [CAPTURE_DEAD_LETTER_VARIABLE]: this.captureDeadLetters.queue.queueUrl,
         }),
         [AWAIT_DEPLOYMENT_VARIABLE]: "true",
+        [STACK_NAME_VARIABLE]: Stack.of(this).stackName,
       },
       logRetention,
       removalPolicy,
@@ -244,21 +252,55 @@ export class CdcPipeline extends Construct {
       after: this.node.children,
     });
 
-    new CfnOutput(this, "StreamName", { value: this.changeStream.stream.streamName });
-    new CfnOutput(this, "StateTableName", { value: this.stateTable.table.tableName });
+    this.#nameResources();
+  }
+
+  /** Has outputs name what the command works on: `tributary <verb> --stack <name>`. */
+  #nameResources(): void {
+    const { name: pipeline } = this.definition;
+    const output = (of: StackOutput, value: string) => {
+      const key = outputKey(of);
+      new CfnOutput(this, key, { value, description: outputDescription(of) }).overrideLogicalId(key);
+    };
+    output({ pipeline, resource: "stream" }, this.changeStream.stream.streamName);
+    output({ pipeline, resource: "stateTable" }, this.stateTable.table.tableName);
+    output({ pipeline, resource: "claimStore" }, this.claimBucket.url);
     if (this.captureDeadLetters)
-      new CfnOutput(this, "CaptureDeadLetterQueue", { value: this.captureDeadLetters.queue.queueUrl });
-    new CfnOutput(this, "CaptureCluster", { value: this.capture.service.cluster.clusterName });
-    new CfnOutput(this, "CaptureServiceName", { value: this.capture.service.serviceName });
-    for (const { service, slot } of further)
-      new CfnOutput(this, `CaptureServiceName${slot}`, { value: service.serviceName });
-    for (const consumer of this.consumers) {
-      new CfnOutput(this, `RedriveFunction-${consumer.name}`, {
-        value: consumer.redrive.function.functionName,
-      });
-      const queue = consumer.automaticRedrive?.queue;
-      if (queue) new CfnOutput(this, `RedriveQueue-${consumer.name}`, { value: queue.queueArn });
+      output({ pipeline, resource: "captureDeadLetters" }, this.captureDeadLetters.queue.queueUrl);
+    output({ pipeline, resource: "cluster" }, this.capture.service.cluster.clusterName);
+    for (const { service, slot } of this.captures)
+      output({ pipeline, slot, resource: "service" }, service.serviceName);
+    for (const { name: consumer, ...made } of this.consumers) {
+      output({ pipeline, consumer, resource: "function" }, made.function.functionName);
+      output({ pipeline, consumer, resource: "mapping" }, made.mapping.eventSourceMappingId);
+      output({ pipeline, consumer, resource: "redriveFunction" }, made.redrive.function.functionName);
+      output({ pipeline, consumer, resource: "deadLetterQueue" }, made.deadLetterQueue.queue.queueUrl);
+      const queue = made.automaticRedrive?.queue;
+      if (queue) output({ pipeline, consumer, resource: "redriveQueue" }, queue.queueArn);
     }
+  }
+
+  /** @throws ConfigurationError where another pipeline of the stack has the name: metrics and outputs could not tell them apart. */
+  #checkName(): void {
+    const stack = Stack.of(this);
+    const { name } = this.definition;
+    const twin = stack.node
+      .findAll()
+      .find(
+        (other) =>
+          other instanceof CdcPipeline &&
+          other !== this &&
+          Stack.of(other) === stack &&
+          other.definition.name === name,
+      );
+    if (twin === undefined) return;
+    throw new ConfigurationError("CdcPipeline", [
+      {
+        path: "definition.name",
+        value: name,
+        remedy: `${twin.node.path} has that name in this stack: give each pipeline a name of its own`,
+      },
+    ]);
   }
 
   #warnOfSharedThroughput(settingsOf: (name: string) => ConsumerSettings): void {

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { type Duration, type RemovalPolicy, Token } from "aws-cdk-lib";
+import { type Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
@@ -11,6 +11,7 @@ import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../lib/aws/lambda-li
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/definition/definition.ts";
+import { STACK_NAME_VARIABLE } from "../../lib/definition/stack-outputs.ts";
 import { topicVariables } from "../../lib/definition/topic-variables.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
@@ -98,6 +99,7 @@ export class ConsumerFunction extends Construct {
       TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
       TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
       [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
+      [STACK_NAME_VARIABLE]: Stack.of(this).stackName,
       ...settings.environment,
     };
     checkEnvironment(consumer.name, environment);

@@ -25,3 +25,20 @@ export function resourcesFromEnvironment(
     consumers: {},
   };
 }
+
+/** Returns the variables that name these resources, as the capture task's environment does; undefined for those that must not be set. */
+export function environmentOf({
+  pipeline,
+  stateTable,
+  stream,
+  claimStore,
+  captureDeadLetters,
+}: PipelineResources): Readonly<Record<string, string | undefined>> {
+  return {
+    TRIBUTARY_PIPELINE_NAME: pipeline,
+    TRIBUTARY_STATE_TABLE: stateTable,
+    TRIBUTARY_STREAM: stream,
+    [CLAIM_BUCKET_VARIABLE]: claimStore,
+    [CAPTURE_DEAD_LETTER_VARIABLE]: captureDeadLetters,
+  };
+}

@@ -54,6 +54,8 @@ export {
   redrive,
   redriveFunction,
 } from "./redrive.ts";
+export type { CaptureResources, ConsumerResources, PipelineResources } from "./resources.ts";
+export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";
 export { type PipelineStateOptions, pipelineState } from "./state.ts";
 export { planTeardown, type TeardownOptions, teardown } from "./teardown.ts";
 export { tablesOfTopic } from "./topic-tables.ts";

@@ -51,7 +51,7 @@ export interface RedriveTotals {
 const STEP = 500;
 
 /**
- * Returns a consumer's redrive function in AWS (the stack's output `RedriveFunction-<consumer>`).
+ * Returns a consumer's redrive function in AWS (`consumers.<name>.redriveFunction` of what `readStack` gives).
  * Its calls throw RedriveFailedError.
  */
 export async function redriveFunction(functionName: string): Promise<Redrive> {

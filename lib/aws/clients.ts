@@ -1,9 +1,11 @@
+import type { CloudFormationClient } from "@aws-sdk/client-cloudformation";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { LambdaClient } from "@aws-sdk/client-lambda";
 import type { S3Client } from "@aws-sdk/client-s3";
 import type { SecretsManagerClient } from "@aws-sdk/client-secrets-manager";
 import { SQSClient } from "@aws-sdk/client-sqs";
+import type { STSClient } from "@aws-sdk/client-sts";
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 
 /*
@@ -80,6 +82,28 @@ export async function secretsManagerClient(
 export async function lambdaClient(environment: Environment = process.env): Promise<LambdaClient> {
   const { LambdaClient } = await import("@aws-sdk/client-lambda");
   return new LambdaClient({ ...place(environment, "LAMBDA"), ...once, requestHandler: handler(910_000) });
+}
+
+/**
+ * A CloudFormation client with the SDK's retries: it only reads. `region` is stronger than the environment's. Loaded when asked for: only
+ * commands ask for stacks.
+ */
+export async function cloudformationClient(
+  environment: Environment = process.env,
+  region?: string,
+): Promise<CloudFormationClient> {
+  const { CloudFormationClient } = await import("@aws-sdk/client-cloudformation");
+  return new CloudFormationClient({
+    ...place(environment, "CLOUDFORMATION"),
+    ...(region === undefined ? {} : { region }),
+    requestHandler: handler(10_000),
+  });
+}
+
+/** An STS client with the SDK's retries. Loaded when asked for: only commands ask who they are. */
+export async function stsClient(environment: Environment = process.env): Promise<STSClient> {
+  const { STSClient } = await import("@aws-sdk/client-sts");
+  return new STSClient({ ...place(environment, "STS"), requestHandler: handler(10_000) });
 }
 
 /** Stronger than `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` of the environment. */

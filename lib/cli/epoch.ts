@@ -13,6 +13,7 @@ import {
   databaseUrlOption,
   pipelineOption,
   readPipeline,
+  stateTableMissing,
   stateTableOption,
 } from "./options.ts";
 import { note, say } from "./say.ts";
@@ -53,8 +54,7 @@ async function begin(options: NewOptions): Promise<void> {
   const stateTable = options.stateTable ?? process.env.TRIBUTARY_STATE_TABLE;
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   const problems = problem ? [problem] : [];
-  if (!stateTable)
-    problems.push({ path: "--state-table", value: undefined, remedy: "name the pipeline's state table" });
+  if (!stateTable) problems.push(stateTableMissing());
   problems.push(...confirmProblems(options.confirm, pipeline.name));
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   const given: EpochOptions = {

@@ -24,6 +24,21 @@ export function stateTableOption(): Option {
   return new Option("--state-table <name>", "the pipeline's state table (default: $TRIBUTARY_STATE_TABLE)");
 }
 
+/** `--stack`, `--profile`, `--region`: which AWS a verb speaks to. `placeProgram` adds them to verbs. */
+export function awsOptions(): Option[] {
+  return [
+    new Option(
+      "--stack <name>",
+      "speak to the pipeline of this CloudFormation stack (default: $TRIBUTARY_STACK)",
+    ),
+    new Option(
+      "--profile <name>",
+      "credentials of this profile of the AWS CLI (default: $AWS_PROFILE, or what the SDK finds)",
+    ),
+    new Option("--region <name>", "the AWS region (default: $AWS_REGION, or the profile's)"),
+  ];
+}
+
 /** `--database-url`; `whose` says which database, where that is not plain. */
 export function databaseUrlOption(whose = "the database"): Option {
   return new Option(
@@ -98,6 +113,9 @@ export async function readPipeline(given: string | undefined): Promise<Pipeline>
 export interface PlaceOptions {
   readonly pipeline?: string;
   readonly stateTable?: string;
+  readonly stack?: string;
+  readonly profile?: string;
+  readonly region?: string;
 }
 
 /** Adds these options to a verb. */
@@ -111,11 +129,18 @@ export function placeOf(
   { stateTable = process.env.TRIBUTARY_STATE_TABLE }: PlaceOptions,
   problems: readonly ConfigurationProblem[] = [],
 ): StatePlace {
-  const missing = { path: "--state-table", value: undefined, remedy: "name the pipeline's state table" };
+  const missing = stateTableMissing();
   const all = stateTable ? problems : [...problems, missing];
   if (all.length > 0) throw new ConfigurationError("The command line", all);
   const { signal } = new AbortController();
   return { dynamodb: dynamodbClient(), table: stateTable as string, pipeline, signal };
+}
+
+/** No state table is named. */
+export function stateTableMissing(): ConfigurationProblem {
+  const remedy =
+    "name the stack with --stack, or the pipeline's state table; in a project's folder the verbs find its tributary dev";
+  return { path: "--state-table", value: undefined, remedy };
 }
 
 /** A consumer that the definition does not have. */

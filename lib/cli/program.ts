@@ -7,8 +7,8 @@ import { costCommand } from "./cost.ts";
 import { devCommand } from "./dev.ts";
 import { epochCommand } from "./epoch.ts";
 import { outboxCommand } from "./outbox.ts";
+import { placeProgram } from "./place.ts";
 import { redriveCommand } from "./redrive.ts";
-import { speakToDev } from "./speak-to-dev.ts";
 import { tailCommand } from "./tail.ts";
 import { teardownCommand } from "./teardown.ts";
 import { triggersCommand } from "./triggers.ts";
@@ -21,7 +21,6 @@ export function makeProgram(): Command {
     .description("Change data capture for PostgreSQL on AWS serverless")
     .showHelpAfterError("(--help shows what there is)")
     .exitOverride()
-    .hook("preAction", (_, command) => speakToDev(command))
     .addCommand(initCommand())
     .addCommand(devCommand())
     .addCommand(tailCommand())
@@ -38,5 +37,5 @@ export function makeProgram(): Command {
   program.version(packageVersion(), "-V, --version", "print the version");
   for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands]))
     command.exitOverride().showHelpAfterError("(--help shows the options)");
-  return program;
+  return placeProgram(program);
 }

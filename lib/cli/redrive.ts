@@ -11,7 +11,7 @@ import { ConfigurationError } from "../change/tributary-error.ts";
 import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
 import { pausedError } from "../consume/dead-letter/redrive-function.ts";
 import type { RedrivenLetter, RedriveReport } from "../consume/dead-letter/redrive-request.ts";
-import { consumerOption, jsonOption, limitOption, topicOption } from "./options.ts";
+import { consumerOption, jsonOption, limitOption, pipelineOption, topicOption } from "./options.ts";
 
 interface RedriveArguments {
   readonly consumer: string;
@@ -34,10 +34,8 @@ export function redriveCommand(): Command {
   return new Command("redrive")
     .description("bring parked changes of a consumer to effect, in order")
     .addOption(consumerOption().makeOptionMandatory())
-    .option(
-      "--function <name>",
-      "in AWS: its redrive function (the stack's output RedriveFunction-<consumer>)",
-    )
+    .addOption(pipelineOption())
+    .option("--function <name>", "in AWS: its redrive function (default: with --stack that of the stack)")
     .option("--entry <file>", "here: its handler file, run in this process with this environment")
     .option("--key <values>", "only this key: 17, or 5,17 for two columns")
     .addOption(topicOption("only this topic"))
@@ -56,7 +54,7 @@ Correct the handler and deploy it first. Changes are applied key by key, each in
 change that fails again stays parked, and a redrive may be repeated and interrupted. What a later change has
 superseded is refused. Exit code 1: something is left.
 
-  tributary redrive --consumer orders --function Shop-RedriveOrders-X1 --dry-run
+  tributary redrive --consumer orders --stack Shop --dry-run
   TRIBUTARY_STATE_TABLE=… TRIBUTARY_PIPELINE_NAME=shop TRIBUTARY_DEAD_LETTER_QUEUE_URL=… \\
     tributary redrive --consumer orders --entry functions/orders.ts --key 17`,
     )
@@ -113,7 +111,8 @@ async function redriveOf(options: RedriveArguments): Promise<Redrive> {
       {
         path: "--function",
         value: functionName,
-        remedy: "name the function in AWS with --function, or the handler's file with --entry",
+        remedy:
+          "name the stack with --stack, the function in AWS with --function, or the handler's file with --entry",
       },
     ]);
   }

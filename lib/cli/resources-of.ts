@@ -1,14 +1,16 @@
 import { resourcesFromEnvironment } from "../admin/environment-resources.ts";
 import type { PipelineResources } from "../admin/resources.ts";
+import { pipelineOfStack } from "../admin/stack-resources.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { type DevFile, findDevRun } from "../local/dev/dev-file-format.ts";
-import type { PlaceOptions } from "./options.ts";
+import { type PlaceOptions, stateTableMissing } from "./options.ts";
+import { stackOf } from "./speak-to-stack.ts";
 
 /**
- * Returns the resources of a pipeline in the place that a verb speaks to: the `tributary dev` of this folder, or what options and
- * variables name. Called in a verb's action, when `speakToDev` has set the environment.
- * @throws ConfigurationError where nothing names a state table.
+ * Returns the resources of a pipeline in the place that a verb speaks to: a stack, the `tributary dev` of this folder, or what options and
+ * variables name. Called in a verb's action, when `speakToPlace` has set the environment.
+ * @throws ConfigurationError where nothing names a state table; the errors of `readStack`, `pipelineOfStack`.
  */
 export async function resourcesOf(
   { name }: Pick<Pipeline, "name">,
@@ -16,16 +18,15 @@ export async function resourcesOf(
   { folder = process.cwd(), environment = process.env as Record<string, string | undefined> } = {},
 ): Promise<PipelineResources> {
   const named = stateTable ? { ...environment, TRIBUTARY_STATE_TABLE: stateTable } : environment;
+  if (environment.TRIBUTARY_STACK)
+    return pipelineOfStack(await stackOf(environment.TRIBUTARY_STACK, environment), name);
   const resources = resourcesFromEnvironment(name, named);
-  if (resources === undefined) {
-    const remedy = "name the pipeline's state table";
-    throw new ConfigurationError("The command line", [{ path: "--state-table", value: undefined, remedy }]);
-  }
+  if (resources === undefined) throw new ConfigurationError("The command line", [stateTableMissing()]);
   const run = await findDevRun(folder);
   return run !== undefined && isSpokenTo(run, named) ? ofDev(run, resources) : resources;
 }
 
-/** Tells whether the environment is the one that `speakToDev` gave to the verb. */
+/** Tells whether the environment is the one that `speakToPlace` gave to the verb. */
 function isSpokenTo({ environment: theirs }: DevFile, environment: Record<string, string | undefined>) {
   return ["TRIBUTARY_STATE_TABLE", "AWS_ENDPOINT_URL_DYNAMODB"].every(
     (name) => environment[name] === theirs[name],

@@ -4,19 +4,9 @@ import type { Command } from "commander";
 import { type DevFile, findDevRun } from "../local/dev/dev-file-format.ts";
 import { DEFINITION_VARIABLE } from "../local/dev/variables.ts";
 import { connectionFromEnvironment } from "../source/postgres/link/connection-environment.ts";
+import { note } from "./say.ts";
+import { verbOf } from "./verb-of.ts";
 
-/** Verbs that ask the pipeline's state; `tail`, `cost` and what makes projects do not. */
-const VERBS = [
-  "consumer",
-  "redrive",
-  "backfill",
-  "capture",
-  "outbox",
-  "epoch",
-  "verify",
-  "triggers",
-  "teardown",
-];
 /** Variables of another place: a verb with one of them set is not meant for this machine. */
 const SETTINGS =
   /^(AWS_(ACCESS_KEY_ID|PROFILE|ENDPOINT_URL.*|ROLE_ARN|WEB_IDENTITY_TOKEN_FILE|CONTAINER_CREDENTIALS_.*)|TRIBUTARY_(?!TLS).*)$/;
@@ -31,7 +21,6 @@ export async function speakToDev(
   command: Command,
   { folder = process.cwd(), environment = process.env as Environment } = {},
 ): Promise<void> {
-  if (!VERBS.includes(verbOf(command))) return;
   const run = await findDevRun(folder);
   if (run === undefined) return;
   const why = meansAnother(command, run, folder, environment);
@@ -59,8 +48,8 @@ function meansAnother(
   const option = (name: string) => command.getOptionValue(name) as string | undefined;
   const pipeline = option("pipeline");
   const isOtherPipeline = pipeline !== undefined && resolve(folder, pipeline) !== theirs[DEFINITION_VARIABLE];
-  if (option("stateTable") !== undefined || option("function") !== undefined || isOtherPipeline)
-    return "the command line names another place";
+  const elsewhere = ["stateTable", "function", "region"].some((name) => option(name) !== undefined);
+  if (elsewhere || isOtherPipeline) return "the command line names another place";
   const its = placeIn({ DATABASE_URL: database.url });
   const url = option("databaseUrl");
   if (url !== undefined && placeIn({ DATABASE_URL: url }) !== its)
@@ -103,13 +92,4 @@ function nameFunction(command: Command, { consumers }: DevFile, environment: Env
   if (verbOf(command) !== "redrive" || consumer === undefined) return;
   environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL = consumer.deadLetterQueue;
   if (command.getOptionValue("entry") === undefined) command.setOptionValue("entry", consumer.entry);
-}
-
-function verbOf(command: Command): string {
-  const { parent } = command;
-  return parent?.parent ? verbOf(parent) : command.name();
-}
-
-function note(text: string): void {
-  process.stderr.write(`tributary: ${text}\n`);
 }

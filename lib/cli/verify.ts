@@ -33,6 +33,7 @@ import {
   oneTableOption,
   pipelineOption,
   secondsOption,
+  stateTableMissing,
   stateTableOption,
   unknownConsumer,
 } from "./options.ts";
@@ -194,7 +195,7 @@ async function requestOf(options: VerifyOptions): Promise<Request> {
     if (!consumer.topics.some((pattern) => topicPattern(pattern)(topic.name)))
       problem("--consumer", options.consumer, `it does not read ${topic.name}, where the table's rows go`);
   }
-  if (!stateTable) problem("--state-table", undefined, "name the pipeline's state table");
+  if (!stateTable) problems.push(stateTableMissing());
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   return {
     pipeline,

@@ -28,7 +28,7 @@ export async function invokeRedrive(
   } catch (error) {
     throw new RedriveFailedError(functionName, `Lambda's Invoke: ${awsFailure(error)}`, {
       remedy: wasAnswered(error)
-        ? "Name a function of this account and region (the stack's output RedriveFunction-<consumer>), and permit lambda:InvokeFunction on it."
+        ? "Name a function of this account and region (--stack finds it), and permit lambda:InvokeFunction on it."
         : `Nothing is lost, and a redrive may be repeated: ${REACH_AWS} (for Lambda alone: AWS_ENDPOINT_URL_LAMBDA).`,
       cause: error,
     });

@@ -317,7 +317,7 @@ describe("tributary redrive", () => {
     expect((await run(["--function", "Redrive-Orders"], place)).out).toContain("failed again");
     const absent = await run(["--function", "Nothing"], place);
     expect(absent).toMatchObject({ code: 1 });
-    expect(absent.error).toMatch(/ResourceNotFoundException \(HTTP 404\).*RedriveFunction-.*REDRIVE_FAILED/s);
+    expect(absent.error).toMatch(/ResourceNotFoundException \(HTTP 404\).*--stack finds it.*REDRIVE_FAILED/s);
     const nobody = { AWS_ENDPOINT_URL_LAMBDA: "http://127.0.0.1:1" };
     const unreachable = await run(["--function", "Redrive-Orders"], nobody);
     expect(unreachable).toMatchObject({ code: 1 });

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { parseTable } from "../../../lib/change/table-pattern.ts";
+import { editDistance } from "../../../lib/definition/edit-distance.ts";
 import { definePipeline, outbox, postgres } from "../../../lib/definition/pipeline.ts";
 import { registrationNotes } from "../../../lib/local/registration-notes.ts";
-import { editDistance, suggestion } from "../../../lib/local/suggestion.ts";
+import { suggestion } from "../../../lib/local/suggestion.ts";
 
 const TABLES = ["sales.orders", "sales.order_items", 'public."Odd.Name"', "public.customers"];
 
