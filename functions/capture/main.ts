@@ -3,6 +3,8 @@ import { runCapture } from "../../lib/capture/capture.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/capture/capture-metrics.ts";
 import { CaptureReporter, listening } from "../../lib/capture/capture-reporter.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
+import { withRemedies } from "../../lib/capture/remedy-log.ts";
+import { problemsOf } from "../../lib/change/error-text.ts";
 import {
   ConfigurationError,
   type ConfigurationProblem,
@@ -28,7 +30,9 @@ import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
 
 const write = (line: string) => void process.stdout.write(`${line}\n`);
 let reporter: CaptureReporter | undefined;
-const log = listening(powertoolsLog("capture", write), (what, message) => reporter?.waiting(what, message));
+const log = listening(withRemedies(powertoolsLog("capture", write)), (what, message) =>
+  reporter?.waiting(what, message),
+);
 const stopping = new AbortController();
 for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stopping.abort());
 // Started by a host over a channel: end with it.
@@ -99,6 +103,7 @@ try {
       code: ours?.code,
       retry: ours?.retry,
       remedy: ours?.remedy,
+      problems: ours && problemsOf(ours),
       stack: ours ? undefined : (error as Error).stack,
     });
     process.exitCode = ours?.retry === "stop" ? 2 : 1;

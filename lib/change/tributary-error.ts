@@ -118,10 +118,3 @@ function show(value: unknown): string {
   }
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
-
-/** An error as text for a person: what happened and what to do; a stack only for what is not an error of ours. */
-export function explain(error: unknown): string {
-  if (error instanceof TributaryError)
-    return `${error.message}\n\nWhat to do: ${error.remedy}\n(${error.code})`;
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}

@@ -1,5 +1,6 @@
 import { CommanderError } from "commander";
-import { explain, TributaryError } from "../change/tributary-error.ts";
+import { explain } from "../change/error-text.ts";
+import { TributaryError } from "../change/tributary-error.ts";
 import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { makeProgram } from "./program.ts";
 

@@ -6,6 +6,7 @@ import { consumerCommand } from "./consumer.ts";
 import { costCommand } from "./cost.ts";
 import { devCommand } from "./dev.ts";
 import { epochCommand } from "./epoch.ts";
+import { explainCommand } from "./explain.ts";
 import { outboxCommand } from "./outbox.ts";
 import { placeProgram } from "./place.ts";
 import { redriveCommand } from "./redrive.ts";
@@ -33,7 +34,8 @@ export function makeProgram(): Command {
     .addCommand(verifyCommand())
     .addCommand(triggersCommand())
     .addCommand(teardownCommand())
-    .addCommand(costCommand());
+    .addCommand(costCommand())
+    .addCommand(explainCommand());
   program.version(packageVersion(), "-V, --version", "print the version");
   for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands]))
     command.exitOverride().showHelpAfterError("(--help shows the options)");

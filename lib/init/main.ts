@@ -1,5 +1,6 @@
 import { CommanderError } from "commander";
-import { explain, TributaryError } from "../change/tributary-error.ts";
+import { explain } from "../change/error-text.ts";
+import { TributaryError } from "../change/tributary-error.ts";
 import { initCommand } from "./command.ts";
 
 /*

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import { NODE_ARGUMENTS } from "../../functions/capture/node-arguments.ts";
 import { METRICS_SECONDS_VARIABLE } from "../capture/capture-metrics.ts";
+import { errorLines, type PrintedError } from "../change/error-text.ts";
 import { parseLsn } from "../change/lsn.ts";
 import { defineError } from "../change/tributary-error.ts";
 import { TABLE_METRIC } from "../telemetry/metrics.ts";
@@ -14,8 +15,18 @@ import { embeddedMetricsRefusal } from "./aws-limits/embedded-metrics.ts";
 import { forwardLines } from "./lambda/log-lines.ts";
 import { parsedLine } from "./parsed-line.ts";
 
+/** What the capture task's last error line says. */
+type Ended = PrintedError;
+
 /** The capture task could not start, or ended with an error that starting it again would not mend: its own words. */
-export class CaptureFailedError extends defineError("CAPTURE_FAILED", "stop") {}
+export class CaptureFailedError extends defineError("CAPTURE_FAILED", "stop").from(
+  (ended: Ended | undefined) => ({
+    message: ended?.message ?? "the capture task ended",
+    remedy: ended?.remedy ?? "Look at its log above.",
+    /** What the capture task's own error has, where it said one: it is that which is explained. */
+    told: ended,
+  }),
+) {}
 
 const metricsLine = z.object({
   tributary: z.literal("capture"),
@@ -44,10 +55,13 @@ const tableLine = z.object({
   [TABLE_METRIC.changes.name]: z.number(),
 });
 
+const text = z.string();
 const errorLine = z.object({
   level: z.literal("ERROR"),
-  message: z.string(),
-  remedy: z.string().optional(),
+  message: text,
+  remedy: text.optional(),
+  code: text.optional(),
+  problems: z.array(z.object({ code: text, message: text, remedy: text })).optional(),
 });
 
 /** Counts of the capture task over all its starts, and its lag. */
@@ -140,10 +154,7 @@ export class CaptureProcess {
       const code = await this.#runOnce();
       if (this.#stopping.signal.aborted) return;
       if (code === STOPPED_FOR_GOOD || !this.#streamed) {
-        const error = new CaptureFailedError({
-          message: this.#lastError?.message ?? "the capture task ended",
-          remedy: this.#lastError?.remedy ?? "Look at its log above.",
-        });
+        const error = new CaptureFailedError(this.#lastError);
         this.#ready.reject(error);
         this.#options.onFailure(error);
         return;
@@ -205,7 +216,7 @@ export class CaptureProcess {
   #showError(): void {
     if (this.#lastError === undefined || this.#errorShown) return;
     this.#errorShown = true;
-    const { message, remedy } = this.#lastError;
-    this.#options.onLog(`capture: ${message}${remedy === undefined ? "" : ` What to do: ${remedy}`}`);
+    const [first, ...more] = errorLines(this.#lastError);
+    this.#options.onLog([`capture: ${first}`, ...more.map((line) => `  ${line}`)].join("\n"));
   }
 }

@@ -1,7 +1,8 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { ChildStartError } from "./local-errors.ts";
+import * as z from "zod";
+import { ChildStartError, DevFileDamagedError } from "./local-errors.ts";
 
 /** A Node process of ours that serves an HTTP endpoint on 127.0.0.1. */
 export interface ServingChild {
@@ -15,12 +16,15 @@ export interface ServingChild {
 }
 
 const START_DEADLINE_MS = 60_000;
+/** Sent in place of an endpoint. */
+const damagedFile = z.object({ damaged: z.object({ path: z.string(), line: z.number().optional() }) });
 
 /**
  * Starts a file of ours as a process with a CPU of its own. The file calls `serveFromChild`. The process ends
  * with ours, whatever ends ours: it notices the closed channel.
  *
- * @throws ChildStartError when it does not report an endpoint, with the end of what it printed.
+ * @throws ChildStartError when it does not report an endpoint, with the end of what it printed; DevFileDamagedError when a file
+ * that it keeps its content in cannot be read.
  */
 export async function startServingChild(
   entry: URL,
@@ -60,6 +64,7 @@ export async function startServingChild(
   } catch (cause) {
     await end(child);
     options.signal?.throwIfAborted();
+    if (cause instanceof DevFileDamagedError) throw cause;
     throw new ChildStartError({
       message: `${fileURLToPath(entry)} did not start: ${printed.trim() || (cause as Error).message}`,
       remedy: "Run npm ci again; if it stays, report the message above.",
@@ -77,8 +82,14 @@ export async function serveFromChild(serve: () => Promise<number>): Promise<void
   process.on("message", (message) => {
     if (message === SETTLED) reportToParent(SETTLED);
   });
-  const port = await serve();
-  process.send?.(`http://127.0.0.1:${port}`);
+  try {
+    const port = await serve();
+    process.send?.(`http://127.0.0.1:${port}`);
+  } catch (error) {
+    if (!(error instanceof DevFileDamagedError)) throw error;
+    const { path, line } = error;
+    process.send?.({ damaged: { path, line } }, () => process.exit(1));
+  }
 }
 
 /** In the child: reports something that JSON can hold to whoever started it. */
@@ -111,6 +122,8 @@ async function firstMessage(child: ChildProcess, signal: AbortSignal | undefined
   });
   try {
     const [message] = await Promise.race([once(child, "message", { signal: until }), ended]);
+    const { data } = damagedFile.safeParse(message);
+    if (data) throw new DevFileDamagedError(data.damaged.path, data.damaged.line);
     return String(message);
   } finally {
     ended.catch(() => {});

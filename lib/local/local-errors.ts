@@ -35,6 +35,17 @@ export class CallsRefusedError extends defineError("CALLS_REFUSED", "stop").from
 /** A child process of the local host (an emulator) did not come up. */
 export class ChildStartError extends defineError("CHILD_START", "stop") {}
 
+/** A file in which `tributary dev` keeps the content of its emulators cannot be read: what follows the place is unknown. */
+export class DevFileDamagedError extends defineError("DEV_FILE_DAMAGED", "stop").from(
+  (path: string, line?: number) => ({
+    message: `${path} cannot be read${line === undefined ? "" : `: line ${line} is damaged`}`,
+    remedy:
+      "Put the file back as it was, from a backup. Or begin anew, which removes what .tributary/ holds (position, dead letters, the embedded database): tributary dev --fresh",
+    path,
+    line,
+  }),
+) {}
+
 /** The package of the emulators and of the embedded PostgreSQL is not installed. */
 export class LocalPartsMissingError extends defineError("LOCAL_PARTS_MISSING", "stop").from(
   (version: string, cause?: unknown) => ({

@@ -1,3 +1,4 @@
+import { explain } from "../change/error-text.ts";
 import { TributaryError } from "../change/tributary-error.ts";
 import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts";
@@ -44,10 +45,6 @@ async function run(args: StartArguments): Promise<number> {
 /** Errors of ours as sentences; a stack only where it is a bug. */
 function complain(thrown: unknown): number {
   const error = explainSessionError(thrown);
-  if (!(error instanceof TributaryError)) {
-    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`);
-    return 1;
-  }
-  process.stderr.write(`\n${error.message}\n${error.remedy}\n`);
-  return error.code === "CONFIGURATION" ? 2 : 1;
+  process.stderr.write(`\n${explain(error)}\n`);
+  return error instanceof TributaryError && error.code === "CONFIGURATION" ? 2 : 1;
 }

@@ -17,6 +17,8 @@ export interface Alarm<M extends string = string> {
   readonly missing?: "dead";
   readonly meaning: string;
   readonly remedy: string;
+  /** What becomes of the pipeline if nobody acts: `tributary explain <alarm>` says it. */
+  readonly ifNothing: string;
 }
 
 /** Thresholds that a stack may choose. */
@@ -75,7 +77,9 @@ export const SOURCE_ALARM = {
       meaning:
         "The capture task does not read its slot, or does not run: PostgreSQL keeps all WAL from here on.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md. If the pipeline is not to come back, drop the slot: tributary teardown.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. If the pipeline is not to come back, drop the slot: tributary teardown.",
+      ifNothing:
+        "PostgreSQL keeps all WAL from the slot's position on: up to max_slot_wal_keep_size, beyond which the slot is lost, or without that bound until the disk is full.",
     },
     ReplicationLag: {
       metric: "replicationLagBytes",
@@ -85,6 +89,8 @@ export const SOURCE_ALARM = {
       meaning: "More than {threshold} of WAL wait to be captured, or nobody measures any more.",
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
+      ifNothing:
+        "Sinks fall further behind, and PostgreSQL keeps the WAL that waits: up to max_slot_wal_keep_size, beyond which the slot is lost.",
     },
     TopicHeld: {
       metric: "heldTopics",
@@ -93,7 +99,9 @@ export const SOURCE_ALARM = {
       meaning:
         "A topic is held: a change of it cannot become an event. Its changes are stored in order; all other topics go on.",
       remedy:
-        "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic …`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+        "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic <topic>`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+      ifNothing:
+        "The topic's changes go on being stored, 10 GiB at most; at that bound capture stands for all topics. Stored objects expire after about 90 days.",
     },
     TableUnhealed: {
       metric: "unhealedTables",
@@ -102,7 +110,8 @@ export const SOURCE_ALARM = {
       meaning:
         "Changes of a table may be missing in the stream: the publication was changed and left some out. Everything else goes on.",
       remedy:
-        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table …` reads them again, with a sweep; `tributary capture release --table …` accepts it.",
+        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table <table>` reads them again, with a sweep; `tributary capture release --table <table>` accepts it.",
+      ifNothing: "Sinks may lack changes of these tables for good.",
     },
     LeftoverSlot: {
       metric: "leftoverSlots",
@@ -110,6 +119,7 @@ export const SOURCE_ALARM = {
       meaning:
         "A server that is not read from has a slot of this pipeline, as an old primary does that came back after a failover: it keeps WAL until its disk is full.",
       remedy: "The capture log names the server, and the statement to run there.",
+      ifNothing: "The disk of the server that is not read from fills.",
     },
     WalBudget: {
       metric: "walBudgetLeft",
@@ -119,6 +129,8 @@ export const SOURCE_ALARM = {
         "Of max_slot_wal_keep_size little is left: beyond it PostgreSQL removes WAL that was not captured, and the slot is lost.",
       remedy:
         "Raise max_slot_wal_keep_size now if the disk allows (a reload does), then find what lags: SlotInactive, ReplicationLag.",
+      ifNothing:
+        "The slot is lost when nothing is left: a new epoch must begin, and what was committed meanwhile is not in the stream.",
     },
     WalLoss: {
       metric: "walLossSeconds",
@@ -127,6 +139,8 @@ export const SOURCE_ALARM = {
       meaning: "If it goes on like this the slot is lost soon.",
       remedy:
         "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
+      ifNothing:
+        "The slot is lost in about the time that the metric says: a new epoch must begin, and what was committed meanwhile is not in the stream.",
     },
   },
   tables: {
@@ -138,7 +152,8 @@ export const SOURCE_ALARM = {
       meaning:
         "The capture task is not connected to its database, or does not run: changes wait in their tables.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; its code is in docs/08-errors.md.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code.",
+      ifNothing: "Changes wait in their tables, which grow; sinks stay as they are.",
     },
     CaptureLag: {
       metric: "replicationLagMs",
@@ -148,6 +163,7 @@ export const SOURCE_ALARM = {
       meaning: "Changes wait for more than {threshold} to be captured, or nobody measures any more.",
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
+      ifNothing: "Sinks fall further behind; changes wait in their tables.",
     },
   },
 } as const satisfies Record<"slots" | "tables", Record<string, Alarm<CaptureAlarmMetric>>>;
@@ -163,6 +179,8 @@ export const CAPTURE_ALARM = {
     meaning: "The capture task starts again and again, or nothing of it runs.",
     remedy:
       "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
+    ifNothing:
+      "Nothing is captured while the task does not come up, and PostgreSQL keeps WAL for its slot until the slot is lost or the disk is full.",
   },
   Throttled: {
     metric: "throttles",
@@ -173,6 +191,7 @@ export const CAPTURE_ALARM = {
       "Kinesis has refused records for ten minutes: the stream is too narrow. Nothing is lost, lag grows.",
     remedy:
       "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
+    ifNothing: "Lag grows while writes are faster than the stream, and PostgreSQL keeps the WAL that waits.",
   },
 } as const satisfies Record<string, Alarm<CaptureAlarmMetric>>;
 
@@ -186,6 +205,8 @@ export const PIPELINE_ALARM = {
       "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
     remedy:
       "Each letter names table, column, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then delete the letter.",
+    ifNothing:
+      "Nothing more happens by itself once their tables were read again; letters expire after the queue's retention.",
   },
   OldestReplicationSlotLag: {
     metric: "oldestSlotLag",
@@ -196,6 +217,7 @@ export const PIPELINE_ALARM = {
       "RDS itself says that a slot of this server holds more than {threshold} of WAL back: ours, or another one. It tells also when our task is dead.",
     remedy:
       "SELECT slot_name, active, restart_lsn FROM pg_replication_slots: one that nobody reads fills the disk. Bring its reader back, or drop it.",
+    ifNothing: "The slot goes on holding WAL back until it is lost or the server's disk is full.",
   },
   ReadThrottled: {
     metric: "readThrottled",
@@ -203,6 +225,8 @@ export const PIPELINE_ALARM = {
     periods: 10,
     meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
     remedy: "Set enhancedFanOut for the consumers that must not wait, or add shards.",
+    ifNothing:
+      "Consumers lag behind; records that none has read when the stream's retention is over are gone.",
   },
 } as const satisfies Record<string, Alarm<OtherMetric>>;
 
@@ -214,7 +238,9 @@ export const CONSUMER_ALARM = {
     meaning:
       "Consumer {consumer} is given records {threshold} old: when their age reaches the stream's retention they are gone.",
     remedy:
-      "Look at its errors and duration. Held at a failing change: docs/04-consumers.md, poison. Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
+      "Look at its errors and duration. Held at a failing change: correct the handler (tributary consumer status --consumer {consumer}). Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
+    ifNothing:
+      "When the age reaches the stream's retention, records expire unread: the partition is held for a gap.",
   },
   DeadLetters: {
     metric: "deadLetters",
@@ -224,6 +250,7 @@ export const CONSUMER_ALARM = {
       "Changes failed for good in {consumer}; later changes of their keys wait behind them (poison: park).",
     remedy:
       "Read the letter's error, correct the handler, deploy, then: tributary redrive --consumer {consumer}.",
+    ifNothing: "Later changes of the same keys wait behind them; letters expire after the queue's retention.",
   },
   Errors: {
     metric: "errors",
@@ -233,6 +260,7 @@ export const CONSUMER_ALARM = {
       "Invocations of {consumer} end with an error (timeout, memory, its process): batches come again.",
     remedy:
       "Look at its log. Timeout: batchSize or timeoutSeconds; memory: memoryMB; state table: its throttles.",
+    ifNothing: "Batches come again until they succeed or the stream's retention is over.",
   },
   Gap: {
     metric: "gaps",
@@ -241,7 +269,9 @@ export const CONSUMER_ALARM = {
     meaning:
       "Consumer {consumer} was given a change whose predecessor never came: records expired or were discarded. The partition is held rather than pass over it, its shard goes on.",
     remedy:
-      "docs/08-errors.md, GAP: find the missing records (the bucket's aws/lambda/), or fill the consumer anew.",
+      "tributary consumer status --consumer {consumer} names the partition. Find the missing records (the bucket's aws/lambda/); if they are gone: tributary consumer accept-gap --consumer {consumer} --topic <topic>, which has the rows read again.",
+    ifNothing:
+      "The partition stays held: its changes are stored up to 256 MiB, then its shard waits with all tables in it, until the stream's retention is over.",
   },
   ParkingFull: {
     metric: "parkingFull",
@@ -249,6 +279,8 @@ export const CONSUMER_ALARM = {
     periods: 1,
     meaning: "So many changes are parked in {consumer} that their partition is held.",
     remedy: "Redrive what is parked (tributary redrive --consumer {consumer}), or give it up with --discard.",
+    ifNothing:
+      "The partition is held; when its hold is full too, its shard waits until the stream's retention is over, and changes expire.",
   },
   Held: {
     metric: "held",
@@ -256,6 +288,8 @@ export const CONSUMER_ALARM = {
     meaning: "Partitions of {consumer} stopped at a change that fails and cannot be passed.",
     remedy:
       "Its log names topic, partition and position. Correct the handler and deploy; it goes on by itself.",
+    ifNothing:
+      "The partition's changes are stored up to 256 MiB, then its shard waits until the stream's retention is over.",
   },
   HeldPartitions: {
     metric: "heldPartitions",
@@ -264,6 +298,8 @@ export const CONSUMER_ALARM = {
       "Partitions of {consumer} wait for somebody. Their changes are stored, in order, up to 256 MiB a partition; all else goes on.",
     remedy:
       'tributary redrive --consumer {consumer} --dry-run says what for (key "*"). Correct it and deploy, then: tributary redrive --consumer {consumer}.',
+    ifNothing:
+      "At 256 MiB a partition its shard waits, with all tables in it; when the stream's retention is over, changes expire.",
   },
   HoldFull: {
     metric: "holdFull",
@@ -272,5 +308,6 @@ export const CONSUMER_ALARM = {
     meaning: "A partition of {consumer} holds as much as it may: its shard waits, with all tables in it.",
     remedy:
       "Correct what it waits for before the stream's retention is over, then: tributary redrive --consumer {consumer}.",
+    ifNothing: "Changes of all tables in the shard expire when the stream's retention is over.",
   },
 } as const satisfies Record<string, Alarm<ConsumerAlarmMetric>>;

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { appendFile, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -211,4 +211,24 @@ it("has what came before a pause longer than a stream keeps records: nobody coul
   } finally {
     vi.useRealTimers();
   }
+});
+
+it("refuses a file with a damaged line in its middle, by name and line: what the line said would be missing in silence", async () => {
+  const { sqs } = await start();
+  const { QueueUrl } = await sqs.send(new CreateQueueCommand({ QueueName: "dead" }));
+  for (const MessageBody of ["a", "b"]) await sqs.send(new SendMessageCommand({ QueueUrl, MessageBody }));
+  await kill();
+  const file = join(directory, "sqs", "messages.jsonl");
+  const lines = (await readFile(file, "utf8")).split("\n");
+  const line = 2;
+  for (const damaged of [`${lines[line - 1]?.slice(0, -5)}`, '{"of":"another form"}']) {
+    await writeFile(file, lines.with(line - 1, damaged).join("\n"));
+    await expect(startEmulators({ directory })).rejects.toMatchObject({
+      code: "DEV_FILE_DAMAGED",
+      message: `${file} cannot be read: line ${line} is damaged`,
+      remedy: expect.stringContaining("tributary dev --fresh"),
+    });
+  }
+  await writeFile(file, lines.join("\n"));
+  await start();
 });

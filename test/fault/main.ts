@@ -1,4 +1,5 @@
-import { ConfigurationError, explain } from "../../lib/change/tributary-error.ts";
+import { explain } from "../../lib/change/error-text.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { seededRandom } from "../../lib/local/shop/catalog.ts";
 import type { Findings } from "../../lib/testing/checker/check.ts";
 import { Trial, type Verdict } from "../../lib/testing/checker/checker.ts";

@@ -96,7 +96,7 @@ describe("a user's first mistakes are told by npm start", () => {
         "CREATE TABLE sales.spans (span int4range NOT NULL, v int); ALTER TABLE sales.spans REPLICA IDENTITY FULL",
       );
       run = npmStart(...args);
-      await seen(run, /capture: the backfill of sales\.spans .*refused.* What to do: /);
+      await seen(run, /capture: the backfill of sales\.spans .*refused.*\n\s+What to do: /);
       await client.query("INSERT INTO sales.orders VALUES (1, 'paid')");
       await seen(run, /orders [\d.]+\/s, applied 1,/);
       await client.end();

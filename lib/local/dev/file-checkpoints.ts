@@ -2,6 +2,8 @@ import { mkdir, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import * as z from "zod";
 import type { CheckpointStore, ShardCheckpoint } from "../event-source-mapping/checkpoint.ts";
+import { DevFileDamagedError } from "../local-errors.ts";
+import { parsedLine } from "../parsed-line.ts";
 import { writeWhole } from "./state-directory.ts";
 
 const checkpoints = z.record(
@@ -28,7 +30,9 @@ export class FileCheckpoints implements CheckpointStore {
       if (error.code !== "ENOENT") throw error;
       return "{}";
     });
-    this.#all = checkpoints.parse(JSON.parse(text));
+    const read = checkpoints.safeParse(parsedLine(text));
+    if (!read.success) throw new DevFileDamagedError(this.#path);
+    this.#all = read.data;
     return new Map(Object.entries(this.#all));
   }
 

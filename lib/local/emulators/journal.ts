@@ -12,6 +12,9 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
+import type { ZodType } from "zod";
+import { DevFileDamagedError } from "../local-errors.ts";
+import { parsedLine } from "../parsed-line.ts";
 
 /** Bytes beyond its content that a journal may have before it is written anew. */
 const SLACK_BYTES = 64 * 1024 * 1024;
@@ -34,16 +37,25 @@ export class Journal {
     this.#kept = bytes;
   }
 
-  /** Opens the journal, and gives what it holds. A line whose end is missing was never answered, and is removed. */
-  static open(path: string): { readonly journal: Journal; readonly entries: readonly unknown[] } {
+  /**
+   * Opens the journal, and gives what it holds. A line whose end is missing was never answered, and is removed.
+   * @throws DevFileDamagedError where another line is none of this form.
+   */
+  static open<E>(
+    path: string,
+    form: ZodType<E>,
+  ): { readonly journal: Journal; readonly entries: readonly E[] } {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const bytes = readIfThere(path);
     const whole = bytes.lastIndexOf("\n") + 1;
     if (whole < bytes.length) truncateSync(path, whole);
-    const entries: unknown[] = [];
+    const entries: E[] = [];
     for (let from = 0; from < whole; ) {
       const to = bytes.indexOf("\n", from);
-      entries.push(JSON.parse(bytes.toString("utf8", from, to)));
+      const entry = form.safeParse(parsedLine(bytes.toString("utf8", from, to)));
+      // What a line in the middle said would be missing in silence.
+      if (!entry.success) throw new DevFileDamagedError(path, entries.length + 1);
+      entries.push(entry.data);
       from = to + 1;
     }
     return { journal: new Journal(path, whole), entries };

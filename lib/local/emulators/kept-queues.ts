@@ -47,9 +47,9 @@ export class KeptQueues {
   readonly #handles = new Map<string, string>();
 
   constructor(file: string) {
-    const { journal, entries } = Journal.open(file);
+    const { journal, entries } = Journal.open(file, entrySchema);
     this.#journal = journal;
-    this.#before = entries.map((entry) => entrySchema.parse(entry));
+    this.#before = entries;
   }
 
   /** Fills the emulator, which listens on this port, and then writes down what happens in it. */

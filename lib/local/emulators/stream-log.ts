@@ -71,10 +71,9 @@ export class StreamLog {
       .sort()) {
       const segment = { path: join(this.#directory, name), live: 0 };
       this.#segments.push(segment);
-      const { journal, entries } = Journal.open(segment.path);
+      const { journal, entries } = Journal.open(segment.path, entrySchema);
       journal.close();
-      for (const value of entries) {
-        const entry = entrySchema.parse(value);
+      for (const entry of entries) {
         this.#note(entry, segment);
         if ("put" in entry) {
           const records = streams.get(entry.stream) ?? new Map<string, StoredRecord>();
@@ -132,7 +131,7 @@ export class StreamLog {
   #nextSegment(): void {
     const number = Number(/(\d+)\.jsonl$/.exec(this.#segments.at(-1)?.path ?? "")?.[1] ?? 0) + 1;
     const path = join(this.#directory, `${String(number).padStart(8, "0")}.jsonl`);
-    const { journal } = Journal.open(path);
+    const { journal } = Journal.open(path, entrySchema);
     try {
       for (const [meta, value] of this.#metas) journal.append({ meta, value });
     } catch (error) {

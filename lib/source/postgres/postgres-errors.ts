@@ -51,7 +51,10 @@ export interface PreflightProblem {
 export class PreflightError extends defineError("PREFLIGHT", "stop").from(
   (problems: readonly PreflightProblem[]) => ({
     message: `PostgreSQL is not ready for capture:\n${problems.map((p) => `  ${p.code}: ${p.message}`).join("\n")}`,
-    remedy: problems.map((p) => p.remedy).join("\n"),
+    remedy:
+      problems.length === 1
+        ? (problems[0]?.remedy ?? "")
+        : problems.map((p) => `${p.code}: ${p.remedy}`).join("\n"),
     problems,
   }),
 ) {}

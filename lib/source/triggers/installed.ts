@@ -3,7 +3,7 @@ import type { TableName } from "../../change/table-pattern.ts";
 import { captureFunctionBody } from "./audit-sql.ts";
 
 /** `tributary triggers` is run by who owns the tables. */
-export const INSTALL = "npm run -s tributary -- triggers install --pipeline <file>";
+export const INSTALL = "tributary triggers install";
 
 /** A table with triggers of ours; what a partition has from its table does not count. */
 export interface TableTriggers extends TableName {

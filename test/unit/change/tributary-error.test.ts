@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { describe, expect, expectTypeOf, test } from "vitest";
-import { defineError, explain, TributaryError } from "../../../lib/change/tributary-error.ts";
+import { defineError, TributaryError } from "../../../lib/change/tributary-error.ts";
 
 class PlainError extends defineError("PLAIN", "restart") {}
 
@@ -28,7 +28,6 @@ describe("a class made by defineError", () => {
       port: 80,
     });
     expect(error.message).toBe("port 80 is taken");
-    expect(explain(error)).toBe("port 80 is taken\n\nWhat to do: Free 80.\n(PORT)");
     expect(error.stack).toContain(import.meta.filename);
   });
 

@@ -28,12 +28,17 @@ const refused = {
   level: "ERROR",
   message: "the backfill of public.k is refused",
   remedy: "give the table a key",
+  code: "BACKFILL_REFUSED",
 };
 const metrics = { tributary: "capture", changes: 0 };
 
 test("an error that capture goes on behind is shown with its remedy, once", async () => {
   const { shown, failures } = start([refused, metrics, metrics], "setInterval(() => {}, 1000);");
-  const line = "capture: the backfill of public.k is refused What to do: give the table a key";
+  const line = [
+    "capture: the backfill of public.k is refused",
+    "  What to do: give the table a key",
+    "  More: npm run -s tributary -- explain BACKFILL_REFUSED",
+  ].join("\n");
   await eventually(() => shown.length > 0, { what: "the error to be shown" });
   expect([shown, failures]).toEqual([[line], []]);
 });

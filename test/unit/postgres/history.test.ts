@@ -106,7 +106,7 @@ test.each([
   } catch (error) {
     remedy = (error as TributaryError).remedy;
   }
-  expect(remedy).toContain(`npm run -s tributary -- ${command}`);
+  expect(remedy).toContain(`tributary ${command}`);
 });
 
 const commits = fc

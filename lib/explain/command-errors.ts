@@ -1,0 +1,44 @@
+import { errorSection, NOTHING_RUNS, type Section } from "./entry.ts";
+
+/** Commands on a deployed stack. */
+export const COMMAND_ERRORS: Section = errorSection("Commands on a deployed stack", NOTHING_RUNS, {
+  AWS_CREDENTIALS: {
+    retry: "stop",
+    meaning: "AWS does not take a command's credentials: they have expired, are wrong, or there are none",
+    why: "Sessions of single sign-on last some hours; a shell has the variables or the profile of another account.",
+    remedy: "sign in again (`aws sso login`), or name another `--profile`",
+  },
+  AWS_RIGHT_MISSING: {
+    retry: "stop",
+    meaning: "the caller of a command lacks the right to make one call, which the message names",
+    why: "The role's policy does not allow the action on this resource.",
+    remedy:
+      "allow the call, or name another `--profile`; [what each verb calls](10-deploy.md#rights-of-the-operator)",
+  },
+  AWS_UNAVAILABLE: {
+    retry: "restart",
+    meaning: "an AWS service did not answer a command, or failed",
+    why: "The network, an endpoint that is not reached from here, another region, or a fault of the service.",
+    remedy: "repeat the command; see that region, network and endpoint are right",
+    ifNothing: "Nothing: the command has ended. What it had not done is not done.",
+  },
+  STACK_NOT_FOUND: {
+    retry: "stop",
+    meaning: "no stack of that name in this account and region; names near it are told",
+    why: "A misspelled name, or another account or region.",
+    remedy: "correct `--stack`, or name `--profile` and `--region` of the account that has it",
+  },
+  STACK_OTHER_ACCOUNT: {
+    retry: "stop",
+    meaning: "the stack's ARN is of another account than the credentials",
+    why: "The shell has the credentials of another account.",
+    remedy: "name the `--profile` of that account",
+  },
+  STACK_PIPELINE: {
+    retry: "stop",
+    meaning:
+      "the stack has no pipeline, another one, several, or was deployed by a version without stable outputs",
+    why: "Verbs find a pipeline's resources by the outputs of its stack.",
+    remedy: "do what the message says: deploy the stack again, or name the definition with `--pipeline`",
+  },
+});
