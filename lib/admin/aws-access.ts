@@ -56,7 +56,7 @@ export function isDenied(error: unknown): boolean {
  */
 export function awsAccessError(error: unknown, action: string, caller: AwsCaller): TributaryError {
   if (!(error instanceof Error)) return new AwsUnavailableError(action, error);
-  if (error.message === "Region is missing") return regionMissing();
+  if (error.message === "Region is missing") return regionMissing(undefined, caller.profile);
   if (isDenied(error)) return new AwsRightMissingError(action, caller, error);
   const what = credentialProblem(error);
   if (what !== undefined) return new AwsCredentialsError(what, caller.profile, error);
@@ -64,8 +64,12 @@ export function awsAccessError(error: unknown, action: string, caller: AwsCaller
 }
 
 /** Returns the error of a command that knows no region, or one that cannot be. */
-export function regionMissing(value?: string): ConfigurationError {
-  const remedy = "name the region of the stack: --region, $AWS_REGION, or a profile that has one (--profile)";
+export function regionMissing(value?: string, profile?: string): ConfigurationError {
+  const other =
+    profile === undefined
+      ? "or a profile that has one (--profile)"
+      : `or another profile: "${profile}" has none, or is not there`;
+  const remedy = `name the region of the stack: --region, $AWS_REGION, ${other}`;
   return new ConfigurationError("The command line", [{ path: "--region", value, remedy }]);
 }
 
@@ -76,7 +80,7 @@ function credentialProblem(error: Error): string | undefined {
   if (!/^(CredentialsProviderError|TokenProviderError|ProviderError)$/.test(error.name)) return undefined;
   if (wasAnswered(error)) return undefined;
   // The SDK has no name for it. Its message names profiles and files, and no secrets.
-  return /expired/i.test(error.message)
-    ? "the session of its single sign-on has expired"
+  return /\bSSO session\b/i.test(error.message)
+    ? "there is no session of its single sign-on, or it has expired"
     : `none were found (${error.message.slice(0, 200)})`;
 }

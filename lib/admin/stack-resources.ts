@@ -49,7 +49,7 @@ export async function readStack(stack: string, options: StackOptions = {}): Prom
   const [, arnRegion, arnAccount, arnName = stack] = ARN.exec(stack) ?? [];
   const client = await cloudformationClient(environment, arnRegion);
   try {
-    const region = await regionOf(client);
+    const region = await regionOf(client, environment);
     const found = await describeStack(client, stack, signal);
     if (found !== undefined && !("error" in found)) return deployedStack(found, region);
     const caller = await callerOf(environment, region, signal);
@@ -235,13 +235,13 @@ async function nearNames(
 }
 
 /** @throws ConfigurationError where none is known, or one that cannot be */
-async function regionOf({ config }: CloudFormationClient): Promise<string> {
+async function regionOf({ config }: CloudFormationClient, { AWS_PROFILE }: Environment): Promise<string> {
   try {
     return await config.region();
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     // The SDK has no name for either.
-    if (/region is missing/i.test(error.message)) throw regionMissing();
+    if (/region is missing/i.test(error.message)) throw regionMissing(undefined, AWS_PROFILE || undefined);
     const [, region] = /^Region not accepted: region="(.*)" is not/s.exec(error.message) ?? [];
     throw region === undefined ? error : regionMissing(region);
   }

@@ -1,5 +1,7 @@
 import type { Command } from "commander";
-import { awsOptions } from "./options.ts";
+import { dynamodbClient } from "../aws/clients.ts";
+import { checkStateFormat } from "../state/state-format.ts";
+import { awsOptions, type PlaceOptions, readPipeline } from "./options.ts";
 import { speakToDev } from "./speak-to-dev.ts";
 import { chooseAws, speakToStack } from "./speak-to-stack.ts";
 import { verbOf } from "./verb-of.ts";
@@ -37,6 +39,19 @@ export async function speakToPlace(
 ): Promise<void> {
   if (!VERBS.includes(verbOf(command))) return;
   chooseAws(command, environment);
-  if (await speakToStack(command, environment)) return;
-  await speakToDev(command, { folder, environment });
+  if (!(await speakToStack(command, environment))) await speakToDev(command, { folder, environment });
+  await checkFormat(command, environment);
+}
+
+/** @throws StateTableNewerError */
+async function checkFormat(command: Command, environment: Record<string, string | undefined>): Promise<void> {
+  const given = command.opts<PlaceOptions>();
+  const table = given.stateTable ?? environment.TRIBUTARY_STATE_TABLE;
+  if (!table) return;
+  const named = environment.TRIBUTARY_PIPELINE_NAME;
+  // A definition that is not valid is told by the verb.
+  const pipeline = named || (await readPipeline(given.pipeline).catch(() => undefined))?.name;
+  if (!pipeline) return;
+  const { signal } = new AbortController();
+  await checkStateFormat({ dynamodb: dynamodbClient(environment), table, pipeline, signal });
 }

@@ -22,6 +22,12 @@ export const COMMAND_ERRORS: Section = errorSection("Commands on a deployed stac
     remedy: "repeat the command; see that region, network and endpoint are right",
     ifNothing: "Nothing: the command has ended. What it had not done is not done.",
   },
+  STATE_TABLE_NEWER: {
+    retry: "stop",
+    meaning: "a command is older than what the pipeline's capture task stores in the state table",
+    why: "The pipeline was deployed by a newer version of tributary-cdc than the one that the command is of.",
+    remedy: "use the version that was deployed: `npm install tributary-cdc@latest` in its project",
+  },
   STACK_NOT_FOUND: {
     retry: "stop",
     meaning: "no stack of that name in this account and region; names near it are told",

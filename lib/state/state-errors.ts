@@ -26,6 +26,15 @@ export class StoredSettingChangedError extends defineError("STORED_SETTING_CHANG
 /** The state table does not exist, has not the keys it must have, or may not be used by us. */
 export class StateTableError extends defineError("STATE_TABLE", "stop") {}
 
+/** The pipeline's items were written by a newer version, which an older command could misread. */
+export class StateTableNewerError extends defineError("STATE_TABLE_NEWER", "stop").from(
+  (table: string, pipeline: string, found: number, known: number) => ({
+    message: `the state table "${table}" has items of the pipeline "${pipeline}" in format ${found}, and this version of tributary-cdc knows them up to ${known}`,
+    remedy:
+      "Use the version of tributary-cdc that the pipeline was deployed with: npm install tributary-cdc@latest in its project.",
+  }),
+) {}
+
 /** The state table did not answer, or throttled us, until our deadline. */
 export class StateTableUnavailableError extends defineError("STATE_TABLE_UNAVAILABLE", "restart").from(
   (table: string, cause: unknown) => ({

@@ -35,6 +35,11 @@ export function deployedKey(pipeline: string): StateKey {
   return { pk: captureKey(pipeline).pk, sk: "deployed" };
 }
 
+/** The version of a pipeline's items: `state-format.ts`. */
+export function stateFormatKey(pipeline: string): StateKey {
+  return { pk: captureKey(pipeline).pk, sk: "format" };
+}
+
 /** Some of the keys that polling knows of its tables. Without a number: what all of them begin with. */
 export function knownKeysKey(pipeline: string, part?: number): StateKey {
   return { pk: `${pipeline}#keys`, sk: `part#${part ?? ""}` };

@@ -20,6 +20,7 @@ import { emf } from "../unit/observe/emf-line.ts";
 import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";
 import { cdk } from "./cdk.ts";
 import { type Cloud, cloudEnvironment, cloudKinds, NoCloudError } from "./cloud.ts";
+import { tributary } from "./command.ts";
 import { captureContainers, type DeployedFunction, functionLines, listFunctions } from "./deployed.ts";
 import { copyExampleApp, type ExampleApp } from "./example-app.ts";
 import { imageContext } from "./image-context.ts";
@@ -132,6 +133,34 @@ describe.each(cloudKinds())("on $name", (kind) => {
       topic: "shop.public.cancellations",
       payload: { op: "c", after: { order_id: "8" } },
     });
+  });
+
+  test("an operator's verbs need the stack's name and nothing else", async () => {
+    const run = (...args: string[]) =>
+      tributary([...args, "--stack", stack], { directory: app.directory, cloud });
+    const consumer = ["--consumer", "notifications"];
+    const partitions = await soon("the parked change in the status", async () => {
+      const { stdout, stderr, code } = await run("consumer", "status", ...consumer, "--json");
+      expect(stderr).toContain(`speaking to pipeline shop of stack ${stack} in us-east-1`);
+      // Something is parked.
+      return code === 1 ? (JSON.parse(stdout.split("\n")[0] as string) as unknown) : undefined;
+    });
+    expect(partitions).toMatchObject({
+      consumer: "notifications",
+      topic: "shop.public.cancellations",
+      parked: 1,
+    });
+    const status = await run("capture", "status", "--json");
+    expect([status.code, JSON.parse(status.stdout)]).toEqual([0, expect.objectContaining({ holds: [] })]);
+    const open = await run("redrive", ...consumer, "--dry-run", "--json");
+    expect([open.code, JSON.parse(open.stdout)]).toEqual([0, expect.objectContaining({ open: 1 })]);
+    const unknown = await tributary(["capture", "status", "--stack", `${stack}x`], {
+      directory: app.directory,
+      cloud,
+    });
+    expect([unknown.code, unknown.stdout]).toEqual([1, ""]);
+    expect(unknown.stderr).toMatch(/there is no stack.*in account 000000000000, region us-east-1/);
+    expect(unknown.stderr).toContain(`there is ${stack}`);
   });
 
   test("the redrive function that is deployed knows what is parked, and tries it again", async () => {

@@ -236,6 +236,9 @@ describe("a stack that cannot be read", () => {
     const error = await refusal();
     expect(error.code).toBe("CONFIGURATION");
     expect(error.message).toMatch(/--region: .*\$AWS_REGION/);
+    vi.stubEnv("AWS_PROFILE", "nobody");
+    expect((await refusal()).message).toContain('"nobody" has none, or is not there');
+    vi.stubEnv("AWS_PROFILE", undefined);
     vi.stubEnv("AWS_REGION", "eu west");
     expect((await refusal()).message).toMatch(/--region: .*\(got "eu west"\)/);
     expect(aws.calls).toEqual([]);
