@@ -43,6 +43,18 @@ export {
 export { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "./begin-epoch.ts";
 export { type CaptureStatus, cancelPutAside, captureStatus, putAside, releaseTopic } from "./capture.ts";
 export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
+export {
+  type CheckResult,
+  type Diagnosis,
+  type DoctorSubject,
+  type ExamineOptions,
+  examine,
+  type Finding,
+  type FoundDefinition,
+  type HandlerInspection,
+  type LoadedHandler,
+  type Outcome,
+} from "./doctor/index.ts";
 export type { ConsumerBehind } from "./hold-passage.ts";
 export {
   leftKeys,

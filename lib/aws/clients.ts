@@ -1,5 +1,7 @@
 import type { CloudFormationClient } from "@aws-sdk/client-cloudformation";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { ECSClient } from "@aws-sdk/client-ecs";
+import type { IAMClient } from "@aws-sdk/client-iam";
 import { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { LambdaClient } from "@aws-sdk/client-lambda";
 import type { S3Client } from "@aws-sdk/client-s3";
@@ -104,6 +106,18 @@ export async function cloudformationClient(
 export async function stsClient(environment: Environment = process.env): Promise<STSClient> {
   const { STSClient } = await import("@aws-sdk/client-sts");
   return new STSClient({ ...place(environment, "STS"), requestHandler: handler(10_000) });
+}
+
+/** An ECS client with the SDK's retries. Loaded when asked for: only commands ask for services and tasks. */
+export async function ecsClient(environment: Environment = process.env): Promise<ECSClient> {
+  const { ECSClient } = await import("@aws-sdk/client-ecs");
+  return new ECSClient({ ...place(environment, "ECS"), requestHandler: handler(10_000) });
+}
+
+/** An IAM client with the SDK's retries. Loaded when asked for: only commands ask for rights. */
+export async function iamClient(environment: Environment = process.env): Promise<IAMClient> {
+  const { IAMClient } = await import("@aws-sdk/client-iam");
+  return new IAMClient({ ...place(environment, "IAM"), requestHandler: handler(10_000) });
 }
 
 /** Stronger than `AWS_MAX_ATTEMPTS` and `AWS_RETRY_MODE` of the environment. */

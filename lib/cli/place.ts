@@ -17,6 +17,7 @@ export const VERBS: readonly string[] = [
   "verify",
   "triggers",
   "teardown",
+  "doctor",
 ];
 
 /** Adds `--stack`, `--profile` and `--region` to the verbs of a program that ask the pipeline's state, and has each speak to its place. */

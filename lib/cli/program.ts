@@ -5,6 +5,7 @@ import { captureCommand } from "./capture.ts";
 import { consumerCommand } from "./consumer.ts";
 import { costCommand } from "./cost.ts";
 import { devCommand } from "./dev.ts";
+import { doctorCommand } from "./doctor.ts";
 import { epochCommand } from "./epoch.ts";
 import { explainCommand } from "./explain.ts";
 import { outboxCommand } from "./outbox.ts";
@@ -25,6 +26,7 @@ export function makeProgram(): Command {
     .addCommand(initCommand())
     .addCommand(devCommand())
     .addCommand(tailCommand())
+    .addCommand(doctorCommand())
     .addCommand(consumerCommand())
     .addCommand(redriveCommand())
     .addCommand(backfillCommand())

@@ -2,6 +2,7 @@ import { ALARMS } from "./alarms.ts";
 import { SERVER_ERRORS, SLOT_ERRORS, SLOTS_ERRORS, STATE_ERRORS } from "./capture-errors.ts";
 import { COMMAND_ERRORS } from "./command-errors.ts";
 import { CONSUMER_ERRORS, DEAD_LETTER_ERRORS } from "./consumer-errors.ts";
+import { DOCTOR_ERRORS } from "./doctor-errors.ts";
 import type { Entry, Section } from "./entry.ts";
 import { CAPTURE_WARNINGS, PREFLIGHT_FINDINGS } from "./findings.ts";
 import { LOCAL_ERRORS } from "./local-errors.ts";
@@ -19,6 +20,7 @@ export const ERROR_SECTIONS: readonly Section[] = [
   CONSUMER_ERRORS,
   DEAD_LETTER_ERRORS,
   COMMAND_ERRORS,
+  DOCTOR_ERRORS,
   LOCAL_ERRORS,
 ];
 

@@ -176,10 +176,14 @@ export async function startConsumer(
 }
 
 /**
- * Start positions, checkpoints and parked changes stand under the name: under another one the consumer would have none, and get
- * nowhere, or go on with what an earlier name left.
+ * Sees that a handler is the consumer that the definition says. Start positions, checkpoints and parked changes stand under the name: under
+ * another one the consumer would have none, and get nowhere, or go on with what an earlier name left.
+ * @throws FunctionEntryError
  */
-function checkName({ name, entry }: ConsumerDefinition, registered: RegisteredHandlers | undefined): void {
+export function checkName(
+  { name, entry }: ConsumerDefinition,
+  registered: RegisteredHandlers | undefined,
+): void {
   if (registered === undefined || registered.consumer === name) return;
   throw new FunctionEntryError({
     message: `The handler file ${entry} is the consumer "${registered.consumer}", the definition calls it "${name}"`,
@@ -206,10 +210,11 @@ function startMapping(
   });
 }
 
-function consumerEnvironment(
+/** Returns the variables that a consumer's function gets: those that the CDK app gives it. */
+export function consumerEnvironment(
   consumer: ConsumerDefinition,
   definition: Pipeline,
-  resources: PipelineResources,
+  resources: Pick<PipelineResources, "stateTable" | "deadLetterQueues">,
 ): Record<string, string> {
   return {
     TRIBUTARY_PIPELINE_NAME: definition.name,

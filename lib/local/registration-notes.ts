@@ -57,6 +57,14 @@ const NAMED = 5;
 const PUBLISHED = /^(?:\*\.|[^.]+\.)?outbox\./;
 const NO_TABLE: TableName = { schema: "", table: "" };
 
+/** What handlers and definition name that does not fit the tables that are captured. */
+export interface RegistrationFindings {
+  /** A pattern that nothing matches, or a handler whose consumer does not read the topic, in a line each. */
+  readonly unmatched: readonly { readonly consumer: string; readonly text: string }[];
+  /** Tables that no consumer takes, in a line. */
+  readonly untaken: readonly string[];
+}
+
 /**
  * Holds what handlers and definition name against the tables that are captured, and says in a line each what does not fit: a
  * pattern that nothing matches, a handler whose consumer does not read the topic, a table that no consumer takes. A table may
@@ -67,9 +75,19 @@ export function registrationNotes(
   tables: readonly TableName[],
   consumers: readonly LoadedConsumer[],
 ): string[] {
+  const { unmatched, untaken } = compareRegistrations(definition, tables, consumers);
+  return [...unmatched.map(({ text }) => text), ...untaken];
+}
+
+/** Does the same, with the consumer of each pattern. */
+export function compareRegistrations(
+  definition: Pipeline,
+  tables: readonly TableName[],
+  consumers: readonly LoadedConsumer[],
+): RegistrationFindings {
   const kind = sourceKind(definition.source);
   // Which topics there are the applications alone know.
-  if (kind.can.give === "events") return [];
+  if (kind.can.give === "events") return { unmatched: [], untaken: [] };
   const events = kind.events(definition.source);
   const route = routeTables(definition);
   const captured = tables
@@ -78,15 +96,15 @@ export function registrationNotes(
   const known = [...captured];
   if (events.messages) known.push({ topic: messageTopic(definition).name, table: NO_TABLE });
   const candidates = [...new Set(captured.flatMap(namesOf))];
-  const notes: string[] = [];
-  const unknown = (who: string, pattern: string) => {
+  const unmatched: { readonly consumer: string; readonly text: string }[] = [];
+  const unknown = (consumer: string, where: string, pattern: string) => {
     if (isOfTheLibrary(pattern) || PUBLISHED.test(pattern)) return;
     const meant = suggestion(pattern, candidates) ?? namesake(pattern, captured);
     // With an outbox it may be a topic of the applications.
     if (meant === undefined && events.outbox) return;
-    notes.push(
-      `${who}: no captured table matches "${pattern}"${meant === undefined ? "" : `; did you mean "${meant}"?`}`,
-    );
+    const hint = meant === undefined ? "" : `; did you mean "${meant}"?`;
+    const text = `consumer ${consumer}, ${where}: no captured table matches "${pattern}"${hint}`;
+    unmatched.push({ consumer, text });
   };
 
   const taken = new Set<KnownTopic>();
@@ -95,7 +113,7 @@ export function registrationNotes(
       const matches = topicPattern(pattern);
       const own = known.filter(({ topic }) => matches(topic));
       for (const one of own) taken.add(one);
-      if (own.length === 0) unknown(`consumer ${name}, topics in the definition`, pattern);
+      if (own.length === 0) unknown(name, "topics in the definition", pattern);
     }
     const reads = topics.map(topicPattern);
     const { patterns = [] } = consumers.find((consumer) => consumer.name === name)?.registered ?? {};
@@ -103,19 +121,21 @@ export function registrationNotes(
       const matches = topicOrTable(pattern);
       const found = known.filter(({ topic, table }) => matches(topic, table));
       const [first] = found;
-      if (first === undefined) unknown(`consumer ${name}, ${entry}`, pattern);
+      if (first === undefined) unknown(name, entry, pattern);
       else if (!found.some(({ topic }) => reads.some((isRead) => isRead(topic))))
-        notes.push(
-          `consumer ${name}, ${entry}: "${pattern}" is captured, but its topic "${first.topic}" is none of the consumer's topics in the definition`,
-        );
+        unmatched.push({
+          consumer: name,
+          text: `consumer ${name}, ${entry}: "${pattern}" is captured, but its topic "${first.topic}" is none of the consumer's topics in the definition`,
+        });
     }
   }
   const left = captured.filter((one) => !taken.has(one)).map(({ table }) => formatTable(table));
-  if (left.length > 0) {
-    const more = left.length > NAMED ? ` and ${left.length - NAMED} more` : "";
-    notes.push(`no consumer takes the changes of ${left.slice(0, NAMED).join(", ")}${more}`);
-  }
-  return notes;
+  if (left.length === 0) return { unmatched, untaken: [] };
+  const more = left.length > NAMED ? ` and ${left.length - NAMED} more` : "";
+  return {
+    unmatched,
+    untaken: [`no consumer takes the changes of ${left.slice(0, NAMED).join(", ")}${more}`],
+  };
 }
 
 /** A table and its topic, as patterns would name them. */

@@ -8,6 +8,7 @@ import type { OutboxPlan } from "../publish/install.ts";
 import type { LogSettings } from "./postgres/change-stream-options.ts";
 import type { LogPipeline } from "./postgres/definition.ts";
 import type { PostgresConnectionOptions } from "./postgres/link/connection-options.ts";
+import type { PreflightProblem } from "./postgres/postgres-errors.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "./reading-record.ts";
@@ -26,7 +27,7 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
    * Looks whether the database is fit for the definition; touches nothing.
    * @throws PreflightError with all problems, and the errors of `connect`.
    */
-  check(options: SourceCheck<D>): Promise<{ readonly tables: readonly TableName[] }>;
+  check(options: SourceCheck<D>): Promise<SourceFindings>;
   /** The way its changes are read. */
   readonly reading: StreamReading<D> | LaneReading<D>;
   /** Settings that are stored at first start, and refused when they have changed. */
@@ -54,6 +55,14 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
     /** Returns how one of its tasks stands, of what is stored: `tributary capture status --json` prints it. */
     status(source: D, stored: StoredSource): Readonly<Record<string, unknown>>;
   };
+}
+
+/** What a check finds of a database that is fit. */
+export interface SourceFindings {
+  /** The tables that are captured. */
+  readonly tables: readonly TableName[];
+  /** What does not stop a start, and is logged there. */
+  readonly warnings?: readonly PreflightProblem[];
 }
 
 /** State that is stored of a capture task: of a log, or of tables that are read. */

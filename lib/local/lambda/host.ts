@@ -25,6 +25,8 @@ export interface LambdaFunctionOptions {
   readonly memoryMB?: number;
   /** For the first try to load the handler; default 10,000, as AWS gives. */
   readonly initMs?: number;
+  /** For the second try of the first process; default 60,000, since the machine may be busy. */
+  readonly startMs?: number;
   /** Invocations at once at most, each in a process of its own; further ones wait for their turn. */
   readonly concurrency: number;
   /** The function's variables, 4 KB at most. Like in Lambda, the host's own environment is not inherited. */
@@ -104,6 +106,7 @@ class FunctionHost implements LambdaFunction {
   readonly #idle: FunctionProcess[] = [];
   readonly #waiting: (() => void)[] = [];
   readonly #initMs: number;
+  readonly #startMs: number;
   #places: number;
   #stopped = false;
 
@@ -114,6 +117,7 @@ class FunctionHost implements LambdaFunction {
     this.arn = `arn:aws:lambda:${region}:000000000000:function:${this.name}`;
     this.#places = options.concurrency;
     this.#initMs = options.initMs ?? INIT_MS;
+    this.#startMs = options.startMs ?? START_MS;
     const onLog = options.onLog;
     this.#spec = {
       entry,
@@ -132,7 +136,7 @@ class FunctionHost implements LambdaFunction {
   }
 
   async warmUp(): Promise<void> {
-    const process = await this.#newProcess(this.#spec, START_MS);
+    const process = await this.#newProcess(this.#spec, this.#startMs);
     this.registered = await process.ready;
     this.#idle.push(process);
   }

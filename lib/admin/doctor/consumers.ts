@@ -1,0 +1,177 @@
+import type { EventSourceMappingConfiguration, FunctionConfiguration } from "@aws-sdk/client-lambda";
+import { lambdaClient } from "../../aws/clients.ts";
+import type { TributaryError } from "../../change/tributary-error.ts";
+import type { ConsumerDefinition } from "../../definition/definition.ts";
+import { askAws } from "./ask-aws.ts";
+import { type Check, NotChecked, outcomeOf } from "./check.ts";
+import { ConsumerFunctionError, ConsumerMappingError } from "./doctor-errors.ts";
+import type { Examination } from "./examination.ts";
+
+const MISSING = ["ResourceNotFoundException"];
+
+/** Each consumer's function and redrive function, and the event source mapping that feeds it. */
+export function consumerChecks(examination: Examination): readonly Check[] {
+  return (examination.pipeline?.consumers ?? []).flatMap((consumer) => {
+    const parts = () => examination.requireResources().consumers[consumer.name];
+    return [
+      functionCheck(`function ${consumer.name}`, examination, () => parts()?.function, consumer),
+      functionCheck(`redrive function ${consumer.name}`, examination, () => parts()?.redriveFunction),
+      mappingCheck(consumer, examination, () => parts()?.mapping),
+    ];
+  });
+}
+
+/** A function as Lambda has it. @throws NotChecked, ConsumerFunctionError */
+export async function readFunction(
+  examination: Examination,
+  name: string,
+  signal: AbortSignal,
+): Promise<FunctionConfiguration> {
+  const { GetFunctionConfigurationCommand } = await import("@aws-sdk/client-lambda");
+  const client = await lambdaClient(examination.subject.environment);
+  return await askAws(
+    "lambda:GetFunctionConfiguration",
+    () => client.send(new GetFunctionConfigurationCommand({ FunctionName: name }), { abortSignal: signal }),
+    {
+      names: MISSING,
+      error: (cause) =>
+        new ConsumerFunctionError({
+          message: `there is no function ${name}`,
+          remedy: "Deploy the stack again (cdk deploy).",
+          cause,
+        }),
+    },
+  ).finally(() => client.destroy());
+}
+
+function functionCheck(
+  name: string,
+  examination: Examination,
+  nameOf: () => string | undefined,
+  consumer?: ConsumerDefinition,
+): Check {
+  return {
+    name,
+    async look(signal) {
+      const functionName = nameOf();
+      const { place, stateTable } = examination.requireResources();
+      if (functionName === undefined) throw new NotChecked(`${place} does not name it`);
+      await examination.signedIn();
+      const found = await readFunction(examination, functionName, signal);
+      const errors: TributaryError[] = [];
+      const wrong = (message: string, remedy: string) =>
+        errors.push(
+          new ConsumerFunctionError({ message: `the function ${functionName} ${message}`, remedy }),
+        );
+      // Inactive: nobody called it for weeks, the next call brings it back.
+      if (found.State && !["Active", "Inactive"].includes(found.State))
+        wrong(
+          `is ${found.State}${found.StateReason ? `: ${found.StateReason}` : ""}`,
+          "Wait for its deployment, or deploy the stack again.",
+        );
+      if (found.LastUpdateStatus === "Failed")
+        wrong(
+          `runs what it ran before: its last update failed${found.LastUpdateStatusReason ? `: ${found.LastUpdateStatusReason}` : ""}`,
+          "Deploy the stack again.",
+        );
+      const variables = found.Environment?.Variables ?? {};
+      const table = variables.TRIBUTARY_STATE_TABLE;
+      if (table !== undefined && table !== stateTable)
+        wrong(
+          `uses the state table ${table}, and the pipeline ${stateTable}`,
+          "Deploy the stack again: its checkpoints would stand apart.",
+        );
+      const notes: string[] = [];
+      if (consumer && found.Timeout !== undefined && found.Timeout !== consumer.timeoutSeconds)
+        notes.push(`its timeout is ${found.Timeout} s, and the definition says ${consumer.timeoutSeconds}`);
+      return outcomeOf(errors, `${functionName}: ${found.State?.toLowerCase() ?? "there"}`, notes);
+    },
+  };
+}
+
+function mappingCheck(
+  consumer: ConsumerDefinition,
+  examination: Examination,
+  uuidOf: () => string | undefined,
+): Check {
+  return {
+    name: `mapping ${consumer.name}`,
+    async look(signal) {
+      const uuid = uuidOf();
+      const { place, stream } = examination.requireResources();
+      if (uuid === undefined) throw new NotChecked(`${place} does not name it`);
+      await examination.signedIn();
+      const { GetEventSourceMappingCommand } = await import("@aws-sdk/client-lambda");
+      const client = await lambdaClient(examination.subject.environment);
+      const found = await askAws(
+        "lambda:GetEventSourceMapping",
+        () => client.send(new GetEventSourceMappingCommand({ UUID: uuid }), { abortSignal: signal }),
+        {
+          names: MISSING,
+          error: (cause) =>
+            new ConsumerMappingError({
+              message: `there is no event source mapping ${uuid}: nothing feeds the consumer ${consumer.name}`,
+              remedy: "Deploy the stack again (cdk deploy).",
+              cause,
+            }),
+        },
+      ).finally(() => client.destroy());
+      const errors = mappingErrors(consumer.name, uuid, found, stream);
+      const notes =
+        found.BatchSize === consumer.batchSize
+          ? []
+          : [`its batch size is ${found.BatchSize}, and the definition says ${consumer.batchSize}`];
+      const last = found.LastProcessingResult;
+      return outcomeOf(errors, `${uuid}: ${found.State?.toLowerCase()}${last ? `, ${last}` : ""}`, notes);
+    },
+  };
+}
+
+/** Only the library gives up, event by event (rule 13): what a mapping discards by itself is missing for good. */
+function mappingErrors(
+  consumer: string,
+  uuid: string,
+  found: EventSourceMappingConfiguration,
+  stream: string | undefined,
+): TributaryError[] {
+  const errors: TributaryError[] = [];
+  const wrong = (message: string, remedy: string) =>
+    errors.push(
+      new ConsumerMappingError({ message: `the event source mapping of ${consumer} ${message}`, remedy }),
+    );
+  const update = `aws lambda update-event-source-mapping --uuid ${uuid}`;
+  const { State: state = "unknown" } = found;
+  if (/^Disabl/.test(state))
+    wrong(
+      `is ${state}: the consumer stands still`,
+      `Resume the consumer where it was paused, or: ${update} --enabled`,
+    );
+  else if (!["Enabled", "Enabling", "Updating"].includes(state))
+    wrong(
+      `is ${state}${found.StateTransitionReason ? ` (${found.StateTransitionReason})` : ""}`,
+      "Deploy the stack again.",
+    );
+  if (!found.FunctionResponseTypes?.includes("ReportBatchItemFailures"))
+    wrong(
+      "does not report batch item failures: a batch with one failure would count as done",
+      `${update} --function-response-types ReportBatchItemFailures`,
+    );
+  if ((found.MaximumRetryAttempts ?? -1) !== -1)
+    wrong(
+      `gives a batch up after ${found.MaximumRetryAttempts} tries: its changes would be missing`,
+      `${update} --maximum-retry-attempts -1`,
+    );
+  if ((found.MaximumRecordAgeInSeconds ?? -1) !== -1)
+    wrong(
+      `gives records up that are ${found.MaximumRecordAgeInSeconds} s old: their changes would be missing`,
+      `${update} --maximum-record-age-in-seconds -1`,
+    );
+  const source = found.EventSourceArn ?? "";
+  if (stream !== undefined && source !== "" && !new RegExp(`:stream/${escaped(stream)}(/|$)`).test(source))
+    wrong(`reads ${source}, and the pipeline writes ${stream}`, "Deploy the stack again.");
+  return errors;
+}
+
+function escaped(text: string): string {
+  return text.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}

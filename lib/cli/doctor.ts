@@ -1,0 +1,166 @@
+import { Command } from "commander";
+import { type CheckResult, type Diagnosis, type DoctorSubject, examine } from "../admin/doctor/index.ts";
+import { moreOf } from "../change/error-text.ts";
+import { commandPlace, withCommands } from "../change/printed-command.ts";
+import { ConfigurationError } from "../change/tributary-error.ts";
+import { readDefinition } from "../definition/file.ts";
+import { findDefinition, projectDirectory } from "../definition/find-definition.ts";
+import { DEFINITION_VARIABLE } from "../local/dev/variables.ts";
+import { abortOnSignals } from "../local/stop-signal.ts";
+import { commandDatabase } from "./database.ts";
+import { databaseUrlOption, jsonOption, type PlaceOptions, withPlace } from "./options.ts";
+import { loadProjectEnvironment } from "./project-environment.ts";
+import { resourcesOf } from "./resources-of.ts";
+import { note, say } from "./say.ts";
+
+interface DoctorArguments extends PlaceOptions {
+  readonly databaseUrl?: string;
+  readonly json?: boolean;
+}
+
+/** Variables that name a database. */
+const DATABASE_VARIABLES = ["DATABASE_URL", "PGHOST", "TRIBUTARY_DATABASE_SECRET_ARN"];
+/** From the first to the second word that something is under way, and from each to the next, in milliseconds. */
+const FIRST_WORD_MS = 1_000;
+const NEXT_WORD_MS = 5_000;
+
+/** `tributary doctor`: looks at everything and touches nothing. */
+export function doctorCommand(): Command {
+  return withPlace(new Command("doctor"))
+    .description("look at everything that the pipeline needs, and touch nothing")
+    .addOption(databaseUrlOption())
+    .addOption(jsonOption("the outcome of each check"))
+    .addHelpText(
+      "after",
+      `
+Each check ends as ok, problem (with its code and what to do) or unchecked (with why). Exit code 0: no problem; 1: one or more; 2: wrong usage.
+Handlers are bundled in a temporary directory and loaded in a process of their own; nothing is invoked.
+
+  tributary doctor
+  tributary doctor --database-url postgres://tributary@db.example.com/shop`,
+    )
+    .action(run);
+}
+
+async function run(given: DoctorArguments): Promise<void> {
+  const subject = await subjectOf(given);
+  const stopping = new AbortController();
+  abortOnSignals(stopping);
+  using progress = new Progress();
+  const diagnosis = await examine(subject, {
+    signal: stopping.signal,
+    onProgress: (underWay) => progress.set(underWay),
+  });
+  if (given.json) say(JSON.stringify(diagnosis, undefined, 2));
+  else say(...inLines(diagnosis));
+  if (!diagnosis.healthy) process.exitCode = 1;
+}
+
+/** Finds what there is to look at; what cannot be found the checks tell. */
+async function subjectOf(given: DoctorArguments): Promise<DoctorSubject> {
+  // Without a definition there is no project, and so no .env.
+  await loadProjectEnvironment(given.pipeline).catch(unlessConfiguration);
+  const definition = await foundDefinition(given.pipeline);
+  const url = given.databaseUrl ?? (process.env.DATABASE_URL || undefined);
+  const hasDatabase = url !== undefined || DATABASE_VARIABLES.some((name) => process.env[name]);
+  const { file } = definition;
+  // Under tributary dev the definition is its own file, which reads the user's.
+  const userFile = process.env[DEFINITION_VARIABLE] || file;
+  const { inspectHandlers } = await import("../local/handler-inspection.ts");
+  return {
+    node: process.versions.node,
+    environment: process.env,
+    definition,
+    database: hasDatabase ? () => commandDatabase(given.databaseUrl) : undefined,
+    resources:
+      "pipeline" in definition
+        ? await resourcesOf(definition.pipeline, given).catch(unlessConfiguration)
+        : undefined,
+    handlers: userFile === undefined ? undefined : inspectHandlers(projectDirectory(userFile), process.env),
+  };
+}
+
+async function foundDefinition(given: string | undefined): Promise<DoctorSubject["definition"]> {
+  let file: string | undefined;
+  try {
+    ({ file } = await findDefinition(given));
+    return { file, pipeline: await readDefinition(file) };
+  } catch (error) {
+    return { file, error };
+  }
+}
+
+function unlessConfiguration(error: unknown): undefined {
+  if (!(error instanceof ConfigurationError)) throw error;
+  return undefined;
+}
+
+/** A diagnosis for people. */
+export function inLines({ pipeline, place, checks }: Diagnosis): string[] {
+  const count = (status: CheckResult["status"]) => checks.filter((check) => check.status === status).length;
+  const looked = checks.filter(({ status }) => status !== "unchecked");
+  const width = Math.max(...looked.map(({ name }) => name.length));
+  const problems = count("problem");
+  return [
+    `pipeline ${pipeline ?? "(none)"}, ${place ?? "running nowhere that is named"}`,
+    "",
+    ...looked.flatMap((check) => lines(check, width)),
+    ...uncheckedLines(checks),
+    "",
+    `${problems === 0 ? "no problem" : problems === 1 ? "1 problem" : `${problems} problems`}, ${count("ok")} ok, ${count("unchecked")} unchecked`,
+  ];
+}
+
+function lines(check: CheckResult, width: number): string[] {
+  const head = (text: string) => `${check.status.padEnd(9)}  ${check.name.padEnd(width)}  ${text}`.trimEnd();
+  if (check.status === "unchecked") return [];
+  const place = commandPlace();
+  const notes = (check.notes ?? []).flatMap((text) => below(`note: ${text}`));
+  if (check.status === "ok") return [head(check.detail), ...notes];
+  return [
+    head(""),
+    ...check.problems.flatMap(({ code, message, remedy }) => [
+      ...below(`${code}: ${message}`),
+      ...below(`What to do: ${withCommands(remedy, place)}`),
+    ]),
+    ...below(withCommands(moreOf(...new Set(check.problems.map(({ code }) => code))), place)),
+    ...notes,
+  ];
+}
+
+/** One reason often keeps many checks from looking: it is said once. */
+function uncheckedLines(checks: readonly CheckResult[]): string[] {
+  const names = new Map<string, string[]>();
+  for (const check of checks)
+    if (check.status === "unchecked") names.set(check.why, [...(names.get(check.why) ?? []), check.name]);
+  return [...names].flatMap(([why, those]) => [`unchecked  ${those.join("; ")}`, ...below(why)]);
+}
+
+function below(text: string): string[] {
+  return text.split("\n").map((line) => `             ${line}`);
+}
+
+/** Says on standard error what is waited for, where it takes longer than a second. */
+class Progress {
+  #underWay: readonly string[] = [];
+  readonly #started = performance.now();
+  #timer: NodeJS.Timeout;
+
+  constructor() {
+    this.#timer = setTimeout(() => this.#tell(), FIRST_WORD_MS);
+  }
+
+  set(underWay: readonly string[]): void {
+    this.#underWay = underWay;
+  }
+
+  #tell(): void {
+    const seconds = Math.round((performance.now() - this.#started) / 1000);
+    if (this.#underWay.length > 0) note(`${seconds} s: looking at ${this.#underWay.join(", ")} …`);
+    this.#timer = setTimeout(() => this.#tell(), NEXT_WORD_MS);
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+}
