@@ -1,14 +1,14 @@
 import type pg from "pg";
 import { quoteIdentifier } from "../change/sql-identifier.ts";
 import type { Log } from "../log.ts";
-import { type PublicationFacts, readPublication } from "../source/postgres/catalog/publication.ts";
+import { readPublication } from "../source/postgres/catalog/publication.ts";
 import type { LogPipeline } from "../source/postgres/definition.ts";
 import { withConnection } from "../source/postgres/link/connection.ts";
 import { slotInUse } from "../source/postgres/link/replication-errors.ts";
 import { readServerVersion } from "../source/postgres/preflight/server-facts.ts";
 import { dropSlot, isOurs, readSlot } from "../source/postgres/slot/slot.ts";
-import { slotNames } from "../source/postgres/slots/assignment.ts";
-import { SlotsReducedError } from "../source/postgres/slots/slots-errors.ts";
+import { slotNames, slotNumbers } from "../source/postgres/slots/assignment.ts";
+import { checkNoneArrives, checkRetirable, slotsToRetire } from "../source/postgres/slots/slot-count.ts";
 import type { CapturePlace } from "../state/capture-item.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import { CaptureState } from "../state/capture-state.ts";
@@ -35,15 +35,11 @@ export async function retireSlots(
   const { dynamodb, stateTable, leaseMs = DEFAULT_LEASE_MS, log } = options;
   const place = { dynamodb, table: stateTable, pipeline: definition.name, signal };
   const { slots: wanted } = definition.source;
-  const comesFrom = await Promise.all(
-    Array.from({ length: wanted }, async (_, i) => {
-      const { arriving } = await readCaptureRecord({ ...place, slot: i + 1 });
-      return Object.values(arriving);
-    }),
+  const arriving = await Promise.all(
+    slotNumbers(definition).map(async (slot) => (await readCaptureRecord({ ...place, slot })).arriving),
   );
-  if (comesFrom.flat().some((from) => from > wanted))
-    throw new SlotsReducedError(definition.name, stored, wanted);
-  for (let slot = stored; slot > wanted; slot--) {
+  checkNoneArrives(definition, stored, arriving);
+  for (const slot of slotsToRetire(stored, wanted)) {
     const state = await CaptureState.take({
       ...place,
       slot,
@@ -81,20 +77,6 @@ export async function dropRetired(
     else if (slot) log.warn(`the slot "${name}" is not ours any more, and stays`);
   }
   await state.forgetRetired();
-}
-
-/**
- * Checks that a slot may be given up: its publication has no tables. `begun`: an earlier start had begun to give it up.
- * @throws SlotsReducedError
- */
-export function checkRetirable(
-  { name, source }: LogPipeline,
-  stored: number,
-  publication: PublicationFacts | undefined,
-  begun: boolean,
-): void {
-  if (publication && publication.tables.length > 0 && !begun)
-    throw new SlotsReducedError(name, stored, source.slots);
 }
 
 async function retireSlot(

@@ -14,9 +14,9 @@ import { makeSlot } from "../source/postgres/postgres-source.ts";
 import { type Siblings, slotNames, slotNumbers, wantedSlot } from "../source/postgres/slots/assignment.ts";
 import { awaitSlots, moveTopic } from "../source/postgres/slots/move.ts";
 import { readShare, type SlotShare, slotOfTable, type TopicShare } from "../source/postgres/slots/share.ts";
+import { checkSlotEpoch, isReceived } from "../source/postgres/slots/slot-count.ts";
 import {
   FirstSlotMissingError,
-  SlotEpochError,
   SlotsReducedError,
   TopicTakenError,
 } from "../source/postgres/slots/slots-errors.ts";
@@ -95,9 +95,7 @@ export async function agreeOnSlots(
   for (let told = false; ; told = true) {
     const first = await read(1);
     if (first.slots === wanted && first.slot) {
-      const own = (await read(slot)).slot;
-      if (own && own.epoch !== first.slot.epoch)
-        throw new SlotEpochError(own.slot, own.epoch, first.slot.epoch);
+      checkSlotEpoch((await read(slot)).slot, first.slot);
       return first.slot.epoch;
     }
     const missing =
@@ -252,7 +250,7 @@ async function complete(
   const found: TopicShare[] = [];
   for (const share of incoming) {
     const { arriving } = await read(share.owner as number);
-    if (share.tables.every((table) => arriving[formatTable(table)] === undefined)) found.push(share);
+    if (isReceived(share, arriving)) found.push(share);
     else {
       log.warn(`the topic "${share.topic}" is not moved here yet: slot ${share.owner} still receives it`, {
         remedy: "Nothing is wrong; a later start of this task moves it.",

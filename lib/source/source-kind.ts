@@ -12,6 +12,7 @@ import type { PreflightProblem } from "./postgres/postgres-errors.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "./reading-record.ts";
+import type { SourcePlan, SourcePlanPlace } from "./source-plan.ts";
 import type { TablesStatus } from "./tables-status.ts";
 
 /**
@@ -50,6 +51,11 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
   /** The acts of an operator. All of it is required: a kind that cannot be torn down leaves a slot behind. */
   readonly operate: {
     readonly teardown: SourceTeardown<D>;
+    /**
+     * Says what a start would change at the source, and what would stop it, by the code that the start itself asks. Touches nothing.
+     * @throws the errors of `connect`.
+     */
+    plan(place: SourcePlanPlace<D>): Promise<SourcePlan>;
     /** Says what the next start does after a new epoch, in a sentence. */
     newEpoch(source: D): string;
     /** Returns how one of its tasks stands, of what is stored: `tributary capture status --json` prints it. */

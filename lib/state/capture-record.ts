@@ -28,6 +28,19 @@ export interface CaptureRecord {
   readonly beatAt: number | undefined;
 }
 
+/** The record of a pipeline that has never been started. */
+export const EMPTY_CAPTURE_RECORD: CaptureRecord = {
+  slot: undefined,
+  reading: undefined,
+  newEpoch: undefined,
+  retired: [],
+  settings: undefined,
+  slots: 1,
+  arriving: {},
+  topics: [],
+  beatAt: undefined,
+};
+
 /** A slot that is to be dropped, and its publication: noted until the server has dropped them. */
 export interface RetiredSlot {
   readonly slot: string;

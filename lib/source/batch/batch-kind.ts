@@ -28,6 +28,7 @@ export function batchKind<D extends BatchDefinition>(own: BatchKind<D>): SourceK
     outbox: () => undefined,
     prepare,
     operate: {
+      plan: async (place) => await (await load()).plan(place),
       teardown: nothingToRemove(remains),
       newEpoch: () => `begins to read by ${kind}`,
       status: (_, { reading }) => ({ epoch: reading?.epoch, confirmed: reading?.confirmedLsn.toString() }),

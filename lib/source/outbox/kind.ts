@@ -33,6 +33,7 @@ export const outboxKind: SourceKind<OutboxSource> = {
     teardown: nothingToRemove(
       "The outbox, with events that nobody has read, is its owner's to drop: tributary outbox uninstall",
     ),
+    plan: async (place) => await (await import("./plan.ts")).planOutbox(place),
     newEpoch: ({ kind }) => `begins to read by ${kind}`,
     // How far its relays are stands in the database.
     status: ({ table }) => ({ table }),

@@ -17,6 +17,7 @@ const INVALID_PARAMETER_VALUE = "22023";
 /** Reads tables by asking them for what is newer. */
 export const pollingReads = batchSource<PollingSource, readonly PolledTable[]>({
   checkServer,
+  readsExisting: true,
   async checkTables(client, pipeline, _server, captured, tables) {
     const polled = await polledTables(client, pipeline.source, tables);
     const patterns = { problems: checkPatterns(pipeline.source, captured), warnings: [] };

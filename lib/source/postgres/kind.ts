@@ -47,6 +47,7 @@ export const postgresKind: SourceKind<LogSource> = {
   prepare: async ({ source }) => (source.outbox ? logOutboxPlan(source.outbox.table).install : []),
   operate: {
     teardown,
+    plan: async (place) => await (await import("./plan.ts")).planLog(place),
     newEpoch: ({ slot }) => `makes the slot "${slot}"`,
     status(_, { slot: state }) {
       if (state === undefined) return { slot: undefined };

@@ -8,6 +8,7 @@ import type { TableFacts } from "../postgres/preflight/table-facts.ts";
 import type { TriggersSource } from "./definition.ts";
 import { INSTALL, isFunctionCurrent, readTriggers } from "./installed.ts";
 import { TriggerReader } from "./trigger-reader.ts";
+import { planTriggers } from "./triggers.ts";
 
 /** Reads the audit table that triggers fill. */
 export const triggerReads = batchSource<TriggersSource, undefined>({
@@ -25,6 +26,15 @@ export const triggerReads = batchSource<TriggersSource, undefined>({
     const installed = { problems: await checkInstalled(client, source, tables, server), warnings: [] };
     const version = { problems: [], warnings: await checkVersion(client, source) };
     return { findings: [installed, version], found: undefined };
+  },
+  readsExisting: false,
+  async notes(client, pipeline) {
+    const { surplus } = await planTriggers(client, pipeline, undefined);
+    if (surplus.length === 0) return [];
+    const names = surplus.map(formatTable).join(", ");
+    return [
+      `Triggers of ours stand on ${names}, which should have none: tributary triggers install removes them.`,
+    ];
   },
   reader: ({ pipeline, log }, { version }) => new TriggerReader(pipeline, { version, log }),
 });

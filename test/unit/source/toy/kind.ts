@@ -77,6 +77,10 @@ export const toyKind: SourceKind<ToySource> = {
       describe: async (_, { name }, when) => [`The toy of ${name} ${when} put away.`],
       remains: "nothing",
     },
+    plan: async ({ pipeline }) => ({
+      ...{ database: "toys", changes: [], refusals: [], warnings: [], notes: [] },
+      tables: new Map([[1, pipeline.source.tables.map(parseTable)]]),
+    }),
     newEpoch: () => "counts from 1 again",
     status: ({ rows }) => ({ rows }),
   },

@@ -1,0 +1,31 @@
+import { refusalsOf } from "../plan-refusals.ts";
+import type { SourceChange, SourcePlan, SourcePlanPlace } from "../source-plan.ts";
+import type { OutboxSource } from "./definition.ts";
+import { checkOutbox } from "./preflight.ts";
+
+/**
+ * Says what a start would change: the outbox's tables must be there already. Touches nothing.
+ * @throws the errors of `connect`.
+ */
+export async function planOutbox({
+  connection,
+  pipeline,
+  signal,
+  stored,
+}: SourcePlanPlace<OutboxSource>): Promise<SourcePlan> {
+  const nothing = { tables: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
+  try {
+    const database = await checkOutbox({ connection, pipeline, ...(signal && { signal }) });
+    const { kind } = pipeline.source;
+    const begins: SourceChange = {
+      what: "reading",
+      action: "add",
+      name: kind,
+      existing: true,
+      rows: undefined,
+    };
+    return { ...nothing, database, changes: stored.get(1)?.reading ? [] : [begins] };
+  } catch (error) {
+    return { ...nothing, database: undefined, refusals: refusalsOf(error) };
+  }
+}
