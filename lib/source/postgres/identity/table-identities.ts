@@ -116,10 +116,11 @@ export class TableIdentities {
   async begin(tables: readonly TableName[]): Promise<void> {
     const captured = tables.filter(this.#options.captures).map(formatTable);
     const look = await this.#look([], [...new Set([...captured, ...this.#known.keys()])]);
-    for (const name of this.#known.keys())
-      if (!this.#options.captures(parseTable(name))) this.#known.delete(name);
+    const left = [...this.#known.keys()].filter((name) => !this.#options.captures(parseTable(name)));
+    for (const name of left) this.#known.delete(name);
     this.#index();
     await this.#takeIn([...new Set([...captured, ...this.#known.keys()])], look, true);
+    if (left.length > 0) await this.#store();
   }
 
   /** Returns the way to give the changes of a relation; undefined: nothing is known of it. */
