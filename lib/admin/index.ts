@@ -56,6 +56,14 @@ export {
   type Outcome,
 } from "./doctor/index.ts";
 export type { ConsumerBehind } from "./hold-passage.ts";
+export type {
+  PipelinePlan,
+  PlanFinding,
+  PlannedChange,
+  PlannedStart,
+  Unseen,
+} from "./plan/pipeline-plan.ts";
+export { type PlanOptions, planPipeline } from "./plan/plan.ts";
 export {
   leftKeys,
   openDeadLetters,

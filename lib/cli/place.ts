@@ -11,6 +11,7 @@ export const VERBS: readonly string[] = [
   "consumer",
   "redrive",
   "backfill",
+  "plan",
   "capture",
   "outbox",
   "epoch",

@@ -10,6 +10,7 @@ import { epochCommand } from "./epoch.ts";
 import { explainCommand } from "./explain.ts";
 import { outboxCommand } from "./outbox.ts";
 import { placeProgram } from "./place.ts";
+import { planCommand } from "./plan.ts";
 import { redriveCommand } from "./redrive.ts";
 import { tailCommand } from "./tail.ts";
 import { teardownCommand } from "./teardown.ts";
@@ -30,6 +31,7 @@ export function makeProgram(): Command {
     .addCommand(consumerCommand())
     .addCommand(redriveCommand())
     .addCommand(backfillCommand())
+    .addCommand(planCommand())
     .addCommand(captureCommand())
     .addCommand(outboxCommand())
     .addCommand(epochCommand())

@@ -1,5 +1,5 @@
 import type { TableName } from "../change/table-pattern.ts";
-import type { SourceDefinition } from "../definition/definition.ts";
+import type { Pipeline, SourceDefinition } from "../definition/definition.ts";
 import type { Backfill } from "./postgres/backfill/backfill-record.ts";
 import type { NewEpoch, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingState } from "./reading-record.ts";
@@ -95,12 +95,20 @@ export type SourceChange =
       readonly reason: string;
     };
 
+/** One capture task as it would start. */
+export interface PlannedTask {
+  /** The pipeline as this task sees it: one of several slots has names of its own. */
+  readonly pipeline: Pipeline;
+  /** Tables that it captures, before any move here. */
+  readonly tables: readonly TableName[];
+}
+
 /** The changes that a start would make at the source, and what would stop it. */
 export interface SourcePlan {
   /** Name of the database; undefined where a refusal came first. */
   readonly database: string | undefined;
-  /** Tables that each task captures from then on. */
-  readonly tables: ReadonlyMap<number, readonly TableName[]>;
+  /** The tasks that were seen, by their number. */
+  readonly tasks: ReadonlyMap<number, PlannedTask>;
   readonly changes: readonly SourceChange[];
   /** Reasons why the start would stop. */
   readonly refusals: readonly PlanFinding[];

@@ -14,7 +14,7 @@ import { sourceKind } from "../../source/index.ts";
 import { refusalsOf } from "../../source/plan-refusals.ts";
 import type { PostgresConnectionOptions } from "../../source/postgres/link/connection-options.ts";
 import { PostgresUnreachableError } from "../../source/postgres/postgres-errors.ts";
-import type { SourcePlan } from "../../source/source-plan.ts";
+import type { PlannedTask, SourcePlan } from "../../source/source-plan.ts";
 import { readBackfills } from "../../state/backfills.ts";
 import { type CaptureRecord, EMPTY_CAPTURE_RECORD, readCaptureRecord } from "../../state/capture-record.ts";
 import type { StoredSettings } from "../../state/settings.ts";
@@ -75,7 +75,7 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
     found.changes.push({ ...epoch, epoch: newEpoch.epoch });
   }
   const tables = planSettings(options, records, source, found);
-  await planConsumers(options, records, source, found);
+  await planConsumers(options, records, found);
   const changes = found.changes.toSorted((a, b) => ORDER.indexOf(a.what) - ORDER.indexOf(b.what));
   const unread = source ? unreadTopics(pipeline, tables) : [];
   return {
@@ -149,14 +149,11 @@ function planSettings(
   const known = Object.keys(stored)
     .map(parseTable)
     .filter((table) => captures(pipeline.source, table));
-  const byTask = source ? source.tables : new Map([[1, known]]);
-  const all = [...byTask.values()].flat();
-  // Preflight has refused it before the settings are compared.
-  const tasks = byTask.size === 0 && source ? new Map([[1, known]]) : byTask;
-  for (const [number, tables] of tasks) {
-    const own = records[number - 1] ?? EMPTY_CAPTURE_RECORD;
+  const seen = source?.tasks ?? new Map<number, PlannedTask>();
+  const tasks = seen.size > 0 ? seen : new Map([[1, { pipeline, tables: known }]]);
+  for (const [number, { pipeline: own, tables }] of tasks) {
     refused(found, () => {
-      const after = settingsAtStart(pipeline, own, records, tables);
+      const after = settingsAtStart(own, records[number - 1] ?? EMPTY_CAPTURE_RECORD, records, tables);
       for (const name of tables.map(formatTable)) {
         const route = after.tables[name];
         if (route && !Object.hasOwn(stored, name))
@@ -164,13 +161,12 @@ function planSettings(
       }
     });
   }
-  return all;
+  return [...seen.values()].flatMap(({ tables }) => tables);
 }
 
 async function planConsumers(
   { pipeline, state, deployedConsumers, signal }: PlanOptions,
   records: readonly CaptureRecord[],
-  source: SourcePlan | undefined,
   found: Findings,
 ): Promise<void> {
   const position = await startPositionOf({ pipeline, state, signal }, records, found);

@@ -67,7 +67,7 @@ export function batchSource<D extends BatchDefinition, Found>(way: BatchWay<D, F
     await withConnection(connection, { signal }, async (client) => {
       const { kind } = pipeline.source;
       const { database } = connection;
-      const nothing = { database, tables: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
+      const nothing = { database, tasks: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
       try {
         const { tables, warnings } = await look(client, pipeline);
         const reading = stored.get(1)?.reading;
@@ -78,7 +78,7 @@ export function batchSource<D extends BatchDefinition, Found>(way: BatchWay<D, F
           ? []
           : [{ what: "reading", action: "add", name: kind, existing, rows }];
         const notes = (await way.notes?.(client, pipeline)) ?? [];
-        return { ...nothing, tables: new Map([[1, tables]]), changes, warnings, notes };
+        return { ...nothing, tasks: new Map([[1, { pipeline, tables }]]), changes, warnings, notes };
       } catch (error) {
         return { ...nothing, refusals: refusalsOf(error) };
       }

@@ -13,7 +13,7 @@ export async function planOutbox({
   signal,
   stored,
 }: SourcePlanPlace<OutboxSource>): Promise<SourcePlan> {
-  const nothing = { tables: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
+  const nothing = { tasks: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
   try {
     const database = await checkOutbox({ connection, pipeline, ...(signal && { signal }) });
     const { kind } = pipeline.source;
@@ -24,7 +24,8 @@ export async function planOutbox({
       existing: true,
       rows: undefined,
     };
-    return { ...nothing, database, changes: stored.get(1)?.reading ? [] : [begins] };
+    const tasks = new Map([[1, { pipeline, tables: [] }]]);
+    return { ...nothing, database, tasks, changes: stored.get(1)?.reading ? [] : [begins] };
   } catch (error) {
     return { ...nothing, database: undefined, refusals: refusalsOf(error) };
   }

@@ -32,7 +32,10 @@ import {
 
 /** Collected while the slots are looked at, one after the other. */
 interface Findings {
-  readonly tables: Map<number, readonly (TableName & { readonly oid: number })[]>;
+  readonly tasks: Map<
+    number,
+    { readonly pipeline: LogPipeline; readonly tables: readonly (TableName & { readonly oid: number })[] }
+  >;
   readonly changes: SourceChange[];
   readonly refusals: PlanFinding[];
   readonly warnings: PlanFinding[];
@@ -49,7 +52,7 @@ type Place = SourcePlanPlace<LogSource> & { readonly client: pg.Client };
 export async function planLog(place: SourcePlanPlace<LogSource>): Promise<SourcePlan> {
   const { connection, pipeline, signal, stored } = place;
   return await withConnection(connection, { signal }, async (client) => {
-    const found: Findings = { tables: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
+    const found: Findings = { tasks: new Map(), changes: [], refusals: [], warnings: [], notes: [] };
     const own = { ...place, client };
     for (const number of slotNumbers(pipeline))
       await refused(found, async () => await planSlot(own, number, found));
@@ -75,7 +78,7 @@ async function planSlot(place: Place, number: number, found: Findings): Promise<
   const share = await readShare(client, pipeline, number);
   const own = share?.pipeline ?? pipeline;
   const report = await preflight(client, own, share?.isOwn);
-  found.tables.set(number, report.tables);
+  found.tasks.set(number, { pipeline: own, tables: report.tables });
   found.refusals.push(...report.problems);
   found.warnings.push(...report.warnings);
   const state = stored.get(number)?.slot;
@@ -228,16 +231,20 @@ async function planRetired({ client, pipeline, connection, stored }: Place, foun
 /** Tables that were captured when a task last ran, and are not any more. */
 function planLeft(pipeline: LogPipeline, stored: ReadonlyMap<number, StoredTask>, found: Findings): void {
   const known = [...stored.values()].flatMap(({ slot }) => Object.keys(slot?.tables ?? {}));
-  const now = new Set([...found.tables.values()].flat().map(formatTable));
+  const now = new Set(tablesOf(found).map(formatTable));
   for (const name of new Set(known))
     if (!now.has(name) && !captures(pipeline.source, parseTable(name)))
       found.changes.push({ what: "table", action: "remove", name });
 }
 
+function tablesOf({ tasks }: Findings) {
+  return [...tasks.values()].flatMap(({ tables }) => tables);
+}
+
 async function planBackfills({ client, pipeline, stored, backfills }: Place, found: Findings): Promise<void> {
   const first = stored.get(1);
   const epoch = first?.slot?.epoch ?? first?.newEpoch?.epoch ?? 1;
-  const tables = [...found.tables.values()].flat();
+  const tables = tablesOf(found);
   const names = tables.map(formatTable);
   const latest = new Map(backfills.map((backfill) => [backfill.table, backfill]));
   const steps = startSteps(pipeline.source, names, latest, epoch, 0);
@@ -249,7 +256,7 @@ async function planBackfills({ client, pipeline, stored, backfills }: Place, fou
     found.changes.push({ what: "backfill", action, name, sweep: step.request.sweep, ...size });
   }
   // Without all slots seen, nobody knows which tables have left.
-  if (found.tables.size < pipeline.source.slots) return;
+  if (found.tasks.size < pipeline.source.slots) return;
   for (const backfill of backfills)
     if (!names.includes(backfill.table) && !hasEnded(backfill))
       found.changes.push({

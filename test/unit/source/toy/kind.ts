@@ -79,7 +79,7 @@ export const toyKind: SourceKind<ToySource> = {
     },
     plan: async ({ pipeline }) => ({
       ...{ database: "toys", changes: [], refusals: [], warnings: [], notes: [] },
-      tables: new Map([[1, pipeline.source.tables.map(parseTable)]]),
+      tasks: new Map([[1, { pipeline, tables: pipeline.source.tables.map(parseTable) }]]),
     }),
     newEpoch: () => "counts from 1 again",
     status: ({ rows }) => ({ rows }),

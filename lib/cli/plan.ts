@@ -1,0 +1,88 @@
+import { Command } from "commander";
+import type { PipelinePlan } from "../admin/plan/pipeline-plan.ts";
+import { planPipeline } from "../admin/plan/plan.ts";
+import { dynamodbClient } from "../aws/clients.ts";
+import { ConfigurationError, explain, TributaryError } from "../change/tributary-error.ts";
+import type { Pipeline } from "../definition/definition.ts";
+import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
+import { commandDatabase } from "./database.ts";
+import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
+import { planInWords } from "./plan-words.ts";
+import { resourcesOf } from "./resources-of.ts";
+import { say } from "./say.ts";
+
+interface PlanArguments extends PlaceOptions {
+  readonly databaseUrl?: string;
+  readonly json?: boolean;
+}
+
+/** `tributary plan`: what a start of this definition would change. */
+export function planCommand(): Command {
+  return withPlace(new Command("plan"))
+    .description("show what a start or deploy of this definition would change, and what it would refuse")
+    .addOption(databaseUrlOption())
+    .addOption(jsonOption("changes, refusals, warnings, notes, and what was not seen"))
+    .addHelpText(
+      "after",
+      `
+Nothing is changed. Exit code: 0 nothing would change, 2 something would, 1 something would be refused or the database was not
+seen. Without a state table (--state-table, $TRIBUTARY_STATE_TABLE) all is planned as a first start.`,
+    )
+    .action(run);
+}
+
+async function run(given: PlanArguments): Promise<void> {
+  let plan: PipelinePlan;
+  try {
+    plan = await planOf(given);
+  } catch (error) {
+    if (!(error instanceof TributaryError)) throw error;
+    // 2 says that something would change: a definition that is wrong must not.
+    process.stderr.write(`${explain(error)}\n`);
+    process.exitCode = 1;
+    return;
+  }
+  if (given.json) process.stdout.write(`${JSON.stringify(plan, undefined, 2)}\n`);
+  else say(...planInWords(plan));
+  process.exitCode = exitCode(plan);
+}
+
+async function planOf(given: PlanArguments): Promise<PipelinePlan> {
+  const pipeline = await readPipeline(given.pipeline);
+  const stateTable = given.stateTable ?? (process.env.TRIBUTARY_STATE_TABLE || undefined);
+  return await planPipeline({
+    pipeline,
+    connection: await databaseOrReason(given.databaseUrl),
+    state: stateTable === undefined ? undefined : { dynamodb: dynamodbClient(), stateTable },
+    deployedConsumers: stateTable === undefined ? undefined : await consumersThere(pipeline, given),
+    signal: new AbortController().signal,
+  });
+}
+
+/** Returns why there is no database to look at, where nothing names one. */
+async function databaseOrReason(
+  databaseUrl: string | undefined,
+): Promise<PostgresConnectionOptions | string> {
+  try {
+    return await commandDatabase(databaseUrl);
+  } catch (error) {
+    if (databaseUrl !== undefined || !(error instanceof ConfigurationError)) throw error;
+    return `nothing names it: ${error.problems.map(({ path, remedy }) => `${path}: ${remedy}`).join("; ")}`;
+  }
+}
+
+/** Names of the consumers that run there; undefined where the place does not tell. */
+async function consumersThere(
+  pipeline: Pipeline,
+  given: PlanArguments,
+): Promise<readonly string[] | undefined> {
+  const { stack, consumers } = await resourcesOf(pipeline, given);
+  const names = Object.keys(consumers);
+  return stack === undefined && names.length === 0 ? undefined : names;
+}
+
+function exitCode({ refusals, changes, unseen }: PipelinePlan): number {
+  if (refusals.length > 0) return 1;
+  if (changes.length > 0) return 2;
+  return unseen.some(({ what }) => what === "database") ? 1 : 0;
+}
