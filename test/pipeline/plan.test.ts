@@ -19,6 +19,7 @@ import { connectionFromUrl } from "../../lib/source/postgres/link/connection.ts"
 import { slotNames, wantedSlot } from "../../lib/source/postgres/slots/assignment.ts";
 import { readBackfills } from "../../lib/state/backfills.ts";
 import { readCaptureRecord } from "../../lib/state/capture-record.ts";
+import { setPause } from "../../lib/state/pauses.ts";
 import { startPositionKey } from "../../lib/state/state-key.ts";
 import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { emulatedAws } from "../aws/emulated.ts";
@@ -355,6 +356,11 @@ withPostgres((server) => {
       tables: ["public.*"],
     });
     await planned(define());
+    const place = { dynamodb: aws().dynamodb, table: stateTable, pipeline: "shop", signal };
+    await setPause(place, { consumer: "orders" }, { by: "ada", since: 0, reason: undefined });
+    expect((await plan(define())).notes).toEqual([
+      expect.stringMatching(/^consumer "orders" is paused by ada .*consumer resume --consumer orders$/),
+    ]);
     await client.query(`ALTER PUBLICATION ${slot} SET (publish = 'insert')`);
     await client.query(`ALTER PUBLICATION ${slot} SET (publish = 'insert, update, delete, truncate')`);
     expect((await plan(define())).changes).toEqual(

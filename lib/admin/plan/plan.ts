@@ -17,6 +17,8 @@ import { PostgresUnreachableError } from "../../source/postgres/postgres-errors.
 import type { PlannedTask, SourcePlan } from "../../source/source-plan.ts";
 import { readBackfills } from "../../state/backfills.ts";
 import { type CaptureRecord, EMPTY_CAPTURE_RECORD, readCaptureRecord } from "../../state/capture-record.ts";
+import { type Pause, type PauseTarget, pausedBy, pausedName, resumeCommand } from "../../state/pause.ts";
+import { readPauses } from "../../state/pauses.ts";
 import type { StoredSettings } from "../../state/settings.ts";
 import type {
   PipelinePlan,
@@ -86,7 +88,7 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
       ...(source?.warnings ?? []),
       ...unread.map((warning) => ({ code: "TOPIC_UNREAD", ...warning })),
     ],
-    notes: source?.notes ?? [],
+    notes: [...(source?.notes ?? []), ...(await pausesOf(options))],
     unseen: found.unseen,
   };
 }
@@ -223,6 +225,19 @@ async function startPositionOf(
     found.refusals.push(...refusalsOf(error));
     return undefined;
   }
+}
+
+/** Returns what is paused, in sentences: a start goes on with it. */
+async function pausesOf({ pipeline, state, signal }: PlanOptions): Promise<readonly string[]> {
+  if (!state) return [];
+  const place = { dynamodb: state.dynamodb, table: state.stateTable, pipeline: pipeline.name, signal };
+  const { capture, consumers } = await readPauses(place);
+  const paused = (target: PauseTarget, pause: Pause) =>
+    `${pausedName(target)} is paused ${pausedBy(pause)}, and stays so over a start: ${resumeCommand(target)}`;
+  return [
+    ...(capture ? [paused("capture", capture)] : []),
+    ...[...consumers].map(([consumer, pause]) => paused({ consumer }, pause)),
+  ];
 }
 
 function plannedStart(
