@@ -27,8 +27,12 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   ],
   "lib/source/": ["lib/change/", "lib/definition/", "lib/publish/", "lib/log.ts", "lib/source/postgres/"],
   // The contract knows the log's records, and so the log's entry in the list of kinds stands above it.
+  "lib/source/postgres/plan.ts": [
+    ...["lib/change/", "lib/definition/", "lib/source/", "lib/source/postgres/"],
+  ],
   "lib/source/postgres/kind.ts": [
     "lib/change/",
+    "lib/source/postgres/plan.ts",
     ...["lib/publish/", "lib/source/outbox/event/"],
     ...["lib/source/", "lib/source/postgres/"],
   ],

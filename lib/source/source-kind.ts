@@ -5,6 +5,7 @@ import type { ConfigurationProblem, TributaryError } from "../change/tributary-e
 import type { PipelineOf, SourceDefinition } from "../definition/definition.ts";
 import type { Log } from "../log.ts";
 import type { OutboxPlan } from "../publish/install.ts";
+import type { Backfill } from "./postgres/backfill/backfill-record.ts";
 import type { LogSettings } from "./postgres/change-stream-options.ts";
 import type { LogPipeline } from "./postgres/definition.ts";
 import type { PostgresConnectionOptions } from "./postgres/link/connection-options.ts";
@@ -12,7 +13,7 @@ import type { PreflightProblem } from "./postgres/postgres-errors.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
 import type { SlotRecord, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "./reading-record.ts";
-import type { SourcePlan, SourcePlanPlace } from "./source-plan.ts";
+import type { SourcePlan, StoredTask } from "./source-plan.ts";
 import type { TablesStatus } from "./tables-status.ts";
 
 /**
@@ -223,6 +224,15 @@ export interface SourceCheck<D extends SourceDefinition = SourceDefinition> {
   /** The number of the slot, where a pipeline has several. */
   readonly slot?: number | undefined;
   readonly signal?: AbortSignal;
+}
+
+/** Dependencies of a plan. */
+export interface SourcePlanPlace<D extends SourceDefinition = SourceDefinition>
+  extends Omit<SourceCheck<D>, "slot"> {
+  /** By the number of the task; of further slots that the definition no longer has, too. */
+  readonly stored: ReadonlyMap<number, StoredTask>;
+  /** The latest backfill of each table. */
+  readonly backfills: readonly Backfill[];
 }
 
 /** Options of opening, for every kind of source. */

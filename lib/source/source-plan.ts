@@ -1,9 +1,7 @@
 import type { TableName } from "../change/table-pattern.ts";
-import type { Pipeline, SourceDefinition } from "../definition/definition.ts";
-import type { Backfill } from "./postgres/backfill/backfill-record.ts";
+import type { Pipeline } from "../definition/definition.ts";
 import type { NewEpoch, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingState } from "./reading-record.ts";
-import type { SourceCheck } from "./source-kind.ts";
 
 /** A reason why a start would stop, or a limit of what it captures, as the start itself would tell it. */
 export interface PlanFinding {
@@ -23,15 +21,6 @@ export interface StoredTask {
   readonly arriving: Readonly<Record<string, number>>;
   /** Some slots of it are to be dropped. */
   readonly retired: readonly unknown[];
-}
-
-/** Dependencies of a plan. */
-export interface SourcePlanPlace<D extends SourceDefinition = SourceDefinition>
-  extends Omit<SourceCheck<D>, "slot"> {
-  /** By the number of the task; of further slots that the definition no longer has, too. */
-  readonly stored: ReadonlyMap<number, StoredTask>;
-  /** The latest backfill of each table. */
-  readonly backfills: readonly Backfill[];
 }
 
 /**

@@ -84,11 +84,12 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
     pipeline: pipeline.name,
     changes,
     refusals: distinct(found.refusals),
-    warnings: [
-      ...(source?.warnings ?? []),
-      ...unread.map((warning) => ({ code: "TOPIC_UNREAD", ...warning })),
+    warnings: source?.warnings ?? [],
+    notes: [
+      ...(source?.notes ?? []),
+      ...unread.map(({ message, remedy }) => `${message}. ${remedy}`),
+      ...(await pausesOf(options)),
     ],
-    notes: [...(source?.notes ?? []), ...(await pausesOf(options))],
     unseen: found.unseen,
   };
 }

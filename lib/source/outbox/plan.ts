@@ -1,5 +1,6 @@
 import { refusalsOf } from "../plan-refusals.ts";
-import type { SourceChange, SourcePlan, SourcePlanPlace } from "../source-plan.ts";
+import type { SourcePlanPlace } from "../source-kind.ts";
+import type { SourceChange, SourcePlan } from "../source-plan.ts";
 import type { OutboxSource } from "./definition.ts";
 import { checkOutbox } from "./preflight.ts";
 
