@@ -90,6 +90,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     "lib/consume/",
   ],
   "lib/admin/": [
+    "lib/backoff.ts",
     ...["lib/change/", "lib/definition/", "lib/source/", "lib/source/index.ts", "lib/source/postgres/"],
     ...["lib/state/", "lib/consume/", "lib/aws/", "lib/claim-check/", "lib/capture/"],
   ],

@@ -56,6 +56,14 @@ export {
   type Outcome,
 } from "./doctor/index.ts";
 export type { ConsumerBehind } from "./hold-passage.ts";
+export {
+  MappingNotEnabledError,
+  type PausedConsumer,
+  type PauseRequest,
+  pauseConsumer,
+  type ResumedConsumer,
+  resumeConsumer,
+} from "./pause-consumer.ts";
 export type {
   PipelinePlan,
   PlanFinding,
@@ -75,6 +83,7 @@ export {
   redriveFunction,
 } from "./redrive.ts";
 export type { CaptureResources, ConsumerResources, PipelineResources } from "./resources.ts";
+export { type RetentionLeft, retentionLeft } from "./retention.ts";
 export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";
 export { type PipelineStateOptions, pipelineState } from "./state.ts";
 export { planTeardown, type TeardownOptions, teardown } from "./teardown.ts";

@@ -1,4 +1,3 @@
-import { hostname, userInfo } from "node:os";
 import { createInterface } from "node:readline/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
@@ -11,6 +10,8 @@ import type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
 import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
+import { consumerPauseCommands } from "./consumer-pause.ts";
+import { byOption, operator } from "./operator.ts";
 import {
   consumerOption,
   jsonOption,
@@ -57,24 +58,30 @@ export function consumerCommand(): Command {
     )
     .option("--no-backfill", "read nothing again: what is missing stays missing, or you bring it yourself")
     .option("--yes", "do not ask")
-    .option("--by <name>", "who accepts it (default: the user and this machine)")
+    .addOption(byOption("accepts"))
     .addOption(jsonOption("a line for each partition"))
     .action(acceptMissing);
-  return new Command("consumer")
-    .description("how consumers stand: status; and the way out of a gap: accept-gap")
+  const consumer = new Command("consumer")
+    .description("how consumers stand: status; the way out of a gap: accept-gap; pause and resume")
     .addCommand(status)
-    .addCommand(accept)
-    .addHelpText(
-      "after",
-      `
+    .addCommand(accept);
+  for (const command of consumerPauseCommands()) consumer.addCommand(command);
+  return consumer.addHelpText(
+    "after",
+    `
 A partition whose changes are missing is held by a GAP: nothing behind it is applied until somebody accepts that. First look
 for the record: an event source mapping that gave up, a stream whose retention was over. accept-gap then has the topic's
 tables read again for this consumer, with a sweep, and the partition goes on. It shows as unhealed until the
 backfill's end has passed in it. Exit code of status: 1 where something needs attention. See docs/04-consumers.md.
 
+A paused consumer applies nothing: its changes wait in the stream, as long as the stream keeps them. It stays paused through
+deploys and restarts, until somebody resumes it.
+
   tributary consumer status
-  tributary consumer accept-gap --consumer order-summary --topic shop.public.orders`,
-    );
+  tributary consumer accept-gap --consumer order-summary --topic shop.public.orders
+  tributary consumer pause --consumer order-summary --reason "its sink is being rebuilt"
+  tributary consumer resume --consumer order-summary`,
+  );
 }
 
 async function showStatus(options: ConsumerStatusOptions): Promise<void> {
@@ -126,8 +133,7 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  const by = options.by ?? `${userInfo().username}@${hostname()}`;
-  for (const accepted of await acceptGap(place, plan, by, signal)) {
+  for (const accepted of await acceptGap(place, plan, operator(options.by), signal)) {
     if (json) say(JSON.stringify({ consumer, ...accepted }));
     else say(`${accepted.topic}/${accepted.partition}: ${OUTCOMES[accepted.outcome]}`);
   }

@@ -255,6 +255,14 @@ export const HOLD_ERRORS: ErrorSection = errorSection("Capture: held topics", CA
     remedy: "nothing: it stays paused. Ask them before you resume it",
     ifNothing: "It stays paused as it was.",
   },
+  MAPPING_NOT_ENABLED: {
+    retry: "stop",
+    meaning:
+      "`tributary consumer resume` may not enable the consumer's event source mapping, or Lambda does not answer",
+    why: "The caller lacks lambda:UpdateEventSourceMapping on it, or names another account or region.",
+    remedy: "permit `lambda:UpdateEventSourceMapping`, then repeat it",
+    ifNothing: "The consumer stays paused; its changes wait in the stream until their retention is over.",
+  },
   NOT_PAUSED: {
     retry: "stop",
     meaning: "what is to be resumed is not paused, or was resumed and paused anew meanwhile",

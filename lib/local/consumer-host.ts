@@ -94,6 +94,7 @@ const report = z.object({
   parkedBehind: z.number(),
   gaps: z.number(),
   commitToEffectMs: z.object({ p50: z.number() }).nullable(),
+  paused: z.string().optional(),
 });
 
 /**
@@ -124,6 +125,8 @@ export async function startConsumer(
     print: options.onLog,
   });
   const unmatched = new Set<string>();
+  /** Who has paused it, as its latest invocation found. */
+  let paused: string | undefined;
   const handlerFunction = await startLambdaFunction({
     entry: options.file ?? resolve(options.projectDirectory, consumer.entry),
     name: `${definition.name}-${consumer.name}`,
@@ -139,6 +142,10 @@ export async function startConsumer(
       const report = readReport(line);
       if (report) {
         add(counts, report);
+        if (report.paused !== undefined && paused === undefined)
+          tell(`paused ${report.paused}, its changes wait: tributary consumer resume --consumer ${name}`);
+        if (report.paused === undefined && paused !== undefined) tell("goes on");
+        paused = report.paused;
         for (const what of report.unmatched) {
           if (unmatched.has(what)) continue;
           unmatched.add(what);
@@ -152,7 +159,8 @@ export async function startConsumer(
     const mapping = await startMapping(consumer, options, handlerFunction);
     mapping.events.on("failed", options.onFailure);
     mapping.events.on("invoked", ({ error }) => {
-      if (error) tell(`invocation failed: ${error}`);
+      // A paused consumer reports its whole batch as not done, and that has been said.
+      if (error && paused === undefined) tell(`invocation failed: ${error}`);
     });
     return {
       name,

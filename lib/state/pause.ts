@@ -8,6 +8,8 @@ export interface Pause {
   readonly since: number;
   /** In the operator's words. */
   readonly reason: string | undefined;
+  /** UUID of the event source mapping that was disabled with it, on AWS. */
+  readonly mapping?: string | undefined;
 }
 
 /** What is paused: capture, with all its slots or lanes, or one consumer. */

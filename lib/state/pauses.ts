@@ -25,6 +25,7 @@ const stored = z.object({
   by: z.string(),
   since: z.number(),
   reason: z.string().optional(),
+  mapping: z.string().optional(),
 });
 
 const CONSUMER = "consumer#";
@@ -55,9 +56,9 @@ export async function readPause(place: StatePlace, target: PauseTarget): Promise
 export async function setPause(
   place: StatePlace,
   target: PauseTarget,
-  { by, reason, since }: Omit<Pause, "id">,
+  request: Omit<Pause, "id">,
 ): Promise<Pause> {
-  const pause = { id: randomUUID(), by, since, reason };
+  const pause = { id: randomUUID(), ...request };
   const written = await persistentTable(place).put(
     keyOf(place, target),
     // Handlers are small: what they say of a pause stands there as text.
@@ -68,7 +69,7 @@ export async function setPause(
   const now = await readPause(place, target);
   // Ours already: the answer to our first try was lost. Or it ended meanwhile, and ours is to begin.
   if (now?.id === pause.id) return pause;
-  if (!now) return await setPause(place, target, { by, reason, since });
+  if (!now) return await setPause(place, target, request);
   throw new PausedAlreadyError(place.pipeline, target, now);
 }
 

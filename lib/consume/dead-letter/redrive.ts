@@ -12,6 +12,7 @@ import { failedOf } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import { Deadline } from "../run/deadline.ts";
 import { tellObserver } from "../run/observer.ts";
+import { PAUSE_SEEN_MS } from "../run/pause-flag.ts";
 import { nameOf } from "../run/thrown.ts";
 import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
 import { keysOf, type RedriveLease } from "./redrive-lease.ts";
@@ -56,9 +57,11 @@ export async function runRedrive(
     redriven: 0,
     discarded: 0,
   };
+  let watch: NodeJS.Timeout | undefined;
   try {
     const paused = request.dryRun ? undefined : await instance.pause.look(deadline.work, 0);
     if (paused) throw paused;
+    watch = endAtPause(run);
     const { meant, unreadable } = await select(instance, request, deadline.work);
     const deadLetters = [...unreadable, ...(await (request.dryRun ? look(run, meant) : redrive(run, meant)))];
     const count = (outcome: RedrivenLetter["outcome"]) =>
@@ -87,8 +90,18 @@ export async function runRedrive(
     );
     return report;
   } finally {
+    clearInterval(watch);
     deadline.clear();
   }
+}
+
+/** Lets nothing more take effect once the consumer is paused (rule 62): the change under way is the last. */
+function endAtPause(run: RedriveRun): NodeJS.Timeout {
+  const look = async () => {
+    // What cannot be asked now, is asked again.
+    if (await run.instance.pause.look(run.deadline.work, 0).catch(() => undefined)) run.left = 0;
+  };
+  return setInterval(() => void look(), PAUSE_SEEN_MS);
 }
 
 /** The dead letters that a request means; what cannot be read of them is told, too. */

@@ -72,7 +72,8 @@ export async function redriveHold(
     const parts = { invocation, fence, startPositions, holds, place, token, startPosition, careful, lease };
     const now = { ...stored, partition, position };
     const budgetMs = deadline.remainingMs();
-    const outcome = hold && (await new HoldReplay({ ...parts, budgetMs }, topic, now, hold).run());
+    const isStopped = () => run.left <= 0;
+    const outcome = hold && (await new HoldReplay({ ...parts, budgetMs, isStopped }, topic, now, hold).run());
     const own = { progress: outcome?.progress ?? now, token };
     const { lost, overtaken } = await fence.close(place, [own], deadline.end);
     const isOurs = lost.length + overtaken.length === 0;

@@ -19,6 +19,8 @@ export interface ReplayParts extends OwnedPartition {
   readonly lease: ReplayLease;
   /** Milliseconds that it may take; the rest waits for the next try. */
   readonly budgetMs: number;
+  /** Asked between chunks: true ends it before its time. */
+  readonly isStopped?: () => boolean;
 }
 
 /** Bytes that are read before they are applied together: a run for each item would cost more than it brings. */
@@ -170,7 +172,8 @@ export class HoldReplay {
   }
 
   #isTimeOver(): boolean {
-    return performance.now() >= this.#ends || this.#parts.invocation.deadline.work.aborted;
+    const { invocation, isStopped } = this.#parts;
+    return performance.now() >= this.#ends || invocation.deadline.work.aborted || isStopped?.() === true;
   }
 
   #outcome(): PartitionOutcome {

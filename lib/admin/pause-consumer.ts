@@ -1,0 +1,88 @@
+import { awsFailure, REACH_AWS, wasAnswered } from "../aws/failure.ts";
+import { defineError } from "../change/tributary-error.ts";
+import { PAUSE_SEEN_MS } from "../consume/run/pause-flag.ts";
+import type { ConsumerDefinition } from "../definition/definition.ts";
+import { clearPause, type Pause, readPause, setPause } from "../state/pauses.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
+import { type ConsumerMapping, type MappingOutcome, switchMapping } from "./event-source-mapping.ts";
+
+/** The event source mapping of a consumer that is to go on cannot be enabled. */
+export class MappingNotEnabledError extends defineError("MAPPING_NOT_ENABLED", "stop").from(
+  (consumer: string, uuid: string, cause: unknown) => ({
+    message: `the event source mapping ${uuid} of consumer "${consumer}" cannot be enabled: Lambda's UpdateEventSourceMapping: ${awsFailure(cause)}`,
+    remedy: wasAnswered(cause)
+      ? "Nothing was changed, the consumer stays paused. Permit lambda:UpdateEventSourceMapping on it, in its account and region, then repeat the command."
+      : `Nothing was changed, the consumer stays paused, and the command may be repeated: ${REACH_AWS}.`,
+    cause,
+  }),
+) {}
+
+/** The operator who pauses, and why. */
+export interface PauseRequest {
+  readonly by: string;
+  readonly reason?: string | undefined;
+}
+
+/** A consumer that was paused. */
+export interface PausedConsumer {
+  readonly pause: Pause;
+  /** No invocation that might not know of the pause runs after this; milliseconds since 1970 UTC. */
+  readonly completeAt: number;
+  /** Undefined where the place has none, or does not tell it. */
+  readonly mapping: MappingOutcome | undefined;
+}
+
+/** A consumer that was resumed. */
+export interface ResumedConsumer {
+  /** The pause that ended; undefined where only the event source mapping was disabled. */
+  readonly pause: Pause | undefined;
+  readonly mapping: MappingOutcome | undefined;
+}
+
+/**
+ * Pauses a consumer: its changes wait in the stream, and nothing of it takes effect once `completeAt` has passed. Holds through deploys and
+ * restarts. `mapping`: disabled too, so that nothing is invoked in vain; where that fails, the pause holds all the same.
+ *
+ * @example
+ * const { completeAt } = await pauseConsumer(shop, orders, { by: "ada", reason: "the sink is being rebuilt" });
+ *
+ * @throws PausedAlreadyError, which tells who was first; StateTableError, StateTableUnavailableError
+ */
+export async function pauseConsumer(
+  place: StatePlace,
+  { name, timeoutSeconds }: Pick<ConsumerDefinition, "name" | "timeoutSeconds">,
+  { by, reason }: PauseRequest,
+  mapping?: ConsumerMapping,
+): Promise<PausedConsumer> {
+  const pause = await setPause(
+    place,
+    { consumer: name },
+    {
+      ...{ by, reason, since: Date.now() },
+      ...(mapping && { mapping: mapping.uuid }),
+    },
+  );
+  // Rule 62: one that was told a moment ago that there is none may begin until then, and has its time.
+  const completeAt = Date.now() + PAUSE_SEEN_MS + timeoutSeconds * 1000;
+  return { pause, completeAt, mapping: mapping && (await switchMapping(mapping, false, place.signal)) };
+}
+
+/**
+ * Lets a paused consumer go on where it stopped. The event source mapping is enabled first: should that fail, the consumer stays
+ * paused, and this may be repeated.
+ * @throws NotPausedError where it is not paused, and its mapping was not disabled; MappingNotEnabledError; StateTableError, StateTableUnavailableError
+ */
+export async function resumeConsumer(
+  place: StatePlace,
+  consumer: string,
+  mapping?: ConsumerMapping,
+): Promise<ResumedConsumer> {
+  const outcome = mapping && (await switchMapping(mapping, true, place.signal));
+  if (mapping && outcome && "error" in outcome)
+    throw new MappingNotEnabledError(consumer, mapping.uuid, outcome.error);
+  // `Enabling`: it was disabled, by a pause whose flag is gone.
+  const state = outcome && "state" in outcome ? outcome.state : undefined;
+  if (state === "Enabling" && !(await readPause(place, { consumer })))
+    return { pause: undefined, mapping: outcome };
+  return { pause: await clearPause(place, { consumer }), mapping: outcome };
+}

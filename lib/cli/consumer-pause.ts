@@ -1,0 +1,132 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Command } from "commander";
+import type { ConsumerMapping, MappingOutcome } from "../admin/event-source-mapping.ts";
+import { pauseConsumer, resumeConsumer } from "../admin/pause-consumer.ts";
+import { retentionLeft } from "../admin/retention.ts";
+import { lambdaClient } from "../aws/clients.ts";
+import { awsFailure } from "../aws/failure.ts";
+import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
+import { pausedBy, resumeCommand } from "../state/pause.ts";
+import { readPause } from "../state/pauses.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
+import { durationInWords } from "./duration.ts";
+import { byOption, operator, reasonOption } from "./operator.ts";
+import {
+  consumerOption,
+  jsonOption,
+  type PlaceOptions,
+  placeOf,
+  readPipeline,
+  unknownConsumer,
+  withPlace,
+} from "./options.ts";
+import { resourcesOf } from "./resources-of.ts";
+import { note, say } from "./say.ts";
+
+interface PauseOptions extends PlaceOptions {
+  readonly consumer: string;
+  readonly reason?: string;
+  readonly by?: string;
+  readonly wait: boolean;
+  readonly json?: boolean;
+}
+
+type ResumeOptions = Pick<PauseOptions, keyof PlaceOptions | "consumer" | "json">;
+
+/** `tributary consumer pause` and `resume`. */
+export function consumerPauseCommands(): Command[] {
+  const pause = withPlace(
+    new Command("pause").description("have a consumer apply nothing until it is resumed"),
+  )
+    .addOption(consumerOption().makeOptionMandatory())
+    .addOption(reasonOption())
+    .addOption(byOption("pauses"))
+    .option("--no-wait", "do not wait until the invocations have ended that began before")
+    .addOption(jsonOption("one line"))
+    .action(pauseOne);
+  const resume = withPlace(new Command("resume").description("have a paused consumer go on where it stopped"))
+    .addOption(consumerOption().makeOptionMandatory())
+    .addOption(jsonOption("one line"))
+    .action(resumeOne);
+  return [pause, resume];
+}
+
+async function pauseOne(options: PauseOptions): Promise<void> {
+  const { consumer, pipeline, place } = await meant(options);
+  const mapping = await mappingOf(pipeline, consumer, options);
+  const request = { by: operator(options.by), reason: options.reason };
+  const { pause, completeAt, mapping: outcome } = await pauseConsumer(place, consumer, request, mapping);
+  noteFailure(outcome);
+  const waitMs = completeAt - Date.now();
+  if (options.wait && waitMs > 0) {
+    const until = new Date(completeAt).toISOString();
+    note(
+      `${consumer.name} is paused. Invocations that began before may still apply changes: waiting for ${durationInWords(waitMs)}, until ${until} (Ctrl-C leaves it paused)`,
+    );
+    await sleep(waitMs);
+  }
+  const retention = retentionLeft(pause.since, pipeline.stream.retentionHours, Date.now());
+  if (options.json) {
+    const { id, ...told } = pause;
+    say(JSON.stringify({ consumer: consumer.name, ...told, completeAt, retention }));
+    return;
+  }
+  const end = new Date(Date.now() + retention.leftMs).toISOString();
+  const bound = options.wait
+    ? "Nothing of it takes effect any more."
+    : `Invocations that began before may apply changes until ${new Date(completeAt).toISOString()}; a redrive under way ends with its change.`;
+  say(
+    `${consumer.name} is paused, ${pausedBy(pause)}. ${bound}`,
+    `Its changes wait in the stream, which keeps them for ${durationInWords(pipeline.stream.retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,
+    `To go on: ${resumeCommand({ consumer: consumer.name })}`,
+  );
+}
+
+async function resumeOne(options: ResumeOptions): Promise<void> {
+  const { consumer, pipeline, place } = await meant(options);
+  const mapping = await mappingOf(pipeline, consumer, options, place);
+  const { pause } = await resumeConsumer(place, consumer.name, mapping);
+  const ms = pause === undefined ? undefined : Math.max(0, Date.now() - pause.since);
+  if (options.json) {
+    const { id: _, ...told } = pause ?? { id: "" };
+    say(JSON.stringify({ consumer: consumer.name, ...told, pausedMs: ms }));
+    return;
+  }
+  if (pause === undefined || ms === undefined)
+    return say(
+      `${consumer.name} was not paused; its event source mapping was disabled, and is enabled again.`,
+    );
+  say(
+    `${consumer.name} goes on where it stopped. It was paused for ${durationInWords(ms)}, ${pausedBy(pause)}.`,
+  );
+}
+
+/** @throws ConfigurationError with all that is wrong */
+async function meant(
+  options: ResumeOptions,
+): Promise<{ pipeline: Pipeline; consumer: ConsumerDefinition; place: StatePlace }> {
+  const pipeline = await readPipeline(options.pipeline);
+  const consumer = pipeline.consumers.find(({ name }) => name === options.consumer);
+  const place = placeOf(pipeline, options, consumer ? [] : [unknownConsumer(options.consumer, pipeline)]);
+  return { pipeline, consumer: consumer as ConsumerDefinition, place };
+}
+
+/** On AWS: as the place tells it, or as the pause does that disabled it. */
+async function mappingOf(
+  pipeline: Pipeline,
+  { name }: ConsumerDefinition,
+  options: PlaceOptions,
+  paused?: StatePlace,
+): Promise<ConsumerMapping | undefined> {
+  const { consumers } = await resourcesOf(pipeline, options);
+  const uuid = consumers[name]?.mapping ?? (paused && (await readPause(paused, { consumer: name }))?.mapping);
+  return uuid === undefined ? undefined : { lambda: await lambdaClient(), uuid };
+}
+
+/** The pause holds without it. */
+function noteFailure(outcome: MappingOutcome | undefined): void {
+  if (outcome && "error" in outcome)
+    note(
+      `the event source mapping stays enabled: Lambda's UpdateEventSourceMapping: ${awsFailure(outcome.error)}. The pause holds all the same; its invocations do nothing, and cost a little`,
+    );
+}

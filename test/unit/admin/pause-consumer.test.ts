@@ -1,0 +1,99 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import { afterEach, expect, it, vi } from "vitest";
+import { pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
+import { retentionLeft } from "../../../lib/admin/retention.ts";
+import { lambdaClient } from "../../../lib/aws/clients.ts";
+import { readPause } from "../../../lib/state/pauses.ts";
+import { MemoryTable } from "../consume/memory-table.ts";
+
+const ORDERS = { name: "orders", timeoutSeconds: 60 };
+const UUID = "8d7c5c0a-0000-4000-8000-000000000001";
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0)) await cleanup();
+  vi.restoreAllMocks();
+});
+
+/** Lambda's API as far as a mapping is switched: each answer is a state, or an error's name and status. */
+async function mappingOn(answers: (string | readonly [name: string, status: number])[]) {
+  const calls: { path: string; body: unknown }[] = [];
+  const server = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    calls.push({ path: request.url ?? "", body: JSON.parse(Buffer.concat(chunks).toString()) });
+    const answer = answers.shift() ?? "Enabled";
+    response.setHeader("content-type", "application/json");
+    if (typeof answer === "string") return void response.end(JSON.stringify({ UUID, State: answer }));
+    response.writeHead(answer[1], { "x-amzn-errortype": answer[0] }).end("{}");
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  cleanups.push(() => server.close().closeAllConnections());
+  const { port } = server.address() as { port: number };
+  const environment = {
+    AWS_ENDPOINT_URL_LAMBDA: `http://127.0.0.1:${port}`,
+    ...{ AWS_REGION: "eu-west-1", AWS_ACCESS_KEY_ID: "k", AWS_SECRET_ACCESS_KEY: "s" },
+  };
+  return { mapping: { lambda: await lambdaClient(environment), uuid: UUID }, calls };
+}
+
+function shop() {
+  const dynamodb = new MemoryTable().client();
+  return { dynamodb, table: "t", pipeline: "shop", signal: new AbortController().signal };
+}
+
+it("says when no invocation is left that might not know, and disables the mapping until the resume", async () => {
+  const place = shop();
+  const { mapping, calls } = await mappingOn([["ResourceInUseException", 400], "Disabling", "Enabling"]);
+  const before = Date.now();
+  const { pause, completeAt, mapping: outcome } = await pauseConsumer(place, ORDERS, { by: "ada" }, mapping);
+  expect(completeAt - before).toBeGreaterThanOrEqual(65_000);
+  expect(completeAt - before).toBeLessThan(70_000);
+  expect(outcome).toEqual({ state: "Disabling" });
+  // Where the resume does not know the stack, the pause tells the mapping.
+  expect(await readPause(place, { consumer: "orders" })).toMatchObject({ id: pause.id, mapping: UUID });
+  expect(await resumeConsumer(place, "orders", mapping)).toMatchObject({ pause: { id: pause.id } });
+  expect(await readPause(place, { consumer: "orders" })).toBeUndefined();
+  const path = `/2015-03-31/event-source-mappings/${UUID}`;
+  expect(calls).toEqual([false, false, true].map((Enabled) => ({ path, body: { Enabled } })));
+});
+
+it("pauses all the same where the mapping may not be disabled", async () => {
+  const place = shop();
+  const { mapping } = await mappingOn([["AccessDeniedException", 403]]);
+  const { mapping: outcome } = await pauseConsumer(place, ORDERS, { by: "ada" }, mapping);
+  expect(outcome).toMatchObject({ error: { name: "AccessDeniedException" } });
+  expect(await readPause(place, { consumer: "orders" })).toMatchObject({ by: "ada" });
+});
+
+it("stays paused where the mapping cannot be enabled", async () => {
+  const place = shop();
+  await pauseConsumer(place, ORDERS, { by: "ada" });
+  const { mapping } = await mappingOn([["AccessDeniedException", 403]]);
+  await expect(resumeConsumer(place, "orders", mapping)).rejects.toMatchObject({
+    code: "MAPPING_NOT_ENABLED",
+    message: expect.stringContaining("AccessDeniedException (HTTP 403)"),
+  });
+  expect(await readPause(place, { consumer: "orders" })).toMatchObject({ by: "ada" });
+});
+
+it("enables a mapping whose pause is gone, and refuses where there is nothing to resume", async () => {
+  const { mapping } = await mappingOn(["Enabling", "Enabled"]);
+  expect(await resumeConsumer(shop(), "orders", mapping)).toEqual({
+    pause: undefined,
+    mapping: { state: "Enabling" },
+  });
+  await expect(resumeConsumer(shop(), "orders", mapping)).rejects.toMatchObject({ code: "NOT_PAUSED" });
+  await expect(resumeConsumer(shop(), "orders")).rejects.toMatchObject({ code: "NOT_PAUSED" });
+});
+
+it("tells what is left of the retention: never more than all, never less than nothing", () => {
+  const hour = 3_600_000;
+  expect(retentionLeft(0, 24, 6 * hour)).toEqual({
+    ...{ retentionHours: 24, oldestAt: 0, ageMs: 6 * hour, leftMs: 18 * hour, usedPercent: 25 },
+  });
+  expect(retentionLeft(0, 24, 30 * hour)).toMatchObject({ leftMs: 0, usedPercent: 100 });
+  expect(retentionLeft(hour, 24, 0)).toMatchObject({ ageMs: 0, leftMs: 24 * hour, usedPercent: 0 });
+});
