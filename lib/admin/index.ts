@@ -44,6 +44,36 @@ export { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "./begi
 export { type CaptureStatus, cancelPutAside, captureStatus, putAside, releaseTopic } from "./capture.ts";
 export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
 export {
+  type CaptureDeadLetter,
+  type CaptureDeadLetterDetail,
+  type CaptureDeadLetterList,
+  type CaptureLetterState,
+  clearReadAgain,
+  listCaptureDeadLetters,
+  showCaptureDeadLetters,
+} from "./dead-letters/capture.ts";
+export type { LetterFailure, RecordLetter } from "./dead-letters/letter.ts";
+export {
+  type DeadLetterList,
+  type DeadLetterState,
+  listDeadLetters,
+  type OpenDeadLetter,
+  type QueueLook,
+} from "./dead-letters/list.ts";
+export { acknowledgeMessages, type ClearedQueue, clearMended } from "./dead-letters/mended.ts";
+export {
+  type DeadLetterPlace,
+  type DeadLetterPlaceOptions,
+  deadLetterPlace,
+} from "./dead-letters/place.ts";
+export type { RawChange, RawValue } from "./dead-letters/put-aside-row.ts";
+export {
+  type DeadLetterChoice,
+  type DeadLetterDetail,
+  showDeadLetters,
+  type WaitingChange,
+} from "./dead-letters/show.ts";
+export {
   type CheckResult,
   type Diagnosis,
   type DoctorSubject,

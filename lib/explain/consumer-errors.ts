@@ -141,6 +141,22 @@ export const DEAD_LETTER_ERRORS: ErrorSection = errorSection("Dead letters and r
     remedy: "set the queue's `MaximumMessageSize` to 1 MiB",
     ifNothing: "The partition waits, up to the stream's retention.",
   },
+  DEAD_LETTER_QUEUE: {
+    retry: "retry",
+    meaning: "a command could not read a dead-letter queue, or delete a message of it",
+    why: "The queue is gone or of another account or region, the rights of who runs the command do not suffice, or SQS does not answer.",
+    remedy:
+      "permit `sqs:GetQueueAttributes`, `ReceiveMessage`, `ChangeMessageVisibility` and `DeleteMessage` on the queue, and `kms:Decrypt` with its key; then repeat the command",
+    ifNothing:
+      "What is parked is not touched by it. Messages that were being read show again within a minute; the alarm on the queue rings on.",
+  },
+  DEAD_LETTER_QUEUE_MOVES: {
+    retry: "stop",
+    meaning: "a dead-letter queue has a redrive policy of its own, so a command does not read it",
+    why: "SQS moves a message elsewhere that was received a few times; a command can only look by receiving.",
+    remedy: "remove the queue's redrive policy (ours has none), or look at it in the console of SQS",
+    ifNothing: "What is parked is listed all the same; what stands in the queue alone is not.",
+  },
   PARKED_KEYS_MISSING: {
     retry: "retry",
     meaning: "the list of a partition's parked keys is not in the state table",
