@@ -9,6 +9,7 @@ import { verbOf } from "./verb-of.ts";
 /** Verbs that ask the state of a pipeline, of a stack or of `tributary dev`; `tail`, `cost` and what makes projects do not. */
 export const VERBS: readonly string[] = [
   "consumer",
+  "dlq",
   "redrive",
   "backfill",
   "plan",

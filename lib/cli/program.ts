@@ -5,6 +5,7 @@ import { captureCommand } from "./capture.ts";
 import { consumerCommand } from "./consumer.ts";
 import { costCommand } from "./cost.ts";
 import { devCommand } from "./dev.ts";
+import { dlqCommand } from "./dlq.ts";
 import { doctorCommand } from "./doctor.ts";
 import { epochCommand } from "./epoch.ts";
 import { explainCommand } from "./explain.ts";
@@ -29,6 +30,7 @@ export function makeProgram(): Command {
     .addCommand(tailCommand())
     .addCommand(doctorCommand())
     .addCommand(consumerCommand())
+    .addCommand(dlqCommand())
     .addCommand(redriveCommand())
     .addCommand(backfillCommand())
     .addCommand(planCommand())

@@ -1,42 +1,36 @@
 import { Command } from "commander";
-import {
-  leftKeys,
-  openDeadLetters,
-  type Redrive,
-  type RedriveTotals,
-  redrive,
-  redriveFunction,
-} from "../admin/redrive.ts";
-import { ConfigurationError } from "../change/tributary-error.ts";
-import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
-import { pausedError } from "../consume/dead-letter/redrive-function.ts";
+import { clearMended } from "../admin/dead-letters/mended.ts";
+import type { DeadLetterPlace } from "../admin/dead-letters/place.ts";
+import { leftKeys, openDeadLetters, type RedriveTotals, redrive } from "../admin/redrive.ts";
+import { TributaryError } from "../change/tributary-error.ts";
 import type { RedrivenLetter, RedriveReport } from "../consume/dead-letter/redrive-request.ts";
-import { consumerOption, jsonOption, limitOption, pipelineOption, topicOption } from "./options.ts";
+import { consumerOption, jsonOption, limitOption, topicOption, withPlace } from "./options.ts";
+import { type RedriveRunOptions, redriveSceneOf } from "./redrive-run.ts";
+import { note } from "./say.ts";
 
-interface RedriveArguments {
-  readonly consumer: string;
-  readonly function?: string;
-  readonly entry?: string;
+/** The options of a redrive. */
+export interface RedriveArguments extends RedriveRunOptions {
   readonly key?: string;
   readonly topic?: string;
   readonly position?: string;
   readonly dryRun?: boolean;
   readonly discard?: boolean;
   readonly limit?: number;
-  readonly json?: boolean;
 }
 
-/** Time of a step where the handler runs in this process, in milliseconds. */
-const LOCAL_STEP_MS = 300_000;
-
-/** `tributary redrive`: parked and skipped changes of a consumer take effect, in order. */
-export function redriveCommand(): Command {
-  return new Command("redrive")
-    .description("bring parked changes of a consumer to effect, in order")
-    .addOption(consumerOption().makeOptionMandatory())
-    .addOption(pipelineOption())
+/** Adds the options that say by what code changes are brought to effect. */
+export function withRedriver(command: Command): Command {
+  return command
     .option("--function <name>", "in AWS: its redrive function (default: with --stack that of the stack)")
-    .option("--entry <file>", "here: its handler file, run in this process with this environment")
+    .option("--entry <file>", "here: its handler file, run in this process with this environment");
+}
+
+/** `tributary redrive`, and the same as `tributary dlq redrive`: parked and skipped changes of a consumer take effect, in order. */
+export function redriveCommand(): Command {
+  return withRedriver(
+    withPlace(new Command("redrive").description("bring parked changes of a consumer to effect, in order")),
+  )
+    .addOption(consumerOption().makeOptionMandatory())
     .option("--key <values>", "only this key: 17, or 5,17 for two columns")
     .addOption(topicOption("only this topic"))
     .option("--position <position>", "only this change, as its dead letter names it")
@@ -52,19 +46,24 @@ export function redriveCommand(): Command {
       `
 Correct the handler and deploy it first. Changes are applied key by key, each in its order, while the stream goes on; a
 change that fails again stays parked, and a redrive may be repeated and interrupted. What a later change has
-superseded is refused. Exit code 1: something is left.
+superseded is refused. Messages of the dead-letter queue whose changes are through are deleted, so that its alarm goes
+quiet. Exit code 1: something is left.
 
   tributary redrive --consumer orders --stack Shop --dry-run
   TRIBUTARY_STATE_TABLE=… TRIBUTARY_PIPELINE_NAME=shop TRIBUTARY_DEAD_LETTER_QUEUE_URL=… \\
     tributary redrive --consumer orders --entry functions/orders.ts --key 17`,
     )
-    .action(redriveParked);
+    .action((options: RedriveArguments) => redriveParked(options));
 }
 
-async function redriveParked(options: RedriveArguments): Promise<void> {
+/** Redrives, prints what became of each key, and takes the messages from the queue whose changes are through. */
+export async function redriveParked(
+  options: RedriveArguments,
+  { onTotals }: { readonly onTotals?: (totals: RedriveTotals) => void } = {},
+): Promise<void> {
   const { consumer, key, topic, position, dryRun, discard, limit, json } = options;
   const choice = { consumer, key, topic, position };
-  const run = await redriveOf(options);
+  const { run, place } = await redriveSceneOf(options);
   if (dryRun) {
     const report = await openDeadLetters(run, choice);
     if (json) sayReport(report);
@@ -87,6 +86,37 @@ async function redriveParked(options: RedriveArguments): Promise<void> {
   });
   if (!json) process.stdout.write(`${totalsInWords(totals)}\n`);
   if (leftKeys(totals) > 0) process.exitCode = 1;
+  onTotals?.(totals);
+  await clearQueue(place, consumer);
+}
+
+/**
+ * Deletes the messages whose changes are through. What took effect has taken effect whatever becomes of that, so a queue that refuses is only
+ * told of.
+ */
+async function clearQueue(place: DeadLetterPlace | undefined, consumer: string): Promise<void> {
+  const again = `tributary dlq redrive --consumer ${consumer} clears them`;
+  try {
+    const cleared = place && (await clearMended(place, consumer));
+    if (cleared === undefined)
+      return note(
+        "the dead-letter queue was left alone, and its alarm rings on: nothing here names it (--stack, or TRIBUTARY_STATE_TABLE and TRIBUTARY_DEAD_LETTER_QUEUE_URL)",
+      );
+    const { removed, left, more } = cleared;
+    if (removed === 1) note("1 message whose change is through was deleted from the dead-letter queue");
+    else if (removed > 0)
+      note(`${removed} messages whose changes are through were deleted from the dead-letter queue`);
+    if (left > 0)
+      note(
+        `${left} ${left === 1 ? "message stays" : "messages stay"} in the dead-letter queue: tributary dlq list --consumer ${consumer}`,
+      );
+    if (more) note(`not all messages of the dead-letter queue could be seen: ${again}`);
+  } catch (error) {
+    if (!(error instanceof TributaryError)) throw error;
+    process.exitCode = 1;
+    note(`messages whose changes are through may still be in the dead-letter queue: ${error.message}`);
+    note(`what to do: ${error.remedy} Then ${again}.`);
+  }
 }
 
 function sayReport(report: RedriveReport): void {
@@ -102,61 +132,6 @@ function totalsInWords(totals: RedriveTotals): string {
   say(totals.unhandled, "keys have no handler");
   say(totals.superseded, "refused");
   return parts.join(", ");
-}
-
-async function redriveOf(options: RedriveArguments): Promise<Redrive> {
-  const { function: functionName, entry } = options;
-  if ((functionName === undefined) === (entry === undefined)) {
-    throw new ConfigurationError("The command line", [
-      {
-        path: "--function",
-        value: functionName,
-        remedy:
-          "name the stack with --stack, the function in AWS with --function, or the handler's file with --entry",
-      },
-    ]);
-  }
-  if (functionName !== undefined) return await redriveFunction(functionName);
-  return redriveHere(entry as string, options);
-}
-
-/**
- * The handler in a process of its own: it may end it, and its lines are not ours. What it throws is told with message and stack,
- * whatever the definition says of the log in AWS: here somebody looks, and nobody keeps it.
- */
-async function redriveHere(entry: string, { consumer, json }: RedriveArguments): Promise<Redrive> {
-  const { startLambdaFunction } = await import("../local/lambda/host.ts");
-  const { HandlerReports } = await import("../local/handler-reports.ts");
-  const environment = Object.entries({ TRIBUTARY_LOG_ERRORS: "true", ...process.env }).filter(
-    (variable): variable is [string, string] => variable[1] !== undefined,
-  );
-  const say = (line: string) => void process.stderr.write(`${line}\n`);
-  const reports = new HandlerReports({ consumer, canRedrive: true, print: say });
-  return async (request) => {
-    const here = await startLambdaFunction({
-      entry,
-      timeoutMs: LOCAL_STEP_MS,
-      concurrency: 1,
-      surroundings: Object.fromEntries(environment),
-      sourceMaps: true,
-      onLog: (line) => {
-        if (json || !reports.take(line)) say(line);
-      },
-    });
-    try {
-      const result = await here.invoke(request);
-      if (result.ok) return result.response as RedriveReport;
-      const { type, message } = result.error;
-      const paused = pausedError(type, message);
-      if (paused) throw paused;
-      // Only of our own errors it is known that their message holds no row values.
-      const ours = type === "ConfigurationError" || type === "FenceUnavailableError";
-      throw new RedriveFailedError(entry, ours ? message : type);
-    } finally {
-      await here.stop();
-      reports.close();
-    }
-  };
 }
 
 function inWords(letter: RedrivenLetter): string {

@@ -89,7 +89,7 @@ async function nameDatabase({ database }: DevFile, environment: Environment): Pr
 /** Dead letters are tried with the code that runs there. */
 function nameFunction(command: Command, { consumers }: DevFile, environment: Environment): void {
   const consumer = consumers[String(command.getOptionValue("consumer"))];
-  if (verbOf(command) !== "redrive" || consumer === undefined) return;
+  if (!["redrive", "dlq"].includes(verbOf(command)) || consumer === undefined) return;
   environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL = consumer.deadLetterQueue;
   if (command.getOptionValue("entry") === undefined) command.setOptionValue("entry", consumer.entry);
 }

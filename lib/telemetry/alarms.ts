@@ -204,7 +204,7 @@ export const PIPELINE_ALARM = {
     meaning:
       "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
     remedy:
-      "Each letter names table, column, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then delete the letter.",
+      "tributary dlq list --capture names table, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then tributary dlq redrive --capture deletes the letter.",
     ifNothing:
       "Nothing more happens by itself once their tables were read again; letters expire after the queue's retention.",
   },
@@ -249,7 +249,7 @@ export const CONSUMER_ALARM = {
     meaning:
       "Changes failed for good in {consumer}; later changes of their keys wait behind them (poison: park).",
     remedy:
-      "Read the letter's error, correct the handler, deploy, then: tributary redrive --consumer {consumer}.",
+      "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That also empties the queue.",
     ifNothing: "Later changes of the same keys wait behind them; letters expire after the queue's retention.",
   },
   Errors: {

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { consumerStatus } from "../../admin/consumer-status.ts";
+import { clearMended } from "../../admin/dead-letters/mended.ts";
 import type { LocalAws, LocalHost } from "../host.ts";
 
 /** The part of a redrive's report that is told. */
@@ -51,6 +52,18 @@ export async function redriveChanged(
     failed = step.failed;
     if (!step.more || step.redriven + step.done === 0) break;
   }
+  if (redriven > 0) await clearQueue(name, { pipeline, aws, signal });
   const again = failed === 0 ? "" : `, ${failed} keys failed again`;
   return `dead letters were tried again with the changed code: ${redriven} changes took effect${again}`;
+}
+
+/** Messages whose changes are through go. What stays is listed, and goes with the next redrive. */
+async function clearQueue(name: string, { pipeline, aws, signal }: RedriveChangedOptions): Promise<void> {
+  const { clients, resources } = aws;
+  const place = {
+    state: { dynamodb: clients.dynamodb, table: resources.stateTable, pipeline, signal },
+    sqs: clients.sqs,
+    queues: { [name]: resources.deadLetterQueues.get(name) },
+  };
+  await clearMended(place, name).catch(() => {});
 }
