@@ -141,7 +141,7 @@ export const DEAD_LETTER_ERRORS: ErrorSection = errorSection("Dead letters and r
     remedy: "set the queue's `MaximumMessageSize` to 1 MiB",
     ifNothing: "The partition waits, up to the stream's retention.",
   },
-  DEAD_LETTER_QUEUE: {
+  DEAD_LETTER_QUEUE_UNREAD: {
     retry: "retry",
     meaning: "a command could not read a dead-letter queue, or delete a message of it",
     why: "The queue is gone or of another account or region, the rights of who runs the command do not suffice, or SQS does not answer.",

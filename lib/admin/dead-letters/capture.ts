@@ -79,7 +79,7 @@ export async function listCaptureDeadLetters(place: DeadLetterPlace): Promise<Ca
  * @example
  * const [letter] = await showCaptureDeadLetters(place, "000000010000000001E446180000000002");
  *
- * @throws DeadLetterQueueError, DeadLetterQueueMovesError, StateTableError, StateTableUnavailableError
+ * @throws DeadLetterQueueUnreadError, DeadLetterQueueMovesError, StateTableError, StateTableUnavailableError
  */
 export async function showCaptureDeadLetters(
   place: DeadLetterPlace,
@@ -104,7 +104,7 @@ export async function showCaptureDeadLetters(
 /**
  * Deletes the messages of capture's queue whose changes need nobody any more: a backfill with a sweep has read their whole table since.
  * Undefined where nobody names the queue.
- * @throws DeadLetterQueueError, DeadLetterQueueMovesError, StateTableError, StateTableUnavailableError
+ * @throws DeadLetterQueueUnreadError, DeadLetterQueueMovesError, StateTableError, StateTableUnavailableError
  */
 export async function clearReadAgain(place: DeadLetterPlace): Promise<ClearedQueue | undefined> {
   const { sqs, captureQueue: url, state } = place;

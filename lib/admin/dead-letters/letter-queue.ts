@@ -9,7 +9,7 @@ import { awsFailure, REACH_AWS, wasAnswered } from "../../aws/failure.ts";
 import { defineError } from "../../change/tributary-error.ts";
 
 /** A dead-letter queue could not be read. What the state table holds is known all the same. */
-export class DeadLetterQueueError extends defineError("DEAD_LETTER_QUEUE", "retry").from(
+export class DeadLetterQueueUnreadError extends defineError("DEAD_LETTER_QUEUE_UNREAD", "retry").from(
   (url: string, action: string, cause: unknown) => ({
     message: `the dead-letter queue ${nameOfQueue(url)} did not ${action}: SQS: ${awsFailure(cause)}`,
     remedy: wasAnswered(cause)
@@ -84,7 +84,7 @@ export class QueueReading {
     this.inFlight = settings.inFlight;
   }
 
-  /** @throws DeadLetterQueueError, DeadLetterQueueMovesError */
+  /** @throws DeadLetterQueueUnreadError, DeadLetterQueueMovesError */
   static async open(
     sqs: SQSClient,
     url: string,
@@ -105,7 +105,7 @@ export class QueueReading {
     return new QueueReading(sqs, url, { signal, inFlight, limit });
   }
 
-  /** Yields the messages, each once, until there are no more, or as many as a reading may have. @throws DeadLetterQueueError */
+  /** Yields the messages, each once, until there are no more, or as many as a reading may have. @throws DeadLetterQueueUnreadError */
   async *messages(): AsyncGenerator<QueuedMessage> {
     const until = performance.now() + READ_MS;
     for (;;) {
@@ -137,7 +137,7 @@ export class QueueReading {
     }
   }
 
-  /** Deletes a message that this reading has seen. @throws DeadLetterQueueError */
+  /** Deletes a message that this reading has seen. @throws DeadLetterQueueUnreadError */
   async remove(id: string): Promise<void> {
     const ReceiptHandle = this.#receipts.get(id);
     if (ReceiptHandle === undefined) return;
@@ -170,7 +170,7 @@ async function asked<T>(url: string, action: string, call: () => Promise<T>): Pr
   try {
     return await call();
   } catch (error) {
-    throw new DeadLetterQueueError(url, action, error);
+    throw new DeadLetterQueueUnreadError(url, action, error);
   }
 }
 

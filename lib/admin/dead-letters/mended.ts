@@ -22,7 +22,7 @@ export interface ClearedQueue {
  * await redrive(run, { consumer: "orders" });
  * const cleared = await clearMended(place, "orders");
  *
- * @throws DeadLetterQueueError, DeadLetterQueueMovesError, FenceUnavailableError, StateTableError, StateTableUnavailableError
+ * @throws DeadLetterQueueUnreadError, DeadLetterQueueMovesError, FenceUnavailableError, StateTableError, StateTableUnavailableError
  */
 export async function clearMended(
   place: Pick<DeadLetterPlace, "sqs" | "queues" | "state">,
@@ -60,7 +60,7 @@ export async function clearMended(
 
 /**
  * Deletes messages of a queue by their ids, and no other. Returns how many there were still.
- * @throws DeadLetterQueueError, DeadLetterQueueMovesError
+ * @throws DeadLetterQueueUnreadError, DeadLetterQueueMovesError
  */
 export async function acknowledgeMessages(
   { sqs, state }: Pick<DeadLetterPlace, "sqs" | "state">,

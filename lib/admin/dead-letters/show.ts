@@ -70,7 +70,7 @@ const CLAIM_BYTES = 256 * 1024 * 1024;
  * const [letter] = await showDeadLetters(place, { consumer: "orders", key: "17" });
  * console.log(letter?.error.stack, letter?.event);
  *
- * @throws ConfigurationError where the choice names neither a key nor a position; DeadLetterQueueError, DeadLetterQueueMovesError where the
+ * @throws ConfigurationError where the choice names neither a key nor a position; DeadLetterQueueUnreadError, DeadLetterQueueMovesError where the
  * state table has nothing that fits and the queue cannot be read; FenceUnavailableError, StateTableError, StateTableUnavailableError
  */
 export async function showDeadLetters(

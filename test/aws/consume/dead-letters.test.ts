@@ -231,9 +231,9 @@ describe("dead letters of a consumer", () => {
     const gone = { ...place, queues: { [consumer]: `${place.queues[consumer]}-gone` } };
     const { letters, queues } = await listDeadLetters(gone, [consumer]);
     expect(letters).toMatchObject([{ state: "parked", messages: [] }]);
-    expect(queues).toMatchObject([{ error: { code: "DEAD_LETTER_QUEUE" } }]);
+    expect(queues).toMatchObject([{ error: { code: "DEAD_LETTER_QUEUE_UNREAD" } }]);
     await expect(showDeadLetters(gone, { consumer, key: "none" })).rejects.toMatchObject({
-      code: "DEAD_LETTER_QUEUE",
+      code: "DEAD_LETTER_QUEUE_UNREAD",
     });
   });
 
