@@ -92,7 +92,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   "lib/admin/": [
     "lib/backoff.ts",
     ...["lib/change/", "lib/definition/", "lib/source/", "lib/source/index.ts", "lib/source/postgres/"],
-    ...["lib/state/", "lib/consume/", "lib/aws/", "lib/claim-check/", "lib/capture/"],
+    ...["lib/state/", "lib/consume/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/capture/"],
   ],
   "lib/cost/": [],
   // The catalogue of codes: no handler imports it, so that no bundle has it.

@@ -42,6 +42,8 @@ export {
 } from "./accept-gap.ts";
 export { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "./begin-epoch.ts";
 export { type CaptureStatus, cancelPutAside, captureStatus, putAside, releaseTopic } from "./capture.ts";
+export { Sightings, type StandingState } from "./capture-standing.ts";
+export type { ConsumerLag } from "./consumer-lag.ts";
 export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
 export {
   type CaptureDeadLetter,
@@ -95,6 +97,14 @@ export {
   resumeConsumer,
 } from "./pause-consumer.ts";
 export type {
+  CaptureTaskStatus,
+  ConsumerSummary,
+  Pausing,
+  PipelineStatus,
+  StatusProblem,
+  UnknownPart,
+} from "./pipeline-status.ts";
+export type {
   PipelinePlan,
   PlanFinding,
   PlannedChange,
@@ -116,5 +126,7 @@ export type { CaptureResources, ConsumerResources, PipelineResources } from "./r
 export { type RetentionLeft, retentionLeft } from "./retention.ts";
 export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";
 export { type PipelineStateOptions, pipelineState } from "./state.ts";
+export { pipelineStatus, type StatusOptions } from "./status.ts";
+export type { CapturedTable } from "./status-tables.ts";
 export { planTeardown, type TeardownOptions, teardown } from "./teardown.ts";
 export { tablesOfTopic } from "./topic-tables.ts";

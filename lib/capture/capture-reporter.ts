@@ -122,7 +122,7 @@ export class CaptureReporter implements CaptureReporting {
       const { shared } = this.#options;
       const place = this.#place(shared ? "holder" : undefined);
       const signal = AbortSignal.timeout(LAST_WRITE_MS);
-      await writeCaptureReport(place, ended, failure, signal);
+      await writeCaptureReport(place, ended, failure ?? null, signal);
       if (shared) await removeCaptureReport(this.#place(), signal);
     } catch (thrown) {
       this.#logFailure(thrown);

@@ -20,6 +20,7 @@ export const VERBS: readonly string[] = [
   "triggers",
   "teardown",
   "doctor",
+  "status",
 ];
 
 /** Adds `--stack`, `--profile` and `--region` to the verbs of a program that ask the pipeline's state, and has each speak to its place. */

@@ -13,6 +13,7 @@ import { outboxCommand } from "./outbox.ts";
 import { placeProgram } from "./place.ts";
 import { planCommand } from "./plan.ts";
 import { redriveCommand } from "./redrive.ts";
+import { statusCommand } from "./status.ts";
 import { tailCommand } from "./tail.ts";
 import { teardownCommand } from "./teardown.ts";
 import { triggersCommand } from "./triggers.ts";
@@ -27,6 +28,7 @@ export function makeProgram(): Command {
     .exitOverride()
     .addCommand(initCommand())
     .addCommand(devCommand())
+    .addCommand(statusCommand())
     .addCommand(tailCommand())
     .addCommand(doctorCommand())
     .addCommand(consumerCommand())

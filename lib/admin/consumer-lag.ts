@@ -1,0 +1,67 @@
+import type { PositionText } from "../change/position.ts";
+import type { NewestChange } from "../state/capture-report.ts";
+
+/**
+ * How far a consumer is behind the stream, by the changes that capture reported as the newest of each topic: `caught up` has all of them
+ * in place; `behind` lacks some, the oldest known of which has waited for `forMs` (longer, where `atLeast`: what was written before
+ * that one is not remembered). What capture reported is up to 10 s old; a change that went to no reported partition is not seen.
+ */
+export type ConsumerLag =
+  | { readonly state: "caught up" }
+  | {
+      readonly state: "behind";
+      readonly forMs: number;
+      readonly atLeast: boolean;
+      readonly topic: string;
+    }
+  | { readonly state: "unknown"; readonly reason: string };
+
+/** The progress of a consumer in one topic. */
+export interface TopicProgress {
+  /** Checkpoints by partition. */
+  readonly checkpoints: ReadonlyMap<number, PositionText>;
+  /** Changes at or before it are not its business. */
+  readonly startPosition: PositionText;
+}
+
+/** Returns how far a consumer is behind in the topics that capture reported. `now`: milliseconds since 1970 UTC. */
+export function consumerLag(
+  newest: Readonly<Record<string, readonly NewestChange[]>>,
+  progressIn: (topic: string) => TopicProgress,
+  now: number,
+): ConsumerLag {
+  const lags = Object.entries(newest).flatMap(([topic, changes]) =>
+    lagIn(topic, changes, progressIn(topic), now),
+  );
+  if (lags.length === 0) {
+    const reason = "capture has reported no change of its topics yet";
+    return { state: "unknown", reason };
+  }
+  return lags.reduce((most, lag) => (forMs(lag) > forMs(most) ? lag : most));
+}
+
+function lagIn(
+  topic: string,
+  changes: readonly NewestChange[],
+  { checkpoints, startPosition }: TopicProgress,
+  now: number,
+): ConsumerLag[] {
+  if (changes.length === 0) return [];
+  const isApplied = ({ partition, position }: NewestChange) =>
+    (checkpoints.get(partition) ?? "") >= position || startPosition >= position;
+  const waits = changes.filter((change) => !isApplied(change));
+  const oldest = waits.at(-1);
+  if (!oldest) return [{ state: "caught up" }];
+  return [
+    {
+      state: "behind",
+      forMs: Math.max(0, now - oldest.at),
+      atLeast: oldest === changes.at(-1),
+      topic,
+    },
+  ];
+}
+
+function forMs(lag: ConsumerLag): number {
+  return lag.state === "behind" ? lag.forMs : -1;
+}

@@ -1,0 +1,172 @@
+import type { PositionText } from "../change/position.ts";
+import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
+import { ConsumerTable } from "../consume/fence/consumer-table.ts";
+import { StartPositions } from "../consume/fence/start-position.ts";
+import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
+import { topicPattern } from "../definition/topic-pattern.ts";
+import { sourceKind } from "../source/index.ts";
+import type { StoredLease } from "../state/capture-liveness.ts";
+import type { CaptureRecord } from "../state/capture-record.ts";
+import type { CaptureFigures, CaptureReport, NewestChange, StoredReport } from "../state/capture-report.ts";
+import type { Pause } from "../state/pauses.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
+import type { CaptureStatus } from "./capture.ts";
+import { standingOf } from "./capture-standing.ts";
+import { type ConsumerLag, consumerLag, type TopicProgress } from "./consumer-lag.ts";
+import { needsAttention, type PartitionStatus } from "./consumer-status.ts";
+import type { CaptureTaskStatus, ConsumerSummary, Pausing } from "./pipeline-status.ts";
+
+/** Returns a stored pause as the status shows it. */
+export function pausingOf(pause: Pause | undefined): Pausing | undefined {
+  return pause && { by: pause.by, since: iso(pause.since), reason: pause.reason };
+}
+
+/** What was read of the capture task of one slot; undefined where it could not be. */
+interface CaptureFacts {
+  /** Of all slots. */
+  readonly reports: readonly StoredReport[] | undefined;
+  readonly record: CaptureRecord | undefined;
+  /** Undefined if the leases could not be read. */
+  readonly leases: readonly unknown[] | undefined;
+  readonly lease: StoredLease | undefined;
+  readonly pause: Pause | undefined;
+  readonly isAlive: (report: CaptureReport) => boolean;
+  /** Milliseconds since 1970 UTC. */
+  readonly wall: number;
+}
+
+/** Returns the status of the capture task of one slot. */
+export function captureOf(
+  slot: number,
+  { source }: Pipeline,
+  { reports, record, leases, lease, pause, isAlive, wall }: CaptureFacts,
+): CaptureTaskStatus {
+  const own = reports?.filter((each) => each.slot === slot);
+  const standing = standingOf(own ?? [], lease, isAlive, wall);
+  const { report, failure, newcomer } = standing;
+  const figures = report?.figures;
+  // Without reports or lease nobody knows whether there is none.
+  const isKnown = reports !== undefined && (report !== undefined || leases !== undefined);
+  return {
+    slot,
+    state: isKnown ? standing.state : "UNKNOWN",
+    since: report && iso(report.since),
+    reportedAt: report && iso(report.at),
+    reportAgeMs: report && Math.max(0, wall - report.at),
+    waiting: standing.state === "WAITING" ? (report?.waiting ?? startsAgain(failure?.code)) : undefined,
+    paused: pausingOf(pause),
+    failure: failure && { ...failure, at: iso(failure.at) },
+    tasks: standing.tasks,
+    newcomer: newcomer && {
+      state: newcomer.state,
+      code: newcomer.failure?.code,
+      message: newcomer.failure?.message ?? newcomer.report?.waiting?.message,
+    },
+    lease: lease && {
+      owner: lease.owner,
+      generation: lease.generation,
+      beatAgeMs: lease.beatAt === undefined ? undefined : Math.max(0, wall - lease.beatAt),
+    },
+    source: record ? sourceKind(source).operate.status(source, record) : {},
+    figures,
+    walBudgetLeftPercent: figures && walBudgetLeft(figures),
+  };
+}
+
+function startsAgain(code: string | undefined) {
+  return { for: "restart", message: `to be started again${code === undefined ? "" : ` after ${code}`}` };
+}
+
+/** As the metric of the capture task counts it. https://www.postgresql.org/docs/current/view-pg-replication-slots.html */
+function walBudgetLeft({ walHeldBytes, safeWalBytes }: CaptureFigures): number | undefined {
+  if (walHeldBytes === undefined) return undefined;
+  if (safeWalBytes === undefined) return 100;
+  if (safeWalBytes <= 0) return 0;
+  return (100 * safeWalBytes) / (safeWalBytes + walHeldBytes);
+}
+
+/** Returns the newest changes of each topic, of all tasks. */
+export function newestOf(
+  reports: readonly StoredReport[],
+): Readonly<Record<string, readonly NewestChange[]>> {
+  const newest: Record<string, readonly NewestChange[]> = {};
+  for (const [topic, changes] of reports.flatMap(({ report }) => Object.entries(report?.newest ?? {}))) {
+    const [known] = newest[topic] ?? [];
+    const [latest] = changes;
+    if (latest && (!known || latest.at > known.at)) newest[topic] = changes;
+  }
+  return newest;
+}
+
+/** Returns how far a consumer is behind. @throws FenceUnavailableError, the SDK's errors */
+export async function lagOf(
+  { name, topics }: ConsumerDefinition,
+  partitions: readonly PartitionStatus[] | undefined,
+  newest: Readonly<Record<string, readonly NewestChange[]>> | undefined,
+  {
+    place,
+    signal,
+    wall,
+  }: { readonly place: StatePlace; readonly signal: AbortSignal; readonly wall: number },
+): Promise<ConsumerLag> {
+  if (!partitions || !newest) return { state: "unknown", reason: "the state table could not be read" };
+  const startPositions = new StartPositions(new ConsumerTable({ ...place, consumer: name }));
+  const progress = new Map<string, TopicProgress>();
+  for (const topic of Object.keys(newest)) {
+    if (!topics.some((pattern) => topicPattern(pattern)(topic))) continue;
+    const own = partitions.filter((each) => each.topic === topic);
+    const checkpoints = own.flatMap(({ partition, checkpoint }) =>
+      checkpoint === undefined ? [] : [[partition, checkpoint] as const],
+    );
+    try {
+      const startPosition = await startPositions.of(topic, signal);
+      progress.set(topic, { checkpoints: new Map(checkpoints), startPosition });
+    } catch (error) {
+      if (!(error instanceof ConsumerNotRegisteredError)) throw error;
+      return { state: "unknown", reason: "capture has not started with this consumer yet" };
+    }
+  }
+  const heard = Object.fromEntries(Object.entries(newest).filter(([topic]) => progress.has(topic)));
+  return consumerLag(heard, (topic) => progress.get(topic) as TopicProgress, wall);
+}
+
+/** Returns the status of a consumer over all its partitions. */
+export function summaryOf(
+  { name, topics }: ConsumerDefinition,
+  partitions: readonly PartitionStatus[] | undefined,
+  {
+    lag = { state: "unknown", reason: "the state table could not be read" },
+    paused,
+    messages,
+  }: {
+    readonly lag: ConsumerLag | undefined;
+    readonly paused: Pausing | undefined;
+    readonly messages: number | undefined;
+  },
+): ConsumerSummary {
+  const all = partitions ?? [];
+  const sum = (count: (status: PartitionStatus) => number) =>
+    all.reduce((total, each) => total + count(each), 0);
+  const checkpoints = all.flatMap(({ checkpoint }): PositionText[] => (checkpoint ? [checkpoint] : []));
+  return {
+    ...{ name, topics, lag, paused },
+    partitions: all.length,
+    checkpoint: checkpoints.toSorted().at(-1),
+    held: sum(({ hold }) => (hold ? 1 : 0)),
+    gaps: sum(({ gap }) => (gap ? 1 : 0)),
+    unhealed: sum(({ unhealed }) => unhealed.length),
+    deadLetterKeys: sum(({ deadLetters }) => deadLetters),
+    parked: sum(({ parked }) => parked),
+    deadLetterMessages: messages,
+    attention: all.filter(needsAttention),
+  };
+}
+
+/** The state of the tasks is told apart. */
+export function withoutTasks({ tasks: _, ...capture }: CaptureStatus): Omit<CaptureStatus, "tasks"> {
+  return capture;
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,358 @@
+import { describe, healingRemedy, shellWord } from "../source/postgres/contract/unhealed-tables.ts";
+import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
+import { resumeCommand } from "../state/pause.ts";
+import { THRESHOLD } from "../telemetry/alarms.ts";
+import type { CaptureTaskStatus, ConsumerSummary, PipelineStatus, StatusProblem } from "./pipeline-status.ts";
+import type { PipelineResources } from "./resources.ts";
+
+/*
+ * What of a status needs a person. Unhealthy is what docs/11-operations.md lists: a capture task that does not run, whatever it waits for;
+ * WAL that runs out; held topics and tables with missing changes; consumers that hold, lack or have failed something, or are late; and
+ * everything that somebody has paused, since retention and WAL do not wait.
+ */
+
+type Facts = Omit<PipelineStatus, "problems" | "healthy">;
+type Words = Pick<StatusProblem, "message" | "remedy"> & Partial<StatusProblem>;
+
+/** A consumer that is behind for longer counts as late, in milliseconds. */
+export const LATE_CONSUMER_MS = 600_000;
+
+/** Returns what an operator should know of, what is unhealthy first. */
+export function problemsOf(status: Facts, resources: PipelineResources): readonly StatusProblem[] {
+  const problems = [
+    ...status.captures.flatMap((task) => ofTask(task, status, resources)),
+    ...ofTopics(status),
+    ...status.consumers.flatMap((consumer) => ofConsumer(consumer, resources)),
+    ...ofTables(status),
+  ];
+  return problems.toSorted((a, b) => Number(a.severity === "note") - Number(b.severity === "note"));
+}
+
+function problem(part: string, { severity = "unhealthy", ...words }: Words): StatusProblem {
+  return { code: undefined, command: undefined, ...words, severity, part };
+}
+
+function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: PipelineResources): StatusProblem[] {
+  const part = captures.length > 1 ? `capture slot ${task.slot}` : "capture";
+  const standing = ofState(task, resources);
+  const { newcomer, figures, walBudgetLeftPercent: left } = task;
+  const found: Words[] = standing ? [standing] : [];
+  if (task.paused && task.state !== "PAUSED")
+    found.push({
+      ...pausedWords(task.paused),
+      message: `${pausedWords(task.paused).message}; the task comes to rest`,
+    });
+  if (newcomer)
+    found.push({
+      severity: newcomer.code === undefined ? "note" : "unhealthy",
+      code: newcomer.code,
+      message: `another capture task was started: ${newcomer.state}${newcomer.message ? `: ${newcomer.message}` : ""}`,
+      remedy:
+        newcomer.code === undefined
+          ? "It takes over when the one that runs ends. If two are not meant to run, end one."
+          : "The one that runs goes on; correct what the message says before it is replaced.",
+    });
+  if (figures?.walStatus === "lost" || figures?.walStatus === "unreserved")
+    found.push({
+      message: `the slot's WAL is ${figures.walStatus}: the server ${figures.walStatus === "lost" ? "has removed" : "may remove"} changes that are not captured`,
+      remedy: "Raise max_slot_wal_keep_size now, then find what lags.",
+      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+    });
+  else if (left !== undefined && left < THRESHOLD.walBudgetPercent.value)
+    found.push({
+      message: `${Math.floor(left)}% of the WAL budget is left: beyond it the slot is lost`,
+      remedy: "Raise max_slot_wal_keep_size if the disk allows, then find what lags.",
+      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+    });
+  if (figures?.walLossSeconds !== undefined && figures.walLossSeconds < THRESHOLD.walLoss.value)
+    found.push({
+      message: `if it goes on like this, the slot is lost in ${Math.ceil(figures.walLossSeconds / 60)} min`,
+      remedy:
+        "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
+      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+    });
+  if (figures && task.state === "RUNNING") found.push(...ofLag(figures));
+  if (figures?.leftoverSlots)
+    found.push({
+      message: `${figures.leftoverSlots} slots of this pipeline stand on servers that are not read from, and keep WAL there`,
+      remedy: "The capture log names the server, and the statement to run there.",
+    });
+  return found.map((words) => problem(part, words));
+}
+
+function ofLag(figures: NonNullable<CaptureTaskStatus["figures"]>): Words[] {
+  const { lagMs, lagBytes = 0, oldestTransactionPid: pid, oldestTransactionSeconds: seconds = 0 } = figures;
+  if (lagMs < THRESHOLD.lag.value && lagBytes < THRESHOLD.lagBytes.value) return [];
+  const isTransaction = pid !== undefined && seconds > 600;
+  return [
+    {
+      message: `capture is late: ${Math.round(lagMs / 1000)} s, ${lagBytes} bytes of WAL are not confirmed`,
+      remedy: isTransaction
+        ? `A transaction of process ${pid} is open for ${Math.round(seconds / 60)} min: end it at its client.`
+        : "Throttles ask for shards; a busy task for a larger one; none of both: a large transaction.",
+      command: isTransaction ? `SELECT pg_terminate_backend(${pid});` : undefined,
+    },
+  ];
+}
+
+function ofState(task: CaptureTaskStatus, resources: PipelineResources): Words | undefined {
+  const { state, failure, waiting, slot } = task;
+  const start = startCommand(slot, resources);
+  switch (state) {
+    case "RUNNING":
+    case "HOLDING":
+      return undefined;
+    case "FAILED":
+      return failure
+        ? {
+            code: failure.code,
+            message: `ended: ${failure.message}`,
+            remedy: failure.remedy,
+            command: commandIn(failure.remedy) ?? `tributary explain ${failure.code}`,
+          }
+        : { message: "ended with an error", remedy: "Look at its log.", command: start };
+    case "WAITING":
+      return {
+        code: failure?.code,
+        message: `waits for ${waiting?.for ?? "something"}: ${waitsBecause(task)}`,
+        ...waitRemedy(task),
+      };
+    case "PAUSED":
+      return pausedWords(task.paused);
+    case "STARTING":
+      return {
+        code: failure?.code,
+        message: failure ? `starts again after: ${failure.message}` : "starts",
+        remedy: failure?.remedy ?? "Wait until it runs.",
+        command: "tributary status --watch",
+      };
+    case "SILENT":
+      return {
+        message: `no longer reports${task.reportedAt ? ` since ${task.reportedAt}` : ""}: it was killed, hangs, or cannot reach the state table`,
+        remedy:
+          "Start it again, if what runs it does not; its last lines of log say more. Until then nothing is captured.",
+        command: start,
+      };
+    case "STOPPED":
+      return { message: "was stopped in order, and does not run", remedy: "Start it again.", command: start };
+    case "NEVER STARTED":
+      return { message: "was never started here", remedy: "Start it.", command: start };
+    case "UNREPORTED":
+      return {
+        message:
+          "holds its lease, and does not report: it is of an older version, or may not write to the state table",
+        remedy: "Deploy this version, or look at its log.",
+        command: start,
+      };
+    case "UNKNOWN":
+      return {
+        message: "its state could not be read",
+        remedy: "See what could not be read, below.",
+        command: "tributary doctor",
+      };
+  }
+}
+
+function pausedWords(paused: CaptureTaskStatus["paused"]): Words {
+  const by = paused
+    ? ` by ${paused.by} since ${paused.since}${paused.reason ? ` ("${paused.reason}")` : ""}`
+    : "";
+  return {
+    message: `is paused${by}`,
+    remedy: "The server keeps WAL meanwhile. Let it go on before that runs out.",
+    command: resumeCommand("capture"),
+  };
+}
+
+function waitsBecause({ waiting, failure }: CaptureTaskStatus): string {
+  return waiting?.for === "restart" && failure ? failure.message : (waiting?.message ?? "it did not say why");
+}
+
+/** By what the capture task calls the thing that it waits for. */
+function waitRemedy({ waiting, failure, slot }: CaptureTaskStatus): Pick<Words, "remedy" | "command"> {
+  switch (waiting?.for) {
+    case "restart":
+      return {
+        remedy: failure?.remedy ?? "It is started again by itself.",
+        command: "tributary status --watch",
+      };
+    case "lease":
+      return {
+        remedy:
+          "Another task has it. It comes free when that ends, or 15 s after it died; if both are meant to run, nothing heals this: stop one.",
+        command: "tributary status --watch",
+      };
+    case "slot":
+      return {
+        remedy:
+          "Another process reads from the slot. If it is not a capture task that ends by itself, end it.",
+        command: processIn(waiting.message),
+      };
+    case "open transactions":
+      return {
+        remedy:
+          "The new slot is made when every transaction that was open has ended. End those that take too long.",
+        command:
+          "SELECT pid, xact_start, application_name FROM pg_stat_activity WHERE backend_xid IS NOT NULL;",
+      };
+    case "deployment":
+      return {
+        remedy: "The slot is made when the stack's deployment is complete.",
+        command: "tributary status --watch",
+      };
+    case "the first slot":
+    case "tables to move":
+      return {
+        remedy: "The tasks of the other slots must run: see their lines.",
+        command: "tributary status --watch",
+      };
+    default:
+      return {
+        remedy: `It goes on by itself when the ${waiting?.for ?? "other side"} answers again; nothing is lost meanwhile${slot ? ", and WAL is kept" : ""}.`,
+        command: "tributary doctor",
+      };
+  }
+}
+
+function processIn(message: string): string {
+  const [, pid] = /process (\d+)/.exec(message) ?? [];
+  return pid === undefined
+    ? "SELECT slot_name, active_pid FROM pg_replication_slots;"
+    : `SELECT pg_terminate_backend(${pid});`;
+}
+
+/** A verb with its options, as remedies write it. */
+const COMMAND =
+  /\btributary (?:(?:backfill|capture|consumer|dlq|epoch|generate|outbox|triggers) [a-z][a-z-]*|(?:cost|dev|doctor|explain|init|plan|redrive|status|tail|teardown|verify)\b)(?: --[a-z-]+(?: (?!-)[^\s,;()]+)?)*/;
+
+/** The first command that a text names, as it is typed; undefined where it names none. */
+export function commandIn(text: string): string | undefined {
+  return COMMAND.exec(text)?.[0].replace(/[.:]+$/, "");
+}
+
+function startCommand(slot: number, { captures, place }: PipelineResources): string | undefined {
+  const task = captures.find((each) => each.slot === slot);
+  if (task)
+    return `aws ecs update-service --cluster ${task.cluster} --service ${task.service} --desired-count 1 --force-new-deployment`;
+  return place.startsWith("tributary dev") ? "tributary dev" : undefined;
+}
+
+function ofTopics({ capture, captureDeadLetters }: Facts): StatusProblem[] {
+  const { holds = [], unhealed = [], putAside = [], wanted = [] } = capture ?? {};
+  return [
+    ...holds.map(({ topic, reason, changes, released }) =>
+      problem(`topic ${topic}`, {
+        code: reason.code,
+        message: `is held${released ? ", and about to be released" : ""}: ${reason.message}; ${changes} changes are stored`,
+        remedy: reason.remedy,
+        command: isOfIdentity(reason.code)
+          ? (commandIn(reason.remedy) ?? `tributary capture release --topic ${shellWord(topic)}`)
+          : `tributary capture release --topic ${shellWord(topic)}`,
+      }),
+    ),
+    ...unhealed.map((entry) =>
+      problem(`table ${entry.table}`, {
+        severity: entry.asks ? "note" : "unhealthy",
+        message: `changes may be missing in the stream: ${describe(entry)}`,
+        remedy: healingRemedy(entry),
+        command: entry.asks ? undefined : `tributary backfill start --table ${shellWord(entry.table)}`,
+      }),
+    ),
+    ...putAside.map(({ table, position, code }) =>
+      problem(`table ${table}`, {
+        severity: "note",
+        code,
+        message: `the change at ${position} was put aside: it is a dead letter of capture, and the table is read again`,
+        remedy: "Look at it in the dead-letter queue.",
+      }),
+    ),
+    ...wanted.map((position) =>
+      problem("capture", {
+        severity: "note",
+        message: `the change at ${position} is to be put aside when it comes`,
+        remedy: `Nothing to do. To take that back: tributary capture dead-letter --cancel --at ${position}`,
+      }),
+    ),
+    ...(captureDeadLetters
+      ? [
+          problem("capture", {
+            message: `${captureDeadLetters} messages are in the dead-letter queue of capture: changes that could not become events`,
+            remedy: "Look at them, correct what they lack by hand where it matters, and remove them.",
+            command: "tributary dlq list",
+          }),
+        ]
+      : []),
+  ];
+}
+
+function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources): StatusProblem[] {
+  const { name, attention, lag, paused, deadLetterMessages } = consumer;
+  const words: Words[] = [];
+  const flag = `--consumer ${shellWord(name)}`;
+  if (paused)
+    words.push({
+      message: `is paused by ${paused.by} since ${paused.since}${paused.reason ? ` ("${paused.reason}")` : ""}`,
+      remedy: "The stream keeps records for its retention only. Let it go on before that is over.",
+      command: resumeCommand({ consumer: name }),
+    });
+  const gap = attention.find((status) => status.gap);
+  if (gap)
+    words.push({
+      message: `${consumer.gaps} partitions stand before missing changes: nothing behind them is applied`,
+      remedy:
+        "Look first for the records: an event source mapping that gave up, a stream whose retention was over. Then accept it: the rows are read again.",
+      command: `tributary consumer accept-gap ${flag} --topic ${shellWord(gap.topic)}`,
+    });
+  const hold = attention.find((status) => status.hold)?.hold;
+  if (hold)
+    words.push({
+      message: `${consumer.held} partitions are held since ${hold.since}: ${hold.cause}`,
+      remedy: "Correct what made the change fail, then redrive it.",
+      command: `tributary redrive ${flag}`,
+    });
+  if (consumer.deadLetterKeys > 0)
+    words.push({
+      message: `${consumer.deadLetterKeys} keys have open dead letters, and ${consumer.parked} changes are parked`,
+      remedy: "Correct what made them fail, then redrive them.",
+      command: `tributary redrive ${flag}`,
+    });
+  if (consumer.unhealed > 0)
+    words.push({
+      message: `${consumer.unhealed} stretches of changes are missing, and their rows are not in place again`,
+      remedy: "The list says which, and what each waits for.",
+      command: `tributary consumer status ${flag}`,
+    });
+  const explains = paused || gap || hold;
+  if (lag.state === "behind" && lag.forMs >= LATE_CONSUMER_MS && !explains) {
+    const logGroup = consumers[name]?.function;
+    words.push({
+      message: `is behind for ${Math.round(lag.forMs / 60_000)} min${lag.atLeast ? " or more" : ""} in ${lag.topic}`,
+      remedy: "Look whether its function runs, fails or is throttled: its log, and the event source mapping.",
+      command: logGroup
+        ? `aws logs tail /aws/lambda/${logGroup} --since 10m`
+        : `tributary consumer status ${flag}`,
+    });
+  }
+  if (deadLetterMessages && consumer.deadLetterKeys === 0)
+    words.push({
+      severity: "note",
+      message: `${deadLetterMessages} messages are in its dead-letter queue, and no key waits for them`,
+      remedy: "They are of records that could not be read, or were redriven: look at them, and remove them.",
+    });
+  return words.map((each) => problem(`consumer ${name}`, each));
+}
+
+function ofTables({ tables }: Facts): StatusProblem[] {
+  return (tables ?? []).flatMap(({ table, backfill }) =>
+    backfill?.status === "refused"
+      ? [
+          problem(`table ${table}`, {
+            severity: "note",
+            message: `its last backfill was refused${backfill.reason ? `: ${backfill.reason}` : ""}`,
+            remedy: "Correct that, and ask for it again.",
+            command: `tributary backfill start --table ${shellWord(table)}`,
+          }),
+        ]
+      : [],
+  );
+}

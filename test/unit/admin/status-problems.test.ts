@@ -1,0 +1,230 @@
+import { describe, expect, it } from "vitest";
+import type {
+  CaptureTaskStatus,
+  ConsumerSummary,
+  PipelineStatus,
+} from "../../../lib/admin/pipeline-status.ts";
+import type { PipelineResources } from "../../../lib/admin/resources.ts";
+import { commandIn, problemsOf } from "../../../lib/admin/status-problems.ts";
+import { statusLines } from "../../../lib/cli/status-lines.ts";
+
+const figures = {
+  ...{ changes: 5, connected: true, lagMs: 0, lagBytes: 0, bufferedBytes: 0, oldestUnacknowledgedMs: 0 },
+  ...{ retries: 0, throttles: 0, walStatus: "reserved", walHeldBytes: 1024, safeWalBytes: 1024 ** 3 },
+};
+const task = (over: Partial<CaptureTaskStatus> = {}): CaptureTaskStatus => ({
+  ...{ slot: 1, state: "RUNNING", since: "2026-11-30T10:00:00.000Z", reportedAt: "2026-11-30T10:05:00.000Z" },
+  ...{ reportAgeMs: 4_000, waiting: undefined, paused: undefined, failure: undefined, tasks: 0 },
+  ...{ newcomer: undefined, lease: { owner: "a", generation: 3, beatAgeMs: 2_000 } },
+  ...{ source: { slot: "shop", confirmed: "0/1B143C8" }, figures, walBudgetLeftPercent: 98.6 },
+  ...over,
+});
+const orders = (over: Partial<ConsumerSummary> = {}): ConsumerSummary => ({
+  ...{ name: "orders", topics: ["*"], partitions: 1, checkpoint: undefined, lag: { state: "caught up" } },
+  ...{ paused: undefined, held: 0, gaps: 0, unhealed: 0, deadLetterKeys: 0, parked: 0 },
+  ...{ deadLetterMessages: 0, attention: [] },
+  ...over,
+});
+type Facts = Omit<PipelineStatus, "problems" | "healthy">;
+const status = (over: Partial<Facts> = {}): Facts => ({
+  ...{ pipeline: "shop", place: "here", at: "2026-11-30T10:05:04.000Z", unknown: [] },
+  ...{ captures: [task()], tables: [], capture: undefined, captureDeadLetters: 0, consumers: [orders()] },
+  ...over,
+});
+const resources: PipelineResources = {
+  ...{ pipeline: "shop", place: "stack Shop in eu-west-1", stack: "Shop", stateTable: "t", stream: "s" },
+  ...{ claimStore: undefined, captureDeadLetters: undefined },
+  captures: [{ slot: 1, cluster: "C", service: "S" }],
+  consumers: {},
+};
+const problems = (over: Partial<Facts>) => problemsOf(status(over), resources);
+const failure = { code: "SLOT_LOST", message: "m", remedy: "r", retry: "stop", at: "2026" } as const;
+
+describe("the problems of a pipeline", () => {
+  it("are none where all runs", () => {
+    expect(problems({})).toEqual([]);
+  });
+
+  it("each name what to type", () => {
+    const restart = "aws ecs update-service --cluster C --service S --desired-count 1 --force-new-deployment";
+    const hold = { since: "2026", cause: "Error", bytes: 1 };
+    const at = {
+      topic: "shop.t",
+      partition: 0,
+      checkpoint: undefined,
+      writer: 1,
+      hold: undefined,
+      gap: undefined,
+    };
+    const rest = { unhealed: [], deadLetters: 0, parked: 0 };
+    const gap = { topic: "shop.t", partition: 0, cause: "gap" } as never;
+    const by = { by: "ada", since: "2026", reason: undefined };
+    for (const [over, command] of [
+      [{ captures: [task({ state: "SILENT" })] }, restart],
+      [{ captures: [task({ state: "STOPPED" })] }, restart],
+      [{ captures: [task({ state: "NEVER STARTED" })] }, restart],
+      [{ captures: [task({ state: "UNREPORTED" })] }, restart],
+      [{ captures: [task({ state: "STARTING" })] }, "tributary status --watch"],
+      [{ captures: [task({ state: "UNKNOWN" })] }, "tributary doctor"],
+      [{ captures: [task({ state: "FAILED", failure })] }, "tributary explain SLOT_LOST"],
+      [{ captures: [task({ state: "PAUSED", paused: by })] }, "tributary capture resume"],
+      [{ captures: [task({ paused: by })] }, "tributary capture resume"],
+      [
+        {
+          captures: [task({ state: "WAITING", waiting: { for: "slot", message: "is read by process 812" } })],
+        },
+        "SELECT pg_terminate_backend(812);",
+      ],
+      [
+        { captures: [task({ state: "WAITING", waiting: { for: "database", message: "m" } })] },
+        "tributary doctor",
+      ],
+      [{ consumers: [orders({ paused: by })] }, "tributary consumer resume --consumer orders"],
+      [
+        { consumers: [orders({ held: 1, attention: [{ ...at, ...rest, hold }] })] },
+        "tributary redrive --consumer orders",
+      ],
+      [
+        { consumers: [orders({ gaps: 1, attention: [{ ...at, ...rest, gap }] })] },
+        "tributary consumer accept-gap --consumer orders --topic shop.t",
+      ],
+      [{ consumers: [orders({ deadLetterKeys: 1, parked: 4 })] }, "tributary redrive --consumer orders"],
+      [{ consumers: [orders({ unhealed: 1 })] }, "tributary consumer status --consumer orders"],
+      [
+        { consumers: [orders({ lag: { state: "behind", forMs: 600_000, atLeast: true, topic: "shop.t" } })] },
+        "tributary consumer status --consumer orders",
+      ],
+    ] as const) {
+      const found = problems(over as Partial<Facts>);
+      expect(found.map(({ severity, command: typed }) => [severity, typed])).toEqual([
+        ["unhealthy", command],
+      ]);
+    }
+  });
+
+  it("tell of WAL that runs out, by the alarms' thresholds, and of a capture that is late", () => {
+    const of = (more: object, left = 98) =>
+      problems({ captures: [task({ figures: { ...figures, ...more }, walBudgetLeftPercent: left })] }).map(
+        ({ message }) => message,
+      );
+    expect(of({}, 29)).toEqual([expect.stringContaining("29% of the WAL budget")]);
+    expect(of({}, 30)).toEqual([]);
+    expect(of({ walStatus: "unreserved" }, 0)).toEqual([expect.stringContaining("unreserved")]);
+    expect(of({ walLossSeconds: 7_199 })).toEqual([expect.stringContaining("in 120 min")]);
+    expect(of({ walLossSeconds: 7_201 })).toEqual([]);
+    expect(of({ lagMs: 600_000 })).toEqual([expect.stringContaining("late: 600 s")]);
+    expect(of({ lagBytes: 1024 ** 3 })).toEqual([expect.stringContaining("late")]);
+    expect(of({ lagMs: 599_999, lagBytes: 1024 ** 3 - 1 })).toEqual([]);
+  });
+
+  it("are no news of a consumer that is late for a reason that is told already, nor of a moment's lag", () => {
+    const behind = (forMs: number) => ({ state: "behind", forMs, atLeast: false, topic: "t" }) as const;
+    expect(problems({ consumers: [orders({ lag: behind(599_999) })] })).toEqual([]);
+    const paused = { by: "ada", since: "2026", reason: undefined };
+    expect(problems({ consumers: [orders({ lag: behind(9e9), paused })] })).toHaveLength(1);
+  });
+
+  it("put what is only worth knowing behind what is not healthy", () => {
+    const backfill = { status: "refused", run: 1, reason: "no key", rows: 0 } as never;
+    const found = problems({
+      captures: [
+        task({ newcomer: { state: "WAITING", code: undefined, message: "waits" } }),
+        task({ slot: 2, state: "SILENT" }),
+      ],
+      tables: [{ table: "public.t", topic: "shop.public.t", slot: 1, backfill }],
+    });
+    expect(found.map(({ severity, part }) => [severity, part])).toEqual([
+      ["unhealthy", "capture slot 2"],
+      ["note", "capture slot 1"],
+      ["note", "table public.t"],
+    ]);
+  });
+});
+
+it("a command is found in a remedy as it is typed", () => {
+  for (const [text, command] of [
+    ["begin a new epoch: tributary epoch new --drop-slot (see docs)", "tributary epoch new --drop-slot"],
+    [
+      "then tributary capture release --topic shop.public.orders.",
+      "tributary capture release --topic shop.public.orders",
+    ],
+    ["Wait for its end (tributary backfill status), or cancel it", "tributary backfill status"],
+    ["tributary redrive and wait", "tributary redrive"],
+    ["the pipeline tributary wants", undefined],
+  ] as const)
+    expect(commandIn(text)).toBe(command);
+});
+
+it("a status in lines: tables of equal widths, units, and the command on a line of its own", () => {
+  const capture = task({
+    figures: { ...figures, lagMs: 3_000, lagBytes: 1536, maxSlotWalKeepBytes: 10 * 1024 ** 3 },
+  });
+  const backfill = {
+    status: "running",
+    run: 2,
+    reason: undefined,
+    rows: 12_000,
+    percent: 40,
+    rowsPerSecond: 10,
+  };
+  const facts = status({
+    captures: [capture],
+    tables: [
+      { table: "public.orders", topic: "shop.public.orders", slot: 1, backfill: { status: "none" } },
+      {
+        table: "public.t",
+        topic: "shop.public.t",
+        slot: 1,
+        backfill: { ...backfill, remainingSeconds: 90 } as never,
+      },
+    ],
+    consumers: [
+      orders({
+        deadLetterKeys: 1,
+        parked: 2,
+        lag: { state: "behind", forMs: 130_000, atLeast: true, topic: "t" },
+      }),
+    ],
+    unknown: [{ part: "dead-letter queue of orders", reason: "no answer within 10 s", needed: false }],
+  });
+  const lines = statusLines(
+    { ...facts, healthy: false, problems: problemsOf(facts, resources) },
+    (_, text) => text,
+  );
+  expect(lines).toEqual([
+    "shop  not healthy  here, 2026-11-30T10:05:04.000Z",
+    "",
+    "capture  RUNNING for 5 min, reported 4 s ago, 5 changes since its start",
+    "  lag    3 s, 1.5 KB",
+    "  slot   shop at 0/1B143C8, active, reserved",
+    "  WAL    1 KB held, 1 GB (98%) of 10 GB left",
+    "  lease  a, generation 3, renewed 2 s ago",
+    "",
+    "table          topic               backfill",
+    "public.orders  shop.public.orders  none",
+    "public.t       shop.public.t       running, 40%, 12,000 rows, 90 s left",
+    "",
+    "consumer  checkpoint   lag         held  parked  dead letters  gaps  unhealed  queue",
+    "orders    nothing yet  over 2 min     0       2             1     0         0      0",
+    "",
+    "could not be read:",
+    "  dead-letter queue of orders: no answer within 10 s",
+    "",
+    "! consumer orders",
+    "    1 keys have open dead letters, and 2 changes are parked",
+    "    What to do: Correct what made them fail, then redrive them.",
+    "    tributary redrive --consumer orders",
+  ]);
+  const narrow = statusLines(
+    { ...facts, healthy: false, problems: problemsOf(facts, resources) },
+    (_, text) => text,
+    40,
+  );
+  expect(narrow.slice(-5)).toEqual([
+    "    1 keys have open dead letters, and 2",
+    "    changes are parked",
+    "    What to do: Correct what made them",
+    "    fail, then redrive them.",
+    "    tributary redrive --consumer orders",
+  ]);
+});
