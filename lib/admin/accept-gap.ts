@@ -1,27 +1,15 @@
-import { randomBytes } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
-import { RedriveLeases } from "../consume/dead-letter/redrive-lease.ts";
+import type { PartitionName } from "../consume/consume-errors.ts";
 import { Checkpoint } from "../consume/fence/checkpoint.ts";
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
-import { Fence } from "../consume/fence/fence.ts";
-import { groupOf } from "../consume/fence/fence-item.ts";
-import type { PartitionItem } from "../consume/fence/partition-item.ts";
-import { PartitionLease } from "../consume/fence/partition-lease.ts";
-import { awaitReplay, takeReplay } from "../consume/fence/replay-lease.ts";
-import { StartPositions } from "../consume/fence/start-position.ts";
 import { type Acceptance, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { type Backfill, hasEnded, readBackfill, requestBackfill } from "../state/backfills.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
 import { BackfillActiveError } from "../state/state-errors.ts";
-import { fenceKey } from "../state/state-key.ts";
 import { consumerStatus } from "./consumer-status.ts";
+import { withPartition } from "./owned-partition.ts";
 
-/** Wait for a replay of what a partition holds. */
-const REPLAY_PATIENCE_MS = 2_000;
 /** Wait for invocations at work, in all partitions together: one may have died there. */
 const INVOCATION_PATIENCE_MS = 15_000;
-const POLL_MS = 50;
 
 /** The missing changes to accept, and the backfills that replace them. */
 export interface AcceptancePlan {
@@ -126,21 +114,6 @@ async function backfillOf(store: StatePlace, table: string, consumer: string, up
   }
 }
 
-/**
- * Whoever replays what the partition holds is given a little time to end, since what it has done and not noted is done again.
- * Then the lease is taken from it: it does nothing more, and overwrites nothing.
- */
-async function endReplay(
-  item: PartitionItem,
-  owner: string,
-  signal: AbortSignal,
-): Promise<PartitionLease | undefined> {
-  const patience = AbortSignal.any([signal, AbortSignal.timeout(REPLAY_PATIENCE_MS)]);
-  const ended = await awaitReplay(item, owner, patience, () => {});
-  const lease = ended instanceof PartitionLease ? ended : await takeReplay(item, owner, true);
-  return lease instanceof PartitionLease ? lease : undefined;
-}
-
 /** Takes the partition as an invocation does, so that none can overwrite what is written. */
 async function letPass(
   table: ConsumerTable,
@@ -154,59 +127,21 @@ async function letPass(
   until: number,
   signal: AbortSignal,
 ): Promise<Accepted["outcome"]> {
-  const fence = new Fence(table);
-  const startPosition = await new StartPositions(table).of(topic, signal);
-  const group = { topic, group: groupOf(partition) };
-  const owner = `accept-gap-${randomBytes(6).toString("base64url")}`;
-  const leases = new RedriveLeases(table);
-  const item = leases.item(topic, partition, signal);
-  let replay: PartitionLease | undefined;
-  try {
-    for (;;) {
-      let taken = await fence.takeFree(group, partition, owner, signal);
-      // What a live invocation has done would be done again. Of what is held, a replay hands it over.
-      while (!taken && performance.now() < until && !(await leases.look(topic, partition, signal)).hold) {
-        await sleep(POLL_MS, undefined, { signal });
-        taken = await fence.takeFree(group, partition, owner, signal);
-      }
-      taken ??= (await fence.take(group, [partition], owner, signal)).get(partition);
-      if (taken === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
-      const { stored, token, error } = taken;
-      if (stored.hold && !replay) {
-        // Whoever replays it has lost the partition: it ends behind the call that is under way, and hands over what it did.
-        await fence.giveBack(group, partition, token, signal);
-        replay = await endReplay(item, owner, signal);
-        continue;
-      }
-      if (replay && !(await replay.renew())) {
-        // It is another's since: that one hands over what it did, and none of it may be overwritten.
-        await fence.giveBack(group, partition, token, signal);
-        replay.abandon();
-        replay = undefined;
-        continue;
-      }
-      if (error !== undefined) throw error;
-      // What a newer library wrote, or somebody's hand, must not be overwritten: it says where the partition stands.
-      if (stored.fault !== undefined)
-        throw new StateItemError(
-          table.consumer,
-          fenceKey("", table.consumer, topic, group.group).sk,
-          stored.fault,
-        );
-      const checkpoint = new Checkpoint(stored, startPosition);
-      const came = checkpoint.position >= upTo;
-      // With the generation of the record behind the gap: what an older writer still has of it is dropped.
-      if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
-      else if (!came) checkpoint.explain(upTo, writer);
-      const { parked, hold } = stored;
-      const progress = { partition, ...checkpoint.value(undefined), parked };
-      // What is held is tried by the next invocation, or redrive.
-      const own = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
-      const { lost, overtaken } = await fence.close(group, [{ progress: own, token }], signal);
-      // Who has come as far in storing what it holds has not read what is written here.
-      if (lost.length + overtaken.length === 0) return came ? "came" : "passed";
-    }
-  } finally {
-    await replay?.release();
-  }
+  const place = { topic, partition };
+  return await withPartition(table, place, { act: "accept-gap", until, signal }, async (own) => {
+    const { stored, startPosition, fence, group, token } = own;
+    const checkpoint = new Checkpoint(stored, startPosition);
+    const came = checkpoint.position >= upTo;
+    // With the generation of the record behind the gap: what an older writer still has of it is dropped.
+    if (cause === "expired") checkpoint.noteLost({ until: Date.now(), state: "settled" });
+    else if (!came) checkpoint.explain(upTo, writer);
+    const { parked, hold } = stored;
+    const progress = { partition, ...checkpoint.value(undefined), parked };
+    // What is held is tried by the next invocation, or redrive.
+    const held = hold ? { ...progress, hold: { ...hold, nextTry: 0 } } : progress;
+    const { lost, overtaken } = await fence.close(group, [{ progress: held, token }], signal);
+    // Who has come as far in storing what it holds has not read what is written here.
+    if (lost.length + overtaken.length > 0) return undefined;
+    return came ? "came" : "passed";
+  });
 }

@@ -117,14 +117,14 @@ export const CONSUME: readonly Mutation[] = [
   },
   {
     name: "accept a gap under a lease that is another's since",
-    file: "lib/admin/accept-gap.ts",
+    file: "lib/admin/owned-partition.ts",
     from: "if (replay && !(await replay.renew())) {",
     to: "if (replay && signal.aborted) {",
     tests: ["test/unit/consume/hold-races.test.ts"],
   },
   {
     name: "accept a gap beside a replay of what its partition holds",
-    file: "lib/admin/accept-gap.ts",
+    file: "lib/admin/owned-partition.ts",
     from: "if (stored.hold && !replay) {",
     to: "if (stored.hold && token.hold === undefined) {",
     tests: ["test/unit/consume/hold-redrive.test.ts", "test/unit/consume/hold-races.test.ts"],
