@@ -29,6 +29,10 @@ export const FAILPOINTS = [
   "before-fence-close",
   /** Consumer: the fence has moved on, the invocation has not answered. */
   "fence-closed",
+  /** Reset: what a partition leaves out is noted, the partition has not moved. */
+  "reset-noted",
+  /** Reset: all partitions have moved, nothing is asked for. */
+  "reset-moved",
 ] as const;
 
 /** The name of a place. */

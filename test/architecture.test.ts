@@ -93,6 +93,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
     "lib/backoff.ts",
     ...["lib/change/", "lib/definition/", "lib/source/", "lib/source/index.ts", "lib/source/postgres/"],
     ...["lib/state/", "lib/consume/", "lib/aws/", "lib/telemetry/", "lib/claim-check/", "lib/capture/"],
+    "lib/failpoint.ts",
   ],
   "lib/cost/": [],
   // The catalogue of codes: no handler imports it, so that no bundle has it.

@@ -48,16 +48,12 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
     const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
     const passed = explained ?? position ?? "";
     // One that was found and came after all is none any more.
-    const gap = own.find(
-      (entry) => entry.cause !== "unreadable" && entry.upTo > passed && !isSettled(entry, lost),
-    );
+    const gap = own.find((entry) => !isPassedBy(entry) && entry.upTo > passed && !isSettled(entry, lost));
     const open = deadLetters.filter((deadLetter) => isAt(deadLetter, { topic, partition }));
     return {
       ...{ topic, partition, checkpoint: position, writer, gap },
       hold: hold && { since: hold.since, cause: hold.cause, bytes: hold.bytes },
-      unhealed: own
-        .filter((entry) => entry.cause === "unreadable" || entry.accepted)
-        .filter((entry) => entry !== gap),
+      unhealed: own.filter((entry) => isPassedBy(entry) || entry.accepted).filter((entry) => entry !== gap),
       deadLetters: open.length,
       parked: ParkedKeys.parse(parked)
         .values()
@@ -69,6 +65,11 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
 /** Returns whether a partition needs an operator. */
 export function needsAttention({ hold, gap, unhealed, deadLetters }: PartitionStatus): boolean {
   return hold !== undefined || gap !== undefined || unhealed.length > 0 || deadLetters > 0;
+}
+
+/** The partition does not stand before them: it goes on, or was made to. */
+function isPassedBy({ cause }: MissingChanges): boolean {
+  return cause === "unreadable" || cause === "reset";
 }
 
 /** The change behind it has not come again since it was accepted. */

@@ -122,6 +122,16 @@ export {
   redrive,
   redriveFunction,
 } from "./redrive.ts";
+export { openReset, type ResetOptions, type ResetStep, resetPartitions } from "./reset.ts";
+export {
+  type HealOptions,
+  healReset,
+  type ResetOutcome,
+  type ResetProgress,
+  type ResetTable,
+} from "./reset-healing.ts";
+export { planReset, type ResetClears, type ResetPlan, type ResetScope } from "./reset-plan.ts";
+export type { ResetRecord, ResetTopic } from "./reset-record.ts";
 export type { CaptureResources, ConsumerResources, PipelineResources } from "./resources.ts";
 export { type RetentionLeft, retentionLeft } from "./retention.ts";
 export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";

@@ -314,6 +314,23 @@ export const STATE_ERRORS: ErrorSection = errorSection("Capture: one writer and 
       "wait for its end (`tributary backfill status --watch`), or `tributary backfill cancel --table <table>`",
     ifNothing: NOTHING_DONE,
   },
+  RESET_REFUSED: {
+    retry: "stop",
+    meaning: "a consumer cannot be reset: its rows cannot be read again, or another reset has not ended",
+    why: "Only tables of the log can be read again; messages, outbox events and the sources of triggers, polling and relays cannot. Or a reset of other topics of the consumer is under way.",
+    remedy:
+      "fill the sink of what cannot be read again by hand; let the other reset end first: `tributary consumer reset --consumer <name>` goes on with it",
+    ifNothing: NOTHING_DONE,
+  },
+  RESET_INCOMPLETE: {
+    retry: "stop",
+    meaning: "a backfill that a reset waits for was refused or cancelled",
+    why: "Somebody cancelled it, or the table cannot be read: the reason says why.",
+    remedy:
+      "look at the reason (`tributary backfill status`) and mend it; then repeat `tributary consumer reset --consumer <name>`: it goes on with the tables that are missing",
+    ifNothing:
+      "The consumer goes on with new changes; rows of the table stay missing in its sink, and it shows as unhealed.",
+  },
   BACKFILL_NOT_ACTIVE: {
     retry: "stop",
     meaning: "there is no backfill of the table to pause, resume or cancel",

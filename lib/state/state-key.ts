@@ -163,6 +163,11 @@ export function missingKey(
   return { pk, sk: place ? `missing#${place.topic}/${place.partition}#${place.upTo ?? ""}` : "missing#" };
 }
 
+/** The last reset of a consumer: what an operator wanted, and how far that has come. */
+export function resetKey(pipeline: string, consumer: string): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}#reset`, sk: "reset" };
+}
+
 /** Progress of a consumer in a shard of the stream. */
 export function shardKey(pipeline: string, consumer: string, shardId: string): StateKey {
   return { pk: `${pipeline}#consumer#${consumer}#shards`, sk: `shard#${shardId}` };

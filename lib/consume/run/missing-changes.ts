@@ -14,9 +14,10 @@ const REMEMBERED_SECONDS = 365 * 24 * 3600;
  * `expired`: the same, of changes that may have been there.
  * `object`: a large change's object in the claim store is gone, or another one, and the partition stands before it.
  * `unreadable`: they came in a record that could not be read and is a dead letter; the partition goes on.
+ * `reset`: an operator had the consumer begin behind them.
  */
 export type MissingCause = (typeof CAUSES)[number];
-const CAUSES = ["gap", "expired", "object", "unreadable"] as const;
+const CAUSES = ["gap", "expired", "object", "unreadable", "reset"] as const;
 
 /** Changes of a topic partition that took no effect at a consumer, and never will by themselves. */
 export interface MissingChanges extends PartitionName {
