@@ -171,8 +171,8 @@ async function showStatus({ table, json, watch, ...place }: BackfillStatusOption
   });
 }
 
-/** Returns a hint for the operator if no capture task runs that could act on the request. */
-async function heard(store: StatePlace): Promise<string> {
+/** Returns a hint for the operator if no capture task runs that could act on a request; empty where all do. */
+export async function heard(store: StatePlace): Promise<string> {
   const { leaseMs, problem } = leaseFromEnvironment(process.env);
   if (problem) throw new ConfigurationError("The environment", [problem]);
   const { slots } = await readCaptureRecord(store);

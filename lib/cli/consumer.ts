@@ -11,6 +11,7 @@ import { type MissingChanges, unhealedTables } from "../consume/run/missing-chan
 import type { Pipeline } from "../definition/definition.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { consumerPauseCommands } from "./consumer-pause.ts";
+import { consumerResetCommand } from "./consumer-reset.ts";
 import { byOption, operator } from "./operator.ts";
 import {
   consumerOption,
@@ -62,9 +63,12 @@ export function consumerCommand(): Command {
     .addOption(jsonOption("a line for each partition"))
     .action(acceptMissing);
   const consumer = new Command("consumer")
-    .description("how consumers stand: status; the way out of a gap: accept-gap; pause and resume")
+    .description(
+      "how consumers stand: status; the way out of a gap: accept-gap; pause and resume; a rebuilt sink: reset",
+    )
     .addCommand(status)
-    .addCommand(accept);
+    .addCommand(accept)
+    .addCommand(consumerResetCommand());
   for (const command of consumerPauseCommands()) consumer.addCommand(command);
   return consumer.addHelpText(
     "after",
@@ -80,7 +84,8 @@ deploys and restarts, until somebody resumes it.
   tributary consumer status
   tributary consumer accept-gap --consumer order-summary --topic shop.public.orders
   tributary consumer pause --consumer order-summary --reason "its sink is being rebuilt"
-  tributary consumer resume --consumer order-summary`,
+  tributary consumer resume --consumer order-summary
+  tributary consumer reset --consumer order-summary --confirm shop`,
   );
 }
 
@@ -149,6 +154,7 @@ const WHY = {
   expired: "may have expired unread",
   object: "are a large change whose object in the claim store is gone, or is another one",
   unreadable: "came in a record that could not be read",
+  reset: "were left out by a reset",
 };
 
 const OUTCOMES = {
@@ -207,6 +213,8 @@ export function statusInWords(status: PartitionStatus, consumer: string): string
 function unhealedInWords(missing: MissingChanges): string {
   const { accepted, cause } = missing;
   const what = `${rangeInWords(missing)}${cause === "unreadable" ? " came in a record that could not be read" : ""}`;
+  if (accepted && cause === "reset")
+    return `reset by ${accepted.by} at ${accepted.at}; waits for the rows of ${unhealedTables(missing).join(", ")}: tributary consumer reset shows how far`;
   if (!accepted) return `${what}; accept-gap has their rows read again`;
   const tables = unhealedTables(missing).map((table) => `${table} (backfill ${accepted.tables[table]})`);
   return `${what}, accepted by ${accepted.by} at ${accepted.at}; waits for ${tables.join(", ")}`;
