@@ -87,30 +87,34 @@ export async function redriveParked(
   if (!json) process.stdout.write(`${totalsInWords(totals)}\n`);
   if (leftKeys(totals) > 0) process.exitCode = 1;
   onTotals?.(totals);
-  await clearQueue(place, consumer);
+  await clearQueue(place, options);
 }
 
 /**
  * Deletes the messages whose changes are through. What took effect has taken effect whatever becomes of that, so a queue that refuses is only
- * told of.
+ * told of. With `--json`, standard error is the handler's log alone, but for a failure.
  */
-async function clearQueue(place: DeadLetterPlace | undefined, consumer: string): Promise<void> {
+async function clearQueue(
+  place: DeadLetterPlace | undefined,
+  { consumer, json }: RedriveArguments,
+): Promise<void> {
+  const tell = (line: string) => void (json || note(line));
   const again = `tributary dlq redrive --consumer ${consumer} clears them`;
   try {
     const cleared = place && (await clearMended(place, consumer));
     if (cleared === undefined)
-      return note(
+      return tell(
         "the dead-letter queue was left alone, and its alarm rings on: nothing here names it (--stack, or TRIBUTARY_STATE_TABLE and TRIBUTARY_DEAD_LETTER_QUEUE_URL)",
       );
     const { removed, left, more } = cleared;
-    if (removed === 1) note("1 message whose change is through was deleted from the dead-letter queue");
+    if (removed === 1) tell("1 message whose change is through was deleted from the dead-letter queue");
     else if (removed > 0)
-      note(`${removed} messages whose changes are through were deleted from the dead-letter queue`);
+      tell(`${removed} messages whose changes are through were deleted from the dead-letter queue`);
     if (left > 0)
-      note(
+      tell(
         `${left} ${left === 1 ? "message stays" : "messages stay"} in the dead-letter queue: tributary dlq list --consumer ${consumer}`,
       );
-    if (more) note(`not all messages of the dead-letter queue could be seen: ${again}`);
+    if (more) tell(`not all messages of the dead-letter queue could be seen: ${again}`);
   } catch (error) {
     if (!(error instanceof TributaryError)) throw error;
     process.exitCode = 1;

@@ -340,7 +340,7 @@ describe("tributary redrive", () => {
         const paused = await run(way, place);
         expect(paused).toMatchObject({ code: 1 });
         expect(paused.error).toMatch(
-          /is paused by ada@laptop since 1970.*tributary consumer resume --consumer.*CONSUMER_PAUSED/s,
+          /is paused by ada@laptop since 1970.*tributary (?:-- )?consumer resume --consumer.*CONSUMER_PAUSED/s,
         );
       }
       expect((await run(["--function", "Redrive-Orders", "--dry-run"], place)).code).toBe(0);
