@@ -24,6 +24,7 @@ const BY_PLACE = [
   CDK.loader,
   "functions/capture/main.ts",
   "functions/capture/health.ts",
+  "lib/cli/operate.ts",
   "functions/redrive.ts",
   "lib/local/lambda/child.ts",
   REDRIVE.here,

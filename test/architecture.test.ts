@@ -107,6 +107,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
       "lib/definition/file.ts",
       "lib/log.ts",
       "lib/aws/",
+      "lib/telemetry/",
       "lib/publish/",
       "lib/state/",
     ],

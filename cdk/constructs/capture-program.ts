@@ -4,13 +4,22 @@ import { buildSync } from "esbuild";
 
 /** The directory of the capture program's source. */
 export const CAPTURE = fileURLToPath(new URL("../../functions/capture/", import.meta.url));
+const COMMAND = fileURLToPath(new URL("../../lib/cli/", import.meta.url));
 /** TypeScript here, JavaScript where the package is installed. */
 const ENDING = extname(import.meta.filename);
 
-/** Writes `main.mjs` and `health.mjs` to a directory: the program as the image runs it, runnable by any Node 24. */
+/**
+ * Writes `main.mjs`, `health.mjs` and `operate.mjs` to a directory: the programs as the image runs them, runnable by any Node 24. The last one
+ * is the operator's command: `tributary <verb> --remote` runs it as a task of its own.
+ */
 export function buildCapture(directory: string): void {
   buildSync({
-    entryPoints: ["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
+    entryPoints: [
+      ...["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
+      join(COMMAND, `operate${ENDING}`),
+    ],
+    // Each is one file, whatever folder its source stands in.
+    entryNames: "[name]",
     outdir: directory,
     outExtension: { ".js": ".mjs" },
     bundle: true,

@@ -4,6 +4,7 @@ import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import type { Pipeline } from "../../lib/definition/definition.ts";
+import { OPERATE_VARIABLE } from "../../lib/definition/remote-program.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { SLOT_VARIABLE } from "../../lib/source/postgres/slots/slot-number.ts";
 import { HEALTH_FILE_VARIABLE } from "../../lib/telemetry/health.ts";
@@ -112,6 +113,8 @@ export class CaptureService extends Construct implements ec2.IConnectable {
         ...authorityEnvironment(access),
         ...props.environment,
         TRIBUTARY_PIPELINE: `${APP_DIRECTORY}/pipeline.mjs`,
+        // Says that the image can run verbs.
+        [OPERATE_VARIABLE]: "true",
         [HEALTH_FILE_VARIABLE]: `${HEALTH_DIRECTORY}/alive`,
         ...(further && { [SLOT_VARIABLE]: String(this.slot) }),
         NODE_OPTIONS: `--max-old-space-size=${Math.floor(memoryMiB * HEAP_SHARE)}`,

@@ -9,16 +9,12 @@ import type * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
 import { CAPTURE_DEAD_LETTER_VARIABLE } from "../../lib/capture/dead-letters.ts";
+import { STACK_VARIABLE } from "../../lib/change/printed-command.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
 import { nearestPackage } from "../../lib/definition/find-definition.ts";
-import {
-  outputDescription,
-  outputKey,
-  STACK_NAME_VARIABLE,
-  type StackOutput,
-} from "../../lib/definition/stack-outputs.ts";
+import { outputDescription, outputKey, type StackOutput } from "../../lib/definition/stack-outputs.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
@@ -189,7 +185,7 @@ export class CdcPipeline extends Construct {
           [CAPTURE_DEAD_LETTER_VARIABLE]: this.captureDeadLetters.queue.queueUrl,
         }),
         [AWAIT_DEPLOYMENT_VARIABLE]: "true",
-        [STACK_NAME_VARIABLE]: Stack.of(this).stackName,
+        [STACK_VARIABLE]: Stack.of(this).stackName,
       },
       logRetention,
       removalPolicy,

@@ -8,10 +8,10 @@ import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../lib/aws/lambda-limits.ts";
+import { STACK_VARIABLE } from "../../lib/change/printed-command.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/definition/definition.ts";
-import { STACK_NAME_VARIABLE } from "../../lib/definition/stack-outputs.ts";
 import { topicVariables } from "../../lib/definition/topic-variables.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
@@ -99,7 +99,7 @@ export class ConsumerFunction extends Construct {
       TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
       TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
       [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
-      [STACK_NAME_VARIABLE]: Stack.of(this).stackName,
+      [STACK_VARIABLE]: Stack.of(this).stackName,
       ...settings.environment,
     };
     checkEnvironment(consumer.name, environment);

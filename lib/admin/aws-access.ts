@@ -57,7 +57,9 @@ export function isDenied(error: unknown): boolean {
 export function awsAccessError(error: unknown, action: string, caller: AwsCaller): TributaryError {
   if (!(error instanceof Error)) return new AwsUnavailableError(action, error);
   if (error.message === "Region is missing") return regionMissing(undefined, caller.profile);
-  if (isDenied(error)) return new AwsRightMissingError(action, caller, error);
+  // A call may need more than its own right: RunTask, iam:PassRole.
+  const [, named = action] = /not authorized to perform: ([\w-]+:\w+)/.exec(error.message) ?? [];
+  if (isDenied(error) || named !== action) return new AwsRightMissingError(named, caller, error);
   const what = credentialProblem(error);
   if (what !== undefined) return new AwsCredentialsError(what, caller.profile, error);
   return new AwsUnavailableError(action, error);

@@ -1,4 +1,5 @@
 import type { CloudFormationClient } from "@aws-sdk/client-cloudformation";
+import type { CloudWatchLogsClient } from "@aws-sdk/client-cloudwatch-logs";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { ECSClient } from "@aws-sdk/client-ecs";
 import type { IAMClient } from "@aws-sdk/client-iam";
@@ -102,16 +103,27 @@ export async function cloudformationClient(
   });
 }
 
+/** An ECS client with the SDK's retries: RunTask carries a token. Loaded when asked for: only commands ask for services and tasks. */
+export async function ecsClient(environment: Environment = process.env): Promise<ECSClient> {
+  const { ECSClient } = await import("@aws-sdk/client-ecs");
+  return new ECSClient({ ...place(environment, "ECS"), requestHandler: handler(30_000) });
+}
+
+/** A client of CloudWatch Logs with the SDK's retries: it only reads. Loaded when asked for. */
+export async function cloudwatchLogsClient(
+  environment: Environment = process.env,
+): Promise<CloudWatchLogsClient> {
+  const { CloudWatchLogsClient } = await import("@aws-sdk/client-cloudwatch-logs");
+  return new CloudWatchLogsClient({
+    ...place(environment, "CLOUDWATCH_LOGS"),
+    requestHandler: handler(10_000),
+  });
+}
+
 /** An STS client with the SDK's retries. Loaded when asked for: only commands ask who they are. */
 export async function stsClient(environment: Environment = process.env): Promise<STSClient> {
   const { STSClient } = await import("@aws-sdk/client-sts");
   return new STSClient({ ...place(environment, "STS"), requestHandler: handler(10_000) });
-}
-
-/** An ECS client with the SDK's retries. Loaded when asked for: only commands ask for services and tasks. */
-export async function ecsClient(environment: Environment = process.env): Promise<ECSClient> {
-  const { ECSClient } = await import("@aws-sdk/client-ecs");
-  return new ECSClient({ ...place(environment, "ECS"), requestHandler: handler(10_000) });
 }
 
 /** An IAM client with the SDK's retries. Loaded when asked for: only commands ask for rights. */

@@ -32,6 +32,7 @@ import {
   unknownConsumer,
   withPlace,
 } from "./options.ts";
+import { orRemote } from "./remote.ts";
 import { note, say } from "./say.ts";
 
 interface OfTable extends PlaceOptions {
@@ -58,8 +59,7 @@ export function backfillCommand(): Command {
     .option("--where <sql>", "only these rows: an expression over the table's columns; no sweep then")
     .addOption(consumerOption("for this consumer alone: the others pass the rows by"))
     .option("--no-sweep", "do not let consumers remove what the source does not have any more")
-    .addOption(databaseUrlOption("the database, for the checks"))
-    .action(startBackfill);
+    .addOption(databaseUrlOption("the database, for the checks"));
   const status = withPlace(new Command("status").description("how far backfills are"))
     .addOption(oneTableOption("only this table"))
     .addOption(jsonOption("one line"))
@@ -67,7 +67,7 @@ export function backfillCommand(): Command {
     .action(showStatus);
   return new Command("backfill")
     .description("existing rows of a table into the live stream: start, status, pause, resume, cancel")
-    .addCommand(start)
+    .addCommand(orRemote(start, startBackfill))
     .addCommand(status)
     .addCommand(steering("pause", "pause", "hold a backfill where it stands; changes go on"))
     .addCommand(steering("resume", "run", "let a paused backfill go on where it stands"))

@@ -16,6 +16,7 @@ import {
   stateTableMissing,
   stateTableOption,
 } from "./options.ts";
+import { orRemote } from "./remote.ts";
 import { note, say } from "./say.ts";
 
 interface NewOptions {
@@ -29,24 +30,24 @@ interface NewOptions {
 
 /** `tributary epoch`: what an operator does when history cannot go on. */
 export function epochCommand(): Command {
-  return new Command("epoch").description("when history cannot go on: begin a new epoch").addCommand(
-    new Command("new")
-      .description("begin a new epoch after a lost slot, a restored or another server")
-      .addOption(pipelineOption())
-      .addOption(confirmOption())
-      .option("--drop-slot", "drop the old replication slot")
-      .option("--above <epoch>", "an epoch that was used for certain: when the state table was lost", epoch)
-      .addOption(databaseUrlOption())
-      .addOption(stateTableOption())
-      .addHelpText(
-        "after",
-        `
+  const command = new Command("new")
+    .description("begin a new epoch after a lost slot, a restored or another server")
+    .addOption(pipelineOption())
+    .addOption(confirmOption())
+    .option("--drop-slot", "drop the old replication slot")
+    .option("--above <epoch>", "an epoch that was used for certain: when the state table was lost", epoch)
+    .addOption(databaseUrlOption())
+    .addOption(stateTableOption())
+    .addHelpText(
+      "after",
+      `
 Stop the capture task first. The next start makes a new slot; its positions are above all that were before, so that consumers
 take them. Changes between what the old epoch confirmed and the new slot are not in the stream: rows that changed in
 between stay as consumers have them until a re-sync. See docs/05-postgres.md, "A new epoch".`,
-      )
-      .action(begin),
-  );
+    );
+  return new Command("epoch")
+    .description("when history cannot go on: begin a new epoch")
+    .addCommand(orRemote(command, begin));
 }
 
 async function begin(options: NewOptions): Promise<void> {

@@ -3,13 +3,14 @@ import { environmentOf } from "../admin/environment-resources.ts";
 import type { PipelineResources } from "../admin/resources.ts";
 import { type DeployedStack, pipelineOfStack, readStack } from "../admin/stack-resources.ts";
 import type { Environment } from "../aws/clients.ts";
+import { STACK_VARIABLE } from "../change/printed-command.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition } from "../definition/find-definition.ts";
 import { note } from "./say.ts";
 
 /** Names the stack that verbs speak to. */
-export const STACK_VARIABLE = "TRIBUTARY_STACK";
+export const CHOSEN_STACK_VARIABLE = "TRIBUTARY_STACK";
 
 type Variables = Record<string, string | undefined>;
 
@@ -47,13 +48,13 @@ export function chooseAws(command: Command, environment: Variables): void {
 export async function speakToStack(command: Command, environment: Variables): Promise<boolean> {
   const options = command.opts<StackOptions>();
   const isNamed = options.stack !== undefined;
-  const name = options.stack ?? (environment[STACK_VARIABLE] || undefined);
+  const name = options.stack ?? (environment[CHOSEN_STACK_VARIABLE] || undefined);
   if (name === undefined) return false;
   if (!isNamed && (options.stateTable !== undefined || options.function !== undefined)) {
     note(
-      `${STACK_VARIABLE} is set, but the command line names another place: this does not speak to ${name}`,
+      `${CHOSEN_STACK_VARIABLE} is set, but the command line names another place: this does not speak to ${name}`,
     );
-    delete environment[STACK_VARIABLE];
+    delete environment[CHOSEN_STACK_VARIABLE];
     return false;
   }
   checkRegion(name, options.region);
@@ -66,7 +67,9 @@ export async function speakToStack(command: Command, environment: Variables): Pr
     if (value === undefined) delete environment[name];
     else environment[name] = value;
   }
-  environment[STACK_VARIABLE] = name;
+  environment[CHOSEN_STACK_VARIABLE] = name;
+  // Commands that are printed from here on name it too.
+  environment[STACK_VARIABLE] = stack.name;
   environment.AWS_REGION = stack.region;
   if (command.name() === "redrive" && command.parent?.parent == null)
     nameRedrive(command, resources, options, environment);

@@ -16,6 +16,7 @@ import {
   readPipeline,
   stateTableOption,
 } from "./options.ts";
+import { orRemote } from "./remote.ts";
 import { note, say } from "./say.ts";
 
 interface TeardownArguments {
@@ -27,7 +28,7 @@ interface TeardownArguments {
 
 /** `tributary teardown`: what a pipeline leaves behind at the server, removed. */
 export function teardownCommand(): Command {
-  return new Command("teardown")
+  const command = new Command("teardown")
     .description("drop a pipeline's replication slots, and their publications where we made them")
     .addOption(pipelineOption())
     .addOption(confirmOption())
@@ -40,8 +41,8 @@ Leave --state-table and $TRIBUTARY_STATE_TABLE out when the table is gone alread
 
 Stop the capture task first (desired count 0), and run cdk destroy after this: docs/10-deploy.md, "Tear-down". A slot that
 nobody reads from holds WAL back until the disk is full, and cdk destroy does not reach into the database.`,
-    )
-    .action(run);
+    );
+  return orRemote(command, run);
 }
 
 async function run(given: TeardownArguments): Promise<void> {

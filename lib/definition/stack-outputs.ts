@@ -3,9 +3,6 @@
  * tell the names exactly, whatever else a stack holds: several pipelines may share one.
  */
 
-/** Tells deployed code the name of its stack, for the commands that its errors name. */
-export const STACK_NAME_VARIABLE = "TRIBUTARY_STACK_NAME";
-
 /** Outputs of a pipeline as a whole: resource, and the word for it in key and description. */
 export const PIPELINE_OUTPUTS = {
   stream: "stream",

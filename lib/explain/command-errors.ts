@@ -22,6 +22,25 @@ export const COMMAND_ERRORS: Section = errorSection("Commands on a deployed stac
     remedy: "repeat the command; see that region, network and endpoint are right",
     ifNothing: "Nothing: the command has ended. What it had not done is not done.",
   },
+  REMOTE_IMAGE: {
+    retry: "stop",
+    meaning: "the deployed capture service cannot lend its task to a verb with `--remote`",
+    why: "The stack was deployed by an older version, its service is gone, or the image or the log is another one.",
+    remedy: "deploy the stack again with this version, with its own image",
+  },
+  REMOTE_TASK: {
+    retry: "stop",
+    meaning: "the task of a verb with `--remote` did not start, or ended without a word of its verb",
+    why: "Fargate had no room, the image or the log was not reached from its subnets, or the memory was too little.",
+    remedy: "do what the message's reason asks for, then run the verb again",
+  },
+  REMOTE_STOPPED: {
+    retry: "stop",
+    meaning:
+      "a verb with `--remote` was given up (Ctrl-C), or its task did not start in 5 minutes or end in an hour",
+    why: "Somebody stopped it, Fargate did not come to it, or the verb waits for something.",
+    remedy: "run it again, first without `--confirm`: what it had done is done",
+  },
   STATE_TABLE_NEWER: {
     retry: "stop",
     meaning: "a command is older than what the pipeline's capture task stores in the state table",

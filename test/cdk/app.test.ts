@@ -88,7 +88,7 @@ test("each consumer's bundle is one small file without code of tests and tools",
 test("the capture task's Docker context is small and runs as it is", async () => {
   const context = await captureContext();
   expect((await readdir(context)).sort()).toEqual(
-    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "pipeline.mjs"].sort(),
+    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs"].sort(),
   );
   const { size } = await stat(join(context, "main.mjs"));
   process.stdout.write(`bundle of the capture task: ${Math.round(size / 1000)} kB\n`);
@@ -135,7 +135,8 @@ test("the Dockerfile starts from one digest, leaves root, installs nothing, and 
   expect(dockerfile).not.toMatch(/npm (ci|install)|apk add|curl|wget|chmod 777|ARG /);
   for (const text of [...of("ENTRYPOINT"), ...of("HEALTHCHECK").map((it) => it.replace(/^.*CMD /, ""))])
     expect(JSON.parse(text)[0]).toBe("node");
-  expect(JSON.parse(of("ENTRYPOINT")[0] ?? "[]")).toEqual(["node", ...NODE_ARGUMENTS, "/app/main.mjs"]);
+  expect(JSON.parse(of("ENTRYPOINT")[0] ?? "[]")).toEqual(["node", ...NODE_ARGUMENTS]);
+  expect(JSON.parse(of("CMD")[0] ?? "[]")).toEqual(["/app/main.mjs"]);
   expect(of("STOPSIGNAL")).toEqual(["SIGTERM"]);
   // Files by name; the one thing from elsewhere is RDS's certificates.
   expect(of("COPY").every((text) => !/(^|\s)\.\/?\s/.test(text))).toBe(true);

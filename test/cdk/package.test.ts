@@ -252,7 +252,7 @@ test("the app synthesizes with Node alone: template, handler and capture task", 
   // The app's handler, the same with redrive, and the package's own function that asks for redrive.
   expect(assets.filter((files) => files.join() === "index.mjs")).toHaveLength(3);
   expect(assets.map((files) => files.sort())).toContainEqual(
-    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "pipeline.mjs"].sort(),
+    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs"].sort(),
   );
 });
 

@@ -98,11 +98,13 @@ export async function startCaptureProgram(options: CaptureProgramOptions): Promi
 /** What the Dockerfile says of running its image; the command in its exec form. */
 async function readDockerfile(context: string) {
   const text = (await readFile(join(context, "Dockerfile"), "utf8")).replaceAll("\\\n", " ");
-  const command = /^(?:ENTRYPOINT|CMD) (\[.*\])$/m.exec(text)?.[1];
-  if (command === undefined) throw new Error(`the Dockerfile has no command:\n${text}`);
+  const [program, ...args] = ["ENTRYPOINT", "CMD"].flatMap(
+    (word) => JSON.parse(new RegExp(`^${word} (\\[.*\\])$`, "m").exec(text)?.[1] ?? "[]") as string[],
+  );
+  if (program === undefined) throw new Error(`the Dockerfile has no command:\n${text}`);
   const settings = [...text.matchAll(/^ENV (.*)$/gm)].flatMap(([, line = ""]) => line.trim().split(/\s+/));
   return {
-    command: JSON.parse(command) as string[],
+    command: [program, ...args],
     environment: Object.fromEntries(
       settings.map((setting) => [setting.split("=")[0], setting.slice(setting.indexOf("=") + 1)]),
     ) as Record<string, string>,

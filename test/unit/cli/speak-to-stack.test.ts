@@ -74,6 +74,8 @@ it("gives a verb what names the pipeline's resources, by the option and by the v
     TRIBUTARY_STREAM: "shop-stream",
     TRIBUTARY_PIPELINE_NAME: "shop",
     TRIBUTARY_STACK: stack,
+    // Commands that are printed name it.
+    TRIBUTARY_STACK_NAME: stack,
   };
   const { speaks, environment } = await verb({ stack });
   expect([speaks, environment]).toEqual([true, expect.objectContaining(names)]);

@@ -1,0 +1,15 @@
+import { Command } from "commander";
+import { backfillCommand } from "./backfill.ts";
+import { epochCommand } from "./epoch.ts";
+import { teardownCommand } from "./teardown.ts";
+
+/** Makes the command with the verbs that have `--remote`: what the capture image runs. */
+export function remoteProgram(): Command {
+  const program = new Command("tributary")
+    .exitOverride()
+    .addCommand(teardownCommand())
+    .addCommand(epochCommand())
+    .addCommand(backfillCommand());
+  for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands])) command.exitOverride();
+  return program;
+}

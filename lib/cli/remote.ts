@@ -1,0 +1,84 @@
+import { type Command, Option } from "commander";
+import { runRemotely } from "../admin/remote-task.ts";
+import { pipelineOfStack } from "../admin/stack-resources.ts";
+import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
+import { note } from "./say.ts";
+import { CHOSEN_STACK_VARIABLE, stackOf } from "./speak-to-stack.ts";
+
+/** Options that choose the place: the task is in it. */
+const OF_THE_PLACE = new Set(["stack", "profile", "region", "remote", "pipeline", "stateTable"]);
+
+/** `--remote`. */
+export function remoteOption(): Option {
+  return new Option(
+    "--remote",
+    "with --stack: run as a one-off task in the capture task's network, for a database that is not reached from here",
+  );
+}
+
+/**
+ * Gives a verb `--remote`: with it the verb runs as a one-off task of the stack, without it here. A verb that is given it stands in
+ * `operate.ts` too.
+ */
+export function orRemote<Options extends object>(
+  command: Command,
+  action: (options: Options) => Promise<void>,
+): Command {
+  return command.addOption(remoteOption()).action(async (options: Options, self: Command) => {
+    if ((options as { readonly remote?: boolean }).remote) await runHere(self);
+    else await action(options);
+  });
+}
+
+/** Starts the task, prints what it prints, and ends as it does. */
+async function runHere(command: Command): Promise<void> {
+  const stack = process.env[CHOSEN_STACK_VARIABLE];
+  const problems = problemsOf(command, stack);
+  if (problems.length > 0 || stack === undefined) throw new ConfigurationError("The command line", problems);
+  const resources = pipelineOfStack(await stackOf(stack, process.env), process.env.TRIBUTARY_PIPELINE_NAME);
+  const stopping = new AbortController();
+  const stop = () => {
+    note("stopping the task");
+    stopping.abort();
+  };
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, stop);
+  try {
+    process.exitCode = await runRemotely(resources, remoteArguments(command), {
+      signal: stopping.signal,
+      note,
+      onLine: ({ stream, text }) => void process[stream].write(`${text}\n`),
+    });
+  } finally {
+    for (const name of ["SIGINT", "SIGTERM"] as const) process.removeListener(name, stop);
+  }
+}
+
+function problemsOf(command: Command, stack: string | undefined): ConfigurationProblem[] {
+  const problems: ConfigurationProblem[] = [];
+  if (stack === undefined) {
+    const remedy = "name the stack whose network it is to run in: --stack";
+    problems.push({ path: "--stack", value: undefined, remedy });
+  }
+  // A password would stand in what ECS keeps of the task.
+  if (command.getOptionValueSource("databaseUrl") === "cli") {
+    const remedy = "leave it out with --remote: the task signs in to the pipeline's database as capture does";
+    problems.push({ path: "--database-url", value: "…", remedy });
+  }
+  return problems;
+}
+
+/** Returns the words and options of a verb for the task: all that were given, but for those that choose the place. */
+export function remoteArguments(command: Command): string[] {
+  const words: string[] = [];
+  for (let at: Command | null = command; at?.parent; at = at.parent) words.unshift(at.name());
+  const options = command.options.flatMap((option) => {
+    const name = option.attributeName();
+    if (OF_THE_PLACE.has(name) || command.getOptionValueSource(name) !== "cli") return [];
+    const value = command.getOptionValue(name) as unknown;
+    // `--no-sweep` and `--sweep` have one name.
+    if (typeof value === "boolean") return value === !option.negate ? [option.long ?? ""] : [];
+    const values = Array.isArray(value) ? value : [value];
+    return values.map((one) => `${option.long}=${String(one)}`);
+  });
+  return [...words, ...options, ...command.args];
+}

@@ -1,0 +1,30 @@
+/*
+ * What a remote verb and its task say to each other: the task's log has both streams of the verb in one, each line with the name of its own.
+ */
+
+/** The program of the capture image that runs verbs. */
+export const OPERATE_FILE = "/app/operate.mjs";
+/** Says in a task definition that its image has that program. */
+export const OPERATE_VARIABLE = "TRIBUTARY_OPERATE";
+/** The last line of standard output. */
+export const EXIT_LINE = /^exit code (\d{1,3})$/;
+
+/** A line that a verb printed in its task. */
+export interface RemoteLine {
+  readonly stream: "stdout" | "stderr";
+  readonly text: string;
+  /** False for the rest of a line that the log has split. */
+  readonly isOurs: boolean;
+}
+
+/** Returns the line as it stands in the task's log. */
+export function writeRemoteLine(stream: RemoteLine["stream"], text: string): string {
+  return `${stream}: ${text}`;
+}
+
+/** Reads a line of the task's log. `last`: the stream of the line before, which a line without a name continues. */
+export function readRemoteLine(line: string, last: RemoteLine["stream"]): RemoteLine {
+  const [, stream, text] = /^(stdout|stderr): (.*)$/s.exec(line) ?? [];
+  if (text === undefined) return { stream: last, text: line, isOurs: false };
+  return { stream: stream as RemoteLine["stream"], text, isOurs: true };
+}

@@ -1,0 +1,136 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { buildCapture } from "../../cdk/constructs/capture-program.ts";
+import { outputDescription, outputKey, type StackOutput } from "../../lib/definition/stack-outputs.ts";
+import { emulatedAws } from "../aws/emulated.ts";
+import { freshDatabase, withPostgres } from "../postgres/server.ts";
+import { type AwsAnswer, type AwsServer, answerAws, stackXml } from "../unit/admin/aws-answers.ts";
+import { CaptureBench, Program } from "./capture-bench.ts";
+
+const CLI = fileURLToPath(new URL("../../lib/cli/main.ts", import.meta.url));
+const TASK = "arn:aws:ecs:eu-west-1:123456789012:task/cluster/0123";
+
+/** What RunTask is sent for the container. */
+interface Override {
+  readonly command: string[];
+  readonly environment: { readonly name: string; readonly value: string }[];
+}
+
+const aws = emulatedAws();
+let image: string;
+beforeAll(async () => {
+  image = await mkdtemp(join(tmpdir(), "tributary-image-"));
+  buildCapture(image);
+});
+afterAll(() => rm(image, { recursive: true, force: true }));
+
+withPostgres((server) => {
+  test("a verb with --remote is the image's own program, in the capture task's environment", async () => {
+    const b = await CaptureBench.create(aws(), await freshDatabase(server()));
+    let task: Program | undefined;
+    const account = await answerAccount(b.consumer.table, (override) => {
+      const given = Object.fromEntries(override.environment.map(({ name, value }) => [name, value]));
+      const [file = "", ...args] = override.command.map((word) => word.replace(/^\/app\//, `${image}/`));
+      task = new Program(file, args, { ...b.environment, ...given, TRIBUTARY_OPERATE: "true" });
+      return task;
+    });
+    const run = async (...args: string[]) => {
+      const program = new Program(CLI, [...args, "--stack", "Shop", "--remote"], account.environment);
+      return { code: await program.ended, text: program.lines.join("\n") };
+    };
+    const slots = async () => (await b.client.query("SELECT FROM pg_replication_slots")).rowCount;
+    try {
+      await b.client.query("SELECT pg_create_logical_replication_slot($1, 'pgoutput')", [b.slot]);
+      const refused = await run("teardown", "--database-url", "postgres://me:secret@db/shop");
+      expect([refused.code, task]).toEqual([2, undefined]);
+      expect(refused.text).toContain("--database-url: leave it out with --remote");
+      expect(refused.text).not.toContain("secret");
+
+      const shown = await run("teardown");
+      expect([shown.code, shown.text]).toEqual([2, expect.stringContaining("--confirm shop")]);
+      expect(shown.text).not.toMatch(/stdout: |exit code/);
+      const wrong = await run("teardown", "--confirm", "another");
+      expect([wrong.code, wrong.text]).toEqual([2, expect.stringContaining("write the pipeline's name")]);
+      expect(await slots()).toBe(1);
+      const done = await run("teardown", "--confirm", "shop");
+      expect([done.code, done.text]).toEqual([0, expect.stringContaining(`slot "${b.slot}" was dropped`)]);
+      expect(await slots()).toBe(0);
+
+      // Of an older image the program would be capture's: what it is sent besides keeps it from capturing.
+      const sent = account.sent.at(-1)?.environment ?? [];
+      const given = Object.fromEntries(sent.map(({ name, value }) => [name, value]));
+      const older = new Program(join(image, "main.mjs"), ["/app/operate.mjs", "teardown"], {
+        ...b.environment,
+        ...given,
+      });
+      expect([await older.ended, older.lines.join("\n")]).toEqual([
+        2,
+        expect.stringContaining("TRIBUTARY_METRICS_SECONDS"),
+      ]);
+      expect(await slots()).toBe(0);
+    } finally {
+      await account.server.close();
+      await b.end();
+    }
+  });
+});
+
+/** An account with a stack of this state table, whose ECS runs tasks as `start` does. */
+async function answerAccount(
+  stateTable: string,
+  start: (override: Override) => Program,
+): Promise<{ server: AwsServer; sent: Override[]; environment: Record<string, string> }> {
+  const sent: Override[] = [];
+  let running: Program | undefined;
+  const output = (of: StackOutput, value: string) => ({
+    ...{ key: outputKey(of), value, description: outputDescription(of) },
+  });
+  const pipeline = "shop";
+  const outputs = [
+    output({ pipeline, resource: "stateTable" }, stateTable),
+    output({ pipeline, resource: "cluster" }, "cluster"),
+    output({ pipeline, slot: 1, resource: "service" }, "service"),
+  ];
+  const options = { "awslogs-group": "logs", "awslogs-stream-prefix": "capture" };
+  const container = {
+    ...{ name: "capture", logConfiguration: { logDriver: "awslogs", options } },
+    environment: [{ name: "TRIBUTARY_OPERATE", value: "true" }],
+  };
+  const answers: Record<string, (parameters: Readonly<Record<string, unknown>>) => AwsAnswer> = {
+    DescribeStacks: () => ({ result: stackXml("Shop", outputs) }),
+    DescribeServices: () => ({ json: { services: [{ status: "ACTIVE", taskDefinition: "t:1" }] } }),
+    DescribeTaskDefinition: () => ({ json: { taskDefinition: { containerDefinitions: [container] } } }),
+    RunTask: ({ overrides }) => {
+      const [override] = (overrides as { containerOverrides: Override[] }).containerOverrides;
+      sent.push(override as Override);
+      running = start(override as Override);
+      return { json: { tasks: [{ taskArn: TASK }] } };
+    },
+    DescribeTasks: () => {
+      const lastStatus = running?.running ? "RUNNING" : "STOPPED";
+      return {
+        json: { tasks: [{ taskArn: TASK, lastStatus, containers: [{ name: "capture", exitCode: 0 }] }] },
+      };
+    },
+    GetLogEvents: ({ nextToken = "0", logStreamName }) => {
+      if (running === undefined || logStreamName !== "capture/capture/0123")
+        return { error: "ResourceNotFoundException" };
+      const lines = running.lines.slice(Number(nextToken));
+      const nextForwardToken = String(Number(nextToken) + lines.length);
+      return { json: { events: lines.map((message) => ({ message })), nextForwardToken } };
+    },
+  };
+  const server = await answerAws(
+    ({ action, parameters }) => answers[action]?.(parameters) ?? { error: "AccessDeniedException" },
+  );
+  const own = Object.entries(process.env).filter(([name]) => !/^(AWS_|TRIBUTARY_|PG|DATABASE)/.test(name));
+  const environment = {
+    ...(Object.fromEntries(own) as Record<string, string>),
+    ...{ AWS_ENDPOINT_URL: server.url, AWS_REGION: "eu-west-1" },
+    ...{ AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "test" },
+  };
+  return { server, sent, environment };
+}
