@@ -46,6 +46,12 @@ export { Sightings, type StandingState } from "./capture-standing.ts";
 export type { ConsumerLag } from "./consumer-lag.ts";
 export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
 export {
+  type DatabaseScriptOptions,
+  databaseScript,
+  readServerSort,
+  type ServerSort,
+} from "./database-script.ts";
+export {
   type CaptureDeadLetter,
   type CaptureDeadLetterDetail,
   type CaptureDeadLetterList,
@@ -75,6 +81,7 @@ export {
   showDeadLetters,
   type WaitingChange,
 } from "./dead-letters/show.ts";
+
 export {
   type CheckResult,
   type Diagnosis,

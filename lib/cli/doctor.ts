@@ -1,4 +1,5 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { SERVER_SORTS } from "../admin/database-script.ts";
 import { type CheckResult, type Diagnosis, type DoctorSubject, examine } from "../admin/doctor/index.ts";
 import { moreOf } from "../change/error-text.ts";
 import { commandPlace, withCommands } from "../change/printed-command.ts";
@@ -8,13 +9,14 @@ import { findDefinition, projectDirectory } from "../definition/find-definition.
 import { DEFINITION_VARIABLE } from "../local/dev/variables.ts";
 import { abortOnSignals } from "../local/stop-signal.ts";
 import { commandDatabase } from "./database.ts";
-import { databaseUrlOption, jsonOption, type PlaceOptions, withPlace } from "./options.ts";
+import { printScript, type ScriptArguments } from "./doctor-sql.ts";
+import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
 import { loadProjectEnvironment } from "./project-environment.ts";
 import { resourcesOf } from "./resources-of.ts";
 import { note, say } from "./say.ts";
 
-interface DoctorArguments extends PlaceOptions {
-  readonly databaseUrl?: string;
+interface DoctorArguments extends PlaceOptions, ScriptArguments {
+  readonly sql: boolean;
   readonly json?: boolean;
 }
 
@@ -30,6 +32,17 @@ export function doctorCommand(): Command {
     .description("look at everything that the pipeline needs, and touch nothing")
     .addOption(databaseUrlOption())
     .addOption(jsonOption("the outcome of each check"))
+    .option("--sql", "print a script for psql that makes the database ready, and look at nothing else", false)
+    .addOption(
+      new Option("--for <host>", "of --sql: where the server is (default: the server tells)").choices(
+        SERVER_SORTS,
+      ),
+    )
+    .addOption(
+      new Option("--role <name>", "of --sql: the role of the capture task")
+        .default("tributary")
+        .argParser(roleName),
+    )
     .addHelpText(
       "after",
       `
@@ -37,12 +50,18 @@ Each check ends as ok, problem (with its code and what to do) or unchecked (with
 Handlers are bundled in a temporary directory and loaded in a process of their own; nothing is invoked.
 
   tributary doctor
-  tributary doctor --database-url postgres://tributary@db.example.com/shop`,
+  tributary doctor --database-url postgres://tributary@db.example.com/shop
+  tributary doctor --sql --for rds | psql -h db.example.com -U postgres shop`,
     )
     .action(run);
 }
 
 async function run(given: DoctorArguments): Promise<void> {
+  if (given.sql) return await printSql(given);
+  if (given.for !== undefined) {
+    const remedy = "leave it out, or add --sql: it says for which server the script is";
+    throw new ConfigurationError("The command line", [{ path: "--for", value: given.for, remedy }]);
+  }
   const subject = await subjectOf(given);
   const stopping = new AbortController();
   abortOnSignals(stopping);
@@ -56,13 +75,33 @@ async function run(given: DoctorArguments): Promise<void> {
   if (!diagnosis.healthy) process.exitCode = 1;
 }
 
+async function printSql(given: DoctorArguments): Promise<void> {
+  if (given.json) {
+    const remedy = "leave it out: --sql prints a script";
+    throw new ConfigurationError("The command line", [{ path: "--json", value: true, remedy }]);
+  }
+  await loadProjectEnvironment(given.pipeline);
+  // As it is written, not as tributary dev runs it: what dev needs it makes itself.
+  const pipeline = await readPipeline(given.pipeline ?? (process.env[DEFINITION_VARIABLE] || undefined));
+  await printScript(pipeline, given, hasDatabase(given));
+}
+
+/** Returns true if something names the database. */
+function hasDatabase({ databaseUrl }: DoctorArguments): boolean {
+  return databaseUrl !== undefined || DATABASE_VARIABLES.some((name) => process.env[name]);
+}
+
+/** Stands unquoted in what people type, and in a psql prompt. */
+function roleName(text: string): string {
+  if (/^[a-z_][a-z0-9_$-]{0,62}$/.test(text)) return text;
+  throw new InvalidArgumentError("write lower-case letters, digits, _ and -, at most 63.");
+}
+
 /** Finds what there is to look at; what cannot be found the checks tell. */
 async function subjectOf(given: DoctorArguments): Promise<DoctorSubject> {
   // Without a definition there is no project, and so no .env.
   await loadProjectEnvironment(given.pipeline).catch(unlessConfiguration);
   const definition = await foundDefinition(given.pipeline);
-  const url = given.databaseUrl ?? (process.env.DATABASE_URL || undefined);
-  const hasDatabase = url !== undefined || DATABASE_VARIABLES.some((name) => process.env[name]);
   const { file } = definition;
   // Under tributary dev the definition is its own file, which reads the user's.
   const userFile = process.env[DEFINITION_VARIABLE] || file;
@@ -71,7 +110,7 @@ async function subjectOf(given: DoctorArguments): Promise<DoctorSubject> {
     node: process.versions.node,
     environment: process.env,
     definition,
-    database: hasDatabase ? () => commandDatabase(given.databaseUrl) : undefined,
+    database: hasDatabase(given) ? () => commandDatabase(given.databaseUrl) : undefined,
     resources:
       "pipeline" in definition
         ? await resourcesOf(definition.pipeline, given).catch(unlessConfiguration)

@@ -11,6 +11,7 @@ import type { LogPipeline } from "./postgres/definition.ts";
 import type { PostgresConnectionOptions } from "./postgres/link/connection-options.ts";
 import type { PreflightProblem } from "./postgres/postgres-errors.ts";
 import type { SourceStatus } from "./postgres/postgres-source.ts";
+import type { ScriptPart, SetUpOptions } from "./postgres/set-up/script.ts";
 import type { SlotRecord, SlotState } from "./postgres/slot/slot-record.ts";
 import type { ReadingRecord, ReadingState } from "./reading-record.ts";
 import type { SourcePlan, StoredTask } from "./source-plan.ts";
@@ -49,6 +50,12 @@ export interface SourceKind<D extends SourceDefinition = SourceDefinition> {
   outbox(pipeline: Pick<PipelineOf<D>, "source" | "topics">): OutboxPlan | undefined;
   /** Statements that make a database ready whose tables nothing else has prepared; run by the owner of the tables. */
   prepare(pipeline: PipelineOf<D>): Promise<readonly string[]>;
+  /**
+   * Writes the script by which an administrator makes a database ready for a role that captures; each statement may be run again. Reads the
+   * catalog where there is a session, and touches nothing.
+   * @throws ConfigurationError where only the database could tell what the definition means.
+   */
+  setUp(options: SetUpOptions<D>): Promise<readonly ScriptPart[]>;
   /** The acts of an operator. All of it is required: a kind that cannot be torn down leaves a slot behind. */
   readonly operate: {
     readonly teardown: SourceTeardown<D>;

@@ -71,6 +71,39 @@ describe("tributary doctor in a project", () => {
     expect(none.check("Node")?.status).toBe("ok");
   });
 
+  it("--sql prints a script and nothing else; without a database it has to be told where the server is", async () => {
+    const run = async (...args: string[]) => await project.run(["doctor", ...args]).finished;
+    const { code, stdout, stderr } = await run("--sql", "--for", "self-hosted", "--role", "reader");
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(stdout).toMatch(/^-- What the pipeline mine needs of its database, on a server of your own/);
+    expect(stdout).toContain('GRANT SELECT ON "public"."orders" TO "reader";');
+    expect(stdout).toContain('CREATE PUBLICATION "tributary_mine" FOR TABLE ONLY "public"."orders" WITH');
+    for (const [args, said] of [
+      [["--sql"], "--for: say where the server is"],
+      [["--sql", "--for", "azure"], "Allowed choices are self-hosted, rds, aurora"],
+      [["--for", "rds"], "--for: leave it out, or add --sql"],
+      [["--sql", "--json", "--for", "rds"], "--json: leave it out"],
+      [["--sql", "--for", "rds", "--role", 'a"b'], "write lower-case letters"],
+    ] as const) {
+      const refused = await run(...args);
+      expect([args, refused.code, refused.stdout]).toEqual([args, 2, ""]);
+      expect(refused.stderr).toContain(said);
+    }
+    // A role that the script is to make cannot sign in yet.
+    const away = await run(
+      "--sql",
+      "--for",
+      "rds",
+      "--database-url",
+      "postgres://reader:secret@127.0.0.1:1/shop",
+    );
+    expect(away).toMatchObject({ code: 0, stdout: expect.stringContaining("rds_replication") });
+    expect(away.stderr).toMatch(
+      /the script is of the definition alone: PostgreSQL at 127\.0\.0\.1:1 cannot be reached/,
+    );
+    expect(away.stdout + away.stderr).not.toContain("secret");
+  });
+
   withPostgres((server) => {
     const aws = emulatedAws();
 

@@ -3,7 +3,7 @@ import type { SourceKind } from "../source-kind.ts";
 import type { BatchDefinition, BatchSource } from "./batch-source.ts";
 
 /** The part of a kind of its own, beside that of all that read tables in batches. */
-interface BatchKind<D extends BatchDefinition> extends Pick<SourceKind<D>, "kind" | "prepare"> {
+interface BatchKind<D extends BatchDefinition> extends Pick<SourceKind<D>, "kind" | "prepare" | "setUp"> {
   readonly schema: SourceKind<D>["definition"]["schema"];
   /** Imports what needs the driver. */
   load(): Promise<BatchSource<D>>;
@@ -13,7 +13,7 @@ interface BatchKind<D extends BatchDefinition> extends Pick<SourceKind<D>, "kind
 
 /** A kind of source that reads tables in batches: one task, no slot, rows alone. */
 export function batchKind<D extends BatchDefinition>(own: BatchKind<D>): SourceKind<D> {
-  const { kind, schema, load, prepare, remains } = own;
+  const { kind, schema, load, prepare, setUp, remains } = own;
   return {
     kind,
     definition: { schema },
@@ -27,6 +27,7 @@ export function batchKind<D extends BatchDefinition>(own: BatchKind<D>): SourceK
     events: () => NO_EVENTS,
     outbox: () => undefined,
     prepare,
+    setUp,
     operate: {
       plan: async (place) => await (await load()).plan(place),
       teardown: nothingToRemove(remains),

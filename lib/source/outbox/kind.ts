@@ -29,6 +29,7 @@ export const outboxKind: SourceKind<OutboxSource> = {
   events: () => NO_EVENTS,
   outbox: ({ source, topics }) => relayOutboxPlan(source.table, topics.partitions),
   prepare: async ({ source, topics }) => relayOutboxPlan(source.table, topics.partitions).install,
+  setUp: async (options) => (await import("./set-up.ts")).outboxSetUp(options),
   operate: {
     teardown: nothingToRemove(
       "The outbox, with events that nobody has read, is its owner's to drop: tributary outbox uninstall",

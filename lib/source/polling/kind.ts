@@ -7,5 +7,6 @@ export const pollingKind = batchKind<PollingSource>({
   schema: pollingSource,
   load: async () => (await import("./polling-source.ts")).pollingReads,
   prepare: async ({ source }) => (await import("./column-sql.ts")).polledColumnsSql(source),
+  setUp: async (options) => (await import("./set-up.ts")).pollingSetUp(options),
   remains: "Polling leaves nothing at the server but the columns that it reads.",
 });

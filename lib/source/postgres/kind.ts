@@ -45,6 +45,7 @@ export const postgresKind: SourceKind<LogSource> = {
   }),
   outbox: ({ source }) => source.outbox && logOutboxPlan(source.outbox.table),
   prepare: async ({ source }) => (source.outbox ? logOutboxPlan(source.outbox.table).install : []),
+  setUp: async (options) => (await import("./set-up/log-set-up.ts")).logSetUp(options),
   operate: {
     teardown,
     plan: async (place) => await (await import("./plan.ts")).planLog(place),

@@ -14,6 +14,7 @@ export const triggersKind = batchKind<TriggersSource>({
       ...source.tables.flatMap((table) => tableTriggersSql(source.schema, parseTable(table))),
     ];
   },
+  setUp: async (options) => (await import("./set-up.ts")).triggersSetUp(options),
   remains:
     "The triggers, their function and the audit table are the tables' owner's to remove: tributary triggers uninstall",
 });

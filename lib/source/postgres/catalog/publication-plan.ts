@@ -39,11 +39,9 @@ export function planPublication(
   const problems: PreflightProblem[] = [];
   const warnings: PreflightProblem[] = [];
   const name = quoteIdentifier(source.publication);
-  const wanted = tables.map((table) => tableSql(source, table, facts.version)).join(", ");
-  const createSql = [
-    `CREATE PUBLICATION ${name}${wanted && ` FOR TABLE ${wanted}`} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${facts.version >= 180_000 ? ", publish_generated_columns = stored" : ""})`,
-    `COMMENT ON PUBLICATION ${name} IS ${pg.escapeLiteral(`${OUR_COMMENT} for the pipeline "${definition.name}"`)}`,
-  ];
+  const list = tables.map((table) => tableSql(source, table, facts.version));
+  const wanted = list.join(", ");
+  const createSql = createPublicationSql(definition, list, facts.version);
   if (facts.version < 150_000) {
     for (const field of ["excludeColumns", "where"] as const) {
       if (Object.keys(source[field]).length === 0) continue;
@@ -115,6 +113,20 @@ export function planPublication(
     else warnings.push(finding);
   }
   return { problems, warnings, step: { kind: "use" } };
+}
+
+/** The statements that make a publication of a list of tables, as `tableSql` writes each, and say that it is ours. */
+export function createPublicationSql(
+  { name: pipeline, source }: Pick<LogPipeline, "name" | "source">,
+  list: readonly string[],
+  version: number,
+): readonly [create: string, comment: string] {
+  const name = quoteIdentifier(source.publication);
+  const tables = list.length > 0 ? ` FOR TABLE ${list.join(", ")}` : "";
+  return [
+    `CREATE PUBLICATION ${name}${tables} WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true${version >= 180_000 ? ", publish_generated_columns = stored" : ""})`,
+    `COMMENT ON PUBLICATION ${name} IS ${pg.escapeLiteral(`${OUR_COMMENT} for the pipeline "${pipeline}"`)}`,
+  ];
 }
 
 /** All slots of tail's share its publication: what a slot that stays has to print of other tables must not leave it. */

@@ -64,6 +64,7 @@ export const toyKind: SourceKind<ToySource> = {
   events: () => ({ table: undefined, outbox: false, messages: false }),
   outbox: () => undefined,
   prepare: async () => ["CREATE TABLE numbers (n int)"],
+  setUp: async ({ role }) => [{ comments: ["A toy."], statements: [`GRANT SELECT ON numbers TO "${role}"`] }],
   operate: {
     teardown: {
       async plan({ number, pipeline }) {
