@@ -13,6 +13,7 @@ export const VERBS: readonly string[] = [
   "redrive",
   "backfill",
   "plan",
+  "generate",
   "capture",
   "outbox",
   "epoch",

@@ -9,6 +9,7 @@ import { dlqCommand } from "./dlq.ts";
 import { doctorCommand } from "./doctor.ts";
 import { epochCommand } from "./epoch.ts";
 import { explainCommand } from "./explain.ts";
+import { generateCommand } from "./generate.ts";
 import { outboxCommand } from "./outbox.ts";
 import { placeProgram } from "./place.ts";
 import { planCommand } from "./plan.ts";
@@ -36,6 +37,7 @@ export function makeProgram(): Command {
     .addCommand(redriveCommand())
     .addCommand(backfillCommand())
     .addCommand(planCommand())
+    .addCommand(generateCommand())
     .addCommand(captureCommand())
     .addCommand(outboxCommand())
     .addCommand(epochCommand())

@@ -76,7 +76,7 @@ export function projectFiles(project: Project): Map<string, string> {
 }
 
 function handlerParts(
-  types: ReturnType<typeof rowTypeNames>,
+  types: ReadonlyMap<Table, string>,
   all: Readonly<Record<string, string>>,
 ): Record<string, string> {
   const tables = [...types];

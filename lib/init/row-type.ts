@@ -1,4 +1,4 @@
-import { formatTable } from "../change/table-pattern.ts";
+import { formatTable, type TableName } from "../change/table-pattern.ts";
 import type { Column, Table } from "./database-tables.ts";
 
 /*
@@ -44,8 +44,8 @@ export function needsColumnValue({ columns }: Table): boolean {
  * Returns the name of each row's type: `OrdersRow`; with the schema where that is not `public`, and a number where another table has the
  * name (`order_items` and `OrderItems`).
  */
-export function rowTypeNames(tables: readonly Table[]): ReadonlyMap<Table, string> {
-  const names = new Map<Table, string>();
+export function rowTypeNames<T extends TableName>(tables: readonly T[]): ReadonlyMap<T, string> {
+  const names = new Map<T, string>();
   const taken = new Set<string>();
   for (const table of tables) {
     const wanted = rowTypeName(table);
@@ -57,7 +57,7 @@ export function rowTypeNames(tables: readonly Table[]): ReadonlyMap<Table, strin
   return names;
 }
 
-function rowTypeName({ schema, table }: Table): string {
+function rowTypeName({ schema, table }: TableName): string {
   const words = (schema === "public" ? table : `${schema} ${table}`)
     .split(/[^\p{ID_Continue}]+|_+/u)
     .filter(Boolean);
@@ -89,7 +89,7 @@ export function commentText(text: string): string {
 }
 
 /** Returns the table's name for a comment. */
-export function tableText(table: Table): string {
+export function tableText(table: TableName): string {
   return commentText(formatTable(table));
 }
 
@@ -105,7 +105,7 @@ function sampleOf({ base, kind, name }: Column): string {
 }
 
 /** Quoted where it is no identifier: ² and ½ may stand in one of PostgreSQL, and not in one of TypeScript. */
-function member(name: string): string {
+export function member(name: string): string {
   // In an object literal that would be its prototype.
   if (name === "__proto__") return '["__proto__"]';
   return /^[\p{ID_Start}_$][\p{ID_Continue}$]*$/u.test(name) ? name : JSON.stringify(name);

@@ -240,7 +240,7 @@ function inShort(reasons: readonly string[]): string {
 }
 
 /** Columns that this server publishes when no list says otherwise (stored generated ones from 18, in lists). */
-function publishable(table: TableFacts, version: number): string[] {
+export function publishable(table: TableFacts, version: number): string[] {
   return table.columns
     .filter((column) => column.generated === "" || (column.generated === "s" && version >= 180_000))
     .map((column) => column.name);
