@@ -159,7 +159,7 @@ async function discardPutAside(options: DiscardOptions): Promise<void> {
       `Deletes the message of the change of ${table} at ${position} from capture's dead-letter queue, and nothing else: the one whole copy of the change.`,
       isMended
         ? "Its table was read again since, with a sweep: sinks hold the row as it is."
-        : `Its table was not read again since: sinks may lack the row, or keep an old one. First: tributary backfill start --table ${shellWord(table)} --sweep${placeText(options)}`,
+        : `Its table was not read again since: sinks may lack the row, or keep an old one. First: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
     );
   if (!(await isAllowed(options, "Delete it?"))) return;
   tellDeleted(await acknowledgeMessages(place, queue.url, new Set(messages)), messages.length, options);
@@ -185,7 +185,7 @@ export async function redrivePutAside(options: DiscardOptions): Promise<void> {
     say(
       isReading
         ? `${table}: ${own.length}, being read again: tributary backfill status`
-        : `${table}: ${own.length}; correct the rows, then: tributary backfill start --table ${shellWord(table)} --sweep${placeText(options)}`,
+        : `${table}: ${own.length}; correct the rows, then: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
     );
   }
 }

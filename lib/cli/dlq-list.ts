@@ -40,7 +40,9 @@ export async function listOpen(options: ListOptions): Promise<void> {
   const letters = all.filter(
     ({ state, messages, consumer }) => state !== "superseded" || messages.length > 0 || !seen.has(consumer),
   );
-  const put = aside?.letters ?? [];
+  const put = (aside?.letters ?? []).filter(
+    ({ state, messages }) => state !== "read again" || messages.length > 0,
+  );
   if (options.json) {
     for (const letter of letters) say(JSON.stringify({ of: "consumer", ...letter }));
     for (const letter of put) say(JSON.stringify({ of: "capture", ...letter }));

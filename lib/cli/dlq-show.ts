@@ -241,7 +241,7 @@ export function captureRemedy(
     case "open":
       return [
         "correct the row in the database, then have its table read again:",
-        `  tributary backfill start${place} --table ${shellWord(table)} --sweep`,
+        `  tributary backfill start${place} --table ${shellWord(table)}`,
         "then, or where the row is of no use, take the message from the queue:",
         discard,
       ];

@@ -109,6 +109,71 @@ withPostgres((server) => {
     expect(wrong.lines.join("\n")).toContain("34 characters");
   });
 
+  test("is listed, shown with its row as the server sent it, and taken from the queue once its table was read again", async () => {
+    const { bench, environment } = await scene({ undecodable: "dead-letter" });
+    const capture = bench.capture(environment);
+    await capture.printed("streaming from slot");
+    await bench.client.query(`INSERT INTO orders VALUES (1, 'caf' || ${UNREADABLE})`);
+    await bench.client.query(`INSERT INTO orders VALUES (2, repeat('x', 1100000) || ${UNREADABLE})`);
+    await bench.insert(3, 3);
+    await bench.reached(3);
+    const run = async (...args: string[]) => {
+      const command = bench.run(environment, "dlq", ...args);
+      const code = await command.ended;
+      return {
+        code,
+        text: command.lines.join("\n"),
+        lines: command.lines.filter((line) => line.startsWith("{")),
+      };
+    };
+    const list = async () => (await run("list", "--capture", "--json")).lines.map((line) => JSON.parse(line));
+    const [small, large] = (await eventually(
+      async () => {
+        const found = await list();
+        return found.every(({ messages }) => messages.length === 1) && found.length === 2 && found;
+      },
+      { what: "both changes in the list", deadlineMs: 60_000 },
+    )) as { position: string; code: string }[];
+    expect(small).toMatchObject({ of: "capture", table: "public.orders", code: "TEXT_ENCODING" });
+    const shown = await run("show", "--capture", "--position", small?.position ?? "");
+    expect(shown.code).toBe(0);
+    expect(shown.text).toMatch(/insert of public\.orders[\s\S]* id +"1"[\s\S]* note +"caf\\\\xe9"/);
+    const whole = await run("show", "--capture", "--position", large?.position ?? "", "--json");
+    const { change } = JSON.parse(whole.lines[0] ?? "");
+    expect(change.after.note.text).toHaveLength(1_100_000 + 4);
+
+    const [, command = ""] = /tributary (backfill start .*)$/m.exec(shown.text) ?? [];
+    // Its table's backfill is refused at the same row: nothing is mended, and nothing is deleted.
+    const early = await run("redrive", "--capture");
+    expect(early).toMatchObject({ code: 1 });
+    expect(early.text).toContain("0 messages whose table was read again");
+    expect(await list()).toHaveLength(2);
+
+    await bench.client.query("UPDATE orders SET note = 'cafe' WHERE id IN (1, 2)");
+    await eventually(
+      async () => {
+        // As it is printed.
+        await bench.run(environment, ...command.split(" ")).ended;
+        return (await list()).every(({ state }: { state: string }) => state === "read again");
+      },
+      { what: "the table to be read again", deadlineMs: 90_000 },
+    );
+    const unasked = await run("discard", "--capture", "--position", small?.position ?? "");
+    expect(unasked.code).toBe(2);
+    expect(unasked.text).toContain("Its table was read again since");
+    const one = await run("discard", "--capture", "--position", small?.position ?? "", "--yes");
+    expect(one).toMatchObject({ code: 0 });
+    expect((await list()).filter(({ messages }) => messages.length > 0)).toMatchObject([
+      { position: large?.position },
+    ]);
+    const rest = await run("redrive", "--capture");
+    expect(rest.text).toContain("1 message");
+    expect(await run("list", "--capture")).toMatchObject({
+      code: 0,
+      text: expect.stringContaining("No open"),
+    });
+  });
+
   test("a topic that is held since its table is another one is not released by the way", async () => {
     const { bench } = await scene({});
     const { signal } = new AbortController();
