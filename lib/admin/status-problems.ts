@@ -28,6 +28,10 @@ export function problemsOf(status: Facts, resources: PipelineResources): readonl
   return problems.toSorted((a, b) => Number(a.severity === "note") - Number(b.severity === "note"));
 }
 
+function counted(n: number, one: string, several: string): string {
+  return `${n} ${n === 1 ? one : several}`;
+}
+
 function problem(part: string, { severity = "unhealthy", ...words }: Words): StatusProblem {
   return { code: undefined, command: undefined, ...words, severity, part };
 }
@@ -74,7 +78,7 @@ function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: Pipelin
   if (figures && task.state === "RUNNING") found.push(...ofLag(figures));
   if (figures?.leftoverSlots)
     found.push({
-      message: `${figures.leftoverSlots} slots of this pipeline stand on servers that are not read from, and keep WAL there`,
+      message: `${counted(figures.leftoverSlots, "slot of this pipeline stands", "slots of this pipeline stand")} on servers that are not read from, and keep WAL there`,
       remedy: "The capture log names the server, and the statement to run there.",
     });
   return found.map((words) => problem(part, words));
@@ -264,6 +268,7 @@ function ofTopics({ capture, captureDeadLetters }: Facts): StatusProblem[] {
         code,
         message: `the change at ${position} was put aside: it is a dead letter of capture, and the table is read again`,
         remedy: "Look at it in the dead-letter queue.",
+        command: "tributary dlq list --capture",
       }),
     ),
     ...wanted.map((position) =>
@@ -276,7 +281,7 @@ function ofTopics({ capture, captureDeadLetters }: Facts): StatusProblem[] {
     ...(captureDeadLetters
       ? [
           problem("capture", {
-            message: `${captureDeadLetters} messages are in the dead-letter queue of capture: changes that could not become events`,
+            message: `${counted(captureDeadLetters, "message is", "messages are")} in the dead-letter queue of capture: changes that could not become events`,
             remedy: "Look at them, correct what they lack by hand where it matters, and remove them.",
             command: "tributary dlq list",
           }),
@@ -298,7 +303,7 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
   const gap = attention.find((status) => status.gap);
   if (gap)
     words.push({
-      message: `${consumer.gaps} partitions stand before missing changes: nothing behind them is applied`,
+      message: `${counted(consumer.gaps, "partition stands", "partitions stand")} before missing changes: nothing behind them is applied`,
       remedy:
         "Look first for the records: an event source mapping that gave up, a stream whose retention was over. Then accept it: the rows are read again.",
       command: `tributary consumer accept-gap ${flag} --topic ${shellWord(gap.topic)}`,
@@ -306,19 +311,19 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
   const hold = attention.find((status) => status.hold)?.hold;
   if (hold)
     words.push({
-      message: `${consumer.held} partitions are held since ${hold.since}: ${hold.cause}`,
+      message: `${counted(consumer.held, "partition is", "partitions are")} held since ${hold.since}: ${hold.cause}`,
       remedy: "Correct what made the change fail, then redrive it.",
-      command: `tributary redrive ${flag}`,
+      command: `tributary dlq redrive ${flag}`,
     });
   if (consumer.deadLetterKeys > 0)
     words.push({
-      message: `${consumer.deadLetterKeys} keys have open dead letters, and ${consumer.parked} changes are parked`,
+      message: `${counted(consumer.deadLetterKeys, "key has", "keys have")} open dead letters, and ${counted(consumer.parked, "change is", "changes are")} parked`,
       remedy: "Correct what made them fail, then redrive them.",
-      command: `tributary redrive ${flag}`,
+      command: `tributary dlq redrive ${flag}`,
     });
   if (consumer.unhealed > 0)
     words.push({
-      message: `${consumer.unhealed} stretches of changes are missing, and their rows are not in place again`,
+      message: `${counted(consumer.unhealed, "stretch", "stretches")} of changes missing, whose rows are not in place again`,
       remedy: "The list says which, and what each waits for.",
       command: `tributary consumer status ${flag}`,
     });
@@ -336,8 +341,9 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
   if (deadLetterMessages && consumer.deadLetterKeys === 0)
     words.push({
       severity: "note",
-      message: `${deadLetterMessages} messages are in its dead-letter queue, and no key waits for them`,
+      message: `${counted(deadLetterMessages, "message is", "messages are")} in its dead-letter queue, and no key waits for them`,
       remedy: "They are of records that could not be read, or were redriven: look at them, and remove them.",
+      command: `tributary dlq list ${flag}`,
     });
   return words.map((each) => problem(`consumer ${name}`, each));
 }

@@ -19,6 +19,8 @@ interface StatusOptions extends PlaceOptions {
 
 /** Time between two looks of `--watch`. */
 const WATCH_MS = 3_000;
+/** On a narrower terminal wrapping would leave a word a line. */
+const LEAST_WIDTH = 40;
 
 /** `tributary status`: how capture, tables and consumers of a pipeline stand. */
 export function statusCommand(): Command {
@@ -97,7 +99,7 @@ class Screen {
   }
 
   show(status: PipelineStatus, first: boolean): void {
-    this.#last = statusLines(status, paint, process.stdout.isTTY ? process.stdout.columns : undefined);
+    this.#last = statusLines(status, paint, widthOf(process.stdout));
     if (!this.#redraws) {
       say(...(first ? [] : [""]), ...this.#last);
       return;
@@ -120,6 +122,11 @@ class Screen {
     process.stdout.write("\x1b[?7h\x1b[?1049l");
     say(...this.#last);
   }
+}
+
+/** Undefined where lines are not wrapped: no terminal, or one that does not know how wide it is. */
+function widthOf({ isTTY, columns }: typeof process.stdout): number | undefined {
+  return isTTY && columns >= LEAST_WIDTH ? columns : undefined;
 }
 
 const paint: Paint = (colour, text) => styleText(colour, text, { stream: process.stdout });

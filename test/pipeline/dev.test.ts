@@ -134,6 +134,11 @@ describe("tributary dev on a database of this machine", () => {
       const file = await project.read(".tributary/dev.json");
       expect(file).not.toContain(password);
       expect((await stat(project.path(".tributary/dev.json"))).mode & 0o777).toBe(0o600);
+      const whole = await project.run(["status"], {}, "functions").finished;
+      expect(whole).toMatchObject({
+        code: 1,
+        stdout: expect.stringMatching(/RUNNING[\s\S]*^! consumer orders\n {4}1 key has open dead letters/m),
+      });
       const status = await project.run(["consumer", "status"], {}, "functions").finished;
       expect(status).toMatchObject({
         code: 1,

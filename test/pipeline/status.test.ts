@@ -261,7 +261,7 @@ withPostgres((server) => {
       problems: [
         {
           part: `consumer ${bench.consumer.name}`,
-          command: `tributary redrive --consumer ${bench.consumer.name}`,
+          command: `tributary dlq redrive --consumer ${bench.consumer.name}`,
         },
       ],
     });

@@ -29,9 +29,7 @@ export function sayEndpoints(
   { place, connection }: DevDatabase,
   display: Display,
 ): void {
-  display.say(
-    "running; from another terminal in this folder the verbs speak to it: tributary consumer status",
-  );
+  display.say("running; from another terminal in this folder the verbs speak to it: tributary status");
   display.say(`  database     ${place === "embedded" ? placeOf(connection) : place}`);
   display.say(`  DynamoDB     ${environment.AWS_ENDPOINT_URL_DYNAMODB}  table ${resources.stateTable}`);
   display.say(`  Kinesis      ${environment.AWS_ENDPOINT_URL_KINESIS}  stream ${resources.stream}`);

@@ -82,13 +82,13 @@ describe("the problems of a pipeline", () => {
       [{ consumers: [orders({ paused: by })] }, "tributary consumer resume --consumer orders"],
       [
         { consumers: [orders({ held: 1, attention: [{ ...at, ...rest, hold }] })] },
-        "tributary redrive --consumer orders",
+        "tributary dlq redrive --consumer orders",
       ],
       [
         { consumers: [orders({ gaps: 1, attention: [{ ...at, ...rest, gap }] })] },
         "tributary consumer accept-gap --consumer orders --topic shop.t",
       ],
-      [{ consumers: [orders({ deadLetterKeys: 1, parked: 4 })] }, "tributary redrive --consumer orders"],
+      [{ consumers: [orders({ deadLetterKeys: 1, parked: 4 })] }, "tributary dlq redrive --consumer orders"],
       [{ consumers: [orders({ unhealed: 1 })] }, "tributary consumer status --consumer orders"],
       [
         { consumers: [orders({ lag: { state: "behind", forMs: 600_000, atLeast: true, topic: "shop.t" } })] },
@@ -211,9 +211,9 @@ it("a status in lines: tables of equal widths, units, and the command on a line 
     "  dead-letter queue of orders: no answer within 10 s",
     "",
     "! consumer orders",
-    "    1 keys have open dead letters, and 2 changes are parked",
+    "    1 key has open dead letters, and 2 changes are parked",
     "    What to do: Correct what made them fail, then redrive them.",
-    "    tributary redrive --consumer orders",
+    "    tributary dlq redrive --consumer orders",
   ]);
   const narrow = statusLines(
     { ...facts, healthy: false, problems: problemsOf(facts, resources) },
@@ -221,10 +221,10 @@ it("a status in lines: tables of equal widths, units, and the command on a line 
     40,
   );
   expect(narrow.slice(-5)).toEqual([
-    "    1 keys have open dead letters, and 2",
+    "    1 key has open dead letters, and 2",
     "    changes are parked",
     "    What to do: Correct what made them",
     "    fail, then redrive them.",
-    "    tributary redrive --consumer orders",
+    "    tributary dlq redrive --consumer orders",
   ]);
 });
