@@ -45,7 +45,8 @@ export async function speakToPlace(
   if (!VERBS.includes(verbOf(command))) return;
   chooseAws(command, environment);
   if (!(await speakToStack(command, environment))) await speakToDev(command, { folder, environment });
-  await checkFormat(command, environment);
+  // Doctor tells it among the rest.
+  if (verbOf(command) !== "doctor") await checkFormat(command, environment);
 }
 
 /** @throws StateTableNewerError */

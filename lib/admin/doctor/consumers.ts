@@ -1,7 +1,9 @@
 import type { EventSourceMappingConfiguration, FunctionConfiguration } from "@aws-sdk/client-lambda";
-import { lambdaClient } from "../../aws/clients.ts";
+import { dynamodbClient, lambdaClient } from "../../aws/clients.ts";
 import type { TributaryError } from "../../change/tributary-error.ts";
 import type { ConsumerDefinition } from "../../definition/definition.ts";
+import { type Pause, pausedBy, resumeCommand } from "../../state/pause.ts";
+import { readPause } from "../../state/pauses.ts";
 import { askAws } from "./ask-aws.ts";
 import { type Check, NotChecked, outcomeOf } from "./check.ts";
 import { ConsumerFunctionError, ConsumerMappingError } from "./doctor-errors.ts";
@@ -116,15 +118,32 @@ function mappingCheck(
             }),
         },
       ).finally(() => client.destroy());
-      const errors = mappingErrors(consumer.name, uuid, found, stream);
-      const notes =
-        found.BatchSize === consumer.batchSize
-          ? []
-          : [`its batch size is ${found.BatchSize}, and the definition says ${consumer.batchSize}`];
+      const pause = /^Disabl/.test(found.State ?? "")
+        ? await pauseOf(examination, consumer.name, signal)
+        : undefined;
+      const errors = mappingErrors(consumer.name, uuid, found, stream, pause !== undefined);
+      const notes = pause
+        ? [`paused ${pausedBy(pause)}: ${resumeCommand({ consumer: consumer.name })} ends it`]
+        : [];
+      if (found.BatchSize !== consumer.batchSize)
+        notes.push(`its batch size is ${found.BatchSize}, and the definition says ${consumer.batchSize}`);
       const last = found.LastProcessingResult;
       return outcomeOf(errors, `${uuid}: ${found.State?.toLowerCase()}${last ? `, ${last}` : ""}`, notes);
     },
   };
+}
+
+/** The pause of a consumer, under which its mapping is to be disabled; one that cannot be read is none. */
+async function pauseOf(
+  examination: Examination,
+  consumer: string,
+  signal: AbortSignal,
+): Promise<Pause | undefined> {
+  const dynamodb = dynamodbClient(examination.subject.environment);
+  const { stateTable: table, pipeline } = examination.requireResources();
+  return await readPause({ dynamodb, table, pipeline, signal }, { consumer })
+    .catch(() => undefined)
+    .finally(() => dynamodb.destroy());
 }
 
 /** Only the library gives up, event by event (rule 13): what a mapping discards by itself is missing for good. */
@@ -133,6 +152,7 @@ function mappingErrors(
   uuid: string,
   found: EventSourceMappingConfiguration,
   stream: string | undefined,
+  isPaused: boolean,
 ): TributaryError[] {
   const errors: TributaryError[] = [];
   const wrong = (message: string, remedy: string) =>
@@ -141,12 +161,13 @@ function mappingErrors(
     );
   const update = `aws lambda update-event-source-mapping --uuid ${uuid}`;
   const { State: state = "unknown" } = found;
-  if (/^Disabl/.test(state))
-    wrong(
-      `is ${state}: the consumer stands still`,
-      `Resume the consumer where it was paused, or: ${update} --enabled`,
-    );
-  else if (!["Enabled", "Enabling", "Updating"].includes(state))
+  if (/^Disabl/.test(state)) {
+    if (!isPaused)
+      wrong(
+        `is ${state}: the consumer stands still`,
+        `Nobody has paused it by a command: ${update} --enabled`,
+      );
+  } else if (!["Enabled", "Enabling", "Updating"].includes(state))
     wrong(
       `is ${state}${found.StateTransitionReason ? ` (${found.StateTransitionReason})` : ""}`,
       "Deploy the stack again.",

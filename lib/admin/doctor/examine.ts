@@ -1,5 +1,6 @@
 import type { Pipeline } from "../../definition/definition.ts";
 import { explainSessionError } from "../../source/postgres/link/connection-errors.ts";
+import { captureReportChecks } from "./capture-report.ts";
 import { captureServiceChecks } from "./capture-service.ts";
 import { CHECK_MS, type Check, type Outcome, outcomeOfThrown } from "./check.ts";
 import { claimStoreChecks } from "./claim-store.ts";
@@ -28,6 +29,7 @@ const AREAS: readonly ((examination: Examination) => readonly Check[])[] = [
   claimStoreChecks,
   consumerChecks,
   captureServiceChecks,
+  captureReportChecks,
   rightsChecks,
 ];
 

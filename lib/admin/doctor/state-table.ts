@@ -8,6 +8,7 @@ import { TributaryError } from "../../change/tributary-error.ts";
 import { sourceKind } from "../../source/index.ts";
 import { readCaptureRecord } from "../../state/capture-record.ts";
 import { StateTableError, StateTableUnavailableError } from "../../state/state-errors.ts";
+import { checkStateFormat } from "../../state/state-format.ts";
 import { askAws } from "./ask-aws.ts";
 import { isEmulated } from "./aws-caller.ts";
 import { type Check, NotChecked, ok, outcomeOf } from "./check.ts";
@@ -95,6 +96,7 @@ export function stateTableChecks(examination: Examination): readonly Check[] {
         const dynamodb = dynamodbClient(environment);
         const place = { dynamodb, table, pipeline: pipeline.name, signal };
         try {
+          await checkStateFormat(place);
           const record = await readCaptureRecord(place);
           if (!record.slot && !record.reading) return ok("none yet: capture has not started");
           const { epoch, confirmed } = sourceKind(pipeline.source).operate.status(pipeline.source, record);

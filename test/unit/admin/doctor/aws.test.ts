@@ -335,6 +335,71 @@ describe("a pipeline on AWS", () => {
       expect(text).toContain(part);
   });
 
+  test("a mapping that is disabled since its consumer is paused is as it should be, and says who paused it", async () => {
+    change("lambda:GetEventSourceMapping", "", { State: "Disabled" });
+    const pause = { id: "1", by: "ada@laptop", since: 0, reason: "sink" };
+    aws.answers.set("dynamodb:GetItem", (input) =>
+      JSON.stringify(input).includes("consumer#orders")
+        ? { body: { Item: { pause: { S: JSON.stringify(pause) } } } }
+        : { body: {} },
+    );
+    const { check } = await diagnose();
+    expect(check("mapping orders")).toMatchObject({
+      status: "ok",
+      notes: [expect.stringMatching(/^paused by ada@laptop .*tributary consumer resume --consumer orders/)],
+    });
+  });
+
+  test("a capture task that has ended tells its own code and remedy; one that runs is no problem", async () => {
+    const failure = {
+      code: "SLOT_LOST",
+      message: "the slot is lost",
+      remedy: "tributary epoch new",
+      retry: "stop",
+      at: 1,
+    };
+    const report = (state: string) => ({
+      state,
+      since: 1,
+      at: 1,
+      beat: 1,
+      everyMs: 1,
+      task: "a",
+      startedAt: 1,
+    });
+    const says = (state: string) =>
+      aws.answers.set("dynamodb:Query", {
+        body: {
+          Items: [
+            {
+              pk: { S: "shop#capture-reports" },
+              sk: { S: "slot#1#holder" },
+              report: { S: JSON.stringify(report(state)) },
+              failure: { S: JSON.stringify(failure) },
+            },
+          ],
+          Count: 1,
+        },
+      });
+    expect((await diagnose()).check("capture task")).toMatchObject({ status: "unchecked" });
+    says("RUNNING");
+    expect((await diagnose()).check("capture task")).toMatchObject({
+      status: "ok",
+      detail: "last said RUNNING",
+    });
+    says("FAILED");
+    expect(problems((await diagnose()).check("capture task"))).toBe(
+      "SLOT_LOST the capture task ended: the slot is lost | tributary epoch new",
+    );
+  });
+
+  test("items of a newer format", async () => {
+    aws.answers.set("dynamodb:GetItem", { body: { Item: { format: { N: "99" } } } });
+    expect(problems((await diagnose()).check("state table, capture's record"))).toMatch(
+      /^STATE_TABLE_NEWER .* in format 99/,
+    );
+  });
+
   test("a function with another state table, a queue that is gone, a capture task that does not stay up", async () => {
     change("lambda:GetFunctionConfiguration", "", {
       Environment: { Variables: { TRIBUTARY_STATE_TABLE: "Old" } },
