@@ -31,8 +31,8 @@ export function buildCapture(directory: string): void {
     mainFields: ["module", "main"],
     // CommonJS packages inside of an ES module ask for what Node gives to CommonJS only.
     banner: { js: REQUIRE_BANNER },
-    // pg asks for it if it is there.
-    external: ["pg-native"],
+    // pg asks for it if it is there; handlers are not in the image, and nobody asks for what looks at them.
+    external: ["pg-native", "../local/handler-inspection.*"],
     logLevel: "error",
   });
 }

@@ -6,12 +6,14 @@ import { commandPlace, withCommands } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition, projectDirectory } from "../definition/find-definition.ts";
+import { OPERATE_VARIABLE } from "../definition/remote-program.ts";
 import { DEFINITION_VARIABLE } from "../local/dev/variables.ts";
 import { abortOnSignals } from "../local/stop-signal.ts";
 import { commandDatabase } from "./database.ts";
 import { printScript, type ScriptArguments } from "./doctor-sql.ts";
 import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
 import { loadProjectEnvironment } from "./project-environment.ts";
+import { orRemote } from "./remote.ts";
 import { resourcesOf } from "./resources-of.ts";
 import { note, say } from "./say.ts";
 
@@ -28,7 +30,7 @@ const NEXT_WORD_MS = 5_000;
 
 /** `tributary doctor`: looks at everything and touches nothing. */
 export function doctorCommand(): Command {
-  return withPlace(new Command("doctor"))
+  const command = withPlace(new Command("doctor"))
     .description("look at everything that the pipeline needs, and touch nothing")
     .addOption(databaseUrlOption())
     .addOption(jsonOption("the outcome of each check"))
@@ -52,8 +54,8 @@ Handlers are bundled in a temporary directory and loaded in a process of their o
   tributary doctor
   tributary doctor --database-url postgres://tributary@db.example.com/shop
   tributary doctor --sql --for rds | psql -h db.example.com -U postgres shop`,
-    )
-    .action(run);
+    );
+  return orRemote(command, run);
 }
 
 async function run(given: DoctorArguments): Promise<void> {
@@ -105,7 +107,6 @@ async function subjectOf(given: DoctorArguments): Promise<DoctorSubject> {
   const { file } = definition;
   // Under tributary dev the definition is its own file, which reads the user's.
   const userFile = process.env[DEFINITION_VARIABLE] || file;
-  const { inspectHandlers } = await import("../local/handler-inspection.ts");
   return {
     node: process.versions.node,
     environment: process.env,
@@ -115,8 +116,15 @@ async function subjectOf(given: DoctorArguments): Promise<DoctorSubject> {
       "pipeline" in definition
         ? await resourcesOf(definition.pipeline, given).catch(unlessConfiguration)
         : undefined,
-    handlers: userFile === undefined ? undefined : inspectHandlers(projectDirectory(userFile), process.env),
+    handlers: userFile === undefined ? undefined : await handlersOf(projectDirectory(userFile)),
   };
+}
+
+/** Looks at the handlers' files; in the capture image, which has none, it is not even loaded. */
+async function handlersOf(project: string): Promise<DoctorSubject["handlers"]> {
+  if (process.env[OPERATE_VARIABLE] !== undefined) return undefined;
+  const { inspectHandlers } = await import("../local/handler-inspection.ts");
+  return inspectHandlers(project, process.env);
 }
 
 async function foundDefinition(given: string | undefined): Promise<DoctorSubject["definition"]> {

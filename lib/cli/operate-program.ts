@@ -1,6 +1,8 @@
 import { Command } from "commander";
 import { backfillCommand } from "./backfill.ts";
+import { doctorCommand } from "./doctor.ts";
 import { epochCommand } from "./epoch.ts";
+import { planCommand } from "./plan.ts";
 import { teardownCommand } from "./teardown.ts";
 
 /** Makes the command with the verbs that have `--remote`: what the capture image runs. */
@@ -9,7 +11,9 @@ export function remoteProgram(): Command {
     .exitOverride()
     .addCommand(teardownCommand())
     .addCommand(epochCommand())
-    .addCommand(backfillCommand());
+    .addCommand(backfillCommand())
+    .addCommand(planCommand())
+    .addCommand(doctorCommand());
   for (const command of program.commands.flatMap((verb) => [verb, ...verb.commands])) command.exitOverride();
   return program;
 }

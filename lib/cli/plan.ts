@@ -9,6 +9,7 @@ import type { PostgresConnectionOptions } from "../source/postgres/link/connecti
 import { commandDatabase } from "./database.ts";
 import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
 import { planInWords } from "./plan-words.ts";
+import { orRemote } from "./remote.ts";
 import { resourcesOf } from "./resources-of.ts";
 import { say } from "./say.ts";
 
@@ -19,7 +20,7 @@ interface PlanArguments extends PlaceOptions {
 
 /** `tributary plan`: what a start of this definition would change. */
 export function planCommand(): Command {
-  return withPlace(new Command("plan"))
+  const command = withPlace(new Command("plan"))
     .description("show what a start or deploy of this definition would change, and what it would refuse")
     .addOption(databaseUrlOption())
     .addOption(jsonOption("changes, refusals, warnings, notes, and what was not seen"))
@@ -27,9 +28,10 @@ export function planCommand(): Command {
       "after",
       `
 Nothing is changed. Exit code: 0 nothing would change, 2 something would, 1 something would be refused or the database was not
-seen. Without a state table (--state-table, $TRIBUTARY_STATE_TABLE) all is planned as a first start.`,
-    )
-    .action(run);
+seen. Without a state table (--state-table, $TRIBUTARY_STATE_TABLE) all is planned as a first start. With --remote it is the
+definition that is deployed.`,
+    );
+  return orRemote(command, run);
 }
 
 async function run(given: PlanArguments): Promise<void> {

@@ -49,6 +49,14 @@ withPostgres((server) => {
       expect(refused.text).toContain("--database-url: leave it out with --remote");
       expect(refused.text).not.toContain("secret");
 
+      // What there is of the deployed image: the definition and the database, but no handlers.
+      const looked = await run("doctor");
+      expect(looked.text).toMatch(/^ok +database/m);
+      expect(looked.text).toMatch(/unchecked .*handler .*\n +the handlers' files are not in this place/);
+      expect(looked.text).not.toMatch(/problem +(?:definition|database|preflight)/);
+      const planned = await run("plan", "--json");
+      expect(JSON.parse(planned.text.slice(planned.text.indexOf("{")))).toMatchObject({ pipeline: "shop" });
+
       const shown = await run("teardown");
       expect([shown.code, shown.text]).toEqual([2, expect.stringContaining("--confirm shop")]);
       expect(shown.text).not.toMatch(/stdout: |exit code/);
