@@ -4,6 +4,7 @@ import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
 import * as logs from "aws-cdk-lib/aws-logs";
 import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
+import { PROGRAM, withCommands } from "../../lib/change/printed-command.ts";
 import type { SourceKind } from "../../lib/source/source-kind.ts";
 import {
   type Alarm,
@@ -88,7 +89,7 @@ export class PipelineAlarms extends Construct {
         for (const [name, alarm] of Object.entries(alarms)) {
           const meaning = slot === 1 ? alarm.meaning : `Slot ${slot}: ${alarm.meaning}`;
           const metric = captureAlarmMetric(props.pipeline, alarm.metric, slot);
-          this.#alarm(named(name, slot), { ...alarm, meaning }, metric, props);
+          this.#alarm(named(name, slot), { ...alarm, meaning }, metric, props, { kind: name });
         }
       }
     };
@@ -99,7 +100,10 @@ export class PipelineAlarms extends Construct {
     for (const consumer of props.consumers) {
       for (const [name, alarm] of Object.entries<Alarm<ConsumerAlarmMetric>>(CONSUMER_ALARM)) {
         const metric = consumerAlarmMetric(props.pipeline, alarm.metric, consumer);
-        this.#alarm(`${name}-${consumer.name}`, alarm, metric, props, consumer.name);
+        this.#alarm(`${name}-${consumer.name}`, alarm, metric, props, {
+          kind: name,
+          consumer: consumer.name,
+        });
       }
     }
   }
@@ -124,12 +128,13 @@ export class PipelineAlarms extends Construct {
     alarm: Alarm,
     metric: cloudwatch.IMetric,
     props: PipelineAlarmsProps,
-    consumer = "",
+    { kind = name, consumer = "" }: { readonly kind?: string; readonly consumer?: string } = {},
   ): void {
     const { pipeline, topic } = props;
     const { value, text } = thresholdOf(alarm.threshold, props);
+    const place = { program: PROGRAM, stack: Stack.of(this).stackName };
     const describe = (what: string) =>
-      what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer);
+      withCommands(what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer), place);
     const made = new cloudwatch.Alarm(this, name, {
       // Read in a mail and on the dashboard; the stack's name keeps two stacks of one account apart.
       alarmName: `${Stack.of(this).stackName}/${pipeline}: ${name}`,
@@ -143,7 +148,7 @@ export class PipelineAlarms extends Construct {
         alarm.missing === "dead"
           ? cloudwatch.TreatMissingData.BREACHING
           : cloudwatch.TreatMissingData.NOT_BREACHING,
-      alarmDescription: `${describe(alarm.meaning)} What to do: ${describe(alarm.remedy)}`,
+      alarmDescription: `${describe(alarm.meaning)} What to do: ${describe(alarm.remedy)} More: ${describe(`tributary explain ${kind}`)}`,
     });
     if (topic) {
       made.addAlarmAction(new SnsAction(topic));

@@ -1,5 +1,6 @@
+import { commandPlace } from "../change/command-place.ts";
 import type { PrintedProblem } from "../change/error-text.ts";
-import { type CommandPlace, commandPlace, withCommands } from "../change/printed-command.ts";
+import { type CommandPlace, withCommands } from "../change/printed-command.ts";
 import type { Log } from "../log.ts";
 
 /** A log whose lines have their remedies' commands as they are typed where the log is read, and name the command that explains their code. */

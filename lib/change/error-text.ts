@@ -1,4 +1,5 @@
-import { type CommandPlace, commandPlace, withCommands } from "./printed-command.ts";
+import { commandPlace } from "./command-place.ts";
+import { type CommandPlace, withCommands } from "./printed-command.ts";
 import { TributaryError } from "./tributary-error.ts";
 
 /** One of several problems that an error tells of, with its own way out. */

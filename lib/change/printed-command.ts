@@ -2,6 +2,9 @@
  * Texts name commands as `tributary <verb> …`. Where a text is printed decides how that is typed: `tributary` itself is on nobody's PATH.
  */
 
+/** What runs the command in a project that has the package, and fetches it where it is not installed. */
+export const PROGRAM = "npx tributary-cdc";
+
 /** How commands are typed where a text is read. */
 export interface CommandPlace {
   /** What runs the command: `npx tributary-cdc`. */
@@ -10,8 +13,11 @@ export interface CommandPlace {
   readonly stack?: string | undefined;
 }
 
-/** The variable that the CDK construct gives to the capture task and the functions: the name of their stack. */
+/** Tells deployed code the name of its stack, for the commands that its errors name: the CDK construct sets it. */
 export const STACK_VARIABLE = "TRIBUTARY_STACK_NAME";
+
+/** Names the stack that the command's verbs speak to, of a shell or by `--stack`. */
+export const CHOSEN_STACK_VARIABLE = "TRIBUTARY_STACK";
 
 /** Verbs with verbs of their own, then those that a pipeline's stack says nothing to, then the rest. */
 const COMMAND =
@@ -23,17 +29,4 @@ export function withCommands(text: string, { program, stack }: CommandPlace): st
     const named = stack && alone === undefined ? ` --stack ${stack}` : "";
     return `${program} ${verb}${named}`;
   });
-}
-
-/**
- * Returns how commands are typed for whoever reads what this process prints: by the package's own name where it is installed (the short
- * one is another package's); by the script in a clone of the repository; for a deployed stack with its name.
- */
-export function commandPlace(
-  environment: Readonly<Record<string, string | undefined>> = process.env,
-  file = import.meta.url,
-): CommandPlace {
-  const stack = environment[STACK_VARIABLE];
-  const isClone = file.endsWith(".ts") && !file.includes("/node_modules/");
-  return { program: isClone && !stack ? "npm run -s tributary --" : "npx tributary-cdc", stack };
 }

@@ -1,5 +1,6 @@
 import { Command } from "commander";
-import { commandPlace, withCommands } from "../change/printed-command.ts";
+import { commandPlace } from "../change/command-place.ts";
+import { withCommands } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { editDistance } from "../definition/edit-distance.ts";
 import { allEntries, CATALOGUE, entriesOf } from "../explain/catalogue.ts";

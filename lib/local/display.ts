@@ -1,3 +1,4 @@
+import { errorLines } from "../change/error-text.ts";
 import { type LiveFigures, renderFrame, renderLine } from "./live-view.ts";
 
 /** Shows the progress of `npm start`. */
@@ -48,13 +49,13 @@ export function openDisplay(output: NodeJS.WriteStream): Display {
       output.write(`${line}\n`);
     },
     log(logged) {
-      if (logged.includes("\n")) {
+      const text = readable(logged);
+      if (text.includes("\n")) {
         erase();
-        output.write(`${logged}\n`);
+        output.write(`${text}\n`);
         if (live) draw();
         return;
       }
-      const text = readable(logged);
       recent.push(text);
       if (recent.length > KEPT_LOG_LINES) recent.shift();
       // Where a frame is redrawn the latest ones stand below it.
@@ -76,27 +77,34 @@ export function openDisplay(output: NodeJS.WriteStream): Display {
   };
 }
 
-const UNREAD_FIELDS = ["consumer", "timestamp", "stack", "service", "sampling_rate"];
+const UNREAD_FIELDS = ["more", "consumer", "timestamp", "stack", "service", "sampling_rate"];
 const PLACE_FIELDS = ["topic", "partition", "position"];
 
 function isScalar(value: unknown): boolean {
   return ["string", "number", "boolean"].includes(typeof value);
 }
 
-/** `part: {"level":"WARN","message":"…","code":"…"}` as a person reads it; other lines as they are. */
+/** `part: {"level":"WARN","message":"…","code":"…"}` as a person reads it, with what to do below it; other texts as they are. */
 export function readable(line: string): string {
   const start = line.indexOf("{");
-  if (start < 0) return line;
+  if (start < 0 || line.includes("\n")) return line;
   try {
-    const { level, message, ...fields } = JSON.parse(line.slice(start)) as Record<string, unknown>;
+    const { level, message, remedy, ...fields } = JSON.parse(line.slice(start)) as Record<string, unknown>;
     if (typeof message !== "string") return line;
+    const { code } = fields;
+    const below =
+      typeof remedy === "string" && typeof code === "string"
+        ? errorLines({ message: "", remedy, code })
+            .slice(1)
+            .map((text) => `\n  ${text.replaceAll(/\p{Cc}+/gu, " ")}`)
+        : [];
     const more = Object.entries(fields)
       .filter(([name, value]) => !UNREAD_FIELDS.includes(name) && isScalar(value))
       // Where it happened is long, and may be cut at the terminal's edge.
       .sort(([a], [b]) => PLACE_FIELDS.indexOf(a) - PLACE_FIELDS.indexOf(b))
       .map(([name, value]) => `${name}=${String(value).replaceAll(/\p{Cc}+/gu, " ")}`);
     const grave = /^(warn|error)$/i.test(String(level)) ? `${String(level).toLowerCase()}: ` : "";
-    return [`${line.slice(0, start)}${grave}${message}`, ...more].join(" ");
+    return [`${line.slice(0, start)}${grave}${message}`, ...more].join(" ") + below.join("");
   } catch {
     return line;
   }

@@ -7,6 +7,7 @@ import { describe, expect, test } from "vitest";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { outbox, type PipelineInput, triggers } from "../../lib/definition/pipeline.ts";
+import { entriesOf } from "../../lib/explain/catalogue.ts";
 import { addSourceKind } from "../../lib/source/index.ts";
 import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
 import { toy, toyKind } from "../unit/source/toy/kind.ts";
@@ -136,12 +137,23 @@ describe.each(each)("%s", (_, of) => {
     expect(text).not.toContain('"Secrets":');
   });
 
-  test("each alarm says what it means and what to do", () => {
+  test("each alarm says what it means, what to do, and the command that explains it, for its stack", () => {
     const alarms = Object.values(of.template.findResources("AWS::CloudWatch::Alarm"));
     expect(alarms.length).toBeGreaterThan(15);
     for (const { Properties } of alarms) {
-      expect(Properties.AlarmDescription).toMatch(/^[A-Z].{20,} What to do: \S.{20,}$/);
-      expect(Properties.AlarmDescription.length).toBeLessThan(1024);
+      const { AlarmDescription, AlarmName } = Properties;
+      expect(AlarmDescription).toMatch(
+        /^[A-Z].{20,} What to do: \S.{20,} More: npx tributary-cdc explain \w+$/,
+      );
+      expect(AlarmDescription.length).toBeLessThan(1024);
+      const [, code = ""] = / explain (\w+)$/.exec(AlarmDescription) ?? [];
+      const [alarm] = entriesOf(AlarmName);
+      expect([AlarmName, alarm?.code]).toEqual([AlarmName, code]);
+      const [stack] = AlarmName.split("/");
+      for (const [command] of AlarmDescription.matchAll(
+        /tributary(?:-cdc)? (?:backfill|capture|consumer|redrive|teardown)\b[^,.;:]*/g,
+      ))
+        expect(command).toMatch(new RegExp(`^tributary-cdc (?:\\S+ )?\\S+ --stack ${stack}\\b`));
     }
   });
 

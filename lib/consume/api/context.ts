@@ -1,4 +1,6 @@
-import { codeOf, factsOf, nameOf } from "../run/thrown.ts";
+import { PROGRAM, STACK_VARIABLE, withCommands } from "../../change/printed-command.ts";
+import { TributaryError } from "../../change/tributary-error.ts";
+import { codeOf, factsOf, isA, nameOf, propertyOf } from "../run/thrown.ts";
 
 /**
  * Writes log lines: JSON on standard output, each with the consumer, topic, partition and position. What you give
@@ -82,10 +84,18 @@ function bigintAsText(_key: string, value: unknown): unknown {
   return typeof value === "bigint" ? value.toString() : value;
 }
 
-/** Class and code of whatever was thrown: what a log may hold of it (rule 30). */
-export function errorFacts(error: unknown): { error: string; code?: string } {
+/**
+ * Class and code of whatever was thrown: what a log may hold of it (rule 30). Of an error of ours also what to do, and the command that
+ * says more, as they are typed for the stack that this function is of.
+ */
+export function errorFacts(error: unknown): Readonly<Record<string, string>> {
   const code = codeOf(error);
-  return code === undefined ? { error: nameOf(error) } : { error: nameOf(error), code };
+  const facts = { error: nameOf(error), ...(code && { code }) };
+  const remedy = isA(error, TributaryError) && propertyOf(error, "remedy");
+  if (!code || typeof remedy !== "string") return facts;
+  const typed = (text: string) =>
+    withCommands(text, { program: PROGRAM, stack: process.env[STACK_VARIABLE] });
+  return { ...facts, remedy: typed(remedy), more: typed(`tributary explain ${code}`) };
 }
 
 /** The parts of a consumer that a line about an error is written by. */

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { verbs } from "../../../docs/command-line-tables.ts";
-import { commandPlace, withCommands } from "../../../lib/change/printed-command.ts";
+import { commandPlace } from "../../../lib/change/command-place.ts";
+import { withCommands } from "../../../lib/change/printed-command.ts";
 
 const npx = { program: "npx tributary-cdc" };
 const deployed = { ...npx, stack: "Shop" };
@@ -41,20 +42,25 @@ describe("a command in a text", () => {
     expect(unknown).toEqual([]);
   });
 
-  test("has --stack for each verb that has that option", () => {
-    const withOption = [...verbs()].filter(([, { options }]) =>
-      options.some(({ long }) => long === "--stack"),
+  test("has --stack for each verb that has that option, and for no other", () => {
+    const options = [...verbs()].map(
+      ([verb, command]) => [verb, command.options.some(({ long }) => long === "--stack")] as const,
     );
-    const without = withOption.filter(
-      ([verb]) => withCommands(`tributary ${verb}`, deployed) !== `npx tributary-cdc ${verb} --stack Shop`,
+    expect(options.filter(([, has]) => has).length).toBeGreaterThan(15);
+    const named = options.map(
+      ([verb]) => [verb, withCommands(`tributary ${verb}`, deployed).endsWith(" --stack Shop")] as const,
     );
-    expect(without.map(([verb]) => verb)).toEqual([]);
+    expect(named).toEqual(options);
   });
 });
 
 describe("where a text is printed", () => {
   test("a clone runs the script, an installed package goes by its own name, on AWS with its stack", () => {
-    expect(commandPlace({}, SOURCE).program).toBe("npm run -s tributary --");
+    expect(commandPlace({}, SOURCE)).toEqual({ program: "npm run -s tributary --", stack: undefined });
+    expect(commandPlace({ TRIBUTARY_STACK: "Shop" }, SOURCE)).toEqual({
+      program: "npm run -s tributary --",
+      stack: "Shop",
+    });
     expect(commandPlace({}, INSTALLED)).toEqual({ program: "npx tributary-cdc", stack: undefined });
     const stack = { TRIBUTARY_STACK_NAME: "Shop" };
     for (const file of [SOURCE, INSTALLED, "file:///var/task/main.mjs"])

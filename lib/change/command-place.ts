@@ -1,0 +1,17 @@
+import { CHOSEN_STACK_VARIABLE, type CommandPlace, PROGRAM, STACK_VARIABLE } from "./printed-command.ts";
+
+/* Apart from printed-command.ts, which handlers have in their bundles: `import.meta` is not in every kind of one. */
+
+/**
+ * Returns how commands are typed for whoever reads what this process prints: by the package's own name where it is installed (the short
+ * one is another package's); by the script in a clone of the repository; for a deployed stack with its name.
+ */
+export function commandPlace(
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+  file = import.meta.url,
+): CommandPlace {
+  const deployed = environment[STACK_VARIABLE];
+  const isClone = deployed === undefined && file.endsWith(".ts") && !file.includes("/node_modules/");
+  const program = isClone ? "npm run -s tributary --" : PROGRAM;
+  return { program, stack: deployed ?? (environment[CHOSEN_STACK_VARIABLE] || undefined) };
+}
