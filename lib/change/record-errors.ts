@@ -9,7 +9,7 @@ export class RecordFormatError extends defineError("RECORD_FORMAT", "stop").from
   (problem: string, which?: string) => ({
     message: `A Kinesis record is not a Tributary record: ${problem}${which === undefined ? "" : ` (${which})`}`,
     remedy:
-      "Let nothing but Tributary's capture task write to the stream; if it did, consumer and capture are of versions that do not fit: deploy the consumer's newer version first.",
+      "Let nothing but the capture task write to the stream; deploy the consumer's newer version first.",
     problem,
   }),
 ) {}
@@ -19,7 +19,7 @@ export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from
   ({ bucket, key }: ClaimCheck) => ({
     message: `The object ${key} of a claim check is not in ${bucket}`,
     remedy:
-      "Restore the object (an older version, a backup) and redrive. Where it is gone for good: tributary consumer accept-gap if it holds a partition, else a backfill. Objects must outlive the stream's retention, dead letters and holds.",
+      "Restore the object, then: tributary redrive --consumer <consumer>. Where it is gone and holds a partition: tributary consumer accept-gap --consumer <consumer> --topic '<topic>' --partition <partition>",
   }),
 ) {}
 
@@ -28,6 +28,6 @@ export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").fr
   ({ bucket, key }: ClaimCheck, difference: string) => ({
     message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
     remedy:
-      "Find out who writes to the bucket: only the capture task may. Restore the object's right version and redrive, or accept its loss: tributary consumer accept-gap if it holds a partition, else a backfill.",
+      "Let only the capture task write to the bucket. Restore the object, then: tributary redrive --consumer <consumer>",
   }),
 ) {}

@@ -4,8 +4,7 @@ import { defineError } from "../change/tributary-error.ts";
 export class ClaimStoreUnavailableError extends defineError("CLAIM_STORE_UNAVAILABLE", "retry").from(
   (bucket: string, reason: string, cause: unknown) => ({
     message: `The claim store ${bucket} did not take or give an object: ${reason}`,
-    remedy:
-      "Nothing to do while it passes: it is tried again, and nothing is confirmed or skipped meanwhile. If it lasts, look at S3's health, the way to it (gateway endpoint, proxy) and the disk.",
+    remedy: "If it lasts, look at S3's health, the way to it (gateway endpoint, proxy) and the disk.",
     cause,
   }),
 ) {}
@@ -15,7 +14,7 @@ export class ClaimStoreRefusedError extends defineError("CLAIM_STORE_REFUSED", "
   (bucket: string, reason: string, cause: unknown) => ({
     message: `The claim store ${bucket} refuses: ${reason}`,
     remedy:
-      "See that TRIBUTARY_CLAIM_BUCKET names a bucket of this account and region. Permit the capture task s3:PutObject, consumers s3:GetObject and s3:ListBucket (without it a missing object looks like a forbidden one), and both the bucket's KMS key.",
+      "See that TRIBUTARY_CLAIM_BUCKET is of this account and region. Permit the capture task s3:PutObject, consumers s3:GetObject and s3:ListBucket, and both the bucket's KMS key.",
     cause,
   }),
 ) {}

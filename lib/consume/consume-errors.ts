@@ -27,7 +27,7 @@ export class GapError extends defineError("GAP", "retry").from(
     after: PositionText,
   ) => ({
     message: `${nameOf(where)}: the change at ${position} follows ${after}, but the last one that took effect stands at ${mark}: changes between them are missing`,
-    remedy: `Look for records that were discarded (the event source mapping must not give up), expired or skipped. If they are gone: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}' --partition ${where.partition}, which has the rows read again and lets the partition go on.`,
+    remedy: `Find the records that were discarded, expired or skipped. If they are gone: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}' --partition ${where.partition}`,
     mark,
     after,
   }),
@@ -40,7 +40,7 @@ export class GapError extends defineError("GAP", "retry").from(
 export class ExpiredGapError extends defineError("GAP_EXPIRED", "retry").from(
   (consumer: string, where: PartitionName, mark: PositionText, position: PositionText, until: number) => ({
     message: `${nameOf(where)}: a writer starts at ${position}, the last change that took effect stands at ${mark}, and records that arrived before ${new Date(until).toISOString()} may have expired unread: changes between them may be missing`,
-    remedy: `See why the consumer did not read for so long. Then: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}', which has the rows read again and lets the partitions go on.`,
+    remedy: `See why the consumer did not read. Then: tributary consumer accept-gap --consumer ${consumer} --topic '${where.topic}'`,
   }),
 ) {}
 
@@ -48,8 +48,7 @@ export class ExpiredGapError extends defineError("GAP_EXPIRED", "retry").from(
 export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGISTERED", "retry").from(
   (pipeline: string, consumer: string, topic: string) => ({
     message: `consumer "${consumer}" has no start position for topic "${topic}" in pipeline "${pipeline}"`,
-    remedy:
-      "The capture task writes it at its start for every consumer of the pipeline definition: see that it runs with the same definition, and that the consumer's name and topics stand there.",
+    remedy: "Start the capture task with the definition that has this consumer and its topics.",
   }),
 ) {}
 
@@ -57,7 +56,7 @@ export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGIST
 export class OwnershipLostError extends defineError("OWNERSHIP_LOST", "retry").from(
   (where: PartitionName) => ({
     message: `${nameOf(where)}: another invocation has taken this partition over`,
-    remedy: "Nothing to do: the batch comes again, and what took effect is skipped.",
+    remedy: "Nothing to do: the batch comes again.",
   }),
 ) {}
 
@@ -74,7 +73,7 @@ export class ConsumerPausedError extends defineError("CONSUMER_PAUSED", "stop").
 export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "retry").from(
   (what: string, cause: unknown) => ({
     message: `the state table did not answer (${what}): DynamoDB: ${awsFailure(cause)}`,
-    remedy: `What was under way comes again. If it lasts, look at the table's throttling and at the function's permissions, and ${REACH_AWS}.`,
+    remedy: `If it lasts, look at the table's throttles and the function's permissions, and ${REACH_AWS}.`,
     cause,
   }),
 ) {}
@@ -83,8 +82,7 @@ export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "ret
 export class RecordNotSupportedError extends defineError("RECORD_NOT_SUPPORTED", "stop").from(
   (what: string, which: string) => ({
     message: `the record is ${what}, which this version of the consumer library cannot read (${which})`,
-    remedy:
-      "Deploy the consumer with the library version of the capture task. Until then its partition is held.",
+    remedy: "Deploy the consumer with the library version of the capture task.",
   }),
 ) {}
 
@@ -105,8 +103,7 @@ export class StateItemError extends defineError("STATE_ITEM", "stop").from(
     const [, topic = "", partition = ""] = /^(?:letter|change)#(.+)\/(\d+)#/.exec(item) ?? [];
     return {
       message: `consumer "${consumer}": the item ${item} of the state table cannot be read: ${problem}`,
-      remedy:
-        "It is of a newer version, or was altered. Deploy that version of the consumer, or restore the item from a backup of the table; what it stands for waits.",
+      remedy: "Deploy the version that wrote it, or restore the item from a backup of the table.",
       /** The topic partition that the item is about, where its key says so. */
       place: topic === "" ? undefined : { topic, partition: Number(partition) },
     };

@@ -104,7 +104,7 @@ export const CONSUMER_ERRORS: ErrorSection = errorSection("Consumers", CONSUMER_
   CLAIM_MISSING: {
     retry: "stop",
     meaning: "the object of an oversize change is gone",
-    why: "A lifecycle rule or somebody deleted the object before it was read.",
+    why: "A lifecycle rule or somebody deleted the object before it was read. Objects must outlive the stream's retention, dead letters and holds.",
     remedy:
       "restore the object and `tributary redrive --consumer <consumer>`; gone for good, `tributary consumer accept-gap --consumer <consumer> --topic <topic>` where it holds a partition, else `tributary backfill start --table <table>`",
     ifNothing: "The partition waits, or the change stays in the dead letters.",
@@ -168,7 +168,8 @@ export const DEAD_LETTER_ERRORS: ErrorSection = errorSection("Dead letters and r
     retry: "retry",
     meaning: "as much is parked in a partition as may be; it is held",
     why: "A handler fails for many keys: at most 256 MiB, and a bounded number of keys and changes, are parked in a partition.",
-    remedy: "correct the handler, deploy it, and `tributary redrive --consumer <consumer>`",
+    remedy:
+      "correct the handler, deploy it, and `tributary redrive --consumer <consumer>`; what can never be applied is given up: `tributary redrive --consumer <consumer> --key <key> --discard`",
     ifNothing:
       "The partition is held; when its hold is full too, its shard waits until the stream's retention is over.",
   },

@@ -339,7 +339,7 @@ export const STREAM_ERRORS: ErrorSection = errorSection("Capture: the stream", C
   CLAIM_STORE_REFUSED: {
     retry: "stop",
     meaning: "S3 refuses",
-    why: "The bucket does not exist, or the role or the KMS key's policy does not allow it.",
+    why: "The bucket does not exist, or the role or the KMS key's policy does not allow it. Without `s3:ListBucket` a missing object looks like a forbidden one.",
     remedy: "see that the bucket's name is right, and what its policy, the role and the KMS key permit",
   },
 });

@@ -86,16 +86,20 @@ function bigintAsText(_key: string, value: unknown): unknown {
 
 /**
  * Class and code of whatever was thrown: what a log may hold of it (rule 30). Of an error of ours also what to do, and the command that
- * says more, as they are typed for the stack that this function is of.
+ * says more, as they are typed for the stack that this function is of; `place` has what a remedy leaves open: `<consumer>`.
  */
-export function errorFacts(error: unknown): Readonly<Record<string, string>> {
+export function errorFacts(
+  error: unknown,
+  place: Readonly<Record<string, unknown>> = {},
+): Readonly<Record<string, string>> {
   const code = codeOf(error);
   const facts = { error: nameOf(error), ...(code && { code }) };
   const remedy = isA(error, TributaryError) && propertyOf(error, "remedy");
   if (!code || typeof remedy !== "string") return facts;
   const typed = (text: string) =>
     withCommands(text, { program: PROGRAM, stack: process.env[STACK_VARIABLE] });
-  return { ...facts, remedy: typed(remedy), more: typed(`tributary explain ${code}`) };
+  const filled = remedy.replace(/<(\w+)>/g, (open, name) => String(place[name] ?? open));
+  return { ...facts, remedy: typed(filled), more: typed(`tributary explain ${code}`) };
 }
 
 /** The parts of a consumer that a line about an error is written by. */
@@ -115,7 +119,8 @@ export function warnOf(
   error: unknown,
   facts: Readonly<Record<string, unknown>>,
 ): void {
-  const logger = jsonLogger(write, { consumer, ...facts, ...errorFacts(error) });
+  const place = { consumer, ...facts };
+  const logger = jsonLogger(write, { ...place, ...errorFacts(error, place) });
   if (configuration.logErrors) {
     const { message: errorMessage, stack } = factsOf(error);
     logger.warn(message, { errorMessage, stack });

@@ -4,7 +4,7 @@ import { nameOf, type PartitionName } from "../consume-errors.ts";
 /** A handler did not come back: its process ended or was ended while it ran. */
 export class HandlerDiedError extends defineError("HANDLER_DIED", "stop").from((calls: number) => ({
   message: `the handler was called ${calls} times for this change and never came back: the process ended or timed out`,
-  remedy: "Run the handler on this change locally; look for memory, endless loops and process.exit.",
+  remedy: "Look for memory, endless loops and process.exit; then: tributary redrive --consumer <consumer>",
 })) {}
 
 /** A handler was still running when the invocation's time was over. */
@@ -18,7 +18,7 @@ export class HandlerStillRunningError extends defineError("HANDLER_STILL_RUNNING
   (where: PartitionName) => ({
     message: `${nameOf(where)}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
     remedy:
-      "Heed ctx.signal: a handler that ends when it aborts holds nothing up. On Lambda the process is replaced and the partition goes on by itself within seconds; elsewhere start the process anew if the handler never ends.",
+      "Heed ctx.signal. On Lambda it passes by itself within seconds; elsewhere start the process anew.",
   }),
 ) {}
 
@@ -38,13 +38,13 @@ export class RowSchemaError extends defineError("ROW_SCHEMA", "stop").from(
 /** A middleware of `use` or `useBatch` called `next` twice, or after its end. */
 export class MiddlewareError extends defineError("MIDDLEWARE", "stop").from((what: string) => ({
   message: `a middleware ${what}`,
-  remedy: "Call next once and wait for it: await next(). To leave a change out, return without calling it.",
+  remedy: "Call next once and wait for it: await next().",
 })) {}
 
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
 export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() => ({
   message: "the event is claimed by another invocation that has not ended yet",
-  remedy: "Nothing to do: it comes again, after the claim's end or its lease's.",
+  remedy: "Nothing to do: it comes again.",
 })) {}
 
 /**
@@ -60,7 +60,7 @@ export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() =
 export class SinkUnavailableError extends defineError("SINK_UNAVAILABLE", "retry").from(
   (sink: string, cause?: unknown) => ({
     message: `the sink "${sink}" cannot be reached`,
-    remedy: "Nothing is lost while it is down, as long as the stream's retention lasts: bring it back.",
+    remedy: "Bring it back before the stream's retention is over.",
     cause,
   }),
 ) {}

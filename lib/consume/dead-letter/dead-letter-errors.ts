@@ -16,8 +16,7 @@ export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "
 export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE", "stop").from(
   (bytes: number) => ({
     message: `a dead letter has ${bytes} bytes, more than the queue takes`,
-    remedy:
-      "Set the queue's MaximumMessageSize to 1 MiB. A change larger than that must be handled: correct the handler.",
+    remedy: "Set the queue's MaximumMessageSize to 1 MiB, or correct the handler.",
   }),
 ) {}
 
@@ -26,7 +25,7 @@ export class DeadLetterFormatError extends defineError("DEAD_LETTER_FORMAT", "st
   (message: string, where: string, problem: string) => ({
     message: `the message ${message} cannot be redriven: ${problem}${where ? ` (${where})` : ""}`,
     remedy:
-      "It goes back to the dead letters. A record that could not be read is no change that a handler takes: read its rows again with a backfill; a message that is none of ours belongs elsewhere.",
+      "Read the record's rows again: tributary backfill start --table <table>. A message that is none of ours belongs elsewhere.",
   }),
 ) {}
 
@@ -47,8 +46,7 @@ export class RedriveFailedError extends defineError("REDRIVE_FAILED", "retry").f
   ) => ({
     message: `the redrive by the function ${functionName} failed: ${what}`,
     remedy:
-      facts.remedy ??
-      "Look at the function's log. What took effect is on record, and a redrive may be repeated: a change whose handler ends the process is tried last the next time; --key leaves it out.",
+      facts.remedy ?? "Look at the function's log, and repeat the redrive: what took effect is on record.",
     cause: facts.cause,
   }),
 ) {}
@@ -57,8 +55,7 @@ export class RedriveFailedError extends defineError("REDRIVE_FAILED", "retry").f
 export class HandlerMissingError extends defineError("HANDLER_MISSING", "stop").from(
   (where: PartitionName, position: PositionText) => ({
     message: `${nameOf(where)}: no handler is registered for the parked change at ${position}`,
-    remedy:
-      "It stays parked. Redrive by the function whose code has its handler; where there is none any more, register one that does nothing, or give the change up with --discard.",
+    remedy: "Redrive by the function whose code has its handler, or give the change up with --discard.",
   }),
 ) {}
 

@@ -6,8 +6,7 @@ import { nameOf, type PartitionName } from "../consume-errors.ts";
 export class HoldAtWorkError extends defineError("HELD_AT_WORK", "retry").from(
   (where: PartitionName, until: number) => ({
     message: `${nameOf(where)}: an invocation or a redrive applies what is held, until ${new Date(until).toISOString()} or longer`,
-    remedy:
-      "Nothing to do in the stream: the records come again. Repeat a redrive; where the other one has died, its lease ends within 30 s.",
+    remedy: "Nothing to do: the records come again. A redrive may be repeated after 30 s.",
   }),
 ) {}
 
@@ -15,8 +14,7 @@ export class HoldAtWorkError extends defineError("HELD_AT_WORK", "retry").from(
 export class HoldFullError extends defineError("HELD_FULL", "retry").from(
   (where: PartitionName, bytes: number, cause: string) => ({
     message: `${nameOf(where)}: no more records can be held (at most ${bytes / 1024 / 1024} MiB a partition); it is held because of ${cause}`,
-    remedy:
-      "Correct what it is held for (its letter says what: `tributary redrive --dry-run`), then run `tributary redrive`. Until then its shard waits, with all tables in it; that must end before the stream's retention is over.",
+    remedy: "Correct what it is held for, deploy, then: tributary redrive --consumer <consumer>",
   }),
 ) {}
 
@@ -25,7 +23,7 @@ export class HoldIncompleteError extends defineError("HELD_INCOMPLETE", "stop").
   (where: PartitionName, checkpoint: PositionText, intake: PositionText) => ({
     message: `${nameOf(where)}: what is held ends at ${checkpoint}, but was stored up to ${intake}: records are missing in the state table`,
     remedy:
-      "Restore the state table's items of this hold (point-in-time recovery), or read the table anew with a swept backfill once the gap is accepted.",
+      "Restore the state table's items of this hold (point-in-time recovery), or accept the gap: tributary consumer accept-gap --consumer <consumer> --topic '<topic>' --partition <partition>",
   }),
 ) {}
 
@@ -36,8 +34,7 @@ export class ParkingFullError extends defineError("PARKING_FULL", "retry").from(
     limits: { readonly keys: number; readonly items: number; readonly kib: number },
   ) => ({
     message: `${nameOf(where)}: no more changes can be parked (at most ${limits.keys} keys, ${limits.items} changes, ${limits.kib / 1024} MiB)`,
-    remedy:
-      "Correct the handler, deploy it, and run `tributary redrive`; what can never be applied is given up with --discard. The partition then goes on by itself. It must do so before the stream's retention is over.",
+    remedy: "Correct the handler, deploy it, then: tributary redrive --consumer <consumer>",
   }),
 ) {}
 
@@ -45,8 +42,7 @@ export class ParkingFullError extends defineError("PARKING_FULL", "retry").from(
 export class ParkedKeysMissingError extends defineError("PARKED_KEYS_MISSING", "retry").from(
   (where: PartitionName, version: string) => ({
     message: `${nameOf(where)}: the list of its parked keys (version ${version}) is not in the state table`,
-    remedy:
-      "Restore the state table to a time before. Until then the partition waits: without the list, changes would overtake parked ones of their key.",
+    remedy: "Restore the state table to a time before (point-in-time recovery).",
   }),
 ) {}
 
@@ -62,7 +58,7 @@ export class PoisonWithoutKeyError extends defineError("POISON_WITHOUT_KEY", "re
   (where: PartitionName, position: PositionText, cause: unknown) => ({
     message: `${nameOf(where)}: the change at ${position} failed for good, and it has no key that is known (a truncate, a logical message, a table without key, a change that cannot be read): everything behind it may depend on it`,
     remedy:
-      "Correct the handler and deploy it (or restore the object of the claim check): the change comes again by itself, until the stream's retention is over.",
+      "Correct the handler and deploy it (or restore the claim's object): the change comes again by itself.",
     cause,
   }),
 ) {}

@@ -184,7 +184,7 @@ export class HoldReplay {
     const { consumer, write } = this.#parts.invocation;
     const { topic, partition, id } = this.#place;
     const { position } = this.#checkpoint;
-    const facts = error === undefined ? {} : errorFacts(error);
+    const facts = error === undefined ? {} : errorFacts(error, { consumer, topic, partition });
     jsonLogger(write, { consumer, topic, partition, hold: id, mark: position, ...facts }).warn(message);
   }
 }

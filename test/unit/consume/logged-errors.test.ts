@@ -1,5 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { ClaimMissingError } from "../../../lib/change/record-errors.ts";
 import { originOf } from "../../../lib/consume/api/consumer.ts";
+import { errorFacts } from "../../../lib/consume/api/context.ts";
+import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { invocationOf, packed } from "./records.ts";
@@ -108,5 +111,54 @@ describe("changes that no handler matches", () => {
         .onBatch("shop.sales.*", {}, () => {}),
     );
     expect(originOf(handler)?.patterns).toEqual(["public.orders", "shop.sales.*"]);
+  });
+});
+
+describe("an error of ours", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  it("stands in the log with what to do, and with the command that says more", async () => {
+    const consumer = await memoryConsumer((c) =>
+      c.on("public.orders", Operation.Create, () => {
+        throw new SinkUnavailableError("search", new Error("card 4111"));
+      }),
+    );
+    await consumer.handler(ONE_CHANGE, timeLeft());
+    expect(consumer.lines[0]).toMatchObject({
+      code: "SINK_UNAVAILABLE",
+      remedy: "Bring it back before the stream's retention is over.",
+      more: "npx tributary-cdc explain SINK_UNAVAILABLE",
+    });
+    expect(JSON.stringify(consumer.lines)).not.toContain("4111");
+  });
+
+  it("has its commands as they are typed for the stack, with consumer, topic and partition where they are known", () => {
+    vi.stubEnv("TRIBUTARY_STACK_NAME", "Shop");
+    const error = new ClaimMissingError({ bucket: "b", key: "k", bytes: 1, sha256: "" });
+    const { remedy, more } = errorFacts(error, {
+      consumer: "orders",
+      topic: "shop.public.orders",
+      partition: 3,
+    });
+    expect(remedy).toContain("npx tributary-cdc redrive --stack Shop --consumer orders.");
+    expect(remedy).toContain(
+      "npx tributary-cdc consumer accept-gap --stack Shop --consumer orders --topic 'shop.public.orders' --partition 3",
+    );
+    expect(more).toBe("npx tributary-cdc explain CLAIM_MISSING");
+    expect(errorFacts(error).remedy).toContain("--consumer <consumer>");
+  });
+
+  it("is one only where it is: another's remedy stays out of the log", () => {
+    const foreign = Object.assign(new Error("m"), { code: "E", remedy: "card 4111" });
+    expect(errorFacts(foreign)).toEqual({ error: "Error", code: "E" });
+    const hostile = Object.assign(new ClaimMissingError({ bucket: "b", key: "k", bytes: 1, sha256: "" }), {});
+    Object.defineProperty(hostile, "remedy", {
+      get() {
+        throw new Error("4111");
+      },
+    });
+    expect(errorFacts(hostile)).toEqual({ error: "ClaimMissingError", code: "CLAIM_MISSING" });
   });
 });

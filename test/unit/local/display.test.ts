@@ -32,6 +32,19 @@ describe("a log line", () => {
     expect(readable(line)).toBe("notifications: warn: a handler failed error=TypeError topic=t");
   });
 
+  it("has what to do below it, and the command that says more, as it is typed here", () => {
+    const line = JSON.stringify({
+      ...{ level: "WARN", message: "held", code: "HELD_FULL", topic: "t" },
+      ...{ remedy: "Correct it,\nthen: tributary redrive --consumer a", more: "tributary explain HELD_FULL" },
+    });
+    expect(readable(`a: ${line}`).split("\n")).toEqual([
+      "a: warn: held code=HELD_FULL topic=t",
+      "  What to do: Correct it,",
+      "              then: npm run -s tributary -- redrive --consumer a",
+      "  More: npm run -s tributary -- explain HELD_FULL",
+    ]);
+  });
+
   it("is one line, whatever it quotes", () => {
     const line = JSON.stringify({ level: "warn", message: "stopped", errorMessage: "a\n\tb" });
     expect(readable(`c: ${line}`)).toBe("c: warn: stopped errorMessage=a b");
