@@ -25,7 +25,7 @@ export class AwsCredentialsError extends defineError("AWS_CREDENTIALS", "stop").
 export class AwsRightMissingError extends defineError("AWS_RIGHT_MISSING", "stop").from(
   (action: string, { identity, account, profile, region }: AwsCaller, cause: unknown) => ({
     message: `${identity ?? "the caller"} may not call ${action} in account ${account ?? "(unknown)"}, region ${region}${profile === undefined ? "" : ` (profile "${profile}")`}`,
-    remedy: `Allow it the action ${action}, or choose an identity that has it with --profile. docs/10-deploy.md lists what each verb calls.`,
+    remedy: `Allow it the action ${action}, or choose an identity that has it with --profile. The docs list what each verb calls: Deploy, "Rights of the operator".`,
     cause,
     action,
   }),

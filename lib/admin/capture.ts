@@ -1,4 +1,5 @@
 import { isPosition, type PositionText } from "../change/position.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
@@ -74,7 +75,7 @@ export async function putAside(place: StatePlace, position: string): Promise<str
   const held = (await readHolds(place)).find(({ reason }) => reason.position === at);
   // All that follows is another table's, or has another key: consumers must have come as far before that is released.
   if (held && isOfIdentity(held.reason.code)) {
-    const remedy = `it is not this one change that cannot be given (${held.reason.code}); correct what the status names, then: tributary capture release --topic ${held.topic}`;
+    const remedy = `it is not this one change that cannot be given (${held.reason.code}); correct what the status names, then: tributary capture release --topic ${shellWord(held.topic)}`;
     throw new ConfigurationError("The command line", [{ path: "--at", value: at, remedy }]);
   }
   await wantAside(place, at);

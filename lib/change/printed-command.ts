@@ -30,3 +30,8 @@ export function withCommands(text: string, { program, stack }: CommandPlace): st
     return `${program} ${verb}${named}`;
   });
 }
+
+/** A text as one word of a command line. */
+export function shellWord(text: string): string {
+  return /^[\w.,/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

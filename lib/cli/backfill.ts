@@ -77,7 +77,7 @@ export function backfillCommand(): Command {
       `
 A backfill reads in chunks between the changes and never stops them; it is resumed where it stood after a restart of the
 capture task. When it has read a whole table, consumers that keep rows remove those that the source does not have any more
-(sweep). See docs/12-backfill.md.
+(sweep). See the docs, "Backfill".
 
   tributary backfill start --table public.orders
   tributary backfill start --table public.orders --where "placed_at >= '2026-01-01'" --consumer order-summary

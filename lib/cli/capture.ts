@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { cancelPutAside, captureStatus, putAside, releaseTopic } from "../admin/capture.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { formatTable } from "../change/table-pattern.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import type { UnhealedTable } from "../source/postgres/contract/unhealed-record.ts";
@@ -19,7 +20,7 @@ import {
   topicOption,
   withPlace,
 } from "./options.ts";
-import { say } from "./say.ts";
+import { say, typed } from "./say.ts";
 
 interface ReleaseOptions extends PlaceOptions {
   readonly topic?: string;
@@ -105,8 +106,8 @@ async function showStatus({ json, ...place }: CaptureStatusOptions): Promise<voi
   else {
     if (holds.length === 0) say("No topic is held.");
     if (unhealed.length === 0) say("No changes are known to be missing.");
-    for (const hold of holds) say(...linesOf(hold), "");
-    for (const table of unhealed) say(...linesOfTable(table), "");
+    for (const hold of holds) say(...linesOf(hold).map(typed), "");
+    for (const table of unhealed) say(...linesOfTable(table).map(typed), "");
     for (const { table, position, code, reread } of putAside)
       say(`${table}: the change at ${position} was put aside (${code})${reread ? "" : ", to be read again"}`);
     for (const position of wanted) say(`the change at ${position} is to be put aside when it comes`);
@@ -131,7 +132,7 @@ function linesOf({ topic, reason, since, from, last, changes, bytes, released }:
     ...(isOfIdentity(reason.code)
       ? []
       : [
-          `              then: tributary capture release --topic ${topic}`,
+          `              then: tributary capture release --topic ${shellWord(topic)}`,
           `              or, to go on without this one change: tributary capture dead-letter --at ${reason.position}`,
         ]),
   ];
@@ -160,12 +161,16 @@ async function releaseOne({
       const names = behind.map(({ consumer, partitions }) => `${consumer} (${partitions.length} partitions)`);
       say(
         `Not released: ${names.join(", ")} must first pass what was stored of ${topic} before it was held.`,
-        "See: tributary consumer status. Then release it again.",
+        typed("See: tributary consumer status. Then release it again."),
       );
       process.exitCode = 1;
       return;
     }
-    say(`The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`);
+    say(
+      typed(
+        `The capture task releases ${topic} in a moment, or when it starts. See: tributary capture status`,
+      ),
+    );
   } else {
     const name = formatTable(tableOption(table as string));
     await acceptUnhealed(store, name);
@@ -181,7 +186,8 @@ async function putOneAside({ at, cancel, ...place }: PutAsideOptions): Promise<v
     return;
   }
   const released = await putAside(store, at);
+  const see = typed("See: tributary capture status");
   say(
-    `The capture task puts the change at ${at} aside when it comes to it${released === undefined ? "" : `, and releases ${released}`}. See: tributary capture status`,
+    `The capture task puts the change at ${at} aside when it comes to it${released === undefined ? "" : `, and releases ${released}`}. ${see}`,
   );
 }

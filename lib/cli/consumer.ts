@@ -23,7 +23,7 @@ import {
   unknownConsumer,
   withPlace,
 } from "./options.ts";
-import { say } from "./say.ts";
+import { say, typed } from "./say.ts";
 
 interface ConsumerStatusOptions extends PlaceOptions {
   readonly consumer?: string;
@@ -76,7 +76,7 @@ export function consumerCommand(): Command {
 A partition whose changes are missing is held by a GAP: nothing behind it is applied until somebody accepts that. First look
 for the record: an event source mapping that gave up, a stream whose retention was over. accept-gap then has the topic's
 tables read again for this consumer, with a sweep, and the partition goes on. It shows as unhealed until the
-backfill's end has passed in it. Exit code of status: 1 where something needs attention. See docs/04-consumers.md.
+backfill's end has passed in it. Exit code of status: 1 where something needs attention. See the docs, "Consumers".
 
 A paused consumer applies nothing: its changes wait in the stream, as long as the stream keeps them. It stays paused through
 deploys and restarts, until somebody resumes it.
@@ -102,7 +102,8 @@ async function showStatus(options: ConsumerStatusOptions): Promise<void> {
     const shown = all.filter((status) => options.all || needsAttention(status));
     if (all.some(needsAttention)) process.exitCode = 1;
     if (options.json) for (const status of shown) say(JSON.stringify({ consumer, ...status }));
-    else say(summaryOf(consumer, all), ...shown.flatMap((status) => statusInWords(status, consumer)));
+    else
+      say(summaryOf(consumer, all), ...shown.flatMap((status) => statusInWords(status, consumer)).map(typed));
   }
 }
 
@@ -143,7 +144,7 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
     else say(`${accepted.topic}/${accepted.partition}: ${OUTCOMES[accepted.outcome]}`);
   }
   if (!json && tables.length > 0)
-    say(`Unhealed until the backfill has passed: tributary consumer status --consumer ${consumer}`);
+    say(typed(`Unhealed until the backfill has passed: tributary consumer status --consumer ${consumer}`));
 }
 
 /** The claim bucket's lifetime, less a month to act. */
@@ -192,7 +193,7 @@ export function statusInWords(status: PartitionStatus, consumer: string): string
   const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
   if (hold)
     lines.push(
-      `    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB: tributary redrive`,
+      `    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB: tributary redrive --consumer ${consumer}`,
     );
   if (hold && Date.now() - Date.parse(hold.since) > OLD_HOLD_MS)
     lines.push(
@@ -206,7 +207,9 @@ export function statusInWords(status: PartitionStatus, consumer: string): string
   }
   for (const missing of unhealed) lines.push(`    unhealed: ${unhealedInWords(missing)}`);
   if (deadLetters > 0)
-    lines.push(`    ${deadLetters} keys with open dead letters, ${parked} changes parked: tributary redrive`);
+    lines.push(
+      `    ${deadLetters} keys with open dead letters, ${parked} changes parked: tributary redrive --consumer ${consumer}`,
+    );
   return lines;
 }
 

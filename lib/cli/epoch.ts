@@ -17,7 +17,7 @@ import {
   stateTableOption,
 } from "./options.ts";
 import { orRemote } from "./remote.ts";
-import { note, say } from "./say.ts";
+import { note, say, typed } from "./say.ts";
 
 interface NewOptions {
   readonly pipeline?: string;
@@ -43,7 +43,7 @@ export function epochCommand(): Command {
       `
 Stop the capture task first. The next start makes a new slot; its positions are above all that were before, so that consumers
 take them. Changes between what the old epoch confirmed and the new slot are not in the stream: rows that changed in
-between stay as consumers have them until a re-sync. See docs/05-postgres.md, "A new epoch".`,
+between stay as consumers have them until a re-sync. See the docs, PostgreSQL, "A new epoch".`,
     );
   return new Command("epoch")
     .description("when history cannot go on: begin a new epoch")
@@ -72,7 +72,7 @@ async function begin(options: NewOptions): Promise<void> {
   if (options.confirm === undefined) {
     say(...describe(await planEpoch(given), given, "will"));
     say("", "Nothing was changed. Stop the capture task, then repeat the command with:");
-    say(`  ${NEW_EPOCH} ${again(options)}--confirm ${pipeline.name}`);
+    say(typed(`  ${NEW_EPOCH} ${again(options)}--confirm ${pipeline.name}`));
     process.exitCode = 2;
     return;
   }

@@ -17,7 +17,7 @@ import {
   stateTableOption,
 } from "./options.ts";
 import { orRemote } from "./remote.ts";
-import { note, say } from "./say.ts";
+import { note, say, typed } from "./say.ts";
 
 interface TeardownArguments {
   readonly pipeline?: string;
@@ -39,7 +39,7 @@ export function teardownCommand(): Command {
       `
 Leave --state-table and $TRIBUTARY_STATE_TABLE out when the table is gone already.
 
-Stop the capture task first (desired count 0), and run cdk destroy after this: docs/10-deploy.md, "Tear-down". A slot that
+Stop the capture task first (desired count 0), and run cdk destroy after this (the docs, Deploy, "Tear-down"). A slot that
 nobody reads from holds WAL back until the disk is full, and cdk destroy does not reach into the database.`,
     );
   return orRemote(command, run);
@@ -74,7 +74,11 @@ async function run(given: TeardownArguments): Promise<void> {
   const plans: TeardownPlan[] = [];
   // The first one last: what a task of the others would make anew it makes only beside the first one.
   for (const number of [...numbers].reverse()) plans.unshift(await teardown({ ...options, number }));
-  say(...(await kind.describe(plans, pipeline, "was")), "", ...remains(pipeline, kind.remains, stateTable));
+  say(
+    ...(await kind.describe(plans, pipeline, "was")),
+    "",
+    ...remains(pipeline, kind.remains, stateTable).map(typed),
+  );
 }
 
 function remains(pipeline: Pipeline, atServer: string, stateTable: string | undefined): string[] {

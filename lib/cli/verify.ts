@@ -79,7 +79,7 @@ export function verifyCommand(): Command {
 The sink is read in this process, with this environment. Rows are named by key, values are never printed. A row counts as
 missing, extra or different only when the consumer has passed a probe in every partition and neither side changed the row
 meanwhile. Exit code 0: equal, 1: differences, 2: could not tell (the consumer is behind, or an error).
-See docs/12-backfill.md.
+See the docs, "Backfill".
 
   tributary verify --table public.orders --consumer order-summary`,
     )
@@ -209,7 +209,7 @@ async function requestOf(options: VerifyOptions): Promise<Request> {
 async function loadSink(entry: string): Promise<VerifiableSink> {
   const { sink } = (await importFile(entry)) as { sink?: Partial<VerifiableSink> };
   if (typeof sink?.table !== "function") {
-    const remedy = "export const sink: VerifiableSink beside handler: docs/12-backfill.md";
+    const remedy = "export const sink: VerifiableSink beside handler";
     throw wrong("entry", entry, remedy);
   }
   return sink as VerifiableSink;

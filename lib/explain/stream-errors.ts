@@ -120,7 +120,8 @@ export const DECODING_ERRORS: ErrorSection = errorSection("Capture: decoding", C
   },
   TRIGGERS_REFUSED: {
     retry: "stop",
-    meaning: "`tributary triggers`: the server did not let it; nothing was changed",
+    meaning:
+      "the server did not let `tributary triggers install` or `tributary triggers uninstall`; nothing was changed",
     why: "CREATE TRIGGER needs the owner of the table, or the TRIGGER privilege.",
     remedy: "do what the message says: most often the owner of the tables must run it",
     ifNothing: NOTHING_DONE,

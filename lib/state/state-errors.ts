@@ -1,4 +1,5 @@
 import { awsFailure, REACH_AWS } from "../aws/failure.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { defineError } from "../change/tributary-error.ts";
 import { NEW_EPOCH_DROP_SLOT } from "../definition/new-epoch.ts";
 import { type Pause, type PauseTarget, pausedBy, pausedName, resumeCommand } from "./pause.ts";
@@ -64,7 +65,7 @@ export class CaptureRecordBrokenError extends defineError("CAPTURE_RECORD_BROKEN
 export class BackfillActiveError extends defineError("BACKFILL_ACTIVE", "stop").from(
   (table: string, status: string) => ({
     message: `a backfill of ${table} is under way (${status})`,
-    remedy: `Wait for its end (tributary backfill status), or cancel it first: tributary backfill cancel --table ${table}`,
+    remedy: `Wait for its end (tributary backfill status), or cancel it first: tributary backfill cancel --table ${shellWord(table)}`,
   }),
 ) {}
 
@@ -72,7 +73,7 @@ export class BackfillActiveError extends defineError("BACKFILL_ACTIVE", "stop").
 export class BackfillNotActiveError extends defineError("BACKFILL_NOT_ACTIVE", "stop").from(
   (table: string, status: string | undefined) => ({
     message: `no backfill of ${table} is under way${status === undefined ? "" : `: the last one is ${status}`}`,
-    remedy: `tributary backfill status shows them all; tributary backfill start --table ${table} begins one.`,
+    remedy: `tributary backfill status shows them all; tributary backfill start --table ${shellWord(table)} begins one.`,
   }),
 ) {}
 

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { shellWord } from "../../change/printed-command.ts";
 import { formatTable, type TableName } from "../../change/table-pattern.ts";
 import type { RouteTable } from "../../definition/route.ts";
 import type { Log } from "../../log.ts";
@@ -65,7 +66,7 @@ export class TableKeys {
       `the key of ${table} was (${was}) and is (${is}) from ${since} on: unless a column was only renamed, rows go to other partitions, and a consumer may see the changes of one row in another order there${harm}`,
       {
         code: "TABLE_KEY",
-        remedy: `When consumers have passed that change, compare the sinks of ${table}: tributary verify. Columns named in topics.keys choose the partition whatever the key is.`,
+        remedy: `When consumers have passed that change, compare the sinks: tributary verify --table ${shellWord(table)} --consumer <consumer>. Columns named in topics.keys choose the partition whatever the key is.`,
       },
     );
     return true;

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { shellWord } from "../../change/printed-command.ts";
 import { quoteIdentifier } from "../../change/sql-identifier.ts";
 import { formatTable } from "../../change/table-pattern.ts";
 import type { PipelineOf } from "../../definition/definition.ts";
@@ -219,7 +220,7 @@ export class TriggerReader implements BatchReader {
         `rows of a partition of ${formatTable(audit.shape)} went with its TRUNCATE, and not all could be read before: their deletes may be missing (audit row ${row.id})`,
         {
           code: "TRIGGERS_TRUNCATED",
-          remedy: "Compare with tributary verify, and remove from the sinks what the table does not have.",
+          remedy: `Compare, and remove from the sinks what the table does not have: tributary verify --table ${shellWord(formatTable(audit.shape))} --consumer <consumer>`,
         },
       );
       return undefined;

@@ -1,3 +1,4 @@
+import { shellWord } from "../../../change/printed-command.ts";
 import { formatTable } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import type { TextQuery } from "../link/connection-options.ts";
@@ -13,7 +14,7 @@ import {
   wasFilled,
 } from "./leaves.ts";
 import type { Sighting } from "./terms.ts";
-import { type Loss, shellWord } from "./unhealed-tables.ts";
+import type { Loss } from "./unhealed-tables.ts";
 
 /** A TRUNCATE of a whole partitioned table that came in the log. */
 export interface RootTruncate {

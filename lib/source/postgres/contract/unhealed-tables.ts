@@ -1,5 +1,6 @@
 import { formatLsn } from "../../../change/lsn.ts";
 import { formatPosition, parsePosition } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import { parseTable, type TableName } from "../../../change/table-pattern.ts";
 import type { Log } from "../../../log.ts";
 import { isWhole } from "../backfill/backfill-record.ts";
@@ -120,11 +121,6 @@ export function healingRemedy({ table, asks }: Pick<UnhealedTable, "table" | "as
   if (asks) return `Nothing to do: a backfill of ${table} with a sweep is asked for.`;
   const name = shellWord(table);
   return `Read its rows again, with a sweep: tributary backfill start --table ${name}. Or accept that they are missing: tributary capture release --table ${name}`;
-}
-
-/** A text as one word of a command line. */
-export function shellWord(text: string): string {
-  return /^[\w.,/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
 /** One that was asked for since did not come to its end: somebody must look why. */

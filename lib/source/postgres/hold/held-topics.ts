@@ -3,6 +3,7 @@ import type { SourceChange, SourceMessage } from "../../../change/change-stream.
 import type { ClaimStore } from "../../../change/claim-store.ts";
 import { EncodedChange } from "../../../change/encoded-change.ts";
 import { type PositionText, parsePosition } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import type { TributaryError } from "../../../change/tributary-error.ts";
 import { firstPosition, type HeldChange, type HeldMessage } from "./held-change.ts";
 import { HeldTopic } from "./held-topic.ts";
@@ -215,7 +216,7 @@ export class HeldTopics {
   }
 
   #say(topic: string, { code, message, remedy }: HoldReason): void {
-    const release = `tributary capture release --topic ${topic}`;
+    const release = `tributary capture release --topic ${shellWord(topic)}`;
     this.#options.log.error(`the topic ${topic} is held: ${message}`, {
       code,
       remedy: remedy.includes(release) ? remedy : `${remedy} Then: ${release}`,

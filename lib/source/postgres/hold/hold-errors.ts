@@ -1,11 +1,12 @@
 import type { PositionText } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import { defineError } from "../../../change/tributary-error.ts";
 
 /** As much is held of a topic as may be: capture stops, and the server keeps its log for us. */
 export class TopicHoldFullError extends defineError("HOLD_FULL", "stop").from(
   (topic: string, bytes: number, limit: number) => ({
     message: `the topic ${topic} is held, and ${bytes} bytes of its changes are stored, of ${limit} at most`,
-    remedy: `Correct what it is held for (tributary capture status) and release it: tributary capture release --topic ${topic}`,
+    remedy: `Correct what it is held for (tributary capture status) and release it: tributary capture release --topic ${shellWord(topic)}`,
   }),
 ) {}
 

@@ -1,6 +1,7 @@
 import type { SourceMessage } from "../../../change/change-stream.ts";
 import type { ClaimStore } from "../../../change/claim-store.ts";
 import type { PositionText } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import { TributaryError } from "../../../change/tributary-error.ts";
 import type { Log } from "../../../log.ts";
 import { type HeldChange, type HeldMessage, parseSegment } from "./held-change.ts";
@@ -170,7 +171,7 @@ export class HoldRelease {
     }
     for (const [table, count] of dropped) {
       log.warn(`${count} held changes of ${table} are not given: the table is not captured any more`, {
-        remedy: `To have it in the stream again, name it in source.tables, then: tributary backfill start --table ${table}`,
+        remedy: `To have it in the stream again, name it in source.tables, then: tributary backfill start --table ${shellWord(table)}`,
       });
     }
     return given;

@@ -1,6 +1,7 @@
 import type { SourceMessage } from "../../../change/change-stream.ts";
 import { PROBE } from "../../../change/control-event.ts";
 import { parsePosition } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import { parseTable } from "../../../change/table-pattern.ts";
 import { captures } from "../../../definition/definition.ts";
 import { routeTables } from "../../../definition/route.ts";
@@ -66,7 +67,7 @@ export class ChangedIdentities {
       await identities.accept(table, now, from);
       log.warn(`what was in ${table} before the name was its own is not in the stream`, {
         code: error.code,
-        remedy: `tributary backfill start --table ${table}`,
+        remedy: `tributary backfill start --table ${shellWord(table)}`,
       });
     }
   }

@@ -1,3 +1,4 @@
+import { shellWord } from "../../../change/printed-command.ts";
 import { defineError } from "../../../change/tributary-error.ts";
 
 /** Facts of a name that stands for another table, or for none, while its table lives on. */
@@ -17,7 +18,7 @@ export interface ReplacedTable {
 export class TableReplacedError extends defineError("TABLE_REPLACED", "restart").from(
   ({ table, oid, now, called, topic }: ReplacedTable) => {
     const before = `the one that was captured under this name (OID ${oid})`;
-    const release = `tributary capture release --topic ${topic}`;
+    const release = `tributary capture release --topic ${shellWord(topic)}`;
     return {
       message:
         now === undefined
@@ -39,7 +40,7 @@ export class KeyChangedError extends defineError("KEY_CHANGED", "stop").from(
     const { table, before, now, topic } = facts;
     return {
       message: `the key of ${table} was ${before} and is ${now} now: its rows would go to other partitions`,
-      remedy: `To go on with the new key (the table is then read anew with a sweep): tributary capture release --topic ${topic}, which waits for consumers to pass what was stored under the old one. Otherwise put the old key back first.`,
+      remedy: `To go on with the new key (the table is then read anew with a sweep): tributary capture release --topic ${shellWord(topic)}, which waits for consumers to pass what was stored under the old one. Otherwise put the old key back first.`,
     };
   },
 ) {}

@@ -1,4 +1,5 @@
 import type { PositionText } from "../../../change/position.ts";
+import { shellWord } from "../../../change/printed-command.ts";
 import { parseTable } from "../../../change/table-pattern.ts";
 import type { Backfill, BackfillRecord } from "../backfill/backfill-record.ts";
 import { hasEnded } from "../backfill/backfill-record.ts";
@@ -170,7 +171,7 @@ export class Rereads {
   #tellCancelled(table: string): void {
     this.#options.log.warn(
       `the backfill of ${table} was cancelled: rows whose key changed may lack large values that stayed`,
-      { remedy: `When you want them: tributary backfill start --table ${table}` },
+      { remedy: `When you want them: tributary backfill start --table ${shellWord(table)}` },
     );
   }
 
