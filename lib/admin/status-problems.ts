@@ -1,4 +1,5 @@
-import { describe, healingRemedy, shellWord } from "../source/postgres/contract/unhealed-tables.ts";
+import { shellWord } from "../change/printed-command.ts";
+import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import { resumeCommand } from "../state/pause.ts";
 import { THRESHOLD } from "../telemetry/alarms.ts";

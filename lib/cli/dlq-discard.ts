@@ -103,7 +103,7 @@ async function takeAway(letter: DeadLetterDetail, options: DiscardOptions): Prom
     superseded: "A later change of its row took effect, so it never will.",
     mended: "Its change took effect or was given up.",
     "unreadable record":
-      "Nobody knows what it held but by this message; have the topic's rows read again: tributary consumer accept-gap.",
+      "Nobody knows what it held but by this message; have the topic's rows read again: tributary consumer accept-gap --consumer <consumer> --topic <topic>",
   };
   if (!options.json)
     say(

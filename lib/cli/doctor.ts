@@ -1,8 +1,9 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { SERVER_SORTS } from "../admin/database-script.ts";
 import { type CheckResult, type Diagnosis, type DoctorSubject, examine } from "../admin/doctor/index.ts";
+import { commandPlace } from "../change/command-place.ts";
 import { moreOf } from "../change/error-text.ts";
-import { commandPlace, withCommands } from "../change/printed-command.ts";
+import { withCommands } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition, projectDirectory } from "../definition/find-definition.ts";

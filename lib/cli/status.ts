@@ -5,7 +5,8 @@ import { Sightings } from "../admin/capture-standing.ts";
 import type { PipelineStatus } from "../admin/pipeline-status.ts";
 import { pipelineStatus } from "../admin/status.ts";
 import { dynamodbClient, sqsClient } from "../aws/clients.ts";
-import { commandPlace, withCommands } from "../change/printed-command.ts";
+import { commandPlace } from "../change/command-place.ts";
+import { withCommands } from "../change/printed-command.ts";
 import { abortOnSignals } from "../local/stop-signal.ts";
 import { jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
 import { resourcesOf } from "./resources-of.ts";
@@ -34,7 +35,7 @@ export function statusCommand(): Command {
       `
 Exit code 0: healthy, 1: something needs a person or could not be read. It reads the state table, where capture tasks report about
 themselves every 10 s, and the dead-letter queues that are known; it asks neither the database nor the stream.
-docs/11-operations.md says what counts as unhealthy.
+The docs, Operations, say what counts as unhealthy.
 
   tributary status
   tributary status --watch

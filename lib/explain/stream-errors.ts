@@ -259,7 +259,7 @@ export const HOLD_ERRORS: ErrorSection = errorSection("Capture: held topics", CA
   MAPPING_NOT_ENABLED: {
     retry: "stop",
     meaning:
-      "`tributary consumer resume` may not enable the consumer's event source mapping, or Lambda does not answer",
+      "`tributary consumer resume --consumer <consumer>` may not enable the consumer's event source mapping, or Lambda does not answer",
     why: "The caller lacks lambda:UpdateEventSourceMapping on it, or names another account or region.",
     remedy: "permit `lambda:UpdateEventSourceMapping`, then repeat it",
     ifNothing: "The consumer stays paused; its changes wait in the stream until their retention is over.",

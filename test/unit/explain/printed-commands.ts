@@ -18,6 +18,8 @@ export interface PrintedCommand {
 
 /** The command's name, in each way that it is typed, but where its first file says which Node it needs. */
 const NAME = /(?<![\w/@.-])(?:npx tributary-cdc|npm run -s tributary --|tributary) (?=[a-z])(?!needs Node)/g;
+/** Pages leave the name out, in a quotation of code. */
+const UNNAMED = /(?<=`)(?=(?:backfill|capture|consumer|dlq|epoch|outbox|triggers) [a-z])/g;
 /** Ends a word of prose or of code that a command stands in. */
 const END = /[.,;:!?)\]…]+$/;
 
@@ -69,9 +71,15 @@ async function withoutComments(source: string): Promise<string> {
 /** The commands of a text. In code, one that ends a sentence or a quotation is meant to be run: it must have all that it needs. */
 export function commandsIn(text: string, isCode: boolean): Omit<PrintedCommand, "file">[] {
   let plain = text;
-  // What is filled in: the innermost first.
-  while (/\$\{[^{}]*\}/.test(plain)) plain = plain.replaceAll(/\$\{[^{}]*\}/g, "x");
-  return [...plain.matchAll(NAME)].map(({ 0: name, index }) => {
+  // What is filled in, the innermost first; what is put behind a word adds options to it.
+  for (let filled = ""; filled !== plain; ) {
+    filled = plain;
+    plain = plain
+      .replaceAll(/(?<=[a-z])\$\{[^{}]*\}/g, "")
+      .replaceAll(/(?<![a-z}])\$\{[^{}]*\}/g, "x");
+  }
+  const names = isCode ? [NAME] : [NAME, UNNAMED];
+  return names.flatMap((pattern) => [...plain.matchAll(pattern)]).map(({ 0: name, index }) => {
     const rest = plain.slice(index + name.length).split(/\n|\\n/, 1)[0] ?? "";
     return parsed(rest.slice(0, 400), isCode);
   });
