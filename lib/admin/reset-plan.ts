@@ -62,7 +62,7 @@ export async function planReset(
     throw new ResetRefusedError(
       consumer,
       `a source of kind "${kind}" cannot read rows again beside its changes`,
-      "Fill the rebuilt sink from the database yourself, in one transaction, while the consumer runs: changes that come meanwhile overtake only where the sink compares positions. What waits in dead letters is brought by tributary redrive.",
+      `Fill the rebuilt sink from the database yourself, in one transaction, while the consumer runs: changes that come meanwhile overtake only where the sink compares positions. What waits in dead letters is brought by: tributary redrive --consumer ${consumer}`,
     );
   const patterns = pipeline.consumers.find(({ name }) => name === consumer)?.topics ?? [];
   const isOwn = (topic: string) => patterns.some((pattern) => topicPattern(pattern)(topic));
@@ -92,7 +92,7 @@ export async function planReset(
         ? "capture has no table yet whose rows it reads"
         : `no table of ${only} can be read again`,
       only === undefined
-        ? "Start the capture task once. Topics of messages and outbox events cannot be read again: publish them anew, or bring their dead letters with tributary redrive."
+        ? `Start the capture task once. Topics of messages and outbox events cannot be read again: publish them anew, or bring their dead letters: tributary redrive --consumer ${consumer}`
         : `Name a topic of a captured table (${found.map(({ topic }) => topic.name).join(", ") || "the consumer reads none"}). Messages and outbox events cannot be read again: publish them anew.`,
     );
   const startPositions = new StartPositions(new ConsumerTable(place));

@@ -58,7 +58,7 @@ export function consumerResetCommand(): Command {
 For a sink that was rebuilt, or a consumer that is too far behind to catch up. Empty the sink first, if it can be: rows that it
 holds and the tables do not have any more are removed at the end, by a handler's onSweep alone. The stream and other consumers go on
 meanwhile. Ctrl-C leaves the rows coming; the same command shows how far they are, and finishes what was broken off. Exit code:
-0 all rows are in the sink, 1 not yet, 2 only shown. See docs/12-backfill.md, "A rebuilt sink".
+0 all rows are in the sink, 1 not yet, 2 only shown. See the docs, Backfill, "A rebuilt sink".
 
   tributary consumer reset --consumer order-summary
   tributary consumer reset --consumer order-summary --confirm shop`,

@@ -15,7 +15,7 @@ function heldFor(days: number): PartitionStatus {
 
 it("says of a hold that the objects of what it holds expire, a month before they do", () => {
   const told = (days: number) => statusInWords(heldFor(days), "orders").join("\n");
-  expect(told(59)).toMatch(/held since .*: Error, 2 KB: tributary redrive$/m);
+  expect(told(59)).toMatch(/held since .*: Error, 2 KB: tributary redrive --consumer orders$/m);
   expect(told(59)).not.toContain("claim store");
   expect(told(61)).toContain("are gone from the claim store 90 days after they were written");
 });

@@ -74,15 +74,15 @@ export function commandsIn(text: string, isCode: boolean): Omit<PrintedCommand, 
   // What is filled in, the innermost first; what is put behind a word adds options to it.
   for (let filled = ""; filled !== plain; ) {
     filled = plain;
-    plain = plain
-      .replaceAll(/(?<=[a-z])\$\{[^{}]*\}/g, "")
-      .replaceAll(/(?<![a-z}])\$\{[^{}]*\}/g, "x");
+    plain = plain.replaceAll(/(?<=[a-z])\$\{[^{}]*\}/g, "").replaceAll(/(?<![a-z}])\$\{[^{}]*\}/g, "x");
   }
   const names = isCode ? [NAME] : [NAME, UNNAMED];
-  return names.flatMap((pattern) => [...plain.matchAll(pattern)]).map(({ 0: name, index }) => {
-    const rest = plain.slice(index + name.length).split(/\n|\\n/, 1)[0] ?? "";
-    return parsed(rest.slice(0, 400), isCode);
-  });
+  return names
+    .flatMap((pattern) => [...plain.matchAll(pattern)])
+    .map(({ 0: name, index }) => {
+      const rest = plain.slice(index + name.length).split(/\n|\\n/, 1)[0] ?? "";
+      return parsed(rest.slice(0, 400), isCode);
+    });
 }
 
 interface Word {
