@@ -10,8 +10,10 @@ export function commandPlace(
   environment: Readonly<Record<string, string | undefined>> = process.env,
   file = import.meta.url,
 ): CommandPlace {
-  const deployed = environment[STACK_VARIABLE];
-  const isClone = deployed === undefined && file.endsWith(".ts") && !file.includes("/node_modules/");
-  const program = isClone ? "npm run -s tributary --" : PROGRAM;
-  return { program, stack: deployed ?? (environment[CHOSEN_STACK_VARIABLE] || undefined) };
+  const chosen = environment[CHOSEN_STACK_VARIABLE];
+  const stack = environment[STACK_VARIABLE] || chosen || undefined;
+  // The name alone is of deployed code; a command that speaks to a stack was given one.
+  const isHere = stack === undefined || Boolean(chosen);
+  const isClone = isHere && file.endsWith(".ts") && !file.includes("/node_modules/");
+  return { program: isClone ? "npm run -s tributary --" : PROGRAM, stack };
 }

@@ -3,7 +3,7 @@ import { environmentOf } from "../admin/environment-resources.ts";
 import type { PipelineResources } from "../admin/resources.ts";
 import { type DeployedStack, pipelineOfStack, readStack } from "../admin/stack-resources.ts";
 import type { Environment } from "../aws/clients.ts";
-import { CHOSEN_STACK_VARIABLE } from "../change/printed-command.ts";
+import { CHOSEN_STACK_VARIABLE, STACK_VARIABLE } from "../change/printed-command.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition } from "../definition/find-definition.ts";
@@ -68,6 +68,7 @@ export async function speakToStack(command: Command, environment: Variables): Pr
   }
   environment[CHOSEN_STACK_VARIABLE] = name;
   // Commands that are printed from here on name it too.
+  environment[STACK_VARIABLE] = stack.name;
   environment.AWS_REGION = stack.region;
   if (command.name() === "redrive" && command.parent?.parent == null)
     nameRedrive(command, resources, options, environment);
