@@ -10,6 +10,7 @@ import {
   DIMENSION,
   METRICS_NAMESPACE,
   type Metric,
+  PAUSE_METRIC,
   REDRIVE_METRIC,
   TABLE_METRIC,
 } from "../../lib/telemetry/metrics.ts";
@@ -20,7 +21,7 @@ import type { DatabaseFacts } from "./source-database.ts";
  */
 
 const MINUTE = Duration.minutes(1);
-const OF_CONSUMER = { ...CONSUMER_METRIC, ...REDRIVE_METRIC };
+const OF_CONSUMER = { ...CONSUMER_METRIC, ...REDRIVE_METRIC, ...PAUSE_METRIC };
 
 /** Options of a metric. Alarms give no label: CloudFormation would make an expression of it. */
 type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;

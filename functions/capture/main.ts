@@ -3,6 +3,7 @@ import { runCapture } from "../../lib/capture/capture.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/capture/capture-metrics.ts";
 import { CaptureReporter, listening } from "../../lib/capture/capture-reporter.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
+import { PausePublisher } from "../../lib/capture/pause-metrics.ts";
 import { withRemedies } from "../../lib/capture/remedy-log.ts";
 import { problemsOf } from "../../lib/change/error-text.ts";
 import {
@@ -54,6 +55,10 @@ try {
   const slot = slotFromEnvironment(process.env, kind.tasks(pipeline.source).length);
   const publisher = new CapturePublisher({ pipeline: pipeline.name, slot, seconds: metricsSeconds, write });
   metrics = publisher;
+  const pauses = new PausePublisher({
+    ...{ pipeline: pipeline.name, seconds: metricsSeconds, write },
+    retentionHours: pipeline.stream.retentionHours,
+  });
   const dynamodb = dynamodbClient();
   reporter = new CaptureReporter({
     ...{ dynamodb, table: stateTable, pipeline: pipeline.name, slot },
@@ -85,6 +90,8 @@ try {
       deadLetters: queue ? new CaptureDeadLetterQueue(sqsClient(), queue, claims) : undefined,
       log,
       report: reporter,
+      // One task does for all.
+      onPauses: (latest) => slot === 1 && pauses.take(latest),
       onMetrics: (latest) => {
         publisher.take(latest);
         reporter?.take(latest);

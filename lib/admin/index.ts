@@ -95,6 +95,7 @@ export {
   type Outcome,
 } from "./doctor/index.ts";
 export type { ConsumerBehind } from "./hold-passage.ts";
+export { captureAtRest, pauseCapture, resumeCapture, type TaskAtRest } from "./pause-capture.ts";
 export {
   MappingNotEnabledError,
   type PausedConsumer,

@@ -50,6 +50,7 @@ export class CapturePublisher {
   readonly #published = new Map<string, number>();
   #latest: CaptureMetrics | undefined;
   #writtenAt: number | undefined;
+  #pausedSince: number | undefined;
 
   constructor(options: CapturePublisherOptions) {
     this.#options = options;
@@ -59,14 +60,25 @@ export class CapturePublisher {
 
   /** Takes what is known now (every second or so), and writes when it is time; the first time at once. */
   take(metrics: CaptureMetrics, now = Date.now()): void {
+    const turns = metrics.paused?.since !== this.#pausedSince;
+    if (turns) this.#turn(metrics, now);
     this.#latest = metrics;
     for (const [name, value] of gauges(metrics, now)) {
       const values = this.#gauges.get(name);
       if (values) values.push(value);
       else this.#gauges.set(name, [value]);
     }
-    const due = this.#writtenAt === undefined || now - this.#writtenAt >= this.#options.seconds * 1000;
+    const due =
+      turns || this.#writtenAt === undefined || now - this.#writtenAt >= this.#options.seconds * 1000;
     if (due) this.flush(now);
+  }
+
+  /** The task pauses, or goes on: counters begin anew, and what was added before is published. */
+  #turn({ paused }: CaptureMetrics, now: number): void {
+    this.flush(now);
+    this.#pausedSince = paused?.since;
+    this.#published.clear();
+    this.#tables.restart();
   }
 
   /** Writes what was taken since the last line; at the end of the task, so that nothing of it is missing. */

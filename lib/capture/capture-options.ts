@@ -6,6 +6,7 @@ import type { Log } from "../log.ts";
 import type { AsideQueue } from "../source/postgres/aside/aside-record.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import type { AnySourceStatus } from "../source/source-kind.ts";
+import type { Pauses } from "../state/pauses.ts";
 import type { StreamMetrics } from "../stream/metrics.ts";
 import type { RecordStream } from "../stream/record-stream.ts";
 
@@ -31,6 +32,8 @@ export interface CaptureOptions {
   readonly leaseMs?: number | undefined;
   /** Called about every second. */
   readonly onMetrics?: (metrics: CaptureMetrics) => void;
+  /** Called with what is paused, about every 5 s. */
+  readonly onPauses?: (pauses: Pauses) => void;
 }
 
 /** The events of a capture task that its report on itself tells, beside its figures and what its log says that it waits for. */
@@ -45,4 +48,6 @@ export interface CaptureReporting {
 export interface CaptureMetrics {
   readonly stream: StreamMetrics<SourcePlace>;
   readonly source: AnySourceStatus | undefined;
+  /** While capture is paused: since when, in milliseconds since 1970 UTC. The counters of `stream` begin anew then. */
+  readonly paused?: { readonly since: number } | undefined;
 }

@@ -19,6 +19,7 @@ import { omitColumns } from "../stream/omit-columns.ts";
 import { writeStream } from "../stream/stream-writer.ts";
 import { recordsOfSlots, settingsAtStart, startPositionNow } from "./agreement.ts";
 import type { CaptureOptions } from "./capture-options.ts";
+import { withPauses } from "./capture-pause.ts";
 import { runLanes } from "./relay.ts";
 import { agreeOnSlots, type Part, soleSlot, takePart } from "./slot-task.ts";
 import { settleTail } from "./stored-tail.ts";
@@ -26,11 +27,15 @@ import { unreadTopics } from "./unread-topics.ts";
 
 /**
  * Runs the capture task: checks the server, takes the lease, opens the source, and writes its changes to the stream until
- * `signal`; then stores and confirms what was read, and gives the lease back.
+ * `signal`; then stores and confirms what was read, and gives the lease back. Stands still while capture is paused.
  *
  * @throws TributaryError of every kind: `retry` says whether starting again helps.
  */
 export async function runCapture(options: CaptureOptions, signal: AbortSignal): Promise<void> {
+  await withPauses(options, runOnce, signal);
+}
+
+async function runOnce(options: CaptureOptions, signal: AbortSignal): Promise<void> {
   const { pipeline, connection, dynamodb, stateTable, leaseMs, log, slot = 1 } = options;
   const kind = sourceKind(pipeline.source);
   const { reading } = kind;

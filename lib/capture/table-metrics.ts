@@ -18,6 +18,11 @@ export class TableMetrics {
     this.#pipeline = pipeline;
   }
 
+  /** Totals begin anew. */
+  restart(): void {
+    this.#published.clear();
+  }
+
   /** Lines of the tables that something was added to; `tables` holds totals since the task's start. */
   lines(tables: ReadonlyMap<string, TableCounts>): string[] {
     const busiest = this.#name(tables);

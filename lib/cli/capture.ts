@@ -9,6 +9,7 @@ import { requireLog } from "../source/postgres/definition.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import type { StoredHold } from "../state/holds.ts";
 import { acceptUnhealed } from "../state/unhealed.ts";
+import { capturePauseCommands } from "./capture-pause.ts";
 import {
   jsonOption,
   oneTableOption,
@@ -67,16 +68,17 @@ export function captureCommand(): Command {
     .requiredOption("--at <position>", "its position, as the error and the status name it: 34 characters")
     .option("--cancel", "take that back, as long as the capture task has not come to it")
     .action(putOneAside);
-  return new Command("capture")
+  const capture = new Command("capture")
     .description(
-      "topics that the capture task holds, tables with missing changes, changes put aside: status, release, dead-letter",
+      "topics that the capture task holds, tables with missing changes, changes put aside: status, release, dead-letter; pause and resume",
     )
     .addCommand(status)
     .addCommand(release)
-    .addCommand(deadLetter)
-    .addHelpText(
-      "after",
-      `
+    .addCommand(deadLetter);
+  for (const command of capturePauseCommands()) capture.addCommand(command);
+  return capture.addHelpText(
+    "after",
+    `
 A change that cannot become an event holds its topic: from there on the topic's changes are stored in order, and all other
 topics go on. Correct what the status names, then release it: the stored changes go into the stream before newer ones.
 
@@ -95,7 +97,7 @@ Where a change cannot be corrected, it is put aside: it goes whole to the dead-l
 with a sweep, and its topic is released. All such changes at once: source.undecodable: "dead-letter".
 
   tributary capture dead-letter --at 000000010000000001E446180000000002`,
-    );
+  );
 }
 
 async function showStatus({ json, ...place }: CaptureStatusOptions): Promise<void> {

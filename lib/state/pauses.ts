@@ -9,7 +9,7 @@ import type { StateItem } from "./state-table.ts";
 export type { Pause, PauseTarget } from "./pause.ts";
 
 /*
- * Rule 62. One item for each pause, in the state table and nowhere else: so it outlives a deploy, a restart and a hand-over, and stands
+ * Rules 62 and 64. One item for each pause, in the state table and nowhere else: so it outlives a deploy, a restart and a hand-over, and stands
  * the same on a laptop as on AWS.
  */
 
@@ -30,11 +30,11 @@ const stored = z.object({
 
 const CONSUMER = "consumer#";
 
-/** Returns what is paused now. @throws StateTableError, StateTableUnavailableError */
-export async function readPauses(place: StatePlace): Promise<Pauses> {
+/** Returns what is paused now. `cut`: `place.signal` cuts the call. @throws StateTableError, StateTableUnavailableError */
+export async function readPauses(place: StatePlace, cut = false): Promise<Pauses> {
   let capture: Pause | undefined;
   const consumers = new Map<string, Pause>();
-  for await (const item of persistentTable(place).query(pauseKey(place.pipeline))) {
+  for await (const item of persistentTable(place, cut).query(pauseKey(place.pipeline))) {
     const name = item.sk?.S ?? "";
     const pause = parse(item);
     if (name.startsWith(CONSUMER)) consumers.set(name.slice(CONSUMER.length), pause);

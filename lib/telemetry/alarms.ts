@@ -1,4 +1,4 @@
-import type { CAPTURE_METRIC, CONSUMER_METRIC } from "./metrics.ts";
+import type { CAPTURE_METRIC, CONSUMER_METRIC, PAUSE_METRIC } from "./metrics.ts";
 
 /*
  * The alarms of a pipeline: cdk/constructs/pipeline-alarms.ts makes them, docs/11-operations.md lists them. In their texts
@@ -64,7 +64,12 @@ export type OtherMetric =
 export type CaptureAlarmMetric = keyof typeof CAPTURE_METRIC | "captureStarts";
 
 /** The metric of an alarm of a consumer, one for each. */
-export type ConsumerAlarmMetric = keyof typeof CONSUMER_METRIC | "iteratorAge" | "deadLetters" | "errors";
+export type ConsumerAlarmMetric =
+  | keyof typeof CONSUMER_METRIC
+  | keyof typeof PAUSE_METRIC
+  | "iteratorAge"
+  | "deadLetters"
+  | "errors";
 
 /** Of the capture task, by what it reads: `slots` of a log, one set for each, or `tables`. */
 export const SOURCE_ALARM = {
@@ -77,7 +82,7 @@ export const SOURCE_ALARM = {
       meaning:
         "The capture task does not read its slot, or does not run: PostgreSQL keeps all WAL from here on.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. If the pipeline is not to come back, drop the slot: tributary teardown.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. If the pipeline is not to come back, drop the slot: tributary teardown. Where somebody has paused it (tributary status says who): tributary capture resume.",
       ifNothing:
         "PostgreSQL keeps all WAL from the slot's position on: up to max_slot_wal_keep_size, beyond which the slot is lost, or without that bound until the disk is full.",
     },
@@ -152,7 +157,7 @@ export const SOURCE_ALARM = {
       meaning:
         "The capture task is not connected to its database, or does not run: changes wait in their tables.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. Where somebody has paused it (tributary status says who): tributary capture resume.",
       ifNothing: "Changes wait in their tables, which grow; sinks stay as they are.",
     },
     CaptureLag: {
@@ -241,6 +246,16 @@ export const CONSUMER_ALARM = {
       "Look at its errors and duration. Held at a failing change: correct the handler (tributary consumer status --consumer {consumer}). Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
     ifNothing:
       "When the age reaches the stream's retention, records expire unread: the partition is held for a gap.",
+  },
+  PauseRetention: {
+    metric: "retentionUsed",
+    threshold: 50,
+    periods: 1,
+    meaning:
+      "Consumer {consumer} has been paused for half of the stream's retention: when all of it is over, its oldest changes are gone from the stream.",
+    remedy:
+      "tributary status says who paused it, and why. To go on: tributary consumer resume --consumer {consumer}. To win time raise stream.retentionHours and deploy.",
+    ifNothing: "The stream drops changes that the consumer has not applied: it stands before a gap then.",
   },
   DeadLetters: {
     metric: "deadLetters",

@@ -162,6 +162,16 @@ export const BACKFILL_METRIC = {
 /** The table dimension of all tables beyond the busiest. */
 export const OTHER_TABLES = "other";
 
+/** Of a consumer that is paused, dimensions `pipeline` and `consumer`, as the capture task writes it; no data means that it is not paused. */
+export const PAUSE_METRIC = {
+  retentionUsed: most(
+    "PauseRetentionUsed",
+    "Percent",
+    "written by the capture task while the consumer is paused: the time since then, of the stream's retention",
+    "where known",
+  ),
+} satisfies Record<string, Metric>;
+
 /** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
 export const REDRIVE_METRIC = {
   redriven: count("Redriven"),
