@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import pg from "pg";
 import { afterEach, expect, test } from "vitest";
 import { Sightings } from "../../lib/admin/capture-standing.ts";
 import { resourcesFromEnvironment } from "../../lib/admin/environment-resources.ts";
@@ -231,6 +232,30 @@ withPostgres((server) => {
           command: "tributary capture release --topic shop.public.orders",
         },
       ],
+    });
+  });
+
+  test("what a task waits for at its start: open transactions for its slot, then another one for the lease", async () => {
+    const { bench, until } = await scene();
+    const writer = new pg.Client({ connectionString: bench.environment.DATABASE_URL as string });
+    await writer.connect();
+    cleanups.push(() => writer.end());
+    await writer.query("BEGIN; INSERT INTO orders VALUES (1, 'x')");
+    bench.capture();
+    const waiting = await until("open transactions", ({ captures: [task] }) => task?.waiting !== undefined);
+    expect(waiting).toMatchObject({
+      healthy: false,
+      captures: [{ state: "WAITING", waiting: { for: "open transactions" } }],
+      problems: [{ command: expect.stringContaining("pg_stat_activity") }],
+    });
+    await writer.query("COMMIT");
+    await until("running", (status) => state(status) === "RUNNING");
+    bench.capture();
+    const both = await until("a second task", ({ captures: [task] }) => task?.newcomer?.state === "WAITING");
+    expect(both).toMatchObject({
+      healthy: true,
+      captures: [{ state: "RUNNING", newcomer: { message: expect.stringContaining("capture lease") } }],
+      problems: [{ severity: "note" }],
     });
   });
 

@@ -80,6 +80,20 @@ export const STATE: readonly Mutation[] = [
     tests: ["test/postgres/verify-large-rows.test.ts"],
   },
   {
+    name: "have a task that lost its lease write over its successor's report",
+    file: "lib/state/capture-report.ts",
+    from: "attribute_not_exists(#generation) OR #generation <= :generation",
+    to: "attribute_not_exists(#generation) OR :generation > :generation OR #generation >= :generation",
+    tests: ["test/aws/state/capture-report.test.ts"],
+  },
+  {
+    name: "believe the clocks alone whether a capture task reports",
+    file: "lib/admin/capture-standing.ts",
+    from: "if (seen?.moved) return true;",
+    to: "",
+    tests: ["test/unit/admin/capture-standing.test.ts"],
+  },
+  {
     name: "count generations by slot",
     file: "lib/state/capture-lease.ts",
     from: "Math.max(number(first?.newest) + 1, number(first?.generation) + 1, atLeast)",
