@@ -163,6 +163,39 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect(unknown.stderr).toContain(`there is ${stack}`);
   });
 
+  test("status, dead letters and a pause, by the stack's name", async () => {
+    const run = (...args: string[]) =>
+      tributary([...args, "--stack", stack], { directory: app.directory, cloud });
+    const letters = await run("dlq", "list", "--consumer", "notifications", "--json");
+    expect(letters.stderr).toContain(`speaking to pipeline shop of stack ${stack}`);
+    expect([letters.code, JSON.parse(letters.stdout.split("\n")[0] as string)]).toEqual([
+      1,
+      expect.objectContaining({ of: "consumer", topic: "shop.public.cancellations" }),
+    ]);
+    const view = ["--consumer", "customer-view"];
+    const paused = await run("consumer", "pause", ...view, "--no-wait", "--reason", "a new sink", "--json");
+    expect([paused.code, JSON.parse(paused.stdout)]).toEqual([
+      0,
+      expect.objectContaining({ consumer: "customer-view", reason: "a new sink" }),
+    ]);
+    const status = await run("status", "--json");
+    const { captures, consumers } = JSON.parse(status.stdout) as {
+      captures: object[];
+      consumers: { name: string }[];
+    };
+    expect(captures).toEqual([expect.objectContaining({ slot: 1, state: "RUNNING" })]);
+    expect(consumers.find(({ name }) => name === "customer-view")).toMatchObject({
+      paused: { reason: "a new sink" },
+    });
+    await database.client.query("UPDATE customers SET tier = 'silver' WHERE id = 1");
+    const resumed = await run("consumer", "resume", ...view, "--json");
+    expect([resumed.code, JSON.parse(resumed.stdout)]).toEqual([
+      0,
+      expect.objectContaining({ consumer: "customer-view" }),
+    ]);
+    expect(await customer("1", (item) => item.tier?.S === "silver")).toBeDefined();
+  });
+
   test("the redrive function that is deployed knows what is parked, and tries it again", async () => {
     const redrive = await described("redrive of notifications of shop");
     const invoke = (request: Partial<RedriveRequest>) =>
