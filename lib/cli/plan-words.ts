@@ -9,6 +9,7 @@ const NAMED = 20;
 /** Returns the lines that show a plan to people: `+` is made, `-` goes, `~` is altered, `!` would stop the start. */
 export function planInWords(plan: PipelinePlan): readonly string[] {
   const { pipeline, changes, refusals, warnings, notes, unseen } = plan;
+  const isDatabaseUnseen = unseen.some(({ what }) => what === "database");
   const lines = [
     ...changes.map((change) => `${SIGNS[change.action]} ${changeInWords(change)}`),
     ...refusals.flatMap(({ code, message, remedy }) => [
@@ -21,6 +22,7 @@ export function planInWords(plan: PipelinePlan): readonly string[] {
     ]),
     ...notes.map((note) => `  ${note}`),
     ...unseen.map(({ what, why }) => `  Not seen: ${what}: ${why}`),
+    ...(isDatabaseUnseen ? ["  A private database is reached by: tributary plan --stack … --remote"] : []),
   ];
   const count = (action: PlannedChange["action"]) =>
     changes.filter((change) => change.action === action).length;
@@ -29,7 +31,7 @@ export function planInWords(plan: PipelinePlan): readonly string[] {
       ? `A start of the pipeline "${pipeline}" would be refused.`
       : changes.length > 0
         ? `Pipeline "${pipeline}": ${count("add")} to add, ${count("change")} to change, ${count("remove")} to remove.`
-        : unseen.some(({ what }) => what === "database")
+        : isDatabaseUnseen
           ? `Pipeline "${pipeline}": nothing would change in what was seen; the database was not.`
           : `Pipeline "${pipeline}": a start would change nothing.`;
   return [...lines, ...(lines.length > 0 ? [""] : []), `${sum} Nothing was touched.`];

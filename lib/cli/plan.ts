@@ -1,10 +1,10 @@
 import { Command } from "commander";
 import type { PipelinePlan } from "../admin/plan/pipeline-plan.ts";
 import { planPipeline } from "../admin/plan/plan.ts";
+import type { PipelineResources } from "../admin/resources.ts";
 import { dynamodbClient } from "../aws/clients.ts";
 import { explain } from "../change/error-text.ts";
 import { ConfigurationError, TributaryError } from "../change/tributary-error.ts";
-import type { Pipeline } from "../definition/definition.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { commandDatabase } from "./database.ts";
 import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPlace } from "./options.ts";
@@ -53,11 +53,13 @@ async function run(given: PlanArguments): Promise<void> {
 async function planOf(given: PlanArguments): Promise<PipelinePlan> {
   const pipeline = await readPipeline(given.pipeline);
   const stateTable = given.stateTable ?? (process.env.TRIBUTARY_STATE_TABLE || undefined);
+  const resources = stateTable === undefined ? undefined : await resourcesOf(pipeline, given);
   return await planPipeline({
     pipeline,
     connection: await databaseOrReason(given.databaseUrl),
     state: stateTable === undefined ? undefined : { dynamodb: dynamodbClient(), stateTable },
-    deployedConsumers: stateTable === undefined ? undefined : await consumersThere(pipeline, given),
+    deployedConsumers: resources && consumersThere(resources),
+    deployed: resources?.stack === undefined ? undefined : { resources, environment: process.env },
     signal: new AbortController().signal,
   });
 }
@@ -75,11 +77,7 @@ async function databaseOrReason(
 }
 
 /** Names of the consumers that run there; undefined where the place does not tell. */
-async function consumersThere(
-  pipeline: Pipeline,
-  given: PlanArguments,
-): Promise<readonly string[] | undefined> {
-  const { stack, consumers } = await resourcesOf(pipeline, given);
+function consumersThere({ stack, consumers }: PipelineResources): readonly string[] | undefined {
   const names = Object.keys(consumers);
   return stack === undefined && names.length === 0 ? undefined : names;
 }

@@ -1,4 +1,5 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import type { Environment } from "../../aws/clients.ts";
 import {
   checkLanesDatabase,
   lanesStartPosition,
@@ -20,6 +21,8 @@ import { type CaptureRecord, EMPTY_CAPTURE_RECORD, readCaptureRecord } from "../
 import { type Pause, type PauseTarget, pausedBy, pausedName, resumeCommand } from "../../state/pause.ts";
 import { readPauses } from "../../state/pauses.ts";
 import type { StoredSettings } from "../../state/settings.ts";
+import type { PipelineResources } from "../resources.ts";
+import { compareDeployed } from "./deployed.ts";
 import type {
   PipelinePlan,
   PlanFinding,
@@ -38,6 +41,10 @@ export interface PlanOptions {
   readonly state: { readonly dynamodb: DynamoDBClient; readonly stateTable: string } | undefined;
   /** Names of the consumers that are deployed; undefined where nobody can tell. */
   readonly deployedConsumers?: readonly string[] | undefined;
+  /** The stack that the pipeline is deployed in, and variables that AWS is reached by; undefined: it is not compared with the definition. */
+  readonly deployed?:
+    | { readonly resources: PipelineResources; readonly environment: Environment }
+    | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -78,6 +85,12 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
   }
   const tables = planSettings(options, records, source, found);
   await planConsumers(options, records, found);
+  if (options.deployed) {
+    const { resources, environment } = options.deployed;
+    const { changes, unseen } = await compareDeployed(pipeline, resources, environment, options.signal);
+    found.changes.push(...changes);
+    found.unseen.push(...unseen);
+  }
   const changes = found.changes.toSorted((a, b) => ORDER.indexOf(a.what) - ORDER.indexOf(b.what));
   const unread = source ? unreadTopics(pipeline, tables) : [];
   return {

@@ -81,7 +81,8 @@ test("does not say that nothing would change where the database was not seen", (
   ]);
   const unseen = [{ what: "database", why: "it is private" }];
   expect(planInWords({ ...NOTHING, unseen })).toEqual([
-    ...["  Not seen: database: it is private", ""],
+    "  Not seen: database: it is private",
+    ...["  A private database is reached by: tributary plan --stack … --remote", ""],
     'Pipeline "shop": nothing would change in what was seen; the database was not. Nothing was touched.',
   ]);
 });
