@@ -47,7 +47,7 @@ export const ASSUMPTIONS = {
   namedTables: 20,
   consumerMetrics: 4,
   captureAlarms: 12,
-  consumerAlarms: 8,
+  consumerAlarms: 9,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,
   tableLineBytes: 330,

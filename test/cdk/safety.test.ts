@@ -9,7 +9,12 @@ import { ASSUMPTIONS } from "../../lib/cost/assumptions.ts";
 import { outbox, type PipelineInput, triggers } from "../../lib/definition/pipeline.ts";
 import { entriesOf } from "../../lib/explain/catalogue.ts";
 import { addSourceKind } from "../../lib/source/index.ts";
-import { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "../../lib/telemetry/metrics.ts";
+import {
+  CAPTURE_METRIC,
+  CONSUMER_METRIC,
+  PAUSE_METRIC,
+  REDRIVE_METRIC,
+} from "../../lib/telemetry/metrics.ts";
 import { toy, toyKind } from "../unit/source/toy/kind.ts";
 import {
   basics,
@@ -173,7 +178,7 @@ describe.each(each)("%s", (_, of) => {
 
   test("alarms and dashboard take names that are published", () => {
     const known = new Set<string>(
-      [CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC].flatMap((metrics) =>
+      [CAPTURE_METRIC, CONSUMER_METRIC, PAUSE_METRIC, REDRIVE_METRIC].flatMap((metrics) =>
         Object.values(metrics).map(({ name }) => name),
       ),
     );
