@@ -1,9 +1,11 @@
 import { PutItemCommand, UpdateItemCommand } from "@aws-sdk/client-dynamodb";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Consumer } from "../../../lib/consume/api/consumer.ts";
 import { SinkUnavailableError } from "../../../lib/consume/api/handler-errors.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import type { RedriveReport, RedriveRequest } from "../../../lib/consume/dead-letter/redrive-request.ts";
+import { PAUSE_SEEN_MS } from "../../../lib/consume/run/pause-flag.ts";
+import { clearPause, setPause } from "../../../lib/state/pauses.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { type MemoryOptions, memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, type Change, chain, invocationOf, packed, TOPIC } from "./records.ts";
@@ -64,6 +66,35 @@ describe("a redrive by position", () => {
     state.bad = [];
     expect(await redrive({ position: at(1) })).toMatchObject({ redriven: 2, done: 1 });
     expect(effects).toEqual([1, 2, 3]);
+  });
+});
+
+describe("a redrive under way", () => {
+  it("ends with the change that it is at when the consumer is paused (rule 62)", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "Date"] });
+    try {
+      const { handler, plain, deploy } = await failing();
+      await handler(invocationOf(packed(same(1, 5))), timeLeft());
+      const effects: number[] = [];
+      const place = { dynamodb: plain, table: "t", pipeline: "p", signal: new AbortController().signal };
+      const healed = deploy((c) =>
+        c.on("*", Operation.Create, async (event) => {
+          effects.push(Number.parseInt(event.position.slice(8, 24), 16));
+          if (effects.length !== 2) return;
+          await setPause(place, { consumer: "c" }, { by: "ada", since: 0, reason: undefined });
+          await vi.advanceTimersByTimeAsync(PAUSE_SEEN_MS);
+        }),
+      );
+      const redrive = () => healed({ tributary: "redrive" }, timeLeft());
+      expect(await redrive()).toMatchObject({ redriven: 2, open: 1 });
+      expect(effects).toEqual([1, 2]);
+      await expect(redrive()).rejects.toMatchObject({ code: "CONSUMER_PAUSED" });
+      await clearPause(place, { consumer: "c" });
+      expect(await redrive()).toMatchObject({ redriven: 3, done: 1 });
+      expect(effects).toEqual([1, 2, 3, 4, 5]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 
