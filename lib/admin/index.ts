@@ -141,7 +141,7 @@ export {
 export { planReset, type ResetClears, type ResetPlan, type ResetScope } from "./reset-plan.ts";
 export type { ResetRecord, ResetTopic } from "./reset-record.ts";
 export type { CaptureResources, ConsumerResources, PipelineResources } from "./resources.ts";
-export { type RetentionLeft, retentionLeft } from "./retention.ts";
+export { oldestUnapplied, type RetentionLeft, retentionLeft } from "./retention.ts";
 export { type RowTypes, type RowTypesOptions, rowTypes } from "./row-types/row-types.ts";
 export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";
 export { type PipelineStateOptions, pipelineState } from "./state.ts";

@@ -1,7 +1,13 @@
+import type { ConsumerDefinition } from "../definition/definition.ts";
+import { readCaptureReports } from "../state/capture-report.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
+import { consumerStatus } from "./consumer-status.ts";
+import { lagOf, newestOf } from "./status-parts.ts";
+
 /** Share of the stream's retention that an unapplied change has used up. */
 export interface RetentionLeft {
   readonly retentionHours: number;
-  /** When the oldest unapplied change was written, as far as is known; milliseconds since 1970 UTC. It may be younger, never older by more than 10 s. */
+  /** When the oldest change was written that is not applied, as far as is known; milliseconds since 1970 UTC. */
   readonly oldestAt: number;
   readonly ageMs: number;
   /** Until the stream drops it; 0 where it is over. */
@@ -23,4 +29,22 @@ export function retentionLeft(oldestAt: number, retentionHours: number, now: num
     leftMs: Math.max(0, retentionMs - ageMs),
     usedPercent: Math.min(100, (100 * ageMs) / retentionMs),
   };
+}
+
+/**
+ * Returns when the oldest change was written that a consumer has not applied, as far as capture's reports tell (at most an hour back, as they do);
+ * `pausedAt` where that was before, or nothing else is known. Milliseconds since 1970 UTC.
+ * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
+ */
+export async function oldestUnapplied(
+  place: StatePlace,
+  consumer: ConsumerDefinition,
+  pausedAt: number,
+): Promise<number> {
+  const { signal } = place;
+  const wall = Date.now();
+  const newest = newestOf(await readCaptureReports(place));
+  const partitions = await consumerStatus({ ...place, consumer: consumer.name }, signal);
+  const lag = await lagOf(consumer, partitions, newest, { place, signal, wall });
+  return lag.state === "behind" ? Math.min(pausedAt, wall - lag.forMs) : pausedAt;
 }

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import type { ConsumerMapping, MappingOutcome } from "../admin/event-source-mapping.ts";
 import { pauseConsumer, resumeConsumer } from "../admin/pause-consumer.ts";
-import { retentionLeft } from "../admin/retention.ts";
+import { oldestUnapplied, retentionLeft } from "../admin/retention.ts";
 import { lambdaClient } from "../aws/clients.ts";
 import { awsFailure } from "../aws/failure.ts";
 import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
@@ -65,7 +65,9 @@ async function pauseOne(options: PauseOptions): Promise<void> {
     );
     await sleep(waitMs);
   }
-  const retention = retentionLeft(pause.since, pipeline.stream.retentionHours, Date.now());
+  // The pause stands; what is known of the lag only sharpens what is said of it.
+  const oldest = await oldestUnapplied(place, consumer, pause.since).catch(() => pause.since);
+  const retention = retentionLeft(oldest, pipeline.stream.retentionHours, Date.now());
   if (options.json) {
     const { id, ...told } = pause;
     say(JSON.stringify({ consumer: consumer.name, ...told, completeAt, retention }));
@@ -77,7 +79,7 @@ async function pauseOne(options: PauseOptions): Promise<void> {
     : `Invocations that began before may apply changes until ${new Date(completeAt).toISOString()}; a redrive under way ends with its change.`;
   say(
     `${consumer.name} is paused, ${pausedBy(pause)}. ${bound}`,
-    `Its changes wait in the stream, which keeps them for ${durationInWords(pipeline.stream.retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,
+    `The oldest of its changes that wait in the stream is about ${durationInWords(retention.ageMs)} old. The stream keeps them for ${durationInWords(pipeline.stream.retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,
     `To go on: ${resumeCommand({ consumer: consumer.name })}`,
   );
 }
