@@ -99,6 +99,10 @@ test("the error that ended a task stands until one streams again, with code and 
   await again.end(new Error("Key (email)=(a@b.example) exists"));
   expect(JSON.stringify(await read())).not.toContain("a@b.example");
   expect((await read())[0]).toMatchObject({ report: { state: "FAILED" }, failure: { retry: "restart" } });
+  const mended = reporter();
+  mended.tookLease(3);
+  mended.take(metrics());
+  await until("mended", (found) => states(found).includes("holder RUNNING"));
 });
 
 test("a task that lost its lease does not write over its successor's report", async () => {
