@@ -1,3 +1,8 @@
+import { randomUUID } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { GetItemCommand } from "@aws-sdk/client-dynamodb";
 import pg from "pg";
 import { afterEach, expect, test } from "vitest";
@@ -26,6 +31,7 @@ import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { KeptLog } from "../postgres/source.ts";
+import { Program } from "./capture-bench.ts";
 
 /*
  * The plan is held against what a start really does: all that a start can change is looked at before and after it, and the plan, applied to
@@ -39,6 +45,7 @@ afterEach(async () => {
 });
 const signal = new AbortController().signal;
 const LEASE_MS = 1_500;
+const CLI = fileURLToPath(new URL("../../lib/cli/main.ts", import.meta.url));
 /** Consumers that a test may have. */
 const CONSUMERS = ["orders", "search"];
 
@@ -82,7 +89,7 @@ withPostgres((server) => {
       planPipeline({ pipeline, connection, state: { dynamodb, stateTable }, signal });
 
     /** Starts the tasks of a pipeline, and ends them when all of them stream. Gives the code of the error that ended them. */
-    async function start(pipeline: Pipeline): Promise<string | undefined> {
+    async function start(pipeline: Pipeline, meanwhile = async () => {}): Promise<string | undefined> {
       const ending = new AbortController();
       const numbers = sourceKind(pipeline.source).tasks(pipeline.source);
       const streaming = new Set<number>();
@@ -109,6 +116,7 @@ withPostgres((server) => {
         failure,
         eventually(() => streaming.size === numbers.length, { what: "streaming", deadlineMs: 60_000 }),
       ]);
+      if (ended !== undefined && typeof ended !== "string") await meanwhile();
       ending.abort();
       await Promise.allSettled(runs);
       return typeof ended === "string" ? ended : undefined;
@@ -180,7 +188,7 @@ withPostgres((server) => {
       expect(await standing()).toMatchObject({ publications, slots, reading, epoch });
       return refusals;
     }
-    return { client, slot, define, plan, planned, refused, connection, stateTable };
+    return { client, url, slot, define, plan, planned, refused, start, connection, stateTable };
   }
 
   test("the log, from its first start over tables and consumers that come and go", async () => {
@@ -338,6 +346,50 @@ withPostgres((server) => {
       expect(refusals.map(({ code }) => code)).toEqual(["STORED_SETTING_CHANGED"]);
       expect(changes.map(inShort)).toEqual(["- consumer orders"]);
     }
+  });
+
+  test("tributary plan exits 0 for nothing, 2 for changes and 1 for what would be refused", async () => {
+    const { define, start, stateTable, url } = await scene("postgres", { tables: ["public.*"] });
+    const pipeline = define();
+    const folder = await mkdtemp(join(tmpdir(), "tributary-plan-"));
+    cleanups.push(() => rm(folder, { recursive: true }));
+    const run = async (definition: object, ...args: string[]) => {
+      const file = join(folder, `${randomUUID()}.mjs`);
+      await writeFile(file, `export default ${JSON.stringify(definition)};`);
+      const environment = { ...aws().environment, DATABASE_URL: url, TRIBUTARY_STATE_TABLE: stateTable };
+      const program = new Program(CLI, ["plan", "--pipeline", file, ...args], {
+        ...{ PATH: process.env.PATH ?? "", NODE_NO_WARNINGS: "1" },
+        ...(environment as Record<string, string>),
+      });
+      return { code: await program.ended, text: program.lines.join("\n") };
+    };
+    expect(await run(pipeline)).toMatchObject({ code: 2, text: expect.stringMatching(/^\+ slot /m) });
+    expect(await start(pipeline)).toBeUndefined();
+    expect(await run(pipeline)).toMatchObject({ code: 0, text: expect.stringContaining("change nothing") });
+    const { code, text } = await run(
+      { ...pipeline, topics: { ...pipeline.topics, partitions: 8 } },
+      "--json",
+    );
+    expect(code).toBe(1);
+    expect(JSON.parse(text)).toMatchObject({ refusals: [{ code: "STORED_SETTING_CHANGED" }] });
+    // Not the code of changes.
+    expect(await run({ ...pipeline, name: "No Name" })).toMatchObject({ code: 1 });
+    expect(await run(pipeline, "--database-url", "postgres://me@127.0.0.1:1/none")).toMatchObject({
+      code: 1,
+      text: expect.stringContaining("Not seen: database"),
+    });
+  });
+
+  test("a plan made while a task runs says that its slot is read, and refuses nothing", async () => {
+    const { define, plan, start, slot } = await scene("postgres", { tables: ["public.*"] });
+    let during: PipelinePlan | undefined;
+    await start(define(), async () => {
+      during = await plan(define());
+    });
+    expect(during).toMatchObject({ changes: [], refusals: [] });
+    expect(during?.notes).toEqual([
+      expect.stringMatching(new RegExp(`^The slot "${slot}" is read by process`)),
+    ]);
   });
 
   test("a slot that is there and unread is taken", async () => {
