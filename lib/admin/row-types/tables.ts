@@ -174,9 +174,8 @@ function travellingColumns(
   return new Set(all.filter((name) => !excluded.includes(name)));
 }
 
-/** Columns of which the log may hold no value after an update: it was stored apart and left as it was. */
+/** Columns of which the log may hold no value after an update: it was stored apart and left as it was. With identity full there is none. */
 function largeValues(facts: TableFacts): readonly string[] {
-  if (facts.replicaIdentity === "f" || facts.kind === "p") return [];
   const key = identityColumns(facts) ?? [];
   return facts.largeColumns.filter((column) => !key.includes(column));
 }
