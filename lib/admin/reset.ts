@@ -2,8 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { formatPosition, type PositionText, START_OF_HISTORY } from "../change/position.ts";
 import { runSideBySide } from "../consume/api/concurrency.ts";
 import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
+import { RedriveLeases } from "../consume/dead-letter/redrive-lease.ts";
 import { Checkpoint } from "../consume/fence/checkpoint.ts";
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
+import { REDRIVE, readLease } from "../consume/fence/partition-lease.ts";
 import { heldBy } from "../consume/hold/hold.ts";
 import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
@@ -25,6 +27,8 @@ import { beginReset, endPartitions, type ResetRecord, readReset } from "./reset-
 const INVOCATION_PATIENCE_MS = 15_000;
 /** An invocation's own end may come a little late, and its clock may differ. */
 const MARGIN_MS = 10_000;
+/** Lambda ends a redrive, as any invocation, after so long. */
+const LONGEST_INVOCATION_MS = 15 * 60_000;
 const PARTITIONS_AT_ONCE = 8;
 const REDRIVE_POLL_MS = 500;
 
@@ -135,8 +139,12 @@ async function resetPartition(
     checkpoint.reach(upTo, start.writer);
     checkpoint.noteLost({ until: Date.now(), state: "settled" });
     const progress = progressOf(own, partition, checkpoint, upTo);
+    let redriven = 0;
     if (ParkedKeys.parse(stored.parked).size > 0) {
-      // A redrive at work on one of the keys would bring its old change behind this.
+      // A redrive at work on one of the keys would bring its old change behind this. Of one that died, or is frozen, its lease tells.
+      const lease = new RedriveLeases(table).item(topic, partition, signal);
+      const { name: redrive, end } = readLease(await lease.read(), REDRIVE, partition);
+      if (redrive !== undefined) redriven = end + LONGEST_INVOCATION_MS;
       const outcome = await fence.overtake(group, { progress, token }, signal);
       if (outcome === "redriven") {
         await fence.giveBack(group, partition, token, signal);
@@ -147,9 +155,9 @@ async function resetPartition(
     }
     const { lost, overtaken } = await fence.close(group, [{ progress, token }], signal);
     if (lost.length + overtaken.length > 0) return undefined;
-    const ranOn = stored.attempts?.running?.until ?? 0;
     const taken = own.taken ? Date.now() + invocationMs + MARGIN_MS : 0;
-    return { ...name, upTo, drainUntil: Math.max(taken, ranOn > Date.now() ? ranOn : 0) };
+    const drainUntil = Math.max(taken, redriven, stored.attempts?.running?.until ?? 0);
+    return { ...name, upTo, drainUntil: drainUntil > Date.now() ? drainUntil : 0 };
   });
 }
 

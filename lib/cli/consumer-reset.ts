@@ -170,7 +170,7 @@ function planInWords(consumer: string, { topics, rows, left, clears, last, goesO
   if (goesOn && last)
     return [
       `A reset of ${consumer} that ${last.by} began at ${last.at} has not ended: this goes on with it.`,
-      "Where the sink was emptied once more since then, add --anew.",
+      "Where the sink was emptied once more since then, or what failed since is to be cleared too, add --anew.",
     ];
   const many = topics.reduce((sum, { partitions }) => sum + partitions, 0);
   const cleared = clearedInWords(clears);

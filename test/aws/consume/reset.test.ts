@@ -50,12 +50,12 @@ async function resetBench() {
     deliver: (...records: KinesisStreamRecord[]) => invoke(handler, records),
     attention: async () => (await consumerStatus(place, signal)).filter(needsAttention),
     /** What capture has confirmed, and under which generation. */
-    confirmed: (commit: number, generation = 1) => {
+    confirmed: (commit: number, generation = 1, number = 1) => {
       const slot = {
         ...{ epoch: 1, slot: "s", publication: "p", database: "d", systemId: "1", timeline: 1 },
         ...{ confirmedLsn: String(commit), recentCommits: [] },
       };
-      return persistentTable(store).update(captureKey("shop"), {
+      return persistentTable(store).update(captureKey("shop", number), {
         UpdateExpression: "SET slot=:s,generation=:g",
         ExpressionAttributeValues: { ":s": { S: JSON.stringify(slot) }, ":g": { N: String(generation) } },
       });
@@ -100,10 +100,18 @@ describe("a reset", () => {
     expect(await attention()).toMatchObject(
       [0, 1].map((partition) => ({ partition, gap: undefined, unhealed: [{ cause: "reset", upTo: start }] })),
     );
+    // Nor does it count what has expired unread by now.
+    expect((await bench.stored(1)).lost).toMatchObject({ state: "settled" });
     // Nothing is asked for before.
     expect(await backfill()).toBeUndefined();
     expect(await healReset(place, record, { signal, timeoutMs: 0 })).toBe("asked");
     expect(await backfill()).toMatchObject({ run: 1, request: { consumer: bench.name, sweep: true } });
+
+    // Who repeats it goes on where it stands, and moves nothing once more.
+    const noted = await attention();
+    await confirmed(9, 3);
+    expect(await move()).toEqual(record);
+    expect(await attention()).toEqual(noted);
 
     // What was left out comes after all: from the stream, from a task that was replaced.
     expect(
@@ -137,7 +145,8 @@ describe("a reset", () => {
       { partition: 0, deadLetters: 1, parked: 2 },
       { partition: 1, hold: { cause: "GapError" }, gap: { upTo: at(4) } },
     ]);
-    await confirmed(7);
+    // Behind all that it has met, although capture has told less.
+    await confirmed(2);
     await move();
     expect(await attention()).toMatchObject([
       { partition: 0, deadLetters: 0, parked: 0, unhealed: [{ cause: "reset" }] },
@@ -279,11 +288,31 @@ describe("a reset", () => {
     const again = await move();
     expect(await attention()).toHaveLength(2);
     expect((await attention())[0]?.unhealed.map(({ upTo }) => upTo)).toEqual([at(12)]);
+    expect(await deliver(packed([{ at: 13, after: 12 }]))).toEqual(DONE);
     const third = await move(true);
     expect(third.id).not.toBe(again.id);
-    expect((await attention())[0]?.unhealed.map(({ upTo }) => upTo)).toEqual([at(12)]);
+    // What the one before had left out, this one leaves out as well.
+    expect((await attention()).map(({ unhealed }) => unhealed.map(({ upTo }) => upTo))).toEqual([
+      [at(13)],
+      [at(12)],
+    ]);
     expect(stretch?.upTo).toBe(at(8));
     expect((await openReset(place, signal)).last?.id).toBe(third.id);
+  });
+
+  it("of a pipeline with several slots begins where the slowest is, and counts all their tasks", async () => {
+    const { confirmed, move, bench, store } = await resetBench();
+    await confirmed(9, 4);
+    await confirmed(6, 2, 2);
+    await persistentTable(store).update(captureKey("shop"), {
+      UpdateExpression: "SET slots=:n",
+      ExpressionAttributeValues: { ":n": { N: "2" } },
+    });
+    await move();
+    expect(await bench.stored()).toMatchObject({
+      position: formatPosition({ epoch: 1, commitLsn: 6n, ordinal: 0 }),
+      writer: 2,
+    });
   });
 
   it("of two operators at once is one reset", async () => {
