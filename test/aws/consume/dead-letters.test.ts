@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { GetQueueAttributesCommand, SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { QueueReading } from "../../../lib/admin/dead-letters/letter-queue.ts";
 import { listDeadLetters } from "../../../lib/admin/dead-letters/list.ts";
 import { acknowledgeMessages, clearMended } from "../../../lib/admin/dead-letters/mended.ts";
 import { type DeadLetterPlace, deadLetterPlace } from "../../../lib/admin/dead-letters/place.ts";
@@ -11,6 +12,7 @@ import { showDeadLetters } from "../../../lib/admin/dead-letters/show.ts";
 import { redrive as redriveAll } from "../../../lib/admin/redrive.ts";
 import { Operation } from "../../../lib/consume/api/operation.ts";
 import type { RedriveReport } from "../../../lib/consume/dead-letter/redrive-request.ts";
+import { eventually } from "../../eventually.ts";
 import { at, type Change, packed } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { type ConsumerBench, consumerBench, DONE, invoke, redrive } from "./consumer-bench.ts";
@@ -58,23 +60,27 @@ async function scene(environment: Record<string, string> = {}) {
     { TRIBUTARY_ATTEMPTS: "2", TRIBUTARY_CLAIM_BUCKET: pathToFileURL(claims).href, ...environment },
   );
   const place = placeOf(bench);
-  const depth = async () => {
-    const { Attributes = {} } = await aws().sqs.send(
-      new GetQueueAttributesCommand({ QueueUrl: place.queues[bench.name], AttributeNames: ["All"] }),
+  /** Waits until the queue shows so many messages to everybody: the emulator shows one a millisecond after it was asked to. */
+  const shows = (messages: number) =>
+    eventually(
+      async () => {
+        const { Attributes = {} } = await aws().sqs.send(
+          new GetQueueAttributesCommand({ QueueUrl: place.queues[bench.name], AttributeNames: ["All"] }),
+        );
+        const { ApproximateNumberOfMessages: all, ApproximateNumberOfMessagesNotVisible: hidden } =
+          Attributes;
+        return Number(all) === messages && Number(hidden) === 0;
+      },
+      { what: `${messages} visible messages`, deadlineMs: 5_000 },
     );
-    return {
-      visible: Number(Attributes.ApproximateNumberOfMessages),
-      hidden: Number(Attributes.ApproximateNumberOfMessagesNotVisible),
-    };
-  };
   const run = (request: Parameters<typeof redrive>[1]): Promise<RedriveReport> => redrive(handler, request);
   const list = async () => (await listDeadLetters(place, [bench.name])).letters;
-  return { bench, state, handler, place, depth, run, list, consumer: bench.name };
+  return { bench, state, handler, place, shows, run, list, consumer: bench.name };
 }
 
 describe("dead letters of a consumer", () => {
   it("are listed with what waits behind them, shown whole, and gone with their messages when they are redriven", async () => {
-    const { state, handler, place, depth, run, list, consumer } = await scene();
+    const { state, handler, place, shows, run, list, consumer } = await scene();
     expect(await invoke(handler, [packed(updates("bad good bad bad"))])).toEqual(DONE);
     expect(await list()).toEqual([
       {
@@ -85,7 +91,7 @@ describe("dead letters of a consumer", () => {
       },
     ]);
     // Whoever looks next sees it as well.
-    expect(await depth()).toEqual({ visible: 1, hidden: 0 });
+    await shows(1);
     for (const choice of [{ key: "bad" }, { position: at(3) }]) {
       const [letter] = await showDeadLetters(place, { consumer, ...choice });
       expect(letter).toMatchObject({
@@ -104,7 +110,7 @@ describe("dead letters of a consumer", () => {
       expect(JSON.parse(letter?.event ?? "")).toMatchObject({ op: "u", after: { id: "bad" } });
     }
     expect(await showDeadLetters(place, { consumer, key: "good" })).toEqual([]);
-    expect(await depth()).toEqual({ visible: 1, hidden: 0 });
+    await shows(1);
 
     // Nothing is cleared that is open.
     expect(await clearMended(place, consumer)).toEqual({ removed: 0, left: 1, more: false });
@@ -116,7 +122,7 @@ describe("dead letters of a consumer", () => {
     ]);
     expect(await clearMended(place, consumer)).toEqual({ removed: 1, left: 0, more: false });
     expect(await list()).toEqual([]);
-    expect(await depth()).toEqual({ visible: 0, hidden: 0 });
+    await shows(0);
   });
 
   it("keep their message while a later change of the key fails: the alarm must not go quiet", async () => {
@@ -150,7 +156,7 @@ describe("dead letters of a consumer", () => {
   });
 
   it("under skip: each change that failed has its message; what a later change superseded stays until somebody acknowledges it", async () => {
-    const { state, handler, place, depth, run, list, consumer } = await scene({ TRIBUTARY_POISON: "skip" });
+    const { state, handler, place, shows, run, list, consumer } = await scene({ TRIBUTARY_POISON: "skip" });
     expect(await invoke(handler, [packed(updates("bad bad"))])).toEqual(DONE);
     expect(await list()).toMatchObject([
       { state: "skipped", position: at(1), waiting: 0, messages: [{}, {}].map(() => expect.any(String)) },
@@ -166,7 +172,7 @@ describe("dead letters of a consumer", () => {
     expect(JSON.parse(shown?.event ?? "")).toMatchObject({ after: { id: "bad" } });
     const url = place.queues[consumer] as string;
     expect(await acknowledgeMessages(place, url, new Set(letter?.messages.slice(0, 1)))).toBe(1);
-    expect(await depth()).toEqual({ visible: 1, hidden: 0 });
+    await shows(1);
   });
 
   it("are not cleared while their partition has not passed them: their batch comes again", async () => {
@@ -196,7 +202,7 @@ describe("dead letters of a consumer", () => {
   });
 
   it("of a record that could not be read stand in the queue alone; so does what is none of ours", async () => {
-    const { handler, place, list, consumer, depth } = await scene();
+    const { handler, place, list, consumer, shows } = await scene();
     const record = packed(updates("good"));
     const broken = { ...record, kinesis: { ...record.kinesis, data: Buffer.from("{").toString("base64") } };
     expect(await invoke(handler, [broken])).toEqual(DONE);
@@ -207,7 +213,7 @@ describe("dead letters of a consumer", () => {
     expect(await clearMended(place, consumer)).toMatchObject({ removed: 0, left: 2 });
     const foreign = letters.find(({ state }) => state === "foreign");
     expect(await acknowledgeMessages(place, url, new Set(foreign?.messages))).toBe(1);
-    expect(await depth()).toEqual({ visible: 1, hidden: 0 });
+    await shows(1);
   });
 
   it("of a held partition: the change that it waits for, and how much it holds", async () => {
@@ -238,10 +244,10 @@ describe("dead letters of a consumer", () => {
   });
 
   it("are not read from a queue that would move them when they are read", async () => {
-    const { bench, handler, consumer, depth } = await scene();
+    const { bench, handler, consumer, shows } = await scene();
     expect(await invoke(handler, [packed(updates("bad"))])).toEqual(DONE);
     const place = placeOf(bench);
-    expect((await depth()).visible).toBe(1);
+    await shows(1);
     const target = await aws().freshQueue();
     const [account, name] = target.split("/").slice(-2);
     const deadLetterTargetArn = `arn:aws:sqs:us-east-1:${account}:${name}`;
@@ -250,5 +256,100 @@ describe("dead letters of a consumer", () => {
     });
     const { queues } = await listDeadLetters({ ...place, queues: { [consumer]: moving } }, [consumer]);
     expect(queues).toMatchObject([{ read: 0, error: { code: "DEAD_LETTER_QUEUE_MOVES" } }]);
+  });
+});
+
+describe("two operators", () => {
+  it("who redrive at once apply nothing twice, and the second one is told busy", async () => {
+    const bench = await consumerBench(aws());
+    const reached = Promise.withResolvers<void>();
+    const gate = Promise.withResolvers<void>();
+    const effects: string[] = [];
+    let healed = false;
+    const handler = bench.instance(
+      (c) =>
+        c.on("public.orders", Operation.Update, async (event) => {
+          if (!healed) throw new Error("poison");
+          reached.resolve();
+          await gate.promise;
+          effects.push(String(event.after.id));
+        }),
+      { TRIBUTARY_ATTEMPTS: "1" },
+    );
+    const place = placeOf(bench);
+    const consumer = bench.name;
+    expect(await invoke(handler, [packed(updates("a a"))])).toEqual(DONE);
+    healed = true;
+    const run = (request: Parameters<typeof redrive>[1]) => redrive(handler, request);
+    const first = redriveAll(run, { consumer });
+    await reached.promise;
+    expect(await redriveAll(run, { consumer }, { discard: false })).toMatchObject({ busy: 1, redriven: 0 });
+    // What somebody is at work on keeps its message, and is not given up under their hands.
+    expect(await redriveAll(run, { consumer, position: at(1) }, { discard: true })).toMatchObject({
+      ...{ busy: 1, discarded: 0 },
+    });
+    expect(await clearMended(place, consumer)).toMatchObject({ removed: 0, left: 1 });
+    gate.resolve();
+    expect(await first).toMatchObject({ redriven: 2, done: 1 });
+    expect(effects).toEqual(["a", "a"]);
+    const [one, other] = await Promise.all([clearMended(place, consumer), clearMended(place, consumer)]);
+    expect((one?.removed ?? 0) + (other?.removed ?? 0)).toBe(1);
+  });
+
+  it("who look at once each see what they can, and are told of the rest", async () => {
+    const { handler, place, list, consumer } = await scene();
+    expect(await invoke(handler, [packed(updates("bad"))])).toEqual(DONE);
+    const url = place.queues[consumer] as string;
+    const other = await QueueReading.open(aws().sqs, url, place.state.signal);
+    try {
+      for await (const _ of other.messages()) break;
+      const { letters, queues } = await listDeadLetters(place, [consumer]);
+      expect(queues).toMatchObject([{ read: 0, inFlight: 1 }]);
+      expect(letters).toMatchObject([{ state: "parked", messages: [] }]);
+      expect(await clearMended(place, consumer)).toMatchObject({ more: true });
+    } finally {
+      await other.close();
+    }
+    expect(await list()).toMatchObject([{ messages: [expect.any(String)] }]);
+  });
+});
+
+describe("a redrive that was interrupted", () => {
+  it("after its changes took effect and before the message went: the next one clears it", async () => {
+    const { state, handler, place, run, list, consumer } = await scene();
+    expect(await invoke(handler, [packed(updates("bad bad"))])).toEqual(DONE);
+    state.healed = true;
+    // One change of two, and then the terminal was closed.
+    expect(await redriveAll(run, { consumer }, { limit: 1 })).toMatchObject({ redriven: 1, done: 0 });
+    expect(await list()).toMatchObject([
+      { state: "parked", position: at(2), waiting: 0, messages: [expect.any(String)] },
+    ]);
+    expect(await clearMended(place, consumer)).toMatchObject({ removed: 0 });
+    expect(await redriveAll(run, { consumer })).toMatchObject({ redriven: 1, done: 1 });
+    expect(await clearMended(place, consumer)).toMatchObject({ removed: 1, left: 0 });
+    expect(state.effects).toEqual(["bad", "bad"]);
+  });
+});
+
+describe("a reading", () => {
+  it("has a bound, tells that there is more, and shows everything again", async () => {
+    const url = await aws().freshQueue();
+    const signal = new AbortController().signal;
+    for (let i = 0; i < 23; i++)
+      await aws().sqs.send(new SendMessageCommand({ QueueUrl: url, MessageBody: String(i) }));
+    const read = async (limit: number) => {
+      const reading = await QueueReading.open(aws().sqs, url, signal, limit);
+      const bodies: number[] = [];
+      try {
+        for await (const { body } of reading.messages()) bodies.push(Number(body));
+      } finally {
+        await reading.close();
+      }
+      return { bodies: bodies.sort((a, b) => a - b), more: reading.more };
+    };
+    const { bodies, more } = await read(12);
+    expect(bodies).toHaveLength(12);
+    expect(more).toBe(true);
+    expect(await read(1_000)).toEqual({ bodies: Array.from({ length: 23 }, (_, i) => i), more: false });
   });
 });
