@@ -95,7 +95,7 @@ export function pipelineOfStack(
         ? {
             message: `${stack} was deployed by an older version of tributary-cdc, whose outputs cannot be told apart`,
             remedy:
-              "Deploy it again with this version (npx cdk deploy): only outputs are added. Until then name the state table with --state-table, and the redrive function with --function.",
+              "Deploy it again with this version (npx cdk deploy), whose outputs have stable names. Until then name the state table with --state-table, and the redrive function with --function.",
           }
         : {
             message: `${stack} (${status}) has no pipeline of Tributary among its outputs`,
