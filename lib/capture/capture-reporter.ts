@@ -88,6 +88,8 @@ export class CaptureReporter implements CaptureReporting {
 
   paused(why: string | undefined): void {
     this.#paused = why;
+    // Those of a task at rest say nothing of the one that goes on.
+    if (why === undefined) this.#metrics = undefined;
     this.#reportChange();
   }
 

@@ -73,6 +73,8 @@ function leaseInWords({ lease }: CaptureTaskStatus): string {
 function lagInWords({ figures, state }: CaptureTaskStatus): string {
   if (!figures || state === "SILENT" || state === "STOPPED") return NOTHING;
   const { lagMs, lagBytes } = figures;
+  // It reads nothing, so it knows no age of what waits.
+  if (state === "PAUSED") return lagBytes === undefined ? NOTHING : bytesInWords(lagBytes);
   return `${durationInWords(lagMs)}${lagBytes === undefined ? "" : `, ${bytesInWords(lagBytes)}`}`;
 }
 

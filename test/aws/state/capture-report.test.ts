@@ -82,6 +82,8 @@ test("a task reports its states in turn, and takes the holder's seat with the le
   expect(away?.report?.waiting?.for).toBe("database");
   task.paused("by an operator");
   await until("paused", (found) => states(found).join() === "holder PAUSED");
+  task.paused(undefined);
+  await until("going on", (found) => states(found).join() === "holder STARTING");
   await task.end();
   await until("stopped", (found) => states(found).join() === "holder STOPPED");
 });
