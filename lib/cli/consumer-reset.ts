@@ -208,7 +208,7 @@ function clearedInWords({
 }
 
 function rowsInWords(rows: number | undefined): string {
-  if (rows === undefined) return "nobody knows how many rows";
+  if (rows === undefined) return "an unknown number of rows";
   return `about ${Math.max(0, rows).toLocaleString("en-US")} rows`;
 }
 
