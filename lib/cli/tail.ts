@@ -1,12 +1,14 @@
 import type { Writable } from "node:stream";
 import { setTimeout as delay } from "node:timers/promises";
 import { Command, Option } from "commander";
+import { errorLines } from "../change/error-text.ts";
 import { quoteTable } from "../change/sql-identifier.ts";
 import { formatTable } from "../change/table-pattern.ts";
-import { ConfigurationError } from "../change/tributary-error.ts";
+import { ConfigurationError, TributaryError } from "../change/tributary-error.ts";
 import { completeDefinition, postgres } from "../definition/pipeline.ts";
 import type { Log } from "../log.ts";
 import { isTailsOwn, type LogPipeline, TAIL_NAME } from "../source/postgres/definition.ts";
+import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import { withConnection } from "../source/postgres/link/connection.ts";
 import type { PostgresConnectionOptions } from "../source/postgres/link/connection-options.ts";
 import { PreflightError, SlotInUseError } from "../source/postgres/postgres-errors.ts";
@@ -141,6 +143,8 @@ async function follow(
     });
     try {
       await printer.print(source);
+    } catch (error) {
+      throw asTailEnds(error);
     } finally {
       await source.close();
     }
@@ -153,6 +157,17 @@ async function follow(
       rows.add(name);
     }
   }
+}
+
+/** Tail holds no topic that could be released. */
+const RENAMED =
+  "Run the same tail again: it goes on where this one ended, with the tables as they are called and keyed now.";
+
+/** What tail ends with: where a table is another one, or has another key, capture's way out is none here. */
+function asTailEnds(error: unknown): unknown {
+  if (error instanceof TributaryError && isOfIdentity(error.code))
+    return Object.assign(error, { remedy: RENAMED });
+  return error;
 }
 
 /** Opens the slot; behind ourselves as soon as the server has let go of it. */
@@ -248,9 +263,14 @@ async function checkPublication(
 function spoken(): Log {
   const warned = new Set<string>();
   const withRemedy: Log["warn"] = (message, fields) => {
-    const line = typeof fields?.remedy === "string" ? `${message}. ${fields.remedy}` : message;
-    if (!warned.has(line)) note(line);
-    warned.add(line);
+    const remedy = isOfIdentity(String(fields?.code)) ? RENAMED : fields?.remedy;
+    const [first = "", ...more] = errorLines({
+      ...{ message, remedy: typeof remedy === "string" ? remedy : undefined },
+      code: typeof fields?.code === "string" ? fields.code : undefined,
+    });
+    const lines = [first, ...more.map((line) => `  ${line}`)].join("\n");
+    if (!warned.has(lines)) note(lines);
+    warned.add(lines);
   };
   return { info: note, warn: withRemedy, error: withRemedy };
 }

@@ -116,6 +116,25 @@ withPostgres((server) => {
     expect(events(again.out).map((event) => event.after?.id)).toEqual(["1", "2", "3", "4", "5"]);
   });
 
+  test("a renamed table ends it with tail's own way out, and the same tail goes on from there", async () => {
+    const first = tail(["--tables", "public.*"]);
+    await first.streaming();
+    await client.query("INSERT INTO orders VALUES (1, 'a')");
+    await eventually(() => events(first.said.out).length === 1, { what: "the first change" });
+    await client.query("ALTER TABLE orders RENAME TO orders_2026; INSERT INTO orders_2026 VALUES (2, 'b')");
+    const { code, err } = await first.ended;
+    expect(code).toBe(1);
+    expect(err).toMatch(
+      /What to do: Run the same tail again: .*\n\s*More: npm run -s tributary -- explain TABLE_REPLACED/,
+    );
+    expect(err).not.toContain("capture");
+    const again = await tail(["--tables", "public.*", "--limit", "1", "--drop-slot"]).ended;
+    expect([again.code, ...events(again.out).map(({ source, after }) => [source.table, after?.id])]).toEqual([
+      0,
+      ["orders_2026", "2"],
+    ]);
+  });
+
   test("SIGTERM ends it cleanly; the slot stays, with what was printed confirmed", async () => {
     const run = tail([]);
     await run.streaming();
