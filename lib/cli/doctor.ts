@@ -72,7 +72,15 @@ async function run(given: DoctorArguments): Promise<void> {
   const diagnosis = await examine(subject, {
     signal: stopping.signal,
     onProgress: (underWay) => progress.set(underWay),
+  }).catch((error: unknown) => {
+    if (!stopping.signal.aborted) throw error;
+    return undefined;
   });
+  if (diagnosis === undefined) {
+    note("interrupted: nothing was touched");
+    process.exitCode = 1;
+    return;
+  }
   if (given.json) say(JSON.stringify(diagnosis, undefined, 2));
   else say(...inLines(diagnosis));
   if (!diagnosis.healthy) process.exitCode = 1;
