@@ -214,6 +214,7 @@ describe("dead letters of a consumer", () => {
     const foreign = letters.find(({ state }) => state === "foreign");
     expect(await acknowledgeMessages(place, url, new Set(foreign?.messages))).toBe(1);
     await shows(1);
+    expect((await list()).map(({ state }) => state)).toEqual(["unreadable record"]);
   });
 
   it("of a held partition: the change that it waits for, and how much it holds", async () => {
