@@ -71,12 +71,12 @@ describe("consumer pause and resume", () => {
       await eventually(() => last > atPause + 200, { what: "changes that wait" });
       const second = await verb("consumer", "pause", "--consumer", "orders", "--by", "bob");
       expect(second).toMatchObject({ code: 1, stdout: "" });
-      expect(second.stderr).toMatch(/paused already, by ada since.*PAUSED_ALREADY/s);
+      expect(second.stderr).toMatch(/paused already, by ada since[\s\S]*PAUSED_ALREADY/);
       const redrive = await verb("redrive", "--consumer", "orders");
       expect(redrive.code).toBe(1);
-      expect(redrive.stderr).toMatch(
-        /"orders" is paused by ada.*tributary consumer resume --consumer orders.*CONSUMER_PAUSED/s,
-      );
+      expect(redrive.stderr).toContain('"orders" is paused by ada');
+      expect(redrive.stderr).toContain("consumer resume --consumer orders");
+      expect(redrive.stderr).toContain("CONSUMER_PAUSED");
       expect(first.printed()).not.toContain("invocation failed");
       writing = false;
       await load;

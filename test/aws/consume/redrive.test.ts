@@ -339,9 +339,12 @@ describe("tributary redrive", () => {
       ]) {
         const paused = await run(way, place);
         expect(paused).toMatchObject({ code: 1 });
-        expect(paused.error).toMatch(
-          /is paused by ada@laptop since 1970.*tributary (?:-- )?consumer resume --consumer.*CONSUMER_PAUSED/s,
-        );
+        for (const told of [
+          /is paused by ada@laptop since 1970/,
+          /consumer resume --consumer/,
+          /CONSUMER_PAUSED/,
+        ])
+          expect(paused.error).toMatch(told);
       }
       expect((await run(["--function", "Redrive-Orders", "--dry-run"], place)).code).toBe(0);
       expect(await redriveFunction(event)).toEqual({ batchItemFailures: [{ itemIdentifier: "m0" }] });
