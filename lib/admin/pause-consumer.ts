@@ -2,8 +2,9 @@ import { awsFailure, REACH_AWS, wasAnswered } from "../aws/failure.ts";
 import { defineError } from "../change/tributary-error.ts";
 import { PAUSE_SEEN_MS } from "../consume/run/pause-flag.ts";
 import type { ConsumerDefinition } from "../definition/definition.ts";
-import { clearPause, type Pause, readPause, setPause } from "../state/pauses.ts";
+import { noteDisabled, type Pause, readPause, seePause, setPause } from "../state/pauses.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
+import { NotPausedError } from "../state/state-errors.ts";
 import { type ConsumerMapping, type MappingOutcome, switchMapping } from "./event-source-mapping.ts";
 
 /** The event source mapping of a consumer that is to go on cannot be enabled. */
@@ -64,7 +65,12 @@ export async function pauseConsumer(
   );
   // Rule 62: one that was told a moment ago that there is none may begin until then, and has its time.
   const completeAt = Date.now() + PAUSE_SEEN_MS + timeoutSeconds * 1000;
-  return { pause, completeAt, mapping: mapping && (await switchMapping(mapping, false, place.signal)) };
+  const outcome = mapping && (await switchMapping(mapping, false, place.signal));
+  if (!mapping || !outcome || "error" in outcome) return { pause, completeAt, mapping: outcome };
+  if (await noteDisabled(place, { consumer: name }, pause)) return { pause, completeAt, mapping: outcome };
+  // Somebody has resumed it, and enabled the mapping before we disabled it: the consumer would stand still without a pause.
+  const paused = (await readPause(place, { consumer: name })) !== undefined;
+  return { pause, completeAt, mapping: paused ? outcome : await switchMapping(mapping, true, place.signal) };
 }
 
 /**
@@ -77,12 +83,18 @@ export async function resumeConsumer(
   consumer: string,
   mapping?: ConsumerMapping,
 ): Promise<ResumedConsumer> {
-  const outcome = mapping && (await switchMapping(mapping, true, place.signal));
-  if (mapping && outcome && "error" in outcome)
-    throw new MappingNotEnabledError(consumer, mapping.uuid, outcome.error);
-  // `Enabling`: it was disabled, by a pause whose flag is gone.
-  const state = outcome && "state" in outcome ? outcome.state : undefined;
-  if (state === "Enabling" && !(await readPause(place, { consumer })))
-    return { pause: undefined, mapping: outcome };
-  return { pause: await clearPause(place, { consumer }), mapping: outcome };
+  const target = { consumer };
+  for (;;) {
+    const seen = await seePause(place, target);
+    const outcome = mapping && (await switchMapping(mapping, true, place.signal));
+    if (mapping && outcome && "error" in outcome)
+      throw new MappingNotEnabledError(consumer, mapping.uuid, outcome.error);
+    if (seen && (await seen.end())) return { pause: seen.pause, mapping: outcome };
+    const now = await readPause(place, target);
+    // `Enabling`: it was disabled, by a pause whose flag is gone.
+    if (!seen && !now && outcome && "state" in outcome && outcome.state === "Enabling")
+      return { pause: undefined, mapping: outcome };
+    if (!now || (seen && now.id !== seen.pause.id)) throw new NotPausedError(place.pipeline, target, now);
+    // It began, or its mapping was disabled, since we have looked: once more.
+  }
 }

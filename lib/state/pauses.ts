@@ -73,22 +73,60 @@ export async function setPause(
   throw new PausedAlreadyError(place.pipeline, target, now);
 }
 
+/** A pause as it stands in the table. */
+export interface SeenPause {
+  readonly pause: Pause;
+  /**
+   * Ends it, if it still stands as it was seen. Returns false where it has become another, or its event source mapping was
+   * disabled meanwhile. @throws StateTableError, StateTableUnavailableError
+   */
+  end(): Promise<boolean>;
+}
+
+/** Returns the pause of one target as it stands, or undefined. @throws StateTableError, StateTableUnavailableError */
+export async function seePause(place: StatePlace, target: PauseTarget): Promise<SeenPause | undefined> {
+  const table = persistentTable(place);
+  const key = keyOf(place, target);
+  const item = await table.get(key);
+  if (!item?.pause) return undefined;
+  const { pause, disabled } = item;
+  return {
+    pause: parse(item),
+    end: () =>
+      table.delete(key, {
+        ConditionExpression: `attribute_not_exists(pk) OR (#pause = :seen AND ${disabled ? "attribute_exists(disabled)" : "attribute_not_exists(disabled)"})`,
+        ExpressionAttributeNames: { "#pause": "pause" },
+        ExpressionAttributeValues: { ":seen": pause },
+      }),
+  };
+}
+
+/**
+ * Notes that the event source mapping was disabled with a pause, so that whoever ends it now enables it behind that. Returns
+ * false where it has ended meanwhile. @throws StateTableError, StateTableUnavailableError
+ */
+export async function noteDisabled(place: StatePlace, target: PauseTarget, pause: Pause): Promise<boolean> {
+  const written = await persistentTable(place).update(keyOf(place, target), {
+    UpdateExpression: "SET disabled = :true",
+    ConditionExpression: "#pause = :pause",
+    ExpressionAttributeNames: { "#pause": "pause" },
+    ExpressionAttributeValues: { ":true": { BOOL: true }, ":pause": { S: JSON.stringify(pause) } },
+  });
+  return written !== undefined;
+}
+
 /**
  * Ends a pause, and returns the one that was there. Two operators who end the same one at once have both done it.
  * @throws NotPausedError where there is none, or where it ended meanwhile and another one began; StateTableError, StateTableUnavailableError
  */
 export async function clearPause(place: StatePlace, target: PauseTarget): Promise<Pause> {
-  const key = keyOf(place, target);
-  const item = await persistentTable(place).get(key);
-  if (!item?.pause) throw new NotPausedError(place.pipeline, target);
-  // Only the one that was seen: it may have ended meanwhile, and another operator have paused anew.
-  const ended = await persistentTable(place).delete(key, {
-    ConditionExpression: "attribute_not_exists(pk) OR #pause = :seen",
-    ExpressionAttributeNames: { "#pause": "pause" },
-    ExpressionAttributeValues: { ":seen": item.pause },
-  });
-  if (!ended) throw new NotPausedError(place.pipeline, target, await readPause(place, target));
-  return parse(item);
+  for (;;) {
+    const seen = await seePause(place, target);
+    if (!seen) throw new NotPausedError(place.pipeline, target);
+    if (await seen.end()) return seen.pause;
+    const now = await readPause(place, target);
+    if (now?.id !== seen.pause.id) throw new NotPausedError(place.pipeline, target, now);
+  }
 }
 
 function keyOf({ pipeline }: StatePlace, target: PauseTarget) {

@@ -1,10 +1,11 @@
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, type Server } from "node:http";
 import { afterEach, expect, it, vi } from "vitest";
+import { switchMapping } from "../../../lib/admin/event-source-mapping.ts";
 import { pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
 import { retentionLeft } from "../../../lib/admin/retention.ts";
 import { lambdaClient } from "../../../lib/aws/clients.ts";
-import { readPause } from "../../../lib/state/pauses.ts";
+import { noteDisabled, readPause } from "../../../lib/state/pauses.ts";
 import { MemoryTable } from "../consume/memory-table.ts";
 
 const ORDERS = { name: "orders", timeoutSeconds: 60 };
@@ -28,15 +29,18 @@ async function mappingOn(answers: (string | readonly [name: string, status: numb
     if (typeof answer === "string") return void response.end(JSON.stringify({ UUID, State: answer }));
     response.writeHead(answer[1], { "x-amzn-errortype": answer[0] }).end("{}");
   });
+  return { mapping: { lambda: await lambdaOn(server), uuid: UUID }, calls };
+}
+
+async function lambdaOn(server: Server) {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   cleanups.push(() => server.close().closeAllConnections());
   const { port } = server.address() as { port: number };
-  const environment = {
+  return await lambdaClient({
     AWS_ENDPOINT_URL_LAMBDA: `http://127.0.0.1:${port}`,
     ...{ AWS_REGION: "eu-west-1", AWS_ACCESS_KEY_ID: "k", AWS_SECRET_ACCESS_KEY: "s" },
-  };
-  return { mapping: { lambda: await lambdaClient(environment), uuid: UUID }, calls };
+  });
 }
 
 function shop() {
@@ -77,6 +81,53 @@ it("stays paused where the mapping cannot be enabled", async () => {
     message: expect.stringContaining("AccessDeniedException (HTTP 403)"),
   });
   expect(await readPause(place, { consumer: "orders" })).toMatchObject({ by: "ada" });
+});
+
+it.each(["before", "after"] as const)(
+  "is not left disabled by a pause that ends right %s that",
+  async (when) => {
+    const place = shop();
+    let enabled = true;
+    let resumes: (() => Promise<unknown>) | undefined;
+    const server = createServer(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      const { Enabled } = JSON.parse(Buffer.concat(chunks).toString()) as { Enabled: boolean };
+      const another = Enabled ? undefined : resumes;
+      if (when === "before") await another?.();
+      enabled = Enabled;
+      if (when === "after") await another?.();
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ UUID, State: Enabled ? "Enabling" : "Disabling" }));
+    });
+    const mapping = { lambda: await lambdaOn(server), uuid: UUID };
+    resumes = () => resumeConsumer(place, "orders", mapping);
+    await pauseConsumer(place, ORDERS, { by: "ada" }, mapping);
+    expect(await readPause(place, { consumer: "orders" })).toBeUndefined();
+    expect(enabled).toBe(true);
+  },
+);
+
+it("enables a mapping again that was disabled while a resume was under way", async () => {
+  const table = new MemoryTable();
+  const place = { ...shop(), dynamodb: table.client() };
+  const { mapping, calls } = await mappingOn(["Enabling", "Disabling", "Enabling"]);
+  const { pause } = await pauseConsumer(place, ORDERS, { by: "ada" });
+  let late = false;
+  // The pausing operator's call was slow: it comes between the enabled mapping and the end of the pause.
+  const dynamodb = table.client(async (whenever, what) => {
+    if (whenever === "before" && what.startsWith("delete") && !late) {
+      late = true;
+      await switchMapping(mapping, false, place.signal);
+      await noteDisabled(place, { consumer: "orders" }, pause);
+    }
+    return "none";
+  });
+  expect(await resumeConsumer({ ...place, dynamodb }, "orders", mapping)).toMatchObject({
+    pause: { id: pause.id },
+  });
+  expect(calls.map(({ body }) => body)).toEqual([{ Enabled: true }, { Enabled: false }, { Enabled: true }]);
+  expect(await readPause(place, { consumer: "orders" })).toBeUndefined();
 });
 
 it("enables a mapping whose pause is gone, and refuses where there is nothing to resume", async () => {
