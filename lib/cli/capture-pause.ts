@@ -77,7 +77,9 @@ async function resumeAll(options: Pick<PauseOptions, keyof PlaceOptions | "json"
 }
 
 function taskInWords({ state, figures }: TaskAtRest, isLog: boolean): string {
-  if (state === undefined) return "no task reports; one that starts stands still at once.";
+  if (state === undefined) return "no task runs; one that starts stands still at once.";
+  if (state === "UNREPORTED")
+    return "a task holds the lease and says nothing of itself: it may go on. Where it is of an earlier version, which knows no pause, deploy this one or stop it.";
   if (state !== "PAUSED")
     return `the task does not stand still yet (${state}); it comes to rest when the stream has taken what it read: tributary status shows it.`;
   return `the task stands still.${isLog ? ` ${budgetInWords(figures)}` : ""}`;
