@@ -21,6 +21,9 @@ export function pausingOf(pause: Pause | undefined): Pausing | undefined {
   return pause && { by: pause.by, since: iso(pause.since), reason: pause.reason };
 }
 
+/** A task that is alive has reported within so many of the times that its reports are apart. */
+const OVERDUE = 3;
+
 /** What was read of the capture task of one slot; undefined where it could not be. */
 interface CaptureFacts {
   /** Of all slots. */
@@ -85,15 +88,27 @@ function walBudgetLeft({ walHeldBytes, safeWalBytes }: CaptureFigures): number |
   return (100 * safeWalBytes) / (safeWalBytes + walHeldBytes);
 }
 
-/** Returns the newest changes of each topic, of all tasks. */
+/**
+ * Returns the newest changes of each topic, of all tasks, with their times by the reader's clock: that of a task which reports is off by
+ * as much as its report is older than it can be, or younger than now.
+ */
 export function newestOf(
   reports: readonly StoredReport[],
+  isAlive: (report: CaptureReport) => boolean = () => false,
+  wall = Date.now(),
 ): Readonly<Record<string, readonly NewestChange[]>> {
   const newest: Record<string, readonly NewestChange[]> = {};
-  for (const [topic, changes] of reports.flatMap(({ report }) => Object.entries(report?.newest ?? {}))) {
-    const [known] = newest[topic] ?? [];
-    const [latest] = changes;
-    if (latest && (!known || latest.at > known.at)) newest[topic] = changes;
+  for (const { report } of reports) {
+    if (!report) continue;
+    const age = wall - report.at;
+    const oldest = isAlive(report) ? OVERDUE * report.everyMs : Number.POSITIVE_INFINITY;
+    const skew = age - Math.min(Math.max(age, 0), oldest);
+    for (const [topic, changes] of Object.entries(report.newest ?? {})) {
+      const [known] = newest[topic] ?? [];
+      const [latest] = changes;
+      if (latest && (!known || latest.at + skew > known.at))
+        newest[topic] = changes.map((change) => ({ ...change, at: change.at + skew }));
+    }
   }
   return newest;
 }
@@ -112,6 +127,7 @@ export async function lagOf(
   if (!partitions || !newest) return { state: "unknown", reason: "the state table could not be read" };
   const startPositions = new StartPositions(new ConsumerTable({ ...place, consumer: name }));
   const progress = new Map<string, TopicProgress>();
+  let isNew = false;
   for (const topic of Object.keys(newest)) {
     if (!topics.some((pattern) => topicPattern(pattern)(topic))) continue;
     const own = partitions.filter((each) => each.topic === topic);
@@ -122,10 +138,13 @@ export async function lagOf(
       const startPosition = await startPositions.of(topic, signal);
       progress.set(topic, { checkpoints: new Map(checkpoints), startPosition });
     } catch (error) {
+      // Of a topic that was added to its definition, and says nothing of those that it has.
       if (!(error instanceof ConsumerNotRegisteredError)) throw error;
-      return { state: "unknown", reason: "capture has not started with this consumer yet" };
+      isNew = true;
     }
   }
+  if (progress.size === 0 && isNew)
+    return { state: "unknown", reason: "capture has not started with this consumer yet" };
   const heard = Object.fromEntries(Object.entries(newest).filter(([topic]) => progress.has(topic)));
   return consumerLag(heard, (topic) => progress.get(topic) as TopicProgress, wall);
 }

@@ -7,7 +7,7 @@ import { sourceKind } from "../source/index.ts";
 import { readBackfills } from "../state/backfills.ts";
 import { readLease } from "../state/capture-liveness.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
-import { readCaptureReports, type StoredReport } from "../state/capture-report.ts";
+import { type CaptureReport, readCaptureReports, type StoredReport } from "../state/capture-report.ts";
 import { readPauses } from "../state/pauses.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
 import { captureStatus } from "./capture.ts";
@@ -62,10 +62,10 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
     ...{ dynamodb, table: resources.stateTable, pipeline: pipeline.name, signal: until },
   });
   const slots = sourceKind(pipeline.source).tasks(pipeline.source);
-  const depthOf = (url: string | undefined, name: string) => {
+  const depthOf = (url: string | undefined, name: string, needed: boolean) => {
     const { sqs } = options;
     if (!sqs || url === undefined) return undefined;
-    return parts.read(name, false, (until) => queueDepth(sqs, url, until));
+    return parts.read(name, needed, (until) => queueDepth(sqs, url, until));
   };
   const [reports, records, leases, capture, backfills, pauses, captureDeadLetters, consumers] =
     await Promise.all([
@@ -79,7 +79,7 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
       parts.read("held topics", true, (until) => captureStatus(place(until), pipeline)),
       parts.read("backfills", true, (until) => readBackfills(place(until))),
       parts.read("pauses", true, (until) => readPauses(place(until))),
-      depthOf(resources.captureDeadLetters, "dead-letter queue of capture"),
+      depthOf(resources.captureDeadLetters, "dead-letter queue of capture", true),
       Promise.all(
         pipeline.consumers.map(async (consumer) => {
           const { name } = consumer;
@@ -87,7 +87,8 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
             parts.read(`consumer ${name}`, true, (until) =>
               consumerStatus({ ...place(until), consumer: name }, until),
             ),
-            depthOf(resources.consumers[name]?.deadLetterQueue, `dead-letter queue of ${name}`),
+            // The state table knows the keys that wait for dead letters: the queue alone tells nothing unhealthy.
+            depthOf(resources.consumers[name]?.deadLetterQueue, `dead-letter queue of ${name}`, false),
           ]);
           return { consumer, partitions, messages };
         }),
@@ -95,10 +96,11 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
     ]);
   const seen = reports && (await watched(reports, options, sightings, place, parts));
   const wall = Date.now();
-  const newest = seen && newestOf(seen);
+  const isAlive = (report: CaptureReport) => sightings.isAlive(report, performance.now(), wall);
+  const newest = seen && newestOf(seen, isAlive, wall);
   const summaries = await Promise.all(
     consumers.map(async ({ consumer, partitions, messages }) => {
-      const lag = await parts.read(`lag of consumer ${consumer.name}`, false, (until) =>
+      const lag = await parts.read(`lag of consumer ${consumer.name}`, true, (until) =>
         lagOf(consumer, partitions, newest, { place: place(until), signal: until, wall }),
       );
       const paused = pausingOf(pauses?.consumers.get(consumer.name));
@@ -108,8 +110,6 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
   const facts = {
     ...{ pipeline: pipeline.name, place: resources.place, at: new Date(wall).toISOString() },
     captures: slots.map((slot, i) => {
-      const isAlive = (report: NonNullable<StoredReport["report"]>) =>
-        sightings.isAlive(report, performance.now(), wall);
       const read = { reports: seen, record: records?.[i], leases, pause: pauses?.capture };
       return captureOf(slot, pipeline, { ...read, lease: leases?.[i], isAlive, wall });
     }),
@@ -175,11 +175,16 @@ async function watched(
   let reports = first;
   const begun = performance.now();
   for (let told = false; patient; told = true) {
-    const silent = reports.flatMap(({ seat, report }) =>
+    const isAlive = (report: CaptureReport) => sightings.isAlive(report, performance.now(), Date.now());
+    const silent = reports.flatMap(({ slot, seat, report }) =>
       report &&
-      seat !== "task" &&
+      // Of tasks side by side one is enough: those that died leave their reports for an hour.
+      !(
+        seat === "task" &&
+        reports.some((other) => other.slot === slot && other.report && isAlive(other.report))
+      ) &&
       !hasEnded(report) &&
-      !sightings.isAlive(report, performance.now(), Date.now())
+      !isAlive(report)
         ? report
         : [],
     );
