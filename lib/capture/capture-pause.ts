@@ -85,18 +85,53 @@ export async function withPauses(
 
 /** Looks at the flag until the task has ended by itself. What cannot be read now is read again. */
 async function watch(
-  { onPauses }: CaptureOptions,
+  { onPauses, log }: CaptureOptions,
   place: StatePlace,
   pausing: AbortController,
 ): Promise<void> {
   const { signal } = place;
+  const looks = new Looks(place, log, "Until then the task goes on, and learns of no pause.");
   while (!signal.aborted) {
-    const pauses = await sleep(LOOK_MS, undefined, { signal })
-      .then(() => readPauses(place, true))
-      .catch(() => undefined);
+    const pauses = await looks.next();
     if (!pauses || signal.aborted) continue;
     onPauses?.(pauses);
     if (pauses.capture) return pausing.abort();
+  }
+}
+
+/** Looks at the flag, each `LOOK_MS` after the one before, whether that one could be read or not. */
+class Looks {
+  readonly #place: StatePlace;
+  readonly #log: CaptureOptions["log"];
+  readonly #meanwhile: string;
+  #failed = false;
+
+  /** `meanwhile`: what the task does while the flag cannot be read, for people. */
+  constructor(place: StatePlace, log: CaptureOptions["log"], meanwhile: string) {
+    this.#place = place;
+    this.#log = log;
+    this.#meanwhile = meanwhile;
+  }
+
+  /** Returns what is paused; undefined where that cannot be read, or at the signal. Tells once of what cannot be read. Never throws. */
+  async next(): Promise<Pauses | undefined> {
+    const { signal } = this.#place;
+    try {
+      await sleep(LOOK_MS, undefined, { signal });
+      const pauses = await readPauses(this.#place, true);
+      this.#failed = false;
+      return pauses;
+    } catch (error) {
+      if (signal.aborted) return undefined;
+      if (!this.#failed)
+        this.#log.warn("whether capture is paused cannot be read", {
+          error: (error as Error).name,
+          ...(error instanceof TributaryError && { code: error.code, reason: error.message }),
+          remedy: `It is read again every ${LOOK_MS / 1000} s. ${this.#meanwhile}${error instanceof TributaryError ? ` ${error.remedy}` : ""}`,
+        });
+      this.#failed = true;
+      return undefined;
+    }
   }
 }
 
@@ -127,13 +162,13 @@ class Rest {
         remedy: `To go on: ${resumeCommand("capture")}`,
       },
     );
+    const looks = new Looks(this.#place, log, "Until then the task stays paused.");
     try {
       while (!signal.aborted) {
         const source = await this.#source();
         onMetrics?.({ stream: NOTHING_WRITTEN, source, paused: { since: pause.since } });
-        await sleep(LOOK_MS, undefined, { signal }).catch(() => {});
         // Where the flag cannot be read, it may well be there.
-        const pauses: Pauses | undefined = await readPauses(this.#place, true).catch(() => undefined);
+        const pauses = await looks.next();
         if (pauses) onPauses?.(pauses);
         if (pauses && !pauses.capture) return log.info("capture goes on: nobody has paused it any more");
       }

@@ -1,20 +1,31 @@
-import { expect, it, vi } from "vitest";
+import { setImmediate as turn } from "node:timers/promises";
+import { afterEach, expect, it, vi } from "vitest";
 import type { CaptureMetrics, CaptureOptions } from "../../../lib/capture/capture-options.ts";
-import { withPauses } from "../../../lib/capture/capture-pause.ts";
+import { LOOK_MS, withPauses } from "../../../lib/capture/capture-pause.ts";
 import { definePipeline, outbox } from "../../../lib/definition/pipeline.ts";
 import { clearPause, setPause } from "../../../lib/state/pauses.ts";
 import { type CallFault, MemoryTable } from "../consume/memory-table.ts";
 
+const waits = vi.hoisted((): number[] => []);
+
 // Waiting takes no time here: a look follows the one before at once.
 vi.mock("node:timers/promises", async (original) => {
   const timers = await original<typeof import("node:timers/promises")>();
-  const wait = async (_ms: number, value: unknown, { signal }: { signal?: AbortSignal } = {}) => {
+  const wait = async (ms: number, value: unknown, { signal }: { signal?: AbortSignal } = {}) => {
     signal?.throwIfAborted();
+    waits.push(ms);
     await timers.setImmediate();
     signal?.throwIfAborted();
     return value;
   };
   return { ...timers, setTimeout: wait };
+});
+
+// A task whose test failed would look on for ever.
+const endings: AbortController[] = [];
+afterEach(() => {
+  for (const ending of endings.splice(0)) ending.abort();
+  waits.length = 0;
 });
 
 const ADA = { by: "ada", since: 1_000, reason: undefined };
@@ -24,6 +35,7 @@ function bench(fault: () => CallFault = () => "none") {
   const events: string[] = [];
   const metrics: CaptureMetrics[] = [];
   const ending = new AbortController();
+  endings.push(ending);
   const plain = {
     dynamodb: table.client(),
     table: "t",
@@ -32,7 +44,11 @@ function bench(fault: () => CallFault = () => "none") {
   };
   const options = {
     pipeline: definePipeline({ name: "shop", source: outbox() }),
-    dynamodb: table.client(async (when) => (when === "before" ? fault() : "none")),
+    dynamodb: table.client(async (when) => {
+      // A call takes time: a loop that did not wait would let nothing else run.
+      await turn();
+      return when === "before" ? fault() : "none";
+    }),
     stateTable: "t",
     log: { info: () => {}, warn: (line: string) => void events.push(`warn: ${line}`), error: () => {} },
     report: {
@@ -100,25 +116,50 @@ it("is not paused by the pause of a consumer", async () => {
   expect(events).not.toContain("paused");
 });
 
-it("stays paused while the flag cannot be read", async () => {
-  let unreadable = false;
-  let reads = 0;
-  const { plain, events, ending, run, seen } = bench(() => {
+/** A table whose reads are refused while `refused()`: no repetition of a call helps there. */
+function refusing(refused: () => boolean) {
+  const made = bench(() => {
+    if (!refused()) return "none";
     reads++;
-    return unreadable ? "throttled" : "none";
+    throw Object.assign(new Error("denied"), { name: "AccessDeniedException" });
   });
+  let reads = 0;
+  return { ...made, reads: () => reads };
+}
+
+it("stays paused while the flag cannot be read, looks every 5 s, and tells it once", async () => {
+  let unreadable = false;
+  const { plain, events, ending, run, seen, reads } = refusing(() => unreadable);
   await setPause(plain, "capture", ADA);
   const task = run();
   await seen("paused");
   unreadable = true;
-  const before = reads;
   await clearPause(plain, "capture");
-  await vi.waitFor(() => expect(reads).toBeGreaterThan(before + 3));
-  expect(events).not.toContain("run 1");
+  await vi.waitFor(() => expect(reads()).toBeGreaterThan(3));
+  expect(events).not.toContain("goes on");
+  expect(waits.filter((ms) => ms === LOOK_MS).length).toBeGreaterThanOrEqual(reads());
   unreadable = false;
   await seen("run 1");
   ending.abort();
   await task;
+  expect(events.filter((event) => event.includes("cannot be read"))).toHaveLength(1);
+});
+
+it("streams on while the flag cannot be read, looks every 5 s, tells it once, and pauses when it can", async () => {
+  let unreadable = false;
+  const { plain, events, ending, run, seen, reads } = refusing(() => unreadable);
+  const task = run();
+  await seen("run 1");
+  unreadable = true;
+  await setPause(plain, "capture", ADA);
+  await vi.waitFor(() => expect(reads()).toBeGreaterThan(3));
+  expect(events).not.toContain("ended in order");
+  expect(waits.filter((ms) => ms === LOOK_MS).length).toBeGreaterThanOrEqual(reads());
+  unreadable = false;
+  await seen("paused");
+  ending.abort();
+  await task;
+  expect(events.filter((event) => event.includes("cannot be read"))).toHaveLength(1);
 });
 
 it("tells of an error at the end that a pause asked for, and throws every other", async () => {
