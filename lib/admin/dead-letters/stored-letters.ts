@@ -7,7 +7,7 @@ import type { PartitionHold } from "../../consume/hold/hold-state.ts";
 import type { ChainPlace, StoredChange, StoredDeadLetter } from "../../consume/hold/parked-change.ts";
 import { outlineOf } from "../../consume/hold/parked-items.ts";
 import { chainOf, type ParkedKey } from "../../consume/hold/parked-keys.ts";
-import { failedOf, ParkingTable } from "../../consume/hold/parking-table.ts";
+import { failedOf, isSuperseded, ParkingTable } from "../../consume/hold/parking-table.ts";
 import { isHealed, MissingTable } from "../../consume/run/missing-changes.ts";
 import type { ChangeLetter, RecordLetter } from "./letter.ts";
 
@@ -66,7 +66,8 @@ export class StoredLetters {
     const leases = new RedriveLeases(table);
     const partitions = new Map<string, FencedPartition>();
     const letters: StoredLetter[] = [];
-    for await (const one of new ParkingTable(table).deadLetters(signal)) {
+    const parking = new ParkingTable(table);
+    for await (const one of parking.deadLetters(signal)) {
       const { topic = "", partition = -1 } = (one instanceof StateItemError ? one.place : one) ?? {};
       if (one instanceof StateItemError) {
         const rest = { letter: undefined, entry: undefined, hold: undefined };
@@ -76,9 +77,9 @@ export class StoredLetters {
       const name = nameOf({ topic, partition });
       const fenced = partitions.get(name) ?? (await leases.look(topic, partition, signal));
       partitions.set(name, fenced);
-      // Thousands of stacks need not be held: who shows one reads it again.
-      const letter = { ...one, error: { ...one.error, stack: "" } };
-      const found = storedLetter(place.consumer, letter, fenced);
+      const letter = withoutStack(one);
+      const found =
+        storedLetter(place.consumer, letter, fenced) ?? (await supersededLetter(parking, letter, signal));
       if (found !== undefined) letters.push(found);
     }
     return new StoredLetters(table, letters, partitions, signal);
@@ -187,7 +188,30 @@ function storedLetter(
   const entry = keys.values().find((key) => key.chain === chain);
   if (entry) return { ...common, state: entry.kind === "parked" ? "parked" : "skipped", entry };
   if (letter.superseded) return { ...common, state: "superseded" };
-  return position > fenced.checkpoint ? { ...common, state: "passing" } : undefined;
+  if (position > fenced.checkpoint) return { ...common, state: "passing" };
+  return isSuperseded(letter) ? { ...common, state: "superseded" } : undefined;
+}
+
+/**
+ * A dead letter that seems to be over, read again behind its partition: whoever superseded it since it was read has noted that before the
+ * partition let go of it.
+ */
+async function supersededLetter(
+  parking: ParkingTable,
+  place: ChainPlace,
+  signal: AbortSignal,
+): Promise<StoredLetter | undefined> {
+  if (heldBy(place.chain) !== undefined) return undefined;
+  const letter = await parking.deadLetter(place, signal);
+  if (letter === undefined || !isSuperseded(letter)) return undefined;
+  const { topic, partition } = place;
+  const common = { topic, partition, letter: withoutStack(letter), entry: undefined, hold: undefined };
+  return { ...common, state: "superseded", problem: undefined };
+}
+
+/** Thousands of stacks need not be held: who shows one reads it again. */
+function withoutStack(letter: StoredDeadLetter): StoredDeadLetter {
+  return { ...letter, error: { ...letter.error, stack: "" } };
 }
 
 function nameOf({ topic, partition }: ChainPlace | PartitionName): string {

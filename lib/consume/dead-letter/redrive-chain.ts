@@ -4,7 +4,7 @@ import { warnOf } from "../api/context.ts";
 import { HoldAtWorkError } from "../hold/hold-errors.ts";
 import type { StoredChange, StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
-import { failedOf } from "../hold/parking-table.ts";
+import { failedOf, isSuperseded } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import type { Deadline } from "../run/deadline.ts";
 import { deadLetterError } from "./dead-letter.ts";
@@ -188,12 +188,15 @@ export class ChainRedrive {
   }
 
   /** The key is parked no more: by this redrive (the answer was lost), an earlier one, or a later change. */
-  async #notListed(deadLetter: StoredDeadLetter, checkpoint: PositionText): Promise<ChainOutcome> {
+  async #notListed({ position }: StoredDeadLetter, checkpoint: PositionText): Promise<ChainOutcome> {
     const { parking } = this.#run.instance;
     // Beyond the checkpoint: its invocation is at work on it, or died there, and it comes again.
-    if (deadLetter.position > checkpoint) return this.#outcome("gone");
-    if (deadLetter.superseded) {
-      await parking.deleteChanges(this.#place, this.#signal);
+    if (position > checkpoint) return this.#outcome("gone");
+    // Behind the list: what let go of the chain has noted before whether it superseded it.
+    const deadLetter = await parking.deadLetter(this.#place, this.#signal);
+    if (deadLetter && isSuperseded(deadLetter)) {
+      // Whoever did that may have died before it was on record.
+      await parking.supersede(this.#place, this.#signal);
       return this.#outcome("superseded");
     }
     await parking.remove(this.#place, this.#signal);

@@ -22,7 +22,8 @@ const position = objectOf({ S: shape.position });
 const deadLetterAttributes = objectOf({
   ...{ topic: text, partition: number, chain: text, key: text, table: text, position, attempts: number },
   ...{ firstFailedAt: text, lastFailedAt: text, error: text },
-  ...{ applied: optional(position), failed: optional(position), trying: flag, superseded: flag },
+  ...{ applied: optional(position), failed: optional(position), trying: flag },
+  ...{ overtaken: flag, superseded: flag },
 });
 const storedError = objectOf({ name: shape.text, message: shape.text, stack: shape.text });
 const changeAttributes = objectOf({
@@ -110,6 +111,7 @@ export function asDeadLetter(consumer: string, item: StateItem): StoredDeadLette
     ...(deadLetter.applied ? { applied: deadLetter.applied.S } : {}),
     ...(deadLetter.failed ? { failed: deadLetter.failed.S } : {}),
     ...(deadLetter.trying?.BOOL ? { trying: true } : {}),
+    ...(deadLetter.overtaken?.BOOL ? { overtaken: true } : {}),
     ...(deadLetter.superseded?.BOOL ? { superseded: true } : {}),
   };
 }

@@ -166,10 +166,20 @@ export class ParkingTable {
     await this.#update(place, set, values, signal, undefined, notApplied(":p"));
   }
 
+  /** Noted before a list may let go of the chain, so that nobody takes it for done who finds it in none. */
+  async overtaken(place: ChainPlace, signal: AbortSignal): Promise<void> {
+    await this.#update(place, "SET overtaken=:true", { ":true": { BOOL: true } }, signal);
+  }
+
   /** The chain is open no more, a later change took effect: its changes go, the dead letter is remembered for a while. */
   async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
     const values = { ":true": { BOOL: true }, ":expires": expiry() };
-    await this.#update(place, "SET superseded=:true,expiresAt=:expires", values, signal);
+    await this.#update(
+      place,
+      "SET superseded=:true,expiresAt=if_not_exists(expiresAt,:expires)",
+      values,
+      signal,
+    );
     await this.deleteChanges(place, signal);
   }
 
@@ -265,6 +275,11 @@ export class ParkingTable {
   #deadLetterKey(place: ChainPlace): StateKey {
     return deadLetterKey(this.#table.pipeline, this.#table.consumer, place);
   }
+}
+
+/** Returns whether a later change took effect instead of those of a chain that no list has any more. */
+export function isSuperseded({ superseded, overtaken }: StoredDeadLetter): boolean {
+  return superseded === true || overtaken === true;
 }
 
 /** A request about a change that arrives when redrive has come further says nothing any more. */

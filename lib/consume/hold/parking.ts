@@ -53,6 +53,8 @@ export class Parking {
   readonly #parts: ParkingParts;
   readonly #overtake: Overtake;
   readonly #superseded: ChainPlace[] = [];
+  /** Chains that are noted as overtaken. */
+  readonly #overtaken = new Set<string>();
   #keys: ParkedKeys;
 
   constructor(
@@ -106,6 +108,7 @@ export class Parking {
       this.#keys.turn(entry.chain, "overtaken");
       await this.#commit(before);
     }
+    await this.#noteOvertaken(entry.chain);
     return false;
   }
 
@@ -134,6 +137,7 @@ export class Parking {
       left.remove(chain);
       gone.push(chain);
     }
+    for (const chain of gone) await this.#noteOvertaken(chain);
     this.#keys = left;
     await this.#commit(before);
     for (const chain of gone) this.#superseded.push({ ...this.#place, chain });
@@ -225,6 +229,12 @@ export class Parking {
     this.#keys.remove(chain);
     this.#superseded.push({ ...this.#place, chain });
     this.#parts.counts.superseded++;
+  }
+
+  async #noteOvertaken(chain: string): Promise<void> {
+    if (this.#overtaken.has(chain)) return;
+    await this.#parts.table.overtaken({ ...this.#place, chain }, this.#parts.signal);
+    this.#overtaken.add(chain);
   }
 
   /** Writes the list as it is now; where that does not succeed, it is again what it was. */
