@@ -145,7 +145,7 @@ function ofState(task: CaptureTaskStatus, resources: PipelineResources): Words |
     case "UNREPORTED":
       return {
         message:
-          "holds its lease, and does not report: it is of an older version, or may not write to the state table",
+          "holds its lease, and does not report: it is of another version, or may not write to the state table",
         remedy: "Deploy this version, or look at its log.",
         command: start,
       };

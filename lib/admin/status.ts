@@ -1,4 +1,3 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { TributaryError } from "../change/tributary-error.ts";
@@ -7,11 +6,11 @@ import { sourceKind } from "../source/index.ts";
 import { readBackfills } from "../state/backfills.ts";
 import { readLease } from "../state/capture-liveness.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
-import { type CaptureReport, readCaptureReports, type StoredReport } from "../state/capture-report.ts";
+import { type CaptureReport, readCaptureReports } from "../state/capture-report.ts";
 import { readPauses } from "../state/pauses.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
 import { captureStatus } from "./capture.ts";
-import { hasEnded, Sightings } from "./capture-standing.ts";
+import { Sightings } from "./capture-standing.ts";
 import { consumerStatus } from "./consumer-status.ts";
 import type { PipelineStatus, UnknownPart } from "./pipeline-status.ts";
 import { queueDepth } from "./queue-depth.ts";
@@ -19,6 +18,7 @@ import type { PipelineResources } from "./resources.ts";
 import { captureOf, lagOf, newestOf, pausingOf, summaryOf, withoutTasks } from "./status-parts.ts";
 import { problemsOf } from "./status-problems.ts";
 import { capturedTables } from "./status-tables.ts";
+import { watchedReports } from "./watched-reports.ts";
 
 /** Place and means of a look at a pipeline. */
 export interface StatusOptions {
@@ -41,9 +41,6 @@ export interface StatusOptions {
 
 /** Each part is given up after this, in milliseconds. */
 export const PART_DEADLINE_MS = 10_000;
-/** A silent task is watched for this much longer than its reports are apart. */
-const WATCH_MARGIN_MS = 3_000;
-const WATCH_POLL_MS = 500;
 
 /**
  * Looks at a pipeline: its capture tasks by their own reports, its tables, its consumers. Reads the state table, and the queues where
@@ -94,7 +91,12 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
         }),
       ),
     ]);
-  const seen = reports && (await watched(reports, options, sightings, place, parts));
+  const seen =
+    reports &&
+    (await watchedReports(reports, {
+      ...{ sightings, signal, patient: options.patient, onWait: options.onWait },
+      again: () => parts.read("reports of capture tasks", true, (until) => readCaptureReports(place(until))),
+    }));
   const wall = Date.now();
   const isAlive = (report: CaptureReport) => sightings.isAlive(report, performance.now(), wall);
   const newest = seen && newestOf(seen, isAlive, wall);
@@ -161,46 +163,4 @@ class Parts {
 function reasonOf(error: unknown): string {
   const { name, message } = error as Error;
   return error instanceof TributaryError ? message : `${name}: ${message}`;
-}
-
-/** Watches tasks that seem silent until they report, or their time is over. */
-async function watched(
-  first: readonly StoredReport[],
-  { patient = true, onWait, signal }: StatusOptions,
-  sightings: Sightings,
-  place: (until: AbortSignal) => StatePlace,
-  parts: Parts,
-): Promise<readonly StoredReport[]> {
-  sightings.note(first, performance.now());
-  let reports = first;
-  const begun = performance.now();
-  for (let told = false; patient; told = true) {
-    const isAlive = (report: CaptureReport) => sightings.isAlive(report, performance.now(), Date.now());
-    const silent = reports.flatMap(({ slot, seat, report }) =>
-      report &&
-      // Of tasks side by side one is enough: those that died leave their reports for an hour.
-      !(
-        seat === "task" &&
-        reports.some((other) => other.slot === slot && other.report && isAlive(other.report))
-      ) &&
-      !hasEnded(report) &&
-      !isAlive(report)
-        ? report
-        : [],
-    );
-    const [latest] = silent.toSorted((a, b) => b.at - a.at);
-    if (!latest || performance.now() - begun > latest.everyMs + WATCH_MARGIN_MS) break;
-    if (!told)
-      onWait?.(
-        `a capture task seems silent: watching it for ${Math.ceil((latest.everyMs + WATCH_MARGIN_MS) / 1000)} s`,
-      );
-    await delay(WATCH_POLL_MS, undefined, { signal });
-    const next = await parts.read("reports of capture tasks", true, (until) =>
-      readCaptureReports(place(until)),
-    );
-    if (!next) break;
-    reports = next;
-    sightings.note(reports, performance.now());
-  }
-  return reports;
 }

@@ -58,8 +58,8 @@ export const DOCTOR_ERRORS: Section = errorSection("Doctor", NOTHING_RUNS, {
   CONSUMER_MAPPING: {
     retry: "stop",
     meaning:
-      "an event source mapping is not there, is disabled, or has settings under which Lambda would discard changes",
-    why: "It was changed by hand: the construct has Lambda try for ever, since only the library gives up, change by change.",
+      "an event source mapping is not there, is disabled, has settings under which Lambda would discard changes, or its last invocation failed",
+    why: "It was changed by hand: the construct has Lambda try for ever, since only the library gives up, change by change. Or the function ends with an error, before or beside its handlers.",
     remedy: "run the `aws` command that is printed",
     ifNothing:
       "The consumer stands still until the stream's records expire; or changes are discarded, and their partition stops with `GAP`.",
@@ -67,8 +67,8 @@ export const DOCTOR_ERRORS: Section = errorSection("Doctor", NOTHING_RUNS, {
   CAPTURE_SERVICE: {
     retry: "stop",
     meaning:
-      "the service of the capture task is not there, or runs fewer tasks than it should; the message has the last one's end",
-    why: "The task stops again and again, or the service was set to none.",
+      "the service of the capture task is not there, or runs fewer tasks than it should (the message has the last one's end); or a task no longer reports",
+    why: "The task stops again and again, was killed, or the service was set to none.",
     remedy: "read the end of its log, which tells a code and what to do",
     ifNothing: "Nothing is captured, and PostgreSQL keeps WAL for the slot.",
   },

@@ -4,6 +4,7 @@ import type { TributaryError } from "../../change/tributary-error.ts";
 import type { ConsumerDefinition } from "../../definition/definition.ts";
 import { type Pause, pausedBy, resumeCommand } from "../../state/pause.ts";
 import { readPause } from "../../state/pauses.ts";
+import type { ConsumerResources } from "../resources.ts";
 import { askAws } from "./ask-aws.ts";
 import { type Check, NotChecked, outcomeOf } from "./check.ts";
 import { ConsumerFunctionError, ConsumerMappingError } from "./doctor-errors.ts";
@@ -18,7 +19,7 @@ export function consumerChecks(examination: Examination): readonly Check[] {
     return [
       functionCheck(`function ${consumer.name}`, examination, () => parts()?.function, consumer),
       functionCheck(`redrive function ${consumer.name}`, examination, () => parts()?.redriveFunction),
-      mappingCheck(consumer, examination, () => parts()?.mapping),
+      mappingCheck(consumer, examination, parts),
     ];
   });
 }
@@ -94,12 +95,12 @@ function functionCheck(
 function mappingCheck(
   consumer: ConsumerDefinition,
   examination: Examination,
-  uuidOf: () => string | undefined,
+  parts: () => ConsumerResources | undefined,
 ): Check {
   return {
     name: `mapping ${consumer.name}`,
     async look(signal) {
-      const uuid = uuidOf();
+      const uuid = parts()?.mapping;
       const { place, stream } = examination.requireResources();
       if (uuid === undefined) throw new NotChecked(`${place} does not name it`);
       await examination.signedIn();
@@ -122,12 +123,23 @@ function mappingCheck(
         ? await pauseOf(examination, consumer.name, signal)
         : undefined;
       const errors = mappingErrors(consumer.name, uuid, found, stream, pause !== undefined);
+      const last = found.LastProcessingResult;
+      if (last?.startsWith("PROBLEM")) {
+        const log = parts()?.function;
+        errors.push(
+          new ConsumerMappingError({
+            message: `the event source mapping of ${consumer.name} last said "${last}": its records are tried again`,
+            remedy: log
+              ? `Read the function's log: aws logs tail /aws/lambda/${log} --since 10m`
+              : "Read the function's log.",
+          }),
+        );
+      }
       const notes = pause
         ? [`paused ${pausedBy(pause)}: ${resumeCommand({ consumer: consumer.name })} ends it`]
         : [];
       if (found.BatchSize !== consumer.batchSize)
         notes.push(`its batch size is ${found.BatchSize}, and the definition says ${consumer.batchSize}`);
-      const last = found.LastProcessingResult;
       return outcomeOf(errors, `${uuid}: ${found.State?.toLowerCase()}${last ? `, ${last}` : ""}`, notes);
     },
   };

@@ -350,46 +350,43 @@ describe("a pipeline on AWS", () => {
     });
   });
 
-  test("a capture task that has ended tells its own code and remedy; one that runs is no problem", async () => {
+  test("a capture task that has ended, or is silent, is a problem; one that reports is none, nor is a slot that was removed", async () => {
     const failure = {
-      code: "SLOT_LOST",
-      message: "the slot is lost",
-      remedy: "tributary epoch new",
-      retry: "stop",
+      ...{ code: "SLOT_LOST", message: "the slot is lost", remedy: "tributary epoch new", retry: "stop" },
       at: 1,
     };
-    const report = (state: string) => ({
-      state,
-      since: 1,
-      at: 1,
-      beat: 1,
-      everyMs: 1,
-      task: "a",
-      startedAt: 1,
+    const report = (state: string, ago: number) => {
+      const at = Date.now() - ago;
+      return { ...{ state, since: at, at, beat: 1, everyMs: 1_000 }, ...{ task: "a", startedAt: 1 } };
+    };
+    const item = (slot: number, state: string, ago: number) => ({
+      pk: { S: "shop#capture-reports" },
+      sk: { S: `slot#${slot}#holder` },
+      report: { S: JSON.stringify(report(state, ago)) },
+      ...(state === "FAILED" && { failure: { S: JSON.stringify(failure) } }),
     });
-    const says = (state: string) =>
-      aws.answers.set("dynamodb:Query", {
-        body: {
-          Items: [
-            {
-              pk: { S: "shop#capture-reports" },
-              sk: { S: "slot#1#holder" },
-              report: { S: JSON.stringify(report(state)) },
-              failure: { S: JSON.stringify(failure) },
-            },
-          ],
-          Count: 1,
-        },
-      });
+    const says = async (...Items: ReturnType<typeof item>[]) => {
+      aws.answers.set("dynamodb:Query", { body: { Items, Count: Items.length } });
+      return (await diagnose()).check("capture task");
+    };
     expect((await diagnose()).check("capture task")).toMatchObject({ status: "unchecked" });
-    says("RUNNING");
-    expect((await diagnose()).check("capture task")).toMatchObject({
+    expect(await says(item(1, "RUNNING", 0))).toMatchObject({
       status: "ok",
-      detail: "last said RUNNING",
+      detail: expect.stringMatching(/^RUNNING since 20/),
     });
-    says("FAILED");
-    expect(problems((await diagnose()).check("capture task"))).toBe(
+    expect(problems(await says(item(1, "FAILED", 3_600_000)))).toBe(
       "SLOT_LOST the capture task ended: the slot is lost | tributary epoch new",
+    );
+    expect(problems(await says(item(1, "RUNNING", 3 * 86_400_000)))).toMatch(
+      /^CAPTURE_SERVICE the capture task no longer reports since 20/,
+    );
+    expect(await says(item(1, "RUNNING", 0), item(2, "FAILED", 3_600_000))).toMatchObject({ status: "ok" });
+  });
+
+  test("a mapping whose last invocation failed is no mapping in order", async () => {
+    change("lambda:GetEventSourceMapping", "", { LastProcessingResult: "PROBLEM: Function call failed" });
+    expect(problems((await diagnose()).check("mapping orders"))).toMatch(
+      /^CONSUMER_MAPPING the event source mapping of orders last said "PROBLEM: Function call failed".*\| .*aws logs tail \/aws\/lambda\/Shop-Orders/s,
     );
   });
 
