@@ -90,8 +90,8 @@ try {
       deadLetters: queue ? new CaptureDeadLetterQueue(sqsClient(), queue, claims) : undefined,
       log,
       report: reporter,
-      // One task does for all.
-      onPauses: (latest) => slot === 1 && pauses.take(latest),
+      // Each slot's task: the alarm asks for the greatest value, and any of them may be down.
+      onPauses: (latest) => pauses.take(latest),
       onMetrics: (latest) => {
         publisher.take(latest);
         reporter?.take(latest);

@@ -97,6 +97,7 @@ export {
 export type { ConsumerBehind } from "./hold-passage.ts";
 export { captureAtRest, pauseCapture, resumeCapture, type TaskAtRest } from "./pause-capture.ts";
 export {
+  consumerAtRest,
   MappingNotEnabledError,
   type PausedConsumer,
   type PauseRequest,

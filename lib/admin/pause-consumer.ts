@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { awsFailure, REACH_AWS, wasAnswered } from "../aws/failure.ts";
 import { defineError } from "../change/tributary-error.ts";
 import { PAUSE_SEEN_MS } from "../consume/run/pause-flag.ts";
@@ -22,7 +23,12 @@ export class MappingNotEnabledError extends defineError("MAPPING_NOT_ENABLED", "
 export interface PauseRequest {
   readonly by: string;
   readonly reason?: string | undefined;
+  /** Of a consumer: when the oldest change was written that it lacks (`oldestUnapplied`). Left out: it lacks nothing yet. */
+  readonly oldestAt?: number | undefined;
 }
+
+/** Milliseconds between two looks at a pause that is waited for. */
+const LOOK_MS = 1_000;
 
 /** A consumer that was paused. */
 export interface PausedConsumer {
@@ -52,7 +58,7 @@ export interface ResumedConsumer {
 export async function pauseConsumer(
   place: StatePlace,
   { name, timeoutSeconds }: Pick<ConsumerDefinition, "name" | "timeoutSeconds">,
-  { by, reason }: PauseRequest,
+  { by, reason, oldestAt }: PauseRequest,
   mapping?: ConsumerMapping,
 ): Promise<PausedConsumer> {
   const pause = await setPause(
@@ -60,6 +66,7 @@ export async function pauseConsumer(
     { consumer: name },
     {
       ...{ by, reason, since: Date.now() },
+      ...(oldestAt !== undefined && { oldestAt }),
       ...(mapping && { mapping: mapping.uuid }),
     },
   );
@@ -71,6 +78,23 @@ export async function pauseConsumer(
   // Somebody has resumed it, and enabled the mapping before we disabled it: the consumer would stand still without a pause.
   const paused = (await readPause(place, { consumer: name })) !== undefined;
   return { pause, completeAt, mapping: paused ? outcome : await switchMapping(mapping, true, place.signal) };
+}
+
+/**
+ * Waits until nothing of a paused consumer takes effect any more. Returns false where somebody has resumed it meanwhile.
+ * @throws StateTableError, StateTableUnavailableError
+ */
+export async function consumerAtRest(
+  place: StatePlace,
+  consumer: string,
+  { pause, completeAt }: Pick<PausedConsumer, "pause" | "completeAt">,
+): Promise<boolean> {
+  for (;;) {
+    if ((await readPause(place, { consumer }))?.id !== pause.id) return false;
+    const leftMs = completeAt - Date.now();
+    if (leftMs <= 0) return true;
+    await sleep(Math.min(leftMs, LOOK_MS), undefined, { signal: place.signal });
+  }
 }
 
 /**

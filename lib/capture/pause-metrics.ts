@@ -25,8 +25,8 @@ export class PausePublisher {
     const { pipeline, retentionHours, seconds, write } = this.#options;
     if (this.#writtenAt !== undefined && now - this.#writtenAt < seconds * 1000) return;
     if (consumers.size > 0) this.#writtenAt = now;
-    for (const [consumer, { since }] of consumers) {
-      const used = Math.min(100, Math.max(0, (100 * (now - since)) / (retentionHours * 3_600_000)));
+    for (const [consumer, { since, oldestAt = since }] of consumers) {
+      const used = Math.min(100, Math.max(0, (100 * (now - oldestAt)) / (retentionHours * 3_600_000)));
       const dimensions = { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
       write(metricsLine("pause", dimensions, [[PAUSE_METRIC.retentionUsed, used]]));
     }

@@ -1,7 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import type { ConsumerMapping, MappingOutcome } from "../admin/event-source-mapping.ts";
-import { pauseConsumer, resumeConsumer } from "../admin/pause-consumer.ts";
+import { consumerAtRest, pauseConsumer, resumeConsumer } from "../admin/pause-consumer.ts";
 import { oldestUnapplied, retentionLeft } from "../admin/retention.ts";
 import { lambdaClient } from "../aws/clients.ts";
 import { awsFailure } from "../aws/failure.ts";
@@ -31,6 +30,9 @@ interface PauseOptions extends PlaceOptions {
   readonly json?: boolean;
 }
 
+/** Milliseconds that a pause waits to learn how far the consumer is behind. */
+const LAG_MS = 5_000;
+
 type ResumeOptions = Pick<PauseOptions, keyof PlaceOptions | "consumer" | "json">;
 
 /** `tributary consumer pause` and `resume`. */
@@ -54,20 +56,26 @@ export function consumerPauseCommands(): Command[] {
 async function pauseOne(options: PauseOptions): Promise<void> {
   const { consumer, pipeline, place } = await meant(options);
   const mapping = await mappingOf(pipeline, consumer, options);
-  const request = { by: operator(options.by), reason: options.reason };
+  // A pause does not wait for what only sharpens its alarm.
+  const soon = { ...place, signal: AbortSignal.any([place.signal, AbortSignal.timeout(LAG_MS)]) };
+  const { retentionHours } = pipeline.stream;
+  const oldestAt = await oldestUnapplied(soon, consumer, Date.now(), retentionHours).catch(() => undefined);
+  const request = { by: operator(options.by), reason: options.reason, oldestAt };
   const { pause, completeAt, mapping: outcome } = await pauseConsumer(place, consumer, request, mapping);
   noteFailure(outcome);
-  const waitMs = completeAt - Date.now();
-  if (options.wait && waitMs > 0) {
+  if (options.wait) {
+    const waitMs = completeAt - Date.now();
     const until = new Date(completeAt).toISOString();
     note(
       `${consumer.name} is paused. Invocations that began before may still apply changes: waiting for ${durationInWords(waitMs)}, until ${until} (Ctrl-C leaves it paused)`,
     );
-    await sleep(waitMs);
+    if (!(await consumerAtRest(place, consumer.name, { pause, completeAt }))) {
+      note(`somebody has resumed ${consumer.name} meanwhile: this pause has ended`);
+      process.exitCode = 1;
+      return;
+    }
   }
-  // The pause stands; what is known of the lag only sharpens what is said of it.
-  const oldest = await oldestUnapplied(place, consumer, pause.since).catch(() => pause.since);
-  const retention = retentionLeft(oldest, pipeline.stream.retentionHours, Date.now());
+  const retention = retentionLeft(pause.oldestAt ?? pause.since, retentionHours, Date.now());
   if (options.json) {
     const { id, ...told } = pause;
     say(JSON.stringify({ consumer: consumer.name, ...told, completeAt, retention }));
@@ -79,7 +87,7 @@ async function pauseOne(options: PauseOptions): Promise<void> {
     : `Invocations that began before may apply changes until ${new Date(completeAt).toISOString()}; a redrive under way ends with its change.`;
   say(
     `${consumer.name} is paused, ${pausedBy(pause)}. ${bound}`,
-    `The oldest of its changes that wait in the stream is about ${durationInWords(retention.ageMs)} old. The stream keeps them for ${durationInWords(pipeline.stream.retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,
+    `The oldest of its changes that wait in the stream is about ${durationInWords(retention.ageMs)} old. The stream keeps them for ${durationInWords(retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,
     `To go on: ${resumeCommand({ consumer: consumer.name })}`,
   );
 }

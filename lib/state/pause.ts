@@ -8,6 +8,8 @@ export interface Pause {
   readonly since: number;
   /** In the operator's words. */
   readonly reason: string | undefined;
+  /** Of a consumer: when the oldest change was written that it lacked then, where that was before; milliseconds since 1970 UTC. */
+  readonly oldestAt?: number | undefined;
   /** UUID of the event source mapping that was disabled with it, on AWS. */
   readonly mapping?: string | undefined;
 }

@@ -25,6 +25,7 @@ const stored = z.object({
   by: z.string(),
   since: z.number(),
   reason: z.string().optional(),
+  oldestAt: z.number().optional(),
   mapping: z.string().optional(),
 });
 

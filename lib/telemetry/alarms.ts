@@ -252,7 +252,7 @@ export const CONSUMER_ALARM = {
     threshold: 50,
     periods: 1,
     meaning:
-      "Consumer {consumer} has been paused for half of the stream's retention: when all of it is over, its oldest changes are gone from the stream.",
+      "Consumer {consumer} is paused, and the oldest change that it lacks is as old as half of the stream's retention: when all of it is over, that change is gone from the stream.",
     remedy:
       "tributary status says who paused it, and why. To go on: tributary consumer resume --consumer {consumer}. To win time raise stream.retentionHours and deploy.",
     ifNothing: "The stream drops changes that the consumer has not applied: it stands before a gap then.",

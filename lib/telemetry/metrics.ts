@@ -167,7 +167,7 @@ export const PAUSE_METRIC = {
   retentionUsed: most(
     "PauseRetentionUsed",
     "Percent",
-    "written by the capture task while the consumer is paused: the time since then, of the stream's retention",
+    "written by the capture tasks while the consumer is paused: the age of the oldest change that it lacks, as far as was known at the pause, of the stream's retention",
     "where known",
   ),
 } satisfies Record<string, Metric>;

@@ -2,10 +2,11 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { afterEach, expect, it, vi } from "vitest";
 import { switchMapping } from "../../../lib/admin/event-source-mapping.ts";
-import { pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
+import { consumerAtRest, pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
 import { retentionLeft } from "../../../lib/admin/retention.ts";
 import { lambdaClient } from "../../../lib/aws/clients.ts";
-import { noteDisabled, readPause } from "../../../lib/state/pauses.ts";
+import { PausePublisher } from "../../../lib/capture/pause-metrics.ts";
+import { noteDisabled, readPause, readPauses } from "../../../lib/state/pauses.ts";
 import { MemoryTable } from "../consume/memory-table.ts";
 
 const ORDERS = { name: "orders", timeoutSeconds: 60 };
@@ -62,6 +63,16 @@ it("says when no invocation is left that might not know, and disables the mappin
   expect(await readPause(place, { consumer: "orders" })).toBeUndefined();
   const path = `/2015-03-31/event-source-mappings/${UUID}`;
   expect(calls).toEqual([false, false, true].map((Enabled) => ({ path, body: { Enabled } })));
+});
+
+it("is at rest when its time is over, and is not waited for where another operator has resumed it", async () => {
+  const place = shop();
+  const { pause, completeAt } = await pauseConsumer(place, ORDERS, { by: "ada" });
+  expect(await consumerAtRest(place, "orders", { pause, completeAt: Date.now() })).toBe(true);
+  const waiting = consumerAtRest(place, "orders", { pause, completeAt });
+  await resumeConsumer(place, "orders");
+  await pauseConsumer(place, ORDERS, { by: "bob" });
+  expect(await waiting).toBe(false);
 });
 
 it("pauses all the same where the mapping may not be disabled", async () => {
@@ -138,6 +149,24 @@ it("enables a mapping whose pause is gone, and refuses where there is nothing to
   });
   await expect(resumeConsumer(shop(), "orders", mapping)).rejects.toMatchObject({ code: "NOT_PAUSED" });
   await expect(resumeConsumer(shop(), "orders")).rejects.toMatchObject({ code: "NOT_PAUSED" });
+});
+
+it("tells in its metric the age of the oldest change that it lacked at the pause", async () => {
+  const hour = 3_600_000;
+  const place = shop();
+  const now = Date.now();
+  await pauseConsumer(place, ORDERS, { by: "ada", oldestAt: now - 20 * hour });
+  await pauseConsumer(place, { ...ORDERS, name: "mails" }, { by: "ada" });
+  const lines: { consumer: string; PauseRetentionUsed: number }[] = [];
+  const write = (line: string) => void lines.push(JSON.parse(line));
+  const publisher = new PausePublisher({ pipeline: "shop", retentionHours: 24, seconds: 60, write });
+  publisher.take(await readPauses(place), now + 2 * hour);
+  expect(lines.map(({ consumer, PauseRetentionUsed }) => [consumer, Math.round(PauseRetentionUsed)])).toEqual(
+    [
+      ["mails", 8],
+      ["orders", 92],
+    ],
+  );
 });
 
 it("tells what is left of the retention: never more than all, never less than nothing", () => {
