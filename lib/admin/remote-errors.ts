@@ -10,10 +10,12 @@ export class RemoteTaskError extends defineError("REMOTE_TASK", "stop").from(
 
 /** A remote verb was given up: its task was asked to stop. */
 export class RemoteTaskStoppedError extends defineError("REMOTE_STOPPED", "stop").from(
-  (task: string, why: string) => ({
-    message: `${why}: the task ${task} was asked to stop`,
+  (task: string | undefined, why: string) => ({
+    message: `${why}: ${task === undefined ? "no task was started" : `the task ${task} was asked to stop`}`,
     remedy:
-      "What the verb had done is done: run it again, without --confirm first, to see what is left. A task that is told to stop ends within two minutes.",
+      task === undefined
+        ? "Nothing was done: run the verb again."
+        : "What the verb had done is done: run it again, without --confirm first, to see what is left. A task that is told to stop ends within two minutes.",
   }),
 ) {}
 

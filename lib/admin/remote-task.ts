@@ -3,6 +3,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { CloudWatchLogsClient, OutputLogEvent } from "@aws-sdk/client-cloudwatch-logs";
 import type { ECSClient, RunTaskCommandInput, Service, Task } from "@aws-sdk/client-ecs";
 import { cloudwatchLogsClient, type Environment, ecsClient } from "../aws/clients.ts";
+import { awsFailure, wasAnswered } from "../aws/failure.ts";
+import { TributaryError } from "../change/tributary-error.ts";
 import {
   EXIT_LINE,
   OPERATE_FILE,
@@ -43,6 +45,7 @@ const DEADLINES: RemoteDeadlines = { startMs: 300_000, endMs: 3_600_000, logMs: 
 /** A wait is told of at least this often. */
 const NOTE_MS = 15_000;
 const STOP_DEADLINE_MS = 15_000;
+const START_DEADLINE_MS = 30_000;
 const CONTAINER = "capture";
 /** https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html */
 const MAX_OVERRIDES = 8_192;
@@ -101,9 +104,8 @@ class RemoteTask {
 
   async run(command: readonly string[]): Promise<number> {
     const { note, signal } = this.#options;
-    const service = await this.#service();
-    const log = await this.#logPlace(service);
-    const arn = await this.#start(runInput(this.#capture, service, command));
+    const { input, log } = await this.#prepared(command);
+    const arn = await this.#start(input);
     const id = arn.split("/").at(-1) ?? arn;
     note(
       `runs as the task ${id} of the cluster ${this.#capture.cluster}, in the deployed image, with its own definition`,
@@ -117,6 +119,21 @@ class RemoteTask {
       else if (!(error instanceof RemoteTaskError))
         note(`the task goes on: its log is ${streamOf(log, id)} of the group ${log.group}`);
       throw signal.aborted ? new RemoteTaskStoppedError(id, "given up") : error;
+    }
+  }
+
+  /** What is found before anything runs. */
+  async #prepared(
+    command: readonly string[],
+  ): Promise<{ readonly input: RunTaskCommandInput; readonly log: LogPlace }> {
+    const { signal } = this.#options;
+    try {
+      const service = await this.#service();
+      const log = await this.#logPlace(service);
+      signal.throwIfAborted();
+      return { input: runInput(this.#capture, service, command), log };
+    } catch (error) {
+      throw signal.aborted ? new RemoteTaskStoppedError(undefined, "given up") : error;
     }
   }
 
@@ -150,11 +167,19 @@ class RemoteTask {
     return { group, prefix };
   }
 
+  /** The signal does not end it: a task that was asked for may run, and only the answer names it. */
   async #start(input: RunTaskCommandInput): Promise<string> {
     const { RunTaskCommand } = await import("@aws-sdk/client-ecs");
-    const { tasks, failures } = await this.#call("ecs:RunTask", (abort) =>
-      this.#ecs.send(new RunTaskCommand(input), abort),
-    );
+    const { tasks, failures } = await this.#call(
+      "ecs:RunTask",
+      (abort) => this.#ecs.send(new RunTaskCommand(input), abort),
+      AbortSignal.timeout(START_DEADLINE_MS),
+    ).catch((error: unknown) => {
+      const isAnswered = error instanceof TributaryError && error.code !== "AWS_UNAVAILABLE";
+      if (isAnswered || wasAnswered((error as Error).cause)) throw error;
+      const what = `ECS did not answer the call that starts the task: it may run in the cluster ${this.#capture.cluster}, started by ${input.startedBy}`;
+      throw new RemoteTaskError(what, awsFailure((error as Error).cause ?? error));
+    });
     const arn = tasks?.[0]?.taskArn;
     if (arn !== undefined) return arn;
     const [failure] = failures ?? [];
@@ -199,9 +224,14 @@ class RemoteTask {
       throw new RemoteTaskError(`the task ${id} did not run`, why || "ECS does not say why");
     }
     // CloudWatch has the last lines some seconds later.
-    const until = performance.now() + this.#times.logMs;
+    const latest = performance.now() + this.#times.endMs;
+    const end = () => Math.min(performance.now() + this.#times.logMs, latest);
+    let until = end();
     while (this.#exit === undefined && performance.now() < until) {
-      if (await this.#printLog(id, log)) continue;
+      if (await this.#printLog(id, log)) {
+        until = end();
+        continue;
+      }
       if (this.#exit === undefined)
         await sleep(this.#times.pollMs, undefined, { signal: this.#options.signal });
     }
@@ -278,8 +308,9 @@ class RemoteTask {
   async #call<T>(
     action: string,
     call: (options: { readonly abortSignal: AbortSignal }) => Promise<T>,
+    signal = this.#options.signal,
   ): Promise<T> {
-    const { signal, environment = process.env } = this.#options;
+    const { environment = process.env } = this.#options;
     try {
       return await call({ abortSignal: signal });
     } catch (error) {

@@ -37,16 +37,17 @@ async function runHere(command: Command): Promise<void> {
   if (problems.length > 0 || stack === undefined) throw new ConfigurationError("The command line", problems);
   const resources = pipelineOfStack(await stackOf(stack, process.env), process.env.TRIBUTARY_PIPELINE_NAME);
   const stopping = new AbortController();
+  // Also at a second time: to end here before the task was asked to stop would leave it running.
   const stop = () => {
     note("stopping the task");
     stopping.abort();
   };
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.once(name, stop);
+  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, stop);
   try {
     process.exitCode = await runRemotely(resources, remoteArguments(command), {
       signal: stopping.signal,
       note,
-      onLine: ({ stream, text }) => void process[stream].write(`${text}\n`),
+      onLine: ({ stream, text, isEnd }) => void process[stream].write(isEnd ? `${text}\n` : text),
     });
   } finally {
     for (const name of ["SIGINT", "SIGTERM"] as const) process.removeListener(name, stop);

@@ -13,18 +13,24 @@ export const EXIT_LINE = /^exit code (\d{1,3})$/;
 export interface RemoteLine {
   readonly stream: "stdout" | "stderr";
   readonly text: string;
-  /** False for the rest of a line that the log has split. */
+  /** False for what the runtime wrote itself, or the rest of a line that the log has split. */
   readonly isOurs: boolean;
+  /** False where the next line goes on with this one. */
+  readonly isEnd: boolean;
 }
 
-/** Returns the line as it stands in the task's log. */
+/** Characters of a piece: the log of a container splits lines at 16 KB, and a character has 4 bytes at most. */
+const PIECE = /[\s\S]{1,4000}/gu;
+
+/** Returns the line as it stands in the task's log: one of several lines there, where it is long. */
 export function writeRemoteLine(stream: RemoteLine["stream"], text: string): string {
-  return `${stream}: ${text}`;
+  const pieces = text.match(PIECE) ?? [""];
+  return pieces.map((piece, i) => `${stream}${i < pieces.length - 1 ? "+" : ""}: ${piece}`).join("\n");
 }
 
 /** Reads a line of the task's log. `last`: the stream of the line before, which a line without a name continues. */
 export function readRemoteLine(line: string, last: RemoteLine["stream"]): RemoteLine {
-  const [, stream, text] = /^(stdout|stderr): (.*)$/s.exec(line) ?? [];
-  if (text === undefined) return { stream: last, text: line, isOurs: false };
-  return { stream: stream as RemoteLine["stream"], text, isOurs: true };
+  const [, stream, more, text] = /^(stdout|stderr)(\+?): (.*)$/s.exec(line) ?? [];
+  if (text === undefined) return { stream: last, text: line, isOurs: false, isEnd: true };
+  return { stream: stream as RemoteLine["stream"], text, isOurs: true, isEnd: more === "" };
 }

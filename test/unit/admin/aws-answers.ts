@@ -8,10 +8,11 @@ export interface AwsCall {
   readonly parameters: Readonly<Record<string, unknown>>;
 }
 
-/** The answer to a call: the result's XML (or JSON), or an error of that name. */
+/** The answer to a call: the result's XML (or JSON), an error of that name, or a connection that breaks. */
 export type AwsAnswer =
   | { readonly result: string }
   | { readonly json: object }
+  | "no answer"
   | { readonly error: string; readonly message?: string; readonly status?: number };
 
 /** A server that real clients speak to, and what they asked. */
@@ -37,6 +38,7 @@ export async function answerAws(answer: (call: AwsCall) => AwsAnswer): Promise<A
         : { action: String(form.Action), parameters: form };
       calls.push(call);
       const given = answer(call);
+      if (given === "no answer") return void request.socket.destroy();
       response.setHeader("content-type", isJson ? "application/x-amz-json-1.1" : "text/xml");
       if ("error" in given) {
         const { error, message = error, status = 400 } = given;

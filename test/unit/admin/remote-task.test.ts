@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { type RemoteOptions, runRemotely } from "../../../lib/admin/remote-task.ts";
 import type { TributaryError } from "../../../lib/change/tributary-error.ts";
+import { writeRemoteLine } from "../../../lib/definition/remote-program.ts";
 import { type AwsAnswer, type AwsCall, type AwsServer, answerAws } from "./aws-answers.ts";
 
 const RESOURCES = {
@@ -19,7 +20,9 @@ const LINES = ["stderr: tributary: looking", "stdout: The slot was dropped.", "s
 let aws: AwsServer;
 /** Answers by action, in order; the last one stays. */
 let answers: Record<string, AwsAnswer[]>;
+let hear: (call: AwsCall) => void;
 beforeEach(async () => {
+  hear = () => {};
   answers = {
     DescribeServices: [
       {
@@ -51,7 +54,9 @@ beforeEach(async () => {
       { result: "<Arn>arn:aws:iam::123456789012:user/ada</Arn><Account>123456789012</Account>" },
     ],
   };
-  aws = await answerAws(({ action }) => {
+  aws = await answerAws((call) => {
+    const { action } = call;
+    hear(call);
     const [next = { error: "AccessDeniedException" }, ...later] = answers[action] ?? [];
     if (later.length > 0) answers[action] = later;
     return next;
@@ -101,6 +106,13 @@ async function run(more: Partial<RemoteOptions> = {}) {
     (thrown: TributaryError) => [undefined, thrown] as const,
   );
   return { code, error, lines, notes };
+}
+
+/** Gives up when AWS has been asked so, and before it answers. */
+function givenUpAt(action: string): AbortSignal {
+  const given = new AbortController();
+  hear = (call) => void (call.action === action && given.abort());
+  return given.signal;
 }
 
 function asked(action: string): AwsCall["parameters"][] {
@@ -168,6 +180,36 @@ describe("a verb as a task", () => {
   });
 });
 
+describe("the output of a verb", () => {
+  it("has its long lines whole, which a container's log would split", async () => {
+    const long = `{"rows":"${"ab\u00e9\u{1f600}".repeat(9_000)}"}`;
+    const pieces = writeRemoteLine("stdout", long).split("\n");
+    expect(Math.max(...pieces.map((piece) => Buffer.byteLength(piece)))).toBeLessThan(16 * 1024);
+    answers.GetLogEvents = [
+      { error: "ResourceNotFoundException" },
+      log(pieces.slice(0, 3)),
+      log([...pieces.slice(3), ...LINES.slice(1)]),
+    ];
+    let text = "";
+    const { code } = await run({
+      onLine: (line) => {
+        text += line.isEnd ? `${line.text}\n` : line.text;
+      },
+    });
+    expect(code).toBe(0);
+    expect(text.split("\n")[0] === long, "the line is the same").toBe(true);
+    expect(text.split("\n")[1]).toBe("The slot was dropped.");
+  });
+
+  it("is told to its end, however many pages come once the task has ended", async () => {
+    answers.DescribeTasks = [stopped(3)];
+    const pages = Array.from({ length: 30 }, (_, i) => log([`stdout: page ${i}`]));
+    answers.GetLogEvents = [{ error: "ResourceNotFoundException" }, ...pages, log(["stdout: exit code 3"])];
+    const { code, lines } = await run({ deadlines: { pollMs: 1, logMs: 1 } });
+    expect([code, lines.length]).toEqual([3, 30]);
+  });
+});
+
 describe("nothing is started", () => {
   const refused = async () => {
     const { error } = await run();
@@ -231,7 +273,8 @@ describe("a task that does not run", () => {
 
   it("and one that ended without a word is no success", async () => {
     answers.DescribeTasks = [stopped(0)];
-    answers.GetLogEvents = [log(['{"level":"ERROR","code":"CONFIGURATION"}'])];
+    const line = ['{"level":"ERROR","code":"CONFIGURATION"}'];
+    answers.GetLogEvents = [{ error: "ResourceNotFoundException" }, log(line), log([])];
     const { error, lines } = await run();
     expect(error).toMatchObject({ code: "REMOTE_TASK", message: expect.stringContaining("exit code 0") });
     expect(lines[0]).toContain("CONFIGURATION");
@@ -256,6 +299,34 @@ describe("a task that does not run", () => {
       ["shop-cluster", TASK],
       ["shop-cluster", TASK],
     ]);
+  });
+
+  it.each(["DescribeServices", "DescribeTaskDefinition"])(
+    "is not started where it is given up at %s",
+    async (action) => {
+      const { error } = await run({ signal: givenUpAt(action) });
+      expect(error).toMatchObject({
+        code: "REMOTE_STOPPED",
+        message: expect.stringContaining("no task was started"),
+      });
+      expect(asked("RunTask")).toEqual([]);
+    },
+  );
+
+  it("is stopped where it is given up while ECS is asked to start it", async () => {
+    const { error } = await run({ signal: givenUpAt("RunTask") });
+    expect(error).toMatchObject({ code: "REMOTE_STOPPED", message: expect.stringContaining("0123abcd") });
+    expect(asked("StopTask")).toMatchObject([{ cluster: "shop-cluster", task: TASK }]);
+  });
+
+  it("may run where ECS did not answer the call that starts it: that is said, and one start is asked for however often", async () => {
+    answers.RunTask = ["no answer"];
+    const { error } = await run();
+    expect(error).toMatchObject({
+      code: "REMOTE_TASK",
+      message: expect.stringMatching(/may run in the cluster shop-cluster, started by tributary/),
+    });
+    expect(new Set(asked("RunTask").map(({ clientToken }) => clientToken)).size).toBe(1);
   });
 
   it("is not stopped because it cannot be seen from here", async () => {
