@@ -2,7 +2,7 @@ import { type DeadLetterPlace, deadLetterPlace } from "../admin/dead-letters/pla
 import type { PipelineResources } from "../admin/resources.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { type PlaceOptions, readPipeline } from "./options.ts";
-import { placeWith } from "./redrive-run.ts";
+import { placeWith, queueOf } from "./redrive-run.ts";
 import { resourcesOf } from "./resources-of.ts";
 
 /** The options that say whose dead letters are meant. */
@@ -28,7 +28,7 @@ export async function deadLetterSceneOf(options: DeadLetterOptions): Promise<Dea
     throw new ConfigurationError("The command line", [{ path: "--consumer", value: consumer, remedy }]);
   }
   // A variable names the queue of one consumer, so it counts where one is named.
-  const queue = resources.consumers[consumer]?.deadLetterQueue ?? process.env.TRIBUTARY_DEAD_LETTER_QUEUE_URL;
+  const queue = queueOf(resources, consumer);
   return { place: placeWith(resources, consumer, queue), consumers: [consumer] };
 }
 

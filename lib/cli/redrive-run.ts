@@ -42,12 +42,25 @@ export async function redriveSceneOf(options: RedriveRunOptions): Promise<Redriv
   const known = resources?.consumers[consumer];
   const functionName = options.function ?? (options.entry ? undefined : known?.redriveFunction);
   const entry = options.entry ?? (functionName === undefined ? known?.entry : undefined);
-  const queue = known?.deadLetterQueue ?? process.env[QUEUE_VARIABLE];
+  const queue = queueOf(resources, consumer);
   const place = resources && placeWith(resources, consumer, queue);
   if (functionName !== undefined)
     return { run: await redriveFunction(functionName), by: functionName, place };
   if (entry === undefined) throw neitherOrBoth(undefined);
   return { run: await redriveHere(entry, options, queue), by: entry, place };
+}
+
+/**
+ * Returns the dead-letter queue of a consumer. A variable names it where variables name the rest: beside a stack it is left over from another
+ * place, whose messages are not this pipeline's to delete.
+ */
+export function queueOf(
+  resources: Pick<PipelineResources, "stack" | "consumers"> | undefined,
+  consumer: string,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): string | undefined {
+  const known = resources?.consumers[consumer]?.deadLetterQueue;
+  return known ?? (resources?.stack === undefined ? environment[QUEUE_VARIABLE] : undefined);
 }
 
 /** Returns where a pipeline's dead letters stand, with this queue as a consumer's. */
@@ -103,7 +116,7 @@ async function redriveHere(
   const { HandlerReports } = await import("../local/handler-reports.ts");
   const surroundings = {
     ...{ TRIBUTARY_LOG_ERRORS: "true", ...process.env },
-    ...(queue && { [QUEUE_VARIABLE]: queue }),
+    [QUEUE_VARIABLE]: queue,
   };
   const environment = Object.entries(surroundings).filter(
     (variable): variable is [string, string] => variable[1] !== undefined,

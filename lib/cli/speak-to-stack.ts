@@ -59,7 +59,7 @@ export async function speakToStack(command: Command, environment: Variables): Pr
   checkRegion(name, options.region);
   const stack = await stackOf(name, environment);
   const resources = pipelineOfStack(stack, await nameOfDefinition(options.pipeline));
-  const problems = contradictions(resources, options, environment, isNamed);
+  const problems = contradictions(resources, stack.region, options, environment, isNamed);
   if (problems.length > 0) throw new ConfigurationError("The command line", problems);
   note(`speaking to pipeline ${resources.pipeline} of stack ${stack.name} in ${stack.region}`);
   for (const [name, value] of Object.entries(environmentOf(resources))) {
@@ -105,6 +105,7 @@ async function nameOfDefinition(given: string | undefined): Promise<string | und
 /** A verb must not work on a table of one place and on queues of another. */
 function contradictions(
   { stateTable, stack, consumers }: PipelineResources,
+  region: string,
   options: StackOptions,
   environment: Variables,
   isNamed: boolean,
@@ -126,9 +127,14 @@ function contradictions(
   }
   const { function: given, consumer } = options;
   const own = consumer === undefined ? undefined : consumers[consumer]?.redriveFunction;
-  if (given !== undefined && given !== own && !given.endsWith(`:function:${own}`))
+  if (given !== undefined && given !== own && !isFunction(given, own, region))
     differs("--function", given, own);
   return problems;
+}
+
+/** A function's ARN says its region, too. */
+function isFunction(given: string, name: string | undefined, region: string): boolean {
+  return given.startsWith("arn:") && given.endsWith(`:function:${name}`) && given.split(":")[3] === region;
 }
 
 /** Dead letters are tried by the stack's function, or by `--entry` here. */
@@ -144,6 +150,8 @@ function nameRedrive(
     const remedy = `name a consumer of the stack ${stack}: ${names || "it has none"}`;
     throw new ConfigurationError("The command line", [{ path: "--consumer", value: consumer, remedy }]);
   }
-  environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL = resources.deadLetterQueue;
+  // To a process's environment `undefined` is a text.
+  if (resources.deadLetterQueue === undefined) delete environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL;
+  else environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL = resources.deadLetterQueue;
   if (entry === undefined) command.setOptionValue("function", resources.redriveFunction);
 }

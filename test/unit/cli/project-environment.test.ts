@@ -1,10 +1,11 @@
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { loadProjectEnvironment } from "../../../lib/cli/project-environment.ts";
 
 const ROOT = new URL("../../../", import.meta.url);
 const CLI = fileURLToPath(new URL("lib/cli/main.ts", ROOT));
@@ -42,4 +43,31 @@ test("dev takes the database of the project's .env, from a folder below too; the
   expect(await portOf(join(project, "src"), {})).toBe("1");
   expect(await portOf(project, { DATABASE_URL: "postgres://me@127.0.0.1:2/d" })).toBe("2");
   expect(await portOf(project, {}, "--database-url", "postgres://me@127.0.0.1:3/d")).toBe("3");
+});
+
+test("nothing of the project's .env comes beside the place that the environment names", async () => {
+  const from = {
+    AWS_PROFILE: "other",
+    AWS_REGION: "us-east-2",
+    TRIBUTARY_STACK: "Other",
+    OF_THE_PROJECT: "1",
+  };
+  const file = Object.entries(from).map(([name, value]) => `${name}=${value}\n`);
+  const text = await readFile(join(project, ".env"), "utf8");
+  await writeFile(join(project, ".env"), text + file.join(""));
+  const definition = join(project, "tributary.config.ts");
+  for (const name of [...Object.keys(from), "DATABASE_URL"]) vi.stubEnv(name, undefined);
+  try {
+    vi.stubEnv("TRIBUTARY_STATE_TABLE", "shop-state");
+    await loadProjectEnvironment(definition);
+    expect(process.env).toMatchObject({ OF_THE_PROJECT: "1", DATABASE_URL: expect.any(String) });
+    for (const name of Object.keys(from).filter((name) => /^(AWS|TRIBUTARY)_/.test(name)))
+      expect(process.env[name], name).toBeUndefined();
+    vi.stubEnv("TRIBUTARY_STATE_TABLE", undefined);
+    await loadProjectEnvironment(definition);
+    expect(process.env).toMatchObject(from);
+  } finally {
+    vi.unstubAllEnvs();
+    await writeFile(join(project, ".env"), text);
+  }
 });

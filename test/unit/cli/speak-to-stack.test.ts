@@ -7,6 +7,7 @@ import { Command } from "commander";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { verbs } from "../../../docs/command-line-tables.ts";
 import { VERBS } from "../../../lib/cli/place.ts";
+import { queueOf } from "../../../lib/cli/redrive-run.ts";
 import { resourcesOf } from "../../../lib/cli/resources-of.ts";
 import { chooseAws, speakToStack } from "../../../lib/cli/speak-to-stack.ts";
 import { outputDescription, outputKey, type StackOutput } from "../../../lib/definition/stack-outputs.ts";
@@ -31,6 +32,7 @@ beforeEach(async () => {
     output({ pipeline, resource: "stream" }, "shop-stream"),
     output({ pipeline, consumer: "notifications", resource: "redriveFunction" }, "shop-redrive"),
     output({ pipeline, consumer: "notifications", resource: "deadLetterQueue" }, "https://sqs/letters"),
+    output({ pipeline, consumer: "audit", resource: "redriveFunction" }, "audit-redrive"),
   ];
   aws = await answerAws(({ action, parameters }) => {
     if (action === "DescribeStacks" && String(parameters.StackName).includes(stack))
@@ -96,6 +98,22 @@ it("gives a verb what names the pipeline's resources, by the option and by the v
   );
 });
 
+it("takes no queue of another place for a consumer whose queue the stack does not name", async () => {
+  const left = { TRIBUTARY_DEAD_LETTER_QUEUE_URL: "https://sqs/other-pipeline" };
+  const options = { stack, consumer: "audit" };
+  expect((await verb(options, left, "redrive")).environment).not.toHaveProperty(
+    "TRIBUTARY_DEAD_LETTER_QUEUE_URL",
+  );
+  const { environment } = await verb(options, left);
+  const resources = await resourcesOf({ name: "shop" }, {}, { folder, environment });
+  expect(queueOf(resources, "audit", environment)).toBeUndefined();
+  expect(queueOf(resources, "notifications", environment)).toBe("https://sqs/letters");
+  // Where variables name the place, one names the queue.
+  expect(queueOf({ ...resources, stack: undefined }, "audit", environment)).toBe(
+    "https://sqs/other-pipeline",
+  );
+});
+
 it("finds the function of a redrive, but for one that has the handler's file", async () => {
   const consumer = "notifications";
   expect((await verb({ stack, consumer }, {}, "redrive")).options.function).toBe("shop-redrive");
@@ -103,7 +121,7 @@ it("finds the function of a redrive, but for one that has the handler's file", a
   expect(options.function).toBeUndefined();
   expect(environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL).toBe("https://sqs/letters");
   await expect(verb({ stack, consumer: "notification" }, {}, "redrive")).rejects.toThrow(
-    /--consumer: name a consumer of the stack Shop\d+: notifications \(got "notification"\)/,
+    /--consumer: name a consumer of the stack Shop\d+: notifications, audit \(got "notification"\)/,
   );
 });
 
@@ -122,6 +140,9 @@ it("refuses what contradicts the stack, before anything is asked of its table", 
   );
   for (const same of ["shop-redrive", "arn:aws:lambda:eu-west-1:1:function:shop-redrive"])
     expect(await refused({ consumer, function: same, stateTable: "shop-state" })).toBe("taken");
+  expect(await refused({ consumer, function: "arn:aws:lambda:us-east-2:1:function:shop-redrive" })).toMatch(
+    /--function: the stack/,
+  );
   const arn = `arn:aws:cloudformation:us-east-2:123456789012:stack/${stack}/1`;
   expect(await refused({ consumer, stack: arn, region: "eu-west-1" })).toMatch(/--region: .*is in us-east-2/);
   // An option is stronger than a variable; two variables are not.
