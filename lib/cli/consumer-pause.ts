@@ -84,7 +84,7 @@ async function pauseOne(options: PauseOptions): Promise<void> {
   const end = new Date(Date.now() + retention.leftMs).toISOString();
   const bound = options.wait
     ? "Nothing of it takes effect any more."
-    : `Invocations that began before may apply changes until ${new Date(completeAt).toISOString()}; a redrive under way ends with its change.`;
+    : `Invocations that began before may apply changes until ${new Date(completeAt).toISOString()}; a redrive under way ends with the call that it is at.`;
   say(
     `${consumer.name} is paused, ${pausedBy(pause)}. ${bound}`,
     `The oldest of its changes that wait in the stream is about ${durationInWords(retention.ageMs)} old. The stream keeps them for ${durationInWords(retentionHours * 3_600_000)}: resume it before ${end} (${durationInWords(retention.leftMs)} from now), or what is older is lost to it.`,

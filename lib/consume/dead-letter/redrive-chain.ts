@@ -21,6 +21,8 @@ export interface RedriveRun {
   readonly discard: { readonly position: PositionText | undefined } | undefined;
   /** Changes that may still take effect. */
   left: number;
+  /** The consumer was paused meanwhile. */
+  paused: boolean;
   redriven: number;
   discarded: number;
 }
@@ -159,7 +161,8 @@ export class ChainRedrive {
       begun = true;
     };
     const mayCall = () => this.#lease.isOurs();
-    return redriveChange({ instance, deadline, owner, mayCall, begin }, this.#place, change, known);
+    const isStopped = () => this.#run.paused;
+    return redriveChange({ instance, deadline, owner, mayCall, isStopped, begin }, this.#place, change, known);
   }
 
   async #failed(

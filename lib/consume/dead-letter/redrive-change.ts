@@ -44,6 +44,8 @@ export interface ChangeRun {
   readonly owner: string;
   /** Asked right before each call: whether the change is this redrive's to apply. */
   readonly mayCall: () => Promise<boolean>;
+  /** Whether no call may begin any more, of any change. */
+  readonly isStopped: () => boolean;
   /** Called once before the change is looked into, since that may be what ends the process. */
   readonly begin: () => Promise<void>;
 }
@@ -171,11 +173,12 @@ class ChangeRedrive {
 
   /** Calls the handler as often as the consumer is set to. */
   async #calls(registration: Registration, event: HandledEvent): Promise<ChangeOutcome> {
-    const { instance, deadline, mayCall } = this.#run;
+    const { instance, deadline, mayCall, isStopped } = this.#run;
     const { consumer, running, write } = instance;
     for (let calls = 1; ; calls++) {
       // Before each: during a pause, an invocation that had to overtake this key may have shut us out.
       if (!(await mayCall())) return { kind: "busy" };
+      if (isStopped()) return { kind: "stopped" };
       const result = await callHandler(registration, [event], this.#callsBefore + calls, {
         consumer,
         deadline,

@@ -54,6 +54,7 @@ export async function runRedrive(
     owner: `redrive-${randomBytes(12).toString("base64url")}`,
     discard: request.discard ? { position: request.position } : undefined,
     left: request.limit ?? Number.POSITIVE_INFINITY,
+    paused: false,
     redriven: 0,
     discarded: 0,
   };
@@ -95,11 +96,13 @@ export async function runRedrive(
   }
 }
 
-/** Lets nothing more take effect once the consumer is paused (rule 62): the change under way is the last. */
+/** Lets nothing more take effect once the consumer is paused (rule 62): the call under way is the last. */
 function endAtPause(run: RedriveRun): NodeJS.Timeout {
   const look = async () => {
     // What cannot be asked now, is asked again.
-    if (await run.instance.pause.look(run.deadline.work, 0).catch(() => undefined)) run.left = 0;
+    if (!(await run.instance.pause.look(run.deadline.work, 0).catch(() => undefined))) return;
+    run.paused = true;
+    run.left = 0;
   };
   return setInterval(() => void look(), PAUSE_SEEN_MS);
 }

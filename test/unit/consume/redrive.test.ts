@@ -98,6 +98,37 @@ describe("a redrive under way", () => {
   });
 });
 
+describe("a redrive whose change fails", () => {
+  it("does not call its handler again once the consumer is paused (rule 62)", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "Date"] });
+    try {
+      const { handler, plain, deploy } = await failing({ attempts: 3 });
+      await handler(invocationOf(packed(same(1, 3))), timeLeft());
+      const calls: number[] = [];
+      let fails = true;
+      const place = { dynamodb: plain, table: "t", pipeline: "p", signal: new AbortController().signal };
+      const deployed = deploy((c) =>
+        c.on("*", Operation.Create, async (event) => {
+          calls.push(Number.parseInt(event.position.slice(8, 24), 16));
+          if (!fails) return;
+          await setPause(place, { consumer: "c" }, { by: "ada", since: 0, reason: undefined });
+          await vi.advanceTimersByTimeAsync(PAUSE_SEEN_MS);
+          throw new Error("refused");
+        }),
+      );
+      const redrive = () => deployed({ tributary: "redrive" }, timeLeft());
+      expect(await redrive()).toMatchObject({ redriven: 0, open: 1, failed: 0 });
+      expect(calls).toEqual([1]);
+      fails = false;
+      await clearPause(place, { consumer: "c" });
+      expect(await redrive()).toMatchObject({ redriven: 3, done: 1 });
+      expect(calls).toEqual([1, 1, 2, 3]);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
 describe("discard", () => {
   it("by key gives up the change that failed and no other, however often it is asked for", async () => {
     const { handler, state, effects, redrive } = await failing();
