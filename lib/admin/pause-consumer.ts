@@ -1,11 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { awsFailure, REACH_AWS, wasAnswered } from "../aws/failure.ts";
 import { defineError } from "../change/tributary-error.ts";
+import { isLive, REDRIVE, REPLAY, readLease } from "../consume/fence/partition-lease.ts";
 import { PAUSE_SEEN_MS } from "../consume/run/pause-flag.ts";
 import type { ConsumerDefinition } from "../definition/definition.ts";
 import { noteDisabled, type Pause, readPause, seePause, setPause } from "../state/pauses.ts";
-import type { StatePlace } from "../state/persistent-table.ts";
+import { persistentTable, type StatePlace } from "../state/persistent-table.ts";
 import { NotPausedError } from "../state/state-errors.ts";
+import { fenceKey } from "../state/state-key.ts";
 import { type ConsumerMapping, type MappingOutcome, switchMapping } from "./event-source-mapping.ts";
 
 /** The event source mapping of a consumer that is to go on cannot be enabled. */
@@ -81,20 +83,38 @@ export async function pauseConsumer(
 }
 
 /**
- * Waits until nothing of a paused consumer takes effect any more. Returns false where somebody has resumed it meanwhile.
+ * Waits until nothing of a paused consumer takes effect any more: until `completeAt`, and for calls of a redrive that take longer.
+ * Returns false where somebody has resumed it meanwhile. `onRedrive` is told once that one is waited for.
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function consumerAtRest(
   place: StatePlace,
   consumer: string,
   { pause, completeAt }: Pick<PausedConsumer, "pause" | "completeAt">,
+  onRedrive: () => void = () => {},
 ): Promise<boolean> {
-  for (;;) {
+  for (let told = false; ; ) {
     if ((await readPause(place, { consumer }))?.id !== pause.id) return false;
     const leftMs = completeAt - Date.now();
-    if (leftMs <= 0) return true;
-    await sleep(Math.min(leftMs, LOOK_MS), undefined, { signal: place.signal });
+    if (leftMs <= 0) {
+      if (!(await isRedriven(place, consumer))) return true;
+      if (!told) onRedrive();
+      told = true;
+    }
+    await sleep(leftMs > 0 ? Math.min(leftMs, LOOK_MS) : LOOK_MS, undefined, { signal: place.signal });
   }
+}
+
+/** Returns whether a redrive is at work in a partition. The lease of one that has died ends within a minute. */
+async function isRedriven(place: StatePlace, consumer: string): Promise<boolean> {
+  const { pk, sk } = fenceKey(place.pipeline, consumer, "", 0);
+  const fences = { pk, sk: sk.slice(0, sk.indexOf("#") + 1) };
+  for await (const item of persistentTable(place).query(fences)) {
+    for (const name of Object.keys(item))
+      for (const kind of [REDRIVE, REPLAY])
+        if (name.startsWith(kind.name) && isLive(readLease(item, kind, Number(name.slice(1))))) return true;
+  }
+  return false;
 }
 
 /**

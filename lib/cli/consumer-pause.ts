@@ -69,7 +69,9 @@ async function pauseOne(options: PauseOptions): Promise<void> {
     note(
       `${consumer.name} is paused. Invocations that began before may still apply changes: waiting for ${durationInWords(waitMs)}, until ${until} (Ctrl-C leaves it paused)`,
     );
-    if (!(await consumerAtRest(place, consumer.name, { pause, completeAt }))) {
+    const tellRedrive = () =>
+      note("a redrive is at a call that takes longer: waiting for its end (Ctrl-C leaves it paused)");
+    if (!(await consumerAtRest(place, consumer.name, { pause, completeAt }, tellRedrive))) {
       note(`somebody has resumed ${consumer.name} meanwhile: this pause has ended`);
       process.exitCode = 1;
       return;

@@ -162,7 +162,12 @@ export class ChainRedrive {
     };
     const mayCall = () => this.#lease.isOurs();
     const isStopped = () => this.#run.paused;
-    return redriveChange({ instance, deadline, owner, mayCall, isStopped, begin }, this.#place, change, known);
+    return redriveChange(
+      { instance, deadline, owner, mayCall, isStopped, begin },
+      this.#place,
+      change,
+      known,
+    );
   }
 
   async #failed(

@@ -1,12 +1,15 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
+import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, expect, it, vi } from "vitest";
 import { switchMapping } from "../../../lib/admin/event-source-mapping.ts";
 import { consumerAtRest, pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
 import { retentionLeft } from "../../../lib/admin/retention.ts";
 import { lambdaClient } from "../../../lib/aws/clients.ts";
 import { PausePublisher } from "../../../lib/capture/pause-metrics.ts";
+import { REDRIVE, REPLAY } from "../../../lib/consume/fence/partition-lease.ts";
 import { noteDisabled, readPause, readPauses } from "../../../lib/state/pauses.ts";
+import { fenceKey } from "../../../lib/state/state-key.ts";
 import { MemoryTable } from "../consume/memory-table.ts";
 
 const ORDERS = { name: "orders", timeoutSeconds: 60 };
@@ -73,6 +76,23 @@ it("is at rest when its time is over, and is not waited for where another operat
   await resumeConsumer(place, "orders");
   await pauseConsumer(place, ORDERS, { by: "bob" });
   expect(await waiting).toBe(false);
+});
+
+it.each([REDRIVE, REPLAY])("is not at rest while a redrive is at a call, by its lease %o", async (kind) => {
+  const place = shop();
+  const { pk, sk } = fenceKey("shop", "orders", "shop.public.orders", 0);
+  const Item = {
+    ...{ pk: { S: pk }, sk: { S: sk } },
+    [`${kind.name}3`]: { S: "redrive-1" },
+    [`${kind.end}3`]: { N: String(Date.now() + 1_500) },
+  };
+  await place.dynamodb.send(new PutItemCommand({ TableName: "t", Item }));
+  const { pause } = await pauseConsumer(place, ORDERS, { by: "ada" });
+  let told = 0;
+  const before = Date.now();
+  expect(await consumerAtRest(place, "orders", { pause, completeAt: before }, () => told++)).toBe(true);
+  expect(Date.now() - before).toBeGreaterThanOrEqual(1_500);
+  expect(told).toBe(1);
 });
 
 it("pauses all the same where the mapping may not be disabled", async () => {
