@@ -31,8 +31,8 @@ import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
 
 const write = (line: string) => void process.stdout.write(`${line}\n`);
 let reporter: CaptureReporter | undefined;
-const log = listening(withRemedies(powertoolsLog("capture", write)), (what, message) =>
-  reporter?.waiting(what, message),
+const log = listening(withRemedies(powertoolsLog("capture", write)), (what, message, code) =>
+  reporter?.waiting(what, message, code),
 );
 const stopping = new AbortController();
 for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => stopping.abort());

@@ -1,5 +1,5 @@
 import type { PositionText } from "../change/position.ts";
-import type { CaptureFigures } from "../state/capture-report.ts";
+import type { CaptureFigures, CaptureReport } from "../state/capture-report.ts";
 import type { CaptureStatus } from "./capture.ts";
 import type { Standing, StandingState } from "./capture-standing.ts";
 import type { ConsumerLag } from "./consumer-lag.ts";
@@ -46,7 +46,9 @@ export interface CaptureTaskStatus {
   /** Time of the task's last report, and its age by the clocks. */
   readonly reportedAt: string | undefined;
   readonly reportAgeMs: number | undefined;
-  readonly waiting: { readonly for: string; readonly message: string } | undefined;
+  readonly waiting:
+    | { readonly for: string; readonly message: string; readonly code?: string | undefined }
+    | undefined;
   /** Who has paused capture, since when and why; the task comes to rest a moment later. */
   readonly paused: Pausing | undefined;
   readonly failure: (Omit<NonNullable<Standing["failure"]>, "at"> & { readonly at: string }) | undefined;
@@ -58,6 +60,8 @@ export interface CaptureTaskStatus {
         readonly state: StandingState;
         readonly code: string | undefined;
         readonly message: string | undefined;
+        /** Undefined of a version that does not report it. */
+        readonly process?: CaptureReport["process"];
       }
     | undefined;
   readonly lease:

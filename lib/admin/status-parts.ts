@@ -64,6 +64,7 @@ export function captureOf(
       state: newcomer.state,
       code: newcomer.failure?.code,
       message: newcomer.failure?.message ?? newcomer.report?.waiting?.message,
+      process: newcomer.report?.process,
     },
     lease: lease && {
       owner: lease.owner,

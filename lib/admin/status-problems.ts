@@ -1,9 +1,11 @@
+import { hostname } from "node:os";
 import { shellWord } from "../change/printed-command.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import { resumeCommand } from "../state/pause.ts";
 import { THRESHOLD } from "../telemetry/alarms.ts";
 import type { CaptureTaskStatus, ConsumerSummary, PipelineStatus, StatusProblem } from "./pipeline-status.ts";
+import { commandIn, mendingIn } from "./remedy-command.ts";
 import type { PipelineResources } from "./resources.ts";
 
 /*
@@ -39,24 +41,14 @@ function problem(part: string, { severity = "unhealthy", ...words }: Words): Sta
 
 function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: PipelineResources): StatusProblem[] {
   const part = captures.length > 1 ? `capture slot ${task.slot}` : "capture";
-  const standing = ofState(task, resources);
   const { newcomer, figures, walBudgetLeftPercent: left } = task;
-  const found: Words[] = standing ? [standing] : [];
+  const found = ofState(task, resources);
   if (task.paused && task.state !== "PAUSED")
     found.push({
       ...pausedWords(task.paused),
       message: `${pausedWords(task.paused).message}; the task comes to rest`,
     });
-  if (newcomer)
-    found.push({
-      severity: newcomer.code === undefined ? "note" : "unhealthy",
-      code: newcomer.code,
-      message: `another capture task was started: ${newcomer.state}${newcomer.message ? `: ${newcomer.message}` : ""}`,
-      remedy:
-        newcomer.code === undefined
-          ? "It takes over when the one that runs ends. If two are not meant to run, end one."
-          : "The one that runs goes on; correct what the message says before it is replaced.",
-    });
+  if (newcomer) found.push(ofNewcomer(newcomer));
   if (figures?.walStatus === "lost" || figures?.walStatus === "unreserved")
     found.push({
       message: `the slot's WAL is ${figures.walStatus}: the server ${figures.walStatus === "lost" ? "has removed" : "may remove"} changes that are not captured`,
@@ -85,6 +77,27 @@ function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: Pipelin
   return found.map((words) => problem(part, words));
 }
 
+function ofNewcomer({
+  state,
+  code,
+  message,
+  process: where,
+}: NonNullable<CaptureTaskStatus["newcomer"]>): Words {
+  const isHere = where?.host === hostname();
+  const told = where && ` It is process ${where.pid}${isHere ? "" : ` on ${where.host}`}.`;
+  const found = `another capture task was started: ${state}${message ? `: ${message}` : ""}`;
+  if (code !== undefined)
+    return {
+      ...{ code, message: found },
+      remedy: `The one that runs goes on; correct what the message says before it is replaced.${told ?? ""}`,
+    };
+  return {
+    ...{ severity: "note", message: found },
+    remedy: `It takes over when the one that runs ends. If two are not meant to run, end one.${told ?? ""}`,
+    command: isHere ? `kill ${where.pid}` : undefined,
+  };
+}
+
 function ofLag(figures: NonNullable<CaptureTaskStatus["figures"]>): Words[] {
   const { lagMs, lagBytes = 0, oldestTransactionPid: pid, oldestTransactionSeconds: seconds = 0 } = figures;
   if (lagMs < THRESHOLD.lag.value && lagBytes < THRESHOLD.lagBytes.value) return [];
@@ -100,28 +113,27 @@ function ofLag(figures: NonNullable<CaptureTaskStatus["figures"]>): Words[] {
   ];
 }
 
-function ofState(task: CaptureTaskStatus, resources: PipelineResources): Words | undefined {
-  const { state, failure, waiting, slot } = task;
+function ofState(task: CaptureTaskStatus, resources: PipelineResources): Words[] {
+  const { state, failure } = task;
+  if (state === "RUNNING" || state === "HOLDING") return [];
+  if (state === "FAILED" && failure) return ofFailure(failure);
+  return [wordsOfState(task, resources)];
+}
+
+/** Of several problems, as a preflight finds them, each has its own way out. */
+function ofFailure(failure: NonNullable<CaptureTaskStatus["failure"]>): Words[] {
+  return (failure.problems ?? [failure]).map(({ code, message, remedy }) => ({
+    ...{ code, message: `ended: ${message}`, remedy },
+    command: mendingIn(remedy) ?? `tributary explain ${code}`,
+  }));
+}
+
+function wordsOfState(task: CaptureTaskStatus, resources: PipelineResources): Words {
+  const { state, failure, slot } = task;
   const start = startCommand(slot, resources);
   switch (state) {
-    case "RUNNING":
-    case "HOLDING":
-      return undefined;
-    case "FAILED":
-      return failure
-        ? {
-            code: failure.code,
-            message: `ended: ${failure.message}`,
-            remedy: failure.remedy,
-            command: commandIn(failure.remedy) ?? `tributary explain ${failure.code}`,
-          }
-        : { message: "ended with an error", remedy: "Look at its log.", command: start };
     case "WAITING":
-      return {
-        code: failure?.code,
-        message: `waits for ${waiting?.for ?? "something"}: ${waitsBecause(task)}`,
-        ...waitRemedy(task),
-      };
+      return wordsOfWait(task);
     case "PAUSED":
       return pausedWords(task.paused);
     case "STARTING":
@@ -155,6 +167,8 @@ function ofState(task: CaptureTaskStatus, resources: PipelineResources): Words |
         remedy: "See what could not be read, below.",
         command: "tributary doctor",
       };
+    default:
+      return { message: "ended with an error", remedy: "Look at its log.", command: start };
   }
 }
 
@@ -169,12 +183,25 @@ function pausedWords(paused: CaptureTaskStatus["paused"]): Words {
   };
 }
 
-function waitsBecause({ waiting, failure }: CaptureTaskStatus): string {
-  return waiting?.for === "restart" && failure ? failure.message : (waiting?.message ?? "it did not say why");
+/** Codes of waits that no error has begun: of the error that ends them. */
+const WAIT_CODE: Readonly<Record<string, string>> = { lease: "CAPTURE_LEASE_HELD", slot: "SLOT_IN_USE" };
+
+type Wait = Pick<CaptureTaskStatus, "waiting" | "failure" | "slot">;
+
+/** Says for what a capture task waits, and what to do. */
+export function wordsOfWait(task: Wait): Words {
+  const { waiting, failure } = task;
+  const why =
+    waiting?.for === "restart" && failure ? failure.message : (waiting?.message ?? "it did not say why");
+  return {
+    code: waiting?.code ?? WAIT_CODE[waiting?.for ?? ""] ?? failure?.code,
+    message: `waits for ${waiting?.for ?? "something"}: ${why.replace(/^waiting: /, "")}`,
+    ...waitRemedy(task),
+  };
 }
 
 /** By what the capture task calls the thing that it waits for. */
-function waitRemedy({ waiting, failure, slot }: CaptureTaskStatus): Pick<Words, "remedy" | "command"> {
+function waitRemedy({ waiting, failure, slot }: Wait): Pick<Words, "remedy" | "command"> {
   switch (waiting?.for) {
     case "restart":
       return {
@@ -226,15 +253,6 @@ function processIn(message: string): string {
     : `SELECT pg_terminate_backend(${pid});`;
 }
 
-/** A verb with its options, as remedies write it. */
-const COMMAND =
-  /\btributary (?:(?:backfill|capture|consumer|dlq|epoch|generate|outbox|triggers) [a-z][a-z-]*|(?:cost|dev|doctor|explain|init|plan|redrive|status|tail|teardown|verify)\b)(?: --[a-z-]+(?: (?!-)[^\s,;()]+)?)*/;
-
-/** The first command that a text names, as it is typed; undefined where it names none. */
-export function commandIn(text: string): string | undefined {
-  return COMMAND.exec(text)?.[0].replace(/[.:]+$/, "");
-}
-
 function startCommand(slot: number, { captures, place }: PipelineResources): string | undefined {
   const task = captures.find((each) => each.slot === slot);
   if (task)
@@ -258,6 +276,7 @@ function ofTopics({ capture, captureDeadLetters }: Facts): StatusProblem[] {
     ...unhealed.map((entry) =>
       problem(`table ${entry.table}`, {
         severity: entry.asks ? "note" : "unhealthy",
+        code: "UNHEALED",
         message: `changes may be missing in the stream: ${describe(entry)}`,
         remedy: healingRemedy(entry),
         command: entry.asks ? undefined : `tributary backfill start --table ${shellWord(entry.table)}`,

@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { problemsOf } from "../change/error-text.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { TributaryError } from "../change/tributary-error.ts";
 import type { Log } from "../log.ts";
@@ -37,6 +39,8 @@ const LAST_WRITE_MS = 2_000;
 /** Two writes are at least this far apart, however often the state changes. */
 const GAP_MS = 1_000;
 const MAX_TEXT = 2_000;
+/** Problems of an error that are reported, at most: all others stand in the log. */
+const MAX_PROBLEMS = 20;
 /** Waits of a task that streams: they end when the stream takes records again. */
 const OF_WRITING: ReadonlySet<string> = new Set(["stream", "lease"]);
 /** Records that are refused for less than this are no standstill. */
@@ -53,7 +57,7 @@ export class CaptureReporter implements CaptureReporting {
   readonly #startedAt = Date.now();
   readonly #newest = new NewestChanges();
   #generation: number | undefined;
-  #waiting: { readonly for: string; readonly message: string } | undefined;
+  #waiting: CaptureReport["waiting"];
   /** Place that the stream had acknowledged when it was last said to refuse records. */
   #stuckAt: unknown;
   #paused: string | undefined;
@@ -93,9 +97,9 @@ export class CaptureReporter implements CaptureReporting {
     this.#reportChange();
   }
 
-  /** The task waits for something, as its log says. */
-  waiting(what: string, message: string): void {
-    this.#waiting = { for: what, message: short(message) };
+  /** The task waits for something, as its log says; `code`: of the error that has it wait. */
+  waiting(what: string, message: string, code?: string): void {
+    this.#waiting = { for: what, message: short(message), ...(code !== undefined && { code }) };
     this.#stuckAt = this.#metrics?.stream.acknowledgedPlace;
     this.#reportChange();
   }
@@ -198,6 +202,7 @@ export class CaptureReporter implements CaptureReporting {
     return {
       ...{ state, since: this.#state.since, at: now, beat: ++this.#beat, everyMs: this.#everyMs },
       ...{ task: this.#task, startedAt: this.#startedAt, generation: this.#generation },
+      process: { host: hostname(), pid: process.pid },
       ...(state === "WAITING" && { waiting }),
       ...(state === "PAUSED" && { paused: this.#paused }),
       ...(this.#metrics && { figures: figuresOf(this.#metrics, now) }),
@@ -229,12 +234,17 @@ export class CaptureReporter implements CaptureReporting {
 }
 
 /** Returns a log that passes everything on, and tells what the task waits for. */
-export function listening(log: Log, onWait: (what: string, message: string) => void): Log {
+export function listening(
+  log: Log,
+  onWait: (what: string, message: string, code: string | undefined) => void,
+): Log {
   const heard =
     (level: keyof Log) =>
     (message: string, fields?: Record<string, unknown>): void => {
       log[level](message, fields);
-      if (typeof fields?.waitsFor === "string") onWait(fields.waitsFor, message);
+      const { waitsFor, code } = fields ?? {};
+      if (typeof waitsFor === "string")
+        onWait(waitsFor, message, typeof code === "string" ? code : undefined);
     };
   return { info: heard("info"), warn: heard("warn"), error: heard("error") };
 }
@@ -243,7 +253,10 @@ function failureOf(error: unknown): CaptureFailure {
   const at = Date.now();
   if (error instanceof TributaryError) {
     const { code, message, remedy, retry } = error;
-    return { code, message: short(message), remedy: short(remedy), retry, at };
+    const problems = problemsOf(error)
+      ?.slice(0, MAX_PROBLEMS)
+      .map((one) => ({ code: one.code, message: short(one.message), remedy: short(one.remedy) }));
+    return { code, message: short(message), remedy: short(remedy), retry, at, ...(problems && { problems }) };
   }
   // The message of an error that is not ours may hold values of rows.
   const { name } = error as Error;

@@ -29,10 +29,12 @@ export type CaptureState = (typeof CAPTURE_STATES)[number];
 /** Interval between two reports of a state that does not change, in milliseconds. */
 export const REPORT_MS = 10_000;
 
+const problem = z.object({ code: z.string(), message: z.string(), remedy: z.string() });
+
 const failure = z.object({
-  code: z.string(),
-  message: z.string(),
-  remedy: z.string(),
+  ...problem.shape,
+  /** Of an error that tells of several problems, as a preflight does: each with its own remedy. */
+  problems: z.array(problem).optional(),
   retry: z.enum(["retry", "restart", "stop"]),
   /** Milliseconds since 1970 UTC, by the task's clock, as all times here. */
   at: z.number(),
@@ -92,10 +94,12 @@ const report = z.object({
   /** Id of the task, drawn at its start. */
   task: z.string(),
   startedAt: z.number(),
+  /** Where the task runs, so that people find it. */
+  process: z.object({ host: z.string(), pid: z.int() }).optional(),
   /** Generation of its lease. */
   generation: z.int().optional(),
   /** For what it waits: `lease`, `slot`, `database`, `stream`, …; and in words. */
-  waiting: z.object({ for: z.string(), message: z.string() }).optional(),
+  waiting: z.object({ for: z.string(), message: z.string(), code: z.string().optional() }).optional(),
   /** Why it is paused, in words. */
   paused: z.string().optional(),
   figures: figures.optional(),

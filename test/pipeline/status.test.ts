@@ -159,8 +159,8 @@ withPostgres((server) => {
     const failed = await until("failed", (status) => state(status) === "FAILED");
     expect(failed).toMatchObject({
       healthy: false,
-      captures: [{ failure: { code: expect.any(String), remedy: expect.any(String), retry: "stop" } }],
-      problems: [{ part: "capture", code: failed.captures[0]?.failure?.code }],
+      captures: [{ failure: { code: "PREFLIGHT", remedy: expect.any(String), retry: "stop" } }],
+      problems: [{ part: "capture", code: "TABLE_PATTERN" }],
     });
     const printed = bench.command("status");
     expect(await printed.ended).toBe(1);

@@ -1,11 +1,13 @@
+import { hostname } from "node:os";
 import { describe, expect, it } from "vitest";
 import type {
   CaptureTaskStatus,
   ConsumerSummary,
   PipelineStatus,
 } from "../../../lib/admin/pipeline-status.ts";
+import { commandIn, mendingIn } from "../../../lib/admin/remedy-command.ts";
 import type { PipelineResources } from "../../../lib/admin/resources.ts";
-import { commandIn, problemsOf } from "../../../lib/admin/status-problems.ts";
+import { problemsOf } from "../../../lib/admin/status-problems.ts";
 import { statusLines } from "../../../lib/cli/status-lines.ts";
 
 const figures = {
@@ -41,6 +43,35 @@ const problems = (over: Partial<Facts>) => problemsOf(status(over), resources);
 const failure = { code: "SLOT_LOST", message: "m", remedy: "r", retry: "stop", at: "2026" } as const;
 
 describe("the problems of a pipeline", () => {
+  it("of a preflight each stand with their own code, remedy and statement", () => {
+    const found = [
+      { code: "SELECT", message: "may not read", remedy: "GRANT SELECT ON t TO r;" },
+      { code: "TABLE_KIND", message: "a view", remedy: "Leave it out." },
+    ];
+    const whole = { ...failure, code: "PREFLIGHT", problems: found };
+    expect(problems({ captures: [task({ state: "FAILED", failure: whole })] })).toMatchObject([
+      { code: "SELECT", message: "ended: may not read", command: "GRANT SELECT ON t TO r;" },
+      { code: "TABLE_KIND", remedy: "Leave it out.", command: "tributary explain TABLE_KIND" },
+    ]);
+  });
+
+  it("of a second task say where it runs, and how to end it if that is here", () => {
+    const second = (host: string) =>
+      problems({
+        captures: [
+          task({ newcomer: { state: "WAITING", code: undefined, message: "m", process: { host, pid: 7 } } }),
+        ],
+      })[0];
+    expect(second(hostname())).toMatchObject({
+      command: "kill 7",
+      remedy: expect.stringMatching(/process 7\.$/),
+    });
+    expect(second("another")).toMatchObject({
+      command: undefined,
+      remedy: expect.stringMatching(/process 7 on another\.$/),
+    });
+  });
+
   it("are none where all runs", () => {
     expect(problems({})).toEqual([]);
   });
@@ -153,6 +184,24 @@ it("a command is found in a remedy as it is typed", () => {
     ["the pipeline tributary wants", undefined],
   ] as const)
     expect(commandIn(text)).toBe(command);
+});
+
+it("what mends is the first that a remedy names: a command, or a statement of SQL with the one that makes it count", () => {
+  for (const [text, mending] of [
+    ['GRANT SELECT ON "public"."orders" TO "cdc";', 'GRANT SELECT ON "public"."orders" TO "cdc";'],
+    [
+      "ALTER SYSTEM SET wal_level = 'logical'; then restart the server.",
+      "ALTER SYSTEM SET wal_level = 'logical';",
+    ],
+    [
+      "Less than the disk: ALTER SYSTEM SET a = '1GB'; SELECT pg_reload_conf();",
+      "ALTER SYSTEM SET a = '1GB'; SELECT pg_reload_conf();",
+    ],
+    ["tributary epoch new --drop-slot, then GRANT SELECT ON t TO r;", "tributary epoch new --drop-slot"],
+    ["GRANT SELECT ON t TO r; then tributary plan", "GRANT SELECT ON t TO r;"],
+    ["Change a publication with ALTER PUBLICATION. Then wait; nothing is lost", undefined],
+  ] as const)
+    expect(mendingIn(text)).toBe(mending);
 });
 
 it("a status in lines: tables of equal widths, units, and the command on a line of its own", () => {
