@@ -2,6 +2,7 @@ import { hostname } from "node:os";
 import { shellWord } from "../change/printed-command.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
+import type { CaptureFailure } from "../state/capture-report.ts";
 import { resumeCommand } from "../state/pause.ts";
 import { THRESHOLD } from "../telemetry/alarms.ts";
 import type { CaptureTaskStatus, ConsumerSummary, PipelineStatus, StatusProblem } from "./pipeline-status.ts";
@@ -186,7 +187,9 @@ function pausedWords(paused: CaptureTaskStatus["paused"]): Words {
 /** Codes of waits that no error has begun: of the error that ends them. */
 const WAIT_CODE: Readonly<Record<string, string>> = { lease: "CAPTURE_LEASE_HELD", slot: "SLOT_IN_USE" };
 
-type Wait = Pick<CaptureTaskStatus, "waiting" | "failure" | "slot">;
+type Wait = Pick<CaptureTaskStatus, "waiting" | "slot"> & {
+  readonly failure: Pick<CaptureFailure, "code" | "message" | "remedy"> | undefined;
+};
 
 /** Says for what a capture task waits, and what to do. */
 export function wordsOfWait(task: Wait): Words {
