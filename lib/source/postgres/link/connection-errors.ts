@@ -213,7 +213,7 @@ function ofServer(
           message: `the server at ${at} refuses user "${options.user}": ${error.message}`,
           remedy: /pg_hba/.test(error.message)
             ? `Let the role in with a line in pg_hba.conf: host ${options.database} ${options.user} <our address>/32 scram-sha-256${options.tls.mode === "disable" ? " (or set TRIBUTARY_TLS=verify-full where the server lets in TLS only)" : ""}`
-            : "Correct user and password (DATABASE_URL, or PGUSER and PGPASSWORD).",
+            : `Correct user and password (DATABASE_URL, or PGUSER and PGPASSWORD; with a secret, its text). Or give the role that password: ALTER ROLE ${pg.escapeIdentifier(options.user)} PASSWORD '…';`,
         },
         retry,
       );
