@@ -43,6 +43,9 @@ test("what a cell quotes is found as it is printed, with its commands as they ar
   expect(patternOf("tributary capture release --topic <topic>").exec(printed)?.[0]).toBe(
     "npx tributary-cdc capture release --topic shop.public.orders",
   );
+  expect(patternOf("tributary capture release --topic <topic>").exec(`${printed}. Or wait`)?.[0]).toMatch(
+    /orders$/,
+  );
   expect(patternOf("tributary capture release --table <table>").test(printed)).toBe(false);
   expect(patternOf("SELECT pg_terminate_backend(<pid>);").exec("SELECT pg_terminate_backend(12);")?.[0]).toBe(
     "SELECT pg_terminate_backend(12);",

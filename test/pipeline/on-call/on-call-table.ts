@@ -43,5 +43,5 @@ export function patternOf(quoted: string): RegExp {
   const literal = (text: string) => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, "\\$&");
   const [first = "", ...rest] = quoted.split(/<[^>]+>/).map(literal);
   const words = [first.replace(/^tributary /, "(?:npm run -s tributary --|npx tributary-cdc) "), ...rest];
-  return new RegExp(words.join(`[^\\s,;()]+?`) + (rest.at(-1) === "" ? "(?=[\\s,;)]|$)" : ""), "m");
+  return new RegExp(words.join(`[^\\s,;()]+?`) + (rest.at(-1) === "" ? "(?=[.:]?(?:[\\s,;)]|$))" : ""), "m");
 }

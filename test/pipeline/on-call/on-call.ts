@@ -1,5 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import type { PipelineInput } from "../../../lib/definition/pipeline.ts";
 import { eventually } from "../../eventually.ts";
@@ -15,7 +16,7 @@ export function onCall(number: number, body: (row: OnCallRow) => Promise<void>):
   });
 }
 
-const LIBRARY = new URL("../../../lib/index.ts", import.meta.url).href;
+const LIBRARY = fileURLToPath(new URL("../../../lib/index.ts", import.meta.url));
 
 /** Gives the bench a definition that doctor finds no fault with: handlers that load, and the retention of the emulated stream. */
 export async function sound(bench: CaptureBench): Promise<void> {
