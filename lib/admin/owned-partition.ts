@@ -15,16 +15,14 @@ import { fenceKey } from "../state/state-key.ts";
 /** Wait for a replay of what a partition holds. */
 const REPLAY_PATIENCE_MS = 2_000;
 const POLL_MS = 50;
-/** Tokens of acts like these, see `OwnedPartitionOptions.act`. */
-const OPERATORS = /^~.{9}:(reset|accept-gap)-/;
+/** Tokens of resets: who died there had called no handler, and had told from whom it took the partition. */
+const RESETS = /^~.{9}:reset-/;
 
 /** A partition that an operator's act has taken, as an invocation takes it: none can overwrite what is written. */
 export interface OwnedPartition extends Pick<TakenPartition, "stored" | "token"> {
   readonly fence: Fence;
   readonly group: FenceGroup;
   readonly startPosition: PositionText;
-  /** It was taken from an invocation or a replay that may be alive: its call for a change, as far as it has come, still ends. */
-  readonly taken: boolean;
 }
 
 /** Options of `withPartition`. */
@@ -34,6 +32,12 @@ export interface OwnedPartitionOptions {
   /** Until when invocations at work are waited for, by `performance.now()`: what those have done would be done again. */
   readonly until: number;
   readonly signal: AbortSignal;
+  /**
+   * Called before the partition is taken from an invocation or a replay that may be alive, whose call for a change still ends; and
+   * once more behind it, with the name of the token or the lease. Whoever must know that later stores it here: nothing shows it any
+   * more once the partition is given back.
+   */
+  readonly taking?: (from: string) => Promise<void>;
 }
 
 /**
@@ -47,7 +51,7 @@ export interface OwnedPartitionOptions {
 export async function withPartition<T>(
   table: ConsumerTable,
   { topic, partition }: PartitionName,
-  { act, until, signal }: OwnedPartitionOptions,
+  { act, until, signal, taking = async () => {} }: OwnedPartitionOptions,
   write: (own: OwnedPartition) => Promise<T | undefined>,
 ): Promise<T> {
   const fence = new Fence(table);
@@ -57,7 +61,6 @@ export async function withPartition<T>(
   const leases = new RedriveLeases(table);
   const item = leases.item(topic, partition, signal);
   let replay: PartitionLease | undefined;
-  let force = false;
   try {
     for (;;) {
       let found = await fence.takeFree(group, partition, owner, signal);
@@ -66,17 +69,18 @@ export async function withPartition<T>(
         await sleep(POLL_MS, undefined, { signal });
         found = await fence.takeFree(group, partition, owner, signal);
       }
-      found ??= (await fence.take(group, [partition], owner, signal)).get(partition);
+      if (!found) {
+        const { token: from = "" } = await leases.look(topic, partition, signal);
+        if (!RESETS.test(from)) await taking(from);
+        found = (await fence.take(group, [partition], owner, signal)).get(partition);
+      }
       if (found === undefined) throw new RangeError(`the fence gave no partition ${partition}`);
       const { stored, token, error } = found;
-      // An operator who died here has called no handler.
-      force ||= stored.token !== undefined && !OPERATORS.test(stored.token);
+      if (stored.token !== undefined && !RESETS.test(stored.token)) await taking(stored.token);
       if (stored.hold && !replay) {
         // Whoever replays it has lost the partition: it ends behind the call that is under way, and hands over what it did.
         await fence.giveBack(group, partition, token, signal);
-        const ended = await endReplay(item, owner, signal);
-        replay = ended.lease;
-        force ||= ended.forced;
+        replay = await endReplay(item, owner, taking, signal);
         continue;
       }
       if (replay && !(await replay.renew())) {
@@ -94,7 +98,7 @@ export async function withPartition<T>(
           fenceKey("", table.consumer, topic, group.group).sk,
           stored.fault,
         );
-      const written = await write({ stored, token, fence, group, startPosition, taken: force });
+      const written = await write({ stored, token, fence, group, startPosition });
       if (written !== undefined) return written;
     }
   } finally {
@@ -109,11 +113,13 @@ export async function withPartition<T>(
 async function endReplay(
   item: PartitionItem,
   owner: string,
+  taking: (from: string) => Promise<void>,
   signal: AbortSignal,
-): Promise<{ readonly lease: PartitionLease | undefined; readonly forced: boolean }> {
+): Promise<PartitionLease | undefined> {
   const patience = AbortSignal.any([signal, AbortSignal.timeout(REPLAY_PATIENCE_MS)]);
   const ended = await awaitReplay(item, owner, patience, () => {});
-  if (ended instanceof PartitionLease) return { lease: ended, forced: false };
+  if (ended instanceof PartitionLease) return ended;
+  await taking(ended.name ?? "");
   const lease = await takeReplay(item, owner, true);
-  return { lease: lease instanceof PartitionLease ? lease : undefined, forced: true };
+  return lease instanceof PartitionLease ? lease : undefined;
 }

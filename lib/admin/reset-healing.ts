@@ -1,18 +1,31 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
 import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
-import { type Backfill, hasEnded, readBackfill, requestBackfill, wantBackfill } from "../state/backfills.ts";
+import {
+  type Backfill,
+  hasEnded,
+  readBackfill,
+  readBackfills,
+  requestBackfill,
+  wantBackfill,
+} from "../state/backfills.ts";
 import { BackfillActiveError, BackfillNotActiveError } from "../state/state-errors.ts";
+import { consumerStatus, needsAttention } from "./consumer-status.ts";
 import { unhealedBy } from "./reset.ts";
 import { ResetIncompleteError } from "./reset-errors.ts";
-import type { ResetRecord } from "./reset-record.ts";
+import { nameRun } from "./reset-note.ts";
+import { type ResetRecord, readReset } from "./reset-record.ts";
 
 const POLL_MS = 1_000;
 /** Wait until all is asked for, at least: a backfill that began too early ends first. */
 const ASKING_MS = 60_000;
 
-/** `healed`: the sink has all rows. `asked`: they come by themselves. `waiting`: a table is yet to be asked for, by a repetition. */
-export type ResetOutcome = "healed" | "asked" | "waiting";
+/**
+ * `healed`: the sink has all rows. `failed`: all were read, and the consumer needs attention in a topic that was reset: rows that failed
+ * wait in its dead letters. `asked`: they come by themselves. `waiting`: a table is yet to be asked for, by a
+ * repetition.
+ */
+export type ResetOutcome = "healed" | "failed" | "asked" | "waiting";
 
 /** How far the rows of a reset are. */
 export interface ResetProgress {
@@ -60,11 +73,17 @@ export async function healReset(
   const asked = new Map<string, number>();
   const began = performance.now();
   for (;;) {
+    // In this order: the run that heals is named before it is asked for.
+    const backfills = new Map((await readBackfills({ ...place, signal })).map((one) => [one.table, one]));
+    // Another operator may have taken a partition since.
+    const { drainUntil } = (await readReset(place, signal)) ?? record;
     const unhealed = await unhealedBy(place, record, signal);
-    if (unhealed.length === 0) return "healed";
+    if (unhealed.length === 0) return (await hasFailed(place, record, signal)) ? "failed" : "healed";
     const tables: ResetTable[] = [];
-    for (const [table, upTo] of boundsOf(unhealed))
-      tables.push(await look(place, record, { table, upTo, asked, signal }));
+    for (const [table, bound] of boundsOf(unhealed)) {
+      const backfill = backfills.get(table);
+      tables.push(await look(place, { table, backfill, ...bound, drainUntil, unhealed, asked, signal }));
+    }
     onProgress?.({ partitions: partitionsOf(unhealed), tables });
     const waitedMs = performance.now() - began;
     const isAsked = tables.every(({ state }) => state === "reading" || state === "applying");
@@ -75,44 +94,65 @@ export async function healReset(
   }
 }
 
-/** The tables that are missing, and the position that each backfill must have begun behind. */
-function boundsOf(unhealed: readonly MissingChanges[]): Map<string, string> {
-  const bounds = new Map<string, string>();
+/** What a backfill must be to bring all rows as they are behind what was left out, and what is gone with it. */
+interface Bound {
+  /** It begins behind this position. */
+  readonly upTo: string;
+  /** It is this run of the table's, or a later one: rule 63. */
+  readonly run: number;
+}
+
+/** The tables that are missing, and what each backfill must be. */
+function boundsOf(unhealed: readonly MissingChanges[]): Map<string, Bound> {
+  const bounds = new Map<string, Bound>();
   for (const entry of unhealed)
     for (const table of unhealedTables(entry)) {
-      const known = bounds.get(table) ?? "";
-      bounds.set(table, entry.upTo > known ? entry.upTo : known);
+      const { upTo, run } = bounds.get(table) ?? { upTo: "", run: 0 };
+      bounds.set(table, {
+        upTo: entry.upTo > upTo ? entry.upTo : upTo,
+        run: Math.max(run, entry.accepted?.tables[table] ?? 0),
+      });
     }
   return bounds;
+}
+
+/** Rows that were read may have failed: they wait in the dead letters, and are not in the sink. */
+async function hasFailed(
+  place: ConsumerPlace,
+  { topics }: Pick<ResetRecord, "topics">,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const own = new Set(topics.map(({ topic }) => topic));
+  return (await consumerStatus(place, signal)).some((each) => own.has(each.topic) && needsAttention(each));
 }
 
 function partitionsOf(unhealed: readonly MissingChanges[]): number {
   return new Set(unhealed.map(({ topic, partition }) => `${topic}/${partition}`)).size;
 }
 
-interface Look {
+interface Look extends Bound {
   readonly table: string;
-  readonly upTo: string;
+  readonly backfill: Backfill | undefined;
+  readonly drainUntil: number;
+  readonly unhealed: readonly MissingChanges[];
   /** The runs that this call has found or asked for. */
   readonly asked: Map<string, number>;
   readonly signal: AbortSignal;
 }
 
 /** Looks how a table's backfill stands, and does the next thing. */
-async function look(
-  place: ConsumerPlace,
-  { drainUntil }: ResetRecord,
-  { table, upTo, asked, signal }: Look,
-): Promise<ResetTable> {
+async function look(place: ConsumerPlace, of: Look): Promise<ResetTable> {
+  const { table, backfill, upTo, run, drainUntil, unhealed, asked, signal } = of;
   const store = { ...place, signal };
-  const backfill = await readBackfill(store, table);
-  const isUseful = backfill && isWhole(backfill, place.consumer, { upTo, drainUntil });
+  const isUseful = backfill && backfill.run >= run && isWhole(backfill, place.consumer, { upTo, drainUntil });
   if (isUseful && backfill.status === "done") return { table, state: "applying", backfill };
   if (isUseful && !hasEnded(backfill) && backfill.wanted !== "cancel") {
     asked.set(table, backfill.run);
     return { table, state: "reading", backfill };
   }
-  if (backfill && hasEnded(backfill) && backfill.status !== "done" && asked.get(table) === backfill.run)
+  const isLost = backfill && hasEnded(backfill) && backfill.status !== "done";
+  // Where it counts no more, another operator's reset has moved on.
+  if (isLost && asked.get(table) === backfill.run && backfill.run >= run)
     throw new ResetIncompleteError(place.consumer, table, backfill.status, backfill.progress?.reason);
   if (drainUntil > Date.now()) return { table, state: "drain", until: drainUntil, backfill };
   if (backfill && !hasEnded(backfill)) {
@@ -122,10 +162,11 @@ async function look(
       await wantBackfill(store, table, "cancel").catch(passing(BackfillNotActiveError));
     return { table, state: "busy", backfill };
   }
+  await nameRun(place, unhealed, { table, run: (backfill?.run ?? 0) + 1 }, signal);
   const wish = { consumer: place.consumer, sweep: true, requestedAt: Date.now() };
-  const run = await requestBackfill(store, table, wish).catch(passing(BackfillActiveError));
-  if (run === undefined) return { table, state: "busy", backfill };
-  asked.set(table, run);
+  const next = await requestBackfill(store, table, wish).catch(passing(BackfillActiveError));
+  if (next === undefined) return { table, state: "busy", backfill };
+  asked.set(table, next);
   return { table, state: "reading", backfill: await readBackfill(store, table) };
 }
 

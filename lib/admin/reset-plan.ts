@@ -9,14 +9,18 @@ import { BackfillActiveError } from "../state/state-errors.ts";
 import { consumerStatus, type PartitionStatus } from "./consumer-status.ts";
 import { openReset } from "./reset.ts";
 import { ResetRefusedError } from "./reset-errors.ts";
-import type { ResetRecord } from "./reset-record.ts";
-import { tablesByTopic } from "./topic-tables.ts";
+import type { ResetRecord, ResetTopic } from "./reset-record.ts";
+import { type TopicTables, tablesByTopic } from "./topic-tables.ts";
 
 /** What a reset would do. */
 export interface ResetPlan {
   readonly topics: ResetRecord["topics"];
   /** Rows that each table had when it was read last; undefined: never read, or the server had no estimate. */
   readonly rows: Readonly<Record<string, number | undefined>>;
+  /** Tables whose last backfill was refused, and why: the reset cannot end before that is mended. */
+  readonly refused: Readonly<Record<string, string>>;
+  /** The one topic that was asked for. */
+  readonly only: string | undefined;
   /** Topics that the consumer has had changes of, and that cannot be read again: they stay as they are. */
   readonly left: readonly string[];
   /** What is passed or cleared. */
@@ -68,16 +72,25 @@ export async function planReset(
   const isOwn = (topic: string) => patterns.some((pattern) => topicPattern(pattern)(topic));
   const found = (await tablesByTopic(place, pipeline, signal)).filter(({ topic }) => isOwn(topic.name));
   const { last, isOpen } = await openReset(place, signal);
-  const goesOn = isOpen && !anew;
-  if (goesOn && last && only !== undefined && !last.topics.some(({ topic }) => topic === only))
+  // Half of it was moved: the rest moves behind changes of a table that the record does not name, which nobody would read again.
+  const isOutgrown = last?.phase === "partitions" && last.topics.some((topic) => lacksTables(topic, found));
+  const isOpenStill = isOpen && !anew;
+  const goesOn = isOpenStill && !isOutgrown;
+  if (isOpenStill && last?.only !== undefined && only === undefined)
+    throw new ResetRefusedError(
+      consumer,
+      `a reset of ${last.only} alone that ${last.by} began at ${last.at} has not ended`,
+      `To go on with it: tributary consumer reset --consumer ${consumer} --topic ${last.only}. To begin anew with all topics: tributary consumer reset --consumer ${consumer} --anew`,
+    );
+  if (isOpenStill && last && only !== undefined && !last.topics.some(({ topic }) => topic === only))
     throw new ResetRefusedError(
       consumer,
       `a reset of ${topicsOf(last)} that ${last.by} began at ${last.at} has not ended`,
       `Let it end first: tributary consumer reset --consumer ${consumer} goes on with it.`,
     );
   const topics =
-    goesOn && last
-      ? last.topics
+    isOpenStill && last
+      ? last.topics.map((topic) => withTables(topic, goesOn ? [] : found))
       : found
           .filter(({ topic }) => only === undefined || topic.name === only)
           .map(({ topic, tables }) => ({
@@ -97,37 +110,48 @@ export async function planReset(
     );
   const startPositions = new StartPositions(new ConsumerTable(place));
   for (const { topic } of topics) await startPositions.of(topic, signal);
-  const rows = await lookAtBackfills(place, topics, goesOn, signal);
+  const { rows, refused } = await lookAtBackfills(place, topics, goesOn, signal);
   const status = await consumerStatus(place, signal);
   const own = new Set(topics.map(({ topic }) => topic));
   const known = new Set(status.map(({ topic }) => topic));
   return {
-    ...{ topics, rows, last, goesOn },
+    ...{ topics, rows, refused, last, goesOn },
+    only: isOpenStill && last ? last.only : only,
     left: only === undefined ? [...known].filter((topic) => !own.has(topic)).sort() : [],
     clears: clearsOf(status.filter(({ topic }) => own.has(topic))),
   };
 }
 
-/** Returns the rows of the tables as they were read last. @throws BackfillActiveError */
+/** A topic with the tables that it has by now, beside those of a record. */
+function withTables(topic: ResetTopic, found: readonly TopicTables[]): ResetTopic {
+  const now = found.find((one) => one.topic.name === topic.topic)?.tables ?? [];
+  return { ...topic, tables: [...new Set([...topic.tables, ...now])] };
+}
+
+function lacksTables(topic: ResetTopic, found: readonly TopicTables[]): boolean {
+  return withTables(topic, found).tables.length > topic.tables.length;
+}
+
+/** Returns the rows of the tables as they were read last, and which could not be. @throws BackfillActiveError */
 async function lookAtBackfills(
   place: ConsumerPlace,
   topics: ResetRecord["topics"],
   goesOn: boolean,
   signal: AbortSignal,
-): Promise<Record<string, number | undefined>> {
+): Promise<Pick<ResetPlan, "rows" | "refused">> {
   const all = new Map((await readBackfills({ ...place, signal })).map((one) => [one.table, one]));
   const rows: Record<string, number | undefined> = {};
+  const refused: Record<string, string> = {};
   for (const table of topics.flatMap(({ tables }) => tables)) {
     const latest = all.get(table);
     const { consumer, sweep } = latest?.request ?? {};
-    // One for this consumer alone is replaced; one that reads nothing yet, and sweeps, brings the rows as well.
     const isReplaced = consumer === place.consumer && sweep;
-    const isUseful = consumer === undefined && sweep && latest?.progress === undefined;
-    if (latest && !hasEnded(latest) && !goesOn && !isReplaced && !isUseful)
+    if (latest && !hasEnded(latest) && !goesOn && !isReplaced)
       throw new BackfillActiveError(table, latest.status);
     rows[table] = latest?.progress?.estimatedRows ?? latest?.progress?.rows;
+    if (latest?.status === "refused") refused[table] = latest.progress?.reason ?? "for an unknown reason";
   }
-  return rows;
+  return { rows, refused };
 }
 
 function clearsOf(status: readonly PartitionStatus[]): ResetClears {

@@ -12,8 +12,13 @@ const resetRecord = z.object({
   /** `partitions`: they are being moved. `backfills`: all were, and the tables are read again. */
   phase: z.enum(["partitions", "backfills"]),
   topics: z.array(z.object({ topic: z.string(), partitions: z.int(), tables: z.array(z.string()) })),
-  /** Until when an invocation from before may run, in milliseconds since 1970 UTC: no backfill is asked for until then. */
+  /**
+   * Until when an invocation from before may run, in milliseconds since 1970 UTC: no backfill is asked for until then. Of all resets
+   * of the consumer the latest, since a partition shows only to the first one who had it before.
+   */
   drainUntil: z.number(),
+  /** The one topic that was asked for. */
+  only: z.string().optional(),
 });
 
 /** The last reset of a consumer, as the state table has it: whoever repeats the command goes on with it. */
@@ -28,7 +33,22 @@ export async function readReset(place: ConsumerPlace, signal: AbortSignal): Prom
     resetKey(place.pipeline, place.consumer),
   );
   const text = item?.reset?.S;
-  return text === undefined ? undefined : resetRecord.parse(JSON.parse(text));
+  if (text === undefined) return undefined;
+  const record = resetRecord.parse(JSON.parse(text));
+  return { ...record, drainUntil: Math.max(record.drainUntil, Number(item?.drain?.N ?? "0")) };
+}
+
+/**
+ * Stores until when an invocation may run from which a partition is taken: it only grows, whoever writes it and in whatever order.
+ * @throws StateTableError, StateTableUnavailableError
+ */
+export async function noteDrain(place: ConsumerPlace, until: number, signal: AbortSignal): Promise<void> {
+  await persistentTable({ ...place, signal }, true).update(resetKey(place.pipeline, place.consumer), {
+    UpdateExpression: "SET #drain=:drain",
+    ConditionExpression: "attribute_not_exists(#drain) OR #drain<:drain",
+    ExpressionAttributeNames: { "#drain": "drain" },
+    ExpressionAttributeValues: { ":drain": { N: String(Math.ceil(until)) } },
+  });
 }
 
 /**
@@ -38,7 +58,7 @@ export async function readReset(place: ConsumerPlace, signal: AbortSignal): Prom
 export async function beginReset(
   place: ConsumerPlace,
   seen: ResetRecord | undefined,
-  wish: Pick<ResetRecord, "by" | "topics">,
+  wish: Pick<ResetRecord, "by" | "topics" | "only">,
   signal: AbortSignal,
 ): Promise<ResetRecord> {
   const at = new Date().toISOString();
@@ -52,12 +72,11 @@ export async function beginReset(
 export async function endPartitions(
   place: ConsumerPlace,
   record: ResetRecord,
-  drainUntil: number,
   signal: AbortSignal,
 ): Promise<ResetRecord> {
-  const moved: ResetRecord = { ...record, phase: "backfills", drainUntil };
+  const moved: ResetRecord = { ...record, phase: "backfills" };
   await write(place, moved, record, signal);
-  return moved;
+  return (await readReset(place, signal)) ?? moved;
 }
 
 /** Only in place of the one seen, in its phase. */

@@ -9,19 +9,14 @@ import { REDRIVE, readLease } from "../consume/fence/partition-lease.ts";
 import { heldBy } from "../consume/hold/hold.ts";
 import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkingTable } from "../consume/hold/parking-table.ts";
-import {
-  type Acceptance,
-  isHealed,
-  type MissingChanges,
-  MissingTable,
-} from "../consume/run/missing-changes.ts";
+import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { failpoint } from "../failpoint.ts";
 import { number, readItem } from "../state/capture-item.ts";
 import { readCaptureRecord } from "../state/capture-record.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
-import { missingKey } from "../state/state-key.ts";
 import { type OwnedPartition, withPartition } from "./owned-partition.ts";
-import { beginReset, endPartitions, type ResetRecord, readReset } from "./reset-record.ts";
+import { NO_RUN, noteReset } from "./reset-note.ts";
+import { beginReset, endPartitions, noteDrain, type ResetRecord, readReset } from "./reset-record.ts";
 
 /** Wait for invocations at work, in all partitions together; then partitions are taken from them. */
 const INVOCATION_PATIENCE_MS = 15_000;
@@ -29,6 +24,8 @@ const INVOCATION_PATIENCE_MS = 15_000;
 const MARGIN_MS = 10_000;
 /** Lambda ends a redrive, as any invocation, after so long. */
 const LONGEST_INVOCATION_MS = 15 * 60_000;
+/** Tokens and leases of redrives. */
+const REDRIVES = /(^|:)redrive-/;
 const PARTITIONS_AT_ONCE = 8;
 const REDRIVE_POLL_MS = 500;
 
@@ -68,6 +65,8 @@ export async function resetPartitions(
   place: ConsumerPlace,
   wish: {
     readonly topics: ResetRecord["topics"];
+    /** The one topic that was asked for. */
+    readonly only?: string | undefined;
     readonly seen: ResetRecord | undefined;
     readonly goesOn: boolean;
   },
@@ -77,7 +76,7 @@ export async function resetPartitions(
   const record =
     wish.goesOn && wish.seen
       ? wish.seen
-      : await beginReset(place, wish.seen, { by, topics: wish.topics }, signal);
+      : await beginReset(place, wish.seen, { by, topics: wish.topics, only: wish.only }, signal);
   if (record.phase === "backfills") return record;
   const start = await newStart({ ...place, signal });
   const partitions = record.topics.flatMap(({ topic, partitions, tables }) =>
@@ -91,16 +90,13 @@ export async function resetPartitions(
   });
   failpoint("reset-moved");
   await supersedeLetters(place, moved, signal);
-  const drainUntil = Math.max(0, ...moved.map((one) => one.drainUntil));
-  return await endPartitions(place, record, drainUntil, signal);
+  return await endPartitions(place, record, signal);
 }
 
 /** A partition that begins anew. */
 interface Moved extends PartitionName {
   /** Its new start position. */
   readonly upTo: PositionText;
-  /** See `ResetRecord`. */
-  readonly drainUntil: number;
 }
 
 interface PartitionReset {
@@ -118,20 +114,24 @@ async function resetPartition(
   const { signal, onStep, invocationMs } = options;
   const table = new ConsumerTable(place);
   const name = { topic, partition };
-  return await withPartition(table, name, { act: "reset", until, signal }, async (own) => {
+  const taking = async (from: string) => {
+    const longestMs = REDRIVES.test(from) ? LONGEST_INVOCATION_MS : invocationMs;
+    await noteDrain(place, Date.now() + longestMs + MARGIN_MS, signal);
+  };
+  return await withPartition(table, name, { act: "reset", until, signal, taking }, async (own) => {
     const { stored, fence, group, token } = own;
     const checkpoint = new Checkpoint(stored, own.startPosition);
     const open = (await new MissingTable(table).list(signal, name)).filter((entry) => !isHealed(entry));
     const upTo = newest(start.position, checkpoint, stored.hold?.intake.position, open);
     // Noted first: a partition never goes on without a trace of what brings its rows (rule 38).
-    await note(
+    await noteReset(
       table,
       { ...name, upTo, behind: checkpoint.position, writer: start.writer },
       open,
       {
         by: record.by,
         at: record.at,
-        tables: Object.fromEntries(tables.map((each) => [each, 0])),
+        tables: Object.fromEntries(tables.map((each) => [each, NO_RUN])),
       },
       signal,
     );
@@ -139,12 +139,15 @@ async function resetPartition(
     checkpoint.reach(upTo, start.writer);
     checkpoint.noteLost({ until: Date.now(), state: "settled" });
     const progress = progressOf(own, partition, checkpoint, upTo);
-    let redriven = 0;
+    // Before anything is overwritten that tells of it.
+    const running = stored.attempts?.running?.until ?? 0;
+    if (running > Date.now()) await noteDrain(place, running, signal);
     if (ParkedKeys.parse(stored.parked).size > 0) {
       // A redrive at work on one of the keys would bring its old change behind this. Of one that died, or is frozen, its lease tells.
       const lease = new RedriveLeases(table).item(topic, partition, signal);
       const { name: redrive, end } = readLease(await lease.read(), REDRIVE, partition);
-      if (redrive !== undefined) redriven = end + LONGEST_INVOCATION_MS;
+      const redriven = redrive === undefined ? 0 : end + LONGEST_INVOCATION_MS;
+      if (redriven > Date.now()) await noteDrain(place, redriven, signal);
       const outcome = await fence.overtake(group, { progress, token }, signal);
       if (outcome === "redriven") {
         await fence.giveBack(group, partition, token, signal);
@@ -155,9 +158,7 @@ async function resetPartition(
     }
     const { lost, overtaken } = await fence.close(group, [{ progress, token }], signal);
     if (lost.length + overtaken.length > 0) return undefined;
-    const taken = own.taken ? Date.now() + invocationMs + MARGIN_MS : 0;
-    const drainUntil = Math.max(taken, redriven, stored.attempts?.running?.until ?? 0);
-    return { ...name, upTo, drainUntil: drainUntil > Date.now() ? drainUntil : 0 };
+    return { ...name, upTo };
   });
 }
 
@@ -194,32 +195,6 @@ function progressOf(
     writer: Math.max(writer, checkpoint.writer),
   };
   return { ...progress, hold: { ...hold, intake, expired: undefined, tries: 0, nextTry: 0 } };
-}
-
-/** Notes what the partition leaves out, and that the same backfills bring what else it lacks. */
-async function note(
-  table: ConsumerTable,
-  left: Pick<MissingChanges, "topic" | "partition" | "upTo" | "behind" | "writer">,
-  open: readonly MissingChanges[],
-  accepted: Acceptance,
-  signal: AbortSignal,
-): Promise<void> {
-  const { pipeline, consumer } = table;
-  const items = table.until(signal, "note a reset");
-  const key = missingKey(pipeline, consumer, left);
-  // As a whole: what an earlier backfill has swept at this position counts no more.
-  await items.put(key, {
-    cause: { S: "reset" },
-    behind: { S: left.behind },
-    writer: { N: String(left.writer) },
-    foundAt: { S: new Date().toISOString() },
-    accepted: { S: JSON.stringify(accepted) },
-  });
-  for (const entry of open) {
-    if (entry.upTo === left.upTo) continue;
-    if (entry.cause === "reset") await items.delete(missingKey(pipeline, consumer, entry));
-    else await new MissingTable(table).accept(entry, accepted, signal);
-  }
 }
 
 /** Dead letters of what lies behind the new start positions are open no more, also those that a process left which died. */

@@ -58,7 +58,7 @@ export function consumerResetCommand(): Command {
 For a sink that was rebuilt, or a consumer that is too far behind to catch up. Empty the sink first, if it can be: rows that it
 holds and the tables do not have any more are removed at the end, by a handler's onSweep alone. The stream and other consumers go on
 meanwhile. Ctrl-C leaves the rows coming; the same command shows how far they are, and finishes what was broken off. Exit code:
-0 all rows are in the sink, 1 not yet, 2 only shown. See the docs, Backfill, "A rebuilt sink".
+0 all rows are in the sink, 1 not all, 2 only shown. See the docs, Backfill, "A rebuilt sink".
 
   tributary consumer reset --consumer order-summary
   tributary consumer reset --consumer order-summary --confirm shop`,
@@ -91,7 +91,7 @@ async function reset(options: ResetArguments): Promise<void> {
   try {
     const record = await resetPartitions(
       place,
-      { topics: plan.topics, seen: plan.last, goesOn: plan.goesOn },
+      { topics: plan.topics, only: plan.only, seen: plan.last, goesOn: plan.goesOn },
       {
         by: operator(options.by),
         invocationMs: (definition as ConsumerDefinition).timeoutSeconds * 1000,
@@ -112,7 +112,7 @@ async function reset(options: ResetArguments): Promise<void> {
       onProgress: progressTeller(consumer, json),
     });
     if (json) say(JSON.stringify({ kind: "end", consumer, outcome }));
-    else say(`${OUTCOMES[outcome](consumer)}${outcome === "healed" ? "" : deaf}`);
+    else say(`${OUTCOMES[outcome](consumer)}${outcome === "asked" || outcome === "waiting" ? deaf : ""}`);
     if (outcome !== "healed") process.exitCode = 1;
   } catch (error) {
     if (!(signal.aborted && signal.reason instanceof Interrupted)) throw error;
@@ -130,6 +130,8 @@ class Interrupted extends Error {}
 
 const OUTCOMES: Record<ResetOutcome, (consumer: string) => string> = {
   healed: (consumer) => `All rows are in the sink of ${consumer}.`,
+  failed: (consumer) =>
+    `All rows were read, and some are not in the sink of ${consumer}: changes failed, or wait for somebody: tributary consumer status --consumer ${consumer}`,
   asked: (consumer) =>
     `Not all rows are in the sink yet: they come by themselves. Until then ${consumer} shows as unhealed: tributary consumer status --consumer ${consumer}`,
   waiting: () =>
@@ -166,11 +168,17 @@ async function pausesOf(place: ConsumerPlace, signal: AbortSignal) {
   ];
 }
 
-function planInWords(consumer: string, { topics, rows, left, clears, last, goesOn }: ResetPlan): string[] {
+function planInWords(consumer: string, plan: ResetPlan): string[] {
+  const { topics, rows, refused, left, clears, last, goesOn } = plan;
+  const warnings = Object.entries(refused).map(
+    ([table, reason]) =>
+      `The last backfill of ${table} was refused: ${reason}. Until that is mended, this reset cannot end.`,
+  );
   if (goesOn && last)
     return [
       `A reset of ${consumer} that ${last.by} began at ${last.at} has not ended: this goes on with it.`,
       "Where the sink was emptied once more since then, or what failed since is to be cleared too, add --anew.",
+      ...warnings,
     ];
   const many = topics.reduce((sum, { partitions }) => sum + partitions, 0);
   const cleared = clearedInWords(clears);
@@ -185,6 +193,7 @@ function planInWords(consumer: string, { topics, rows, left, clears, last, goesO
           "Messages about them stay in the dead-letter queue until they expire; tributary dlq list shows them as superseded.",
         ]
       : []),
+    ...warnings,
     ...left.map((topic) => `${topic} stays as it is: its changes cannot be read again.`),
     "Empty the sink first, if it can be: what it holds and the tables do not have any more goes by a handler's onSweep alone.",
     "A handler that is registered for Operation.Read gets each row once more: for effects besides rows, such as mails, register others.",

@@ -40,7 +40,7 @@ export interface Acceptance {
   readonly by: string;
   /** ISO 8601. */
   readonly at: string;
-  /** Each table of the topic, and the run of its backfill. None: nothing can be read again. */
+  /** Each table of the topic, and the first run of its backfills that counts. None: nothing can be read again. */
   readonly tables: Readonly<Record<string, number>>;
 }
 
@@ -105,8 +105,9 @@ export class MissingTable {
   async #heal(place: PartitionName, end: BackfillEnd, signal: AbortSignal): Promise<boolean> {
     let isWhole = true;
     for (const missing of await this.list(signal, place)) {
-      const { upTo, swept } = missing;
+      const { upTo, swept, accepted } = missing;
       if (end.startPosition < upTo || swept.includes(end.table)) continue;
+      if (end.run < (accepted?.tables[end.table] ?? 0)) continue;
       const healed = { swept: [...swept, end.table], was: swept };
       const asRead = swept.length > 0 ? "swept=:was" : "attribute_exists(pk) AND attribute_not_exists(swept)";
       if (!(await this.#write({ ...missing, ...healed }, healed, asRead, signal))) isWhole = false;

@@ -53,6 +53,9 @@ export function holds(
   if (text.startsWith("(")) return holds(text.slice(1, -1), item, input);
   const exists = /^attribute_(not_)?exists\((.*)\)$/.exec(text);
   if (exists) return (item?.[nameOf(exists[2] as string, input)] === undefined) === (exists[1] !== undefined);
+  const [, one, list] = /^(.+) IN \((.*)\)$/.exec(text) ?? [];
+  if (one !== undefined && list !== undefined)
+    return list.split(",").some((each) => holds(`${one}=${each}`, item, input));
   const contains = /^contains\((.*),(.*)\)$/.exec(text);
   const [, left = "", operator, right = ""] = contains
     ? [text, contains[1], "contains", contains[2]]

@@ -79,8 +79,8 @@ const ids = (partition: number, ...commits: number[]) =>
   commits.map((commit) => `${partition}:${at(commit)}`);
 
 /** The end of a backfill that began behind a commit. */
-function ended(commit: number, began: number, after = commit - 1): Change {
-  const message = backfillEnd(formatPosition({ epoch: 1, commitLsn: BigInt(began), ordinal: 0 }));
+function ended(commit: number, began: number, after = commit - 1, run = 1): Change {
+  const message = backfillEnd(formatPosition({ epoch: 1, commitLsn: BigInt(began), ordinal: 0 }), { run });
   return { op: "m", at: commit, after, message };
 }
 
@@ -132,7 +132,7 @@ describe("a reset", () => {
   });
 
   it("clears what is parked and passes what is held; later changes of the key take effect at once", async () => {
-    const { confirmed, move, deliver, effects, bad, bench, handler, attention } = await resetBench();
+    const { confirmed, move, deliver, effects, bad, bench, handler, attention, place } = await resetBench();
     bad.add(at(2));
     const key = { row: { id: "k" } };
     const parked: Change[] = [
@@ -147,7 +147,7 @@ describe("a reset", () => {
     ]);
     // Behind all that it has met, although capture has told less.
     await confirmed(2);
-    await move();
+    const record = await move();
     expect(await attention()).toMatchObject([
       { partition: 0, deadLetters: 0, parked: 0, unhealed: [{ cause: "reset" }] },
       { partition: 1, gap: undefined, unhealed: [{ cause: "gap" }, { cause: "reset" }] },
@@ -165,6 +165,7 @@ describe("a reset", () => {
     const { letters } = await redrive(handler);
     expect(letters).toMatchObject([{ position: at(2), outcome: "superseded", redriven: 0 }]);
     // The end of the backfill heals the gap as well.
+    expect(await healReset(place, record, { signal, timeoutMs: 0 })).toBe("asked");
     expect(await deliver(...both({ ...ended(10, 9), after: at(8) }))).toEqual(DONE);
     expect(await attention()).toEqual([]);
   });
@@ -200,6 +201,60 @@ describe("a reset", () => {
       position: formatPosition({ epoch: 1, commitLsn: 6n, ordinal: 0 }),
       token: undefined,
     });
+  });
+
+  it("knows of an invocation that it took a partition from, though its operator died, and when it is done anew", async () => {
+    const { confirmed, move, deliver, before, bench, backfill, place } = await resetBench();
+    let wake = () => {};
+    before.set(at(2), new Promise<void>((resolve) => (wake = resolve)));
+    const frozen = deliver(packed(chain(1, 5)));
+    await eventually(async () => (await bench.stored()).token !== undefined, { what: "the partition taken" });
+    await confirmed(6);
+    let moved = 0;
+    const dies = () => {
+      // Both partitions are moved, and given back.
+      if (++moved === 2) throw new Error("died");
+    };
+    const ends = Date.now() + 60_000;
+    await expect(move(false, { invocationMs: 60_000, onStep: dies })).rejects.toThrow("died");
+    expect((await bench.stored()).token).toBeUndefined();
+    for (const anew of [false, false, true]) {
+      const record = await move(anew, { invocationMs: 60_000 });
+      expect(record.drainUntil, `anew: ${anew}`).toBeGreaterThanOrEqual(ends);
+      const stop = new AbortController();
+      const look = { signal: stop.signal, timeoutMs: 0, onProgress: () => stop.abort() };
+      await expect(healReset(place, record, look)).rejects.toThrow();
+      expect(await backfill()).toBeUndefined();
+    }
+    wake();
+    await frozen;
+  });
+
+  it("done anew is not healed by the backfill of the one before, whose rows a replaced task wrote", async () => {
+    const { confirmed, move, deliver, place, tell, backfill, attention, effects } = await resetBench();
+    await confirmed(5, 1);
+    expect(await healReset(place, await move(), { signal, timeoutMs: 0 })).toBe("asked");
+    await tell("running", at(7));
+    // The first task gave a chunk, the second one reads the others: nothing is confirmed yet that is newer.
+    await confirmed(5, 2);
+    const record = await move(true);
+    const chunk: Change = { op: "r", at: 8, after: null, source: { backfill: { run: 1 } } };
+    await deliver(packed([chunk], { writer: 1 }));
+    await deliver(
+      ...[0, 1].map((partition) => packed([{ ...ended(12, 7), after: null }], { partition, writer: 2 })),
+    );
+    expect(effects).toEqual([]);
+    expect(await attention()).toHaveLength(2);
+    const stop = new AbortController();
+    const look = { signal: stop.signal, timeoutMs: 0, onProgress: () => stop.abort() };
+    await expect(healReset(place, record, look)).rejects.toThrow();
+    expect(await backfill()).toMatchObject({ run: 1, wanted: "cancel" });
+    await tell("cancelled", at(7));
+    expect(await healReset(place, record, { signal, timeoutMs: 0 })).toBe("asked");
+    const message = backfillEnd(at(14), { run: 2 });
+    const end: Change = { op: "m", at: 15, after: at(12), message };
+    await deliver(...[0, 1].map((partition) => packed([end], { partition, writer: 2 })));
+    expect(await attention()).toEqual([]);
   });
 
   it("waits for a redrive that is at work on a key", async () => {
@@ -255,6 +310,19 @@ describe("a reset", () => {
     expect((await openReset(place, signal)).isOpen).toBe(true);
   });
 
+  it("does not say that all rows are in the sink where one of them failed", async () => {
+    const { confirmed, move, deliver, bad, place } = await resetBench();
+    await confirmed(5);
+    const record = await move();
+    const heal = { signal, timeoutMs: 0 };
+    expect(await healReset(place, record, heal)).toBe("asked");
+    bad.add(at(8));
+    const row: Change = { op: "r", at: 8, after: null };
+    expect(await deliver(packed([row, ended(9, 7, 8)]))).toEqual(DONE);
+    expect(await deliver(packed([{ ...ended(9, 7), after: null }], { partition: 1 }))).toEqual(DONE);
+    expect(await healReset(place, record, heal)).toBe("failed");
+  });
+
   it("says so where its backfill is cancelled, and a repetition asks for another", async () => {
     const { confirmed, move, place, store, tell, backfill } = await resetBench();
     await confirmed(5);
@@ -273,17 +341,23 @@ describe("a reset", () => {
   });
 
   it("done anew counts from its own beginning, though nothing has changed since the first", async () => {
-    const { confirmed, move, deliver, place, attention } = await resetBench();
+    const { confirmed, move, deliver, place, attention, tell } = await resetBench();
+    const ask = async () => expect(await healReset(place, await move(), heal)).toBe("asked");
+    const heal = { signal, timeoutMs: 0 };
     await confirmed(5);
-    await move();
+    await ask();
     expect(await deliver(...both({ ...ended(8, 6), after: null }))).toEqual(DONE);
     expect(await attention()).toEqual([]);
+    await tell("done", at(6));
     // The checkpoint moves no further, and the record of before is under the same position.
     await confirmed(8);
-    await move();
+    await ask();
     const [first] = await attention();
     const { unhealed: [stretch] = [] } = first ?? {};
-    expect(await deliver(...both({ ...ended(12, 10), after: at(8) }))).toEqual(DONE);
+    // That of the one before, which began behind this position, is not meant.
+    expect(await deliver(...both({ ...ended(11, 10), after: at(8) }))).toEqual(DONE);
+    expect(await attention()).toHaveLength(2);
+    expect(await deliver(...both(ended(12, 10, 11, 2)))).toEqual(DONE);
     expect(await attention()).toEqual([]);
     const again = await move();
     expect(await attention()).toHaveLength(2);
@@ -330,17 +404,19 @@ describe("a reset", () => {
   });
 
   it("settles what may have expired unread, and an accepted gap before it", async () => {
-    const { confirmed, move, deliver, place, attention } = await resetBench();
+    const { confirmed, move, deliver, place, attention, tell } = await resetBench();
     await deliver(packed(chain(1, 1)), packed(chain(5, 5)));
     const plan = await planAcceptance(place, { topic: TOPIC }, [ORDERS], signal);
     await acceptGap(place, plan, "me", signal);
     await confirmed(6);
-    await move();
+    const record = await move();
     expect((await attention())[0]?.unhealed.map(({ accepted }) => accepted?.by)).toEqual([
       "me@here",
       "me@here",
     ]);
-    expect(await deliver(...both({ ...ended(9, 8), after: null }))).toEqual(DONE);
+    await tell("done", at(7));
+    expect(await healReset(place, record, { signal, timeoutMs: 0 })).toBe("asked");
+    expect(await deliver(...both({ ...ended(9, 8, 8, 2), after: null }))).toEqual(DONE);
     expect(await attention()).toEqual([]);
   });
 });

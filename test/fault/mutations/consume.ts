@@ -146,8 +146,15 @@ export const CONSUME: readonly Mutation[] = [
   {
     name: "read a reset consumer's tables while an invocation from before may run",
     file: "lib/admin/reset.ts",
-    from: "own.taken ? Date.now() + invocationMs + MARGIN_MS : 0",
-    to: "own.taken ? invocationMs + MARGIN_MS : 0",
+    from: "Date.now() + longestMs + MARGIN_MS",
+    to: "longestMs + MARGIN_MS",
+    tests: ["test/aws/consume/reset.test.ts"],
+  },
+  {
+    name: "heal a reset with a backfill that was asked for before",
+    file: "lib/consume/run/missing-changes.ts",
+    from: "if (end.run < (accepted?.tables[end.table] ?? 0)) continue;",
+    to: "",
     tests: ["test/aws/consume/reset.test.ts"],
   },
   {

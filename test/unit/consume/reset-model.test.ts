@@ -74,7 +74,9 @@ type Action =
   /** The capture task does the next thing, or is replaced. */
   | { readonly kind: "capture" | "restart" | "confirm"; readonly after?: number | undefined }
   | ({ readonly kind: "invoke"; readonly share: number; readonly length: number } & Trouble)
-  | ({ readonly kind: "redrive" | "reset" } & Trouble);
+  | ({ readonly kind: "redrive" } & Trouble)
+  /** `anew`: the sink was emptied once more. */
+  | ({ readonly kind: "reset"; readonly anew: boolean } & Trouble);
 interface Plan {
   readonly bad: readonly number[];
   readonly policy: "park" | "skip" | "stop";
@@ -293,8 +295,8 @@ async function play({ bad: poison, policy, actions }: Plan, choices: readonly nu
     });
   };
   let healed = 0;
-  const reset = (trouble: Trouble) => {
-    if (!hasReset) sink.clear();
+  const reset = ({ anew = false, ...trouble }: Trouble & { readonly anew?: boolean }) => {
+    if (!hasReset || anew) sink.clear();
     hasReset = true;
     const { process, dynamodb } = start(trouble);
     const own = { ...place, dynamodb };
@@ -302,7 +304,7 @@ async function play({ bad: poison, policy, actions }: Plan, choices: readonly nu
     void (async () => {
       const { last: seen, isOpen } = await openReset(own, signal);
       const topics = [{ topic: TOPIC, partitions: PARTITIONS, tables: [ORDERS] }];
-      const wish = { topics, seen, goesOn: isOpen || seen !== undefined };
+      const wish = { topics, seen, goesOn: !anew && (isOpen || seen !== undefined) };
       const record = await resetPartitions(own, wish, {
         by: "me",
         invocationMs: 1_000,
@@ -439,7 +441,13 @@ const action: fc.Arbitrary<Action> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constant("redrive" as const), ...trouble }) },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("reset" as const), ...trouble }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      ...{ kind: fc.constant("reset" as const), anew: fc.boolean() },
+      ...trouble,
+    }),
+  },
 );
 const plan: fc.Arbitrary<Plan> = fc.record({
   bad: fc.uniqueArray(fc.integer({ min: 1, max: 8 }), { maxLength: 4 }),
