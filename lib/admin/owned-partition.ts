@@ -15,8 +15,8 @@ import { fenceKey } from "../state/state-key.ts";
 /** Wait for a replay of what a partition holds. */
 const REPLAY_PATIENCE_MS = 2_000;
 const POLL_MS = 50;
-/** Tokens of resets: who died there had called no handler, and had told from whom it took the partition. */
-const RESETS = /^~.{9}:reset-/;
+/** Tokens and leases of resets: who died there had called no handler, and had told from whom it took the partition. */
+const RESETS = /^(~.{9}:)?reset-/;
 
 /** A partition that an operator's act has taken, as an invocation takes it: none can overwrite what is written. */
 export interface OwnedPartition extends Pick<TakenPartition, "stored" | "token"> {
@@ -119,7 +119,8 @@ async function endReplay(
   const patience = AbortSignal.any([signal, AbortSignal.timeout(REPLAY_PATIENCE_MS)]);
   const ended = await awaitReplay(item, owner, patience, () => {});
   if (ended instanceof PartitionLease) return ended;
-  await taking(ended.name ?? "");
+  const { name = "" } = ended;
+  if (!RESETS.test(name)) await taking(name);
   const lease = await takeReplay(item, owner, true);
   return lease instanceof PartitionLease ? lease : undefined;
 }

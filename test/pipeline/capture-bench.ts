@@ -102,6 +102,8 @@ export class CaptureBench {
       readonly source?: object;
       /** The consumer's entry file. */
       readonly entry?: string;
+      /** How long an invocation of the consumer may run, as defined. */
+      readonly timeoutSeconds?: number;
     } = {},
   ): Promise<CaptureBench> {
     const client = new pg.Client({ connectionString: databaseUrl });
@@ -123,7 +125,12 @@ export class CaptureBench {
         ...options.source,
       },
       topics: { partitions: options.partitions ?? 1 },
-      consumers: [{ name: consumer.name, entry: options.entry ?? "not used", topics: ["*"] }],
+      consumers: [
+        {
+          ...{ name: consumer.name, entry: options.entry ?? "not used", topics: ["*"] },
+          ...(options.timeoutSeconds === undefined ? {} : { timeoutSeconds: options.timeoutSeconds }),
+        },
+      ],
     };
     const file = join(directory, "pipeline.mjs");
     await writeFile(file, `export default ${JSON.stringify(definition)};`);

@@ -26,6 +26,8 @@ withPostgres((server) => {
       partitions: 4,
       source: { snapshot: "when-needed" },
       entry: ENTRY,
+      // Operators who take partitions from invocations wait for so long, and 10 s.
+      timeoutSeconds: 1,
     });
     cleanups.push(() => b.end());
     const sink = new pg.Pool({ connectionString: await freshDatabase(server()) });
