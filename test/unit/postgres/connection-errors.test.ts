@@ -83,3 +83,15 @@ test("what is not the database's stays what it is", () => {
   for (const error of [new TypeError("x is not a function"), "text", undefined])
     expect(explainSessionError(error)).toBe(error);
 });
+
+test("the words of the server are left out where they may quote a row", () => {
+  for (const [code, said] of [
+    ["22P02", 'invalid input syntax for type integer: "ada@example.com"'],
+    ["22008", 'date/time field value out of range: "ada@example.com"'],
+    ["P0001", "no order of ada@example.com may change"],
+  ] as const) {
+    const { message } = explainSessionError(refusal(code, said)) as Error;
+    expect(message).toContain(code);
+    expect(message).not.toContain("ada");
+  }
+});

@@ -117,7 +117,8 @@ export function explainSessionError(error: unknown): unknown {
     });
   }
   return new PostgresStatementError({
-    message: `the server refuses a statement (${code}): ${root.message}`,
+    // Of a value that it cannot convert or compute with, and of what a trigger raises, the server's words may quote rows.
+    message: `the server refuses a statement (${code}): ${/^(22|P0)/.test(code) ? "what it says may quote a value, and stands in its own log" : root.message}`,
     remedy:
       code === "25006"
         ? "The server takes no writes: connect to the one that does (on Aurora the writer endpoint)."
