@@ -53,21 +53,20 @@ function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: Pipelin
   if (figures?.walStatus === "lost" || figures?.walStatus === "unreserved")
     found.push({
       message: `the slot's WAL is ${figures.walStatus}: the server ${figures.walStatus === "lost" ? "has removed" : "may remove"} changes that are not captured`,
-      remedy: "Raise max_slot_wal_keep_size now, then find what lags.",
-      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+      remedy: `Raise max_slot_wal_keep_size now${OF_RDS}, then find what lags.`,
+      command: raiseBudget(figures),
     });
   else if (left !== undefined && left < THRESHOLD.walBudgetPercent.value)
     found.push({
       message: `${Math.floor(left)}% of the WAL budget is left: beyond it the slot is lost`,
-      remedy: "Raise max_slot_wal_keep_size if the disk allows, then find what lags.",
-      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+      remedy: `Raise max_slot_wal_keep_size if the disk allows${OF_RDS}, then find what lags.`,
+      command: raiseBudget(figures),
     });
   if (figures?.walLossSeconds !== undefined && figures.walLossSeconds < THRESHOLD.walLoss.value)
     found.push({
       message: `if it goes on like this, the slot is lost in ${Math.ceil(figures.walLossSeconds / 60)} min`,
-      remedy:
-        "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
-      command: "ALTER SYSTEM SET max_slot_wal_keep_size = '…'; SELECT pg_reload_conf();",
+      remedy: `Raise max_slot_wal_keep_size now${OF_RDS}; look for the burst of writes, and for what holds capture back.`,
+      command: raiseBudget(figures),
     });
   if (figures && task.state === "RUNNING") found.push(...ofLag(figures));
   if (figures?.leftoverSlots)
@@ -97,6 +96,16 @@ function ofNewcomer({
     remedy: `It takes over when the one that runs ends. If two are not meant to run, end one.${told ?? ""}`,
     command: isHere ? `kill ${where.pid}` : undefined,
   };
+}
+
+const OF_RDS = " (on RDS and Aurora in the parameter group)";
+
+/** For psql; twice of what there is. */
+function raiseBudget(figures: CaptureTaskStatus["figures"]): string {
+  const budget = figures?.maxSlotWalKeepBytes;
+  if (budget === undefined || budget <= 0) return "SHOW max_slot_wal_keep_size;";
+  const megabytes = Math.ceil((2 * budget) / 1024 ** 2);
+  return `ALTER SYSTEM SET max_slot_wal_keep_size = '${megabytes}MB'; SELECT pg_reload_conf();`;
 }
 
 function ofLag(figures: NonNullable<CaptureTaskStatus["figures"]>): Words[] {

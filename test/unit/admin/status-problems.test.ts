@@ -42,6 +42,14 @@ const resources: PipelineResources = {
 const problems = (over: Partial<Facts>) => problemsOf(status(over), resources);
 const failure = { code: "SLOT_LOST", message: "m", remedy: "r", retry: "stop", at: "2026" } as const;
 
+it("the WAL budget is raised by a statement that the server takes", () => {
+  const low = { ...figures, maxSlotWalKeepBytes: 10 * 1024 ** 3 };
+  const [found] = problems({ captures: [task({ figures: low, walBudgetLeftPercent: 5 })] });
+  expect(found?.command).toBe(
+    "ALTER SYSTEM SET max_slot_wal_keep_size = '20480MB'; SELECT pg_reload_conf();",
+  );
+});
+
 describe("the problems of a pipeline", () => {
   it("of a preflight each stand with their own code, remedy and statement", () => {
     const found = [
