@@ -1,4 +1,10 @@
-import { CHOSEN_STACK_VARIABLE, type CommandPlace, PROGRAM, STACK_VARIABLE } from "./printed-command.ts";
+import {
+  AWS_OPTIONS_VARIABLE,
+  CHOSEN_STACK_VARIABLE,
+  type CommandPlace,
+  PROGRAM,
+  STACK_VARIABLE,
+} from "./printed-command.ts";
 
 /* Apart from printed-command.ts, which handlers have in their bundles: `import.meta` is not in every kind of one. */
 
@@ -15,5 +21,6 @@ export function commandPlace(
   // The name alone is of deployed code; a command that speaks to a stack was given one.
   const isHere = stack === undefined || Boolean(chosen);
   const isClone = isHere && file.endsWith(".ts") && !file.includes("/node_modules/");
-  return { program: isClone ? "npm run -s tributary --" : PROGRAM, stack };
+  const aws = environment[AWS_OPTIONS_VARIABLE];
+  return { program: isClone ? "npm run -s tributary --" : PROGRAM, stack, ...(aws && { aws }) };
 }

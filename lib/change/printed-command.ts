@@ -11,10 +11,15 @@ export interface CommandPlace {
   readonly program: string;
   /** The deployed stack that a verb is to speak to. */
   readonly stack?: string | undefined;
+  /** Options of the command line that say which AWS that is, to be typed again: `--profile prod --region eu-west-1`. */
+  readonly aws?: string | undefined;
 }
 
 /** Tells deployed code the name of its stack, for the commands that its errors name: the CDK construct sets it. */
 export const STACK_VARIABLE = "TRIBUTARY_STACK_NAME";
+
+/** Holds `CommandPlace.aws` for the run of a verb. */
+export const AWS_OPTIONS_VARIABLE = "TRIBUTARY_AWS_OPTIONS";
 
 /** Names the stack that the command's verbs speak to, of a shell or by `--stack`. */
 export const CHOSEN_STACK_VARIABLE = "TRIBUTARY_STACK";
@@ -23,12 +28,16 @@ export const CHOSEN_STACK_VARIABLE = "TRIBUTARY_STACK";
 const COMMAND =
   /(?<![\w/@.-])tributary ((?:backfill|capture|consumer|dlq|epoch|generate|outbox|triggers) [a-z][a-z-]*|(cost|dev|explain|init|tail)\b|(?:doctor|plan|redrive|status|teardown|verify)\b)(?!-)/g;
 
+/** Commands of the AWS CLI that texts name, and that do not say yet where. */
+const OF_AWS_CLI = /\baws (?:dynamodb|ecs|kinesis|lambda|logs) [a-z-]+(?![\w-]| --(?:profile|region))/g;
+
 /** Returns the text with its commands as they are typed in that place. A text that went through already stays as it is. */
-export function withCommands(text: string, { program, stack }: CommandPlace): string {
-  return text.replace(COMMAND, (_, verb: string, alone: string | undefined) => {
-    const named = stack && alone === undefined ? ` --stack ${stack}` : "";
+export function withCommands(text: string, { program, stack, aws }: CommandPlace): string {
+  const typed = text.replace(COMMAND, (_, verb: string, alone: string | undefined) => {
+    const named = stack && alone === undefined ? ` --stack ${stack}${aws ? ` ${aws}` : ""}` : "";
     return `${program} ${verb}${named}`;
   });
+  return aws ? typed.replace(OF_AWS_CLI, `$& ${aws}`) : typed;
 }
 
 /** A text as one word of a command line. */

@@ -1,9 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { SERVER_SORTS } from "../admin/database-script.ts";
 import { type CheckResult, type Diagnosis, type DoctorSubject, examine } from "../admin/doctor/index.ts";
-import { commandPlace } from "../change/command-place.ts";
 import { moreOf } from "../change/error-text.ts";
-import { withCommands } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition, projectDirectory } from "../definition/find-definition.ts";
@@ -16,7 +14,7 @@ import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPla
 import { loadProjectEnvironment } from "./project-environment.ts";
 import { orRemote } from "./remote.ts";
 import { resourcesOf } from "./resources-of.ts";
-import { note, say } from "./say.ts";
+import { note, say, typed } from "./say.ts";
 
 interface DoctorArguments extends PlaceOptions, ScriptArguments {
   readonly sql: boolean;
@@ -81,9 +79,19 @@ async function run(given: DoctorArguments): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  if (given.json) say(JSON.stringify(diagnosis, undefined, 2));
+  if (given.json) say(JSON.stringify(asTyped(diagnosis), undefined, 2));
   else say(...inLines(diagnosis));
   if (!diagnosis.healthy) process.exitCode = 1;
+}
+
+/** Has the commands of its remedies as they run here. */
+function asTyped(diagnosis: Diagnosis): Diagnosis {
+  const checks = diagnosis.checks.map((check) =>
+    check.status === "problem"
+      ? { ...check, problems: check.problems.map((one) => ({ ...one, remedy: typed(one.remedy) })) }
+      : check,
+  );
+  return { ...diagnosis, checks };
 }
 
 async function printSql(given: DoctorArguments): Promise<void> {
@@ -170,16 +178,15 @@ export function inLines({ pipeline, place, checks }: Diagnosis): string[] {
 function lines(check: CheckResult, width: number): string[] {
   const head = (text: string) => `${check.status.padEnd(9)}  ${check.name.padEnd(width)}  ${text}`.trimEnd();
   if (check.status === "unchecked") return [];
-  const place = commandPlace();
-  const notes = (check.notes ?? []).flatMap((text) => below(`note: ${text}`));
+  const notes = (check.notes ?? []).flatMap((text) => below(`note: ${typed(text)}`));
   if (check.status === "ok") return [head(check.detail), ...notes];
   return [
     head(""),
     ...check.problems.flatMap(({ code, message, remedy }) => [
       ...below(`${code}: ${message}`),
-      ...below(`What to do: ${withCommands(remedy, place)}`),
+      ...below(`What to do: ${typed(remedy)}`),
     ]),
-    ...below(withCommands(moreOf(...new Set(check.problems.map(({ code }) => code))), place)),
+    ...below(typed(moreOf(...new Set(check.problems.map(({ code }) => code))))),
     ...notes,
   ];
 }
@@ -189,7 +196,7 @@ function uncheckedLines(checks: readonly CheckResult[]): string[] {
   const names = new Map<string, string[]>();
   for (const check of checks)
     if (check.status === "unchecked") names.set(check.why, [...(names.get(check.why) ?? []), check.name]);
-  return [...names].flatMap(([why, those]) => [`unchecked  ${those.join("; ")}`, ...below(why)]);
+  return [...names].flatMap(([why, those]) => [`unchecked  ${those.join("; ")}`, ...below(typed(why))]);
 }
 
 function below(text: string): string[] {

@@ -22,7 +22,9 @@ export function planInWords(plan: PipelinePlan): readonly string[] {
     ]),
     ...notes.map((note) => `  ${note}`),
     ...unseen.map(({ what, why }) => `  Not seen: ${what}: ${why}`),
-    ...(isDatabaseUnseen ? ["  A private database is reached by: tributary plan --stack … --remote"] : []),
+    ...(isDatabaseUnseen
+      ? ["  A private database is seen from the network of a stack: tributary plan --remote"]
+      : []),
   ];
   const count = (action: PlannedChange["action"]) =>
     changes.filter((change) => change.action === action).length;

@@ -11,7 +11,7 @@ import { databaseUrlOption, jsonOption, type PlaceOptions, readPipeline, withPla
 import { planInWords } from "./plan-words.ts";
 import { orRemote } from "./remote.ts";
 import { resourcesOf } from "./resources-of.ts";
-import { say } from "./say.ts";
+import { say, typed } from "./say.ts";
 
 interface PlanArguments extends PlaceOptions {
   readonly databaseUrl?: string;
@@ -45,9 +45,17 @@ async function run(given: PlanArguments): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  if (given.json) process.stdout.write(`${JSON.stringify(plan, undefined, 2)}\n`);
-  else say(...planInWords(plan));
+  if (given.json) say(JSON.stringify(asTyped(plan), undefined, 2));
+  else say(...planInWords(plan).map(typed));
   process.exitCode = exitCode(plan);
+}
+
+/** Has the commands of its remedies as they run here. */
+function asTyped(plan: PipelinePlan): PipelinePlan {
+  const all = (findings: PipelinePlan["refusals"]) =>
+    findings.map((finding) => ({ ...finding, remedy: typed(finding.remedy) }));
+  const notes = plan.notes.map(typed);
+  return { ...plan, refusals: all(plan.refusals), warnings: all(plan.warnings), notes };
 }
 
 async function planOf(given: PlanArguments): Promise<PipelinePlan> {

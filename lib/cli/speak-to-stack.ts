@@ -3,7 +3,12 @@ import { environmentOf } from "../admin/environment-resources.ts";
 import type { PipelineResources } from "../admin/resources.ts";
 import { type DeployedStack, pipelineOfStack, readStack } from "../admin/stack-resources.ts";
 import type { Environment } from "../aws/clients.ts";
-import { CHOSEN_STACK_VARIABLE, STACK_VARIABLE } from "../change/printed-command.ts";
+import {
+  AWS_OPTIONS_VARIABLE,
+  CHOSEN_STACK_VARIABLE,
+  STACK_VARIABLE,
+  shellWord,
+} from "../change/printed-command.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition } from "../definition/find-definition.ts";
@@ -35,6 +40,12 @@ export function chooseAws(command: Command, environment: Variables): void {
       delete environment[`AWS_${name}`];
   }
   if (region !== undefined) environment.AWS_REGION = region;
+  // What a shell chose by variables is chosen there still; options are to be typed again.
+  const typed = [
+    ...(profile === undefined ? [] : ["--profile", shellWord(profile)]),
+    ...(region === undefined ? [] : ["--region", shellWord(region)]),
+  ];
+  if (typed.length > 0) environment[AWS_OPTIONS_VARIABLE] = typed.join(" ");
 }
 
 /**

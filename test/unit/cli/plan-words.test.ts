@@ -82,7 +82,7 @@ test("does not say that nothing would change where the database was not seen", (
   const unseen = [{ what: "database", why: "it is private" }];
   expect(planInWords({ ...NOTHING, unseen })).toEqual([
     "  Not seen: database: it is private",
-    ...["  A private database is reached by: tributary plan --stack … --remote", ""],
+    ...["  A private database is seen from the network of a stack: tributary plan --remote", ""],
     'Pipeline "shop": nothing would change in what was seen; the database was not. Nothing was touched.',
   ]);
 });

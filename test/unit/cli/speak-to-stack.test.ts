@@ -6,6 +6,8 @@ import { fileURLToPath } from "node:url";
 import { Command } from "commander";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { verbs } from "../../../docs/command-line-tables.ts";
+import { commandPlace } from "../../../lib/change/command-place.ts";
+import { withCommands } from "../../../lib/change/printed-command.ts";
 import { VERBS } from "../../../lib/cli/place.ts";
 import { queueOf } from "../../../lib/cli/redrive-run.ts";
 import { resourcesOf } from "../../../lib/cli/resources-of.ts";
@@ -174,6 +176,22 @@ it("a profile is stronger than keys in variables, as with the AWS CLI", () => {
   expect(environment).toMatchObject({ AWS_PROFILE: "production", AWS_REGION: "us-east-2" });
   for (const name of ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"])
     expect(environment).not.toHaveProperty(`AWS_${name}`);
+});
+
+it("commands that are printed speak to the AWS that the command line chose", async () => {
+  const { environment } = await verb({ stack, region: "eu-west-1" });
+  expect(withCommands("tributary capture resume", commandPlace(environment))).toMatch(
+    new RegExp(` capture resume --stack ${stack} --region eu-west-1$`),
+  );
+  const chosen = environmentWith();
+  const command = new Command("status");
+  command.setOptionValue("profile", "production two");
+  chooseAws(command, chosen);
+  const place = commandPlace(chosen);
+  const typed =
+    "aws ecs update-service --profile 'production two' --cluster C, or: aws logs tail --profile 'production two' /l";
+  expect(withCommands("aws ecs update-service --cluster C, or: aws logs tail /l", place)).toBe(typed);
+  expect(withCommands(typed, place), "typed so already").toBe(typed);
 });
 
 it("every verb that asks a pipeline's state has the three options", () => {
