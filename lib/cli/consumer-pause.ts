@@ -95,8 +95,7 @@ async function pauseOne(options: PauseOptions): Promise<void> {
 }
 
 async function resumeOne(options: ResumeOptions): Promise<void> {
-  const { consumer, pipeline, place } = await meant(options);
-  const mapping = await mappingOf(pipeline, consumer, options, place);
+  const { consumer, place, mapping } = await resumable(options);
   const { pause } = await resumeConsumer(place, consumer.name, mapping);
   const ms = pause === undefined ? undefined : Math.max(0, Date.now() - pause.since);
   if (options.json) {
@@ -113,6 +112,29 @@ async function resumeOne(options: ResumeOptions): Promise<void> {
   );
 }
 
+/** Also one that has left the definition while it was paused: it would be paused when it comes back. @throws ConfigurationError with all that is wrong */
+async function resumable(options: ResumeOptions) {
+  const pipeline = await readPipeline(options.pipeline);
+  const name = options.consumer;
+  if (!pipeline.consumers.some((consumer) => consumer.name === name)) {
+    // What is wrong with the place is told below, with the rest.
+    const place = tried(() => placeOf(pipeline, options));
+    // Its mapping may be gone with it, and what the pause knows of it lead nowhere.
+    if (place && (await readPause(place, { consumer: name })))
+      return { consumer: { name }, place, mapping: await mappingOf(pipeline, { name }, options) };
+  }
+  const { consumer, place } = await meant(options);
+  return { consumer, place, mapping: await mappingOf(pipeline, consumer, options, place) };
+}
+
+function tried<T>(make: () => T): T | undefined {
+  try {
+    return make();
+  } catch {
+    return undefined;
+  }
+}
+
 /** @throws ConfigurationError with all that is wrong */
 async function meant(
   options: ResumeOptions,
@@ -126,7 +148,7 @@ async function meant(
 /** On AWS: as the place tells it, or as the pause does that disabled it. */
 async function mappingOf(
   pipeline: Pipeline,
-  { name }: ConsumerDefinition,
+  { name }: Pick<ConsumerDefinition, "name">,
   options: PlaceOptions,
   paused?: StatePlace,
 ): Promise<ConsumerMapping | undefined> {

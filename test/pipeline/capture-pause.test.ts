@@ -1,5 +1,7 @@
 import { afterEach, expect, test } from "vitest";
 import { Operation } from "../../lib/consume/api/operation.ts";
+import { readPauses, setPause } from "../../lib/state/pauses.ts";
+import type { StatePlace } from "../../lib/state/persistent-table.ts";
 import { DONE, invoke } from "../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../aws/emulated.ts";
 import { eventually } from "../eventually.ts";
@@ -13,6 +15,7 @@ afterEach(async () => {
 });
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+const ADA = { by: "ada", since: Date.now() - 3_600_000, reason: undefined };
 const PAUSED = "capture is paused by ada";
 
 withPostgres((server) => {
@@ -25,6 +28,12 @@ withPostgres((server) => {
     const command = b.command("capture", ...words);
     return { code: await command.ended, text: command.lines.join("\n") };
   };
+  const place = (b: CaptureBench): StatePlace => ({
+    dynamodb: aws().dynamodb,
+    table: b.environment.TRIBUTARY_STATE_TABLE as string,
+    pipeline: "shop",
+    signal: new AbortController().signal,
+  });
   /** Values of a metric in the lines of a task. */
   const metric = (task: Program, name: string): number[] =>
     task.lines
@@ -119,6 +128,34 @@ withPostgres((server) => {
     next.signal("SIGTERM");
     expect(await next.ended).toBe(0);
     expect(await consumed(b)).toEqual(range(1, 20));
+  });
+
+  test("of two slots, the task of the second tells of a paused consumer while the first one's is down", async () => {
+    const b = await CaptureBench.create(aws(), await freshDatabase(server()), { source: { slots: 2 } });
+    cleanups.push(() => b.end());
+    await setPause(place(b), { consumer: b.consumer.name }, ADA);
+    const second = b.capture({ TRIBUTARY_SLOT: "2", TRIBUTARY_METRICS_SECONDS: "1" });
+    await second.printed('"PauseRetentionUsed":');
+    second.signal("SIGTERM");
+    expect(await second.ended).toBe(0);
+  });
+
+  test("a consumer that has left the definition is resumed, and one that never was in it is not", async () => {
+    const b = await bench();
+    await setPause(place(b), { consumer: "gone" }, ADA);
+    const resume = async (name: string) => {
+      const command = b.run({}, "consumer", "resume", "--consumer", name);
+      return { code: await command.ended, text: command.lines.join("\n") };
+    };
+    expect(await resume("never")).toMatchObject({
+      code: 2,
+      text: expect.stringContaining("name one of the definition's"),
+    });
+    expect(await resume("gone")).toMatchObject({
+      code: 0,
+      text: expect.stringContaining("gone goes on where it stopped"),
+    });
+    expect(await readPauses(place(b))).toEqual({ capture: undefined, consumers: new Map() });
   });
 
   test("a backfill that is asked for while capture is paused begins behind it, and reads every row", async () => {
