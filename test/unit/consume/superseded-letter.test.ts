@@ -77,6 +77,18 @@ describe("the dead letter of a skipped change that a later one has passed", () =
     dying.go();
   });
 
+  it("is superseded where a truncate is to come, and its invocation dies before that", async () => {
+    const { handler, table } = await processOf();
+    await handler(invocationOf(packed(same(1, 1))), lambdaContext());
+    const dying = pausing((when, what) => when === "after" && /^SET m0=.* REMOVE a0,.*k0/.test(what));
+    const second = await rig((c) => c.on("*", Operation.Truncate, () => {}), { table, step: dying.step });
+    void second.handler(invocationOf(packed([{ at: 2, after: 1, op: "t" }])), lambdaContext());
+    await dying.reached;
+    expect(await (await lettersOf(table)).isMended(MESSAGE)).toBe(false);
+    expect(await handler(REDRIVE, lambdaContext())).toMatchObject({ superseded: 1, redriven: 0 });
+    dying.go();
+  });
+
   it("is superseded to a reading that saw it before, and its partition behind", async () => {
     const { handler, table } = await processOf();
     await handler(invocationOf(packed(same(1, 1))), lambdaContext());
