@@ -87,11 +87,16 @@ export class StoredLetters {
 
   /** Returns the dead letter that a message tells of, if the state table has it still. */
   async letterOf(message: ChangeLetter): Promise<StoredLetter | undefined> {
-    for (const one of this.letters) {
-      if (one.topic !== message.topic || one.partition !== message.partition) continue;
-      if (one.letter === undefined || (await this.#isOf(message, one.letter))) return one;
-    }
-    return undefined;
+    const there = this.letters.filter(
+      ({ topic, partition }) => topic === message.topic && partition === message.partition,
+    );
+    for (const one of there) if (one.letter && (await this.#isOf(message, one.letter))) return one;
+    // What tells neither key nor item may be of one whose changes are gone, or cannot be read: of those that have them it is none.
+    const isVague = message.key === undefined && message.item === undefined;
+    return there.find(
+      ({ letter, state }) =>
+        !letter || (isVague && state === "superseded" && message.position > letter.position),
+    );
   }
 
   /**
@@ -152,8 +157,6 @@ export class StoredLetters {
     if (message.position === letter.position) return true;
     if (message.key !== undefined) return chainOf(message.key, letter.position) === letter.chain;
     if (message.item !== undefined) return message.item.includes(`#${letter.chain}#`);
-    // Its changes are gone then: it may have been one of them.
-    if (letter.superseded) return true;
     return this.parking.hasChange(letter, message.position, this.signal);
   }
 }

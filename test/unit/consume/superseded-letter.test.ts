@@ -123,6 +123,28 @@ describe("the dead letter of a skipped change that a later one has passed", () =
     expect(await (await lettersOf(table)).isMended(MESSAGE)).toBe(false);
   });
 
+  it("has no message of another key's change, whose message does not tell its key", async () => {
+    const { table } = await processOf();
+    const keys = ["b", "c", "d", "e", "f", "g", "h", "i"];
+    const { handler } = await rig(
+      (c) =>
+        c.on("*", Operation.Create, ({ id }) => {
+          if (id !== at(2)) throw new Error("poison");
+        }),
+      { table, poison: "skip", attempts: 1 },
+    );
+    const others = keys.map((id, i) => ({ at: 3 + i, after: 2 + i, row: { id } }));
+    await handler(invocationOf(packed([...same(1, 2), ...others])), lambdaContext());
+    const stored = await lettersOf(table);
+    for (const [i, key] of keys.entries()) {
+      // Of a large change it says where the claim store has it.
+      const found = await stored.letterOf({ ...MESSAGE, key: undefined, position: at(3 + i) });
+      expect([found?.state, found?.letter?.key]).toEqual(["skipped", key]);
+    }
+    expect(await stored.letterOf(MESSAGE)).toMatchObject({ state: "superseded", letter: { key: "k" } });
+    expect(await stored.letterOf({ ...MESSAGE, key: undefined, position: at(2) })).toBeDefined();
+  });
+
   it("is done where the change itself took effect when it came again", async () => {
     const dying = pausing((when, what) => when === "before" && CLOSES.test(what));
     const { handler, table } = await processOf(undefined, dying.step);
