@@ -142,7 +142,11 @@ async function resetPartition(
     // Before anything is overwritten that tells of it.
     const running = stored.attempts?.running?.until ?? 0;
     if (running > Date.now()) await noteDrain(place, running, signal);
-    if (ParkedKeys.parse(stored.parked).size > 0) {
+    const keys = ParkedKeys.parse(stored.parked);
+    if (keys.size > 0) {
+      // Where this dies before they are superseded, nobody is to take their changes for done (rule 17).
+      const parking = new ParkingTable(table);
+      for (const { chain } of keys.values()) await parking.overtaken({ ...name, chain }, signal);
       // A redrive at work on one of the keys would bring its old change behind this. Of one that died, or is frozen, its lease tells.
       const lease = new RedriveLeases(table).item(topic, partition, signal);
       const { name: redrive, end } = readLease(await lease.read(), REDRIVE, partition);

@@ -28,7 +28,7 @@ export interface StoredDeadLetter extends ChainPlace {
   readonly failed?: PositionText;
   /** A redrive has begun with it, and did not come back. */
   readonly trying?: boolean;
-  /** A later change of its key has begun: where no list has the chain any more, that one took effect. */
+  /** A later change of its key, or a reset, has begun: where no list has the chain any more, that came instead. */
   readonly overtaken?: boolean;
   /** A later change took effect instead: redrive refuses it. */
   readonly superseded?: boolean;

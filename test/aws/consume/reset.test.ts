@@ -2,6 +2,7 @@ import type { KinesisStreamRecord } from "aws-lambda";
 import { describe, expect, it } from "vitest";
 import { acceptGap, planAcceptance } from "../../../lib/admin/accept-gap.ts";
 import { consumerStatus, needsAttention } from "../../../lib/admin/consumer-status.ts";
+import { clearMended } from "../../../lib/admin/dead-letters/mended.ts";
 import { openReset, resetPartitions } from "../../../lib/admin/reset.ts";
 import { healReset } from "../../../lib/admin/reset-healing.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
@@ -168,6 +169,28 @@ describe("a reset", () => {
     expect(await healReset(place, record, { signal, timeoutMs: 0 })).toBe("asked");
     expect(await deliver(...both({ ...ended(10, 9), after: at(8) }))).toEqual(DONE);
     expect(await attention()).toEqual([]);
+  });
+
+  it("that dies when its partitions are moved takes no parked change for done: its message stays", async () => {
+    const { confirmed, move, deliver, bad, handler, place, bench } = await resetBench();
+    bad.add(at(2));
+    await deliver(packed(chain(1, 2)));
+    await confirmed(5);
+    const dying = move(false, {
+      onStep: () => {
+        throw new Error("the terminal was closed");
+      },
+    });
+    await expect(dying).rejects.toThrow("the terminal was closed");
+    const sqs = aws().sqs;
+    const queues = { [bench.name]: bench.environment.TRIBUTARY_DEAD_LETTER_QUEUE_URL };
+    const dlq = { sqs, queues, state: { ...place, signal } };
+    expect(await clearMended(dlq, bench.name)).toMatchObject({ removed: 0, left: 1 });
+    expect(await redrive(handler)).toMatchObject({ superseded: 1, redriven: 0 });
+    expect(await clearMended(dlq, bench.name)).toMatchObject({ removed: 0, left: 1 });
+    // It is gone on with.
+    expect(await move()).toMatchObject({ phase: "backfills" });
+    expect(await clearMended(dlq, bench.name)).toMatchObject({ removed: 0, left: 1 });
   });
 
   it("an invocation that is frozen meanwhile moves nothing, and its rows are read when it can run no more", async () => {

@@ -132,7 +132,7 @@ export const CONSUME: readonly Mutation[] = [
   {
     name: "reset a consumer beside a redrive that is at work on a parked key",
     file: "lib/admin/reset.ts",
-    from: "if (ParkedKeys.parse(stored.parked).size > 0) {",
+    from: "if (keys.size > 0) {",
     to: "if (signal.aborted) {",
     tests: ["test/aws/consume/reset.test.ts"],
   },
