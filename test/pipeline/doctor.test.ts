@@ -194,6 +194,7 @@ describe("tributary doctor in a project", () => {
         expect(found.checks.filter(({ status }) => status === "ok").map(({ name }) => name)).toEqual([
           ...["Node", "definition", "handler orders", "patterns orders", "database", "preflight"],
           ...["clock of the database", "state table", "state table, capture's record", "queue of capture"],
+          "held topics",
         ]);
         // The emulator keeps records for a day, and the definition says a week.
         expect(found.problems).toEqual(["stream: STREAM_SETTINGS"]);
