@@ -174,7 +174,7 @@ function wordsOfState(task: CaptureTaskStatus, resources: PipelineResources): Wo
     case "UNKNOWN":
       return {
         message: "its state could not be read",
-        remedy: "See what could not be read, below.",
+        remedy: "See what could not be read, above.",
         command: "tributary doctor",
       };
     default:

@@ -1,7 +1,9 @@
 import type { Command } from "commander";
 import { dynamodbClient } from "../aws/clients.ts";
+import { awsFailure } from "../aws/failure.ts";
 import { checkStateFormat } from "../state/state-format.ts";
 import { awsOptions, type PlaceOptions, readPipeline } from "./options.ts";
+import { note } from "./say.ts";
 import { speakToDev } from "./speak-to-dev.ts";
 import { chooseAws, speakToStack } from "./speak-to-stack.ts";
 import { verbOf } from "./verb-of.ts";
@@ -59,5 +61,9 @@ async function checkFormat(command: Command, environment: Record<string, string 
   const pipeline = named || (await readPipeline(given.pipeline).catch(() => undefined))?.name;
   if (!pipeline) return;
   const { signal } = new AbortController();
-  await checkStateFormat({ dynamodb: dynamodbClient(environment), table, pipeline, signal });
+  await checkStateFormat({ dynamodb: dynamodbClient(environment), table, pipeline, signal }, (error) =>
+    note(
+      `the state table ${table} does not answer: ${awsFailure(error)}; it is tried again, for a minute at most`,
+    ),
+  );
 }

@@ -40,7 +40,7 @@ export function persistentLimits(table: string, signal: AbortSignal, cut: boolea
 }
 
 function refused(table: string, error: unknown): StateTableError {
-  const { name } = error as Error;
+  const { name, message } = error as Error;
   if (error instanceof ResourceNotFoundException) {
     return new StateTableError({
       message: `the state table "${table}" does not exist`,
@@ -51,9 +51,11 @@ function refused(table: string, error: unknown): StateTableError {
   return new StateTableError({
     message: `DynamoDB refuses a call to the state table "${table}": ${awsFailure(error)}`,
     remedy:
-      name === "ValidationException"
-        ? 'The table must have the partition key "pk" and the sort key "sk", both strings: let the stack make it.'
-        : "Give the task's role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
+      message === "Region is missing"
+        ? "Set AWS_REGION, or give a command --region."
+        : name === "ValidationException"
+          ? 'The table must have the partition key "pk" and the sort key "sk", both strings: let the stack make it.'
+          : "Give the task's role dynamodb:GetItem, UpdateItem and Query on the table (and its KMS key), with credentials of its account.",
     cause: error,
   });
 }

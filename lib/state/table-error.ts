@@ -23,5 +23,7 @@ export function isTransient(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   // Signed at the wrong time, the SDK corrects its clock by this very answer; a wrong secret stays wrong.
   if (error.name === "InvalidSignatureException") return /expired|not yet current/i.test(error.message);
+  // The SDK finds no region anywhere: that does not come by itself, as credentials may.
+  if (error.message === "Region is missing") return false;
   return !FINAL.has(error.name);
 }
