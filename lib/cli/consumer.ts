@@ -2,6 +2,7 @@ import { createInterface } from "node:readline/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
 import { consumerStatus, needsAttention, type PartitionStatus } from "../admin/consumer-status.ts";
+import { NO_RUN } from "../admin/reset-note.ts";
 import { tablesOfTopic } from "../admin/topic-tables.ts";
 import { formatLsn } from "../change/lsn.ts";
 import { type PositionText, parsePosition } from "../change/position.ts";
@@ -219,7 +220,11 @@ function unhealedInWords(missing: MissingChanges): string {
   if (accepted && cause === "reset")
     return `reset by ${accepted.by} at ${accepted.at}; waits for the rows of ${unhealedTables(missing).join(", ")}: tributary consumer reset shows how far`;
   if (!accepted) return `${what}; accept-gap has their rows read again`;
-  const tables = unhealedTables(missing).map((table) => `${table} (backfill ${accepted.tables[table]})`);
+  const run = (table: string) => {
+    const named = accepted.tables[table];
+    return named === NO_RUN ? "its backfill is yet to be asked for" : `backfill ${named}`;
+  };
+  const tables = unhealedTables(missing).map((table) => `${table} (${run(table)})`);
   return `${what}, accepted by ${accepted.by} at ${accepted.at}; waits for ${tables.join(", ")}`;
 }
 
