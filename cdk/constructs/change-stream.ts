@@ -48,11 +48,17 @@ export class ChangeStream extends Construct {
     }
   }
 
-  /** The capture task writes, into each shard once in a while, and reads what a task that died has left. */
+  /** The capture task writes, into each shard once in a while, and reads what a task that died has left, and where a new consumer begins in its past. */
   grantWrite(grantee: iam.IGrantable): void {
     allow(
       grantee,
-      ["kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards", "kinesis:PutRecords"],
+      [
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+        "kinesis:PutRecords",
+      ],
       [this.stream.streamArn],
     );
     allow(grantee, ["kms:Decrypt", "kms:GenerateDataKey"], [this.#key.keyArn]);

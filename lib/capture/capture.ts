@@ -22,6 +22,7 @@ import type { CaptureOptions } from "./capture-options.ts";
 import { withPauses } from "./capture-pause.ts";
 import { runLanes } from "./relay.ts";
 import { agreeOnSlots, type Part, soleSlot, takePart } from "./slot-task.ts";
+import { noteStarts, startsOf } from "./start-at.ts";
 import { settleTail } from "./stored-tail.ts";
 import { unreadTopics } from "./unread-topics.ts";
 
@@ -105,8 +106,11 @@ async function agree(
   const records = await recordsOfSlots(options, signal);
   const own = records[(options.slot ?? 1) - 1] as CaptureRecord;
   const startPosition = await startPositionNow(options, own, records, signal);
-  await state.writeSettings(settingsAtStart(pipeline, own, records, tables));
-  await registerConsumers(dynamodb, stateTable, pipeline.name, pipeline.consumers, startPosition, signal);
+  const settings = settingsAtStart(pipeline, own, records, tables);
+  const starts = await startsOf(options, startPosition, signal);
+  await state.writeSettings(settings);
+  await noteStarts(options, starts, signal);
+  await registerConsumers(dynamodb, stateTable, pipeline.name, starts, startPosition, signal);
 }
 
 /** The pipeline, where its source is read through slots. */

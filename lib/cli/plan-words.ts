@@ -95,6 +95,10 @@ function startInWords(start: PlannedStart | undefined): string {
   if (start === undefined) return "";
   if (start.from === "beginning") return ", from the first change on";
   if (start.from === "start") return ", with what is published after the start";
+  if (start.from === "startAt")
+    return start.startAt === "oldest"
+      ? ", with the oldest changes that are still in the stream"
+      : `, with what was committed since ${start.startAt}`;
   const { epoch, commitLsn } = parsePosition(start.position);
   return commitLsn === 0n
     ? `, from the beginning of epoch ${epoch}`

@@ -11,6 +11,9 @@ import { MAX_TOPICS_BYTES, topicBytes } from "./topic-variables.ts";
 
 const name = z.string().regex(PIPELINE_NAME, { error: PIPELINE_NAME_RULE });
 
+const START_AT_RULE = 'write "now", "oldest", or a time with its offset, such as "2026-11-30T21:00:00Z"';
+const TIME = z.iso.datetime({ offset: true });
+
 const topics = z.strictObject({
   /** First part of every topic name; default the pipeline's name. */
   prefix: z
@@ -98,6 +101,19 @@ const consumer = z.strictObject({
       error:
         'write fewer patterns, such as "shop.public.*" for many topics, or split the consumer: Lambda takes 4 KB of environment, and these do not fit even compressed',
     }),
+  /**
+   * Where a consumer begins whose name is new: with what is committed from now on, with what is still in the stream, or with what was
+   * committed since a time (ISO 8601, with offset). One that has begun keeps its place.
+   */
+  startAt: z
+    .string({ error: START_AT_RULE })
+    .refine((text) => text === "now" || text === "oldest" || TIME.safeParse(text).success, {
+      error: START_AT_RULE,
+    })
+    .refine((text) => !(Date.parse(text) > Date.now()), {
+      error: "write a time that has passed, or leave it out: a consumer begins now",
+    })
+    .optional(),
   /** Records in an invocation at most; 6 MB bound it too. Many cost no time: Lambda does not wait for them without a window. */
   batchSize: z.int().min(1).max(10_000).default(1000),
   /** Seconds that an invocation waits for more records. */

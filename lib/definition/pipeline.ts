@@ -68,7 +68,7 @@ function pipelineSchema() {
     .strictObject({ ...pipelineFields, source: sourceSchema() })
     .superRefine(({ consumers, source, topics }, context) => {
       const seen = new Set<string>();
-      consumers.forEach(({ name }, i) => {
+      consumers.forEach(({ name, startAt }, i) => {
         if (seen.has(name)) {
           context.addIssue({
             code: "custom",
@@ -77,6 +77,14 @@ function pipelineSchema() {
           });
         }
         seen.add(name);
+        // Positions of the log alone follow commits (rule 65).
+        if (startAt !== undefined && startAt !== "now" && !sourceKind(source).throughSlots) {
+          context.addIssue({
+            code: "custom",
+            path: ["consumers", i, "startAt"],
+            message: `leave it out: a new consumer of a ${source.kind} source begins now`,
+          });
+        }
       });
       const conflict = sourceKind(source).definition.conflict?.(source, topics);
       if (conflict) {

@@ -306,6 +306,14 @@ export const STATE_ERRORS: ErrorSection = errorSection("Capture: one writer and 
     remedy:
       "restore the state table from a backup (point-in-time recovery); where that cannot be, `tributary epoch new --drop-slot`",
   },
+  START_EXPIRED: {
+    retry: "stop",
+    meaning: "a new consumer's `startAt` is older than what the stream keeps",
+    why: "`startAt` is earlier than the stream's retention allows, or so near to it that its changes would expire before the consumer has come to them.",
+    remedy:
+      'a later time or `startAt: "oldest"`; or no `startAt`, and then `tributary backfill start --table <table> --consumer <name>`',
+    ifNothing: "Capture does not start, and has written nothing.",
+  },
   BACKFILL_ACTIVE: {
     retry: "stop",
     meaning: "a backfill of the table is under way",

@@ -293,13 +293,20 @@ export const STREAM_ERRORS: ErrorSection = errorSection("Capture: the stream", C
     meaning: "the role may not write, or not read the stream's end after an unclean stop",
     why: "The task's role lacks an action on the stream, or on the KMS key that encrypts it.",
     remedy:
-      "permit the role `kinesis:PutRecords`, `kinesis:ListShards`, `kinesis:GetShardIterator`, `kinesis:GetRecords`, and the KMS key",
+      "permit the role `kinesis:PutRecords`, `kinesis:DescribeStreamSummary`, `kinesis:ListShards`, `kinesis:GetShardIterator`, `kinesis:GetRecords`, and the KMS key",
   },
   STREAM_TAIL: {
     retry: "restart",
     meaning: "the stream's end cannot be read after an unclean stop",
     why: "After an unclean stop the end of the stream is read, to know what arrived. Kinesis did not let it.",
     remedy: "nothing when it passes; else look at the way to Kinesis (endpoint, NAT, network)",
+  },
+  STREAM_READ: {
+    retry: "restart",
+    meaning: "the stream cannot be read, where the start of a new consumer (`startAt`) is looked for",
+    why: "A new consumer has `startAt`, and Kinesis did not let capture read what is in the stream.",
+    remedy:
+      "nothing when it passes; else look at the way to Kinesis, or take `startAt` out: the consumer begins now",
   },
   STREAM_REQUEST: {
     retry: "stop",

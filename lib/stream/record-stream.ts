@@ -11,6 +11,48 @@ export interface RecordStream {
    * @throws TributaryError where it cannot be read.
    */
   readTail(query: TailQuery): Promise<Tail>;
+  /**
+   * Tells what of its records the stream still has.
+   * @throws TributaryError where that cannot be asked.
+   */
+  extent(signal: AbortSignal): Promise<StreamExtent>;
+  /**
+   * Finds where a consumer begins that is to get what was committed since a time (rule 65). Undefined: nothing was.
+   * @throws TributaryError where the stream cannot be read.
+   */
+  findStart(query: StartQuery): Promise<FoundStart | undefined>;
+}
+
+/** The part of its records that a stream still has. */
+export interface StreamExtent {
+  /** Time for which it keeps records, in milliseconds. */
+  readonly retentionMs: number;
+  /** In milliseconds since 1970 UTC. */
+  readonly createdMs: number;
+  /** Names of the shards whose records may still be there. */
+  readonly shards: readonly string[];
+}
+
+/** The time since which changes are wanted. Times are in milliseconds since 1970 UTC. */
+export interface StartQuery {
+  /** Of the pipeline: another one's records may be in the stream. */
+  readonly topicPrefix: string;
+  /** What arrived from here on, has not expired and will not while it is looked for. */
+  readonly keptFromMs: number;
+  /** What was committed from here on is wanted: later than `keptFromMs`. */
+  readonly timeMs: number;
+  /** Time without any answer after which it is given up, in milliseconds. Default: two minutes. */
+  readonly patienceMs?: number | undefined;
+  readonly signal: AbortSignal;
+  readonly log: StreamLog;
+}
+
+/** The start of a replay. */
+export interface FoundStart {
+  /** All changes behind it are still in the stream, and all that were committed since the wanted time are behind it. */
+  readonly position: PositionText;
+  /** No change behind it arrived earlier, in milliseconds since 1970 UTC. */
+  readonly sinceMs: number;
 }
 
 /** Whose records are looked for, and how far. */

@@ -46,7 +46,10 @@ export class StreamAccessError extends defineError("STREAM_ACCESS", "stop").from
   (streamName: string, awsCode: string, cause: unknown, to: "write to" | "read" = "write to") => {
     const [ofStream, ofKey] =
       to === "read"
-        ? ["kinesis:ListShards, kinesis:GetShardIterator and kinesis:GetRecords", "kms:Decrypt"]
+        ? [
+            "kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator and kinesis:GetRecords",
+            "kms:Decrypt",
+          ]
         : ["kinesis:PutRecords", "kms:GenerateDataKey"];
     return {
       message: `AWS refuses to let this task ${to} the Kinesis stream ${streamName}: ${awsCode}`,
@@ -62,6 +65,16 @@ export class StreamTailError extends defineError("STREAM_TAIL", "restart").from(
     message: `The end of the Kinesis stream ${streamName} cannot be read: ${failure}; the task before ended without a word, and what it wrote has to be compared with the server first`,
     remedy:
       "Nothing to do when it passes. When it repeats, look at the way to Kinesis and at who else reads the stream.",
+    cause,
+  }),
+) {}
+
+/** The stream cannot be read, and without it nobody knows where a new consumer with `startAt` begins. */
+export class StreamReadError extends defineError("STREAM_READ", "restart").from(
+  (streamName: string, failure: string, cause: unknown) => ({
+    message: `The Kinesis stream ${streamName} cannot be read: ${failure}; a new consumer's start (startAt) is looked for in it`,
+    remedy:
+      "Nothing to do when it passes. When it repeats, look at the way to Kinesis and at who else reads the stream; or take startAt out of the definition, and the consumer begins now.",
     cause,
   }),
 ) {}

@@ -23,7 +23,12 @@ test("the capture task runs a kind that it has never heard of: checked, under th
     {
       pipeline,
       connection: connectionFromUrl("postgres://nobody@127.0.0.1:1/none"),
-      stream: { writer: async () => stream, readTail: () => Promise.reject(new Error("it has no tail")) },
+      stream: {
+        writer: async () => stream,
+        readTail: () => Promise.reject(new Error("it has no tail")),
+        extent: () => Promise.reject(new Error("no consumer begins in its past")),
+        findStart: () => Promise.reject(new Error("no consumer begins in its past")),
+      },
       ...{ dynamodb, stateTable, log: new KeptLog() },
     },
     ending.signal,

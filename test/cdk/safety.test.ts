@@ -250,6 +250,7 @@ test("what the library asks of AWS is permitted, and the capture task is permitt
   const capture = statements(small).filter(({ policy }) => policy.includes("CaptureTaskTaskRole"));
   const ofKinesis = capture.flatMap(({ statement }) => [statement.Action].flat());
   expect(ofKinesis.filter((action) => action.startsWith("kinesis:"))).toEqual([
+    "kinesis:DescribeStreamSummary",
     "kinesis:GetRecords",
     "kinesis:GetShardIterator",
     "kinesis:ListShards",

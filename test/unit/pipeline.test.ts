@@ -77,6 +77,31 @@ describe("definePipeline", () => {
       "no such field",
     ],
     [
+      "consumers[0].startAt",
+      {
+        ...smallest,
+        consumers: [{ name: "a", entry: "a.ts", topics: ["*"], startAt: "2026-11-30T21:00:00" }],
+      },
+      "a time with its offset",
+    ],
+    [
+      "consumers[0].startAt",
+      {
+        ...smallest,
+        consumers: [{ name: "a", entry: "a.ts", topics: ["*"], startAt: "2999-01-01T00:00:00+02:00" }],
+      },
+      "a time that has passed",
+    ],
+    [
+      "consumers[0].startAt",
+      {
+        name: "shop",
+        source: triggers({ tables: ["public.orders"] }),
+        consumers: [{ name: "a", entry: "a.ts", topics: ["*"], startAt: "oldest" }],
+      },
+      "a triggers source begins now",
+    ],
+    [
       "consumers[1].name",
       {
         ...smallest,

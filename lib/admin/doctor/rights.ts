@@ -156,6 +156,7 @@ async function captureNeeds(examination: Examination): Promise<NeededActions[]> 
     ...(await stateNeeds(examination, ITEMS)),
     ...(await streamNeeds(examination, [
       "kinesis:PutRecords",
+      "kinesis:DescribeStreamSummary",
       "kinesis:ListShards",
       "kinesis:GetShardIterator",
       "kinesis:GetRecords",

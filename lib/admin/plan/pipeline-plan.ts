@@ -40,12 +40,14 @@ export type StateChange =
 
 /**
  * The place where a consumer begins with a topic. `beginning`: with the first change that is captured. `position`: with changes behind it, the
- * confirmed position as it is now. `start`: with changes that are published after the start.
+ * confirmed position as it is now. `start`: with changes that are published after the start. `startAt`: with changes that are in the stream already,
+ * as the definition says; the start looks for the place.
  */
 export type PlannedStart =
   | { readonly from: "beginning" }
   | { readonly from: "position"; readonly position: PositionText }
-  | { readonly from: "start" };
+  | { readonly from: "start" }
+  | { readonly from: "startAt"; readonly startAt: string };
 
 /** A difference between a deployed resource and the definition. */
 export interface DeployedChange {

@@ -6,6 +6,7 @@ import {
   settingsAtStart,
   startPositionNow,
 } from "../../capture/agreement.ts";
+import { ignoredStart, oldestStart, replayOf, StartExpiredError } from "../../capture/start-at.ts";
 import { unreadTopics } from "../../capture/unread-topics.ts";
 import { type PositionText, START_OF_HISTORY } from "../../change/position.ts";
 import { formatTable, parseTable, type TableName } from "../../change/table-pattern.ts";
@@ -84,7 +85,7 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
     found.changes.push({ ...epoch, epoch: newEpoch.epoch });
   }
   const tables = planSettings(options, records, source, found);
-  await planConsumers(options, records, found);
+  const ignored = await planConsumers(options, records, found);
   if (options.deployed) {
     const { resources, environment } = options.deployed;
     const { changes, unseen } = await compareDeployed(pipeline, resources, environment, options.signal);
@@ -101,6 +102,7 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
     notes: [
       ...(source?.notes ?? []),
       ...unread.map(({ message, remedy }) => `${message}. ${remedy}`),
+      ...ignored,
       ...(await pausesOf(options)),
     ],
     unseen: found.unseen,
@@ -180,14 +182,17 @@ function planSettings(
   return [...seen.values()].flatMap(({ tables }) => tables);
 }
 
+/** Returns what the definition says of consumers and has no effect, in sentences. */
 async function planConsumers(
   { pipeline, state, deployedConsumers, signal }: PlanOptions,
   records: readonly CaptureRecord[],
   found: Findings,
-): Promise<void> {
+): Promise<readonly string[]> {
+  const ignored: string[] = [];
   const position = await startPositionOf({ pipeline, state, signal }, records, found);
   const start = plannedStart(pipeline, records, position);
-  for (const { name, topics } of pipeline.consumers) {
+  for (const consumer of pipeline.consumers) {
+    const { name, topics } = consumer;
     const plan = state
       ? await planRegistration(
           { dynamodb: state.dynamodb, table: state.stateTable, pipeline: pipeline.name, consumer: name },
@@ -197,13 +202,26 @@ async function planConsumers(
         )
       : {
           isNew: true,
+          startAt: undefined,
           taken: topics.map((pattern) => ({ pattern, startPosition: START_OF_HISTORY })),
           givenUp: [],
         };
     if (plan.isNew) found.changes.push({ what: "consumer", action: "add", name });
+    const startAt = replayOf(consumer);
+    const without =
+      startAt === undefined || plan.isNew ? undefined : ignoredStart(name, startAt, plan.startAt);
+    if (without) ignored.push(`${without.message}. ${without.remedy}`);
+    const isReplay = plan.isNew && startAt !== undefined && start && start.from !== "beginning";
+    if (isReplay) refused(found, () => checkStart(pipeline, name, startAt));
+    const begins: PlannedStart | undefined = isReplay ? { from: "startAt", startAt } : start;
     const topic = { what: "topic", consumer: name } as const;
     const changes: StateChange[] = [
-      ...plan.taken.map(({ pattern }) => ({ ...topic, action: "add" as const, name: pattern, start })),
+      ...plan.taken.map(({ pattern }) => ({
+        ...topic,
+        action: "add" as const,
+        name: pattern,
+        start: begins,
+      })),
       ...plan.givenUp.map((pattern) => ({
         ...topic,
         ...{ action: "remove" as const, name: pattern, start: undefined },
@@ -221,6 +239,14 @@ async function planConsumers(
       why: "the state table is not asked for all its keys: a stack, or tributary dev, tells which consumers are deployed",
     });
   }
+  return ignored;
+}
+
+/** By the retention of the definition: the start asks the stream. @throws StartExpiredError */
+function checkStart({ stream }: Pipeline, consumer: string, startAt: string): void {
+  const retentionMs = stream.retentionHours * 3_600_000;
+  if (startAt !== "oldest" && Date.parse(startAt) < Date.now() - retentionMs)
+    throw new StartExpiredError(consumer, startAt, oldestStart(retentionMs), retentionMs);
 }
 
 /** Undefined where the start would stop before it gives one. */

@@ -17,6 +17,8 @@ export interface RegisteredConsumer {
   readonly name: string;
   /** Topic patterns; each has its own start position, so that a topic added later starts where it was added. */
   readonly topics: readonly string[];
+  /** Where it begins if it is new, and the definition's words for it. */
+  readonly start?: { readonly startAt: string; readonly position: PositionText } | undefined;
 }
 
 const ATTRIBUTE = "floor:";
@@ -25,7 +27,8 @@ const PATTERNS_AT_ONCE = 50;
 
 /**
  * Gives every consumer its start position: changes at or before it are not its business. A consumer of a new pipeline starts
- * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added.
+ * at `START_OF_HISTORY`; one added later, or a topic added to it later, at the position confirmed when it was added, or a new one where its
+ * `start` says (rule 65).
  * Never overwrites one that is there, so it is called at every start of capture, before the first record is written.
  * Notes which topics were taken from a consumer or given to it since the last start.
  */
@@ -39,15 +42,15 @@ export async function registerConsumers(
 ): Promise<void> {
   for (const consumer of consumers) {
     const place = new ConsumerTable({ dynamodb, table, pipeline, consumer: consumer.name });
-    while (!(await register(place, consumer.topics, startPosition, signal))) signal.throwIfAborted();
+    while (!(await register(place, consumer, startPosition, signal))) signal.throwIfAborted();
   }
 }
 
 /** Returns false where another capture task has changed the item since it was read. */
 async function register(
   table: ConsumerTable,
-  topics: readonly string[],
-  position: PositionText,
+  { topics, start }: RegisteredConsumer,
+  confirmed: PositionText,
   signal: AbortSignal,
 ): Promise<boolean> {
   // A write that reads: it begins the item of a consumer that has none.
@@ -57,15 +60,18 @@ async function register(
       ExpressionAttributeValues: { ":none": { N: "0" } },
       ReturnValues: "ALL_NEW",
     })) ?? {};
+  const begins = start && isNew(item) ? start : undefined;
+  const position = begins?.position ?? confirmed;
   const { revision, spans: changed, missing } = registrationOf(item, topics, position);
   if (changed) {
     const written = await update(table, signal, {
-      UpdateExpression: "SET spans=:spans,revision=:next",
+      UpdateExpression: `SET spans=:spans,revision=:next${begins ? ",startAt=:startAt" : ""}`,
       ConditionExpression: "revision=:was",
       ExpressionAttributeValues: {
         ":spans": { S: formatSpans(changed) },
         ":next": { N: String(revision + 1) },
         ":was": { N: String(revision) },
+        ...(begins ? { ":startAt": { S: begins.startAt } } : {}),
       },
     });
     if (!written) return false;
@@ -104,6 +110,8 @@ export interface PlannedRegistration {
   readonly consumer: string;
   /** It has no start position yet. */
   readonly isNew: boolean;
+  /** The `startAt` that it began with. */
+  readonly startAt: string | undefined;
   /** Topic patterns that it begins with, and where. */
   readonly taken: readonly { readonly pattern: string; readonly startPosition: PositionText }[];
   /** Topic patterns that it had, and gives up. */
@@ -124,13 +132,19 @@ export async function planRegistration(
   const begun = topics.filter((pattern) => !isHeld(before, pattern));
   return {
     consumer: place.consumer,
-    isNew: Object.keys(before).length === 0,
+    isNew: isNew(item),
+    startAt: item?.startAt?.S,
     taken: [...new Set([...begun, ...missing.map(({ pattern }) => pattern)])].map((pattern) => ({
       pattern,
       startPosition: after[pattern]?.at(-1)?.position ?? position,
     })),
     givenUp: Object.keys(before).filter((pattern) => isHeld(before, pattern) && !topics.includes(pattern)),
   };
+}
+
+/** It has no start position yet. @throws StateItemError */
+function isNew(item: StateItem | undefined): boolean {
+  return Object.keys(spansOf(item)).length === 0;
 }
 
 function isHeld(spans: TopicSpans, pattern: string): boolean {

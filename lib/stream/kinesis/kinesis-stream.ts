@@ -1,6 +1,7 @@
 import type { KinesisClient } from "@aws-sdk/client-kinesis";
 import type { RecordStream } from "../record-stream.ts";
 import { KinesisWriter } from "./kinesis-writer.ts";
+import { findStart, streamExtent } from "./stream-start.ts";
 import { readTail } from "./stream-tail.ts";
 
 /**
@@ -11,5 +12,7 @@ export function kinesisStream(kinesis: KinesisClient, streamName: string): Recor
   return {
     writer: () => KinesisWriter.open(kinesis, streamName),
     readTail: (query) => readTail({ ...query, kinesis, streamName }),
+    extent: (signal) => streamExtent({ kinesis, streamName, signal }),
+    findStart: (query) => findStart({ ...query, kinesis, streamName }),
   };
 }

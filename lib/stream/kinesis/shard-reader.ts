@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   type _Record,
+  DescribeStreamSummaryCommand,
   GetRecordsCommand,
   GetShardIteratorCommand,
   type KinesisClient,
+  type StreamDescriptionSummary,
 } from "@aws-sdk/client-kinesis";
 import { awsFailure } from "../../aws/failure.ts";
 import { listShards } from "../../aws/list-shards.ts";
@@ -98,11 +100,15 @@ export class ShardReader {
     return found;
   }
 
-  async #shard(
-    shardId: string,
-    fromMs: number,
-    take: (answer: ShardAnswer) => boolean,
-  ): Promise<void> {
+  /** Describes the stream. */
+  async describe(): Promise<StreamDescriptionSummary | undefined> {
+    const { kinesis, streamName } = this.#options;
+    const command = new DescribeStreamSummaryCommand({ StreamName: streamName });
+    const answer = await this.#ask(() => kinesis.send(command, { abortSignal: this.#signal }));
+    return answer.StreamDescriptionSummary;
+  }
+
+  async #shard(shardId: string, fromMs: number, take: (answer: ShardAnswer) => boolean): Promise<void> {
     const { kinesis } = this.#options;
     let behind: string | undefined;
     let iterator = await this.#iterator(shardId, fromMs, behind);

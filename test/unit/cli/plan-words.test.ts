@@ -52,6 +52,14 @@ test.each<readonly [PlannedChange, string]>([
     "+ consumer search: begins with *.orders, from the first change on",
   ],
   [
+    { ...topic, action: "add", start: { from: "startAt", startAt: "oldest" } },
+    "+ consumer search: begins with *.orders, with the oldest changes that are still in the stream",
+  ],
+  [
+    { ...topic, action: "add", start: { from: "startAt", startAt: "2026-11-30T21:00:00Z" } },
+    "+ consumer search: begins with *.orders, with what was committed since 2026-11-30T21:00:00Z",
+  ],
+  [
     { ...topic, action: "add", start: { from: "position", position } },
     "+ consumer search: begins with *.orders, behind 1/FF (epoch 2) or what is confirmed by then",
   ],

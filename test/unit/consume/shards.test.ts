@@ -8,6 +8,7 @@ import { type ShardBeat, shardBeatRecord, shardNumber } from "../../../lib/chang
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { readPartition } from "../../../lib/consume/fence/fence-item.ts";
+import { noteShardsRead } from "../../../lib/consume/fence/shard-start.ts";
 import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
 import type { InvocationReport } from "../../../lib/consume/run/observer.ts";
 import { MemoryTable } from "./memory-table.ts";
@@ -99,7 +100,14 @@ async function bench({ retentionHours = "168" as string | null, topics = "shop.*
     expect(plan.missing).toHaveLength(1);
     await acceptGap(place, plan, "test", signal);
   };
-  return { settle, instance, invoke: instance(), effects, reports, lines, stored, table, shards };
+  const note = (arrivedMs: number) =>
+    noteShardsRead(
+      { dynamodb, table: "t", pipeline: "p", consumer: "c" },
+      ["shardId-000000000000"],
+      arrivedMs,
+      new AbortController().signal,
+    );
+  return { note, settle, instance, invoke: instance(), effects, reports, lines, stored, table, shards };
 }
 
 const ids = (partition: number, ...commits: number[]) =>
@@ -129,6 +137,20 @@ describe("a writer's start", () => {
     expect(reports.at(-1)).toMatchObject({ gaps: 1, heldPartitions: 1, failedPartitions: 0 });
     expect(lines.join()).toContain("GAP_EXPIRED");
     expect(stored()).toMatchObject({ position: at(1), lost: { state: "open" } });
+  });
+
+  it("is applied where the consumer is new and begins later than what may have expired (rule 65)", async () => {
+    const { invoke, effects, note } = await bench();
+    const oldest = [beat(), arriving(start(1, 1, 1))];
+    days(1);
+    const wanted = arriving(start(5, 2));
+    // The stream is read from its oldest records on, which have almost expired, when the consumer is deployed.
+    vi.setSystemTime(START + 7 * DAY - HOUR / 2);
+    await note(START + DAY);
+    expect(await invoke(...oldest)).toBeUndefined();
+    vi.setSystemTime(Date.now() + 2 * 60_000);
+    expect(await invoke(beat(), wanted)).toBeUndefined();
+    expect(effects).toEqual([...ids(1, 1), ...ids(0, 5)]);
   });
 
   it("holds it later too, whatever else of the shard was read meanwhile", async () => {

@@ -173,6 +173,33 @@ describe("registerConsumers", () => {
     expect(effects).toEqual(["2", "3", "7"]);
   });
 
+  it("is where the definition says, of a consumer that is new and of no other (rule 65)", async () => {
+    const { table, capture } = deploys();
+    const dynamodb = table.client(async () => "none");
+    const begin = (startAt: string, position: string, topics = ["*.orders"]) =>
+      registerConsumers(
+        dynamodb,
+        "t",
+        "p",
+        [{ name: "c", topics, start: { startAt, position } }],
+        confirmed(9),
+      );
+    await begin("oldest", confirmed(2));
+    expect(table.item("floor")).toMatchObject({
+      "floor:*.orders": { S: confirmed(2) },
+      startAt: { S: "oldest" },
+    });
+    // A later start changes nothing, and a topic that is added begins now.
+    await begin("2026-11-30T00:00:00Z", confirmed(1), BOTH);
+    expect(table.item("floor")).toMatchObject({
+      "floor:*.orders": { S: confirmed(2) },
+      "floor:*.items": { S: confirmed(9) },
+      startAt: { S: "oldest" },
+    });
+    await capture(BOTH, confirmed(12));
+    expect(table.item("floor")?.["floor:*.items"]).toEqual({ S: confirmed(9) });
+  });
+
   it("keeps what two capture tasks note at once", async () => {
     const table = new MemoryTable();
     const waiting: (() => void)[] = [];

@@ -1,0 +1,23 @@
+import { shardKey } from "../../state/state-key.ts";
+import { type ConsumerPlace, ConsumerTable } from "./consumer-table.ts";
+
+/**
+ * Notes that a consumer has read these shards up to a time, in milliseconds since 1970 UTC: what arrived before is not its business, and may
+ * expire unread (rule 35). Never takes back what it has read itself.
+ */
+export async function noteShardsRead(
+  place: ConsumerPlace,
+  shards: readonly string[],
+  arrivedMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const table = new ConsumerTable(place);
+  for (const shardId of shards)
+    await table
+      .until(signal, `note where ${place.consumer} begins in ${shardId}`)
+      .update(shardKey(place.pipeline, place.consumer, shardId), {
+        UpdateExpression: "SET arrived=:arrived",
+        ConditionExpression: "attribute_not_exists(arrived) OR arrived<:arrived",
+        ExpressionAttributeValues: { ":arrived": { N: String(Math.floor(arrivedMs)) } },
+      });
+}
