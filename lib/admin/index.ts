@@ -142,7 +142,8 @@ export {
 export { planReset, type ResetClears, type ResetPlan, type ResetScope } from "./reset-plan.ts";
 export type { ResetRecord, ResetTopic } from "./reset-record.ts";
 export type { CaptureResources, ConsumerResources, PipelineResources } from "./resources.ts";
-export { oldestUnapplied, type RetentionLeft, retentionLeft } from "./retention.ts";
+export { oldestUnapplied } from "./retention.ts";
+export { type RetentionLeft, retentionLeft } from "./retention-left.ts";
 export { type RowTypes, type RowTypesOptions, rowTypes } from "./row-types/row-types.ts";
 export { type DeployedStack, pipelineOfStack, readStack, type StackOptions } from "./stack-resources.ts";
 export { type PipelineStateOptions, pipelineState } from "./state.ts";

@@ -4,6 +4,7 @@ import type { CaptureStatus } from "./capture.ts";
 import type { Standing, StandingState } from "./capture-standing.ts";
 import type { ConsumerLag } from "./consumer-lag.ts";
 import type { PartitionStatus } from "./consumer-status.ts";
+import type { RetentionLeft } from "./retention-left.ts";
 import type { CapturedTable } from "./status-tables.ts";
 
 /** Status of a pipeline at one moment: plain data that goes to JSON as it is. Moments are in ISO 8601, lengths of time in milliseconds. */
@@ -89,6 +90,8 @@ export interface ConsumerSummary {
   readonly checkpoint: PositionText | undefined;
   readonly lag: ConsumerLag;
   readonly paused: Pausing | undefined;
+  /** What is left of the stream's retention while it is paused. */
+  readonly retention: RetentionLeft | undefined;
   /** Partitions that are held, and that stand before a gap. */
   readonly held: number;
   readonly gaps: number;

@@ -5,33 +5,6 @@ import { shardKey } from "../state/state-key.ts";
 import { consumerStatus } from "./consumer-status.ts";
 import { lagOf, newestOf } from "./status-parts.ts";
 
-/** Share of the stream's retention that an unapplied change has used up. */
-export interface RetentionLeft {
-  readonly retentionHours: number;
-  /** When the oldest change was written that is not applied, as far as is known; milliseconds since 1970 UTC. */
-  readonly oldestAt: number;
-  readonly ageMs: number;
-  /** Until the stream drops it; 0 where it is over. */
-  readonly leftMs: number;
-  /** 0 to 100, and 100 where it is over. */
-  readonly usedPercent: number;
-}
-
-/**
- * Returns what is left of the stream's retention for a consumer that applies nothing.
- * `oldestAt`: when the oldest change that it lacks was written, or when it was paused, whichever was first.
- */
-export function retentionLeft(oldestAt: number, retentionHours: number, now: number): RetentionLeft {
-  const retentionMs = retentionHours * 3_600_000;
-  // Clocks differ: a pause by one that is ahead has used nothing yet.
-  const ageMs = Math.max(0, now - oldestAt);
-  return {
-    ...{ retentionHours, oldestAt, ageMs },
-    leftMs: Math.max(0, retentionMs - ageMs),
-    usedPercent: Math.min(100, (100 * ageMs) / retentionMs),
-  };
-}
-
 /**
  * Returns when the oldest change was written that a consumer has not applied, as far as capture's reports tell, and behind the hour that
  * they reach back, how far it had finished its shards; `pausedAt` where nothing older is known. Milliseconds since 1970 UTC.

@@ -15,6 +15,7 @@ import { standingOf } from "./capture-standing.ts";
 import { type ConsumerLag, consumerLag, type TopicProgress } from "./consumer-lag.ts";
 import { needsAttention, type PartitionStatus } from "./consumer-status.ts";
 import type { CaptureTaskStatus, ConsumerSummary, Pausing } from "./pipeline-status.ts";
+import type { RetentionLeft } from "./retention-left.ts";
 
 /** Returns a stored pause as the status shows it. */
 export function pausingOf(pause: Pause | undefined): Pausing | undefined {
@@ -157,10 +158,12 @@ export function summaryOf(
   {
     lag = { state: "unknown", reason: "the state table could not be read" },
     paused,
+    retention,
     messages,
   }: {
     readonly lag: ConsumerLag | undefined;
     readonly paused: Pausing | undefined;
+    readonly retention: RetentionLeft | undefined;
     readonly messages: number | undefined;
   },
 ): ConsumerSummary {
@@ -169,7 +172,7 @@ export function summaryOf(
     all.reduce((total, each) => total + count(each), 0);
   const checkpoints = all.flatMap(({ checkpoint }): PositionText[] => (checkpoint ? [checkpoint] : []));
   return {
-    ...{ name, topics, lag, paused },
+    ...{ name, topics, lag, paused, retention },
     partitions: all.length,
     checkpoint: checkpoints.toSorted().at(-1),
     held: sum(({ hold }) => (hold ? 1 : 0)),

@@ -3,11 +3,16 @@ import { shellWord } from "../change/printed-command.ts";
 import { describe, healingRemedy } from "../source/postgres/contract/unhealed-tables.ts";
 import { isOfIdentity } from "../source/postgres/identity/identity-errors.ts";
 import type { CaptureFailure } from "../state/capture-report.ts";
-import { resumeCommand } from "../state/pause.ts";
 import { THRESHOLD } from "../telemetry/alarms.ts";
 import type { CaptureTaskStatus, ConsumerSummary, PipelineStatus, StatusProblem } from "./pipeline-status.ts";
 import { commandIn, mendingIn } from "./remedy-command.ts";
 import type { PipelineResources } from "./resources.ts";
+import {
+  ofPausedCapture,
+  ofPausedConsumer,
+  RESUME_NOW,
+  type ProblemWords as Words,
+} from "./status-pauses.ts";
 
 /*
  * What of a status needs a person. Unhealthy is what docs/11-operations.md lists: a capture task that does not run, whatever it waits for;
@@ -16,7 +21,6 @@ import type { PipelineResources } from "./resources.ts";
  */
 
 type Facts = Omit<PipelineStatus, "problems" | "healthy">;
-type Words = Pick<StatusProblem, "message" | "remedy"> & Partial<StatusProblem>;
 
 /** A consumer that is behind for longer counts as late, in milliseconds. */
 export const LATE_CONSUMER_MS = 600_000;
@@ -44,11 +48,7 @@ function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: Pipelin
   const part = captures.length > 1 ? `capture slot ${task.slot}` : "capture";
   const { newcomer, figures, walBudgetLeftPercent: left } = task;
   const found = ofState(task, resources);
-  if (task.paused && task.state !== "PAUSED")
-    found.push({
-      ...pausedWords(task.paused),
-      message: `${pausedWords(task.paused).message}; the task comes to rest`,
-    });
+  if (task.paused && task.state !== "PAUSED") found.push(ofPausedCapture(task));
   if (newcomer) found.push(ofNewcomer(newcomer));
   if (figures?.walStatus === "lost" || figures?.walStatus === "unreserved")
     found.push({
@@ -61,12 +61,14 @@ function ofTask(task: CaptureTaskStatus, { captures }: Facts, resources: Pipelin
       message: `${Math.floor(left)}% of the WAL budget is left: beyond it the slot is lost`,
       remedy: `Raise max_slot_wal_keep_size if the disk allows${OF_RDS}, then find what lags.`,
       command: raiseBudget(figures),
+      ...(task.paused && RESUME_NOW),
     });
   if (figures?.walLossSeconds !== undefined && figures.walLossSeconds < THRESHOLD.walLoss.value)
     found.push({
       message: `if it goes on like this, the slot is lost in ${Math.ceil(figures.walLossSeconds / 60)} min`,
       remedy: `Raise max_slot_wal_keep_size now${OF_RDS}; look for the burst of writes, and for what holds capture back.`,
       command: raiseBudget(figures),
+      ...(task.paused && RESUME_NOW),
     });
   if (figures && task.state === "RUNNING") found.push(...ofLag(figures));
   if (figures?.leftoverSlots)
@@ -145,7 +147,7 @@ function wordsOfState(task: CaptureTaskStatus, resources: PipelineResources): Wo
     case "WAITING":
       return wordsOfWait(task);
     case "PAUSED":
-      return pausedWords(task.paused);
+      return ofPausedCapture(task);
     case "STARTING":
       return {
         code: failure?.code,
@@ -180,17 +182,6 @@ function wordsOfState(task: CaptureTaskStatus, resources: PipelineResources): Wo
     default:
       return { message: "ended with an error", remedy: "Look at its log.", command: start };
   }
-}
-
-function pausedWords(paused: CaptureTaskStatus["paused"]): Words {
-  const by = paused
-    ? ` by ${paused.by} since ${paused.since}${paused.reason ? ` ("${paused.reason}")` : ""}`
-    : "";
-  return {
-    message: `is paused${by}`,
-    remedy: "The server keeps WAL meanwhile. Let it go on before that runs out.",
-    command: resumeCommand("capture"),
-  };
 }
 
 /** Codes of waits that no error has begun: of the error that ends them. */
@@ -326,12 +317,7 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
   const { name, attention, lag, paused, deadLetterMessages } = consumer;
   const words: Words[] = [];
   const flag = `--consumer ${shellWord(name)}`;
-  if (paused)
-    words.push({
-      message: `is paused by ${paused.by} since ${paused.since}${paused.reason ? ` ("${paused.reason}")` : ""}`,
-      remedy: "The stream keeps records for its retention only. Let it go on before that is over.",
-      command: resumeCommand({ consumer: name }),
-    });
+  if (paused) words.push(...ofPausedConsumer(consumer, paused));
   const gap = attention.find((status) => status.gap);
   if (gap)
     words.push({

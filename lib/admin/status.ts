@@ -15,6 +15,7 @@ import { consumerStatus } from "./consumer-status.ts";
 import type { PipelineStatus, UnknownPart } from "./pipeline-status.ts";
 import { queueDepth } from "./queue-depth.ts";
 import type { PipelineResources } from "./resources.ts";
+import { retentionLeft } from "./retention-left.ts";
 import { captureOf, lagOf, newestOf, pausingOf, summaryOf, withoutTasks } from "./status-parts.ts";
 import { problemsOf } from "./status-problems.ts";
 import { capturedTables } from "./status-tables.ts";
@@ -105,8 +106,11 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
       const lag = await parts.read(`lag of consumer ${consumer.name}`, true, (until) =>
         lagOf(consumer, partitions, newest, { place: place(until), signal: until, wall }),
       );
-      const paused = pausingOf(pauses?.consumers.get(consumer.name));
-      return summaryOf(consumer, partitions, { lag, paused, messages });
+      const pause = pauses?.consumers.get(consumer.name);
+      // By the measure of the alarm PauseRetention.
+      const retention =
+        pause && retentionLeft(pause.oldestAt ?? pause.since, pipeline.stream.retentionHours, wall);
+      return summaryOf(consumer, partitions, { lag, paused: pausingOf(pause), retention, messages });
     }),
   );
   const facts = {

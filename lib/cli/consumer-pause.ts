@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import type { ConsumerMapping, MappingOutcome } from "../admin/event-source-mapping.ts";
 import { consumerAtRest, pauseConsumer, resumeConsumer } from "../admin/pause-consumer.ts";
-import { oldestUnapplied, retentionLeft } from "../admin/retention.ts";
+import { oldestUnapplied } from "../admin/retention.ts";
+import { retentionLeft } from "../admin/retention-left.ts";
 import { lambdaClient } from "../aws/clients.ts";
 import { awsFailure } from "../aws/failure.ts";
 import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";

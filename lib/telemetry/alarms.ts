@@ -37,6 +37,9 @@ export const THRESHOLD = {
   iteratorAge: { value: 250, text: "a quarter of the stream's retention" },
 } as const;
 
+/** Per cent of the stream's retention that a pause may take before `PauseRetention` rings. */
+export const PAUSE_RETENTION_PERCENT = 50;
+
 /** Metrics of others, and those that are counted in a log: by name, of which of them, and their period where it is not a minute. */
 export const OTHER_METRIC: Readonly<
   Record<OtherMetric, { readonly name: string; readonly of?: string; readonly minutes?: number }>
@@ -249,7 +252,7 @@ export const CONSUMER_ALARM = {
   },
   PauseRetention: {
     metric: "retentionUsed",
-    threshold: 50,
+    threshold: PAUSE_RETENTION_PERCENT,
     periods: 1,
     meaning:
       "Consumer {consumer} is paused, and the oldest change that it lacks is as old as half of the stream's retention: when all of it is over, that change is gone from the stream.",

@@ -79,6 +79,18 @@ withPostgres((server) => {
     await eventually(() => (metric(first, "ReplicationLagBytes").at(-1) as number) > held, {
       what: "more lag",
     });
+    const status = b.command("status", "--json");
+    expect(await status.ended).toBe(1);
+    const told = status.lines.find((line) => line.startsWith("{")) ?? status.lines.join("\n");
+    expect(JSON.parse(told)).toMatchObject({
+      captures: [{ state: "PAUSED", paused: { by: "ada" }, figures: { walHeldBytes: expect.any(Number) } }],
+      problems: [
+        expect.objectContaining({
+          message: expect.stringContaining("the server keeps WAL for it WITHOUT A BOUND"),
+          command: expect.stringContaining("capture resume"),
+        }),
+      ],
+    });
     expect(metric(first, "Changes").reduce((sum, added) => sum + added, 0)).toBe(inStream);
 
     // A deploy: the new task stands still too, and the old one ends in order.

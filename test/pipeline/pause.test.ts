@@ -72,6 +72,16 @@ describe("consumer pause and resume", () => {
       const second = await verb("consumer", "pause", "--consumer", "orders", "--by", "bob");
       expect(second).toMatchObject({ code: 1, stdout: "" });
       expect(second.stderr).toMatch(/paused already, by ada since[\s\S]*PAUSED_ALREADY/);
+      const status = JSON.parse((await verb("status", "--json")).stdout);
+      expect(status).toMatchObject({
+        healthy: false,
+        consumers: [
+          { paused: { by: "ada" }, retention: { retentionHours: 168, usedPercent: expect.any(Number) } },
+        ],
+        problems: [
+          { message: expect.stringContaining("; 167 h of the stream's retention of 168 h are left") },
+        ],
+      });
       const redrive = await verb("redrive", "--consumer", "orders");
       expect(redrive.code).toBe(1);
       expect(redrive.stderr).toContain('"orders" is paused by ada');

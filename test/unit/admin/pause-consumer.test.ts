@@ -4,7 +4,7 @@ import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { afterEach, expect, it, vi } from "vitest";
 import { switchMapping } from "../../../lib/admin/event-source-mapping.ts";
 import { consumerAtRest, pauseConsumer, resumeConsumer } from "../../../lib/admin/pause-consumer.ts";
-import { retentionLeft } from "../../../lib/admin/retention.ts";
+import { retentionLeft } from "../../../lib/admin/retention-left.ts";
 import { lambdaClient } from "../../../lib/aws/clients.ts";
 import { PausePublisher } from "../../../lib/capture/pause-metrics.ts";
 import { REDRIVE, REPLAY } from "../../../lib/consume/fence/partition-lease.ts";

@@ -7,7 +7,10 @@ import type {
 } from "../../../lib/admin/pipeline-status.ts";
 import { commandIn, mendingIn } from "../../../lib/admin/remedy-command.ts";
 import type { PipelineResources } from "../../../lib/admin/resources.ts";
+
+import { retentionLeft } from "../../../lib/admin/retention-left.ts";
 import { problemsOf } from "../../../lib/admin/status-problems.ts";
+
 import { statusLines } from "../../../lib/cli/status-lines.ts";
 
 const figures = {
@@ -23,7 +26,7 @@ const task = (over: Partial<CaptureTaskStatus> = {}): CaptureTaskStatus => ({
 });
 const orders = (over: Partial<ConsumerSummary> = {}): ConsumerSummary => ({
   ...{ name: "orders", topics: ["*"], partitions: 1, checkpoint: undefined, lag: { state: "caught up" } },
-  ...{ paused: undefined, held: 0, gaps: 0, unhealed: 0, deadLetterKeys: 0, parked: 0 },
+  ...{ paused: undefined, retention: undefined, held: 0, gaps: 0, unhealed: 0, deadLetterKeys: 0, parked: 0 },
   ...{ deadLetterMessages: 0, attention: [] },
   ...over,
 });
@@ -154,6 +157,68 @@ describe("the problems of a pipeline", () => {
     expect(of({ lagMs: 600_000 })).toEqual([expect.stringContaining("late: 600 s")]);
     expect(of({ lagBytes: 1024 ** 3 })).toEqual([expect.stringContaining("late")]);
     expect(of({ lagMs: 599_999, lagBytes: 1024 ** 3 - 1 })).toEqual([]);
+  });
+
+  it("tell of a pause what is left before changes are lost, and more near the end, by the alarms' thresholds", () => {
+    const hour = 3_600_000;
+    const paused = { by: "ada", since: "2026", reason: "drill" };
+    const consumer = (ageMs: number) =>
+      problems({ consumers: [orders({ paused, retention: retentionLeft(0, 24, ageMs) })] });
+    const resume = "tributary consumer resume --consumer orders";
+    expect(consumer(6 * hour)).toMatchObject([
+      {
+        severity: "unhealthy",
+        message: 'is paused by ada since 2026 ("drill"); 18 h of the stream\'s retention of 24 h are left',
+        remedy: expect.stringContaining(
+          "about 6 h old, and the stream keeps that until 1970-01-02T00:00:00.000Z",
+        ),
+        command: resume,
+      },
+    ]);
+    expect(consumer(12 * hour - 1)).toHaveLength(1);
+    expect(consumer(12 * hour)).toMatchObject([
+      {},
+      { severity: "unhealthy", message: expect.stringContaining("used up 50% of the"), command: resume },
+    ]);
+    expect(consumer(24 * hour - 60_000)[0]?.message).toContain("; 1 min of the stream's retention");
+    expect(consumer(24 * hour - 1)[1]?.message).toContain("used up 99%");
+    expect(consumer(24 * hour)[1]).toMatchObject({
+      message: expect.stringContaining("may be gone"),
+      remedy: expect.stringContaining("accept the gap"),
+      command: resume,
+    });
+
+    const capture = (more: object, left: number | undefined) =>
+      problems({
+        captures: [
+          task({ state: "PAUSED", paused, figures: { ...figures, ...more }, walBudgetLeftPercent: left }),
+        ],
+      });
+    expect(capture({}, 30)).toMatchObject([
+      { message: 'is paused by ada since 2026 ("drill"); 30% of the WAL budget is left' },
+    ]);
+    expect(capture({}, 29.9)).toMatchObject([
+      { message: expect.stringContaining("; 29% of the WAL budget is left") },
+      {
+        severity: "unhealthy",
+        message: expect.stringContaining("beyond it the slot is lost"),
+        command: "tributary capture resume",
+      },
+    ]);
+    expect(capture({ walLossSeconds: 7_199 }, 90)).toMatchObject([
+      {},
+      { message: expect.stringContaining("in 120 min"), command: "tributary capture resume" },
+    ]);
+    expect(capture({ safeWalBytes: undefined }, 100)).toMatchObject([
+      { message: expect.stringContaining("WITHOUT A BOUND") },
+    ]);
+    // Triggers, polling, an outbox: no log is kept for it.
+    const tables = capture(
+      { walHeldBytes: undefined, safeWalBytes: undefined, walStatus: undefined },
+      undefined,
+    );
+    expect(tables).toHaveLength(1);
+    expect(JSON.stringify(tables)).not.toContain("WAL");
   });
 
   it("are no news of a consumer that is late for a reason that is told already, nor of a moment's lag", () => {
