@@ -85,6 +85,39 @@ describe("the capture task's metrics", () => {
     expect(written().map((line) => line.values.Changes)).toEqual([1, 4]);
   });
 
+  it("begin anew at a pause and behind it: nothing that was added is missing, and no counter goes back", () => {
+    const { made, written } = publisher(60);
+    const tables = (changes: number) => new Map([["public.a", { changes, bytes: changes * 10 }]]);
+    const streaming = (changes: number) =>
+      metrics({ changes, tables: tables(changes) }, { reconnects: 1, putAside: changes });
+    const paused = { ...metrics({}, { connected: false }), paused: { since: START } };
+    made.take(streaming(10), START);
+    made.take(streaming(15), START + 1_000);
+    // Both turns are written at once, long before the line that is due.
+    made.take(paused, START + 2_000);
+    made.take(paused, START + 3_000);
+    made.take(streaming(3), START + 4_000);
+    made.take(streaming(7), START + 5_000);
+    made.flush(START + 6_000);
+    const shown = written().map(({ kind, values }) =>
+      kind === "capture-table"
+        ? ["table", values[TABLE_METRIC.changes.name]]
+        : ["capture", values.Changes, values.PutAside, values.Reconnects],
+    );
+    expect(shown).toEqual([
+      ["table", 10],
+      ["capture", 10, 10, 1],
+      ["table", 5],
+      ["capture", 5, 5, 0],
+      ["capture", 0, 0, 0],
+      ["capture", 0, 0, 0],
+      ["table", 3],
+      ["capture", 3, 3, 1],
+      ["table", 4],
+      ["capture", 4, 4, 0],
+    ]);
+  });
+
   it("have each unit as its name says, and no dimension that CloudWatch would bill beside", () => {
     const { made, written } = publisher();
     made.take(
