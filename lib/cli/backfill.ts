@@ -1,4 +1,6 @@
 import { Command } from "commander";
+import pg from "pg";
+import { quoteTable } from "../change/sql-identifier.ts";
 import { formatTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { captures } from "../definition/definition.ts";
@@ -98,6 +100,11 @@ function steering(verb: string, wanted: BackfillWanted, description: string): Co
     });
 }
 
+/** A lock of another session is waited for no longer than this, in milliseconds. */
+const LOCK_MS = 5_000;
+/** https://www.postgresql.org/docs/current/errcodes-appendix.html */
+const LOCK_NOT_AVAILABLE = "55P03";
+
 async function startBackfill(options: StartOptions): Promise<void> {
   const pipeline = requireLog(await readPipeline(options.pipeline), "backfill start");
   const table = tableOption(options.table);
@@ -158,7 +165,19 @@ async function databaseProblems(
     );
     return [];
   }
-  return await withDatabase(databaseUrl, (client) => checkBackfillRequest(client, pipeline, table, where));
+  return await withDatabase(databaseUrl, async (client) => {
+    await client.query(`SET lock_timeout = ${LOCK_MS}`);
+    try {
+      return await checkBackfillRequest(client, pipeline, table, where);
+    } catch (error) {
+      if (!(error instanceof pg.DatabaseError && error.code === LOCK_NOT_AVAILABLE)) throw error;
+      const relation = quoteTable(table).replaceAll("'", "''");
+      note(
+        `another session has locked ${formatTable(table)} for more than ${LOCK_MS / 1000} s: it is checked by the capture task alone, whose chunks wait for that lock too. Who has it: SELECT pid FROM pg_locks WHERE relation = '${relation}'::regclass AND granted;`,
+      );
+      return [];
+    }
+  });
 }
 
 async function showStatus({ table, json, watch, ...place }: BackfillStatusOptions): Promise<void> {
