@@ -50,3 +50,11 @@ it("knows no more than capture's reports where no shard was finished", async () 
   const oldest = await oldestUnapplied(place, orders, now, 168);
   expect(Math.abs(oldest - (now - HOUR))).toBeLessThan(5_000);
 });
+
+it("counts from the pause where that was before, and where nothing waits", async () => {
+  if (!orders) throw new Error("no consumer");
+  const { place, now } = await shop([]);
+  expect(await oldestUnapplied(place, orders, now - 2 * HOUR, 168)).toBe(now - 2 * HOUR);
+  const dynamodb = new MemoryTable().client();
+  expect(await oldestUnapplied({ ...place, dynamodb }, orders, now - 60_000, 168)).toBe(now - 60_000);
+});
