@@ -1,10 +1,13 @@
+import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { entriesOf } from "../../lib/explain/catalogue.ts";
 import { type OnCallRow, onCallRows, patternOf } from "../pipeline/on-call/on-call-table.ts";
 
+const CLI = fileURLToPath(new URL("../../lib/cli/main.ts", import.meta.url));
 const TESTS = fileURLToPath(new URL("../pipeline/on-call/", import.meta.url));
 
 /** Numbers of the rows that a test of the folder names. */
@@ -28,6 +31,15 @@ test("each failure of the table has a test of its own, codes that tributary expl
   expect(numbers).toEqual([...new Set(numbers)].toSorted((a, b) => a - b));
   expect(onCallRows.map(wrongIn).filter((wrong) => wrong !== undefined)).toEqual([]);
   expect(tested.filter((number) => !numbers.includes(number))).toEqual([]);
+});
+
+test("tributary explain says of each code what happened and what to do", async () => {
+  const codes = [...new Set(onCallRows.flatMap((row) => row.codes))];
+  const { stdout } = await promisify(execFile)(process.execPath, [CLI, "explain", ...codes]);
+  const told = stdout
+    .split("\n\n")
+    .filter((text) => text.includes("What happened:") && text.includes("What to do:"));
+  expect(codes.filter((code) => !told.some((text) => text.startsWith(`${code} (`)))).toEqual([]);
 });
 
 test("a row without a test, with an unknown code or without a command is found", () => {
