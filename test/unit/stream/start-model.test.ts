@@ -211,6 +211,12 @@ test("where nothing was committed for long, it is begun before the first change 
   expect(found && found.position > (all[3]?.position as string)).toBe(true);
 });
 
+test("and it is looked for behind others of its shard, for as long as it may be late", async () => {
+  const commits = [row(10, [0, 2]), row(700, [0], 9), ...[0, 1, 1, 1, 1].map((pause) => row(pause, [2]))];
+  const { found, all } = await play({ commits, lag: 0, begins: 0, splitAt: 2000 }, T);
+  expect(found && found.position < (all[2]?.position as string)).toBe(true);
+});
+
 test("a change by claim check is not left out, though nobody knows when it was committed", async () => {
   const commits = [row(10, [0, 1, 2, 3]), row(700, [0], 0, { kind: "claim" }), row(5, [1])];
   const { found, all } = await play({ commits, lag: 0, begins: 0, splitAt: 0 }, T);
