@@ -376,6 +376,7 @@ export const STATE_ERRORS: ErrorSection = errorSection("Capture: one writer and 
     retry: "stop",
     meaning: "partitions, keys or topics differ from the first start's",
     why: "Partition counts, keys and topics decide where a change goes; changed under a running pipeline, the order of a row's changes would be lost.",
-    remedy: "put partitions, keys and topics back in the definition, or begin a pipeline of a new name",
+    remedy:
+      "put partitions, keys and topics back in the definition (`tributary plan` says whether all are), or begin a pipeline of a new name",
   },
 });

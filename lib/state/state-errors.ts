@@ -19,7 +19,7 @@ export class StoredSettingChangedError extends defineError("STORED_SETTING_CHANG
     return {
       message: `pipeline "${pipeline}" was started with other settings, and changing them would move keys between partitions and lose their order:\n${lines.join("\n")}`,
       remedy:
-        "Put the settings back. To change them, start a pipeline of another name beside this one, let its consumers catch up, then remove this one.",
+        "Put the settings back; tributary plan says whether all are. To change them, start a pipeline of another name beside this one, let its consumers catch up, then remove this one.",
     };
   },
 ) {}
