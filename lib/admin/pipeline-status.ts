@@ -36,6 +36,8 @@ export interface UnknownPart {
   readonly reason: string;
   /** Without it nobody can say that the pipeline is healthy. */
   readonly needed: boolean;
+  /** True of a dead-letter queue that is not there. */
+  readonly isMissing?: boolean;
 }
 
 /** Status of the capture task of one slot. */

@@ -32,6 +32,7 @@ export function problemsOf(status: Facts, resources: PipelineResources): readonl
     ...ofTopics(status),
     ...status.consumers.flatMap((consumer) => ofConsumer(consumer, resources)),
     ...ofTables(status),
+    ...ofQueues(status),
   ];
   return problems.toSorted((a, b) => Number(a.severity === "note") - Number(b.severity === "note"));
 }
@@ -318,21 +319,7 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
   const words: Words[] = [];
   const flag = `--consumer ${shellWord(name)}`;
   if (paused) words.push(...ofPausedConsumer(consumer, paused));
-  const gap = attention.find((status) => status.gap);
-  if (gap)
-    words.push({
-      message: `${counted(consumer.gaps, "partition stands", "partitions stand")} before missing changes: nothing behind them is applied`,
-      remedy:
-        "Look first for the records: an event source mapping that gave up, a stream whose retention was over. Then accept it: the rows are read again.",
-      command: `tributary consumer accept-gap ${flag} --topic ${shellWord(gap.topic)}`,
-    });
-  const hold = attention.find((status) => status.hold)?.hold;
-  if (hold)
-    words.push({
-      message: `${counted(consumer.held, "partition is", "partitions are")} held since ${hold.since}: ${hold.cause}`,
-      remedy: "Correct what made the change fail, then redrive it.",
-      command: `tributary dlq redrive ${flag}`,
-    });
+  words.push(...ofStops(attention, flag));
   if (consumer.deadLetterKeys > 0)
     words.push({
       message: `${counted(consumer.deadLetterKeys, "key has", "keys have")} open dead letters, and ${counted(consumer.parked, "change is", "changes are")} parked`,
@@ -345,7 +332,7 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
       remedy: "The list says which, and what each waits for.",
       command: `tributary consumer status ${flag}`,
     });
-  const explains = paused || gap || hold;
+  const explains = paused || attention.some(({ gap, hold }) => gap || hold);
   if (lag.state === "behind" && lag.forMs >= LATE_CONSUMER_MS && !explains) {
     const logGroup = consumers[name]?.function;
     words.push({
@@ -364,6 +351,54 @@ function ofConsumer(consumer: ConsumerSummary, { consumers }: PipelineResources)
       command: `tributary dlq list ${flag}`,
     });
   return words.map((each) => problem(`consumer ${name}`, each));
+}
+
+/** What partitions wait for, each by its cause: one that is held before a gap or a lost object needs no redrive, but what is missing. */
+function ofStops(partitions: ConsumerSummary["attention"], flag: string): Words[] {
+  const words: Words[] = [];
+  const ofObject = partitions.filter(({ gap }) => gap?.cause === "object");
+  if (ofObject.length > 0)
+    words.push({
+      code: "CLAIM_MISSING",
+      message: `${counted(ofObject.length, "partition stands", "partitions stand")} before a change whose object in the claim store is gone, or another one: nothing behind it is applied`,
+      remedy: `Restore the object, then redrive. Where it is gone for good, accept that, and the rows are read again: ${acceptance(ofObject, flag)}`,
+      command: `tributary dlq redrive ${flag}`,
+    });
+  const ofGap = partitions.filter(({ gap }) => gap && gap.cause !== "object");
+  if (ofGap.length > 0)
+    words.push({
+      code: ofGap.every(({ gap }) => gap?.cause === "expired") ? "GAP_EXPIRED" : "GAP",
+      message: `${counted(ofGap.length, "partition stands", "partitions stand")} before missing changes: nothing behind them is applied`,
+      remedy:
+        "Look first for the records: an event source mapping that gave up, a stream whose retention was over. Then accept it: the rows are read again.",
+      command: acceptance(ofGap, flag),
+    });
+  const [held, ...others] = partitions.filter(({ gap, hold }) => hold && !gap);
+  if (held)
+    words.push({
+      message: `${counted(others.length + 1, "partition is", "partitions are")} held since ${held.hold?.since}: ${held.hold?.cause}`,
+      remedy: "Correct what made the change fail, then redrive it.",
+      command: `tributary dlq redrive ${flag}`,
+    });
+  return words;
+}
+
+function acceptance([first]: ConsumerSummary["attention"], flag: string): string {
+  return `tributary consumer accept-gap ${flag} --topic ${shellWord(first?.topic ?? "")}`;
+}
+
+/** A queue that SQS does not know: what cannot be read for another reason is unknown, and no problem of its own. */
+function ofQueues({ unknown }: Facts): StatusProblem[] {
+  return unknown
+    .filter(({ isMissing }) => isMissing)
+    .map(({ part }) =>
+      problem(part, {
+        code: "DEAD_LETTER_QUEUE",
+        message: "is not there: a change that fails for good cannot be kept, and holds its partition",
+        remedy: "Doctor names it, and the command that makes it again.",
+        command: "tributary doctor",
+      }),
+    );
 }
 
 function ofTables({ tables }: Facts): StatusProblem[] {

@@ -13,7 +13,7 @@ import { captureStatus } from "./capture.ts";
 import { Sightings } from "./capture-standing.ts";
 import { consumerStatus } from "./consumer-status.ts";
 import type { PipelineStatus, UnknownPart } from "./pipeline-status.ts";
-import { queueDepth } from "./queue-depth.ts";
+import { isMissingQueue, queueDepth } from "./queue-depth.ts";
 import type { PipelineResources } from "./resources.ts";
 import { retentionLeft } from "./retention-left.ts";
 import { captureOf, lagOf, newestOf, pausingOf, summaryOf, withoutTasks } from "./status-parts.ts";
@@ -63,7 +63,8 @@ export async function pipelineStatus(options: StatusOptions): Promise<PipelineSt
   const depthOf = (url: string | undefined, name: string, needed: boolean) => {
     const { sqs } = options;
     if (!sqs || url === undefined) return undefined;
-    return parts.read(name, needed, (until) => queueDepth(sqs, url, until));
+    const isNeeded = (error: unknown) => needed || isMissingQueue(error);
+    return parts.read(name, isNeeded, (until) => queueDepth(sqs, url, until));
   };
   const [reports, records, leases, capture, backfills, pauses, captureDeadLetters, consumers] =
     await Promise.all([
@@ -143,7 +144,7 @@ class Parts {
   /** @throws the signal's reason, and nothing else */
   async read<T>(
     part: string,
-    needed: boolean,
+    needed: boolean | ((error: unknown) => boolean),
     read: (until: AbortSignal) => Promise<T>,
   ): Promise<T | undefined> {
     const until = AbortSignal.any([this.#signal, AbortSignal.timeout(PART_DEADLINE_MS)]);
@@ -156,7 +157,10 @@ class Parts {
     } catch (error) {
       this.#signal.throwIfAborted();
       const reason = until.aborted ? `no answer within ${PART_DEADLINE_MS / 1000} s` : reasonOf(error);
-      this.unknown.push({ part, reason, needed });
+      this.unknown.push({
+        ...{ part, reason, needed: typeof needed === "boolean" ? needed : needed(error) },
+        ...(isMissingQueue(error) && { isMissing: true }),
+      });
       return undefined;
     } finally {
       until.removeEventListener("abort", giveUp);

@@ -45,7 +45,8 @@ export const DOCTOR_ERRORS: Section = errorSection("Doctor", NOTHING_RUNS, {
     retry: "stop",
     meaning: "there is no such queue",
     why: "It was deleted, or the URL is of another account or region.",
-    remedy: "deploy the stack again; see account and region",
+    remedy:
+      "correct URL, account or region; one that somebody deleted no deploy makes again: run the `aws sqs create-queue` that `tributary doctor` prints",
     ifNothing: `${GOES_ON} The first change that fails for good holds its partition.`,
   },
   CONSUMER_FUNCTION: {

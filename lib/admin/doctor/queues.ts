@@ -1,6 +1,7 @@
 import { GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import { sqsClient } from "../../aws/clients.ts";
 import { sourceKind } from "../../source/index.ts";
+import { MISSING_QUEUE } from "../queue-depth.ts";
 import { askAws } from "./ask-aws.ts";
 import { isEmulated } from "./aws-caller.ts";
 import { type Check, NotChecked, ok } from "./check.ts";
@@ -11,7 +12,6 @@ import type { Examination } from "./examination.ts";
 const LARGEST = 1024 * 1024;
 /** The longest that SQS keeps a message, in seconds. */
 const LONGEST = 14 * 24 * 3600;
-const MISSING = ["QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue"];
 
 /** The dead-letter queues: capture's, and each consumer's. */
 export function queueChecks(examination: Examination): readonly Check[] {
@@ -31,6 +31,12 @@ export function queueChecks(examination: Examination): readonly Check[] {
   }));
 }
 
+/** The command that makes a queue of this URL, as the construct does. */
+function creation(url: string): string {
+  const attributes = `MaximumMessageSize=${LARGEST},MessageRetentionPeriod=${LONGEST}`;
+  return `aws sqs create-queue --queue-name ${url.split("/").at(-1)} --attributes ${attributes}`;
+}
+
 async function lookAtQueue(examination: Examination, urlOf: () => string | undefined, signal: AbortSignal) {
   const { environment } = examination.subject;
   const { place } = examination.requireResources();
@@ -45,11 +51,11 @@ async function lookAtQueue(examination: Examination, urlOf: () => string | undef
         abortSignal: signal,
       }),
     {
-      names: MISSING,
+      names: MISSING_QUEUE,
       error: (cause) =>
         new DeadLetterQueueError({
           message: `there is no queue ${url}: a change that fails for good could not be kept, and holds its partition`,
-          remedy: "Deploy the stack again, or correct the queue's URL, the region or the account.",
+          remedy: `Correct the queue's URL, the region or the account; or deploy the stack. One that somebody deleted no deploy makes again (with --attributes also KmsMasterKeyId, as the others have it): ${creation(url)}`,
           cause,
         }),
     },

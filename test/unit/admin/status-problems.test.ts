@@ -100,6 +100,7 @@ describe("the problems of a pipeline", () => {
     };
     const rest = { unhealed: [], deadLetters: 0, parked: 0 };
     const gap = { topic: "shop.t", partition: 0, cause: "gap" } as never;
+    const object = { topic: "shop.t", partition: 0, cause: "object" } as never;
     const by = { by: "ada", since: "2026", reason: undefined };
     for (const [over, command] of [
       [{ captures: [task({ state: "SILENT" })] }, restart],
@@ -129,6 +130,19 @@ describe("the problems of a pipeline", () => {
       [
         { consumers: [orders({ gaps: 1, attention: [{ ...at, ...rest, gap }] })] },
         "tributary consumer accept-gap --consumer orders --topic shop.t",
+      ],
+      // A partition is held before what is missing: to redrive it mends nothing there, and to accept a lost object loses what could be restored.
+      [
+        { consumers: [orders({ held: 1, gaps: 1, attention: [{ ...at, ...rest, hold, gap }] })] },
+        "tributary consumer accept-gap --consumer orders --topic shop.t",
+      ],
+      [
+        { consumers: [orders({ held: 1, gaps: 1, attention: [{ ...at, ...rest, hold, gap: object }] })] },
+        "tributary dlq redrive --consumer orders",
+      ],
+      [
+        { unknown: [{ part: "dead-letter queue of orders", reason: "r", needed: true, isMissing: true }] },
+        "tributary doctor",
       ],
       [{ consumers: [orders({ deadLetterKeys: 1, parked: 4 })] }, "tributary dlq redrive --consumer orders"],
       [{ consumers: [orders({ unhealed: 1 })] }, "tributary consumer status --consumer orders"],
