@@ -35,7 +35,13 @@ export const handler = consumer(${JSON.stringify(bench.consumer.name)}).on("publ
 }
 
 type Environment = Readonly<Record<string, string>>;
-type Place = Pick<CaptureBench, "run">;
+/** Where verbs are run: on a capture bench, or beside `tributary dev`. */
+interface Place {
+  run(
+    environment: Environment,
+    ...args: string[]
+  ): { readonly ended: Promise<unknown>; readonly lines: readonly string[] };
+}
 
 /**
  * Runs `tributary status` and `tributary doctor` until they say what the row quotes, and returns the command that mends it, as one of
