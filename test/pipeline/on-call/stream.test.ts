@@ -104,11 +104,13 @@ withPostgres((server) => {
     cleanups.push(() => proxy.stop());
     const environment = { AWS_ENDPOINT_URL_KINESIS: proxy.endpoint, TRIBUTARY_METRICS_SECONDS: "1" };
     await started(bench, environment);
-    isAway = true;
     await bench.insert(1, 1);
+    await bench.reached(1);
+    isAway = true;
+    await bench.insert(2, 2);
     const command = await whatMends(row, bench, { environment });
     isAway = false;
-    await bench.reached(1);
+    await bench.reached(2);
     await runPrinted(bench, command, environment);
     await becomesHealthy(bench, environment);
   });
