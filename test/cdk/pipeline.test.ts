@@ -311,7 +311,6 @@ describe("full", () => {
     const redrive = resource(large, "AWS::Lambda::Function", "customerviewRedrive").Properties;
     expect(redrive).toMatchObject({
       Timeout: 900,
-      Code: handler.Code,
       Environment: handler.Environment,
       VpcConfig: { SubnetIds: expect.anything() },
     });

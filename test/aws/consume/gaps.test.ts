@@ -276,7 +276,7 @@ describe("tributary consumer", () => {
     const seen = await run("status", "--consumer", bench.name);
     expect(seen).toMatchObject({ code: 1 });
     expect(seen.out).toContain("stands before a gap: changes behind 0/2#1, up to 0/5#1");
-    expect(seen.out).toMatch(/held since .*: GapError, \d+ KB: tributary redrive/);
+    expect(seen.out).toMatch(/held since .*: GapError, \d+ KB: npm run -s tributary -- (dlq )?redrive/);
     const accept = ["accept-gap", "--consumer", bench.name, "--topic", TOPIC];
     const asked = await run(...accept);
     expect(asked).toMatchObject({ code: 2, error: expect.stringContaining("--yes") });

@@ -205,7 +205,7 @@ describe("the output of a verb", () => {
     answers.DescribeTasks = [stopped(3)];
     const pages = Array.from({ length: 30 }, (_, i) => log([`stdout: page ${i}`]));
     answers.GetLogEvents = [{ error: "ResourceNotFoundException" }, ...pages, log(["stdout: exit code 3"])];
-    const { code, lines } = await run({ deadlines: { pollMs: 1, logMs: 1 } });
+    const { code, lines } = await run({ deadlines: { pollMs: 50, logMs: 1_000 } });
     expect([code, lines.length]).toEqual([3, 30]);
   });
 });
