@@ -29,6 +29,9 @@ const stored = z.object({
   mapping: z.string().optional(),
 });
 
+/** Whatever stands there is a pause, as it is to a consumer's functions: one that could not be read would keep all others from being seen. */
+const UNREADABLE = { by: "somebody", since: 0, reason: "what stands in the state table cannot be read" };
+
 const CONSUMER = "consumer#";
 
 /** Returns what is paused now. `cut`: `place.signal` cuts the call. @throws StateTableError, StateTableUnavailableError */
@@ -89,15 +92,16 @@ export async function seePause(place: StatePlace, target: PauseTarget): Promise<
   const table = persistentTable(place);
   const key = keyOf(place, target);
   const item = await table.get(key);
-  if (!item?.pause) return undefined;
+  if (!item) return undefined;
   const { pause, disabled } = item;
+  const same = pause ? "#pause = :seen" : "attribute_not_exists(#pause)";
   return {
     pause: parse(item),
     end: () =>
       table.delete(key, {
-        ConditionExpression: `attribute_not_exists(pk) OR (#pause = :seen AND ${disabled ? "attribute_exists(disabled)" : "attribute_not_exists(disabled)"})`,
+        ConditionExpression: `attribute_not_exists(pk) OR (${same} AND ${disabled ? "attribute_exists(disabled)" : "attribute_not_exists(disabled)"})`,
         ExpressionAttributeNames: { "#pause": "pause" },
-        ExpressionAttributeValues: { ":seen": pause },
+        ...(pause && { ExpressionAttributeValues: { ":seen": pause } }),
       }),
   };
 }
@@ -135,6 +139,11 @@ function keyOf({ pipeline }: StatePlace, target: PauseTarget) {
 }
 
 function parse(item: StateItem): Pause {
-  const { reason, ...pause } = stored.parse(JSON.parse(item.pause?.S ?? "null"));
-  return { ...pause, reason };
+  const text = item.pause?.S ?? "";
+  try {
+    const { reason, ...pause } = stored.parse(JSON.parse(text));
+    return { ...pause, reason };
+  } catch {
+    return { ...UNREADABLE, id: text };
+  }
 }

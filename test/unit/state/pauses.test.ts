@@ -1,6 +1,9 @@
+import { PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { expect, test } from "vitest";
 import { clearPause, readPause, readPauses, setPause } from "../../../lib/state/pauses.ts";
 import { NotPausedError, PausedAlreadyError } from "../../../lib/state/state-errors.ts";
+import { pauseKey } from "../../../lib/state/state-key.ts";
+import type { StateItem } from "../../../lib/state/state-table.ts";
 import { type CallFault, MemoryTable } from "../consume/memory-table.ts";
 
 const ORDERS = { consumer: "orders" };
@@ -73,6 +76,23 @@ test("a resume ends the pause that was seen, and no later one", async () => {
   await expect(late).rejects.toThrow(/paused anew, by bob@phone/);
   expect(await readPause(placeOn(table), ORDERS)).toMatchObject(BOB);
 });
+
+test.each<StateItem>([{ pause: { S: "{}" } }, { pause: { S: "no JSON" } }, {}])(
+  "%o is a pause too, hides no other, and can be ended",
+  async (attributes) => {
+    const place = placeOn(new MemoryTable());
+    const { pk, sk } = pauseKey("shop", "consumer#orders");
+    const Item = { pk: { S: pk }, sk: { S: sk }, ...attributes };
+    await place.dynamodb.send(new PutItemCommand({ TableName: "state", Item }));
+    const capture = await setPause(place, "capture", BOB);
+    const read = await readPauses(place);
+    expect(read.capture).toEqual(capture);
+    expect(read.consumers.get("orders")).toMatchObject({ by: "somebody" });
+    await expect(setPause(place, ORDERS, ADA)).rejects.toBeInstanceOf(PausedAlreadyError);
+    expect(await clearPause(place, ORDERS)).toMatchObject({ by: "somebody" });
+    expect(await readPause(place, ORDERS)).toBeUndefined();
+  },
+);
 
 test("what is not paused cannot be resumed", async () => {
   await expect(clearPause(placeOn(new MemoryTable()), "capture")).rejects.toBeInstanceOf(NotPausedError);
