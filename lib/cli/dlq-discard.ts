@@ -7,7 +7,7 @@ import { deadLetterSceneOf, placeText, shellWord } from "./dlq-place.ts";
 import { type ChoiceOptions, checkChoice, nothingFits, OPERATIONS } from "./dlq-show.ts";
 import { type RedriveArguments, redriveParked } from "./redrive.ts";
 import { redriveSceneOf } from "./redrive-run.ts";
-import { note, say } from "./say.ts";
+import { note, say, typed } from "./say.ts";
 
 /** The options of `tributary dlq discard`. */
 export interface DiscardOptions extends ChoiceOptions {
@@ -85,7 +85,9 @@ async function giveUp(letter: DeadLetterDetail, options: DiscardOptions): Promis
 function tellDiscarded(discarded: number, position: string): void {
   if (discarded > 0) return;
   note(
-    `nothing was given up: the change at ${position} is being redriven by somebody else, stands behind one that fails, or is through already. See: tributary dlq list`,
+    typed(
+      `nothing was given up: the change at ${position} is being redriven by somebody else, stands behind one that fails, or is through already. See: tributary dlq list`,
+    ),
   );
   process.exitCode = 1;
 }
@@ -108,7 +110,7 @@ async function takeAway(letter: DeadLetterDetail, options: DiscardOptions): Prom
   if (!options.json)
     say(
       `Deletes ${messages.length} messages of ${consumer}'s dead-letter queue, and nothing else: ${topic ?? "no topic"}, ${position ?? "no position"} (${state}).`,
-      why[state] ?? "",
+      typed(why[state] ?? ""),
     );
   if (!(await isAllowed(options, "Delete?"))) return;
   tellDeleted(await acknowledgeMessages(place, url, new Set(messages)), messages.length, options);
@@ -159,7 +161,9 @@ async function discardPutAside(options: DiscardOptions): Promise<void> {
       `Deletes the message of the change of ${table} at ${position} from capture's dead-letter queue, and nothing else: the one whole copy of the change.`,
       isMended
         ? "Its table was read again since, with a sweep: sinks hold the row as it is."
-        : `Its table was not read again since: sinks may lack the row, or keep an old one. First: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
+        : typed(
+            `Its table was not read again since: sinks may lack the row, or keep an old one. First: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
+          ),
     );
   if (!(await isAllowed(options, "Delete it?"))) return;
   tellDeleted(await acknowledgeMessages(place, queue.url, new Set(messages)), messages.length, options);
@@ -183,9 +187,11 @@ export async function redrivePutAside(options: DiscardOptions): Promise<void> {
     const own = letters.filter((one) => one.table === table);
     const isReading = own.every(({ state }) => state === "reading");
     say(
-      isReading
-        ? `${table}: ${own.length}, being read again: tributary backfill status`
-        : `${table}: ${own.length}; correct the rows, then: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
+      typed(
+        isReading
+          ? `${table}: ${own.length}, being read again: tributary backfill status`
+          : `${table}: ${own.length}; correct the rows, then: tributary backfill start --table ${shellWord(table)}${placeText(options)}`,
+      ),
     );
   }
 }
@@ -194,7 +200,11 @@ function tellDeleted(deleted: number, of: number, { json }: DiscardOptions): voi
   if (json) say(JSON.stringify({ deleted, of }));
   else say(`${deleted} of ${of} messages deleted.`);
   if (deleted === of) return;
-  note("the others were not seen: somebody else reads the queue, or they are gone. See: tributary dlq list");
+  note(
+    typed(
+      "the others were not seen: somebody else reads the queue, or they are gone. See: tributary dlq list",
+    ),
+  );
   process.exitCode = 1;
 }
 

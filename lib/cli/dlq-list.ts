@@ -1,9 +1,10 @@
 import type { CaptureDeadLetter, CaptureDeadLetterList } from "../admin/dead-letters/capture.ts";
 import { listCaptureDeadLetters } from "../admin/dead-letters/capture.ts";
 import { listDeadLetters, type OpenDeadLetter, type QueueLook } from "../admin/dead-letters/list.ts";
+import { counted } from "../admin/problem-words.ts";
 import { type DeadLetterOptions, deadLetterSceneOf, placeText } from "./dlq-place.ts";
 import { showValue } from "./pretty-line.ts";
-import { note, say } from "./say.ts";
+import { note, say, typed } from "./say.ts";
 
 /** The options of `tributary dlq list`. */
 export interface ListOptions extends DeadLetterOptions {
@@ -71,15 +72,26 @@ function printTable(
     );
   const behind = letters.reduce((sum, { waiting = 0 }) => sum + waiting, 0);
   const counts = [
-    ...(letters.length > 0 ? [`${letters.length} of consumers (${behind} changes wait behind them)`] : []),
+    ...(letters.length > 0
+      ? [`${letters.length} of consumers (${counted(behind, "change waits", "changes wait")} behind them)`]
+      : []),
     ...(aside.length > 0 ? [`${aside.length} of capture`] : []),
   ];
   const place = placeText(options);
   say(
     "",
-    `${letters.length + aside.length} open dead letters: ${counts.join(", ")}.`,
-    "Look at one:     tributary dlq show --consumer <name> --position <position>, or --capture --position <position>",
-    `When it is mended: tributary dlq redrive --consumer <name>${place}`,
+    `${counted(letters.length + aside.length, "open dead letter", "open dead letters")}: ${counts.join(", ")}.`,
+    ...(letters[0]
+      ? [
+          typed(
+            `Look at one:       tributary dlq show --consumer ${letters[0].consumer} --position <position>${place}`,
+          ),
+          typed(`When it is mended: tributary dlq redrive --consumer ${letters[0].consumer}${place}`),
+        ]
+      : []),
+    ...(aside.length > 0
+      ? [typed(`Look at capture's: tributary dlq show --capture --position <position>${place}`)]
+      : []),
   );
 }
 

@@ -46,8 +46,8 @@ async function pipelineOf(
   return { resources, names: pipeline.consumers.map((one) => one.name) };
 }
 
-/** The options that name a place, as a command that is printed must repeat them. */
-const REPEATED = ["stack", "profile", "region", "pipeline", "stateTable"] as const;
+/** The options that name a place, as a command that is printed must repeat them. Those of a stack come by `typed`. */
+const REPEATED = ["pipeline", "stateTable"] as const;
 
 /** Returns these options as text, so that a printed command means the same place. */
 export function placeText(options: PlaceOptions): string {

@@ -1,12 +1,13 @@
 import { type CaptureDeadLetterDetail, showCaptureDeadLetters } from "../admin/dead-letters/capture.ts";
 import type { RawChange, RawValue } from "../admin/dead-letters/put-aside-row.ts";
 import { type DeadLetterDetail, showDeadLetters } from "../admin/dead-letters/show.ts";
+import { counted } from "../admin/problem-words.ts";
 import type { WireRow, WireValue } from "../change/event.ts";
 import { printJson } from "../change/json-print.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { type DeadLetterOptions, deadLetterSceneOf, placeText, shellWord } from "./dlq-place.ts";
 import { readableEvent } from "./readable-event.ts";
-import { say } from "./say.ts";
+import { say, typed } from "./say.ts";
 
 /** The options that choose dead letters. */
 export interface ChoiceOptions extends DeadLetterOptions {
@@ -68,7 +69,9 @@ export function nothingFits({ consumer, key, position, topic, capture, ...place 
     ...(topic === undefined ? [] : [`topic ${topic}`]),
   ].join(", ");
   process.stderr.write(
-    `tributary: ${capture ? "capture" : consumer} has no open dead letter of ${what}: it took effect, was given up, or never was. What is open: tributary dlq list${capture ? " --capture" : ` --consumer ${consumer}`}${placeText(place)}\n`,
+    typed(
+      `tributary: ${capture ? "capture" : consumer} has no open dead letter of ${what}: it took effect, was given up, or never was. What is open: tributary dlq list${capture ? " --capture" : ` --consumer ${consumer}`}${placeText(place)}\n`,
+    ),
   );
   process.exitCode = 1;
 }
@@ -120,7 +123,7 @@ function linesOf(letter: DeadLetterDetail, options: ChoiceOptions): string[] {
     ...behindLines(letter),
     ...(letter.messages.length > 0 ? [`  in the queue ${letter.messages.join(", ")}`] : []),
     ...remedyLines(letter, options).map(
-      (line, i) => `${i === 0 ? "  what to do  " : "              "} ${line}`,
+      (line, i) => `${i === 0 ? "  what to do  " : "              "} ${typed(line)}`,
     ),
   ];
 }
@@ -146,9 +149,12 @@ function behindLines({ waiting, waitingCount, hold, state }: DeadLetterDetail): 
       `  held         since ${hold.since} because of ${hold.cause}: ${Math.ceil(hold.bytes / 1024)} KB of records wait in order, next try ${new Date(hold.nextTry).toISOString()}`,
     ];
   if (!waitingCount) return ["  behind it    nothing waits"];
-  const what = state === "skipped" ? "later changes of its key failed too" : "changes of its key wait";
+  const [one, several] =
+    state === "skipped"
+      ? ["later change of its key failed too", "later changes of its key failed too"]
+      : ["change of its key waits", "changes of its key wait"];
   return [
-    `  behind it    ${waitingCount} ${what}:`,
+    `  behind it    ${counted(waitingCount, one, several)}:`,
     ...waiting.map(
       ({ position, op, table }) =>
         `    ${position}  ${op ? OPERATIONS[op] : "large change"} of ${plain(table)}`,
@@ -205,7 +211,7 @@ function remedyLines(letter: DeadLetterDetail, options: ChoiceOptions): string[]
 }
 
 function captureLines(letter: CaptureDeadLetterDetail, options: ChoiceOptions): string[] {
-  const { topic, table, position, code, message, putAsideAt, origin, change, unread, state } = letter;
+  const { topic, table, position, code, message, putAsideAt, origin, change, unread } = letter;
   return [
     `capture: ${topic}, ${table}: put aside ${putAsideAt}`,
     `  position     ${position}`,
@@ -223,9 +229,8 @@ function captureLines(letter: CaptureDeadLetterDetail, options: ChoiceOptions): 
         ]),
     ...(unread ? [`  what to do   ${plain(unread.remedy)}`] : []),
     ...captureRemedy(letter, options).map(
-      (line, i) => `${i === 0 ? "  what to do  " : "              "} ${line}`,
+      (line, i) => `${i === 0 ? "  what to do  " : "              "} ${typed(line)}`,
     ),
-    ...(state === "open" ? [] : []),
     "",
   ];
 }

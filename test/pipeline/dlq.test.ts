@@ -85,7 +85,7 @@ describe("dead letters from another terminal", () => {
         waitingCount: 2,
       });
       // What it prints to mend it runs as it stands there.
-      const command = / {2}tributary (dlq redrive .*)$/m.exec(shown.stdout)?.[1] ?? "";
+      const command = / {2}npm run -s tributary -- (dlq redrive .*)$/m.exec(shown.stdout)?.[1] ?? "";
       const failed = await project.run(command.split(" ")).finished;
       expect(failed).toMatchObject({
         code: 1,

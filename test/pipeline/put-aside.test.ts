@@ -142,7 +142,7 @@ withPostgres((server) => {
     const { change } = JSON.parse(whole.lines[0] ?? "");
     expect(change.after.note.text).toHaveLength(1_100_000 + 4);
 
-    const [, command = ""] = /tributary (backfill start .*)$/m.exec(shown.text) ?? [];
+    const [, command = ""] = /npm run -s tributary -- (backfill start .*)$/m.exec(shown.text) ?? [];
     // Its table's backfill is refused at the same row: nothing is mended, and nothing is deleted.
     const early = await run("redrive", "--capture");
     expect(early).toMatchObject({ code: 1 });

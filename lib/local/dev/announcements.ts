@@ -1,3 +1,5 @@
+import { commandPlace } from "../../change/command-place.ts";
+import { withCommands } from "../../change/printed-command.ts";
 import type { LogPipeline } from "../../source/postgres/definition.ts";
 import type { Display } from "../display.ts";
 import type { LocalAws } from "../host.ts";
@@ -29,7 +31,12 @@ export function sayEndpoints(
   { place, connection }: DevDatabase,
   display: Display,
 ): void {
-  display.say("running; from another terminal in this folder the verbs speak to it: tributary status");
+  display.say(
+    withCommands(
+      "running; from another terminal in this folder the verbs speak to it: tributary status",
+      commandPlace(),
+    ),
+  );
   display.say(`  database     ${place === "embedded" ? placeOf(connection) : place}`);
   display.say(`  DynamoDB     ${environment.AWS_ENDPOINT_URL_DYNAMODB}  table ${resources.stateTable}`);
   display.say(`  Kinesis      ${environment.AWS_ENDPOINT_URL_KINESIS}  stream ${resources.stream}`);
