@@ -48,7 +48,6 @@ export default defineConfig({
           include: ["test/pipeline/**/*.test.ts"],
           testTimeout: 5 * minute,
           hookTimeout: 2 * minute,
-          fileParallelism: false,
         },
       },
       {
