@@ -33,11 +33,14 @@ export class Sightings {
 
   /** `now`: milliseconds of a clock that only goes forward. */
   note(reports: readonly StoredReport[], now: number): void {
-    for (const { report } of reports) {
-      if (!report) continue;
-      const before = this.#seen.get(report.task);
-      if (before?.beat === report.beat) continue;
-      this.#seen.set(report.task, { beat: report.beat, at: now, moved: before !== undefined });
+    // A task that was killed at a change of seat stands in both, with an older beat in one: that is no movement.
+    const newest = new Map<string, number>();
+    for (const { report } of reports)
+      if (report) newest.set(report.task, Math.max(report.beat, newest.get(report.task) ?? report.beat));
+    for (const [task, beat] of newest) {
+      const before = this.#seen.get(task);
+      if (before && before.beat >= beat) continue;
+      this.#seen.set(task, { beat, at: now, moved: before !== undefined });
     }
   }
 

@@ -60,6 +60,21 @@ describe("the state of a slot's capture task", () => {
     expect(other.isAlive(young, 31_000, NOW)).toBe(false);
   });
 
+  it("is SILENT for a task that was killed at a change of seat, and stands in both", () => {
+    const sightings = new Sightings();
+    const [starting, running] = [
+      report({ state: "STARTING", beat: 6, at: NOW - 40_000 }),
+      report({ at: NOW - 40_000 }),
+    ];
+    const both = [stored({ seat: "next", report: starting }), stored({ report: running })];
+    for (let now = 0; now <= 31_000; now += 1_000) sightings.note(both, now);
+    expect(sightings.isAlive(running, 31_000, NOW)).toBe(false);
+    // Nor has it moved by standing there twice when it is looked at first.
+    const first = new Sightings();
+    first.note(both, 0);
+    expect(first.isAlive(running, 0, NOW + 10_000)).toBe(false);
+  });
+
   it("without any report follows the lease", () => {
     expect(standing([]).state).toBe("NEVER STARTED");
     expect(standing([], { owner: undefined, generation: 3, beatAt: NOW }).state).toBe("STOPPED");
