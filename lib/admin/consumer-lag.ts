@@ -2,7 +2,7 @@ import type { PositionText } from "../change/position.ts";
 import type { NewestChange } from "../state/capture-report.ts";
 
 /**
- * How far a consumer is behind the stream, by the changes that capture reported as the newest of each topic: `caught up` has all of them
+ * The lag of a consumer behind the stream, by the newest changes of each topic that capture reported: `caught up` has all of them
  * in place; `behind` lacks some, the oldest known of which has waited for `forMs` (longer, where `atLeast`: what was written before
  * that one is not remembered). What capture reported is up to 10 s old; a change that went to no reported partition is not seen.
  */

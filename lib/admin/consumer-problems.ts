@@ -50,7 +50,7 @@ export function consumerProblems(
   return words.map((each) => problem(`consumer ${name}`, each));
 }
 
-/** What partitions wait for, each by its cause: one that is held before a gap or a lost object needs no redrive, but what is missing. */
+/** Returns the problems of partitions that stand, one for each cause. A gap or a lost object is the cause of the hold behind it: no redrive mends that. */
 function ofStops(partitions: ConsumerSummary["attention"], flag: string): Words[] {
   const words: Words[] = [];
   const ofObject = partitions.filter(({ gap }) => gap?.cause === "object");

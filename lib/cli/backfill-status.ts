@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { backfillFigures } from "../state/backfill-figures.ts";
 import { type Backfill, hasEnded, readBackfills } from "../state/backfills.ts";
 import type { StatePlace } from "../state/persistent-table.ts";
+import { columns } from "./columns.ts";
 
 /** Selection and format of the events shown. */
 export interface ShowOptions {
@@ -71,14 +72,7 @@ export function backfillLines(backfills: readonly Backfill[]): string[] {
     ];
   });
   const all = [["table", "run", "status", "rows", "done", "rows/s", "left", ""], ...cells];
-  const widths = all.reduce<number[]>((w, row) => row.map((cell, i) => Math.max(w[i] ?? 0, cell.length)), []);
-  const toTheRight = new Set([1, 3, 4, 5, 6]);
-  return all.map((row) =>
-    row
-      .map((cell, i) => (toTheRight.has(i) ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))
-      .join("  ")
-      .trimEnd(),
-  );
+  return columns(all, [1, 3, 4, 5, 6]);
 }
 
 /** The status to show: the operator's wish, where the capture task has not acted on it yet. */

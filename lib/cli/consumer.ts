@@ -1,4 +1,3 @@
-import { createInterface } from "node:readline/promises";
 import { Command, InvalidArgumentError } from "commander";
 import { acceptGap, planAcceptance } from "../admin/accept-gap.ts";
 import { consumerStatus, needsAttention, type PartitionStatus } from "../admin/consumer-status.ts";
@@ -11,6 +10,7 @@ import type { ConsumerPlace } from "../consume/fence/consumer-table.ts";
 import { type MissingChanges, unhealedTables } from "../consume/run/missing-changes.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
+import { isAgreed } from "./agreed.ts";
 import { consumerPauseCommands } from "./consumer-pause.ts";
 import { consumerResetCommand } from "./consumer-reset.ts";
 import { byOption, operator } from "./operator.ts";
@@ -135,7 +135,7 @@ async function acceptMissing(options: AcceptOptions): Promise<void> {
       ? `${consumer} goes on behind them, and ${tables.join(", ")} ${tables.length > 1 ? "are" : "is"} read again for it, with a sweep.`
       : `${consumer} goes on behind them. Nothing is read again.`;
   if (!json) say(consequence);
-  if (!options.yes && !(await agreed())) {
+  if (!options.yes && !(await isAgreed("Accept that they are missing?"))) {
     if (!json) say("Nothing was done.");
     process.exitCode = 1;
     return;
@@ -164,20 +164,6 @@ const OUTCOMES = {
   noted: "accepted",
   came: "the changes have come meanwhile, nothing to pass",
 };
-
-/** Asks on the terminal. @throws ConfigurationError where there is none */
-async function agreed(): Promise<boolean> {
-  if (!process.stdin.isTTY) {
-    const remedy = "there is no terminal to ask on: add --yes to accept";
-    throw new ConfigurationError("The command line", [{ path: "--yes", value: undefined, remedy }]);
-  }
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y(es)?$/i.test((await terminal.question("Accept that they are missing? [y/N] ")).trim());
-  } finally {
-    terminal.close();
-  }
-}
 
 function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
   const gaps = all.filter(({ gap }) => gap).length;

@@ -1,9 +1,10 @@
 import { clearReadAgain, listCaptureDeadLetters } from "../admin/dead-letters/capture.ts";
 import { acknowledgeMessages } from "../admin/dead-letters/mended.ts";
 import { type DeadLetterDetail, showDeadLetters } from "../admin/dead-letters/show.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { isAgreed } from "./agreed.ts";
-import { deadLetterSceneOf, placeText, shellWord } from "./dlq-place.ts";
+import { deadLetterSceneOf, placeText } from "./dlq-place.ts";
 import { type ChoiceOptions, checkChoice, nothingFits, OPERATIONS } from "./dlq-show.ts";
 import { type RedriveArguments, redriveParked } from "./redrive.ts";
 import { redriveSceneOf } from "./redrive-run.ts";

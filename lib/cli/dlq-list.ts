@@ -2,6 +2,7 @@ import type { CaptureDeadLetter, CaptureDeadLetterList } from "../admin/dead-let
 import { listCaptureDeadLetters } from "../admin/dead-letters/capture.ts";
 import { listDeadLetters, type OpenDeadLetter, type QueueLook } from "../admin/dead-letters/list.ts";
 import { counted } from "../admin/problem-words.ts";
+import { columns } from "./columns.ts";
 import { type DeadLetterOptions, deadLetterSceneOf, placeText } from "./dlq-place.ts";
 import { showValue } from "./pretty-line.ts";
 import { note, say, typed } from "./say.ts";
@@ -62,14 +63,7 @@ function printTable(
     return;
   }
   const rows = [COLUMNS.map((name) => name.toUpperCase()), ...letters.map(rowOf), ...aside.map(rowOfAside)];
-  const widths = COLUMNS.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
-  for (const row of rows)
-    say(
-      row
-        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    );
+  say(...columns(rows));
   const behind = letters.reduce((sum, { waiting = 0 }) => sum + waiting, 0);
   const counts = [
     ...(letters.length > 0

@@ -1,5 +1,6 @@
 import { type DeadLetterPlace, deadLetterPlace } from "../admin/dead-letters/place.ts";
 import type { PipelineResources } from "../admin/resources.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
 import { type PlaceOptions, readPipeline } from "./options.ts";
 import { placeWith, queueOf } from "./redrive-run.ts";
@@ -57,9 +58,4 @@ export function placeText(options: PlaceOptions): string {
     const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     return typeof value === "string" ? [` --${flag} ${shellWord(value)}`] : [];
   }).join("");
-}
-
-/** A word of a command line. */
-export function shellWord(text: string): string {
-  return /^[\w.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -4,8 +4,9 @@ import { type DeadLetterDetail, showDeadLetters } from "../admin/dead-letters/sh
 import { counted } from "../admin/problem-words.ts";
 import type { WireRow, WireValue } from "../change/event.ts";
 import { printJson } from "../change/json-print.ts";
+import { shellWord } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import { type DeadLetterOptions, deadLetterSceneOf, placeText, shellWord } from "./dlq-place.ts";
+import { type DeadLetterOptions, deadLetterSceneOf, placeText } from "./dlq-place.ts";
 import { readableEvent } from "./readable-event.ts";
 import { say, typed } from "./say.ts";
 

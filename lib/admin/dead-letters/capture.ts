@@ -32,7 +32,7 @@ export interface CaptureDeadLetter {
 
 /** A change that capture put aside, with its row as the server sent it. */
 export interface CaptureDeadLetterDetail extends CaptureDeadLetter {
-  /** Where it stands in the database's log. Undefined where its message is not in the queue. */
+  /** Its place in the database's log; undefined if its message is not in the queue. */
   readonly origin: Pick<PutAsideLetter, "lsn" | "xid" | "column"> | undefined;
   readonly change: RawChange | undefined;
   /** Why its row could not be read. */

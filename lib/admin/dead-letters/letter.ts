@@ -42,7 +42,7 @@ export interface ChangeLetter extends PartitionName, LetterFailure {
   readonly kind: "change";
   readonly consumer: string;
   readonly position: PositionText;
-  /** What orders the change (`parkingKey`); undefined where the message does not hold it. */
+  /** The key that the change is ordered by (`parkingKey`); undefined if the message does not hold it. */
   readonly key: string | undefined;
   readonly table: string | undefined;
   /** The event's JSON, where the message holds it whole. */

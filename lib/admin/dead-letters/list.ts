@@ -37,7 +37,7 @@ export interface OpenDeadLetter {
   readonly messages: readonly string[];
 }
 
-/** What was seen of one consumer's dead-letter queue. */
+/** Result of reading one consumer's dead-letter queue. */
 export interface QueueLook {
   readonly consumer: string;
   /** Undefined: nobody names the queue, so it was not read. */

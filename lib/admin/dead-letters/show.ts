@@ -19,7 +19,7 @@ export interface DeadLetterChoice {
   readonly consumer: string;
   /** As `redrive` takes it: `17`, or `5,17`; `*`: of held partitions. */
   readonly key?: string | undefined;
-  /** Of any change of the key, also of one that waits; of a record that could not be read, of its last change. */
+  /** Position of any change of the key, one that waits included; for an unreadable record, of its last change. */
   readonly position?: PositionText | undefined;
   readonly topic?: string | undefined;
 }
@@ -49,7 +49,7 @@ export interface DeadLetterDetail extends LetterFailure {
   readonly waiting: readonly WaitingChange[];
   /** How many wait; undefined where that is not counted: of a held partition. */
   readonly waitingCount: number | undefined;
-  /** What the partition holds, where all of it waits. */
+  /** The hold of its partition, if the whole partition waits. */
   readonly hold: Pick<PartitionHold, "since" | "cause" | "bytes" | "tries" | "nextTry"> | undefined;
   /** The record, where one could not be read. */
   readonly record: RecordLetter | undefined;
@@ -245,7 +245,7 @@ function operationOf(json: string): OperationCode | undefined {
   }
 }
 
-/** What stands in the queue alone: its message tells all there is. */
+/** Returns a dead letter that only the queue knows, as its message tells it. */
 async function ofMessage({ id, letter }: Told, stored: StoredLetters): Promise<DeadLetterDetail> {
   const { consumer, topic, partition, attempts, firstFailedAt, lastFailedAt, error } = letter;
   const common = {
