@@ -14,11 +14,6 @@ export const TEMPLATES = "lib/init/templates";
 const CDK = { path: "./cdk", loader: "cdk/index.ts" };
 /** Copied as they are: they say to an older Node that it is one. */
 const BIN = ["tributary.cjs", "run.cjs", "init.cjs"];
-/** What `#redrive` stands for; in the bundle of a deployed consumer it is `elsewhere`. */
-const REDRIVE = {
-  here: "lib/consume/dead-letter/redrive.ts",
-  elsewhere: "lib/consume/dead-letter/redrive-elsewhere.ts",
-};
 /** Found by their place, or by a name of `imports`. */
 const BY_PLACE = [
   CDK.loader,
@@ -27,8 +22,6 @@ const BY_PLACE = [
   "lib/cli/operate.ts",
   "functions/redrive.ts",
   "lib/local/lambda/child.ts",
-  REDRIVE.here,
-  REDRIVE.elsewhere,
   // What bin/ runs under an older Node.
   INIT,
   "lib/local/dev/pipeline.ts",
@@ -73,7 +66,18 @@ export async function makeMain(directory: string, used: readonly string[]): Prom
 }
 
 function entriesOf(manifest: Manifest): string[] {
-  return [...Object.values(manifest.exports), COMMAND, ...BY_PLACE];
+  return [
+    ...Object.values(manifest.exports),
+    COMMAND,
+    ...BY_PLACE,
+    ...Object.values(choicesOf(manifest)).flatMap(Object.values),
+  ];
+}
+
+/** Names of package.json's imports that stand for one of two files: in the bundle of a deployed consumer for another. */
+function choicesOf({ imports }: Manifest): Readonly<Record<string, Readonly<Record<string, string>>>> {
+  const choices = Object.entries(imports).filter(([, target]) => typeof target === "object");
+  return Object.fromEntries(choices) as Record<string, Readonly<Record<string, string>>>;
 }
 
 function manifestOf(manifest: Manifest, { packages }: Reached) {
@@ -85,10 +89,12 @@ function manifestOf(manifest: Manifest, { packages }: Reached) {
     ...{ name, version, description, license, keywords, type: "module", engines: ENGINES },
     imports: {
       "#local": local,
-      "#redrive": {
-        "tributary-consumer": `./${compiled(REDRIVE.elsewhere)}`,
-        default: `./${compiled(REDRIVE.here)}`,
-      },
+      ...Object.fromEntries(
+        Object.entries(choicesOf(manifest)).map(([name, files]) => [
+          name,
+          Object.fromEntries(Object.entries(files).map(([condition, file]) => [condition, compiled(file)])),
+        ]),
+      ),
     },
     exports: {
       ...Object.fromEntries(

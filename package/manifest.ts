@@ -14,6 +14,8 @@ export interface Manifest {
   readonly keywords: readonly string[];
   /** Files of TypeScript, from the project's directory. */
   readonly exports: Readonly<Record<string, string>>;
+  /** The same, or one of two by a condition. */
+  readonly imports: Readonly<Record<string, string | Readonly<Record<string, string>>>>;
   readonly dependencies: Versions;
   readonly optionalDependencies: Versions;
   readonly peerDependencies: Versions;

@@ -12,6 +12,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
   "lib/change/": [],
   "lib/log.ts": [],
   "lib/failpoint.ts": [],
+  "lib/failpoint-none.ts": ["lib/failpoint.ts"],
   "lib/backoff.ts": [],
   "lib/aws/": [],
   "lib/telemetry/": ["lib/log.ts"],
@@ -190,9 +191,15 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
 
 /** Names that say nothing of what is inside. */
 const EMPTY_NAMES = /^(utils?|common|helpers?|types|misc|shared)(\.ts)?$/;
-const IMPORT = /(?:\bfrom|\bimport)\s*\(?\s*["'](#redrive|\.{1,2}\/[^"']+)["']/g;
+const IMPORT =
+  /(?:\bfrom|\bimport)\s*\(?\s*["'](#(?:redrive|failpoint|claim-directory|remedy)|\.{1,2}\/[^"']+)["']/g;
 /** Stand in package.json's imports. `#local` is another package where others install it, and no arrow here. */
-const NAMED = { "#redrive": "lib/consume/dead-letter/redrive.ts" } as Readonly<Record<string, string>>;
+const NAMED: Readonly<Record<string, string>> = {
+  "#claim-directory": "lib/claim-check/directory.ts",
+  "#failpoint": "lib/failpoint.ts",
+  "#redrive": "lib/consume/dead-letter/redrive.ts",
+  "#remedy": "lib/change/remedy.ts",
+};
 
 const files = ["lib", "functions", "cdk", "package"].flatMap(filesBelow).toSorted();
 const imports = new Map(files.map((file) => [file, importsOf(file)]));

@@ -1,3 +1,4 @@
+import { remedyText } from "#remedy";
 import type { ClaimCheck } from "./claim-check.ts";
 import { defineError } from "./tributary-error.ts";
 
@@ -8,8 +9,9 @@ import { defineError } from "./tributary-error.ts";
 export class RecordFormatError extends defineError("RECORD_FORMAT", "stop").from(
   (problem: string, which?: string) => ({
     message: `A Kinesis record is not a Tributary record: ${problem}${which === undefined ? "" : ` (${which})`}`,
-    remedy:
+    remedy: remedyText(
       "Let nothing but the capture task write to the stream; deploy the consumer's newer version first.",
+    ),
     problem,
   }),
 ) {}
@@ -18,8 +20,9 @@ export class RecordFormatError extends defineError("RECORD_FORMAT", "stop").from
 export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from(
   ({ bucket, key }: ClaimCheck) => ({
     message: `The object ${key} of a claim check is not in ${bucket}`,
-    remedy:
+    remedy: remedyText(
       "Restore the object, then: tributary redrive --consumer <consumer>. Where it is gone and holds a partition: tributary consumer accept-gap --consumer <consumer> --topic '<topic>' --partition <partition>",
+    ),
   }),
 ) {}
 
@@ -27,7 +30,8 @@ export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from
 export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").from(
   ({ bucket, key }: ClaimCheck, difference: string) => ({
     message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
-    remedy:
+    remedy: remedyText(
       "Let only the capture task write to the bucket. Restore the object, then: tributary redrive --consumer <consumer>",
+    ),
   }),
 ) {}

@@ -74,6 +74,11 @@ export function defineError<Code extends string, Retry extends RetryDirective>(
   class Defined extends TributaryError {
     readonly code = code;
     readonly retry = retry;
+
+    constructor(facts: ErrorFacts) {
+      // The texts of `#remedy` are missing in the bundle of a deployed consumer.
+      super({ ...facts, remedy: facts.remedy ?? `tributary explain ${code}` });
+    }
   }
   const from = (tell: (...args: never[]) => ErrorFacts) =>
     class extends Defined {

@@ -1,5 +1,4 @@
-import { isAbsolute, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { directoryOf, openDirectory } from "#claim-directory";
 import { s3Client } from "../aws/clients.ts";
 import type { ClaimStore } from "../change/claim-store.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
@@ -51,16 +50,5 @@ export async function claimStoreFromEnvironment(
     const { S3ClaimStore } = await import("./s3-claim-store.ts");
     return new S3ClaimStore(await s3Client(environment), location.bucket, location.prefix);
   }
-  const { DirectoryClaimStore } = await import("./directory-claim-store.ts");
-  return new DirectoryClaimStore(location.path);
-}
-
-function directoryOf(url: string): string | undefined {
-  if (!url.startsWith("file:///")) return undefined;
-  try {
-    const path = resolve(fileURLToPath(url));
-    return isAbsolute(path) && path !== resolve("/") ? path : undefined;
-  } catch {
-    return undefined;
-  }
+  return openDirectory(location.path);
 }

@@ -1,3 +1,4 @@
+import { remedyText } from "#remedy";
 import { awsFailure, REACH_AWS } from "../aws/failure.ts";
 import type { PositionText } from "../change/position.ts";
 import { defineError } from "../change/tributary-error.ts";
@@ -48,7 +49,7 @@ export class ExpiredGapError extends defineError("GAP_EXPIRED", "retry").from(
 export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGISTERED", "retry").from(
   (pipeline: string, consumer: string, topic: string) => ({
     message: `consumer "${consumer}" has no start position for topic "${topic}" in pipeline "${pipeline}"`,
-    remedy: "Start the capture task with the definition that has this consumer and its topics.",
+    remedy: remedyText("Start the capture task with the definition that has this consumer and its topics."),
   }),
 ) {}
 
@@ -56,7 +57,7 @@ export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGIST
 export class OwnershipLostError extends defineError("OWNERSHIP_LOST", "retry").from(
   (where: PartitionName) => ({
     message: `${nameOf(where)}: another invocation has taken this partition over`,
-    remedy: "Nothing to do: the batch comes again.",
+    remedy: remedyText("Nothing to do: the batch comes again."),
   }),
 ) {}
 
@@ -73,7 +74,9 @@ export class ConsumerPausedError extends defineError("CONSUMER_PAUSED", "stop").
 export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "retry").from(
   (what: string, cause: unknown) => ({
     message: `the state table did not answer (${what}): DynamoDB: ${awsFailure(cause)}`,
-    remedy: `If it lasts, look at the table's throttles and the function's permissions, and ${REACH_AWS}.`,
+    remedy: remedyText(
+      `If it lasts, look at the table's throttles and the function's permissions, and ${REACH_AWS}.`,
+    ),
     cause,
   }),
 ) {}
@@ -82,7 +85,7 @@ export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "ret
 export class RecordNotSupportedError extends defineError("RECORD_NOT_SUPPORTED", "stop").from(
   (what: string, which: string) => ({
     message: `the record is ${what}, which this version of the consumer library cannot read (${which})`,
-    remedy: "Deploy the consumer with the library version of the capture task.",
+    remedy: remedyText("Deploy the consumer with the library version of the capture task."),
   }),
 ) {}
 
@@ -90,7 +93,9 @@ export class RecordNotSupportedError extends defineError("RECORD_NOT_SUPPORTED",
 export class ClaimStoreNotNamedError extends defineError("CLAIM_STORE_NOT_NAMED", "stop").from(
   (bucket: string) => ({
     message: `a change that was too large for the stream stands in ${bucket}, and this consumer's environment names no claim store`,
-    remedy: "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to read there.",
+    remedy: remedyText(
+      "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to read there.",
+    ),
   }),
 ) {}
 
@@ -103,7 +108,7 @@ export class StateItemError extends defineError("STATE_ITEM", "stop").from(
     const [, topic = "", partition = ""] = /^(?:letter|change)#(.+)\/(\d+)#/.exec(item) ?? [];
     return {
       message: `consumer "${consumer}": the item ${item} of the state table cannot be read: ${problem}`,
-      remedy: "Deploy the version that wrote it, or restore the item from a backup of the table.",
+      remedy: remedyText("Deploy the version that wrote it, or restore the item from a backup of the table."),
       /** The topic partition that the item is about, where its key says so. */
       place: topic === "" ? undefined : { topic, partition: Number(partition) },
     };

@@ -1,4 +1,4 @@
-import { failpoint } from "../../failpoint.ts";
+import { failpoint } from "#failpoint";
 import type { Deadline } from "../run/deadline.ts";
 import type { HandledEvent } from "../run/event.ts";
 import type { RunningCalls } from "../run/running-calls.ts";

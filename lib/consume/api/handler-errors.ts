@@ -1,24 +1,28 @@
+import { remedyText } from "#remedy";
 import { defineError } from "../../change/tributary-error.ts";
 import { nameOf, type PartitionName } from "../consume-errors.ts";
 
 /** A handler did not come back: its process ended or was ended while it ran. */
 export class HandlerDiedError extends defineError("HANDLER_DIED", "stop").from((calls: number) => ({
   message: `the handler was called ${calls} times for this change and never came back: the process ended or timed out`,
-  remedy: "Look for memory, endless loops and process.exit; then: tributary redrive --consumer <consumer>",
+  remedy: remedyText(
+    "Look for memory, endless loops and process.exit; then: tributary redrive --consumer <consumer>",
+  ),
 })) {}
 
 /** A handler was still running when the invocation's time was over. */
 export class HandlerTimeoutError extends defineError("HANDLER_TIMEOUT", "retry").from(() => ({
   message: "the handler was still running when the invocation's time was over",
-  remedy: "Heed ctx.signal, raise the consumer's timeoutSeconds, or lower its batchSize.",
+  remedy: remedyText("Heed ctx.signal, raise the consumer's timeoutSeconds, or lower its batchSize."),
 })) {}
 
 /** A handler that an earlier invocation called still runs; what is behind its change waits for it. */
 export class HandlerStillRunningError extends defineError("HANDLER_STILL_RUNNING", "retry").from(
   (where: PartitionName) => ({
     message: `${nameOf(where)}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
-    remedy:
+    remedy: remedyText(
       "Heed ctx.signal. On Lambda it passes by itself within seconds; elsewhere start the process anew.",
+    ),
   }),
 ) {}
 
@@ -28,8 +32,9 @@ export class RowSchemaError extends defineError("ROW_SCHEMA", "stop").from(
     const missing = unchanged.length > 0 ? ` (did not travel, being unchanged: ${unchanged.join(", ")})` : "";
     return {
       message: `a row of ${table} does not satisfy the handler's schema: ${columns.join(", ")}${missing}`,
-      remedy:
+      remedy: remedyText(
         "Give columns that older rows lack a default, make columns that may be unchanged (TOAST) optional, or set REPLICA IDENTITY FULL.",
+      ),
       cause,
     };
   },
@@ -38,13 +43,13 @@ export class RowSchemaError extends defineError("ROW_SCHEMA", "stop").from(
 /** A middleware of `use` or `useBatch` called `next` twice, or after its end. */
 export class MiddlewareError extends defineError("MIDDLEWARE", "stop").from((what: string) => ({
   message: `a middleware ${what}`,
-  remedy: "Call next once and wait for it: await next().",
+  remedy: remedyText("Call next once and wait for it: await next()."),
 })) {}
 
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
 export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() => ({
   message: "the event is claimed by another invocation that has not ended yet",
-  remedy: "Nothing to do: it comes again.",
+  remedy: remedyText("Nothing to do: it comes again."),
 })) {}
 
 /**
@@ -60,7 +65,7 @@ export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() =
 export class SinkUnavailableError extends defineError("SINK_UNAVAILABLE", "retry").from(
   (sink: string, cause?: unknown) => ({
     message: `the sink "${sink}" cannot be reached`,
-    remedy: "Bring it back before the stream's retention is over.",
+    remedy: remedyText("Bring it back before the stream's retention is over."),
     cause,
   }),
 ) {}

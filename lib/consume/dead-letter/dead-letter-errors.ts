@@ -1,3 +1,4 @@
+import { remedyText } from "#remedy";
 import { awsFailure } from "../../aws/failure.ts";
 import type { PositionText } from "../../change/position.ts";
 import { defineError } from "../../change/tributary-error.ts";
@@ -7,7 +8,7 @@ import { nameOf, type PartitionName } from "../consume-errors.ts";
 export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "retry").from(
   (cause: unknown) => ({
     message: `the dead-letter queue did not take a letter: SQS: ${awsFailure(cause)}`,
-    remedy: "Look at the queue's existence, its policy and key, and the function's permissions.",
+    remedy: remedyText("Look at the queue's existence, its policy and key, and the function's permissions."),
     cause,
   }),
 ) {}
@@ -16,7 +17,7 @@ export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "
 export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE", "stop").from(
   (bytes: number) => ({
     message: `a dead letter has ${bytes} bytes, more than the queue takes`,
-    remedy: "Set the queue's MaximumMessageSize to 1 MiB, or correct the handler.",
+    remedy: remedyText("Set the queue's MaximumMessageSize to 1 MiB, or correct the handler."),
   }),
 ) {}
 
@@ -24,8 +25,9 @@ export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE"
 export class DeadLetterFormatError extends defineError("DEAD_LETTER_FORMAT", "stop").from(
   (message: string, where: string, problem: string) => ({
     message: `the message ${message} cannot be redriven: ${problem}${where ? ` (${where})` : ""}`,
-    remedy:
+    remedy: remedyText(
       "Read the record's rows again: tributary backfill start --table <table>. A message that is none of ours belongs elsewhere.",
+    ),
   }),
 ) {}
 
@@ -33,7 +35,7 @@ export class DeadLetterFormatError extends defineError("DEAD_LETTER_FORMAT", "st
 export class RedriveUnderWayError extends defineError("REDRIVE_UNDER_WAY", "retry").from(
   (where: PartitionName) => ({
     message: `${nameOf(where)}: a redrive is at work in this partition, and the next change would overtake it`,
-    remedy: "Nothing to do: the change comes again when the redrive has ended.",
+    remedy: remedyText("Nothing to do: the change comes again when the redrive has ended."),
   }),
 ) {}
 
@@ -55,7 +57,9 @@ export class RedriveFailedError extends defineError("REDRIVE_FAILED", "retry").f
 export class HandlerMissingError extends defineError("HANDLER_MISSING", "stop").from(
   (where: PartitionName, position: PositionText) => ({
     message: `${nameOf(where)}: no handler is registered for the parked change at ${position}`,
-    remedy: "Redrive by the function whose code has its handler, or give the change up with --discard.",
+    remedy: remedyText(
+      "Redrive by the function whose code has its handler, or give the change up with --discard.",
+    ),
   }),
 ) {}
 
@@ -63,6 +67,6 @@ export class HandlerMissingError extends defineError("HANDLER_MISSING", "stop").
 export class RedriveElsewhereError extends defineError("REDRIVE_ELSEWHERE", "stop").from(
   (consumer: string) => ({
     message: `this function of ${consumer} applies the stream, and does not redrive`,
-    remedy: "Invoke its redrive function: tributary redrive finds it.",
+    remedy: remedyText("Invoke its redrive function: tributary redrive finds it."),
   }),
 ) {}

@@ -1,5 +1,5 @@
+import { failpoint } from "#failpoint";
 import type { PositionText } from "../../change/position.ts";
-import { failpoint } from "../../failpoint.ts";
 import { OwnershipLostError } from "../consume-errors.ts";
 import type { ChainPlace } from "../hold/parked-change.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { KinesisStreamBatchResponse, KinesisStreamEvent } from "aws-lambda";
+import { failpoint } from "#failpoint";
 import { readShardBeat, SHARD_TOPIC, type ShardBeat } from "../../change/shard-beat.ts";
-import { failpoint } from "../../failpoint.ts";
 import { fenceKey } from "../../state/state-key.ts";
 import { runSideBySide } from "../api/concurrency.ts";
 import { jsonLogger, warnOf } from "../api/context.ts";

@@ -7,7 +7,7 @@ import { expect, it, vi } from "vitest";
 
 const SDK = ["@aws-sdk/*", "@smithy/*", "@aws-crypto/*"];
 
-/** As `CdcPipeline` bundles a consumer, and not its redrive. */
+/** As `CdcPipeline` bundles a consumer, and not its redrive (package.json, `imports`). */
 const DEPLOYED = ["module", "tributary-consumer"];
 
 async function bundleBytes(...given: Parameters<typeof bundle>): Promise<number> {
@@ -72,12 +72,26 @@ it("a deployed consumer's bundle refuses to redrive, and names who does; with re
   };
   for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
   try {
-    await expect(invoke(DEPLOYED)).rejects.toMatchObject({ code: "REDRIVE_ELSEWHERE" });
+    await expect(invoke(DEPLOYED)).rejects.toMatchObject({
+      code: "REDRIVE_ELSEWHERE",
+      remedy: "tributary explain REDRIVE_ELSEWHERE",
+    });
     await expect(invoke(["module"])).rejects.toThrow("this is the function of a");
   } finally {
     vi.unstubAllEnvs();
     await rm(directory, { recursive: true, force: true });
   }
+});
+
+it("a deployed consumer's bundle has no failpoints, no directories of claims and no texts of remedies", async () => {
+  const texts = ["TRIBUTARY_FAILPOINTS", "file:///", "Heed ctx.signal"];
+  const has = async (conditions: string[]) => {
+    const code = new TextDecoder().decode(await bundle(CONSUMER, SDK, conditions));
+    return texts.filter((text) => code.includes(text));
+  };
+  expect(await has(["module"])).toEqual(texts);
+  // What is refused names what would be taken.
+  expect(await has(DEPLOYED)).toEqual(["file:///"]);
 });
 
 it("with redrive, what it has beside the AWS clients stays below 155 KB", async () => {

@@ -1,0 +1,10 @@
+/*
+ * Stands for `directory.ts` in the bundle of a deployed consumer (package.json's imports): its claims are in S3, and a directory is
+ * no claim store there.
+ */
+
+/** Names no directory. */
+export function directoryOf(_url: string): void {}
+
+/** Never called, since no URL names a directory. */
+export function openDirectory(_path: string): void {}
