@@ -24,6 +24,7 @@ import {
   type Metric,
   PAUSE_METRIC,
   REDRIVE_METRIC,
+  STANDING_METRIC,
   TABLE_METRIC,
 } from "../lib/telemetry/metrics.ts";
 
@@ -41,12 +42,19 @@ const UNIT: Readonly<Record<Metric["unit"], string>> = {
 const TABLES: Readonly<Record<string, string>> = {
   "capture metrics": metricTable(CAPTURE_METRIC),
   "table metrics": metricTable({ ...TABLE_METRIC, ...BACKFILL_METRIC }),
-  "consumer metrics": metricTable({ ...CONSUMER_METRIC, ...PAUSE_METRIC }, CONSUMER_MEANING),
+  "consumer metrics": metricTable(
+    { ...CONSUMER_METRIC, ...PAUSE_METRIC, ...STANDING_METRIC },
+    CONSUMER_MEANING,
+  ),
   "redrive metrics": metricTable(REDRIVE_METRIC, REDRIVE_MEANING),
   "alarms of a log": alarmTable(SOURCE_ALARM.slots, CAPTURE_METRIC),
   "alarms of tables": alarmTable(SOURCE_ALARM.tables, CAPTURE_METRIC),
   "alarms of capture": alarmTable({ ...CAPTURE_ALARM, ...PIPELINE_ALARM }, CAPTURE_METRIC),
-  "alarms of a consumer": alarmTable(CONSUMER_ALARM, { ...CONSUMER_METRIC, ...PAUSE_METRIC }, "-<consumer>"),
+  "alarms of a consumer": alarmTable(
+    CONSUMER_ALARM,
+    { ...CONSUMER_METRIC, ...PAUSE_METRIC, ...STANDING_METRIC },
+    "-<consumer>",
+  ),
 };
 
 if (import.meta.main) writeFileSync(PAGE, withTables(readFileSync(PAGE, "utf8")));

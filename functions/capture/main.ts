@@ -2,6 +2,7 @@ import { dynamodbClient, kinesisClient, sqsClient } from "../../lib/aws/clients.
 import { runCapture } from "../../lib/capture/capture.ts";
 import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/capture/capture-metrics.ts";
 import { CaptureReporter, listening } from "../../lib/capture/capture-reporter.ts";
+import { ConsumerWatch } from "../../lib/capture/consumer-watch.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
 import { PausePublisher } from "../../lib/capture/pause-metrics.ts";
 import { withRemedies } from "../../lib/capture/remedy-log.ts";
@@ -73,6 +74,12 @@ try {
     await kind.check({ connection, pipeline, slot, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line, { waitsFor: "deployment" }) });
+  }
+  // One task does for all, whatever its state: consumers are read of in the state table alone.
+  if (slot === 1) {
+    const { name, consumers } = pipeline;
+    const place = { dynamodb, table: stateTable, pipeline: name };
+    new ConsumerWatch({ ...place, consumers, log, write }).start(stopping.signal);
   }
   const claims = await claimStoreFromEnvironment(process.env);
   const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];

@@ -14,6 +14,7 @@
  * }
  */
 
+export type { ConsumerLag } from "../capture/consumer-lag.ts";
 export type { PositionText } from "../change/position.ts";
 export type { PartitionName } from "../consume/consume-errors.ts";
 export type {
@@ -43,7 +44,6 @@ export {
 export { beginEpoch, type EpochOptions, type EpochPlan, planEpoch } from "./begin-epoch.ts";
 export { type CaptureStatus, cancelPutAside, captureStatus, putAside, releaseTopic } from "./capture.ts";
 export { Sightings, type StandingState } from "./capture-standing.ts";
-export type { ConsumerLag } from "./consumer-lag.ts";
 export { consumerStatus, needsAttention, type PartitionStatus } from "./consumer-status.ts";
 export {
   type DatabaseScriptOptions,

@@ -1,8 +1,8 @@
+import type { ConsumerLag } from "../capture/consumer-lag.ts";
 import type { PositionText } from "../change/position.ts";
 import type { CaptureFigures, CaptureReport } from "../state/capture-report.ts";
 import type { CaptureStatus } from "./capture.ts";
 import type { Standing, StandingState } from "./capture-standing.ts";
-import type { ConsumerLag } from "./consumer-lag.ts";
 import type { PartitionStatus } from "./consumer-status.ts";
 import type { RetentionLeft } from "./retention-left.ts";
 import type { CapturedTable } from "./status-tables.ts";

@@ -1,9 +1,10 @@
+import { lagOf } from "../capture/consumer-lag.ts";
 import type { ConsumerDefinition } from "../definition/definition.ts";
 import { readCaptureReports } from "../state/capture-report.ts";
 import { persistentTable, type StatePlace } from "../state/persistent-table.ts";
 import { shardKey } from "../state/state-key.ts";
 import { consumerStatus } from "./consumer-status.ts";
-import { lagOf, newestOf } from "./status-parts.ts";
+import { newestOf } from "./status-parts.ts";
 
 /**
  * Returns when the oldest change was written that a consumer has not applied, as far as capture's reports tell, and behind the hour that

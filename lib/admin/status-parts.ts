@@ -1,18 +1,13 @@
+import type { ConsumerLag } from "../capture/consumer-lag.ts";
 import type { PositionText } from "../change/position.ts";
-import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
-import { ConsumerTable } from "../consume/fence/consumer-table.ts";
-import { StartPositions } from "../consume/fence/start-position.ts";
 import type { ConsumerDefinition, Pipeline } from "../definition/definition.ts";
-import { topicPattern } from "../definition/topic-pattern.ts";
 import { sourceKind } from "../source/index.ts";
 import type { StoredLease } from "../state/capture-liveness.ts";
 import type { CaptureRecord } from "../state/capture-record.ts";
 import type { CaptureFigures, CaptureReport, NewestChange, StoredReport } from "../state/capture-report.ts";
 import type { Pause } from "../state/pauses.ts";
-import type { StatePlace } from "../state/persistent-table.ts";
 import type { CaptureStatus } from "./capture.ts";
 import { standingOf } from "./capture-standing.ts";
-import { type ConsumerLag, consumerLag, type TopicProgress } from "./consumer-lag.ts";
 import { needsAttention, type PartitionStatus } from "./consumer-status.ts";
 import type { CaptureTaskStatus, ConsumerSummary, Pausing } from "./pipeline-status.ts";
 import type { RetentionLeft } from "./retention-left.ts";
@@ -113,42 +108,6 @@ export function newestOf(
     }
   }
   return newest;
-}
-
-/** Returns how far a consumer is behind. @throws FenceUnavailableError, the SDK's errors */
-export async function lagOf(
-  { name, topics }: ConsumerDefinition,
-  partitions: readonly PartitionStatus[] | undefined,
-  newest: Readonly<Record<string, readonly NewestChange[]>> | undefined,
-  {
-    place,
-    signal,
-    wall,
-  }: { readonly place: StatePlace; readonly signal: AbortSignal; readonly wall: number },
-): Promise<ConsumerLag> {
-  if (!partitions || !newest) return { state: "unknown", reason: "the state table could not be read" };
-  const startPositions = new StartPositions(new ConsumerTable({ ...place, consumer: name }));
-  const progress = new Map<string, TopicProgress>();
-  let isNew = false;
-  for (const topic of Object.keys(newest)) {
-    if (!topics.some((pattern) => topicPattern(pattern)(topic))) continue;
-    const own = partitions.filter((each) => each.topic === topic);
-    const checkpoints = own.flatMap(({ partition, checkpoint }) =>
-      checkpoint === undefined ? [] : [[partition, checkpoint] as const],
-    );
-    try {
-      const startPosition = await startPositions.of(topic, signal);
-      progress.set(topic, { checkpoints: new Map(checkpoints), startPosition });
-    } catch (error) {
-      // Of a topic that was added to its definition, and says nothing of those that it has.
-      if (!(error instanceof ConsumerNotRegisteredError)) throw error;
-      isNew = true;
-    }
-  }
-  if (progress.size === 0 && isNew)
-    return { state: "unknown", reason: "capture has not started with this consumer yet" };
-  const heard = Object.fromEntries(Object.entries(newest).filter(([topic]) => progress.has(topic)));
-  return consumerLag(heard, (topic) => progress.get(topic) as TopicProgress, wall);
 }
 
 /** Returns the status of a consumer over all its partitions. */

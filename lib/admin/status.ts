@@ -1,5 +1,6 @@
 import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { SQSClient } from "@aws-sdk/client-sqs";
+import { lagOf } from "../capture/consumer-lag.ts";
 import { TributaryError } from "../change/tributary-error.ts";
 import type { Pipeline } from "../definition/definition.ts";
 import { sourceKind } from "../source/index.ts";
@@ -16,7 +17,7 @@ import type { PipelineStatus, UnknownPart } from "./pipeline-status.ts";
 import { isMissingQueue, queueDepth } from "./queue-depth.ts";
 import type { PipelineResources } from "./resources.ts";
 import { retentionLeft } from "./retention-left.ts";
-import { captureOf, lagOf, newestOf, pausingOf, summaryOf, withoutTasks } from "./status-parts.ts";
+import { captureOf, newestOf, pausingOf, summaryOf, withoutTasks } from "./status-parts.ts";
 import { problemsOf } from "./status-problems.ts";
 import { capturedTables } from "./status-tables.ts";
 import { watchedReports } from "./watched-reports.ts";

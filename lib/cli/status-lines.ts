@@ -1,4 +1,3 @@
-import type { ConsumerLag } from "../admin/consumer-lag.ts";
 import type {
   CaptureTaskStatus,
   ConsumerSummary,
@@ -172,7 +171,7 @@ function consumerLines(
   return [paint("dim", first), ...lines];
 }
 
-function lagOfConsumer(lag: ConsumerLag): string {
+function lagOfConsumer(lag: ConsumerSummary["lag"]): string {
   if (lag.state === "caught up") return "none";
   if (lag.state === "unknown") return "unknown";
   return `${lag.atLeast ? "over " : ""}${durationInWords(lag.forMs)}`;

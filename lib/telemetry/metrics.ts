@@ -172,6 +172,25 @@ export const PAUSE_METRIC = {
   ),
 } satisfies Record<string, Metric>;
 
+/**
+ * Of each consumer, dimensions `pipeline` and `consumer`, as the capture task reads it in the state table about once a minute: they are
+ * there whether a function of the consumer is invoked or not, and 0 where nothing waits. No data means that nobody looked.
+ */
+export const STANDING_METRIC = {
+  lagMs: most(
+    "ConsumerLagMilliseconds",
+    "Milliseconds",
+    "written by the capture task about once a minute, like the next two: how long the oldest change that the consumer lacks has stood in the stream, as `tributary status` tells it; 0 where it lacks none, and while it is paused",
+    "where known",
+  ),
+  openKeys: most(
+    "OpenParkedKeys",
+    "Count",
+    "keys with open dead letters, whatever their queue still knows of them",
+  ),
+  openHolds: most("OpenHolds", "Count", "partitions that are held until somebody redrives them"),
+} satisfies Record<string, Metric>;
+
 /** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
 export const REDRIVE_METRIC = {
   redriven: count("Redriven"),

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { consumerLag } from "../../../lib/admin/consumer-lag.ts";
+import { consumerLag } from "../../../lib/capture/consumer-lag.ts";
 import { MAX_LATE, MAX_TOPICS, NewestChanges } from "../../../lib/capture/newest-changes.ts";
 
 const at = (n: number) => ({ partition: 0, position: String(n).padStart(34, "0") });

@@ -1,5 +1,11 @@
 import type { PositionText } from "../change/position.ts";
+import { ConsumerNotRegisteredError } from "../consume/consume-errors.ts";
+import { ConsumerTable } from "../consume/fence/consumer-table.ts";
+import { StartPositions } from "../consume/fence/start-position.ts";
+import type { ConsumerDefinition } from "../definition/definition.ts";
+import { topicPattern } from "../definition/topic-pattern.ts";
 import type { NewestChange } from "../state/capture-report.ts";
+import type { StatePlace } from "../state/persistent-table.ts";
 
 /**
  * The lag of a consumer behind the stream, by the newest changes of each topic that capture reported: `caught up` has all of them
@@ -22,6 +28,49 @@ export interface TopicProgress {
   readonly checkpoints: ReadonlyMap<number, PositionText>;
   /** Changes at or before it are not its business. */
   readonly startPosition: PositionText;
+}
+
+/** The last change of one topic partition that took effect at a consumer, or was passed. */
+export interface PartitionProgress {
+  readonly topic: string;
+  readonly partition: number;
+  readonly checkpoint: PositionText | undefined;
+}
+
+/** Returns how far a consumer is behind. @throws FenceUnavailableError, the SDK's errors */
+export async function lagOf(
+  { name, topics }: Pick<ConsumerDefinition, "name" | "topics">,
+  partitions: readonly PartitionProgress[] | undefined,
+  newest: Readonly<Record<string, readonly NewestChange[]>> | undefined,
+  {
+    place,
+    signal,
+    wall,
+  }: { readonly place: StatePlace; readonly signal: AbortSignal; readonly wall: number },
+): Promise<ConsumerLag> {
+  if (!partitions || !newest) return { state: "unknown", reason: "the state table could not be read" };
+  const startPositions = new StartPositions(new ConsumerTable({ ...place, consumer: name }));
+  const progress = new Map<string, TopicProgress>();
+  let isNew = false;
+  for (const topic of Object.keys(newest)) {
+    if (!topics.some((pattern) => topicPattern(pattern)(topic))) continue;
+    const own = partitions.filter((each) => each.topic === topic);
+    const checkpoints = own.flatMap(({ partition, checkpoint }) =>
+      checkpoint === undefined ? [] : [[partition, checkpoint] as const],
+    );
+    try {
+      const startPosition = await startPositions.of(topic, signal);
+      progress.set(topic, { checkpoints: new Map(checkpoints), startPosition });
+    } catch (error) {
+      // Of a topic that was added to its definition, and says nothing of those that it has.
+      if (!(error instanceof ConsumerNotRegisteredError)) throw error;
+      isNew = true;
+    }
+  }
+  if (progress.size === 0 && isNew)
+    return { state: "unknown", reason: "capture has not started with this consumer yet" };
+  const heard = Object.fromEntries(Object.entries(newest).filter(([topic]) => progress.has(topic)));
+  return consumerLag(heard, (topic) => progress.get(topic) as TopicProgress, wall);
 }
 
 /** Returns how far a consumer is behind in the topics that capture reported. `now`: milliseconds since 1970 UTC. */

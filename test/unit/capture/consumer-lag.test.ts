@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { consumerLag, type TopicProgress } from "../../../lib/admin/consumer-lag.ts";
+import { consumerLag, type TopicProgress } from "../../../lib/capture/consumer-lag.ts";
 
 const NOW = 1_000_000;
 const position = (n: number) => String(n).padStart(34, "0");

@@ -1,0 +1,177 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
+import { ConsumerTable } from "../consume/fence/consumer-table.ts";
+import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
+import { ParkedKeys } from "../consume/hold/parked-keys.ts";
+import { ParkedLists } from "../consume/hold/parked-lists.ts";
+import type { ConsumerDefinition } from "../definition/definition.ts";
+import type { Log } from "../log.ts";
+import { type NewestChange, readCaptureReports } from "../state/capture-report.ts";
+import { readPauses } from "../state/pauses.ts";
+import { persistentTable, type StatePlace } from "../state/persistent-table.ts";
+import { fenceKey } from "../state/state-key.ts";
+import type { StateItem } from "../state/state-table.ts";
+import { metricsLine } from "../telemetry/emf.ts";
+import { DIMENSION, STANDING_METRIC } from "../telemetry/metrics.ts";
+import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
+
+/*
+ * A consumer that is not invoked (its mapping disabled, its rights lost) writes no metric, and SQS forgets its dead letters. The capture
+ * task reads in the state table what each consumer stands at, and writes it as gauges that end when the state does.
+ * What that costs is bounded: a page of each consumer's checkpoints a minute (1 MB, 256 read units, most have a few KB). Each further page
+ * has the next round come a minute later.
+ */
+
+/** Between two rounds, in milliseconds, and as long again for each page beyond a consumer's first. */
+export const ROUND_MS = 60_000;
+/** A round is given up after this, in milliseconds. */
+const DEADLINE_MS = 45_000;
+
+/** Dependencies of `ConsumerWatch`. */
+export interface ConsumerWatchOptions {
+  readonly dynamodb: DynamoDBClient;
+  /** The state table's name. */
+  readonly table: string;
+  readonly pipeline: string;
+  readonly consumers: readonly Pick<ConsumerDefinition, "name" | "topics">[];
+  readonly log: Log;
+  readonly write: (line: string) => void;
+}
+
+/** What a consumer stands at. */
+interface Standing {
+  /** Undefined where it is not known. */
+  readonly lagMs: number | undefined;
+  readonly openKeys: number;
+  readonly openHolds: number;
+  /** Pages of its checkpoints beyond the first. */
+  readonly furtherPages: number;
+}
+
+/** Writes a line of metrics for each consumer about once a minute. It disturbs nothing: what cannot be read is logged once, and read again in the next round. */
+export class ConsumerWatch {
+  readonly #options: ConsumerWatchOptions;
+  /** By the name of the consumer: a list that was read once is not read again. */
+  readonly #lists = new Map<string, ParkedLists>();
+  #failed = false;
+
+  constructor(options: ConsumerWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Begins, until the signal. Never throws. */
+  start(signal: AbortSignal): void {
+    void this.#run(signal);
+  }
+
+  /**
+   * Reads every consumer, and writes a line for each that could be read. Returns the pages of checkpoints beyond each consumer's first.
+   * Never throws.
+   */
+  async round(signal: AbortSignal, now = Date.now()): Promise<number> {
+    const { dynamodb, table, pipeline, consumers } = this.#options;
+    const until = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
+    const place = { dynamodb, table, pipeline, signal: until };
+    const failures: unknown[] = [];
+    let furtherPages = 0;
+    try {
+      const [{ consumers: paused }, newest] = await Promise.all([readPauses(place, true), newestOf(place)]);
+      for (const consumer of consumers) {
+        try {
+          const standing = await this.#standingOf(place, consumer, newest, now);
+          furtherPages += standing.furtherPages;
+          this.#tell(consumer.name, standing, paused.has(consumer.name));
+        } catch (error) {
+          failures.push(error);
+        }
+      }
+    } catch (error) {
+      failures.push(error);
+    }
+    if (!signal.aborted) this.#log(failures[0]);
+    return furtherPages;
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const waitMs = ROUND_MS * (1 + (await this.round(signal)));
+      await sleep(waitMs, undefined, { signal, ref: false }).catch(() => {});
+    }
+  }
+
+  #tell(consumer: string, { lagMs, openKeys, openHolds }: Standing, isPaused: boolean): void {
+    const { pipeline, write } = this.#options;
+    const dimensions = { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
+    write(
+      metricsLine("standing", dimensions, [
+        // A pause has an alarm of its own.
+        [STANDING_METRIC.lagMs, isPaused ? 0 : lagMs],
+        [STANDING_METRIC.openKeys, openKeys],
+        [STANDING_METRIC.openHolds, openHolds],
+      ]),
+    );
+  }
+
+  /** @throws StateTableError, StateTableUnavailableError, FenceUnavailableError, ParkedKeysMissingError */
+  async #standingOf(
+    place: StatePlace,
+    consumer: Pick<ConsumerDefinition, "name" | "topics">,
+    newest: Readonly<Record<string, readonly NewestChange[]>>,
+    now: number,
+  ): Promise<Standing> {
+    const { pk } = fenceKey(place.pipeline, consumer.name, "", 0);
+    const lists = this.#listsOf(place, consumer.name);
+    const progress: PartitionProgress[] = [];
+    let [openKeys, openHolds, pages] = [0, 0, 0];
+    for await (const items of persistentTable(place, true).pages({ pk, sk: "fence#" })) {
+      pages++;
+      for (const { topic, partition, stored } of items.flatMap(partitionsOf)) {
+        progress.push({ topic, partition, checkpoint: stored.position });
+        if (stored.hold) openHolds++;
+        const keys = await lists.read({ topic, partition }, stored.parked, place.signal);
+        openKeys += ParkedKeys.parse(keys).size;
+      }
+    }
+    const lag = await lagOf(consumer, progress, newest, { place, signal: place.signal, wall: now });
+    const lagMs = lag.state === "behind" ? lag.forMs : lag.state === "caught up" ? 0 : undefined;
+    return { lagMs, openKeys, openHolds, furtherPages: Math.max(0, pages - 1) };
+  }
+
+  #listsOf(place: StatePlace, consumer: string): ParkedLists {
+    const known = this.#lists.get(consumer) ?? new ParkedLists(new ConsumerTable({ ...place, consumer }));
+    this.#lists.set(consumer, known);
+    return known;
+  }
+
+  /** Logs the first failure, until all could be read again. */
+  #log(failure: unknown): void {
+    if (failure !== undefined && !this.#failed)
+      this.#options.log.warn(`what consumers stand at cannot be read: ${(failure as Error).name}`, {
+        remedy:
+          "It is read again. Until then the metrics of lag, open dead letters and holds stand still, and their alarms stay as they are.",
+      });
+    this.#failed = failure !== undefined;
+  }
+}
+
+/** Returns by topic the newest changes of whichever capture task knows the latest. @throws StateTableError, StateTableUnavailableError */
+async function newestOf(place: StatePlace): Promise<Record<string, readonly NewestChange[]>> {
+  const newest: Record<string, readonly NewestChange[]> = {};
+  for (const { report } of await readCaptureReports(place)) {
+    for (const [topic, changes] of Object.entries(report?.newest ?? {})) {
+      const [latest] = changes;
+      if (latest && latest.at > (newest[topic]?.[0]?.at ?? Number.NEGATIVE_INFINITY)) newest[topic] = changes;
+    }
+  }
+  return newest;
+}
+
+/** The partitions that a fence item has something of. */
+function partitionsOf(item: StateItem) {
+  const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
+  if (topic === undefined) return [];
+  return Array.from({ length: GROUP_SIZE }, (_, i) => Number(group) * GROUP_SIZE + i).flatMap((partition) => {
+    const stored = readPartition(item, partition);
+    return stored.position === undefined && !stored.hold ? [] : [{ topic, partition, stored }];
+  });
+}
