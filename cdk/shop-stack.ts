@@ -1,7 +1,6 @@
 import { Annotations, CfnParameter, RemovalPolicy, Stack } from "aws-cdk-lib";
 import * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
-import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
@@ -78,9 +77,7 @@ export class ShopStack extends Stack {
       databaseUser: settings.databaseUser,
       authentication: settings.authentication,
       ...(secret ? { secret } : {}),
-      ...(settings.captureImage
-        ? { capture: { image: ecs.ContainerImage.fromRegistry(settings.captureImage) } }
-        : {}),
+      ...(settings.captureImage ? { capture: { image: settings.captureImage } } : {}),
       ...(settings.alarmEmail ? { alarmTopic: this.#alarmTopic(settings.alarmEmail) } : {}),
       consumers: this.#sinks(settings, removalPolicy),
       removalPolicy,

@@ -178,6 +178,7 @@ const MODULES: Readonly<Record<string, readonly string[]>> = {
       "lib/change/",
       "lib/definition/",
       "lib/definition/pipeline.ts",
+      "lib/definition/file.ts",
       "lib/aws/",
       "lib/telemetry/",
       "lib/claim-check/",

@@ -1,4 +1,5 @@
-import { extname, join } from "node:path";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { basename, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildSync } from "esbuild";
 
@@ -13,14 +14,24 @@ const ENDING = extname(import.meta.filename);
  * is the operator's command: `tributary <verb> --remote` runs it as a task of its own.
  */
 export function buildCapture(directory: string): void {
-  buildSync({
+  programs ??= bundle();
+  mkdirSync(directory, { recursive: true });
+  for (const [name, program] of programs) writeFileSync(join(directory, name), program);
+}
+
+/** Built once a process: the pipelines of an app have the same programs. */
+let programs: ReadonlyMap<string, Uint8Array> | undefined;
+
+function bundle(): ReadonlyMap<string, Uint8Array> {
+  const { outputFiles } = buildSync({
     entryPoints: [
       ...["main", "health"].map((name) => join(CAPTURE, `${name}${ENDING}`)),
       join(COMMAND, `operate${ENDING}`),
     ],
     // Each is one file, whatever folder its source stands in.
     entryNames: "[name]",
-    outdir: directory,
+    outdir: CAPTURE,
+    write: false,
     outExtension: { ".js": ".mjs" },
     bundle: true,
     platform: "node",
@@ -35,6 +46,7 @@ export function buildCapture(directory: string): void {
     external: ["pg-native", "../local/handler-inspection.*"],
     logLevel: "error",
   });
+  return new Map(outputFiles.map(({ path, contents }) => [basename(path), contents]));
 }
 
 /** Gives `require` to CommonJS packages that were bundled into an ES module. */

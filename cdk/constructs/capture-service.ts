@@ -1,15 +1,25 @@
-import { Duration, type RemovalPolicy } from "aws-cdk-lib";
+import { Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as logs from "aws-cdk-lib/aws-logs";
+import { RegionInfo } from "aws-cdk-lib/region-info";
 import { Construct } from "constructs";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
 import { OPERATE_VARIABLE } from "../../lib/definition/remote-program.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { SLOT_VARIABLE } from "../../lib/source/postgres/slots/slot-number.ts";
 import { HEALTH_FILE_VARIABLE } from "../../lib/telemetry/health.ts";
-import { APP_DIRECTORY, captureImage } from "./capture-image.ts";
+import {
+  APP_DIRECTORY,
+  architectureOf,
+  type CaptureArchitecture,
+  captureImage,
+  namedImage,
+} from "./capture-image.ts";
+import { type PinnedAuthorities, rdsAuthorities } from "./certificate-authorities.ts";
 import { acknowledgeWildcard } from "./grants.ts";
+import { AUTHORITIES, DATABASE_AUTHORITY, RDS_AUTHORITIES } from "./image-context.ts";
 import { acknowledge } from "./nag.ts";
 import { selectSubnets } from "./network.ts";
 import {
@@ -26,8 +36,20 @@ export interface CaptureSettings {
   readonly cpu?: number;
   /** Default 2048. Large changes need about twice their size. */
   readonly memoryMiB?: number;
-  /** An image built elsewhere; default: built from this project when deployed. */
-  readonly image?: ecs.ContainerImage;
+  /** Of the task and of the image that is built for it. Default `arm64`. */
+  readonly architecture?: CaptureArchitecture;
+  /**
+   * An image built elsewhere, of this version and for `architecture`: as CDK knows it, or by its name. What is in a private repository of ECR can
+   * be pulled by the task; a repository of another account must let it. Default: built from this project when deployed.
+   */
+  readonly image?: ecs.ContainerImage | string;
+  /**
+   * Node's image in a registry of your own, where the public one is not reached: the name in full, of the same version of Node on
+   * Alpine Linux. Whoever builds pulls it. Default: that of the Dockerfile, by its digest.
+   */
+  readonly baseImage?: string;
+  /** RDS's certificate authorities, pinned. Default: those of the stack's partition, fetched from AWS while the image is built. */
+  readonly rdsAuthorities?: PinnedAuthorities;
   /** Variables beside those that the construct sets; stronger than them. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -56,8 +78,8 @@ const HEALTH_DIRECTORY = "/run/tributary";
 const HEAP_SHARE = 0.6;
 
 /**
- * The task that reads a slot of PostgreSQL's log: one, never two at work (a second would only wait for it), on Fargate and
- * ARM64, without root and with a read-only root file system.
+ * The task that reads a slot of PostgreSQL's log: one, never two at work (a second would only wait for it), on Fargate,
+ * without root and with a read-only root file system.
  */
 export class CaptureService extends Construct implements ec2.IConnectable {
   readonly service: ecs.FargateService;
@@ -90,7 +112,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
         executionRole: further.first.taskDefinition.obtainExecutionRole(),
       }),
       runtimePlatform: {
-        cpuArchitecture: ecs.CpuArchitecture.ARM64,
+        cpuArchitecture: architectureOf(settings.architecture).cpu,
         operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
       },
     });
@@ -99,13 +121,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     // Of the root file system nothing can be written: the health file has a volume of its own. Its owner and mode come
     // from the image: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     this.taskDefinition.addVolume({ name: "health" });
-    this.image =
-      settings.image ??
-      further?.first.image ??
-      captureImage(this, {
-        definition,
-        certificateAuthorityFile: databaseFacts(access.database).certificateAuthorityFile,
-      });
+    this.image = further?.first.image ?? this.#image(props);
     const container = this.taskDefinition.addContainer("capture", {
       image: this.image,
       environment: {
@@ -168,6 +184,30 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     });
   }
 
+  #image({ definition, settings, access }: CaptureServiceProps): ecs.ContainerImage {
+    const { image, baseImage, architecture } = settings;
+    const { certificateAuthorityFile, isRds } = databaseFacts(access.database);
+    const fetches = isRds && certificateAuthorityFile === undefined;
+    const unused = (path: string, why: string) => {
+      throw new ConfigurationError("CdcPipeline", [
+        { path: `capture.${path}`, value: "given", remedy: `leave it out: ${why}` },
+      ]);
+    };
+    for (const path of ["baseImage", "rdsAuthorities"] as const)
+      if (image && settings[path]) unused(path, "capture.image names an image that is built already");
+    if (settings.rdsAuthorities && !fetches)
+      unused("rdsAuthorities", "the database is not RDS's, or certificateAuthorityFile names its authority");
+    if (typeof image === "string") return namedImage(this, image);
+    if (image) return image;
+    // A stack without a region, and a region that CDK does not know yet, are taken for commercial ones.
+    const { region } = Stack.of(this);
+    const partition = Token.isUnresolved(region) ? undefined : RegionInfo.get(region).partition;
+    return captureImage(this, {
+      ...{ definition, architecture, baseImage, certificateAuthorityFile },
+      rdsAuthorities: fetches ? rdsAuthorities(partition ?? "aws", settings.rdsAuthorities) : undefined,
+    });
+  }
+
   #ownSecurityGroup({ definition, vpc, access }: CaptureServiceProps): ec2.ISecurityGroup {
     const securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
       vpc,
@@ -195,6 +235,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
 
 function authorityEnvironment({ database }: DatabaseAccess): Record<string, string> {
   const { isRds, certificateAuthorityFile } = databaseFacts(database);
-  if (certificateAuthorityFile) return { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/authorities/database.pem` };
-  return isRds ? { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/authorities/rds-global-bundle.pem` } : {};
+  if (certificateAuthorityFile)
+    return { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/${AUTHORITIES}/${DATABASE_AUTHORITY}` };
+  return isRds ? { TRIBUTARY_TLS_CA_FILE: `${APP_DIRECTORY}/${AUTHORITIES}/${RDS_AUTHORITIES}` } : {};
 }

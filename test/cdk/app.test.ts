@@ -88,7 +88,7 @@ test("each consumer's bundle is one small file without code of tests and tools",
 test("the capture task's Docker context is small and runs as it is", async () => {
   const context = await captureContext();
   expect((await readdir(context)).sort()).toEqual(
-    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs"].sort(),
+    ["Dockerfile", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs", "writable"].sort(),
   );
   const { size } = await stat(join(context, "main.mjs"));
   process.stdout.write(`bundle of the capture task: ${Math.round(size / 1000)} kB\n`);
@@ -128,10 +128,13 @@ test("the Dockerfile starts from one digest, leaves root, installs nothing, and 
     .filter((line) => line !== "")
     .map((line) => [line.replace(/ .*/, ""), line.replace(/^\w+ /, "")] as const);
   const of = (name: string) => instructions.filter(([is]) => is === name).map(([, text]) => text);
-  expect(of("FROM")).toEqual([expect.stringMatching(/^\S+:24\.\d+\.\d+-alpine@sha256:[0-9a-f]{64}$/)]);
+  expect(of("FROM")).toEqual([
+    expect.stringMatching(/^\S+:24\.\d+\.\d+-alpine@sha256:[0-9a-f]{64} AS node$/),
+    "scratch",
+  ]);
   expect(of("USER")).toEqual(["1000:1000"]);
-  const names = instructions.map(([name]) => name);
-  expect(names.lastIndexOf("RUN")).toBeLessThan(names.indexOf("USER"));
+  // What runs while it is built needs emulation on a machine of another architecture.
+  expect(of("RUN")).toEqual([]);
   expect(dockerfile).not.toMatch(/npm (ci|install)|apk add|curl|wget|chmod 777|ARG /);
   for (const text of [...of("ENTRYPOINT"), ...of("HEALTHCHECK").map((it) => it.replace(/^.*CMD /, ""))])
     expect(JSON.parse(text)[0]).toBe("node");

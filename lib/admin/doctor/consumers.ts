@@ -2,6 +2,7 @@ import type { EventSourceMappingConfiguration, FunctionConfiguration } from "@aw
 import { dynamodbClient, lambdaClient } from "../../aws/clients.ts";
 import type { TributaryError } from "../../change/tributary-error.ts";
 import type { ConsumerDefinition } from "../../definition/definition.ts";
+import { OPERATE_VARIABLE } from "../../definition/remote-program.ts";
 import { type Pause, pausedBy, resumeCommand } from "../../state/pause.ts";
 import { readPause } from "../../state/pauses.ts";
 import type { ConsumerResources } from "../resources.ts";
@@ -22,6 +23,11 @@ export function consumerChecks(examination: Examination): readonly Check[] {
       mappingCheck(consumer, examination, parts),
     ];
   });
+}
+
+/** False in the capture image, whose definition lacks the settings of consumers: see `captureDefinition`. */
+function isWhole({ subject }: Examination): boolean {
+  return subject.environment[OPERATE_VARIABLE] === undefined;
 }
 
 /** A function as Lambda has it. @throws NotChecked, ConsumerFunctionError */
@@ -85,7 +91,12 @@ function functionCheck(
           "Deploy the stack again: its checkpoints would stand apart.",
         );
       const notes: string[] = [];
-      if (consumer && found.Timeout !== undefined && found.Timeout !== consumer.timeoutSeconds)
+      if (
+        consumer &&
+        isWhole(examination) &&
+        found.Timeout !== undefined &&
+        found.Timeout !== consumer.timeoutSeconds
+      )
         notes.push(`its timeout is ${found.Timeout} s, and the definition says ${consumer.timeoutSeconds}`);
       return outcomeOf(errors, `${functionName}: ${found.State?.toLowerCase() ?? "there"}`, notes);
     },
@@ -138,7 +149,7 @@ function mappingCheck(
       const notes = pause
         ? [`paused ${pausedBy(pause)}: ${resumeCommand({ consumer: consumer.name })} ends it`]
         : [];
-      if (found.BatchSize !== consumer.batchSize)
+      if (isWhole(examination) && found.BatchSize !== consumer.batchSize)
         notes.push(`its batch size is ${found.BatchSize}, and the definition says ${consumer.batchSize}`);
       return outcomeOf(errors, `${uuid}: ${found.State?.toLowerCase()}${last ? `, ${last}` : ""}`, notes);
     },

@@ -4,6 +4,7 @@ import { describeStreamSummary } from "../../aws/describe-stream.ts";
 import { awsFailure } from "../../aws/failure.ts";
 import { topicFilters } from "../../consume/api/topic-filters.ts";
 import type { ConsumerDefinition, Pipeline } from "../../definition/definition.ts";
+import { OPERATE_VARIABLE } from "../../definition/remote-program.ts";
 import type { ConsumerResources, PipelineResources } from "../resources.ts";
 import type { DeployedChange, Unseen } from "./pipeline-plan.ts";
 
@@ -17,7 +18,7 @@ const CALL_MS = 20_000;
 
 /**
  * Compares what a stack has of a pipeline with its definition, as far as a read tells: event source mappings and functions of its consumers,
- * and the stream. A call that is refused, or not answered in 20 s, is listed as not seen.
+ * and the stream. In the capture image of the stream alone: see `captureDefinition`. A call that is refused, or not answered in 20 s, is listed as not seen.
  */
 export async function compareDeployed(
   { stream, consumers: definitions }: Pick<Pipeline, "stream" | "consumers">,
@@ -40,6 +41,11 @@ export async function compareDeployed(
   };
   if (streamName !== undefined)
     await look(`stream ${streamName}`, (call) => ofStream(stream, streamName, environment, call));
+  if (environment[OPERATE_VARIABLE] !== undefined) {
+    const why = "the definition in the capture image leaves them out: run tributary plan without --remote";
+    unseen.push({ what: "settings of consumers", why });
+    return { changes, unseen };
+  }
   const lambda = await lambdaClient(environment);
   for (const definition of definitions) {
     const resources = consumers[definition.name];

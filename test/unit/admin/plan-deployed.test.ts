@@ -41,7 +41,11 @@ const AS_DEFINED = {
 };
 
 /** Real clients, answered by a server; `refused`: the part of a path that it refuses. */
-async function compared(deployed: Partial<Record<keyof typeof AS_DEFINED, object>>, refused?: string) {
+async function compared(
+  deployed: Partial<Record<keyof typeof AS_DEFINED, object>>,
+  refused?: string,
+  more: Record<string, string> = {},
+) {
   const paths: string[] = [];
   server = createServer((request, response) => {
     const target = String(request.headers["x-amz-target"] ?? request.url);
@@ -67,6 +71,7 @@ async function compared(deployed: Partial<Record<keyof typeof AS_DEFINED, object
   const environment = {
     ...{ AWS_REGION: "eu-west-1", AWS_ACCESS_KEY_ID: "id", AWS_SECRET_ACCESS_KEY: "secret" },
     AWS_ENDPOINT_URL: `http://127.0.0.1:${port}`,
+    ...more,
   };
   return { ...(await compareDeployed(pipeline, resources, environment, signal)), paths };
 }
@@ -121,4 +126,14 @@ test("lists what it may not see, and looks at the rest", async () => {
     { what: "event source mapping of orders", why: expect.stringContaining("AccessDenied") },
   ]);
   expect(changes.map(({ setting }) => setting)).toEqual(["timeoutSeconds"]);
+});
+
+test("in the capture image compares the stream alone: its definition lacks the settings of consumers", async () => {
+  const differs = { stream: { ...AS_DEFINED.stream, RetentionPeriodHours: 24 }, function: { Timeout: 1 } };
+  const { changes, unseen, paths } = await compared(differs, undefined, { TRIBUTARY_OPERATE: "true" });
+  expect(changes).toMatchObject([{ setting: "retention in hours", deployed: "24", wanted: "168" }]);
+  expect(unseen).toEqual([
+    { what: "settings of consumers", why: expect.stringContaining("run tributary plan without --remote") },
+  ]);
+  expect(paths).toHaveLength(1);
 });

@@ -1,0 +1,81 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, rmSync } from "node:fs";
+import { relative, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { explain } from "../lib/change/error-text.ts";
+import { TributaryError } from "../lib/change/tributary-error.ts";
+import { readDefinition } from "../lib/definition/file.ts";
+import { ARCHITECTURES, architectureOf, type CaptureArchitecture } from "./constructs/capture-image.ts";
+import { rdsAuthorities } from "./constructs/certificate-authorities.ts";
+import { writeImageContext } from "./constructs/image-context.ts";
+
+/*
+ * `npm run image`: builds the capture image outside of a deploy, for a registry of one's own. Exit code 0: it is built; 1: it is not,
+ * and what was printed says why and how; 2: wrong usage.
+ */
+
+const USAGE = `npm run image -- [--definition FILE] [--tag NAME] [--architecture ${Object.keys(ARCHITECTURES).join("|")}]
+                 [--base IMAGE] [--partition aws|aws-us-gov|aws-cn] [--authorities FILE] [--sha256 HEX] [--output DIRECTORY]`;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  let given: ReturnType<typeof readArguments>;
+  try {
+    given = readArguments();
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n${USAGE}\n`);
+    return 2;
+  }
+  const { tag, base, partition, authorities, sha256 } = given;
+  const directory = resolve(given.output);
+  let platform: string;
+  try {
+    ({ platform } = architectureOf(given.architecture as CaptureArchitecture).platform);
+    const definition = await readDefinition(given.definition);
+    const pinned =
+      sha256 === undefined && authorities === undefined
+        ? undefined
+        : { sha256: sha256 ?? "", ...(authorities === undefined ? {} : { file: authorities }) };
+    const bundle = rdsAuthorities(partition, pinned);
+    rmSync(directory, { recursive: true, force: true });
+    mkdirSync(directory, { recursive: true, mode: 0o755 });
+    writeImageContext(directory, { definition, baseImage: base, rdsAuthorities: bundle });
+  } catch (error) {
+    if (!(error instanceof TributaryError)) throw error;
+    process.stderr.write(`${explain(error)}\n`);
+    return 1;
+  }
+  const docker = process.env.CDK_DOCKER ?? "docker";
+  const build = ["build", "--platform", platform, "--tag", tag, relative(process.cwd(), directory) || "."];
+  const command = [docker, ...build].join(" ");
+  process.stdout.write(`The build context is in ${directory}.\n${command}\n`);
+  const env = { DOCKER_BUILDKIT: "1", ...process.env };
+  const { status, error } = spawnSync(docker, build, { stdio: "inherit", env });
+  if (status !== 0) {
+    const why = error ? `cannot be started here (${error.message})` : `ended with ${status}`;
+    process.stderr.write(
+      `NOT BUILT: ${docker} ${why}.\nOn a machine with Docker 23 or newer, or with CDK_DOCKER naming a program like it, in this folder:\n  ${command}\n`,
+    );
+    return 1;
+  }
+  process.stdout.write(
+    `Built ${tag}. Push it to a repository of ECR, and name it: capture: { image: "<account>.dkr.ecr.<region>.amazonaws.com/<repository>:<tag>"${given.architecture === "arm64" ? "" : `, architecture: "${given.architecture}"`} }\n`,
+  );
+  return 0;
+}
+
+function readArguments() {
+  const text = { type: "string" } as const;
+  const { values } = parseArgs({
+    options: {
+      definition: { ...text, default: "cdk/pipeline.ts" },
+      tag: { ...text, default: "tributary-capture" },
+      architecture: { ...text, default: "arm64" },
+      partition: { ...text, default: "aws" },
+      output: { ...text, default: "dist/image" },
+      ...{ base: text, authorities: text, sha256: text },
+    },
+  });
+  return values;
+}
