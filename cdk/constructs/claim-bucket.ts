@@ -1,4 +1,4 @@
-import { Duration, type RemovalPolicy } from "aws-cdk-lib";
+import { Duration, RemovalPolicy } from "aws-cdk-lib";
 import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import type * as lambda from "aws-cdk-lib/aws-lambda";
@@ -52,6 +52,8 @@ export class ClaimBucket extends Construct {
         },
       ],
       removalPolicy: props.removalPolicy,
+      // S3 deletes no bucket that has objects: where the data goes with the stack, CDK's provider refuses writes and empties it first.
+      autoDeleteObjects: props.removalPolicy === RemovalPolicy.DESTROY,
     });
     acknowledge(
       this.bucket,

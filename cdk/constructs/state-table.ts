@@ -1,4 +1,4 @@
-import { RemovalPolicy } from "aws-cdk-lib";
+import type { RemovalPolicy } from "aws-cdk-lib";
 import * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
@@ -13,7 +13,9 @@ export interface StateTableProps {
 
 /**
  * The one state table: capture lease, confirmed position, fences, parked changes. Losing it loses the memory of what
- * took effect, so it is protected against deletion unless the removal policy says DESTROY.
+ * took effect, so the removal policy keeps it, and where somebody deletes it DynamoDB keeps a backup for 35 days. It has no deletion
+ * protection: with that, a first deploy that fails cannot be rolled back, since CloudFormation may not delete the table.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/PointInTimeRecovery_Howitworks.html#howitworks-pitr-deleting-table
  */
 export class StateTable extends Construct {
   readonly table: dynamodb.Table;
@@ -30,7 +32,6 @@ export class StateTable extends Construct {
       pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
       encryption: dynamodb.TableEncryption.CUSTOMER_MANAGED,
       encryptionKey,
-      deletionProtection: removalPolicy !== RemovalPolicy.DESTROY,
       removalPolicy,
     });
   }

@@ -126,7 +126,6 @@ describe.each(each)("%s", (_, of) => {
       PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true },
       TimeToLiveSpecification: { AttributeName: "expiresAt", Enabled: true },
       SSESpecification: { SSEEnabled: true, SSEType: "KMS" },
-      DeletionProtectionEnabled: true,
     });
     of.template.hasResourceProperties("AWS::S3::Bucket", {
       PublicAccessBlockConfiguration: {

@@ -1,0 +1,170 @@
+import { App, RemovalPolicy, Stack } from "aws-cdk-lib";
+import { Template } from "aws-cdk-lib/assertions";
+import * as ec2 from "aws-cdk-lib/aws-ec2";
+import * as ecs from "aws-cdk-lib/aws-ecs";
+import * as kms from "aws-cdk-lib/aws-kms";
+import * as logs from "aws-cdk-lib/aws-logs";
+import { describe, expect, test } from "vitest";
+import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
+import { type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
+import { effectOf, isStateful, type Resources } from "./replaced.ts";
+import { basics, definition, findings, synthesize } from "./stacks.ts";
+
+const ARN = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-00000000000";
+
+type Props = (stack: Stack) => Partial<CdcPipelineProps>;
+
+/** The resources of a pipeline that differs from the others in so much. */
+function resources(props: Props = () => ({}), over: Partial<PipelineInput> = {}): Resources {
+  const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
+  const stack = new Stack(app, "Test", { env: { account: "123456789012", region: "eu-central-1" } });
+  new CdcPipeline(stack, "Pipeline", { ...basics(stack), definition: definition(over), ...props(stack) });
+  return Template.fromStack(stack).toJSON().Resources as Resources;
+}
+
+const CONSUMERS = definition().consumers.map(({ name, entry, topics }) => ({ name, entry, topics }));
+const [VIEW, NOTIFICATIONS] = CONSUMERS as [(typeof CONSUMERS)[0], (typeof CONSUMERS)[0]];
+const base = resources();
+/** Those that the pipeline makes: its VPC is a test's own. */
+const ours = (of: Resources) => Object.entries(of).filter(([id]) => id.startsWith("Pipeline"));
+
+/** Logical ids without their hash, of resources that hold data or feed a consumer. */
+function named(ids: readonly string[], of: Resources): string[] {
+  return ids
+    .filter((id) => of[id] && (isStateful(of[id]) || of[id].Type === "AWS::Lambda::EventSourceMapping"))
+    .map((id) => id.replace(/^Pipeline/, "").replace(/[0-9A-F]{8}$/, ""))
+    .sort();
+}
+
+interface Change {
+  readonly props?: Props;
+  readonly definition?: Partial<PipelineInput>;
+  /** Before the change, where that is not the smallest pipeline. */
+  readonly from?: Change;
+  readonly replaced?: readonly string[];
+  readonly removed?: readonly string[];
+}
+
+const consumers = (...list: readonly object[]) => ({ consumers: list }) as Partial<PipelineInput>;
+const image =
+  (tag: string): Props =>
+  () => ({ capture: { image: ecs.ContainerImage.fromRegistry(tag) } });
+
+/** What an owner changes in the life of a pipeline, and all that it takes with it. */
+const changes: Readonly<Record<string, Change>> = {
+  "a further table": {
+    from: { definition: { source: postgres({ tables: ["public.customers"] }) } },
+    definition: { source: postgres({ tables: ["public.customers", "public.orders"] }) },
+  },
+  "a further consumer": {
+    definition: consumers(VIEW, NOTIFICATIONS, { ...VIEW, name: "search" }),
+  },
+  "a renamed consumer": {
+    definition: consumers(VIEW, { ...NOTIFICATIONS, name: "letters" }),
+    removed: [
+      "ConsumernotificationsDeadLettersQueue",
+      "ConsumernotificationsHandlerLogs",
+      "ConsumernotificationsMapping",
+      "ConsumernotificationsRedriveHandlerLogs",
+    ],
+  },
+  "a key of one's own": {
+    props: (stack) => ({ encryptionKey: kms.Key.fromKeyArn(stack, "Own", `${ARN}1`) }),
+    removed: ["Key"],
+  },
+  "fan-out switched on": {
+    props: () => ({ consumers: { notifications: { enhancedFanOut: true } } }),
+    replaced: ["ConsumernotificationsMapping"],
+  },
+  "a longer retention": { definition: { stream: { retentionHours: 336 } } },
+  "larger records": { definition: { stream: { maxRecordBytes: 4 * 1024 * 1024 } } },
+  "from on-demand to provisioned": { definition: { stream: { mode: "provisioned", shards: 4 } } },
+  "another batch size": { definition: consumers(VIEW, { ...NOTIFICATIONS, batchSize: 50 }) },
+  "other topics": { definition: consumers(VIEW, { ...NOTIFICATIONS, topics: ["*.public.letters"] }) },
+  "more memory": {
+    props: () => ({ capture: { memoryMiB: 4096, cpu: 2048 } }),
+    definition: consumers(VIEW, { ...NOTIFICATIONS, memoryMB: 2048 }),
+  },
+  "another threshold": { props: () => ({ alarms: { lagBytes: 5 * 1024 ** 3, walBudgetPercent: 50 } }) },
+  "a newer image of capture": { from: { props: image("capture:1") }, props: image("capture:2") },
+  "other subnets": { props: () => ({ vpcSubnets: { subnetType: ec2.SubnetType.PUBLIC } }) },
+  "a further slot": { definition: { source: postgres({ tables: ["public.*"], slots: 2 }) } },
+  "logs for longer": { props: () => ({ logRetention: logs.RetentionDays.ONE_YEAR }) },
+  "a schedule of redrive": { props: () => ({ consumers: { notifications: { redrive: { queue: true } } } }) },
+  "data that goes with the stack": { props: () => ({ removalPolicy: RemovalPolicy.DESTROY }) },
+};
+
+describe("a deploy replaces and takes away nothing that holds data", () => {
+  test.each(Object.entries(changes))("%s", (_, change) => {
+    const before = change.from ? resources(change.from.props, change.from.definition) : base;
+    const { replaced, removed } = effectOf(before, resources(change.props, change.definition));
+    expect(named(replaced, before)).toEqual(change.replaced ?? []);
+    expect(named(removed, before)).toEqual(change.removed ?? []);
+    // What leaves the stack with its consumer, or its key, stays in the account.
+    for (const id of removed.filter((one) => before[one] && isStateful(before[one])))
+      expect([id, before[id]?.DeletionPolicy]).toEqual([id, "RetainExceptOnCreate"]);
+  });
+
+  test("the comparison sees a replacement, and what follows from it", () => {
+    const [table = ""] = Object.keys(base).filter((id) => base[id]?.Type === "AWS::DynamoDB::Table");
+    const { replaced } = effectOf(base, {
+      ...base,
+      [table]: { Type: "AWS::DynamoDB::Table", Properties: { TableName: "named" } },
+    });
+    expect(named(replaced, base)).toEqual(["StateTable"]);
+    const stream = Object.keys(base).find((id) => base[id]?.Type === "AWS::Kinesis::Stream") ?? "";
+    const moved = effectOf(base, {
+      ...base,
+      [stream]: { Type: "AWS::Kinesis::Stream", Properties: { Name: "n" } },
+    });
+    expect(named(moved.replaced, base)).toEqual([
+      ...["ChangeStream", "ConsumercustomerviewMapping", "ConsumernotificationsMapping"],
+    ]);
+  });
+});
+
+describe("a first deploy that fails", () => {
+  test("leaves nothing: CloudFormation may delete what it made, also what it keeps later", () => {
+    expect(JSON.stringify(ours(base))).not.toMatch(/DeletionProtection|TerminationProtection/);
+    const policies = ours(base).map(([id, { DeletionPolicy = "Delete" }]) => [id, DeletionPolicy]);
+    expect(policies.filter(([, policy]) => policy === "Retain" || policy === "Snapshot")).toEqual([]);
+  });
+
+  test("nothing that is kept has a name of ours: what an operator left behind is in nobody's way", () => {
+    const kept = Object.values(base).filter(
+      ({ DeletionPolicy }) => DeletionPolicy === "RetainExceptOnCreate",
+    );
+    expect(new Set(kept.map(({ Type }) => Type))).toEqual(
+      new Set(
+        ["DynamoDB::Table", "KMS::Key", "Kinesis::Stream", "Logs::LogGroup", "S3::Bucket", "SQS::Queue"].map(
+          (type) => `AWS::${type}`,
+        ),
+      ),
+    );
+    for (const { Properties = {} } of kept)
+      for (const name of ["BucketName", "LogGroupName", "Name", "QueueName", "TableName"])
+        expect(Properties).not.toHaveProperty(name);
+  });
+
+  test("functions make no log group of their own, which would stay behind", () => {
+    expect(JSON.stringify(ours(base))).not.toContain("logs:CreateLogGroup");
+    for (const [, { Type, Properties }] of ours(base))
+      if (Type === "AWS::Lambda::Function" && String(Properties?.Description).startsWith("Tributary"))
+        expect(Properties).toHaveProperty("LoggingConfig.LogGroup");
+  });
+});
+
+test("data that goes with the stack: the bucket is emptied, and nothing is kept", () => {
+  const made = synthesize((stack) => ({
+    ...basics(stack),
+    definition: definition(),
+    removalPolicy: RemovalPolicy.DESTROY,
+  }));
+  expect(findings(made)).toEqual([]);
+  const all = made.template.toJSON().Resources as Resources;
+  for (const [id, found] of ours(all))
+    if (isStateful(found)) expect([id, found.DeletionPolicy]).toEqual([id, "Delete"]);
+  const [bucket] = Object.keys(made.template.findResources("AWS::S3::Bucket"));
+  made.template.hasResourceProperties("Custom::S3AutoDeleteObjects", { BucketName: { Ref: bucket } });
+  expect(Object.values(base).map(({ Type }) => Type)).not.toContain("Custom::S3AutoDeleteObjects");
+});
