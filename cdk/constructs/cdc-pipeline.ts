@@ -199,8 +199,8 @@ export class CdcPipeline extends Construct {
     this.captures = [first, ...further];
     const { taskRole } = this.capture.taskDefinition;
     this.changeStream.grantWrite(taskRole);
-    this.stateTable.grantUse(taskRole);
-    this.claimBucket.grantStore(taskRole);
+    this.stateTable.grantCapture(taskRole, definition.name);
+    this.claimBucket.grantStore(taskRole, definition.name);
     this.captureDeadLetters?.grantSend(taskRole);
     if (props.endpoints === "create") {
       const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);

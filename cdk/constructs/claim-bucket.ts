@@ -4,6 +4,7 @@ import type * as kms from "aws-cdk-lib/aws-kms";
 import type * as lambda from "aws-cdk-lib/aws-lambda";
 import * as s3 from "aws-cdk-lib/aws-s3";
 import { Construct } from "constructs";
+import { parkedPath } from "../../lib/change/claim-store.ts";
 import { allow, allowObjects } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 
@@ -64,15 +65,19 @@ export class ClaimBucket extends Construct {
   }
 
   /** The capture task stores claims, and reads what it stored of held topics. Without ListBucket a missing object looks forbidden. */
-  grantStore(grantee: iam.IGrantable): void {
-    allowObjects(grantee, ["s3:PutObject", "s3:GetObject"], this.bucket, CLAIM_PREFIX);
+  grantStore(grantee: iam.IGrantable, pipeline: string): void {
+    allowObjects(grantee, ["s3:PutObject", "s3:GetObject"], this.bucket, `${CLAIM_PREFIX}${pipeline}/`);
     allow(grantee, ["s3:ListBucket"], [this.bucket.bucketArn]);
     allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
   }
 
-  /** A consumer reads claims, and stores large changes that it parks. Without ListBucket a missing object looks forbidden. */
-  grantConsumer(grantee: iam.IGrantable): void {
-    allowObjects(grantee, ["s3:GetObject", "s3:PutObject"], this.bucket, CLAIM_PREFIX);
+  /**
+   * A consumer reads all claims, as it reads the whole stream, and stores the large changes that it parks below a prefix of its own.
+   * Without ListBucket a missing object looks forbidden.
+   */
+  grantConsumer(grantee: iam.IGrantable, pipeline: string, consumer: string): void {
+    allowObjects(grantee, ["s3:GetObject"], this.bucket, `${CLAIM_PREFIX}${pipeline}/`);
+    allowObjects(grantee, ["s3:PutObject"], this.bucket, `${CLAIM_PREFIX}${parkedPath(pipeline, consumer)}/`);
     allow(grantee, ["s3:ListBucket"], [this.bucket.bucketArn]);
     allow(grantee, ["kms:GenerateDataKey", "kms:Decrypt"], [this.#key.keyArn]);
   }

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { type Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
+import { ArnFormat, type Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
@@ -17,9 +17,8 @@ import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { FUNCTION_BUNDLING } from "./function-bundling.ts";
-import { allow } from "./grants.ts";
+import { acknowledgeWildcard, allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
-import { acknowledge } from "./nag.ts";
 import { selectSubnets } from "./network.ts";
 import type { StateTable } from "./state-table.ts";
 
@@ -81,15 +80,7 @@ export class ConsumerFunction extends Construct {
     allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], [this.logGroup.logGroupArn]);
     const { vpc, vpcSubnets, securityGroups } = settings;
     if (vpc) {
-      role.addManagedPolicy(
-        iam.ManagedPolicy.fromAwsManagedPolicyName("service-role/AWSLambdaVPCAccessExecutionRole"),
-      );
-      acknowledge(
-        role,
-        "AwsSolutions-IAM4",
-        "Lambda makes and removes the network interfaces: those actions know no resources, and AWS keeps the list.",
-        "service-role/AWSLambdaVPCAccessExecutionRole",
-      );
+      this.#allowInterfaces(role);
     }
     for (const statement of settings.policies ?? []) role.addToPolicy(statement);
     const environment = {
@@ -130,11 +121,49 @@ export class ConsumerFunction extends Construct {
         ...(props.redrives ? {} : { esbuildArgs: { "--conditions": WITHOUT_REDRIVE } }),
       },
     });
-    stateTable.grantUse(role);
-    claimBucket.grantConsumer(role);
+    stateTable.grantConsumer(role, definition.name, consumer.name);
+    claimBucket.grantConsumer(role, definition.name, consumer.name);
     deadLetterQueue.grantSend(role);
   }
+
+  /**
+   * Lambda makes and removes a function's network interfaces with its role; the function's own code may not. AWS's policy for it
+   * would let every function write to every log of the account.
+   * https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+   */
+  #allowInterfaces(role: iam.Role): void {
+    allow(role, INTERFACE_ACTIONS, ["*"]);
+    const functions = Stack.of(this).formatArn({
+      service: "lambda",
+      resource: "function",
+      resourceName: "*",
+      arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+    });
+    role.addToPolicy(
+      new iam.PolicyStatement({
+        effect: iam.Effect.DENY,
+        actions: INTERFACE_ACTIONS,
+        resources: ["*"],
+        conditions: { ArnLike: { "lambda:SourceFunctionArn": functions } },
+      }),
+    );
+    acknowledgeWildcard(
+      role,
+      "Interfaces that Lambda makes have no names before: its documentation asks for all resources. The function's own code is denied them.",
+      "Resource::*",
+    );
+  }
 }
+
+/** https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html */
+const INTERFACE_ACTIONS = [
+  "ec2:AssignPrivateIpAddresses",
+  "ec2:CreateNetworkInterface",
+  "ec2:DeleteNetworkInterface",
+  "ec2:DescribeNetworkInterfaces",
+  "ec2:DescribeSubnets",
+  "ec2:UnassignPrivateIpAddresses",
+];
 
 /** @throws ConfigurationError where there is no such file. */
 function entryFile({ name, entry }: ConsumerDefinition, projectRoot: string): string {

@@ -5,6 +5,7 @@ import * as logs from "aws-cdk-lib/aws-logs";
 import * as customResources from "aws-cdk-lib/custom-resources";
 import { Construct, type IConstruct } from "constructs";
 import { deployedKey } from "../../lib/state/state-key.ts";
+import { underKeys } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 import type { StateTable } from "./state-table.ts";
 
@@ -42,6 +43,7 @@ export class DeploymentMark extends Construct {
         new iam.PolicyStatement({
           actions: ["dynamodb:PutItem"],
           resources: [props.stateTable.table.tableArn],
+          conditions: underKeys([pk]),
         }),
         new iam.PolicyStatement({
           actions: ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"],

@@ -4,8 +4,31 @@ import { Construct } from "constructs";
 import { acknowledge } from "./nag.ts";
 
 /** Permits exactly these actions on exactly these resources: CDK's own grants often carry more than a part needs. */
-export function allow(grantee: iam.IGrantable, actions: string[], resourceArns: string[]): void {
-  iam.Grant.addToPrincipal({ grantee, actions, resourceArns }).assertSuccess();
+export function allow(
+  grantee: iam.IGrantable,
+  actions: string[],
+  resourceArns: string[],
+  conditions?: Readonly<Record<string, Record<string, unknown>>>,
+): void {
+  iam.Grant.addToPrincipal({
+    grantee,
+    actions,
+    resourceArns,
+    ...(conditions && { conditions }),
+  }).assertSuccess();
+}
+
+/**
+ * The condition that every item of a request to DynamoDB stands under one of these partition keys (`*` for any text).
+ * `ForAllValues`: of a request for several items each must match. It holds for no key at all too, hence `Null`.
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
+ */
+export function underKeys(partitionKeys: readonly string[]): Record<string, Record<string, unknown>> {
+  return {
+    "ForAllValues:StringLike": { "dynamodb:LeadingKeys": partitionKeys },
+    Null: { "dynamodb:LeadingKeys": "false" },
+  };
 }
 
 /** Permits actions on the objects below a prefix of a bucket, which ends in a slash. */

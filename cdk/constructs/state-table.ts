@@ -3,13 +3,27 @@ import * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import { Construct } from "constructs";
-import { allow } from "./grants.ts";
+import {
+  consumerPartitionKeys,
+  pausesPartitionKey,
+  pipelinePartitionKeys,
+} from "../../lib/state/partition-keys.ts";
+import { allow, underKeys } from "./grants.ts";
 
 /** Props of `StateTable`. */
 export interface StateTableProps {
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
 }
+
+/** Single items, and pages of one partition key: no scans, no batches, no transactions. */
+const USE = [
+  "dynamodb:GetItem",
+  "dynamodb:PutItem",
+  "dynamodb:UpdateItem",
+  "dynamodb:DeleteItem",
+  "dynamodb:Query",
+];
 
 /**
  * The one state table: capture lease, confirmed position, fences, parked changes. Losing it loses the memory of what
@@ -36,19 +50,20 @@ export class StateTable extends Construct {
     });
   }
 
-  /** Capture task and consumers: single items, and pages of one partition key. No scans. */
-  grantUse(grantee: iam.IGrantable): void {
-    allow(
-      grantee,
-      [
-        "dynamodb:GetItem",
-        "dynamodb:PutItem",
-        "dynamodb:UpdateItem",
-        "dynamodb:DeleteItem",
-        "dynamodb:Query",
-      ],
-      [this.table.tableArn],
-    );
+  /** The capture task uses all items of its pipeline: it registers consumers, and runs an operator's verbs. */
+  grantCapture(grantee: iam.IGrantable, pipeline: string): void {
+    allow(grantee, USE, [this.table.tableArn], underKeys(pipelinePartitionKeys(pipeline)));
+    this.#grantKey(grantee);
+  }
+
+  /** A consumer and its redrive use the consumer's own items, and read whether it is paused. */
+  grantConsumer(grantee: iam.IGrantable, pipeline: string, consumer: string): void {
+    allow(grantee, USE, [this.table.tableArn], underKeys(consumerPartitionKeys(pipeline, consumer)));
+    allow(grantee, ["dynamodb:GetItem"], [this.table.tableArn], underKeys([pausesPartitionKey(pipeline)]));
+    this.#grantKey(grantee);
+  }
+
+  #grantKey(grantee: iam.IGrantable): void {
     // https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
     allow(
       grantee,

@@ -29,6 +29,11 @@ export function pathSegment(text: string): string {
   return text.replaceAll("%", "%25").replaceAll("/", "%2F");
 }
 
+/** The beginning of the path of the changes that a consumer parks. No other consumer may write below it (cdk/constructs/claim-bucket.ts). */
+export function parkedPath(pipeline: string, consumer: string): string {
+  return `${pipeline}/parked/${consumer}`;
+}
+
 /**
  * The claim check of some bytes. Their hash is a part of the key: a replay may write the event anew with another
  * `ts_ms`, and must not overwrite what an earlier pointer stands for.

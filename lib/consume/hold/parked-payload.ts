@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimCheck } from "../../change/claim-check.ts";
-import { type ClaimStore, claimOf, pathSegment } from "../../change/claim-store.ts";
+import { type ClaimStore, claimOf, parkedPath, pathSegment } from "../../change/claim-store.ts";
 import { asUnpacked } from "../../change/event-texts.ts";
 import type { PositionText } from "../../change/position.ts";
 import type { RecordHeader } from "../../change/record.ts";
@@ -20,12 +20,12 @@ export interface ParkedPayload {
 
 /** Makes events into what can be parked: text for the state table, or an object of the claim store. */
 export class ParkedPayloads {
-  readonly #path: readonly string[];
+  readonly #path: string;
   readonly #open: () => Promise<ClaimStore | undefined>;
 
   /** `open` is called when the first event is met that is too large for the state table. */
   constructor(pipeline: string, consumer: string, open: () => Promise<ClaimStore | undefined>) {
-    this.#path = [pipeline, "parked", consumer];
+    this.#path = parkedPath(pipeline, consumer);
     this.#open = open;
   }
 
@@ -48,7 +48,7 @@ export class ParkedPayloads {
     // A record of its own, as the capture task writes what is too large for the stream.
     const object = Buffer.from(asUnpacked(json, header));
     const segment = pathSegment(topic);
-    const path = [...this.#path, segment, String(partition), position].join("/");
+    const path = [this.#path, segment, String(partition), position].join("/");
     const claim = claimOf(store, path, object);
     for (let failures = 1; ; failures++) {
       try {
