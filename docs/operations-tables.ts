@@ -98,10 +98,13 @@ function alarmTable(
   suffix = "",
 ): string {
   return table(
-    ["alarm", "rings while", "meaning", "what to do"],
+    ["alarm", "rings while", "severity", "meaning", "what to do"],
     Object.entries(alarms).map(([name, alarm]) => [
       `\`${name}${suffix}\``,
       ringsAt(alarm, metrics),
+      alarm.unless
+        ? `${alarm.severity}, unless ${alarm.unless.map((cause) => `\`${cause}\``).join(" or ")} rings`
+        : alarm.severity,
       filled(alarm.meaning, alarm),
       filled(alarm.remedy, alarm),
     ]),
@@ -111,8 +114,10 @@ function alarmTable(
 function ringsAt(alarm: Alarm, metrics: Readonly<Record<string, Metric>>): string {
   const { name, of, minutes = 1 } = found(alarm, metrics);
   const bound = alarm.below ? `below ${threshold(alarm)}` : `at ${threshold(alarm)} or more`;
-  const long = `for ${(alarm.periods ?? PERIODS) * minutes} min`;
-  return `\`${name}\`${of ? ` of ${of}` : ""} ${bound} ${long}${alarm.missing ? ", or no data" : ""}`;
+  const { periods = PERIODS, outOf } = alarm;
+  const long = outOf ? `in ${periods} of ${outOf} times ${minutes} min` : `for ${periods * minutes} min`;
+  if (alarm.metric === "unread") return `${name} ${long}`;
+  return `\`${name}\`${of ? ` of ${of}` : ""} ${bound} ${long}${alarm.missing === "dead" ? ", or no data" : ""}`;
 }
 
 function found(

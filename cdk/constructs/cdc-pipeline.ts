@@ -17,6 +17,7 @@ import { nearestPackage } from "../../lib/definition/find-definition.ts";
 import { outputDescription, outputKey, type StackOutput } from "../../lib/definition/stack-outputs.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
+import { type AlarmTopics, alarmTopics } from "./alarm-actions.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
 import { ChangeStream } from "./change-stream.ts";
 import { ClaimBucket } from "./claim-bucket.ts";
@@ -66,8 +67,10 @@ export interface CdcPipelineProps {
   readonly encryptionKey?: kms.IKey;
   /** From when on alarms ring. */
   readonly alarms?: AlarmThresholds;
-  /** Topic that alarms notify. Default: they are to be seen in CloudWatch only. */
+  /** Topic that all alarms notify. Default: they are to be seen in CloudWatch only. */
   readonly alarmTopic?: sns.ITopic;
+  /** Topics by severity instead: `page` calls somebody, `ticket` can wait for the day. */
+  readonly alarmTopics?: AlarmTopics;
   /** Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;
   /**
@@ -105,6 +108,8 @@ export class CdcPipeline extends Construct {
   readonly consumers: readonly Consumer[];
   readonly encryptionKey: kms.IKey;
   readonly alarms: readonly cloudwatch.Alarm[];
+  /** Rings while an alarm of severity `page` does, and notifies nobody: for a deployment that is to roll back, or an alarm over several pipelines. */
+  readonly health: cloudwatch.CompositeAlarm;
   readonly dashboard: PipelineDashboard;
   /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
   readonly deployed: DeploymentMark;
@@ -213,7 +218,7 @@ export class CdcPipeline extends Construct {
       for (const { service } of this.captures) service.node.addDependency(way);
     }
     const database = databaseFacts(props.database);
-    const { alarms } = new PipelineAlarms(this, "Alarms", {
+    const { alarms, health } = new PipelineAlarms(this, "Alarms", {
       pipeline: definition.name,
       source: kind,
       captures: this.captures,
@@ -222,9 +227,10 @@ export class CdcPipeline extends Construct {
       captureDeadLetters: this.captureDeadLetters,
       database,
       thresholds: props.alarms ?? {},
-      topic: props.alarmTopic,
+      topics: alarmTopics(props.alarmTopic, props.alarmTopics),
     });
     this.alarms = alarms;
+    this.health = health;
     this.dashboard = new PipelineDashboard(this, "Dashboard", {
       pipeline: definition.name,
       source: kind,

@@ -74,6 +74,8 @@ export class Consumer extends Construct {
       retryAttempts: -1,
       onFailure: props.claimBucket.asOnFailureDestination(),
       supportS3OnFailureDestination: true,
+      // What the alarm Unread needs: a mapping publishes nothing of the kind unless it is asked to.
+      metricsConfig: { metrics: [lambda.MetricType.EVENT_COUNT] },
       ...(filters ? { filters: filters.map(asFilter) } : {}),
     });
     // Only the library gives up, event by event: a batch that Lambda discards would be missing for good.

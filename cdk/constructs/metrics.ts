@@ -12,6 +12,7 @@ import {
   type Metric,
   PAUSE_METRIC,
   REDRIVE_METRIC,
+  STANDING_METRIC,
   TABLE_METRIC,
 } from "../../lib/telemetry/metrics.ts";
 import type { DatabaseFacts } from "./source-database.ts";
@@ -21,7 +22,7 @@ import type { DatabaseFacts } from "./source-database.ts";
  */
 
 const MINUTE = Duration.minutes(1);
-const OF_CONSUMER = { ...CONSUMER_METRIC, ...REDRIVE_METRIC, ...PAUSE_METRIC };
+const OF_CONSUMER = { ...CONSUMER_METRIC, ...REDRIVE_METRIC, ...PAUSE_METRIC, ...STANDING_METRIC };
 
 /** Options of a metric. Alarms give no label: CloudFormation would make an expression of it. */
 type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statistic">;
@@ -93,6 +94,38 @@ export function perSecond(metric: cloudwatch.Metric, label: string): cloudwatch.
 export function iteratorAge(handler: lambda.IFunction, choice?: MetricChoice): cloudwatch.Metric {
   const { functionName: FunctionName } = handler;
   return metric("AWS/Lambda", "IteratorAge", { FunctionName }, cloudwatch.Stats.MAXIMUM, choice);
+}
+
+/** The part of `Consumer` that its mapping's metrics are found by. */
+interface MappedConsumer {
+  readonly name: string;
+  readonly mapping: lambda.IEventSourceMapping;
+}
+
+/**
+ * 1 where records came into the stream and none of them was polled for a consumer, which is not paused; else 0. The event source mapping
+ * publishes `PolledEventCount` (0 for an empty poll, before any filter, and nothing while it does not poll) since its `MetricsConfig` says so:
+ * https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html#event-source-mapping-metrics
+ */
+export function unreadRecords(
+  pipeline: string,
+  stream: kinesis.IStream,
+  { name, mapping }: MappedConsumer,
+): cloudwatch.MathExpression {
+  const period = Duration.minutes(5);
+  const EventSourceMappingUUID = mapping.eventSourceMappingId;
+  return new cloudwatch.MathExpression({
+    // A paused consumer is not polled for: PauseRetention watches it.
+    expression: "IF(FILL(incoming, 0) > 0 AND FILL(polled, 0) == 0 AND FILL(paused, -1) < 0, 1, 0)",
+    usingMetrics: {
+      incoming: streamMetric(stream, "IncomingRecords", { period }),
+      polled: metric("AWS/Lambda", "PolledEventCount", { EventSourceMappingUUID }, cloudwatch.Stats.SUM, {
+        period,
+      }),
+      paused: consumerMetric(pipeline, name, "retentionUsed", { period }),
+    },
+    period,
+  });
 }
 
 /** Messages of a dead-letter queue that wait. */

@@ -1,8 +1,6 @@
 import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
-import { SnsAction } from "aws-cdk-lib/aws-cloudwatch-actions";
 import * as logs from "aws-cdk-lib/aws-logs";
-import type * as sns from "aws-cdk-lib/aws-sns";
 import { Construct } from "constructs";
 import { PROGRAM, withCommands } from "../../lib/change/printed-command.ts";
 import type { SourceKind } from "../../lib/source/source-kind.ts";
@@ -14,12 +12,14 @@ import {
   type ConsumerAlarmMetric,
   PERIODS,
   PIPELINE_ALARM,
+  PIPELINE_COMPOSITE,
   SOURCE_ALARM,
   THRESHOLD,
   type ThresholdName,
 } from "../../lib/telemetry/alarms.ts";
 import { CAPTURE_STARTS_LINE } from "../../lib/telemetry/log.ts";
 import { METRICS_NAMESPACE } from "../../lib/telemetry/metrics.ts";
+import { type AlarmTopics, FollowerAlarm, HealthAlarm, type NamedAlarm, notify } from "./alarm-actions.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -32,6 +32,7 @@ import {
   iteratorAge,
   oldestSlotLag,
   streamMetric,
+  unreadRecords,
   waitingMessages,
 } from "./metrics.ts";
 import type { DatabaseFacts } from "./source-database.ts";
@@ -46,11 +47,13 @@ export interface AlarmThresholds {
   readonly walBudgetPercent?: number;
   /** Time until the slot is lost if it goes on like this. Default 2 hours. */
   readonly walLoss?: Duration;
+  /** How long a change may wait for a consumer. Default 15 minutes. */
+  readonly freshness?: Duration;
   /** Age of what a consumer is given. Default a quarter of the stream's retention. */
   readonly iteratorAge?: Duration;
 }
 
-/** Parts of the pipeline that alarms watch, and the topic that alarms go to. */
+/** Parts of the pipeline that alarms watch, and the topics that alarms go to. */
 export interface PipelineAlarmsProps {
   readonly pipeline: string;
   readonly source: Pick<SourceKind, "metrics">;
@@ -61,15 +64,26 @@ export interface PipelineAlarmsProps {
   readonly captureDeadLetters: DeadLetterQueue | undefined;
   readonly database: DatabaseFacts;
   readonly thresholds: AlarmThresholds;
-  readonly topic: sns.ITopic | undefined;
+  readonly topics: AlarmTopics;
+}
+
+/** An alarm as it was made. */
+interface MadeAlarm extends NamedAlarm {
+  readonly of: Alarm;
+  readonly kind: string;
+  /** The rest of its name: `-slot2`, or a consumer's. */
+  readonly suffix: string;
 }
 
 /**
- * The alarms of a pipeline. Those of the capture task ring when they get no data: a dead task says nothing. Each says in
- * its description what it means and what to do.
+ * The alarms of a pipeline. A dead task says nothing: one alarm rings when it gets no data, the others leave that to it. Each says in
+ * its description what it means and what to do, and notifies the topic of its severity; one that another explains does not while that
+ * one rings. `health` sums up those that call somebody.
  */
 export class PipelineAlarms extends Construct {
   readonly alarms: cloudwatch.Alarm[] = [];
+  readonly health: cloudwatch.CompositeAlarm;
+  readonly #made: MadeAlarm[] = [];
 
   constructor(scope: Construct, id: string, props: PipelineAlarmsProps) {
     super(scope, id);
@@ -89,7 +103,8 @@ export class PipelineAlarms extends Construct {
         for (const [name, alarm] of Object.entries(alarms)) {
           const meaning = slot === 1 ? alarm.meaning : `Slot ${slot}: ${alarm.meaning}`;
           const metric = captureAlarmMetric(props.pipeline, alarm.metric, slot);
-          this.#alarm(named(name, slot), { ...alarm, meaning }, metric, props, { kind: name });
+          const suffix = named("", slot);
+          this.#alarm(name + suffix, { ...alarm, meaning }, metric, props, { kind: name, suffix });
         }
       }
     };
@@ -99,13 +114,51 @@ export class PipelineAlarms extends Construct {
     this.#alarm("ReadThrottled", PIPELINE_ALARM.ReadThrottled, readThrottled(props), props);
     for (const consumer of props.consumers) {
       for (const [name, alarm] of Object.entries<Alarm<ConsumerAlarmMetric>>(CONSUMER_ALARM)) {
-        const metric = consumerAlarmMetric(props.pipeline, alarm.metric, consumer);
-        this.#alarm(`${name}-${consumer.name}`, alarm, metric, props, {
-          kind: name,
-          consumer: consumer.name,
-        });
+        const metric = consumerAlarmMetric(props, alarm.metric, consumer);
+        const suffix = `-${consumer.name}`;
+        this.#alarm(name + suffix, alarm, metric, props, { kind: name, suffix, consumer: consumer.name });
       }
     }
+    this.#notify(props.topics);
+    this.health = this.#healthOf(props);
+  }
+
+  /** Has each alarm notify the topic of its severity, if there is one. */
+  #notify(topics: AlarmTopics): void {
+    for (const made of this.#made) {
+      const { of, suffix, kind } = made;
+      const topic = topics[of.severity];
+      if (!topic) continue;
+      const causes = this.#made.filter((other) => of.unless?.includes(other.kind) && other.suffix === suffix);
+      if (causes.length === 0) notify(made.alarm, topic);
+      else new FollowerAlarm(this, `${kind}${suffix}-alone`, { follower: made, causes, topic });
+    }
+  }
+
+  #healthOf(props: PipelineAlarmsProps): cloudwatch.CompositeAlarm {
+    const [[kind, texts]] = Object.entries(PIPELINE_COMPOSITE) as [
+      [string, typeof PIPELINE_COMPOSITE.Unhealthy],
+    ];
+    return new HealthAlarm(this, kind, {
+      alarmName: this.#nameOf(kind, props),
+      description: this.#describe(kind, texts, (text) => text),
+      children: this.#made.filter(({ of }) => of.severity === "page"),
+    }).alarm;
+  }
+
+  /** Read in a mail and on the dashboard; the stack's name keeps two stacks of one account apart. */
+  #nameOf(name: string, { pipeline }: PipelineAlarmsProps): string {
+    return `${Stack.of(this).stackName}/${pipeline}: ${name}`;
+  }
+
+  #describe(
+    kind: string,
+    { meaning, remedy }: Pick<Alarm, "meaning" | "remedy">,
+    fill: (text: string) => string,
+  ): string {
+    const place = { program: PROGRAM, stack: Stack.of(this).stackName };
+    const describe = (text: string) => withCommands(fill(text), place);
+    return `${describe(meaning)} What to do: ${describe(remedy)} More: ${describe(`tributary explain ${kind}`)}`;
   }
 
   /** Makes the alarms of the pipeline as a whole, for those resources that the stack has. */
@@ -128,35 +181,37 @@ export class PipelineAlarms extends Construct {
     alarm: Alarm,
     metric: cloudwatch.IMetric,
     props: PipelineAlarmsProps,
-    { kind = name, consumer = "" }: { readonly kind?: string; readonly consumer?: string } = {},
+    {
+      kind = name,
+      suffix = "",
+      consumer = "",
+    }: { readonly kind?: string; readonly suffix?: string; readonly consumer?: string } = {},
   ): void {
-    const { pipeline, topic } = props;
     const { value, text } = thresholdOf(alarm.threshold, props);
-    const place = { program: PROGRAM, stack: Stack.of(this).stackName };
-    const describe = (what: string) =>
-      withCommands(what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer), place);
+    const fill = (what: string) => what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer);
+    const alarmName = this.#nameOf(name, props);
+    const description = this.#describe(kind, alarm, fill);
+    const periods = alarm.periods ?? PERIODS;
     const made = new cloudwatch.Alarm(this, name, {
-      // Read in a mail and on the dashboard; the stack's name keeps two stacks of one account apart.
-      alarmName: `${Stack.of(this).stackName}/${pipeline}: ${name}`,
-      metric,
-      threshold: value,
+      ...{ alarmName, alarmDescription: description, metric, threshold: value },
       comparisonOperator: alarm.below
         ? cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
         : cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
-      evaluationPeriods: alarm.periods ?? PERIODS,
-      treatMissingData:
-        alarm.missing === "dead"
-          ? cloudwatch.TreatMissingData.BREACHING
-          : cloudwatch.TreatMissingData.NOT_BREACHING,
-      alarmDescription: `${describe(alarm.meaning)} What to do: ${describe(alarm.remedy)} More: ${describe(`tributary explain ${kind}`)}`,
+      evaluationPeriods: alarm.outOf ?? periods,
+      ...(alarm.outOf && { datapointsToAlarm: periods }),
+      treatMissingData: MISSING[alarm.missing ?? "fine"],
     });
-    if (topic) {
-      made.addAlarmAction(new SnsAction(topic));
-      made.addOkAction(new SnsAction(topic));
-    }
+    this.#made.push({ alarm: made, alarmName, description, of: alarm, kind, suffix });
     this.alarms.push(made);
   }
 }
+
+const MISSING = {
+  dead: cloudwatch.TreatMissingData.BREACHING,
+  // Nobody looked: what was open then still is, as far as anybody knows.
+  keep: cloudwatch.TreatMissingData.IGNORE,
+  fine: cloudwatch.TreatMissingData.NOT_BREACHING,
+};
 
 /** The name of what there is once for each slot: that of the first slot is what it was without others. */
 function named(name: string, slot: number): string {
@@ -168,19 +223,24 @@ function captureAlarmMetric(pipeline: string, name: CaptureAlarmMetric, slot: nu
 }
 
 function consumerAlarmMetric(
-  pipeline: string,
+  { pipeline, changeStream: { stream } }: PipelineAlarmsProps,
   name: ConsumerAlarmMetric,
-  { name: consumer, function: handler, deadLetterQueue }: Consumer,
+  consumer: Consumer,
 ): cloudwatch.IMetric {
+  const { function: handler, deadLetterQueue } = consumer;
   if (name === "iteratorAge") return iteratorAge(handler);
   if (name === "deadLetters") return waitingMessages(deadLetterQueue);
   if (name === "errors") return handler.metricErrors({ period: Duration.minutes(1) });
-  return consumerMetric(pipeline, consumer, name);
+  if (name === "functionThrottles") return handler.metricThrottles({ period: Duration.minutes(1) });
+  if (name === "unread") return unreadRecords(pipeline, stream, consumer);
+  return consumerMetric(pipeline, consumer.name, name);
 }
 
 function readThrottled({ changeStream }: PipelineAlarmsProps): cloudwatch.IMetric {
   return streamMetric(changeStream.stream, "ReadProvisionedThroughputExceeded");
 }
+
+const IN_MILLISECONDS: ReadonlySet<ThresholdName> = new Set(["lag", "freshness"]);
 
 /** From when on an alarm rings in this stack: in the metric's unit, and in words. */
 function thresholdOf(
@@ -198,7 +258,7 @@ function thresholdOf(
   if (typeof chosen === "number") {
     return { value: chosen, text: threshold === "lagBytes" ? size(chosen) : String(chosen) };
   }
-  const value = threshold === "lag" ? chosen.toMilliseconds() : chosen.toSeconds();
+  const value = IN_MILLISECONDS.has(threshold) ? chosen.toMilliseconds() : chosen.toSeconds();
   return { value, text: chosen.toHumanString() };
 }
 

@@ -41,13 +41,13 @@ export const ASSUMPTIONS = {
    */
   encryptedParts: 3,
   keyRequestsPerHour: 12,
-  /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer. */
+  /** Metrics of the capture task, of each table (at most 20, and one for the others), of each consumer: its own, what capture tells of it, and its mapping's. */
   captureMetrics: 22,
   tableMetrics: 2,
   namedTables: 20,
-  consumerMetrics: 4,
+  consumerMetrics: 13,
   captureAlarms: 12,
-  consumerAlarms: 9,
+  consumerAlarms: 13,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,
   tableLineBytes: 330,

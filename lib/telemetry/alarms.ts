@@ -1,9 +1,15 @@
-import type { CAPTURE_METRIC, CONSUMER_METRIC, PAUSE_METRIC } from "./metrics.ts";
+import type { CAPTURE_METRIC, CONSUMER_METRIC, PAUSE_METRIC, STANDING_METRIC } from "./metrics.ts";
 
 /*
  * The alarms of a pipeline: cdk/constructs/pipeline-alarms.ts makes them, docs/11-operations.md lists them. In their texts
  * `{threshold}` and `{consumer}` stand for what a stack has.
  */
+
+/**
+ * How urgent an alarm is. `page`: changes do not arrive, or are lost if nobody acts within hours. `ticket`: the rest goes on, and
+ * somebody sees to it by day.
+ */
+export type Severity = "page" | "ticket";
 
 /** One alarm: what rings, what that means, and what to do. */
 export interface Alarm<M extends string = string> {
@@ -11,10 +17,15 @@ export interface Alarm<M extends string = string> {
   /** Rings at or above it, unless `below`. A name stands for what a stack may choose. */
   readonly threshold: number | ThresholdName;
   readonly below?: true;
-  /** Consecutive periods of the metric; default 5. */
+  readonly severity: Severity;
+  /** Periods of the metric, consecutive unless `outOf`; default 5. */
   readonly periods?: number;
-  /** Meaning of missing data: `dead` rings. Default: nothing happens, nothing rings. */
-  readonly missing?: "dead";
+  /** So many periods are looked at, of which `periods` must ring. */
+  readonly outOf?: number;
+  /** Meaning of missing data: `dead` rings, `keep` leaves the alarm as it is. Default: nothing happens, nothing rings. */
+  readonly missing?: "dead" | "keep";
+  /** Alarms of the same slot or consumer that say the cause: while one of them rings, this one notifies nobody. */
+  readonly unless?: readonly string[];
   readonly meaning: string;
   readonly remedy: string;
   /** What becomes of the pipeline if nobody acts: `tributary explain <alarm>` says it. */
@@ -22,7 +33,7 @@ export interface Alarm<M extends string = string> {
 }
 
 /** Thresholds that a stack may choose. */
-export type ThresholdName = "lagBytes" | "lag" | "walBudgetPercent" | "walLoss" | "iteratorAge";
+export type ThresholdName = "lagBytes" | "lag" | "walBudgetPercent" | "walLoss" | "freshness" | "iteratorAge";
 
 /** Consecutive periods that an alarm waits for. */
 export const PERIODS = 5;
@@ -33,6 +44,7 @@ export const THRESHOLD = {
   lag: { value: 600_000, text: "10 minutes" },
   walBudgetPercent: { value: 30, text: "30" },
   walLoss: { value: 7_200, text: "2 hours" },
+  freshness: { value: 900_000, text: "15 minutes" },
   /** Per second of the stream's retention. */
   iteratorAge: { value: 250, text: "a quarter of the stream's retention" },
 } as const;
@@ -51,6 +63,11 @@ export const OTHER_METRIC: Readonly<
   iteratorAge: { name: "IteratorAge", of: "its function" },
   deadLetters: { name: "ApproximateNumberOfMessagesVisible", of: "its dead-letter queue" },
   errors: { name: "Errors", of: "its function" },
+  unread: {
+    name: "records come in, none are polled: `IncomingRecords` of the stream, `PolledEventCount` of its mapping,",
+    minutes: 5,
+  },
+  functionThrottles: { name: "Throttles", of: "its function" },
 };
 
 /** Their keys. */
@@ -61,7 +78,9 @@ export type OtherMetric =
   | "readThrottled"
   | "iteratorAge"
   | "deadLetters"
-  | "errors";
+  | "errors"
+  | "unread"
+  | "functionThrottles";
 
 /** The metric of an alarm of a capture task, one for each slot. */
 export type CaptureAlarmMetric = keyof typeof CAPTURE_METRIC | "captureStarts";
@@ -70,15 +89,19 @@ export type CaptureAlarmMetric = keyof typeof CAPTURE_METRIC | "captureStarts";
 export type ConsumerAlarmMetric =
   | keyof typeof CONSUMER_METRIC
   | keyof typeof PAUSE_METRIC
+  | keyof typeof STANDING_METRIC
   | "iteratorAge"
   | "deadLetters"
-  | "errors";
+  | "errors"
+  | "unread"
+  | "functionThrottles";
 
 /** Of the capture task, by what it reads: `slots` of a log, one set for each, or `tables`. */
 export const SOURCE_ALARM = {
   slots: {
     SlotInactive: {
       metric: "slotActive",
+      severity: "page",
       threshold: 1,
       below: true,
       missing: "dead",
@@ -91,10 +114,12 @@ export const SOURCE_ALARM = {
     },
     ReplicationLag: {
       metric: "replicationLagBytes",
+      severity: "page",
       threshold: "lagBytes",
       periods: 10,
-      missing: "dead",
-      meaning: "More than {threshold} of WAL wait to be captured, or nobody measures any more.",
+      // A dead task is told by SlotInactive.
+      missing: "keep",
+      meaning: "More than {threshold} of WAL wait to be captured.",
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
       ifNothing:
@@ -102,6 +127,7 @@ export const SOURCE_ALARM = {
     },
     TopicHeld: {
       metric: "heldTopics",
+      severity: "page",
       threshold: 1,
       periods: 1,
       meaning:
@@ -113,6 +139,7 @@ export const SOURCE_ALARM = {
     },
     TableUnhealed: {
       metric: "unhealedTables",
+      severity: "ticket",
       threshold: 1,
       periods: 1,
       meaning:
@@ -123,6 +150,7 @@ export const SOURCE_ALARM = {
     },
     LeftoverSlot: {
       metric: "leftoverSlots",
+      severity: "ticket",
       threshold: 1,
       meaning:
         "A server that is not read from has a slot of this pipeline, as an old primary does that came back after a failover: it keeps WAL until its disk is full.",
@@ -131,6 +159,7 @@ export const SOURCE_ALARM = {
     },
     WalBudget: {
       metric: "walBudgetLeft",
+      severity: "page",
       threshold: "walBudgetPercent",
       below: true,
       meaning:
@@ -142,6 +171,7 @@ export const SOURCE_ALARM = {
     },
     WalLoss: {
       metric: "walLossSeconds",
+      severity: "page",
       threshold: "walLoss",
       below: true,
       meaning: "If it goes on like this the slot is lost soon.",
@@ -154,6 +184,7 @@ export const SOURCE_ALARM = {
   tables: {
     SourceDisconnected: {
       metric: "sourceConnected",
+      severity: "page",
       threshold: 1,
       below: true,
       missing: "dead",
@@ -165,10 +196,12 @@ export const SOURCE_ALARM = {
     },
     CaptureLag: {
       metric: "replicationLagMs",
+      severity: "page",
       threshold: "lag",
       periods: 10,
-      missing: "dead",
-      meaning: "Changes wait for more than {threshold} to be captured, or nobody measures any more.",
+      // A dead task is told by SourceDisconnected.
+      missing: "keep",
+      meaning: "Changes wait for more than {threshold} to be captured.",
       remedy:
         "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
       ifNothing: "Sinks fall further behind; changes wait in their tables.",
@@ -180,11 +213,12 @@ export const SOURCE_ALARM = {
 export const CAPTURE_ALARM = {
   CaptureRestarting: {
     metric: "captureStarts",
+    severity: "page",
     // Two starts within 15 minutes are a deploy; more are a task that does not come up.
     threshold: 3,
     periods: 1,
-    missing: "dead",
-    meaning: "The capture task starts again and again, or nothing of it runs.",
+    unless: ["SlotInactive", "SourceDisconnected"],
+    meaning: "The capture task starts again and again.",
     remedy:
       "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
     ifNothing:
@@ -192,9 +226,9 @@ export const CAPTURE_ALARM = {
   },
   Throttled: {
     metric: "throttles",
+    severity: "ticket",
     threshold: 1,
     periods: 10,
-    missing: "dead",
     meaning:
       "Kinesis has refused records for ten minutes: the stream is too narrow. Nothing is lost, lag grows.",
     remedy:
@@ -207,6 +241,7 @@ export const CAPTURE_ALARM = {
 export const PIPELINE_ALARM = {
   PutAside: {
     metric: "capturePutAside",
+    severity: "ticket",
     threshold: 1,
     periods: 1,
     meaning:
@@ -218,6 +253,7 @@ export const PIPELINE_ALARM = {
   },
   OldestReplicationSlotLag: {
     metric: "oldestSlotLag",
+    severity: "page",
     threshold: "lagBytes",
     periods: 10,
     missing: "dead",
@@ -229,6 +265,7 @@ export const PIPELINE_ALARM = {
   },
   ReadThrottled: {
     metric: "readThrottled",
+    severity: "ticket",
     threshold: 1,
     periods: 10,
     meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
@@ -240,8 +277,36 @@ export const PIPELINE_ALARM = {
 
 /** Of each consumer; its name follows the alarm's. */
 export const CONSUMER_ALARM = {
+  Unread: {
+    metric: "unread",
+    severity: "page",
+    threshold: 1,
+    periods: 3,
+    // Where few records come in, few periods can tell.
+    outOf: 12,
+    meaning:
+      "Records come into the stream, and nobody polls them for {consumer}: its event source mapping is disabled or has lost its rights, or each shard waits behind a batch that fails. Its function is not invoked, so it says nothing itself.",
+    remedy:
+      "tributary doctor names a mapping that is disabled or fails, and a right that is missing; put that right, or deploy again. Else look at the function's log. A consumer that is to stand still is paused: tributary consumer pause --consumer {consumer}.",
+    ifNothing:
+      "The consumer applies nothing; when the stream's retention is over, records expire unread: it stands before a gap then.",
+  },
+  Late: {
+    metric: "lagMs",
+    severity: "page",
+    threshold: "freshness",
+    periods: 1,
+    missing: "keep",
+    unless: ["Unread", "HeldPartitions"],
+    meaning:
+      "A change has waited for {consumer} for {threshold} or longer, by what the state table says of it: it is too slow, or stands.",
+    remedy:
+      "tributary status says how late it is. Errors or throttles of its function: their alarms. Too slow: parallelization, batchSize, memoryMB. ReadThrottled: enhancedFanOut.",
+    ifNothing: "The sink falls further behind; IteratorAge rings before records expire.",
+  },
   IteratorAge: {
     metric: "iteratorAge",
+    severity: "page",
     threshold: "iteratorAge",
     meaning:
       "Consumer {consumer} is given records {threshold} old: when their age reaches the stream's retention they are gone.",
@@ -252,6 +317,7 @@ export const CONSUMER_ALARM = {
   },
   PauseRetention: {
     metric: "retentionUsed",
+    severity: "page",
     threshold: PAUSE_RETENTION_PERCENT,
     periods: 1,
     meaning:
@@ -262,6 +328,7 @@ export const CONSUMER_ALARM = {
   },
   DeadLetters: {
     metric: "deadLetters",
+    severity: "ticket",
     threshold: 1,
     periods: 1,
     meaning:
@@ -270,8 +337,33 @@ export const CONSUMER_ALARM = {
       "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That also empties the queue.",
     ifNothing: "Later changes of the same keys wait behind them; letters expire after the queue's retention.",
   },
+  ParkedKeys: {
+    metric: "openKeys",
+    severity: "ticket",
+    threshold: 1,
+    periods: 1,
+    missing: "keep",
+    unless: ["DeadLetters"],
+    meaning:
+      "Keys of {consumer} have open dead letters, though its queue holds none any more: SQS has forgotten them, the state table has not, and later changes of these keys wait.",
+    remedy:
+      "tributary consumer status --consumer {consumer} counts them. Correct the handler, deploy, then: tributary redrive --consumer {consumer}.",
+    ifNothing:
+      "Changes of these keys go on waiting, up to 64 MiB a partition: then the partition is held (ParkingFull).",
+  },
+  FunctionThrottled: {
+    metric: "functionThrottles",
+    severity: "ticket",
+    threshold: 1,
+    meaning:
+      "Lambda refuses invocations of {consumer}: the concurrency of the account or of the function is used up. Nothing is lost, its lag grows.",
+    remedy:
+      "Raise the account's concurrency (Service Quotas), or reserve some for this function. It needs up to shards x parallelization at once.",
+    ifNothing: "The consumer lags behind; when the stream's retention is over, records expire unread.",
+  },
   Errors: {
     metric: "errors",
+    severity: "ticket",
     threshold: 1,
     periods: 3,
     meaning:
@@ -282,6 +374,7 @@ export const CONSUMER_ALARM = {
   },
   Gap: {
     metric: "gaps",
+    severity: "page",
     threshold: 1,
     periods: 1,
     meaning:
@@ -293,6 +386,7 @@ export const CONSUMER_ALARM = {
   },
   ParkingFull: {
     metric: "parkingFull",
+    severity: "page",
     threshold: 1,
     periods: 1,
     meaning: "So many changes are parked in {consumer} that their partition is held.",
@@ -302,6 +396,7 @@ export const CONSUMER_ALARM = {
   },
   Held: {
     metric: "held",
+    severity: "ticket",
     threshold: 1,
     meaning: "Partitions of {consumer} stopped at a change that fails and cannot be passed.",
     remedy:
@@ -310,8 +405,12 @@ export const CONSUMER_ALARM = {
       "The partition's changes are stored up to 256 MiB, then its shard waits until the stream's retention is over.",
   },
   HeldPartitions: {
-    metric: "heldPartitions",
+    // What the state table says: the consumer's own gauge ends when it is not invoked.
+    metric: "openHolds",
+    severity: "page",
     threshold: 1,
+    periods: 1,
+    missing: "keep",
     meaning:
       "Partitions of {consumer} wait for somebody. Their changes are stored, in order, up to 256 MiB a partition; all else goes on.",
     remedy:
@@ -321,6 +420,7 @@ export const CONSUMER_ALARM = {
   },
   HoldFull: {
     metric: "holdFull",
+    severity: "page",
     threshold: 1,
     periods: 1,
     meaning: "A partition of {consumer} holds as much as it may: its shard waits, with all tables in it.",
@@ -329,3 +429,12 @@ export const CONSUMER_ALARM = {
     ifNothing: "Changes of all tables in the shard expire when the stream's retention is over.",
   },
 } as const satisfies Record<string, Alarm<ConsumerAlarmMetric>>;
+
+/** The composite alarm of a pipeline: it rings while one of its alarms does whose severity is `page`, and notifies nobody itself. */
+export const PIPELINE_COMPOSITE = {
+  Unhealthy: {
+    meaning: "An alarm of this pipeline rings that calls somebody: changes do not arrive, or may be lost.",
+    remedy: "The alarms that ring say what to do; tributary status tells of all of it at once.",
+    ifNothing: "What the alarms say that ring.",
+  },
+} as const satisfies Record<string, Pick<Alarm, "meaning" | "remedy" | "ifNothing">>;

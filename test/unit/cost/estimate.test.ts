@@ -145,8 +145,8 @@ describe("each part of a bill, by hand", () => {
     ["SQS", 0.031536],
     // 26,280 objects: written at 0.005 and read at 0.0004 a thousand; of 2 MiB, 14 of 30.4167 days: 23.62504 GB at 0.023
     ["S3", 0.1314 + 0.010512 + 0.543376],
-    // 22 + 2 + 4 metrics at 0.30; 12 + 9 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
-    ["CloudWatch", 8.4 + 2.1 + 3 + 6.371495],
+    // 22 + 2 + 13 metrics at 0.30; 12 + 13 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
+    ["CloudWatch", 11.1 + 2.5 + 3 + 6.371495],
     // 6 endpoints in 2 zones: 8,760 h and 2,506.256104 GB at 0.01
     ["Network", 112.662561],
     // A key, 2 roles × 3 parts × 12 × 730 = 52,560 requests at 0.03 for 10,000, a secret

@@ -1,0 +1,246 @@
+import { Duration } from "aws-cdk-lib";
+import * as sns from "aws-cdk-lib/aws-sns";
+import { describe, expect, test } from "vitest";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
+import { postgres } from "../../lib/definition/pipeline.ts";
+import { entriesOf } from "../../lib/explain/catalogue.ts";
+import { CAPTURE_ALARM, CONSUMER_ALARM, PIPELINE_ALARM, SOURCE_ALARM } from "../../lib/telemetry/alarms.ts";
+import { basics, definition, type Synthesized, synthesize } from "./stacks.ts";
+
+/** Two topics, two slots, an alarm of each kind. */
+const two = synthesize((stack) => ({
+  definition: definition({ source: postgres({ tables: ["public.*"], slots: 2 }) }),
+  ...basics(stack),
+  alarms: { freshness: Duration.minutes(5) },
+  alarmTopics: {
+    page: sns.Topic.fromTopicArn(stack, "Page", "arn:aws:sns:eu-central-1:123456789012:page"),
+    ticket: sns.Topic.fromTopicArn(stack, "Ticket", "arn:aws:sns:eu-central-1:123456789012:ticket"),
+  },
+}));
+const quiet = synthesize((stack) => ({ definition: definition(), ...basics(stack) }));
+
+type Alarm = Readonly<Record<string, unknown>> & {
+  readonly AlarmName: string;
+  readonly AlarmDescription: string;
+  readonly AlarmRule: string;
+};
+function alarmsOf(of: Synthesized, type: "Alarm" | "CompositeAlarm"): Alarm[] {
+  return Object.values(of.template.findResources(`AWS::CloudWatch::${type}`)).map(
+    ({ Properties }) => Properties as Alarm,
+  );
+}
+function alarm(name: string, of: Synthesized = two): Alarm {
+  const found = [...alarmsOf(of, "Alarm"), ...alarmsOf(of, "CompositeAlarm")].find(
+    ({ AlarmName }) => AlarmName === `Test/shop: ${name}`,
+  );
+  if (!found) throw new Error(`no alarm ${name}`);
+  return found;
+}
+const topicsOf = ({ AlarmActions = [] }: Alarm) =>
+  (AlarmActions as string[]).map((arn) => arn.split(":").at(-1));
+/** What rings, by the state of each metric alarm. */
+function ruleHolds({ AlarmRule }: Alarm, ringing: readonly string[]): boolean {
+  const text = AlarmRule.replaceAll(/ALARM\("Test\/shop: ([^"]+)"\)/g, (_, name) =>
+    String(ringing.includes(name)),
+  )
+    .replaceAll("AND", "&&")
+    .replaceAll("OR", "||")
+    .replaceAll("NOT", "!");
+  expect(text).toMatch(/^[truefals&|!() ]+$/);
+  return new Function(`return ${text}`)() as boolean;
+}
+
+describe("a consumer that is dead or late", () => {
+  // https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html#event-source-mapping-metrics: PolledEventCount counts what
+  // was read before any filter, is 0 for an empty poll, and is there only where MetricsConfig asks for EventCount.
+  test("each mapping publishes what it polls", () => {
+    const mappings = Object.values(quiet.template.findResources("AWS::Lambda::EventSourceMapping"));
+    const streams = mappings.filter(({ Properties }) => Properties.StartingPosition);
+    expect(streams).toHaveLength(2);
+    for (const { Properties } of streams)
+      expect(Properties.MetricsConfig).toEqual({ Metrics: ["EventCount"] });
+  });
+
+  test("rings where records come in and none is polled, unless it is paused", () => {
+    const { Metrics, ...rest } = alarm("Unread-notifications");
+    expect(rest).toMatchObject({
+      ...{ EvaluationPeriods: 12, DatapointsToAlarm: 3, Threshold: 1, TreatMissingData: "notBreaching" },
+      ComparisonOperator: "GreaterThanOrEqualToThreshold",
+    });
+    const metrics = Metrics as Record<string, never>[];
+    expect(metrics.filter(({ Expression }) => Expression)).toMatchObject([
+      {
+        Expression: "IF(FILL(incoming, 0) > 0 AND FILL(polled, 0) == 0 AND FILL(paused, -1) < 0, 1, 0)",
+      },
+    ]);
+    const [[mapping] = []] = Object.entries(
+      two.template.findResources("AWS::Lambda::EventSourceMapping"),
+    ).filter(([id]) => id.includes("notifications"));
+    const stat = (id: string) => metrics.find(({ Id }) => Id === id)?.MetricStat;
+    expect(stat("polled")).toMatchObject({
+      Metric: {
+        Namespace: "AWS/Lambda",
+        MetricName: "PolledEventCount",
+        Dimensions: [{ Name: "EventSourceMappingUUID", Value: { Ref: mapping } }],
+      },
+      ...{ Period: 300, Stat: "Sum" },
+    });
+    expect(stat("incoming")).toMatchObject({
+      ...{ Metric: { Namespace: "AWS/Kinesis", MetricName: "IncomingRecords" }, Period: 300, Stat: "Sum" },
+    });
+    expect(stat("paused")).toMatchObject({
+      Metric: {
+        ...{ Namespace: "Tributary", MetricName: "PauseRetentionUsed" },
+      },
+    });
+  });
+
+  test("rings when a change has waited for 15 minutes, or for as long as the stack says", () => {
+    expect(alarm("Late-notifications")).toMatchObject({
+      MetricName: "ConsumerLagMilliseconds",
+      Threshold: 300_000,
+    });
+    expect(alarm("Late-notifications", quiet)).toMatchObject({ Threshold: 900_000 });
+    expect(alarm("Late-notifications", quiet).AlarmDescription).toContain("for 15 minutes or longer");
+    // Beside the one of the retention.
+    expect(alarm("IteratorAge-notifications")).toMatchObject({ Threshold: (168 * 3_600_000) / 4 });
+  });
+
+  test("rings where Lambda refuses its invocations", () => {
+    expect(alarm("FunctionThrottled-notifications")).toMatchObject({
+      ...{ Namespace: "AWS/Lambda", MetricName: "Throttles", TreatMissingData: "notBreaching" },
+    });
+  });
+
+  test("what waits for somebody rings for as long as it does, and not less when nobody looks", () => {
+    for (const [name, MetricName] of [
+      ["ParkedKeys", "OpenParkedKeys"],
+      ["HeldPartitions", "OpenHolds"],
+      ["Late", "ConsumerLagMilliseconds"],
+    ])
+      expect(alarm(`${name}-notifications`)).toMatchObject({
+        ...{ MetricName, EvaluationPeriods: 1, TreatMissingData: "ignore", Statistic: "Maximum" },
+      });
+  });
+});
+
+describe("who is called", () => {
+  const known: Readonly<Record<string, { readonly severity: string; readonly unless?: readonly string[] }>> =
+    {
+      ...SOURCE_ALARM.slots,
+      ...CAPTURE_ALARM,
+      ...PIPELINE_ALARM,
+      ...CONSUMER_ALARM,
+    };
+  const kindOf = ({ AlarmName }: Alarm) => /: (\w+)/.exec(AlarmName)?.[1] ?? "";
+
+  test("each alarm notifies the topic of its severity, once: itself, or a composite alarm in its place", () => {
+    for (const each of alarmsOf(two, "Alarm")) {
+      const { severity, unless } = known[kindOf(each)] ?? {};
+      expect(topicsOf(each), each.AlarmName).toEqual(unless ? [] : [severity]);
+      if (!unless) continue;
+      const alone = alarm(`${each.AlarmName.replace("Test/shop: ", "")}-alone`);
+      expect(topicsOf(alone)).toEqual([severity]);
+      expect(alone.OKActions).toEqual(alone.AlarmActions);
+      expect(alone.AlarmDescription).toBe(each.AlarmDescription);
+    }
+  });
+
+  test("no alarm notifies anybody where there is no topic, and there is one composite alarm", () => {
+    for (const each of [...alarmsOf(quiet, "Alarm"), ...alarmsOf(quiet, "CompositeAlarm")])
+      expect(each).not.toHaveProperty("AlarmActions");
+    expect(alarmsOf(quiet, "CompositeAlarm").map(({ AlarmName }) => AlarmName)).toEqual([
+      "Test/shop: Unhealthy",
+    ]);
+  });
+
+  test("a dead task calls once, with the cause: one alarm of its slot rings without data", () => {
+    const rings = alarmsOf(two, "Alarm").filter(({ TreatMissingData }) => TreatMissingData === "breaching");
+    expect(rings.map(({ AlarmName }) => AlarmName)).toEqual([
+      "Test/shop: SlotInactive",
+      "Test/shop: SlotInactive-slot2",
+    ]);
+  });
+
+  test("a task that starts again and again calls once; one that does and streams between does so too", () => {
+    const alone = alarm("CaptureRestarting-slot2-alone");
+    expect(ruleHolds(alone, ["CaptureRestarting-slot2", "SlotInactive-slot2"])).toBe(false);
+    expect(ruleHolds(alone, ["CaptureRestarting-slot2"])).toBe(true);
+    // Of another slot.
+    expect(ruleHolds(alone, ["CaptureRestarting-slot2", "SlotInactive"])).toBe(true);
+    expect(ruleHolds(alone, [])).toBe(false);
+  });
+
+  test("a consumer that is late calls once, with the cause where an alarm knows it", () => {
+    const alone = alarm("Late-notifications-alone");
+    expect(ruleHolds(alone, ["Late-notifications"])).toBe(true);
+    for (const cause of ["Unread", "HeldPartitions"])
+      expect(ruleHolds(alone, ["Late-notifications", `${cause}-notifications`])).toBe(false);
+    expect(ruleHolds(alone, ["Late-notifications", "Unread-customer-view"])).toBe(true);
+    expect(
+      ruleHolds(alarm("ParkedKeys-notifications-alone"), [
+        "ParkedKeys-notifications",
+        "DeadLetters-notifications",
+      ]),
+    ).toBe(false);
+  });
+
+  test("one composite alarm rings while any does that calls somebody, and calls nobody itself", () => {
+    const health = alarm("Unhealthy");
+    expect(topicsOf(health)).toEqual([]);
+    for (const each of alarmsOf(two, "Alarm")) {
+      const name = each.AlarmName.replace("Test/shop: ", "");
+      expect(ruleHolds(health, [name]), name).toBe(known[kindOf(each)]?.severity === "page");
+    }
+    expect(ruleHolds(health, [])).toBe(false);
+    expect(health.AlarmRule.length).toBeLessThan(10_240);
+  });
+
+  test("each composite alarm stands behind what its rule names, and says what explains it", () => {
+    const metric = new Map(
+      Object.entries(two.template.findResources("AWS::CloudWatch::Alarm")).map(([id, { Properties }]) => [
+        Properties.AlarmName as string,
+        id,
+      ]),
+    );
+    for (const { Properties, DependsOn } of Object.values(
+      two.template.findResources("AWS::CloudWatch::CompositeAlarm"),
+    )) {
+      const named = [...(Properties.AlarmRule as string).matchAll(/ALARM\("([^"]+)"\)/g)].map(([, name]) =>
+        metric.get(name ?? ""),
+      );
+      expect([...DependsOn].sort()).toEqual([...named].sort());
+      const [entry] = entriesOf(Properties.AlarmName);
+      expect(Properties.AlarmDescription).toMatch(
+        new RegExp(`More: npx tributary-cdc explain ${entry?.code}$`),
+      );
+      expect(Properties.AlarmDescription.length).toBeLessThan(1024);
+    }
+  });
+
+  test("each cause that an alarm names is an alarm", () => {
+    const causes = Object.values(known).flatMap(({ unless = [] }) => unless);
+    expect(causes.length).toBeGreaterThan(3);
+    expect(causes.filter((cause) => !known[cause] && !(cause in SOURCE_ALARM.tables))).toEqual([]);
+  });
+});
+
+/** The problems that a stack is refused for. */
+function problemsOf(build: Parameters<typeof synthesize>[0]): string {
+  try {
+    synthesize(build);
+  } catch (error) {
+    if (error instanceof ConfigurationError) return error.message;
+    throw error;
+  }
+  return "";
+}
+
+test("one topic for all alarms and one for each severity are not both taken", () => {
+  const problems = problemsOf((stack) => {
+    const topic = new sns.Topic(stack, "Topic");
+    return { definition: definition(), ...basics(stack), alarmTopic: topic, alarmTopics: { page: topic } };
+  });
+  expect(problems).toContain("alarmTopics");
+  expect(problems).toContain("leave one of the two out");
+});
