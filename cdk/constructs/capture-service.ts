@@ -72,8 +72,8 @@ export interface CaptureServiceProps {
 
 /** Longer than the task needs to store and confirm what it has read, on a bad day; Fargate allows 120. */
 const STOP_TIMEOUT = Duration.seconds(120);
-/** As the Dockerfile makes it. */
-const HEALTH_DIRECTORY = "/run/tributary";
+/** As the Dockerfile makes it: the one place that can be written. */
+export const HEALTH_DIRECTORY = "/run/tributary";
 /** Above it V8 would rather collect than grow; the rest of the memory is buffers. */
 const HEAP_SHARE = 0.6;
 
@@ -89,7 +89,9 @@ export class CaptureService extends Construct implements ec2.IConnectable {
   /** The number of the slot that it reads; 1 where there is one, or none. */
   readonly slot: number;
   private readonly securityGroup: ec2.ISecurityGroup;
-  private readonly image: ecs.ContainerImage;
+  readonly image: ecs.ContainerImage;
+  /** Variables that lead a program of the image to its database. */
+  readonly databaseEnvironment: Readonly<Record<string, string>>;
 
   constructor(scope: Construct, id: string, props: CaptureServiceProps) {
     super(scope, id);
@@ -122,11 +124,11 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     // from the image: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/bind-mounts.html
     this.taskDefinition.addVolume({ name: "health" });
     this.image = further?.first.image ?? this.#image(props);
+    this.databaseEnvironment = { ...databaseEnvironment(access), ...authorityEnvironment(access) };
     const container = this.taskDefinition.addContainer("capture", {
       image: this.image,
       environment: {
-        ...databaseEnvironment(access),
-        ...authorityEnvironment(access),
+        ...this.databaseEnvironment,
         ...props.environment,
         TRIBUTARY_PIPELINE: `${APP_DIRECTORY}/pipeline.mjs`,
         // Says that the image can run verbs.

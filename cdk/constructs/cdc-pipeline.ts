@@ -30,6 +30,7 @@ import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
+import { VerifyTasks } from "./verify-tasks.ts";
 
 /** Settings of a deployed pipeline beside its definition: those that differ by place. */
 export interface CdcPipelineProps {
@@ -106,6 +107,8 @@ export class CdcPipeline extends Construct {
   /** One for each slot. */
   readonly captures: readonly CaptureService[];
   readonly consumers: readonly Consumer[];
+  /** What `tributary verify --remote` runs, of each consumer that exports a sink. */
+  readonly verifyTasks: VerifyTasks;
   readonly encryptionKey: kms.IKey;
   readonly alarms: readonly cloudwatch.Alarm[];
   /** Rings while an alarm of severity `page` does, and notifies nobody: for a deployment that is to roll back, or an alarm over several pipelines. */
@@ -125,6 +128,7 @@ export class CdcPipeline extends Construct {
     this.#checkName();
     const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
     const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
+    const projectRoot = props.projectRoot ?? projectOfApp();
     const settingsOf = consumerSettings(definition, props.consumers ?? {});
     const placement = { vpc, ...(vpcSubnets ? { vpcSubnets } : {}) };
     checkWayOut("capture", placement, props.endpoints);
@@ -157,7 +161,7 @@ export class CdcPipeline extends Construct {
           definition,
           consumer,
           settings: settingsOf(consumer.name),
-          projectRoot: props.projectRoot ?? projectOfApp(),
+          projectRoot,
           changeStream: this.changeStream,
           stateTable: this.stateTable,
           claimBucket: this.claimBucket,
@@ -207,6 +211,10 @@ export class CdcPipeline extends Construct {
     this.stateTable.grantCapture(taskRole, definition.name);
     this.claimBucket.grantStore(taskRole, definition.name);
     this.captureDeadLetters?.grantSend(taskRole);
+    this.verifyTasks = new VerifyTasks(this, "Verify", {
+      ...{ definition, vpc, settingsOf, access, projectRoot, capture: this.capture },
+      ...{ captureSettings: capture.settings, consumers: this.consumers, stateTable: this.stateTable },
+    });
     if (props.endpoints === "create") {
       const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
       const way = addEndpoints(
@@ -279,6 +287,8 @@ export class CdcPipeline extends Construct {
       output({ pipeline, consumer, resource: "deadLetterQueue" }, made.deadLetterQueue.queue.queueUrl);
       const queue = made.automaticRedrive?.queue;
       if (queue) output({ pipeline, consumer, resource: "redriveQueue" }, queue.queueArn);
+      const verifyTask = this.verifyTasks.taskDefinitions.get(consumer);
+      if (verifyTask) output({ pipeline, consumer, resource: "verifyTask" }, verifyTask.taskDefinitionArn);
     }
   }
 

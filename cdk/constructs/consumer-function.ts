@@ -59,7 +59,7 @@ export interface ConsumerFunctionProps {
 }
 
 /** Chooses `lib/consume/dead-letter/redrive-elsewhere.ts` (package.json's imports); `module` is esbuild's own choice otherwise. */
-const WITHOUT_REDRIVE = "module,tributary-consumer";
+export const WITHOUT_REDRIVE = "module,tributary-consumer";
 
 /**
  * A Lambda function with a consumer's handler, its environment and what it needs beside the stream: the consumer
@@ -67,6 +67,8 @@ const WITHOUT_REDRIVE = "module,tributary-consumer";
  */
 export class ConsumerFunction extends Construct {
   readonly function: nodejs.NodejsFunction;
+  /** Its variables. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly logGroup: logs.LogGroup;
 
   constructor(scope: Construct, id: string, props: ConsumerFunctionProps) {
@@ -94,6 +96,7 @@ export class ConsumerFunction extends Construct {
       ...settings.environment,
     };
     checkEnvironment(consumer.name, environment);
+    this.environment = environment;
     this.function = new nodejs.NodejsFunction(this, "Function", {
       description: props.description,
       entry: entryFile(consumer, projectRoot),
@@ -165,8 +168,8 @@ const INTERFACE_ACTIONS = [
   "ec2:UnassignPrivateIpAddresses",
 ];
 
-/** @throws ConfigurationError where there is no such file. */
-function entryFile({ name, entry }: ConsumerDefinition, projectRoot: string): string {
+/** Returns the file of a consumer. @throws ConfigurationError where there is none. */
+export function entryFile({ name, entry }: ConsumerDefinition, projectRoot: string): string {
   const file = resolve(projectRoot, entry);
   if (existsSync(file)) return file;
   const remedy = `name a file that exists (looked for ${file}); projectRoot of CdcPipeline names the folder that entries are relative to`;

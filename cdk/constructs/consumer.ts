@@ -24,6 +24,8 @@ export interface ConsumerProps
 export class Consumer extends Construct {
   readonly name: string;
   readonly function: lambda.Function;
+  /** Variables of the function. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly deadLetterQueue: DeadLetterQueue;
   readonly redrive: Redrive;
   readonly automaticRedrive: AutomaticRedrive | undefined;
@@ -36,12 +38,13 @@ export class Consumer extends Construct {
     this.name = consumer.name;
     this.deadLetterQueue = new DeadLetterQueue(this, "DeadLetters", props);
     const parts = { ...props, deadLetterQueue: this.deadLetterQueue };
-    const { function: handler } = new ConsumerFunction(this, "Handler", {
+    const { function: handler, environment } = new ConsumerFunction(this, "Handler", {
       ...parts,
       timeout: Duration.seconds(consumer.timeoutSeconds),
       description: `Tributary: consumer ${consumer.name} of ${definition.name}`,
     });
     this.function = handler;
+    this.environment = environment;
     this.redrive = new Redrive(this, "Redrive", parts);
     this.automaticRedrive =
       settings.redrive?.queue || settings.redrive?.every

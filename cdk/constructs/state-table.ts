@@ -8,6 +8,7 @@ import {
   pausesPartitionKey,
   pipelinePartitionKeys,
 } from "../../lib/state/partition-keys.ts";
+import { captureKey } from "../../lib/state/state-key.ts";
 import { allow, underKeys } from "./grants.ts";
 
 /** Props of `StateTable`. */
@@ -61,6 +62,13 @@ export class StateTable extends Construct {
     allow(grantee, USE, [this.table.tableArn], underKeys(consumerPartitionKeys(pipeline, consumer)));
     allow(grantee, ["dynamodb:GetItem"], [this.table.tableArn], underKeys([pausesPartitionKey(pipeline)]));
     this.#grantKey(grantee);
+  }
+
+  /** `tributary verify` reads how far a consumer is, what it has parked, and what capture has on record. */
+  grantVerify(grantee: iam.IGrantable, pipeline: string, consumer: string): void {
+    const keys = [captureKey(pipeline).pk, ...consumerPartitionKeys(pipeline, consumer)];
+    allow(grantee, ["dynamodb:GetItem", "dynamodb:Query"], [this.table.tableArn], underKeys(keys));
+    allow(grantee, ["kms:Decrypt", "kms:DescribeKey"], [this.#key.keyArn]);
   }
 
   #grantKey(grantee: iam.IGrantable): void {

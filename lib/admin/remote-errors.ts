@@ -28,6 +28,15 @@ export class RemoteImageError extends defineError("REMOTE_IMAGE", "stop").from(
   }),
 ) {}
 
+/** The stack has no task that can read the sink of a consumer. */
+export class NoVerifyTaskError extends defineError("REMOTE_SINK", "stop").from(
+  (consumer: string, place: string) => ({
+    message: `the ${place} has no task that can read the sink of "${consumer}"`,
+    remedy:
+      'Have the consumer\'s entry file export `sink` beside `handler` (docs, "Consumers"), and deploy with this version (npx cdk deploy). A consumer whose function is in another VPC than capture has none: run verify where database and sink are both reached, without --remote.',
+  }),
+) {}
+
 /** What Fargate says most, and what helps: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html */
 const REASONS: readonly (readonly [RegExp, string])[] = [
   [

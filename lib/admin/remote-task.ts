@@ -11,6 +11,7 @@ import {
   OPERATE_VARIABLE,
   type RemoteLine,
   readRemoteLine,
+  SECURITY_GROUPS_LABEL,
 } from "../definition/remote-program.ts";
 import { awsAccessError } from "./aws-access.ts";
 import { RemoteImageError, RemoteTaskError, RemoteTaskStoppedError } from "./remote-errors.ts";
@@ -25,6 +26,8 @@ export interface RemoteOptions {
   readonly onLine: (line: RemoteLine) => void;
   /** Hears of what the task does meanwhile, for people. */
   readonly note: (text: string) => void;
+  /** A task definition of the stack that can do more than the capture service's, which is the default. */
+  readonly taskDefinition?: string;
   readonly environment?: Environment;
   readonly deadlines?: Partial<RemoteDeadlines>;
 }
@@ -46,13 +49,12 @@ const DEADLINES: RemoteDeadlines = { startMs: 300_000, endMs: 3_600_000, logMs: 
 const NOTE_MS = 15_000;
 const STOP_DEADLINE_MS = 15_000;
 const START_DEADLINE_MS = 30_000;
-const CONTAINER = "capture";
 /** https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html */
 const MAX_OVERRIDES = 8_192;
 
 /**
- * Runs a verb as a one-off Fargate task of the first slot's capture service: its image, role, network and environment, with another command.
- * No inbound rule is needed. Returns the exit code of the verb.
+ * Runs a verb as a one-off Fargate task in the network of the first slot's capture service: of the service's task definition, or of another
+ * one of the stack, with another command. No inbound rule is needed. Returns the exit code of the verb.
  *
  * @example
  * const code = await runRemotely(resources, ["teardown", "--confirm=shop"], { signal, onLine, note });
@@ -77,10 +79,19 @@ export async function runRemotely(
   }
 }
 
+/** The container that runs the verb. */
+interface VerbContainer {
+  readonly name: string;
+  readonly log: LogPlace;
+  /** Beside the service's. */
+  readonly securityGroups: readonly string[];
+}
+
 /** Place of the log of a task's container. */
 interface LogPlace {
   readonly group: string;
   readonly prefix: string;
+  readonly container: string;
 }
 
 class RemoteTask {
@@ -129,9 +140,11 @@ class RemoteTask {
     const { signal } = this.#options;
     try {
       const service = await this.#service();
-      const log = await this.#logPlace(service);
+      const taskDefinition = this.#options.taskDefinition ?? service.taskDefinition;
+      const container = await this.#container(taskDefinition);
       signal.throwIfAborted();
-      return { input: runInput(this.#capture, service, command), log };
+      const input = runInput(this.#capture, { ...service, taskDefinition }, container, command);
+      return { input, log: container.log };
     } catch (error) {
       throw signal.aborted ? new RemoteTaskStoppedError(undefined, "given up") : error;
     }
@@ -150,21 +163,26 @@ class RemoteTask {
   }
 
   /** @throws RemoteImageError where the task definition is not one that can run verbs */
-  async #logPlace({ taskDefinition }: Service): Promise<LogPlace> {
+  async #container(taskDefinition: string | undefined): Promise<VerbContainer> {
     const { service } = this.#capture;
     const { DescribeTaskDefinitionCommand } = await import("@aws-sdk/client-ecs");
     const { taskDefinition: found } = await this.#call("ecs:DescribeTaskDefinition", (abort) =>
       this.#ecs.send(new DescribeTaskDefinitionCommand({ taskDefinition }), abort),
     );
-    const container = found?.containerDefinitions?.find(({ name }) => name === CONTAINER);
-    const variable = container?.environment?.find(({ name }) => name === OPERATE_VARIABLE);
-    if (!variable) throw new RemoteImageError(service, "it was deployed by a version that could not do that");
+    const container = found?.containerDefinitions?.find(({ environment = [] }) =>
+      environment.some(({ name }) => name === OPERATE_VARIABLE),
+    );
+    const { name } = container ?? {};
+    if (name === undefined)
+      throw new RemoteImageError(service, "it was deployed by a version that could not do that");
     const { "awslogs-group": group, "awslogs-stream-prefix": prefix } =
       container?.logConfiguration?.options ?? {};
     if (!group || !prefix) throw new RemoteImageError(service, "its log is not in CloudWatch Logs");
+    const log = { group, prefix, container: name };
     // Found before anything runs: whether the log may be read.
-    await this.#events("none", { group, prefix });
-    return { group, prefix };
+    await this.#events("none", log);
+    const securityGroups = container?.dockerLabels?.[SECURITY_GROUPS_LABEL]?.split(",") ?? [];
+    return { name, log, securityGroups };
   }
 
   /** The signal does not end it: a task that was asked for may run, and only the answer names it. */
@@ -217,7 +235,7 @@ class RemoteTask {
 
   async #exitCode(task: Task, id: string, log: LogPlace): Promise<number> {
     if (this.#exit !== undefined) return this.#exit;
-    const container = task.containers?.find(({ name }) => name === CONTAINER);
+    const container = task.containers?.find(({ name }) => name === log.container);
     const { exitCode, reason } = container ?? {};
     if (exitCode === undefined) {
       const why = [task.stoppedReason, reason].filter((text) => text).join("; ");
@@ -322,21 +340,22 @@ class RemoteTask {
 }
 
 /** https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html */
-function streamOf({ prefix }: LogPlace, task: string): string {
-  return `${prefix}/${CONTAINER}/${task}`;
+function streamOf({ prefix, container }: LogPlace, task: string): string {
+  return `${prefix}/${container}/${task}`;
 }
 
 /** Returns what RunTask is asked: the service's own placement, and another command. @throws RemoteImageError for a command that is too long */
 function runInput(
   { cluster, service: name }: CaptureResources,
   service: Service,
+  container: VerbContainer,
   command: readonly string[],
 ): RunTaskCommandInput {
-  const { taskDefinition, networkConfiguration, platformVersion, capacityProviderStrategy } = service;
+  const { taskDefinition, platformVersion, capacityProviderStrategy } = service;
   const overrides = {
     containerOverrides: [
       {
-        name: CONTAINER,
+        name: container.name,
         command: [OPERATE_FILE, ...command],
         // An older image knows no programs but capture: it refuses this value instead of capturing.
         environment: [{ name: "TRIBUTARY_METRICS_SECONDS", value: "operate" }],
@@ -357,11 +376,19 @@ function runInput(
       ? { capacityProviderStrategy }
       : { launchType: "FARGATE" as const }),
     ...(platformVersion && { platformVersion }),
-    networkConfiguration,
+    networkConfiguration: networkOf(service, container),
     overrides,
     propagateTags: "TASK_DEFINITION",
     startedBy: "tributary",
     // A lost answer starts no second task.
     clientToken: randomUUID(),
   };
+}
+
+/** The service's network, with the ways of the container's task. */
+function networkOf({ networkConfiguration }: Service, { securityGroups }: VerbContainer) {
+  const { awsvpcConfiguration } = networkConfiguration ?? {};
+  if (awsvpcConfiguration === undefined || securityGroups.length === 0) return networkConfiguration;
+  const all = new Set([...(awsvpcConfiguration.securityGroups ?? []), ...securityGroups]);
+  return { awsvpcConfiguration: { ...awsvpcConfiguration, securityGroups: [...all] } };
 }

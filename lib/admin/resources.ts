@@ -36,6 +36,8 @@ export interface ConsumerResources {
   readonly mapping: string | undefined;
   /** Name of its redrive function. */
   readonly redriveFunction: string | undefined;
+  /** ARN of the task definition that `verify --remote` runs; only of a consumer whose sink can be read from the capture task's network. */
+  readonly verifyTask: string | undefined;
   /** Its handler file, under `tributary dev`. */
   readonly entry: string | undefined;
   /** URL of its dead-letter queue. */

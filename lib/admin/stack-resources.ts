@@ -188,6 +188,7 @@ function consumerResources(values: ReadonlyMap<string, string>): ConsumerResourc
     function: values.get("function"),
     mapping: values.get("mapping"),
     redriveFunction: values.get("redriveFunction"),
+    verifyTask: values.get("verifyTask"),
     entry: undefined,
     deadLetterQueue: values.get("deadLetterQueue"),
   };

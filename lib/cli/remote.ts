@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { runRemotely } from "../admin/remote-task.ts";
+import type { PipelineResources } from "../admin/resources.ts";
 import { pipelineOfStack } from "../admin/stack-resources.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
 import { note } from "./say.ts";
@@ -16,26 +17,44 @@ export function remoteOption(): Option {
   );
 }
 
+/** What a verb with `--remote` needs beside most others. */
+export interface RemoteNeeds<Options> {
+  /** Returns a task definition of the stack that can do more than the capture service's. */
+  readonly taskDefinition?: (resources: PipelineResources, options: Options) => string;
+  /** Tells what kept the task from running; default: the error is thrown. */
+  readonly failed?: (error: unknown) => void;
+}
+
 /**
  * Gives a verb `--remote`: with it the verb runs as a one-off task of the stack, without it here. A verb that is given it stands in
- * `operate.ts` too.
+ * `operate-program.ts` too.
  */
 export function orRemote<Options extends object>(
   command: Command,
   action: (options: Options) => Promise<void>,
+  needs: RemoteNeeds<Options> = {},
 ): Command {
   return command.addOption(remoteOption()).action(async (options: Options, self: Command) => {
-    if ((options as { readonly remote?: boolean }).remote) await runHere(self);
-    else await action(options);
+    if (!(options as { readonly remote?: boolean }).remote) return await action(options);
+    try {
+      await runTask(self, (resources) => needs.taskDefinition?.(resources, options));
+    } catch (error) {
+      if (needs.failed === undefined) throw error;
+      needs.failed(error);
+    }
   });
 }
 
 /** Starts the task, prints what it prints, and ends as it does. */
-async function runHere(command: Command): Promise<void> {
+async function runTask(
+  command: Command,
+  definitionOf: (resources: PipelineResources) => string | undefined,
+): Promise<void> {
   const stack = process.env[CHOSEN_STACK_VARIABLE];
   const problems = problemsOf(command, stack);
   if (problems.length > 0 || stack === undefined) throw new ConfigurationError("The command line", problems);
   const resources = pipelineOfStack(await stackOf(stack, process.env), process.env.TRIBUTARY_PIPELINE_NAME);
+  const taskDefinition = definitionOf(resources);
   const stopping = new AbortController();
   // Also at a second time: to end here before the task was asked to stop would leave it running.
   const stop = () => {
@@ -46,6 +65,7 @@ async function runHere(command: Command): Promise<void> {
   try {
     process.exitCode = await runRemotely(resources, remoteArguments(command), {
       signal: stopping.signal,
+      ...(taskDefinition !== undefined && { taskDefinition }),
       note,
       onLine: ({ stream, text, isEnd }) => void process[stream].write(isEnd ? `${text}\n` : text),
     });

@@ -41,7 +41,14 @@ function ofDev(run: DevFile, resources: PipelineResources): PipelineResources {
     consumers: Object.fromEntries(
       Object.entries(run.consumers).map(([name, { entry, deadLetterQueue }]) => [
         name,
-        { function: undefined, mapping: undefined, redriveFunction: undefined, entry, deadLetterQueue },
+        {
+          function: undefined,
+          mapping: undefined,
+          redriveFunction: undefined,
+          verifyTask: undefined,
+          entry,
+          deadLetterQueue,
+        },
       ]),
     ),
   };

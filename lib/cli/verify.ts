@@ -1,11 +1,14 @@
 import { resolve } from "node:path";
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import { Command } from "commander";
 import type pg from "pg";
+import { NoVerifyTaskError } from "../admin/remote-errors.ts";
+import type { PipelineResources } from "../admin/resources.ts";
 import { dynamodbClient } from "../aws/clients.ts";
 import { explain } from "../change/error-text.ts";
 import { formatTable, parseTable, type TableName } from "../change/table-pattern.ts";
 import { ConfigurationError, type ConfigurationProblem } from "../change/tributary-error.ts";
-import type { SinkRow, VerifiableSink, VerifiableTable } from "../consume/api/verifiable-sink.ts";
+import type { SinkRow, VerifiableTable } from "../consume/api/verifiable-sink.ts";
 import { StateItemError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { keyLabel, keyText } from "../consume/hold/parked-keys.ts";
@@ -14,10 +17,10 @@ import { readCheckpoints } from "../consume/run/checkpoints.ts";
 import { captures } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
 import { findDefinition } from "../definition/find-definition.ts";
-import { importFile } from "../definition/import-file.ts";
 import { routeTables } from "../definition/route.ts";
 import { topicPattern } from "../definition/topic-pattern.ts";
 import { type LogPipeline, requireLog } from "../source/postgres/definition.ts";
+import { withConnection } from "../source/postgres/link/connection.ts";
 import { explainSessionError } from "../source/postgres/link/connection-errors.ts";
 import { slotNames } from "../source/postgres/slots/assignment.ts";
 import { slotOfTable } from "../source/postgres/slots/share.ts";
@@ -25,7 +28,7 @@ import { readCaptureRecord } from "../state/capture-record.ts";
 import { passProbe } from "../verify/passage.ts";
 import { SourceTable } from "../verify/source-table.ts";
 import { type Comparison, compareTable, type RowDifference } from "../verify/verify.ts";
-import { withDatabase } from "./database.ts";
+import { commandDatabase } from "./database.ts";
 import {
   consumerOption,
   databaseUrlOption,
@@ -38,6 +41,8 @@ import {
   stateTableOption,
   unknownConsumer,
 } from "./options.ts";
+import { orRemote } from "./remote.ts";
+import { loadSink } from "./verified-sink.ts";
 
 interface VerifyOptions {
   readonly table: string;
@@ -61,7 +66,7 @@ interface Request {
 
 /** `tributary verify`: compares what a consumer's sink holds with the source. */
 export function verifyCommand(): Command {
-  return new Command("verify")
+  const command = new Command("verify")
     .description("compare a table with what a consumer's sink holds of it, and tell lag from loss")
     .addOption(oneTableOption().makeOptionMandatory())
     .addOption(consumerOption("the consumer, whose entry file exports `sink`").makeOptionMandatory())
@@ -76,36 +81,59 @@ export function verifyCommand(): Command {
     .addHelpText(
       "after",
       `
-The sink is read in this process, with this environment. Rows are named by key, values are never printed. A row counts as
+The sink is read in this process, with this environment; with --remote in a task of the stack, with the code, the variables and the
+policies of the deployed consumer, and only reads of the state table beside them. Rows are named by key, values are never printed. A row counts as
 missing, extra or different only when the consumer has passed a probe in every partition and neither side changed the row
 meanwhile. Exit code 0: equal, 1: differences, 2: could not tell (the consumer is behind, or an error).
 See the docs, "Backfill".
 
   tributary verify --table public.orders --consumer order-summary`,
-    )
-    .action(async (options: VerifyOptions) => {
-      try {
-        const comparison = await verify(options);
-        process.stdout.write(options.json ? `${JSON.stringify(comparison)}\n` : inWords(comparison, options));
-        process.exitCode = exitCode(comparison);
-      } catch (error) {
-        // 1 says that rows differ.
-        process.stderr.write(`${explain(explainSessionError(error))}\n`);
-        process.exitCode = 2;
-      }
-    });
+    );
+  return orRemote(command, run, { taskDefinition: verifyTask, failed });
+}
+
+async function run(options: VerifyOptions): Promise<void> {
+  try {
+    const comparison = await verify(options);
+    process.stdout.write(options.json ? `${JSON.stringify(comparison)}\n` : inWords(comparison, options));
+    process.exitCode = exitCode(comparison);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function failed(error: unknown): void {
+  process.stderr.write(`${explain(explainSessionError(error))}\n`);
+  // 1 says that rows differ.
+  process.exitCode = 2;
+}
+
+/** Returns the task that can read the consumer's sink. @throws ConfigurationError where the stack has no such consumer; RemoteImageError */
+function verifyTask({ place, consumers }: PipelineResources, { consumer }: VerifyOptions): string {
+  const found = Object.hasOwn(consumers, consumer) ? consumers[consumer] : undefined;
+  if (!found) {
+    const names = Object.keys(consumers).join(", ");
+    const remedy = `name one of ${place}: ${names || "it has none"}`;
+    throw new ConfigurationError("The command line", [{ path: "--consumer", value: consumer, remedy }]);
+  }
+  if (found.verifyTask === undefined) throw new NoVerifyTaskError(consumer, place);
+  return found.verifyTask;
 }
 
 async function verify(options: VerifyOptions): Promise<Comparison> {
   const request = await requestOf(options);
   const { pipeline, table, stateTable } = request;
   const { signal } = new AbortController();
+  // The source's side as this process was started: a sink in a task of its own brings the variables of its function.
+  const environment = { ...process.env };
+  const dynamodb = dynamodbClient(environment);
   const sink = await loadSink(request.entry);
   try {
     const held = sink.table(table);
     if (!held) throw wrong("--table", options.table, `the sink of ${options.consumer} holds nothing of it`);
-    return await withDatabase(options.databaseUrl, (client) =>
-      compare(client, held, { ...request, ...options, table, pipeline, stateTable }, signal),
+    const connection = await commandDatabase(options.databaseUrl, environment);
+    return await withConnection(connection, {}, (client) =>
+      compare(client, held, { ...request, ...options, dynamodb, table, pipeline, stateTable }, signal),
     );
   } finally {
     await sink.close?.();
@@ -115,11 +143,11 @@ async function verify(options: VerifyOptions): Promise<Comparison> {
 async function compare(
   client: pg.Client,
   sink: VerifiableTable,
-  request: Request & Pick<VerifyOptions, "consumer" | "timeout" | "limit">,
+  request: Request &
+    Pick<VerifyOptions, "consumer" | "timeout" | "limit"> & { readonly dynamodb: DynamoDBClient },
   signal: AbortSignal,
 ): Promise<Comparison> {
-  const { pipeline, table, stateTable, consumer, timeout, limit } = request;
-  const dynamodb = dynamodbClient();
+  const { dynamodb, pipeline, table, stateTable, consumer, timeout, limit } = request;
   const place = { dynamodb, table: stateTable, pipeline: pipeline.name };
   const number = await slotOfTable(client, pipeline, table);
   const { slot } = await readCaptureRecord({ ...place, slot: number, signal });
@@ -204,15 +232,6 @@ async function requestOf(options: VerifyOptions): Promise<Request> {
     table: table as TableName,
     entry: resolve(projectDirectory, consumer?.entry as string),
   };
-}
-
-async function loadSink(entry: string): Promise<VerifiableSink> {
-  const { sink } = (await importFile(entry)) as { sink?: Partial<VerifiableSink> };
-  if (typeof sink?.table !== "function") {
-    const remedy = "export const sink: VerifiableSink beside handler";
-    throw wrong("entry", entry, remedy);
-  }
-  return sink as VerifiableSink;
 }
 
 function exitCode({ differences, behind, undecided, more }: Comparison): number {

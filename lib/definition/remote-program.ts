@@ -6,6 +6,12 @@
 export const OPERATE_FILE = "/app/operate.mjs";
 /** Says in a task definition that its image has that program. */
 export const OPERATE_VARIABLE = "TRIBUTARY_OPERATE";
+/** Names the code of a consumer in the environment of its verify task, a file that exports `sink`: `s3://bucket/key`, or a file URL. */
+export const SINK_CODE_VARIABLE = "TRIBUTARY_SINK_CODE";
+/** The variables of that consumer's function, as JSON: apart from the task's own, since both may name a database. */
+export const SINK_ENVIRONMENT_VARIABLE = "TRIBUTARY_SINK_ENVIRONMENT";
+/** Docker label of a task definition: security groups that its task needs beside the capture service's, with commas. */
+export const SECURITY_GROUPS_LABEL = "tributary.security-groups";
 /** The last line of standard output. */
 export const EXIT_LINE = /^exit code (\d{1,3})$/;
 

@@ -19,6 +19,7 @@ export const CONSUMER_OUTPUTS = {
   redriveFunction: "redrive function",
   deadLetterQueue: "dead letters",
   redriveQueue: "redrive queue",
+  verifyTask: "verify task",
 } as const;
 
 /** The service that reads one slot. */

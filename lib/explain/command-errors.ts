@@ -28,6 +28,13 @@ export const COMMAND_ERRORS: Section = errorSection("Commands on a deployed stac
     why: "The stack was deployed by an older version, its service is gone, or the image or the log is another one.",
     remedy: "deploy the stack again with this version, with its own image",
   },
+  REMOTE_SINK: {
+    retry: "stop",
+    meaning: "`verify --remote`: the stack has no task that can read the sink of this consumer",
+    why: "Its entry file exports no `sink`, its function is in another VPC than the capture task, or the stack was deployed by an older version.",
+    remedy:
+      "export `sink` beside `handler` and deploy; or run `tributary verify` where database and sink are both reached",
+  },
   REMOTE_TASK: {
     retry: "stop",
     meaning: "the task of a verb with `--remote` did not start, or ended without a word of its verb",

@@ -43,6 +43,7 @@ test("every resource that an operator's command works on has an output, with a k
     TributaryShopCluster: ["AWS::ECS::Cluster"],
     TributaryShopService1: ["AWS::ECS::Service"],
     ...ofConsumer("CustomerView"),
+    TributaryShopConsumerCustomerViewVerifyTask: ["AWS::ECS::TaskDefinition"],
     ...ofConsumer("Notifications"),
   });
   const function_ = outputs.TributaryShopConsumerCustomerViewFunction?.Value;

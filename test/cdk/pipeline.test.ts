@@ -409,7 +409,9 @@ describe("imported", () => {
 describe("several slots", () => {
   const source = postgres({ tables: ["public.*"], slots: 3 });
   const several = synthesize((stack) => ({ definition: definition({ source }), ...basics(stack) }));
-  const tasks = Object.values(several.template.findResources("AWS::ECS::TaskDefinition"));
+  const tasks = Object.entries(several.template.findResources("AWS::ECS::TaskDefinition"))
+    .filter(([id]) => !id.includes("Verify"))
+    .map(([, task]) => task);
   const environments = tasks.map(({ Properties }) =>
     Object.fromEntries(
       Properties.ContainerDefinitions[0].Environment.map(
@@ -421,7 +423,7 @@ describe("several slots", () => {
   test("each has a service of its own, by the number of its slot; roles, ways and image are shared", () => {
     several.template.resourceCountIs("AWS::ECS::Service", 3);
     several.template.resourceCountIs("AWS::ECS::Cluster", 1);
-    several.template.resourceCountIs("AWS::EC2::SecurityGroup", 1);
+    expect(resource(several, "AWS::EC2::SecurityGroup").id).toContain("Capture");
     expect(environments.map(({ TRIBUTARY_SLOT }) => TRIBUTARY_SLOT)).toEqual([undefined, "2", "3"]);
     for (const part of ["TaskRoleArn", "ExecutionRoleArn"])
       expect(new Set(tasks.map(({ Properties }) => JSON.stringify(Properties[part]))).size).toBe(1);

@@ -167,13 +167,15 @@ export function findings({ annotations }: Synthesized): string[] {
   ].map(({ id, entry }) => `${id}: ${String(entry.data)}`);
 }
 
-/** One resource of a type whose logical id contains a text. */
+/** One resource of a type whose logical id contains a text. Those of the tasks that verify are asked for by that word. */
 export function resource(
   { template }: Pick<Synthesized, "template">,
   type: string,
   part = "",
 ): { readonly id: string; readonly Properties: Record<string, unknown>; readonly [key: string]: unknown } {
-  const found = Object.entries(template.findResources(type)).filter(([id]) => id.includes(part));
+  const found = Object.entries(template.findResources(type)).filter(
+    ([id]) => id.includes(part) && (part.includes("Verify") || !id.includes("Verify")),
+  );
   const [first] = found;
   if (!first || found.length > 1) {
     throw new Error(`${found.length} resources of ${type} with "${part}": ${found.map(([id]) => id)}`);

@@ -33,7 +33,13 @@ function updates(keys: string, from = 1, more: Partial<Change> = {}): Change[] {
 
 /** Where the dead letters of a bench stand. */
 function placeOf(bench: ConsumerBench): DeadLetterPlace {
-  const none = { function: undefined, mapping: undefined, redriveFunction: undefined, entry: undefined };
+  const none = {
+    function: undefined,
+    mapping: undefined,
+    redriveFunction: undefined,
+    verifyTask: undefined,
+    entry: undefined,
+  };
   return deadLetterPlace(
     {
       ...{ pipeline: "shop", stateTable: bench.table, captureDeadLetters: undefined },

@@ -23,7 +23,7 @@ const resources = {
   consumers: {
     orders: {
       ...{ function: "shop-orders", mapping: "uuid-1" },
-      ...{ redriveFunction: undefined, entry: undefined, deadLetterQueue: undefined },
+      ...{ redriveFunction: undefined, verifyTask: undefined, entry: undefined, deadLetterQueue: undefined },
     },
   },
 };

@@ -169,6 +169,36 @@ describe("a verb as a task", () => {
     expect([code, lines]).toEqual([2, ["stderr The command line is not valid", "stderr   and more"]]);
   });
 
+  it("is another task definition of the stack in the service's network, with the security groups that this one needs", async () => {
+    const options = { "awslogs-group": "shop-logs", "awslogs-stream-prefix": "verify-orders" };
+    const containers = [
+      { name: "sidecar", environment: [] },
+      {
+        ...{ name: "verify", environment: [{ name: "TRIBUTARY_OPERATE", value: "true" }] },
+        logConfiguration: { logDriver: "awslogs", options },
+        dockerLabels: { "tributary.security-groups": "sg-2,sg-1" },
+      },
+    ];
+    answers.DescribeTaskDefinition = [{ json: { taskDefinition: { containerDefinitions: containers } } }];
+    const { code } = await run({ taskDefinition: "verify-orders:3" });
+    expect(code).toBe(0);
+    expect(asked("DescribeTaskDefinition")).toEqual([{ taskDefinition: "verify-orders:3" }]);
+    expect(asked("RunTask")).toMatchObject([
+      {
+        taskDefinition: "verify-orders:3",
+        networkConfiguration: {
+          awsvpcConfiguration: {
+            subnets: ["subnet-1"],
+            securityGroups: ["sg-1", "sg-2"],
+            assignPublicIp: "DISABLED",
+          },
+        },
+        overrides: { containerOverrides: [{ name: "verify" }] },
+      },
+    ]);
+    expect(asked("GetLogEvents").at(-1)).toMatchObject({ logStreamName: "verify-orders/verify/0123abcd" });
+  });
+
   it("uses the capacity of the service where it has a strategy", async () => {
     const strategy = [{ capacityProvider: "FARGATE_SPOT", weight: 1, base: 0 }];
     const services = [{ taskDefinition: "t:1", capacityProviderStrategy: strategy }];

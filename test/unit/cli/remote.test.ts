@@ -46,7 +46,7 @@ it("every verb with --remote is in the image's program, with the same options", 
   const there = verbs(remoteProgram());
   const here = [...verbs()].filter(([, command]) => flags(command).includes("--remote"));
   expect(here.map(([words]) => words)).toEqual(
-    expect.arrayContaining(["teardown", "epoch new", "backfill start", "plan", "doctor"]),
+    expect.arrayContaining(["teardown", "epoch new", "backfill start", "plan", "doctor", "verify"]),
   );
   for (const [words, command] of here) {
     const theirs = there.get(words);

@@ -42,7 +42,7 @@ it("gives the resources of the tributary dev that a verb speaks to", async () =>
     captures: [],
     consumers: {
       orders: {
-        ...{ function: undefined, mapping: undefined, redriveFunction: undefined },
+        ...{ function: undefined, mapping: undefined, redriveFunction: undefined, verifyTask: undefined },
         entry: "/shop/orders.ts",
         deadLetterQueue: "http://127.0.0.1:4568/orders",
       },

@@ -35,6 +35,7 @@ const RESOURCES: PipelineResources = {
       function: "Shop-Orders",
       mapping: "8b9c",
       redriveFunction: "Shop-RedriveOrders",
+      verifyTask: undefined,
       entry: undefined,
       deadLetterQueue: `${QUEUES}/Shop-Orders`,
     },

@@ -1,0 +1,67 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Stack } from "aws-cdk-lib";
+import { Asset } from "aws-cdk-lib/aws-s3-assets";
+import { DISABLE_ASSET_STAGING_CONTEXT } from "aws-cdk-lib/cx-api";
+import type { Construct } from "constructs";
+import { type BuildOptions, buildSync } from "esbuild";
+import { WITHOUT_REDRIVE } from "./consumer-function.ts";
+import { FUNCTION_BUNDLING } from "./function-bundling.ts";
+
+const BUNDLE = {
+  bundle: true,
+  platform: "node",
+  target: FUNCTION_BUNDLING.target,
+  format: "esm",
+  mainFields: FUNCTION_BUNDLING.mainFields,
+  conditions: WITHOUT_REDRIVE.split(","),
+  logLevel: "error",
+} satisfies BuildOptions;
+
+/**
+ * Tells whether an entry file exports `sink`, which `tributary verify` reads. Its packages are not looked into, and a file that cannot be
+ * built is told by the build of the function.
+ */
+export function exportsSink(entry: string): boolean {
+  try {
+    const { metafile } = buildSync({
+      ...BUNDLE,
+      logLevel: "silent",
+      entryPoints: [entry],
+      packages: "external",
+      outfile: "sink.mjs",
+      metafile: true,
+      write: false,
+    });
+    return Object.values(metafile.outputs).some(({ exports }) => exports.includes("sink"));
+  } catch {
+    return false;
+  }
+}
+
+/** Writes an entry file and what it imports to one file that exports `sink`, as the function's is made. */
+export function buildSink(entry: string, outfile: string): void {
+  buildSync({
+    ...BUNDLE,
+    entryPoints: [entry],
+    outfile,
+    minify: FUNCTION_BUNDLING.minify,
+    keepNames: FUNCTION_BUNDLING.keepNames,
+    banner: { js: FUNCTION_BUNDLING.banner },
+    external: ["pg-native"],
+  });
+}
+
+/** The code of a consumer as a file of the assets' bucket. The function's own is an archive, which a task would have to open. */
+export function sinkCode(scope: Construct, entry: string): Asset {
+  // Without bundling (`cdk ls`, other stacks of an app) it is not looked at.
+  if (!Stack.of(scope).bundlingRequired) return new Asset(scope, "Code", { path: entry });
+  const directory = mkdtempSync(join(tmpdir(), "tributary-sink-"));
+  const path = join(directory, "index.mjs");
+  buildSink(entry, path);
+  const asset = new Asset(scope, "Code", { path });
+  // Tools that switch staging off read it where it was made.
+  if (!scope.node.tryGetContext(DISABLE_ASSET_STAGING_CONTEXT)) rmSync(directory, { recursive: true });
+  return asset;
+}
