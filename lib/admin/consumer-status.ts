@@ -4,9 +4,9 @@ import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-tab
 import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
 import { heldBy } from "../consume/hold/hold.ts";
 import type { PartitionHold } from "../consume/hold/hold-state.ts";
+import { ParkedChains } from "../consume/hold/parked-chains.ts";
 import { ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkedLists } from "../consume/hold/parked-lists.ts";
-import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { persistentTable } from "../state/persistent-table.ts";
 import { fenceKey } from "../state/state-key.ts";
@@ -36,7 +36,7 @@ export interface PartitionStatus extends PartitionName {
 export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {
   const table = new ConsumerTable(place);
   const missing = await new MissingTable(table).list(signal);
-  const deadLetters = await openDeadLetters(new ParkingTable(table), signal);
+  const deadLetters = await openDeadLetters(new ParkedChains(table), signal);
   const partitions = await readPartitions(place, signal);
   // A gap may be noted of a partition nothing of which took effect.
   for (const { topic, partition } of missing) {
@@ -78,7 +78,7 @@ function isSettled({ cause, accepted }: MissingChanges, lost: KnownPartition["lo
 }
 
 /** Returns the place of each open dead letter; one that cannot be read counts as open. */
-async function openDeadLetters(parking: ParkingTable, signal: AbortSignal): Promise<PartitionName[]> {
+async function openDeadLetters(parking: ParkedChains, signal: AbortSignal): Promise<PartitionName[]> {
   const found: PartitionName[] = [];
   for await (const deadLetter of parking.deadLetters(signal)) {
     const isUnread = deadLetter instanceof StateItemError;

@@ -7,8 +7,8 @@ import { Checkpoint } from "../consume/fence/checkpoint.ts";
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
 import { REDRIVE, readLease } from "../consume/fence/partition-lease.ts";
 import { heldBy } from "../consume/hold/hold.ts";
+import { ParkedChains } from "../consume/hold/parked-chains.ts";
 import { ParkedKeys } from "../consume/hold/parked-keys.ts";
-import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { failpoint } from "../failpoint.ts";
 import { number, readItem } from "../state/capture-item.ts";
@@ -145,7 +145,7 @@ async function resetPartition(
     const keys = ParkedKeys.parse(stored.parked);
     if (keys.size > 0) {
       // Where this dies before they are superseded, nobody is to take their changes for done (rule 17).
-      const parking = new ParkingTable(table);
+      const parking = new ParkedChains(table);
       for (const { chain } of keys.values()) await parking.overtaken({ ...name, chain }, signal);
       // A redrive at work on one of the keys would bring its old change behind this. Of one that died, or is frozen, its lease tells.
       const lease = new RedriveLeases(table).item(topic, partition, signal);
@@ -207,7 +207,7 @@ async function supersedeLetters(
   moved: readonly Moved[],
   signal: AbortSignal,
 ): Promise<void> {
-  const parking = new ParkingTable(new ConsumerTable(place));
+  const parking = new ParkedChains(new ConsumerTable(place));
   const starts = new Map(moved.map(({ topic, partition, upTo }) => [`${topic}/${partition}`, upTo]));
   for await (const letter of parking.deadLetters(signal)) {
     if (letter instanceof StateItemError || letter.superseded) continue;

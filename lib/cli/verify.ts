@@ -11,8 +11,8 @@ import { ConfigurationError, type ConfigurationProblem } from "../change/tributa
 import type { SinkRow, VerifiableTable } from "../consume/api/verifiable-sink.ts";
 import { StateItemError } from "../consume/consume-errors.ts";
 import { ConsumerTable } from "../consume/fence/consumer-table.ts";
+import { ParkedChains } from "../consume/hold/parked-chains.ts";
 import { keyLabel, keyText } from "../consume/hold/parked-keys.ts";
-import { ParkingTable } from "../consume/hold/parking-table.ts";
 import { readCheckpoints } from "../consume/run/checkpoints.ts";
 import { captures } from "../definition/definition.ts";
 import { readDefinition } from "../definition/file.ts";
@@ -166,7 +166,7 @@ async function compare(
         timeoutMs: timeout * 1000,
       }),
     isParked: await parkedRows(
-      new ParkingTable(new ConsumerTable({ dynamodb, table: stateTable, pipeline: pipeline.name, consumer })),
+      new ParkedChains(new ConsumerTable({ dynamodb, table: stateTable, pipeline: pipeline.name, consumer })),
       { topic: topic.name, table, key: key ?? own },
       signal,
     ),
@@ -186,7 +186,7 @@ function checkColumns(source: SourceTable, { columns }: VerifiableTable): void {
 
 /** Tells whether the partition key of a row has an open dead letter. */
 async function parkedRows(
-  parking: ParkingTable,
+  parking: ParkedChains,
   { topic, table, key }: { topic: string; table: TableName; key: readonly string[] },
   signal: AbortSignal,
 ): Promise<(row: SinkRow) => boolean> {

@@ -4,10 +4,10 @@ import { type FencedPartition, keysOf, RedriveLeases } from "../../consume/dead-
 import { type ConsumerPlace, ConsumerTable } from "../../consume/fence/consumer-table.ts";
 import { heldBy } from "../../consume/hold/hold.ts";
 import type { PartitionHold } from "../../consume/hold/hold-state.ts";
+import { failedOf, isSuperseded, ParkedChains } from "../../consume/hold/parked-chains.ts";
 import type { ChainPlace, StoredChange, StoredDeadLetter } from "../../consume/hold/parked-change.ts";
 import { outlineOf } from "../../consume/hold/parked-items.ts";
 import { chainOf, type ParkedKey } from "../../consume/hold/parked-keys.ts";
-import { failedOf, isSuperseded, ParkingTable } from "../../consume/hold/parking-table.ts";
 import { isHealed, MissingTable } from "../../consume/run/missing-changes.ts";
 import type { ChangeLetter, RecordLetter } from "./letter.ts";
 
@@ -37,7 +37,7 @@ export type Outline = Pick<StoredChange, "position" | "table">;
 /** The dead letters of one consumer, as the state table has them at one moment, and what they say of messages that tell of them. */
 export class StoredLetters {
   readonly letters: readonly StoredLetter[];
-  readonly parking: ParkingTable;
+  readonly parking: ParkedChains;
   readonly #table: ConsumerTable;
   readonly #leases: RedriveLeases;
   readonly signal: AbortSignal;
@@ -51,7 +51,7 @@ export class StoredLetters {
   ) {
     this.#table = table;
     this.letters = letters;
-    this.parking = new ParkingTable(table);
+    this.parking = new ParkedChains(table);
     this.#leases = new RedriveLeases(table);
     this.#partitions = partitions;
     this.signal = signal;
@@ -66,7 +66,7 @@ export class StoredLetters {
     const leases = new RedriveLeases(table);
     const partitions = new Map<string, FencedPartition>();
     const letters: StoredLetter[] = [];
-    const parking = new ParkingTable(table);
+    const parking = new ParkedChains(table);
     for await (const one of parking.deadLetters(signal)) {
       const { topic = "", partition = -1 } = (one instanceof StateItemError ? one.place : one) ?? {};
       if (one instanceof StateItemError) {
@@ -200,7 +200,7 @@ function storedLetter(
  * partition let go of it.
  */
 async function supersededLetter(
-  parking: ParkingTable,
+  parking: ParkedChains,
   place: ChainPlace,
   signal: AbortSignal,
 ): Promise<StoredLetter | undefined> {

@@ -6,9 +6,9 @@ import type { ClaimStore } from "../../change/claim-store.ts";
 import { claimStoreFromEnvironment } from "../../claim-check/open-claim-store.ts";
 import { topicPattern } from "../../definition/topic-pattern.ts";
 import { DeadLetterQueue } from "../dead-letter/dead-letter.ts";
-import { RedriveLeases } from "../dead-letter/redrive-lease.ts";
 import { ConsumerTable } from "../fence/consumer-table.ts";
 import { Fence } from "../fence/fence.ts";
+import { PartitionItems } from "../fence/partition-items.ts";
 import { StartPositions } from "../fence/start-position.ts";
 import { HoldTable } from "../hold/hold-table.ts";
 import { ParkedPayloads } from "../hold/parked-payload.ts";
@@ -63,6 +63,7 @@ export function makeInstance(name: string, registry: Registry, parts: ConsumerPa
   };
   return {
     consumer: name,
+    consumerTable: table,
     registry,
     configuration,
     isOwn: (topic) => !patterns || patterns.some((matches) => matches(topic)),
@@ -78,7 +79,7 @@ export function makeInstance(name: string, registry: Registry, parts: ConsumerPa
     parking: new ParkingTable(table),
     payloads: new ParkedPayloads(pipeline, name, openClaims),
     holds: new HoldTable(table),
-    leases: new RedriveLeases(table),
+    items: new PartitionItems(table),
     pause: new PauseFlag(table),
     running: new RunningCalls(),
     deadLetters: deadLetterQueueUrl

@@ -2,18 +2,24 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { PositionText } from "../../change/position.ts";
 import { warnOf } from "../api/context.ts";
 import { HoldAtWorkError } from "../hold/hold-errors.ts";
+import { failedOf, isSuperseded, type ParkedChains } from "../hold/parked-chains.ts";
 import type { StoredChange, StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
-import { failedOf, isSuperseded } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import type { Deadline } from "../run/deadline.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
-import { type FencedPartition, keysOf, type RedriveLease } from "./redrive-lease.ts";
+import { type FencedPartition, keysOf, type RedriveLease, type RedriveLeases } from "./redrive-lease.ts";
+
+/** A consumer's parts, with those that only a redrive needs. */
+export interface RedriveInstance extends ConsumerInstance {
+  readonly parking: ParkedChains;
+  readonly leases: RedriveLeases;
+}
 
 /** The parts that all chains of a redrive share. */
 export interface RedriveRun {
-  readonly instance: ConsumerInstance;
+  readonly instance: RedriveInstance;
   readonly deadline: Deadline;
   /** Owns leases and claims. */
   readonly owner: string;

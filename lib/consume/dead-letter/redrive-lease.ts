@@ -1,16 +1,18 @@
 import type { PositionText } from "../../change/position.ts";
-import { fenceKey } from "../../state/state-key.ts";
+import { fenceKey, parkedListKey } from "../../state/state-key.ts";
 import { type PartitionName, StateItemError } from "../consume-errors.ts";
-import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { groupOf, readPartition, readToken, storedKeys } from "../fence/fence-item.ts";
 import { counterAhead, FenceToken, GIVEN_BACK } from "../fence/fence-token.ts";
-import { PartitionItem } from "../fence/partition-item.ts";
+import type { PartitionItem } from "../fence/partition-item.ts";
+import { PartitionItems } from "../fence/partition-items.ts";
 import { freeOf, isLive, PartitionLease, REDRIVE, REPLAY, takeLease } from "../fence/partition-lease.ts";
 import { ParkedKeysMissingError } from "../hold/hold-errors.ts";
 import type { PartitionHold } from "../hold/hold-state.ts";
 import { ParkedKeys } from "../hold/parked-keys.ts";
-import { ParkedLists } from "../hold/parked-lists.ts";
 import type { RunningCall } from "../run/running-calls.ts";
+
+/** A list that no fence names and that is older was left by a process that died, in milliseconds. */
+const ORPHANED_MS = 24 * 3_600_000;
 
 /** A partition as redrive sees it. */
 export interface FencedPartition {
@@ -38,15 +40,8 @@ export interface FencedPartition {
  * Gives leases to redrives of keys: one redrive at a time in a partition, and no key is overtaken there meanwhile. Attribute
  * `r<p>` names the lease, `u<p>` is when it ends.
  */
-export class RedriveLeases {
-  readonly #table: ConsumerTable;
-  readonly #lists: ParkedLists;
+export class RedriveLeases extends PartitionItems {
   #taken = 0;
-
-  constructor(table: ConsumerTable) {
-    this.#table = table;
-    this.#lists = new ParkedLists(table);
-  }
 
   /** A lease that is renewed until it is given back; undefined while another redrive has one. */
   async take(
@@ -69,15 +64,18 @@ export class RedriveLeases {
   async removeOrphans(topic: string, partition: number, signal: AbortSignal): Promise<void> {
     const item = this.item(topic, partition, signal);
     const named = async () => readPartition(await item.read(), partition).parked;
-    await this.#lists.removeOrphans({ topic, partition }, named, signal);
-  }
-
-  /** The item in which a partition stands. */
-  item(topic: string, partition: number, signal: AbortSignal): PartitionItem {
-    const { pipeline, consumer } = this.#table;
-    const key = fenceKey(pipeline, consumer, topic, groupOf(partition));
-    const place = { topic, partition };
-    return new PartitionItem(this.#table, key, { place, lists: this.#lists, signal });
+    const { pipeline, consumer } = this.table;
+    const prefix = parkedListKey(pipeline, consumer, { topic, partition }, "");
+    const lists = this.table.until(signal, "read parked keys");
+    const old: string[] = [];
+    for await (const { sk, createdAt } of lists.query(prefix, { attributes: ["sk", "createdAt"] }))
+      if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.sk.length) ?? "");
+    if (old.length === 0) return;
+    // Read after them: what it does not name now, nobody can name any more.
+    const current = await named();
+    for (const version of old)
+      if (!current?.split(",").includes(`~${version}`))
+        await this.lists.remove({ topic, partition }, `~${version}`, signal);
   }
 }
 

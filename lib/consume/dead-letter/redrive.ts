@@ -6,16 +6,16 @@ import { errorFacts, jsonLogger } from "../api/context.ts";
 import { StateItemError } from "../consume-errors.ts";
 import { heldBy } from "../hold/hold.ts";
 import { redriveHold } from "../hold/hold-redrive.ts";
+import { failedOf, ParkedChains } from "../hold/parked-chains.ts";
 import type { StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKey } from "../hold/parked-keys.ts";
-import { failedOf } from "../hold/parking-table.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import { Deadline } from "../run/deadline.ts";
 import { tellObserver } from "../run/observer.ts";
 import { PAUSE_SEEN_MS } from "../run/pause-flag.ts";
 import { nameOf } from "../run/thrown.ts";
-import { type ChainOutcome, ChainRedrive, type RedriveRun } from "./redrive-chain.ts";
-import { keysOf, type RedriveLease } from "./redrive-lease.ts";
+import { type ChainOutcome, ChainRedrive, type RedriveInstance, type RedriveRun } from "./redrive-chain.ts";
+import { keysOf, type RedriveLease, RedriveLeases } from "./redrive-lease.ts";
 import {
   type RedrivenLetter,
   type RedriveReport,
@@ -41,11 +41,13 @@ const REPORTED = 1_000;
  * @throws ConfigurationError when the request is not valid; FenceUnavailableError when the state table cannot be read at all.
  */
 export async function runRedrive(
-  instance: ConsumerInstance,
+  parts: ConsumerInstance,
   event: RedriveRequest,
   remainingMs: number,
 ): Promise<RedriveReport> {
-  const request = readRedriveRequest(event, instance.consumer);
+  const request = readRedriveRequest(event, parts.consumer);
+  const table = parts.consumerTable;
+  const instance = { ...parts, parking: new ParkedChains(table), leases: new RedriveLeases(table) };
   const started = performance.now();
   const deadline = new Deadline(remainingMs);
   const run: RedriveRun = {
@@ -109,7 +111,7 @@ function endAtPause(run: RedriveRun): NodeJS.Timeout {
 
 /** The dead letters that a request means; what cannot be read of them is told, too. */
 async function select(
-  instance: ConsumerInstance,
+  instance: RedriveInstance,
   request: RedriveRequest,
   signal: AbortSignal,
 ): Promise<{ meant: StoredDeadLetter[]; unreadable: RedrivenLetter[] }> {
@@ -147,7 +149,7 @@ function isPlaceMeant(
 
 /** Returns whether a position is one of the dead letter's key: of the change that began it, or of one that is parked behind. */
 async function isAt(
-  { parking }: ConsumerInstance,
+  { parking }: RedriveInstance,
   deadLetter: StoredDeadLetter,
   { position = "", discard }: RedriveRequest,
   signal: AbortSignal,

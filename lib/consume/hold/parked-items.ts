@@ -1,5 +1,4 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import { storedClaimCheck } from "../../change/claim-check.ts";
 import * as shape from "../../change/shape.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { refuseItem, StateItemError } from "../consume-errors.ts";
@@ -14,19 +13,11 @@ import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
 
 const { objectOf, optional } = shape;
-const text = objectOf({ S: shape.text });
-const number = objectOf({ N: shape.textLike(/^\d{1,15}$/, "expected a number") });
-const flag = optional(objectOf({ BOOL: shape.flag }));
-const position = objectOf({ S: shape.position });
+export const text = objectOf({ S: shape.text });
+export const number = objectOf({ N: shape.textLike(/^\d{1,15}$/, "expected a number") });
+export const position = objectOf({ S: shape.position });
 
-const deadLetterAttributes = objectOf({
-  ...{ topic: text, partition: number, chain: text, key: text, table: text, position, attempts: number },
-  ...{ firstFailedAt: text, lastFailedAt: text, error: text },
-  ...{ applied: optional(position), failed: optional(position), trying: flag },
-  ...{ overtaken: flag, superseded: flag },
-});
-const storedError = objectOf({ name: shape.text, message: shape.text, stack: shape.text });
-const changeAttributes = objectOf({
+export const changeAttributes = objectOf({
   ...{ position, table: text, event: optional(text), claim: optional(text) },
 });
 
@@ -43,24 +34,6 @@ export function changeItem({ position, table, json, claim }: StoredChange, close
     ...(json === undefined ? {} : { event: { S: json } }),
     ...(claim ? { claim: { S: JSON.stringify(claim) } } : {}),
     ...(closed ? { expiresAt: expiry() } : {}),
-  };
-}
-
-/** @throws StateItemError */
-export function asChange(consumer: string, item: StateItem): StoredChange {
-  const { position, table, event, claim } = shape.fitting(
-    changeAttributes,
-    item,
-    refuseItem(item, "", consumer),
-  );
-  if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
-  return {
-    position: position.S,
-    table: table.S,
-    ...(event === undefined ? {} : { json: event.S }),
-    ...(claim === undefined
-      ? {}
-      : { claim: shape.fittingJson(storedClaimCheck, claim.S, refuseItem(item, "claim", consumer)) }),
   };
 }
 
@@ -90,36 +63,12 @@ export function deadLetterItem(deadLetter: StoredDeadLetter): StateItem {
   };
 }
 
-/** @throws StateItemError */
-export function asDeadLetter(consumer: string, item: StateItem): StoredDeadLetter {
-  const deadLetter = shape.fitting(deadLetterAttributes, item, refuseItem(item, "", consumer));
-  const { topic, partition, chain } = deadLetter;
-  if (keyOf(item) !== `letter#${topic.S}/${partition.N}#${chain.S}`)
-    throw misplaced(consumer, item, "topic, partition and chain");
-  const error = shape.fittingJson(storedError, deadLetter.error.S, refuseItem(item, "error", consumer));
-  return {
-    topic: topic.S,
-    partition: Number(partition.N),
-    chain: chain.S,
-    key: deadLetter.key.S,
-    table: deadLetter.table.S,
-    position: deadLetter.position.S,
-    attempts: Number(deadLetter.attempts.N),
-    firstFailedAt: deadLetter.firstFailedAt.S,
-    lastFailedAt: deadLetter.lastFailedAt.S,
-    error,
-    ...(deadLetter.applied ? { applied: deadLetter.applied.S } : {}),
-    ...(deadLetter.failed ? { failed: deadLetter.failed.S } : {}),
-    ...(deadLetter.trying?.BOOL ? { trying: true } : {}),
-    ...(deadLetter.overtaken?.BOOL ? { overtaken: true } : {}),
-    ...(deadLetter.superseded?.BOOL ? { superseded: true } : {}),
-  };
-}
-
-function misplaced(consumer: string, item: StateItem, what: string): StateItemError {
+/** The error of an item that stands under another key than its attributes say; `what`: of which. */
+export function misplaced(consumer: string, item: StateItem, what: string): StateItemError {
   return new StateItemError(consumer, keyOf(item), `${what}: not those of the key`);
 }
 
-function keyOf({ sk }: StateItem): string {
+/** An item's sort key. */
+export function keyOf({ sk }: StateItem): string {
   return sk?.S ?? "";
 }

@@ -14,8 +14,6 @@ import { ParkedKeysMissingError } from "./hold-errors.ts";
 const NAMED = /^~([\w-]+)$/;
 /** Lists kept in memory: a version never changes. One has at most 6 KB. */
 const KEPT = 1024;
-/** A list that no fence names and that is older was left by a process that died, in milliseconds. */
-const ORPHANED_MS = 24 * 3_600_000;
 
 /** The lists of one consumer. */
 export class ParkedLists {
@@ -58,28 +56,6 @@ export class ParkedLists {
     const version = NAMED.exec(stored ?? "")?.[1];
     if (version === undefined) return;
     this.#known.delete(version);
-    await this.#delete(place, version, signal);
-  }
-
-  /** Removes the lists of a partition that processes left which died. `named` reads what its fence holds. */
-  async removeOrphans(
-    place: PartitionName,
-    named: () => Promise<string | undefined>,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const prefix = this.#key(place, "");
-    const table = this.#table.until(signal, "read parked keys");
-    const old: string[] = [];
-    for await (const { sk, createdAt } of table.query(prefix, { attributes: ["sk", "createdAt"] }))
-      if (Number(createdAt?.N) < Date.now() - ORPHANED_MS) old.push(sk?.S?.slice(prefix.sk.length) ?? "");
-    if (old.length === 0) return;
-    // Read after them: what it does not name now, nobody can name any more.
-    const current = await named();
-    for (const version of old)
-      if (!current?.split(",").includes(`~${version}`)) await this.#delete(place, version, signal);
-  }
-
-  async #delete(place: PartitionName, version: string, signal: AbortSignal): Promise<void> {
     await this.#table.until(signal, "remove parked keys").delete(this.#key(place, version));
   }
 

@@ -1,16 +1,15 @@
 import type { PositionText } from "../../change/position.ts";
 import { deadLetterKey, deadRecordKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
-import { StateItemError } from "../consume-errors.ts";
 import type { StoredRecord } from "../dead-letter/dead-letter.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 import type { ChainPlace, StoredChange, StoredDeadLetter } from "./parked-change.ts";
-import { asChange, asDeadLetter, changeItem, deadLetterItem, expiry, outlineOf } from "./parked-items.ts";
+import { changeItem, deadLetterItem, expiry, outlineOf } from "./parked-items.ts";
 
 /** DynamoDB takes items of 400 KB. */
 const PIECE_BYTES = 350 * 1024;
 /** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
-const PAGE = 50;
+export const PAGE = 50;
 
 /**
  * The parked and dead changes of a consumer, in the state table. Nothing here decides: a chain counts as long as the
@@ -18,20 +17,20 @@ const PAGE = 50;
  * found was left by a process that died or was superseded. All writes may be repeated.
  */
 export class ParkingTable {
-  readonly #table: ConsumerTable;
+  protected readonly items: ConsumerTable;
 
   constructor(table: ConsumerTable) {
-    this.#table = table;
+    this.items = table;
   }
 
   /** The state table's name. */
   get table(): string {
-    return this.#table.name;
+    return this.items.name;
   }
 
   /** The key of a change's item: the pointer of a dead letter that is too large for its queue. */
   changeKey({ topic, partition, chain }: ChainPlace, position: PositionText): StateKey {
-    return parkedChangeKey(this.#table.pipeline, this.#table.consumer, topic, partition, chain, position);
+    return parkedChangeKey(this.items.pipeline, this.items.consumer, topic, partition, chain, position);
   }
 
   /** `closed`: the chain is open no more from the beginning (see `StoredDeadLetter.superseded`), and will be forgotten. */
@@ -51,7 +50,7 @@ export class ParkingTable {
     data: Uint8Array,
     signal: AbortSignal,
   ): Promise<StoredRecord> {
-    const { pk, sk } = deadRecordKey(this.#table.pipeline, this.#table.consumer, shardId, sequenceNumber);
+    const { pk, sk } = deadRecordKey(this.items.pipeline, this.items.consumer, shardId, sequenceNumber);
     const pieces = Math.ceil(data.length / PIECE_BYTES);
     for (let i = 0; i < pieces; i++) {
       const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
@@ -61,17 +60,11 @@ export class ParkingTable {
     return { table: this.table, pk, sk, pieces };
   }
 
-  /** Returns whether a change of a chain is there: redrive removes it when it took effect. */
-  async hasChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<boolean> {
-    const table = this.#table.until(signal, "read a parked change");
-    return (await table.get(this.changeKey(place, position))) !== undefined;
-  }
-
   /** One that redrive has worked on stays as it is: who writes it anew is a process that was superseded. */
   async putDeadLetter(deadLetter: StoredDeadLetter, signal: AbortSignal): Promise<void> {
     const untouched = "attribute_not_exists(applied) AND attribute_not_exists(superseded)";
     await this.#put(
-      this.#deadLetterKey(deadLetter),
+      this.deadLetterKey(deadLetter),
       deadLetterItem(deadLetter),
       "write a dead letter",
       signal,
@@ -79,58 +72,8 @@ export class ParkingTable {
     );
   }
 
-  /** All dead letters there are, by topic, partition and chain; for one that cannot be read, why. */
-  async *deadLetters(signal: AbortSignal): AsyncGenerator<StoredDeadLetter | StateItemError> {
-    const prefix = deadLetterKey(this.#table.pipeline, this.#table.consumer);
-    const table = this.#table.until(signal, "read the dead letters");
-    for await (const item of table.query(prefix, { pageSize: PAGE })) {
-      let deadLetter: StoredDeadLetter | StateItemError;
-      try {
-        deadLetter = asDeadLetter(this.#table.consumer, item);
-      } catch (error) {
-        if (!(error instanceof StateItemError)) throw error;
-        deadLetter = error;
-      }
-      yield deadLetter;
-    }
-  }
-
-  /** @throws StateItemError where it cannot be read. */
-  async deadLetter(place: ChainPlace, signal: AbortSignal): Promise<StoredDeadLetter | undefined> {
-    const item = await this.#table.until(signal, "read a dead letter").get(this.#deadLetterKey(place));
-    return item && asDeadLetter(this.#table.consumer, item);
-  }
-
-  /**
-   * The changes of a chain behind a position and up to another, in order.
-   * @throws StateItemError at one that cannot be read.
-   */
-  async *changes(
-    place: ChainPlace,
-    behind: PositionText,
-    upTo: PositionText,
-    signal: AbortSignal,
-  ): AsyncGenerator<StoredChange> {
-    const table = this.#table.until(signal, "read parked changes");
-    const between = [behind, upTo] as const;
-    for await (const item of table.query(this.changeKey(place, ""), { between, pageSize: PAGE })) {
-      const change = asChange(this.#table.consumer, item);
-      if (change.position > behind && change.position <= upTo) yield change;
-    }
-  }
-
   async deleteChange(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
     await this.#delete(this.changeKey(place, position), signal);
-  }
-
-  /** Redrive begins with a chain: on record, in case that it ends the process. */
-  async trying(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    await this.#update(
-      place,
-      "SET trying=:true ADD attempts :one",
-      { ":true": { BOOL: true }, ":one": { N: "1" } },
-      signal,
-    );
   }
 
   /**
@@ -150,31 +93,31 @@ export class ParkingTable {
     };
     const facts = "SET attempts=:n,lastFailedAt=:at,#error=:error";
     const names = { "#error": "error" };
-    if (named === undefined) return this.#update(place, `${facts} REMOVE trying`, values, signal, names);
+    if (named === undefined) return this.update(place, `${facts} REMOVE trying`, values, signal, names);
     const [which, value] =
       named === "timed out"
         ? (["trying=:which", { BOOL: true }] as const)
         : (["failed=:which REMOVE trying", { S: named }] as const);
     const isOpen = named === "timed out" ? undefined : notApplied(":which");
-    await this.#update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names, isOpen);
+    await this.update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names, isOpen);
   }
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
   async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
     const values = { ":p": { S: position }, ":none": { N: "0" } };
     const set = "SET applied=:p,attempts=:none REMOVE trying,failed";
-    await this.#update(place, set, values, signal, undefined, notApplied(":p"));
+    await this.update(place, set, values, signal, undefined, notApplied(":p"));
   }
 
   /** Noted before a list may let go of the chain, so that nobody takes it for done who finds it in none. */
   async overtaken(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    await this.#update(place, "SET overtaken=:true", { ":true": { BOOL: true } }, signal);
+    await this.update(place, "SET overtaken=:true", { ":true": { BOOL: true } }, signal);
   }
 
   /** The chain is open no more, a later change took effect: its changes go, the dead letter is remembered for a while. */
   async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
     const values = { ":true": { BOOL: true }, ":expires": expiry() };
-    await this.#update(
+    await this.update(
       place,
       "SET superseded=:true,expiresAt=if_not_exists(expiresAt,:expires)",
       values,
@@ -186,7 +129,7 @@ export class ParkingTable {
   /** The chain is done. */
   async remove(place: ChainPlace, signal: AbortSignal): Promise<void> {
     await this.deleteChanges(place, signal);
-    await this.#delete(this.#deadLetterKey(place), signal);
+    await this.#delete(this.deadLetterKey(place), signal);
   }
 
   /** Deletes the changes of a chain that is open no more. */
@@ -234,10 +177,10 @@ export class ParkingTable {
     place: ChainPlace,
     signal: AbortSignal,
   ): AsyncGenerator<Pick<StoredChange, "position" | "table">> {
-    const table = this.#table.until(signal, "read parked changes");
+    const table = this.items.until(signal, "read parked changes");
     const options = { pageSize: PAGE, attributes: ["sk", "table", "position"] };
     for await (const item of table.query(this.changeKey(place, ""), options))
-      yield outlineOf(this.#table.consumer, item);
+      yield outlineOf(this.items.consumer, item);
   }
 
   async #put(
@@ -247,12 +190,12 @@ export class ParkingTable {
     signal: AbortSignal,
     condition?: string,
   ): Promise<void> {
-    const table = this.#table.until(signal, what);
+    const table = this.items.until(signal, what);
     await table.put(key, item, condition ? { ConditionExpression: condition } : {});
   }
 
   /** Of a dead letter that is there: what was removed must not come back as half an item. */
-  async #update(
+  protected async update(
     place: ChainPlace,
     expression: string,
     values: StateItem,
@@ -260,7 +203,7 @@ export class ParkingTable {
     names?: Record<string, string>,
     condition?: string,
   ): Promise<void> {
-    await this.#table.until(signal, "update a dead letter").update(this.#deadLetterKey(place), {
+    await this.items.until(signal, "update a dead letter").update(this.deadLetterKey(place), {
       UpdateExpression: expression,
       ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
       ExpressionAttributeValues: values,
@@ -269,33 +212,15 @@ export class ParkingTable {
   }
 
   async #delete(key: StateKey, signal: AbortSignal): Promise<void> {
-    await this.#table.until(signal, "delete a parked change").delete(key);
+    await this.items.until(signal, "delete a parked change").delete(key);
   }
 
-  #deadLetterKey(place: ChainPlace): StateKey {
-    return deadLetterKey(this.#table.pipeline, this.#table.consumer, place);
+  protected deadLetterKey(place: ChainPlace): StateKey {
+    return deadLetterKey(this.items.pipeline, this.items.consumer, place);
   }
-}
-
-/** Returns whether a later change took effect instead of those of a chain that no list has any more. */
-export function isSuperseded({ superseded, overtaken }: StoredDeadLetter): boolean {
-  return superseded === true || overtaken === true;
 }
 
 /** A request about a change that arrives when redrive has come further says nothing any more. */
 function notApplied(position: string): string {
   return `(attribute_not_exists(applied) OR applied<${position})`;
-}
-
-/**
- * The change of a chain that failed, as far as it is on record: none where a redrive has come further. `behind` a
- * position: dead letters of earlier versions did not name the change that failed in a redrive, but counted its calls.
- */
-export function failedOf(
-  deadLetter: StoredDeadLetter,
-): { readonly at: PositionText } | { readonly behind: PositionText } | undefined {
-  const { position, applied, failed, attempts, trying } = deadLetter;
-  if (failed !== undefined) return failed > (applied ?? "") ? { at: failed } : undefined;
-  if (applied === undefined) return { at: position };
-  return attempts > 0 && !trying ? { behind: applied } : undefined;
 }

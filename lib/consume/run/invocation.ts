@@ -188,10 +188,10 @@ class InvocationRun {
 
   /** Runs one partition. What waits for somebody is held; where that cannot be, the partition's records come again. */
   async #one(one: Taken, invocation: Invocation, careful: boolean): Promise<PartitionOutcome | undefined> {
-    const { fence, leases } = this.#instance;
+    const { fence, items } = this.#instance;
     const { place, lane, stored, token, startPosition } = one;
     const budgetMs = this.#deadline.remainingMs() / 2;
-    const item = leases.item(lane.topic, lane.partition, this.#deadline.end);
+    const item = items.item(lane.topic, lane.partition, this.#deadline.end);
     const leased = (lease: ReplayLease) => this.#partitions.keep(lease);
     const parts = { ...this.#instance, ...one, invocation, careful, budgetMs, item, leased };
     const hold = new HoldRun(parts, lane, this.#event.Records);

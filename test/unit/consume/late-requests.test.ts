@@ -13,8 +13,8 @@ import {
   readLease,
   takeLease,
 } from "../../../lib/consume/fence/partition-lease.ts";
+import { failedOf, ParkedChains } from "../../../lib/consume/hold/parked-chains.ts";
 import type { StoredDeadLetter } from "../../../lib/consume/hold/parked-change.ts";
-import { failedOf, ParkingTable } from "../../../lib/consume/hold/parking-table.ts";
 import type { MissingChanges } from "../../../lib/consume/run/missing-changes.ts";
 import { MissingTable } from "../../../lib/consume/run/missing-changes.ts";
 import { type CallFault, MemoryTable } from "./memory-table.ts";
@@ -173,7 +173,7 @@ describe("a letter", () => {
 
   it("tells the last change that took effect, whatever arrives of those before", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const parking = new ParkingTable(
+    const parking = new ParkedChains(
       new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
     );
     await parking.putDeadLetter(letter, signal);
@@ -189,7 +189,7 @@ describe("a letter", () => {
 
   it("names none that failed once it took effect, or the next would be given up in its place", async () => {
     const { dynamodb, twice, arrive } = delayed();
-    const parking = new ParkingTable(
+    const parking = new ParkedChains(
       new ConsumerTable({ dynamodb, table: "t", pipeline: "p", consumer: "c" }),
     );
     await parking.putDeadLetter(letter, signal);
