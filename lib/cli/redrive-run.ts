@@ -2,7 +2,7 @@ import { type DeadLetterPlace, deadLetterPlace } from "../admin/dead-letters/pla
 import { type Redrive, redriveFunction } from "../admin/redrive.ts";
 import type { PipelineResources } from "../admin/resources.ts";
 import { ConfigurationError, TributaryError } from "../change/tributary-error.ts";
-import { RedriveFailedError } from "../consume/dead-letter/dead-letter-errors.ts";
+import { RedriveFailedError } from "../consume/dead-letter/redrive-errors.ts";
 import { pausedError } from "../consume/dead-letter/redrive-function.ts";
 import type { RedriveReport } from "../consume/dead-letter/redrive-request.ts";
 import { type PlaceOptions, readPipeline } from "./options.ts";

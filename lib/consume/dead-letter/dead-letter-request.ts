@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { isPosition } from "../../change/position.ts";
-import { DeadLetterFormatError } from "./dead-letter-errors.ts";
+import { DeadLetterFormatError } from "./redrive-errors.ts";
 import type { RedriveRequest } from "./redrive-request.ts";
 
 const deadLetter = z.looseObject({

@@ -17,7 +17,7 @@ import type { Deadline } from "../run/deadline.ts";
 import { HandledEvent, wireRows } from "../run/event.ts";
 import { parseExactJson } from "../run/json.ts";
 import { isForAnother } from "../run/sweep.ts";
-import { HandlerMissingError } from "./dead-letter-errors.ts";
+import { HandlerMissingError } from "./redrive-errors.ts";
 
 /** The outcome of one change's redrive. */
 export type ChangeOutcome =

@@ -2,7 +2,7 @@ import { InvokeCommand, type LambdaClient } from "@aws-sdk/client-lambda";
 import * as z from "zod/mini";
 import { awsFailure, REACH_AWS, wasAnswered } from "../../aws/failure.ts";
 import { ConsumerPausedError } from "../consume-errors.ts";
-import { RedriveFailedError } from "./dead-letter-errors.ts";
+import { RedriveFailedError } from "./redrive-errors.ts";
 import type { RedriveReport, RedriveRequest } from "./redrive-request.ts";
 
 const report = z.looseObject({ tributary: z.literal("redrive"), consumer: z.string(), redriven: z.number() });

@@ -1,8 +1,8 @@
 import { UpdateItemCommand, type UpdateItemCommandInput } from "@aws-sdk/client-dynamodb";
 import { describe, expect, it } from "vitest";
 import { Operation } from "../../../lib/consume/api/operation.ts";
-import { DeadLetterFormatError } from "../../../lib/consume/dead-letter/dead-letter-errors.ts";
 import { deadLetterRequest } from "../../../lib/consume/dead-letter/dead-letter-request.ts";
+import { DeadLetterFormatError } from "../../../lib/consume/dead-letter/redrive-errors.ts";
 import { fenceKey } from "../../../lib/state/state-key.ts";
 import { memoryConsumer, timeLeft } from "./memory-consumer.ts";
 import { at, chain, invocationOf, packed, TOPIC } from "./records.ts";
