@@ -10,6 +10,7 @@ import type { PartitionItem } from "../consume/fence/partition-item.ts";
 import { PartitionLease } from "../consume/fence/partition-lease.ts";
 import { awaitReplay, takeReplay } from "../consume/fence/replay-lease.ts";
 import { StartPositions } from "../consume/fence/start-position.ts";
+import { takeFree } from "../consume/fence/take-free.ts";
 import { fenceKey } from "../state/state-key.ts";
 
 /** Wait for a replay of what a partition holds. */
@@ -63,11 +64,11 @@ export async function withPartition<T>(
   let replay: PartitionLease | undefined;
   try {
     for (;;) {
-      let found = await fence.takeFree(group, partition, owner, signal);
+      let found = await takeFree(item, owner);
       // What a live invocation has done would be done again. Of what is held, a replay hands it over.
       while (!found && performance.now() < until && !(await leases.look(topic, partition, signal)).hold) {
         await sleep(POLL_MS, undefined, { signal });
-        found = await fence.takeFree(group, partition, owner, signal);
+        found = await takeFree(item, owner);
       }
       if (!found) {
         const { token: from = "" } = await leases.look(topic, partition, signal);

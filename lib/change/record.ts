@@ -4,7 +4,7 @@ import type { ChangeEventJson } from "./event.ts";
 import { eventFault } from "./event-check.ts";
 import { type PositionText, printedPosition } from "./position.ts";
 import { RecordFormatError } from "./record-errors.ts";
-import * as shape from "./shape.ts";
+import { fitting, objectOf, oneOf, position, type Shape, text, wholeFrom, word } from "./shape.ts";
 
 /** Version of the record format that this code writes; readers refuse a newer one. */
 export const RECORD_VERSION = 1;
@@ -123,16 +123,15 @@ export function positionOf(event: ChangeEventJson): PositionText {
   return printedPosition(epoch, commitLsn, ordinal);
 }
 
-const { objectOf, oneOf, position, text } = shape;
-const count = shape.wholeFrom(0);
-const header = { v: oneOf([RECORD_VERSION]), topic: shape.word, partition: count, writer: count };
+const count = wholeFrom(0);
+const header = { v: oneOf([RECORD_VERSION]), topic: word, partition: count, writer: count };
 
 const compressed = objectOf({ ...header, encoding: oneOf(["gzip"]), events: text });
 const claimed = objectOf({
   ...header,
   claim: storedClaimCheck,
   position,
-  after: ((value) => (value === null ? [] : position(value))) as shape.Shape<PositionText | null>,
+  after: ((value) => (value === null ? [] : position(value))) as Shape<PositionText | null>,
 });
 
 /**
@@ -158,7 +157,7 @@ export function openRecord(data: Uint8Array, parse: ParseJson): StreamRecord | C
   if (typeof value !== "object" || value === null)
     throw new RecordFormatError("its data is not a JSON object");
   if ("claim" in value) {
-    const { topic, partition, writer, claim, position, after } = shape.fitting(claimed, value, misshapen);
+    const { topic, partition, writer, claim, position, after } = fitting(claimed, value, misshapen);
     return { kind: "claim", topic, partition, writer, claim, position, after };
   }
   if ("op" in value) {
@@ -166,7 +165,7 @@ export function openRecord(data: Uint8Array, parse: ParseJson): StreamRecord | C
     return { kind: "events", ...checkHeader(event.source, "source."), events: [event] };
   }
   if ("encoding" in value) {
-    const { topic, partition, writer, events } = shape.fitting(compressed, value, misshapen);
+    const { topic, partition, writer, events } = fitting(compressed, value, misshapen);
     return { kind: "compressed", topic, partition, writer, compressed: events };
   }
   const { v, events } = value as { readonly v?: unknown; readonly events?: unknown };

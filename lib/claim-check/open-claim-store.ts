@@ -2,6 +2,7 @@ import { directoryOf, openDirectory } from "#claim-directory";
 import { s3Client } from "../aws/clients.ts";
 import type { ClaimStore } from "../change/claim-store.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
+import { S3ClaimStore } from "./s3-claim-store.ts";
 
 /** Says where changes stand that are too large for the stream: `s3://bucket/prefix` or `file:///directory`. */
 export const CLAIM_BUCKET_VARIABLE = "TRIBUTARY_CLAIM_BUCKET";
@@ -45,9 +46,7 @@ export async function claimStoreFromEnvironment(
   const url = environment[CLAIM_BUCKET_VARIABLE];
   if (!url) return undefined;
   const location = claimLocation(url);
-  // Loaded when needed: most invocations of a consumer never meet a claim.
   if (location.kind === "s3") {
-    const { S3ClaimStore } = await import("./s3-claim-store.ts");
     return new S3ClaimStore(await s3Client(environment), location.bucket, location.prefix);
   }
   return openDirectory(location.path);

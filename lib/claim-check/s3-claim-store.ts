@@ -1,5 +1,5 @@
 import { addAbortSignal, type Readable } from "node:stream";
-import { GetObjectCommand, PutObjectCommand, type S3Client } from "@aws-sdk/client-s3";
+import type { S3Client } from "@aws-sdk/client-s3";
 import type { ClaimCheck } from "../change/claim-check.ts";
 import { type ClaimStore, checkClaimSize, verifyClaim } from "../change/claim-store.ts";
 import { ClaimMissingError } from "../change/record-errors.ts";
@@ -23,6 +23,7 @@ export class S3ClaimStore implements ClaimStore {
   }
 
   async put(claim: ClaimCheck, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+    const { PutObjectCommand } = await sdk();
     const command = new PutObjectCommand({
       Bucket: claim.bucket,
       Key: claim.key,
@@ -40,6 +41,7 @@ export class S3ClaimStore implements ClaimStore {
   }
 
   async get(claim: ClaimCheck, signal: AbortSignal): Promise<Uint8Array> {
+    const { GetObjectCommand } = await sdk();
     const command = new GetObjectCommand({ Bucket: claim.bucket, Key: claim.key });
     try {
       const { Body, ContentLength } = await this.#s3.send(command, { abortSignal: signal });
@@ -54,6 +56,11 @@ export class S3ClaimStore implements ClaimStore {
       throw error instanceof TributaryError ? error : judge(error, claim);
     }
   }
+}
+
+/** Loaded when needed: most invocations of a consumer never meet a claim. */
+function sdk() {
+  return import("@aws-sdk/client-s3");
 }
 
 /** Reads into one buffer of the size that is due. */

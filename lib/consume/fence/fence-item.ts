@@ -147,19 +147,6 @@ export function takeUpdate(partitions: readonly number[], token: FenceToken, inW
   };
 }
 
-/** Makes the owner of a partition that nobody has, while its token is the one that was read. */
-export function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): FenceUpdate {
-  const t = `t${partition}`;
-  return {
-    UpdateExpression: `SET ${t}=:t`,
-    ConditionExpression: seen === undefined ? `attribute_not_exists(${t})` : `${t}=:seen`,
-    ExpressionAttributeValues: {
-      ":t": { S: token.held },
-      ...(seen === undefined ? {} : { ":seen": { S: seen } }),
-    },
-  };
-}
-
 /** Writes checkpoints and gives the partitions back; refused as a whole where one of them is another's. */
 export function closeUpdate(own: readonly OwnProgress[]): FenceUpdate {
   return progressUpdate(

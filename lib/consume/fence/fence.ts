@@ -22,10 +22,9 @@ import {
   readToken,
   type StoredPartition,
   storedKeys,
-  takeFreeUpdate,
   takeUpdate,
 } from "./fence-item.ts";
-import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
+import { counterAhead, FenceToken } from "./fence-token.ts";
 import { isLive, REDRIVE, readLease } from "./partition-lease.ts";
 
 /** A group of a topic's partitions: one item of the fence. */
@@ -92,7 +91,12 @@ export class Fence {
           const stored = readPartition(answer.Attributes, partition);
           const token = new FenceToken(counter, owner);
           token.hold = answer.Attributes?.[`h${partition}`]?.S;
-          const named = await this.#withList({ ...place, partition }, { stored, token, isNew }, signal);
+          const named = await withList(
+            this.#lists,
+            { ...place, partition },
+            { stored, token, isNew },
+            signal,
+          );
           return [partition, named] as const;
         });
         return new Map(await Promise.all(taken));
@@ -106,42 +110,9 @@ export class Fence {
     }
   }
 
-  /** Takes a partition that nobody has; undefined while somebody is at work there, or died. */
-  async takeFree(
-    place: FenceGroup,
-    partition: number,
-    owner: string,
-    signal: AbortSignal,
-  ): Promise<TakenPartition | undefined> {
-    const before = await this.#read(place, signal);
-    const seen = readToken(before, partition);
-    if (isHeld(seen)) return undefined;
-    const token = new FenceToken(counterAhead([seen]), owner);
-    await this.#try(place, takeFreeUpdate(partition, seen, token), "take", signal);
-    // The answer may be lost, and what is parked changes without a token.
-    const item = await this.#read(place, signal);
-    if (readToken(item, partition) !== token.held) return undefined;
-    token.hold = item?.[`h${partition}`]?.S;
-    const stored = { ...readPartition(item, partition), token: undefined };
-    return this.#withList({ ...place, partition }, { stored, token, isNew: before === undefined }, signal);
-  }
-
   /** Notes that a group which is new has nothing to do with what expired before now. */
   async begin(place: FenceGroup, nowMs: number, signal: AbortSignal): Promise<void> {
     await this.#try(place, beginUpdate(nowMs), "begin", signal);
-  }
-
-  /** With the list of parked keys that the fence names; one that is missing stops its partition alone. */
-  async #withList(place: PartitionName, taken: TakenPartition, signal: AbortSignal): Promise<TakenPartition> {
-    const { stored, token } = taken;
-    try {
-      const keys = await this.#lists.read(place, stored.parked, signal);
-      token.list = { stored: stored.parked, keys };
-      return { ...taken, stored: { ...stored, parked: keys } };
-    } catch (error) {
-      if (!(error instanceof ParkedKeysMissingError)) throw error;
-      return { ...taken, error };
-    }
   }
 
   /**
@@ -270,7 +241,7 @@ export class Fence {
     if (readToken(item, partition) !== token.held) return undefined;
     const stored = readPartition(item, partition);
     token.hold = item?.[`h${partition}`]?.S;
-    const taken = await this.#withList({ topic, partition }, { stored, token, isNew: false }, signal);
+    const taken = await withList(this.#lists, { topic, partition }, { stored, token, isNew: false }, signal);
     if (taken.error !== undefined) throw taken.error;
     return taken.stored;
   }
@@ -327,5 +298,23 @@ export class Fence {
 
   #key({ topic, group }: FenceGroup): StateKey {
     return fenceKey(this.#table.pipeline, this.#table.consumer, topic, group);
+  }
+}
+
+/** With the list of parked keys that the fence names; one that is missing stops its partition alone. */
+export async function withList(
+  lists: ParkedLists,
+  place: PartitionName,
+  taken: TakenPartition,
+  signal: AbortSignal,
+): Promise<TakenPartition> {
+  const { stored, token } = taken;
+  try {
+    const keys = await lists.read(place, stored.parked, signal);
+    token.list = { stored: stored.parked, keys };
+    return { ...taken, stored: { ...stored, parked: keys } };
+  } catch (error) {
+    if (!(error instanceof ParkedKeysMissingError)) throw error;
+    return { ...taken, error };
   }
 }

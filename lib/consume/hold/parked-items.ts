@@ -1,5 +1,12 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import * as shape from "../../change/shape.ts";
+import {
+  fitting,
+  objectOf,
+  optional,
+  textLike,
+  position as thePosition,
+  text as theText,
+} from "../../change/shape.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { refuseItem, StateItemError } from "../consume-errors.ts";
 import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
@@ -12,10 +19,9 @@ import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
 /** Seconds for which a dead letter that is closed is remembered, and its change with it. */
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
 
-const { objectOf, optional } = shape;
-export const text = objectOf({ S: shape.text });
-export const number = objectOf({ N: shape.textLike(/^\d{1,15}$/, "expected a number") });
-export const position = objectOf({ S: shape.position });
+export const text = objectOf({ S: theText });
+export const number = objectOf({ N: textLike(/^\d{1,15}$/, "expected a number") });
+export const position = objectOf({ S: thePosition });
 
 export const changeAttributes = objectOf({
   ...{ position, table: text, event: optional(text), claim: optional(text) },
@@ -42,7 +48,7 @@ export function outlineOf(
   consumer: string,
   item: StateItem,
 ): { readonly position: string; readonly table: string } {
-  const { position, table } = shape.fitting(changeAttributes, item, refuseItem(item, "", consumer));
+  const { position, table } = fitting(changeAttributes, item, refuseItem(item, "", consumer));
   if (!keyOf(item).endsWith(`#${position.S}`)) throw misplaced(consumer, item, "position");
   return { position: position.S, table: table.S };
 }

@@ -19,8 +19,8 @@ export const HOLDS: readonly Mutation[] = [
   },
   {
     name: "accept what is missing beside an invocation at work",
-    file: "lib/consume/fence/fence.ts",
-    from: "    if (isHeld(seen)) return undefined;\n",
+    file: "lib/consume/fence/take-free.ts",
+    from: "  if (isHeld(seen)) return undefined;\n",
     to: "",
     tests: ["test/unit/consume/hold-races.test.ts"],
   },
