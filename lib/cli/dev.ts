@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import type { DevArguments } from "../local/dev/arguments.ts";
-import { abortOnSignals } from "../local/stop-signal.ts";
+import { abortOnSignals, abortWithNpm } from "../local/stop-signal.ts";
 import { loadProjectEnvironment } from "./project-environment.ts";
 
 interface DevOptions {
@@ -87,6 +87,7 @@ async function dev(options: DevOptions): Promise<void> {
 function stopsOnSignals(): AbortSignal {
   const stopping = new AbortController();
   abortOnSignals(stopping);
+  abortWithNpm(stopping);
   process.stdout.on("error", () => stopping.abort());
   return stopping.signal;
 }

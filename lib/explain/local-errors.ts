@@ -58,6 +58,12 @@ export const LOCAL_ERRORS: ErrorSection = errorSection("On a laptop", NOTHING_RU
     why: "A package is damaged, or the machine is out of memory.",
     remedy: "`npm ci`, and start again",
   },
+  EMULATOR_ENDED: {
+    retry: "stop",
+    meaning: "an emulator has ended while `npm start` ran",
+    why: "Out of memory, or somebody ended it.",
+    remedy: "start again: it begins anew; where it stays, report the message",
+  },
   PACKAGES_MISSING: {
     retry: "stop",
     meaning:

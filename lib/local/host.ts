@@ -10,7 +10,7 @@ import { SLOT_VARIABLE } from "../source/postgres/slots/slot-number.ts";
 import { CaptureProcess } from "./capture-process.ts";
 import { CaptureProcesses } from "./capture-processes.ts";
 import { type RunningConsumer, startConsumer } from "./consumer-host.ts";
-import type { Emulators, RefusedCall } from "./emulators.ts";
+import type { EmulatorOptions, Emulators } from "./emulators.ts";
 import type { CheckpointStore } from "./event-source-mapping/checkpoint.ts";
 import { localParts } from "./local-parts.ts";
 import { lookAtRegistrations } from "./registration-notes.ts";
@@ -72,9 +72,7 @@ export interface LocalHostOptions {
 export async function startLocalAws(
   definition: Pipeline,
   signal: AbortSignal,
-  onRefusal?: (call: RefusedCall) => void,
-  directory?: string,
-  onEnded?: (service: string, printed: string) => void,
+  { onRefusal, directory, onEnded }: Pick<EmulatorOptions, "onRefusal" | "directory" | "onEnded"> = {},
 ): Promise<LocalAws> {
   const { startEmulators } = await localParts();
   const emulators: Emulators = await startEmulators({

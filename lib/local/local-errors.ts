@@ -35,6 +35,15 @@ export class CallsRefusedError extends defineError("CALLS_REFUSED", "stop").from
 /** A child process of the local host (an emulator) did not come up. */
 export class ChildStartError extends defineError("CHILD_START", "stop") {}
 
+/** An emulator of `npm start` has ended by itself: what it held was in memory. */
+export class EmulatorEndedError extends defineError("EMULATOR_ENDED", "stop").from(
+  (service: string, printed: string) => ({
+    message: `The ${service} emulator has ended: ${printed || "it printed nothing"}`,
+    remedy:
+      "Start again: it begins anew, since what the emulator held was in memory. If it stays, report the message above.",
+  }),
+) {}
+
 /** A file in which `tributary dev` keeps the content of its emulators cannot be read: what follows the place is unknown. */
 export class DevFileDamagedError extends defineError("DEV_FILE_DAMAGED", "stop").from(
   (path: string, line?: number) => ({

@@ -5,7 +5,7 @@ import { HELP_SHOWN, parseArguments, type StartArguments } from "./arguments.ts"
 import { type Display, openDisplay } from "./display.ts";
 import { runOwnDatabase } from "./own-database/run.ts";
 import { runShop } from "./shop/run.ts";
-import { abortOnSignals } from "./stop-signal.ts";
+import { abortOnSignals, abortWithNpm } from "./stop-signal.ts";
 
 /*
  * `npm start`. Exit code 0 when all is well, 1 when something failed or a comparison found a mismatch, 2 when the
@@ -14,6 +14,7 @@ import { abortOnSignals } from "./stop-signal.ts";
 
 const stopping = new AbortController();
 abortOnSignals(stopping);
+abortWithNpm(stopping);
 // `npm start | head`
 process.stdout.on("error", () => stopping.abort());
 

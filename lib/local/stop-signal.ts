@@ -13,3 +13,20 @@ export function abortOnSignals(stopping: AbortController): void {
     });
   }
 }
+
+/** How often a run of an npm script looks whether npm is still there. */
+const LOOK_MS = 500;
+
+/**
+ * Aborts the controller when this process runs in a script of npm and the shell that npm began it with has ended. npm passes a SIGTERM
+ * on to that shell alone, which ends without a word to us. Outside of npm nothing is watched: `nohup … &` outlives its shell.
+ */
+export function abortWithNpm(stopping: AbortController, variables = process.env): void {
+  if (variables.npm_lifecycle_event === undefined) return;
+  const shell = process.ppid;
+  const watch = setInterval(() => {
+    if (process.ppid === shell) return;
+    clearInterval(watch);
+    stopping.abort();
+  }, LOOK_MS).unref();
+}

@@ -16,13 +16,11 @@ export async function startAws(
   const { refusedText } = await localParts();
   // Cut off before anything was in them.
   if (!directory.state.ready) await directory.remove("aws", "checkpoints");
-  return await startLocalAws(
-    definition,
-    signal,
-    (call) => display.log(refusedText(call)),
-    directory.file("aws"),
-    (service, printed) => onFailure(emulatorFailure(directory.file("aws"), service, printed)),
-  );
+  return await startLocalAws(definition, signal, {
+    directory: directory.file("aws"),
+    onRefusal: (call) => display.log(refusedText(call)),
+    onEnded: (service, printed) => onFailure(emulatorFailure(directory.file("aws"), service, printed)),
+  });
 }
 
 /** Most often it is the disk that is full. */

@@ -14,6 +14,7 @@ import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { startLocalAws, startLocalHost } from "../host.ts";
+import { EmulatorEndedError } from "../local-errors.ts";
 import { localParts } from "../local-parts.ts";
 import { parsedLine } from "../parsed-line.ts";
 import {
@@ -70,7 +71,10 @@ export async function runOwnDatabase(
   await using parts = new AsyncDisposableStack();
   display.say("starting the Kinesis, DynamoDB and SQS emulators …");
   const { refusedText } = await localParts();
-  const aws = await startLocalAws(definition, until, (call) => display.log(refusedText(call)));
+  const aws = await startLocalAws(definition, until, {
+    onRefusal: (call) => display.log(refusedText(call)),
+    onEnded: (service, printed) => failure.abort(new EmulatorEndedError(service, printed)),
+  });
   parts.defer(() => aws.stop());
   if (before.slots.length > 0) await resumeSlots(connection, definition, aws, until);
   display.say(`starting capture and ${definition.consumers.map(({ name }) => name).join(", ")} …`);

@@ -11,6 +11,7 @@ import type { Display } from "../display.ts";
 import { FiguresSampler } from "../figures.ts";
 import { checkHandlerFiles } from "../handler-files.ts";
 import { type LocalAws, type LocalHost, startLocalAws, startLocalHost } from "../host.ts";
+import { EmulatorEndedError } from "../local-errors.ts";
 import { localParts } from "../local-parts.ts";
 import { seededRandom } from "./catalog.ts";
 import { describeMismatch } from "./compare.ts";
@@ -61,9 +62,12 @@ export async function runShop(args: StartArguments, display: Display, signal: Ab
   const [server, aws] = await started(
     parts,
     startEmbeddedPostgres({ settings: SHOP_SERVER_SETTINGS, port: args.port, signal: until }),
-    startLocalAws(definition, until, (call) => {
-      refused++;
-      display.log(refusedText(call));
+    startLocalAws(definition, until, {
+      onRefusal: (call) => {
+        refused++;
+        display.log(refusedText(call));
+      },
+      onEnded: (service, printed) => onFailure(new EmulatorEndedError(service, printed)),
     }),
   );
   const shop = await openShop(server, aws, definition);
