@@ -38,9 +38,10 @@ export async function handler(event: SQSEvent | { readonly Records?: undefined }
         open,
         busy,
         unhandled = 0,
+        superseded,
       } = await invokeRedrive(client, name, deadLetterRequest(messageId, body));
-      // A dead letter that is done, or superseded, needs nobody any more.
-      if (failed + open + busy + unhandled === 0) continue;
+      // Of one that is superseded only the message has the change still: it goes back, for a person to see (`tributary dlq discard`).
+      if (failed + open + busy + unhandled + superseded === 0) continue;
     } catch (error) {
       // Our own errors hold no row values; of others the class has to do.
       const reason = error instanceof TributaryError ? error.message : undefined;
