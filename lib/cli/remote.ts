@@ -9,6 +9,9 @@ import { CHOSEN_STACK_VARIABLE, stackOf } from "./speak-to-stack.ts";
 /** Options that choose the place: the task is in it. */
 const OF_THE_PLACE = new Set(["stack", "profile", "region", "remote", "pipeline", "stateTable"]);
 
+/** What ends this process ends the task: Ctrl-C, a request to end, a terminal that is closed. */
+const STOPPING = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 /** `--remote`. */
 export function remoteOption(): Option {
   return new Option(
@@ -61,7 +64,10 @@ async function runTask(
     note("stopping the task");
     stopping.abort();
   };
-  for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, stop);
+  for (const name of STOPPING) process.on(name, stop);
+  // A terminal that is closed takes its streams along: the task is stopped all the same.
+  const ignore = () => {};
+  for (const stream of [process.stdout, process.stderr]) stream.on("error", ignore);
   try {
     process.exitCode = await runRemotely(resources, remoteArguments(command), {
       signal: stopping.signal,
@@ -70,7 +76,8 @@ async function runTask(
       onLine: ({ stream, text, isEnd }) => void process[stream].write(isEnd ? `${text}\n` : text),
     });
   } finally {
-    for (const name of ["SIGINT", "SIGTERM"] as const) process.removeListener(name, stop);
+    for (const name of STOPPING) process.removeListener(name, stop);
+    for (const stream of [process.stdout, process.stderr]) stream.removeListener("error", ignore);
   }
 }
 
