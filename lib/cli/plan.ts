@@ -27,8 +27,8 @@ export function planCommand(): Command {
     .addHelpText(
       "after",
       `
-Nothing is changed. Exit code: 0 nothing would change, 2 something would, 1 something would be refused or the database was not
-seen. Without a state table (--state-table, $TRIBUTARY_STATE_TABLE) all is planned as a first start. With --remote it is the
+Nothing is changed. Exit code: 0 nothing would change, 2 something would, 1 something would be refused, or the database or a
+deployed part was not seen. Without a state table (--state-table, $TRIBUTARY_STATE_TABLE) all is planned as a first start. With --remote it is the
 definition that is deployed.`,
     );
   return orRemote(command, run);
@@ -90,8 +90,10 @@ function consumersThere({ stack, consumers }: PipelineResources): readonly strin
   return stack === undefined && names.length === 0 ? undefined : names;
 }
 
-function exitCode({ refusals, changes, unseen }: PipelinePlan): number {
+/** Returns the exit code of the verb. */
+export function exitCode({ refusals, changes, unseen }: PipelinePlan): number {
   if (refusals.length > 0) return 1;
   if (changes.length > 0) return 2;
-  return unseen.some(({ what }) => what === "database") ? 1 : 0;
+  // Nothing that was found does not mean that nothing would change.
+  return unseen.some(({ what, failed }) => failed === true || what === "database") ? 1 : 0;
 }

@@ -36,7 +36,7 @@ export async function compareDeployed(
           changes.push({ what: "deployed", action: "change", name: what, setting, deployed, wanted });
     } catch (error) {
       signal.throwIfAborted();
-      unseen.push({ what, why: awsFailure(error) });
+      unseen.push({ what, why: awsFailure(error), failed: true });
     }
   };
   if (streamName !== undefined)

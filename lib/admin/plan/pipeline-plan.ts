@@ -67,6 +67,8 @@ export type PlannedChange = SourceChange | StateChange | DeployedChange;
 export interface Unseen {
   readonly what: string;
   readonly why: string;
+  /** It was asked for, and refused or not answered: whether it would change is not known. */
+  readonly failed?: true;
 }
 
 /** The changes that a start of a definition would make. */

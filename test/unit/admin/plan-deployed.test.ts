@@ -123,7 +123,7 @@ test("the mode of the stream counts, and the order of filters does not", async (
 test("lists what it may not see, and looks at the rest", async () => {
   const { changes, unseen } = await compared({ function: { Timeout: 30, MemorySize: 512 } }, "mappings");
   expect(unseen).toEqual([
-    { what: "event source mapping of orders", why: expect.stringContaining("AccessDenied") },
+    { what: "event source mapping of orders", why: expect.stringContaining("AccessDenied"), failed: true },
   ]);
   expect(changes.map(({ setting }) => setting)).toEqual(["timeoutSeconds"]);
 });

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { PipelinePlan, PlannedChange } from "../../../lib/admin/plan/pipeline-plan.ts";
 import { formatPosition } from "../../../lib/change/position.ts";
+import { exitCode } from "../../../lib/cli/plan.ts";
 import { planInWords } from "../../../lib/cli/plan-words.ts";
 
 const NOTHING: PipelinePlan = {
@@ -93,4 +94,14 @@ test("does not say that nothing would change where the database was not seen", (
     ...["  A private database is seen from the network of a stack: tributary plan --remote", ""],
     'Pipeline "shop": nothing would change in what was seen; the database was not. Nothing was touched.',
   ]);
+});
+
+test("does not say that nothing would change where a deployed part was refused", () => {
+  const change = { ...table, action: "add", topic: "t", partitions: 1, key: ["id"] } as const;
+  const left = { what: "settings of consumers", why: "the image leaves them out" };
+  const refused = { what: "function of orders", why: "AccessDenied", failed: true } as const;
+  expect(exitCode(NOTHING)).toBe(0);
+  expect(exitCode({ ...NOTHING, unseen: [left] })).toBe(0);
+  expect(exitCode({ ...NOTHING, unseen: [left, refused] })).toBe(1);
+  expect(exitCode({ ...NOTHING, changes: [change], unseen: [refused] })).toBe(2);
 });
