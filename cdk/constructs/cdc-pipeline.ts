@@ -28,6 +28,7 @@ import { DeploymentMark } from "./deployment-mark.ts";
 import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
+import { checkReaders, checkResources } from "./pipeline-limits.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
 import { VerifyTasks } from "./verify-tasks.ts";
@@ -136,6 +137,7 @@ export class CdcPipeline extends Construct {
       const settings = settingsOf(name);
       if (settings.vpc) checkWayOut(`consumers.${name}`, { ...settings, vpc: settings.vpc }, props.endpoints);
     }
+    checkReaders(definition, settingsOf);
     this.#warnOfSharedThroughput(settingsOf);
 
     this.encryptionKey =
@@ -263,6 +265,7 @@ export class CdcPipeline extends Construct {
     });
 
     this.#nameResources();
+    checkResources(Stack.of(this));
   }
 
   /** Has outputs name what the command works on: `tributary <verb> --stack <name>`. */

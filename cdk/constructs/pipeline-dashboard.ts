@@ -28,6 +28,7 @@ import {
   tableRates,
   waitingMessages,
 } from "./metrics.ts";
+import { inWidgets } from "./pipeline-limits.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
 /** Parts of the pipeline that the dashboard shows. */
@@ -71,15 +72,17 @@ export class PipelineDashboard extends Construct {
       defaultInterval: Duration.hours(3),
       periodOverride: cloudwatch.PeriodOverride.INHERIT,
     });
-    this.dashboard.addWidgets(
-      new cloudwatch.AlarmStatusWidget({
-        title: `${props.pipeline}: is it healthy?`,
-        alarms: [...props.alarms],
-        width: COLUMNS,
-        // Four alarms a line.
-        height: 1 + Math.ceil(props.alarms.length / 4),
-      }),
-    );
+    for (const alarms of inWidgets(props.alarms)) {
+      this.dashboard.addWidgets(
+        new cloudwatch.AlarmStatusWidget({
+          title: `${props.pipeline}: is it healthy?`,
+          alarms,
+          width: COLUMNS,
+          // Four alarms a line.
+          height: 1 + Math.ceil(alarms.length / 4),
+        }),
+      );
+    }
     const { heading, graphs } = SOURCE_ROW[props.source.metrics];
     for (const capture of props.captures) {
       const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;

@@ -386,7 +386,8 @@ export const CONSUMER_ALARM = {
   },
   ParkingFull: {
     metric: "parkingFull",
-    severity: "page",
+    // The partition is held then: HeldPartitions calls.
+    severity: "ticket",
     threshold: 1,
     periods: 1,
     meaning: "So many changes are parked in {consumer} that their partition is held.",

@@ -1,6 +1,8 @@
-import { Duration } from "aws-cdk-lib";
+import { Duration, Stack } from "aws-cdk-lib";
+import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import * as sns from "aws-cdk-lib/aws-sns";
 import { describe, expect, test } from "vitest";
+import { HealthAlarm } from "../../cdk/constructs/alarm-actions.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { postgres } from "../../lib/definition/pipeline.ts";
 import { entriesOf } from "../../lib/explain/catalogue.ts";
@@ -225,22 +227,103 @@ describe("who is called", () => {
   });
 });
 
-/** The problems that a stack is refused for. */
-function problemsOf(build: Parameters<typeof synthesize>[0]): string {
-  try {
-    synthesize(build);
-  } catch (error) {
-    if (error instanceof ConfigurationError) return error.message;
-    throw error;
+describe("at synth", () => {
+  /** The problems that a stack is refused for, line by line. */
+  function problemsOf(build: Parameters<typeof synthesize>[0]): string {
+    try {
+      synthesize(build);
+    } catch (error) {
+      if (error instanceof ConfigurationError) return error.message;
+      throw error;
+    }
+    return "";
   }
-  return "";
-}
+  const consumers = (count: number) =>
+    Array.from({ length: count }, (_, i) => ({
+      ...{ name: `c${i}`, entry: "functions/customer-view.ts", topics: [`*.public.t${i}`] },
+    }));
+  const fannedOut = (count: number) =>
+    Object.fromEntries(consumers(count).map((each) => [each.name, { enhancedFanOut: true }]));
+  const slots = (count: number) => postgres({ tables: ["public.*"], slots: count });
 
-test("one topic for all alarms and one for each severity are not both taken", () => {
-  const problems = problemsOf((stack) => {
-    const topic = new sns.Topic(stack, "Topic");
-    return { definition: definition(), ...basics(stack), alarmTopic: topic, alarmTopics: { page: topic } };
+  test("one topic for all alarms and one for each severity are not both taken", () => {
+    const problems = problemsOf((stack) => {
+      const topic = new sns.Topic(stack, "Topic");
+      return { definition: definition(), ...basics(stack), alarmTopic: topic, alarmTopics: { page: topic } };
+    });
+    expect(problems).toMatch(/alarmTopics: .*leave one of the two out.*got "page"/s);
   });
-  expect(problems).toContain("alarmTopics");
-  expect(problems).toContain("leave one of the two out");
+
+  test("five consumers share a shard's five reads a second, not six; with a fan-out there are twenty, not more", () => {
+    const problems = (count: number, fanOuts: number, mode: "provisioned" | "on-demand" = "provisioned") =>
+      problemsOf((stack) => ({
+        definition: definition({
+          consumers: consumers(count),
+          stream: { mode, ...(mode === "provisioned" && { shards: 1 }) },
+        }),
+        ...basics(stack),
+        consumers: fannedOut(fanOuts),
+      }));
+    expect(problems(6, 0)).toMatch(
+      /enhancedFanOut: .*for 1 or more of them.*got "6 consumers without it: c0, /s,
+    );
+    expect(problems(5, 0)).toBe("");
+    expect(problems(21, 21)).toMatch(/enhancedFanOut: .*registers 20 at most.*got "21 consumers with it"/s);
+    expect(problems(51, 51, "on-demand")).toMatch(/registers 50 at most.*got "51 consumers with it"/s);
+  });
+
+  test("ten consumers and three slots fit, with all their alarms on the dashboard", () => {
+    const made = synthesize((stack) => ({
+      definition: definition({ source: slots(3), consumers: consumers(10) }),
+      ...basics(stack),
+      consumers: fannedOut(8),
+      alarmTopic: new sns.Topic(stack, "Topic", { enforceSSL: true }),
+    }));
+    const rule = alarm("Unhealthy", made).AlarmRule;
+    expect(rule.split(" OR ").length).toBeLessThanOrEqual(100);
+    expect(rule.length).toBeLessThanOrEqual(10_240);
+    expect(Object.keys(made.template.toJSON().Resources).length).toBeLessThanOrEqual(500);
+    const [{ Properties } = { Properties: {} }] = Object.values(
+      made.template.findResources("AWS::CloudWatch::Dashboard"),
+    );
+    const body = JSON.stringify(Properties.DashboardBody);
+    const widgets = body.split('\\"type\\":\\"alarm\\"').slice(1);
+    const shown = widgets.map(
+      (widget) => widget.split('\\"type\\":')[0]?.match(/"Fn::GetAtt":\["PipelineAlarms/g)?.length ?? 0,
+    );
+    expect(shown.reduce((sum, count) => sum + count, 0)).toBe(alarmsOf(made, "Alarm").length);
+    expect(Math.max(...shown)).toBeLessThanOrEqual(100);
+    expect(shown.length).toBeGreaterThan(1);
+  });
+
+  test("more alarms than a composite alarm takes are refused, and a rule that is too long", () => {
+    const problems = (count: number) =>
+      problemsOf((stack) => ({
+        definition: definition({ source: slots(3), consumers: consumers(count) }),
+        ...basics(stack),
+        consumers: fannedOut(count),
+      }));
+    expect(problems(13)).toMatch(
+      /definition.consumers: .*takes 100 alarms.*make two pipelines.*got "\d+ alarms in one rule"/s,
+    );
+    const stack = new Stack(undefined, "Test");
+    const metric = new cloudwatch.Metric({ namespace: "N", metricName: "M" });
+    const children = Array.from({ length: 90 }, (_, i) => ({
+      alarm: new cloudwatch.Alarm(stack, `A${i}`, { metric, threshold: 1, evaluationPeriods: 1 }),
+      ...{ alarmName: `${"x".repeat(110)}${i}`, description: "" },
+    }));
+    expect(() => new HealthAlarm(stack, "Long", { alarmName: "a", description: "b", children })).toThrow(
+      /takes a rule of 10240 characters.*got "a rule of \d{5} characters"/s,
+    );
+  });
+
+  test("a stack of more than 500 resources is refused before CloudFormation does", () => {
+    const problems = problemsOf((stack) => {
+      for (let i = 0; i < 450; i++) new sns.Topic(stack, `T${i}`);
+      return { definition: definition(), ...basics(stack) };
+    });
+    expect(problems).toMatch(
+      /definition.consumers: .*takes 500.*a stack of its own.*got "5\d\d resources in the stack Test"/s,
+    );
+  });
 });
