@@ -25,6 +25,7 @@ import { Consumer } from "./consumer.ts";
 import type { ConsumerSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
+import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
 import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
@@ -65,8 +66,10 @@ export interface CdcPipelineProps {
   readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
   readonly capture?: CaptureSettings;
 
-  /** Encrypts stream, table, queues and bucket. Default: a key of its own. */
+  /** Encrypts stream, table, queues and bucket. Default: a key of its own. A change of it is refused until `previousKeys` names the former one. */
   readonly encryptionKey?: kms.IKey;
+  /** Keys that the pipeline had before: what was stored under them is still read, and nothing more is stored. */
+  readonly previousKeys?: readonly kms.IKey[];
   /** From when on alarms ring. */
   readonly alarms?: AlarmThresholds;
   /** Topic that all alarms notify. Default: they are to be seen in CloudWatch only. */
@@ -140,6 +143,9 @@ export class CdcPipeline extends Construct {
     checkReaders(definition, settingsOf);
     this.#warnOfSharedThroughput(settingsOf);
 
+    const keys = { encryptionKey: props.encryptionKey, previousKeys: props.previousKeys ?? [] };
+    checkKeys(keys);
+    refuseUnreadable(this, definition.name, keys);
     this.encryptionKey =
       props.encryptionKey ??
       new kms.Key(this, "Key", {
@@ -217,6 +223,9 @@ export class CdcPipeline extends Construct {
       ...{ definition, vpc, settingsOf, access, projectRoot, capture: this.capture },
       ...{ captureSettings: capture.settings, consumers: this.consumers, stateTable: this.stateTable },
     });
+    const verifying = [...this.verifyTasks.taskDefinitions.values()].map((task) => task.taskRole);
+    const readers = [...this.consumers.flatMap(({ roles }) => roles), ...verifying];
+    allowPreviousKeys([taskRole, ...readers], keys.previousKeys);
     if (props.endpoints === "create") {
       const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
       const way = addEndpoints(
@@ -278,6 +287,7 @@ export class CdcPipeline extends Construct {
     output({ pipeline, resource: "stream" }, this.changeStream.stream.streamName);
     output({ pipeline, resource: "stateTable" }, this.stateTable.table.tableName);
     output({ pipeline, resource: "claimStore" }, this.claimBucket.url);
+    output({ pipeline, resource: "encryptionKey" }, this.encryptionKey.keyArn);
     if (this.captureDeadLetters)
       output({ pipeline, resource: "captureDeadLetters" }, this.captureDeadLetters.queue.queueUrl);
     output({ pipeline, resource: "cluster" }, this.capture.service.cluster.clusterName);

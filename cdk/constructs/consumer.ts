@@ -1,4 +1,5 @@
 import { Annotations, Duration } from "aws-cdk-lib";
+import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
@@ -56,6 +57,7 @@ export class Consumer extends Construct {
           })
         : undefined;
 
+    if (settings.enhancedFanOut) this.#sayWhatFanOutReads(definition.stream.retentionHours);
     this.fanOut = settings.enhancedFanOut ? changeStream.addFanOut(this, "FanOut", consumer.name) : undefined;
     const filters = topicFilters(consumer.topics, definition.stream.packing);
     if (!filters) {
@@ -87,6 +89,23 @@ export class Consumer extends Construct {
     changeStream.grantRead(handler, this.fanOut);
     // Lambda checks the role when the mapping is made.
     if (handler.role) this.mapping.node.addDependency(handler.role);
+  }
+
+  /** The roles of its functions. */
+  get roles(): readonly iam.IGrantable[] {
+    const functions = [this.function, this.redrive.function, this.automaticRedrive?.function];
+    return functions.flatMap((made) => made?.role ?? []);
+  }
+
+  /**
+   * The mapping's source is replaced with it. It begins at the oldest record, never at a time: what the consumer had not read before that
+   * would be passed over, and nobody sees from the template how late it is.
+   */
+  #sayWhatFanOutReads(retentionHours: number): void {
+    Annotations.of(this).addInfoV2(
+      "tributary:fan-out-reads-again",
+      `enhancedFanOut of ${this.name}: switched on for a consumer that runs already, it has the event source mapping made anew, which reads again what the stream keeps (${retentionHours} h). What took effect is passed over and nothing is lost, but the consumer is late until it is through, and its reads and invocations are paid for. Switching it off does the same.`,
+    );
   }
 }
 

@@ -8,6 +8,7 @@ export const PIPELINE_OUTPUTS = {
   stream: "stream",
   stateTable: "state table",
   claimStore: "claim store",
+  encryptionKey: "encryption key",
   captureDeadLetters: "capture dead letters",
   cluster: "cluster",
 } as const;

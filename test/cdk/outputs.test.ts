@@ -39,6 +39,7 @@ test("every resource that an operator's command works on has an output, with a k
     TributaryShopStream: ["AWS::Kinesis::Stream"],
     TributaryShopStateTable: ["AWS::DynamoDB::Table"],
     TributaryShopClaimStore: ["AWS::S3::Bucket"],
+    TributaryShopEncryptionKey: ["AWS::KMS::Key"],
     TributaryShopCaptureDeadLetters: ["AWS::SQS::Queue"],
     TributaryShopCluster: ["AWS::ECS::Cluster"],
     TributaryShopService1: ["AWS::ECS::Service"],
@@ -87,8 +88,8 @@ function together(one: string, other: string): Template {
 test("pipelines share a stack under names of their own", () => {
   const outputs = outputsOf({ template: together("shop", "shop-audit") });
   const pipelines = Object.values(outputs).map(({ Description = "" }) => parseOutput(Description)?.pipeline);
-  expect(pipelines.filter((name) => name === "shop")).toHaveLength(14);
-  expect(pipelines.filter((name) => name === "shop-audit")).toHaveLength(14);
+  expect(pipelines.filter((name) => name === "shop")).toHaveLength(16);
+  expect(pipelines.filter((name) => name === "shop-audit")).toHaveLength(16);
   expect(() => together("shop", "shop")).toThrow(/definition\.name: Both\/One has that name.*got "shop"/s);
 });
 

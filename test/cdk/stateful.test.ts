@@ -1,5 +1,5 @@
 import { App, RemovalPolicy, Stack } from "aws-cdk-lib";
-import { Template } from "aws-cdk-lib/assertions";
+import { Match, Template } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as kms from "aws-cdk-lib/aws-kms";
@@ -14,12 +14,27 @@ const ARN = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-0
 
 type Props = (stack: Stack) => Partial<CdcPipelineProps>;
 
-/** The resources of a pipeline that differs from the others in so much. */
-function resources(props: Props = () => ({}), over: Partial<PipelineInput> = {}): Resources {
+interface Made {
+  readonly Resources: Resources;
+  readonly Parameters: Readonly<Record<string, { readonly Default: string }>>;
+  readonly Rules: Readonly<Record<string, { readonly Assertions: readonly Assertion[] }>>;
+}
+
+interface Assertion {
+  readonly Assert: { readonly "Fn::Equals": readonly [{ readonly Ref: string }, string] };
+  readonly AssertDescription: string;
+}
+
+/** The template of a pipeline that differs from the others in so much. */
+function made(props: Props = () => ({}), over: Partial<PipelineInput> = {}): Made {
   const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
   const stack = new Stack(app, "Test", { env: { account: "123456789012", region: "eu-central-1" } });
   new CdcPipeline(stack, "Pipeline", { ...basics(stack), definition: definition(over), ...props(stack) });
-  return Template.fromStack(stack).toJSON().Resources as Resources;
+  return Template.fromStack(stack).toJSON() as unknown as Made;
+}
+
+function resources(props?: Props, over?: Partial<PipelineInput>): Resources {
+  return made(props, over).Resources;
 }
 
 const CONSUMERS = definition().consumers.map(({ name, entry, topics }) => ({ name, entry, topics }));
@@ -69,7 +84,10 @@ const changes: Readonly<Record<string, Change>> = {
     ],
   },
   "a key of one's own": {
-    props: (stack) => ({ encryptionKey: kms.Key.fromKeyArn(stack, "Own", `${ARN}1`) }),
+    props: (stack) => ({
+      encryptionKey: kms.Key.fromKeyArn(stack, "Own", `${ARN}1`),
+      previousKeys: [kms.Key.fromKeyArn(stack, "Former", `${ARN}2`)],
+    }),
     removed: ["Key"],
   },
   "fan-out switched on": {
@@ -154,17 +172,154 @@ describe("a first deploy that fails", () => {
   });
 });
 
+describe("a change of the encryption key", () => {
+  const key = (stack: Stack, number: number) =>
+    (stack.node.tryFindChild(`Key${number}`) as kms.IKey | undefined) ??
+    kms.Key.fromKeyArn(stack, `Key${number}`, `${ARN}${number}`);
+  /** Undefined: the pipeline's own. */
+  const keyed =
+    (number?: number, ...previous: number[]): Props =>
+    (stack) => ({
+      ...(number === undefined ? {} : { encryptionKey: key(stack, number) }),
+      previousKeys: previous.map((one) => key(stack, one)),
+    });
+  const templates = new Map<string, Made>();
+  /** The template with these keys, synthesized once. */
+  const withKeys = (...keys: (number | undefined)[]): Made => {
+    const known = templates.get(keys.join()) ?? made(keyed(...(keys as number[])));
+    templates.set(keys.join(), known);
+    return known;
+  };
+
+  /** Deploys one after another as `cdk deploy` does, which hands on a parameter's value; returns what refuses the last one. */
+  function refusal(...deploys: readonly Made[]): string | undefined {
+    let values: Readonly<Record<string, string>> = {};
+    let refused: string | undefined;
+    for (const { Parameters, Rules } of deploys) {
+      const had = values;
+      values = Object.fromEntries(
+        Object.entries(Parameters).map(([id, { Default }]) => [id, had[id] ?? Default]),
+      );
+      refused = Object.entries(Rules)
+        .filter(([id]) => id.startsWith("Tributary"))
+        .flatMap(([, { Assertions }]) => Assertions)
+        .find(
+          ({
+            Assert: {
+              "Fn::Equals": [{ Ref }, wanted],
+            },
+          }) => values[Ref] !== wanted,
+        )?.AssertDescription;
+    }
+    return refused;
+  }
+
+  test("is refused before anything is touched, with the way to do it", () => {
+    const words = refusal(withKeys(1), withKeys(2));
+    expect(words).toMatch(/TributaryShopEncryptionKey .*previousKeys of CdcPipeline.*Nothing was touched/);
+    expect(refusal(withKeys(), withKeys(1))).toBe(words?.replaceAll(`${ARN}2`, `${ARN}1`));
+    expect(refusal(withKeys(1), withKeys())).toContain("previousKeys");
+    expect(words?.length).toBeLessThan(1024);
+  });
+
+  test("is let through where the former key is named, and then a second change is refused again", () => {
+    expect(refusal(withKeys(1), withKeys(2, 1))).toBeUndefined();
+    expect(refusal(withKeys(), withKeys(2, 1), withKeys(2, 1), withKeys(3, 1))).toContain("previousKeys");
+    expect(refusal(withKeys(), withKeys(2, 1), withKeys(3, 1, 2))).toBeUndefined();
+    expect(refusal(withKeys(1), withKeys(2, 1), withKeys(2))).toBeUndefined();
+  });
+
+  test("a deploy that changes something else is none", () => {
+    expect(
+      refusal(
+        withKeys(),
+        made(() => ({ alarms: { lagBytes: 1 } })),
+        withKeys(),
+      ),
+    ).toBeUndefined();
+    const own = made((stack) => ({ encryptionKey: new kms.Key(stack, "Owners") }));
+    expect(refusal(own, own)).toBeUndefined();
+    expect(refusal(own, withKeys(1))).toContain("previousKeys");
+  });
+
+  test("whoever reads under the key reads under the previous ones too, and nobody stores under them", () => {
+    const policies = Object.entries(withKeys(2, 1).Resources).filter(
+      ([, { Type }]) => Type === "AWS::IAM::Policy",
+    );
+    const actions = (properties: object, arn: string) =>
+      (
+        properties as { PolicyDocument: { Statement: { Action: string | string[]; Resource: unknown }[] } }
+      ).PolicyDocument.Statement.filter(({ Resource }) => JSON.stringify(Resource).includes(arn)).flatMap(
+        ({ Action }) => Action,
+      );
+    const readers = policies.flatMap(([id, { Properties = {} }]) => {
+      const [now, before] = [actions(Properties, `${ARN}2`), actions(Properties, `${ARN}1`)];
+      expect([id, before]).toEqual([
+        id,
+        now.includes("kms:Decrypt") && id.startsWith("Pipeline") && !id.includes("Deployed")
+          ? ["kms:Decrypt"]
+          : [],
+      ]);
+      return before.length > 0 ? [id.replace(/^Pipeline|RoleDefaultPolicy.*$/g, "")] : [];
+    });
+    expect(readers.sort()).toEqual([
+      "CaptureTaskTask",
+      ...["customerview", "notifications"].flatMap((name) => [
+        `Consumer${name}Handler`,
+        `Consumer${name}RedriveHandler`,
+      ]),
+      "Verifycustomerview",
+    ]);
+  });
+
+  test.each<[string, Props, RegExp]>([
+    [
+      "an alias",
+      (stack) => ({ encryptionKey: kms.Alias.fromAliasName(stack, "A", "alias/a") }),
+      /encryptionKey: name the key itself.*got/s,
+    ],
+    ["the key itself", keyed(1, 1), /previousKeys\[0\]: leave it out: encryptionKey is the same key.*got/s],
+    ["no key twice", keyed(1, 2, 3), /no error/],
+    [
+      "a key twice",
+      (stack) => ({ previousKeys: [key(stack, 1), kms.Key.fromKeyArn(stack, "Twin", `${ARN}1`)] }),
+      /previousKeys\[1\]: leave it out: previousKeys\[0\] is the same key/,
+    ],
+  ])("%s among the keys is told at synth", (_, props, words) => {
+    let said = "no error";
+    try {
+      made(props);
+    } catch (error) {
+      said = String(error);
+    }
+    expect(said).toMatch(words);
+  });
+});
+
+test("enhanced fan-out says at synth what it has read again, and by what it begins", () => {
+  const { template, annotations } = synthesize((stack) => ({
+    ...basics(stack),
+    definition: definition(),
+    consumers: { notifications: { enhancedFanOut: true } },
+  }));
+  annotations.hasInfo("*", Match.stringLikeRegexp("enhancedFanOut of notifications: .*reads again .*168 h"));
+  for (const { Properties } of Object.values(template.findResources("AWS::Lambda::EventSourceMapping"))) {
+    expect(Properties.StartingPosition).toBe("TRIM_HORIZON");
+    expect(Properties).not.toHaveProperty("StartingPositionTimestamp");
+  }
+});
+
 test("data that goes with the stack: the bucket is emptied, and nothing is kept", () => {
-  const made = synthesize((stack) => ({
+  const gone = synthesize((stack) => ({
     ...basics(stack),
     definition: definition(),
     removalPolicy: RemovalPolicy.DESTROY,
   }));
-  expect(findings(made)).toEqual([]);
-  const all = made.template.toJSON().Resources as Resources;
+  expect(findings(gone)).toEqual([]);
+  const all = gone.template.toJSON().Resources as Resources;
   for (const [id, found] of ours(all))
     if (isStateful(found)) expect([id, found.DeletionPolicy]).toEqual([id, "Delete"]);
-  const [bucket] = Object.keys(made.template.findResources("AWS::S3::Bucket"));
-  made.template.hasResourceProperties("Custom::S3AutoDeleteObjects", { BucketName: { Ref: bucket } });
+  const [bucket] = Object.keys(gone.template.findResources("AWS::S3::Bucket"));
+  gone.template.hasResourceProperties("Custom::S3AutoDeleteObjects", { BucketName: { Ref: bucket } });
   expect(Object.values(base).map(({ Type }) => Type)).not.toContain("Custom::S3AutoDeleteObjects");
 });
