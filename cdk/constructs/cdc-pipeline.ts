@@ -1,5 +1,5 @@
 import { dirname, resolve, sep } from "node:path";
-import { Annotations, CfnOutput, Duration, RemovalPolicy, Stack } from "aws-cdk-lib";
+import { Annotations, CfnOutput, Duration, RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
@@ -17,6 +17,7 @@ import { nearestPackage } from "../../lib/definition/find-definition.ts";
 import { outputDescription, outputKey, type StackOutput } from "../../lib/definition/stack-outputs.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
+import { STAGE_VARIABLE } from "../../lib/telemetry/stage.ts";
 import { type AlarmTopics, alarmTopics } from "./alarm-actions.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
 import { ChangeStream } from "./change-stream.ts";
@@ -61,6 +62,12 @@ export interface CdcPipelineProps {
   readonly secret?: secretsmanager.ISecret;
   /** The capture role, under `iam`. Default `tributary`. */
   readonly databaseUser?: string;
+
+  /**
+   * Tells this deployment from others of the same pipeline in the account and region: a dimension of every metric. Letters, digits, `.`,
+   * `_`, `-`. Default: the stack's name.
+   */
+  readonly stage?: string;
 
   /** By the consumer's name: what its sink needs. */
   readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
@@ -133,6 +140,7 @@ export class CdcPipeline extends Construct {
     const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
     const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
     const projectRoot = props.projectRoot ?? projectOfApp();
+    const stage = stageOf(this, props.stage);
     const settingsOf = consumerSettings(definition, props.consumers ?? {});
     const placement = { vpc, ...(vpcSubnets ? { vpcSubnets } : {}) };
     checkWayOut("capture", placement, props.endpoints);
@@ -168,6 +176,7 @@ export class CdcPipeline extends Construct {
         new Consumer(this, `Consumer-${consumer.name}`, {
           definition,
           consumer,
+          stage,
           settings: settingsOf(consumer.name),
           projectRoot,
           changeStream: this.changeStream,
@@ -203,6 +212,7 @@ export class CdcPipeline extends Construct {
         }),
         [AWAIT_DEPLOYMENT_VARIABLE]: "true",
         [STACK_VARIABLE]: Stack.of(this).stackName,
+        [STAGE_VARIABLE]: stage,
       },
       logRetention,
       removalPolicy,
@@ -238,6 +248,7 @@ export class CdcPipeline extends Construct {
     }
     const database = databaseFacts(props.database);
     const { alarms, health } = new PipelineAlarms(this, "Alarms", {
+      stage,
       pipeline: definition.name,
       source: kind,
       captures: this.captures,
@@ -251,6 +262,7 @@ export class CdcPipeline extends Construct {
     this.alarms = alarms;
     this.health = health;
     this.dashboard = new PipelineDashboard(this, "Dashboard", {
+      stage,
       pipeline: definition.name,
       source: kind,
       database,
@@ -336,6 +348,15 @@ export class CdcPipeline extends Construct {
       `${sharing.length} consumers share each shard's 2 MB/s and 5 reads a second: ${sharing.map(({ name }) => name).join(", ")}. They will lag behind under load; set enhancedFanOut for those that must not.`,
     );
   }
+}
+
+/** @throws ConfigurationError where the stage cannot stand in a dimension, a search and a metric's name. */
+function stageOf(scope: Construct, given: string | undefined): string {
+  if (given === undefined) return Stack.of(scope).stackName;
+  if (Token.isUnresolved(given) || /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(given)) return given;
+  const remedy =
+    "write up to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit, or leave it out for the stack's name";
+  throw new ConfigurationError("CdcPipeline", [{ path: "stage", value: given, remedy }]);
 }
 
 /** Returns the folder that entries are relative to: `dev` and the commands take that of the definition's file, mostly the same one. */

@@ -13,6 +13,7 @@ import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { ConsumerDefinition, Pipeline } from "../../lib/definition/definition.ts";
 import { topicVariables } from "../../lib/definition/topic-variables.ts";
+import { STAGE_VARIABLE } from "../../lib/telemetry/stage.ts";
 import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
@@ -44,6 +45,8 @@ export interface ConsumerSettings {
 export interface ConsumerFunctionProps {
   readonly definition: Pipeline;
   readonly consumer: ConsumerDefinition;
+  /** A dimension of its metrics. */
+  readonly stage: string;
   readonly settings: ConsumerSettings;
   /** Entry files are relative to it; its lock file is found from here too. */
   readonly projectRoot: string;
@@ -93,6 +96,7 @@ export class ConsumerFunction extends Construct {
       TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
       [CLAIM_BUCKET_VARIABLE]: claimBucket.url,
       [STACK_VARIABLE]: Stack.of(this).stackName,
+      [STAGE_VARIABLE]: props.stage,
       ...settings.environment,
     };
     checkEnvironment(consumer.name, environment);

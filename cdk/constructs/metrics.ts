@@ -8,7 +8,9 @@ import {
   CAPTURE_METRIC,
   CONSUMER_METRIC,
   DIMENSION,
+  dimensionsOf,
   METRICS_NAMESPACE,
+  type MeasuredPipeline,
   type Metric,
   PAUSE_METRIC,
   REDRIVE_METRIC,
@@ -29,49 +31,50 @@ type MetricChoice = Pick<cloudwatch.MetricOptions, "label" | "period" | "statist
 
 /** A metric that the capture task publishes; `slot`: the number of its slot, where the pipeline has several. */
 export function captureMetric(
-  pipeline: string,
+  of: MeasuredPipeline,
   name: keyof typeof CAPTURE_METRIC,
   choice: MetricChoice,
   slot: number,
 ): cloudwatch.Metric {
-  const further = slot > 1 && { [DIMENSION.slot]: String(slot) };
-  return ours(CAPTURE_METRIC[name], { [DIMENSION.pipeline]: pipeline, ...further }, choice);
+  const further: Record<string, string> = slot > 1 ? { [DIMENSION.slot]: String(slot) } : {};
+  return ours(CAPTURE_METRIC[name], dimensionsOf(of, further), choice);
 }
 
 /** A metric that a consumer or its redrive publishes. */
 export function consumerMetric(
-  pipeline: string,
+  of: MeasuredPipeline,
   consumer: string,
   name: keyof typeof OF_CONSUMER,
   choice?: MetricChoice,
 ): cloudwatch.Metric {
-  return ours(OF_CONSUMER[name], { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer }, choice);
+  return ours(OF_CONSUMER[name], dimensionsOf(of, { [DIMENSION.consumer]: consumer }), choice);
 }
 
 /** A metric of the busiest tables, one line for each, a second. */
-export function tableRates(pipeline: string, name: keyof typeof TABLE_METRIC): cloudwatch.MathExpression {
-  return ofTables(rates(pipeline, TABLE_METRIC[name]));
+export function tableRates(of: MeasuredPipeline, name: keyof typeof TABLE_METRIC): cloudwatch.MathExpression {
+  return ofTables(rates(of, TABLE_METRIC[name]));
 }
 
 /** Rows that backfills read, one line for each table, a second. */
-export function backfillRates(pipeline: string): cloudwatch.MathExpression {
-  return ofTables(rates(pipeline, BACKFILL_METRIC.rows));
+export function backfillRates(of: MeasuredPipeline): cloudwatch.MathExpression {
+  return ofTables(rates(of, BACKFILL_METRIC.rows));
 }
 
 /** Progress of backfills, one line for each table. */
-export function backfillProgress(pipeline: string): cloudwatch.MathExpression {
-  return ofTables(searchTables(pipeline, BACKFILL_METRIC.percent));
+export function backfillProgress(of: MeasuredPipeline): cloudwatch.MathExpression {
+  return ofTables(searchTables(of, BACKFILL_METRIC.percent));
 }
 
-function rates(pipeline: string, metric: Metric): string {
+function rates(of: MeasuredPipeline, metric: Metric): string {
   // PERIOD takes a metric, not what a search finds; the search says its period itself.
-  return `${searchTables(pipeline, metric)} / ${MINUTE.toSeconds()}`;
+  return `${searchTables(of, metric)} / ${MINUTE.toSeconds()}`;
 }
 
-function searchTables(pipeline: string, { name, statistic }: Metric): string {
-  const { pipeline: p, table: t } = DIMENSION;
-  const schema = `{${METRICS_NAMESPACE},${p},${t}} MetricName="${name}" ${p}="${pipeline}"`;
-  return `SEARCH('${schema}', '${statistic}', ${MINUTE.toSeconds()})`;
+function searchTables(of: MeasuredPipeline, { name, statistic }: Metric): string {
+  const known = Object.entries(dimensionsOf(of));
+  const schema = [METRICS_NAMESPACE, ...known.map(([dimension]) => dimension), DIMENSION.table].join(",");
+  const wanted = [["MetricName", name], ...known].map(([what, value]) => `${what}="${value}"`).join(" ");
+  return `SEARCH('{${schema}} ${wanted}', '${statistic}', ${MINUTE.toSeconds()})`;
 }
 
 function ofTables(expression: string): cloudwatch.MathExpression {
@@ -108,7 +111,7 @@ interface MappedConsumer {
  * https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html#event-source-mapping-metrics
  */
 export function unreadRecords(
-  pipeline: string,
+  of: MeasuredPipeline,
   stream: kinesis.IStream,
   { name, mapping }: MappedConsumer,
 ): cloudwatch.MathExpression {
@@ -122,7 +125,7 @@ export function unreadRecords(
       polled: metric("AWS/Lambda", "PolledEventCount", { EventSourceMappingUUID }, cloudwatch.Stats.SUM, {
         period,
       }),
-      paused: consumerMetric(pipeline, name, "retentionUsed", { period }),
+      paused: consumerMetric(of, name, "retentionUsed", { period }),
     },
     period,
   });
@@ -167,18 +170,21 @@ export function oldestSlotLag(
 }
 
 /** Starts of the capture task, counted in its log: also those of a task that fails before it measures anything. */
-export function captureStarts(pipeline: string, slot: number): cloudwatch.Metric {
+export function captureStarts(of: MeasuredPipeline, slot: number): cloudwatch.Metric {
   return new cloudwatch.Metric({
     namespace: METRICS_NAMESPACE,
-    metricName: captureStartsName(pipeline, slot),
+    metricName: captureStartsName(of, slot),
     statistic: cloudwatch.Stats.SUM,
     period: Duration.minutes(15),
   });
 }
 
-/** A metric filter with a value for "none" takes no dimensions: pipeline and further slot are in the name. */
-export function captureStartsName(pipeline: string, slot: number): string {
-  return `CaptureStarts-${pipeline}${slot > 1 ? `-slot${slot}` : ""}`;
+/**
+ * A metric filter with a value for "none" takes no dimensions: stage, pipeline and further slot are in the name.
+ * https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_MetricTransformation.html
+ */
+export function captureStartsName({ stage, pipeline }: MeasuredPipeline, slot: number): string {
+  return ["CaptureStarts", stage, pipeline, ...(slot > 1 ? [`slot${slot}`] : [])].join("/");
 }
 
 function ours(

@@ -18,7 +18,7 @@ import {
   type ThresholdName,
 } from "../../lib/telemetry/alarms.ts";
 import { CAPTURE_STARTS_LINE } from "../../lib/telemetry/log.ts";
-import { METRICS_NAMESPACE } from "../../lib/telemetry/metrics.ts";
+import { METRICS_NAMESPACE, type MeasuredPipeline } from "../../lib/telemetry/metrics.ts";
 import { type AlarmTopics, FollowerAlarm, HealthAlarm, type NamedAlarm, notify } from "./alarm-actions.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
@@ -54,8 +54,7 @@ export interface AlarmThresholds {
 }
 
 /** Parts of the pipeline that alarms watch, and the topics that alarms go to. */
-export interface PipelineAlarmsProps {
-  readonly pipeline: string;
+export interface PipelineAlarmsProps extends MeasuredPipeline {
   readonly source: Pick<SourceKind, "metrics">;
   /** One for each slot. */
   readonly captures: readonly CaptureService[];
@@ -92,7 +91,7 @@ export class PipelineAlarms extends Construct {
         logGroup,
         filterPattern: logs.FilterPattern.stringValue("$.message", "=", CAPTURE_STARTS_LINE),
         metricNamespace: METRICS_NAMESPACE,
-        metricName: captureStartsName(props.pipeline, slot),
+        metricName: captureStartsName(props, slot),
         metricValue: "1",
         // With every line of the log: no data means no task.
         defaultValue: 0,
@@ -102,7 +101,7 @@ export class PipelineAlarms extends Construct {
       for (const { slot } of props.captures) {
         for (const [name, alarm] of Object.entries(alarms)) {
           const meaning = slot === 1 ? alarm.meaning : `Slot ${slot}: ${alarm.meaning}`;
-          const metric = captureAlarmMetric(props.pipeline, alarm.metric, slot);
+          const metric = captureAlarmMetric(props, alarm.metric, slot);
           const suffix = named("", slot);
           this.#alarm(name + suffix, { ...alarm, meaning }, metric, props, { kind: name, suffix });
         }
@@ -218,12 +217,16 @@ function named(name: string, slot: number): string {
   return slot === 1 ? name : `${name}-slot${slot}`;
 }
 
-function captureAlarmMetric(pipeline: string, name: CaptureAlarmMetric, slot: number): cloudwatch.IMetric {
-  return name === "captureStarts" ? captureStarts(pipeline, slot) : captureMetric(pipeline, name, {}, slot);
+function captureAlarmMetric(
+  of: MeasuredPipeline,
+  name: CaptureAlarmMetric,
+  slot: number,
+): cloudwatch.IMetric {
+  return name === "captureStarts" ? captureStarts(of, slot) : captureMetric(of, name, {}, slot);
 }
 
 function consumerAlarmMetric(
-  { pipeline, changeStream: { stream } }: PipelineAlarmsProps,
+  props: PipelineAlarmsProps,
   name: ConsumerAlarmMetric,
   consumer: Consumer,
 ): cloudwatch.IMetric {
@@ -232,8 +235,8 @@ function consumerAlarmMetric(
   if (name === "deadLetters") return waitingMessages(deadLetterQueue);
   if (name === "errors") return handler.metricErrors({ period: Duration.minutes(1) });
   if (name === "functionThrottles") return handler.metricThrottles({ period: Duration.minutes(1) });
-  if (name === "unread") return unreadRecords(pipeline, stream, consumer);
-  return consumerMetric(pipeline, consumer.name, name);
+  if (name === "unread") return unreadRecords(props, props.changeStream.stream, consumer);
+  return consumerMetric(props, consumer.name, name);
 }
 
 function readThrottled({ changeStream }: PipelineAlarmsProps): cloudwatch.IMetric {

@@ -12,6 +12,7 @@ import {
   type Lines,
   SOURCE_ROW,
 } from "../../lib/telemetry/graphs.ts";
+import type { MeasuredPipeline } from "../../lib/telemetry/metrics.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -32,8 +33,7 @@ import { inWidgets } from "./pipeline-limits.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
 /** Parts of the pipeline that the dashboard shows. */
-export interface PipelineDashboardProps {
-  readonly pipeline: string;
+export interface PipelineDashboardProps extends MeasuredPipeline {
   readonly source: Pick<SourceKind, "metrics" | "can">;
   readonly database: DatabaseFacts;
   /** One for each slot. */
@@ -102,7 +102,7 @@ export class PipelineDashboard extends Construct {
     for (const consumer of props.consumers) {
       this.#row(
         `4. Consumer ${consumer.name}: do changes take effect?`,
-        CONSUMER_GRAPHS.map((graph) => drawn(graph, consumerLine(props.pipeline, consumer))),
+        CONSUMER_GRAPHS.map((graph) => drawn(graph, consumerLine(props, consumer))),
       );
     }
     this.#row("5. What the consumers stand on", stateGraphs(props));
@@ -145,48 +145,48 @@ function drawn<M extends string>(
   return { ...rest, left: found(left), ...(right ? { right: found(right) } : {}) };
 }
 
-function captureLine({ pipeline, database }: PipelineDashboardProps, { service, slot }: CaptureService) {
+function captureLine(props: PipelineDashboardProps, { service, slot }: CaptureService) {
   return (metric: CaptureLine, label: string): cloudwatch.IMetric | undefined => {
-    if (metric === "oldestSlotLag") return oldestSlotLag(database, { label });
+    if (metric === "oldestSlotLag") return oldestSlotLag(props.database, { label });
     if (metric === "cpu") return service.metricCpuUtilization({ period: MINUTE, label });
     if (metric === "memory") return service.metricMemoryUtilization({ period: MINUTE, label });
-    return captureMetric(pipeline, metric, { label }, slot);
+    return captureMetric(props, metric, { label }, slot);
   };
 }
 
-function consumerLine(pipeline: string, { name, function: handler }: Consumer) {
+function consumerLine(of: MeasuredPipeline, { name, function: handler }: Consumer) {
   const latency = (statistic: string) =>
-    consumerMetric(pipeline, name, "commitToEffectMs", { statistic, label: statistic });
+    consumerMetric(of, name, "commitToEffectMs", { statistic, label: statistic });
   return (metric: ConsumerLine, label: string): cloudwatch.IMetric => {
     if (metric === "iteratorAge") return iteratorAge(handler, { label });
     if (metric === "errors") return handler.metricErrors({ period: MINUTE, label });
     if (metric === "p50" || metric === "p99") return latency(metric);
-    if (metric === "appliedASecond") return perSecond(consumerMetric(pipeline, name, "applied"), label);
-    return consumerMetric(pipeline, name, metric, { label });
+    if (metric === "appliedASecond") return perSecond(consumerMetric(of, name, "applied"), label);
+    return consumerMetric(of, name, metric, { label });
   };
 }
 
 function captureGraphs(props: PipelineDashboardProps, capture: CaptureService): DrawnGraph[] {
   // By table, whatever its slot: once is enough.
-  const tables = capture.slot === 1 ? tableGraphs(props.pipeline) : [];
+  const tables = capture.slot === 1 ? tableGraphs(props) : [];
   return [...tables, ...CAPTURE_GRAPHS.map((graph) => drawn(graph, captureLine(props, capture)))];
 }
 
-function tableGraphs(pipeline: string): DrawnGraph[] {
+function tableGraphs(of: MeasuredPipeline): DrawnGraph[] {
   return [
-    { title: "Changes a second, by table", left: [tableRates(pipeline, "changes")], unit: "a second" },
-    { title: "Bytes a second, by table", left: [tableRates(pipeline, "bytes")], unit: "bytes a second" },
+    { title: "Changes a second, by table", left: [tableRates(of, "changes")], unit: "a second" },
+    { title: "Bytes a second, by table", left: [tableRates(of, "bytes")], unit: "bytes a second" },
   ];
 }
 
-function backfillGraphs({ pipeline, captures }: PipelineDashboardProps): DrawnGraph[] {
+function backfillGraphs(props: PipelineDashboardProps): DrawnGraph[] {
   return [
-    { title: "Per cent of the table read, by table", left: [backfillProgress(pipeline)], unit: "%" },
-    { title: "Rows a second, by table", left: [backfillRates(pipeline)], unit: "a second" },
+    { title: "Per cent of the table read, by table", left: [backfillProgress(props)], unit: "%" },
+    { title: "Rows a second, by table", left: [backfillRates(props)], unit: "a second" },
     {
       title: "Backfills under way",
-      left: captures.map(({ slot }) =>
-        captureMetric(pipeline, "backfills", { label: named("under way or paused", slot) }, slot),
+      left: props.captures.map(({ slot }) =>
+        captureMetric(props, "backfills", { label: named("under way or paused", slot) }, slot),
       ),
       unit: "count",
     },
@@ -203,11 +203,9 @@ function metricId(name: string, slot: number): string {
   return slot === 1 ? name : `${name}${slot}`;
 }
 
-function streamGraphs({
-  pipeline,
-  captures,
-  changeStream: { stream },
-}: PipelineDashboardProps): DrawnGraph[] {
+function streamGraphs(props: PipelineDashboardProps): DrawnGraph[] {
+  const { captures, changeStream } = props;
+  const { stream } = changeStream;
   const sum = (name: string) => {
     const ids = captures.map(({ slot }) => metricId(name, slot));
     return ids.length === 1 ? name : `(${ids.join(" + ")})`;
@@ -229,7 +227,7 @@ function streamGraphs({
             captures.flatMap(({ slot }) =>
               (["changes", "records"] as const).map((name) => [
                 metricId(name, slot),
-                captureMetric(pipeline, name, {}, slot),
+                captureMetric(props, name, {}, slot),
               ]),
             ),
           ),

@@ -24,6 +24,7 @@ import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/telemetry/health.ts";
 import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
+import { stageFromEnvironment } from "../../lib/telemetry/stage.ts";
 
 /*
  * The capture task: one process, configured by its environment, until SIGTERM. Prints JSON lines. Exit code 0 after a
@@ -54,10 +55,11 @@ try {
   const pipeline = await readDefinition(definition);
   const kind = sourceKind(pipeline.source);
   const slot = slotFromEnvironment(process.env, kind.tasks(pipeline.source).length);
-  const publisher = new CapturePublisher({ pipeline: pipeline.name, slot, seconds: metricsSeconds, write });
+  const measured = { stage: stageFromEnvironment(process.env), pipeline: pipeline.name };
+  const publisher = new CapturePublisher({ ...measured, slot, seconds: metricsSeconds, write });
   metrics = publisher;
   const pauses = new PausePublisher({
-    ...{ pipeline: pipeline.name, seconds: metricsSeconds, write },
+    ...{ ...measured, seconds: metricsSeconds, write },
     retentionHours: pipeline.stream.retentionHours,
   });
   const dynamodb = dynamodbClient();
@@ -79,7 +81,7 @@ try {
   if (slot === 1) {
     const { name, consumers } = pipeline;
     const place = { dynamodb, table: stateTable, pipeline: name };
-    new ConsumerWatch({ ...place, consumers, log, write }).start(stopping.signal);
+    new ConsumerWatch({ ...place, ...measured, consumers, log, write }).start(stopping.signal);
   }
   const claims = await claimStoreFromEnvironment(process.env);
   const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];

@@ -2,7 +2,7 @@ import type { BackfillReport } from "../source/postgres/backfill/backfills.ts";
 import { backfillFigures } from "../state/backfill-figures.ts";
 import { hasEnded } from "../state/backfills.ts";
 import { type Measurement, metricsLine } from "../telemetry/emf.ts";
-import { BACKFILL_METRIC, DIMENSION } from "../telemetry/metrics.ts";
+import { BACKFILL_METRIC, DIMENSION, dimensionsOf, type MeasuredPipeline } from "../telemetry/metrics.ts";
 import { asciiDimension, MAX_TABLES } from "./table-metrics.ts";
 
 /** A backfill in the capture task's line, for the live view and for people. */
@@ -28,11 +28,11 @@ export function toldBackfills(reports: readonly BackfillReport[], now: number): 
 
 /** Publishes what was added by backfills, table by table, while they are under way. */
 export class BackfillMetrics {
-  readonly #pipeline: string;
+  readonly #of: MeasuredPipeline;
   readonly #published = new Map<string, { run: number; rows: number; ended: boolean }>();
 
-  constructor(pipeline: string) {
-    this.#pipeline = pipeline;
+  constructor(of: MeasuredPipeline) {
+    this.#of = of;
   }
 
   /** Lines of the backfills that are under way, or ended since the lines before; 20 at most. */
@@ -50,7 +50,7 @@ export class BackfillMetrics {
       if (known.ended || lines.length === MAX_TABLES) continue;
       const measurements: Measurement[] = [[BACKFILL_METRIC.rows, Math.max(0, rows - known.rows)]];
       if (percent !== undefined) measurements.push([BACKFILL_METRIC.percent, percent]);
-      const dimensions = { [DIMENSION.pipeline]: this.#pipeline, [DIMENSION.table]: asciiDimension(table) };
+      const dimensions = dimensionsOf(this.#of, { [DIMENSION.table]: asciiDimension(table) });
       lines.push(metricsLine("capture-backfill", dimensions, measurements));
     }
     return lines;

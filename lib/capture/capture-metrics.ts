@@ -3,7 +3,7 @@ import type { ConfigurationProblem } from "../change/tributary-error.ts";
 import type { SourceStatus } from "../source/postgres/postgres-source.ts";
 import { hasEnded } from "../state/backfills.ts";
 import { type Measurement, metricsLine } from "../telemetry/emf.ts";
-import { CAPTURE_METRIC, DIMENSION } from "../telemetry/metrics.ts";
+import { CAPTURE_METRIC, DIMENSION, dimensionsOf, type MeasuredPipeline } from "../telemetry/metrics.ts";
 import { BackfillMetrics, toldBackfills } from "./backfill-metrics.ts";
 import type { CaptureMetrics } from "./capture-options.ts";
 import { TableMetrics } from "./table-metrics.ts";
@@ -27,8 +27,7 @@ export function metricsSecondsFromEnvironment(environment: Readonly<Record<strin
 }
 
 /** Dependencies of `CapturePublisher`. */
-export interface CapturePublisherOptions {
-  readonly pipeline: string;
+export interface CapturePublisherOptions extends MeasuredPipeline {
   /** The number of the slot, where a pipeline has several: beyond the first it is a dimension. */
   readonly slot?: number;
   /** Between two lines, in seconds. */
@@ -54,8 +53,8 @@ export class CapturePublisher {
 
   constructor(options: CapturePublisherOptions) {
     this.#options = options;
-    this.#tables = new TableMetrics(options.pipeline);
-    this.#backfills = new BackfillMetrics(options.pipeline);
+    this.#tables = new TableMetrics(options);
+    this.#backfills = new BackfillMetrics(options);
   }
 
   /** Takes what is known now (every second or so), and writes when it is time; the first time at once. */
@@ -99,11 +98,8 @@ export class CapturePublisher {
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
     if (isLog(metrics.source))
       measurements.push([CAPTURE_METRIC.putAside, this.#added("putAside", metrics.source.putAside)]);
-    const { pipeline, slot = 1 } = this.#options;
-    const dimensions = {
-      [DIMENSION.pipeline]: pipeline,
-      ...(slot > 1 && { [DIMENSION.slot]: String(slot) }),
-    };
+    const { slot = 1 } = this.#options;
+    const dimensions = dimensionsOf(this.#options, slot > 1 ? { [DIMENSION.slot]: String(slot) } : {});
     for (const line of this.#tables.lines(metrics.stream.tables)) this.#options.write(line);
     if (isLog(metrics.source))
       for (const line of this.#backfills.lines(metrics.source.backfills)) this.#options.write(line);

@@ -12,7 +12,7 @@ import { persistentTable, type StatePlace } from "../state/persistent-table.ts";
 import { fenceKey } from "../state/state-key.ts";
 import type { StateItem } from "../state/state-table.ts";
 import { metricsLine } from "../telemetry/emf.ts";
-import { DIMENSION, STANDING_METRIC } from "../telemetry/metrics.ts";
+import { DIMENSION, dimensionsOf, type MeasuredPipeline, STANDING_METRIC } from "../telemetry/metrics.ts";
 import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
 
 /*
@@ -28,11 +28,10 @@ export const ROUND_MS = 60_000;
 const DEADLINE_MS = 45_000;
 
 /** Dependencies of `ConsumerWatch`. */
-export interface ConsumerWatchOptions {
+export interface ConsumerWatchOptions extends MeasuredPipeline {
   readonly dynamodb: DynamoDBClient;
   /** The state table's name. */
   readonly table: string;
-  readonly pipeline: string;
   readonly consumers: readonly Pick<ConsumerDefinition, "name" | "topics">[];
   readonly log: Log;
   readonly write: (line: string) => void;
@@ -100,8 +99,8 @@ export class ConsumerWatch {
   }
 
   #tell(consumer: string, { lagMs, openKeys, openHolds }: Standing, isPaused: boolean): void {
-    const { pipeline, write } = this.#options;
-    const dimensions = { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
+    const { write } = this.#options;
+    const dimensions = dimensionsOf(this.#options, { [DIMENSION.consumer]: consumer });
     write(
       metricsLine("standing", dimensions, [
         // A pause has an alarm of its own.

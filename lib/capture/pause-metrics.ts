@@ -1,10 +1,9 @@
 import type { Pauses } from "../state/pauses.ts";
 import { metricsLine } from "../telemetry/emf.ts";
-import { DIMENSION, PAUSE_METRIC } from "../telemetry/metrics.ts";
+import { DIMENSION, dimensionsOf, type MeasuredPipeline, PAUSE_METRIC } from "../telemetry/metrics.ts";
 
 /** Dependencies of `PausePublisher`. */
-export interface PausePublisherOptions {
-  readonly pipeline: string;
+export interface PausePublisherOptions extends MeasuredPipeline {
   readonly retentionHours: number;
   /** Between two lines, in seconds. */
   readonly seconds: number;
@@ -22,12 +21,12 @@ export class PausePublisher {
 
   /** Takes what is paused, and writes when it is time; the first time at once. */
   take({ consumers }: Pauses, now = Date.now()): void {
-    const { pipeline, retentionHours, seconds, write } = this.#options;
+    const { retentionHours, seconds, write } = this.#options;
     if (this.#writtenAt !== undefined && now - this.#writtenAt < seconds * 1000) return;
     if (consumers.size > 0) this.#writtenAt = now;
     for (const [consumer, { since, oldestAt = since }] of consumers) {
       const used = Math.min(100, Math.max(0, (100 * (now - oldestAt)) / (retentionHours * 3_600_000)));
-      const dimensions = { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
+      const dimensions = dimensionsOf(this.#options, { [DIMENSION.consumer]: consumer });
       write(metricsLine("pause", dimensions, [[PAUSE_METRIC.retentionUsed, used]]));
     }
   }

@@ -1,6 +1,12 @@
 import type { TableCounts } from "../stream/metrics.ts";
 import { metricsLine } from "../telemetry/emf.ts";
-import { DIMENSION, OTHER_TABLES, TABLE_METRIC } from "../telemetry/metrics.ts";
+import {
+  DIMENSION,
+  dimensionsOf,
+  type MeasuredPipeline,
+  OTHER_TABLES,
+  TABLE_METRIC,
+} from "../telemetry/metrics.ts";
 
 /** Tables with metrics of their own in one line: CloudWatch bills each for every hour in which it has a value. */
 export const MAX_TABLES = 20;
@@ -10,12 +16,12 @@ const MAX_TABLES_EVER = 2 * MAX_TABLES;
 
 /** Publishes what was added by table: the busiest since the start by name, all others together. */
 export class TableMetrics {
-  readonly #pipeline: string;
+  readonly #of: MeasuredPipeline;
   readonly #published = new Map<string, TableCounts>();
   readonly #named = new Set<string>();
 
-  constructor(pipeline: string) {
-    this.#pipeline = pipeline;
+  constructor(of: MeasuredPipeline) {
+    this.#of = of;
   }
 
   /** Totals begin anew. */
@@ -39,14 +45,10 @@ export class TableMetrics {
       });
     }
     return [...added].map(([table, { changes, bytes }]) =>
-      metricsLine(
-        "capture-table",
-        { [DIMENSION.pipeline]: this.#pipeline, [DIMENSION.table]: asciiDimension(table) },
-        [
-          [TABLE_METRIC.changes, changes],
-          [TABLE_METRIC.bytes, bytes],
-        ],
-      ),
+      metricsLine("capture-table", dimensionsOf(this.#of, { [DIMENSION.table]: asciiDimension(table) }), [
+        [TABLE_METRIC.changes, changes],
+        [TABLE_METRIC.bytes, bytes],
+      ]),
     );
   }
 

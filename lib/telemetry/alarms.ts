@@ -56,7 +56,7 @@ export const PAUSE_RETENTION_PERCENT = 50;
 export const OTHER_METRIC: Readonly<
   Record<OtherMetric, { readonly name: string; readonly of?: string; readonly minutes?: number }>
 > = {
-  captureStarts: { name: "CaptureStarts-<pipeline>", minutes: 15 },
+  captureStarts: { name: "CaptureStarts/<stage>/<pipeline>", minutes: 15 },
   capturePutAside: { name: "ApproximateNumberOfMessagesVisible", of: "capture's dead-letter queue" },
   oldestSlotLag: { name: "OldestReplicationSlotLag", of: "RDS" },
   readThrottled: { name: "ReadProvisionedThroughputExceeded", of: "the stream" },

@@ -7,15 +7,30 @@
 export const METRICS_NAMESPACE = "Tributary";
 
 /**
- * Dimensions: every metric has `pipeline`; those of a consumer have `consumer` too, those of a table `table`, those of a
+ * Dimensions: every metric has `stage` and `pipeline`; those of a consumer have `consumer` too, those of a table `table`, those of a
  * capture task that reads a further slot (`source.slots`) `slot`: "2", "3".
  */
 export const DIMENSION = {
+  stage: "stage",
   pipeline: "pipeline",
   consumer: "consumer",
   table: "table",
   slot: "slot",
 } as const;
+
+/** Whose metrics they are. Two stages of an account have pipelines of one name. */
+export interface MeasuredPipeline {
+  readonly stage: string;
+  readonly pipeline: string;
+}
+
+/** Returns the dimensions of a metric of the pipeline: those that all have, and what it has beside. */
+export function dimensionsOf(
+  { stage, pipeline }: MeasuredPipeline,
+  more: Readonly<Record<string, string>> = {},
+): Record<string, string> {
+  return { [DIMENSION.stage]: stage, [DIMENSION.pipeline]: pipeline, ...more };
+}
 
 /** One metric, as CloudWatch and the docs know it. */
 export interface Metric {
@@ -62,7 +77,7 @@ function least<const N extends string>(
 }
 
 /**
- * Of the capture task, dimension `pipeline`. While the task runs they are there several times a minute; no data means no
+ * Of the capture task, dimensions `stage` and `pipeline`. While the task runs they are there several times a minute; no data means no
  * task, unless they are there `whereKnown`.
  */
 export const CAPTURE_METRIC = {
@@ -142,13 +157,13 @@ export const CAPTURE_METRIC = {
   ),
 } satisfies Record<string, Metric>;
 
-/** Of the capture task by table, dimensions `pipeline` and `table`; the busiest tables, the others as `OTHER_TABLES`. */
+/** Of the capture task by table, dimensions `stage`, `pipeline` and `table`; the busiest tables, the others as `OTHER_TABLES`. */
 export const TABLE_METRIC = {
   changes: count("TableChanges", "changes read"),
   bytes: sum("TableBytes", "Bytes", "bytes of the events that were made of them"),
 } satisfies Record<string, Metric>;
 
-/** Of the capture task by table, dimensions `pipeline` and `table`, while a backfill of the table is under way. */
+/** Of the capture task by table, dimensions `stage`, `pipeline` and `table`, while a backfill of the table is under way. */
 export const BACKFILL_METRIC = {
   rows: count("BackfillRows", "rows that a backfill read into the stream"),
   percent: most(
@@ -162,7 +177,7 @@ export const BACKFILL_METRIC = {
 /** The table dimension of all tables beyond the busiest. */
 export const OTHER_TABLES = "other";
 
-/** Of a consumer that is paused, dimensions `pipeline` and `consumer`, as the capture task writes it; no data means that it is not paused. */
+/** Of a consumer that is paused, dimensions `stage`, `pipeline` and `consumer`, as the capture task writes it; no data means that it is not paused. */
 export const PAUSE_METRIC = {
   retentionUsed: most(
     "PauseRetentionUsed",
@@ -173,7 +188,7 @@ export const PAUSE_METRIC = {
 } satisfies Record<string, Metric>;
 
 /**
- * Of each consumer, dimensions `pipeline` and `consumer`, as the capture task reads it in the state table about once a minute: they are
+ * Of each consumer, dimensions `stage`, `pipeline` and `consumer`, as the capture task reads it in the state table about once a minute: they are
  * there whether a function of the consumer is invoked or not, and 0 where nothing waits. No data means that nobody looked.
  */
 export const STANDING_METRIC = {
@@ -191,14 +206,14 @@ export const STANDING_METRIC = {
   openHolds: most("OpenHolds", "Count", "partitions that are held until somebody redrives them"),
 } satisfies Record<string, Metric>;
 
-/** Of a consumer's redrive, dimensions `pipeline` and `consumer`, once a redrive. */
+/** Of a consumer's redrive, dimensions `stage`, `pipeline` and `consumer`, once a redrive. */
 export const REDRIVE_METRIC = {
   redriven: count("Redriven"),
   discarded: count("Discarded"),
   failed: count("RedriveFailed"),
 } satisfies Record<string, Metric>;
 
-/** Of a consumer, dimensions `pipeline` and `consumer`, once an invocation: no data means no changes. */
+/** Of a consumer, dimensions `stage`, `pipeline` and `consumer`, once an invocation: no data means no changes. */
 export const CONSUMER_METRIC = {
   applied: count("Applied"),
   duplicates: count("Duplicates"),

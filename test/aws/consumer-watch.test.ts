@@ -22,7 +22,7 @@ function watchOf({ table }: ConsumerBench, names: readonly string[]) {
   const [lines, warnings]: string[][] = [[], []];
   const note = (message: string) => void warnings?.push(message);
   const watch = new ConsumerWatch({
-    ...{ dynamodb: aws().dynamodb, table, pipeline: "shop" },
+    ...{ dynamodb: aws().dynamodb, table, stage: "Test", pipeline: "shop" },
     consumers: names.map((name) => ({ name, topics: ["shop.*"] })),
     log: { info: note, warn: note, error: note },
     write: (line) => void lines?.push(line),
@@ -61,7 +61,7 @@ test("keys with open dead letters are told until they are redriven, whatever the
     expect(await look()).toMatchObject([
       {
         kind: "standing",
-        dimensions: { pipeline: "shop", consumer: bench.name },
+        dimensions: { stage: "Test", pipeline: "shop", consumer: bench.name },
         values: { OpenParkedKeys: 1, OpenHolds: 0 },
       },
     ]);

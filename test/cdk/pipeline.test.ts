@@ -452,7 +452,7 @@ describe("several slots", () => {
       });
       several.template.hasResourceProperties("AWS::CloudWatch::Alarm", {
         AlarmName: `Test/shop: CaptureRestarting-slot${slot}`,
-        MetricName: `CaptureStarts-shop-slot${slot}`,
+        MetricName: `CaptureStarts/Test/shop/slot${slot}`,
       });
     }
   });

@@ -184,7 +184,7 @@ describe.each(each)("%s", (_, of) => {
     const alarmed = Object.values(of.template.findResources("AWS::CloudWatch::Alarm"))
       .filter(({ Properties }) => Properties.Namespace === "Tributary")
       .map(({ Properties }) => Properties.MetricName as string);
-    expect(alarmed.filter((name) => !known.has(name))).toEqual(["CaptureStarts-shop"]);
+    expect(alarmed.filter((name) => !known.has(name))).toEqual(["CaptureStarts/Test/shop"]);
     const drawn = [...dashboardOf(of).matchAll(/\["Tributary","(\w+)"/g)].map(([, name]) => name);
     expect(drawn.length).toBeGreaterThan(15);
     expect(drawn.filter((name) => !known.has(name as string))).toEqual([]);
@@ -193,7 +193,7 @@ describe.each(each)("%s", (_, of) => {
   test("expressions ask metrics for their period, never what was searched", () => {
     const body = dashboardOf(of);
     const searched = [
-      ...body.matchAll(/SEARCH\('\{Tributary,pipeline,table\} ([^']*)', '(\w+)', 60\)( \/ 60)?/g),
+      ...body.matchAll(/SEARCH\('\{Tributary,stage,pipeline,table\} ([^']*)', '(\w+)', 60\)( \/ 60)?/g),
     ];
     expect(searched.map(([, what, statistic, rate]) => [what, statistic, rate])).toEqual(
       [
@@ -201,7 +201,7 @@ describe.each(each)("%s", (_, of) => {
         ["TableBytes", "Sum", " / 60"],
         ["BackfillPercent", "Maximum", undefined],
         ["BackfillRows", "Sum", " / 60"],
-      ].map(([name, ...rest]) => [`MetricName=\\"${name}\\" pipeline=\\"shop\\"`, ...rest]),
+      ].map(([name, ...rest]) => [`MetricName=\\"${name}\\" stage=\\"Test\\" pipeline=\\"shop\\"`, ...rest]),
     );
     expect(body.match(/PERIOD\([^)]*\)/g)?.every((text) => /^PERIOD\([a-z]\w*\)$/.test(text))).toBe(true);
   });
@@ -261,7 +261,12 @@ test("starts of the capture task are counted from its first line", () => {
   small.template.hasResourceProperties("AWS::Logs::MetricFilter", {
     FilterPattern: '{ $.message = "the capture task starts" }',
     MetricTransformations: [
-      { MetricName: "CaptureStarts-shop", MetricNamespace: "Tributary", MetricValue: "1", DefaultValue: 0 },
+      {
+        MetricName: "CaptureStarts/Test/shop",
+        MetricNamespace: "Tributary",
+        MetricValue: "1",
+        DefaultValue: 0,
+      },
     ],
   });
 });

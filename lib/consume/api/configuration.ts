@@ -2,11 +2,14 @@ import { objectOf, oneOf, optional, type ShapeOf, textLike, textWhere } from "..
 import { ConfigurationError } from "../../change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE, claimLocation } from "../../claim-check/open-claim-store.ts";
 import { unpackTopics } from "../../definition/topic-variables.ts";
+import { stageFromEnvironment } from "../../telemetry/stage.ts";
 
 /** A consumer's environment; the CDK app and the local host set it from the pipeline definition. */
 export interface ConsumerConfiguration {
   readonly stateTable: string;
   readonly pipeline: string;
+  /** A dimension of its metrics. */
+  readonly stage: string;
   readonly deadLetterQueueUrl: string | undefined;
   /** Calls of a handler for one change before it is given up. */
   readonly attempts: number;
@@ -77,6 +80,7 @@ export function readConfiguration(
   if (claims) claimLocation(claims);
   return {
     ...{ stateTable, pipeline, deadLetterQueueUrl, attempts: Number(attempts), poison },
+    stage: stageFromEnvironment(variables),
     logErrors: logErrors === "true",
     topics: packed === undefined ? topics?.split(",") : unpackTopics(packed),
     retentionMs: hours === undefined ? undefined : Number(hours) * 3_600_000,

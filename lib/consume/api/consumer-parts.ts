@@ -85,7 +85,7 @@ export function makeInstance(name: string, registry: Registry, parts: ConsumerPa
     deadLetters: deadLetterQueueUrl
       ? new DeadLetterQueue(parts.sqs ?? sqsClient(environment), deadLetterQueueUrl)
       : undefined,
-    observer: parts.observer ?? metricsObserver(pipeline, write),
+    observer: parts.observer ?? metricsObserver(configuration, write),
     onEffect: parts.onEffect,
     write,
   };

@@ -1,5 +1,11 @@
 import { type Measurement, metricsLine } from "../../telemetry/emf.ts";
-import { CONSUMER_METRIC, DIMENSION, REDRIVE_METRIC } from "../../telemetry/metrics.ts";
+import {
+  CONSUMER_METRIC,
+  DIMENSION,
+  dimensionsOf,
+  type MeasuredPipeline,
+  REDRIVE_METRIC,
+} from "../../telemetry/metrics.ts";
 import type { RedriveReport } from "../dead-letter/redrive-request.ts";
 import type { ConsumerObserver, InvocationReport } from "./observer.ts";
 
@@ -10,15 +16,15 @@ const COUNTERS = (Object.keys(CONSUMER_METRIC) as (keyof typeof CONSUMER_METRIC)
 );
 
 /** Writes each report as a line of metrics, which carries the report's own fields too. */
-export function metricsObserver(pipeline: string, write: (line: string) => void): ConsumerObserver {
+export function metricsObserver(of: MeasuredPipeline, write: (line: string) => void): ConsumerObserver {
   return {
-    invocation: (report) => write(consumerMetricsLine(pipeline, report)),
-    redrive: (report) => write(redriveMetricsLine(pipeline, report)),
+    invocation: (report) => write(consumerMetricsLine(of, report)),
+    redrive: (report) => write(redriveMetricsLine(of, report)),
   };
 }
 
 /** The metrics of one redrive, and what it did without the keys: they are row values (rule 30). */
-export function redriveMetricsLine(pipeline: string, report: RedriveReport): string {
+export function redriveMetricsLine(of: MeasuredPipeline, report: RedriveReport): string {
   const { letters: _, tributary, ...facts } = report;
   const { redriven, discarded, failed } = REDRIVE_METRIC;
   const measurements: Measurement[] = [
@@ -26,22 +32,25 @@ export function redriveMetricsLine(pipeline: string, report: RedriveReport): str
     [discarded, report.discarded],
     [failed, report.failed],
   ];
-  return metricsLine(tributary, dimensionsOf(pipeline, report.consumer), measurements, facts);
+  return metricsLine(
+    tributary,
+    dimensionsOf(of, { [DIMENSION.consumer]: report.consumer }),
+    measurements,
+    facts,
+  );
 }
 
 /**
  * The metrics of one invocation. Counters that stayed at zero are left out, but `applied`: CloudWatch bills each metric for
  * every hour in which it has a value.
  */
-export function consumerMetricsLine(pipeline: string, report: InvocationReport): string {
+export function consumerMetricsLine(of: MeasuredPipeline, report: InvocationReport): string {
   const counted = COUNTERS.filter((name) => name === "applied" || report[name] > 0);
   const measurements: Measurement[] = counted.map((name) => [CONSUMER_METRIC[name], report[name]]);
   if (report.commitToEffectMs) {
     measurements.push([CONSUMER_METRIC.commitToEffectMs, report.commitToEffectMs.spread]);
   }
-  return metricsLine("consumer", dimensionsOf(pipeline, report.consumer), measurements, { ...report });
-}
-
-function dimensionsOf(pipeline: string, consumer: string): Record<string, string> {
-  return { [DIMENSION.pipeline]: pipeline, [DIMENSION.consumer]: consumer };
+  return metricsLine("consumer", dimensionsOf(of, { [DIMENSION.consumer]: report.consumer }), measurements, {
+    ...report,
+  });
 }

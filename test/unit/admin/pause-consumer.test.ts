@@ -179,7 +179,13 @@ it("tells in its metric the age of the oldest change that it lacked at the pause
   await pauseConsumer(place, { ...ORDERS, name: "mails" }, { by: "ada" });
   const lines: { consumer: string; PauseRetentionUsed: number }[] = [];
   const write = (line: string) => void lines.push(JSON.parse(line));
-  const publisher = new PausePublisher({ pipeline: "shop", retentionHours: 24, seconds: 60, write });
+  const publisher = new PausePublisher({
+    stage: "Test",
+    pipeline: "shop",
+    retentionHours: 24,
+    seconds: 60,
+    write,
+  });
   publisher.take(await readPauses(place), now + 2 * hour);
   expect(lines.map(({ consumer, PauseRetentionUsed }) => [consumer, Math.round(PauseRetentionUsed)])).toEqual(
     [

@@ -9,7 +9,7 @@ const START = 1_795_428_930_000;
 function publisher(seconds = 20) {
   const lines: string[] = [];
   const made = new PausePublisher({
-    ...{ pipeline: "shop", retentionHours: 24, seconds },
+    ...{ stage: "Test", pipeline: "shop", retentionHours: 24, seconds },
     write: (line) => lines.push(line),
   });
   const take = (consumers: Readonly<Record<string, Partial<Pause>>>, now: number) => {
@@ -33,8 +33,8 @@ it("writes how much of the retention each paused consumer has used, from its old
     ["mails", 50],
   ]);
   expect(lines[0]).toMatchObject({
-    dimensionSets: [["pipeline", "consumer"]],
-    dimensions: { pipeline: "shop" },
+    dimensionSets: [["stage", "pipeline", "consumer"]],
+    dimensions: { stage: "Test", pipeline: "shop" },
     units: { PauseRetentionUsed: "Percent" },
   });
 });

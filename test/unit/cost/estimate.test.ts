@@ -15,6 +15,8 @@ import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../li
 import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
 import { CAPTURE_METRIC } from "../../../lib/telemetry/metrics.ts";
 
+const SHOP = { stage: "Test", pipeline: "shop" };
+
 /*
  * Computed by hand: a month has 730 hours, 2,628,000 seconds. 1,000 records a second of 904 bytes and 120 around them are
  * 1,024,000 bytes a second: 3.433228 GB an hour, 2,506.256104 a month.
@@ -259,10 +261,10 @@ describe("assumptions hold for what is built", () => {
   it("bytes of log lines, within a quarter", () => {
     const counts = new InvocationCounts();
     for (let i = 0; i < 100; i++) counts.effect(Date.now() - 900 - i);
-    const invocation = consumerMetricsLine("shop", counts.report("order-summary", 0, 120)).length;
+    const invocation = consumerMetricsLine(SHOP, counts.report("order-summary", 0, 120)).length;
     expect(ratio(invocation, ASSUMPTIONS.invocationLineBytes)).toBeLessThan(1.25);
     const tables = new Map([["public.order_items", { changes: 12_345, bytes: 8_641_975 }]]);
-    const [table = ""] = new TableMetrics("shop").lines(tables);
+    const [table = ""] = new TableMetrics(SHOP).lines(tables);
     expect(ratio(table.length, ASSUMPTIONS.tableLineBytes)).toBeLessThan(1.25);
   });
 

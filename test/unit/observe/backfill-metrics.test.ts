@@ -14,12 +14,12 @@ const report = (more: Partial<BackfillReport>, rows = 100, finishedAt?: number):
 });
 
 it("publishes rows as what was added, and the per cent, until the end and no longer", () => {
-  const made = new BackfillMetrics("shop");
+  const made = new BackfillMetrics({ stage: "Test", pipeline: "shop" });
   const take = (...reports: BackfillReport[]) => made.lines(reports).map(emf);
   const { rows, percent } = BACKFILL_METRIC;
   // A run that an earlier task had begun: its rows were told.
   const [first] = take(report({}));
-  expect(first?.dimensions).toEqual({ pipeline: "shop", table: "public.orders" });
+  expect(first?.dimensions).toEqual({ stage: "Test", pipeline: "shop", table: "public.orders" });
   expect(first?.values).toMatchObject({ [rows.name]: 0, [percent.name]: 25 });
   expect(take(report({}, 150))[0]?.values).toMatchObject({ [rows.name]: 50, [percent.name]: 37 });
   expect(take(report({ status: "done" }, 200))[0]?.values).toMatchObject({

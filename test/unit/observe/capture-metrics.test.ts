@@ -51,7 +51,12 @@ function metrics(
 
 function publisher(seconds = 20) {
   const lines: string[] = [];
-  const made = new CapturePublisher({ pipeline: "shop", seconds, write: (line) => lines.push(line) });
+  const made = new CapturePublisher({
+    stage: "Test",
+    pipeline: "shop",
+    seconds,
+    write: (line) => lines.push(line),
+  });
   return { made, written: () => lines.splice(0).map(emf) };
 }
 
@@ -61,7 +66,7 @@ describe("the capture task's metrics", () => {
     made.take(metrics({ changes: 3, throttles: 1 }, { serverLsn: 107n }), START);
     const [first] = written();
     expect(first?.namespace).toBe(METRICS_NAMESPACE);
-    expect(first?.dimensions).toEqual({ pipeline: "shop" });
+    expect(first?.dimensions).toEqual({ stage: "Test", pipeline: "shop" });
     expect(first?.values).toMatchObject({ Changes: 3, Throttles: 1, ReplicationLagBytes: 7, SlotActive: 1 });
 
     for (let second = 1; second < 20; second++) {
@@ -134,7 +139,7 @@ describe("the capture task's metrics", () => {
     const { sourceConnected: _ofTables, ...ofTheLog } = CAPTURE_METRIC;
     const named = Object.values(ofTheLog).map(({ name, unit }) => [name, unit]);
     expect(Object.entries(line?.units ?? {}).sort()).toEqual(named.sort());
-    expect(line?.dimensionSets).toEqual([["pipeline"]]);
+    expect(line?.dimensionSets).toEqual([["stage", "pipeline"]]);
   });
 
   it("of a source that reads tables: whether it is connected, and nothing of a slot", () => {
