@@ -1,5 +1,5 @@
-import { App, Aspects } from "aws-cdk-lib";
-import { AwsSolutionsChecks } from "cdk-nag";
+import { App, Validations } from "aws-cdk-lib";
+import { AwsSolutionsChecks } from "cdk-nag-3";
 import definition from "./pipeline.ts";
 import { readSettings } from "./settings.ts";
 import { ShopStack } from "./shop-stack.ts";
@@ -12,4 +12,4 @@ import { ShopStack } from "./shop-stack.ts";
 const app = new App();
 const settings = readSettings((name) => app.node.tryGetContext(name) as unknown);
 new ShopStack(app, settings.stackName ?? `tributary-${definition.name}`, { definition, settings });
-Aspects.of(app).add(new AwsSolutionsChecks());
+Validations.of(app).addPlugins(new AwsSolutionsChecks(app));

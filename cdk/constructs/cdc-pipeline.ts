@@ -126,7 +126,7 @@ export class CdcPipeline extends Construct {
   readonly health: cloudwatch.CompositeAlarm;
   readonly dashboard: PipelineDashboard;
   /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
-  readonly deployed: DeploymentMark;
+  readonly deployed: Construct;
   /** The dead-letter queue of capture, for changes that cannot become events. Only sources that read a log have one. */
   readonly captureDeadLetters: DeadLetterQueue | undefined;
 
@@ -276,7 +276,7 @@ export class CdcPipeline extends Construct {
     for (const { service } of this.captures) {
       service.node.addDependency(this.changeStream, this.stateTable, this.claimBucket, ...this.consumers);
     }
-    this.deployed = new DeploymentMark(this, "Deployed", {
+    const mark = new DeploymentMark(this, "Deployed", {
       logRetention,
       removalPolicy,
       pipeline: definition.name,
@@ -284,6 +284,7 @@ export class CdcPipeline extends Construct {
       encryptionKey: this.encryptionKey,
       after: this.node.children,
     });
+    this.deployed = mark.resource;
 
     this.#nameResources();
     checkResources(Stack.of(this));

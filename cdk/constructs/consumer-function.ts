@@ -128,6 +128,13 @@ export class ConsumerFunction extends Construct {
         ...(props.redrives ? {} : { esbuildArgs: { "--conditions": WITHOUT_REDRIVE } }),
       },
     });
+    if (settings.tracing) {
+      acknowledgeWildcard(
+        role,
+        "X-Ray's actions for segments know no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsx-ray.html",
+        "Resource::*",
+      );
+    }
     stateTable.grantConsumer(role, definition.name, consumer.name);
     claimBucket.grantConsumer(role, definition.name, consumer.name);
     deadLetterQueue.grantSend(role);

@@ -25,6 +25,12 @@ export interface DeploymentMarkProps {
  * slot: a first deploy that fails, at whatever resource, is rolled back without having made one.
  */
 export class DeploymentMark extends Construct {
+  /**
+   * The mark without what the provider of all custom resources of the stack needs (its log group): what a custom resource of the app's own
+   * stands before must not have the provider wait for it.
+   */
+  readonly resource: Construct;
+
   constructor(scope: Construct, id: string, props: DeploymentMarkProps) {
     super(scope, id);
     const { pk, sk } = deployedKey(props.pipeline);
@@ -58,6 +64,7 @@ export class DeploymentMark extends Construct {
       }),
     });
     mark.node.addDependency(...props.after);
+    this.resource = mark;
     acknowledgeProvider(this);
   }
 }

@@ -7,7 +7,8 @@ import * as kms from "aws-cdk-lib/aws-kms";
 import * as rds from "aws-cdk-lib/aws-rds";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
-import { AwsSolutionsChecks } from "cdk-nag";
+import { AwsSolutionsChecks as AwsSolutionsChecks2 } from "cdk-nag";
+import { AwsSolutionsChecks } from "cdk-nag-3";
 import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
 import {
   definePipeline,
@@ -22,16 +23,23 @@ export interface Synthesized {
   readonly pipeline: CdcPipeline;
   readonly template: Template;
   readonly annotations: Annotations;
+  /** What cdk-nag 3 finds; what cdk-nag 2 finds is among the annotations. */
+  readonly violations: readonly string[];
 }
 
-/** Synthesizes a stack with cdk-nag. Handlers are not bundled: that takes long, and bundle.test.ts looks at it. */
+/** Synthesizes a stack with both versions of cdk-nag that are in use. Handlers are not bundled: that takes long, and bundle.test.ts looks at it. */
 export function synthesize(build: (stack: Stack) => CdcPipelineProps): Synthesized {
   const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
   const stack = new Stack(app, "Test", { env: { account: "123456789012", region: "eu-central-1" } });
   const pipeline = new CdcPipeline(stack, "Pipeline", build(stack));
-  Aspects.of(app).add(new AwsSolutionsChecks());
+  Aspects.of(app).add(new AwsSolutionsChecks2());
   const template = Template.fromStack(stack);
-  return { stack, pipeline, template, annotations: Annotations.fromStack(stack) };
+  const violations = new AwsSolutionsChecks()
+    .validateScope(app)
+    .violations.flatMap(({ ruleName, violatingResources }) =>
+      violatingResources.map(({ constructPath }) => `${constructPath}: ${ruleName}`),
+    );
+  return { stack, pipeline, template, annotations: Annotations.fromStack(stack), violations };
 }
 
 /** A definition of the shop with two consumers, and what is given over it. */
@@ -160,11 +168,14 @@ export function imported(): Synthesized {
 }
 
 /** Findings of cdk-nag and errors of ours, as text. */
-export function findings({ annotations }: Synthesized): string[] {
+export function findings({ annotations, violations }: Synthesized): string[] {
   return [
-    ...annotations.findError("*", Match.anyValue()),
-    ...annotations.findWarning("*", Match.anyValue()),
-  ].map(({ id, entry }) => `${id}: ${String(entry.data)}`);
+    ...violations,
+    ...[
+      ...annotations.findError("*", Match.anyValue()),
+      ...annotations.findWarning("*", Match.anyValue()),
+    ].map(({ id, entry }) => `${id}: ${String(entry.data)}`),
+  ];
 }
 
 /** One resource of a type whose logical id contains a text. Those of the tasks that verify are asked for by that word. */
