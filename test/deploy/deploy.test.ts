@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GetItemCommand, type GetItemCommandOutput } from "@aws-sdk/client-dynamodb";
@@ -77,9 +78,21 @@ describe.each(cloudKinds())("on $name", (kind) => {
     });
   });
 
-  test("bootstrap and deploy", async () => {
+  test("a first deploy that fails is rolled back, although it would keep its data", async () => {
     await runCdk(["bootstrap", "aws://000000000000/us-east-1"], tmpdir());
     expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
+    await writeFile(join(app.directory, "cdk", "second.ts"), SECOND_PIPELINE);
+    await app.edit("cdk/shop-stack.ts", ...ADD_SECOND);
+    await app.edit("cdk/shop-stack.ts", ...IMPORTS);
+    await app.edit("cdk/shop-stack.ts", ...ADD_FAILURE);
+    const kept = { deleteData: "false", databaseSecretArn: NO_SECRET };
+    await expect(deploy(kept)).rejects.toThrow(NO_SUCH_TABLE);
+    expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
+    await app.edit("cdk/shop-stack.ts", ADD_FAILURE[1], ADD_FAILURE[0]);
+    settings.length = 0;
+  });
+
+  test("it can be deployed again, with two pipelines", async () => {
     const password = randomBytes(12).toString("hex");
     await database.createRole("tributary", password);
     const secret = await clients.secrets.send(
@@ -90,8 +103,8 @@ describe.each(cloudKinds())("on $name", (kind) => {
     );
     await deploy({ databaseSecretArn: secret.ARN as string });
     expect(await inventory(cloud, stack, clients)).toMatchObject({
-      streams: [expect.any(String)],
-      services: [expect.any(String)],
+      streams: [expect.any(String), expect.any(String)],
+      services: [expect.any(String), expect.any(String)],
       tables: expect.arrayContaining([
         expect.stringContaining("State"),
         expect.stringContaining("Customers"),
@@ -100,7 +113,7 @@ describe.each(cloudKinds())("on $name", (kind) => {
   });
 
   test("changes reach the deployed functions and take effect", async () => {
-    capture = await startCapture(1, 1);
+    capture = await startCapture("shop", 1);
     await soon("the capture program to read the log", async () => {
       const { rowCount } = await database.client.query(
         "SELECT FROM pg_stat_replication WHERE state = 'streaming' AND usename = 'tributary'",
@@ -196,6 +209,58 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect(await customer("1", (item) => item.tier?.S === "silver")).toBeDefined();
   });
 
+  test("two pipelines of a stack stand apart", async () => {
+    const second = await startCapture("second", 1);
+    cleanups.unshift(() => second.stop());
+    const printed = (text: string) =>
+      Promise.race([
+        soon(
+          `${text} in the log of the second pipeline's consumer`,
+          async () => (await functionLines(cloud, stack)).some((line) => line.includes(text)) || undefined,
+        ),
+        second.failed,
+      ]);
+    await eventually(
+      async () => {
+        const { rowCount } = await database.client.query(
+          "SELECT FROM pg_replication_slots WHERE slot_name = 'tributary_second' AND active",
+        );
+        return rowCount === 1;
+      },
+      { what: "the second pipeline's slot", deadlineMs: 60_000 },
+    );
+    await database.client.query("UPDATE customers SET tier = 'bronze' WHERE id = 1");
+    await printed('"public.customers update":1');
+    await customer("1", (item) => item.tier?.S === "bronze");
+    const status = await tributary(["status", "--stack", stack, "--pipeline", "cdk/second.ts", "--json"], {
+      directory: app.directory,
+      cloud,
+    });
+    expect(status.stderr).toContain(`speaking to pipeline second of stack ${stack}`);
+    expect(JSON.parse(status.stdout)).toMatchObject({
+      captures: [{ slot: 1, state: "RUNNING" }],
+      consumers: [{ name: "print-changes" }],
+    });
+    expect(await second.stop()).toBe(0);
+  });
+
+  test("capture pauses and goes on by the stack's name", async () => {
+    const run = (...args: string[]) =>
+      tributary([...args, "--stack", stack], { directory: app.directory, cloud });
+    const paused = await run("capture", "pause", "--by", "ada", "--json");
+    expect([paused.code, JSON.parse(paused.stdout)]).toEqual([
+      0,
+      expect.objectContaining({ by: "ada", tasks: [expect.objectContaining({ slot: 1, state: "PAUSED" })] }),
+    ]);
+    await database.client.query("UPDATE customers SET tier = 'platinum' WHERE id = 1");
+    const status = JSON.parse((await run("status", "--json")).stdout) as { captures: object[] };
+    expect(status.captures).toEqual([expect.objectContaining({ slot: 1, state: "PAUSED" })]);
+    expect(await customer("1", () => true)).toMatchObject({ tier: { S: "bronze" } });
+    const resumed = await run("capture", "resume", "--json");
+    expect([resumed.code, resumed.stderr]).toEqual([0, expect.stringContaining("pipeline shop")]);
+    await customer("1", (item) => item.tier?.S === "platinum");
+  });
+
   test("the redrive function that is deployed knows what is parked, and tries it again", async () => {
     const redrive = await described("redrive of notifications of shop");
     const invoke = (request: Partial<RedriveRequest>) =>
@@ -273,14 +338,14 @@ describe.each(cloudKinds())("on $name", (kind) => {
 
   test("a second slot's service takes its tables over, and both go on", async () => {
     await database.giveTables("tributary");
-    capture = await startCapture(1, 2);
-    const second = await startCapture(2, 2);
+    capture = await startCapture("shop", 1);
+    const second = await startCapture("shop", 2);
     cleanups.unshift(() => second.stop());
     // The first one then ends by itself, and ECS starts it anew.
     await expect(Promise.race([capture.failed, second.failed])).rejects.toThrow("moved from");
     const held = async () => {
       const { rows } = await database.client.query<{ held: string }>(
-        "SELECT pubname || ' ' || tablename AS held FROM pg_publication_tables ORDER BY 1",
+        "SELECT pubname || ' ' || tablename AS held FROM pg_publication_tables WHERE pubname <> 'tributary_second' ORDER BY 1",
       );
       return rows.map((row) => row.held).join(", ");
     };
@@ -291,7 +356,7 @@ describe.each(cloudKinds())("on $name", (kind) => {
       what: "each slot's tables",
       deadlineMs: 60_000,
     });
-    capture = await startCapture(1, 2);
+    capture = await startCapture("shop", 1);
     const { LETTER_QUEUE_URL } = await environmentOf("notifications");
     await database.client.query("INSERT INTO orders (id, customer_id, total) VALUES (9, 1, 1)");
     await database.client.query("INSERT INTO cancellations VALUES (9, 'changed-mind')");
@@ -312,17 +377,17 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
   });
 
-  /** The program of a slot's service, of so many that are deployed. */
-  async function startCapture(slot: number, of: number): Promise<CaptureProgram> {
+  /** The program of a pipeline's service for a slot. */
+  async function startCapture(pipeline: "shop" | "second", slot: number): Promise<CaptureProgram> {
     const containers = await captureContainers(cloud, stack);
-    expect(containers).toHaveLength(of);
-    const container = containers.find(
-      ({ environment }) =>
-        (environment.find(({ name }) => name === "TRIBUTARY_SLOT")?.value ?? "1") === String(slot),
-    );
-    if (!container) throw new Error(`no service is slot ${slot}'s`);
+    const container = containers.find(({ environment }) => {
+      const value = (wanted: string) => environment.find(({ name }) => name === wanted)?.value;
+      const isSecond = value("TRIBUTARY_STATE_TABLE")?.includes("Second");
+      return isSecond === (pipeline === "second") && (value("TRIBUTARY_SLOT") ?? "1") === String(slot);
+    });
+    if (!container) throw new Error(`no service is that of slot ${slot} of ${pipeline}`);
     return startCaptureProgram({
-      context: await imageContext(join(app.directory, ASSEMBLY), stack),
+      context: await imageContext(join(app.directory, ASSEMBLY), stack, pipeline),
       container,
       cloud,
       trusted: database.certificateAuthorityFile,
@@ -397,6 +462,64 @@ describe.each(cloudKinds())("on $name", (kind) => {
     return capture ? Promise.race([effect, capture.failed]) : effect;
   }
 });
+
+/** Another pipeline of the same database, in the same stack. */
+const SECOND_PIPELINE = `
+import { definePipeline, postgres } from "../lib/definition/pipeline.ts";
+
+export default definePipeline({
+  name: "second",
+  source: postgres({ tables: ["public.customers"] }),
+  stream: { mode: "on-demand" },
+  consumers: [{ name: "print-changes", entry: "functions/print-changes.ts", topics: ["*"] }],
+});
+`;
+/** Edits of the example's stack: what they replace, and by what. */
+const LAST_LINES = `      consumers: this.#sinks(settings, removalPolicy),
+      removalPolicy,
+    });
+`;
+const ADD_SECOND = [
+  LAST_LINES,
+  `${LAST_LINES}
+    new CdcPipeline(this, "Second", {
+      definition: second,
+      vpc,
+      ...(endpoints ? { endpoints } : {}),
+      database: { host: settings.databaseHost ?? "", port: settings.databasePort },
+      databaseName: settings.databaseName,
+      ...(secret ? { secret } : {}),
+      removalPolicy,
+    });
+    // (what fails)
+`,
+] as const;
+const FIRST_IMPORT = 'import * as sqs from "aws-cdk-lib/aws-sqs";\n';
+const IMPORTS = [
+  FIRST_IMPORT,
+  `${FIRST_IMPORT}import * as customResources from "aws-cdk-lib/custom-resources";\nimport second from "./second.ts";\n`,
+] as const;
+const NO_SUCH_TABLE = "no-such-table";
+/** The last thing but the mark: all else is there when it fails. */
+const ADD_FAILURE = [
+  "    // (what fails)\n",
+  `    const failure = new customResources.AwsCustomResource(this, "Failure", {
+      onCreate: {
+        service: "DynamoDB",
+        action: "DescribeTable",
+        parameters: { TableName: "${NO_SUCH_TABLE}" },
+        physicalResourceId: customResources.PhysicalResourceId.of("failure"),
+      },
+      policy: customResources.AwsCustomResourcePolicy.fromSdkCalls({
+        resources: ["arn:aws:dynamodb:us-east-1:000000000000:table/${NO_SUCH_TABLE}"],
+      }),
+    });
+    failure.node.addDependency(this.pipeline.capture, this.pipeline.stateTable);
+    this.pipeline.deployed.node.addDependency(failure);
+`,
+] as const;
+/** A deploy that fails needs none. */
+const NO_SECRET = "arn:aws:secretsmanager:us-east-1:000000000000:secret:none-AbCdEf";
 
 type Item = NonNullable<GetItemCommandOutput["Item"]>;
 

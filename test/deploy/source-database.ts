@@ -30,7 +30,7 @@ CREATE PUBLICATION tributary_shop
 FOR TABLE ONLY customers, ONLY orders, ONLY order_items, ONLY cancellations
 WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true, publish_generated_columns = stored)`;
 
-/** Starts PostgreSQL with the shop's empty tables and, made by their owner, the publication of the example pipeline. */
+/** Starts PostgreSQL with the shop's empty tables and, made by their owner, the publications of the example pipeline and of a second one. */
 export async function startSourceDatabase(): Promise<SourceDatabase> {
   const certificates = await mkdtemp(join(tmpdir(), "tributary-certificates-"));
   const server = await startEmbeddedPostgres({ settings: { max_slot_wal_keep_size: "1GB" } });
@@ -41,6 +41,7 @@ export async function startSourceDatabase(): Promise<SourceDatabase> {
     client.on("error", () => {});
     await createShop(client);
     await client.query(PUBLICATION);
+    await client.query("CREATE PUBLICATION tributary_second FOR TABLE ONLY customers");
     return {
       host: "localhost",
       port: server.port,
