@@ -91,6 +91,8 @@ export class ConsumerFunction extends Construct {
     const environment = {
       // Lambda's Node trusts RDS's authorities only when told so.
       NODE_EXTRA_CA_CERTS: "/var/runtime/ca-cert.pem",
+      // Stacks in the log and in dead letters name files and lines of the handlers' sources.
+      NODE_OPTIONS: "--enable-source-maps",
       ...consumerEnvironment(definition, consumer),
       TRIBUTARY_STATE_TABLE: stateTable.table.tableName,
       TRIBUTARY_DEAD_LETTER_QUEUE_URL: deadLetterQueue.queue.queueUrl,
@@ -124,6 +126,9 @@ export class ConsumerFunction extends Construct {
         : {}),
       bundling: {
         ...FUNCTION_BUNDLING,
+        sourceMap: true,
+        // Node needs places alone: with the sources the map would be larger than all the code.
+        sourcesContent: false,
         externalModules: ["pg-native"],
         ...(props.redrives ? {} : { esbuildArgs: { "--conditions": WITHOUT_REDRIVE } }),
       },

@@ -59,7 +59,7 @@ test("npx cdk synth works as it stands, without Docker, and cdk-nag has no findi
   expect(await readdir(join(directory, "out"))).toContain("tributary-shop.template.json");
 });
 
-test("each consumer's bundle is one small file without code of tests and tools", async () => {
+test("each consumer's bundle is one small file, with places of its sources, and without code of tests and tools", async () => {
   const template = JSON.parse(
     await readFile(join(directory, "out", "tributary-shop.template.json"), "utf8"),
   ) as {
@@ -73,15 +73,19 @@ test("each consumer's bundle is one small file without code of tests and tools",
   }
   expect([...bundles.keys()].sort()).toEqual(["customer-view", "notifications", "order-summary"]);
   for (const [consumer, asset] of bundles) {
-    expect(await readdir(join(directory, "out", asset))).toEqual(["index.mjs"]);
+    expect((await readdir(join(directory, "out", asset))).sort()).toEqual(["index.mjs", "index.mjs.map"]);
     const file = join(directory, "out", asset, "index.mjs");
     const { size } = await stat(file);
     process.stdout.write(`bundle of ${consumer}: ${Math.round(size / 1000)} kB\n`);
     expect(size, consumer).toBeLessThan(LARGEST_CONSUMER_BYTES);
     const code = await readFile(file, "utf8");
-    for (const text of DEV_CODE) expect(code.includes(text), `${consumer}: ${text}`).toBe(false);
+    for (const text of DEV_CODE.filter((each) => each !== "sourceMappingURL"))
+      expect(code.includes(text), `${consumer}: ${text}`).toBe(false);
     const { handler } = (await import(file)) as { handler?: unknown };
     expect(handler).toBeTypeOf("function");
+    const map = JSON.parse(await readFile(`${file}.map`, "utf8")) as { sources: string[] };
+    expect(map.sources.filter((source) => source.endsWith(`functions/${consumer}.ts`))).toHaveLength(1);
+    expect(map).not.toHaveProperty("sourcesContent");
   }
 });
 
