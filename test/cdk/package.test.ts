@@ -253,7 +253,7 @@ test("the app synthesizes with Node alone: template, handler and capture task", 
   const own = assets.map((files) => files.sort().join()).filter((files) => files.startsWith("index.mjs"));
   expect(own.sort()).toEqual(["index.mjs", "index.mjs,index.mjs.map", "index.mjs,index.mjs.map"]);
   expect(assets.map((files) => files.sort())).toContainEqual(
-    ["Dockerfile", "authorities", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs"].sort(),
+    ["Dockerfile", "health.mjs", "main.mjs", "operate.mjs", "pipeline.mjs", "writable"].sort(),
   );
 });
 
