@@ -32,6 +32,7 @@ import type {
   StateChange,
   Unseen,
 } from "./pipeline-plan.ts";
+import { renamedConsumers } from "./renamed-consumer.ts";
 
 /** Options of `planPipeline`. */
 export interface PlanOptions {
@@ -103,6 +104,7 @@ export async function planPipeline(options: PlanOptions): Promise<PipelinePlan> 
       ...(source?.notes ?? []),
       ...unread.map(({ message, remedy }) => `${message}. ${remedy}`),
       ...ignored,
+      ...renamedConsumers(changes),
       ...(await pausesOf(options)),
     ],
     unseen: found.unseen,
