@@ -1,8 +1,9 @@
 import { readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DeleteMessageCommand, ListQueuesCommand, ReceiveMessageCommand } from "@aws-sdk/client-sqs";
 import pg from "pg";
 import { afterAll, beforeAll, expect } from "vitest";
-import { dynamodbClient } from "../../../lib/aws/clients.ts";
+import { dynamodbClient, sqsClient } from "../../../lib/aws/clients.ts";
 import { clearPause, type Pause, readPause, setPause } from "../../../lib/state/pauses.ts";
 import { eventually } from "../../eventually.ts";
 import { freshDatabase, withPostgres } from "../../postgres/server.ts";
@@ -196,6 +197,33 @@ withPostgres((server) => {
     expect(await reset.ended, reset.lines.join("\n")).toBe(0);
     const { rows } = await client.query<{ id: number }>("SELECT id FROM orders ORDER BY id");
     expect((await applied("orders")).toSorted((a, b) => a - b)).toEqual(rows.map(({ id }) => id));
+    await becomesHealthy(place);
+  });
+
+  onCall(29, async (row) => {
+    await refuse(9);
+    await insert("orders", 9);
+    const sqs = sqsClient(await environment());
+    const { QueueUrls = [] } = await sqs.send(new ListQueuesCommand({}));
+    // As its retention does.
+    const expired = await eventually(
+      async () => {
+        for (const QueueUrl of QueueUrls) {
+          const { Messages = [] } = await sqs.send(new ReceiveMessageCommand({ QueueUrl }));
+          for (const { ReceiptHandle } of Messages)
+            await sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle }));
+          if (Messages.length > 0) return true;
+        }
+        return false;
+      },
+      { what: "a dead letter", deadlineMs: 60_000 },
+    );
+    sqs.destroy();
+    expect(expired).toBe(true);
+    const command = await whatMends(row, place);
+    await correct();
+    await runPrinted(place, command);
+    await arrived("orders", 9);
     await becomesHealthy(place);
   });
 

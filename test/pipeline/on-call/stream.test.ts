@@ -4,13 +4,17 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { CreateQueueCommand } from "@aws-sdk/client-sqs";
 import { afterEach, expect } from "vitest";
+import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import {
   type CaptureReport,
   readCaptureReport,
   writeCaptureReport,
 } from "../../../lib/state/capture-report.ts";
+import { THRESHOLD } from "../../../lib/telemetry/alarms.ts";
 import { AwsFaultProxy } from "../../../lib/testing/fault/aws-proxy.ts";
+import { invoke } from "../../aws/consume/consumer-bench.ts";
 import { emulatedAws } from "../../aws/emulated.ts";
+import { eventually } from "../../eventually.ts";
 import { freshDatabase, withPostgres } from "../../postgres/server.ts";
 import { CaptureBench, type Program } from "../capture-bench.ts";
 import { becomesHealthy, onCall, runPrinted, sound, whatMends } from "./on-call.ts";
@@ -187,5 +191,47 @@ withPostgres((server) => {
     await becomesHealthy(bench, environment);
     const doctor = bench.run(environment, "doctor");
     expect(await doctor.ended, doctor.lines.join("\n")).toBe(0);
+  });
+
+  onCall(28, async (row) => {
+    const bench = await make();
+    const task = await started(bench);
+    await bench.insert(1, 1);
+    await bench.reached(1);
+    const { dynamodb } = aws();
+    const place = { ...{ dynamodb, table: bench.consumer.table, pipeline: "shop" }, slot: 1 };
+    const seat = { ...place, seat: "holder" } as const;
+    const report = await eventually(
+      async () => {
+        const known = await readCaptureReport(seat, signal);
+        return known?.newest && Object.keys(known.newest).length > 0 && known;
+      },
+      { what: "a report of the change", deadlineMs: 30_000 },
+    );
+    await stopped(task);
+    // As if twenty minutes had passed: a task knows what the one before it knew.
+    const before = Object.entries(report.newest ?? {}).map(([topic, changes]) => [
+      topic,
+      changes.map((change) => ({ ...change, at: change.at - 20 * 60_000 })),
+    ]);
+    await writeCaptureReport(
+      seat,
+      { ...report, generation: undefined, newest: Object.fromEntries(before) },
+      undefined,
+      signal,
+    );
+    const later = await started(bench);
+    const command = await whatMends(row, bench);
+    // What the alarm Late takes.
+    const line = await later.printed('"ConsumerLagMilliseconds"');
+    expect(JSON.parse(line).ConsumerLagMilliseconds).toBeGreaterThanOrEqual(THRESHOLD.freshness.value);
+    const seen: unknown[] = [];
+    const handler = bench.consumer.instance((c) =>
+      c.on("*", ALL_OPERATIONS, ({ row }) => void seen.push(row?.id)),
+    );
+    await invoke(handler, await bench.records());
+    expect(seen).toEqual([1]);
+    await runPrinted(bench, command);
+    await becomesHealthy(bench);
   });
 });
