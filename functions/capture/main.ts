@@ -23,7 +23,7 @@ import { AWAIT_DEPLOYMENT_VARIABLE, awaitDeployment } from "../../lib/state/depl
 import { leaseFromEnvironment } from "../../lib/state/lease.ts";
 import { kinesisStream } from "../../lib/stream/kinesis/kinesis-stream.ts";
 import { HEALTH_FILE_VARIABLE, HealthBeat } from "../../lib/telemetry/health.ts";
-import { CAPTURE_STARTS_LINE, powertoolsLog } from "../../lib/telemetry/log.ts";
+import { captureStartsLine, powertoolsLog } from "../../lib/telemetry/log.ts";
 import { stageFromEnvironment } from "../../lib/telemetry/stage.ts";
 
 /*
@@ -50,7 +50,7 @@ let metrics: CapturePublisher | undefined;
 let failure: unknown;
 try {
   // Counted by an alarm, also where what follows fails: cdk/constructs/pipeline-alarms.ts.
-  log.info(CAPTURE_STARTS_LINE);
+  write(captureStartsLine("capture"));
   const { definition, stream, stateTable, leaseMs, metricsSeconds } = readEnvironment(process.env);
   const pipeline = await readDefinition(definition);
   const kind = sourceKind(pipeline.source);

@@ -1,8 +1,14 @@
 import { Logger } from "@aws-lambda-powertools/logger";
 import type { Log } from "../log.ts";
 
-/** The capture task's first line: starts are counted by it. */
+/** The message of the capture task's first line: starts are counted by it. */
 export const CAPTURE_STARTS_LINE = "the capture task starts";
+
+/** Returns the capture task's first line, for every level of the log: one that leaves information out must not hide a task that starts again and again. */
+export function captureStartsLine(service: string): string {
+  const timestamp = new Date().toISOString();
+  return JSON.stringify({ level: "INFO", message: CAPTURE_STARTS_LINE, service, timestamp });
+}
 
 /**
  * A Powertools logger, all of whose levels go where `write` says: `POWERTOOLS_LOG_LEVEL` chooses the level, and lines look
