@@ -169,6 +169,18 @@ export function oldestSlotLag(
   return metric("AWS/RDS", "OldestReplicationSlotLag", { ...metricsDimension }, MAXIMUM, choice);
 }
 
+/**
+ * Free storage of an instance of RDS; undefined for others: a cluster's volume grows by itself.
+ * https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-metrics.html
+ */
+export function freeStorage(
+  { metricsDimension }: DatabaseFacts,
+  choice?: MetricChoice,
+): cloudwatch.Metric | undefined {
+  if (!metricsDimension?.DBInstanceIdentifier) return undefined;
+  return metric("AWS/RDS", "FreeStorageSpace", { ...metricsDimension }, cloudwatch.Stats.MINIMUM, choice);
+}
+
 /** Starts of the capture task, counted in its log: also those of a task that fails before it measures anything. */
 export function captureStarts(of: MeasuredPipeline, slot: number): cloudwatch.Metric {
   return new cloudwatch.Metric({

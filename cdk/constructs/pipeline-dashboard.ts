@@ -21,6 +21,7 @@ import {
   backfillRates,
   captureMetric,
   consumerMetric,
+  freeStorage,
   iteratorAge,
   metric,
   oldestSlotLag,
@@ -47,6 +48,7 @@ export interface PipelineDashboardProps extends MeasuredPipeline {
 /** The grid that CloudWatch lays widgets on. */
 const COLUMNS = 24;
 const HEIGHT = 6;
+const GRAPHS_IN_A_LINE = 4;
 const MINUTE = Duration.minutes(1);
 
 /** A graph as it is drawn. */
@@ -117,6 +119,13 @@ export class PipelineDashboard extends Construct {
         background: cloudwatch.TextWidgetBackground.TRANSPARENT,
       }),
     );
+    // Lines of about the same length, so that no graph is narrower than a quarter of the page.
+    const lines = Math.ceil(graphs.length / GRAPHS_IN_A_LINE);
+    const inALine = Math.ceil(graphs.length / lines);
+    for (let line = 0; line < lines; line++) this.#line(graphs.slice(line * inALine, (line + 1) * inALine));
+  }
+
+  #line(graphs: readonly DrawnGraph[]): void {
     const width = Math.floor(COLUMNS / graphs.length);
     this.dashboard.addWidgets(
       ...graphs.map(
@@ -148,6 +157,7 @@ function drawn<M extends string>(
 function captureLine(props: PipelineDashboardProps, { service, slot }: CaptureService) {
   return (metric: CaptureLine, label: string): cloudwatch.IMetric | undefined => {
     if (metric === "oldestSlotLag") return oldestSlotLag(props.database, { label });
+    if (metric === "freeStorage") return freeStorage(props.database, { label });
     if (metric === "cpu") return service.metricCpuUtilization({ period: MINUTE, label });
     if (metric === "memory") return service.metricMemoryUtilization({ period: MINUTE, label });
     return captureMetric(props, metric, { label }, slot);
@@ -160,6 +170,7 @@ function consumerLine(of: MeasuredPipeline, { name, function: handler }: Consume
   return (metric: ConsumerLine, label: string): cloudwatch.IMetric => {
     if (metric === "iteratorAge") return iteratorAge(handler, { label });
     if (metric === "errors") return handler.metricErrors({ period: MINUTE, label });
+    if (metric === "functionThrottles") return handler.metricThrottles({ period: MINUTE, label });
     if (metric === "p50" || metric === "p99") return latency(metric);
     if (metric === "appliedASecond") return perSecond(consumerMetric(of, name, "applied"), label);
     return consumerMetric(of, name, metric, { label });
@@ -184,10 +195,14 @@ function backfillGraphs(props: PipelineDashboardProps): DrawnGraph[] {
     { title: "Per cent of the table read, by table", left: [backfillProgress(props)], unit: "%" },
     { title: "Rows a second, by table", left: [backfillRates(props)], unit: "a second" },
     {
-      title: "Backfills under way",
+      title: "Backfills under way; rows to be read again",
       left: props.captures.map(({ slot }) =>
         captureMetric(props, "backfills", { label: named("under way or paused", slot) }, slot),
       ),
+      right: props.captures.map(({ slot }) =>
+        captureMetric(props, "rowsAsked", { label: named("rows", slot) }, slot),
+      ),
+      rightUnit: "count",
       unit: "count",
     },
   ];

@@ -1,4 +1,10 @@
-import type { CAPTURE_METRIC, CONSUMER_METRIC, REDRIVE_METRIC } from "./metrics.ts";
+import type {
+  CAPTURE_METRIC,
+  CONSUMER_METRIC,
+  PAUSE_METRIC,
+  REDRIVE_METRIC,
+  STANDING_METRIC,
+} from "./metrics.ts";
 
 /*
  * The graphs of our metrics on the dashboard (cdk/constructs/pipeline-dashboard.ts): a row answers a question, a graph a part of it.
@@ -16,18 +22,21 @@ export interface Graph<M extends string> {
 /** Labels of metrics, in the order in which they are drawn. */
 export type Lines<M extends string> = Readonly<Partial<Record<M, string>>>;
 
-/** A line in a graph of a capture task: one of its metrics, what RDS says of slots, or the task's load. */
-export type CaptureLine = keyof typeof CAPTURE_METRIC | "oldestSlotLag" | "cpu" | "memory";
+/** A line in a graph of a capture task: one of its metrics, what RDS says of slots and disk, or the task's load. */
+export type CaptureLine = keyof typeof CAPTURE_METRIC | "oldestSlotLag" | "freeStorage" | "cpu" | "memory";
 
-/** A line in a graph of a consumer: one of its metrics, a percentile, or a metric of its redrive or its function. */
+/** A line in a graph of a consumer: one of its metrics, a percentile, or a metric of its redrive, its function or what capture sees of it. */
 export type ConsumerLine =
   | keyof typeof CONSUMER_METRIC
   | keyof typeof REDRIVE_METRIC
+  | keyof typeof STANDING_METRIC
+  | keyof typeof PAUSE_METRIC
   | "appliedASecond"
   | "p50"
   | "p99"
   | "iteratorAge"
-  | "errors";
+  | "errors"
+  | "functionThrottles";
 
 /** The first row, by what the capture task reads. */
 export const SOURCE_ROW: Readonly<
@@ -46,12 +55,16 @@ export const SOURCE_ROW: Readonly<
       {
         title: "Slot read by us (1) or not (0)",
         left: { slotActive: "active" },
-        right: { reconnects: "reconnects" },
+        right: { reconnects: "reconnects", leftoverSlots: "slots left on other servers" },
         rightUnit: "count",
       },
       {
         title: "WAL held for the slot",
-        left: { walHeldBytes: "held", oldestSlotLag: "oldest slot (RDS)" },
+        left: {
+          walHeldBytes: "held",
+          oldestSlotLag: "oldest slot (RDS)",
+          freeStorage: "free storage (RDS)",
+        },
         right: { walBudgetLeft: "budget left %" },
         unit: "bytes",
         rightUnit: "%",
@@ -103,11 +116,23 @@ export const CAPTURE_GRAPHS: readonly Graph<CaptureLine>[] = [
     unit: "count",
   },
   {
-    title: "Waiting for Kinesis; the task",
-    left: { unacknowledgedMs: "waits, ms" },
-    right: { cpu: "CPU %", memory: "memory %" },
+    title: "Acknowledged by Kinesis",
+    left: { bytes: "bytes" },
+    right: { requests: "requests" },
+    unit: "bytes",
+    rightUnit: "count",
+  },
+  {
+    title: "Waiting for Kinesis",
+    left: { unacknowledgedMs: "oldest, ms" },
+    right: { bufferedBytes: "bytes" },
     unit: "ms",
-    rightUnit: "%",
+    rightUnit: "bytes",
+  },
+  {
+    title: "The task",
+    left: { cpu: "CPU %", memory: "memory %" },
+    unit: "%",
   },
 ];
 
@@ -115,15 +140,10 @@ export const CAPTURE_GRAPHS: readonly Graph<CaptureLine>[] = [
 export const CONSUMER_GRAPHS: readonly Graph<ConsumerLine>[] = [
   {
     title: "Behind the stream",
-    left: { iteratorAge: "iterator age" },
+    left: { iteratorAge: "iterator age", lagMs: "oldest change that it lacks" },
+    right: { retentionUsed: "paused: % of the retention" },
     unit: "ms",
-  },
-  {
-    title: "Applied a second; duplicates, redriven",
-    left: { appliedASecond: "applied a second" },
-    right: { duplicates: "duplicates", redriven: "redriven" },
-    unit: "a second",
-    rightUnit: "count",
+    rightUnit: "%",
   },
   {
     title: "Commit to effect",
@@ -131,16 +151,49 @@ export const CONSUMER_GRAPHS: readonly Graph<ConsumerLine>[] = [
     unit: "ms",
   },
   {
+    title: "Applied a second; passed over",
+    left: { appliedASecond: "applied a second" },
+    right: {
+      duplicates: "duplicates",
+      unhandled: "unhandled",
+      passed: "not for it",
+      superseded: "superseded",
+      staleWriter: "records of an old writer",
+    },
+    unit: "a second",
+    rightUnit: "count",
+  },
+  {
     title: "What fails",
     left: {
       retried: "retried",
       parked: "parked",
-      deadLettered: "deadLettered",
+      parkedBehind: "parked behind",
+      deadLettered: "dead letters",
       gaps: "gaps",
-      held: "held",
-      heldPartitions: "heldPartitions",
+      held: "tries of held changes",
+      failedPartitions: "partitions that come again",
     },
-    right: { errors: "errors" },
+    right: { errors: "errors", functionThrottles: "throttles" },
+    unit: "count",
+    rightUnit: "count",
+  },
+  {
+    title: "What waits for somebody",
+    left: {
+      openKeys: "keys with open dead letters",
+      openHolds: "open holds",
+      heldPartitions: "partitions held",
+      holdFull: "holds that are full",
+      parkingFull: "parking is full",
+    },
+    right: { heldBytes: "bytes held" },
+    unit: "count",
+    rightUnit: "bytes",
+  },
+  {
+    title: "Redrive",
+    left: { redriven: "redriven", discarded: "discarded", failed: "keys that failed again" },
     unit: "count",
   },
 ];

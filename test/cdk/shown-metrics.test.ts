@@ -1,0 +1,74 @@
+import { describe, expect, test } from "vitest";
+import { triggers } from "../../lib/definition/pipeline.ts";
+import {
+  BACKFILL_METRIC,
+  CAPTURE_METRIC,
+  CONSUMER_METRIC,
+  DIMENSION,
+  dimensionsOf,
+  METRICS_NAMESPACE,
+  type Metric,
+  PAUSE_METRIC,
+  REDRIVE_METRIC,
+  STANDING_METRIC,
+  TABLE_METRIC,
+} from "../../lib/telemetry/metrics.ts";
+import { basics, definition, imported, minimal, synthesize } from "./stacks.ts";
+import { isWatchedBy, watchedMetrics } from "./watched-metrics.ts";
+
+const SHOP = { stage: "Test", pipeline: "shop" };
+
+const small = minimal();
+const of = (metrics: Readonly<Record<string, Metric>>, more: Record<string, string>) =>
+  Object.values(metrics).map(({ name }) => ({
+    ...{ namespace: METRICS_NAMESPACE, name, dimensions: dimensionsOf(SHOP, more) },
+  }));
+
+/** All that the programs of a pipeline publish, with the dimensions that they give it. */
+const emitted = [
+  ...of(CAPTURE_METRIC, {}),
+  ...of({ ...TABLE_METRIC, ...BACKFILL_METRIC }, { [DIMENSION.table]: "public.orders" }),
+  ...["customer-view", "notifications"].flatMap((consumer) =>
+    of(
+      { ...CONSUMER_METRIC, ...PAUSE_METRIC, ...STANDING_METRIC, ...REDRIVE_METRIC },
+      { [DIMENSION.consumer]: consumer },
+    ),
+  ),
+];
+
+/** Metrics that only a source of tables publishes. */
+const OF_TABLES: readonly string[] = [CAPTURE_METRIC.sourceConnected.name];
+
+describe("each metric that is published", () => {
+  test("is drawn, with exactly its dimensions", () => {
+    const drawn = watchedMetrics(small.template).filter(({ by }) => by.startsWith("widget"));
+    const hidden = emitted.filter((metric) => !drawn.some((watched) => isWatchedBy(watched, metric)));
+    expect(hidden.map(({ name }) => name)).toEqual(OF_TABLES);
+  });
+
+  test("is all that alarms and widgets look at", () => {
+    const silent = watchedMetrics(small.template).filter(
+      (watched) =>
+        watched.namespace === METRICS_NAMESPACE && !emitted.some((metric) => isWatchedBy(watched, metric)),
+    );
+    // Counted in the log, at every level of it: test/unit/capture/start-line.test.ts.
+    expect(silent.map(({ by, name }) => [by.replace(/^.*: /, ""), name])).toEqual([
+      ["CaptureRestarting", "CaptureStarts/Test/shop"],
+    ]);
+  });
+
+  test("of a source that reads tables is drawn too", () => {
+    const made = synthesize((stack) => ({
+      definition: definition({ source: triggers({ tables: ["public.orders"] }) }),
+      ...basics(stack),
+    }));
+    const drawn = new Set(watchedMetrics(made.template).map(({ name }) => name));
+    expect(OF_TABLES.filter((name) => !drawn.has(name))).toEqual([]);
+  });
+});
+
+test("an instance of RDS is drawn with its free storage", () => {
+  const [storage] = watchedMetrics(imported().template).filter(({ name }) => name === "FreeStorageSpace");
+  expect(storage).toMatchObject({ namespace: "AWS/RDS", dimensions: { DBInstanceIdentifier: "shop-db" } });
+  expect(watchedMetrics(small.template).map(({ name }) => name)).not.toContain("FreeStorageSpace");
+});
