@@ -78,7 +78,8 @@ function describe({ load, stream, shards, bills }: Estimate): string[] {
     `  Of a million changes ${ASSUMPTIONS.deadLettersPerMillion} become dead letters, and ${ASSUMPTIONS.oversizePerMillion} are too large for the stream.`,
     "  Larger batches (--batch-size, --batch-window-seconds) make invocations, fence writes and logs fewer; a window makes changes later.",
     `  DMS on one ${PRICES.dms.instance} whatever the load, MSK on ${ASSUMPTIONS.mskBrokers} ${PRICES.msk.broker} with a Debezium connector; both with the same functions, no fence, no metrics of their own.`,
-    "  Not counted: the database itself, the sinks, traffic between zones to the database, your work.",
+    `  Not counted: the database itself, the sinks, your work. Logs are kept for ${ASSUMPTIONS.logRetentionDays} days.`,
+    `  The task is in the database's zone in one of ${ASSUMPTIONS.zones} cases. On-demand Advantage is a choice of the whole account, which pays for ${ASSUMPTIONS.advantageMiBps} MiB/s at least.`,
   ];
 }
 

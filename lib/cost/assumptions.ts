@@ -54,6 +54,11 @@ export const ASSUMPTIONS = {
   metricsLinesPerMinute: 3,
   invocationLineBytes: 850,
   lambdaLineBytes: 420,
+  /** Logs are kept so long by default, and stored in so much of their size (AWS compresses them; of its pricing page, by memory). */
+  logRetentionDays: 14,
+  logCompression: 0.15,
+  /** On-demand Advantage bills an account and region at least for so much in and, as is assumed, out. */
+  advantageMiBps: 25,
   /** Interface endpoints of the capture task (Kinesis, logs, Secrets Manager, SQS, ECR twice), in so many zones. */
   endpoints: 6,
   zones: 2,

@@ -1,7 +1,7 @@
 import { ASSUMPTIONS as A } from "./assumptions.ts";
 import { type Bill, bill, type Line, line, PRICES } from "./bill.ts";
 import { type Invocations, invocations, lambda, monthlyCalls, stateTable } from "./consumers.ts";
-import { onDemandStream, provisionedStream, shardsFor } from "./kinesis.ts";
+import { advantageStream, onDemandStream, provisionedStream, shardsFor } from "./kinesis.ts";
 import {
   GIB,
   type Load,
@@ -15,7 +15,7 @@ import {
 const HOURS = PRICES.hoursPerMonth;
 const SECONDS = HOURS * SECONDS_PER_HOUR;
 
-/** The pipeline on an on-demand and on a provisioned stream, and what else does the same work. */
+/** The pipeline on an on-demand stream in both of its ways to be billed and on a provisioned one, and what else does the same work. */
 export interface Estimate {
   readonly load: Load;
   readonly stream: StreamLoad;
@@ -40,6 +40,10 @@ export function estimate(load: Load): Estimate {
         ...onDemandStream(load, stream),
         ...around(load, stream, shards.onDemand),
       ]),
+      bill("Tributary, On-demand Advantage", [
+        ...advantageStream(load, stream),
+        ...around(load, stream, shards.onDemand),
+      ]),
       bill("Tributary, provisioned stream", [
         ...provisionedStream(load, stream),
         ...around(load, stream, shards.provisioned),
@@ -61,6 +65,7 @@ function around(load: Load, stream: StreamLoad, shards: number): Line[] {
     ...claims(load),
     ...cloudwatch(load, called),
     ...network(load, stream.recordsPerSecond * stream.bytesPerRecord),
+    fromDatabase(load),
     ...keysAndSecrets(load),
   ];
 }
@@ -98,6 +103,8 @@ function cloudwatch({ tables, consumers }: Load, called: readonly Invocations[])
   const captureBytes =
     ((A.captureLineBytes + names * A.tableLineBytes) * A.metricsLinesPerMinute * SECONDS) / 60;
   const callBytes = monthlyCalls(called) * (A.invocationLineBytes + A.lambdaLineBytes);
+  const logGb = (captureBytes + callBytes) / GIB;
+  const stored = ((logGb * A.logRetentionDays * 24) / HOURS) * A.logCompression;
   return [
     line("CloudWatch", "metrics", metrics, PRICES.cloudwatch.metricMonth),
     line(
@@ -107,7 +114,8 @@ function cloudwatch({ tables, consumers }: Load, called: readonly Invocations[])
       PRICES.cloudwatch.alarmMonth,
     ),
     line("CloudWatch", "dashboards", 1, PRICES.cloudwatch.dashboardMonth),
-    line("CloudWatch", "GB of logs", (captureBytes + callBytes) / GIB, PRICES.cloudwatch.logsIngestedGb),
+    line("CloudWatch", "GB of logs", logGb, PRICES.cloudwatch.logsIngestedGb),
+    line("CloudWatch", "GB of logs stored", stored, PRICES.cloudwatch.logsStoredGbMonth),
   ];
 }
 
@@ -128,6 +136,12 @@ function network({ network: way }: Load, bytesPerSecond: number): Line[] {
   ];
 }
 
+/** Changes come from the database's zone, which is the task's in one of so many cases: the rest is billed on both sides. */
+function fromDatabase({ changesPerSecond, bytes }: Load): Line {
+  const gb = (changesPerSecond * bytes * SECONDS) / GIB;
+  return line("Network", "GB from the database's zone", gb * (1 - 1 / A.zones), PRICES.network.crossZoneGb);
+}
+
 /** AWS DMS with a Kinesis target: a record for each change; the same functions, without a fence. */
 function dmsToKinesis(load: Load): Bill {
   const stream = unpacked(load);
@@ -139,6 +153,7 @@ function dmsToKinesis(load: Load): Bill {
     ...onDemandStream(load, stream),
     ...lambda(load, invocations(load, stream, shards)),
     ...network(load, stream.recordsPerSecond * stream.bytesPerRecord),
+    fromDatabase(load),
   ]);
 }
 
@@ -155,6 +170,7 @@ function mskConnect(load: Load): Bill {
     line("MSK", "GB of storage", gbPerHour * load.retentionHours * A.mskCopies, storageGbMonth),
     line("MSK", `hours of ${units} Connect units`, HOURS * units, connectUnitHour),
     line("Network", "GB between zones", crossZoneGb, PRICES.network.crossZoneGb),
+    fromDatabase(load),
     ...lambda(load, invocations({ ...load, fanOut: 0 }, stream, A.onDemandShards)),
   ]);
 }

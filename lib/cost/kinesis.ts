@@ -23,6 +23,30 @@ export function onDemandStream(load: Load, stream: StreamLoad): Line[] {
   ].filter(({ quantity }) => quantity > 0);
 }
 
+/**
+ * Returns the monthly cost under On-demand Advantage, a choice of the whole account: no stream hours and lower prices, and a
+ * minimum, which this stream pays alone where it is the account's only one.
+ */
+export function advantageStream(load: Load, stream: StreamLoad): Line[] {
+  const prices = PRICES.kinesisOnDemandAdvantage;
+  const billed = Math.ceil(stream.bytesPerRecord / 1024) * 1024;
+  const gb = (stream.recordsPerSecond * billed * SECONDS_PER_HOUR * HOURS) / GIB;
+  const least = (A.advantageMiBps * SECONDS_PER_HOUR * HOURS) / 1024;
+  const fanned = gb * load.fanOut;
+  const part = "Kinesis";
+  return [
+    line(part, `GB ingested, ${A.advantageMiBps} MiB/s at least`, Math.max(gb, least), prices.ingestedGb),
+    line(
+      part,
+      `GB retrieved, ${A.advantageMiBps} MiB/s at least`,
+      Math.max(gb * (load.consumers - load.fanOut), least - fanned),
+      prices.retrievedGb,
+    ),
+    line(part, "GB by fan-out", fanned, prices.fanOutGb),
+    ...retained(part, load, gb / HOURS, prices),
+  ].filter(({ quantity }) => quantity > 0);
+}
+
 /** Kept beyond a day: what stands in the stream at any time. */
 function retained(
   part: string,

@@ -10,7 +10,7 @@ import { ASSUMPTIONS } from "../../../lib/cost/assumptions.ts";
 import { type Line, PRICES, unconfirmed } from "../../../lib/cost/bill.ts";
 import { fenceUnits, invocations, lambda, stateTable } from "../../../lib/cost/consumers.ts";
 import { estimate } from "../../../lib/cost/estimate.ts";
-import { onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
+import { advantageStream, onDemandStream, provisionedStream, shardsFor } from "../../../lib/cost/kinesis.ts";
 import { DEFAULT_LOAD, distinct, type Load, packed, unpacked } from "../../../lib/cost/load.ts";
 import { definePipeline, postgres } from "../../../lib/definition/pipeline.ts";
 import { CAPTURE_METRIC } from "../../../lib/telemetry/metrics.ts";
@@ -51,6 +51,26 @@ describe("Kinesis", () => {
     expect(quantity(week, "GB retained beyond")).toBeUndefined();
     const month = onDemandStream({ ...load, retentionHours: 720 }, unpacked(load));
     expect(quantity(month, "GB retained beyond")).toBeCloseTo(3.433228 * 552, 3);
+  });
+
+  it("On-demand Advantage: no stream hours, and 25 MiB/s at least of what goes in and out", () => {
+    // 64,160.15625 GB × (0.032 + 0.016): more than 2,506 GB in and twice that out
+    expect(usd(advantageStream(load, unpacked(load)))).toBeCloseTo(3079.6875, 4);
+    const much = { ...load, changesPerSecond: 50_000, fanOut: 1 };
+    // 125,312.805176 GB: in, once out, once by fan-out
+    expect(usd(advantageStream(much, unpacked(much)))).toBeCloseTo(
+      125_312.805176 * (0.032 + 0.016 + 0.02),
+      2,
+    );
+    // It pays from 10 MiB/s of an account on.
+    const rates = [9.9, 10.1].map((MiB) => {
+      const loaded = { ...load, consumers: 1, changesPerSecond: MiB * 1024, bytes: 1024 - 120 };
+      const [standard, advantage] = [onDemandStream, advantageStream].map((of) =>
+        usd(of(loaded, unpacked(loaded))),
+      );
+      return Number(advantage) < Number(standard) - PRICES.kinesisOnDemand.streamHour * PRICES.hoursPerMonth;
+    });
+    expect(rates).toEqual([false, true]);
   });
 
   it("provisioned: one shard and 2,628 million PUT units", () => {
@@ -147,10 +167,11 @@ describe("each part of a bill, by hand", () => {
     ["SQS", 0.031536],
     // 26,280 objects: written at 0.005 and read at 0.0004 a thousand; of 2 MiB, 14 of 30.4167 days: 23.62504 GB at 0.023
     ["S3", 0.1314 + 0.010512 + 0.543376],
-    // 22 + 2 + 13 metrics at 0.30; 12 + 13 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50
-    ["CloudWatch", 11.1 + 2.5 + 3 + 6.371495],
-    // 6 endpoints in 2 zones: 8,760 h and 2,506.256104 GB at 0.01
-    ["Network", 112.662561],
+    // 22 + 2 + 13 metrics at 0.30; 12 + 13 alarms at 0.10; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50;
+    // of them 14 of 30.4167 days stored, in 15 % of their size: 0.879790 GB at 0.03
+    ["CloudWatch", 11.1 + 2.5 + 3 + 6.371495 + 0.026394],
+    // 6 endpoints in 2 zones: 8,760 h and 2,506.256104 GB at 0.01; half of 2,212.554216 GB of changes from the database's zone at 0.02
+    ["Network", 112.662561 + 22.125542],
     // A key, 2 roles × 3 parts × 12 × 730 = 52,560 requests at 0.03 for 10,000, a secret
     ["KMS and secrets", 1 + 0.15768 + 0.4],
   ])("%s: %d dollars", (name, usdByHand) => {
@@ -192,15 +213,15 @@ describe("bills", () => {
   });
 
   it("of DMS and MSK at the same load", () => {
-    const [, , dms, msk] = estimate(load).bills;
+    const [, , , dms, msk] = estimate(load).bills;
     const part = (bill: typeof dms, name: string) => bill?.parts.find((one) => one.part === name)?.usd;
     // 730 × 0.119 + 100 × 0.115
     expect(part(dms, "DMS")).toBeCloseTo(98.37, 6);
     expect(part(dms, "Kinesis")).toBeCloseTo(430.200977, 5);
     // 3 × 730 × 0.204 + 3.433228 × 24 h × 3 copies × 0.1 + 730 × 0.11
     expect(part(msk, "MSK")).toBeCloseTo(446.76 + 24.719238 + 80.3, 5);
-    // 2,506.256104 GB in and twice out, two thirds of it into another zone, at 0.02
-    expect(part(msk, "Network")).toBeCloseTo(100.250244, 5);
+    // 2,506.256104 GB in and twice out, two thirds of it into another zone, at 0.02; and changes from the database's zone
+    expect(part(msk, "Network")).toBeCloseTo(100.250244 + 22.125542, 5);
   });
 
   it("of a way through NAT, endpoints, or neither", () => {
@@ -208,9 +229,11 @@ describe("bills", () => {
       const [bill] = estimate({ ...load, network: way }).bills;
       return bill?.parts.find(({ part }) => part === "Network")?.usd;
     };
-    expect(network("none")).toBeUndefined();
-    expect(network("nat")).toBeCloseTo(730 * 0.045 + 2506.256104 * 0.045, 4);
-    expect(network("endpoints")).toBeCloseTo(6 * 2 * 7.3 + 2506.256104 * 0.01, 4);
+    // Half of the changes come from another zone than the task's.
+    const crossed = 22.125542;
+    expect(network("none")).toBeCloseTo(crossed, 4);
+    expect(network("nat")).toBeCloseTo(crossed + 730 * 0.045 + 2506.256104 * 0.045, 4);
+    expect(network("endpoints")).toBeCloseTo(crossed + 6 * 2 * 7.3 + 2506.256104 * 0.01, 4);
   });
 
   it("grow with the load", () => {
@@ -292,6 +315,9 @@ describe("prices", () => {
     expect(unconfirmed()).toEqual([
       "fargate.vcpuHour",
       "fargate.gbHour",
+      ...["ingestedGb", "retrievedGb", "fanOutGb", "retainedGbMonth", "longRetainedGbMonth"].map(
+        (price) => `kinesisOnDemandAdvantage.${price}`,
+      ),
       "cloudwatch.metricMonth",
       "dms.instanceHour",
       "msk.brokerHour",
@@ -322,7 +348,7 @@ describe("tributary cost", () => {
     const { stdout } = await run(...asked, "--json");
     const { load: used, bills, prices } = JSON.parse(stdout);
     expect(used).toMatchObject({ changesPerSecond: 500, bytes: 700, consumers: 3, memoryMB: 512 });
-    expect(bills).toHaveLength(4);
+    expect(bills).toHaveLength(5);
     expect(prices.date).toBe(PRICES.date);
     expect(bills).toEqual(JSON.parse(JSON.stringify(estimate(used).bills)));
   });
