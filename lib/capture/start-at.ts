@@ -4,6 +4,7 @@ import { defineError } from "../change/tributary-error.ts";
 import { noteShardsRead } from "../consume/fence/shard-start.ts";
 import { planRegistration, type RegisteredConsumer } from "../consume/fence/start-position.ts";
 import type { ConsumerDefinition } from "../definition/definition.ts";
+import { sourceKind } from "../source/index.ts";
 import type { FoundStart, StreamExtent } from "../stream/record-stream.ts";
 import type { CaptureOptions } from "./capture-options.ts";
 
@@ -63,7 +64,8 @@ export interface RegisteredStart extends RegisteredConsumer {
 }
 
 /**
- * Finds where the consumers begin that are new and have a `startAt`; the others have none. Warns of those that are not new. Writes nothing.
+ * Finds where the consumers begin that are new and have a `startAt`; the others have none, and a new one has nothing to read from before
+ * now (rule 66). Warns of those that are not new. Writes nothing.
  * `position`: where a consumer begins now.
  *
  * @throws StartExpiredError, and what reading the stream or the state table throws.
@@ -78,12 +80,16 @@ export async function startsOf(
   for (const consumer of pipeline.consumers) {
     const startAt = replayOf(consumer);
     const { name, topics } = consumer;
-    if (startAt === undefined) {
-      starts.push({ name, topics });
-      continue;
-    }
     const place = { dynamodb, table: stateTable, pipeline: pipeline.name, consumer: name };
     const known = await planRegistration(place, topics, position, signal);
+    if (startAt === undefined) {
+      // Of several slots another one may have written behind the position already, and goes on from there.
+      const isGivenAgain = known.isNew && position !== START_OF_HISTORY && slotsOf(pipeline) === 1;
+      if (isGivenAgain) extent ??= await stream.extent(signal);
+      const read = isGivenAgain && extent ? { shards: extent.shards, sinceMs: Date.now() } : undefined;
+      starts.push({ name, topics, read });
+      continue;
+    }
     if (!known.isNew) {
       const ignored = ignoredStart(name, startAt, known.startAt);
       if (ignored) log.warn(ignored.message, { remedy: ignored.remedy });
@@ -114,7 +120,7 @@ export async function startsOf(
   return starts;
 }
 
-/** Notes that new consumers have nothing to read in the shards from before their start, so that nobody looks for it (rule 35). */
+/** Notes that new consumers have nothing to read in the shards from before their start, so that nobody looks for it (rules 35, 65 and 66). */
 export async function noteStarts(
   { pipeline, dynamodb, stateTable }: Pick<StartAtOptions, "pipeline" | "dynamodb" | "stateTable">,
   starts: readonly RegisteredStart[],
@@ -125,6 +131,10 @@ export async function noteStarts(
     const place = { dynamodb, table: stateTable, pipeline: pipeline.name, consumer: name };
     await noteShardsRead(place, read.shards, read.sinceMs, signal);
   }
+}
+
+function slotsOf({ source }: StartAtOptions["pipeline"]): number {
+  return sourceKind(source).tasks(source).length;
 }
 
 /** Undefined: nothing was committed since. */
