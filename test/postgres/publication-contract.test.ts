@@ -54,7 +54,8 @@ const told = ({ log }: OpenSource) => log.lines.filter((line) => /may be missing
 async function looked(record: MemoryRecord, client: pg.Client): Promise<void> {
   for (let look = 0; look < 2; look++) {
     const { rows } = await client.query(
-      "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now FROM pg_logical_emit_message(false, 'wake', '')",
+      // A captured change: for idle positions alone the record is written every 10 s.
+      "INSERT INTO u SELECT coalesce(max(id), 0) + 1 FROM u RETURNING (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now",
     );
     const now = rows[0].now as number;
     await eventually(() => (record.state?.termsSeen?.atMs ?? 0) > now, { what: "a look" });
