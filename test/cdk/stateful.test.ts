@@ -103,6 +103,7 @@ const changes: Readonly<Record<string, Change>> = {
     props: () => ({ capture: { memoryMiB: 4096, cpu: 2048 } }),
     definition: consumers(VIEW, { ...NOTIFICATIONS, memoryMB: 2048 }),
   },
+  "another stage": { props: () => ({ stage: "staging" }) },
   "another threshold": { props: () => ({ alarms: { lagBytes: 5 * 1024 ** 3, walBudgetPercent: 50 } }) },
   "a newer image of capture": { from: { props: image("capture:1") }, props: image("capture:2") },
   "other subnets": { props: () => ({ vpcSubnets: { subnetType: ec2.SubnetType.PUBLIC } }) },
