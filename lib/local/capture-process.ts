@@ -46,8 +46,8 @@ const metricsLine = z.object({
     .default([]),
 });
 
-/** Told as a metric: the line of all says the same. */
-const backfillLine = z.object({ tributary: z.literal("capture-backfill") });
+/** For CloudWatch alone: backfills, whose figures the line of all has too, pauses, and what consumers stand at. */
+const otherMetrics = z.object({ tributary: z.enum(["capture-backfill", "pause", "standing"]) });
 
 const tableLine = z.object({
   tributary: z.literal("capture-table"),
@@ -202,7 +202,7 @@ export class CaptureProcess {
       this.#tables[name] = (this.#tables[name] ?? 0) + added;
       return;
     }
-    if (backfillLine.safeParse(parsed).success) return;
+    if (otherMetrics.safeParse(parsed).success) return;
     const error = errorLine.safeParse(parsed);
     if (!error.success) {
       this.#options.onLog(`capture: ${line}`);

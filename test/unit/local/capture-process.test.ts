@@ -48,3 +48,13 @@ test("an error that ends capture for good is its failure, and not shown beside i
   await eventually(() => failures.length > 0, { what: "the failure" });
   expect([shown, failures]).toEqual([[], [refused.message]]);
 });
+
+test("metrics are for CloudWatch: a line of them is not shown, whatever it tells of", async () => {
+  const others = ["capture-backfill", "pause", "standing"].map((tributary) => ({ tributary }));
+  const { shown } = start(
+    [metrics, ...others, { level: "INFO", message: "streams" }],
+    "setInterval(() => {}, 1000);",
+  );
+  await eventually(() => shown.length > 0, { what: "the line behind them" });
+  expect(shown).toEqual([expect.stringContaining("streams")]);
+});
