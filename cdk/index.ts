@@ -10,7 +10,9 @@ import { PackagesMissingError } from "../lib/change/packages-missing.ts";
 /** Packages that an app with constructs has itself. */
 const PEERS = ["aws-cdk-lib", "constructs"];
 
-export const { CdcPipeline } = constructs();
+export const { CdcPipeline, PipelineEndpoints } = constructs();
+/** Endpoints of AWS's services that the pipelines of a VPC share. */
+export type PipelineEndpoints = import("./constructs/cdc-pipeline.ts").PipelineEndpoints;
 
 function constructs(): typeof import("./constructs/cdc-pipeline.ts") {
   try {

@@ -97,7 +97,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     super(scope, id);
     const { definition, vpc, settings, access, further } = props;
     this.slot = further?.slot ?? 1;
-    const subnets = selectSubnets({ vpc, ...(props.vpcSubnets ? { vpcSubnets: props.vpcSubnets } : {}) });
+    const subnets = selectSubnets("capture", { vpc, vpcSubnets: props.vpcSubnets });
     this.securityGroup = further?.first.securityGroup ?? this.#ownSecurityGroup(props);
     this.connections = this.securityGroup.connections;
 

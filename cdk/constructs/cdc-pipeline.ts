@@ -27,9 +27,10 @@ import type { ConsumerSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
 import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
-import { addEndpoints, checkWayOut, type Endpoints } from "./network.ts";
+import { admit, checkNetwork, type Endpoints, openEndpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
+import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import { checkReaders, checkResources } from "./pipeline-limits.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
@@ -46,7 +47,7 @@ export interface CdcPipelineProps {
   readonly projectRoot?: string;
 
   readonly vpc: ec2.IVpc;
-  /** Of the capture task. Default: private subnets with a NAT, else isolated ones, else public ones. */
+  /** Of the capture task. Default: private subnets with a NAT, else isolated ones. Public ones only where they are named. */
   readonly vpcSubnets?: ec2.SubnetSelection;
   /** The way to AWS's services out of isolated subnets. */
   readonly endpoints?: Endpoints;
@@ -127,6 +128,8 @@ export class CdcPipeline extends Construct {
   readonly dashboard: PipelineDashboard;
   /** Comes last. What of your own stack must stand before a slot is made: `pipeline.deployed.node.addDependency(it)`. */
   readonly deployed: Construct;
+  /** The endpoints that were made, or given: another pipeline of the VPC takes them, `endpoints: pipeline.endpoints`. */
+  readonly endpoints: PipelineEndpoints | undefined;
   /** The dead-letter queue of capture, for changes that cannot become events. Only sources that read a log have one. */
   readonly captureDeadLetters: DeadLetterQueue | undefined;
 
@@ -142,12 +145,8 @@ export class CdcPipeline extends Construct {
     const projectRoot = props.projectRoot ?? projectOfApp();
     const stage = stageOf(this, props.stage);
     const settingsOf = consumerSettings(definition, props.consumers ?? {});
-    const placement = { vpc, ...(vpcSubnets ? { vpcSubnets } : {}) };
-    checkWayOut("capture", placement, props.endpoints);
-    for (const { name } of definition.consumers) {
-      const settings = settingsOf(name);
-      if (settings.vpc) checkWayOut(`consumers.${name}`, { ...settings, vpc: settings.vpc }, props.endpoints);
-    }
+    const placement = { vpc, vpcSubnets };
+    checkNetwork(placement, props.endpoints, definition.consumers, settingsOf);
     checkReaders(definition, settingsOf);
     this.#warnOfSharedThroughput(settingsOf);
 
@@ -236,16 +235,10 @@ export class CdcPipeline extends Construct {
     const verifying = [...this.verifyTasks.taskDefinitions.values()].map((task) => task.taskRole);
     const readers = [...this.consumers.flatMap(({ roles }) => roles), ...verifying];
     allowPreviousKeys([taskRole, ...readers], keys.previousKeys);
-    if (props.endpoints === "create") {
-      const inVpc = this.consumers.filter(({ name }) => settingsOf(name).vpc === vpc);
-      const way = addEndpoints(
-        this,
-        placement,
-        this.capture,
-        inVpc.flatMap((consumer) => [consumer.function, consumer.redrive.function]),
-      );
-      for (const { service } of this.captures) service.node.addDependency(way);
-    }
+    this.endpoints = openEndpoints(this, placement, props.endpoints);
+    const parts = { placement, capture: this.capture, consumers: this.consumers, settingsOf };
+    admit(this.endpoints, parts);
+    if (this.endpoints) for (const { service } of this.captures) service.node.addDependency(this.endpoints);
     const database = databaseFacts(props.database);
     const { alarms, health } = new PipelineAlarms(this, "Alarms", {
       stage,
@@ -383,3 +376,5 @@ function consumerSettings(definition: Pipeline, given: Readonly<Record<string, C
   }
   return (name: string): ConsumerSettings => given[name] ?? {};
 }
+
+export { PipelineEndpoints, type PipelineEndpointsProps } from "./pipeline-endpoints.ts";

@@ -21,6 +21,7 @@ import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { acknowledgeWildcard, allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { selectSubnets } from "./network.ts";
+import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import type { StateTable } from "./state-table.ts";
 
 /** Settings of one consumer beside its definition. */
@@ -33,6 +34,8 @@ export interface ConsumerSettings {
   readonly vpc?: ec2.IVpc;
   readonly vpcSubnets?: ec2.SubnetSelection;
   readonly securityGroups?: ec2.ISecurityGroup[];
+  /** The way to AWS's services out of isolated subnets of a VPC that is not the pipeline's. */
+  readonly endpoints?: "existing" | PipelineEndpoints;
   /** A throughput of its own (2 MB/s a shard) and lower latency, at a price. */
   readonly enhancedFanOut?: boolean;
   /** Redrive without a person; default none: `tributary redrive`, or the redrive function invoked by hand. */
@@ -120,7 +123,7 @@ export class ConsumerFunction extends Construct {
       ...(vpc
         ? {
             vpc,
-            vpcSubnets: { subnets: selectSubnets({ vpc, ...(vpcSubnets ? { vpcSubnets } : {}) }).subnets },
+            vpcSubnets: { subnets: selectSubnets(`consumers.${consumer.name}`, { vpc, vpcSubnets }).subnets },
             ...(securityGroups ? { securityGroups } : {}),
           }
         : {}),
