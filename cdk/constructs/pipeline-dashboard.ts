@@ -12,10 +12,11 @@ import {
   type Lines,
   SOURCE_ROW,
 } from "../../lib/telemetry/graphs.ts";
-import type { MeasuredPipeline } from "../../lib/telemetry/metrics.ts";
+import type { CAPTURE_METRIC, MeasuredPipeline } from "../../lib/telemetry/metrics.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
+import { runbook, type ThresholdLines, thresholdLines } from "./dashboard-alarms.ts";
 import {
   backfillProgress,
   backfillRates,
@@ -49,6 +50,8 @@ export interface PipelineDashboardProps extends MeasuredPipeline {
 const COLUMNS = 24;
 const HEIGHT = 6;
 const GRAPHS_IN_A_LINE = 4;
+/** https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html: log groups of a query. */
+const LOG_GROUPS_IN_A_QUERY = 50;
 const MINUTE = Duration.minutes(1);
 
 /** A graph as it is drawn. */
@@ -66,6 +69,7 @@ interface DrawnGraph {
  */
 export class PipelineDashboard extends Construct {
   readonly dashboard: cloudwatch.Dashboard;
+  #thresholds: ThresholdLines = () => [];
 
   constructor(scope: Construct, id: string, props: PipelineDashboardProps) {
     super(scope, id);
@@ -79,12 +83,18 @@ export class PipelineDashboard extends Construct {
         new cloudwatch.AlarmStatusWidget({
           title: `${props.pipeline}: is it healthy?`,
           alarms,
+          sortBy: cloudwatch.AlarmStatusWidgetSortBy.STATE_UPDATED_TIMESTAMP,
           width: COLUMNS,
           // Four alarms a line.
           height: 1 + Math.ceil(alarms.length / 4),
         }),
       );
     }
+    this.dashboard.addWidgets(
+      new cloudwatch.TextWidget({ markdown: runbook(this, props.alarms), width: COLUMNS, height: 3 }),
+    );
+    this.#thresholds = thresholdLines(props.alarms);
+    this.dashboard.addWidgets(...singleValues(props));
     const { heading, graphs } = SOURCE_ROW[props.source.metrics];
     for (const capture of props.captures) {
       const of = capture.slot === 1 ? "" : ` (slot ${capture.slot})`;
@@ -108,17 +118,23 @@ export class PipelineDashboard extends Construct {
       );
     }
     this.#row("5. What the consumers stand on", stateGraphs(props));
+    this.#heading("6. What went wrong last?");
+    this.dashboard.addWidgets(lastErrors(props));
   }
 
-  #row(heading: string, graphs: readonly DrawnGraph[]): void {
+  #heading(text: string): void {
     this.dashboard.addWidgets(
       new cloudwatch.TextWidget({
-        markdown: `### ${heading}`,
+        markdown: `### ${text}`,
         width: COLUMNS,
         height: 1,
         background: cloudwatch.TextWidgetBackground.TRANSPARENT,
       }),
     );
+  }
+
+  #row(heading: string, graphs: readonly DrawnGraph[]): void {
+    this.#heading(heading);
     // Lines of about the same length, so that no graph is narrower than a quarter of the page.
     const lines = Math.ceil(graphs.length / GRAPHS_IN_A_LINE);
     const inALine = Math.ceil(graphs.length / lines);
@@ -134,6 +150,8 @@ export class PipelineDashboard extends Construct {
             title,
             left,
             ...(right ? { right } : {}),
+            leftAnnotations: this.#thresholds(left),
+            rightAnnotations: this.#thresholds(right ?? []),
             width,
             height: HEIGHT,
             leftYAxis: { min: 0, showUnits: false, ...(unit ? { label: unit } : {}) },
@@ -142,6 +160,59 @@ export class PipelineDashboard extends Construct {
       ),
     );
   }
+}
+
+/** The few figures that are looked at first, each with its course. */
+function singleValues(props: PipelineDashboardProps): cloudwatch.SingleValueWidget[] {
+  const { captures, consumers, source } = props;
+  const connected = source.metrics === "slots" ? "slotActive" : "sourceConnected";
+  const ofCaptures = (name: CaptureLine & keyof typeof CAPTURE_METRIC, label: string) =>
+    captures.map(({ slot }) => captureMetric(props, name, { label: named(label, slot) }, slot));
+  const widgets: [title: string, metrics: cloudwatch.IMetric[]][] = [
+    ["Source is read (1) or not (0)", ofCaptures(connected, "read")],
+    ["Capture is behind, ms", ofCaptures("replicationLagMs", "behind")],
+    [
+      "Consumers are behind, ms",
+      consumers.map(({ name }) => consumerMetric(props, name, "lagMs", { label: name })),
+    ],
+    [
+      "Dead letters",
+      consumers.map(({ name, deadLetterQueue }) => waitingMessages(deadLetterQueue, { label: name })),
+    ],
+  ];
+  const shown = widgets.filter(([, metrics]) => metrics.length > 0);
+  const height = 2 + 2 * Math.ceil(Math.max(...shown.map(([, metrics]) => metrics.length)) / 2);
+  return shown.map(
+    ([title, metrics]) =>
+      new cloudwatch.SingleValueWidget({
+        ...{
+          title,
+          metrics,
+          sparkline: true,
+          width: COLUMNS / 4,
+          height,
+        },
+      }),
+  );
+}
+
+/** The last lines that tell of an error, of capture and of all functions. */
+function lastErrors({ captures, consumers }: PipelineDashboardProps): cloudwatch.LogQueryWidget {
+  const groups = [
+    ...captures.map(({ logGroup }) => logGroup),
+    ...consumers.flatMap((consumer) => [consumer.function.logGroup, consumer.redrive.function.logGroup]),
+  ];
+  return new cloudwatch.LogQueryWidget({
+    title: "The last errors: tributary explain <code> says more",
+    logGroupNames: groups.slice(0, LOG_GROUPS_IN_A_QUERY).map(({ logGroupName }) => logGroupName),
+    queryLines: [
+      "fields @timestamp, @log, code, coalesce(message, @message) as what",
+      'filter level = "ERROR" or @message like /Task timed out|Runtime exited|\\tERROR\\t/',
+      "sort @timestamp desc",
+      "limit 20",
+    ],
+    ...{ width: COLUMNS, height: HEIGHT },
+  });
 }
 
 /** A graph whose lines are found one by one; one that the stack does not have is left out. */

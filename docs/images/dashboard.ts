@@ -12,7 +12,7 @@ import { readSettings } from "../../cdk/settings.ts";
 import { ShopStack } from "../../cdk/shop-stack.ts";
 
 interface Widget {
-  readonly type: "alarm" | "text" | "metric";
+  readonly type: "alarm" | "text" | "metric" | "log";
   readonly x: number;
   readonly y: number;
   readonly width: number;
@@ -22,6 +22,10 @@ interface Widget {
     readonly markdown?: string;
     readonly alarms?: readonly unknown[];
     readonly metrics?: readonly unknown[][];
+    readonly view?: string;
+    readonly annotations?: {
+      readonly horizontal?: readonly { readonly label: string; readonly yAxis: string }[];
+    };
   };
 }
 
@@ -68,13 +72,70 @@ function draw(widget: Widget, index: number): string {
   const w = widget.width * CELL.width - GAP;
   const h = widget.height * CELL.height - GAP;
   const { markdown, title = "" } = widget.properties;
+  if (widget.type === "text" && !markdown?.startsWith("#")) return prose(markdown ?? "", x, y, w, h);
   if (widget.type === "text") {
     return `<text x="${x + 4}" y="${y + h - 6}" font-size="14" font-weight="600" fill="#16191f">${xml((markdown ?? "").replace(/^#+ /, ""))}</text>`;
   }
-  const inside = widget.type === "alarm" ? alarms(widget, x, y, w) : curves(widget, x, y, w, h, index);
+  const inside = insideOf(widget, x, y, w, h, index);
   return `<rect x="${x}" y="${y}" width="${w}" height="${h}" rx="3" fill="#fff" stroke="#d5dbdb"/>
 <text x="${x + 10}" y="${y + 19}" font-size="12" font-weight="600" fill="#16191f">${xml(title)}</text>
 ${inside}`;
+}
+
+function insideOf(widget: Widget, x: number, y: number, w: number, h: number, index: number): string {
+  if (widget.type === "alarm") return alarms(widget, x, y, w);
+  if (widget.type === "log") return table(x, y, w);
+  return widget.properties.view === "singleValue"
+    ? values(widget, x, y, w)
+    : curves(widget, x, y, w, h, index) + thresholds(widget, x, y, w, h);
+}
+
+/** Text that is more than a heading: as many lines as it takes. */
+function prose(markdown: string, x: number, y: number, w: number, h: number): string {
+  const most = Math.floor(w / 6.2);
+  const lines = markdown.split("\n\n").flatMap((paragraph) => {
+    const broken = [""];
+    for (const word of paragraph.replace(/[*`]/g, "").split(" ")) {
+      const last = broken.at(-1) ?? "";
+      if (last.length + word.length > most) broken.push(word);
+      else broken[broken.length - 1] = last ? `${last} ${word}` : word;
+    }
+    return broken;
+  });
+  const printed = lines.map(
+    (line, i) => `<text x="${x + 10}" y="${y + 18 + i * 15}" fill="#16191f">${xml(line)}</text>`,
+  );
+  return `<rect x="${x}" y="${y}" width="${w}" height="${h}" rx="3" fill="#fff" stroke="#d5dbdb"/>${printed.join("")}`;
+}
+
+function values({ properties }: Widget, x: number, y: number, w: number): string {
+  return (properties.metrics ?? [])
+    .map((metric, i) => {
+      const left = x + 14 + (i % 2) * (w / 2);
+      const top = y + 52 + Math.floor(i / 2) * 54;
+      const value = properties.title?.includes("(1)") ? "1" : "0";
+      return `<text x="${left}" y="${top}" font-size="22" fill="#16191f">${value}</text><text x="${left}" y="${top + 16}" font-size="9.5" fill="#545b64">${xml(labelOf(metric))}</text>`;
+    })
+    .join("");
+}
+
+function table(x: number, y: number, w: number): string {
+  const columns = ["@timestamp", "@log", "code", "what"];
+  const head = columns.map(
+    (name, i) =>
+      `<text x="${x + 14 + (i * w) / 4}" y="${y + 44}" font-weight="600" fill="#545b64">${name}</text>`,
+  );
+  return `${head.join("")}<text x="${x + 14}" y="${y + 70}" fill="#545b64">No results</text>`;
+}
+
+/** The lines at which alarms ring, one below the other: where they lie depends on the figures. */
+function thresholds({ properties }: Widget, x: number, y: number, w: number, h: number): string {
+  return (properties.annotations?.horizontal ?? [])
+    .map(({ label }, i) => {
+      const at = y + 46 + i * ((h - 90) / 6);
+      return `<line x1="${x + 14}" x2="${x + w - 14}" y1="${at}" y2="${at}" stroke="#d62728" stroke-dasharray="4 3"/><text x="${x + w - 14}" y="${at - 3}" font-size="9" text-anchor="end" fill="#d62728">${xml(label)}</text>`;
+    })
+    .join("");
 }
 
 function alarms({ properties }: Widget, x: number, y: number, w: number): string {

@@ -215,7 +215,8 @@ describe.each(each)("%s", (_, of) => {
       Object.keys(of.template.findResources("AWS::CloudWatch::Alarm")).length,
     );
     const rows = widgets.filter(({ type }) => type === "text").sort((a, b) => a.y - b.y);
-    expect(rows.map(({ properties }) => String(properties.markdown).replace(/:.*/, ""))).toEqual([
+    expect(rows.map(({ properties }) => String(properties.markdown).replace(/[:,].*/s, ""))).toEqual([
+      "**When an alarm rings**",
       "### 1. PostgreSQL",
       "### 2. Capture",
       "### 2. Capture",
@@ -223,6 +224,7 @@ describe.each(each)("%s", (_, of) => {
       "### 4. Consumer customer-view",
       "### 4. Consumer notifications",
       "### 5. What the consumers stand on",
+      "### 6. What went wrong last?",
     ]);
     for (const { x, width } of widgets) expect(x + width).toBeLessThanOrEqual(24);
   });

@@ -14,7 +14,7 @@ import {
   TABLE_METRIC,
 } from "../../lib/telemetry/metrics.ts";
 import { basics, definition, imported, minimal, synthesize } from "./stacks.ts";
-import { isWatchedBy, watchedMetrics } from "./watched-metrics.ts";
+import { isWatchedBy, watchedMetrics, withReferences } from "./watched-metrics.ts";
 
 const SHOP = { stage: "Test", pipeline: "shop" };
 
@@ -71,4 +71,54 @@ test("an instance of RDS is drawn with its free storage", () => {
   const [storage] = watchedMetrics(imported().template).filter(({ name }) => name === "FreeStorageSpace");
   expect(storage).toMatchObject({ namespace: "AWS/RDS", dimensions: { DBInstanceIdentifier: "shop-db" } });
   expect(watchedMetrics(small.template).map(({ name }) => name)).not.toContain("FreeStorageSpace");
+});
+
+describe("the dashboard", () => {
+  const { template } = small;
+  const [{ Properties } = { Properties: {} }] = Object.values(
+    template.findResources("AWS::CloudWatch::Dashboard"),
+  );
+  const { widgets } = JSON.parse(withReferences(Properties.DashboardBody)) as {
+    widgets: {
+      readonly type: string;
+      readonly y: number;
+      readonly properties: {
+        readonly [name: string]: unknown;
+        readonly title?: string;
+        readonly annotations?: { readonly horizontal?: { readonly label: string; readonly value: number }[] };
+      };
+    }[];
+  };
+  const titled = (part: string) => widgets.find(({ properties: { title } }) => title?.includes(part));
+
+  test("has what rings first, then single values, then graphs", () => {
+    expect(widgets[0]).toMatchObject({ type: "alarm", properties: { sortBy: "stateUpdatedTimestamp" } });
+    const rows = (view: string) =>
+      widgets.filter(({ properties }) => properties.view === view).map(({ y }) => y);
+    expect(rows("singleValue")).toHaveLength(4);
+    expect(Math.max(...rows("singleValue"))).toBeLessThan(Math.min(...rows("timeSeries")));
+  });
+
+  test("draws where alarms ring, one line for all of a value", () => {
+    const lines = (title: string) => titled(title)?.properties.annotations?.horizontal;
+    expect(lines("Lag behind PostgreSQL")).toMatchObject([{ label: "ReplicationLag", value: 1024 ** 3 }]);
+    expect(lines("What waits for somebody")?.map(({ value }) => value)).toEqual([1]);
+  });
+
+  test("asks the logs of the task and of every function for their last errors", () => {
+    const query = String(titled("last errors")?.properties.query);
+    const groups = Object.keys(template.findResources("AWS::Logs::LogGroup")).filter((id) =>
+      /Consumer|Capture/.test(id),
+    );
+    const asked = [...query.matchAll(/SOURCE '<\{Ref:(\w+)\}>'/g)].map(([, id]) => id);
+    expect(asked).toHaveLength(5);
+    expect(groups).toEqual(expect.arrayContaining(asked));
+  });
+
+  test("names the command that explains each alarm, by every kind that is made", () => {
+    const markdown = String(widgets.find(({ type }) => type === "text")?.properties.markdown);
+    expect(markdown).toContain("npx tributary-cdc explain <alarm>");
+    for (const kind of ["SlotInactive", "PutAside", "DeadLetters"]) expect(markdown).toContain(`\`${kind}\``);
+    expect(markdown).not.toContain("SourceDisconnected");
+  });
 });

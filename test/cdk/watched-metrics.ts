@@ -11,8 +11,8 @@ export interface WatchedMetric {
   readonly any: readonly string[];
 }
 
-/** Text in which each reference to a resource stands as its logical id. */
-function withReferences(value: unknown): string {
+/** Returns text in which each reference to a resource stands as its logical id. */
+export function withReferences(value: unknown): string {
   if (typeof value === "string") return value;
   const joined = (value as { "Fn::Join"?: [string, unknown[]] })["Fn::Join"];
   if (joined) return joined[1].map(withReferences).join(joined[0]);
