@@ -73,16 +73,17 @@ test("what nobody has answered is found by both versions, and an answer is for i
 test("a custom resource of the app's own can stand before the mark: nothing waits in a circle", () => {
   const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
   const stack = new Stack(app, "Test");
+  const { deployed } = new CdcPipeline(stack, "Pipeline", {
+    ...basics(stack),
+    definition: definition({ consumers: [] }),
+  });
+  // After the pipeline: the provider of both has the log group that the pipeline gave it.
   const own = new customResources.AwsCustomResource(stack, "Own", {
     onCreate: {
       ...{ service: "S3", action: "HeadBucket", parameters: { Bucket: "reports" } },
       physicalResourceId: customResources.PhysicalResourceId.of("own"),
     },
     policy: customResources.AwsCustomResourcePolicy.fromSdkCalls({ resources: ["arn:aws:s3:::reports"] }),
-  });
-  const { deployed } = new CdcPipeline(stack, "Pipeline", {
-    ...basics(stack),
-    definition: definition({ consumers: [] }),
   });
   deployed.node.addDependency(own);
   // Refuses a template whose resources wait for each other.
