@@ -20,6 +20,7 @@ import {
 /** A stack as it would be deployed. */
 export interface Synthesized {
   readonly stack: Stack;
+  /** The first one of the stack. */
   readonly pipeline: CdcPipeline;
   readonly template: Template;
   readonly annotations: Annotations;
@@ -27,19 +28,48 @@ export interface Synthesized {
   readonly violations: readonly string[];
 }
 
-/** Synthesizes a stack with both versions of cdk-nag that are in use. Handlers are not bundled: that takes long, and bundle.test.ts looks at it. */
+/** Account and region of every stack here. */
+export const ENVIRONMENT = { account: "123456789012", region: "eu-central-1" };
+
+/** Synthesizes a stack with both versions of cdk-nag that are in use. */
 export function synthesize(build: (stack: Stack) => CdcPipelineProps): Synthesized {
-  const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
-  const stack = new Stack(app, "Test", { env: { account: "123456789012", region: "eu-central-1" } });
+  const app = newApp();
+  const stack = new Stack(app, "Test", { env: ENVIRONMENT });
   const pipeline = new CdcPipeline(stack, "Pipeline", build(stack));
+  return synthesized(stack, pipeline);
+}
+
+/** Returns an app that cdk-nag looks at. Handlers are not bundled: that takes long, and bundle.test.ts looks at it. */
+export function newApp(): App {
+  const app = new App({
+    context: {
+      "aws:cdk:bundling-stacks": [],
+      // CDK warns of a default that nobody chose.
+      "@aws-cdk/core:defaultCrossStackReferences": "strong",
+    },
+  });
   Aspects.of(app).add(new AwsSolutionsChecks2());
+  return app;
+}
+
+/** Synthesizes a stack's app, once for all its stacks: make them all before. */
+export function synthesized(stack: Stack, pipeline: CdcPipeline): Synthesized {
   const template = Template.fromStack(stack);
   const violations = new AwsSolutionsChecks()
-    .validateScope(app)
+    .validateScope(stack)
     .violations.flatMap(({ ruleName, violatingResources }) =>
       violatingResources.map(({ constructPath }) => `${constructPath}: ${ruleName}`),
     );
   return { stack, pipeline, template, annotations: Annotations.fromStack(stack), violations };
+}
+
+/** Makes something at its first call, and gives the same again: a stack takes a second, and tests only read it. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly it: T } | undefined;
+  return () => {
+    made ??= { it: make() };
+    return made.it;
+  };
 }
 
 /** A definition of the shop with two consumers, and what is given over it. */
@@ -68,13 +98,11 @@ export function basics(stack: Stack) {
 }
 
 /** As little as a pipeline can be. */
-export function minimal(): Synthesized {
-  return synthesize((stack) => ({ definition: definition(), ...basics(stack) }));
-}
+export const minimal = once(() => synthesize((stack) => ({ definition: definition(), ...basics(stack) })));
 
 /** Every choice taken another way. */
-export function full(): Synthesized {
-  return synthesize((stack) => {
+export const full = once(() =>
+  synthesize((stack) => {
     const isolated = new ec2.Vpc(stack, "Isolated", {
       maxAzs: 2,
       natGateways: 0,
@@ -130,12 +158,12 @@ export function full(): Synthesized {
       alarms: { lagBytes: 256 * 1024 ** 2, iteratorAge: Duration.hours(1) },
       alarmTopic: new sns.Topic(stack, "Topic", { enforceSSL: true }),
     };
-  });
-}
+  }),
+);
 
 /** Everything exists already, in other stacks or made by hand. */
-export function imported(): Synthesized {
-  return synthesize((stack) => {
+export const imported = once(() =>
+  synthesize((stack) => {
     const vpc = ec2.Vpc.fromVpcAttributes(stack, "Vpc", {
       vpcId: "vpc-0123456789abcdef0",
       availabilityZones: ["eu-central-1a", "eu-central-1b"],
@@ -164,8 +192,8 @@ export function imported(): Synthesized {
       ),
       alarmTopic: sns.Topic.fromTopicArn(stack, "Topic", "arn:aws:sns:eu-central-1:123456789012:alarms"),
     };
-  });
-}
+  }),
+);
 
 /** Findings of cdk-nag and errors of ours, as text. */
 export function findings({ annotations, violations }: Synthesized): string[] {
