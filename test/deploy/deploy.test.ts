@@ -235,14 +235,15 @@ describe.each(cloudKinds())("on $name", (kind) => {
     await database.client.query("UPDATE customers SET tier = 'bronze' WHERE id = 1");
     await printed('"public.customers update":1');
     await customer("1", (item) => item.tier?.S === "bronze");
-    const status = await tributary(["status", "--stack", stack, "--pipeline", "cdk/second.ts", "--json"], {
-      directory: app.directory,
-      cloud,
-    });
-    expect(status.stderr).toContain(`speaking to pipeline second of stack ${stack}`);
-    expect(JSON.parse(status.stdout)).toMatchObject({
-      captures: [{ slot: 1, state: "RUNNING" }],
-      consumers: [{ name: "print-changes" }],
+    await soon("the second pipeline's report", async () => {
+      const { stdout, stderr } = await tributary(
+        ["status", "--stack", stack, "--pipeline", "cdk/second.ts", "--json"],
+        { directory: app.directory, cloud },
+      );
+      expect(stderr).toContain(`speaking to pipeline second of stack ${stack}`);
+      const status = JSON.parse(stdout) as { captures: { state: string }[]; consumers: { name: string }[] };
+      expect(status.consumers.map(({ name }) => name)).toEqual(["print-changes"]);
+      return (status.captures.length === 1 && status.captures[0]?.state === "RUNNING") || undefined;
     });
     expect(await second.stop()).toBe(0);
   });
@@ -382,7 +383,10 @@ describe.each(cloudKinds())("on $name", (kind) => {
     }
     // What was deployed, without another synth.
     await runCdk(["destroy", "--force", "--app", ASSEMBLY]);
-    expect(await inventory(cloud, stack, clients)).toEqual(NOTHING);
+    const left = await inventory(cloud, stack, clients);
+    // Lambda makes it for CDK's function that empties buckets, and nobody removes it.
+    const logGroups = left.logGroups?.filter((name) => !name.includes("CustomS3AutoDeleteObjects"));
+    expect({ ...left, logGroups }).toEqual(NOTHING);
   });
 
   /** The program of a pipeline's service for a slot. */
