@@ -47,7 +47,7 @@ function dashboardsOf(template: Template) {
   );
 }
 
-describe.each(everyStack())("%s", (_, of: Synthesized) => {
+describe.each(everyStack())("%s", (name, of: Synthesized) => {
   const { template } = of;
 
   test("cdk-nag finds nothing that is not answered", () => {
@@ -108,10 +108,10 @@ describe.each(everyStack())("%s", (_, of: Synthesized) => {
     expect(new Set(said).size).toBe(said.length);
   });
 
-  test("every alarm says what to do, and where the pipeline has a topic it reaches it, itself or through a composite alarm", () => {
+  test("every alarm says what to do, and where the pipeline is given a topic it reaches it, itself or through a composite alarm", () => {
     const composites = resourcesOf(template, /^AWS::CloudWatch::CompositeAlarm$/);
     const alarms = resourcesOf(template, /^AWS::CloudWatch::Alarm$/);
-    const hasTopic = resourcesOf(template, /./).some(([, { Properties }]) => Properties?.AlarmActions);
+    const hasTopic = name !== "minimal";
     expect(alarms.length).toBeGreaterThan(15);
     for (const [id, { Type, Properties }] of [...alarms, ...composites]) {
       expect(Properties.AlarmDescription, id).toMatch(/ What to do: \S.{20,}/);
