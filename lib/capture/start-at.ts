@@ -81,12 +81,14 @@ export async function startsOf(
     const startAt = replayOf(consumer);
     const { name, topics } = consumer;
     const place = { dynamodb, table: stateTable, pipeline: pipeline.name, consumer: name };
+    // Before it is asked whether the consumer is new: another task may register it behind that, and write.
+    const sinceMs = Date.now();
     const known = await planRegistration(place, topics, position, signal);
     if (startAt === undefined) {
       // Of several slots another one may have written behind the position already, and goes on from there.
       const isGivenAgain = known.isNew && position !== START_OF_HISTORY && slotsOf(pipeline) === 1;
       if (isGivenAgain) extent ??= await stream.extent(signal);
-      const read = isGivenAgain && extent ? { shards: extent.shards, sinceMs: Date.now() } : undefined;
+      const read = isGivenAgain && extent ? { shards: extent.shards, sinceMs } : undefined;
       starts.push({ name, topics, read });
       continue;
     }

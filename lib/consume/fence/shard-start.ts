@@ -3,7 +3,7 @@ import { type ConsumerPlace, ConsumerTable } from "./consumer-table.ts";
 
 /**
  * Notes that a consumer has read these shards up to a time, in milliseconds since 1970 UTC: what arrived before is not its business, and may
- * expire unread (rule 35). Never takes back what it has read itself.
+ * expire unread (rule 35). Never takes back what it has read itself. Called by a capture task that writes beats: one counts as seen.
  */
 export async function noteShardsRead(
   place: ConsumerPlace,
@@ -16,8 +16,12 @@ export async function noteShardsRead(
     await table
       .until(signal, `note where ${place.consumer} begins in ${shardId}`)
       .update(shardKey(place.pipeline, place.consumer, shardId), {
-        UpdateExpression: "SET arrived=:arrived",
+        // The consumer notes none from before this time, and without any nothing that expires is looked for.
+        UpdateExpression: "SET arrived=:arrived,beats=:true",
         ConditionExpression: "attribute_not_exists(arrived) OR arrived<:arrived",
-        ExpressionAttributeValues: { ":arrived": { N: String(Math.floor(arrivedMs)) } },
+        ExpressionAttributeValues: {
+          ":arrived": { N: String(Math.floor(arrivedMs)) },
+          ":true": { BOOL: true },
+        },
       });
 }

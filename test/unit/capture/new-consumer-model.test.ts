@@ -1,3 +1,4 @@
+import type { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { KinesisStreamRecord } from "aws-lambda";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
@@ -89,13 +90,9 @@ function arrivedAt({ record, atMs }: Arrived): KinesisStreamRecord {
   return { ...record, kinesis, eventID: `${SHARD}:${kinesis.sequenceNumber}` };
 }
 
-/** Reads the shard as a mapping from the oldest record does: so many records each time, after so many minutes. */
-async function read(given: History, reads: readonly { readonly minutes: number; readonly count: number }[]) {
-  vi.setSystemTime(REGISTERED);
-  const { records, confirmed } = streamOf(given);
-  const dynamodb = new MemoryTable().client(async () => "none");
-  const { signal } = new AbortController();
-  const options = {
+/** The parts of a capture task that registers consumers. */
+function optionsOf(dynamodb: DynamoDBClient, extent: RecordStream["extent"]) {
+  return {
     pipeline: definePipeline({
       name: "p",
       source: postgres({ tables: ["public.*"] }),
@@ -103,10 +100,19 @@ async function read(given: History, reads: readonly { readonly minutes: number; 
       consumers: [{ name: "c", entry: "c.ts", topics: ["*"] }],
     }),
     ...{ dynamodb, stateTable: "t", log: { info: () => {}, warn: () => {}, error: () => {} } },
-    stream: {
-      extent: async () => ({ retentionMs: RETENTION, createdMs: 0, shards: [SHARD] }),
-    } as unknown as RecordStream,
+    stream: { extent } as unknown as RecordStream,
   };
+}
+
+/** Reads the shard as a mapping from the oldest record does: so many records each time, after so many minutes. */
+async function read(given: History, reads: readonly { readonly minutes: number; readonly count: number }[]) {
+  vi.setSystemTime(REGISTERED);
+  const { records, confirmed } = streamOf(given);
+  const dynamodb = new MemoryTable().client(async () => "none");
+  const { signal } = new AbortController();
+  const options = optionsOf(dynamodb, async () => ({
+    ...{ retentionMs: RETENTION, createdMs: 0, shards: [SHARD] },
+  }));
   const position = at(confirmed, { ordinal: 0 }).replace(/.$/, "9");
   const starts = await startsOf(options, position, signal);
   await noteStarts(options, starts, signal);
@@ -145,7 +151,6 @@ async function read(given: History, reads: readonly { readonly minutes: number; 
   return { effects, wanted, isHeld, atPause };
 }
 
-const FIRST = { minutes: 90, count: 100 };
 const slow = fc.array(
   fc.record({ minutes: fc.integer({ min: 1, max: 90 }), count: fc.integer({ min: 1, max: 4 }) }),
   {
@@ -165,13 +170,15 @@ it("gets every change from its registration on, however old the stream is and ho
 
 it("once something took effect, passes over nothing that expired unread after its registration", async () => {
   const pauses = fc.record({
+    // It may have read nothing yet that arrived behind its registration.
+    first: fc.record({ minutes: fc.constantFrom(0.5, 90), count: fc.integer({ min: 1, max: 100 }) }),
     before: slow,
     days: fc.integer({ min: 5, max: 20 }),
   });
   await fc.assert(
-    fc.asyncProperty(history, pauses, async (given, { before, days }) => {
+    fc.asyncProperty(history, pauses, async (given, { first, before, days }) => {
       const { effects, wanted, atPause } = await read(given, [
-        FIRST,
+        first,
         ...before,
         { minutes: days * 24 * 60, count: 100 },
       ]);
@@ -182,4 +189,28 @@ it("once something took effect, passes over nothing that expired unread after it
     }),
     { numRuns: 150 },
   );
+});
+
+it("finds what expired unread though nothing but copies from before its registration had been read", async () => {
+  const restart = { hours: 30, restarts: true };
+  const given = { old: [30, 2], unconfirmed: 1, changes: [{ hours: 1, restarts: false }, restart, restart] };
+  const { effects, atPause } = await read(given, [
+    { minutes: 0.5, count: 100 },
+    { minutes: 8 * 24 * 60, count: 100 },
+  ]);
+  expect({ effects, atPause }).toEqual({ effects: [at(2)], atPause: 1 });
+});
+
+it("notes a time from before the consumer was found to be new", async () => {
+  const extent = async () => {
+    // Another task takes the lease, registers the consumer and writes meanwhile.
+    vi.setSystemTime(REGISTERED + HOUR);
+    return { retentionMs: RETENTION, createdMs: 0, shards: [SHARD] };
+  };
+  const options = optionsOf(
+    new MemoryTable().client(async () => "none"),
+    extent,
+  );
+  const [start] = await startsOf(options, at(1), new AbortController().signal);
+  expect(start?.read).toEqual({ shards: [SHARD], sinceMs: REGISTERED });
 });
