@@ -121,7 +121,7 @@ function gauges(
   const known: Partial<Record<keyof typeof CAPTURE_METRIC, number | undefined>> = {
     replicationLagMs: lagMs(stream, now),
     bufferedBytes: stream.bufferedBytes,
-    unacknowledgedMs: stream.oldestUnacknowledgedMs,
+    unacknowledgedMs: Math.max(stream.oldestUnacknowledgedMs, stream.unansweredMs ?? 0),
     oldestTransactionSeconds: source?.oldestTransactionSeconds,
     ...(isLog(source)
       ? {
@@ -154,13 +154,12 @@ export function isLog(source: CaptureMetrics["source"]): source is SourceStatus 
 
 /** Returns how far capture is behind by time, in milliseconds. Only while something waits: an idle database is not late. */
 export function lagMs(
-  { oldestUnacknowledgedMs, acknowledgedCommitTimeMs }: CaptureMetrics["stream"],
+  { oldestUnacknowledgedMs, unansweredMs = 0, acknowledgedCommitTimeMs }: CaptureMetrics["stream"],
   now: number,
 ): number {
-  if (oldestUnacknowledgedMs <= 0) return 0;
-  return acknowledgedCommitTimeMs === undefined
-    ? oldestUnacknowledgedMs
-    : Math.max(0, now - acknowledgedCommitTimeMs);
+  const waitedMs = Math.max(oldestUnacknowledgedMs, unansweredMs);
+  if (waitedMs <= 0) return 0;
+  return acknowledgedCommitTimeMs === undefined ? waitedMs : Math.max(0, now - acknowledgedCommitTimeMs);
 }
 
 /** Returns the bytes of WAL that are not confirmed. */

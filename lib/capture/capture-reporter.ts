@@ -108,9 +108,11 @@ export class CaptureReporter implements CaptureReporting {
   take(metrics: CaptureMetrics): void {
     this.#metrics = metrics;
     const { stream, source } = metrics;
-    const { newest, oldestUnacknowledgedMs, acknowledgedPlace } = stream;
+    const { newest, oldestUnacknowledgedMs, unansweredMs = 0, acknowledgedPlace } = stream;
     if (newest) this.#newest.take(newest(), oldestUnacknowledgedMs, Date.now());
-    const writes = oldestUnacknowledgedMs === 0 || acknowledgedPlace !== this.#stuckAt;
+    const isIdle = oldestUnacknowledgedMs === 0 && unansweredMs === 0;
+    // What the source gives without changes is acknowledged without the stream.
+    const writes = isIdle || (unansweredMs === 0 && acknowledgedPlace !== this.#stuckAt);
     if (this.#waiting && (OF_WRITING.has(this.#waiting.for) ? writes : source?.connected))
       this.#waiting = undefined;
     this.#reportChange();
@@ -184,9 +186,10 @@ export class CaptureReporter implements CaptureReporting {
   #stateNow(): { readonly state: CaptureReport["state"]; readonly what: string } {
     if (this.#paused !== undefined) return { state: "PAUSED", what: this.#paused };
     // A record that is sent once more is no standstill.
+    const { oldestUnacknowledgedMs = Infinity, unansweredMs = 0 } = this.#metrics?.stream ?? {};
     const isBrief =
       OF_WRITING.has(this.#waiting?.for ?? "") &&
-      (this.#metrics?.stream.oldestUnacknowledgedMs ?? Infinity) < STANDSTILL_MS;
+      Math.max(oldestUnacknowledgedMs, unansweredMs) < STANDSTILL_MS;
     if (this.#waiting && !isBrief) return { state: "WAITING", what: this.#waiting.for };
     const source = this.#metrics?.source;
     if (source === undefined) return { state: "STARTING", what: "" };

@@ -25,7 +25,9 @@ export class LaneMetrics {
     const last = this.#latest.get(writer);
     this.#latest.delete(writer);
     if (!last) return;
-    this.#ended = [sum([...this.#ended, { ...last, bufferedBytes: 0, oldestUnacknowledgedMs: 0 }])];
+    this.#ended = [
+      sum([...this.#ended, { ...last, bufferedBytes: 0, oldestUnacknowledgedMs: 0, unansweredMs: 0 }]),
+    ];
   }
 
   /** Reports the combined metrics, at most once a second. `now`: milliseconds of a clock that only goes forward. */
@@ -58,6 +60,7 @@ function sum(all: readonly StreamMetrics<SourcePlace>[]): StreamMetrics {
     tables,
     bufferedBytes: total(({ bufferedBytes }) => bufferedBytes),
     oldestUnacknowledgedMs: Math.max(0, ...all.map(({ oldestUnacknowledgedMs }) => oldestUnacknowledgedMs)),
+    unansweredMs: Math.max(0, ...all.map(({ unansweredMs = 0 }) => unansweredMs)),
     // Each writer's own: there is none that means all.
     acknowledgedPlace: undefined,
     newest: () => newest,

@@ -21,6 +21,8 @@ export interface StreamMetrics<Place extends SourcePlace = bigint> {
   readonly bufferedBytes: number;
   /** Age of the oldest message not yet acknowledged, in milliseconds; 0 when all are. */
   readonly oldestUnacknowledgedMs: number;
+  /** Time since the writer first asked the stream for something, in milliseconds, while the stream has done nothing of it; otherwise 0, or left out. */
+  readonly unansweredMs?: number;
   readonly acknowledgedPlace: Place | undefined;
   /** Commit time at the server of the latest acknowledged commit, milliseconds since 1970 UTC. */
   readonly acknowledgedCommitTimeMs: number | undefined;

@@ -1,4 +1,4 @@
-import { awsFailure } from "../aws/failure.ts";
+import { awsFailure, REACH_AWS, wasAnswered } from "../aws/failure.ts";
 import { SHARD_BEAT_MS, shardBeatRecord, shardNumber } from "../change/shard-beat.ts";
 import type { RecordWriter } from "./record-writer.ts";
 import type { StreamLog } from "./stream-log.ts";
@@ -9,6 +9,13 @@ export interface BeatRecord {
   readonly partition: number;
   readonly explicitHashKey: string;
   readonly data: string;
+}
+
+/** The outcome of one round of beats. */
+export interface BeatRound {
+  readonly records: readonly BeatRecord[];
+  readonly nextMs: number;
+  readonly isAnswered: boolean;
 }
 
 /** Dependencies of the beats of one writer. */
@@ -27,6 +34,8 @@ function isTimeout(reason: unknown): boolean {
 
 /** The shards of a stream cannot be listed: asked for again after this. */
 const RETRY_MS = 60_000;
+/** The same where the stream gave no answer: until it does, capture is said to wait for it. */
+const UNANSWERED_RETRY_MS = 5_000;
 
 /**
  * The beats of one writer: a record into each open shard when it begins, and then every hour, so that a consumer can tell
@@ -39,6 +48,8 @@ export class ShardBeats {
   readonly #options: ShardBeatOptions & { readonly writer: number; readonly packed: boolean };
   readonly #log: StreamLog;
   #first = true;
+  /** No answer came the last time, and that is in the log. */
+  #isSilent = false;
 
   constructor(
     stream: Pick<RecordWriter, "openShards">,
@@ -51,10 +62,8 @@ export class ShardBeats {
     this.everyMs = options.everyMs ?? SHARD_BEAT_MS;
   }
 
-  /** Gives the records of one round, and after how long the next one is due. Never throws. */
-  async round(
-    signal: AbortSignal,
-  ): Promise<{ readonly records: readonly BeatRecord[]; readonly nextMs: number }> {
+  /** Gives the records of one round, after how long the next one is due, and whether the stream answered, if only to refuse. Never throws. */
+  async round(signal: AbortSignal): Promise<BeatRound> {
     try {
       const shards = await this.#stream.openShards(signal);
       const { quietSince, ...about } = this.#options;
@@ -68,18 +77,22 @@ export class ShardBeats {
         ),
       }));
       this.#first = false;
-      return { records, nextMs: this.everyMs };
+      this.#isSilent = false;
+      return { records, nextMs: this.everyMs, isAnswered: true };
     } catch (error) {
-      if (!signal.aborted || isTimeout(signal.reason)) {
+      const isAnswered = wasAnswered(error);
+      if (!(this.#isSilent && !isAnswered) && (!signal.aborted || isTimeout(signal.reason))) {
         this.#log.warn(
           "The stream's shards cannot be listed; consumers cannot tell idle shards from expired ones",
           {
             error: awsFailure(error),
-            remedy: "Permit kinesis:ListShards on the stream.",
+            remedy: isAnswered ? "Permit kinesis:ListShards on the stream." : REACH_AWS,
           },
         );
       }
-      return { records: [], nextMs: Math.min(RETRY_MS, this.everyMs) };
+      this.#isSilent = !isAnswered;
+      const nextMs = Math.min(isAnswered ? RETRY_MS : UNANSWERED_RETRY_MS, this.everyMs);
+      return { records: [], nextMs, isAnswered };
     }
   }
 }

@@ -1,3 +1,4 @@
+import { REACH_AWS } from "../aws/failure.ts";
 import {
   type ChangeStream,
   FINISH_TRANSACTION_MS,
@@ -63,6 +64,8 @@ export async function writeStream<Place extends SourcePlace>(
 
 const METRICS_MS = 1_000;
 const FAILURE_LOG_MS = 10_000;
+/** A stream that has done nothing for so long since the start is said to be waited for. */
+const UNANSWERED_MS = 10_000;
 /** Interval at which a writer that may not send looks whether it may again. */
 const LEASE_POLL_MS = 100;
 
@@ -97,6 +100,8 @@ class Run<Place extends SourcePlace> {
   #drainTimer: NodeJS.Timeout | undefined;
   #patience: NodeJS.Timeout | undefined;
   #failureLoggedAt = Number.NEGATIVE_INFINITY;
+  /** When the stream was asked first; undefined once it has listed its shards and taken their beats. */
+  #askedAt: number | undefined;
 
   constructor(source: ChangeStream<Place>, stream: RecordWriter, options: StreamWriterOptions<Place>) {
     this.#source = source;
@@ -111,7 +116,10 @@ class Run<Place extends SourcePlace> {
   }
 
   async finished(signal: AbortSignal): Promise<void> {
-    const metricsTimer = setInterval(() => this.#reportMetrics(), METRICS_MS);
+    const metricsTimer = setInterval(() => {
+      this.#logSilence(performance.now());
+      this.#reportMetrics();
+    }, METRICS_MS);
     const stop = () => this.#stop();
     const { superseded } = this.#options;
     const abandon = () => this.#finish(superseded?.reason);
@@ -149,6 +157,7 @@ class Run<Place extends SourcePlace> {
 
   /** The first beats stand before all changes: what a consumer is to know of the time before them comes first. */
   async #changes(): Promise<void> {
+    if (this.#beats) this.#askedAt = performance.now();
     await this.#beat();
     while (this.#machine.bufferedBytes > 0 && !this.#stopped) {
       const { promise, resolve } = Promise.withResolvers<void>();
@@ -163,8 +172,10 @@ class Run<Place extends SourcePlace> {
   async #beat(): Promise<void> {
     if (!this.#beats) return;
     const patience = AbortSignal.timeout(this.#limits.requestTimeoutMs);
-    const { records, nextMs } = await this.#beats.round(AbortSignal.any([this.#listing.signal, patience]));
+    const until = AbortSignal.any([this.#listing.signal, patience]);
+    const { records, nextMs, isAnswered } = await this.#beats.round(until);
     if (this.#stopped) return;
+    if (isAnswered && records.length === 0) this.#askedAt = undefined;
     for (const record of records) this.#machine.offerBeat(record);
     this.#beatTimer = setTimeout(() => void this.#beat(), nextMs);
     this.#pump();
@@ -261,6 +272,7 @@ class Run<Place extends SourcePlace> {
     try {
       const outcome = await this.#stream.put(request, abort.signal, () => this.#leaseLeftMs > 0);
       const now = performance.now();
+      if (outcome.kind === "answered" && outcome.results.includes("stored")) this.#askedAt = undefined;
       if (outcome.kind === "answered") this.#machine.settle(request, outcome.results, now);
       else this.#machine.fail(request, now, outcome.result);
       if (outcome.code !== undefined) this.#logFailure(outcome.code, now);
@@ -336,7 +348,25 @@ class Run<Place extends SourcePlace> {
 
   #reportMetrics(): void {
     const oversize = this.#oversizeChanges;
-    this.#options.onMetrics?.({ ...this.#machine.metrics(performance.now()), oversize });
+    const now = performance.now();
+    const unansweredMs = this.#unansweredMs(now);
+    this.#options.onMetrics?.({ ...this.#machine.metrics(now), unansweredMs, oversize });
+  }
+
+  #unansweredMs(now: number): number {
+    return this.#askedAt === undefined ? 0 : now - this.#askedAt;
+  }
+
+  /** Before the first record no refusal may come for as long as a request is waited for, or, with nothing to write, at all. */
+  #logSilence(now: number): void {
+    const unansweredMs = Math.round(this.#unansweredMs(now));
+    if (unansweredMs < UNANSWERED_MS || now - this.#failureLoggedAt < FAILURE_LOG_MS) return;
+    this.#failureLoggedAt = now;
+    this.#options.log.warn("The stream has not answered since this task began to write; retrying", {
+      waitsFor: "stream",
+      unansweredMs,
+      remedy: REACH_AWS,
+    });
   }
 
   #logFailure(code: string, now: number): void {

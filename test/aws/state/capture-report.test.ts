@@ -148,6 +148,24 @@ test("an unreachable table disturbs nothing, and is logged once", async () => {
   dynamodb.destroy();
 });
 
+test("a stream that has not answered since the start is waited for, with a lag, though there is no change to write yet", async () => {
+  const { reporter, read, until } = await scene();
+  const task = reporter();
+  task.tookLease(1);
+  const silent = (unansweredMs: number, acknowledgedPlace: bigint) =>
+    task.take(metrics({}, { unansweredMs, acknowledgedPlace, acknowledgedCommitTimeMs: undefined }));
+  silent(5_000, 7n);
+  await until("running", (found) => states(found).join() === "holder RUNNING");
+  silent(10_500, 7n);
+  task.waiting("stream", "not answered");
+  // The source's position moves on without changes.
+  silent(11_500, 8n);
+  await until("waiting", (found) => states(found).join() === "holder WAITING");
+  expect((await read())[0]?.report?.figures?.lagMs).toBeGreaterThan(10_000);
+  task.take(metrics({}, { unansweredMs: 0 }));
+  await until("running again", (found) => states(found).join() === "holder RUNNING");
+});
+
 test("a record that is sent once more is no standstill; one that is refused for long is", async () => {
   const { reporter, until } = await scene();
   const task = reporter();

@@ -23,6 +23,7 @@ test("lanes together: sums, the oldest of what waits, tables; at most once a sec
       newest: newest(7),
       tables,
       oldestUnacknowledgedMs: 5,
+      unansweredMs: 0,
       acknowledgedCommitTimeMs: 1,
     }),
   );
@@ -34,6 +35,7 @@ test("lanes together: sums, the oldest of what waits, tables; at most once a sec
       changes: 5,
       bufferedBytes: 4,
       oldestUnacknowledgedMs: 5,
+      unansweredMs: 0,
       acknowledgedPlace: undefined,
       acknowledgedCommitTimeMs: 2,
       tables: new Map([["outbox.order", { changes: 4, bytes: 20 }]]),

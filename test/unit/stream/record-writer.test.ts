@@ -1,9 +1,11 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import type { SourceMessage } from "../../../lib/change/change-stream.ts";
 import { parseRecord, positionOf } from "../../../lib/change/record.ts";
 import type { PutOutcome, PutRequest, RecordWriter } from "../../../lib/stream/record-writer.ts";
 import { writeStream } from "../../../lib/stream/stream-writer.ts";
 import { change, sourceOf } from "../../stream/changes.ts";
+
+afterEach(() => void vi.useRealTimers());
 
 /** A stream in memory: refuses what is above its limits, and fails the first of every three requests. */
 class MemoryStream implements RecordWriter {
@@ -69,4 +71,50 @@ test("an error that the stream throws ends the run with it, and acknowledges not
   const options = { writer: 1, packing: "batch", log: { info() {}, warn() {} } } as const;
   await expect(writeStream(source, stream, options, new AbortController().signal)).rejects.toBe(refused);
   expect(source.acknowledged).toEqual([]);
+});
+
+test.each([
+  ["gives no answer", new Error("socket hang up"), "AWS_REGION"],
+  ["refuses", Object.assign(new Error("no"), { $metadata: { httpStatusCode: 400 } }), "kinesis:ListShards"],
+])("a stream that %s before the first record: says so", async (_, error, remedy) => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "performance"] });
+  const isAnswer = "$metadata" in error;
+  let isAway = true;
+  const shards = [{ shardId: "shardId-000000000004", hashKey: "0" }];
+  const openShards = async () => (isAway ? Promise.reject(error) : shards);
+  const stream = Object.assign(new MemoryStream(), { openShards });
+  const goOn = Promise.withResolvers<SourceMessage[][]>();
+  const source = sourceOf(
+    (async function* () {
+      yield* await goOn.promise;
+    })(),
+  );
+  const warnings: [string, Record<string, unknown>][] = [];
+  const log = {
+    info() {},
+    warn: (line: string, fields: object) => void warnings.push([line, { ...fields }]),
+  };
+  let unansweredMs: number | undefined;
+  const onMetrics = (metrics: { readonly unansweredMs?: number }) => {
+    unansweredMs = metrics.unansweredMs;
+  };
+  const beats = { name: "shop", quietSince: undefined };
+  const stop = new AbortController();
+  const options = { writer: 1, packing: "batch", log, beats, onMetrics } as const;
+  const written = writeStream(source, stream, options, stop.signal);
+  await vi.advanceTimersByTimeAsync(25_000);
+  const waits = warnings.filter(([, { waitsFor }]) => waitsFor === "stream");
+  expect(waits.length).toBe(isAnswer ? 0 : 2);
+  const listings = warnings.filter(([line]) => line.includes("cannot be listed"));
+  expect(listings).toEqual([
+    [expect.any(String), expect.objectContaining({ remedy: expect.stringContaining(remedy) })],
+  ]);
+  expect(unansweredMs).toBe(isAnswer ? 0 : 25_000);
+  isAway = false;
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect([stream.records.length, unansweredMs]).toEqual([1, 0]);
+  stop.abort();
+  goOn.resolve([]);
+  await vi.advanceTimersByTimeAsync(20_000);
+  await written;
 });
