@@ -27,6 +27,7 @@ import type { ConsumerSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
 import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
+import { checkFunctionSettings, type FunctionSettings } from "./function-settings.ts";
 import { admit, checkNetwork, type Endpoints, openEndpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
@@ -72,12 +73,19 @@ export interface CdcPipelineProps {
 
   /** By the consumer's name: what its sink needs. */
   readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
+  /** Settings of all consumers' functions; what `consumers.<name>` says counts instead, of `bundling` field by field. */
+  readonly consumerDefaults?: FunctionSettings;
   readonly capture?: CaptureSettings;
 
   /** Encrypts stream, table, queues and bucket. Default: a key of its own. A change of it is refused until `previousKeys` names the former one. */
   readonly encryptionKey?: kms.IKey;
   /** Keys that the pipeline had before: what was stored under them is still read, and nothing more is stored. */
   readonly previousKeys?: readonly kms.IKey[];
+  /**
+   * Dashboards of an account share their names over all regions. Up to 255 letters, digits, `-` and `_`. A change replaces the dashboard alone.
+   * Default: `<stack>-<pipeline>-<region>`.
+   */
+  readonly dashboardName?: string;
   /** From when on alarms ring. */
   readonly alarms?: AlarmThresholds;
   /** Topic that all alarms notify. Default: they are to be seen in CloudWatch only. */
@@ -144,10 +152,13 @@ export class CdcPipeline extends Construct {
     const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
     const projectRoot = props.projectRoot ?? projectOfApp();
     const stage = stageOf(this, props.stage);
-    const settingsOf = consumerSettings(definition, props.consumers ?? {});
+    checkDashboardName(props.dashboardName);
+    const settingsOf = consumerSettings(definition, props.consumers ?? {}, props.consumerDefaults);
     const placement = { vpc, vpcSubnets };
     checkNetwork(placement, props.endpoints, definition.consumers, settingsOf);
     checkReaders(definition, settingsOf);
+    for (const consumer of definition.consumers)
+      checkFunctionSettings(this, definition.stream, consumer, settingsOf(consumer.name));
     this.#warnOfSharedThroughput(settingsOf);
 
     const keys = { encryptionKey: props.encryptionKey, previousKeys: props.previousKeys ?? [] };
@@ -264,6 +275,7 @@ export class CdcPipeline extends Construct {
       stateTable: this.stateTable.table,
       consumers: this.consumers,
       alarms,
+      name: props.dashboardName,
     });
     // The task starts when all that it and its readers need stands; the mark, last of all, lets it make its slot.
     for (const { service } of this.captures) {
@@ -353,6 +365,14 @@ function stageOf(scope: Construct, given: string | undefined): string {
   throw new ConfigurationError("CdcPipeline", [{ path: "stage", value: given, remedy }]);
 }
 
+/** @throws ConfigurationError where CloudWatch takes no dashboard of that name. */
+function checkDashboardName(name: string | undefined): void {
+  if (name === undefined || Token.isUnresolved(name) || /^[A-Za-z0-9_-]{1,255}$/.test(name)) return;
+  const remedy =
+    "write up to 255 letters, digits, hyphens and underscores, or leave it out for the names of stack, pipeline and region";
+  throw new ConfigurationError("CdcPipeline", [{ path: "dashboardName", value: name, remedy }]);
+}
+
 /** Returns the folder that entries are relative to: `dev` and the commands take that of the definition's file, mostly the same one. */
 function projectOfApp(): string {
   const main = process.argv[1];
@@ -361,7 +381,11 @@ function projectOfApp(): string {
 }
 
 /** @throws ConfigurationError when settings are given for a consumer that the definition does not have. */
-function consumerSettings(definition: Pipeline, given: Readonly<Record<string, ConsumerSettings>>) {
+function consumerSettings(
+  definition: Pipeline,
+  given: Readonly<Record<string, ConsumerSettings>>,
+  defaults: FunctionSettings = {},
+) {
   const names = definition.consumers.map(({ name }) => name);
   const unknown = Object.keys(given).filter((name) => !names.includes(name));
   if (unknown.length > 0) {
@@ -374,7 +398,12 @@ function consumerSettings(definition: Pipeline, given: Readonly<Record<string, C
       })),
     );
   }
-  return (name: string): ConsumerSettings => given[name] ?? {};
+  return (name: string): ConsumerSettings => {
+    const own = given[name] ?? {};
+    const bundling =
+      defaults.bundling || own.bundling ? { ...defaults.bundling, ...own.bundling } : undefined;
+    return { ...defaults, ...own, ...(bundling && { bundling }) };
+  };
 }
 
 export { PipelineEndpoints, type PipelineEndpointsProps } from "./pipeline-endpoints.ts";

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { ArnFormat, type Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
+import { ArnFormat, type Duration, type RemovalPolicy, Size, Stack, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
@@ -18,6 +18,7 @@ import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
 import type { ClaimBucket } from "./claim-bucket.ts";
 import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { FUNCTION_BUNDLING } from "./function-bundling.ts";
+import { chosenBundling, type FunctionSettings } from "./function-settings.ts";
 import { acknowledgeWildcard, allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
 import { selectSubnets } from "./network.ts";
@@ -25,7 +26,7 @@ import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import type { StateTable } from "./state-table.ts";
 
 /** Settings of one consumer beside its definition. */
-export interface ConsumerSettings {
+export interface ConsumerSettings extends FunctionSettings {
   /** Variables of the handler's environment. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Permissions that its sink needs. Grants on the function do as well, but redrive needs the same: name them here. */
@@ -63,9 +64,6 @@ export interface ConsumerFunctionProps {
   readonly logRetention: logs.RetentionDays;
   readonly removalPolicy: RemovalPolicy;
 }
-
-/** Chooses `lib/consume/dead-letter/redrive-elsewhere.ts` (package.json's imports); `module` is esbuild's own choice otherwise. */
-export const WITHOUT_REDRIVE = "module,tributary-consumer";
 
 /**
  * A Lambda function with a consumer's handler, its environment and what it needs beside the stream: the consumer
@@ -120,6 +118,14 @@ export class ConsumerFunction extends Construct {
       loggingFormat: lambda.LoggingFormat.TEXT,
       role,
       environment,
+      ...(settings.layers?.length ? { layers: [...settings.layers] } : {}),
+      ...(settings.ephemeralStorageMiB
+        ? { ephemeralStorageSize: Size.mebibytes(settings.ephemeralStorageMiB) }
+        : {}),
+      // Redrive has time: it takes what the account has.
+      ...(settings.reservedConcurrency && !props.redrives
+        ? { reservedConcurrentExecutions: settings.reservedConcurrency }
+        : {}),
       ...(vpc
         ? {
             vpc,
@@ -129,11 +135,7 @@ export class ConsumerFunction extends Construct {
         : {}),
       bundling: {
         ...FUNCTION_BUNDLING,
-        sourceMap: true,
-        // Node needs places alone: with the sources the map would be larger than all the code.
-        sourcesContent: false,
-        externalModules: ["pg-native"],
-        ...(props.redrives ? {} : { esbuildArgs: { "--conditions": WITHOUT_REDRIVE } }),
+        ...chosenBundling(settings.bundling, props.redrives),
       },
     });
     if (settings.tracing) {

@@ -44,6 +44,8 @@ export interface PipelineDashboardProps extends MeasuredPipeline {
   readonly stateTable: dynamodb.ITable;
   readonly consumers: readonly Consumer[];
   readonly alarms: readonly cloudwatch.Alarm[];
+  /** Default: stack, pipeline and region. */
+  readonly name?: string | undefined;
 }
 
 /** The grid that CloudWatch lays widgets on. */
@@ -74,7 +76,7 @@ export class PipelineDashboard extends Construct {
   constructor(scope: Construct, id: string, props: PipelineDashboardProps) {
     super(scope, id);
     this.dashboard = new cloudwatch.Dashboard(this, "Dashboard", {
-      dashboardName: `${Stack.of(this).stackName}-${props.pipeline}`,
+      dashboardName: props.name ?? dashboardName(this, props.pipeline),
       defaultInterval: Duration.hours(3),
       periodOverride: cloudwatch.PeriodOverride.INHERIT,
     });
@@ -364,4 +366,13 @@ function stateGraphs({ consumers, stateTable }: PipelineDashboardProps): DrawnGr
       rightUnit: "count",
     },
   ];
+}
+
+/**
+ * An account's dashboards are not of a region, and one that has the name of another takes its place: stacks of one name in two regions would
+ * share a dashboard. https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html
+ */
+function dashboardName(scope: Construct, pipeline: string): string {
+  const { stackName, region } = Stack.of(scope);
+  return `${stackName}-${pipeline}-${region}`;
 }

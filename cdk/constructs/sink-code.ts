@@ -6,8 +6,8 @@ import { Asset } from "aws-cdk-lib/aws-s3-assets";
 import { DISABLE_ASSET_STAGING_CONTEXT } from "aws-cdk-lib/cx-api";
 import type { Construct } from "constructs";
 import { type BuildOptions, buildSync } from "esbuild";
-import { WITHOUT_REDRIVE } from "./consumer-function.ts";
 import { FUNCTION_BUNDLING } from "./function-bundling.ts";
+import { type ConsumerBundling, conditions } from "./function-settings.ts";
 
 const BUNDLE = {
   bundle: true,
@@ -15,7 +15,6 @@ const BUNDLE = {
   target: FUNCTION_BUNDLING.target,
   format: "esm",
   mainFields: FUNCTION_BUNDLING.mainFields,
-  conditions: WITHOUT_REDRIVE.split(","),
   logLevel: "error",
 } satisfies BuildOptions;
 
@@ -23,10 +22,11 @@ const BUNDLE = {
  * Tells whether an entry file exports `sink`, which `tributary verify` reads. Its packages are not looked into, and a file that cannot be
  * built is told by the build of the function.
  */
-export function exportsSink(entry: string): boolean {
+export function exportsSink(entry: string, bundling: ConsumerBundling = {}): boolean {
   try {
     const { metafile } = buildSync({
       ...BUNDLE,
+      ...chosen(bundling),
       logLevel: "silent",
       entryPoints: [entry],
       packages: "external",
@@ -40,13 +40,25 @@ export function exportsSink(entry: string): boolean {
   }
 }
 
+/** What of a consumer's bundling esbuild itself is told. */
+function chosen(bundling: ConsumerBundling): BuildOptions {
+  const { loader, define, tsconfig } = bundling;
+  return {
+    conditions: conditions(bundling),
+    ...(loader && { loader: loader as NonNullable<BuildOptions["loader"]> }),
+    ...(define && { define }),
+    ...(tsconfig && { tsconfig }),
+  };
+}
+
 /** Writes an entry file and what it imports to one file that exports `sink`, as the function's is made. */
-export function buildSink(entry: string, outfile: string): void {
+export function buildSink(entry: string, outfile: string, bundling: ConsumerBundling = {}): void {
   buildSync({
     ...BUNDLE,
+    ...chosen(bundling),
     entryPoints: [entry],
     outfile,
-    minify: FUNCTION_BUNDLING.minify,
+    minify: bundling.minify ?? FUNCTION_BUNDLING.minify,
     keepNames: FUNCTION_BUNDLING.keepNames,
     banner: { js: FUNCTION_BUNDLING.banner },
     external: ["pg-native"],
@@ -54,12 +66,12 @@ export function buildSink(entry: string, outfile: string): void {
 }
 
 /** The code of a consumer as a file of the assets' bucket. The function's own is an archive, which a task would have to open. */
-export function sinkCode(scope: Construct, entry: string): Asset {
+export function sinkCode(scope: Construct, entry: string, bundling?: ConsumerBundling): Asset {
   // Without bundling (`cdk ls`, other stacks of an app) it is not looked at.
   if (!Stack.of(scope).bundlingRequired) return new Asset(scope, "Code", { path: entry });
   const directory = mkdtempSync(join(tmpdir(), "tributary-sink-"));
   const path = join(directory, "index.mjs");
-  buildSink(entry, path);
+  buildSink(entry, path, bundling);
   const asset = new Asset(scope, "Code", { path });
   // Tools that switch staging off read it where it was made.
   if (!scope.node.tryGetContext(DISABLE_ASSET_STAGING_CONTEXT)) rmSync(directory, { recursive: true });

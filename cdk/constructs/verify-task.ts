@@ -49,7 +49,7 @@ export class VerifyTask extends Construct {
   constructor(scope: Construct, id: string, props: VerifyTaskProps) {
     super(scope, id);
     const { consumer, settings, capture, captureSettings, access } = props;
-    const code = sinkCode(this, props.entry);
+    const code = sinkCode(this, props.entry, settings.bundling);
     const taskRole = new iam.Role(this, "Role", {
       assumedBy: new iam.ServicePrincipal("ecs-tasks.amazonaws.com"),
       description: `Tributary: reads what the sink of ${consumer.name} holds, and its source`,

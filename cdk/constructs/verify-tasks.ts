@@ -52,11 +52,20 @@ export class VerifyTasks extends Construct {
       const settings = settingsOf(consumer.name);
       const deployed = props.consumers.find(({ name }) => name === consumer.name);
       // Only a log has positions that a probe can be held against.
-      if (!deployed || !sourceKind(definition.source).throughSlots || !exportsSink(entry)) continue;
+      if (!deployed || !sourceKind(definition.source).throughSlots || !exportsSink(entry, settings.bundling))
+        continue;
       if (settings.vpc && settings.vpc !== vpc) {
         Annotations.of(this).addInfoV2(
           "tributary:verify-elsewhere",
           `The consumer ${consumer.name} is in another VPC than the capture task: tributary verify has no --remote for it.`,
+        );
+        continue;
+      }
+      const { externalModules = [], esbuildArgs } = settings.bundling ?? {};
+      if (externalModules.length > 0 || esbuildArgs) {
+        Annotations.of(this).addInfoV2(
+          `tributary:verify-bundling-${consumer.name}`,
+          `The consumer ${consumer.name} is bundled with externalModules or esbuildArgs, which the capture image does not have or know: tributary verify has no --remote for it.`,
         );
         continue;
       }

@@ -4,6 +4,7 @@ import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as kms from "aws-cdk-lib/aws-kms";
+import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as rds from "aws-cdk-lib/aws-rds";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
@@ -145,6 +146,8 @@ export const full = once(() =>
         "customer-view": {
           vpc: isolated,
           enhancedFanOut: true,
+          reservedConcurrency: 20,
+          bundling: { loader: { ".sql": "text" }, conditions: ["production"] },
           environment: { CUSTOMER_TABLE: "customers" },
           policies: [
             new iam.PolicyStatement({
@@ -154,6 +157,18 @@ export const full = once(() =>
           ],
         },
       },
+      consumerDefaults: {
+        ephemeralStorageMiB: 1024,
+        layers: [
+          lambda.LayerVersion.fromLayerVersionArn(
+            stack,
+            "Layer",
+            "arn:aws:lambda:eu-central-1:123456789012:layer:certificates:3",
+          ),
+        ],
+        bundling: { define: { "process.env.STAGE": '"production"' }, sourceMap: false },
+      },
+      dashboardName: "shop-in-full",
       capture: { cpu: 512, memoryMiB: 4096, environment: { TRIBUTARY_LEASE_MS: "20000" } },
       alarms: { lagBytes: 256 * 1024 ** 2, iteratorAge: Duration.hours(1) },
       alarmTopic: new sns.Topic(stack, "Topic", { enforceSSL: true }),

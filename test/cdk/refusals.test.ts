@@ -1,0 +1,167 @@
+import { Stack } from "aws-cdk-lib";
+import * as lambda from "aws-cdk-lib/aws-lambda";
+import { expect, test } from "vitest";
+import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
+import type { PipelineInput } from "../../lib/definition/pipeline.ts";
+import { basics, definition, ENVIRONMENT, newApp } from "./stacks.ts";
+
+/*
+ * Every prop, and every combination of props, that is refused at synth: what stands there, and what the error says of it.
+ */
+
+interface Refusal {
+  readonly what: string;
+  readonly definition?: Partial<PipelineInput>;
+  readonly props: (stack: Stack) => Partial<Omit<CdcPipelineProps, "definition">>;
+  /** What the error names: prop, value, and a word of the remedy. */
+  readonly path: string;
+  readonly value: unknown;
+  readonly remedy: RegExp;
+}
+
+const provisioned: Partial<PipelineInput> = { stream: { mode: "provisioned", shards: 4 } };
+const bundling = (given: NonNullable<CdcPipelineProps["consumerDefaults"]>["bundling"]) => () => ({
+  consumers: { notifications: { bundling: given ?? {} } },
+});
+
+const REFUSALS: readonly Refusal[] = [
+  {
+    what: "a stage that cannot stand in a metric",
+    props: () => ({ stage: "a/b" }),
+    path: "stage",
+    value: "a/b",
+    remedy: /letters, digits/,
+  },
+  {
+    what: "settings of a consumer that there is not",
+    props: () => ({ consumers: { notification: {} } }),
+    path: "consumers.notification",
+    value: "notification",
+    remedy: /it has customer-view, notifications/,
+  },
+  {
+    what: "a concurrency of 0",
+    props: () => ({ consumers: { notifications: { reservedConcurrency: 0 } } }),
+    path: "consumers.notifications.reservedConcurrency",
+    value: 0,
+    remedy: /tributary consumer pause/,
+  },
+  {
+    what: "a concurrency below what shards and lanes need",
+    definition: provisioned,
+    props: () => ({ consumerDefaults: { reservedConcurrency: 3 } }),
+    path: "consumers.customer-view.reservedConcurrency",
+    value: 3,
+    remedy: /4 shards and parallelization is 1, so Lambda invokes it 4 at once.*reserve 4 or more/,
+  },
+  {
+    what: "a concurrency below what a stream on demand begins with",
+    props: () => ({ consumers: { notifications: { reservedConcurrency: 3 } } }),
+    path: "consumers.notifications.reservedConcurrency",
+    value: 3,
+    remedy: /begins with 4 shards.*reserve 4 or more/,
+  },
+  {
+    what: "storage that Lambda does not have",
+    props: () => ({ consumerDefaults: { ephemeralStorageMiB: 20_000 } }),
+    path: "consumers.customer-view.ephemeralStorageMiB",
+    value: 20_000,
+    remedy: /512 to 10240/,
+  },
+  {
+    what: "six layers",
+    props: (stack) => ({
+      consumers: {
+        notifications: {
+          layers: Array.from({ length: 6 }, (_, i) =>
+            lambda.LayerVersion.fromLayerVersionArn(
+              stack,
+              `Layer${i}`,
+              `arn:aws:lambda:eu-central-1:123456789012:layer:l${i}:1`,
+            ),
+          ),
+        },
+      },
+    }),
+    path: "consumers.notifications.layers",
+    value: "6 layers",
+    remedy: /Lambda takes 5/,
+  },
+  {
+    what: "the library left out of a bundle",
+    props: bundling({ externalModules: ["tributary-cdc/sink"] }),
+    path: "consumers.notifications.bundling.externalModules",
+    value: "tributary-cdc/sink",
+    remedy: /the library is bundled/,
+  },
+  {
+    what: "everything left out of a bundle",
+    props: bundling({ externalModules: ["*"] }),
+    path: "consumers.notifications.bundling.externalModules",
+    value: "*",
+    remedy: /name packages/,
+  },
+  {
+    what: "the library's own condition",
+    props: bundling({ conditions: ["tributary-consumer"] }),
+    path: "consumers.notifications.bundling.conditions",
+    value: "tributary-consumer",
+    remedy: /set by the stack/,
+  },
+  ...(
+    [
+      ["--conditions", "production", /bundling\.conditions/],
+      ["--external:sharp", true, /bundling\.externalModules/],
+      ["--minify-syntax", true, /bundling\.minify/],
+      ["--format", "cjs", /one ES module/],
+      ["--banner:js", "x", /one ES module/],
+    ] as const
+  ).map(([name, value, remedy]) => ({
+    what: `${name} for esbuild`,
+    props: bundling({ esbuildArgs: { [name]: value } }),
+    path: "consumers.notifications.bundling.esbuildArgs",
+    value: `${name}=${value}`,
+    remedy,
+  })),
+  {
+    what: "what is no argument of esbuild",
+    props: bundling({ esbuildArgs: { jsx: "automatic" } }),
+    path: "consumers.notifications.bundling.esbuildArgs",
+    value: "jsx",
+    remedy: /begin with "--"/,
+  },
+  {
+    what: "a dashboard's name with a slash",
+    props: () => ({ dashboardName: "shop/orders" }),
+    path: "dashboardName",
+    value: "shop/orders",
+    remedy: /letters, digits, hyphens and underscores/,
+  },
+];
+
+test.each(REFUSALS)("$what: refused, with prop, value and remedy", (refusal) => {
+  const stack = new Stack(newApp(), "Test", { env: ENVIRONMENT });
+  const build = () =>
+    new CdcPipeline(stack, "Pipeline", {
+      ...basics(stack),
+      definition: definition(refusal.definition),
+      ...refusal.props(stack),
+    });
+  const problem = problemsOf(build).find(({ path }) => path === refusal.path);
+  expect(problem).toMatchObject({ path: refusal.path, value: refusal.value });
+  expect(problem?.remedy).toMatch(refusal.remedy);
+});
+
+function problemsOf(build: () => unknown) {
+  try {
+    build();
+  } catch (error) {
+    if (!(error instanceof ConfigurationError)) throw error;
+    // What is read: `path: remedy (got value)`.
+    for (const { path, remedy } of error.problems)
+      expect(error.message).toContain(`${path}: ${remedy} (got `);
+    return error.problems;
+  }
+  throw new Error("nothing was refused");
+}
