@@ -28,6 +28,7 @@ import {
   databaseEnvironment,
   databaseFacts,
   grantSignIn,
+  letIntoDatabase,
 } from "./source-database.ts";
 
 /** Optional settings of the capture task. */
@@ -50,6 +51,11 @@ export interface CaptureSettings {
   readonly baseImage?: string;
   /** RDS's certificate authorities, pinned. Default: those of the stack's partition, fetched from AWS while the image is built. */
   readonly rdsAuthorities?: PinnedAuthorities;
+  /**
+   * Of the task, up to five, instead of one that is made. They must let it out on port 443, and to the database where CDK does not know the
+   * database's groups; those it knows are opened to them.
+   */
+  readonly securityGroups?: readonly ec2.ISecurityGroup[];
   /** Variables beside those that the construct sets; stronger than them. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -88,7 +94,6 @@ export class CaptureService extends Construct implements ec2.IConnectable {
   readonly connections: ec2.Connections;
   /** The number of the slot that it reads; 1 where there is one, or none. */
   readonly slot: number;
-  private readonly securityGroup: ec2.ISecurityGroup;
   readonly image: ecs.ContainerImage;
   /** Variables that lead a program of the image to its database. */
   readonly databaseEnvironment: Readonly<Record<string, string>>;
@@ -98,8 +103,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     const { definition, vpc, settings, access, further } = props;
     this.slot = further?.slot ?? 1;
     const subnets = selectSubnets("capture", { vpc, vpcSubnets: props.vpcSubnets });
-    this.securityGroup = further?.first.securityGroup ?? this.#ownSecurityGroup(props);
-    this.connections = this.securityGroup.connections;
+    this.connections = further?.first.connections ?? this.#connections(props);
 
     this.logGroup = new logs.LogGroup(this, "Logs", {
       retention: props.logRetention,
@@ -178,7 +182,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
           { desiredCount: 1, minHealthyPercent: 0, maxHealthyPercent: 100 }),
       // A first deploy that does not come up is rolled back, an upgrade goes back to what ran before.
       circuitBreaker: { enable: true, rollback: true },
-      securityGroups: [this.securityGroup],
+      securityGroups: this.connections.securityGroups,
       vpcSubnets: { subnets: subnets.subnets },
       assignPublicIp: subnets.hasPublic,
       enableExecuteCommand: false,
@@ -210,6 +214,15 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     });
   }
 
+  #connections(props: CaptureServiceProps): ec2.Connections {
+    const { securityGroups } = props.settings;
+    if (!securityGroups) return this.#ownSecurityGroup(props).connections;
+    checkSecurityGroups(securityGroups);
+    const connections = new ec2.Connections({ securityGroups: [...securityGroups] });
+    letIntoDatabase(connections, props.access.database);
+    return connections;
+  }
+
   #ownSecurityGroup({ definition, vpc, access }: CaptureServiceProps): ec2.ISecurityGroup {
     const securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
       vpc,
@@ -233,6 +246,17 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     );
     return cluster;
   }
+}
+
+/** https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AwsVpcConfiguration.html */
+const MOST_SECURITY_GROUPS = 5;
+
+function checkSecurityGroups(given: readonly ec2.ISecurityGroup[]): void {
+  if (given.length > 0 && given.length <= MOST_SECURITY_GROUPS) return;
+  const remedy = `give one to ${MOST_SECURITY_GROUPS} groups, or leave it out for one that is made`;
+  throw new ConfigurationError("CdcPipeline", [
+    { path: "capture.securityGroups", value: `${given.length} groups`, remedy },
+  ]);
 }
 
 function authorityEnvironment({ database }: DatabaseAccess): Record<string, string> {

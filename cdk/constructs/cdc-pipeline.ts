@@ -1,5 +1,5 @@
 import { dirname, resolve, sep } from "node:path";
-import { Annotations, CfnOutput, Duration, RemovalPolicy, Stack, Token } from "aws-cdk-lib";
+import { Annotations, CfnOutput, RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
@@ -27,6 +27,7 @@ import type { ConsumerSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
 import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
+import { checkExisting, type ExistingResources } from "./existing-resources.ts";
 import { checkFunctionSettings, type FunctionSettings } from "./function-settings.ts";
 import { admit, checkNetwork, type Endpoints, openEndpoints } from "./network.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
@@ -54,6 +55,8 @@ export interface CdcPipelineProps {
   readonly endpoints?: Endpoints;
   /** Default: a cluster of its own. */
   readonly cluster?: ecs.ICluster;
+  /** Stream, state table and claim bucket that are there already. Default: the pipeline makes its own. */
+  readonly existing?: ExistingResources;
 
   /** An instance of RDS, an Aurora cluster (its writer), or any server by its address. Not RDS Proxy. */
   readonly database: SourceDatabase;
@@ -144,7 +147,7 @@ export class CdcPipeline extends Construct {
   /** @throws ConfigurationError when something could not work: before anything is deployed. */
   constructor(scope: Construct, id: string, props: CdcPipelineProps) {
     super(scope, id);
-    const { definition, vpc, vpcSubnets } = props;
+    const { definition, vpc, vpcSubnets, existing = {} } = props;
     const kind = sourceKind(definition.source);
     this.definition = definition;
     this.#checkName();
@@ -159,6 +162,7 @@ export class CdcPipeline extends Construct {
     checkReaders(definition, settingsOf);
     for (const consumer of definition.consumers)
       checkFunctionSettings(this, definition.stream, consumer, settingsOf(consumer.name));
+    checkExisting(this, definition, existing);
     this.#warnOfSharedThroughput(settingsOf);
 
     const keys = { encryptionKey: props.encryptionKey, previousKeys: props.previousKeys ?? [] };
@@ -174,11 +178,13 @@ export class CdcPipeline extends Construct {
     const stateful = { encryptionKey: this.encryptionKey, removalPolicy };
     this.changeStream = new ChangeStream(this, "ChangeStream", {
       definition: definition.stream,
+      existing: existing.stream,
       ...stateful,
     });
-    this.stateTable = new StateTable(this, "State", stateful);
+    this.stateTable = new StateTable(this, "State", { existing: existing.stateTable, ...stateful });
     this.claimBucket = new ClaimBucket(this, "Claims", {
-      streamRetention: Duration.hours(definition.stream.retentionHours),
+      streamRetentionHours: definition.stream.retentionHours,
+      existing: existing.claimBucket,
       ...stateful,
     });
     this.consumers = definition.consumers.map(
@@ -286,7 +292,6 @@ export class CdcPipeline extends Construct {
       removalPolicy,
       pipeline: definition.name,
       stateTable: this.stateTable,
-      encryptionKey: this.encryptionKey,
       after: this.node.children,
     });
     this.deployed = mark.resource;

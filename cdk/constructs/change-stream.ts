@@ -4,7 +4,7 @@ import * as kinesis from "aws-cdk-lib/aws-kinesis";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import { Construct } from "constructs";
 import type { Pipeline } from "../../lib/definition/definition.ts";
-import { allow } from "./grants.ts";
+import { allow, allowKey } from "./grants.ts";
 import { acknowledge } from "./nag.ts";
 
 /** Props of `ChangeStream`. */
@@ -13,21 +13,27 @@ export interface ChangeStreamProps {
   readonly definition: Pipeline["stream"];
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
+  /** Used instead of a stream of our own. */
+  readonly existing?: kinesis.IStream | undefined;
 }
 
 const MIB = 1024 * 1024;
 
 /** The Kinesis stream that carries the changes, encrypted with a KMS key. */
 export class ChangeStream extends Construct {
-  readonly stream: kinesis.Stream;
+  readonly stream: kinesis.IStream;
   readonly retention: Duration;
-  readonly #key: kms.IKey;
+  readonly #key: kms.IKey | undefined;
 
-  constructor(scope: Construct, id: string, { definition, encryptionKey, removalPolicy }: ChangeStreamProps) {
+  constructor(scope: Construct, id: string, props: ChangeStreamProps) {
     super(scope, id);
-    this.#key = encryptionKey;
-    this.retention = Duration.hours(definition.retentionHours);
-    this.stream = new kinesis.Stream(this, "Stream", {
+    this.retention = Duration.hours(props.definition.retentionHours);
+    this.stream = props.existing ?? this.#own(props);
+    this.#key = props.existing ? props.existing.encryptionKey : props.encryptionKey;
+  }
+
+  #own({ definition, encryptionKey, removalPolicy }: ChangeStreamProps): kinesis.Stream {
+    const stream = new kinesis.Stream(this, "Stream", {
       ...(definition.mode === "provisioned"
         ? { streamMode: kinesis.StreamMode.PROVISIONED, shardCount: definition.shards ?? 1 }
         : { streamMode: kinesis.StreamMode.ON_DEMAND }),
@@ -37,15 +43,16 @@ export class ChangeStream extends Construct {
       removalPolicy,
     });
     acknowledge(
-      this.stream,
+      stream,
       "AwsSolutions-KDS3",
       "A customer's own key says who may read the stream; the aws/kinesis key cannot, nor across accounts.",
     );
     if (definition.maxRecordBytes > MIB) {
       // https://docs.aws.amazon.com/streams/latest/dev/large-records.html
-      const resource = this.stream.node.defaultChild as kinesis.CfnStream;
+      const resource = stream.node.defaultChild as kinesis.CfnStream;
       resource.maxRecordSizeInKiB = Math.ceil(definition.maxRecordBytes / 1024);
     }
+    return stream;
   }
 
   /** The capture task writes, into each shard once in a while, and reads what a task that died has left, and where a new consumer begins in its past. */
@@ -61,7 +68,7 @@ export class ChangeStream extends Construct {
       ],
       [this.stream.streamArn],
     );
-    allow(grantee, ["kms:Decrypt", "kms:GenerateDataKey"], [this.#key.keyArn]);
+    allowKey(grantee, ["kms:Decrypt", "kms:GenerateDataKey"], this.#key);
   }
 
   /**
@@ -87,7 +94,7 @@ export class ChangeStream extends Construct {
         [consumer.streamConsumerArn],
       );
     }
-    allow(grantee, ["kms:Decrypt"], [this.#key.keyArn]);
+    allowKey(grantee, ["kms:Decrypt"], this.#key);
   }
 
   /** A consumer's own 2 MB/s a shard, instead of a share of it. */

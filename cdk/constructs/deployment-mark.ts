@@ -1,6 +1,5 @@
 import { Names, type RemovalPolicy, Stack } from "aws-cdk-lib";
 import * as iam from "aws-cdk-lib/aws-iam";
-import type * as kms from "aws-cdk-lib/aws-kms";
 import * as logs from "aws-cdk-lib/aws-logs";
 import * as customResources from "aws-cdk-lib/custom-resources";
 import { Construct, type IConstruct } from "constructs";
@@ -13,7 +12,6 @@ import type { StateTable } from "./state-table.ts";
 export interface DeploymentMarkProps {
   readonly pipeline: string;
   readonly stateTable: StateTable;
-  readonly encryptionKey: kms.IKey;
   readonly logRetention: logs.RetentionDays;
   readonly removalPolicy: RemovalPolicy;
   /** Everything that must stand before: the mark is the stack's last resource. */
@@ -34,6 +32,7 @@ export class DeploymentMark extends Construct {
   constructor(scope: Construct, id: string, props: DeploymentMarkProps) {
     super(scope, id);
     const { pk, sk } = deployedKey(props.pipeline);
+    const { encryptionKey } = props.stateTable;
     const TableName = props.stateTable.table.tableName;
     const put: customResources.AwsSdkCall = {
       service: "DynamoDB",
@@ -51,10 +50,14 @@ export class DeploymentMark extends Construct {
           resources: [props.stateTable.table.tableArn],
           conditions: underKeys([pk]),
         }),
-        new iam.PolicyStatement({
-          actions: ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"],
-          resources: [props.encryptionKey.keyArn],
-        }),
+        ...(encryptionKey
+          ? [
+              new iam.PolicyStatement({
+                actions: ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"],
+                resources: [encryptionKey.keyArn],
+              }),
+            ]
+          : []),
       ]),
       installLatestAwsSdk: false,
       // Left to itself, Lambda makes one that never ends and stays behind.

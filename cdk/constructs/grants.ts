@@ -1,4 +1,5 @@
 import * as iam from "aws-cdk-lib/aws-iam";
+import type * as kms from "aws-cdk-lib/aws-kms";
 import type { IBucket } from "aws-cdk-lib/aws-s3";
 import { Construct } from "constructs";
 import { acknowledge } from "./nag.ts";
@@ -16,6 +17,11 @@ export function allow(
     resourceArns,
     ...(conditions && { conditions }),
   }).assertSuccess();
+}
+
+/** Permits the use of the key that a resource is encrypted with; undefined: the resource has none of its own, or CDK does not know it. */
+export function allowKey(grantee: iam.IGrantable, actions: string[], key: kms.IKey | undefined): void {
+  if (key) allow(grantee, actions, [key.keyArn]);
 }
 
 /**

@@ -143,12 +143,23 @@ export function grantSignIn(scope: Construct, grantee: iam.IGrantable, access: D
  * gets none: only the way out is opened, and whoever has the server lets us in.
  */
 export function allowToDatabase(from: ec2.ISecurityGroup, database: SourceDatabase): void {
-  const { port } = databaseFacts(database);
-  const to = ec2.Port.tcp(Token.isUnresolved(port) ? Token.asNumber(port) : Number(port));
+  if (letIntoDatabase(from.connections, database)) return;
+  from.addEgressRule(ec2.Peer.anyIpv4(), portOf(database), TO_DATABASE);
+}
+
+/** Has the server's security groups let these in, and returns whether any of them is known. */
+export function letIntoDatabase(from: ec2.Connections, database: SourceDatabase): boolean {
   const groups = "connections" in database ? database.connections.securityGroups : [database.securityGroup];
   const known = groups.filter((group) => group !== undefined);
-  for (const group of known) from.connections.allowTo(group, to, "capture task to PostgreSQL");
-  if (known.length === 0) from.addEgressRule(ec2.Peer.anyIpv4(), to, "capture task to PostgreSQL");
+  for (const group of known) from.allowTo(group, portOf(database), TO_DATABASE);
+  return known.length > 0;
+}
+
+const TO_DATABASE = "capture task to PostgreSQL";
+
+function portOf(database: SourceDatabase): ec2.Port {
+  const { port } = databaseFacts(database);
+  return ec2.Port.tcp(Token.isUnresolved(port) ? Token.asNumber(port) : Number(port));
 }
 
 /** A secret that was imported by its name has an ARN without the six characters that Secrets Manager adds. */

@@ -9,13 +9,18 @@ import {
   pipelinePartitionKeys,
 } from "../../lib/state/partition-keys.ts";
 import { captureKey } from "../../lib/state/state-key.ts";
-import { allow, underKeys } from "./grants.ts";
+import { allow, allowKey, underKeys } from "./grants.ts";
 
 /** Props of `StateTable`. */
 export interface StateTableProps {
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
+  /** Used instead of a table of our own. */
+  readonly existing?: dynamodb.ITable | undefined;
 }
+
+/** Attributes of the table's keys, both strings, and the one that says when an item may go. */
+export const STATE_TABLE = { partitionKey: "pk", sortKey: "sk", timeToLive: "expiresAt" } as const;
 
 /** Single items, and pages of one partition key: no scans, no batches, no transactions. */
 const USE = [
@@ -33,17 +38,22 @@ const USE = [
  * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/PointInTimeRecovery_Howitworks.html#howitworks-pitr-deleting-table
  */
 export class StateTable extends Construct {
-  readonly table: dynamodb.Table;
-  readonly #key: kms.IKey;
+  readonly table: dynamodb.ITable;
+  /** The key that the table is encrypted with, where it has one that is known. */
+  readonly encryptionKey: kms.IKey | undefined;
 
-  constructor(scope: Construct, id: string, { encryptionKey, removalPolicy }: StateTableProps) {
+  constructor(scope: Construct, id: string, props: StateTableProps) {
     super(scope, id);
-    this.#key = encryptionKey;
-    this.table = new dynamodb.Table(this, "Table", {
-      partitionKey: { name: "pk", type: dynamodb.AttributeType.STRING },
-      sortKey: { name: "sk", type: dynamodb.AttributeType.STRING },
+    this.table = props.existing ?? this.#own(props);
+    this.encryptionKey = props.existing ? props.existing.encryptionKey : props.encryptionKey;
+  }
+
+  #own({ encryptionKey, removalPolicy }: StateTableProps): dynamodb.Table {
+    return new dynamodb.Table(this, "Table", {
+      partitionKey: { name: STATE_TABLE.partitionKey, type: dynamodb.AttributeType.STRING },
+      sortKey: { name: STATE_TABLE.sortKey, type: dynamodb.AttributeType.STRING },
       billingMode: dynamodb.BillingMode.PAY_PER_REQUEST,
-      timeToLiveAttribute: "expiresAt",
+      timeToLiveAttribute: STATE_TABLE.timeToLive,
       pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
       encryption: dynamodb.TableEncryption.CUSTOMER_MANAGED,
       encryptionKey,
@@ -68,12 +78,12 @@ export class StateTable extends Construct {
   grantVerify(grantee: iam.IGrantable, pipeline: string, consumer: string): void {
     const keys = [captureKey(pipeline).pk, ...consumerPartitionKeys(pipeline, consumer)];
     allow(grantee, ["dynamodb:GetItem", "dynamodb:Query"], [this.table.tableArn], underKeys(keys));
-    allow(grantee, ["kms:Decrypt", "kms:DescribeKey"], [this.#key.keyArn]);
+    allowKey(grantee, ["kms:Decrypt", "kms:DescribeKey"], this.encryptionKey);
   }
 
   #grantKey(grantee: iam.IGrantable): void {
     // https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.usagenotes.html
-    allow(
+    allowKey(
       grantee,
       [
         "kms:Decrypt",
@@ -83,7 +93,7 @@ export class StateTable extends Construct {
         "kms:ReEncryptFrom",
         "kms:ReEncryptTo",
       ],
-      [this.#key.keyArn],
+      this.encryptionKey,
     );
   }
 }
