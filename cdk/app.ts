@@ -1,5 +1,5 @@
 import { App, Validations } from "aws-cdk-lib";
-import { AwsSolutionsChecks } from "cdk-nag-3";
+import { AwsSolutionsChecks } from "cdk-nag";
 import definition from "./pipeline.ts";
 import { readSettings } from "./settings.ts";
 import { ShopStack } from "./shop-stack.ts";

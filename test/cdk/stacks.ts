@@ -8,8 +8,8 @@ import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as rds from "aws-cdk-lib/aws-rds";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
-import { AwsSolutionsChecks as AwsSolutionsChecks2 } from "cdk-nag";
-import { AwsSolutionsChecks } from "cdk-nag-3";
+import { AwsSolutionsChecks } from "cdk-nag";
+import { AwsSolutionsChecks as AwsSolutionsChecks2 } from "cdk-nag-2";
 import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
 import {
   definePipeline,
