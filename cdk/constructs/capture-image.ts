@@ -51,13 +51,17 @@ export function captureImage(scope: Construct, props: CaptureImageProps): ecs.Co
   const directory = Stack.of(scope).bundlingRequired
     ? mkdtempSync(join(tmpdir(), "tributary-capture-"))
     : CAPTURE;
-  if (directory !== CAPTURE) writeImageContext(directory, props);
-  const { platform } = architectureOf(props.architecture);
-  const image = new DockerImageAsset(scope, "Image", { directory, platform });
   // Tools that switch staging off read the context where it was made.
-  const staged = !scope.node.tryGetContext(DISABLE_ASSET_STAGING_CONTEXT);
-  if (directory !== CAPTURE && staged) rmSync(directory, { recursive: true });
-  return ecs.ContainerImage.fromDockerImageAsset(image);
+  let kept = directory === CAPTURE;
+  try {
+    if (!kept) writeImageContext(directory, props);
+    const { platform } = architectureOf(props.architecture);
+    const image = new DockerImageAsset(scope, "Image", { directory, platform });
+    kept ||= Boolean(scope.node.tryGetContext(DISABLE_ASSET_STAGING_CONTEXT));
+    return ecs.ContainerImage.fromDockerImageAsset(image);
+  } finally {
+    if (!kept) rmSync(directory, { recursive: true });
+  }
 }
 
 /** `<account>.dkr.ecr.<region>.amazonaws.com/<name>:<tag>` or `…@sha256:…`: https://docs.aws.amazon.com/AmazonECR/latest/userguide/docker-pull-ecr-image.html */
@@ -71,7 +75,8 @@ const PRIVATE_IMAGE =
 export function namedImage(scope: Construct, name: string): ecs.ContainerImage {
   const { account, region, name: repositoryName, tag, digest } = PRIVATE_IMAGE.exec(name)?.groups ?? {};
   if (account === undefined || region === undefined || repositoryName === undefined) {
-    if (!/\.dkr\.ecr[.-]/.test(name)) return ecs.ContainerImage.fromRegistry(name);
+    // Also its names for IPv6 (dkr-ecr) and FIPS, by which CDK knows no repository: the task could not pull it.
+    if (!/\.dkr[.-]ecr[.-]/.test(name)) return ecs.ContainerImage.fromRegistry(name);
     const remedy =
       "write <account>.dkr.ecr.<region>.amazonaws.com/<repository>:<tag> or …@sha256:<digest>, or give ecs.ContainerImage.fromEcrRepository(…)";
     throw new ConfigurationError("CdcPipeline", [{ path: "capture.image", value: name, remedy }]);

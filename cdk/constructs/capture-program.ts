@@ -32,6 +32,8 @@ function bundle(): ReadonlyMap<string, Uint8Array> {
     entryNames: "[name]",
     outdir: CAPTURE,
     write: false,
+    // Not that of the app around it: the same program, and the same hash, in every project.
+    tsconfigRaw: {},
     outExtension: { ".js": ".mjs" },
     bundle: true,
     platform: "node",

@@ -66,6 +66,9 @@ export function readPem(path: string, file: string): Buffer {
   } catch (error) {
     throw wrong(path, file, `name a PEM file that can be read (${(error as Error).message})`);
   }
+  // All of the file goes into the image, and the image to whoever may pull it.
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text.toString("latin1")))
+    throw wrong(path, file, "it holds a private key: name a PEM file of certificates alone");
   const certificates = text
     .toString("latin1")
     .match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g);

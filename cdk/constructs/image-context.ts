@@ -52,7 +52,8 @@ export function writeImageContext(directory: string, contents: ImageContents): v
     const checksum = sha256 === undefined ? "" : `--checksum=sha256:${sha256} `;
     lines.push(`ADD ${checksum}--chmod=444 ${url} ./${AUTHORITIES}/${RDS_AUTHORITIES}\n`);
   }
-  writeFileSync(join(directory, "Dockerfile"), dockerfile(lines, contents.baseImage));
+  const template = readFileSync(join(CAPTURE, "Dockerfile"), "utf8");
+  writeFileSync(join(directory, "Dockerfile"), completeDockerfile(template, lines, contents.baseImage));
   mkdirSync(join(directory, "writable"));
   // A directory without files is no part of an asset.
   writeFileSync(join(directory, "writable", ".tributary"), "");
@@ -60,9 +61,19 @@ export function writeImageContext(directory: string, contents: ImageContents): v
   for (const file of [...files, "writable/.tributary"]) chmodSync(join(directory, file), 0o644);
 }
 
-function dockerfile(certificates: readonly string[], baseImage: string | undefined): string {
-  const text = readFileSync(join(CAPTURE, "Dockerfile"), "utf8").replace(CERTIFICATES, () =>
-    certificates.join(""),
-  );
-  return baseImage === undefined ? text : text.replace(BASE, () => `FROM ${baseImage} AS node`);
+/** Returns the image's Dockerfile, with lines for its certificates, and another base if there is one. */
+export function completeDockerfile(
+  template: string,
+  certificates: readonly string[],
+  baseImage: string | undefined,
+): string {
+  // Git for Windows writes CR LF into a checkout: the image, and its hash, are the same everywhere.
+  let text = template.replaceAll("\r\n", "\n");
+  const replace = (part: RegExp | string, by: string) => {
+    if (text.search(part) === -1) throw new Error(`the capture image's Dockerfile has no line ${part}`);
+    text = text.replace(part, () => by);
+  };
+  replace(CERTIFICATES, certificates.join(""));
+  if (baseImage !== undefined) replace(BASE, `FROM ${baseImage} AS node`);
+  return text;
 }

@@ -10,14 +10,17 @@ export type CaptureDefinition = Omit<Pipeline, "consumers"> & {
 
 /**
  * Returns the definition that goes into the capture image: what capture reads, and of its consumers their names, topics and starts. What
- * only their functions and mappings have is left out, so that a change of it neither builds the image again nor restarts capture.
+ * only their functions and mappings have is left out, and so is their order, so that a change of it neither builds the image again nor
+ * restarts capture.
  */
 export function captureDefinition(pipeline: Pipeline): CaptureDefinition {
   return {
     ...pipeline,
-    consumers: pipeline.consumers.map(({ name, topics, startAt }) => ({
-      ...{ name, entry: NO_ENTRY, topics },
-      ...(startAt === undefined ? {} : { startAt }),
-    })),
+    consumers: pipeline.consumers
+      .map(({ name, topics, startAt }) => ({
+        ...{ name, entry: NO_ENTRY, topics: [...topics].sort() },
+        ...(startAt === undefined ? {} : { startAt }),
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1)),
   };
 }

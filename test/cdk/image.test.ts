@@ -11,17 +11,22 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, posix } from "node:path";
 import { App, FileSystem, Stack, type StackProps } from "aws-cdk-lib";
 import { Template } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { CAPTURE } from "../../cdk/constructs/capture-program.ts";
 import type { CaptureSettings } from "../../cdk/constructs/capture-service.ts";
 import { CdcPipeline } from "../../cdk/constructs/cdc-pipeline.ts";
-import { type ImageContents, writeImageContext } from "../../cdk/constructs/image-context.ts";
+import {
+  completeDockerfile,
+  type ImageContents,
+  writeImageContext,
+} from "../../cdk/constructs/image-context.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { readDefinition } from "../../lib/definition/file.ts";
-import type { PipelineInput } from "../../lib/definition/pipeline.ts";
+import { outbox, type PipelineInput, polling, postgres, triggers } from "../../lib/definition/pipeline.ts";
 import { basics, definition, findings, resource, type Synthesized, synthesize } from "./stacks.ts";
 
 const RDS = { host: "shop.abc.eu-central-1.rds.amazonaws.com" };
@@ -32,6 +37,16 @@ beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), "tributary-image-"));
 });
 afterAll(() => rmSync(directory, { recursive: true }));
+
+/** Returns the certificate of a new authority, as anybody can make it, and leaves its key in a file. */
+function authority(key: string): string {
+  const make =
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority";
+  return execFileSync("openssl", [...make.split(" "), "-keyout", key], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+}
 
 let contexts = 0;
 function contextOf(contents: Partial<ImageContents> = {}): string {
@@ -100,6 +115,7 @@ describe("the build context", () => {
       "a consumer's way with poison",
       { consumers: consumers.map((one) => ({ ...one, poison: "stop" as const, timeoutSeconds: 9 })) },
     ],
+    ["the consumers' order", { consumers: consumers.toReversed() }],
   ])("stays the same when %s change: capture does not restart", (_what, over) => {
     const hash = (of: Partial<PipelineInput>) =>
       FileSystem.fingerprint(contextOf({ definition: definition(of) }));
@@ -126,11 +142,74 @@ describe("the build context", () => {
     ]);
   });
 
+  test.each<[string, PipelineInput["source"]]>([
+    [
+      "postgres",
+      postgres({
+        tables: ["public.*", 'public."Odd.Name"'],
+        outbox: { table: 'public."Out.Box"', messages: true, cloudEvents: { source: "/shop" } },
+        excludeColumns: { "public.cards": ["number"] },
+        where: { "public.orders": "note <> '\u2028</script>'" },
+        slot: "own",
+      }),
+    ],
+    ["postgres with slots", postgres({ tables: ["public.*"], slots: 16 })],
+    ["triggers", triggers({ tables: ["public.*"] })],
+    ["polling", polling({ tables: ["public.*"], deletes: { everySeconds: 60 } })],
+    ["outbox", outbox({ table: 'public."Out.Box"', keepHours: 2 })],
+  ])("holds the definition of a %s source as capture reads it at home", async (_kind, source) => {
+    // As long a name as there may be: the names of slots and topics are made of it.
+    const given = definition({
+      name: "s".repeat(40),
+      source,
+      topics: { routes: [{ match: "^a", to: "b" }] },
+    });
+    const read = await readDefinition(join(contextOf({ definition: given }), "pipeline.mjs"));
+    expect({ ...read, consumers: [] }).toEqual({ ...given, consumers: [] });
+  });
+
   test("runs nothing while it is built, whatever image it begins with", () => {
     const own = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/node:24.21.0-alpine";
     const dockerfile = readFileSync(join(contextOf({ baseImage: own }), "Dockerfile"), "utf8");
     expect(dockerfile).not.toMatch(/^RUN|public\.ecr\.aws/m);
     expect(dockerfile.match(/^FROM .*$/gm)).toEqual([`FROM ${own} AS node`, "FROM scratch"]);
+  });
+
+  test("is the same where Git has written Windows' line ends, and a line that is missing is no silence", () => {
+    const template = readFileSync(join(CAPTURE, "Dockerfile"), "utf8");
+    const lines = ["COPY --chmod=444 database.pem ./authorities/\n"];
+    const made = completeDockerfile(template, lines, "node:own");
+    expect(made).toContain(lines[0]);
+    expect(completeDockerfile(template.replaceAll("\n", "\r\n"), lines, "node:own")).toBe(made);
+    expect(() => completeDockerfile(template.replace("# certificates\n", ""), lines, undefined)).toThrow(
+      /no line # certificates/,
+    );
+  });
+
+  // https://github.com/moby/buildkit/issues/5943
+  test("makes each folder before files with a mode are copied there: BuildKit gives their mode to a folder that it makes", () => {
+    const database = join(directory, "ca.pem");
+    writeFileSync(database, authority(join(directory, "ca.key")));
+    const url = "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem";
+    const dockerfile = readFileSync(
+      join(contextOf({ certificateAuthorityFile: database, rdsAuthorities: { url } }), "Dockerfile"),
+      "utf8",
+    );
+    const made = new Set<string>();
+    const into: string[] = [];
+    let at = "/";
+    for (const [word, ...rest] of dockerfile.split("\n").map((line) => line.split(" "))) {
+      const last = rest.at(-1) ?? "";
+      if (word === "WORKDIR") {
+        at = posix.resolve(at, last);
+        made.add(at);
+      }
+      if (!rest.some((option) => option.startsWith("--chmod"))) continue;
+      const folder = last.endsWith("/") ? last : posix.dirname(last);
+      into.push(posix.resolve(at, folder));
+    }
+    expect(into).toEqual(["/app/authorities", "/app/authorities", "/app"]);
+    for (const folder of into) expect(made).toContain(folder);
   });
 });
 
@@ -140,11 +219,7 @@ describe("certificate authorities", () => {
   let sha256 = "";
   beforeAll(() => {
     pem = join(directory, "bundle.pem");
-    const make =
-      "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=authority";
-    execFileSync("openssl", [...make.split(" "), "-keyout", join(directory, "key"), "-out", pem], {
-      stdio: "ignore",
-    });
+    writeFileSync(pem, authority(join(directory, "key")));
     sha256 = createHash("sha256").update(readFileSync(pem)).digest("hex");
   });
 
@@ -238,6 +313,11 @@ describe("certificate authorities", () => {
       () => capture({ image: "1234.dkr.ecr.eu-central-1.amazonaws.com/x" }),
       /capture\.image: write <account>\.dkr\.ecr/,
     ],
+    [
+      "a name in ECR by which no repository is known",
+      () => capture({ image: "123456789012.dkr-ecr.eu-central-1.on.aws/capture:1" }),
+      /capture\.image: write <account>\.dkr\.ecr/,
+    ],
   ])("%s is refused at synth, by name, value and remedy", (_what, build, message) => {
     let refused: unknown;
     try {
@@ -247,6 +327,14 @@ describe("certificate authorities", () => {
     }
     expect(refused).toBeInstanceOf(ConfigurationError);
     expect((refused as Error).message).toMatch(message);
+  });
+
+  test("a file with a private key is refused: it would go into the image", () => {
+    const file = join(directory, "with-key.pem");
+    writeFileSync(file, readFileSync(pem, "utf8") + readFileSync(join(directory, "key"), "utf8"));
+    expect(() => lines({}, {}, { ...PLAIN, certificateAuthorityFile: file })).toThrow(
+      /database\.certificateAuthorityFile: it holds a private key/,
+    );
   });
 
   test("a file that holds no certificate is refused", () => {
