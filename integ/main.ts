@@ -10,6 +10,8 @@ import { parseArgs } from "node:util";
 const PROJECT = fileURLToPath(new URL("..", import.meta.url));
 const OUTPUT = "dist/integ";
 
+// Ctrl-C ends the CDK command that it reaches too; what stands in the account is removed all the same.
+process.on("SIGINT", () => {});
 process.exitCode = main();
 
 function main(): number {

@@ -1,3 +1,8 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { App } from "aws-cdk-lib";
 import { Template } from "aws-cdk-lib/assertions";
 import { expect, test } from "vitest";
@@ -16,6 +21,30 @@ const template = Template.fromStack(stack);
 const assertions = Template.fromJSON(
   assembly.stacks.find(({ stackName }) => stackName !== "integ")?.template as object,
 );
+
+test.each([
+  ["has failed", "exit 1"],
+  // As the terminal does it: to the command and to what it has started.
+  ["was interrupted by Ctrl-C", "kill -INT $PPID; exit 130"],
+])("what stands in the account is removed after a deploy that %s", (_how, deploy) => {
+  const directory = mkdtempSync(join(tmpdir(), "tributary-integ-"));
+  try {
+    const log = join(directory, "calls");
+    const cdk = `#!/bin/sh\necho "$1" >> ${log}\nif [ "$1" = deploy ]; then ${deploy}; fi\n`;
+    writeFileSync(join(directory, "cdk"), cdk, { mode: 0o755 });
+    const { status, stderr } = spawnSync(process.execPath, ["integ/main.ts"], {
+      cwd: fileURLToPath(new URL("../..", import.meta.url)),
+      encoding: "utf8",
+      env: { ...process.env, PATH: [directory, process.env.PATH].join(delimiter) },
+      timeout: 30_000,
+    });
+    expect(readFileSync(log, "utf8")).toBe("deploy\ndestroy\n");
+    expect(stderr).toContain("NOT SEEN");
+    expect(status).toBe(1);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
 
 test("writes a row, then waits for it in the sink and for an empty dead-letter queue", () => {
   const [write, ...others] = Object.entries(
