@@ -1,9 +1,10 @@
 import { spawnSync } from "node:child_process";
-import { mkdirSync, rmSync } from "node:fs";
-import { relative, resolve } from "node:path";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { explain } from "../lib/change/error-text.ts";
-import { TributaryError } from "../lib/change/tributary-error.ts";
+import { ConfigurationError, TributaryError } from "../lib/change/tributary-error.ts";
 import { readDefinition } from "../lib/definition/file.ts";
 import { ARCHITECTURES, architectureOf, type CaptureArchitecture } from "./constructs/capture-image.ts";
 import { rdsAuthorities } from "./constructs/certificate-authorities.ts";
@@ -15,7 +16,11 @@ import { writeImageContext } from "./constructs/image-context.ts";
  */
 
 const USAGE = `npm run image -- [--definition FILE] [--tag NAME] [--architecture ${Object.keys(ARCHITECTURES).join("|")}]
-                 [--base IMAGE] [--partition aws|aws-us-gov|aws-cn] [--authorities FILE] [--sha256 HEX] [--output DIRECTORY]`;
+                 [--base IMAGE] [--partition aws|aws-us-gov|aws-cn] [--authorities FILE] [--sha256 HEX]
+                 [--certificate-authority FILE] [--output DIRECTORY]`;
+
+/** By these a folder is known as a build context of this command. */
+const CONTEXT_FILES = ["Dockerfile", "main.mjs", "operate.mjs", "pipeline.mjs", "writable"];
 
 process.exitCode = await main();
 
@@ -37,10 +42,27 @@ async function main(): Promise<number> {
       sha256 === undefined && authorities === undefined
         ? undefined
         : { sha256: sha256 ?? "", ...(authorities === undefined ? {} : { file: authorities }) };
-    const bundle = rdsAuthorities(partition, pinned);
-    rmSync(directory, { recursive: true, force: true });
-    mkdirSync(directory, { recursive: true, mode: 0o755 });
-    writeImageContext(directory, { definition, baseImage: base, rdsAuthorities: bundle });
+    const certificateAuthorityFile = given["certificate-authority"];
+    if (certificateAuthorityFile !== undefined && pinned)
+      throw wrong(
+        "--authorities",
+        "given",
+        "leave it and --sha256 out: --certificate-authority names the authority",
+      );
+    // A server with an authority of its own is not RDS's.
+    const authority =
+      certificateAuthorityFile === undefined
+        ? { rdsAuthorities: rdsAuthorities(partition, pinned) }
+        : { certificateAuthorityFile };
+    const made = mkdtempSync(join(tmpdir(), "tributary-image-"));
+    try {
+      // What is wrong with a file is found before the folder of the build before is emptied.
+      writeImageContext(made, { definition, baseImage: base, ...authority });
+      emptyContext(directory);
+      cpSync(made, directory, { recursive: true });
+    } finally {
+      rmSync(made, { recursive: true });
+    }
   } catch (error) {
     if (!(error instanceof TributaryError)) throw error;
     process.stderr.write(`${explain(error)}\n`);
@@ -65,6 +87,27 @@ async function main(): Promise<number> {
   return 0;
 }
 
+/** Makes an empty folder of one that is missing, empty, or a build context of before. @throws ConfigurationError for any other, untouched. */
+function emptyContext(directory: string): void {
+  const stats = statSync(directory, { throwIfNoEntry: false });
+  const found = stats?.isDirectory() ? readdirSync(directory) : [];
+  if (
+    (stats && !stats.isDirectory()) ||
+    (found.length > 0 && !CONTEXT_FILES.every((name) => found.includes(name)))
+  )
+    throw wrong(
+      "--output",
+      directory,
+      "name a folder that is new or empty: what stands there is not of this command, and would be removed",
+    );
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
+}
+
+function wrong(path: string, value: string, remedy: string): ConfigurationError {
+  return new ConfigurationError("The command", [{ path, value, remedy }]);
+}
+
 function readArguments() {
   const text = { type: "string" } as const;
   const { values } = parseArgs({
@@ -74,7 +117,7 @@ function readArguments() {
       architecture: { ...text, default: "arm64" },
       partition: { ...text, default: "aws" },
       output: { ...text, default: "dist/image" },
-      ...{ base: text, authorities: text, sha256: text },
+      ...{ base: text, authorities: text, sha256: text, "certificate-authority": text },
     },
   });
   return values;
