@@ -31,7 +31,20 @@ interface Widget {
 
 const CELL = { width: 54, height: 30 };
 const GAP = 4;
-const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b"];
+/** Heights of a legend's line, and of a line at which an alarm rings with its label. */
+const LEGEND_HEIGHT = 13;
+const THRESHOLD_HEIGHT = 14;
+const COLOURS = [
+  "#1f77b4",
+  "#ff7f0e",
+  "#2ca02c",
+  "#d62728",
+  "#9467bd",
+  "#8c564b",
+  "#e377c2",
+  "#7f7f7f",
+  "#17becf",
+];
 
 const app = new App({ context: { "aws:cdk:bundling-stacks": [] } });
 const READ_MODEL = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:read-model-AbCdEf";
@@ -86,8 +99,8 @@ function insideOf(widget: Widget, x: number, y: number, w: number, h: number, in
   if (widget.type === "alarm") return alarms(widget, x, y, w);
   if (widget.type === "log") return table(x, y, w);
   return widget.properties.view === "singleValue"
-    ? values(widget, x, y, w)
-    : curves(widget, x, y, w, h, index) + thresholds(widget, x, y, w, h);
+    ? values(widget, x, y, w, h)
+    : curves(widget, x, y, w, h, index) + thresholds(widget, x, y, w);
 }
 
 /** Text that is more than a heading: as many lines as it takes. */
@@ -95,7 +108,7 @@ function prose(markdown: string, x: number, y: number, w: number, h: number): st
   const most = Math.floor(w / 6.2);
   const lines = markdown.split("\n\n").flatMap((paragraph) => {
     const broken = [""];
-    for (const word of paragraph.replace(/[*`]/g, "").split(" ")) {
+    for (const word of paragraph.replace(/[*`]|\]\([^)]*\)|\[/g, "").split(" ")) {
       const last = broken.at(-1) ?? "";
       if (last.length + word.length > most) broken.push(word);
       else broken[broken.length - 1] = last ? `${last} ${word}` : word;
@@ -108,13 +121,19 @@ function prose(markdown: string, x: number, y: number, w: number, h: number): st
   return `<rect x="${x}" y="${y}" width="${w}" height="${h}" rx="3" fill="#fff" stroke="#d5dbdb"/>${printed.join("")}`;
 }
 
-function values({ properties }: Widget, x: number, y: number, w: number): string {
-  return (properties.metrics ?? [])
+function values({ properties }: Widget, x: number, y: number, w: number, h: number): string {
+  const metrics = properties.metrics ?? [];
+  const columns = Math.min(2, metrics.length);
+  const rows = Math.ceil(metrics.length / columns);
+  const cell = { width: (w - 20) / columns, height: (h - 34) / rows };
+  return metrics
     .map((metric, i) => {
-      const left = x + 14 + (i % 2) * (w / 2);
-      const top = y + 52 + Math.floor(i / 2) * 54;
+      const left = x + 10 + (i % columns) * cell.width;
+      const top = y + 30 + Math.floor(i / columns) * cell.height;
       const value = properties.title?.includes("(1)") ? "1" : "0";
-      return `<text x="${left}" y="${top}" font-size="22" fill="#16191f">${value}</text><text x="${left}" y="${top + 16}" font-size="9.5" fill="#545b64">${xml(labelOf(metric))}</text>`;
+      const course = top + cell.height - 10;
+      const spark = `<line x1="${left + 4}" x2="${left + cell.width - 12}" y1="${course}" y2="${course}" stroke="${COLOURS[i % COLOURS.length]}" stroke-width="1.4"/>`;
+      return `<text x="${left + 4}" y="${top + 20}" font-size="22" fill="#16191f">${value}</text><text x="${left + 24}" y="${top + 20}" font-size="9.5" fill="#545b64">${xml(labelOf(metric))}</text>${spark}`;
     })
     .join("");
 }
@@ -128,12 +147,12 @@ function table(x: number, y: number, w: number): string {
   return `${head.join("")}<text x="${x + 14}" y="${y + 70}" fill="#545b64">No results</text>`;
 }
 
-/** The lines at which alarms ring, one below the other: where they lie depends on the figures. */
-function thresholds({ properties }: Widget, x: number, y: number, w: number, h: number): string {
+/** The lines at which alarms ring, one below the other above the curves: where they lie depends on the figures. */
+function thresholds({ properties }: Widget, x: number, y: number, w: number): string {
   return (properties.annotations?.horizontal ?? [])
     .map(({ label }, i) => {
-      const at = y + 46 + i * ((h - 90) / 6);
-      return `<line x1="${x + 14}" x2="${x + w - 14}" y1="${at}" y2="${at}" stroke="#d62728" stroke-dasharray="4 3"/><text x="${x + w - 14}" y="${at - 3}" font-size="9" text-anchor="end" fill="#d62728">${xml(label)}</text>`;
+      const at = y + 42 + i * THRESHOLD_HEIGHT;
+      return `<line x1="${x + 14}" x2="${x + w - 14}" y1="${at}" y2="${at}" stroke="#d62728" stroke-dasharray="4 3"/><text x="${x + w - 14}" y="${at - 3}" font-size="9" text-anchor="end" fill="#d62728" stroke="#fff" stroke-width="3" paint-order="stroke">${xml(label)}</text>`;
     })
     .join("");
 }
@@ -150,29 +169,45 @@ function alarms({ properties }: Widget, x: number, y: number, w: number): string
 }
 
 function curves({ properties }: Widget, x: number, y: number, w: number, h: number, seed: number): string {
-  const [left, right, top, bottom] = [x + 14, x + w - 14, y + 34, y + h - 30];
+  const labels = (properties.metrics ?? []).filter(isVisible).flatMap(labelsOf);
+  const legend = legendOf(labels, x + 14, w - 28);
+  const ringing = (properties.annotations?.horizontal ?? []).length;
+  const [left, right, top, bottom] = [x + 14, x + w - 14, y + 34, y + h - 16 - legend.lines * LEGEND_HEIGHT];
+  // Below the lines at which alarms ring.
+  const highest = top + (ringing > 0 ? 12 + (ringing - 1) * THRESHOLD_HEIGHT : 0);
   const lines = [0, 1, 2].map((i) => {
     const at = top + ((bottom - top) * i) / 2;
     return `<line x1="${left}" x2="${right}" y1="${at}" y2="${at}" stroke="#eaeded"/>`;
   });
-  let legendX = left;
-  const visible = (properties.metrics ?? []).filter(isVisible);
-  const drawn = visible.flatMap((metric, i) => {
-    const colour = COLOURS[i % COLOURS.length];
+  const drawn = labels.map((_, i) => {
     const points = Array.from({ length: 40 }, (_, step) => {
       const wave = Math.sin(step / 4 + seed + i * 2) * 0.5 + Math.sin(step / 1.7 + seed * 3 + i) * 0.2;
-      const share = 0.2 + (0.7 * i) / Math.max(4, visible.length) + 0.08 * wave;
-      return `${(left + ((right - left) * step) / 39).toFixed(1)},${(bottom - (bottom - top) * share).toFixed(1)}`;
+      const share = 0.15 + (0.7 * i) / Math.max(4, labels.length) + 0.08 * wave;
+      return `${(left + ((right - left) * step) / 39).toFixed(1)},${(bottom - (bottom - highest) * share).toFixed(1)}`;
     });
-    const label = labelOf(metric);
-    const legend = `<rect x="${legendX}" y="${y + h - 19}" width="8" height="8" fill="${colour}"/><text x="${legendX + 11}" y="${y + h - 11}" font-size="9.5" fill="#545b64">${xml(label)}</text>`;
-    legendX += 20 + label.length * 4.9;
-    return [
-      `<polyline points="${points.join(" ")}" fill="none" stroke="${colour}" stroke-width="1.4"/>`,
-      legend,
-    ];
+    return `<polyline points="${points.join(" ")}" fill="none" stroke="${COLOURS[i % COLOURS.length]}" stroke-width="1.4"/>`;
   });
-  return [...lines, ...drawn].join("");
+  return [...lines, ...drawn, legend.draw(bottom + 8)].join("");
+}
+
+/** The legend below a graph, in as many lines as it takes. */
+function legendOf(labels: readonly string[], left: number, most: number) {
+  let [at, line] = [0, 0];
+  const placed = labels.map((label) => {
+    const width = 22 + label.length * 5.6;
+    if (at > 0 && at + width > most) [at, line] = [0, line + 1];
+    const place = { label, x: left + at, line };
+    at += width;
+    return place;
+  });
+  const draw = (top: number) =>
+    placed
+      .map(({ label, x, line: row }, i) => {
+        const y = top + row * LEGEND_HEIGHT;
+        return `<rect x="${x.toFixed(1)}" y="${y}" width="8" height="8" fill="${COLOURS[i % COLOURS.length]}"/><text x="${(x + 11).toFixed(1)}" y="${y + 8}" font-size="9.5" fill="#545b64">${xml(label)}</text>`;
+      })
+      .join("");
+  return { lines: line + 1, draw };
 }
 
 /** A metric that only feeds an expression is not drawn. */
@@ -181,9 +216,13 @@ function isVisible(metric: readonly unknown[]): boolean {
 }
 
 function labelOf(metric: readonly unknown[]): string {
-  const { label, expression } = optionsOf(metric) as { label?: string; expression?: string };
-  if (expression?.includes("SEARCH")) return "public.orders, public.customers, …";
-  return label ?? String(metric[1] ?? "");
+  return (optionsOf(metric) as { label?: string }).label ?? String(metric[1] ?? "");
+}
+
+/** The labels of the lines that a metric is drawn as: a search finds one a table. */
+function labelsOf(metric: readonly unknown[]): string[] {
+  const { expression } = optionsOf(metric) as { expression?: string };
+  return expression?.includes("SEARCH") ? ["public.orders", "public.customers"] : [labelOf(metric)];
 }
 
 function optionsOf(metric: readonly unknown[]): object {
