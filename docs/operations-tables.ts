@@ -7,6 +7,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import {
   type Alarm,
+  alarmAnchor,
   CAPTURE_ALARM,
   CONSUMER_ALARM,
   OTHER_METRIC,
@@ -100,7 +101,8 @@ function alarmTable(
   return table(
     ["alarm", "rings while", "severity", "meaning", "what to do"],
     Object.entries(alarms).map(([name, alarm]) => [
-      `\`${name}${suffix}\``,
+      // Where the prop `runbook` of CdcPipeline links to.
+      `<a id="${alarmAnchor(name)}"></a>\`${name}${suffix}\``,
       ringsAt(alarm, metrics),
       alarm.unless
         ? `${alarm.severity}, unless ${alarm.unless.map((cause) => `\`${cause}\``).join(" or ")} rings`

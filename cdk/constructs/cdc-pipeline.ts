@@ -34,6 +34,7 @@ import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import { checkReaders, checkResources } from "./pipeline-limits.ts";
+import { runbookAddress } from "./runbook.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
 import { VerifyTasks } from "./verify-tasks.ts";
@@ -95,6 +96,11 @@ export interface CdcPipelineProps {
   readonly alarmTopic?: sns.ITopic;
   /** Topics by severity instead: `page` calls somebody, `ticket` can wait for the day. */
   readonly alarmTopics?: AlarmTopics;
+  /**
+   * Address of your own copy of docs/11-operations.md, without an anchor: descriptions of alarms and the dashboard link to each alarm's
+   * entry there. Default: they name `tributary explain <alarm>`.
+   */
+  readonly runbook?: string;
   /** Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;
   /**
@@ -157,6 +163,7 @@ export class CdcPipeline extends Construct {
     const stage = stageOf(this, props.stage);
     checkDashboardName(props.dashboardName);
     const settingsOf = consumerSettings(definition, props.consumers ?? {}, props.consumerDefaults);
+    const runbook = runbookAddress(props.runbook);
     const placement = { vpc, vpcSubnets };
     checkNetwork(placement, props.endpoints, definition.consumers, settingsOf);
     checkReaders(definition, settingsOf);
@@ -268,6 +275,7 @@ export class CdcPipeline extends Construct {
       database,
       thresholds: props.alarms ?? {},
       topics: alarmTopics(props.alarmTopic, props.alarmTopics),
+      runbook,
     });
     this.alarms = alarms;
     this.health = health;
@@ -282,6 +290,7 @@ export class CdcPipeline extends Construct {
       consumers: this.consumers,
       alarms,
       name: props.dashboardName,
+      runbook,
     });
     // The task starts when all that it and its readers need stands; the mark, last of all, lets it make its slot.
     for (const { service } of this.captures) {

@@ -3,6 +3,7 @@ import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type { Construct } from "constructs";
 import { PROGRAM, withCommands } from "../../lib/change/printed-command.ts";
 import { CAPTURE_ALARM, CONSUMER_ALARM, PIPELINE_ALARM, SOURCE_ALARM } from "../../lib/telemetry/alarms.ts";
+import { entryOf } from "./runbook.ts";
 
 /*
  * What the dashboard says of alarms beside their tiles.
@@ -39,8 +40,12 @@ function metricKey(of: cloudwatch.IMetric): string | undefined {
   return JSON.stringify([of.namespace, of.metricName, of.statistic, dimensions]);
 }
 
-/** Says where more is to be read of each alarm: its tile has meaning and remedy, the command all else. */
-export function runbook(scope: Construct, alarms: readonly cloudwatch.Alarm[]): string {
+/** Says where more is to be read of each alarm: its tile has meaning and remedy, the command all else; `runbook` is the page with their entries. */
+export function whatToRead(
+  scope: Construct,
+  alarms: readonly cloudwatch.Alarm[],
+  runbook: string | undefined,
+): string {
   const known = [...Object.values(SOURCE_ALARM), CAPTURE_ALARM, PIPELINE_ALARM, CONSUMER_ALARM].flatMap(
     (list) => Object.keys(list),
   );
@@ -49,8 +54,11 @@ export function runbook(scope: Construct, alarms: readonly cloudwatch.Alarm[]): 
   );
   const place = { program: PROGRAM, stack: Stack.of(scope).stackName };
   const command = (text: string) => `\`${withCommands(text, place)}\``;
+  const where = runbook === undefined ? "" : `, and [the runbook](${runbook}#alarms) has an entry of each`;
   return [
-    `**When an alarm rings**, its tile leads to what it means and what to do. All at a glance: ${command("tributary status")}. Cause, remedy and what happens if nobody acts: ${command("tributary explain <alarm>")}, in docs/11-operations.md#alarms too.`,
-    made.map((kind) => `\`${kind}\``).join(" "),
+    `**When an alarm rings**, its tile leads to what it means and what to do. All at a glance: ${command("tributary status")}. Cause, remedy and what happens if nobody acts: ${command("tributary explain <alarm>")}${where}.`,
+    made
+      .map((kind) => (runbook === undefined ? `\`${kind}\`` : `[${kind}](${entryOf(runbook, kind)})`))
+      .join(" · "),
   ].join("\n\n");
 }

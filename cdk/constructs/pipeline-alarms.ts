@@ -35,6 +35,7 @@ import {
   unreadRecords,
   waitingMessages,
 } from "./metrics.ts";
+import { checkDescription, entryOf } from "./runbook.ts";
 import type { DatabaseFacts } from "./source-database.ts";
 
 /** From when on an alarm rings; each has a default. */
@@ -64,6 +65,8 @@ export interface PipelineAlarmsProps extends MeasuredPipeline {
   readonly database: DatabaseFacts;
   readonly thresholds: AlarmThresholds;
   readonly topics: AlarmTopics;
+  /** Address of the page with an entry of each alarm. */
+  readonly runbook: string | undefined;
 }
 
 /** An alarm as it was made. */
@@ -140,7 +143,7 @@ export class PipelineAlarms extends Construct {
     ];
     return new HealthAlarm(this, kind, {
       alarmName: this.#nameOf(kind, props),
-      description: this.#describe(kind, texts, (text) => text),
+      description: this.#describe(kind, texts, (text) => text, props),
       children: this.#made.filter(({ of }) => of.severity === "page"),
     }).alarm;
   }
@@ -154,10 +157,14 @@ export class PipelineAlarms extends Construct {
     kind: string,
     { meaning, remedy }: Pick<Alarm, "meaning" | "remedy">,
     fill: (text: string) => string,
+    { runbook }: PipelineAlarmsProps,
   ): string {
     const place = { program: PROGRAM, stack: Stack.of(this).stackName };
     const describe = (text: string) => withCommands(fill(text), place);
-    return `${describe(meaning)} What to do: ${describe(remedy)} More: ${describe(`tributary explain ${kind}`)}`;
+    const more = runbook === undefined ? describe(`tributary explain ${kind}`) : entryOf(runbook, kind);
+    const description = `${describe(meaning)} What to do: ${describe(remedy)} More: ${more}`;
+    checkDescription(description, kind, runbook);
+    return description;
   }
 
   /** Makes the alarms of the pipeline as a whole, for those resources that the stack has. */
@@ -189,7 +196,7 @@ export class PipelineAlarms extends Construct {
     const { value, text } = thresholdOf(alarm.threshold, props);
     const fill = (what: string) => what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer);
     const alarmName = this.#nameOf(name, props);
-    const description = this.#describe(kind, alarm, fill);
+    const description = this.#describe(kind, alarm, fill, props);
     const periods = alarm.periods ?? PERIODS;
     const made = new cloudwatch.Alarm(this, name, {
       ...{ alarmName, alarmDescription: description, metric, threshold: value },

@@ -2,6 +2,7 @@ import { Duration, Stack } from "aws-cdk-lib";
 import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import { Construct } from "constructs";
+import { PROGRAM, withCommands } from "../../lib/change/printed-command.ts";
 import type { SourceKind } from "../../lib/source/source-kind.ts";
 import {
   CAPTURE_GRAPHS,
@@ -16,7 +17,7 @@ import type { CAPTURE_METRIC, MeasuredPipeline } from "../../lib/telemetry/metri
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
-import { runbook, type ThresholdLines, thresholdLines } from "./dashboard-alarms.ts";
+import { type ThresholdLines, thresholdLines, whatToRead } from "./dashboard-alarms.ts";
 import {
   backfillProgress,
   backfillRates,
@@ -46,6 +47,8 @@ export interface PipelineDashboardProps extends MeasuredPipeline {
   readonly alarms: readonly cloudwatch.Alarm[];
   /** Default: stack, pipeline and region. */
   readonly name?: string | undefined;
+  /** Address of the page with an entry of each alarm. */
+  readonly runbook: string | undefined;
 }
 
 /** The grid that CloudWatch lays widgets on. */
@@ -93,7 +96,11 @@ export class PipelineDashboard extends Construct {
       );
     }
     this.dashboard.addWidgets(
-      new cloudwatch.TextWidget({ markdown: runbook(this, props.alarms), width: COLUMNS, height: 3 }),
+      new cloudwatch.TextWidget({
+        markdown: whatToRead(this, props.alarms, props.runbook),
+        width: COLUMNS,
+        height: 3,
+      }),
     );
     this.#thresholds = thresholdLines(props.alarms);
     this.dashboard.addWidgets(...singleValues(props));
@@ -183,7 +190,8 @@ function singleValues(props: PipelineDashboardProps): cloudwatch.SingleValueWidg
     ],
   ];
   const shown = widgets.filter(([, metrics]) => metrics.length > 0);
-  const height = 2 + 2 * Math.ceil(Math.max(...shown.map(([, metrics]) => metrics.length)) / 2);
+  // Two values side by side; one alone needs room for its course too.
+  const height = Math.max(3, 1 + 2 * Math.ceil(Math.max(...shown.map(([, metrics]) => metrics.length)) / 2));
   return shown.map(
     ([title, metrics]) =>
       new cloudwatch.SingleValueWidget({
@@ -205,7 +213,7 @@ function lastErrors({ captures, consumers }: PipelineDashboardProps): cloudwatch
     ...consumers.flatMap((consumer) => [consumer.function.logGroup, consumer.redrive.function.logGroup]),
   ];
   return new cloudwatch.LogQueryWidget({
-    title: "The last errors: tributary explain <code> says more",
+    title: `The last errors: ${withCommands("tributary explain <code>", { program: PROGRAM })} says more`,
     logGroupNames: groups.slice(0, LOG_GROUPS_IN_A_QUERY).map(({ logGroupName }) => logGroupName),
     queryLines: [
       "fields @timestamp, @log, code, coalesce(message, @message) as what",

@@ -32,6 +32,11 @@ export interface Alarm<M extends string = string> {
   readonly ifNothing: string;
 }
 
+/** Returns the anchor of an alarm's entry in docs/11-operations.md: `alarm-slotinactive`. Small letters: those of other Markdown pages are too. */
+export function alarmAnchor(kind: string): string {
+  return `alarm-${kind.toLowerCase()}`;
+}
+
 /** Thresholds that a stack may choose. */
 export type ThresholdName = "lagBytes" | "lag" | "walBudgetPercent" | "walLoss" | "freshness" | "iteratorAge";
 

@@ -34,6 +34,13 @@ const REFUSALS: readonly Refusal[] = [
     remedy: /letters, digits/,
   },
   {
+    what: "the address of a runbook with an anchor of its own",
+    props: () => ({ runbook: "https://wiki.example/tributary#alarms" }),
+    path: "runbook",
+    value: "https://wiki.example/tributary#alarms",
+    remedy: /without a part behind #/,
+  },
+  {
     what: "settings of a consumer that there is not",
     props: () => ({ consumers: { notification: {} } }),
     path: "consumers.notification",
