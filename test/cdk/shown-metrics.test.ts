@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { triggers } from "../../lib/definition/pipeline.ts";
+import { metricsLine } from "../../lib/telemetry/emf.ts";
+import { captureStartsLine } from "../../lib/telemetry/log.ts";
 import {
   BACKFILL_METRIC,
   CAPTURE_METRIC,
@@ -13,6 +15,7 @@ import {
   STANDING_METRIC,
   TABLE_METRIC,
 } from "../../lib/telemetry/metrics.ts";
+import { matchMetrics } from "./matched-metrics.ts";
 import { basics, definition, imported, minimal, synthesize } from "./stacks.ts";
 import { isWatchedBy, watchedMetrics, withReferences } from "./watched-metrics.ts";
 
@@ -64,6 +67,41 @@ describe("each metric that is published", () => {
     }));
     const drawn = new Set(watchedMetrics(made.template).map(({ name }) => name));
     expect(OF_TABLES.filter((name) => !drawn.has(name))).toEqual([]);
+  });
+});
+
+describe("lines of a run", () => {
+  const line = (dimensions: Record<string, string>, metrics: readonly Metric[]) =>
+    metricsLine(
+      "capture",
+      dimensions,
+      metrics.map((metric) => [metric, 1]),
+    );
+  const capture = Object.values<Metric>(CAPTURE_METRIC);
+  const starts = captureStartsLine("shop");
+  const ofCapture = (names: readonly string[]) =>
+    names.filter((name) => capture.some((each) => each.name === name));
+
+  test("are asked for with their dimensions, and what nobody prints is named", () => {
+    const lines = [starts, line(dimensionsOf(SHOP), capture.slice(0, -1))];
+    const { hidden, silent } = matchMetrics(small.template, lines, "shop");
+    expect(hidden.map((each) => each.split(" ")[0])).toEqual(OF_TABLES);
+    expect(ofCapture(silent)).toEqual([capture.at(-1)?.name]);
+    expect(silent).toContain("Applied");
+    expect(silent).not.toContain("CaptureStarts/Test/shop");
+    expect(matchMetrics(small.template, [], "shop").silent).toContain("CaptureStarts/Test/shop");
+  });
+
+  test("are hidden by a dimension more, less or of another value", () => {
+    for (const dimensions of [
+      { ...dimensionsOf(SHOP), slot: "2" },
+      { pipeline: "shop" },
+      dimensionsOf({ ...SHOP, stage: "Live" }),
+    ]) {
+      const { hidden, silent } = matchMetrics(small.template, [line(dimensions, capture)], "shop");
+      expect(hidden).toHaveLength(capture.length);
+      expect(ofCapture(silent)).toHaveLength(capture.length - OF_TABLES.length);
+    }
   });
 });
 

@@ -9,6 +9,8 @@ export interface WatchedMetric {
   readonly dimensions: Readonly<Record<string, string>>;
   /** Dimensions that may have any value. */
   readonly any: readonly string[];
+  /** An alarm that names a unit sees no value of another one. */
+  readonly unit?: string;
 }
 
 /** Returns text in which each reference to a resource stands as its logical id. */
@@ -23,9 +25,9 @@ export function withReferences(value: unknown): string {
 export function watchedMetrics(template: Template): WatchedMetric[] {
   const alarms = Object.values(template.findResources("AWS::CloudWatch::Alarm")).flatMap(({ Properties }) => {
     const by = `alarm ${withReferences(Properties.AlarmName)}`;
-    const parts: { Metric: Record<string, unknown> }[] =
+    const parts: { Metric: Record<string, unknown>; Unit?: string }[] =
       Properties.Metrics?.flatMap(({ MetricStat }: { MetricStat?: object }) => MetricStat ?? []) ?? [];
-    return [Properties, ...parts.map(({ Metric }) => Metric)].flatMap((of) =>
+    return [Properties, ...parts.map(({ Metric, Unit }) => ({ ...Metric, Unit }))].flatMap((of) =>
       of.MetricName ? [ofAlarm(by, of)] : [],
     );
   });
@@ -47,6 +49,7 @@ function ofAlarm(by: string, of: Record<string, unknown>): WatchedMetric {
   return {
     ...{ by, namespace: String(of.Namespace), name: withReferences(of.MetricName), any: [] },
     dimensions: Object.fromEntries(given.map(({ Name, Value }) => [Name, withReferences(Value)])),
+    ...(typeof of.Unit === "string" && { unit: of.Unit }),
   };
 }
 
@@ -76,19 +79,21 @@ function ofWidget(by: string, line: readonly unknown[]): WatchedMetric[] {
   });
 }
 
-/** Whether a metric with these dimensions, and no other, is the one that is looked at. */
+/** Whether a metric with these dimensions, and no other, is the one that is looked at, in its unit where both name one. */
 export function isWatchedBy(
   watched: WatchedMetric,
   emitted: {
     readonly namespace: string;
     readonly name: string;
     readonly dimensions: Readonly<Record<string, string>>;
+    readonly unit?: string | undefined;
   },
 ): boolean {
   const names = Object.keys(emitted.dimensions);
   return (
     watched.namespace === emitted.namespace &&
     watched.name === emitted.name &&
+    (watched.unit ?? emitted.unit) === (emitted.unit ?? watched.unit) &&
     names.length === Object.keys(watched.dimensions).length + watched.any.length &&
     names.every((name) => watched.any.includes(name) || watched.dimensions[name] === emitted.dimensions[name])
   );

@@ -32,6 +32,8 @@ export interface CaptureProgramOptions {
   readonly cloud: Cloud;
   /** PEM: an authority that the machine trusts. */
   readonly trusted: string;
+  /** Called with each line that it prints: `printed` has the last ones alone. */
+  readonly onLine: (line: string) => void;
 }
 
 /**
@@ -40,7 +42,7 @@ export interface CaptureProgramOptions {
  * emulated cloud, and the machine trusts one authority more.
  */
 export async function startCaptureProgram(options: CaptureProgramOptions): Promise<CaptureProgram> {
-  const { context, container, cloud, trusted } = options;
+  const { context, container, cloud, trusted, onLine } = options;
   const here = (text: string) =>
     text.replaceAll(APP, `${context}/`).replaceAll(WRITABLE, `${context}/writable/`);
   await mkdir(join(context, "writable"), { recursive: true });
@@ -64,6 +66,7 @@ export async function startCaptureProgram(options: CaptureProgramOptions): Promi
   const lines: string[] = [];
   for (const stream of [program.stdout, program.stderr]) {
     forwardLines(stream as Readable, (line) => {
+      onLine(line);
       lines.push(line);
       if (lines.length > KEPT_LINES) lines.shift();
     });

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GetItemCommand, type GetItemCommandOutput } from "@aws-sdk/client-dynamodb";
@@ -17,6 +17,8 @@ import {
 } from "../../lib/aws/clients.ts";
 import { invokeRedrive } from "../../lib/consume/dead-letter/redrive-function.ts";
 import type { RedriveRequest } from "../../lib/consume/dead-letter/redrive-request.ts";
+import { CAPTURE_METRIC, CONSUMER_METRIC } from "../../lib/telemetry/metrics.ts";
+import { matchMetrics, templateOf } from "../cdk/matched-metrics.ts";
 import { eventually } from "../eventually.ts";
 import { emf } from "../unit/observe/emf-line.ts";
 import { type CaptureProgram, startCaptureProgram } from "./capture-program.ts";
@@ -47,6 +49,8 @@ describe.each(cloudKinds())("on $name", (kind) => {
   let database: SourceDatabase;
   let clients: Awaited<ReturnType<typeof connect>>;
   let capture: CaptureProgram | undefined;
+  /** All that capture programs printed. */
+  const captured: string[] = [];
   const cleanups: (() => Promise<unknown>)[] = [];
 
   beforeAll(async () => {
@@ -204,12 +208,21 @@ describe.each(cloudKinds())("on $name", (kind) => {
       paused: { reason: "a new sink" },
     });
     await database.client.query("UPDATE customers SET tier = 'silver' WHERE id = 1");
+    await soon("the pause in capture's metrics", async () => printedMetric("PauseRetentionUsed"));
     const resumed = await run("consumer", "resume", ...view, "--json");
     expect([resumed.code, JSON.parse(resumed.stdout)]).toEqual([
       0,
       expect.objectContaining({ consumer: "customer-view" }),
     ]);
     expect(await customer("1", (item) => item.tier?.S === "silver")).toBeDefined();
+  });
+
+  test("a backfill by the stack's name", async () => {
+    const run = (...args: string[]) =>
+      tributary([...args, "--stack", stack], { directory: app.directory, cloud });
+    const started = await run("backfill", "start", "--table", "public.customers");
+    expect(started.code, started.stderr).toBe(0);
+    await soon("the backfill in capture's metrics", async () => printedMetric("BackfillPercent"));
   });
 
   test("two pipelines of a stack stand apart", async () => {
@@ -375,6 +388,16 @@ describe.each(cloudKinds())("on $name", (kind) => {
     expect([await capture.stop(), await second.stop()]).toEqual([0, 0]);
   });
 
+  test("alarms and dashboard ask for what the programs print, and for nothing else", async () => {
+    const template = templateOf(
+      await readFile(join(app.directory, ASSEMBLY, `${stack}.template.json`), "utf8"),
+    );
+    const lines = [...captured, ...(await functionLines(cloud, stack))];
+    const { hidden, silent } = matchMetrics(template, lines, "shop");
+    expect(hidden).toEqual([]);
+    expect(silent.filter((name) => !ONLY_BY_FAULTS.includes(name))).toEqual([]);
+  });
+
   test(LAST, async () => {
     // CDK's function empties buckets that have its tag; MiniStack makes buckets without their tags.
     for (const Bucket of (await inventory(cloud, stack, clients)).buckets ?? []) {
@@ -403,6 +426,7 @@ describe.each(cloudKinds())("on $name", (kind) => {
       container,
       cloud,
       trusted: database.certificateAuthorityFile,
+      onLine: (line) => void captured.push(line),
     });
   }
 
@@ -468,12 +492,32 @@ describe.each(cloudKinds())("on $name", (kind) => {
     });
   }
 
+  /** Whether a capture program has printed a metric; undefined if not. */
+  function printedMetric(name: string): true | undefined {
+    return captured.some((line) => line.includes('"_aws"') && line.includes(`"${name}"`)) || undefined;
+  }
+
   /** Waits for an effect, unless the capture program fails before. */
   function soon<T>(what: string, condition: () => Promise<T | undefined>) {
     const effect = eventually(condition, { what, deadlineMs: 60_000 });
     return capture ? Promise.race([effect, capture.failed]) : effect;
   }
 });
+
+/** Metrics that nothing in this run gives a reason to print. Each has tests of the fault that does, and of its line: test/unit/observe. */
+const ONLY_BY_FAULTS: readonly string[] = [
+  // A batch that comes again, and one of a writer that another has replaced.
+  ...[CONSUMER_METRIC.duplicates, CONSUMER_METRIC.failedPartitions],
+  ...[CONSUMER_METRIC.staleWriter, CONSUMER_METRIC.superseded],
+  // Holds, gaps, and changes behind one that is parked.
+  ...[CONSUMER_METRIC.gaps, CONSUMER_METRIC.held, CONSUMER_METRIC.heldPartitions, CONSUMER_METRIC.heldBytes],
+  ...[CONSUMER_METRIC.holdFull, CONSUMER_METRIC.parkedBehind, CONSUMER_METRIC.parkingFull],
+  // Every change of these topics has a handler.
+  CONSUMER_METRIC.unhandled,
+  // One server, no transaction that is open for long, no row that cannot be read at once, and WAL that is not near its bound.
+  ...[CAPTURE_METRIC.leftoverSlots, CAPTURE_METRIC.oldestTransactionSeconds],
+  ...[CAPTURE_METRIC.rowsAsked, CAPTURE_METRIC.walLossSeconds],
+].map(({ name }) => name);
 
 /** MiniStack has neither composite alarms nor alarms on metric math: plain ones that never ring stand in for them. */
 const PLAIN_ALARMS = [

@@ -6,7 +6,10 @@ import { afterEach, expect, test } from "vitest";
 import type { PipelineInput } from "../../lib/definition/pipeline.ts";
 import { outboxTable } from "../../lib/publish/publish.ts";
 import { readBackfill } from "../../lib/state/backfills.ts";
+import { CAPTURE_METRIC, type Metric } from "../../lib/telemetry/metrics.ts";
 import { emulatedAws } from "../aws/emulated.ts";
+import { matchMetrics } from "../cdk/matched-metrics.ts";
+import { basics, definition, synthesize } from "../cdk/stacks.ts";
 import { eventually } from "../eventually.ts";
 import { freshDatabase, withPostgres } from "../postgres/server.ts";
 import { CaptureBench } from "./capture-bench.ts";
@@ -161,11 +164,12 @@ withPostgres((server) => {
     await eventually(async () => (await ids()).length === 6, { what: "the rows of all tables" });
   });
 
-  test("triggers: paused it reads nothing, and goes on without loss", async () => {
+  test("triggers: paused it reads nothing, goes on without loss, and prints what its alarms and dashboard ask for", async () => {
     const { b, sourced, verb, ids } = await scene();
-    const triggers = await sourced(() => ({ kind: "triggers", tables: ["public.orders"], intervalMs: 100 }));
+    const source = { kind: "triggers" as const, tables: ["public.orders"], intervalMs: 100 };
+    const triggers = await sourced(() => source);
     expect((await verb(triggers, "triggers", "install")).code).toBe(0);
-    const task = b.capture({ ...triggers, TRIBUTARY_METRICS_SECONDS: "1" });
+    const task = b.capture({ ...triggers, TRIBUTARY_METRICS_SECONDS: "1", TRIBUTARY_STAGE: "Test" });
     const connected = (value: number) =>
       eventually(() => task.lines.some((line) => new RegExp(`"SourceConnected":\\[?${value}`).test(line)), {
         what: `SourceConnected ${value}`,
@@ -182,6 +186,21 @@ withPostgres((server) => {
     expect((await verb(triggers, "capture", "resume")).code).toBe(0);
     await b.reached(20);
     expect(await ids()).toEqual(range(1, 20));
+
+    // The stack of this pipeline shows what its task printed, and asks it for nothing else.
+    const { template } = synthesize((stack) => ({
+      definition: definition({
+        source,
+        consumers: [{ name: b.consumer.name, entry: "functions/customer-view.ts", topics: ["*"] }],
+      }),
+      ...basics(stack),
+    }));
+    const { hidden, silent } = matchMetrics(template, task.lines, "shop");
+    expect(hidden).toEqual([]);
+    const ofCapture = Object.values<Metric>(CAPTURE_METRIC).map(({ name }) => name);
+    // No transaction is open for long.
+    const rare = CAPTURE_METRIC.oldestTransactionSeconds.name;
+    expect(silent.filter((name) => ofCapture.includes(name) && name !== rare)).toEqual([]);
   });
 
   test("outbox: two tasks that share the lanes stand still, and publish each event behind the pause", async () => {
