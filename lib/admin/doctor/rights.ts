@@ -1,5 +1,8 @@
+import type { ContextEntry } from "@aws-sdk/client-iam";
 import { ecsClient, iamClient } from "../../aws/clients.ts";
+import { parkedPath } from "../../change/claim-store.ts";
 import { claimLocation } from "../../claim-check/open-claim-store.ts";
+import { captureKey, pauseKey, resetKey, startPositionKey } from "../../state/state-key.ts";
 import { askAws } from "./ask-aws.ts";
 import { isEmulated } from "./aws-caller.ts";
 import { readService } from "./capture-service.ts";
@@ -13,6 +16,8 @@ import { counted } from "./project.ts";
 export interface NeededActions {
   readonly resource: string;
   readonly actions: readonly string[];
+  /** Partition key of an item that is asked for: policies of the construct permit items by it. */
+  readonly leadingKey?: string;
 }
 
 const RIGHTS_MS = 25_000;
@@ -95,11 +100,12 @@ async function simulate(
   const client = await iamClient(subject.environment);
   try {
     const answers = await Promise.all(
-      wanted.map(async ({ resource, actions }) => {
+      wanted.map(async ({ resource, actions, leadingKey }) => {
         const command = new SimulatePrincipalPolicyCommand({
           PolicySourceArn: role,
           ActionNames: [...actions],
           ResourceArns: [resource],
+          ...(leadingKey !== undefined && { ContextEntries: [leadingKeys(leadingKey)] }),
         });
         const { EvaluationResults = [] } = await askAws("iam:SimulatePrincipalPolicy", () =>
           client.send(command, { abortSignal: signal }),
@@ -115,14 +121,30 @@ async function simulate(
   }
 }
 
-async function stateNeeds(examination: Examination, actions: readonly string[]): Promise<NeededActions[]> {
+/**
+ * The simulator knows of a request only what it is told: without the key a condition on it does not hold.
+ * https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_testing-policies.html
+ */
+function leadingKeys(key: string): ContextEntry {
+  return {
+    ContextKeyName: "dynamodb:LeadingKeys",
+    ContextKeyType: "stringList",
+    ContextKeyValues: [key],
+  };
+}
+
+/** Rights to items with these partition keys, by the actions on each. */
+async function stateNeeds(
+  examination: Examination,
+  items: readonly { readonly pk: string; readonly actions: readonly string[] }[],
+): Promise<NeededActions[]> {
   const { TableArn, SSEDescription } = await needed(
     examination.table(),
     "needs the table's ARN: see state table",
   );
   const key = SSEDescription?.KMSMasterKeyArn;
   return [
-    ...(TableArn ? [{ resource: TableArn, actions }] : []),
+    ...(TableArn ? items.map(({ pk, actions }) => ({ resource: TableArn, actions, leadingKey: pk })) : []),
     ...(key ? [{ resource: key, actions: ["kms:Decrypt", "kms:GenerateDataKey"] }] : []),
   ];
 }
@@ -135,12 +157,18 @@ async function streamNeeds(examination: Examination, actions: readonly string[])
   ];
 }
 
-function claimNeeds({ subject: { resources } }: Examination): NeededActions[] {
+/** Rights to read the objects of the pipeline, and to write those below `written`. */
+function claimNeeds(
+  { subject: { resources } }: Examination,
+  pipeline: string,
+  written: string,
+): NeededActions[] {
   const location = resources?.claimStore === undefined ? undefined : claimLocation(resources.claimStore);
   if (location?.kind !== "s3") return [];
   const bucket = `arn:aws:s3:::${location.bucket}`;
   return [
-    { resource: `${bucket}/${location.prefix}one`, actions: ["s3:GetObject", "s3:PutObject"] },
+    { resource: `${bucket}/${location.prefix}${pipeline}/one`, actions: ["s3:GetObject"] },
+    { resource: `${bucket}/${location.prefix}${written}/one`, actions: ["s3:PutObject"] },
     { resource: bucket, actions: ["s3:ListBucket"] },
   ];
 }
@@ -152,8 +180,9 @@ function queueNeeds(url: string | undefined, actions: readonly string[]): Needed
 }
 
 async function captureNeeds(examination: Examination): Promise<NeededActions[]> {
+  const { pipeline } = examination.requireResources();
   return [
-    ...(await stateNeeds(examination, ITEMS)),
+    ...(await stateNeeds(examination, [{ pk: captureKey(pipeline).pk, actions: ITEMS }])),
     ...(await streamNeeds(examination, [
       "kinesis:PutRecords",
       "kinesis:DescribeStreamSummary",
@@ -162,13 +191,18 @@ async function captureNeeds(examination: Examination): Promise<NeededActions[]> 
       "kinesis:GetRecords",
     ])),
     ...queueNeeds(examination.subject.resources?.captureDeadLetters, ["sqs:SendMessage"]),
-    ...claimNeeds(examination),
+    ...claimNeeds(examination, pipeline, pipeline),
   ];
 }
 
 async function consumerNeeds(examination: Examination, name: string): Promise<NeededActions[]> {
+  const { pipeline } = examination.requireResources();
   return [
-    ...(await stateNeeds(examination, ITEMS)),
+    ...(await stateNeeds(examination, [
+      { pk: startPositionKey(pipeline, name).pk, actions: ITEMS },
+      { pk: resetKey(pipeline, name).pk, actions: ITEMS },
+      { pk: pauseKey(pipeline).pk, actions: ["dynamodb:GetItem"] },
+    ])),
     ...(await streamNeeds(examination, [
       "kinesis:DescribeStreamSummary",
       "kinesis:ListShards",
@@ -176,18 +210,18 @@ async function consumerNeeds(examination: Examination, name: string): Promise<Ne
       "kinesis:GetRecords",
     ])),
     ...queueNeeds(examination.subject.resources?.consumers[name]?.deadLetterQueue, ["sqs:SendMessage"]),
-    ...claimNeeds(examination),
+    ...claimNeeds(examination, pipeline, parkedPath(pipeline, name)),
   ];
 }
 
 async function operatorNeeds(examination: Examination): Promise<NeededActions[]> {
-  const { resources } = examination.subject;
+  const { pipeline, captureDeadLetters, consumers } = examination.requireResources();
   const queues = [
-    resources?.captureDeadLetters,
-    ...Object.values(resources?.consumers ?? {}).map(({ deadLetterQueue }) => deadLetterQueue),
+    captureDeadLetters,
+    ...Object.values(consumers).map(({ deadLetterQueue }) => deadLetterQueue),
   ];
   return [
-    ...(await stateNeeds(examination, ITEMS)),
+    ...(await stateNeeds(examination, [{ pk: captureKey(pipeline).pk, actions: ITEMS }])),
     ...queues.flatMap((url) =>
       queueNeeds(url, ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"]),
     ),

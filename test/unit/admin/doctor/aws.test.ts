@@ -151,15 +151,20 @@ beforeEach(async () => {
 afterEach(() => aws.stop());
 
 function simulated(input: Record<string, unknown>, decide: (action: string) => string): Answer {
-  const actions = Object.entries(input).filter(([name]) => name.startsWith("ActionNames.member."));
   return {
     body: {
-      EvaluationResults: actions.map(([, action]) => ({
+      EvaluationResults: actionsOf(input).map((action) => ({
         EvalActionName: action,
-        EvalDecision: decide(String(action)),
+        EvalDecision: decide(action),
       })),
     },
   };
+}
+
+function actionsOf(input: Record<string, unknown>): string[] {
+  return Object.entries(input).flatMap(([name, action]) =>
+    name.startsWith("ActionNames.member.") ? String(action) : [],
+  );
 }
 
 /** Changes a part of a healthy answer. */
@@ -268,6 +273,44 @@ describe("a pipeline on AWS", () => {
       `ROLE_RIGHT_MISSING arn:aws:iam::${ACCOUNT}:role/Shop-Task may not kinesis:PutRecords on ${STREAM} (implicitDeny) | Allow kinesis:PutRecords on ${STREAM} in the policies of arn:aws:iam::${ACCOUNT}:role/Shop-Task; the construct grants it: deploy the stack again where it was taken away by hand.`,
     );
     expect(check("rights of orders").status).toBe("ok");
+  });
+
+  test("rights are asked as policies permit them: items by their partition keys, objects by their prefix", async () => {
+    const asked: Record<string, unknown>[] = [];
+    aws.answers.set("iam:SimulatePrincipalPolicy", (input) => {
+      asked.push(input);
+      return simulated(input, () => "allowed");
+    });
+    await diagnose();
+    const of = (role: string, action: string) =>
+      asked
+        .filter(
+          ({ PolicySourceArn, ...input }) =>
+            String(PolicySourceArn).endsWith(role) && actionsOf(input).includes(action),
+        )
+        .map(
+          (input) =>
+            input["ContextEntries.member.1.ContextKeyValues.member.1"] ?? input["ResourceArns.member.1"],
+        )
+        .sort();
+    expect(of("Shop-Task", "dynamodb:PutItem")).toEqual(["shop#capture"]);
+    expect(of("Shop-Function", "dynamodb:PutItem")).toEqual([
+      "shop#consumer#orders",
+      "shop#consumer#orders#reset",
+    ]);
+    expect(of("Shop-Function", "dynamodb:GetItem")).toContain("shop#pauses");
+    expect(of("Shop-Task", "s3:PutObject")).toEqual(["arn:aws:s3:::shop-claims/changes/shop/one"]);
+    expect(of("Shop-Function", "s3:GetObject")).toEqual(["arn:aws:s3:::shop-claims/changes/shop/one"]);
+    expect(of("Shop-Function", "s3:PutObject")).toEqual([
+      "arn:aws:s3:::shop-claims/changes/shop/parked/orders/one",
+    ]);
+    for (const input of asked.filter((one) =>
+      actionsOf(one).some((action) => action.startsWith("dynamodb:")),
+    ))
+      expect(input).toMatchObject({
+        "ContextEntries.member.1.ContextKeyName": "dynamodb:LeadingKeys",
+        "ContextEntries.member.1.ContextKeyType": "stringList",
+      });
   });
 
   test("where simulation is not allowed rights are unchecked; without known roles our own are asked for", async () => {
