@@ -387,6 +387,33 @@ describe("subnets", () => {
     });
   });
 
+  test("a selection by zone alone names no public ones", () => {
+    const stack = stackIn();
+    const vpc = publicOnly(stack);
+    for (const [name, vpcSubnets] of Object.entries({
+      zone: { availabilityZones: vpc.availabilityZones.slice(0, 1) },
+      each: { onePerAz: true },
+      none: {},
+    }))
+      expect(refusal(() => pipeline(stack, name, { vpc, vpcSubnets }))).toMatch(
+        /capture\.vpcSubnets: the VPC Net\/Public has public subnets alone/,
+      );
+    const mixed = stackIn();
+    const both = new ec2.Vpc(mixed, "Both", { maxAzs: 2, natGateways: 1 });
+    pipeline(mixed, "shop", {
+      vpc: both,
+      vpcSubnets: { availabilityZones: both.availabilityZones.slice(0, 1) },
+    });
+    Template.fromStack(mixed).hasResourceProperties("AWS::ECS::Service", {
+      NetworkConfiguration: {
+        AwsvpcConfiguration: {
+          AssignPublicIp: "DISABLED",
+          Subnets: [{ Ref: expect.stringContaining("PrivateSubnet1") }],
+        },
+      },
+    });
+  });
+
   test("a function is never put into a public one: it would have no way out", () => {
     const stack = stackIn();
     const vpc = new ec2.Vpc(stack, "Vpc", { maxAzs: 1 });

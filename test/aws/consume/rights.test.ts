@@ -1,6 +1,4 @@
-import { createServer, request, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { dynamodbClient, sqsClient } from "../../../lib/aws/clients.ts";
 import { claimOf } from "../../../lib/change/claim-store.ts";
 import { START_OF_HISTORY } from "../../../lib/change/position.ts";
@@ -9,11 +7,20 @@ import { claimStoreFromEnvironment } from "../../../lib/claim-check/open-claim-s
 import { consumer } from "../../../lib/consume/api/consumer.ts";
 import { ALL_OPERATIONS } from "../../../lib/consume/api/operation.ts";
 import { registerConsumers } from "../../../lib/consume/fence/start-position.ts";
-import { allows, type Request, rolesOf, type Statement } from "../../cdk/policies.ts";
+import { rolesOf, type Statement } from "../../cdk/policies.ts";
 import { basics, definition, synthesize } from "../../cdk/stacks.ts";
 import { at, type Change, kinesisRecord, packed, recordJson, TOPIC } from "../../unit/consume/records.ts";
 import { emulatedAws } from "../emulated.ts";
 import { emulatedS3 } from "../emulated-s3.ts";
+import {
+  type Call,
+  dynamodbCall,
+  policyGuards,
+  refusedOf,
+  s3Call,
+  sqsCallTo,
+  unusedOf,
+} from "../policy-guard.ts";
 import { DONE, invoke, redrive } from "./consumer-bench.ts";
 
 /*
@@ -23,87 +30,14 @@ import { DONE, invoke, redrive } from "./consumer-bench.ts";
 
 const aws = emulatedAws();
 const s3 = emulatedS3();
+const guard = policyGuards();
 const NAME = "customer-view";
 
 const roles = rolesOf(synthesize((stack) => ({ definition: definition(), ...basics(stack) })).template);
 const handlerRole = roles.get("PipelineConsumercustomerviewHandlerRole") as Statement[];
 const redriveRole = roles.get("PipelineConsumercustomerviewRedriveHandlerRole") as Statement[];
 
-const servers: Server[] = [];
-afterAll(async () => {
-  for (const server of servers) {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  }
-});
-
-/** A call as IAM sees it. Names of what is called are those of the template. */
-type Read = (call: { method: string; path: string; operation: string; body: Buffer }) => Request;
-
-/** Starts a proxy that lets through what a role may, and notes it; everything else is refused as AWS does. */
-async function guard(target: string, role: readonly Statement[], calls: Call[], read: Read): Promise<string> {
-  const server = createServer((incoming, response) => {
-    const chunks: Buffer[] = [];
-    incoming.on("data", (chunk: Buffer) => chunks.push(chunk));
-    incoming.on("end", () => {
-      const body = Buffer.concat(chunks);
-      const { method = "", url: path = "/", headers } = incoming;
-      const [, operation = ""] = String(headers["x-amz-target"] ?? "").split(".");
-      const asked = read({ method, path, operation, body });
-      const allowed = allows(role, asked);
-      calls.push({ ...asked, allowed });
-      if (!allowed) {
-        const refusal = { __type: "AccessDeniedException", message: asked.action };
-        response
-          .writeHead(400, { "content-type": "application/x-amz-json-1.0" })
-          .end(JSON.stringify(refusal));
-        return;
-      }
-      const onward = request(new URL(path, target), { method, headers }, (answer) => {
-        response.writeHead(answer.statusCode ?? 502, answer.headers);
-        answer.pipe(response);
-      });
-      onward.on("error", () => response.destroy());
-      onward.end(body);
-    });
-  });
-  servers.push(server);
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-}
-
-type Call = Request & { readonly allowed: boolean };
-
-/** https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html: the partition keys of what is called. */
-const dynamodbCall: Read = ({ operation, body }) => {
-  const { Key, Item, ExpressionAttributeValues, KeyConditionExpression } = JSON.parse(body.toString()) as {
-    Key?: { pk: { S: string } };
-    Item?: { pk: { S: string } };
-    KeyConditionExpression?: string;
-    ExpressionAttributeValues?: Record<string, { S: string }>;
-  };
-  const queried = KeyConditionExpression?.startsWith("pk = :pk")
-    ? ExpressionAttributeValues?.[":pk"]
-    : undefined;
-  const key = (Key ?? Item)?.pk ?? queried;
-  return {
-    action: `dynamodb:${operation}`,
-    resource: "PipelineStateTable",
-    ...(key && { context: { "dynamodb:LeadingKeys": [key.S] } }),
-  };
-};
-
-const sqsCall: Read = ({ operation }) => ({
-  action: `sqs:${operation}`,
-  resource: "PipelineConsumercustomerviewDeadLettersQueue",
-});
-
-/** By path: `/bucket/key`. */
-const s3Call: Read = ({ method, path }) => {
-  const [, , ...key] = decodeURIComponent(path.replace(/\?.*$/, "")).split("/");
-  const action = { GET: "GetObject", PUT: "PutObject" }[method] ?? method;
-  return { action: `s3:${action}`, resource: ["PipelineClaimsBucket", ...key].join("/") };
-};
+const sqsCall = sqsCallTo("PipelineConsumercustomerviewDeadLettersQueue");
 
 let table = "";
 let queue = "";
@@ -180,8 +114,6 @@ async function claimed(change: Change) {
   );
 }
 
-const refusedOf = (calls: readonly Call[]) => calls.filter(({ allowed }) => !allowed);
-
 /** What Lambda does with the role: https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-create.html */
 const BY_LAMBDA = ["s3:PutObject on PipelineClaimsBucket/aws/lambda/*"];
 /** It is asked of S3 by nobody: with it, an object that is missing is told from one that is forbidden. */
@@ -195,20 +127,6 @@ const REPLAYED = [
   "s3:PutObject on PipelineClaimsBucket/changes/shop/parked/customer-view/*",
   "sqs:SendMessage on PipelineConsumercustomerviewDeadLettersQueue",
 ];
-
-/** The rights of items, queue and objects that no call has used; keys, logs and the stream are called for the function by AWS. */
-function unusedOf(role: readonly Statement[], calls: readonly Call[]): string[] {
-  const each = role.flatMap(({ actions, resources, ...statement }) =>
-    actions.flatMap((action) =>
-      resources.map((resource): Statement => ({ ...statement, actions: [action], resources: [resource] })),
-    ),
-  );
-  return each
-    .filter(({ actions }) => /^(dynamodb|s3|sqs):/.test(actions.join()))
-    .filter((right) => !calls.some((call) => allows([right], call)))
-    .map(({ actions, resources }) => `${actions} on ${resources}`)
-    .sort();
-}
 
 test("a consumer and its redrive do all that they do with the rights of their roles", async () => {
   const streaming = await under(handlerRole);
