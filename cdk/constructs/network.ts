@@ -24,18 +24,22 @@ export type Endpoints = "create" | "existing" | PipelineEndpoints;
  */
 export function selectSubnets(part: string, { vpc, vpcSubnets }: Placement): ec2.SelectedSubnets {
   const path = `${part}.vpcSubnets`;
-  if (vpcSubnets) {
-    const value = asText(vpcSubnets);
-    const selected = inWords(path, value, () => vpc.selectSubnets(vpcSubnets));
-    if (selected.subnetIds.length > 0 || selected.isPendingLookup) return selected;
-    throw refused(path, value, `the VPC ${nameOf(vpc)} has no such subnets: name others`);
-  }
+  const { subnetType, subnetGroupName, subnets } = vpcSubnets ?? {};
   const type =
     vpc.privateSubnets.length > 0
       ? ec2.SubnetType.PRIVATE_WITH_EGRESS
       : vpc.isolatedSubnets.length > 0
         ? ec2.SubnetType.PRIVATE_ISOLATED
         : undefined;
+  // A selection by zone or filter alone names no sort of subnets: CDK would take public ones where there are no others.
+  const isNamed = (subnetType ?? subnetGroupName ?? subnets) !== undefined;
+  if (vpcSubnets && (isNamed || type)) {
+    const value = asText(vpcSubnets);
+    const wanted = isNamed || !type ? vpcSubnets : { ...vpcSubnets, subnetType: type };
+    const selected = inWords(path, value, () => vpc.selectSubnets(wanted));
+    if (selected.subnetIds.length > 0 || selected.isPendingLookup) return selected;
+    throw refused(path, value, `the VPC ${nameOf(vpc)} has no such subnets: name others`);
+  }
   if (type) return vpc.selectSubnets({ subnetType: type });
   if (vpc.publicSubnets.length > 0)
     throw refused(
@@ -159,7 +163,7 @@ function checkSameVpc(path: string, vpc: ec2.IVpc, endpoints: PipelineEndpoints)
 }
 
 /** Returns whether both are one VPC, imported twice perhaps. */
-function isSameVpc(one: ec2.IVpc, other: ec2.IVpc): boolean {
+export function isSameVpc(one: ec2.IVpc, other: ec2.IVpc): boolean {
   return one === other || identityOf(one.vpcId) === identityOf(other.vpcId);
 }
 

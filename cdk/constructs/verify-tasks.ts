@@ -8,6 +8,7 @@ import { sourceKind } from "../../lib/source/index.ts";
 import type { CaptureService, CaptureSettings } from "./capture-service.ts";
 import type { Consumer } from "./consumer.ts";
 import { type ConsumerSettings, entryFile } from "./consumer-function.ts";
+import { isSameVpc } from "./network.ts";
 import { exportsSink } from "./sink-code.ts";
 import type { DatabaseAccess } from "./source-database.ts";
 import type { StateTable } from "./state-table.ts";
@@ -54,7 +55,7 @@ export class VerifyTasks extends Construct {
       // Only a log has positions that a probe can be held against.
       if (!deployed || !sourceKind(definition.source).throughSlots || !exportsSink(entry, settings.bundling))
         continue;
-      if (settings.vpc && settings.vpc !== vpc) {
+      if (settings.vpc && !isSameVpc(settings.vpc, vpc)) {
         Annotations.of(this).addInfoV2(
           "tributary:verify-elsewhere",
           `The consumer ${consumer.name} is in another VPC than the capture task: tributary verify has no --remote for it.`,

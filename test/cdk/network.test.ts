@@ -1,5 +1,5 @@
 import { App, Stack } from "aws-cdk-lib";
-import { Template } from "aws-cdk-lib/assertions";
+import { Match, Template } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import { describe, expect, test } from "vitest";
@@ -408,7 +408,7 @@ describe("subnets", () => {
       NetworkConfiguration: {
         AwsvpcConfiguration: {
           AssignPublicIp: "DISABLED",
-          Subnets: [{ Ref: expect.stringContaining("PrivateSubnet1") }],
+          Subnets: [{ Ref: Match.stringLikeRegexp("PrivateSubnet1") }],
         },
       },
     });
