@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Stack } from "aws-cdk-lib";
 import { Match } from "aws-cdk-lib/assertions";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -185,6 +186,22 @@ describe("a consumer's code", () => {
       expect(ids.filter((id) => /Verify/.test(id)).length).toBeGreaterThan(2);
     },
   );
+
+  it("is in a VPC that was imported twice", () => {
+    const imported = (stack: Stack, id: string) =>
+      ec2.Vpc.fromVpcAttributes(stack, id, {
+        vpcId: "vpc-0123456789abcdef0",
+        availabilityZones: ["eu-central-1a"],
+        privateSubnetIds: ["subnet-0123456789abcdef0"],
+      });
+    const made = synthesize((stack) => ({
+      ...basics(stack),
+      vpc: imported(stack, "One"),
+      definition: definition(),
+      consumers: { "customer-view": { vpc: imported(stack, "Other") } },
+    }));
+    expect(resourcesOf(made).filter(([id]) => /Verify/.test(id)).length).toBeGreaterThan(1);
+  });
 
   it("has no task where its function is in another VPC: said at synth", () => {
     const made = synthesize((stack) => ({
