@@ -7,7 +7,7 @@ import * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
-import * as logs from "aws-cdk-lib/aws-logs";
+import type * as logs from "aws-cdk-lib/aws-logs";
 import * as sqs from "aws-cdk-lib/aws-sqs";
 import { Construct } from "constructs";
 import type { AutomaticRedriveSettings } from "./automatic-redrive-settings.ts";
@@ -16,6 +16,7 @@ import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
+import { logGroup } from "./log-groups.ts";
 import { REDRIVE_TIMEOUT, type Redrive } from "./redrive.ts";
 
 /** Props of `AutomaticRedrive`. */
@@ -27,6 +28,7 @@ export interface AutomaticRedriveProps {
   readonly projectRoot: string;
   readonly encryptionKey: kms.IKey;
   readonly logRetention: logs.RetentionDays;
+  readonly logEncryptionKey?: kms.IKey | undefined;
   readonly removalPolicy: RemovalPolicy;
 }
 
@@ -48,12 +50,9 @@ export class AutomaticRedrive extends Construct {
   constructor(scope: Construct, id: string, props: AutomaticRedriveProps) {
     super(scope, id);
     const { consumer, settings, redrive, projectRoot } = props;
-    const logGroup = new logs.LogGroup(this, "Logs", {
-      retention: props.logRetention,
-      removalPolicy: props.removalPolicy,
-    });
+    const log = logGroup(this, props);
     const role = new iam.Role(this, "Role", { assumedBy: new iam.ServicePrincipal("lambda.amazonaws.com") });
-    allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], [logGroup.logGroupArn]);
+    allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], [log.logGroupArn]);
     allow(role, ["lambda:InvokeFunction"], [redrive.function.functionArn]);
     this.function = new nodejs.NodejsFunction(this, "Function", {
       description: `Tributary: asks for redrive of ${consumer}`,
@@ -65,7 +64,7 @@ export class AutomaticRedrive extends Construct {
       memorySize: 256,
       // It waits for the other one.
       timeout: REDRIVE_TIMEOUT,
-      logGroup,
+      logGroup: log,
       loggingFormat: lambda.LoggingFormat.TEXT,
       role,
       environment: { TRIBUTARY_REDRIVE_FUNCTION: redrive.function.functionName },

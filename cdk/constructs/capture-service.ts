@@ -1,7 +1,8 @@
 import { Duration, type RemovalPolicy, Stack, Token } from "aws-cdk-lib";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
-import * as logs from "aws-cdk-lib/aws-logs";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import type * as logs from "aws-cdk-lib/aws-logs";
 import { RegionInfo } from "aws-cdk-lib/region-info";
 import { Construct } from "constructs";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
@@ -20,6 +21,7 @@ import {
 import { type PinnedAuthorities, rdsAuthorities } from "./certificate-authorities.ts";
 import { acknowledgeWildcard } from "./grants.ts";
 import { AUTHORITIES, DATABASE_AUTHORITY, RDS_AUTHORITIES } from "./image-context.ts";
+import { logGroup } from "./log-groups.ts";
 import { acknowledge } from "./nag.ts";
 import { selectSubnets } from "./network.ts";
 import {
@@ -71,6 +73,7 @@ export interface CaptureServiceProps {
   /** Names of what the task writes to. */
   readonly environment: Readonly<Record<string, string>>;
   readonly logRetention: logs.RetentionDays;
+  readonly logEncryptionKey?: kms.IKey | undefined;
   readonly removalPolicy: RemovalPolicy;
   /** For a further slot of the pipeline (`source.slots`): its number, and the first one's service, whose ways it shares. */
   readonly further?: { readonly slot: number; readonly first: CaptureService } | undefined;
@@ -105,10 +108,7 @@ export class CaptureService extends Construct implements ec2.IConnectable {
     const subnets = selectSubnets("capture", { vpc, vpcSubnets: props.vpcSubnets });
     this.connections = further?.first.connections ?? this.#connections(props);
 
-    this.logGroup = new logs.LogGroup(this, "Logs", {
-      retention: props.logRetention,
-      removalPolicy: props.removalPolicy,
-    });
+    this.logGroup = logGroup(this, props);
     const memoryMiB = settings.memoryMiB ?? 2048;
     this.taskDefinition = new ecs.FargateTaskDefinition(this, "Task", {
       cpu: settings.cpu ?? 1024,

@@ -3,6 +3,7 @@ import { Annotations, CfnOutput, RemovalPolicy, Stack, Token } from "aws-cdk-lib
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
+import type * as iam from "aws-cdk-lib/aws-iam";
 import * as kms from "aws-cdk-lib/aws-kms";
 import * as logs from "aws-cdk-lib/aws-logs";
 import type * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
@@ -29,7 +30,9 @@ import { DeploymentMark } from "./deployment-mark.ts";
 import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
 import { checkExisting, type ExistingResources } from "./existing-resources.ts";
 import { checkFunctionSettings, type FunctionSettings } from "./function-settings.ts";
+import { allowLogs } from "./log-groups.ts";
 import { admit, checkNetwork, type Endpoints, openEndpoints } from "./network.ts";
+import { setBoundary } from "./permissions-boundary.ts";
 import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
@@ -104,6 +107,13 @@ export interface CdcPipelineProps {
   /** Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;
   /**
+   * Encrypts all logs; `pipeline`: the key that encrypts stream and table. Of a key that this app makes the policy is widened for CloudWatch
+   * Logs; that of an imported one is yours to widen. Default: the encryption that CloudWatch Logs has by itself.
+   */
+  readonly logEncryptionKey?: kms.IKey | "pipeline";
+  /** Permissions boundary of all roles, with those of CDK's own functions for custom resources. Default none. */
+  readonly permissionsBoundary?: iam.IManagedPolicy;
+  /**
    * Removal policy of stream, state table, bucket, queues and key when the stack is deleted. Default: they are kept,
    * unless the deploy that makes them fails.
    */
@@ -158,7 +168,6 @@ export class CdcPipeline extends Construct {
     this.definition = definition;
     this.#checkName();
     const removalPolicy = props.removalPolicy ?? RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE;
-    const logRetention = props.logRetention ?? logs.RetentionDays.TWO_WEEKS;
     const projectRoot = props.projectRoot ?? projectOfApp();
     const stage = stageOf(this, props.stage);
     checkDashboardName(props.dashboardName);
@@ -182,6 +191,10 @@ export class CdcPipeline extends Construct {
         enableKeyRotation: true,
         removalPolicy,
       });
+    const logEncryptionKey =
+      props.logEncryptionKey === "pipeline" ? this.encryptionKey : props.logEncryptionKey;
+    const logging = { logRetention: props.logRetention ?? logs.RetentionDays.TWO_WEEKS, logEncryptionKey };
+    allowLogs(this, logKeys(definition, settingsOf, logEncryptionKey));
     const stateful = { encryptionKey: this.encryptionKey, removalPolicy };
     this.changeStream = new ChangeStream(this, "ChangeStream", {
       definition: definition.stream,
@@ -205,7 +218,7 @@ export class CdcPipeline extends Construct {
           changeStream: this.changeStream,
           stateTable: this.stateTable,
           claimBucket: this.claimBucket,
-          logRetention,
+          ...logging,
           ...stateful,
         }),
     );
@@ -237,7 +250,7 @@ export class CdcPipeline extends Construct {
         [STACK_VARIABLE]: Stack.of(this).stackName,
         [STAGE_VARIABLE]: stage,
       },
-      logRetention,
+      ...logging,
       removalPolicy,
     };
     const first = new CaptureService(this, "Capture", capture);
@@ -297,7 +310,7 @@ export class CdcPipeline extends Construct {
       service.node.addDependency(this.changeStream, this.stateTable, this.claimBucket, ...this.consumers);
     }
     const mark = new DeploymentMark(this, "Deployed", {
-      logRetention,
+      ...logging,
       removalPolicy,
       pipeline: definition.name,
       stateTable: this.stateTable,
@@ -305,6 +318,7 @@ export class CdcPipeline extends Construct {
     });
     this.deployed = mark.resource;
 
+    if (props.permissionsBoundary) setBoundary(this, props.permissionsBoundary);
     this.#nameResources();
     checkResources(Stack.of(this));
   }
@@ -377,6 +391,19 @@ function stageOf(scope: Construct, given: string | undefined): string {
   const remedy =
     "write up to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit, or leave it out for the stack's name";
   throw new ConfigurationError("CdcPipeline", [{ path: "stage", value: given, remedy }]);
+}
+
+/** Returns the keys that encrypt logs, by the props that name them. */
+function logKeys(
+  { consumers }: Pipeline,
+  settingsOf: (name: string) => ConsumerSettings,
+  ofAll: kms.IKey | undefined,
+): ReadonlyMap<string, kms.IKey> {
+  const ofConsumers = consumers.flatMap(({ name }) => {
+    const key = settingsOf(name).logEncryptionKey;
+    return key ? [[`consumers.${name}.logEncryptionKey`, key] as const] : [];
+  });
+  return new Map([...(ofAll ? [["logEncryptionKey", ofAll] as const] : []), ...ofConsumers]);
 }
 
 /** @throws ConfigurationError where CloudWatch takes no dashboard of that name. */

@@ -3,9 +3,10 @@ import { resolve } from "node:path";
 import { ArnFormat, type Duration, type RemovalPolicy, Size, Stack, Token } from "aws-cdk-lib";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as iam from "aws-cdk-lib/aws-iam";
+import type * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as nodejs from "aws-cdk-lib/aws-lambda-nodejs";
-import * as logs from "aws-cdk-lib/aws-logs";
+import type * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { environmentBytes, MAX_ENVIRONMENT_BYTES } from "../../lib/aws/lambda-limits.ts";
 import { STACK_VARIABLE } from "../../lib/change/printed-command.ts";
@@ -21,6 +22,7 @@ import { FUNCTION_BUNDLING } from "./function-bundling.ts";
 import { chosenBundling, type FunctionSettings } from "./function-settings.ts";
 import { acknowledgeWildcard, allow } from "./grants.ts";
 import { findLockFile } from "./lock-file.ts";
+import { type LogSettings, logGroup } from "./log-groups.ts";
 import { selectSubnets } from "./network.ts";
 import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import type { StateTable } from "./state-table.ts";
@@ -41,6 +43,10 @@ export interface ConsumerSettings extends FunctionSettings {
   readonly enhancedFanOut?: boolean;
   /** Redrive without a person; default none: `tributary redrive`, or the redrive function invoked by hand. */
   readonly redrive?: AutomaticRedriveSettings;
+  /** How long its logs, and those of its redrive, are kept. Default: as the pipeline's. */
+  readonly logRetention?: logs.RetentionDays;
+  /** Encrypts its logs, and those of its redrive. Default: the pipeline's `logEncryptionKey`. */
+  readonly logEncryptionKey?: kms.IKey;
   /** X-Ray; default false. */
   readonly tracing?: boolean;
 }
@@ -62,6 +68,7 @@ export interface ConsumerFunctionProps {
   /** Set for the function that redrives: the bundle of another one has no code for it. */
   readonly redrives?: true;
   readonly logRetention: logs.RetentionDays;
+  readonly logEncryptionKey?: kms.IKey | undefined;
   readonly removalPolicy: RemovalPolicy;
 }
 
@@ -78,10 +85,7 @@ export class ConsumerFunction extends Construct {
   constructor(scope: Construct, id: string, props: ConsumerFunctionProps) {
     super(scope, id);
     const { definition, consumer, settings, projectRoot, stateTable, claimBucket, deadLetterQueue } = props;
-    this.logGroup = new logs.LogGroup(this, "Logs", {
-      retention: props.logRetention,
-      removalPolicy: props.removalPolicy,
-    });
+    this.logGroup = logGroup(this, logSettings(props));
     const role = new iam.Role(this, "Role", { assumedBy: new iam.ServicePrincipal("lambda.amazonaws.com") });
     allow(role, ["logs:CreateLogStream", "logs:PutLogEvents"], [this.logGroup.logGroupArn]);
     const { vpc, vpcSubnets, securityGroups } = settings;
@@ -188,6 +192,18 @@ const INTERFACE_ACTIONS = [
   "ec2:DescribeSubnets",
   "ec2:UnassignPrivateIpAddresses",
 ];
+
+/** Returns how a consumer's logs are kept. */
+export function logSettings(
+  props: LogSettings & { readonly settings: Pick<ConsumerSettings, "logRetention" | "logEncryptionKey"> },
+): LogSettings {
+  const { settings, removalPolicy } = props;
+  return {
+    logRetention: settings.logRetention ?? props.logRetention,
+    logEncryptionKey: settings.logEncryptionKey ?? props.logEncryptionKey,
+    removalPolicy,
+  };
+}
 
 /** Returns the file of a consumer. @throws ConfigurationError where there is none. */
 export function entryFile({ name, entry }: ConsumerDefinition, projectRoot: string): string {

@@ -7,7 +7,7 @@ import { Construct } from "constructs";
 import { topicFilters } from "../../lib/consume/api/topic-filters.ts";
 import { AutomaticRedrive } from "./automatic-redrive.ts";
 import type { ChangeStream } from "./change-stream.ts";
-import { ConsumerFunction, type ConsumerFunctionProps } from "./consumer-function.ts";
+import { ConsumerFunction, type ConsumerFunctionProps, logSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { Redrive } from "./redrive.ts";
 
@@ -51,6 +51,7 @@ export class Consumer extends Construct {
       settings.redrive?.queue || settings.redrive?.every
         ? new AutomaticRedrive(this, "AutomaticRedrive", {
             ...parts,
+            ...logSettings(props),
             consumer: consumer.name,
             settings: settings.redrive,
             redrive: this.redrive,

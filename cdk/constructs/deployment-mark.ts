@@ -1,10 +1,12 @@
 import { Names, type RemovalPolicy, Stack } from "aws-cdk-lib";
 import * as iam from "aws-cdk-lib/aws-iam";
-import * as logs from "aws-cdk-lib/aws-logs";
+import type * as kms from "aws-cdk-lib/aws-kms";
+import type * as logs from "aws-cdk-lib/aws-logs";
 import * as customResources from "aws-cdk-lib/custom-resources";
 import { Construct, type IConstruct } from "constructs";
 import { deployedKey } from "../../lib/state/state-key.ts";
 import { underKeys } from "./grants.ts";
+import { logGroup } from "./log-groups.ts";
 import { acknowledge } from "./nag.ts";
 import type { StateTable } from "./state-table.ts";
 
@@ -13,6 +15,7 @@ export interface DeploymentMarkProps {
   readonly pipeline: string;
   readonly stateTable: StateTable;
   readonly logRetention: logs.RetentionDays;
+  readonly logEncryptionKey?: kms.IKey | undefined;
   readonly removalPolicy: RemovalPolicy;
   /** Everything that must stand before: the mark is the stack's last resource. */
   readonly after: readonly IConstruct[];
@@ -61,10 +64,7 @@ export class DeploymentMark extends Construct {
       ]),
       installLatestAwsSdk: false,
       // Left to itself, Lambda makes one that never ends and stays behind.
-      logGroup: new logs.LogGroup(this, "Logs", {
-        retention: props.logRetention,
-        removalPolicy: props.removalPolicy,
-      }),
+      logGroup: logGroup(this, props),
     });
     mark.node.addDependency(...props.after);
     this.resource = mark;

@@ -1,4 +1,5 @@
 import { Stack } from "aws-cdk-lib";
+import * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import { expect, test } from "vitest";
 import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
@@ -137,6 +138,13 @@ const REFUSALS: readonly Refusal[] = [
     path: "consumers.notifications.bundling.esbuildArgs",
     value: "jsx",
     remedy: /begin with "--"/,
+  },
+  {
+    what: "an alias as the key of logs",
+    props: (stack) => ({ logEncryptionKey: kms.Alias.fromAliasName(stack, "Alias", "alias/logs") }),
+    path: "logEncryptionKey",
+    value: "alias/logs",
+    remedy: /name the key itself/,
   },
   {
     what: "a dashboard's name with a slash",

@@ -5,6 +5,7 @@ import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
+import * as logs from "aws-cdk-lib/aws-logs";
 import * as rds from "aws-cdk-lib/aws-rds";
 import * as secretsmanager from "aws-cdk-lib/aws-secretsmanager";
 import * as sns from "aws-cdk-lib/aws-sns";
@@ -146,6 +147,7 @@ export const full = once(() =>
         "customer-view": {
           vpc: isolated,
           enhancedFanOut: true,
+          logRetention: logs.RetentionDays.ONE_YEAR,
           reservedConcurrency: 20,
           bundling: { loader: { ".sql": "text" }, conditions: ["production"] },
           environment: { CUSTOMER_TABLE: "customers" },
@@ -168,6 +170,8 @@ export const full = once(() =>
         ],
         bundling: { define: { "process.env.STAGE": '"production"' }, sourceMap: false },
       },
+      logEncryptionKey: "pipeline",
+      permissionsBoundary: iam.ManagedPolicy.fromManagedPolicyName(stack, "Boundary", "platform-boundary"),
       dashboardName: "shop-in-full",
       capture: { cpu: 512, memoryMiB: 4096, environment: { TRIBUTARY_LEASE_MS: "20000" } },
       alarms: { lagBytes: 256 * 1024 ** 2, iteratorAge: Duration.hours(1) },
