@@ -70,6 +70,13 @@ function ofStops(partitions: ConsumerSummary["attention"], flag: string): Words[
         "Look first for the records: an event source mapping that gave up, a stream whose retention was over. Then accept it: the rows are read again.",
       command: acceptance(ofGap, flag),
     });
+  const [first, ...further] = partitions.flatMap(({ unread }) => unread ?? []);
+  if (first)
+    words.push({
+      ...first,
+      message: `${counted(further.length + 1, "partition waits", "partitions wait")}, since nobody can tell where it stands: ${first.message}`,
+      command: `tributary consumer status ${flag}`,
+    });
   const [held, ...others] = partitions.filter(({ gap, hold }) => hold && !gap);
   if (held)
     words.push({

@@ -1,11 +1,11 @@
-import type { PositionText } from "../change/position.ts";
-import { type PartitionName, StateItemError } from "../consume/consume-errors.ts";
+import { isPosition, type PositionText } from "../change/position.ts";
+import { type PartitionName, refuseItem, StateItemError } from "../consume/consume-errors.ts";
 import { type ConsumerPlace, ConsumerTable } from "../consume/fence/consumer-table.ts";
-import { GROUP_SIZE, readPartition } from "../consume/fence/fence-item.ts";
+import { GROUP_SIZE, groupOf, readPartition, type StoredPartition } from "../consume/fence/fence-item.ts";
 import { heldBy } from "../consume/hold/hold.ts";
 import type { PartitionHold } from "../consume/hold/hold-state.ts";
 import { ParkedChains } from "../consume/hold/parked-chains.ts";
-import { ParkedKeys } from "../consume/hold/parked-keys.ts";
+import { faultOfKeys, ParkedKeys } from "../consume/hold/parked-keys.ts";
 import { ParkedLists } from "../consume/hold/parked-lists.ts";
 import { isHealed, type MissingChanges, MissingTable } from "../consume/run/missing-changes.ts";
 import { persistentTable } from "../state/persistent-table.ts";
@@ -27,11 +27,13 @@ export interface PartitionStatus extends PartitionName {
   readonly deadLetters: number;
   /** Changes that wait behind a parked one of their key, itself included. */
   readonly parked: number;
+  /** Its part of the fence cannot be read: the message names item and attributes. Its changes wait, and nothing else here may be built on. */
+  readonly unread?: { readonly code: string; readonly message: string; readonly remedy: string };
 }
 
 /**
- * Reads the state of a consumer in each topic partition of which it has had anything, in their order.
- * @throws StateTableError, StateTableUnavailableError, FenceUnavailableError
+ * Reads the state of a consumer in each topic partition of which it has had anything, in their order; `unread` where that cannot be read.
+ * @throws StateItemError for an item that names no partition; StateTableError, StateTableUnavailableError, FenceUnavailableError
  */
 export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal): Promise<PartitionStatus[]> {
   const table = new ConsumerTable(place);
@@ -41,10 +43,10 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
   // A gap may be noted of a partition nothing of which took effect.
   for (const { topic, partition } of missing) {
     if (partitions.some((known) => isAt(known, { topic, partition }))) continue;
-    partitions.push({ topic, partition, ...readPartition(undefined, partition) });
+    partitions.push(knownPartition(place, { topic, partition }, readPartition(undefined, partition)));
   }
   return partitions.sort(byPlace).map((known) => {
-    const { topic, partition, position, writer, explained, lost, parked, hold } = known;
+    const { topic, partition, position, writer, explained, lost, keys, hold, unread } = known;
     const own = missing.filter((entry) => isAt(entry, { topic, partition }) && !isHealed(entry));
     const passed = explained ?? position ?? "";
     // One that was found and came after all is none any more.
@@ -55,16 +57,16 @@ export async function consumerStatus(place: ConsumerPlace, signal: AbortSignal):
       hold: hold && { since: hold.since, cause: hold.cause, bytes: hold.bytes },
       unhealed: own.filter((entry) => isPassedBy(entry) || entry.accepted).filter((entry) => entry !== gap),
       deadLetters: open.length,
-      parked: ParkedKeys.parse(parked)
-        .values()
-        .reduce((sum, { items }) => sum + items, 0),
+      parked: keys.values().reduce((sum, { items }) => sum + items, 0),
+      ...(unread && { unread }),
     };
   });
 }
 
 /** Returns whether a partition needs an operator. */
-export function needsAttention({ hold, gap, unhealed, deadLetters }: PartitionStatus): boolean {
-  return hold !== undefined || gap !== undefined || unhealed.length > 0 || deadLetters > 0;
+export function needsAttention({ hold, gap, unhealed, deadLetters, unread }: PartitionStatus): boolean {
+  const isStopped = hold !== undefined || gap !== undefined || unread !== undefined;
+  return isStopped || unhealed.length > 0 || deadLetters > 0;
 }
 
 /** The partition does not stand before them: it goes on, or was made to. */
@@ -90,22 +92,52 @@ async function openDeadLetters(parking: ParkedChains, signal: AbortSignal): Prom
   return found;
 }
 
-type KnownPartition = PartitionName & ReturnType<typeof readPartition>;
+/** A partition as its fence item says. */
+interface KnownPartition
+  extends PartitionName,
+    Pick<StoredPartition, "position" | "writer" | "explained" | "lost" | "hold"> {
+  readonly keys: ParkedKeys;
+  readonly unread: PartitionStatus["unread"];
+}
 
-/** Every partition that has a checkpoint. */
+/** `parked`: its list of keys, from wherever it stands. */
+function knownPartition(
+  { pipeline, consumer }: ConsumerPlace,
+  { topic, partition }: PartitionName,
+  stored: StoredPartition,
+  parked = stored.parked,
+): KnownPartition {
+  const { position, writer, explained, lost, hold } = stored;
+  const fault = stored.fault ?? faultOfKeys(parked, partition);
+  const read = { position, writer, explained, lost, ...(hold && { hold }) };
+  if (fault === undefined)
+    return { topic, partition, ...read, keys: ParkedKeys.parse(parked), unread: undefined };
+  const item = fenceKey(pipeline, consumer, topic, groupOf(partition)).sk;
+  const { code, message, remedy } = new StateItemError(consumer, item, fault);
+  return {
+    ...{ topic, partition, ...read, keys: ParkedKeys.parse(undefined) },
+    position: position !== undefined && isPosition(position) ? position : undefined,
+    writer: Number.isSafeInteger(writer) ? writer : 0,
+    unread: { code, message, remedy },
+  };
+}
+
+/** Every partition that has a checkpoint, or of which it cannot be told. */
 async function readPartitions(place: ConsumerPlace, signal: AbortSignal): Promise<KnownPartition[]> {
   const { pk } = fenceKey(place.pipeline, place.consumer, "", 0);
   const lists = new ParkedLists(new ConsumerTable(place));
   const found: KnownPartition[] = [];
   for await (const item of persistentTable({ ...place, signal }, true).query({ pk, sk: "fence#" })) {
     const [, topic, group] = /^fence#(.*)#(\d+)$/.exec(item.sk?.S ?? "") ?? [];
-    if (topic === undefined) continue;
+    // Whose checkpoints it holds nobody can tell: to pass over it would be to say that nothing is wrong there.
+    if (topic === undefined) throw refuseItem(item, "sk", place.consumer)("", "expected fence#topic#group");
     for (let i = 0; i < GROUP_SIZE; i++) {
       const partition = Number(group) * GROUP_SIZE + i;
       const stored = readPartition(item, partition);
-      if (stored.position === undefined) continue;
-      const parked = await lists.read({ topic, partition }, stored.parked, signal);
-      found.push({ topic, partition, ...stored, parked });
+      const at = { topic, partition };
+      const parked = stored.fault ? undefined : await lists.read(at, stored.parked, signal);
+      const known = knownPartition(place, at, stored, parked);
+      if (known.position !== undefined || known.unread) found.push(known);
     }
   }
   return found;

@@ -175,8 +175,9 @@ function summaryOf(consumer: string, all: readonly PartitionStatus[]): string {
 
 /** Describes the state of a consumer in one partition, as lines for people. */
 export function statusInWords(status: PartitionStatus, consumer: string): string[] {
-  const { topic, partition, checkpoint, writer, hold, gap, unhealed, deadLetters, parked } = status;
+  const { topic, partition, checkpoint, writer, hold, gap, unhealed, deadLetters, parked, unread } = status;
   const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
+  if (unread) return [`  ${topic}/${partition}  ${unread.message}`, `    ${unread.remedy}`];
   const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
   if (hold)
     lines.push(

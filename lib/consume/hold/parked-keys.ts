@@ -172,6 +172,16 @@ export function keyLabel(key: string): string {
   return key.replaceAll("\0", ",");
 }
 
+/** Returns what is wrong with a partition's list of keys, naming its attribute; undefined: nothing. */
+export function faultOfKeys(parked: string | undefined, partition: number): string | undefined {
+  try {
+    ParkedKeys.parse(parked);
+    return undefined;
+  } catch {
+    return `k${partition}: expected a list of parked keys`;
+  }
+}
+
 /**
  * Values that are equal to PostgreSQL but printed differently (numeric 1.50, char(n) with blanks) must be one key. Their
  * types are not known here, so some texts that differ are one key too: they wait for each other, nothing more.

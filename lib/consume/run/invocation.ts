@@ -13,7 +13,7 @@ import type { ReplayLease } from "../fence/replay-lease.ts";
 import { type Taken, TakenPartitions } from "../fence/taken-partitions.ts";
 import { withBarred } from "../hold/hold-lane.ts";
 import { HoldRun } from "../hold/hold-run.ts";
-import { ParkedKeys } from "../hold/parked-keys.ts";
+import { faultOfKeys } from "../hold/parked-keys.ts";
 import type { BatchRecord, UnreadableRecord } from "./batch-record.ts";
 import { asInvocation, type ConsumerInstance } from "./consumer-instance.ts";
 import { Deadline } from "./deadline.ts";
@@ -250,15 +250,6 @@ class InvocationRun {
 
   #log(message: string, error: unknown, facts: Readonly<Record<string, unknown>>): void {
     warnOf(this.#instance, message, error, facts);
-  }
-}
-
-function faultOfKeys(parked: string | undefined, partition: number): string | undefined {
-  try {
-    ParkedKeys.parse(parked);
-    return undefined;
-  } catch {
-    return `k${partition}: expected a list of parked keys`;
   }
 }
 
