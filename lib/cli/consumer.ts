@@ -179,7 +179,11 @@ export function statusInWords(status: PartitionStatus, consumer: string): string
   const at = checkpoint === undefined ? "nothing applied yet" : `at ${positionInWords(checkpoint)}`;
   if (unread) return [`  ${topic}/${partition}  ${unread.message}`, `    ${unread.remedy}`];
   const lines = [`  ${topic}/${partition}  ${at}, writer ${writer}`];
-  if (hold)
+  // Where an object is lost, that is what holds it: the gap's lines say what mends it.
+  const isLost = gap?.cause === "object";
+  if (hold && isLost)
+    lines.push(`    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB`);
+  else if (hold)
     lines.push(
       `    held since ${hold.since}: ${hold.cause}, ${Math.ceil(hold.bytes / 1024)} KB: tributary redrive --consumer ${consumer}`,
     );
@@ -189,8 +193,9 @@ export function statusInWords(status: PartitionStatus, consumer: string): string
     );
   if (gap) {
     lines.push(`    stands before a gap: ${rangeInWords(gap)}, found ${gap.foundAt}`);
+    if (isLost) lines.push(`    restore the object, then: tributary redrive --consumer ${consumer}`);
     lines.push(
-      `    tributary consumer accept-gap --consumer ${consumer} --topic '${topic}' --partition ${partition}`,
+      `    ${isLost ? "where it is gone for good: " : ""}tributary consumer accept-gap --consumer ${consumer} --topic '${topic}' --partition ${partition}`,
     );
   }
   for (const missing of unhealed) lines.push(`    unhealed: ${unhealedInWords(missing)}`);
