@@ -59,7 +59,10 @@ export class PipelineEndpoints extends Construct {
     for (const [name, service] of Object.entries(GATEWAY_ENDPOINTS)) {
       const gateway = new ec2.GatewayVpcEndpoint(this, name, { vpc, service, subnets: [{ subnets }] });
       const resource = gateway.node.defaultChild as ec2.CfnVPCEndpoint;
-      resource.routeTableIds = Lazy.list({ produce: () => [...this.#routeTables] });
+      resource.routeTableIds = Lazy.list(
+        { produce: () => [...this.#routeTables].filter((id) => !hasRoute(id, resource)) },
+        { omitEmpty: true },
+      );
     }
     this.securityGroup = new ec2.SecurityGroup(this, "SecurityGroup", {
       vpc,
@@ -154,13 +157,32 @@ export class PipelineEndpoints extends Construct {
   }
 }
 
+/**
+ * Tells whether a route table leads to the service by another endpoint of the app, as those of `gatewayEndpoints` of a VPC do: a second route
+ * fails the deploy. https://docs.aws.amazon.com/vpc/latest/privatelink/gateway-endpoints.html
+ */
+function hasRoute(routeTable: string, own: ec2.CfnVPCEndpoint): boolean {
+  const others = own.node.root.node
+    .findAll()
+    .filter((one) => one instanceof ec2.CfnVPCEndpoint)
+    .filter((one) => one !== own && one.vpcEndpointType === own.vpcEndpointType)
+    .filter((one) => serviceOf(one) === serviceOf(own));
+  return others.some(
+    ({ routeTableIds: ids = [] }) =>
+      !Token.isUnresolved(ids) && ids.some((id) => identityOf(id) === identityOf(routeTable)),
+  );
+}
+
+function serviceOf(endpoint: ec2.CfnVPCEndpoint): string {
+  return JSON.stringify(Stack.of(endpoint).resolve(endpoint.serviceName));
+}
+
 function clash(own: ec2.CfnVPCEndpoint, other: ec2.CfnVPCEndpoint): boolean {
-  const service = (of: ec2.CfnVPCEndpoint) => JSON.stringify(Stack.of(of).resolve(of.serviceName));
   return (
     other.vpcEndpointType === own.vpcEndpointType &&
     other.privateDnsEnabled !== false &&
     identityOf(other.vpcId) === identityOf(own.vpcId) &&
-    service(other) === service(own)
+    serviceOf(other) === serviceOf(own)
   );
 }
 

@@ -246,6 +246,36 @@ describe("endpoints", () => {
     expect(made(false)).toBe("taken");
   });
 
+  test("a route table that leads to DynamoDB or S3 already gets no second route", () => {
+    const routes = (add: (vpc: ec2.Vpc) => void) => {
+      const stack = stackIn();
+      const vpc = isolated(stack);
+      pipeline(stack, "shop", { vpc, endpoints: "create" });
+      add(vpc);
+      const made = Template.fromStack(stack).findResources("AWS::EC2::VPCEndpoint");
+      return Object.entries(made).flatMap(([id, { Properties }]) =>
+        Properties.VpcEndpointType === "Gateway"
+          ? ((Properties.RouteTableIds ?? []) as unknown[]).map(
+              (table) => `${/DynamoDB|S3/.exec(id)} ${JSON.stringify(table)}`,
+            )
+          : [],
+      );
+    };
+    const alone = routes(() => {});
+    expect(alone).toHaveLength(4);
+    const beside = routes((vpc) => {
+      vpc.addGatewayEndpoint("S3", { service: ec2.GatewayVpcEndpointAwsService.S3 });
+    });
+    expect(beside.toSorted()).toEqual(alone.toSorted());
+    const partly = routes((vpc) => {
+      vpc.addGatewayEndpoint("S3", {
+        service: ec2.GatewayVpcEndpointAwsService.S3,
+        subnets: [{ availabilityZones: vpc.availabilityZones.slice(0, 1) }],
+      });
+    });
+    expect(partly.toSorted()).toEqual(alone.toSorted());
+  });
+
   test("of another VPC are refused, for the pipeline and for a consumer", () => {
     const stack = stackIn();
     const vpc = isolated(stack);
