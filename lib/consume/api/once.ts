@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { attributesOf, updateIf, writeIf } from "../../state/item-update.ts";
 import { claimKey, type StateKey } from "../../state/state-key.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 import { ClaimHeldError } from "./handler-errors.ts";
@@ -8,7 +9,7 @@ const REMEMBERED_SECONDS = 14 * 24 * 3600;
 /** Clocks of two machines may differ by this much, in milliseconds. */
 const CLOCK_SKEW_MS = 5_000;
 const POLL_MS = 200;
-const NAMES = { "#state": "state", "#owner": "owner" };
+const NAMES = { ExpressionAttributeNames: { "#state": "state", "#owner": "owner" } };
 
 /** The name of a claim: one event of one handler. */
 export type ClaimName = string;
@@ -46,26 +47,16 @@ export class Claims {
 
   /** The effect took place: no handler runs for this event any more. */
   async done(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    await this.#table.until(signal, "finish claim").update(this.#key(name), {
-      UpdateExpression: "SET #state=:done, expiresAt=:expires REMOVE leaseUntil",
-      // Where it is refused, the lease ran out and another took it: it is that one's to finish.
-      ConditionExpression: "#owner=:owner",
-      ExpressionAttributeNames: NAMES,
-      ExpressionAttributeValues: {
-        ":done": { S: "done" },
-        ":owner": { S: owner },
-        ":expires": { N: expiry() },
-      },
-    });
+    const set = "SET #state=:done, expiresAt=:expires REMOVE leaseUntil";
+    // Where it is refused, the lease ran out and another took it: it is that one's to finish.
+    const update = updateIf(set, "#owner=:owner", { done: "done", owner, expires: expiry() });
+    await this.#table.until(signal, "finish claim").update(this.#key(name), { ...update, ...NAMES });
   }
 
   /** The handler failed: whoever comes next need not wait for the lease. */
   async release(name: ClaimName, owner: string, signal: AbortSignal): Promise<void> {
-    await this.#table.until(signal, "release claim").delete(this.#key(name), {
-      ConditionExpression: "#owner=:owner AND #state=:running",
-      ExpressionAttributeNames: NAMES,
-      ExpressionAttributeValues: { ":owner": { S: owner }, ":running": { S: "running" } },
-    });
+    const own = writeIf("#owner=:owner AND #state=:running", { owner, running: "running" });
+    await this.#table.until(signal, "release claim").delete(this.#key(name), { ...own, ...NAMES });
   }
 
   /** Returns whether an event's effect is recorded. */
@@ -76,22 +67,14 @@ export class Claims {
 
   #tryClaim(name: ClaimName, owner: string, leaseMs: number, signal: AbortSignal): Promise<boolean> {
     const now = Date.now();
-    const claim = {
-      state: { S: "running" },
-      owner: { S: owner },
-      leaseUntil: { N: String(now + leaseMs + CLOCK_SKEW_MS) },
-      expiresAt: { N: expiry() },
-    };
-    return this.#table.until(signal, "claim").put(this.#key(name), claim, {
-      ConditionExpression:
-        "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
-      ExpressionAttributeNames: NAMES,
-      ExpressionAttributeValues: {
-        ":running": { S: "running" },
-        ":owner": { S: owner },
-        ":now": { N: String(now) },
-      },
-    });
+    const running = "running";
+    const leaseUntil = now + leaseMs + CLOCK_SKEW_MS;
+    const claim = attributesOf({ state: running, owner, leaseUntil, expiresAt: expiry() });
+    const free = writeIf(
+      "attribute_not_exists(pk) OR (#state=:running AND (#owner=:owner OR leaseUntil<:now))",
+      { running, owner, now },
+    );
+    return this.#table.until(signal, "claim").put(this.#key(name), claim, { ...free, ...NAMES });
   }
 
   #key(name: ClaimName): StateKey {
@@ -99,6 +82,6 @@ export class Claims {
   }
 }
 
-function expiry(): string {
-  return String(Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS);
+function expiry(): number {
+  return Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
 }

@@ -1,5 +1,6 @@
 import { isPosition, type PositionText } from "../../change/position.ts";
 import { tryFittingJson } from "../../change/shape.ts";
+import { type ConditionalUpdate, type PlainValues, updateIf } from "../../state/item-update.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { formatHold, parseHold } from "../hold/hold.ts";
 import type { PartitionHold } from "../hold/hold-state.ts";
@@ -68,13 +69,6 @@ export interface OwnProgress {
   readonly token: FenceToken;
 }
 
-/** An update of a fence item, and its condition. */
-export interface FenceUpdate {
-  readonly UpdateExpression: string;
-  readonly ConditionExpression?: string;
-  readonly ExpressionAttributeValues: StateItem;
-}
-
 /** Reads a partition's attributes. */
 export function readPartition(item: StateItem | undefined, partition: number): StoredPartition {
   const attempts = item?.[`a${partition}`]?.S;
@@ -138,24 +132,25 @@ export function readToken(item: StateItem | undefined, partition: number): strin
  * A comparison with an attribute that does not exist is false, so its opposite is true. `inWords` asks for that attribute
  * instead, which emulators parse fifteen times as slowly: for a try after one that was refused, whatever the reason.
  */
-export function takeUpdate(partitions: readonly number[], token: FenceToken, inWords: boolean): FenceUpdate {
+export function takeUpdate(
+  partitions: readonly number[],
+  token: FenceToken,
+  inWords: boolean,
+): ConditionalUpdate {
   const isFree = (p: number) => (inWords ? `(attribute_not_exists(t${p}) OR t${p}<=:t)` : `NOT t${p}>:t`);
-  return {
-    UpdateExpression: `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`,
-    ConditionExpression: partitions.map(isFree).join(" AND "),
-    ExpressionAttributeValues: { ":t": { S: token.held } },
-  };
+  const set = `SET ${partitions.map((p) => `t${p}=:t`).join(",")}`;
+  return updateIf(set, partitions.map(isFree).join(" AND "), { t: token.held });
 }
 
 /** Writes checkpoints and gives the partitions back; refused as a whole where one of them is another's. */
-export function closeUpdate(own: readonly OwnProgress[]): FenceUpdate {
+export function closeUpdate(own: readonly OwnProgress[]): ConditionalUpdate {
   return progressUpdate(
     own.map(({ progress, token }) => ({ progress, held: token.held, next: token.givenBack })),
   );
 }
 
 /** Writes where a partition stands and keeps it, from now on under the token `next`. */
-export function noteUpdate({ progress, token }: OwnProgress, next: string): FenceUpdate {
+export function noteUpdate({ progress, token }: OwnProgress, next: string): ConditionalUpdate {
   return progressUpdate([{ progress, held: token.held, next }]);
 }
 
@@ -163,110 +158,87 @@ export function noteUpdate({ progress, token }: OwnProgress, next: string): Fenc
  * Writes where a partition stands before keys with open dead letters are overtaken, and keeps it; refused where a redrive has
  * begun there since `seen`. One whose time was over by then is shut out.
  */
-export function overtakeUpdate(own: OwnProgress, next: string, seen: LeaseState): FenceUpdate {
-  const update = noteUpdate(own, next);
-  const p = own.progress.partition;
+export function overtakeUpdate(own: OwnProgress, next: string, seen: LeaseState): ConditionalUpdate {
+  const { progress, token } = own;
   const { name, end } = REDRIVE;
-  const unchanged = asSeen(seen, `${end}${p}`);
-  return {
-    UpdateExpression: `${update.UpdateExpression}${update.UpdateExpression.includes(" REMOVE ") ? "," : " REMOVE "}${name}${p}`,
-    ConditionExpression: `${update.ConditionExpression} AND ${unchanged.condition}`,
-    ExpressionAttributeValues: { ...update.ExpressionAttributeValues, ...unchanged.values },
-  };
+  const unchanged = asSeen(seen, `${end}${progress.partition}`);
+  return progressUpdate([{ progress, held: token.held, next }], {
+    ...{ remove: [`${name}${progress.partition}`], conditions: [unchanged.condition] },
+    values: unchanged.values,
+  });
 }
 
 /** Gives a partition back without a word on where it stands. */
-export function giveBackUpdate(partition: number, token: FenceToken): FenceUpdate {
+export function giveBackUpdate(partition: number, token: FenceToken): ConditionalUpdate {
   const t = `t${partition}`;
-  return {
-    UpdateExpression: `SET ${t}=:next`,
-    ConditionExpression: `${t}=:held`,
-    ExpressionAttributeValues: { ":next": { S: token.givenBack }, ":held": { S: token.held } },
-  };
+  return updateIf(`SET ${t}=:next`, `${t}=:held`, { next: token.givenBack, held: token.held });
 }
 
 /**
  * Writes where a replay came to, under the token of the one who has taken the partition meanwhile: nothing was written since,
  * and that one waits for the lease `replay`.
  */
-export function handOverUpdate({ progress, token }: OwnProgress, taker: string, replay: string): FenceUpdate {
-  const update = progressUpdate([{ progress, held: taker, next: taker }]);
+export function handOverUpdate(
+  { progress, token }: OwnProgress,
+  taker: string,
+  replay: string,
+): ConditionalUpdate {
   const p = progress.partition;
-  return {
-    UpdateExpression: update.UpdateExpression,
-    ConditionExpression: `${update.ConditionExpression} AND h${p}=:was AND k${p}=:keys AND v${p}=:replay`,
-    ExpressionAttributeValues: {
-      ...update.ExpressionAttributeValues,
-      ...{ ":was": { S: token.hold ?? "" }, ":replay": { S: replay } },
-      ":keys": { S: storedKeys(token.list.stored, true) ?? "" },
-    },
-  };
+  return progressUpdate([{ progress, held: taker, next: taker }], {
+    conditions: [`h${p}=:was`, `k${p}=:keys`, `v${p}=:replay`],
+    values: { was: token.hold ?? "", keys: storedKeys(token.list.stored, true) ?? "", replay },
+  });
 }
 
 function progressUpdate(
   writes: readonly { readonly progress: PartitionProgress; readonly held: string; readonly next: string }[],
-): FenceUpdate {
+  more: Partial<Record<"remove" | "conditions", readonly string[]>> & { readonly values?: PlainValues } = {},
+): ConditionalUpdate {
   const set: string[] = [];
   const remove: string[] = [];
-  const values: StateItem = {};
-  // Most partitions share both tokens, and the writer.
-  const shared = new Map<string, string>();
-  const sharedName = (value: { S: string } | { N: string }) => {
-    const key = "S" in value ? `S${value.S}` : `N${value.N}`;
-    const name = shared.get(key) ?? `:s${shared.size}`;
-    shared.set(key, name);
-    values[name] = value;
-    return name;
-  };
   const conditions: string[] = [];
+  const values: Record<string, PlainValues[string]> = { ...more.values };
+  const write = (attribute: string, value: string) => {
+    set.push(`${attribute}=:${attribute}`);
+    values[attribute] = value;
+  };
+  // Most partitions share both tokens, and the writer.
+  const shared = new Map<string | number, string>();
+  const sharedName = (value: string | number) => {
+    const name = shared.get(value) ?? `s${shared.size}`;
+    shared.set(value, name);
+    values[name] = value;
+    return `:${name}`;
+  };
   for (const { progress, held, next } of writes) {
     const { partition: p, hold, lost } = progress;
     const parked = storedKeys(progress.parked, !!hold) ?? (hold === null ? "" : undefined);
     const { position, writer } = hold ? hold.intake : progress;
     const { attempts, explained } = hold ? { attempts: undefined, explained: undefined } : progress;
-    set.push(
-      `m${p}=:m${p}`,
-      `w${p}=${sharedName({ N: String(writer) })}`,
-      `t${p}=${sharedName({ S: next })}`,
-    );
-    conditions.push(`t${p}=${sharedName({ S: held })}`);
-    values[`:m${p}`] = { S: position };
-    if (attempts) {
-      set.push(`a${p}=:a${p}`);
-      values[`:a${p}`] = { S: JSON.stringify(attempts) };
-    } else remove.push(`a${p}`);
-    if (lost !== undefined) {
-      set.push(`j${p}=:j${p}`);
-      values[`:j${p}`] = { S: `${lost.state === "open" ? "!" : ""}${lost.until}` };
-    }
-    if (explained !== undefined) {
-      set.push(`e${p}=:e${p}`);
-      values[`:e${p}`] = { S: position + explained };
-    }
-    if (hold) {
-      set.push(`h${p}=:h${p}`);
-      values[`:h${p}`] = { S: formatHold(hold, progress) };
-    } else if (hold === null) remove.push(`h${p}`);
+    write(`m${p}`, position);
+    set.push(`w${p}=${sharedName(writer)}`, `t${p}=${sharedName(next)}`);
+    conditions.push(`t${p}=${sharedName(held)}`);
+    if (attempts) write(`a${p}`, JSON.stringify(attempts));
+    else remove.push(`a${p}`);
+    if (lost !== undefined) write(`j${p}`, `${lost.state === "open" ? "!" : ""}${lost.until}`);
+    if (explained !== undefined) write(`e${p}`, position + explained);
+    if (hold) write(`h${p}`, formatHold(hold, progress));
+    else if (hold === null) remove.push(`h${p}`);
     if (parked === "") remove.push(`k${p}`);
-    else if (parked !== undefined) {
-      set.push(`k${p}=:k${p}`);
-      values[`:k${p}`] = { S: parked };
-    }
+    else if (parked !== undefined) write(`k${p}`, parked);
   }
-  return {
-    UpdateExpression: `SET ${set.join(",")}${remove.length > 0 ? ` REMOVE ${remove.join(",")}` : ""}`,
-    ConditionExpression: conditions.join(" AND "),
-    ExpressionAttributeValues: values,
-  };
+  remove.push(...(more.remove ?? []));
+  conditions.push(...(more.conditions ?? []));
+  return updateIf(
+    `SET ${set.join(",")}${remove.length > 0 ? ` REMOVE ${remove.join(",")}` : ""}`,
+    conditions.join(" AND "),
+    values,
+  );
 }
 
 /** Notes when the item was begun: nothing that expired before then is missing in it. */
-export function beginUpdate(nowMs: number): FenceUpdate {
-  return {
-    UpdateExpression: "SET b=:now",
-    ConditionExpression: "attribute_not_exists(b)",
-    ExpressionAttributeValues: { ":now": { N: String(nowMs) } },
-  };
+export function beginUpdate(nowMs: number): ConditionalUpdate {
+  return updateIf("SET b=:now", "attribute_not_exists(b)", { now: nowMs });
 }
 
 function readLost(item: StateItem | undefined, partition: number): LostRecords | undefined {

@@ -1,4 +1,5 @@
 import type { UpdateItemCommandOutput } from "@aws-sdk/client-dynamodb";
+import type { ConditionalUpdate } from "../../state/item-update.ts";
 import { fenceKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import type { PartitionName } from "../consume-errors.ts";
@@ -10,7 +11,6 @@ import type { ConsumerTable } from "./consumer-table.ts";
 import {
   beginUpdate,
   closeUpdate,
-  type FenceUpdate,
   GROUP_SIZE,
   giveBackUpdate,
   handOverUpdate,
@@ -211,7 +211,7 @@ export class Fence {
   async #keep(
     place: FenceGroup,
     own: OwnProgress,
-    update: (own: OwnProgress, next: string) => FenceUpdate,
+    update: (own: OwnProgress, next: string) => ConditionalUpdate,
     what: string,
     signal: AbortSignal,
   ): Promise<"ours" | "lost" | "redriven"> {
@@ -283,7 +283,7 @@ export class Fence {
   /** Returns undefined where the condition does not hold. */
   #try(
     place: FenceGroup,
-    update: FenceUpdate,
+    update: ConditionalUpdate,
     what: string,
     signal: AbortSignal,
     returned: "ALL_OLD" | "NONE" = "NONE",

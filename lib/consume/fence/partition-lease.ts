@@ -1,3 +1,4 @@
+import { type PlainValues, updateIf } from "../../state/item-update.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import type { PartitionItem } from "./partition-item.ts";
 
@@ -47,14 +48,11 @@ export async function takeLease(
     // The clock of the one who had it last may be ahead of ours.
     asked = Math.max(endOf(kind), seen.end + 1);
     const unchanged = asSeen(seen, u);
-    const taken = await item.update(`take ${r}`, {
-      UpdateExpression: `SET ${r}=:r,${u}=:u`,
-      ConditionExpression: unchanged.condition,
-      ExpressionAttributeValues: {
-        ...{ ":r": { S: name }, ":u": { N: String(asked) } },
-        ...unchanged.values,
-      },
-    });
+    const values = { r: name, u: asked, ...unchanged.values };
+    const taken = await item.update(
+      `take ${r}`,
+      updateIf(`SET ${r}=:r,${u}=:u`, unchanged.condition, values),
+    );
     if (taken) return new PartitionLease(item, kind, name, asked);
   }
 }
@@ -63,10 +61,10 @@ export async function takeLease(
 export function asSeen(
   { end }: LeaseState,
   u: string,
-): { readonly condition: string; readonly values: StateItem } {
+): { readonly condition: string; readonly values: PlainValues } {
   return end === 0
     ? { condition: `attribute_not_exists(${u})`, values: {} }
-    : { condition: `${u}=:seen`, values: { ":seen": { N: String(end) } } };
+    : { condition: `${u}=:seen`, values: { seen: end } };
 }
 
 /** The condition that nobody has it, or its time is over; `:now` is the time. */
@@ -110,11 +108,10 @@ export class PartitionLease {
     const end = Math.max(endOf(this.#kind), this.#end + 1);
     this.#end = end;
     // A write: what is read may be old by the time it is answered, and who shuts us out removes the lease.
-    const renewed = await this.item.update(`renew ${r}`, {
-      UpdateExpression: `SET ${u}=:u`,
-      ConditionExpression: `${r}=:r AND ${u}<:u`,
-      ExpressionAttributeValues: { ":r": { S: this.name }, ":u": { N: String(end) } },
-    });
+    const renewed = await this.item.update(
+      `renew ${r}`,
+      updateIf(`SET ${u}=:u`, `${r}=:r AND ${u}<:u`, { r: this.name, u: end }),
+    );
     if (renewed) return renewed;
     // It was carried out and its answer was lost, or one that began later came first.
     const item = await this.item.read();
@@ -131,11 +128,7 @@ export class PartitionLease {
   async release(signal?: AbortSignal): Promise<void> {
     this.abandon();
     const r = `${this.#kind.name}${this.item.place.partition}`;
-    const update = {
-      UpdateExpression: `REMOVE ${r}`,
-      ConditionExpression: `${r}=:r`,
-      ExpressionAttributeValues: { ":r": { S: this.name } },
-    };
+    const update = updateIf(`REMOVE ${r}`, `${r}=:r`, { r: this.name });
     await this.item.update(`give back ${r}`, update, signal);
   }
 }

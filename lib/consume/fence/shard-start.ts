@@ -1,3 +1,4 @@
+import { updateIf } from "../../state/item-update.ts";
 import { shardKey } from "../../state/state-key.ts";
 import { type ConsumerPlace, ConsumerTable } from "./consumer-table.ts";
 
@@ -13,15 +14,13 @@ export async function noteShardsRead(
 ): Promise<void> {
   const table = new ConsumerTable(place);
   for (const shardId of shards)
-    await table
-      .until(signal, `note where ${place.consumer} begins in ${shardId}`)
-      .update(shardKey(place.pipeline, place.consumer, shardId), {
+    await table.until(signal, `note where ${place.consumer} begins in ${shardId}`).update(
+      shardKey(place.pipeline, place.consumer, shardId),
+      updateIf(
         // The consumer notes none from before this time, and without any nothing that expires is looked for.
-        UpdateExpression: "SET arrived=:arrived,beats=:true",
-        ConditionExpression: "attribute_not_exists(arrived) OR arrived<:arrived",
-        ExpressionAttributeValues: {
-          ":arrived": { N: String(Math.floor(arrivedMs)) },
-          ":true": { BOOL: true },
-        },
-      });
+        "SET arrived=:arrived,beats=:true",
+        "attribute_not_exists(arrived) OR arrived<:arrived",
+        { arrived: Math.floor(arrivedMs), true: true },
+      ),
+    );
 }

@@ -1,5 +1,6 @@
+import { type ConditionalUpdate, updateIf } from "../../state/item-update.ts";
 import { type TakenPartition, withList } from "./fence.ts";
-import { type FenceUpdate, readPartition, readToken } from "./fence-item.ts";
+import { readPartition, readToken } from "./fence-item.ts";
 import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
 import type { PartitionItem } from "./partition-item.ts";
 
@@ -21,14 +22,8 @@ export async function takeFree(item: PartitionItem, owner: string): Promise<Take
 }
 
 /** Makes the owner of a partition that nobody has, while its token is the one that was read. */
-function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): FenceUpdate {
+function takeFreeUpdate(partition: number, seen: string | undefined, token: FenceToken): ConditionalUpdate {
   const t = `t${partition}`;
-  return {
-    UpdateExpression: `SET ${t}=:t`,
-    ConditionExpression: seen === undefined ? `attribute_not_exists(${t})` : `${t}=:seen`,
-    ExpressionAttributeValues: {
-      ":t": { S: token.held },
-      ...(seen === undefined ? {} : { ":seen": { S: seen } }),
-    },
-  };
+  const unchanged = seen === undefined ? `attribute_not_exists(${t})` : `${t}=:seen`;
+  return updateIf(`SET ${t}=:t`, unchanged, { t: token.held, seen });
 }

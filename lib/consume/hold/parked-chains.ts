@@ -73,12 +73,7 @@ export class ParkedChains extends ParkingTable {
 
   /** Redrive begins with a chain: on record, in case that it ends the process. */
   async trying(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    await this.update(
-      place,
-      "SET trying=:true ADD attempts :one",
-      { ":true": { BOOL: true }, ":one": { N: "1" } },
-      signal,
-    );
+    await this.update(place, "SET trying=:true ADD attempts :one", { true: true, one: 1 }, signal);
   }
 }
 

@@ -1,4 +1,3 @@
-import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import {
   fitting,
   objectOf,
@@ -7,6 +6,7 @@ import {
   position as thePosition,
   text as theText,
 } from "../../change/shape.ts";
+import { attributesOf } from "../../state/item-update.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { refuseItem, StateItemError } from "../consume-errors.ts";
 import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
@@ -28,19 +28,16 @@ export const changeAttributes = objectOf({
 });
 
 /** Returns the time at which something that is closed now may be forgotten, in seconds since 1970. */
-export function expiry(): AttributeValue {
-  return { N: String(Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS) };
+export function expiry(): number {
+  return Math.floor(Date.now() / 1000) + REMEMBERED_SECONDS;
 }
 
 /** `closed` from the beginning: it expires, as its dead letter does. */
 export function changeItem({ position, table, json, claim }: StoredChange, closed: boolean): StateItem {
-  return {
-    position: { S: position },
-    table: { S: table },
-    ...(json === undefined ? {} : { event: { S: json } }),
-    ...(claim ? { claim: { S: JSON.stringify(claim) } } : {}),
-    ...(closed ? { expiresAt: expiry() } : {}),
-  };
+  return attributesOf({
+    ...{ position, table, event: json, claim: claim && JSON.stringify(claim) },
+    expiresAt: closed ? expiry() : undefined,
+  });
 }
 
 /** @throws StateItemError */
@@ -54,19 +51,12 @@ export function outlineOf(
 }
 
 export function deadLetterItem(deadLetter: StoredDeadLetter): StateItem {
-  return {
-    topic: { S: deadLetter.topic },
-    partition: { N: String(deadLetter.partition) },
-    chain: { S: deadLetter.chain },
-    key: { S: deadLetter.key },
-    table: { S: deadLetter.table },
-    position: { S: deadLetter.position },
-    attempts: { N: String(deadLetter.attempts) },
-    firstFailedAt: { S: deadLetter.firstFailedAt },
-    lastFailedAt: { S: deadLetter.lastFailedAt },
-    error: { S: JSON.stringify(deadLetter.error) },
-    ...(deadLetter.superseded ? { superseded: { BOOL: true }, expiresAt: expiry() } : {}),
-  };
+  const { topic, partition, chain, key, table, position, attempts, firstFailedAt, lastFailedAt } = deadLetter;
+  return attributesOf({
+    ...{ topic, partition, chain, key, table, position, attempts, firstFailedAt, lastFailedAt },
+    error: JSON.stringify(deadLetter.error),
+    ...(deadLetter.superseded ? { superseded: true, expiresAt: expiry() } : {}),
+  });
 }
 
 /** The error of an item that stands under another key than its attributes say; `what`: of which. */

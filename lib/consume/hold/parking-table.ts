@@ -1,4 +1,5 @@
 import type { PositionText } from "../../change/position.ts";
+import { attributesOf, type PlainValues, updateIf } from "../../state/item-update.ts";
 import { deadLetterKey, deadRecordKey, parkedChangeKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import type { StoredRecord } from "../dead-letter/dead-letter.ts";
@@ -54,7 +55,7 @@ export class ParkingTable {
     const pieces = Math.ceil(data.length / PIECE_BYTES);
     for (let i = 0; i < pieces; i++) {
       const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
-      const item = { data: { B: piece }, expiresAt: expiry() };
+      const item = { data: { B: piece }, ...attributesOf({ expiresAt: expiry() }) };
       await this.#put({ pk, sk: `${sk}${i + 1}` }, item, "store a record", signal);
     }
     return { table: this.table, pk, sk, pieces };
@@ -87,36 +88,36 @@ export class ParkingTable {
     signal: AbortSignal,
   ): Promise<void> {
     const values = {
-      ":n": { N: String(failure.attempts) },
-      ":at": { S: failure.lastFailedAt },
-      ":error": { S: JSON.stringify(failure.error) },
+      n: failure.attempts,
+      at: failure.lastFailedAt,
+      error: JSON.stringify(failure.error),
     };
     const facts = "SET attempts=:n,lastFailedAt=:at,#error=:error";
     const names = { "#error": "error" };
     if (named === undefined) return this.update(place, `${facts} REMOVE trying`, values, signal, names);
     const [which, value] =
       named === "timed out"
-        ? (["trying=:which", { BOOL: true }] as const)
-        : (["failed=:which REMOVE trying", { S: named }] as const);
+        ? (["trying=:which", true] as const)
+        : (["failed=:which REMOVE trying", named] as const);
     const isOpen = named === "timed out" ? undefined : notApplied(":which");
-    await this.update(place, `${facts},${which}`, { ...values, ":which": value }, signal, names, isOpen);
+    await this.update(place, `${facts},${which}`, { ...values, which: value }, signal, names, isOpen);
   }
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
   async applied(place: ChainPlace, position: PositionText, signal: AbortSignal): Promise<void> {
-    const values = { ":p": { S: position }, ":none": { N: "0" } };
+    const values = { p: position, none: 0 };
     const set = "SET applied=:p,attempts=:none REMOVE trying,failed";
     await this.update(place, set, values, signal, undefined, notApplied(":p"));
   }
 
   /** Noted before a list may let go of the chain, so that nobody takes it for done who finds it in none. */
   async overtaken(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    await this.update(place, "SET overtaken=:true", { ":true": { BOOL: true } }, signal);
+    await this.update(place, "SET overtaken=:true", { true: true }, signal);
   }
 
   /** The chain is open no more, a later change took effect: its changes go, the dead letter is remembered for a while. */
   async supersede(place: ChainPlace, signal: AbortSignal): Promise<void> {
-    const values = { ":true": { BOOL: true }, ":expires": expiry() };
+    const values = { true: true, expires: expiry() };
     await this.update(
       place,
       "SET superseded=:true,expiresAt=if_not_exists(expiresAt,:expires)",
@@ -198,15 +199,13 @@ export class ParkingTable {
   protected async update(
     place: ChainPlace,
     expression: string,
-    values: StateItem,
+    values: PlainValues,
     signal: AbortSignal,
     names?: Record<string, string>,
     condition?: string,
   ): Promise<void> {
     await this.items.until(signal, "update a dead letter").update(this.deadLetterKey(place), {
-      UpdateExpression: expression,
-      ConditionExpression: `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`,
-      ExpressionAttributeValues: values,
+      ...updateIf(expression, `attribute_exists(pk)${condition ? ` AND ${condition}` : ""}`, values),
       ...(names ? { ExpressionAttributeNames: names } : {}),
     });
   }

@@ -1,6 +1,7 @@
 import type { BackfillEnd } from "../../change/control-event.ts";
 import type { PositionText } from "../../change/position.ts";
 import { fittingJson, listOf, mapOf, objectOf, text, wholeFrom } from "../../change/shape.ts";
+import { type PlainValues, updateIf } from "../../state/item-update.ts";
 import { missingKey, type StateKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { type PartitionName, refuseItem } from "../consume-errors.ts";
@@ -70,10 +71,10 @@ export class MissingTable {
     const key = missingKey(this.#table.pipeline, this.#table.consumer, { topic, partition, upTo });
     const set = "SET cause=:cause,behind=:behind,writer=:writer,foundAt=if_not_exists(foundAt,:now)";
     await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
-      ":cause": { S: cause },
-      ":behind": { S: behind },
-      ":writer": { N: String(writer) },
-      ":now": { S: new Date().toISOString() },
+      cause,
+      behind,
+      writer,
+      now: new Date().toISOString(),
     });
   }
 
@@ -137,12 +138,10 @@ export class MissingTable {
       signal,
       condition,
       {
-        ...(was.length > 0 ? { ":was": { S: JSON.stringify(was) } } : {}),
-        ...(swept ? { ":swept": { S: JSON.stringify(swept) } } : {}),
-        ...(accepted ? { ":accepted": { S: JSON.stringify(accepted) } } : {}),
-        ...(isHealed(missing)
-          ? { ":expires": { N: String(Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS) } }
-          : {}),
+        was: was.length > 0 ? JSON.stringify(was) : undefined,
+        swept: swept && JSON.stringify(swept),
+        accepted: accepted && JSON.stringify(accepted),
+        expires: isHealed(missing) ? Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS : undefined,
       },
     );
   }
@@ -152,14 +151,10 @@ export class MissingTable {
     expression: string,
     signal: AbortSignal,
     condition: string,
-    values: StateItem,
+    values: PlainValues,
   ): Promise<boolean> {
-    const updated = await this.#table.until(signal, "note what is missing").update(key, {
-      UpdateExpression: expression,
-      ConditionExpression: condition,
-      ExpressionAttributeValues: values,
-    });
-    return updated !== undefined;
+    const table = this.#table.until(signal, "note what is missing");
+    return (await table.update(key, updateIf(expression, condition, values))) !== undefined;
   }
 }
 

@@ -1,6 +1,6 @@
 import { SHARD_BEAT_MS, type ShardBeat } from "../../change/shard-beat.ts";
+import { type PlainValues, updateIf } from "../../state/item-update.ts";
 import { type StateKey, shardKey } from "../../state/state-key.ts";
-import type { StateItem } from "../../state/state-table.ts";
 import type { ConsumerTable } from "../fence/consumer-table.ts";
 
 /*
@@ -103,8 +103,8 @@ export class Shards {
     known.writtenAt = Date.now();
     const set = `SET arrived=:arrived${sawBeat ? ",beats=:true" : ""}`;
     await this.#update(shardId, set, signal, "attribute_not_exists(arrived) OR arrived<:arrived", {
-      ":arrived": { N: String(arrivedMs) },
-      ...(sawBeat ? { ":true": { BOOL: true } } : {}),
+      arrived: arrivedMs,
+      true: sawBeat || undefined,
     });
   }
 
@@ -120,9 +120,7 @@ export class Shards {
       beats.some(({ quietSince }) => quietSince !== undefined && last >= quietSince - BEAT_SLACK_MS);
     if (lost && wasQuiet(lost.from)) {
       const condition = "lostUntil=:until";
-      await this.#update(shardId, "REMOVE lostFrom,lostUntil", signal, condition, {
-        ":until": { N: String(lost.until) },
-      });
+      await this.#update(shardId, "REMOVE lostFrom,lostUntil", signal, condition, { until: lost.until });
       return { ...state, lost: undefined };
     }
     const until = Date.now() - (this.#options.retentionMs as number) + this.#marginMs;
@@ -131,8 +129,8 @@ export class Shards {
     if (lost && lost.until >= until - this.#marginMs / 2) return state;
     const condition = "attribute_not_exists(lostUntil) OR lostUntil<:until";
     await this.#update(shardId, "SET lostFrom=:from,lostUntil=:until", signal, condition, {
-      ":from": { N: String(arrived) },
-      ":until": { N: String(until) },
+      from: arrived,
+      until,
     });
     return { ...state, lost: { from: arrived, until } };
   }
@@ -167,11 +165,9 @@ export class Shards {
       ...(inherited.lost ? ["lostFrom=:from", "lostUntil=:until"] : []),
     ];
     await this.#update(shardId, `SET ${set.join(",")}`, signal, "attribute_not_exists(arrived)", {
-      ":arrived": { N: String(inherited.arrived) },
-      ":beats": { BOOL: inherited.beats },
-      ...(inherited.lost
-        ? { ":from": { N: String(inherited.lost.from) }, ":until": { N: String(inherited.lost.until) } }
-        : {}),
+      arrived: inherited.arrived,
+      beats: inherited.beats,
+      ...inherited.lost,
     });
     return inherited;
   }
@@ -194,13 +190,10 @@ export class Shards {
     expression: string,
     signal: AbortSignal,
     condition: string,
-    values: StateItem,
+    values: PlainValues,
   ): Promise<void> {
-    await this.#options.table.until(signal, `note ${shardId}`).update(this.#key(shardId), {
-      UpdateExpression: expression,
-      ConditionExpression: condition,
-      ExpressionAttributeValues: values,
-    });
+    const update = updateIf(expression, condition, values);
+    await this.#options.table.until(signal, `note ${shardId}`).update(this.#key(shardId), update);
   }
 
   #key(shardId: string): StateKey {

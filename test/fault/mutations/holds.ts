@@ -118,8 +118,8 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "forget an unreadable record with the invocation",
     file: "lib/consume/fence/fence-item.ts",
-    from: "    if (explained !== undefined) {\n",
-    to: "    if (explained === null) {\n",
+    from: "    if (explained !== undefined) write(",
+    to: "    if (explained === null) write(",
     tests: ["test/unit/consume/unreadable-record.test.ts"],
   },
   {
@@ -146,8 +146,8 @@ export const HOLDS: readonly Mutation[] = [
   {
     name: "no token",
     file: "lib/consume/fence/fence-item.ts",
-    from: 'ConditionExpression: conditions.join(" AND "),',
-    to: 'ConditionExpression: `attribute_exists(pk) OR ${conditions.join(" AND ")}`,',
+    from: '    conditions.join(" AND "),',
+    to: '    `attribute_exists(pk) OR ${conditions.join(" AND ")}`,',
     tests: ["test/aws/consume/fence.test.ts"],
   },
   {

@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import {
   closeUpdate,
-  type FenceUpdate,
   GROUP_SIZE,
   groupOf,
   noteUpdate,
@@ -13,6 +12,7 @@ import {
   takeUpdate,
 } from "../../../lib/consume/fence/fence-item.ts";
 import { counterAhead, FenceToken } from "../../../lib/consume/fence/fence-token.ts";
+import type { ConditionalUpdate } from "../../../lib/state/item-update.ts";
 import { updated } from "./memory-table.ts";
 import { at } from "./records.ts";
 
@@ -25,7 +25,7 @@ const token = () => new FenceToken(counterAhead([]), "kJ1x8Qm0aWbq3N9e");
 const attempts = { from: at(1), to: at(2), count: 500, calls: 3, since: new Date().toISOString() };
 
 /** Everything DynamoDB could count as an operator or function, so more than it does. */
-function operators({ UpdateExpression, ConditionExpression = "" }: FenceUpdate): number {
+function operators({ UpdateExpression, ConditionExpression = "" }: ConditionalUpdate): number {
   return (
     `${UpdateExpression} ${ConditionExpression}`.match(/[=<>,(]|\b(SET|REMOVE|AND|OR|NOT)\b/g)?.length ?? 0
   );
