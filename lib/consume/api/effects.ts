@@ -1,4 +1,12 @@
-import { attemptsOf, type Item, now, overtakes, type Partition, type Stop } from "../run/partition.ts";
+import {
+  attemptsOf,
+  type Item,
+  now,
+  overtakes,
+  type Partition,
+  type Stop,
+  stopAt,
+} from "../run/partition.ts";
 import { type CallResult, callHandler } from "./handler-call.ts";
 import { HandlerDiedError, HandlerTimeoutError } from "./handler-errors.ts";
 import type { BatchRegistration, Registration, SingleRegistration } from "./registry.ts";
@@ -51,7 +59,7 @@ export class Effects {
         const done = items.indexOf(before);
         for (const item of items.slice(0, done)) this.#partition.took(item);
         this.#tookAhead(items.slice(done), open);
-        return { record: before.record, error: result.error, attempts: undefined };
+        return stopAt(before.record, result.error);
       }
       case "some-failed":
         return this.#failedOnes(registration, items, result);
@@ -66,11 +74,11 @@ export class Effects {
       }
       default:
         // Cut short although it had its share of time: fewer events next time.
-        return {
-          record: first.record,
-          error: result.error,
-          attempts: this.#partition.attemptsOf(items, result.fair ? 1 : 0, now()),
-        };
+        return stopAt(
+          first.record,
+          result.error,
+          this.#partition.attemptsOf(items, result.fair ? 1 : 0, now()),
+        );
     }
   }
 
@@ -98,7 +106,7 @@ export class Effects {
       this.#partition.log("some events of a handler failed", before, calls - 1, result.error);
       if (!(await this.#partition.wait(calls - 1))) {
         const attempts = attemptsOf(failed, calls - 1, since);
-        return stopped({ record: before.record, error: result.error, attempts }, failed);
+        return stopped(stopAt(before.record, result.error, attempts), failed);
       }
       this.#partition.invocation.counts.retried++;
       const again = await this.#call(registration, failed, calls, since);
@@ -106,7 +114,7 @@ export class Effects {
       if (again.kind === "unavailable" || again.kind === "cut-short") {
         const attempts = this.#partition.attemptsOf(failed, calls - 1, since);
         const open = again.kind === "unavailable" ? itemsAt(failed, again.indexes) : failed;
-        return stopped({ record: before.record, error: again.error, attempts }, open);
+        return stopped(stopAt(before.record, again.error, attempts), open);
       }
       result = again;
       if (again.kind === "done") failed = [];
@@ -179,7 +187,7 @@ export class Effects {
       }
       return stop;
     } catch (error) {
-      return { record: item.record, error, attempts: undefined };
+      return stopAt(item.record, error);
     }
   }
 
@@ -218,17 +226,17 @@ export class Effects {
       this.#partition.log("a handler failed", item, calls, error);
       since ??= now();
       if (result.kind === "unavailable" || (result.kind === "cut-short" && !result.fair)) {
-        return { record: item.record, error, attempts: this.#partition.attemptsOf([item], calls - 1, since) };
+        return stopAt(item.record, error, this.#partition.attemptsOf([item], calls - 1, since));
       }
       // Not given up while it may still act: the next invocation does, when it has ended.
       if (running.has(this.#partition.lane)) {
-        return { record: item.record, error, attempts: this.#partition.attemptsOf([item], calls, since) };
+        return stopAt(item.record, error, this.#partition.attemptsOf([item], calls, since));
       }
       if (calls >= configuration.attempts) {
         return this.#partition.poison(item, error, calls, since, overtaken);
       }
       if (!(await this.#partition.wait(calls))) {
-        return { record: item.record, error, attempts: attemptsOf([item], calls, since) };
+        return stopAt(item.record, error, attemptsOf([item], calls, since));
       }
     }
   }
@@ -247,7 +255,7 @@ export class Effects {
   ): Promise<CallResult | Stop> {
     const { record } = items[0] as Item;
     if (this.#partition.invocation.deadline.hasAborted) {
-      return { record, error: new HandlerTimeoutError(), attempts: attemptsOf(items, calls - 1, since) };
+      return stopAt(record, new HandlerTimeoutError(), attemptsOf(items, calls - 1, since));
     }
     const lost = await this.#partition.noteCall(items, calls, since);
     if (lost) return lost;

@@ -3,22 +3,19 @@ import type { Deadline } from "../run/deadline.ts";
 import type { HandledEvent } from "../run/event.ts";
 import type { RunningCalls } from "../run/running-calls.ts";
 import type { Sweep } from "../run/sweep.ts";
-import { causeOf, isA, propertyOf } from "../run/thrown.ts";
+import { isA, propertyOf } from "../run/thrown.ts";
 import { type HandlerContext, jsonLogger, type Logger, type WriteLine } from "./context.ts";
-import { FailedEvents, HandlerTimeoutError, SinkUnavailableError } from "./handler-errors.ts";
+import { FailedEvents } from "./handler-errors.ts";
 import type { Registration } from "./registry.ts";
+import { timeOver, type Unfinished, unfinished } from "./unfinished.ts";
 
 /** The outcome of a handler's call. */
 export type CallResult =
   | { readonly kind: "done" }
-  /** It threw. */
-  | { readonly kind: "failed"; readonly error: unknown }
   /** These of its events failed, the others took effect. */
   | { readonly kind: "some-failed"; readonly indexes: readonly number[]; readonly error: unknown }
-  /** The invocation's time was over; `fair` says whether it had its share of it, `running` whether it still runs. */
-  | { readonly kind: "cut-short"; readonly fair: boolean; readonly running: boolean; readonly error: unknown }
-  /** Not the change's fault: no attempt. Where indexes are given, the other events took effect. */
-  | { readonly kind: "unavailable"; readonly error: unknown; readonly indexes?: readonly number[] };
+  /** Where indexes are given, the other events took effect. */
+  | (Unfinished & { readonly indexes?: readonly number[] });
 
 /** The parts of an invocation that a call of a handler needs. */
 interface CallInvocation {
@@ -40,8 +37,7 @@ export function callHandler(
   const { deadline } = invocation;
   const share = deadline.share();
   // What begins now would be bound by nothing.
-  if (share === "none")
-    return { kind: "cut-short", fair: false, running: false, error: new HandlerTimeoutError() };
+  if (share === "none") return timeOver();
   const fair = share === "fair";
   const context = new CallContext(invocation, events[0] as HandledEvent, attempt);
   try {
@@ -51,7 +47,7 @@ export function callHandler(
     failpoint("after-effect");
     return ended(registration, events, returned);
   } catch (error) {
-    return broken(registration, events, error, { fair, running: false, deadline });
+    return broken(registration, events, error, fair, deadline);
   }
 }
 
@@ -77,7 +73,7 @@ async function settled(
       const succeeded = call.then((value) => ended(registration, events, value).kind === "done");
       calls.add(first, succeeded, events.length === 1 ? first.position : undefined);
     }
-    return broken(registration, events, error, { fair, running, deadline });
+    return broken(registration, events, error, fair, deadline);
   }
 }
 
@@ -93,22 +89,17 @@ function broken(
   registration: Registration,
   events: readonly HandledEvent[],
   error: unknown,
-  { fair, running, deadline }: { fair: boolean; running: boolean; deadline: Deadline },
+  fair: boolean,
+  deadline: Deadline,
 ): CallResult {
-  const unavailable = causeOf(error, SinkUnavailableError);
-  if (unavailable) {
-    const failed =
-      isA(error, FailedEvents) && registration.kind === "batch"
-        ? someFailed(propertyOf(error, "indexes"), events.length, unavailable)
-        : undefined;
-    return failed?.kind === "some-failed"
-      ? { kind: "unavailable", error: unavailable, indexes: failed.indexes }
-      : { kind: "unavailable", error: unavailable };
-  }
-  if (deadline.work.aborted) return { kind: "cut-short", fair, running, error };
-  return isA(error, FailedEvents) && registration.kind === "batch"
-    ? someFailed(propertyOf(error, "indexes"), events.length, propertyOf(error, "cause") ?? error)
-    : { kind: "failed", error };
+  const result = unfinished(error, fair, deadline);
+  if (result.kind === "cut-short" || registration.kind !== "batch" || !isA(error, FailedEvents))
+    return result;
+  const { kind, error: unavailable } = result;
+  const cause = kind === "unavailable" ? unavailable : (propertyOf(error, "cause") ?? error);
+  const failed = someFailed(propertyOf(error, "indexes"), events.length, cause);
+  if (kind === "failed") return failed;
+  return failed.kind === "some-failed" ? { ...result, indexes: failed.indexes } : result;
 }
 
 const DONE: CallResult = { kind: "done" };

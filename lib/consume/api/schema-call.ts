@@ -1,21 +1,18 @@
 import type { ChangeEventJson } from "../../change/event.ts";
 import type { Deadline } from "../run/deadline.ts";
 import type { Rows } from "../run/event.ts";
-import { causeOf, isA } from "../run/thrown.ts";
-import { HandlerTimeoutError, RowSchemaError, SinkUnavailableError } from "./handler-errors.ts";
+import { isA } from "../run/thrown.ts";
+import { RowSchemaError } from "./handler-errors.ts";
 import { type RowSchema, validateRows } from "./schema.ts";
+import { timeOver, type Unfinished, unfinished } from "./unfinished.ts";
 
 /** The outcome of an event's way through a schema. */
 export type SchemaResult =
   | { readonly kind: "done"; readonly rows: Rows }
   /** The row is none of the schema's: it will not be one the next time either. */
   | { readonly kind: "refused"; readonly error: RowSchemaError }
-  /** It threw: a look-up that failed, say. */
-  | { readonly kind: "failed"; readonly error: unknown }
-  /** The invocation's time was over; `fair` says whether it had its share of it. */
-  | { readonly kind: "cut-short"; readonly fair: boolean; readonly error: unknown }
-  /** Not the change's fault: no attempt. */
-  | { readonly kind: "unavailable"; readonly error: unknown };
+  /** It threw, in a look-up, say. */
+  | Unfinished;
 
 /**
  * Brings an event through a user's schema, which is bound by the deadline as a handler is. Never throws. Gives a promise
@@ -27,7 +24,7 @@ export function callSchema(
   deadline: Deadline,
 ): SchemaResult | Promise<SchemaResult> {
   const share = deadline.share();
-  if (share === "none") return { kind: "cut-short", fair: false, error: new HandlerTimeoutError() };
+  if (share === "none") return timeOver();
   const fair = share === "fair";
   try {
     const rows = validateRows(schema, wire);
@@ -42,8 +39,5 @@ export function callSchema(
 }
 
 function endOf(error: unknown, fair: boolean, deadline: Deadline): SchemaResult {
-  if (isA(error, RowSchemaError)) return { kind: "refused", error };
-  const unavailable = causeOf(error, SinkUnavailableError);
-  if (unavailable) return { kind: "unavailable", error: unavailable };
-  return deadline.work.aborted ? { kind: "cut-short", fair, error } : { kind: "failed", error };
+  return isA(error, RowSchemaError) ? { kind: "refused", error } : unfinished(error, fair, deadline);
 }

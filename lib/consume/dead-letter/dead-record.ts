@@ -2,7 +2,7 @@ import type { RecordRange } from "../../change/record.ts";
 import { errorFacts, jsonLogger } from "../api/context.ts";
 import type { PartitionName } from "../consume-errors.ts";
 import type { BatchRecord, UnreadableEvents, UnreadableRecord } from "../run/batch-record.ts";
-import type { Invocation, Partition, Stop } from "../run/partition.ts";
+import { type Invocation, type Partition, type Stop, stopAt } from "../run/partition.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { DeadLetterTooLargeError } from "./dead-letter-errors.ts";
 
@@ -54,12 +54,9 @@ export async function giveUpEvents(
     const whole = { shardId, sequenceNumber, partitionKey, data, error, held };
     refuseUnderStop(partition.invocation, whole);
     await send(partition.invocation, whole);
-    const { missing, deadline } = partition.invocation;
-    const behind = after ?? partition.checkpoint.position;
-    const range = { behind, upTo: last, writer: record.writer };
-    await missing.found({ ...partition.lane, cause: "unreadable", ...range }, deadline.end);
+    await partition.noteMissing("unreadable", record, after ?? partition.checkpoint.position, last);
   } catch (refusal) {
-    return { record, error: refusal, attempts: undefined, held: refusal === error };
+    return stopAt(record, refusal, undefined, refusal === error);
   }
   partition.checkpoint.explain(last, record.writer);
   return undefined;

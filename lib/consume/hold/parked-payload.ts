@@ -1,11 +1,9 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimCheck } from "../../change/claim-check.ts";
 import { type ClaimStore, claimOf, parkedPath, pathSegment } from "../../change/claim-store.ts";
 import { asUnpacked } from "../../change/event-texts.ts";
 import type { PositionText } from "../../change/position.ts";
 import type { RecordHeader } from "../../change/record.ts";
-import { TributaryError } from "../../change/tributary-error.ts";
-import { retryDelay } from "../api/retries.ts";
+import { whilePassing } from "../api/retries.ts";
 import { ParkedTooLargeError } from "./hold-errors.ts";
 
 /** DynamoDB takes items of 400 KB; larger events than this go to the claim store. */
@@ -50,15 +48,7 @@ export class ParkedPayloads {
     const segment = pathSegment(topic);
     const path = [this.#path, segment, String(partition), position].join("/");
     const claim = claimOf(store, path, object);
-    for (let failures = 1; ; failures++) {
-      try {
-        await store.put(claim, object, signal);
-        return { claim, bytes: object.length };
-      } catch (error) {
-        if (signal.aborted || !(error instanceof TributaryError) || error.retry !== "retry") throw error;
-        await sleep(retryDelay(failures), undefined, { signal }).catch(() => {});
-        if (signal.aborted) throw error;
-      }
-    }
+    await whilePassing(signal, () => store.put(claim, object, signal));
+    return { claim, bytes: object.length };
   }
 }

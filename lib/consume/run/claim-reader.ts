@@ -1,10 +1,8 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { ClaimStore } from "../../change/claim-store.ts";
 import type { ChangeEventJson } from "../../change/event.ts";
 import { type ClaimRecord, parseRecord, positionOf } from "../../change/record.ts";
 import { ClaimMismatchError, ClaimMissingError, RecordFormatError } from "../../change/record-errors.ts";
-import { TributaryError } from "../../change/tributary-error.ts";
-import { retryDelay } from "../api/retries.ts";
+import { whilePassing } from "../api/retries.ts";
 import { ClaimStoreNotNamedError } from "../consume-errors.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { parseExactJson } from "./json.ts";
@@ -43,15 +41,7 @@ export class ClaimReader {
     this.#store ??= this.#open();
     const store = await this.#store;
     if (store === undefined) throw new ClaimStoreNotNamedError(record.claim.bucket);
-    for (let failures = 1; ; failures++) {
-      try {
-        return asEvent(record, await store.get(record.claim, signal));
-      } catch (error) {
-        if (signal.aborted || !(error instanceof TributaryError) || error.retry !== "retry") throw error;
-        await sleep(retryDelay(failures), undefined, { signal }).catch(() => {});
-        if (signal.aborted) throw error;
-      }
-    }
+    return whilePassing(signal, async () => asEvent(record, await store.get(record.claim, signal)));
   }
 }
 

@@ -4,7 +4,7 @@ import { HandlerDiedError } from "../api/handler-errors.ts";
 import { PoisonWithoutKeyError } from "../hold/hold-errors.ts";
 import type { BatchRecord } from "./batch-record.ts";
 import { isClaimFault } from "./claim-reader.ts";
-import { attemptsOf, type Item, now, type Partition, type Stop } from "./partition.ts";
+import { attemptsOf, type Item, now, type Partition, type Stop, stopAt } from "./partition.ts";
 
 /** The event of a claim. What is wrong with its object alone counts as a failure of the change. */
 export async function readClaimed(
@@ -27,12 +27,10 @@ export async function readClaimed(
     try {
       return await oversize.read(claimed, deadline.work);
     } catch (error) {
-      if (!isClaimFault(error)) return { record, error, attempts: attemptsOf([item], calls - 1, since) };
+      if (!isClaimFault(error)) return stopAt(record, error, attemptsOf([item], calls - 1, since));
       partition.log("a change could not be read", item, calls, error);
       if (calls >= configuration.attempts) return giveUp(error);
-      if (!(await partition.wait(calls))) {
-        return { record, error, attempts: attemptsOf([item], calls, since) };
-      }
+      if (!(await partition.wait(calls))) return stopAt(record, error, attemptsOf([item], calls, since));
     }
   }
 }
@@ -45,12 +43,10 @@ async function withoutObject(
   calls: number,
   since: string,
 ): Promise<Stop | "given up"> {
-  const { lane, invocation, checkpoint } = partition;
-  const { position, explained = position } = checkpoint;
+  const { position, explained = position } = partition.checkpoint;
   if (item.position <= explained) return "given up";
   const stop = await partition.poison(item, error, calls, since);
   if (!stop?.held && !(stop?.error instanceof PoisonWithoutKeyError)) return stop ?? "given up";
-  const range = { behind: position, upTo: item.position, writer: item.record.writer };
-  await invocation.missing.found({ ...lane, cause: "object", ...range }, invocation.deadline.end);
+  await partition.noteMissing("object", item.record, position, item.position);
   return { ...stop, error, held: true };
 }

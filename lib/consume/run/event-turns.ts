@@ -3,7 +3,7 @@ import { ExpiredGapError, GapError } from "../consume-errors.ts";
 import { classifyEvent } from "../fence/classify-event.ts";
 import type { BatchRecord } from "./batch-record.ts";
 import { lostTimes } from "./lost-times.ts";
-import type { Partition, Stop } from "./partition.ts";
+import { type Partition, type Stop, stopAt } from "./partition.ts";
 import type { WaitingEvents } from "./waiting-events.ts";
 
 /** The outcome of an event's turn; undefined: it is a duplicate. */
@@ -65,38 +65,38 @@ export class EventTurns {
       if (classifyEvent(this.#waiting.seen, position, after) !== "gap")
         return this.decide(record, position, after);
     } catch (error) {
-      return { record, error, attempts: undefined };
+      return stopAt(record, error);
     }
-    this.#partition.invocation.counts.gaps++;
     const { lane, invocation } = this.#partition;
-    const { position: seen } = this.#waiting.seen;
-    try {
-      const range = { behind: this.#waiting.seen.explained ?? seen, upTo: after, writer: record.writer };
-      await invocation.missing.found({ ...lane, cause: "gap", ...range }, invocation.deadline.end);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
-    return {
-      record,
-      error: new GapError(invocation.consumer, lane, seen, position, after),
-      attempts: undefined,
-    };
+    const { position: seen, explained = seen } = this.#waiting.seen;
+    const unnoted = await this.#missing("gap", record, explained, after);
+    return unnoted ?? stopAt(record, new GapError(invocation.consumer, lane, seen, position, after));
   }
 
   async #expired(record: BatchRecord, position: PositionText, until: number): Promise<Stop> {
     const stop = await this.#waiting.flush();
     if (stop) return stop;
     const { lane, invocation, checkpoint } = this.#partition;
-    invocation.counts.gaps++;
     const { position: seen } = this.#waiting.seen;
-    try {
-      const range = { behind: seen, upTo: position, writer: record.writer };
-      await invocation.missing.found({ ...lane, cause: "expired", ...range }, invocation.deadline.end);
-    } catch (error) {
-      return { record, error, attempts: undefined };
-    }
+    const unnoted = await this.#missing("expired", record, seen, position);
+    if (unnoted) return unnoted;
     checkpoint.noteLost({ until, state: "open" });
-    const error = new ExpiredGapError(invocation.consumer, lane, seen, position, until);
-    return { record, error, attempts: undefined };
+    return stopAt(record, new ExpiredGapError(invocation.consumer, lane, seen, position, until));
+  }
+
+  /** Counts and notes what is missing before a record; gives why it could not be noted. */
+  async #missing(
+    cause: "gap" | "expired",
+    record: BatchRecord,
+    behind: PositionText,
+    upTo: PositionText,
+  ): Promise<Stop | undefined> {
+    this.#partition.invocation.counts.gaps++;
+    try {
+      await this.#partition.noteMissing(cause, record, behind, upTo);
+      return undefined;
+    } catch (error) {
+      return stopAt(record, error);
+    }
   }
 }

@@ -1,5 +1,5 @@
 import type { BatchRecord } from "./batch-record.ts";
-import type { Partition, Stop } from "./partition.ts";
+import { type Partition, type Stop, stopAt } from "./partition.ts";
 
 /** Until when records of the partition may have expired, each time that is not settled; or why nobody knows. */
 export function lostTimes(partition: Partition, record: BatchRecord): readonly number[] | Stop {
@@ -17,6 +17,6 @@ export function lostTimes(partition: Partition, record: BatchRecord): readonly n
     if (typeof until === "number") times.push(until);
     return times.filter((time) => time > settled);
   } catch (error) {
-    return { record, error, attempts: undefined };
+    return stopAt(record, error);
   }
 }

@@ -15,7 +15,14 @@ import type { BatchRecord, UnreadableEvents } from "./batch-record.ts";
 import { readClaimed } from "./claimed-event.ts";
 import { EventTurns } from "./event-turns.ts";
 import type { PartitionLane } from "./ordered-batch.ts";
-import { type Invocation, type Item, Partition, type PartitionStart, type Stop } from "./partition.ts";
+import {
+  type Invocation,
+  type Item,
+  Partition,
+  type PartitionStart,
+  type Stop,
+  stopAt,
+} from "./partition.ts";
 import { type DueEvent, Preparation, type Prepared } from "./preparation.ts";
 import { isForAnother, removesBelow } from "./sweep.ts";
 import { WaitingEvents } from "./waiting-events.ts";
@@ -107,7 +114,7 @@ export class PartitionRun {
     for (const record of this.#partition.lane.records) {
       if (record.barred) {
         this.#partition.invocation.counts.held++;
-        return this.#waiting.flushBefore({ record, error: record.barred, attempts: undefined, held: true });
+        return this.#waiting.flushBefore(stopAt(record, record.barred, undefined, true));
       }
       if (isStaleWriter(this.#waiting.seen, record.writer)) {
         this.#partition.invocation.counts.staleWriter++;
@@ -207,7 +214,7 @@ export class PartitionRun {
       const whole = async () => (await this.#record(record)) ?? (await this.#waiting.flush());
       return await oversize.withBytes(bytes, deadline.work, whole);
     } catch (error) {
-      return { record, error, attempts: undefined };
+      return stopAt(record, error);
     } finally {
       record.close?.();
     }
@@ -239,7 +246,7 @@ export class PartitionRun {
         return (await this.#apply(record, 0, wire, claimed.position)) ?? (await this.#waiting.flush());
       });
     } catch (error) {
-      return { record, error, attempts: undefined };
+      return stopAt(record, error);
     }
   }
 
@@ -267,7 +274,7 @@ export class PartitionRun {
       }
     } catch (error) {
       counts.held++;
-      return this.#waiting.flushBefore({ record, error, attempts: undefined, held: true });
+      return this.#waiting.flushBefore(stopAt(record, error, undefined, true));
     }
     if (!registration) {
       if (passed || isControlEvent(wire)) counts.passed++;
@@ -316,7 +323,7 @@ export class PartitionRun {
     const before = await this.#waiting.flush();
     // No time was left for a call of what waits before: what is to be remembered is the schema's.
     if (before) return { ...before, attempts: before.attempts ?? ready.attempts };
-    if (ready.kind === "stopped") return { record, error: ready.error, attempts: ready.attempts };
+    if (ready.kind === "stopped") return stopAt(record, ready.error, ready.attempts);
     const stop = await this.#partition.poison(given, ready.error, ready.calls, ready.since);
     if (!stop) this.#waiting.pass(position, record.writer);
     return stop;

@@ -23,10 +23,10 @@ import type { BatchRecord } from "./batch-record.ts";
 import type { ClaimReader } from "./claim-reader.ts";
 import type { Deadline } from "./deadline.ts";
 import type { ChangeEvent, HandledEvent } from "./event.ts";
-import type { MissingTable } from "./missing-changes.ts";
+import type { MissingCause, MissingTable } from "./missing-changes.ts";
 import type { InvocationCounts } from "./observer.ts";
 import type { PartitionLane } from "./ordered-batch.ts";
-import type { RunningCalls } from "./running-calls.ts";
+import type { RunningCall, RunningCalls } from "./running-calls.ts";
 import type { Shards } from "./shards.ts";
 import { removesBelow, type Sweep } from "./sweep.ts";
 
@@ -99,7 +99,12 @@ export interface Stop {
   readonly error: unknown;
   readonly attempts: Attempts | undefined;
   /** Not before somebody acts: see `waitsForSomebody`. */
-  readonly held?: boolean;
+  readonly held?: boolean | undefined;
+}
+
+/** Returns why the partition stops at a record. */
+export function stopAt(record: BatchRecord, error: unknown, attempts?: Attempts, held?: boolean): Stop {
+  return { record, error, attempts, held };
 }
 
 /** The parts that the steps of a partition's run share: where it stands, what is on record, and the way to the dead letters. */
@@ -160,8 +165,19 @@ export class Partition {
       if (bound !== undefined) await this.parking.supersedeBelow(bound, item.wire, item.position);
       return await this.parking.waits(item);
     } catch (error) {
-      return { record: item.record, error, attempts: undefined };
+      return stopAt(item.record, error);
     }
+  }
+
+  /** Notes that changes are missing behind a position and up to another, as a record shows. */
+  noteMissing(
+    cause: MissingCause,
+    { writer }: BatchRecord,
+    behind: PositionText,
+    upTo: PositionText,
+  ): Promise<void> {
+    const { missing, deadline } = this.invocation;
+    return missing.found({ ...this.lane, cause, behind, upTo, writer }, deadline.end);
   }
 
   /** Waits before a retry; returns false, at once, where the invocation's time would be over. */
@@ -205,18 +221,13 @@ export class Partition {
     const ended = await running.haveEnded(this.lane, known, deadline.work);
     // In what is left after a long wait the next call would be cut short again, and count for nothing: never a way on.
     if (ended && deadline.isFair()) return undefined;
-    return { record, error: new HandlerStillRunningError(this.lane), attempts: undefined };
+    return stopAt(record, new HandlerStillRunningError(this.lane));
   }
 
   /** Calls for changes, as they are to be remembered where the partition stops. */
   attemptsOf(items: readonly Pick<Item, "position">[], calls: number, since: string): Attempts | undefined {
     const { running, deadline } = this.invocation;
-    const attempts = attemptsOf(items, calls, since);
-    const ranOn = running.describe(this.lane, deadline.untilEndMs());
-    if (!ranOn) return attempts;
-    const [from, to] = [items[0], items.at(-1)];
-    if (!from || !to) return attempts;
-    return { from: from.position, to: to.position, count: items.length, calls, since, running: ranOn };
+    return attemptsOf(items, calls, since, running.describe(this.lane, deadline.untilEndMs()));
   }
 
   /** Writes down that a call begins, where the predecessor died, or others may call too. Gives why it must not begin. */
@@ -233,9 +244,9 @@ export class Partition {
       const noted = async () => (await note?.(this.progress(attemptsOf(items, calls, since)))) ?? true;
       // Asked again at the end: noting it may have taken long.
       const ours = (await may()) && (await noted()) && (await may());
-      return ours ? undefined : { record, error: new OwnershipLostError(this.lane), attempts: undefined };
+      return ours ? undefined : stopAt(record, new OwnershipLostError(this.lane));
     } catch (error) {
-      return { record, error, attempts: attemptsOf(items, calls - 1, since) };
+      return stopAt(record, error, attemptsOf(items, calls - 1, since));
     }
   }
 
@@ -252,10 +263,8 @@ export class Partition {
   ): Promise<Stop | undefined> {
     const { configuration, counts, deadLetters } = this.invocation;
     const { record, position, wire } = item;
-    const stop = (reason: unknown, held = false): Stop => ({
-      ...{ record, error: reason, held },
-      attempts: attemptsOf([item], calls, since),
-    });
+    const stop = (reason: unknown, held = false): Stop =>
+      stopAt(record, reason, attemptsOf([item], calls, since), held);
     if (configuration.poison === "stop" || !deadLetters) {
       counts.held++;
       return stop(error, true);
@@ -310,15 +319,17 @@ export function overtakes(later: ChangeEventJson, earlier: ChangeEventJson): boo
   return key !== undefined && key === parkingKey(later);
 }
 
-/** Returns what is to be remembered of calls; nothing where there was none. */
+/** Returns what is to be remembered of calls; nothing where there was none, and none still runs. */
 export function attemptsOf(
   items: readonly Pick<Item, "position">[],
   calls: number,
   since: string,
+  running?: RunningCall,
 ): Attempts | undefined {
   const [from, to] = [items[0], items.at(-1)];
-  if (calls === 0 || !from || !to) return undefined;
-  return { from: from.position, to: to.position, count: items.length, calls, since };
+  if ((calls === 0 && !running) || !from || !to) return undefined;
+  const attempts = { from: from.position, to: to.position, count: items.length, calls, since };
+  return running ? { ...attempts, running } : attempts;
 }
 
 /** ISO 8601. */
