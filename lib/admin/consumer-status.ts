@@ -124,7 +124,7 @@ function knownPartition(
 
 /** Every partition that has a checkpoint, or of which it cannot be told. */
 async function readPartitions(place: ConsumerPlace, signal: AbortSignal): Promise<KnownPartition[]> {
-  const { pk } = fenceKey(place.pipeline, place.consumer, "", 0);
+  const { pk } = fenceKey(place, "", 0);
   const lists = new ParkedLists(new ConsumerTable(place));
   const found: KnownPartition[] = [];
   for await (const item of persistentTable({ ...place, signal }, true).query({ pk, sk: "fence#" })) {

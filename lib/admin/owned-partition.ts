@@ -96,7 +96,7 @@ export async function withPartition<T>(
       if (stored.fault !== undefined)
         throw new StateItemError(
           table.consumer,
-          fenceKey("", table.consumer, topic, group.group).sk,
+          fenceKey({ pipeline: "", consumer: table.consumer }, topic, group.group).sk,
           stored.fault,
         );
       const written = await write({ stored, token, fence, group, startPosition });

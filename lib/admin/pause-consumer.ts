@@ -107,7 +107,7 @@ export async function consumerAtRest(
 
 /** Returns whether a redrive is at work in a partition. The lease of one that has died ends within a minute. */
 async function isRedriven(place: StatePlace, consumer: string): Promise<boolean> {
-  const { pk, sk } = fenceKey(place.pipeline, consumer, "", 0);
+  const { pk, sk } = fenceKey({ pipeline: place.pipeline, consumer }, "", 0);
   const fences = { pk, sk: sk.slice(0, sk.indexOf("#") + 1) };
   for await (const item of persistentTable(place).query(fences)) {
     for (const name of Object.keys(item))

@@ -22,7 +22,7 @@ export async function noteReset(
 ): Promise<void> {
   const { pipeline, consumer } = table;
   const items = table.until(signal, "note a reset");
-  const key = missingKey(pipeline, consumer, left);
+  const key = missingKey({ pipeline, consumer }, left);
   // As a whole: what an earlier backfill has swept at this position counts no more.
   await items.put(key, {
     cause: { S: "reset" },
@@ -33,7 +33,7 @@ export async function noteReset(
   });
   for (const entry of open) {
     if (entry.upTo === left.upTo) continue;
-    if (entry.cause === "reset") await items.delete(missingKey(pipeline, consumer, entry));
+    if (entry.cause === "reset") await items.delete(missingKey({ pipeline, consumer }, entry));
     else await new MissingTable(table).accept(entry, accepted, signal);
   }
 }
@@ -53,7 +53,7 @@ export async function nameRun(
   for (const { accepted, ...entry } of unhealed) {
     const named = accepted?.tables[table];
     if (!accepted || named === undefined || named === run) continue;
-    await items.update(missingKey(place.pipeline, place.consumer, entry), {
+    await items.update(missingKey(place, entry), {
       UpdateExpression: "SET accepted=:named",
       ConditionExpression: "accepted=:was",
       ExpressionAttributeValues: {

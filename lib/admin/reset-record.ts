@@ -29,9 +29,7 @@ export type ResetTopic = ResetRecord["topics"][number];
 
 /** The last reset of a consumer, ended or not. @throws StateTableError, StateTableUnavailableError */
 export async function readReset(place: ConsumerPlace, signal: AbortSignal): Promise<ResetRecord | undefined> {
-  const item = await persistentTable({ ...place, signal }, true).get(
-    resetKey(place.pipeline, place.consumer),
-  );
+  const item = await persistentTable({ ...place, signal }, true).get(resetKey(place));
   const text = item?.reset?.S;
   if (text === undefined) return undefined;
   const record = resetRecord.parse(JSON.parse(text));
@@ -43,7 +41,7 @@ export async function readReset(place: ConsumerPlace, signal: AbortSignal): Prom
  * @throws StateTableError, StateTableUnavailableError
  */
 export async function noteDrain(place: ConsumerPlace, until: number, signal: AbortSignal): Promise<void> {
-  await persistentTable({ ...place, signal }, true).update(resetKey(place.pipeline, place.consumer), {
+  await persistentTable({ ...place, signal }, true).update(resetKey(place), {
     UpdateExpression: "SET #drain=:drain",
     ConditionExpression: "attribute_not_exists(#drain) OR #drain<:drain",
     ExpressionAttributeNames: { "#drain": "drain" },
@@ -86,7 +84,7 @@ async function write(
   seen: ResetRecord | undefined,
   signal: AbortSignal,
 ): Promise<void> {
-  await persistentTable({ ...place, signal }, true).update(resetKey(place.pipeline, place.consumer), {
+  await persistentTable({ ...place, signal }, true).update(resetKey(place), {
     UpdateExpression: "SET #id=:id,#phase=:phase,#reset=:reset",
     ConditionExpression: seen ? "#id=:wasId AND #phase=:wasPhase" : "attribute_not_exists(#id)",
     ExpressionAttributeNames: { "#id": "id", "#phase": "phase", "#reset": "reset" },

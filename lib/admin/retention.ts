@@ -36,7 +36,9 @@ async function shardsFinishedAt(
   after: number,
 ): Promise<readonly number[]> {
   const arrived: number[] = [];
-  for await (const item of persistentTable(place).query(shardKey(place.pipeline, name, "")))
+  for await (const item of persistentTable(place).query(
+    shardKey({ pipeline: place.pipeline, consumer: name }, ""),
+  ))
     arrived.push(Number(item.arrived?.N ?? Number.NaN));
   return arrived.filter((at) => at > after);
 }

@@ -118,7 +118,7 @@ export class ConsumerWatch {
     newest: Readonly<Record<string, readonly NewestChange[]>>,
     now: number,
   ): Promise<Standing> {
-    const { pk } = fenceKey(place.pipeline, consumer.name, "", 0);
+    const { pk } = fenceKey({ pipeline: place.pipeline, consumer: consumer.name }, "", 0);
     const lists = this.#listsOf(place, consumer.name);
     const progress: PartitionProgress[] = [];
     let [openKeys, openHolds, pages] = [0, 0, 0];

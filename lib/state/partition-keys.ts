@@ -12,7 +12,7 @@ export function pipelinePartitionKeys(pipeline: string): readonly string[] {
 
 /** Partition keys of the items that one consumer and its redrive write and read. */
 export function consumerPartitionKeys(pipeline: string, consumer: string): readonly string[] {
-  const { pk } = startPositionKey(pipeline, consumer);
+  const { pk } = startPositionKey({ pipeline, consumer });
   return [pk, `${pk}#*`];
 }
 

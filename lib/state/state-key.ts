@@ -94,94 +94,97 @@ export function pauseKey(pipeline: string, target = ""): StateKey {
   return { pk: `${pipeline}#pauses`, sk: target };
 }
 
+/** A consumer of a pipeline. */
+export interface OfConsumer {
+  readonly pipeline: string;
+  readonly consumer: string;
+}
+
+function consumerKey({ pipeline, consumer }: OfConsumer, part: string, sk: string): StateKey {
+  return { pk: `${pipeline}#consumer#${consumer}${part}`, sk };
+}
+
 /** The start position of a consumer: changes at or before it are not its business. */
-export function startPositionKey(pipeline: string, consumer: string): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}`, sk: "floor" };
+export function startPositionKey(of: OfConsumer): StateKey {
+  return consumerKey(of, "", "floor");
 }
 
 /** The checkpoints of one group of a topic's partitions. */
-export function fenceKey(pipeline: string, consumer: string, topic: string, group: number): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}`, sk: `fence#${topic}#${group}` };
+export function fenceKey(of: OfConsumer, topic: string, group: number): StateKey {
+  return consumerKey(of, "", `fence#${topic}#${group}`);
 }
 
 /** The claim of one event by a `once` handler. */
-export function claimKey(pipeline: string, consumer: string, claim: string): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}#claim#${claim}`, sk: "claim" };
+export function claimKey(of: OfConsumer, claim: string): StateKey {
+  return consumerKey(of, `#claim#${claim}`, "claim");
 }
 
 /** One parked or dead change of a key. Apart from the fence, so that its reads and writes do not slow that down. */
 export function parkedChangeKey(
-  pipeline: string,
-  consumer: string,
+  of: OfConsumer,
   topic: string,
   partition: number,
   chain: string,
   position: string,
 ): StateKey {
-  const pk = `${pipeline}#consumer#${consumer}#parked`;
-  return { pk, sk: `change#${topic}/${partition}#${chain}#${position}` };
+  return consumerKey(of, "#parked", `change#${topic}/${partition}#${chain}#${position}`);
 }
 
 /** A record that cannot be read and is too large for the dead-letter queue: what its pieces' sort keys begin with. */
-export function deadRecordKey(
-  pipeline: string,
-  consumer: string,
-  shardId: string,
-  sequenceNumber: string,
-): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}#records`, sk: `record#${shardId}/${sequenceNumber}#` };
+export function deadRecordKey(of: OfConsumer, shardId: string, sequenceNumber: string): StateKey {
+  return consumerKey(of, "#records", `record#${shardId}/${sequenceNumber}#`);
 }
 
 /** A version of the list of a partition's parked keys; without one: the beginning of all of them. */
 export function parkedListKey(
-  pipeline: string,
-  consumer: string,
+  of: OfConsumer,
   { topic, partition }: { readonly topic: string; readonly partition: number },
   version: string,
 ): StateKey {
-  const pk = `${pipeline}#consumer#${consumer}#parked`;
-  return { pk, sk: `keys#${topic}/${partition}#${version}` };
+  return consumerKey(of, "#parked", `keys#${topic}/${partition}#${version}`);
 }
 
 /** The record of a key's open dead letter. Without a place: the beginning of all of a consumer's. */
 export function deadLetterKey(
-  pipeline: string,
-  consumer: string,
+  of: OfConsumer,
   place?: { readonly topic: string; readonly partition: number; readonly chain: string },
 ): StateKey {
-  const pk = `${pipeline}#consumer#${consumer}#parked`;
-  return { pk, sk: place ? `letter#${place.topic}/${place.partition}#${place.chain}` : "letter#" };
+  return consumerKey(
+    of,
+    "#parked",
+    place ? `letter#${place.topic}/${place.partition}#${place.chain}` : "letter#",
+  );
 }
 
 /** Changes that are missing at a consumer, by their last position. Without one: the beginning of a partition's; without a place: of all. */
 export function missingKey(
-  pipeline: string,
-  consumer: string,
+  of: OfConsumer,
   place?: { readonly topic: string; readonly partition: number; readonly upTo?: string },
 ): StateKey {
-  const pk = `${pipeline}#consumer#${consumer}#missing`;
-  return { pk, sk: place ? `missing#${place.topic}/${place.partition}#${place.upTo ?? ""}` : "missing#" };
+  return consumerKey(
+    of,
+    "#missing",
+    place ? `missing#${place.topic}/${place.partition}#${place.upTo ?? ""}` : "missing#",
+  );
 }
 
 /** The last reset of a consumer: what an operator wanted, and how far that has come. */
-export function resetKey(pipeline: string, consumer: string): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}#reset`, sk: "reset" };
+export function resetKey(of: OfConsumer): StateKey {
+  return consumerKey(of, "#reset", "reset");
 }
 
 /** Progress of a consumer in a shard of the stream. */
-export function shardKey(pipeline: string, consumer: string, shardId: string): StateKey {
-  return { pk: `${pipeline}#consumer#${consumer}#shards`, sk: `shard#${shardId}` };
+export function shardKey(of: OfConsumer, shardId: string): StateKey {
+  return consumerKey(of, "#shards", `shard#${shardId}`);
 }
 
 /** Records that a consumer's partition holds; `record` begins with a sequence number that sorts. */
 export function heldRecordsKey(
-  pipeline: string,
-  consumer: string,
+  of: OfConsumer,
   topic: string,
   partition: number,
   hold: string,
   record: string,
 ): StateKey {
-  const pk = `${pipeline}#consumer#${consumer}#held`;
-  return { pk, sk: `hold#${topic}/${partition}#${hold}#${record}` };
+  return consumerKey(of, "#held", `hold#${topic}/${partition}#${hold}#${record}`);
 }

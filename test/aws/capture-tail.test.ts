@@ -64,7 +64,7 @@ async function world(sent: SlotState["sent"]) {
       await writeKinesis(sourceOf(messages), { kinesis, streamName, writer, packing: "batch", log }, signal);
     },
     marks: async (marks: Readonly<Record<string, readonly [mark: string, writer: number]>>) => {
-      const { pk, sk } = fenceKey("shop", "c", orders.name, 0);
+      const { pk, sk } = fenceKey({ pipeline: "shop", consumer: "c" }, orders.name, 0);
       const Item = Object.entries(marks).flatMap(([p, [mark, writer]]) => [
         [`m${p}`, { S: mark }],
         [`w${p}`, { N: String(writer) }],

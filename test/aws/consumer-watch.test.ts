@@ -132,7 +132,7 @@ test("a consumer that nobody invokes is late by the changes that it lacks; not o
 test("what cannot be read of one consumer is logged once and not told, and the others are", async () => {
   bench = await consumerBench(aws());
   const { watch, look, warnings } = watchOf(bench, ["broken", bench.name]);
-  const { pk, sk } = fenceKey("shop", "broken", TOPIC, 0);
+  const { pk, sk } = fenceKey({ pipeline: "shop", consumer: "broken" }, TOPIC, 0);
   const item = (keys: string) => ({ pk: { S: pk }, sk: { S: sk }, m0: { S: at(1) }, k0: { S: keys } });
   const store = (keys: string) =>
     aws().dynamodb.send(new PutItemCommand({ TableName: bench.table, Item: item(keys) }));

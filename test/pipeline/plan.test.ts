@@ -138,7 +138,7 @@ withPostgres((server) => {
       const backfills = await readBackfills(place);
       const consumers: Standing["consumers"] = {};
       for (const name of CONSUMERS) {
-        const { pk, sk } = startPositionKey("shop", name);
+        const { pk, sk } = startPositionKey({ pipeline: "shop", consumer: name });
         const { Item: item } = await dynamodb.send(
           new GetItemCommand({ TableName: stateTable, Key: { pk: { S: pk }, sk: { S: sk } } }),
         );

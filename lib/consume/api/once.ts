@@ -78,7 +78,7 @@ export class Claims {
   }
 
   #key(name: ClaimName): StateKey {
-    return claimKey(this.#table.pipeline, this.#table.consumer, name);
+    return claimKey(this.#table, name);
   }
 }
 

@@ -65,7 +65,7 @@ export class RedriveLeases extends PartitionItems {
     const item = this.item(topic, partition, signal);
     const named = async () => readPartition(await item.read(), partition).parked;
     const { pipeline, consumer } = this.table;
-    const prefix = parkedListKey(pipeline, consumer, { topic, partition }, "");
+    const prefix = parkedListKey({ pipeline, consumer }, { topic, partition }, "");
     const lists = this.table.until(signal, "read parked keys");
     const old: string[] = [];
     for await (const { sk, createdAt } of lists.query(prefix, { attributes: ["sk", "createdAt"] }))
@@ -189,7 +189,7 @@ export function keysOf(
   { topic, partition }: PartitionName,
   { parked, fault }: FencedPartition,
 ): ParkedKeys {
-  const item = fenceKey("", consumer, topic, groupOf(partition)).sk;
+  const item = fenceKey({ pipeline: "", consumer }, topic, groupOf(partition)).sk;
   if (fault !== undefined) throw new StateItemError(consumer, item, fault);
   try {
     return ParkedKeys.parse(parked);

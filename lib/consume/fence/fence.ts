@@ -297,7 +297,7 @@ export class Fence {
   }
 
   #key({ topic, group }: FenceGroup): StateKey {
-    return fenceKey(this.#table.pipeline, this.#table.consumer, topic, group);
+    return fenceKey(this.#table, topic, group);
   }
 }
 

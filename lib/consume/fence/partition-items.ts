@@ -16,8 +16,7 @@ export class PartitionItems {
 
   /** The item in which a partition stands. */
   item(topic: string, partition: number, signal: AbortSignal): PartitionItem {
-    const { pipeline, consumer } = this.table;
-    const key = fenceKey(pipeline, consumer, topic, groupOf(partition));
+    const key = fenceKey(this.table, topic, groupOf(partition));
     const place = { topic, partition };
     return new PartitionItem(this.table, key, { place, lists: this.lists, signal });
   }

@@ -15,7 +15,7 @@ export async function noteShardsRead(
   const table = new ConsumerTable(place);
   for (const shardId of shards)
     await table.until(signal, `note where ${place.consumer} begins in ${shardId}`).update(
-      shardKey(place.pipeline, place.consumer, shardId),
+      shardKey(place, shardId),
       updateIf(
         // The consumer notes none from before this time, and without any nothing that expires is looked for.
         "SET arrived=:arrived,beats=:true",

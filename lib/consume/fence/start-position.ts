@@ -255,6 +255,6 @@ function update(
   return table.until(signal, `register ${table.consumer}`).update(keyOf(table), update);
 }
 
-function keyOf({ pipeline, consumer }: ConsumerTable): StateKey {
-  return startPositionKey(pipeline, consumer);
+function keyOf(table: ConsumerTable): StateKey {
+  return startPositionKey(table);
 }

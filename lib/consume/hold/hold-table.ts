@@ -124,7 +124,7 @@ export class HoldTable {
   }
 
   #key({ topic, partition, id }: HoldPlace, record: string): StateKey {
-    return heldRecordsKey(this.#table.pipeline, this.#table.consumer, topic, partition, id, record);
+    return heldRecordsKey(this.#table, topic, partition, id, record);
   }
 }
 

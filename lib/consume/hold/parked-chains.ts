@@ -33,7 +33,7 @@ export class ParkedChains extends ParkingTable {
 
   /** All dead letters there are, by topic, partition and chain; for one that cannot be read, why. */
   async *deadLetters(signal: AbortSignal): AsyncGenerator<StoredDeadLetter | StateItemError> {
-    const prefix = deadLetterKey(this.items.pipeline, this.items.consumer);
+    const prefix = deadLetterKey(this.items);
     const table = this.items.until(signal, "read the dead letters");
     for await (const item of table.query(prefix, { pageSize: PAGE })) {
       let deadLetter: StoredDeadLetter | StateItemError;

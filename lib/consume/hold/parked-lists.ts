@@ -66,6 +66,6 @@ export class ParkedLists {
   }
 
   #key(place: PartitionName, version: string): StateKey {
-    return parkedListKey(this.#table.pipeline, this.#table.consumer, place, version);
+    return parkedListKey(this.#table, place, version);
   }
 }

@@ -31,7 +31,7 @@ export class ParkingTable {
 
   /** The key of a change's item: the pointer of a dead letter that is too large for its queue. */
   changeKey({ topic, partition, chain }: ChainPlace, position: PositionText): StateKey {
-    return parkedChangeKey(this.items.pipeline, this.items.consumer, topic, partition, chain, position);
+    return parkedChangeKey(this.items, topic, partition, chain, position);
   }
 
   /** `closed`: the chain is open no more from the beginning (see `StoredDeadLetter.superseded`), and will be forgotten. */
@@ -51,7 +51,7 @@ export class ParkingTable {
     data: Uint8Array,
     signal: AbortSignal,
   ): Promise<StoredRecord> {
-    const { pk, sk } = deadRecordKey(this.items.pipeline, this.items.consumer, shardId, sequenceNumber);
+    const { pk, sk } = deadRecordKey(this.items, shardId, sequenceNumber);
     const pieces = Math.ceil(data.length / PIECE_BYTES);
     for (let i = 0; i < pieces; i++) {
       const piece = data.subarray(i * PIECE_BYTES, (i + 1) * PIECE_BYTES);
@@ -215,7 +215,7 @@ export class ParkingTable {
   }
 
   protected deadLetterKey(place: ChainPlace): StateKey {
-    return deadLetterKey(this.items.pipeline, this.items.consumer, place);
+    return deadLetterKey(this.items, place);
   }
 }
 

@@ -19,7 +19,7 @@ export async function readCheckpoints(
   const partitions = Array.from({ length: topic.partitions }, (_, i) => i);
   const checkpoints: (PositionText | undefined)[] = [];
   for (const [group, members] of Map.groupBy(partitions, groupOf)) {
-    const item = await table.get(fenceKey(place.pipeline, consumer, topic.name, group));
+    const item = await table.get(fenceKey({ pipeline: place.pipeline, consumer }, topic.name, group));
     for (const partition of members) checkpoints[partition] = readPartition(item, partition).position;
   }
   return checkpoints;

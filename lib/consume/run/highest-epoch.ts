@@ -59,7 +59,7 @@ export async function furthestCheckpoint(
 async function* itemsOf({ consumers, signal, ...place }: CheckpointsPlace): AsyncGenerator<StateItem> {
   for (const { name } of consumers) {
     const table = new ConsumerTable({ ...place, consumer: name });
-    const { pk } = startPositionKey(place.pipeline, name);
+    const { pk } = startPositionKey({ pipeline: place.pipeline, consumer: name });
     yield* table.until(signal, `read the marks of ${name}`).query({ pk, sk: "" });
   }
 }

@@ -227,7 +227,7 @@ class InvocationRun {
   /** That partition waits alone: what stands in the fence is not to be built on. */
   #altered({ topic, group }: FenceGroup, fault: string): StateItemError {
     const { consumer } = this.#instance;
-    return new StateItemError(consumer, fenceKey("", consumer, topic, group).sk, fault);
+    return new StateItemError(consumer, fenceKey({ pipeline: "", consumer }, topic, group).sk, fault);
   }
 
   /** Returns the place of a record in the stream, for the log. */

@@ -68,7 +68,7 @@ export class MissingTable {
     { topic, partition, cause, behind, upTo, writer }: Omit<MissingChanges, "foundAt" | "accepted" | "swept">,
     signal: AbortSignal,
   ): Promise<void> {
-    const key = missingKey(this.#table.pipeline, this.#table.consumer, { topic, partition, upTo });
+    const key = missingKey(this.#table, { topic, partition, upTo });
     const set = "SET cause=:cause,behind=:behind,writer=:writer,foundAt=if_not_exists(foundAt,:now)";
     await this.#update(key, set, signal, "attribute_not_exists(accepted)", {
       cause,
@@ -81,7 +81,7 @@ export class MissingTable {
   /** Everything that is noted of a consumer, or of one partition: what is healed too. @throws StateItemError */
   async list(signal: AbortSignal, place?: PartitionName): Promise<MissingChanges[]> {
     const table = this.#table.until(signal, "read what is missing");
-    const key = missingKey(this.#table.pipeline, this.#table.consumer, place);
+    const key = missingKey(this.#table, place);
     const found: MissingChanges[] = [];
     for await (const item of table.query(key)) found.push(parse(item));
     return found;
@@ -132,18 +132,12 @@ export class MissingTable {
       ...(accepted ? ["accepted=:accepted"] : []),
       ...(isHealed(missing) ? ["expiresAt=:expires"] : []),
     ];
-    return this.#update(
-      missingKey(this.#table.pipeline, this.#table.consumer, missing),
-      `SET ${set.join(",")}`,
-      signal,
-      condition,
-      {
-        was: was.length > 0 ? JSON.stringify(was) : undefined,
-        swept: swept && JSON.stringify(swept),
-        accepted: accepted && JSON.stringify(accepted),
-        expires: isHealed(missing) ? Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS : undefined,
-      },
-    );
+    return this.#update(missingKey(this.#table, missing), `SET ${set.join(",")}`, signal, condition, {
+      was: was.length > 0 ? JSON.stringify(was) : undefined,
+      swept: swept && JSON.stringify(swept),
+      accepted: accepted && JSON.stringify(accepted),
+      expires: isHealed(missing) ? Math.ceil(Date.now() / 1000) + REMEMBERED_SECONDS : undefined,
+    });
   }
 
   async #update(

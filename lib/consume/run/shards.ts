@@ -197,7 +197,6 @@ export class Shards {
   }
 
   #key(shardId: string): StateKey {
-    const { pipeline, consumer } = this.#options.table;
-    return shardKey(pipeline, consumer, shardId);
+    return shardKey(this.#options.table, shardId);
   }
 }

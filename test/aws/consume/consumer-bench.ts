@@ -84,7 +84,7 @@ export async function consumerBench(
       });
     },
     async stored(partition = 0) {
-      const { pk, sk } = fenceKey("shop", name, TOPIC, Math.floor(partition / 32));
+      const { pk, sk } = fenceKey({ pipeline: "shop", consumer: name }, TOPIC, Math.floor(partition / 32));
       const { Item } = await aws.dynamodb.send(
         new GetItemCommand({ TableName: table, Key: { pk: { S: pk }, sk: { S: sk } }, ConsistentRead: true }),
       );

@@ -213,7 +213,7 @@ describe("a request that arrives a second time", () => {
 describe("an invocation of an older library, which writes random tokens and removes them", () => {
   /** An update as the older library made it. */
   async function old(bench: ConsumerBench, update: string, condition?: string): Promise<boolean> {
-    const { pk, sk } = fenceKey("shop", bench.name, TOPIC, 0);
+    const { pk, sk } = fenceKey({ pipeline: "shop", consumer: bench.name }, TOPIC, 0);
     const command = new UpdateItemCommand({
       TableName: bench.table,
       Key: { pk: { S: pk }, sk: { S: sk } },

@@ -41,7 +41,7 @@ async function lists(bench: ConsumerBench): Promise<string[]> {
 }
 
 async function setKeys(bench: ConsumerBench, keys: string): Promise<void> {
-  const { pk, sk } = fenceKey("shop", bench.name, TOPIC, 0);
+  const { pk, sk } = fenceKey({ pipeline: "shop", consumer: bench.name }, TOPIC, 0);
   await aws().dynamodb.send(
     new UpdateItemCommand({
       TableName: bench.table,
@@ -80,7 +80,7 @@ describe("the list of parked keys", () => {
         signal,
       );
     expect(await close(full.format(at(1)), taken)).toEqual({ lost: [], overtaken: [] });
-    const { pk, sk } = fenceKey("shop", bench.name, TOPIC, 0);
+    const { pk, sk } = fenceKey({ pipeline: "shop", consumer: bench.name }, TOPIC, 0);
     const sizes = (await bench.items()).filter((item) => item.sk?.S === sk && item.pk?.S === pk);
     expect(JSON.stringify(sizes).length).toBeLessThan(8_000);
     expect(await lists(bench)).toHaveLength(32);
@@ -139,7 +139,11 @@ describe("the list of parked keys", () => {
     const { bench, handler, seen, change } = await parking();
     expect(await invoke(handler, [change(1, "a")])).toEqual(DONE);
     const [sk = ""] = await lists(bench);
-    const { pk } = parkedListKey("shop", bench.name, { topic: TOPIC, partition: 0 }, "");
+    const { pk } = parkedListKey(
+      { pipeline: "shop", consumer: bench.name },
+      { topic: TOPIC, partition: 0 },
+      "",
+    );
     await aws().dynamodb.send(
       new DeleteItemCommand({ TableName: bench.table, Key: { pk: { S: pk }, sk: { S: sk } } }),
     );
@@ -158,7 +162,11 @@ describe("the list of parked keys", () => {
     expect(await invoke(handler, [change(1, "a")])).toEqual(DONE);
     const named = await lists(bench);
     const orphan = async (version: string, ageHours: number) => {
-      const { pk, sk } = parkedListKey("shop", bench.name, { topic: TOPIC, partition: 0 }, version);
+      const { pk, sk } = parkedListKey(
+        { pipeline: "shop", consumer: bench.name },
+        { topic: TOPIC, partition: 0 },
+        version,
+      );
       const createdAt = { N: String(Date.now() - ageHours * 3_600_000) };
       const item = { pk: { S: pk }, sk: { S: sk }, keys: { S: "" }, createdAt };
       await aws().dynamodb.send(new PutItemCommand({ TableName: bench.table, Item: item }));

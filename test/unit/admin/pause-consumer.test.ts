@@ -80,7 +80,7 @@ it("is at rest when its time is over, and is not waited for where another operat
 
 it.each([REDRIVE, REPLAY])("is not at rest while a redrive is at a call, by its lease %o", async (kind) => {
   const place = shop();
-  const { pk, sk } = fenceKey("shop", "orders", "shop.public.orders", 0);
+  const { pk, sk } = fenceKey({ pipeline: "shop", consumer: "orders" }, "shop.public.orders", 0);
   const Item = {
     ...{ pk: { S: pk }, sk: { S: sk } },
     [`${kind.name}3`]: { S: "redrive-1" },

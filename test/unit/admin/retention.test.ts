@@ -30,7 +30,7 @@ async function shop(finished: readonly number[]) {
   };
   await writeCaptureReport({ ...place, slot: 1, seat: "holder" }, report, undefined, signal);
   for (const [i, arrived] of finished.entries()) {
-    const { pk, sk } = shardKey("shop", "orders", `shardId-00000000000${i}`);
+    const { pk, sk } = shardKey({ pipeline: "shop", consumer: "orders" }, `shardId-00000000000${i}`);
     const Item = { pk: { S: pk }, sk: { S: sk }, arrived: { N: String(arrived) } };
     await dynamodb.send(new PutItemCommand({ TableName: "t", Item }));
   }

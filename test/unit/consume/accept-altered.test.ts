@@ -22,7 +22,7 @@ describe("a gap of a partition whose fence is not to be built on", () => {
     const table = new MemoryTable();
     const dynamodb = table.client(async () => "none");
     await registerConsumers(dynamodb, "t", "p", [{ name: "c", topics: ["*"] }], START_OF_HISTORY);
-    const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+    const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
     const Item = { pk: { S: pk }, sk: { S: sk }, m0: { S: at(1) }, w0: { N: "1" }, ...altered };
     await dynamodb.send(new PutItemCommand({ TableName: "t", Item }));
     const place = { dynamodb, table: "t", pipeline: "p", consumer: "c" };

@@ -24,7 +24,7 @@ async function withItem({ pk, sk }: StateKey, attribute: string, json: string) {
 }
 
 describe("JSON in the state table that is not as it was written", () => {
-  const missing = missingKey("p", "c", { topic: TOPIC, partition: 0, upTo: at(3) });
+  const missing = missingKey({ pipeline: "p", consumer: "c" }, { topic: TOPIC, partition: 0, upTo: at(3) });
   it.each([
     ["accepted", '{"by":"secret","at":1,"tables":{}}', "accepted.at: expected a text"],
     ["accepted", "secret", "accepted: is not JSON"],
@@ -41,7 +41,7 @@ describe("JSON in the state table that is not as it was written", () => {
 
   it("is named, of a consumer's topics, and not written over", async () => {
     const json = '{"shop.*":[{"since":"1","position":"x"}]}';
-    const { dynamodb } = await withItem(startPositionKey("p", "c"), "spans", json);
+    const { dynamodb } = await withItem(startPositionKey({ pipeline: "p", consumer: "c" }), "spans", json);
     const registered = registerConsumers(dynamodb, "t", "p", [{ name: "c", topics: ["*"] }], at(1));
     await expect(registered).rejects.toMatchObject({
       code: "STATE_ITEM",
@@ -53,7 +53,7 @@ describe("JSON in the state table that is not as it was written", () => {
     ["none", "other", "records: is not JSON"],
     ["facts that are cut off", "records", "records: is not JSON"],
   ])("is named, of held records: %s", async (_what, attribute, problem) => {
-    const key = heldRecordsKey("p", "c", TOPIC, 0, "h", "0011#w#000");
+    const key = heldRecordsKey({ pipeline: "p", consumer: "c" }, TOPIC, 0, "h", "0011#w#000");
     const { table } = await withItem(key, attribute, '[{"sequenceNumber":"1"');
     const records = new HoldTable(table).records(HELD, "009", signal).next();
     await expect(records).rejects.toMatchObject({

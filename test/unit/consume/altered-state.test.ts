@@ -101,7 +101,7 @@ describe("what stands in the fence and was altered", () => {
     const record = (from: number, partition: number) => packed(chain(from, from), { partition });
     await handler(invocationOf(record(1, 0), record(1, 1), record(1, 2)), timeLeft());
     broken = false;
-    const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+    const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
     const Key = { pk: { S: pk }, sk: { S: sk } };
     await plain.send(new UpdateItemCommand({ TableName: "t", Key, ...set(attribute, value) }));
     const second = { at: 2, after: 1, row: { id: "other" } };

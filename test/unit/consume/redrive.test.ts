@@ -329,7 +329,7 @@ describe("once: claim", () => {
     await died.promise;
     mode = "works";
     // A minute later its lease of the partition is over; its claim lasts as long as its process might have.
-    const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+    const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
     await plain.send(
       new UpdateItemCommand({
         TableName: "t",
@@ -352,7 +352,7 @@ describe("what stands before and behind an effect", () => {
       step: async (when, what) => {
         // Between the look at the changes and the call: an invocation that had to overtake the key.
         if (shutOut && when === "after" && what.startsWith("SET trying")) {
-          const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+          const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
           await plain.send(
             new UpdateItemCommand({
               TableName: "t",
@@ -378,7 +378,7 @@ describe("what stands before and behind an effect", () => {
     const { handler, plain, state, effects, redrive } = await failing({
       step: async (when, what) => {
         if (shutOut && when === "after" && what === "query") {
-          const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+          const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
           await plain.send(
             new UpdateItemCommand({
               TableName: "t",

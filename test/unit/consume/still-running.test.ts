@@ -26,13 +26,13 @@ function endless() {
 
 /** What the fence remembers of calls in partition 0. */
 function remembered(table: MemoryTable) {
-  const text = table.item(fenceKey("p", "c", TOPIC, 0).sk)?.a0?.S;
+  const text = table.item(fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0).sk)?.a0?.S;
   return text === undefined ? undefined : JSON.parse(text);
 }
 
 /** The time in which the other process may have had an effect is over. */
 async function letLeasePass(table: MemoryTable): Promise<void> {
-  const { pk, sk } = fenceKey("p", "c", TOPIC, 0);
+  const { pk, sk } = fenceKey({ pipeline: "p", consumer: "c" }, TOPIC, 0);
   const attempts = remembered(table);
   attempts.running.until = Date.now();
   const Key = { pk: { S: pk }, sk: { S: sk } };

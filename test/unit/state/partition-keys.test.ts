@@ -26,17 +26,19 @@ const CAPTURE: Record<string, keys.StateKey> = {
   wantedAsideKey: keys.wantedAsideKey("shop", "p"),
 };
 const CONSUMER: Record<string, (consumer: string) => keys.StateKey> = {
-  startPositionKey: (name) => keys.startPositionKey("shop", name),
-  fenceKey: (name) => keys.fenceKey("shop", name, place.topic, 1),
-  claimKey: (name) => keys.claimKey("shop", name, "claim"),
-  parkedChangeKey: (name) => keys.parkedChangeKey("shop", name, place.topic, 3, "c", "p"),
-  deadRecordKey: (name) => keys.deadRecordKey("shop", name, "shard", "1"),
-  parkedListKey: (name) => keys.parkedListKey("shop", name, place, "1"),
-  deadLetterKey: (name) => keys.deadLetterKey("shop", name, place),
-  missingKey: (name) => keys.missingKey("shop", name, place),
-  resetKey: (name) => keys.resetKey("shop", name),
-  shardKey: (name) => keys.shardKey("shop", name, "shard"),
-  heldRecordsKey: (name) => keys.heldRecordsKey("shop", name, place.topic, 3, "hold", "record"),
+  startPositionKey: (name) => keys.startPositionKey({ pipeline: "shop", consumer: name }),
+  fenceKey: (name) => keys.fenceKey({ pipeline: "shop", consumer: name }, place.topic, 1),
+  claimKey: (name) => keys.claimKey({ pipeline: "shop", consumer: name }, "claim"),
+  parkedChangeKey: (name) =>
+    keys.parkedChangeKey({ pipeline: "shop", consumer: name }, place.topic, 3, "c", "p"),
+  deadRecordKey: (name) => keys.deadRecordKey({ pipeline: "shop", consumer: name }, "shard", "1"),
+  parkedListKey: (name) => keys.parkedListKey({ pipeline: "shop", consumer: name }, place, "1"),
+  deadLetterKey: (name) => keys.deadLetterKey({ pipeline: "shop", consumer: name }, place),
+  missingKey: (name) => keys.missingKey({ pipeline: "shop", consumer: name }, place),
+  resetKey: (name) => keys.resetKey({ pipeline: "shop", consumer: name }),
+  shardKey: (name) => keys.shardKey({ pipeline: "shop", consumer: name }, "shard"),
+  heldRecordsKey: (name) =>
+    keys.heldRecordsKey({ pipeline: "shop", consumer: name }, place.topic, 3, "hold", "record"),
 };
 
 test("each kind of key is known here", () => {
