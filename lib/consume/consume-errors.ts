@@ -1,5 +1,5 @@
 import { remedyText } from "#remedy";
-import { awsFailure, REACH_AWS } from "../aws/failure.ts";
+import { awsFailure } from "../aws/failure.ts";
 import type { PositionText } from "../change/position.ts";
 import { defineError } from "../change/tributary-error.ts";
 import type { StateItem } from "../state/state-table.ts";
@@ -74,8 +74,9 @@ export class ConsumerPausedError extends defineError("CONSUMER_PAUSED", "stop").
 export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "retry").from(
   (what: string, cause: unknown) => ({
     message: `the state table did not answer (${what}): DynamoDB: ${awsFailure(cause)}`,
+    // Without `REACH_AWS` in it, which the bundle of a deployed consumer would keep.
     remedy: remedyText(
-      `If it lasts, look at the table's throttles and the function's permissions, and ${REACH_AWS}.`,
+      "If it lasts, look at the table's throttles and the function's permissions, and see that AWS can be reached from here: AWS_REGION, AWS_ENDPOINT_URL where one is set, the network, the credentials.",
     ),
     cause,
   }),

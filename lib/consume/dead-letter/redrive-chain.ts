@@ -7,6 +7,7 @@ import type { StoredChange, StoredDeadLetter } from "../hold/parked-change.ts";
 import type { ParkedKeys } from "../hold/parked-keys.ts";
 import type { ConsumerInstance } from "../run/consumer-instance.ts";
 import type { Deadline } from "../run/deadline.ts";
+import type { RunningCall, RunningCalls } from "../run/running-calls.ts";
 import { deadLetterError } from "./dead-letter.ts";
 import { type ChangeOutcome, redriveChange } from "./redrive-change.ts";
 import { type FencedPartition, keysOf, type RedriveLease, type RedriveLeases } from "./redrive-lease.ts";
@@ -88,7 +89,7 @@ export class ChainRedrive {
       if (entry.kind === "overtaken") {
         // Its later change is at work in an invocation, or in a call that ran on. Where it is not, it comes again and asks again.
         const { running } = this.#run.instance;
-        if (fenced.held || running.mayRun(fenced.running)) return this.#outcome("busy");
+        if (fenced.held || mayRun(running, fenced.running)) return this.#outcome("busy");
         keys.turn(entry.chain, "skipped");
         if (await this.#lease.replaceParked(fenced, keys.format(checkpoint), "untouched")) continue;
         return this.#outcome("busy");
@@ -188,7 +189,7 @@ export class ChainRedrive {
     // One whose time was over is told as failed, but not given up without being named.
     const named = timedOut ? "timed out" : failed;
     const failure = { attempts, lastFailedAt, error: facts };
-    await this.#run.instance.parking.failed(this.#place, failure, named, this.#signal);
+    await this.#run.instance.parking.failedAgain(this.#place, failure, named, this.#signal);
     return { kind, redriven: this.#redriven, failed, attempts, error: facts.name };
   }
 
@@ -220,4 +221,9 @@ export class ChainRedrive {
   #outcome(kind: "done" | "open" | "busy" | "superseded" | "gone"): ChainOutcome {
     return { kind, redriven: this.#redriven };
   }
+}
+
+/** Returns whether the call that an invocation speaks of may still act in another process. */
+function mayRun({ process }: RunningCalls, known: RunningCall | undefined): boolean {
+  return known !== undefined && known.process !== process && Date.now() < known.until;
 }

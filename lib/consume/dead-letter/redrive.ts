@@ -23,6 +23,8 @@ import {
   readRedriveRequest,
 } from "./redrive-request.ts";
 
+export { redriveMetricsLine } from "./redrive-metrics.ts";
+
 /** Partitions that are worked on at the same time. */
 const SIDE_BY_SIDE = 8;
 /** No position is greater. */

@@ -153,7 +153,7 @@ export class HoldReplay {
       error: deadLetterError(error),
     };
     await parking
-      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, facts, undefined, deadline.storing())
+      .failed({ ...this.#place, chain: holdChain(this.#hold.id) }, facts, deadline.storing())
       .catch(() => {});
   }
 

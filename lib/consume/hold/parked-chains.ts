@@ -5,8 +5,8 @@ import { deadLetterKey } from "../../state/state-key.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { refuseItem, StateItemError } from "../consume-errors.ts";
 import type { ChainPlace, StoredChange, StoredDeadLetter } from "./parked-change.ts";
-import { changeAttributes, keyOf, misplaced, number, position, text } from "./parked-items.ts";
-import { PAGE, ParkingTable } from "./parking-table.ts";
+import { changeAttributes, keyOf, misplaced, position, text } from "./parked-items.ts";
+import { type ChangeFailure, notApplied, PAGE, ParkingTable } from "./parking-table.ts";
 
 /*
  * What redrives and operators read of parked changes and their dead letters. Apart from what an invocation does with them: a deployed
@@ -14,6 +14,7 @@ import { PAGE, ParkingTable } from "./parking-table.ts";
  */
 
 const { objectOf, optional } = shape;
+const number = objectOf({ N: shape.textLike(/^\d{1,15}$/, "expected a number") });
 const flag = optional(objectOf({ BOOL: shape.flag }));
 const deadLetterAttributes = objectOf({
   ...{ topic: text, partition: number, chain: text, key: text, table: text, position, attempts: number },
@@ -69,6 +70,22 @@ export class ParkedChains extends ParkingTable {
       const change = asChange(this.items.consumer, item);
       if (change.position > behind && change.position <= upTo) yield change;
     }
+  }
+
+  /**
+   * A change failed in a redrive, which names it; where its time was over, it names none, and stays on record as one that was
+   * begun.
+   */
+  async failedAgain(
+    place: ChainPlace,
+    failure: ChangeFailure,
+    named: PositionText | "timed out",
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (named === "timed out")
+      return this.noteFailure(place, failure, ",trying=:true", { true: true }, signal);
+    const failed = ",failed=:which REMOVE trying";
+    await this.noteFailure(place, failure, failed, { which: named }, signal, notApplied(":which"));
   }
 
   /** Redrive begins with a chain: on record, in case that it ends the process. */

@@ -1,11 +1,4 @@
-import {
-  fitting,
-  objectOf,
-  optional,
-  textLike,
-  position as thePosition,
-  text as theText,
-} from "../../change/shape.ts";
+import { fitting, objectOf, optional, position as thePosition, text as theText } from "../../change/shape.ts";
 import { attributesOf } from "../../state/item-update.ts";
 import type { StateItem } from "../../state/state-table.ts";
 import { refuseItem, StateItemError } from "../consume-errors.ts";
@@ -20,7 +13,6 @@ import type { StoredChange, StoredDeadLetter } from "./parked-change.ts";
 export const REMEMBERED_SECONDS = 14 * 24 * 3600;
 
 export const text = objectOf({ S: theText });
-export const number = objectOf({ N: textLike(/^\d{1,15}$/, "expected a number") });
 export const position = objectOf({ S: thePosition });
 
 export const changeAttributes = objectOf({

@@ -12,6 +12,9 @@ const PIECE_BYTES = 350 * 1024;
 /** Changes in a page: with 200 KB each, what DynamoDB gives at once is less. */
 export const PAGE = 50;
 
+/** The last failure of a change, as its dead letter tells it. */
+export type ChangeFailure = Pick<StoredDeadLetter, "attempts" | "lastFailedAt" | "error">;
+
 /**
  * The parked and dead changes of a consumer, in the state table. Nothing here decides: a chain counts as long as the
  * fence lists it, and of its changes those that the partition's checkpoint has passed and redrive has not. What else is
@@ -77,30 +80,23 @@ export class ParkingTable {
     await this.#delete(this.changeKey(place, position), signal);
   }
 
-  /**
-   * A change failed again: the dead letter tells of the last failure. A redrive's names the change; where its time was over,
-   * it names none, and stays on record as one that was begun.
-   */
-  async failed(
+  /** A change failed again: the dead letter tells of the last failure. */
+  async failed(place: ChainPlace, failure: ChangeFailure, signal: AbortSignal): Promise<void> {
+    await this.noteFailure(place, failure, " REMOVE trying", {}, signal);
+  }
+
+  /** `more` and `values` are set or removed beside the failure. */
+  protected async noteFailure(
     place: ChainPlace,
-    failure: Pick<StoredDeadLetter, "attempts" | "lastFailedAt" | "error">,
-    named: PositionText | "timed out" | undefined,
+    { attempts, lastFailedAt, error }: ChangeFailure,
+    more: string,
+    values: PlainValues,
     signal: AbortSignal,
+    condition?: string,
   ): Promise<void> {
-    const values = {
-      n: failure.attempts,
-      at: failure.lastFailedAt,
-      error: JSON.stringify(failure.error),
-    };
-    const facts = "SET attempts=:n,lastFailedAt=:at,#error=:error";
-    const names = { "#error": "error" };
-    if (named === undefined) return this.update(place, `${facts} REMOVE trying`, values, signal, names);
-    const [which, value] =
-      named === "timed out"
-        ? (["trying=:which", true] as const)
-        : (["failed=:which REMOVE trying", named] as const);
-    const isOpen = named === "timed out" ? undefined : notApplied(":which");
-    await this.update(place, `${facts},${which}`, { ...values, which: value }, signal, names, isOpen);
+    const set = `SET attempts=:n,lastFailedAt=:at,#error=:error${more}`;
+    const failure = { n: attempts, at: lastFailedAt, error: JSON.stringify(error), ...values };
+    await this.update(place, set, failure, signal, { "#error": "error" }, condition);
   }
 
   /** A change of the chain took effect: it and those before it are done, also where they are written once more. */
@@ -220,6 +216,6 @@ export class ParkingTable {
 }
 
 /** A request about a change that arrives when redrive has come further says nothing any more. */
-function notApplied(position: string): string {
+export function notApplied(position: string): string {
   return `(attribute_not_exists(applied) OR applied<${position})`;
 }

@@ -162,7 +162,7 @@ export class Parking {
     const lastFailedAt = new Date().toISOString();
     const error = deadLetterError(failure.error);
     const { attempts, firstFailedAt } = failure;
-    if (earlier) await table.failed(place, { attempts, lastFailedAt, error }, undefined, signal);
+    if (earlier) await table.failed(place, { attempts, lastFailedAt, error }, signal);
     else {
       const facts = {
         key: keyLabel(key ?? ""),

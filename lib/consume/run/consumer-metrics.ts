@@ -1,12 +1,6 @@
+import { redriveMetricsLine } from "#redrive";
 import { type Measurement, metricsLine } from "../../telemetry/emf.ts";
-import {
-  CONSUMER_METRIC,
-  DIMENSION,
-  dimensionsOf,
-  type MeasuredPipeline,
-  REDRIVE_METRIC,
-} from "../../telemetry/metrics.ts";
-import type { RedriveReport } from "../dead-letter/redrive-request.ts";
+import { CONSUMER_METRIC, DIMENSION, dimensionsOf, type MeasuredPipeline } from "../../telemetry/metrics.ts";
 import type { ConsumerObserver, InvocationReport } from "./observer.ts";
 
 type Counter = Exclude<keyof typeof CONSUMER_METRIC, "commitToEffectMs">;
@@ -21,23 +15,6 @@ export function metricsObserver(of: MeasuredPipeline, write: (line: string) => v
     invocation: (report) => write(consumerMetricsLine(of, report)),
     redrive: (report) => write(redriveMetricsLine(of, report)),
   };
-}
-
-/** The metrics of one redrive, and what it did without the keys: they are row values (rule 30). */
-export function redriveMetricsLine(of: MeasuredPipeline, report: RedriveReport): string {
-  const { letters: _, tributary, ...facts } = report;
-  const { redriven, discarded, failed } = REDRIVE_METRIC;
-  const measurements: Measurement[] = [
-    [redriven, report.redriven],
-    [discarded, report.discarded],
-    [failed, report.failed],
-  ];
-  return metricsLine(
-    tributary,
-    dimensionsOf(of, { [DIMENSION.consumer]: report.consumer }),
-    measurements,
-    facts,
-  );
 }
 
 /**

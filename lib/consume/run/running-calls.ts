@@ -66,11 +66,6 @@ export class RunningCalls {
     return { process: this.process, until: Date.now() + Math.ceil(leftMs) + CLOCK_SKEW_MS };
   }
 
-  /** Returns whether the call that an earlier invocation speaks of may still act in another process. */
-  mayRun(known: RunningCall | undefined): boolean {
-    return known !== undefined && known.process !== this.process && Date.now() < known.until;
-  }
-
   /**
    * Waits until no call of a partition runs, in this process or in the one that an earlier invocation speaks of. Returns
    * false where `signal` aborts first.

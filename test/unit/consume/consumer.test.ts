@@ -97,6 +97,7 @@ describe("the environment", () => {
       attempts: 3,
       poison: "park",
       logErrors: false,
+      stage: "local",
       topics: undefined,
     });
   });

@@ -180,7 +180,7 @@ describe("a letter", () => {
     twice();
     await parking.applied(place, at(1), signal);
     await parking.applied(place, at(2), signal);
-    await parking.failed(place, failure, at(3), signal);
+    await parking.failedAgain(place, failure, at(3), signal);
     await arrive();
     const found = (await parking.deadLetter(place, signal)) as StoredDeadLetter;
     expect(found).toMatchObject({ applied: at(2), attempts: 3 });
@@ -194,7 +194,7 @@ describe("a letter", () => {
     );
     await parking.putDeadLetter(letter, signal);
     twice();
-    await parking.failed(place, failure, at(1), signal);
+    await parking.failedAgain(place, failure, at(1), signal);
     await parking.applied(place, at(1), signal);
     await arrive();
     expect(failedOf((await parking.deadLetter(place, signal)) as StoredDeadLetter)).toBeUndefined();

@@ -1,6 +1,7 @@
 import { expect, it } from "vitest";
 import type { PositionText } from "../../../lib/change/position.ts";
-import { consumerMetricsLine, redriveMetricsLine } from "../../../lib/consume/run/consumer-metrics.ts";
+import { redriveMetricsLine } from "../../../lib/consume/dead-letter/redrive-metrics.ts";
+import { consumerMetricsLine } from "../../../lib/consume/run/consumer-metrics.ts";
 import { InvocationCounts } from "../../../lib/consume/run/observer.ts";
 import { CONSUMER_METRIC } from "../../../lib/telemetry/metrics.ts";
 import { emf } from "./emf-line.ts";
