@@ -112,7 +112,7 @@ function knownPartition(
   const read = { position, writer, explained, lost, ...(hold && { hold }) };
   if (fault === undefined)
     return { topic, partition, ...read, keys: ParkedKeys.parse(parked), unread: undefined };
-  const item = fenceKey(pipeline, consumer, topic, groupOf(partition)).sk;
+  const item = fenceKey({ pipeline, consumer }, topic, groupOf(partition)).sk;
   const { code, message, remedy } = new StateItemError(consumer, item, fault);
   return {
     ...{ topic, partition, ...read, keys: ParkedKeys.parse(undefined) },

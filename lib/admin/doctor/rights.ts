@@ -199,8 +199,8 @@ async function consumerNeeds(examination: Examination, name: string): Promise<Ne
   const { pipeline } = examination.requireResources();
   return [
     ...(await stateNeeds(examination, [
-      { pk: startPositionKey(pipeline, name).pk, actions: ITEMS },
-      { pk: resetKey(pipeline, name).pk, actions: ITEMS },
+      { pk: startPositionKey({ pipeline, consumer: name }).pk, actions: ITEMS },
+      { pk: resetKey({ pipeline, consumer: name }).pk, actions: ITEMS },
       { pk: pauseKey(pipeline).pk, actions: ["dynamodb:GetItem"] },
     ])),
     ...(await streamNeeds(examination, [
