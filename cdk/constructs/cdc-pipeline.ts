@@ -20,6 +20,7 @@ import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { STAGE_VARIABLE } from "../../lib/telemetry/stage.ts";
 import { type AlarmTopics, alarmTopics } from "./alarm-actions.ts";
+import type { AlarmThresholds } from "./alarm-settings.ts";
 import { CaptureService, type CaptureSettings } from "./capture-service.ts";
 import { ChangeStream } from "./change-stream.ts";
 import { ClaimBucket } from "./claim-bucket.ts";
@@ -33,7 +34,7 @@ import { checkFunctionSettings, type FunctionSettings } from "./function-setting
 import { allowLogs } from "./log-groups.ts";
 import { admit, checkNetwork, type Endpoints, openEndpoints } from "./network.ts";
 import { setBoundary } from "./permissions-boundary.ts";
-import { type AlarmThresholds, PipelineAlarms } from "./pipeline-alarms.ts";
+import { PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import { checkReaders, checkResources } from "./pipeline-limits.ts";

@@ -3,6 +3,7 @@ import * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
 import { PROGRAM, withCommands } from "../../lib/change/printed-command.ts";
+import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import type { SourceKind } from "../../lib/source/source-kind.ts";
 import {
   type Alarm,
@@ -20,6 +21,7 @@ import {
 import { CAPTURE_STARTS_LINE } from "../../lib/telemetry/log.ts";
 import { METRICS_NAMESPACE, type MeasuredPipeline } from "../../lib/telemetry/metrics.ts";
 import { type AlarmTopics, FollowerAlarm, HealthAlarm, type NamedAlarm, notify } from "./alarm-actions.ts";
+import { type AlarmSetting, type AlarmThresholds, alarmSetting, checkAlarms } from "./alarm-settings.ts";
 import type { CaptureService } from "./capture-service.ts";
 import type { ChangeStream } from "./change-stream.ts";
 import type { Consumer } from "./consumer.ts";
@@ -37,22 +39,6 @@ import {
 } from "./metrics.ts";
 import { checkDescription, entryOf } from "./runbook.ts";
 import type { DatabaseFacts } from "./source-database.ts";
-
-/** From when on an alarm rings; each has a default. */
-export interface AlarmThresholds {
-  /** WAL from what is confirmed to the server's end. Default 1 GiB. */
-  readonly lagBytes?: number;
-  /** Age of what waits to be captured, of a source that reads tables. Default 10 minutes. */
-  readonly lag?: Duration;
-  /** Share of `max_slot_wal_keep_size` that is left, in per cent. Default 30. */
-  readonly walBudgetPercent?: number;
-  /** Time until the slot is lost if it goes on like this. Default 2 hours. */
-  readonly walLoss?: Duration;
-  /** How long a change may wait for a consumer. Default 15 minutes. */
-  readonly freshness?: Duration;
-  /** Age of what a consumer is given. Default a quarter of the stream's retention. */
-  readonly iteratorAge?: Duration;
-}
 
 /** Parts of the pipeline that alarms watch, and the topics that alarms go to. */
 export interface PipelineAlarmsProps extends MeasuredPipeline {
@@ -89,6 +75,10 @@ export class PipelineAlarms extends Construct {
 
   constructor(scope: Construct, id: string, props: PipelineAlarmsProps) {
     super(scope, id);
+    checkAlarms(props.thresholds, [
+      ...props.captures.filter(({ slot }) => slot !== 1).map(({ slot }) => named("", slot)),
+      ...props.consumers.map(({ name }) => `-${name}`),
+    ]);
     for (const { logGroup, slot } of props.captures) {
       new logs.MetricFilter(this, named("CaptureStarts", slot), {
         logGroup,
@@ -141,10 +131,18 @@ export class PipelineAlarms extends Construct {
     const [[kind, texts]] = Object.entries(PIPELINE_COMPOSITE) as [
       [string, typeof PIPELINE_COMPOSITE.Unhealthy],
     ];
+    const children = this.#made.filter(({ of }) => of.severity === "page");
+    if (children.length === 0) {
+      const remedy =
+        "leave one alarm of severity page on at least (SlotInactive, Unread): the pipeline's health is made of them";
+      throw new ConfigurationError("CdcPipeline", [
+        { path: "alarms.byName", value: props.thresholds.byName, remedy },
+      ]);
+    }
     return new HealthAlarm(this, kind, {
       alarmName: this.#nameOf(kind, props),
       description: this.#describe(kind, texts, (text) => text, props),
-      children: this.#made.filter(({ of }) => of.severity === "page"),
+      children,
     }).alarm;
   }
 
@@ -158,11 +156,12 @@ export class PipelineAlarms extends Construct {
     { meaning, remedy }: Pick<Alarm, "meaning" | "remedy">,
     fill: (text: string) => string,
     { runbook }: PipelineAlarmsProps,
+    own = "",
   ): string {
     const place = { program: PROGRAM, stack: Stack.of(this).stackName };
     const describe = (text: string) => withCommands(fill(text), place);
     const more = runbook === undefined ? describe(`tributary explain ${kind}`) : entryOf(runbook, kind);
-    const description = `${describe(meaning)} What to do: ${describe(remedy)} More: ${more}`;
+    const description = `${describe(meaning)}${own} What to do: ${describe(remedy)} More: ${more}`;
     checkDescription(description, kind, runbook);
     return description;
   }
@@ -184,7 +183,7 @@ export class PipelineAlarms extends Construct {
 
   #alarm(
     name: string,
-    alarm: Alarm,
+    listed: Alarm,
     metric: cloudwatch.IMetric,
     props: PipelineAlarmsProps,
     {
@@ -193,11 +192,15 @@ export class PipelineAlarms extends Construct {
       consumer = "",
     }: { readonly kind?: string; readonly suffix?: string; readonly consumer?: string } = {},
   ): void {
-    const { value, text } = thresholdOf(alarm.threshold, props);
+    const setting = alarmSetting(props.thresholds, kind, suffix);
+    if (setting === false) return;
+    const { threshold: chosen, ...over } = setting;
+    const alarm: Alarm = { ...listed, ...over };
+    const { value, text } = thresholdOf(alarm.threshold, props, chosen);
     const fill = (what: string) => what.replaceAll("{threshold}", text).replaceAll("{consumer}", consumer);
     const alarmName = this.#nameOf(name, props);
-    const description = this.#describe(kind, alarm, fill, props);
     const periods = alarm.periods ?? PERIODS;
+    const description = this.#describe(kind, alarm, fill, props, said(setting, text));
     const made = new cloudwatch.Alarm(this, name, {
       ...{ alarmName, alarmDescription: description, metric, threshold: value },
       comparisonOperator: alarm.below
@@ -256,20 +259,33 @@ const IN_MILLISECONDS: ReadonlySet<ThresholdName> = new Set(["lag", "freshness"]
 function thresholdOf(
   threshold: number | ThresholdName,
   { thresholds, changeStream }: PipelineAlarmsProps,
+  own: number | Duration | undefined,
 ): { readonly value: number; readonly text: string } {
-  if (typeof threshold === "number") return { value: threshold, text: String(threshold) };
+  if (typeof threshold === "number") {
+    const value = typeof own === "number" ? own : threshold;
+    return { value, text: String(value) };
+  }
+  const chosen = own ?? thresholds[threshold];
   if (threshold === "iteratorAge") {
     const share = changeStream.retention.toSeconds() * THRESHOLD.iteratorAge.value;
-    const value = thresholds.iteratorAge?.toMilliseconds() ?? share;
+    const value = chosen instanceof Duration ? chosen.toMilliseconds() : share;
     return { value, text: hours(value) };
   }
-  const chosen = thresholds[threshold];
   if (chosen === undefined) return THRESHOLD[threshold];
   if (typeof chosen === "number") {
     return { value: chosen, text: threshold === "lagBytes" ? size(chosen) : String(chosen) };
   }
   const value = IN_MILLISECONDS.has(threshold) ? chosen.toMilliseconds() : chosen.toSeconds();
   return { value, text: chosen.toHumanString() };
+}
+
+/** Tells in a description what of the alarm is the stack's own choice: its texts are written for what is listed. */
+function said({ threshold, periods }: AlarmSetting, text: string): string {
+  const own = [
+    ...(threshold === undefined ? [] : [`at ${text}`]),
+    ...(periods === undefined ? [] : [`after ${periods} periods`]),
+  ];
+  return own.length === 0 ? "" : ` (This stack's choice: ${own.join(", ")}.)`;
 }
 
 function size(bytes: number): string {

@@ -1,4 +1,4 @@
-import { Stack } from "aws-cdk-lib";
+import { Duration, Stack } from "aws-cdk-lib";
 import * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import { expect, test } from "vitest";
@@ -146,6 +146,86 @@ const REFUSALS: readonly Refusal[] = [
     value: "alias/logs",
     remedy: /name the key itself/,
   },
+  ...(
+    [
+      ["a field that there is not", { lagByte: 5 }, "lagByte", "lagByte", /did you mean lagBytes\?/],
+      ["a lag of 0 bytes", { lagBytes: 0 }, "lagBytes", 0, /above 0.*byName/],
+      ["more than all of the WAL", { walBudgetPercent: 130 }, "walBudgetPercent", 130, /up to 100/],
+      ["a number for a time", { freshness: 900 }, "freshness", 900, /Duration\.minutes/],
+      [
+        "a misspelt alarm",
+        { byName: { SlotInactve: false } },
+        "byName.SlotInactve",
+        "SlotInactve",
+        /SlotInactive\?/,
+      ],
+      [
+        "a consumer that there is not",
+        { byName: { "Late-notification": false } },
+        "byName.Late-notification",
+        "Late-notification",
+        /did you mean Late-notifications/,
+      ],
+      [
+        "what is near no alarm",
+        { byName: { Everything: false } },
+        "byName.Everything",
+        "Everything",
+        /docs\/11/,
+      ],
+      ["true for an alarm", { byName: { Late: true } }, "byName.Late", true, /write false/],
+      [
+        "a field of an alarm that there is not",
+        { byName: { Late: { treshold: 5 } } },
+        "byName.Late.treshold",
+        "treshold",
+        /did you mean threshold\?/,
+      ],
+      [
+        "a number for an alarm's time",
+        { byName: { Late: { threshold: 5 } } },
+        "byName.Late.threshold",
+        5,
+        /Duration/,
+      ],
+      [
+        "a time for an alarm's number",
+        { byName: { Errors: { threshold: Duration.minutes(5) } } },
+        "byName.Errors.threshold",
+        "Duration.minutes(5)",
+        /number above 0/,
+      ],
+      ["half a period", { byName: { Errors: { periods: 0.5 } } }, "byName.Errors.periods", 0.5, /1 to 1440/],
+      [
+        "more than a day of starts",
+        { byName: { CaptureRestarting: { periods: 97 } } },
+        "byName.CaptureRestarting.periods",
+        97,
+        /1 to 96/,
+      ],
+      [
+        "more periods than are looked at",
+        { byName: { Unread: { periods: 13 } } },
+        "byName.Unread.periods",
+        13,
+        /looks at 12/,
+      ],
+      [
+        "a severity that there is not",
+        { byName: { Late: { severity: "urgent" } } },
+        "byName.Late.severity",
+        "urgent",
+        /"page" or "ticket"/,
+      ],
+    ] as const
+  ).map(([what, alarms, path, value, remedy]) => ({
+    what: `alarms: ${what}`,
+    // As plain JavaScript gives it.
+    props: () => ({ alarms: alarms as CdcPipelineProps["alarms"] & object }),
+    path: `alarms.${path}`,
+    value,
+    remedy,
+  })),
   {
     what: "a dashboard's name with a slash",
     props: () => ({ dashboardName: "shop/orders" }),

@@ -174,7 +174,17 @@ export const full = once(() =>
       permissionsBoundary: iam.ManagedPolicy.fromManagedPolicyName(stack, "Boundary", "platform-boundary"),
       dashboardName: "shop-in-full",
       capture: { cpu: 512, memoryMiB: 4096, environment: { TRIBUTARY_LEASE_MS: "20000" } },
-      alarms: { lagBytes: 256 * 1024 ** 2, iteratorAge: Duration.hours(1) },
+      alarms: {
+        lagBytes: 256 * 1024 ** 2,
+        iteratorAge: Duration.hours(1),
+        byName: {
+          Throttled: false,
+          ReplicationLag: { threshold: 5 * 1024 ** 3, periods: 20 },
+          Late: { threshold: Duration.minutes(5), severity: "ticket" },
+          "Late-notifications": { threshold: Duration.minutes(90) },
+          Errors: { threshold: 10 },
+        },
+      },
       alarmTopic: new sns.Topic(stack, "Topic", { enforceSSL: true }),
     };
   }),
