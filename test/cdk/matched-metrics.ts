@@ -1,7 +1,32 @@
 import { Template } from "aws-cdk-lib/assertions";
-import { DIMENSION, METRICS_NAMESPACE } from "../../lib/telemetry/metrics.ts";
+import {
+  BACKFILL_METRIC,
+  CAPTURE_METRIC,
+  CONSUMER_METRIC,
+  DIMENSION,
+  METRICS_NAMESPACE,
+  type Metric,
+  PAUSE_METRIC,
+  REDRIVE_METRIC,
+  STANDING_METRIC,
+  TABLE_METRIC,
+} from "../../lib/telemetry/metrics.ts";
 import { emf } from "../unit/observe/emf-line.ts";
 import { isWatchedBy, type WatchedMetric, watchedMetrics } from "./watched-metrics.ts";
+
+const LISTED = new Map<string, Metric>(
+  [
+    CAPTURE_METRIC,
+    TABLE_METRIC,
+    BACKFILL_METRIC,
+    CONSUMER_METRIC,
+    PAUSE_METRIC,
+    STANDING_METRIC,
+    REDRIVE_METRIC,
+  ]
+    .flatMap((list) => Object.values<Metric>(list))
+    .map((metric) => [metric.name, metric]),
+);
 
 /** A metric that CloudWatch would make of a line, in one of its sets of dimensions. */
 export interface EmittedMetric {
@@ -14,11 +39,11 @@ export interface EmittedMetric {
 
 /** What does not fit between the lines of a run and the template that it was deployed by. */
 export interface Mismatch {
-  /** Emitted, and neither an alarm nor a widget asks for them: name and dimensions. */
+  /** Emitted, and neither an alarm nor a widget asks for them, or in another unit than the list says: name, unit, dimensions. */
   readonly hidden: readonly string[];
   /**
    * Asked for by an alarm or a widget of the pipeline, and emitted by nobody, whichever the consumer or table: their names. Of a further
-   * slot nothing is asked: its task is the first one's, and what it emits is not hidden.
+   * slot what its task always emits: the rest is as the first one's.
    */
   readonly silent: readonly string[];
 }
@@ -30,15 +55,21 @@ export interface Mismatch {
 export function matchMetrics(template: Template, lines: readonly string[], pipeline: string): Mismatch {
   const emitted = [...emittedMetrics(lines), ...countedMetrics(template, lines)];
   const watched = watchedMetrics(template).filter(({ namespace }) => namespace === METRICS_NAMESPACE);
-  const hidden = emitted.filter((metric) => !watched.some((asked) => isWatchedBy(asked, metric)));
+  const hidden = emitted.filter(
+    (metric) =>
+      !watched.some((asked) => isWatchedBy(asked, metric)) ||
+      (metric.unit !== undefined && metric.unit !== LISTED.get(metric.name)?.unit),
+  );
   const silent = watched.filter(
     (asked) =>
       (asked.dimensions.pipeline === pipeline || asked.name.split("/").includes(pipeline)) &&
-      asked.dimensions[DIMENSION.slot] === undefined &&
+      !(asked.dimensions[DIMENSION.slot] !== undefined && LISTED.get(asked.name)?.whereKnown) &&
       !emitted.some((metric) => isWatchedBy(ofAnyConsumer(asked), metric)),
   );
   return {
-    hidden: [...new Set(hidden.map(({ name, dimensions }) => `${name} ${JSON.stringify(dimensions)}`))],
+    hidden: [
+      ...new Set(hidden.map(({ name, unit, dimensions }) => `${name} ${unit} ${JSON.stringify(dimensions)}`)),
+    ],
     silent: [...new Set(silent.map(({ name }) => name))].sort(),
   };
 }

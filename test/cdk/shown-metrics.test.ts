@@ -65,7 +65,9 @@ describe("each metric that is published", () => {
       definition: definition({ source: triggers({ tables: ["public.orders"] }) }),
       ...basics(stack),
     }));
-    const drawn = new Set(watchedMetrics(made.template).map(({ name }) => name));
+    const drawn = new Set(
+      watchedMetrics(made.template).flatMap(({ by, name }) => (by.startsWith("widget") ? [name] : [])),
+    );
     expect(OF_TABLES.filter((name) => !drawn.has(name))).toEqual([]);
   });
 });
@@ -90,6 +92,16 @@ describe("lines of a run", () => {
     expect(silent).toContain("Applied");
     expect(silent).not.toContain("CaptureStarts/Test/shop");
     expect(matchMetrics(small.template, [], "shop").silent).toContain("CaptureStarts/Test/shop");
+  });
+
+  test("are hidden by another unit", () => {
+    const { changes } = CAPTURE_METRIC;
+    const { hidden } = matchMetrics(
+      small.template,
+      [line(dimensionsOf(SHOP), [{ ...changes, unit: "Bytes" }])],
+      "shop",
+    );
+    expect(hidden).toEqual(['Changes Bytes {"stage":"Test","pipeline":"shop"}']);
   });
 
   test("are hidden by a dimension more, less or of another value", () => {
