@@ -1,5 +1,4 @@
-import { dirname, resolve, sep } from "node:path";
-import { Annotations, CfnOutput, RemovalPolicy, Stack, Token } from "aws-cdk-lib";
+import { Annotations, RemovalPolicy, Stack } from "aws-cdk-lib";
 import type * as cloudwatch from "aws-cdk-lib/aws-cloudwatch";
 import type * as ec2 from "aws-cdk-lib/aws-ec2";
 import type * as ecs from "aws-cdk-lib/aws-ecs";
@@ -14,8 +13,6 @@ import { STACK_VARIABLE } from "../../lib/change/printed-command.ts";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { CLAIM_BUCKET_VARIABLE } from "../../lib/claim-check/open-claim-store.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
-import { nearestPackage } from "../../lib/definition/find-definition.ts";
-import { outputDescription, outputKey, type StackOutput } from "../../lib/definition/stack-outputs.ts";
 import { sourceKind } from "../../lib/source/index.ts";
 import { AWAIT_DEPLOYMENT_VARIABLE } from "../../lib/state/deployment.ts";
 import { STAGE_VARIABLE } from "../../lib/telemetry/stage.ts";
@@ -38,6 +35,8 @@ import { PipelineAlarms } from "./pipeline-alarms.ts";
 import { PipelineDashboard } from "./pipeline-dashboard.ts";
 import type { PipelineEndpoints } from "./pipeline-endpoints.ts";
 import { checkReaders, checkResources } from "./pipeline-limits.ts";
+import { nameResources } from "./pipeline-outputs.ts";
+import { checkDashboardName, consumerSettings, logKeys, projectOfApp, stageOf } from "./pipeline-settings.ts";
 import { runbookAddress } from "./runbook.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
@@ -320,36 +319,8 @@ export class CdcPipeline extends Construct {
     this.deployed = mark.resource;
 
     if (props.permissionsBoundary) setBoundary(this, props.permissionsBoundary);
-    this.#nameResources();
+    nameResources(this, this);
     checkResources(Stack.of(this));
-  }
-
-  /** Has outputs name what the command works on: `tributary <verb> --stack <name>`. */
-  #nameResources(): void {
-    const { name: pipeline } = this.definition;
-    const output = (of: StackOutput, value: string) => {
-      const key = outputKey(of);
-      new CfnOutput(this, key, { value, description: outputDescription(of) }).overrideLogicalId(key);
-    };
-    output({ pipeline, resource: "stream" }, this.changeStream.stream.streamName);
-    output({ pipeline, resource: "stateTable" }, this.stateTable.table.tableName);
-    output({ pipeline, resource: "claimStore" }, this.claimBucket.url);
-    output({ pipeline, resource: "encryptionKey" }, this.encryptionKey.keyArn);
-    if (this.captureDeadLetters)
-      output({ pipeline, resource: "captureDeadLetters" }, this.captureDeadLetters.queue.queueUrl);
-    output({ pipeline, resource: "cluster" }, this.capture.service.cluster.clusterName);
-    for (const { service, slot } of this.captures)
-      output({ pipeline, slot, resource: "service" }, service.serviceName);
-    for (const { name: consumer, ...made } of this.consumers) {
-      output({ pipeline, consumer, resource: "function" }, made.function.functionName);
-      output({ pipeline, consumer, resource: "mapping" }, made.mapping.eventSourceMappingId);
-      output({ pipeline, consumer, resource: "redriveFunction" }, made.redrive.function.functionName);
-      output({ pipeline, consumer, resource: "deadLetterQueue" }, made.deadLetterQueue.queue.queueUrl);
-      const queue = made.automaticRedrive?.queue;
-      if (queue) output({ pipeline, consumer, resource: "redriveQueue" }, queue.queueArn);
-      const verifyTask = this.verifyTasks.taskDefinitions.get(consumer);
-      if (verifyTask) output({ pipeline, consumer, resource: "verifyTask" }, verifyTask.taskDefinitionArn);
-    }
   }
 
   /** @throws ConfigurationError where another pipeline of the stack has the name: metrics and outputs could not tell them apart. */
@@ -383,69 +354,6 @@ export class CdcPipeline extends Construct {
       `${sharing.length} consumers share each shard's 2 MB/s and 5 reads a second: ${sharing.map(({ name }) => name).join(", ")}. They will lag behind under load; set enhancedFanOut for those that must not.`,
     );
   }
-}
-
-/** @throws ConfigurationError where the stage cannot stand in a dimension, a search and a metric's name. */
-function stageOf(scope: Construct, given: string | undefined): string {
-  if (given === undefined) return Stack.of(scope).stackName;
-  if (Token.isUnresolved(given) || /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(given)) return given;
-  const remedy =
-    "write up to 128 letters, digits, dots, underscores and hyphens, beginning with a letter or digit, or leave it out for the stack's name";
-  throw new ConfigurationError("CdcPipeline", [{ path: "stage", value: given, remedy }]);
-}
-
-/** Returns the keys that encrypt logs, by the props that name them. */
-function logKeys(
-  { consumers }: Pipeline,
-  settingsOf: (name: string) => ConsumerSettings,
-  ofAll: kms.IKey | undefined,
-): ReadonlyMap<string, kms.IKey> {
-  const ofConsumers = consumers.flatMap(({ name }) => {
-    const key = settingsOf(name).logEncryptionKey;
-    return key ? [[`consumers.${name}.logEncryptionKey`, key] as const] : [];
-  });
-  return new Map([...(ofAll ? [["logEncryptionKey", ofAll] as const] : []), ...ofConsumers]);
-}
-
-/** @throws ConfigurationError where CloudWatch takes no dashboard of that name. */
-function checkDashboardName(name: string | undefined): void {
-  if (name === undefined || Token.isUnresolved(name) || /^[A-Za-z0-9_-]{1,255}$/.test(name)) return;
-  const remedy =
-    "write up to 255 letters, digits, hyphens and underscores, or leave it out for the names of stack, pipeline and region";
-  throw new ConfigurationError("CdcPipeline", [{ path: "dashboardName", value: name, remedy }]);
-}
-
-/** Returns the folder that entries are relative to: `dev` and the commands take that of the definition's file, mostly the same one. */
-function projectOfApp(): string {
-  const main = process.argv[1];
-  const isApp = main !== undefined && !main.split(sep).includes("node_modules");
-  return (isApp ? nearestPackage(dirname(resolve(main))) : nearestPackage(process.cwd())) ?? process.cwd();
-}
-
-/** @throws ConfigurationError when settings are given for a consumer that the definition does not have. */
-function consumerSettings(
-  definition: Pipeline,
-  given: Readonly<Record<string, ConsumerSettings>>,
-  defaults: FunctionSettings = {},
-) {
-  const names = definition.consumers.map(({ name }) => name);
-  const unknown = Object.keys(given).filter((name) => !names.includes(name));
-  if (unknown.length > 0) {
-    throw new ConfigurationError(
-      "CdcPipeline",
-      unknown.map((name) => ({
-        path: `consumers.${name}`,
-        value: name,
-        remedy: `no such consumer in the definition; it has ${names.join(", ") || "none"}`,
-      })),
-    );
-  }
-  return (name: string): ConsumerSettings => {
-    const own = given[name] ?? {};
-    const bundling =
-      defaults.bundling || own.bundling ? { ...defaults.bundling, ...own.bundling } : undefined;
-    return { ...defaults, ...own, ...(bundling && { bundling }) };
-  };
 }
 
 export { PipelineEndpoints, type PipelineEndpointsProps } from "./pipeline-endpoints.ts";
