@@ -19,7 +19,7 @@ export interface Position {
 export type PositionText = string;
 
 /** Before every position: the checkpoint of a partition nothing of which took effect. */
-export const START_OF_HISTORY: PositionText = "0".repeat(34);
+export const START_OF_HISTORY: PositionText = /* @__PURE__ */ "0".repeat(34);
 
 const POSITION = /^([0-9A-F]{8})([0-9A-F]{16})([0-9]{10})$/;
 
@@ -88,7 +88,7 @@ export function isOwnPlace(position: PositionText): boolean {
   return isPosition(position) && !position.endsWith(NO_ORDINAL);
 }
 
-const NO_ORDINAL = "0".repeat(10);
+const NO_ORDINAL = /* @__PURE__ */ "0".repeat(10);
 
 /** Returns true if a text has the form of a position. */
 export function isPosition(text: string): text is PositionText {

@@ -17,21 +17,18 @@ export class RecordFormatError extends defineError("RECORD_FORMAT", "stop").from
 ) {}
 
 /** The object of a claim check is not there: it was deleted, or the bucket's lifetime rule was shorter than its need. */
-export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").from(
-  ({ bucket, key }: ClaimCheck) => ({
-    message: `The object ${key} of a claim check is not in ${bucket}`,
-    remedy: remedyText(
-      "Restore the object, then: tributary redrive --consumer <consumer>. Where it is gone and holds a partition: tributary consumer accept-gap --consumer <consumer> --topic '<topic>' --partition <partition>",
-    ),
-  }),
+export class ClaimMissingError extends defineError("CLAIM_MISSING", "stop").saying(
+  ({ bucket, key }: ClaimCheck) => `The object ${key} of a claim check is not in ${bucket}`,
+  remedyText(
+    "Restore the object, then: tributary redrive --consumer <consumer>. Where it is gone and holds a partition: tributary consumer accept-gap --consumer <consumer> --topic '<topic>' --partition <partition>",
+  ),
 ) {}
 
 /** The bucket holds something else than the pointer was written for: damaged, cut or replaced. `difference` names sizes, hashes and positions, never content. */
-export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").from(
-  ({ bucket, key }: ClaimCheck, difference: string) => ({
-    message: `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
-    remedy: remedyText(
-      "Let only the capture task write to the bucket. Restore the object, then: tributary redrive --consumer <consumer>",
-    ),
-  }),
+export class ClaimMismatchError extends defineError("CLAIM_MISMATCH", "stop").saying(
+  ({ bucket, key }: ClaimCheck, difference: string) =>
+    `The object ${key} in ${bucket} is not the one of its claim check: ${difference}`,
+  remedyText(
+    "Let only the capture task write to the bucket. Restore the object, then: tributary redrive --consumer <consumer>",
+  ),
 ) {}

@@ -52,6 +52,11 @@ export interface DefinedError<Code extends string, Retry extends RetryDirective>
   from<Args extends unknown[], Facts extends ErrorFacts>(
     tell: (...args: Args) => Facts,
   ): ErrorClass<Code, Retry, Args, Facts>;
+  /** The same for an error that tells a message, and has one remedy always. */
+  saying<Args extends unknown[]>(
+    message: (...args: Args) => string,
+    remedy: string,
+  ): ErrorClass<Code, Retry, Args, ErrorFacts>;
 }
 
 /**
@@ -88,7 +93,9 @@ export function defineError<Code extends string, Retry extends RetryDirective>(
         Object.assign(this, fields);
       }
     };
-  return Object.assign(Defined, { from }) as unknown as DefinedError<Code, Retry>;
+  const saying = (message: (...args: never[]) => string, remedy: string) =>
+    from((...args) => ({ message: message(...args), remedy }));
+  return Object.assign(Defined, { from, saying }) as unknown as DefinedError<Code, Retry>;
 }
 
 /** One thing wrong with a configuration: the path of the field, what stands there, what should. */

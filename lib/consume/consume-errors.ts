@@ -46,19 +46,16 @@ export class ExpiredGapError extends defineError("GAP_EXPIRED", "retry").from(
 ) {}
 
 /** The capture program has not written this consumer's start position yet; nothing is lost, the batch comes again. */
-export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGISTERED", "retry").from(
-  (pipeline: string, consumer: string, topic: string) => ({
-    message: `consumer "${consumer}" has no start position for topic "${topic}" in pipeline "${pipeline}"`,
-    remedy: remedyText("Start the capture task with the definition that has this consumer and its topics."),
-  }),
+export class ConsumerNotRegisteredError extends defineError("CONSUMER_NOT_REGISTERED", "retry").saying(
+  (pipeline: string, consumer: string, topic: string) =>
+    `consumer "${consumer}" has no start position for topic "${topic}" in pipeline "${pipeline}"`,
+  remedyText("Start the capture task with the definition that has this consumer and its topics."),
 ) {}
 
 /** The event of a partition whose fence another invocation has taken. */
-export class OwnershipLostError extends defineError("OWNERSHIP_LOST", "retry").from(
-  (where: PartitionName) => ({
-    message: `${nameOf(where)}: another invocation has taken this partition over`,
-    remedy: remedyText("Nothing to do: the batch comes again."),
-  }),
+export class OwnershipLostError extends defineError("OWNERSHIP_LOST", "retry").saying(
+  (where: PartitionName) => `${nameOf(where)}: another invocation has taken this partition over`,
+  remedyText("Nothing to do: the batch comes again."),
 ) {}
 
 /** Somebody has paused the consumer: nothing of it takes effect. `told` says who, when and why. */
@@ -83,21 +80,19 @@ export class FenceUnavailableError extends defineError("FENCE_UNAVAILABLE", "ret
 ) {}
 
 /** A record is of a format that this version of the library cannot read; it waits for a newer one. */
-export class RecordNotSupportedError extends defineError("RECORD_NOT_SUPPORTED", "stop").from(
-  (what: string, which: string) => ({
-    message: `the record is ${what}, which this version of the consumer library cannot read (${which})`,
-    remedy: remedyText("Deploy the consumer with the library version of the capture task."),
-  }),
+export class RecordNotSupportedError extends defineError("RECORD_NOT_SUPPORTED", "stop").saying(
+  (what: string, which: string) =>
+    `the record is ${what}, which this version of the consumer library cannot read (${which})`,
+  remedyText("Deploy the consumer with the library version of the capture task."),
 ) {}
 
 /** A change stands in a claim store, and the consumer does not know of one; the record waits. */
-export class ClaimStoreNotNamedError extends defineError("CLAIM_STORE_NOT_NAMED", "stop").from(
-  (bucket: string) => ({
-    message: `a change that was too large for the stream stands in ${bucket}, and this consumer's environment names no claim store`,
-    remedy: remedyText(
-      "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to read there.",
-    ),
-  }),
+export class ClaimStoreNotNamedError extends defineError("CLAIM_STORE_NOT_NAMED", "stop").saying(
+  (bucket: string) =>
+    `a change that was too large for the stream stands in ${bucket}, and this consumer's environment names no claim store`,
+  remedyText(
+    "Set TRIBUTARY_CLAIM_BUCKET to the capture task's value, and permit the function to read there.",
+  ),
 ) {}
 
 /**

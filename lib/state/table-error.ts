@@ -1,18 +1,6 @@
 /** Errors of DynamoDB that say the request was not carried out and never will be. */
-const FINAL = new Set([
-  "ConditionalCheckFailedException",
-  "ResourceNotFoundException",
-  "ValidationException",
-  "SerializationException",
-  "ItemCollectionSizeLimitExceededException",
-  "AccessDeniedException",
-  "UnrecognizedClientException",
-  "InvalidClientTokenId",
-  "MissingAuthenticationTokenException",
-  "MissingAuthenticationToken",
-  "IncompleteSignatureException",
-  "OptInRequired",
-]);
+const FINAL =
+  /^((ConditionalCheckFailed|ResourceNotFound|Validation|Serialization|ItemCollectionSizeLimitExceeded|AccessDenied|UnrecognizedClient|MissingAuthenticationToken|IncompleteSignature)Exception|InvalidClientTokenId|MissingAuthenticationToken|OptInRequired)$/;
 
 /**
  * Returns true if a failed call to the state table may succeed when it is made again: throttled, unanswered, the service's own
@@ -25,5 +13,5 @@ export function isTransient(error: unknown): boolean {
   if (error.name === "InvalidSignatureException") return /expired|not yet current/i.test(error.message);
   // The SDK finds no region anywhere: that does not come by itself, as credentials may.
   if (error.message === "Region is missing") return false;
-  return !FINAL.has(error.name);
+  return !FINAL.test(error.name);
 }

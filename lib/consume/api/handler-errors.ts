@@ -3,27 +3,27 @@ import { defineError } from "../../change/tributary-error.ts";
 import { nameOf, type PartitionName } from "../consume-errors.ts";
 
 /** A handler did not come back: its process ended or was ended while it ran. */
-export class HandlerDiedError extends defineError("HANDLER_DIED", "stop").from((calls: number) => ({
-  message: `the handler was called ${calls} times for this change and never came back: the process ended or timed out`,
-  remedy: remedyText(
+export class HandlerDiedError extends defineError("HANDLER_DIED", "stop").saying(
+  (calls: number) =>
+    `the handler was called ${calls} times for this change and never came back: the process ended or timed out`,
+  remedyText(
     "Look for memory, endless loops and process.exit; then: tributary redrive --consumer <consumer>",
   ),
-})) {}
+) {}
 
 /** A handler was still running when the invocation's time was over. */
-export class HandlerTimeoutError extends defineError("HANDLER_TIMEOUT", "retry").from(() => ({
-  message: "the handler was still running when the invocation's time was over",
-  remedy: remedyText("Heed ctx.signal, raise the consumer's timeoutSeconds, or lower its batchSize."),
-})) {}
+export class HandlerTimeoutError extends defineError("HANDLER_TIMEOUT", "retry").saying(
+  () => "the handler was still running when the invocation's time was over",
+  remedyText("Heed ctx.signal, raise the consumer's timeoutSeconds, or lower its batchSize."),
+) {}
 
 /** A handler that an earlier invocation called still runs; what is behind its change waits for it. */
-export class HandlerStillRunningError extends defineError("HANDLER_STILL_RUNNING", "retry").from(
-  (where: PartitionName) => ({
-    message: `${nameOf(where)}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
-    remedy: remedyText(
-      "Heed ctx.signal. On Lambda it passes by itself within seconds; elsewhere start the process anew.",
-    ),
-  }),
+export class HandlerStillRunningError extends defineError("HANDLER_STILL_RUNNING", "retry").saying(
+  (where: PartitionName) =>
+    `${nameOf(where)}: a handler that was called by an earlier invocation has not ended, or is not known to have; what follows its change waits`,
+  remedyText(
+    "Heed ctx.signal. On Lambda it passes by itself within seconds; elsewhere start the process anew.",
+  ),
 ) {}
 
 /** A row does not satisfy the schema the handler was registered with. The message names columns, never values. */
@@ -41,16 +41,16 @@ export class RowSchemaError extends defineError("ROW_SCHEMA", "stop").from(
 ) {}
 
 /** A middleware of `use` or `useBatch` called `next` twice, or after its end. */
-export class MiddlewareError extends defineError("MIDDLEWARE", "stop").from((what: string) => ({
-  message: `a middleware ${what}`,
-  remedy: remedyText("Call next once and wait for it: await next()."),
-})) {}
+export class MiddlewareError extends defineError("MIDDLEWARE", "stop").saying(
+  (what: string) => `a middleware ${what}`,
+  remedyText("Call next once and wait for it: await next()."),
+) {}
 
 /** Another invocation is at work on this event under `once: "claim"`; it is no failure of the change. */
-export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").from(() => ({
-  message: "the event is claimed by another invocation that has not ended yet",
-  remedy: remedyText("Nothing to do: it comes again."),
-})) {}
+export class ClaimHeldError extends defineError("CLAIM_HELD", "retry").saying(
+  () => "the event is claimed by another invocation that has not ended yet",
+  remedyText("Nothing to do: it comes again."),
+) {}
 
 /**
  * For handlers to throw: the sink cannot be reached, it is not this change's fault. The partition stops and the

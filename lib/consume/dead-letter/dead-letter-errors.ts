@@ -13,25 +13,20 @@ export class DeadLetterRefusedError extends defineError("DEAD_LETTER_REFUSED", "
 ) {}
 
 /** A dead letter does not fit into the queue: the change is not done, its partition waits. */
-export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE", "stop").from(
-  (bytes: number) => ({
-    message: `a dead letter has ${bytes} bytes, more than the queue takes`,
-    remedy: remedyText("Set the queue's MaximumMessageSize to 1 MiB, or correct the handler."),
-  }),
+export class DeadLetterTooLargeError extends defineError("DEAD_LETTER_TOO_LARGE", "stop").saying(
+  (bytes: number) => `a dead letter has ${bytes} bytes, more than the queue takes`,
+  remedyText("Set the queue's MaximumMessageSize to 1 MiB, or correct the handler."),
 ) {}
 
 /** A redrive is at work on what a change would overtake; it comes again. */
-export class RedriveUnderWayError extends defineError("REDRIVE_UNDER_WAY", "retry").from(
-  (where: PartitionName) => ({
-    message: `${nameOf(where)}: a redrive is at work in this partition, and the next change would overtake it`,
-    remedy: remedyText("Nothing to do: the change comes again when the redrive has ended."),
-  }),
+export class RedriveUnderWayError extends defineError("REDRIVE_UNDER_WAY", "retry").saying(
+  (where: PartitionName) =>
+    `${nameOf(where)}: a redrive is at work in this partition, and the next change would overtake it`,
+  remedyText("Nothing to do: the change comes again when the redrive has ended."),
 ) {}
 
 /** A consumer's function was asked to redrive, which only its redrive function does. */
-export class RedriveElsewhereError extends defineError("REDRIVE_ELSEWHERE", "stop").from(
-  (consumer: string) => ({
-    message: `this function of ${consumer} applies the stream, and does not redrive`,
-    remedy: remedyText("Invoke its redrive function: tributary redrive finds it."),
-  }),
+export class RedriveElsewhereError extends defineError("REDRIVE_ELSEWHERE", "stop").saying(
+  (consumer: string) => `this function of ${consumer} applies the stream, and does not redrive`,
+  remedyText("Invoke its redrive function: tributary redrive finds it."),
 ) {}
