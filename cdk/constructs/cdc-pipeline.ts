@@ -41,6 +41,7 @@ import { runbookAddress } from "./runbook.ts";
 import { type DatabaseAccess, databaseFacts, type SourceDatabase } from "./source-database.ts";
 import { StateTable } from "./state-table.ts";
 import { VerifyTasks } from "./verify-tasks.ts";
+import { checkWarmThroughput, tableWarmth, type WarmThroughput } from "./warm-throughput.ts";
 
 /** Settings of a deployed pipeline beside its definition: those that differ by place. */
 export interface CdcPipelineProps {
@@ -52,6 +53,7 @@ export interface CdcPipelineProps {
    */
   readonly projectRoot?: string;
 
+  /** The VPC of the capture task, from which it reaches the database. */
   readonly vpc: ec2.IVpc;
   /** Of the capture task. Default: private subnets with a NAT, else isolated ones. Public ones only where they are named. */
   readonly vpcSubnets?: ec2.SubnetSelection;
@@ -64,6 +66,7 @@ export interface CdcPipelineProps {
 
   /** An instance of RDS, an Aurora cluster (its writer), or any server by its address. Not RDS Proxy. */
   readonly database: SourceDatabase;
+  /** The database on that server. */
   readonly databaseName: string;
   /** `secret`: from Secrets Manager. `iam`: an RDS token for each connection. Default: `secret`. */
   readonly authentication?: "secret" | "iam";
@@ -82,8 +85,11 @@ export interface CdcPipelineProps {
   readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
   /** Settings of all consumers' functions; what `consumers.<name>` says counts instead, of `bundling` field by field. */
   readonly consumerDefaults?: FunctionSettings;
+  /** Size, image and variables of the capture task. */
   readonly capture?: CaptureSettings;
 
+  /** What stream and state table take at once, where a load is expected. Default: they grow by themselves. */
+  readonly warmThroughput?: WarmThroughput;
   /** Encrypts stream, table, queues and bucket. Default: a key of its own. A change of it is refused until `previousKeys` names the former one. */
   readonly encryptionKey?: kms.IKey;
   /** Keys that the pipeline had before: what was stored under them is still read, and nothing more is stored. */
@@ -179,6 +185,8 @@ export class CdcPipeline extends Construct {
     for (const consumer of definition.consumers)
       checkFunctionSettings(this, definition.stream, consumer, settingsOf(consumer.name));
     checkExisting(this, definition, existing);
+    const warm = props.warmThroughput ?? {};
+    checkWarmThroughput(warm, definition.stream, existing);
     this.#warnOfSharedThroughput(settingsOf);
 
     const keys = { encryptionKey: props.encryptionKey, previousKeys: props.previousKeys ?? [] };
@@ -199,9 +207,14 @@ export class CdcPipeline extends Construct {
     this.changeStream = new ChangeStream(this, "ChangeStream", {
       definition: definition.stream,
       existing: existing.stream,
+      warmMiBps: warm.streamMiBps,
       ...stateful,
     });
-    this.stateTable = new StateTable(this, "State", { existing: existing.stateTable, ...stateful });
+    this.stateTable = new StateTable(this, "State", {
+      existing: existing.stateTable,
+      warmThroughput: tableWarmth(warm),
+      ...stateful,
+    });
     this.claimBucket = new ClaimBucket(this, "Claims", {
       streamRetentionHours: definition.stream.retentionHours,
       existing: existing.claimBucket,

@@ -11,6 +11,8 @@ import { acknowledge } from "./nag.ts";
 export interface ChangeStreamProps {
   /** `stream` of the pipeline definition. */
   readonly definition: Pipeline["stream"];
+  /** MiB a second that it takes from the beginning on. */
+  readonly warmMiBps?: number | undefined;
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
   /** Used instead of a stream of our own. */
@@ -32,7 +34,7 @@ export class ChangeStream extends Construct {
     this.#key = props.existing ? props.existing.encryptionKey : props.encryptionKey;
   }
 
-  #own({ definition, encryptionKey, removalPolicy }: ChangeStreamProps): kinesis.Stream {
+  #own({ definition, encryptionKey, removalPolicy, warmMiBps }: ChangeStreamProps): kinesis.Stream {
     const stream = new kinesis.Stream(this, "Stream", {
       ...(definition.mode === "provisioned"
         ? { streamMode: kinesis.StreamMode.PROVISIONED, shardCount: definition.shards ?? 1 }
@@ -51,6 +53,10 @@ export class ChangeStream extends Construct {
       // https://docs.aws.amazon.com/streams/latest/dev/large-records.html
       const resource = stream.node.defaultChild as kinesis.CfnStream;
       resource.maxRecordSizeInKiB = Math.ceil(definition.maxRecordBytes / 1024);
+    }
+    if (warmMiBps !== undefined) {
+      // CDK's Stream has no prop for it yet.
+      (stream.node.defaultChild as kinesis.CfnStream).warmThroughputMiBps = warmMiBps;
     }
     return stream;
   }

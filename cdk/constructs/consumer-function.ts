@@ -35,7 +35,9 @@ export interface ConsumerSettings extends FunctionSettings {
   readonly policies?: readonly iam.PolicyStatement[];
   /** VPC of its sink, if it is in one. */
   readonly vpc?: ec2.IVpc;
+  /** Its subnets there. Default: private subnets with a NAT, else isolated ones. */
   readonly vpcSubnets?: ec2.SubnetSelection;
+  /** Of its functions there. Default: one for each, which the sink lets in by `connections` of the function. */
   readonly securityGroups?: ec2.ISecurityGroup[];
   /** The way to AWS's services out of isolated subnets of a VPC that is not the pipeline's. */
   readonly endpoints?: "existing" | PipelineEndpoints;

@@ -13,6 +13,7 @@ import { allow, allowKey, underKeys } from "./grants.ts";
 
 /** Props of `StateTable`. */
 export interface StateTableProps {
+  readonly warmThroughput?: dynamodb.WarmThroughput | undefined;
   readonly encryptionKey: kms.IKey;
   readonly removalPolicy: RemovalPolicy;
   /** Used instead of a table of our own. */
@@ -48,12 +49,13 @@ export class StateTable extends Construct {
     this.encryptionKey = props.existing ? props.existing.encryptionKey : props.encryptionKey;
   }
 
-  #own({ encryptionKey, removalPolicy }: StateTableProps): dynamodb.Table {
+  #own({ encryptionKey, removalPolicy, warmThroughput }: StateTableProps): dynamodb.Table {
     return new dynamodb.Table(this, "Table", {
       partitionKey: { name: STATE_TABLE.partitionKey, type: dynamodb.AttributeType.STRING },
       sortKey: { name: STATE_TABLE.sortKey, type: dynamodb.AttributeType.STRING },
       billingMode: dynamodb.BillingMode.PAY_PER_REQUEST,
       timeToLiveAttribute: STATE_TABLE.timeToLive,
+      ...(warmThroughput && { warmThroughput }),
       pointInTimeRecoverySpecification: { pointInTimeRecoveryEnabled: true },
       encryption: dynamodb.TableEncryption.CUSTOMER_MANAGED,
       encryptionKey,

@@ -32,6 +32,7 @@ const platform = synthesize((stack) => {
     logEncryptionKey: new kms.Key(stack, "LogKey", { enableKeyRotation: true }),
     permissionsBoundary: iam.ManagedPolicy.fromManagedPolicyName(stack, "Boundary", "platform-boundary"),
     removalPolicy: RemovalPolicy.DESTROY,
+    warmThroughput: { streamMiBps: 100, stateTableReadUnits: 20_000, stateTableWriteUnits: 8000 },
   };
 });
 const ours = ({ template }: Pick<typeof platform, "template">, type: string) =>
@@ -124,6 +125,18 @@ test("the pipeline's own key for logs makes no circle, and a consumer's logs are
   }
   // Template.fromStack refuses circles.
   expect(groups.length).toBeGreaterThan(4);
+});
+
+test("stream and state table are warm from the beginning on", () => {
+  const [[, stream], [, table]] = [
+    ...ours(platform, "AWS::Kinesis::Stream"),
+    ...ours(platform, "AWS::DynamoDB::Table"),
+  ] as [[string, { Properties: object }], [string, { Properties: object }]];
+  expect(stream.Properties).toMatchObject({ WarmThroughputMiBps: 100 });
+  expect(table.Properties).toMatchObject({
+    WarmThroughput: { ReadUnitsPerSecond: 20_000, WriteUnitsPerSecond: 8000 },
+  });
+  expect(JSON.stringify(minimal().template.toJSON())).not.toContain("WarmThroughput");
 });
 
 test("two pipelines of a stack share the boundary, and another one is refused", () => {

@@ -1,4 +1,5 @@
 import { Duration, Stack } from "aws-cdk-lib";
+import * as dynamodb from "aws-cdk-lib/aws-dynamodb";
 import * as kms from "aws-cdk-lib/aws-kms";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import { expect, test } from "vitest";
@@ -226,6 +227,37 @@ const REFUSALS: readonly Refusal[] = [
     value,
     remedy,
   })),
+  ...(
+    [
+      ["streamMiBps", 0, /from 1 to 10240/],
+      ["stateTableReadUnits", 11_999, /12000 units by itself/],
+      ["stateTableWriteUnits", 4000.5, /4000 units by itself/],
+    ] as const
+  ).map(([field, value, remedy]) => ({
+    what: `warm throughput: ${field} of ${value}`,
+    props: () => ({ warmThroughput: { [field]: value } }),
+    path: `warmThroughput.${field}`,
+    value,
+    remedy,
+  })),
+  {
+    what: "warm throughput of a provisioned stream",
+    definition: provisioned,
+    props: () => ({ warmThroughput: { streamMiBps: 10 } }),
+    path: "warmThroughput.streamMiBps",
+    value: 10,
+    remedy: /raise stream\.shards/,
+  },
+  {
+    what: "warm throughput of a table that is there already",
+    props: (stack) => ({
+      existing: { stateTable: dynamodb.Table.fromTableName(stack, "Theirs", "theirs") },
+      warmThroughput: { stateTableReadUnits: 20_000 },
+    }),
+    path: "warmThroughput.stateTableReadUnits",
+    value: 20_000,
+    remedy: /whoever made it warms it/,
+  },
   {
     what: "a dashboard's name with a slash",
     props: () => ({ dashboardName: "shop/orders" }),
