@@ -34,7 +34,8 @@ export const ASSUMPTIONS = {
   deadLetterWrites: 2,
   oversizePerMillion: 10,
   oversizeBytes: 2 * 1024 * 1024,
-  oversizeDays: 14,
+  /** Beyond the stream's retention: a dead letter's, and that of a parked change. The bucket keeps each object until then. */
+  oversizeDays: 90,
   /**
    * Each role asks for a data key of each encrypted part about every five minutes, and keeps it meanwhile.
    * https://docs.aws.amazon.com/streams/latest/dev/costs-performance.html
@@ -46,8 +47,12 @@ export const ASSUMPTIONS = {
   tableMetrics: 2,
   namedTables: 20,
   consumerMetrics: 13,
-  captureAlarms: 12,
-  consumerAlarms: 13,
+  /** An alarm is billed by the metrics that it computes with: `Unread` takes three. */
+  captureAlarmMetrics: 12,
+  consumerAlarmMetrics: 15,
+  /** With a topic: `Unhealthy`, and each alarm that keeps still while another one says the cause. */
+  captureCompositeAlarms: 2,
+  consumerCompositeAlarms: 2,
   /** Bytes of log lines: metrics of the capture task (three a minute), of a table, of an invocation; Lambda's own of an invocation. */
   captureLineBytes: 2200,
   tableLineBytes: 330,

@@ -86,10 +86,10 @@ function keysAndSecrets({ consumers }: Load): Line[] {
   ];
 }
 
-/** Changes too large for the stream: written once, read by each consumer, kept for a while. */
-function claims({ changesPerSecond, consumers }: Load): Line[] {
+/** Changes too large for the stream: written once, read by each consumer, kept as long as anything may point to them. */
+function claims({ changesPerSecond, consumers, retentionHours }: Load): Line[] {
   const objects = (changesPerSecond * SECONDS * A.oversizePerMillion) / 1e6;
-  const keptGb = (objects * A.oversizeBytes * ((A.oversizeDays * 24) / HOURS)) / GIB;
+  const keptGb = (objects * A.oversizeBytes * ((retentionHours + A.oversizeDays * 24) / HOURS)) / GIB;
   return [
     line("S3", "thousand objects written", objects / 1e3, PRICES.s3.putThousand),
     line("S3", "thousand objects read", (objects * consumers) / 1e3, PRICES.s3.getThousand),
@@ -109,9 +109,15 @@ function cloudwatch({ tables, consumers }: Load, called: readonly Invocations[])
     line("CloudWatch", "metrics", metrics, PRICES.cloudwatch.metricMonth),
     line(
       "CloudWatch",
-      "alarms",
-      A.captureAlarms + consumers * A.consumerAlarms,
+      "metrics of alarms",
+      A.captureAlarmMetrics + consumers * A.consumerAlarmMetrics,
       PRICES.cloudwatch.alarmMonth,
+    ),
+    line(
+      "CloudWatch",
+      "composite alarms",
+      A.captureCompositeAlarms + consumers * A.consumerCompositeAlarms,
+      PRICES.cloudwatch.compositeAlarmMonth,
     ),
     line("CloudWatch", "dashboards", 1, PRICES.cloudwatch.dashboardMonth),
     line("CloudWatch", "GB of logs", logGb, PRICES.cloudwatch.logsIngestedGb),

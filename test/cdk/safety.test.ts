@@ -319,9 +319,22 @@ test("relays of an outbox are two, and one goes on while the other is replaced; 
   expect(findings(relays)).toEqual([]);
 });
 
-test("the estimate of costs counts the alarms, the dashboard and the endpoints that are made", () => {
-  const alarms = Object.keys(foreign.template.findResources("AWS::CloudWatch::Alarm"));
-  expect(alarms).toHaveLength(ASSUMPTIONS.captureAlarms + 2 * ASSUMPTIONS.consumerAlarms);
+test("the estimate of costs counts the alarms by their metrics, the composite ones, the dashboard, the endpoints and the bucket's days", () => {
+  const metrics = Object.values(foreign.template.findResources("AWS::CloudWatch::Alarm")).flatMap(
+    ({ Properties: { Metrics = [{ MetricStat: {} }] } }) =>
+      (Metrics as readonly { readonly MetricStat?: object }[]).filter(({ MetricStat }) => MetricStat),
+  );
+  expect(metrics).toHaveLength(ASSUMPTIONS.captureAlarmMetrics + 2 * ASSUMPTIONS.consumerAlarmMetrics);
+  foreign.template.resourceCountIs(
+    "AWS::CloudWatch::CompositeAlarm",
+    ASSUMPTIONS.captureCompositeAlarms + 2 * ASSUMPTIONS.consumerCompositeAlarms,
+  );
+  const retentionDays = foreign.pipeline.changeStream.retention.toDays();
+  foreign.template.hasResourceProperties("AWS::S3::Bucket", {
+    LifecycleConfiguration: {
+      Rules: [Match.objectLike({ ExpirationInDays: retentionDays + ASSUMPTIONS.oversizeDays })],
+    },
+  });
   foreign.template.resourceCountIs("AWS::CloudWatch::Dashboard", 1);
   const endpoints = Object.values(large.template.findResources("AWS::EC2::VPCEndpoint")).filter(
     ({ Properties }) => Properties.VpcEndpointType === "Interface",
