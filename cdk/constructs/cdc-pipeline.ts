@@ -25,7 +25,7 @@ import { Consumer } from "./consumer.ts";
 import type { ConsumerSettings } from "./consumer-function.ts";
 import { DeadLetterQueue } from "./dead-letter-queue.ts";
 import { DeploymentMark } from "./deployment-mark.ts";
-import { allowPreviousKeys, checkKeys, refuseUnreadable } from "./encryption-keys.ts";
+import { allowPreviousKeys, checkKeys, refuseUnreadable, warnOfDeletedKey } from "./encryption-keys.ts";
 import { checkExisting, type ExistingResources } from "./existing-resources.ts";
 import { checkFunctionSettings, type FunctionSettings } from "./function-settings.ts";
 import { allowLogs } from "./log-groups.ts";
@@ -192,6 +192,7 @@ export class CdcPipeline extends Construct {
     const keys = { encryptionKey: props.encryptionKey, previousKeys: props.previousKeys ?? [] };
     checkKeys(keys);
     refuseUnreadable(this, definition.name, keys);
+    warnOfDeletedKey(this, keys, removalPolicy);
     this.encryptionKey =
       props.encryptionKey ??
       new kms.Key(this, "Key", {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { CfnParameter, CfnRule, Fn, Token } from "aws-cdk-lib";
+import { Annotations, CfnParameter, CfnRule, Fn, RemovalPolicy, Token } from "aws-cdk-lib";
 import type * as iam from "aws-cdk-lib/aws-iam";
 import type * as kms from "aws-cdk-lib/aws-kms";
 import type { Construct } from "constructs";
@@ -55,7 +55,8 @@ export function allowPreviousKeys(roles: readonly iam.IGrantable[], previousKeys
 /**
  * Has CloudFormation refuse a deploy, before it touches anything, that changes the key and names no previous one. A synth knows nothing of
  * what is deployed; a parameter does: its default counts at the first deploy, and later ones keep its value. Other `previousKeys` are
- * another parameter, so that its default counts again: whoever names the former key, or takes it out, is let through.
+ * another parameter, so that its default counts again: whoever names the former key, or takes it out, is let through. So is whoever
+ * changes the key while `previousKeys` changes in another way, and the first deploy that has the parameter: nothing is known there.
  * https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/intrinsic-function-reference-rules.html
  */
 export function refuseUnreadable(scope: Construct, pipeline: string, keys: NamedKeys): void {
@@ -76,6 +77,20 @@ export function refuseUnreadable(scope: Construct, pipeline: string, keys: Named
     ],
   });
   rule.overrideLogicalId(`${id}Rule`);
+}
+
+/**
+ * Warns of a change from the pipeline's own key where that key goes with the data: it leaves the stack, and CloudFormation schedules its
+ * deletion, which ends its use at once. A synth does not know whose the former key was.
+ * https://docs.aws.amazon.com/kms/latest/developerguide/deleting-keys.html
+ */
+export function warnOfDeletedKey(scope: Construct, keys: NamedKeys, removalPolicy: RemovalPolicy): void {
+  if (!keys.encryptionKey || keys.previousKeys.length === 0 || removalPolicy !== RemovalPolicy.DESTROY)
+    return;
+  Annotations.of(scope).addWarningV2(
+    "tributary:former-key-deleted",
+    "removalPolicy DESTROY: if the former key is the pipeline's own, this change has it deleted, and from then on nothing that was stored under it can be read. Deploy with removalPolicy RETAIN_ON_UPDATE_OR_DELETE first, and change the key after that. Where it has happened: aws kms cancel-key-deletion and aws kms enable-key, within 30 days. If the former key was named, it is in no danger.",
+  );
 }
 
 /** The ARN where it is known at synth, else where the key stands in the app. */

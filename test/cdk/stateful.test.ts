@@ -7,8 +7,9 @@ import * as logs from "aws-cdk-lib/aws-logs";
 import { describe, expect, test } from "vitest";
 import { CdcPipeline, type CdcPipelineProps } from "../../cdk/constructs/cdc-pipeline.ts";
 import { type PipelineInput, postgres } from "../../lib/definition/pipeline.ts";
+import deployedBefore from "./fixtures/deployed-before.json" with { type: "json" };
 import { effectOf, isStateful, type Resources } from "./replaced.ts";
-import { basics, definition, findings, synthesize } from "./stacks.ts";
+import { basics, definition, findings, full, synthesize } from "./stacks.ts";
 
 const ARN = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-00000000000";
 
@@ -124,6 +125,15 @@ describe("a deploy replaces and takes away nothing that holds data", () => {
       expect([id, before[id]?.DeletionPolicy]).toEqual([id, "RetainExceptOnCreate"]);
   });
 
+  /** Stacks stand that an earlier version deployed (8af3cb9, the definition `full`): their logical ids are a format, like what is stored. */
+  test("a stack of an earlier version keeps all that holds data or feeds a consumer, each in its place", () => {
+    const before = deployedBefore as Resources;
+    const now = full().template.toJSON().Resources as Resources;
+    expect(effectOf(before, now)).toEqual({ replaced: [], removed: [] });
+    for (const id of Object.keys(before))
+      expect([id, now[id]?.DeletionPolicy]).toEqual([id, before[id]?.DeletionPolicy]);
+  });
+
   test("the comparison sees a replacement, and what follows from it", () => {
     const [table = ""] = Object.keys(base).filter((id) => base[id]?.Type === "AWS::DynamoDB::Table");
     const { replaced } = effectOf(base, {
@@ -230,6 +240,17 @@ describe("a change of the encryption key", () => {
     expect(refusal(withKeys(1), withKeys(2, 1), withKeys(2))).toBeUndefined();
   });
 
+  test("may be prepared by a deploy under which the new key is read already: a rollback comes back to it", () => {
+    expect(refusal(withKeys(1), withKeys(1, 2), withKeys(2, 1))).toBeUndefined();
+    const readers = (of: Made) =>
+      Object.values(of.Resources).filter(
+        ({ Type, Properties }) =>
+          Type === "AWS::IAM::Policy" &&
+          JSON.stringify(Properties).includes(`"kms:Decrypt","Effect":"Allow","Resource":"${ARN}2"`),
+      );
+    expect(readers(withKeys(1, 2)).length).toBe(6);
+  });
+
   test("a deploy that changes something else is none", () => {
     expect(
       refusal(
@@ -308,6 +329,22 @@ test("enhanced fan-out says at synth what it has read again, and by what it begi
     expect(Properties.StartingPosition).toBe("TRIM_HORIZON");
     expect(Properties).not.toHaveProperty("StartingPositionTimestamp");
   }
+});
+
+test("a key that may be deleted by the change of keys is warned of, nothing else is", () => {
+  const key = (stack: Stack, id: string) => kms.Key.fromKeyArn(stack, id, `${ARN}${id.length}`);
+  const of = (removalPolicy: RemovalPolicy, ...previous: string[]) =>
+    findings(
+      synthesize((stack) => ({
+        ...{ ...basics(stack), definition: definition(), removalPolicy },
+        ...{ encryptionKey: key(stack, "New"), previousKeys: previous.map((id) => key(stack, id)) },
+      })),
+    ).join();
+  expect(of(RemovalPolicy.DESTROY, "Former")).toMatch(
+    /former key.*RETAIN_ON_UPDATE_OR_DELETE.*cancel-key-deletion/,
+  );
+  expect(of(RemovalPolicy.DESTROY)).toBe("");
+  expect(of(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE, "Former")).toBe("");
 });
 
 test("data that goes with the stack: the bucket is emptied, and nothing is kept", () => {
