@@ -19,19 +19,8 @@ const STANDING_MS = 30_000;
 
 /** How the capture tasks of the definition stand, and what they hold and lack: how the rest does `tributary status` says. */
 export function captureReportChecks(examination: Examination): readonly Check[] {
-  async function read<T>(signal: AbortSignal, of: (place: StatePlace) => Promise<T>): Promise<T> {
-    const { name: pipeline } = examination.requirePipeline();
-    await needed(examination.table(), "needs the table: see state table");
-    const dynamodb = dynamodbClient(examination.subject.environment);
-    const table = examination.requireResources().stateTable;
-    return await of({ dynamodb, table, pipeline, signal })
-      .catch((error: unknown) => {
-        if (error instanceof StateTableError || error instanceof StateTableUnavailableError)
-          throw new NotChecked(`dynamodb:Query: ${error.message}`);
-        throw error;
-      })
-      .finally(() => dynamodb.destroy());
-  }
+  const read = <T>(signal: AbortSignal, of: (place: StatePlace) => Promise<T>): Promise<T> =>
+    readState(examination, signal, of);
   return [
     {
       name: "capture task",
@@ -67,6 +56,25 @@ export function captureReportChecks(examination: Examination): readonly Check[] 
       },
     },
   ];
+}
+
+/** Reads something of the state table. @throws NotChecked where there is none, or it cannot be read */
+export async function readState<T>(
+  examination: Examination,
+  signal: AbortSignal,
+  of: (place: StatePlace) => Promise<T>,
+): Promise<T> {
+  const { name: pipeline } = examination.requirePipeline();
+  await needed(examination.table(), "needs the table: see state table");
+  const dynamodb = dynamodbClient(examination.subject.environment);
+  const table = examination.requireResources().stateTable;
+  return await of({ dynamodb, table, pipeline, signal })
+    .catch((error: unknown) => {
+      if (error instanceof StateTableError || error instanceof StateTableUnavailableError)
+        throw new NotChecked(`dynamodb:Query: ${error.message}`);
+      throw error;
+    })
+    .finally(() => dynamodb.destroy());
 }
 
 function outcome(problems: readonly Finding[], detail: string): Outcome {

@@ -13,6 +13,7 @@ import { identityChecks } from "./identity.ts";
 import { projectChecks } from "./project.ts";
 import { queueChecks } from "./queues.ts";
 import { rightsChecks } from "./rights.ts";
+import { slotChecks } from "./slot.ts";
 import { stateTableChecks } from "./state-table.ts";
 import { streamChecks } from "./stream.ts";
 
@@ -30,6 +31,7 @@ const AREAS: readonly ((examination: Examination) => readonly Check[])[] = [
   consumerChecks,
   captureServiceChecks,
   captureReportChecks,
+  slotChecks,
   rightsChecks,
 ];
 

@@ -34,7 +34,7 @@ export function checkLargeValues(
         code: "LARGE_VALUES",
         message: `when the key of a row changes, a value above about 2 kB that stays as it was does not travel with the change: ${found.slice(0, NAMED).join(", ")}${more}`,
         remedy:
-          "Nothing to do: the row is read again and follows whole. REPLICA IDENTITY FULL sends such values at once, at the price of whole old rows in the log.",
+          "Leave it as it is: the row is read again and follows whole. REPLICA IDENTITY FULL sends such values at once, at the price of whole old rows in the log.",
       },
     ],
   };

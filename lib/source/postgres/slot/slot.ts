@@ -15,6 +15,7 @@ import {
 } from "../postgres-errors.ts";
 import type { SlotState } from "./slot-record.ts";
 
+const SEE_EPOCH = '(see docs, PostgreSQL, "A new epoch")';
 const lsn = z.string().transform(parseLsn);
 
 const slotRow = z.object({
@@ -196,6 +197,17 @@ export function checkSlotKind(slot: SlotFacts, database: string): void {
   }
 }
 
+/** Returns the error of a slot that is on record, and that the server has not. */
+export function slotMissing({
+  slot,
+  confirmedLsn,
+}: Pick<SlotState, "slot" | "confirmedLsn">): SlotMissingError {
+  return new SlotMissingError({
+    message: `the replication slot "${slot}" does not exist any more; we had confirmed up to ${formatLsn(confirmedLsn)}`,
+    remedy: `It was dropped, or a failover went to a server that had no copy of it. Changes may be missing from there on, and a new epoch must begin: ${NEW_EPOCH} ${SEE_EPOCH}`,
+  });
+}
+
 /**
  * Rule 19: whether the server's history still is the one that the record was written in.
  * `history` holds the switch points of the current timeline's ancestors.
@@ -210,8 +222,7 @@ export function checkHistory(
   history: ReadonlyMap<number, bigint>,
 ): asserts slot is SlotFacts {
   const confirmed = formatLsn(state.confirmedLsn);
-  const see = '(see docs, PostgreSQL, "A new epoch")';
-  const again = `${slot ? NEW_EPOCH_DROP_SLOT : NEW_EPOCH} ${see}`;
+  const again = `${slot ? NEW_EPOCH_DROP_SLOT : NEW_EPOCH} ${SEE_EPOCH}`;
   if (system.systemId !== state.systemId) {
     throw new OtherSystemError({
       message: `the server is another cluster (system id ${system.systemId}) than the pipeline was started with (${state.systemId})`,
@@ -233,12 +244,7 @@ export function checkHistory(
       remedy: `Consumers hold changes that the database has lost; a new epoch must begin: ${again}`,
     });
   }
-  if (!slot) {
-    throw new SlotMissingError({
-      message: `the replication slot "${state.slot}" does not exist any more; we had confirmed up to ${confirmed}`,
-      remedy: `It was dropped, or a failover went to a server that had no copy of it. Changes may be missing from there on, and a new epoch must begin: ${again}`,
-    });
-  }
+  if (!slot) throw slotMissing(state);
   checkSlotKind(slot, state.database);
   // Its reader moves it: where it stands says nothing, and the way on from SLOT_AHEAD would destroy a healthy pipeline (rule 43).
   if (slot.activePid !== undefined) throw slotInUse(slot.name, slot.activePid, slot.holder);
