@@ -24,8 +24,10 @@ import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
 
 /** Between two rounds, in milliseconds, and as long again for each page beyond a consumer's first. */
 export const ROUND_MS = 60_000;
-/** A round is given up after this, in milliseconds. */
+/** What all consumers are compared with is given up after this, in milliseconds. */
 const DEADLINE_MS = 45_000;
+/** So is what one consumer stands at: the ones behind it are read whatever it takes. */
+const CONSUMER_DEADLINE_MS = 20_000;
 
 /** Dependencies of `ConsumerWatch`. */
 export interface ConsumerWatchOptions extends MeasuredPipeline {
@@ -35,16 +37,26 @@ export interface ConsumerWatchOptions extends MeasuredPipeline {
   readonly consumers: readonly Pick<ConsumerDefinition, "name" | "topics">[];
   readonly log: Log;
   readonly write: (line: string) => void;
+  /** How long one consumer may take, in milliseconds; default 20 s. */
+  readonly consumerDeadlineMs?: number;
 }
 
 /** What a consumer stands at. */
 interface Standing {
   /** Undefined where it is not known. */
   readonly lagMs: number | undefined;
-  readonly openKeys: number;
+  /** The failure instead where its lists cannot be read: its lag and holds are told without them. */
+  readonly openKeys: number | { readonly failure: unknown };
   readonly openHolds: number;
   /** Pages of its checkpoints beyond the first. */
   readonly furtherPages: number;
+}
+
+/** The list of a partition's parked keys, or what names it. */
+interface ParkedAt {
+  readonly topic: string;
+  readonly partition: number;
+  readonly keys: string;
 }
 
 /** Writes a line of metrics for each consumer about once a minute. It disturbs nothing: what cannot be read is logged once, and read again in the next round. */
@@ -69,15 +81,19 @@ export class ConsumerWatch {
    */
   async round(signal: AbortSignal, now = Date.now()): Promise<number> {
     const { dynamodb, table, pipeline, consumers } = this.#options;
-    const until = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
-    const place = { dynamodb, table, pipeline, signal: until };
+    const { consumerDeadlineMs = CONSUMER_DEADLINE_MS } = this.#options;
+    const within = (ms: number): StatePlace => ({
+      ...{ dynamodb, table, pipeline, signal: AbortSignal.any([signal, AbortSignal.timeout(ms)]) },
+    });
     const failures: unknown[] = [];
     let furtherPages = 0;
     try {
+      const place = within(DEADLINE_MS);
       const [{ consumers: paused }, newest] = await Promise.all([readPauses(place, true), newestOf(place)]);
       for (const consumer of consumers) {
         try {
-          const standing = await this.#standingOf(place, consumer, newest, now);
+          const standing = await this.#standingOf(within(consumerDeadlineMs), consumer, newest, now);
+          if (typeof standing.openKeys === "object") failures.push(standing.openKeys.failure);
           furtherPages += standing.furtherPages;
           this.#tell(consumer.name, standing, paused.has(consumer.name));
         } catch (error) {
@@ -105,13 +121,13 @@ export class ConsumerWatch {
       metricsLine("standing", dimensions, [
         // A pause has an alarm of its own.
         [STANDING_METRIC.lagMs, isPaused ? 0 : lagMs],
-        [STANDING_METRIC.openKeys, openKeys],
+        [STANDING_METRIC.openKeys, typeof openKeys === "number" ? openKeys : undefined],
         [STANDING_METRIC.openHolds, openHolds],
       ]),
     );
   }
 
-  /** @throws StateTableError, StateTableUnavailableError, FenceUnavailableError, ParkedKeysMissingError */
+  /** @throws StateTableError, StateTableUnavailableError, FenceUnavailableError */
   async #standingOf(
     place: StatePlace,
     consumer: Pick<ConsumerDefinition, "name" | "topics">,
@@ -119,21 +135,38 @@ export class ConsumerWatch {
     now: number,
   ): Promise<Standing> {
     const { pk } = fenceKey({ pipeline: place.pipeline, consumer: consumer.name }, "", 0);
-    const lists = this.#listsOf(place, consumer.name);
     const progress: PartitionProgress[] = [];
-    let [openKeys, openHolds, pages] = [0, 0, 0];
+    const parked: ParkedAt[] = [];
+    let [openHolds, pages] = [0, 0];
     for await (const items of persistentTable(place, true).pages({ pk, sk: "fence#" })) {
       pages++;
       for (const { topic, partition, stored } of items.flatMap(partitionsOf)) {
-        progress.push({ topic, partition, checkpoint: stored.position });
+        // What is held waits for somebody, as openHolds says: a second failure shows by what is not even held.
+        progress.push({ topic, partition, checkpoint: stored.hold?.intake.position ?? stored.position });
         if (stored.hold) openHolds++;
-        const keys = await lists.read({ topic, partition }, stored.parked, place.signal);
-        openKeys += ParkedKeys.parse(keys).size;
+        if (stored.parked !== undefined) parked.push({ topic, partition, keys: stored.parked });
       }
     }
     const lag = await lagOf(consumer, progress, newest, { place, signal: place.signal, wall: now });
     const lagMs = lag.state === "behind" ? lag.forMs : lag.state === "caught up" ? 0 : undefined;
+    const openKeys = await this.#openKeysOf(place, consumer.name, parked);
     return { lagMs, openKeys, openHolds, furtherPages: Math.max(0, pages - 1) };
+  }
+
+  async #openKeysOf(
+    place: StatePlace,
+    consumer: string,
+    parked: readonly ParkedAt[],
+  ): Promise<Standing["openKeys"]> {
+    const lists = this.#listsOf(place, consumer);
+    let open = 0;
+    try {
+      for (const { topic, partition, keys } of parked)
+        open += ParkedKeys.parse(await lists.read({ topic, partition }, keys, place.signal)).size;
+    } catch (failure) {
+      return { failure };
+    }
+    return open;
   }
 
   #listsOf(place: StatePlace, consumer: string): ParkedLists {

@@ -1,6 +1,6 @@
-import { PutItemCommand } from "@aws-sdk/client-dynamodb";
+import { DynamoDBClient, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { beforeAll, expect, test } from "vitest";
-import { ConsumerWatch } from "../../lib/capture/consumer-watch.ts";
+import { ConsumerWatch, type ConsumerWatchOptions } from "../../lib/capture/consumer-watch.ts";
 import { START_OF_HISTORY } from "../../lib/change/position.ts";
 import { ALL_OPERATIONS } from "../../lib/consume/api/operation.ts";
 import { registerConsumers } from "../../lib/consume/fence/start-position.ts";
@@ -18,7 +18,11 @@ const HOUR = 3_600_000;
 const ALONE = { TRIBUTARY_ATTEMPTS: "1" };
 
 /** What a capture task writes of a consumer, and what it logs. */
-function watchOf({ table }: ConsumerBench, names: readonly string[]) {
+function watchOf(
+  { table }: ConsumerBench,
+  names: readonly string[],
+  options: Partial<ConsumerWatchOptions> = {},
+) {
   const [lines, warnings]: string[][] = [[], []];
   const note = (message: string) => void warnings?.push(message);
   const watch = new ConsumerWatch({
@@ -26,6 +30,7 @@ function watchOf({ table }: ConsumerBench, names: readonly string[]) {
     consumers: names.map((name) => ({ name, topics: ["shop.*"] })),
     log: { info: note, warn: note, error: note },
     write: (line) => void lines?.push(line),
+    ...options,
   });
   const look = async () => {
     await watch.round(signal);
@@ -37,6 +42,20 @@ let bench: ConsumerBench;
 beforeAll(async () => {
   bench = await consumerBench(aws());
 });
+
+/** Has a capture task report the newest change of the topic. */
+function reportNewest(table: string, position: string, ago: number, slot = 1): Promise<void> {
+  const now = Date.now();
+  return writeCaptureReport(
+    { dynamodb: aws().dynamodb, table, pipeline: "shop", slot, seat: "holder" },
+    {
+      ...{ state: "RUNNING", since: now, at: now, beat: 1, everyMs: 10_000, task: "one", startedAt: now },
+      newest: { [TOPIC]: [{ partition: 0, position, at: now - ago }] },
+    },
+    null,
+    signal,
+  );
+}
 
 /** A handler that fails for as long as it is told to. */
 function failing(poison: string) {
@@ -81,6 +100,39 @@ test("a partition that is held is told until it is redriven", async () => {
   expect(await look()).toMatchObject([{ values: { OpenHolds: 0 } }]);
 });
 
+test("a partition that is held makes nobody late, unless what comes is not even held", async () => {
+  bench = await consumerBench(aws());
+  const { look } = watchOf(bench, [bench.name]);
+  const { handler } = failing("stop");
+  await invoke(handler, [packed(chain(1, 2))]);
+  await reportNewest(bench.table, at(2), HOUR);
+  expect(await look()).toMatchObject([{ values: { OpenHolds: 1, ConsumerLagMilliseconds: 0 } }]);
+  // Nobody invokes it any more.
+  await reportNewest(bench.table, at(3), HOUR);
+  const [line] = await look();
+  expect(line?.values.OpenHolds).toBe(1);
+  expect(line?.values.ConsumerLagMilliseconds).toBeGreaterThanOrEqual(HOUR);
+});
+
+test("a consumer whose state takes too long to read keeps no other from being told", async () => {
+  bench = await consumerBench(aws());
+  const { region, endpoint, credentials, requestHandler } = aws().dynamodb.config;
+  // DynamoDB takes the request and does not answer.
+  const handle: typeof requestHandler.handle = (request, options) =>
+    Buffer.from(request.body as Uint8Array).includes("#slow")
+      ? new Promise((_, reject) => {
+          const { abortSignal } = (options ?? {}) as { readonly abortSignal?: AbortSignal };
+          if (abortSignal) abortSignal.onabort = () => reject(new Error("aborted"));
+        })
+      : requestHandler.handle(request, options);
+  const dynamodb = new DynamoDBClient({
+    ...{ region, credentials, ...(endpoint && { endpoint }), requestHandler: { handle } },
+  });
+  const { look, warnings } = watchOf(bench, ["slow", bench.name], { dynamodb, consumerDeadlineMs: 200 });
+  expect((await look()).map((line) => line.dimensions.consumer)).toEqual([bench.name]);
+  expect(warnings).toHaveLength(1);
+});
+
 test("a consumer that nobody invokes is late by the changes that it lacks; not one that has them, is paused, or is new", async () => {
   bench = await consumerBench(aws());
   const { name, table } = bench;
@@ -103,17 +155,7 @@ test("a consumer that nobody invokes is late by the changes that it lacks; not o
     ["paused", 0],
     ["unknown", undefined],
   ]);
-  const now = Date.now();
-  const report = (slot: number, ago: number) =>
-    writeCaptureReport(
-      { ...place, slot, seat: "holder" },
-      {
-        ...{ state: "RUNNING", since: now, at: now, beat: 1, everyMs: 10_000, task: "one", startedAt: now },
-        newest: { [TOPIC]: [{ partition: 0, position: at(2), at: now - ago }] },
-      },
-      null,
-      signal,
-    );
+  const report = (slot: number, ago: number) => reportNewest(table, at(2), ago, slot);
   // Of the slot that had the topic before, and of the one that has it.
   await report(1, 30 * HOUR);
   await report(2, HOUR);
@@ -137,8 +179,14 @@ test("what cannot be read of one consumer is logged once and not told, and the o
   const store = (keys: string) =>
     aws().dynamodb.send(new PutItemCommand({ TableName: bench.table, Item: item(keys) }));
   await store("not a list");
-  for (let i = 0; i < 2; i++)
-    expect((await look()).map(({ dimensions }) => dimensions.consumer)).toEqual([bench.name]);
+  for (let i = 0; i < 2; i++) {
+    const told = await look();
+    expect(told.map(({ dimensions }) => dimensions.consumer)).toEqual(["broken", bench.name]);
+    // Its lists alone: a consumer that is dead, too, is late and held all the same.
+    expect(told[0]?.values).toMatchObject({ OpenHolds: 0 });
+    expect(told[0]?.values).not.toHaveProperty("OpenParkedKeys");
+    expect(told[1]?.values).toMatchObject({ OpenHolds: 0, OpenParkedKeys: 0 });
+  }
   expect(warnings).toHaveLength(1);
   expect(warnings?.[0]).toContain("what consumers stand at cannot be read: RangeError");
   // One page each.
