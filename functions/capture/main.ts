@@ -77,12 +77,10 @@ try {
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
     await awaitDeployment({ ...wait, log: (line) => log.info(line, { waitsFor: "deployment" }) });
   }
-  // One task does for all, whatever its state: consumers are read of in the state table alone.
-  if (slot === 1) {
-    const { name, consumers } = pipeline;
-    const place = { dynamodb, table: stateTable, pipeline: name };
-    new ConsumerWatch({ ...place, ...measured, consumers, log, write }).start(stopping.signal);
-  }
+  // Each slot's task tells of all consumers: alarms ask for the greatest value, and any of the tasks may be down.
+  const { name, consumers } = pipeline;
+  const place = { dynamodb, table: stateTable, pipeline: name };
+  new ConsumerWatch({ ...place, ...measured, consumers, log, write }).start(stopping.signal);
   const claims = await claimStoreFromEnvironment(process.env);
   const queue = process.env[CAPTURE_DEAD_LETTER_VARIABLE];
   await runCapture(
