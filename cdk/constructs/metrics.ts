@@ -106,7 +106,7 @@ interface MappedConsumer {
 }
 
 /**
- * 1 where records came into the stream and none of them was polled for a consumer, which is not paused; else 0. The event source mapping
+ * 1 where records came into the stream and none of them was polled for a consumer, which capture knows and which is not paused; else 0. The event source mapping
  * publishes `PolledEventCount` (0 for an empty poll, before any filter, and nothing while it does not poll) since its `MetricsConfig` says so:
  * https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html#event-source-mapping-metrics
  */
@@ -118,14 +118,17 @@ export function unreadRecords(
   const period = Duration.minutes(5);
   const EventSourceMappingUUID = mapping.eventSourceMappingId;
   return new cloudwatch.MathExpression({
-    // A paused consumer is not polled for: PauseRetention watches it.
-    expression: "IF(FILL(incoming, 0) > 0 AND FILL(polled, 0) == 0 AND FILL(paused, -1) < 0, 1, 0)",
+    // A paused consumer is not polled for: PauseRetention watches it. A new alarm looks back an hour, in which a consumer that is new, too,
+    // had no mapping: what capture tells of it (`known`) begins behind the deploy.
+    expression:
+      "IF(FILL(incoming, 0) > 0 AND FILL(polled, 0) == 0 AND FILL(paused, -1) < 0 AND FILL(known, -1) >= 0, 1, 0)",
     usingMetrics: {
       incoming: streamMetric(stream, "IncomingRecords", { period }),
       polled: metric("AWS/Lambda", "PolledEventCount", { EventSourceMappingUUID }, cloudwatch.Stats.SUM, {
         period,
       }),
       paused: consumerMetric(of, name, "retentionUsed", { period }),
+      known: consumerMetric(of, name, "openHolds", { period }),
     },
     period,
   });

@@ -302,7 +302,7 @@ export const CONSUMER_ALARM = {
     threshold: "freshness",
     periods: 1,
     missing: "keep",
-    unless: ["Unread", "HeldPartitions"],
+    unless: ["Unread"],
     meaning:
       "A change has waited for {consumer} for {threshold} or longer, by what the state table says of it: it is too slow, or stands.",
     remedy:

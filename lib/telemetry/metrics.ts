@@ -195,7 +195,7 @@ export const STANDING_METRIC = {
   lagMs: most(
     "ConsumerLagMilliseconds",
     "Milliseconds",
-    "written by the capture task about once a minute, like the next two: how long the oldest change that the consumer lacks has stood in the stream, as `tributary status` tells it; 0 where it lacks none, and while it is paused",
+    "written by the capture task about once a minute, like the next two: how long the oldest change that the consumer lacks has stood in the stream, as `tributary status` tells it, but that what is held is no lag; 0 where it lacks none, and while it is paused",
     "where known",
   ),
   openKeys: most(
