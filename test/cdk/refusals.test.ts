@@ -65,6 +65,19 @@ const REFUSALS: readonly Refusal[] = [
     remedy: /4 shards and parallelization is 1, so Lambda invokes it 4 at once.*reserve 4 or more/,
   },
   {
+    what: "a concurrency that is enough for shards, but not for their lanes",
+    definition: {
+      ...provisioned,
+      consumers: [
+        { name: "notifications", entry: "functions/notifications.ts", topics: ["*"], parallelization: 2 },
+      ],
+    },
+    props: () => ({ consumers: { notifications: { reservedConcurrency: 5 } } }),
+    path: "consumers.notifications.reservedConcurrency",
+    value: 5,
+    remedy: /reserve 8 or more/,
+  },
+  {
     what: "a concurrency below what a stream on demand begins with",
     props: () => ({ consumers: { notifications: { reservedConcurrency: 3 } } }),
     path: "consumers.notifications.reservedConcurrency",
