@@ -169,7 +169,7 @@ function ofThreshold(
   return [{ path, value: said, remedy: `${remedy}; to switch the alarm off: byName: { <alarm>: false }` }];
 }
 
-/** Names that one that is not known was probably meant to be, else where all are listed. */
+/** Names that one that is not known was probably meant to be, else all of them. */
 function meant(name: string, known: readonly string[]): string {
   const text = name.toLowerCase();
   const near = known
@@ -179,5 +179,5 @@ function meant(name: string, known: readonly string[]): string {
     .slice(0, 3)
     .map(({ candidate }) => candidate);
   if (near.length > 0) return `did you mean ${near.join(", ")}?`;
-  return known.length < 10 ? `it has ${known.join(", ")}` : "docs/11-operations.md lists them (Alarms)";
+  return `it has ${known.join(", ")}`;
 }

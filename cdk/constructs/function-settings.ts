@@ -153,7 +153,7 @@ export function checkFunctionSettings(
 function concurrencyProblems(
   path: string,
   stream: Pipeline["stream"],
-  { parallelization }: Pipeline["consumers"][number],
+  { name, parallelization }: Pipeline["consumers"][number],
   { reservedConcurrency: reserved }: FunctionSettings,
 ): ConfigurationProblem[] {
   if (reserved === undefined) return [];
@@ -162,8 +162,7 @@ function concurrencyProblems(
       {
         path,
         value: reserved,
-        remedy:
-          "write a whole number from 1 on, or leave it out for the account's concurrency: with 0 no change would take effect (to stop a consumer: tributary consumer pause)",
+        remedy: `write a whole number from 1 on, or leave it out for the account's concurrency: with 0 no change would take effect (to stop a consumer: tributary consumer pause --consumer ${name})`,
       },
     ];
   const shards = stream.mode === "provisioned" ? (stream.shards ?? 1) : FIRST_SHARDS;

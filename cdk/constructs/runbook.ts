@@ -20,7 +20,7 @@ export function runbookAddress(given: string | undefined): string | undefined {
   if (isWeb && /^[^\s#()<>[\]"'`\\]+$/.test(given)) return given;
   throw refusal(
     given,
-    "write the address of your copy of docs/11-operations.md, https://…, without a part behind #, credentials, brackets, quotes and spaces (a bracket is %28 or %29)",
+    "write the address of your copy of the page 11-operations.md, https://…, without a part behind #, credentials, brackets, quotes and spaces (a bracket is %28 or %29)",
   );
 }
 

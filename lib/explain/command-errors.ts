@@ -33,7 +33,7 @@ export const COMMAND_ERRORS: Section = errorSection("Commands on a deployed stac
     meaning: "`verify --remote`: the stack has no task that can read the sink of this consumer",
     why: "Its entry file exports no `sink`, its function is in another VPC than the capture task, or the stack was deployed by an older version.",
     remedy:
-      "export `sink` beside `handler` and deploy; or run `tributary verify` where database and sink are both reached",
+      "export `sink` beside `handler` and deploy; or verify without `--remote`, where database and sink are both reached",
   },
   REMOTE_TASK: {
     retry: "stop",

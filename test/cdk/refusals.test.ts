@@ -185,7 +185,7 @@ const REFUSALS: readonly Refusal[] = [
         { byName: { Everything: false } },
         "byName.Everything",
         "Everything",
-        /docs\/11/,
+        /it has .*Late/,
       ],
       ["true for an alarm", { byName: { Late: true } }, "byName.Late", true, /write false/],
       [

@@ -73,7 +73,7 @@ describe("an address that cannot be a runbook's", () => {
   ])("%j is refused, with what to write", (runbook) => {
     const made = () => synthesize((stack) => ({ definition: definition(), ...basics(stack), runbook }));
     expect(made).toThrow(ConfigurationError);
-    expect(made).toThrow(/runbook.*write the address of your copy of docs\/11-operations\.md/s);
+    expect(made).toThrow(/runbook.*write the address of your copy of the page 11-operations\.md/s);
   });
 
   test("one with a query, of another port, or that is known at deployment is not", () => {

@@ -12,6 +12,6 @@ export function renamedConsumers(changes: readonly PlannedChange[]): readonly st
   const [gone, made] = [names("remove"), names("add")];
   if (gone.length === 0 || made.length === 0) return [];
   return [
-    `${gone.join(", ")} goes while ${made.join(", ")} comes. If that is a new name: it is a new consumer, which begins where capture stands, and what the old one has not applied, parked or got as dead letters is given to nobody. Deploy the new name beside the old one first, fill it (tributary backfill start --consumer ${made[0]}), and take the old one out when tributary consumer status --consumer ${gone[0]} shows nothing that waits.`,
+    `${gone.join(", ")} goes while ${made.join(", ")} comes. If that is a new name: it is a new consumer, which begins where capture stands, and what the old one has not applied, parked or got as dead letters is given to nobody. Deploy the new name beside the old one first, fill it (tributary backfill start --table <table> --consumer ${made[0]}), and take the old one out when tributary consumer status --consumer ${gone[0]} shows nothing that waits.`,
   ];
 }
