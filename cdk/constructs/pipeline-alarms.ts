@@ -96,7 +96,13 @@ export class PipelineAlarms extends Construct {
           const meaning = slot === 1 ? alarm.meaning : `Slot ${slot}: ${alarm.meaning}`;
           const metric = captureAlarmMetric(props, alarm.metric, slot);
           const suffix = named("", slot);
-          this.#alarm(name + suffix, { ...alarm, meaning }, metric, props, { kind: name, suffix });
+          const made = this.#alarm(name + suffix, { ...alarm, meaning }, metric, props, {
+            kind: name,
+            suffix,
+          });
+          // A task that is not made yet is not dead: from its start on there is something to be read.
+          if (alarm.missing === "dead")
+            made?.node.addDependency(...props.captures.map(({ service }) => service));
         }
       }
     };
@@ -191,9 +197,9 @@ export class PipelineAlarms extends Construct {
       suffix = "",
       consumer = "",
     }: { readonly kind?: string; readonly suffix?: string; readonly consumer?: string } = {},
-  ): void {
+  ): cloudwatch.Alarm | undefined {
     const setting = alarmSetting(props.thresholds, kind, suffix);
-    if (setting === false) return;
+    if (setting === false) return undefined;
     const { threshold: chosen, ...over } = setting;
     const alarm: Alarm = { ...listed, ...over };
     const { value, text } = thresholdOf(alarm.threshold, props, chosen);
@@ -212,6 +218,7 @@ export class PipelineAlarms extends Construct {
     });
     this.#made.push({ alarm: made, alarmName, description, of: alarm, kind, suffix });
     this.alarms.push(made);
+    return made;
   }
 }
 

@@ -4,6 +4,7 @@ import { CapturePublisher, metricsSecondsFromEnvironment } from "../../lib/captu
 import { CaptureReporter, listening } from "../../lib/capture/capture-reporter.ts";
 import { ConsumerWatch } from "../../lib/capture/consumer-watch.ts";
 import { CAPTURE_DEAD_LETTER_VARIABLE, CaptureDeadLetterQueue } from "../../lib/capture/dead-letters.ts";
+import { tellDeploying } from "../../lib/capture/deployment-metrics.ts";
 import { PausePublisher } from "../../lib/capture/pause-metrics.ts";
 import { withRemedies } from "../../lib/capture/remedy-log.ts";
 import { problemsOf } from "../../lib/change/error-text.ts";
@@ -75,7 +76,12 @@ try {
     // What a first deploy must fail for is found here, before anything is made.
     await kind.check({ connection, pipeline, slot, signal });
     const wait = { dynamodb, table: stateTable, pipeline: pipeline.name, signal };
-    await awaitDeployment({ ...wait, log: (line) => log.info(line, { waitsFor: "deployment" }) });
+    let told: (() => void) | undefined;
+    const begin = (line: string) => {
+      log.info(line, { waitsFor: "deployment" });
+      told = tellDeploying({ ...measured, slot, seconds: metricsSeconds, write, metrics: kind.metrics });
+    };
+    await awaitDeployment({ ...wait, log: begin }).finally(() => told?.());
   }
   // Each slot's task tells of all consumers: alarms ask for the greatest value, and any of the tasks may be down.
   const { name, consumers } = pipeline;

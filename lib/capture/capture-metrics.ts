@@ -98,8 +98,7 @@ export class CapturePublisher {
     measurements.push([CAPTURE_METRIC.reconnects, this.#added("reconnects", reconnects)]);
     if (isLog(metrics.source))
       measurements.push([CAPTURE_METRIC.putAside, this.#added("putAside", metrics.source.putAside)]);
-    const { slot = 1 } = this.#options;
-    const dimensions = dimensionsOf(this.#options, slot > 1 ? { [DIMENSION.slot]: String(slot) } : {});
+    const dimensions = captureDimensions(this.#options);
     for (const line of this.#tables.lines(metrics.stream.tables)) this.#options.write(line);
     if (isLog(metrics.source))
       for (const line of this.#backfills.lines(metrics.source.backfills)) this.#options.write(line);
@@ -111,6 +110,11 @@ export class CapturePublisher {
     this.#published.set(name, total);
     return total - before;
   }
+}
+
+/** Returns the dimensions of a task's metrics. */
+export function captureDimensions({ slot = 1, ...of }: CapturePublisherOptions): Record<string, string> {
+  return dimensionsOf(of, slot > 1 ? { [DIMENSION.slot]: String(slot) } : {});
 }
 
 /** Returns the present values, as far as they are known. */

@@ -28,12 +28,13 @@ export async function awaitDeployment(wait: DeploymentWait): Promise<void> {
   const { dynamodb, table, pipeline, signal, log, pollMs = 3_000, deadlineMs = 3 * 3600_000 } = wait;
   const state = new StateTable(dynamodb, table, once(signal));
   const deadline = performance.now() + deadlineMs;
-  for (let told = false; ; told = true) {
+  for (let told = false; ; ) {
     const late = performance.now() >= deadline;
     try {
       if (await state.get(deployedKey(pipeline))) return;
       if (late) throw unfinished(table, pipeline);
       if (!told) log("ready; the slot is made when the deployment is complete");
+      told = true;
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof StateTableError) throw error;

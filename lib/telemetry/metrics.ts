@@ -91,11 +91,15 @@ export const CAPTURE_METRIC = {
     "Milliseconds",
     "age of the newest stored commit while something waits; 0 when nothing does: an idle database is not late",
   ),
-  slotActive: least("SlotActive", "None", "1 while our replication link is open, 0 while it is not"),
+  slotActive: least(
+    "SlotActive",
+    "None",
+    "1 while our replication link is open, or while the task waits for the end of the first deploy; 0 while it is not",
+  ),
   sourceConnected: least(
     "SourceConnected",
     "None",
-    "1 while a source that reads tables (triggers, polling, outbox) is connected, 0 while it is not; it has no slot and no WAL",
+    "1 while a source that reads tables (triggers, polling, outbox) is connected, or the task waits for the end of the first deploy; 0 while it is not; it has no slot and no WAL",
   ),
   walHeldBytes: most("WalHeldBytes", "Bytes", "log that the server keeps for the slot", "where known"),
   walBudgetLeft: least(

@@ -191,6 +191,17 @@ describe.each(each)("%s", (_, of) => {
     expect(service.DependsOn).toEqual(expect.arrayContaining(mappings));
   });
 
+  test("alarms that take no data for a dead task come after the task", () => {
+    const services = Object.keys(of.template.findResources("AWS::ECS::Service"));
+    const dead = Object.entries(of.template.findResources("AWS::CloudWatch::Alarm")).filter(
+      ([id, { Properties }]) =>
+        Properties.TreatMissingData === "breaching" && /SlotInactive|SourceDisconnected/.test(id),
+    );
+    expect(dead).toHaveLength(services.length);
+    for (const [id, { DependsOn = [] }] of dead)
+      expect([DependsOn].flat(), id).toEqual(expect.arrayContaining(services));
+  });
+
   test("logs end some time", () => {
     for (const { Properties } of Object.values(of.template.findResources("AWS::Logs::LogGroup"))) {
       if (JSON.stringify(Properties).includes("RetentionInDays")) {

@@ -82,6 +82,8 @@ withPostgres((server) => {
       );
     const first = bench.capture(environment);
     await first.printed("deploy");
+    // Alarms of a dead task stand by now.
+    await first.printed('"SlotActive":1');
     await mark(bench.consumer.table, "shop");
     // The snapshot, a change above the record limit, and one that holds its topic, with what comes behind it.
     await reached(2);
@@ -109,6 +111,8 @@ withPostgres((server) => {
     // The next task reads what the dead one left in the stream, and drains the hold; an operator's verbs have the task's rights.
     const second = bench.capture(environment);
     await second.printed("streaming from slot");
+    // It has waited for nothing: a task that comes and goes must not look alive.
+    expect(second.lines.filter((line) => line.includes("capture-deploying"))).toEqual([]);
     expect(await operate("capture", "dead-letter", "--at", position ?? "")).toMatchObject({ code: 0 });
     await reached(6);
     second.signal("SIGTERM");
