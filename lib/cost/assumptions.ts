@@ -49,7 +49,7 @@ export const ASSUMPTIONS = {
   consumerMetrics: 13,
   /** An alarm is billed by the metrics that it computes with: `Unread` takes three. */
   captureAlarmMetrics: 12,
-  consumerAlarmMetrics: 15,
+  consumerAlarmMetrics: 16,
   /** With a topic: `Unhealthy`, and each alarm that keeps still while another one says the cause. */
   captureCompositeAlarms: 2,
   consumerCompositeAlarms: 2,

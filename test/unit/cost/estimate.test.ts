@@ -167,9 +167,9 @@ describe("each part of a bill, by hand", () => {
     ["SQS", 0.031536],
     // 26,280 objects: written at 0.005 and read at 0.0004 a thousand; of 2 MiB, 1 + 90 of 30.4167 days: 153.56250 GB at 0.023
     ["S3", 0.1314 + 0.010512 + 3.531938],
-    // 22 + 2 + 13 metrics at 0.30; 12 + 15 metrics of alarms at 0.10; 2 + 2 composite alarms at 0.50; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50;
+    // 22 + 2 + 13 metrics at 0.30; 12 + 16 metrics of alarms at 0.10; 2 + 2 composite alarms at 0.50; a dashboard; (2,200 + 330) bytes × 131,400 and 1,270 bytes × 10,512,000: 12.742991 GB at 0.50;
     // of them 14 of 30.4167 days stored, in 15 % of their size: 0.879790 GB at 0.03
-    ["CloudWatch", 11.1 + 2.7 + 2 + 3 + 6.371495 + 0.026394],
+    ["CloudWatch", 11.1 + 2.8 + 2 + 3 + 6.371495 + 0.026394],
     // 6 endpoints in 2 zones: 8,760 h and 2,506.256104 GB at 0.01; half of 2,212.554216 GB of changes from the database's zone at 0.02
     ["Network", 112.662561 + 22.125542],
     // A key, 2 roles × 3 parts × 12 × 730 = 52,560 requests at 0.03 for 10,000, a secret
