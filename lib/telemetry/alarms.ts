@@ -339,7 +339,7 @@ export const CONSUMER_ALARM = {
     meaning:
       "Changes failed for good in {consumer}; later changes of their keys wait behind them (poison: park).",
     remedy:
-      "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That also empties the queue.",
+      "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That empties the queue, but for what the list calls superseded: tributary dlq discard --consumer {consumer} --position <position>.",
     ifNothing: "Later changes of the same keys wait behind them; letters expire after the queue's retention.",
   },
   ParkedKeys: {
