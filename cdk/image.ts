@@ -11,8 +11,8 @@ import { rdsAuthorities } from "./constructs/certificate-authorities.ts";
 import { writeImageContext } from "./constructs/image-context.ts";
 
 /*
- * `npm run image`: builds the capture image outside of a deploy, for a registry of one's own. Exit code 0: it is built; 1: it is not,
- * and what was printed says why and how; 2: wrong usage.
+ * `npm run image`: builds the capture image without a deploy, for your own registry. Exit code 0: built; 1: not built, and the output
+ * says why and how to build it; 2: wrong usage.
  */
 
 const USAGE = `npm run image -- [--definition FILE] [--tag NAME] [--architecture ${Object.keys(ARCHITECTURES).join("|")}]

@@ -5,7 +5,7 @@ import { Construct } from "constructs";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import type { Severity } from "../../lib/telemetry/alarms.ts";
 
-/** Topics that alarms notify, by severity; one that is left out: those alarms are to be seen in CloudWatch only. */
+/** Topics that alarms notify, by severity. Alarms of a severity without a topic show in CloudWatch only. */
 export type AlarmTopics = Readonly<Partial<Record<Severity, sns.ITopic>>>;
 
 /** An alarm, and the name that it has in CloudWatch. */

@@ -12,34 +12,34 @@ import {
   type ThresholdName,
 } from "../../lib/telemetry/alarms.ts";
 
-/** From when on alarms ring; each has a default. */
+/** Thresholds of the alarms; each has a default. */
 export interface AlarmThresholds {
-  /** WAL from what is confirmed to the server's end. Default 1 GiB. */
+  /** `ReplicationLag`: bytes of WAL between the confirmed position and the server's latest. Default 1 GiB. */
   readonly lagBytes?: number;
-  /** Age of what waits to be captured, of a source that reads tables. Default 10 minutes. */
+  /** `CaptureLag`: age of the changes waiting to be captured, for a source that reads tables. Default 10 minutes. */
   readonly lag?: Duration;
-  /** Share of `max_slot_wal_keep_size` that is left, in per cent. Default 30. */
+  /** `WalBudget`: remaining share of `max_slot_wal_keep_size`, in per cent. Default 30. */
   readonly walBudgetPercent?: number;
-  /** Time until the slot is lost if it goes on like this. Default 2 hours. */
+  /** `WalLoss`: time until the slot is lost at the present rate. Default 2 hours. */
   readonly walLoss?: Duration;
-  /** How long a change may wait for a consumer. Default 15 minutes. */
+  /** `Late`: how long a change may wait for a consumer. Default 15 minutes. */
   readonly freshness?: Duration;
-  /** Age of what a consumer is given. Default a quarter of the stream's retention. */
+  /** `IteratorAge`: age of the records that a consumer receives. Default a quarter of the stream's retention. */
   readonly iteratorAge?: Duration;
   /**
-   * By the alarm's name (`Late`), or for one consumer or slot alone (`Late-orders`, `ReplicationLag-slot2`): what differs, or `false` for no such
-   * alarm. It counts before the fields above. Names that a pipeline of another source has are passed over. Default: as docs/11 lists them.
+   * Overrides by alarm name (`Late`), or for one consumer or slot (`Late-orders`, `ReplicationLag-slot2`); `false` removes the alarm. They take
+   * precedence over the fields above. Alarms that only other kinds of source have are ignored. Default: as docs/11 lists them.
    */
   readonly byName?: Readonly<Partial<Record<AlarmKind | `${AlarmKind}-${string}`, AlarmSetting | false>>>;
 }
 
 /** What of one alarm is another than docs/11 lists. */
 export interface AlarmSetting {
-  /** From when on it rings: a `Duration` where the alarm's threshold is a time, else a number in the unit of its metric, above 0. */
+  /** Threshold: a `Duration` if it is a time, else a number above 0 in the unit of the metric. */
   readonly threshold?: number | Duration;
-  /** How many periods in a row it waits for (`Unread`: of its twelve). */
+  /** How many consecutive periods must breach (for `Unread`: how many of its twelve). */
   readonly periods?: number;
-  /** `page` calls somebody, `ticket` can wait for the day. */
+  /** `page` wakes somebody up; `ticket` can wait until working hours. */
   readonly severity?: Severity;
 }
 

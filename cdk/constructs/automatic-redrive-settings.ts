@@ -2,8 +2,8 @@ import type { Duration } from "aws-cdk-lib";
 
 /** Settings of a redrive that no person starts. */
 export interface AutomaticRedriveSettings {
-  /** A queue: each dead letter that is moved into it is redriven, its key alone. */
+  /** Make a redrive queue. Each dead letter moved into it is redriven, that letter's key only. */
   readonly queue?: boolean;
-  /** All open dead letters, so often: for failures that pass by themselves. */
+  /** Redrive all open dead letters at this interval, for failures that pass by themselves. */
   readonly every?: Duration;
 }

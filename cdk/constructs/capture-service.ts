@@ -35,30 +35,30 @@ import {
 
 /** Optional settings of the capture task. */
 export interface CaptureSettings {
-  /** CPU units of Fargate, 1024 a processor. Default 1024. */
+  /** Fargate CPU units; 1024 is one vCPU. Default 1024. */
   readonly cpu?: number;
-  /** Default 2048. Large changes need about twice their size. */
+  /** Memory of the task in MiB. A large change needs about twice its size. Default 2048. */
   readonly memoryMiB?: number;
-  /** Of the task and of the image that is built for it. Default `arm64`. */
+  /** CPU architecture of the task and of its image. Default `arm64`. */
   readonly architecture?: CaptureArchitecture;
   /**
-   * An image built elsewhere, of this version and for `architecture`: as CDK knows it, or by its name. What is in a private repository of ECR can
-   * be pulled by the task; a repository of another account must let it. Default: built from this project when deployed.
+   * A prebuilt image, of this version and for `architecture`: a CDK `ContainerImage`, or its full name. The task may pull it from a private
+   * ECR repository; one in another account must allow that in its policy. Default: built from this project at deploy.
    */
   readonly image?: ecs.ContainerImage | string;
   /**
-   * Node's image in a registry of your own, where the public one is not reached: the name in full, of the same version of Node on
-   * Alpine Linux. Whoever builds pulls it. Default: that of the Dockerfile, by its digest.
+   * Full name of a Node base image in your own registry, for machines that cannot reach ECR Public. It must have the same version of Node
+   * on Alpine Linux. The machine that builds pulls it. Default: the image in the Dockerfile, by digest.
    */
   readonly baseImage?: string;
-  /** RDS's certificate authorities, pinned. Default: those of the stack's partition, fetched from AWS while the image is built. */
+  /** A pinned bundle of RDS's certificate authorities. Default: the bundle of the stack's partition, downloaded from AWS while the image is built. */
   readonly rdsAuthorities?: PinnedAuthorities;
   /**
-   * Of the task, up to five, instead of one that is made. They must let it out on port 443, and to the database where CDK does not know the
-   * database's groups; those it knows are opened to them.
+   * Up to five security groups for the task, instead of a new one. They must allow outbound traffic on port 443, and to the database if CDK
+   * does not know the database's security groups. Groups that CDK knows get a rule for them.
    */
   readonly securityGroups?: readonly ec2.ISecurityGroup[];
-  /** Variables beside those that the construct sets; stronger than them. */
+  /** More environment variables. They override those that the construct sets. */
   readonly environment?: Readonly<Record<string, string>>;
 }
 

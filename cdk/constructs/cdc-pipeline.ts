@@ -48,80 +48,80 @@ export interface CdcPipelineProps {
   /** The definition, as `definePipeline` returns it. */
   readonly definition: Pipeline;
   /**
-   * Entry files of the definition are relative to it. Default: the project of the CDK app, which is the nearest folder with a
-   * package.json at or above the file that Node runs; under a test runner the working directory's.
+   * Folder that the definition's entry files are relative to. Default: the CDK app's project, that is the nearest folder with a
+   * package.json at or above the file that Node runs (under a test runner: at or above the working directory).
    */
   readonly projectRoot?: string;
 
-  /** The VPC of the capture task, from which it reaches the database. */
+  /** VPC of the capture task. It must reach the database. */
   readonly vpc: ec2.IVpc;
-  /** Of the capture task. Default: private subnets with a NAT, else isolated ones. Public ones only where they are named. */
+  /** Subnets of the capture task. Default: private subnets with a NAT, else isolated ones. Public subnets are used only if you name them. */
   readonly vpcSubnets?: ec2.SubnetSelection;
-  /** The way to AWS's services out of isolated subnets. */
+  /** How isolated subnets reach AWS services. Needed only for isolated subnets. */
   readonly endpoints?: Endpoints;
-  /** Default: a cluster of its own. */
+  /** ECS cluster of the capture task. Default: a new one. */
   readonly cluster?: ecs.ICluster;
-  /** Stream, state table and claim bucket that are there already. Default: the pipeline makes its own. */
+  /** An existing stream, state table or claim bucket to use. Default: the pipeline makes its own. */
   readonly existing?: ExistingResources;
 
-  /** An instance of RDS, an Aurora cluster (its writer), or any server by its address. Not RDS Proxy. */
+  /** An RDS instance, an Aurora cluster (its writer), or any server by address. Not RDS Proxy. */
   readonly database: SourceDatabase;
-  /** The database on that server. */
+  /** Name of the database on that server. */
   readonly databaseName: string;
-  /** `secret`: from Secrets Manager. `iam`: an RDS token for each connection. Default: `secret`. */
+  /** `secret`: a password in Secrets Manager. `iam`: an RDS token for each connection. Default: `secret`. */
   readonly authentication?: "secret" | "iam";
-  /** Holds `username` and `password` of the capture role (not the master's). */
+  /** Secret with `username` and `password` of the capture role (not of the master user). */
   readonly secret?: secretsmanager.ISecret;
-  /** The capture role, under `iam`. Default `tributary`. */
+  /** Database role of capture with `iam`. Default `tributary`. */
   readonly databaseUser?: string;
 
   /**
-   * Tells this deployment from others of the same pipeline in the account and region: a dimension of every metric. Letters, digits, `.`,
-   * `_`, `-`. Default: the stack's name.
+   * Distinguishes this deployment from others of the same pipeline in the account and region; a dimension of every metric. Letters,
+   * digits, `.`, `_`, `-`. Default: the stack's name.
    */
   readonly stage?: string;
 
-  /** By the consumer's name: what its sink needs. */
+  /** Settings of each consumer, by its name: what its sink needs. */
   readonly consumers?: Readonly<Record<string, ConsumerSettings>>;
-  /** Settings of all consumers' functions; what `consumers.<name>` says counts instead, of `bundling` field by field. */
+  /** Settings for the functions of all consumers. `consumers.<name>` overrides them; `bundling` is merged field by field. */
   readonly consumerDefaults?: FunctionSettings;
   /** Size, image and variables of the capture task. */
   readonly capture?: CaptureSettings;
 
-  /** What stream and state table take at once, where a load is expected. Default: they grow by themselves. */
+  /** Throughput that stream and state table accept from the start, for an expected load. Default: they scale as traffic grows. */
   readonly warmThroughput?: WarmThroughput;
-  /** Encrypts stream, table, queues and bucket. Default: a key of its own. A change of it is refused until `previousKeys` names the former one. */
+  /** Key that encrypts stream, table, queues and bucket. Default: a new key. A change is refused unless `previousKeys` names the former key. */
   readonly encryptionKey?: kms.IKey;
-  /** Keys that the pipeline had before: what was stored under them is still read, and nothing more is stored. */
+  /** Former keys of the pipeline. Data stored under them stays readable; nothing new is stored under them. */
   readonly previousKeys?: readonly kms.IKey[];
   /**
-   * Dashboards of an account share their names over all regions. Up to 255 letters, digits, `-` and `_`. A change replaces the dashboard alone.
-   * Default: `<stack>-<pipeline>-<region>`.
+   * Name of the dashboard, unique in the account across all regions. Up to 255 letters, digits, `-` and `_`. A change replaces only the
+   * dashboard. Default: `<stack>-<pipeline>-<region>`.
    */
   readonly dashboardName?: string;
-  /** From when on alarms ring. */
+  /** Thresholds of the alarms. */
   readonly alarms?: AlarmThresholds;
-  /** Topic that all alarms notify. Default: they are to be seen in CloudWatch only. */
+  /** Topic that all alarms notify. Default: none; alarms show in CloudWatch only. */
   readonly alarmTopic?: sns.ITopic;
-  /** Topics by severity instead: `page` calls somebody, `ticket` can wait for the day. */
+  /** Topics by severity, instead of `alarmTopic`: `page` wakes somebody up, `ticket` can wait until working hours. */
   readonly alarmTopics?: AlarmTopics;
   /**
-   * Address of your own copy of docs/11-operations.md, without an anchor: descriptions of alarms and the dashboard link to each alarm's
+   * URL of your own copy of docs/11-operations.md, without an anchor. Alarm descriptions and the dashboard then link to each alarm's
    * entry there. Default: they name `tributary explain <alarm>`.
    */
   readonly runbook?: string;
-  /** Default: two weeks. */
+  /** How long logs are kept. Default: two weeks. */
   readonly logRetention?: logs.RetentionDays;
   /**
-   * Encrypts all logs; `pipeline`: the key that encrypts stream and table. Of a key that this app makes the policy is widened for CloudWatch
-   * Logs; that of an imported one is yours to widen. Default: the encryption that CloudWatch Logs has by itself.
+   * Key that encrypts all logs; `pipeline`: the key of stream and table. CDK adds CloudWatch Logs to the policy of a key made in this app;
+   * for an imported key you add it. Default: the encryption of CloudWatch Logs itself.
    */
   readonly logEncryptionKey?: kms.IKey | "pipeline";
-  /** Permissions boundary of all roles, with those of CDK's own functions for custom resources. Default none. */
+  /** Permissions boundary of all roles, including those of CDK's custom resource functions. Default none. */
   readonly permissionsBoundary?: iam.IManagedPolicy;
   /**
-   * Removal policy of stream, state table, bucket, queues and key when the stack is deleted. Default: they are kept,
-   * unless the deploy that makes them fails.
+   * Removal policy of stream, state table, bucket, queues and key. Default: they are kept when the stack is deleted, and removed
+   * only if the deploy that makes them fails.
    */
   readonly removalPolicy?: RemovalPolicy;
 }

@@ -2,7 +2,7 @@ import { createHash, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 
-/** The bundle of RDS's certificate authorities, pinned. */
+/** A pinned bundle of RDS's certificate authorities. */
 export interface PinnedAuthorities {
   /**
    * The bundle as a file beside the app: it goes into the image's build context, and nothing is fetched. Default: it is fetched

@@ -29,27 +29,27 @@ import type { StateTable } from "./state-table.ts";
 
 /** Settings of one consumer beside its definition. */
 export interface ConsumerSettings extends FunctionSettings {
-  /** Variables of the handler's environment. */
+  /** Environment variables of the handler. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** Permissions that its sink needs. Grants on the function do as well, but redrive needs the same: name them here. */
+  /** Permissions that the sink needs. Set them here rather than by grants on the function, because redrive needs them too. */
   readonly policies?: readonly iam.PolicyStatement[];
-  /** VPC of its sink, if it is in one. */
+  /** VPC of the sink, if it is in one. */
   readonly vpc?: ec2.IVpc;
-  /** Its subnets there. Default: private subnets with a NAT, else isolated ones. */
+  /** Subnets of the functions in that VPC. Default: private subnets with a NAT, else isolated ones. */
   readonly vpcSubnets?: ec2.SubnetSelection;
-  /** Of its functions there. Default: one for each, which the sink lets in by `connections` of the function. */
+  /** Security groups of the functions in that VPC. Default: a new one for each function; let it into the sink through the function's `connections`. */
   readonly securityGroups?: ec2.ISecurityGroup[];
-  /** The way to AWS's services out of isolated subnets of a VPC that is not the pipeline's. */
+  /** How isolated subnets reach AWS services, if `vpc` is not the pipeline's VPC. */
   readonly endpoints?: "existing" | PipelineEndpoints;
-  /** A throughput of its own (2 MB/s a shard) and lower latency, at a price. */
+  /** Dedicated read throughput (2 MB/s per shard) and lower latency, at extra cost. Default false. */
   readonly enhancedFanOut?: boolean;
-  /** Redrive without a person; default none: `tributary redrive`, or the redrive function invoked by hand. */
+  /** Automatic redrive. Default none: run `tributary redrive`, or invoke the redrive function yourself. */
   readonly redrive?: AutomaticRedriveSettings;
-  /** How long its logs, and those of its redrive, are kept. Default: as the pipeline's. */
+  /** How long its logs, and those of its redrive, are kept. Default: the pipeline's `logRetention`. */
   readonly logRetention?: logs.RetentionDays;
-  /** Encrypts its logs, and those of its redrive. Default: the pipeline's `logEncryptionKey`. */
+  /** Key that encrypts its logs and those of its redrive. Default: the pipeline's `logEncryptionKey`. */
   readonly logEncryptionKey?: kms.IKey;
-  /** X-Ray; default false. */
+  /** X-Ray tracing. Default false. */
   readonly tracing?: boolean;
 }
 

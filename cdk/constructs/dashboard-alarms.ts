@@ -6,7 +6,7 @@ import { CAPTURE_ALARM, CONSUMER_ALARM, PIPELINE_ALARM, SOURCE_ALARM } from "../
 import { entryOf } from "./runbook.ts";
 
 /*
- * What the dashboard says of alarms beside their tiles.
+ * The text about alarms on the dashboard, beside their tiles.
  */
 
 /** Returns the lines at which alarms of the drawn metrics ring. */

@@ -9,16 +9,16 @@ import { CLAIM_PREFIX, lifetimeDays } from "./claim-bucket.ts";
 import { STATE_TABLE } from "./state-table.ts";
 
 /**
- * What a pipeline uses instead of making it. Who made it keeps it: its removal policy, encryption and retention are not touched. Its key,
- * where it has one of its own, is permitted to the pipeline's roles as far as CDK knows it (`encryptionKey` of an imported resource).
- * Choose it at the first deploy: a pipeline that is given another table has forgotten what took effect.
+ * Existing resources that a pipeline uses instead of making its own. The pipeline does not change their removal policy, encryption or
+ * retention. Its roles may use a resource's own key if CDK knows that key (`encryptionKey` of an imported resource). Choose them at the
+ * first deploy: a pipeline that gets another state table later has lost its record of what was applied.
  */
 export interface ExistingResources {
-  /** Carries this pipeline alone. Its mode, retention and largest record are at least those of the definition. */
+  /** Stream for this pipeline alone. Its mode must be the definition's; retention and record limit must be at least the definition's. */
   readonly stream?: kinesis.IStream;
-  /** Keys `pk` and `sk`, both strings; time to live by `expiresAt`. Pipelines of different names can share it. */
+  /** Table with string keys `pk` and `sk`, and time to live on `expiresAt`. Pipelines with different names can share it. */
   readonly stateTable?: dynamodb.ITable;
-  /** No rule of it may remove objects below `changes/` before their pointers are gone. Pipelines of different names can share it. */
+  /** Bucket whose lifecycle rules keep objects below `changes/` as long as something points to them. Pipelines with different names can share it. */
   readonly claimBucket?: s3.IBucket;
 }
 

@@ -5,43 +5,43 @@ import type { Construct } from "constructs";
 import { ConfigurationError, type ConfigurationProblem } from "../../lib/change/tributary-error.ts";
 import type { Pipeline } from "../../lib/definition/definition.ts";
 
-/** Settings of consumers' functions: of one, or of all that say nothing else. */
+/** Settings of one consumer's functions, or defaults for those of all consumers. */
 export interface FunctionSettings {
   /**
-   * Concurrency of the consumer's function that no other function takes, and its most. Not of its redrive function. Less than it can be invoked
-   * at once (shards × parallelization) is refused. Default: the account's.
+   * Concurrency reserved for the consumer's function, which is also its maximum. It does not apply to the redrive function. A value below
+   * shards × parallelization is refused. Default: the account's unreserved concurrency.
    */
   readonly reservedConcurrency?: number;
-  /** MiB of `/tmp`, 512 to 10240. Default 512. */
+  /** Size of `/tmp` in MiB, 512 to 10240. Default 512. */
   readonly ephemeralStorageMiB?: number;
-  /** Layers of the consumer's function and of its redrive, five at most. Default none. */
+  /** Lambda layers of the consumer's function and its redrive function, at most five. Default none. */
   readonly layers?: readonly lambda.ILayerVersion[];
-  /** How the consumer's code is bundled. Default: all that it imports in one minified file, with a source map. */
+  /** How the consumer's code is bundled. Default: one minified file with all imports, and a source map. */
   readonly bundling?: ConsumerBundling;
 }
 
 /** What of the bundling of a consumer's code can be chosen: the rest is ours, since the library is in the bundle. */
 export interface ConsumerBundling {
   /**
-   * Packages that are left out, since a layer or Lambda's runtime has them. Not `tributary-cdc`. Such a consumer has no task for
-   * `tributary verify --remote`. Default none.
+   * Packages to leave out because a layer or Lambda's runtime provides them. Not `tributary-cdc`. A consumer that sets this has no task
+   * for `tributary verify --remote`. Default none.
    */
   readonly externalModules?: readonly string[];
-  /** esbuild's loaders by the file's ending, `{ ".sql": "text" }`. */
+  /** esbuild loaders by file extension, such as `{ ".sql": "text" }`. */
   readonly loader?: Readonly<Record<string, string>>;
-  /** Texts that are replaced, `{ "process.env.STAGE": '"production"' }`. */
+  /** Expressions that esbuild replaces, such as `{ "process.env.STAGE": '"production"' }`. */
   readonly define?: Readonly<Record<string, string>>;
-  /** Conditions of `exports` and `imports` in package.json, beside ours. */
+  /** More conditions for `exports` and `imports` in package.json, added to ours. */
   readonly conditions?: readonly string[];
-  /** Default true. */
+  /** Minify the bundle. Default true. */
   readonly minify?: boolean;
-  /** Lets stacks name files and lines of the sources. Default true. */
+  /** Include a source map, so that stack traces show source files and lines. Default true. */
   readonly sourceMap?: boolean;
-  /** A tsconfig.json of its own. */
+  /** Path of a tsconfig.json for this bundle. */
   readonly tsconfig?: string;
   /**
-   * Further arguments of esbuild, `{ "--alias:lodash": "lodash-es" }`; those that would make another kind of file than ours are refused. Such a
-   * consumer has no task for `tributary verify --remote`.
+   * More arguments for esbuild, such as `{ "--alias:lodash": "lodash-es" }`. Arguments that change the kind of the output file are refused. A
+   * consumer that sets this has no task for `tributary verify --remote`.
    */
   readonly esbuildArgs?: Readonly<Record<string, string | boolean>>;
 }

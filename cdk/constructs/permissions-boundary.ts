@@ -4,7 +4,7 @@ import { AwsCustomResource } from "aws-cdk-lib/custom-resources";
 import type { Construct } from "constructs";
 import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 
-/** CDK's providers of custom resources that a pipeline uses: a stack has one of each, beside its pipelines. */
+/** CDK's custom resource providers that a pipeline uses. All pipelines of a stack share one of each. */
 const PROVIDERS = [
   `AWS${AwsCustomResource.PROVIDER_FUNCTION_UUID.replaceAll("-", "")}`,
   "Custom::S3AutoDeleteObjectsCustomResourceProvider",

@@ -4,7 +4,7 @@ import type { Pipeline } from "../../lib/definition/definition.ts";
 import type { ConsumerSettings } from "./consumer-function.ts";
 
 /*
- * What AWS would refuse in the middle of a deployment, or never serve, is refused when the stack is synthesized.
+ * Limits checked at synth: settings that AWS would reject in the middle of a deploy, or could never serve.
  */
 
 /**

@@ -11,7 +11,7 @@ import type { DeadLetterQueue } from "./dead-letter-queue.ts";
 import type { StateTable } from "./state-table.ts";
 import type { VerifyTasks } from "./verify-tasks.ts";
 
-/** What a pipeline has made, as far as the command works on it. */
+/** The resources of a pipeline that the command works on. */
 export interface NamedResources {
   readonly definition: Pipeline;
   readonly changeStream: ChangeStream;

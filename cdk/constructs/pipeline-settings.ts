@@ -9,7 +9,7 @@ import type { ConsumerSettings } from "./consumer-function.ts";
 import type { FunctionSettings } from "./function-settings.ts";
 
 /*
- * Props of a pipeline by themselves: what is taken where they are left out, and what is refused.
+ * Defaults and checks of single props of a pipeline.
  */
 
 /** Returns the stage of a pipeline. @throws ConfigurationError where it cannot stand in a dimension, a search and a metric's name. */

@@ -3,7 +3,7 @@ import { ConfigurationError } from "../../lib/change/tributary-error.ts";
 import { alarmAnchor } from "../../lib/telemetry/alarms.ts";
 
 /*
- * A platform team's copy of docs/11-operations.md: alarms and dashboard lead to it, where a stack says where it is.
+ * Links from alarms and the dashboard to a team's own copy of docs/11-operations.md (the prop `runbook`).
  */
 
 /** https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html: characters of a description. */

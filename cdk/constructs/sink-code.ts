@@ -19,8 +19,8 @@ const BUNDLE = {
 } satisfies BuildOptions;
 
 /**
- * Tells whether an entry file exports `sink`, which `tributary verify` reads. Its packages are not looked into, and a file that cannot be
- * built is told by the build of the function.
+ * Returns whether an entry file exports `sink`, which `tributary verify` reads. Packages that it imports are not searched. A file that
+ * does not build is reported by the build of the function.
  */
 export function exportsSink(entry: string, bundling: ConsumerBundling = {}): boolean {
   try {

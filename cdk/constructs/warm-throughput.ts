@@ -4,16 +4,16 @@ import { ConfigurationError, type ConfigurationProblem } from "../../lib/change/
 import type { Pipeline } from "../../lib/definition/definition.ts";
 import type { ExistingResources } from "./existing-resources.ts";
 
-/** What stream and state table take at once, for a load that is expected: by themselves they grow with what they have seen. */
+/** Throughput that stream and state table accept from the start, for an expected load. Without it they scale with the traffic they have seen. */
 export interface WarmThroughput {
   /**
-   * MiB a second that a stream which is on demand takes, up to 10240. AWS takes it only in accounts with On-demand Advantage. Default: as the
-   * stream has grown.
+   * MiB a second that an on-demand stream accepts from the start, up to 10240. AWS allows it only in accounts with On-demand Advantage. Default:
+   * what the stream has scaled to.
    */
   readonly streamMiBps?: number;
-  /** Read units a second of the state table, from 12000 on. It costs once, and is never lowered again. Default: as the table has grown. */
+  /** Read units a second of the state table, at least 12000. You pay once, and it cannot be lowered. Default: what the table has scaled to. */
   readonly stateTableReadUnits?: number;
-  /** Write units a second of the state table, from 4000 on; as above. */
+  /** Write units a second of the state table, at least 4000. You pay once, and it cannot be lowered. Default: what the table has scaled to. */
   readonly stateTableWriteUnits?: number;
 }
 

@@ -16,10 +16,10 @@ import { DIMENSION, dimensionsOf, type MeasuredPipeline, STANDING_METRIC } from 
 import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
 
 /*
- * A consumer that is not invoked (its mapping disabled, its rights lost) writes no metric, and SQS forgets its dead letters. The capture
- * task reads in the state table what each consumer stands at, and writes it as gauges that end when the state does.
- * What that costs is bounded: a page of each consumer's checkpoints a minute (1 MB, 256 read units, most have a few KB). Each further page
- * has the next round come a minute later.
+ * A consumer that is not invoked (its mapping is disabled, or its permissions are gone) writes no metrics, and its dead letters expire
+ * in SQS. So the capture task reads each consumer's progress from the state table and writes it as gauges, which end when the state does.
+ * The cost is bounded: one page of each consumer's checkpoints a minute (1 MB, 256 read units; most take a few KB). Each further page
+ * delays the next round by a minute.
  */
 
 /** Between two rounds, in milliseconds, and as long again for each page beyond a consumer's first. */

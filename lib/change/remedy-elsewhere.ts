@@ -1,2 +1,2 @@
-/** Stands for `remedyText` in the bundle of a deployed consumer: esbuild removes the calls of an empty function, and the texts with them. */
+/** Replaces `remedyText` in the bundle of a deployed consumer: esbuild removes calls of an empty function, and their texts with them. */
 export function remedyText(_text: string): void {}

@@ -1,6 +1,6 @@
 /*
- * Stands for `directory.ts` in the bundle of a deployed consumer (package.json's imports): its claims are in S3, and a directory is
- * no claim store there.
+ * Replaces `directory.ts` in the bundle of a deployed consumer (package.json's imports): its claims are in S3, so a directory cannot be
+ * its claim store.
  */
 
 /** Names no directory. */

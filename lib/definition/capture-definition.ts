@@ -1,6 +1,6 @@
 import type { ConsumerDefinition, Pipeline } from "./definition.ts";
 
-/** Stands in for the entry of each consumer: no handler is in the image. */
+/** Replaces the entry of each consumer: the image contains no handlers. */
 const NO_ENTRY = "not in the capture image";
 
 /** A definition as it stands in the capture image; `definePipeline` fills in defaults for what it lacks. */

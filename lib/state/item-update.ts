@@ -1,6 +1,6 @@
 import type { StateItem, WriteCondition } from "./state-table.ts";
 
-/** Values of attributes, or of an expression by their names without the colon; what is undefined is left out. */
+/** Attribute values, or an expression's values by name without the colon. Undefined values are left out. */
 export type PlainValues = Readonly<Record<string, string | number | boolean | undefined>>;
 
 /** An update of one item, and its condition. */

@@ -1,8 +1,8 @@
 import { pauseKey, startPositionKey } from "./state-key.ts";
 
 /*
- * Who may use which partition keys of the state table, for IAM's dynamodb:LeadingKeys: `*` stands for any text. Names of pipelines
- * and consumers have no `#`, so that no pattern of one matches a key of another.
+ * Which partition keys of the state table each role may use, for IAM's dynamodb:LeadingKeys; `*` stands for any text. Names of pipelines
+ * and consumers contain no `#`, so a pattern for one never matches a key of another.
  */
 
 /** Partition keys of all items of a pipeline. */

@@ -111,9 +111,9 @@ export const SOURCE_ALARM = {
       below: true,
       missing: "dead",
       meaning:
-        "The capture task does not read its slot, or does not run: PostgreSQL keeps all WAL from here on.",
+        "The capture task does not read its slot, or does not run. PostgreSQL keeps all WAL from now on.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. If the pipeline is not to come back, drop the slot: tributary teardown. Where somebody has paused it (tributary status says who): tributary capture resume.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more about its code. If somebody has paused capture (tributary status says who): tributary capture resume. If the pipeline will not come back, drop the slot: tributary teardown.",
       ifNothing:
         "PostgreSQL keeps all WAL from the slot's position on: up to max_slot_wal_keep_size, beyond which the slot is lost, or without that bound until the disk is full.",
     },
@@ -124,9 +124,9 @@ export const SOURCE_ALARM = {
       periods: 10,
       // A dead task is told by SlotInactive.
       missing: "keep",
-      meaning: "More than {threshold} of WAL wait to be captured.",
+      meaning: "More than {threshold} of WAL is waiting to be captured.",
       remedy:
-        "Look at the dashboard's capture row: throttles ask for shards; a busy task (CPU) for a larger one; none of both: a large transaction or a long open one at the server.",
+        "Look at the capture row of the dashboard. Throttles: add shards. Busy CPU: a larger task. Neither: look for a large or long-running transaction on the server.",
       ifNothing:
         "Sinks fall further behind, and PostgreSQL keeps the WAL that waits: up to max_slot_wal_keep_size, beyond which the slot is lost.",
     },
@@ -136,9 +136,9 @@ export const SOURCE_ALARM = {
       threshold: 1,
       periods: 1,
       meaning:
-        "A topic is held: a change of it cannot become an event. Its changes are stored in order; all other topics go on.",
+        "A topic is held: one of its changes cannot become an event. Its changes are stored in order; all other topics go on.",
       remedy:
-        "`tributary capture status` says which change, and why. Correct that, then `tributary capture release --topic <topic>`. The stored objects live as long as the claim bucket keeps them (about 90 days).",
+        "`tributary capture status` says which change, and why. Fix the cause, then `tributary capture release --topic <topic>`. The claim bucket keeps the stored changes for about 90 days.",
       ifNothing:
         "The topic's changes go on being stored, 10 GiB at most; at that bound capture stands for all topics. Stored objects expire after about 90 days.",
     },
@@ -148,9 +148,9 @@ export const SOURCE_ALARM = {
       threshold: 1,
       periods: 1,
       meaning:
-        "Changes of a table may be missing in the stream: the publication was changed and left some out. Everything else goes on.",
+        "Changes of a table may be missing from the stream: the publication was altered and left some out. Everything else goes on.",
       remedy:
-        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table <table>` reads them again, with a sweep; `tributary capture release --table <table>` accepts it.",
+        "`tributary capture status` names the tables, what may be missing and since when. `tributary backfill start --table <table>` reads a table again, with a sweep; `tributary capture release --table <table>` accepts the loss.",
       ifNothing: "Sinks may lack changes of these tables for good.",
     },
     LeftoverSlot: {
@@ -158,9 +158,9 @@ export const SOURCE_ALARM = {
       severity: "ticket",
       threshold: 1,
       meaning:
-        "A server that is not read from has a slot of this pipeline, as an old primary does that came back after a failover: it keeps WAL until its disk is full.",
-      remedy: "The capture log names the server, and the statement to run there.",
-      ifNothing: "The disk of the server that is not read from fills.",
+        "A server that capture does not read from still has a slot of this pipeline, for example an old primary that came back after a failover. The slot keeps WAL until that server's disk is full.",
+      remedy: "The capture log names the server and the statement to run there.",
+      ifNothing: "The disk of that server fills up.",
     },
     WalBudget: {
       metric: "walBudgetLeft",
@@ -168,9 +168,9 @@ export const SOURCE_ALARM = {
       threshold: "walBudgetPercent",
       below: true,
       meaning:
-        "Of max_slot_wal_keep_size little is left: beyond it PostgreSQL removes WAL that was not captured, and the slot is lost.",
+        "Little of max_slot_wal_keep_size is left. Beyond it PostgreSQL removes WAL that has not been captured, and the slot is lost.",
       remedy:
-        "Raise max_slot_wal_keep_size now if the disk allows (a reload does), then find what lags: SlotInactive, ReplicationLag.",
+        "Raise max_slot_wal_keep_size now if the disk allows (a reload is enough), then find out why capture lags: see SlotInactive and ReplicationLag.",
       ifNothing:
         "The slot is lost when nothing is left: a new epoch must begin, and what was committed meanwhile is not in the stream.",
     },
@@ -179,11 +179,11 @@ export const SOURCE_ALARM = {
       severity: "page",
       threshold: "walLoss",
       below: true,
-      meaning: "If it goes on like this the slot is lost soon.",
+      meaning: "At the present rate the slot will be lost soon.",
       remedy:
-        "Raise max_slot_wal_keep_size now; look for the burst of writes, and for what holds capture back.",
+        "Raise max_slot_wal_keep_size now, then look for the burst of writes and for what slows capture down.",
       ifNothing:
-        "The slot is lost in about the time that the metric says: a new epoch must begin, and what was committed meanwhile is not in the stream.",
+        "The slot is lost in about the time that the metric shows: a new epoch must begin, and what was committed meanwhile is not in the stream.",
     },
   },
   tables: {
@@ -194,9 +194,9 @@ export const SOURCE_ALARM = {
       below: true,
       missing: "dead",
       meaning:
-        "The capture task is not connected to its database, or does not run: changes wait in their tables.",
+        "The capture task is not connected to its database, or does not run. Changes wait in their tables.",
       remedy:
-        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more of its code. Where somebody has paused it (tributary status says who): tributary capture resume.",
+        "Look at the ECS service's events and the last ERROR line of the capture log; tributary explain <code> says more about its code. If somebody has paused capture (tributary status says who): tributary capture resume.",
       ifNothing: "Changes wait in their tables, which grow; sinks stay as they are.",
     },
     CaptureLag: {
@@ -206,9 +206,9 @@ export const SOURCE_ALARM = {
       periods: 10,
       // A dead task is told by SourceDisconnected.
       missing: "keep",
-      meaning: "Changes wait for more than {threshold} to be captured.",
+      meaning: "Changes have been waiting for more than {threshold} to be captured.",
       remedy:
-        "Look at the dashboard's capture row: throttles ask for shards, a busy task (CPU) for a larger one. A long open transaction holds back what was committed after it began.",
+        "Look at the capture row of the dashboard. Throttles: add shards. Busy CPU: a larger task. A long-running transaction holds back everything committed after it began.",
       ifNothing: "Sinks fall further behind; changes wait in their tables.",
     },
   },
@@ -223,11 +223,11 @@ export const CAPTURE_ALARM = {
     threshold: 3,
     periods: 1,
     unless: ["SlotInactive", "SourceDisconnected"],
-    meaning: "The capture task starts again and again.",
+    meaning: "The capture task keeps restarting.",
     remedy:
-      "Its log says why it ended (ERROR line with code and remedy). Without such a line look at the stopped task's reason: out of memory, image, health check.",
+      "Its log says why it ended (ERROR line with code and remedy). If there is no such line, look at the reason why ECS stopped the task: out of memory, image, health check.",
     ifNothing:
-      "Nothing is captured while the task does not come up, and PostgreSQL keeps WAL for its slot until the slot is lost or the disk is full.",
+      "Nothing is captured until the task stays up, and PostgreSQL keeps WAL for its slot until the slot is lost or the disk is full.",
   },
   Throttled: {
     metric: "throttles",
@@ -235,10 +235,11 @@ export const CAPTURE_ALARM = {
     threshold: 1,
     periods: 10,
     meaning:
-      "Kinesis has refused records for ten minutes: the stream is too narrow. Nothing is lost, lag grows.",
+      "Kinesis has throttled records for ten minutes: the stream has too few shards. Nothing is lost, but lag grows.",
     remedy:
-      "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. One hot partition (topics.keys) is helped by neither.",
-    ifNothing: "Lag grows while writes are faster than the stream, and PostgreSQL keeps the WAL that waits.",
+      "Give a provisioned stream more shards; an on-demand one doubles by itself within 15 minutes. Neither helps one hot partition (see topics.keys).",
+    ifNothing:
+      "Lag grows as long as writes outpace the stream, and PostgreSQL keeps the WAL that is waiting.",
   },
 } as const satisfies Record<string, Alarm<CaptureAlarmMetric>>;
 
@@ -250,11 +251,11 @@ export const PIPELINE_ALARM = {
     threshold: 1,
     periods: 1,
     meaning:
-      "Changes could not become events and were put aside: they are in the dead-letter queue of capture, and their tables are read again.",
+      "Some changes could not become events and were put aside: they are in capture's dead-letter queue, and their tables are being read again.",
     remedy:
-      "tributary dlq list --capture names table, position and error. See that the backfill of its table ends well (tributary backfill status): where it is refused, correct the row and start it again. Then tributary dlq redrive --capture deletes the letter.",
+      "tributary dlq list --capture names table, position and error. Check that the backfill of that table completes (tributary backfill status). If it is refused, correct the row and start it again. Then delete the letter: tributary dlq redrive --capture.",
     ifNothing:
-      "Nothing more happens by itself once their tables were read again; letters expire after the queue's retention.",
+      "Once the tables have been read again nothing more happens. The letters expire after the queue's retention.",
   },
   OldestReplicationSlotLag: {
     metric: "oldestSlotLag",
@@ -263,20 +264,19 @@ export const PIPELINE_ALARM = {
     periods: 10,
     missing: "dead",
     meaning:
-      "RDS itself says that a slot of this server holds more than {threshold} of WAL back: ours, or another one. It tells also when our task is dead.",
+      "RDS reports that a slot on this server, ours or another, holds back more than {threshold} of WAL. This alarm works even when our task is dead.",
     remedy:
-      "SELECT slot_name, active, restart_lsn FROM pg_replication_slots: one that nobody reads fills the disk. Bring its reader back, or drop it.",
-    ifNothing: "The slot goes on holding WAL back until it is lost or the server's disk is full.",
+      "SELECT slot_name, active, restart_lsn FROM pg_replication_slots: a slot that nobody reads fills the disk. Restart its reader, or drop the slot.",
+    ifNothing: "The slot keeps holding back WAL until it is lost or the server's disk is full.",
   },
   ReadThrottled: {
     metric: "readThrottled",
     severity: "ticket",
     threshold: 1,
     periods: 10,
-    meaning: "Consumers share each shard's 2 MB/s and 5 reads a second, and want more.",
+    meaning: "Consumers share 2 MB/s and 5 reads a second per shard, and need more.",
     remedy: "Set enhancedFanOut for the consumers that must not wait, or add shards.",
-    ifNothing:
-      "Consumers lag behind; records that none has read when the stream's retention is over are gone.",
+    ifNothing: "Consumers fall behind. Records that are unread when the stream's retention ends are gone.",
   },
 } as const satisfies Record<string, Alarm<OtherMetric>>;
 
@@ -290,11 +290,11 @@ export const CONSUMER_ALARM = {
     // Where few records come in, few periods can tell.
     outOf: 12,
     meaning:
-      "Records come into the stream, and nobody polls them for {consumer}: its event source mapping is disabled or has lost its rights, or each shard waits behind a batch that fails. Its function is not invoked, so it says nothing itself.",
+      "Records arrive in the stream, but nothing polls them for {consumer}: its event source mapping is disabled or has lost its permissions, or every shard is stuck behind a failing batch. The function is not invoked, so it reports nothing itself.",
     remedy:
-      "tributary doctor names a mapping that is disabled or fails, and a right that is missing; put that right, or deploy again. Else look at the function's log. A consumer that is to stand still is paused: tributary consumer pause --consumer {consumer}.",
+      "tributary doctor names a disabled or failing mapping and any missing permission: fix that, or deploy again. If it finds nothing, look at the function's log. To stop a consumer on purpose, pause it: tributary consumer pause --consumer {consumer}.",
     ifNothing:
-      "The consumer applies nothing; when the stream's retention is over, records expire unread: it stands before a gap then.",
+      "The consumer applies nothing. When the stream's retention ends, records expire unread and leave it with a gap.",
   },
   Late: {
     metric: "lagMs",
@@ -304,9 +304,9 @@ export const CONSUMER_ALARM = {
     missing: "keep",
     unless: ["Unread"],
     meaning:
-      "A change has waited for {consumer} for {threshold} or longer, by what the state table says of it: it is too slow, or stands.",
+      "According to the state table, a change has waited for {consumer} for {threshold} or longer: the consumer is too slow or has stopped.",
     remedy:
-      "tributary status says how late it is. Errors or throttles of its function: their alarms. Too slow: parallelization, batchSize, memoryMB. ReadThrottled: enhancedFanOut.",
+      "tributary status says how late it is. If its function fails or is throttled, follow those alarms (Errors, FunctionThrottled). Too slow: raise parallelization, batchSize or memoryMB. If ReadThrottled rings: enhancedFanOut.",
     ifNothing: "The sink falls further behind; IteratorAge rings before records expire.",
   },
   IteratorAge: {
@@ -314,11 +314,11 @@ export const CONSUMER_ALARM = {
     severity: "page",
     threshold: "iteratorAge",
     meaning:
-      "Consumer {consumer} is given records {threshold} old: when their age reaches the stream's retention they are gone.",
+      "Consumer {consumer} is receiving records that are {threshold} old. When their age reaches the retention, they are gone.",
     remedy:
-      "Look at its errors and duration. Held at a failing change: correct the handler (tributary consumer status --consumer {consumer}). Too slow: parallelization, batchSize, memoryMB. To win time raise stream.retentionHours.",
+      "Look at its errors and duration. Held at a failing change (tributary consumer status --consumer {consumer}): correct the handler. Too slow: raise parallelization, batchSize or memoryMB. To gain time, raise stream.retentionHours.",
     ifNothing:
-      "When the age reaches the stream's retention, records expire unread: the partition is held for a gap.",
+      "When their age reaches the stream's retention, records expire unread and the partition is held at a gap.",
   },
   PauseRetention: {
     metric: "retentionUsed",
@@ -326,10 +326,10 @@ export const CONSUMER_ALARM = {
     threshold: PAUSE_RETENTION_PERCENT,
     periods: 1,
     meaning:
-      "Consumer {consumer} is paused, and the oldest change that it lacks is as old as half of the stream's retention: when all of it is over, that change is gone from the stream.",
+      "Consumer {consumer} is paused, and the oldest change that it has not applied has used up half of the stream's retention. When the retention ends, that change is gone from the stream.",
     remedy:
-      "tributary status says who paused it, and why. To go on: tributary consumer resume --consumer {consumer}. To win time raise stream.retentionHours and deploy.",
-    ifNothing: "The stream drops changes that the consumer has not applied: it stands before a gap then.",
+      "tributary status says who paused it, and why. To resume: tributary consumer resume --consumer {consumer}. To gain time, raise stream.retentionHours and deploy.",
+    ifNothing: "The stream drops changes that the consumer has not applied, which leaves it with a gap.",
   },
   DeadLetters: {
     metric: "deadLetters",
@@ -337,9 +337,9 @@ export const CONSUMER_ALARM = {
     threshold: 1,
     periods: 1,
     meaning:
-      "Changes failed for good in {consumer}; later changes of their keys wait behind them (poison: park).",
+      "Some changes failed for good in {consumer}. With poison: park, later changes of the same keys wait behind them.",
     remedy:
-      "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That empties the queue, but for what the list calls superseded: tributary dlq discard --consumer {consumer} --position <position>.",
+      "tributary dlq list --consumer {consumer} and dlq show say what failed. Correct the handler, deploy, then: tributary dlq redrive --consumer {consumer}. That empties the queue except for letters that the list calls superseded; remove those with: tributary dlq discard --consumer {consumer} --position <position>.",
     ifNothing: "Later changes of the same keys wait behind them; letters expire after the queue's retention.",
   },
   ParkedKeys: {
@@ -350,21 +350,21 @@ export const CONSUMER_ALARM = {
     missing: "keep",
     unless: ["DeadLetters"],
     meaning:
-      "Keys of {consumer} have open dead letters, though its queue holds none any more: SQS has forgotten them, the state table has not, and later changes of these keys wait.",
+      "Some keys of {consumer} have open dead letters, but its queue is empty: the letters have expired in SQS. The state table still has them, and later changes of these keys wait.",
     remedy:
       "tributary consumer status --consumer {consumer} counts them. Correct the handler, deploy, then: tributary redrive --consumer {consumer}.",
     ifNothing:
-      "Changes of these keys go on waiting, up to 64 MiB a partition: then the partition is held (ParkingFull).",
+      "Changes of these keys keep waiting, up to 64 MiB per partition. Then the partition is held (ParkingFull).",
   },
   FunctionThrottled: {
     metric: "functionThrottles",
     severity: "ticket",
     threshold: 1,
     meaning:
-      "Lambda refuses invocations of {consumer}: the concurrency of the account or of the function is used up. Nothing is lost, its lag grows.",
+      "Lambda throttles {consumer}: the concurrency of the account or of the function is used up. Nothing is lost, but its lag grows.",
     remedy:
-      "Raise the account's concurrency (Service Quotas), or reserve some for this function. It needs up to shards x parallelization at once.",
-    ifNothing: "The consumer lags behind; when the stream's retention is over, records expire unread.",
+      "Raise the account's concurrency (Service Quotas), or reserve some for this function. It needs up to shards x parallelization.",
+    ifNothing: "The consumer falls behind. When the stream's retention ends, records expire unread.",
   },
   Errors: {
     metric: "errors",
@@ -372,10 +372,10 @@ export const CONSUMER_ALARM = {
     threshold: 1,
     periods: 3,
     meaning:
-      "Invocations of {consumer} end with an error (timeout, memory, its process): batches come again.",
+      "Invocations of {consumer} fail (timeout, out of memory, a crash). Lambda delivers their batches again.",
     remedy:
-      "Look at its log. Timeout: batchSize or timeoutSeconds; memory: memoryMB; state table: its throttles.",
-    ifNothing: "Batches come again until they succeed or the stream's retention is over.",
+      "Look at its log. Timeout: change batchSize or timeoutSeconds. Out of memory: raise memoryMB. State table: look at its throttles.",
+    ifNothing: "Lambda retries the batches until they succeed or the stream's retention ends.",
   },
   Gap: {
     metric: "gaps",
@@ -383,11 +383,11 @@ export const CONSUMER_ALARM = {
     threshold: 1,
     periods: 1,
     meaning:
-      "Consumer {consumer} was given a change whose predecessor never came: records expired or were discarded. The partition is held rather than pass over it, its shard goes on.",
+      "Consumer {consumer} received a change whose predecessor never arrived: records expired or were discarded. The partition is held so that nothing is skipped; its shard goes on.",
     remedy:
       "tributary consumer status --consumer {consumer} names the partition. Find the missing records (the bucket's aws/lambda/); if they are gone: tributary consumer accept-gap --consumer {consumer} --topic <topic>, which has the rows read again.",
     ifNothing:
-      "The partition stays held: its changes are stored up to 256 MiB, then its shard waits with all tables in it, until the stream's retention is over.",
+      "The partition stays held. Its changes are stored up to 256 MiB; then its shard waits, with all tables in it, until the stream's retention ends.",
   },
   ParkingFull: {
     metric: "parkingFull",
@@ -395,20 +395,21 @@ export const CONSUMER_ALARM = {
     severity: "ticket",
     threshold: 1,
     periods: 1,
-    meaning: "So many changes are parked in {consumer} that their partition is held.",
-    remedy: "Redrive what is parked (tributary redrive --consumer {consumer}), or give it up with --discard.",
+    meaning: "Consumer {consumer} has parked so many changes that their partition is held.",
+    remedy:
+      "Redrive the parked changes (tributary redrive --consumer {consumer}), or give them up with --discard.",
     ifNothing:
-      "The partition is held; when its hold is full too, its shard waits until the stream's retention is over, and changes expire.",
+      "The partition stays held. When its hold is full too, its shard waits; when the stream's retention ends, changes expire.",
   },
   Held: {
     metric: "held",
     severity: "ticket",
     threshold: 1,
-    meaning: "Partitions of {consumer} stopped at a change that fails and cannot be passed.",
+    meaning: "Partitions of {consumer} are stopped at a failing change that must not be skipped.",
     remedy:
-      "Its log names topic, partition and position. Correct the handler and deploy; it goes on by itself.",
+      "Its log names topic, partition and position. Correct the handler and deploy; the consumer then continues by itself.",
     ifNothing:
-      "The partition's changes are stored up to 256 MiB, then its shard waits until the stream's retention is over.",
+      "The partition's changes are stored up to 256 MiB; then its shard waits until the stream's retention ends.",
   },
   HeldPartitions: {
     // What the state table says: the consumer's own gauge ends when it is not invoked.
@@ -418,29 +419,29 @@ export const CONSUMER_ALARM = {
     periods: 1,
     missing: "keep",
     meaning:
-      "Partitions of {consumer} wait for somebody. Their changes are stored, in order, up to 256 MiB a partition; all else goes on.",
+      "Partitions of {consumer} are held until somebody acts. Their changes are stored in order, up to 256 MiB per partition; everything else goes on.",
     remedy:
-      'tributary redrive --consumer {consumer} --dry-run says what for (key "*"). Correct it and deploy, then: tributary redrive --consumer {consumer}.',
+      'tributary redrive --consumer {consumer} --dry-run says why (key "*"). Fix the cause and deploy, then: tributary redrive --consumer {consumer}.',
     ifNothing:
-      "At 256 MiB a partition its shard waits, with all tables in it; when the stream's retention is over, changes expire.",
+      "At 256 MiB per partition the shard waits, with all tables in it. When the stream's retention ends, changes expire.",
   },
   HoldFull: {
     metric: "holdFull",
     severity: "page",
     threshold: 1,
     periods: 1,
-    meaning: "A partition of {consumer} holds as much as it may: its shard waits, with all tables in it.",
+    meaning: "A held partition of {consumer} is full: its shard waits, with all tables in it.",
     remedy:
-      "Correct what it waits for before the stream's retention is over, then: tributary redrive --consumer {consumer}.",
-    ifNothing: "Changes of all tables in the shard expire when the stream's retention is over.",
+      "Fix what it waits for before the stream's retention ends, then: tributary redrive --consumer {consumer}.",
+    ifNothing: "Changes of all tables in the shard expire when the stream's retention ends.",
   },
 } as const satisfies Record<string, Alarm<ConsumerAlarmMetric>>;
 
 /** The composite alarm of a pipeline: it rings while one of its alarms does whose severity is `page`, and notifies nobody itself. */
 export const PIPELINE_COMPOSITE = {
   Unhealthy: {
-    meaning: "An alarm of this pipeline rings that calls somebody: changes do not arrive, or may be lost.",
-    remedy: "The alarms that ring say what to do; tributary status tells of all of it at once.",
-    ifNothing: "What the alarms say that ring.",
+    meaning: "A page alarm of this pipeline rings: changes do not arrive, or may be lost.",
+    remedy: "The alarms that ring say what to do; tributary status shows everything at once.",
+    ifNothing: "See the alarms that ring.",
   },
 } as const satisfies Record<string, Pick<Alarm, "meaning" | "remedy" | "ifNothing">>;

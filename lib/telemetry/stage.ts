@@ -1,5 +1,5 @@
 /**
- * Names the stage, a dimension of every metric: what keeps two deployments of one pipeline apart. The stack sets it: by default to its
+ * Returns the stage, a dimension of every metric that keeps two deployments of one pipeline apart. The stack sets it, by default to its
  * own name.
  */
 export const STAGE_VARIABLE = "TRIBUTARY_STAGE";

@@ -13,7 +13,7 @@ import { type Check, NotChecked, outcomeOf } from "./check.ts";
 import { CaptureServiceError } from "./doctor-errors.ts";
 import { type Examination, needed } from "./examination.ts";
 
-/** Longer than connecting may take, and than a slot is watched that nobody reads. */
+/** Longer than connecting may take, and longer than an unread slot is watched. */
 const SLOT_MS = 45_000;
 /** A capture task that has lost its session takes the slot again within this, and reports otherwise. */
 const INACTIVE_MS = 5_000;

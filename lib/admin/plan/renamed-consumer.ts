@@ -1,8 +1,8 @@
 import type { PlannedChange } from "./pipeline-plan.ts";
 
 /**
- * Returns a sentence for an operator where a plan takes consumers away and adds others: a name that was changed is a new consumer, and what the
- * old one had not applied is nobody's business any more.
+ * Returns a warning for the operator if a plan both removes and adds consumers. A renamed consumer is a new one: nobody applies what the
+ * old one had not applied yet.
  */
 export function renamedConsumers(changes: readonly PlannedChange[]): readonly string[] {
   const names = (action: "add" | "remove") =>

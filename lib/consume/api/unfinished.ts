@@ -2,7 +2,7 @@ import type { Deadline } from "../run/deadline.ts";
 import { causeOf } from "../run/thrown.ts";
 import { HandlerTimeoutError, SinkUnavailableError } from "./handler-errors.ts";
 
-/** Why a call of the user's code, a handler or a schema, came to no end. */
+/** Why a call of the user's code, a handler or a schema, did not finish. */
 export type Unfinished =
   /** It threw. */
   | { readonly kind: "failed"; readonly error: unknown }

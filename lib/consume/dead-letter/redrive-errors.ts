@@ -3,7 +3,7 @@ import type { PositionText } from "../../change/position.ts";
 import { defineError } from "../../change/tributary-error.ts";
 import { nameOf, type PartitionName } from "../consume-errors.ts";
 
-/** A message in the redrive queue is no dead letter of a change. `where` names what of consumer, topic, partition and sequence number it says. */
+/** A message in the redrive queue is not a dead letter of a change. `where` names its consumer, topic, partition and sequence number, as far as it has them. */
 export class DeadLetterFormatError extends defineError("DEAD_LETTER_FORMAT", "stop").from(
   (message: string, where: string, problem: string) => ({
     message: `the message ${message} cannot be redriven: ${problem}${where ? ` (${where})` : ""}`,

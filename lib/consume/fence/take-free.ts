@@ -4,7 +4,7 @@ import { readPartition, readToken } from "./fence-item.ts";
 import { counterAhead, FenceToken, isHeld } from "./fence-token.ts";
 import type { PartitionItem } from "./partition-item.ts";
 
-/** Takes a partition that nobody has; undefined while somebody is at work there, or died. */
+/** Takes a free partition. Returns undefined if another owner is at work there, or died there. */
 export async function takeFree(item: PartitionItem, owner: string): Promise<TakenPartition | undefined> {
   const { lists, place, signal } = item;
   const { partition } = place;

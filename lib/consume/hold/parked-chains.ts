@@ -9,8 +9,8 @@ import { changeAttributes, keyOf, misplaced, position, text } from "./parked-ite
 import { type ChangeFailure, notApplied, PAGE, ParkingTable } from "./parking-table.ts";
 
 /*
- * What redrives and operators read of parked changes and their dead letters. Apart from what an invocation does with them: a deployed
- * consumer's bundle need not have it.
+ * Reads parked changes and their dead letters for redrives and operators. Kept apart from the invocation's code, so that a deployed
+ * consumer's bundle does not contain it.
  */
 
 const { objectOf, optional } = shape;
