@@ -186,7 +186,7 @@ export const PAUSE_METRIC = {
   retentionUsed: most(
     "PauseRetentionUsed",
     "Percent",
-    "written by the capture tasks while the consumer is paused: the age of the oldest change that it lacks, as far as was known at the pause, of the stream's retention",
+    "written by the capture tasks while the consumer is paused: age of the oldest change that it has not applied (as known when it was paused), as a share of the stream's retention",
     "where known",
   ),
 } satisfies Record<string, Metric>;
@@ -199,13 +199,13 @@ export const STANDING_METRIC = {
   lagMs: most(
     "ConsumerLagMilliseconds",
     "Milliseconds",
-    "written by the capture task about once a minute, like the next two: how long the oldest change that the consumer lacks has stood in the stream, as `tributary status` tells it, but that what is held is no lag; 0 where it lacks none, and while it is paused",
+    "written by the capture task about once a minute, like the next two: how long the oldest change that the consumer has not applied has been in the stream, as in `tributary status`, except that held changes do not count; 0 if there is none, and while the consumer is paused",
     "where known",
   ),
   openKeys: most(
     "OpenParkedKeys",
     "Count",
-    "keys with open dead letters, whatever their queue still knows of them",
+    "keys with open dead letters in the state table, even if the letters have expired in the queue",
   ),
   openHolds: most("OpenHolds", "Count", "partitions that are held until somebody redrives them"),
 } satisfies Record<string, Metric>;
