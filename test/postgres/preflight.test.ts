@@ -349,7 +349,7 @@ eachPostgres("preflight", (server) => {
         warning.startsWith("LARGE_VALUES"),
       );
     expect(await large()).toEqual([
-      expect.stringContaining("public.notes (note, doc), public.parts (body) | Nothing to do"),
+      expect.stringContaining("public.notes (note, doc), public.parts (body) | Leave it as it is"),
     ]);
     await client.query("DROP TABLE notes; ALTER TABLE parts REPLICA IDENTITY FULL");
     await client.query(
