@@ -252,12 +252,19 @@ export async function openReset(
   return { last, isOpen };
 }
 
-/** What is not in place again of what a reset left out. @throws FenceUnavailableError, StateItemError */
+/**
+ * What is not in place again of what a reset left out; in its topics also of a reset that this one has replaced: it may have noted a partition
+ * after this one did, over its entry, and nobody else heals that.
+ * @throws FenceUnavailableError, StateItemError
+ */
 export async function unhealedBy(
   place: ConsumerPlace,
-  { at }: Pick<ResetRecord, "at">,
+  { at, topics }: Pick<ResetRecord, "at" | "topics">,
   signal: AbortSignal,
 ): Promise<MissingChanges[]> {
   const all = await new MissingTable(new ConsumerTable(place)).list(signal);
-  return all.filter((entry) => entry.accepted?.at === at && !isHealed(entry));
+  const own = new Set(topics.map(({ topic }) => topic));
+  const isOf = ({ accepted, cause, topic }: MissingChanges) =>
+    accepted?.at === at || (cause === "reset" && own.has(topic));
+  return all.filter((entry) => isOf(entry) && !isHealed(entry));
 }

@@ -455,6 +455,20 @@ const plan: fc.Arbitrary<Plan> = fc.record({
   actions: fc.array(action, { minLength: 3, maxLength: 14 }),
 });
 
+/** The later reset has noted the partition; the earlier one, which it replaced, notes it after that, over its entry. */
+const TWO_AT_ONCE: [Plan, number[]] = [
+  {
+    bad: [],
+    policy: "park",
+    actions: [
+      { kind: "write", key: 0, deletes: false, after: undefined },
+      { kind: "reset", anew: false, diesAt: undefined, fault: undefined, after: undefined },
+      { kind: "reset", anew: true, diesAt: undefined, fault: { call: 0, kind: "lost" }, after: 0 },
+    ],
+  },
+  [574, 0],
+];
+
 describe("a reset", () => {
   it("leaves each row in the sink with its newest values and no other, whatever happens meanwhile", async () => {
     const seen = { resets: 0, cleared: 0 };
@@ -464,7 +478,7 @@ describe("a reset", () => {
         seen.resets += played.resets;
         if (played.cleared) seen.cleared++;
       }),
-      { numRuns: 200 },
+      { numRuns: 200, examples: [TWO_AT_ONCE] },
     );
     expect(seen.resets).toBeGreaterThan(50);
   });
