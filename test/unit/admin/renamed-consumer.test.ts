@@ -11,7 +11,10 @@ const consumer = (action: "add" | "remove", name: string): PlannedChange => ({
 test("a consumer that goes while another comes may be a new name, and its plan says what that loses", () => {
   const [note = ""] = renamedConsumers([consumer("add", "letters"), consumer("remove", "notifications")]);
   expect(note).toMatch(/^notifications goes while letters comes\./);
-  for (const command of ["backfill start --table <table> --consumer letters", "consumer status --consumer notifications"])
+  for (const command of [
+    "backfill start --table <table> --consumer letters",
+    "consumer status --consumer notifications",
+  ])
     expect(note).toContain(`tributary ${command}`);
 });
 
