@@ -152,7 +152,6 @@ interface LifecycleRule {
   readonly expirationInDays?: unknown;
   /** A `Date`, or a text. */
   readonly expirationDate?: unknown;
-  readonly tagFilters?: unknown;
 }
 
 /** A rule for tagged objects, or for large ones alone, may meet ours too: only a prefix apart from ours cannot. */

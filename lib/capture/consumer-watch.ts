@@ -24,6 +24,8 @@ import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
 
 /** Between two rounds, in milliseconds, and as long again for each page beyond a consumer's first. */
 export const ROUND_MS = 60_000;
+/** However much there is to read: `Unread` asks for a figure in three of twelve periods of five minutes. */
+const LONGEST_WAIT_MS = 4 * 60_000;
 /** What all consumers are compared with is given up after this, in milliseconds. */
 const DEADLINE_MS = 45_000;
 /** So is what one consumer stands at: the ones behind it are read whatever it takes. */
@@ -109,7 +111,7 @@ export class ConsumerWatch {
 
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const waitMs = ROUND_MS * (1 + (await this.round(signal)));
+      const waitMs = Math.min(ROUND_MS * (1 + (await this.round(signal))), LONGEST_WAIT_MS);
       await sleep(waitMs, undefined, { signal, ref: false }).catch(() => {});
     }
   }
