@@ -69,7 +69,7 @@ export class FollowerAlarm extends Construct {
 export interface HealthAlarmProps {
   readonly alarmName: string;
   readonly description: string;
-  /** Those that call somebody. */
+  /** The pipeline's alarms of severity `page`. */
   readonly children: readonly NamedAlarm[];
 }
 

@@ -33,7 +33,7 @@ export interface AlarmThresholds {
   readonly byName?: Readonly<Partial<Record<AlarmKind | `${AlarmKind}-${string}`, AlarmSetting | false>>>;
 }
 
-/** What of one alarm is another than docs/11 lists. */
+/** Overrides for one alarm. */
 export interface AlarmSetting {
   /** Threshold: a `Duration` if it is a time, else a number above 0 in the unit of the metric. */
   readonly threshold?: number | Duration;
@@ -169,7 +169,7 @@ function ofThreshold(
   return [{ path, value: said, remedy: `${remedy}; to switch the alarm off: byName: { <alarm>: false }` }];
 }
 
-/** Names that one that is not known was probably meant to be, else all of them. */
+/** Returns a hint at the names that an unknown one was probably meant to be, else at all of them. */
 function meant(name: string, known: readonly string[]): string {
   const text = name.toLowerCase();
   const near = known

@@ -20,7 +20,7 @@ export type CaptureArchitecture = "arm64" | "x86_64";
 /** The default: a fifth cheaper than x86-64 on Fargate. */
 export const DEFAULT_ARCHITECTURE: CaptureArchitecture = "arm64";
 
-/** What each service calls an architecture. */
+/** The names of an architecture in ECS and in Docker. */
 export const ARCHITECTURES = {
   arm64: { platform: Platform.LINUX_ARM64, cpu: ecs.CpuArchitecture.ARM64 },
   x86_64: { platform: Platform.LINUX_AMD64, cpu: ecs.CpuArchitecture.X86_64 },

@@ -152,7 +152,7 @@ export class CdcPipeline extends Construct {
   /** One for each slot. */
   readonly captures: readonly CaptureService[];
   readonly consumers: readonly Consumer[];
-  /** What `tributary verify --remote` runs, of each consumer that exports a sink. */
+  /** The tasks of `tributary verify --remote`, one for each consumer that exports a sink. */
   readonly verifyTasks: VerifyTasks;
   readonly encryptionKey: kms.IKey;
   readonly alarms: readonly cloudwatch.Alarm[];

@@ -17,7 +17,7 @@ export interface PinnedAuthorities {
 export type Authorities = { readonly copyFrom: string } | { readonly url: string; readonly sha256?: string };
 
 /**
- * Where AWS publishes the bundle of each partition:
+ * Addresses at which AWS publishes the bundle of each partition:
  * https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html,
  * https://docs.amazonaws.cn/en_us/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html
  */

@@ -33,7 +33,7 @@ export function thresholdLines(alarms: readonly cloudwatch.Alarm[]): ThresholdLi
   };
 }
 
-/** What makes two metrics the same for an alarm and a graph; undefined for an expression. */
+/** Returns a key that is equal for equal metrics, of an alarm and of a graph; undefined for an expression. */
 function metricKey(of: cloudwatch.IMetric): string | undefined {
   if (!(of instanceof cloudwatch.Metric)) return undefined;
   const dimensions = Object.entries(of.dimensions ?? {}).sort(([a], [b]) => a.localeCompare(b));

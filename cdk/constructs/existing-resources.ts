@@ -22,7 +22,7 @@ export interface ExistingResources {
   readonly claimBucket?: s3.IBucket;
 }
 
-/** What pipelines of an app use already: the resource, and which pipeline. */
+/** The path of the pipeline that uses a resource, by app and resource. */
 const taken = new WeakMap<IConstruct, Map<string, string>>();
 
 /**

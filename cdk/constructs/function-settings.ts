@@ -20,7 +20,7 @@ export interface FunctionSettings {
   readonly bundling?: ConsumerBundling;
 }
 
-/** What of the bundling of a consumer's code can be chosen: the rest is ours, since the library is in the bundle. */
+/** Bundling options of a consumer's code. The others are ours, since the library is in the bundle. */
 export interface ConsumerBundling {
   /**
    * Packages to leave out because a layer or Lambda's runtime provides them. Not `tributary-cdc`. A consumer that sets this has no task

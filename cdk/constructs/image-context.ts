@@ -5,7 +5,7 @@ import type { Pipeline } from "../../lib/definition/definition.ts";
 import { buildCapture, CAPTURE } from "./capture-program.ts";
 import { type Authorities, readPem } from "./certificate-authorities.ts";
 
-/** What is in a capture image beside the program. */
+/** Contents of a capture image besides the program. */
 export interface ImageContents {
   readonly definition: Pipeline;
   /** A PEM file of the database's certificate authority, if it is a private one. */

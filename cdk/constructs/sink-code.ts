@@ -40,7 +40,7 @@ export function exportsSink(entry: string, bundling: ConsumerBundling = {}): boo
   }
 }
 
-/** What of a consumer's bundling esbuild itself is told. */
+/** Returns the options of a consumer's bundling that esbuild takes as they are. */
 function chosen(bundling: ConsumerBundling): BuildOptions {
   const { loader, define, tsconfig } = bundling;
   return {

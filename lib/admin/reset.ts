@@ -253,7 +253,7 @@ export async function openReset(
 }
 
 /**
- * What is not in place again of what a reset left out; in its topics also of a reset that this one has replaced: it may have noted a partition
+ * Returns the entries of a reset that are not healed, and in its topics those of a reset that it has replaced: that one may have noted a partition
  * after this one did, over its entry, and nobody else heals that.
  * @throws FenceUnavailableError, StateItemError
  */

@@ -26,9 +26,9 @@ import { lagOf, type PartitionProgress } from "./consumer-lag.ts";
 export const ROUND_MS = 60_000;
 /** However much there is to read: `Unread` asks for a figure in three of twelve periods of five minutes. */
 const LONGEST_WAIT_MS = 4 * 60_000;
-/** What all consumers are compared with is given up after this, in milliseconds. */
+/** Deadline for reading pauses and newest changes, in milliseconds. */
 const DEADLINE_MS = 45_000;
-/** So is what one consumer stands at: the ones behind it are read whatever it takes. */
+/** Deadline for reading one consumer's state, in milliseconds: the consumers after it are read in any case. */
 const CONSUMER_DEADLINE_MS = 20_000;
 
 /** Dependencies of `ConsumerWatch`. */
@@ -43,7 +43,7 @@ export interface ConsumerWatchOptions extends MeasuredPipeline {
   readonly consumerDeadlineMs?: number;
 }
 
-/** What a consumer stands at. */
+/** A consumer's lag, parked keys and holds. */
 interface Standing {
   /** Undefined where it is not known. */
   readonly lagMs: number | undefined;

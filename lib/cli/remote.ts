@@ -9,7 +9,7 @@ import { CHOSEN_STACK_VARIABLE, stackOf } from "./speak-to-stack.ts";
 /** Options that choose the place: the task is in it. */
 const OF_THE_PLACE = new Set(["stack", "profile", "region", "remote", "pipeline", "stateTable"]);
 
-/** What ends this process ends the task: Ctrl-C, a request to end, a terminal that is closed. */
+/** Signals that end this process, and so the task: Ctrl-C, SIGTERM, a terminal that is closed. */
 const STOPPING = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** `--remote`. */
@@ -20,7 +20,7 @@ export function remoteOption(): Option {
   );
 }
 
-/** What a verb with `--remote` needs beside most others. */
+/** Further dependencies of a verb with `--remote`. */
 export interface RemoteNeeds<Options> {
   /** Returns a task definition of the stack that can do more than the capture service's. */
   readonly taskDefinition?: (resources: PipelineResources, options: Options) => string;

@@ -33,7 +33,7 @@ export const ALARMS: Section = {
   }),
 };
 
-/** What is explained of an alarm; a composite one has no threshold. */
+/** The explained fields of an alarm; a composite one has no threshold. */
 type Explained = Pick<Alarm, "meaning" | "remedy" | "ifNothing"> & Partial<Pick<Alarm, "threshold">>;
 
 function thresholdOf({ threshold = 1 }: Explained): string {

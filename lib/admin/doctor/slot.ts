@@ -19,7 +19,7 @@ const SLOT_MS = 45_000;
 const INACTIVE_MS = 5_000;
 const POLL_MS = 500;
 
-/** What the state table knows of a slot's capture; undefined where nothing names the table. */
+/** Returns the state table's record of a slot's capture; undefined if no table is named. */
 interface Known {
   readonly record: CaptureRecord;
   /** Its capture task says that it reads the slot. */
