@@ -1,6 +1,6 @@
 import { Duration, Token } from "aws-cdk-lib";
 import { ConfigurationError, type ConfigurationProblem } from "../../lib/change/tributary-error.ts";
-import { editDistance } from "../../lib/definition/edit-distance.ts";
+import { nearNames } from "../../lib/definition/edit-distance.ts";
 import {
   type Alarm,
   CAPTURE_ALARM,
@@ -56,6 +56,12 @@ const ALARMS: ReadonlyMap<string, Alarm> = new Map(
     Object.entries<Alarm>(list),
   ),
 );
+/** An alarm whose threshold a field of `AlarmThresholds` sets. */
+const BY_FIELD: ReadonlyMap<string, Alarm> = new Map(
+  [...ALARMS.values()].flatMap((alarm) =>
+    typeof alarm.threshold === "string" ? [[alarm.threshold, alarm] as const] : [],
+  ),
+);
 const TIMES: ReadonlySet<unknown> = new Set<ThresholdName>(["lag", "walLoss", "freshness", "iteratorAge"]);
 const PERCENTS: ReadonlySet<unknown> = new Set(["walBudgetLeft", "retentionUsed"]);
 const FIELDS = ["threshold", "periods", "severity"];
@@ -94,22 +100,11 @@ export function checkAlarms(thresholds: AlarmThresholds, suffixes: readonly stri
   if (problems.length > 0) throw new ConfigurationError("CdcPipeline", problems);
 }
 
-const VALUES: Readonly<Record<string, { readonly metric: string; readonly threshold: ThresholdName }>> = {
-  lagBytes: { metric: "", threshold: "lagBytes" },
-  lag: { metric: "", threshold: "lag" },
-  walBudgetPercent: { metric: "walBudgetLeft", threshold: "walBudgetPercent" },
-  walLoss: { metric: "", threshold: "walLoss" },
-  freshness: { metric: "", threshold: "freshness" },
-  iteratorAge: { metric: "", threshold: "iteratorAge" },
-};
-
 function ofField(field: string, value: unknown): ConfigurationProblem[] {
   const path = `alarms.${field}`;
-  const known = VALUES[field];
-  if (known) return ofThreshold(path, known, value);
-  return [
-    { path, value: field, remedy: `no such field: ${meant(field, [...Object.keys(VALUES), "byName"])}` },
-  ];
+  const alarm = BY_FIELD.get(field);
+  if (alarm) return ofThreshold(path, alarm, value);
+  return [{ path, value: field, remedy: `no such field: ${meant(field, [...BY_FIELD.keys(), "byName"])}` }];
 }
 
 function ofSetting(path: string, alarm: Alarm, setting: unknown): ConfigurationProblem[] {
@@ -171,13 +166,7 @@ function ofThreshold(
 
 /** Returns a hint at the names that an unknown one was probably meant to be, else at all of them. */
 function meant(name: string, known: readonly string[]): string {
-  const text = name.toLowerCase();
-  const near = known
-    .map((candidate) => ({ candidate, distance: editDistance(text, candidate.toLowerCase()) }))
-    .filter(({ distance }) => distance <= Math.max(2, Math.floor(text.length / 3)))
-    .toSorted((a, b) => a.distance - b.distance)
-    .slice(0, 3)
-    .map(({ candidate }) => candidate);
+  const near = nearNames(name, known, 3);
   if (near.length > 0) return `did you mean ${near.join(", ")}?`;
   return `it has ${known.join(", ")}`;
 }

@@ -2,7 +2,7 @@ import { Command } from "commander";
 import { commandPlace } from "../change/command-place.ts";
 import { withCommands } from "../change/printed-command.ts";
 import { ConfigurationError } from "../change/tributary-error.ts";
-import { editDistance } from "../definition/edit-distance.ts";
+import { editDistance, nearNames } from "../definition/edit-distance.ts";
 import { allEntries, CATALOGUE, entriesOf } from "../explain/catalogue.ts";
 import type { Entry } from "../explain/entry.ts";
 import { jsonOption } from "./options.ts";
@@ -109,16 +109,9 @@ function hintFor(code: string): string {
 
 /** Codes that one that is not known was probably meant to be, nearest first. */
 export function nearCodes(code: string, most = 4): readonly string[] {
-  const text = code.trim().toLowerCase();
-  const bound = Math.max(2, Math.floor(text.length / 3));
-  const distances = [...new Set(allEntries().map((entry) => entry.code))].map((candidate) => {
-    const its = candidate.toLowerCase();
+  const codes = [...new Set(allEntries().map((entry) => entry.code))].toSorted((a, b) => a.length - b.length);
+  return nearNames(code.trim(), codes, most, (text, its) => {
     const holds = text.length > 2 && (its.includes(text) || text.includes(its));
-    return { candidate, distance: holds ? 1 : editDistance(text, its) };
+    return holds ? 1 : editDistance(text, its);
   });
-  return distances
-    .filter(({ distance }) => distance <= bound)
-    .sort((a, b) => a.distance - b.distance || a.candidate.length - b.candidate.length)
-    .slice(0, most)
-    .map(({ candidate }) => candidate);
 }

@@ -20,3 +20,23 @@ export function editDistance(a: string, b: string): number {
 function number(value: number | undefined): number {
   return value ?? 0;
 }
+
+/**
+ * Returns the names that an unknown one was probably meant to be, nearest first, upper and lower case alike: a third of its letters may be
+ * wrong, and two in any case. Of names that are equally near the first ones come first.
+ */
+export function nearNames(
+  unknown: string,
+  names: readonly string[],
+  most: number,
+  distance: (unknown: string, name: string) => number = editDistance,
+): readonly string[] {
+  const text = unknown.toLowerCase();
+  const bound = Math.max(2, Math.floor(text.length / 3));
+  return names
+    .map((name) => ({ name, distance: distance(text, name.toLowerCase()) }))
+    .filter((each) => each.distance <= bound)
+    .toSorted((a, b) => a.distance - b.distance)
+    .slice(0, most)
+    .map(({ name }) => name);
+}
